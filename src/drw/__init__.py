@@ -1,0 +1,1 @@
+"""The DRW AI platform: one package, sixteen services."""

@@ -1,0 +1,1 @@
+"""The contracts of the services: generated from proto/ by `drw generate`, except `contract`."""

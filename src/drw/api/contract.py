@@ -1,0 +1,118 @@
+"""What every generated contract is made of: methods, a base for services and a base for clients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, cast
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method of a contract."""
+
+    name: str
+    service: str
+    request: type[Message]
+    response: type[Message]
+    streams: bool
+    safe: bool
+    """Whether the method may be called twice with the effect of once."""
+    descriptor: MethodDescriptor = field(repr=False)
+
+    @property
+    def path(self) -> str:
+        """The method's path on the wire, as in `/drw.api.rag.v1.Retrieval/Search`."""
+        return f"/{self.service}/{self.name}"
+
+    @property
+    def python_name(self) -> str:
+        """The name of the Python method, as in `create_key`."""
+        return snake(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """One service as its proto file describes it."""
+
+    name: str
+    methods: dict[str, Method]
+
+    @classmethod
+    def of(cls, descriptor: ServiceDescriptor) -> Contract:
+        """Read the contract from its descriptor."""
+        return cls(descriptor.full_name, {m.name: _method(m) for m in descriptor.methods})
+
+    @property
+    def service(self) -> str:
+        """The service's name in the catalog, as in `vector_store`."""
+        return snake(self.name.rpartition(".")[2])
+
+
+class Transport(Protocol):
+    """How a client's calls reach the service."""
+
+    async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
+        """Call, and return the answer."""
+
+    def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncIterator[Message]:
+        """Call, and return the answers as they come."""
+
+
+class Client:
+    """Base of the generated clients."""
+
+    contract: ClassVar[Contract]
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def _unary(self, name: str, request: Message, timeout: float | None) -> Any:
+        return await self._transport.unary(self.contract.methods[name], request, timeout)
+
+    def _stream(self, name: str, request: Message, timeout: float | None) -> AsyncIterator[Any]:
+        return self._transport.stream(self.contract.methods[name], request, timeout)
+
+
+class Unwritten(NotImplementedError):
+    """The contract has the method, and the service has not written it."""
+
+
+class Servicer:
+    """Base of the generated services; a method that is not written over raises `Unwritten`."""
+
+    contract: ClassVar[Contract]
+
+    @classmethod
+    def written(cls) -> frozenset[str]:
+        """Return the names of the methods that the service has written."""
+        base = next(c for c in cls.__mro__ if "contract" in vars(c))
+        return frozenset(
+            m.name
+            for m in cls.contract.methods.values()
+            if getattr(cls, m.python_name) is not getattr(base, m.python_name)
+        )
+
+
+def snake(name: str) -> str:
+    """Return a CamelCase name in snake_case."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def _method(descriptor: MethodDescriptor) -> Method:
+    options = cast(MethodOptions, descriptor.GetOptions())
+    return Method(
+        name=descriptor.name,
+        service=descriptor.containing_service.full_name,
+        request=GetMessageClass(descriptor.input_type),
+        response=GetMessageClass(descriptor.output_type),
+        streams=descriptor.server_streaming,
+        safe=options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN,
+        descriptor=descriptor,
+    )

@@ -1,0 +1,56 @@
+from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
+from google.api import annotations_pb2 as _annotations_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Model(_message.Message):
+    __slots__ = ("id", "kind", "owned_by", "created", "engine", "context_length", "dimensions", "default", "licence")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[Model.Kind]
+        CHAT: _ClassVar[Model.Kind]
+        EMBEDDING: _ClassVar[Model.Kind]
+    KIND_UNSPECIFIED: Model.Kind
+    CHAT: Model.Kind
+    EMBEDDING: Model.Kind
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    OWNED_BY_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    kind: Model.Kind
+    owned_by: str
+    created: int
+    engine: str
+    context_length: int
+    dimensions: int
+    default: bool
+    licence: str
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[_Union[Model.Kind, str]] = ..., owned_by: _Optional[str] = ..., created: _Optional[int] = ..., engine: _Optional[str] = ..., context_length: _Optional[int] = ..., dimensions: _Optional[int] = ..., default: _Optional[bool] = ..., licence: _Optional[str] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[Model]
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...

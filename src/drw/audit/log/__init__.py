@@ -1,0 +1,1 @@
+"""Keeps the audit trail, and proves that nobody changed it."""

@@ -1,0 +1,1 @@
+"""Says who is calling and what they may do."""

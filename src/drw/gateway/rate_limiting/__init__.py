@@ -1,0 +1,1 @@
+"""Keeps each caller's limits."""

@@ -1,0 +1,1 @@
+"""Puts together what the data plane does with a request."""

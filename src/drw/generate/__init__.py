@@ -1,0 +1,1 @@
+"""`drw generate`: every file that is made from another."""

@@ -1,0 +1,1 @@
+"""What every service stands on: calls, errors, settings, storage, telemetry, the process."""

@@ -1,0 +1,104 @@
+"""Writes audit records: in the transaction of what they record, or before the answer ends."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from drw.kernel import call, telemetry
+from drw.kernel.database import Connection, Database
+from drw.kernel.errors import InvalidRequest
+
+MAX_RECORD_BYTES = 60_000
+BATCH = 500
+INSERT = "insert into audit.inbox (record) select unnest(%s::text[])"
+
+
+class AuditWriter:
+    """Writes the records of one service.
+
+    A record holds hashes and ids, never prompts, answers or secrets.
+    """
+
+    def __init__(self, database: Database, service: str) -> None:
+        self._database = database
+        self._service = service
+        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def record(
+        self,
+        action: str,
+        resource: str,
+        *,
+        outcome: str = "ok",
+        details: Mapping[str, Any] | None = None,
+        connection: Connection | None = None,
+    ) -> None:
+        """Write one record, and return when it is there for good.
+
+        With a connection it becomes part of that transaction; without one it is committed
+        with all other records that wait at this moment.
+
+        Raises:
+            Unavailable: the database does not answer; nothing may be acknowledged.
+        """
+        line = self._line(action, resource, outcome, details or {})
+        if connection is not None:
+            await connection.execute(INSERT, ([line],))
+            return
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((line, written))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        await written
+
+    def _line(self, action: str, resource: str, outcome: str, details: Mapping[str, Any]) -> str:
+        who = call.caller_or_none()
+        record = {
+            "at": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "service": self._service,
+            "action": action,
+            "org": who.org if who else "",
+            "desk": who.desk if who else "",
+            "actor": who.key if who else "platform",
+            "resource": resource,
+            "outcome": outcome,
+            "trace_id": telemetry.current_trace_id(),
+            "details": dict(details),
+        }
+        line = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+        if len(line) > MAX_RECORD_BYTES:
+            raise InvalidRequest(f"an audit record of {len(line)} bytes; at most {MAX_RECORD_BYTES}")
+        return line.decode()
+
+    async def _write(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                await self._write_batch(batch)
+        finally:
+            self._writing = None
+
+    async def _write_batch(self, batch: list[tuple[str, asyncio.Future[None]]]) -> None:
+        try:
+            async with self._database.transaction() as connection:
+                await connection.execute(INSERT, ([line for line, _ in batch],))
+        except Exception as error:  # noqa: BLE001 - every waiting request must hear of it, whatever it is
+            for _, written in batch:
+                if not written.done():
+                    written.set_exception(error)
+            return
+        for _, written in batch:
+            if not written.done():
+                written.set_result(None)
+
+
+def digest(text: str | bytes) -> str:
+    """Return the SHA-256 of a text in hex: how records name what they must not hold."""
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()

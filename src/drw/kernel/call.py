@@ -1,0 +1,119 @@
+"""Who a request is made for and how long it may take: set once at the edge, carried to every service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from drw.api.kernel.v1 import kernel_pb2
+from drw.kernel.errors import DeadlineExceeded, Forbidden, Unauthenticated
+
+SCOPES = {
+    "models:invoke": "call models",
+    "models:read": "list models",
+    "documents:read": "search, ask, and read files and collections",
+    "documents:write": "upload, index and delete",
+    "workflows:read": "see templates and runs",
+    "workflows:run": "start and cancel runs",
+    "experiments:read": "see experiments",
+    "experiments:write": "change experiments",
+    "audit:read": "read and verify the audit trail",
+    "keys:read": "list keys and limits",
+    "keys:write": "create and revoke keys",
+    "platform:read": "see health, routes, upstreams and metrics",
+    "org:admin": "act for every desk of the org",
+}
+"""Every scope there is, and what it lets a key do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a key of a desk of an org."""
+
+    org: str
+    desk: str
+    key: str
+    scopes: frozenset[str] = frozenset()
+
+    def must_hold(self, scope: str) -> None:
+        """Raise `Forbidden` where the key lacks the scope."""
+        if scope not in self.scopes:
+            raise Forbidden(f"the key {self.key!r} lacks the scope {scope!r}", scope=scope)
+
+    def to_wire(self) -> bytes:
+        """Return the caller as it travels between processes."""
+        wire = kernel_pb2.Caller(org=self.org, desk=self.desk, key=self.key, scopes=sorted(self.scopes))
+        return wire.SerializeToString()
+
+    @classmethod
+    def from_wire(cls, data: bytes) -> Caller:
+        """Read what `to_wire` wrote."""
+        wire = kernel_pb2.Caller.FromString(data)
+        return cls(wire.org, wire.desk, wire.key, frozenset(wire.scopes))
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str]) -> Caller | None:
+        """Read the headers that the data plane sets from a verified key; None where there was no key."""
+        if not (key := headers.get("x-drw-key")):
+            return None
+        scopes = frozenset(headers.get("x-drw-scopes", "").split())
+        return cls(headers.get("x-drw-org", ""), headers.get("x-drw-desk", ""), key, scopes)
+
+
+_caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+
+def caller() -> Caller:
+    """Return who the present request is made for.
+
+    Raises:
+        Unauthenticated: the request is made for nobody.
+    """
+    if (found := _caller.get()) is None:
+        raise Unauthenticated("this request carries no key")
+    return found
+
+
+def caller_or_none() -> Caller | None:
+    """Return who the present request is made for, or None."""
+    return _caller.get()
+
+
+@contextmanager
+def acting_for(who: Caller | None) -> Iterator[None]:
+    """Make `who` the caller of everything that happens inside."""
+    token = _caller.set(who)
+    try:
+        yield
+    finally:
+        _caller.reset(token)
+
+
+@contextmanager
+def deadline(seconds: float | None) -> Iterator[None]:
+    """Bound everything that happens inside; an earlier deadline stays."""
+    present = _deadline.get()
+    wanted = None if seconds is None else time.monotonic() + seconds
+    soonest = min((d for d in (present, wanted) if d is not None), default=None)
+    token = _deadline.set(soonest)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def time_left() -> float | None:
+    """Return the seconds until the deadline; None without one.
+
+    Raises:
+        DeadlineExceeded: there are none left.
+    """
+    if (end := _deadline.get()) is None:
+        return None
+    if (left := end - time.monotonic()) <= 0:
+        raise DeadlineExceeded("the time for this request has run out")
+    return left

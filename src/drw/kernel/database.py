@@ -1,0 +1,113 @@
+"""PostgreSQL for one service: a schema of its own, migrations, a pool, notifications."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from drw.kernel.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+Connection = psycopg.AsyncConnection[DictRow]
+
+MIGRATION_LOCK = 0x647277  # "drw"
+
+
+class Database:
+    """The part of the database that belongs to one service."""
+
+    def __init__(self, dsn: str, schema: str, *, pool_size: int = 4) -> None:
+        self._dsn = dsn
+        self._schema = schema
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            dsn,
+            connection_class=psycopg.AsyncConnection[DictRow],
+            kwargs={"row_factory": dict_row, "options": f"-c search_path={schema},public"},
+            min_size=0,
+            max_size=pool_size,
+            timeout=5.0,
+            max_idle=60.0,
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+            name=schema,
+        )
+
+    async def start(self, package: str) -> None:
+        """Open the pool, and bring the schema up to the newest of `package`/migrations/NNNN_name.sql."""
+        await self._pool.open()
+        async with self.transaction() as connection:
+            await migrate(connection, self._schema, package)
+
+    async def stop(self) -> None:
+        """Close the pool."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Give a connection inside a transaction: committed at the end, rolled back on an error.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            raise Unavailable("the database does not answer", part="postgres") from error
+
+    async def all(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:
+        """Return the rows of one query in a transaction of its own."""
+        async with self.transaction() as connection:
+            return await (await connection.execute(query, args)).fetchall()
+
+    async def one(self, query: LiteralString, *args: Any) -> dict[str, Any] | None:
+        """Return the first row of one query in a transaction of its own, or None."""
+        rows = await self.all(query, *args)
+        return rows[0] if rows else None
+
+    async def notifications(self, channel: str) -> AsyncIterator[None]:
+        """Yield at once, and after each `NOTIFY channel`; also after a lost connection, since any may be missed."""
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as connection:
+                    await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+                    yield
+                    async for _ in connection.notifies():
+                        yield
+            except psycopg.OperationalError:
+                log.warning("lost the database; listening again to %s", channel)
+                await asyncio.sleep(0.5)
+
+
+async def migrate(connection: Connection, schema: str, package: str) -> None:
+    """Apply the migrations of a package that the schema has not seen; several processes may do so at once."""
+    name = sql.Identifier(schema)
+    await connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+    await connection.execute(sql.SQL("create schema if not exists {}").format(name))
+    await connection.execute(sql.SQL("set local search_path to {}, public").format(name))
+    await connection.execute(
+        "create table if not exists migration (name text primary key, at timestamptz default now())"
+    )
+    rows = await (await connection.execute("select name from migration")).fetchall()
+    for file, text in _migrations(package):
+        if file not in {row["name"] for row in rows}:
+            await connection.execute(text.encode())
+            await connection.execute("insert into migration (name) values (%s)", (file,))
+
+
+def _migrations(package: str) -> Sequence[tuple[str, str]]:
+    folder = resources.files(package) / "migrations"
+    if not folder.is_dir():
+        return ()
+    found = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    return [(f.name, f.read_text(encoding="utf-8")) for f in found]

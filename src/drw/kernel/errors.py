@@ -1,0 +1,182 @@
+"""The errors that services raise.
+
+* DrwError
+  x InvalidRequest
+    + TooLarge
+  x Unauthenticated
+  x Forbidden
+  x NotFound
+  x Conflict
+  x RateLimited        (retry later)
+  x Unavailable        (retry: the call may or may not have run)
+  x DeadlineExceeded
+  x InternalError
+    + Unimplemented
+
+A service subclasses the nearest one and adds its own fields; the class name
+travels with the error, so a caller in another process catches the same class.
+The table at the end says how each looks to a client of OpenAI's API.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+from grpc import StatusCode
+
+from drw.api.kernel.v1.kernel_pb2 import ErrorInfo
+
+
+class DrwError(Exception):
+    """Base class of every error that a service raises on purpose."""
+
+    code: ClassVar[StatusCode] = StatusCode.INTERNAL
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = metadata
+        self.reason = type(self).__name__
+
+
+class InvalidRequest(DrwError):
+    """The request can never succeed as it is."""
+
+    code = StatusCode.INVALID_ARGUMENT
+
+
+class TooLarge(InvalidRequest):
+    """The request, or something in it, is larger than the service takes."""
+
+
+class Unauthenticated(DrwError):
+    """Nobody is known to be calling."""
+
+    code = StatusCode.UNAUTHENTICATED
+
+
+class Forbidden(DrwError):
+    """The caller is known, and may not do this."""
+
+    code = StatusCode.PERMISSION_DENIED
+
+
+class NotFound(DrwError):
+    """The thing named in the request does not exist, or is not the caller's to see."""
+
+    code = StatusCode.NOT_FOUND
+
+
+class Conflict(DrwError):
+    """The thing exists already, or changed in the meantime."""
+
+    code = StatusCode.ALREADY_EXISTS
+
+
+class RateLimited(DrwError):
+    """The caller is over a limit; `retry_after` in the metadata says for how many seconds."""
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+    retryable = True
+
+
+class Unavailable(DrwError):
+    """Something that the call needs does not answer; the call may or may not have run."""
+
+    code = StatusCode.UNAVAILABLE
+    retryable = True
+
+
+class DeadlineExceeded(DrwError):
+    """The time given for the call ran out."""
+
+    code = StatusCode.DEADLINE_EXCEEDED
+
+
+class InternalError(DrwError):
+    """Something went wrong that the caller can do nothing about."""
+
+
+class Unimplemented(InternalError):
+    """The contract has the method, and this release does not."""
+
+    code = StatusCode.UNIMPLEMENTED
+
+
+class HttpForm(NamedTuple):
+    """How a class of errors looks over HTTP."""
+
+    status: int
+    type: str
+    code: str
+
+
+HTTP: dict[type[DrwError], HttpForm] = {
+    TooLarge: HttpForm(413, "invalid_request_error", "request_too_large"),
+    InvalidRequest: HttpForm(400, "invalid_request_error", "invalid_request"),
+    Unauthenticated: HttpForm(401, "authentication_error", "invalid_api_key"),
+    Forbidden: HttpForm(403, "permission_error", "permission_denied"),
+    NotFound: HttpForm(404, "not_found_error", "not_found"),
+    Conflict: HttpForm(409, "conflict_error", "conflict"),
+    RateLimited: HttpForm(429, "rate_limit_error", "rate_limit_exceeded"),
+    Unavailable: HttpForm(503, "service_unavailable_error", "service_unavailable"),
+    DeadlineExceeded: HttpForm(504, "timeout_error", "deadline_exceeded"),
+    Unimplemented: HttpForm(501, "not_implemented_error", "unimplemented"),
+    InternalError: HttpForm(500, "server_error", "internal_error"),
+}
+"""Status, type and code by class; the nearest base counts. Shapes: OpenAI API reference, "Error codes"."""
+
+
+def http_form(error: DrwError) -> HttpForm:
+    """Return how the error looks over HTTP."""
+    return next((HTTP[c] for c in type(error).__mro__ if c in HTTP), HTTP[InternalError])
+
+
+def http_body(error: DrwError) -> dict[str, Any]:
+    """Return the error as the JSON body of an answer, in OpenAI's shape.
+
+    `code` and `param` in the metadata replace the class's own code and name the field at fault.
+    """
+    form = http_form(error)
+    return {
+        "error": {
+            "message": error.message,
+            "type": form.type,
+            "param": error.metadata.get("param"),
+            "code": error.metadata.get("code", form.code),
+        }
+    }
+
+
+def http_headers(error: DrwError) -> dict[str, str]:
+    """Return the headers that go with the error: when to come back, where that is known."""
+    if after := error.metadata.get("retry_after"):
+        return {"retry-after": after}
+    return {"retry-after": "1"} if isinstance(error, Unavailable | RateLimited) else {}
+
+
+def to_wire(error: DrwError, service: str) -> bytes:
+    """Return what travels beside the status code and the message."""
+    return ErrorInfo(reason=error.reason, service=service, metadata=error.metadata).SerializeToString()
+
+
+def from_wire(code: StatusCode, message: str, info: bytes | None) -> DrwError:
+    """Return the error that the service raised, or the nearest class by its code."""
+    by_code = next((c for c in _classes(DrwError) if c.code == code and c.code != StatusCode.INTERNAL), InternalError)
+    if info is None:
+        return _make(by_code, message, {}, by_code.__name__)
+    detail = ErrorInfo.FromString(info)
+    cls = next((c for c in _classes(DrwError) if c.__name__ == detail.reason), by_code)
+    return _make(cls, message, dict(detail.metadata), detail.reason)
+
+
+def _make(cls: type[DrwError], message: str, metadata: dict[str, str], reason: str) -> DrwError:
+    error = cls.__new__(cls)
+    DrwError.__init__(error, message, **metadata)
+    error.reason = reason  # kept where this process does not know the class
+    return error
+
+
+def _classes(cls: type[DrwError]) -> list[type[DrwError]]:
+    return [s for c in cls.__subclasses__() for s in (c, *_classes(c))]

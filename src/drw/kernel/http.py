@@ -1,0 +1,204 @@
+"""The HTTP side of a process: REST and hand-written routes under one middleware, served by uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from drw.kernel import call, telemetry
+from drw.kernel.errors import (
+    DrwError,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+    http_body,
+    http_form,
+    http_headers,
+)
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json"
+
+
+def app(routes: Sequence[BaseRoute], process: str) -> ASGIApp:
+    """Return the ASGI application of a process."""
+    own = [
+        Route("/healthz", _alive, methods=["GET"]),
+        Route(f"/metrics/{process}", _metrics, methods=["GET"]),
+    ]
+    return Edge(Router([*routes, *own], redirect_slashes=False, default=_nothing_here))
+
+
+class Edge:
+    """Around every request: the caller, the trace, one line of log, errors in OpenAI's shape."""
+
+    def __init__(self, inner: ASGIApp) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        answer = _Answer(send)
+        with (
+            telemetry.Request("http", scope["method"], headers) as request,
+            call.acting_for(call.Caller.from_headers(headers)),
+        ):
+            scope["state"] = {"log": request.fields}
+            request.fields |= {"path": scope["path"]}
+            if who := call.caller_or_none():
+                request.fields |= {"key": who.key, "desk": who.desk}
+            try:
+                await self._inner(scope, receive, answer.send)
+            except DrwError as error:
+                request.fields["error"] = error.message
+                await answer.fail(error)
+            except asyncio.CancelledError:
+                request.finish("499")
+                raise
+            except Exception:
+                log.exception("unexpected error")
+                await answer.fail(InternalError("unexpected error; the log has more under this trace id"))
+            request.finish(str(answer.status or 499))
+
+
+class _Answer:
+    """The answer to one request; an error can still become it while nothing has been sent."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if trace_id := telemetry.current_trace_id():
+                message["headers"] = [*message.get("headers", ()), (b"x-trace-id", trace_id.encode())]
+        await self._send(message)
+
+    async def fail(self, error: DrwError) -> None:
+        if self.status:
+            # What has gone out cannot be called back: break the connection, so that nobody takes it for whole.
+            raise error
+        response = error_response(error)
+        await response({"type": "http"}, _no_body, self.send)
+
+
+def error_response(error: DrwError) -> Response:
+    """Return the error as an HTTP answer."""
+    body = orjson.dumps(http_body(error))
+    return Response(body, http_form(error).status, headers=http_headers(error), media_type=JSON)
+
+
+async def read_json(request: Request, limit: int) -> dict[str, Any]:
+    """Return the body of a request, which must be a JSON object of at most `limit` bytes.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    raw = await request.body()
+    if len(raw) > limit:
+        raise InvalidRequest(f"the body has {len(raw)} bytes; at most {limit}")
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return value
+
+
+class HttpServer:
+    """Serves an application at `unix:/path` or `host:port`."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        config = uvicorn.Config(
+            application,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            loop="none",
+            http="httptools",
+            ws="none",
+            timeout_keep_alive=600,  # longer than the data plane keeps idle connections, so that it closes them
+            server_header=False,
+            date_header=False,
+        )
+        self._server = uvicorn.Server(config)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, address: str) -> str:
+        """Listen, and return the address (with the port, where it was 0)."""
+        sock = _listen(address)
+        config = self._server.config
+        config.load()
+        self._server.lifespan = config.lifespan_class(config)
+        await self._server.startup(sockets=[sock])
+        self._task = asyncio.create_task(self._server.main_loop())
+        if address.startswith("unix:"):
+            return address
+        host, port = sock.getsockname()[:2]
+        return f"{host}:{port}"
+
+    async def stop(self, grace: float) -> None:
+        """Take no more requests, and wait `grace` seconds for those under way."""
+        self._server.should_exit = True
+        self._server.config.timeout_graceful_shutdown = max(1, int(grace))
+        if self._task:
+            await self._task
+            await self._server.shutdown()
+
+
+def _listen(address: str) -> socket.socket:
+    try:
+        if address.startswith("unix:"):
+            path = Path(address.removeprefix("unix:"))
+            path.unlink(missing_ok=True)
+            sock = socket.socket(socket.AF_UNIX)
+            sock.bind(str(path))
+        else:
+            host, _, port = address.rpartition(":")
+            sock = socket.socket(socket.AF_INET)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host, int(port)))
+    except OSError as error:
+        raise Unavailable(f"cannot listen at {address!r}: {error.strerror}") from error
+    sock.setblocking(False)
+    with suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+async def _alive(_: Request) -> Response:
+    return Response(b"ok\n", media_type="text/plain")
+
+
+async def _metrics(_: Request) -> Response:
+    if (who := call.caller_or_none()) is not None:
+        who.must_hold("platform:read")
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    raise NotFound(f"there is nothing at {scope['method']} {scope['path']}")
+
+
+async def _no_body() -> Message:
+    return {"type": "http.disconnect"}

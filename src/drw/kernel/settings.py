@@ -1,0 +1,115 @@
+"""Settings: defaults in the code, one TOML file a profile, the operator's own file, the environment; then fixed."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from drw.kernel.errors import DrwError
+
+
+class ConfigError(DrwError):
+    """The configuration names something that does not exist, or lacks something."""
+
+
+class Settings(BaseModel):
+    """Base of the settings of a service or an adapter: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Place(Settings):
+    """Where the services of one process answer: `unix:/path` or `host:port`."""
+
+    services: tuple[str, ...]
+    grpc: str
+    http: str
+
+
+class Profile(Settings):
+    """How the platform runs here: what shares a process, and each service's settings."""
+
+    name: str
+    data: Path
+    """Where services keep files; each gets a folder of its own name."""
+    postgres: str
+    """A PostgreSQL connection string."""
+    valkey: str
+    """A Valkey URL."""
+    processes: dict[str, Place] = Field(default_factory=dict)
+    services: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    otlp_endpoint: str = ""
+    """Where traces go, as in `http://127.0.0.1:4318`; empty: nowhere."""
+
+    def place(self, service: str) -> Place:
+        """Return where the service answers."""
+        for place in self.processes.values():
+            if service in place.services:
+                return place
+        raise ConfigError(f"no process of the profile {self.name!r} has the service {service!r}")
+
+
+class Layers:
+    """A profile made of layers, which still knows where each value came from."""
+
+    def __init__(self, files: Iterable[Path], environ: Mapping[str, str] = os.environ) -> None:
+        self.origins: dict[str, str] = {}
+        self._data: dict[str, Any] = {}
+        for file in files:
+            self._merge(self._data, _read(file), str(file), "")
+        for key, value in sorted(environ.items()):
+            if key.startswith("DRW__"):
+                self._set_from_environment(key, value)
+
+    def profile(self) -> Profile:
+        """Return the profile.
+
+        Raises:
+            ConfigError: a value is missing, wrong, or not a setting.
+        """
+        try:
+            return Profile.model_validate(self._data)
+        except ValidationError as error:
+            raise ConfigError(explain(error, "the profile", self.origins)) from error
+
+    def _merge(self, target: dict[str, Any], source: Mapping[str, Any], origin: str, prefix: str) -> None:
+        for key, value in source.items():
+            path = f"{prefix}{key}"
+            if isinstance(value, dict):
+                self._merge(target.setdefault(key, {}), value, origin, f"{path}.")
+            else:
+                target[key] = value
+                self.origins[path] = origin
+
+    def _set_from_environment(self, variable: str, value: str) -> None:
+        parts = variable.removeprefix("DRW__").lower().split("__")
+        if parts[0] not in Profile.model_fields:
+            parts.insert(0, "services")
+        nested: dict[str, Any] = {parts[-1]: value}
+        for part in reversed(parts[:-1]):
+            nested = {part: nested}
+        self._merge(self._data, nested, f"${variable}", "")
+
+
+def explain(error: ValidationError, what: str, origins: Mapping[str, str] | None = None) -> str:
+    """Return a pydantic error as a sentence that names each value, what is wrong and where it was said."""
+    parts = []
+    for fault in error.errors():
+        path = ".".join(str(p) for p in fault["loc"])
+        origin = (origins or {}).get(path)
+        parts.append(f"{path}: {fault['msg']}" + (f" (from {origin})" if origin else ""))
+    return f"{what}: {'; '.join(parts)}"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no file {str(file)!r}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{str(file)!r} is not TOML: {error}") from error

@@ -1,0 +1,1 @@
+"""The platform on one machine: its parts, and what keeps them running."""

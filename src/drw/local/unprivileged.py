@@ -1,0 +1,49 @@
+"""Runs a command that refuses to run as root, as root: `python -m drw.local.unprivileged COMMAND...`.
+
+In a user namespace of its own the command sees another user id, while the files it makes stay root's;
+so nothing on the machine has to be changed. Where namespaces are not allowed it becomes `nobody`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import sys
+from pathlib import Path
+
+CLONE_NEWUSER = 0x10000000
+SEEN_AS = 1
+"""Some id other than 0 that every machine has a name for (`daemon`), since initdb asks for one."""
+
+
+def enter_namespace() -> bool:
+    """Move this process into a user namespace in which it is not root; tell whether that was allowed."""
+    uid, gid = os.geteuid(), os.getegid()
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUSER) != 0:
+        return False
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{SEEN_AS} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{SEEN_AS} {gid} 1")
+    return True
+
+
+def namespaces_allowed() -> bool:
+    """Tell whether `enter_namespace` would work, without doing it here."""
+    if (child := os.fork()) == 0:
+        os._exit(0 if enter_namespace() else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def main() -> None:
+    """Become unprivileged, and become the command."""
+    if os.geteuid() == 0 and not enter_namespace():
+        nobody = pwd.getpwnam("nobody")
+        os.setgroups([])
+        os.setgid(nobody.pw_gid)
+        os.setuid(nobody.pw_uid)
+    os.execv(sys.argv[1], sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

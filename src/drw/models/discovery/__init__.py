@@ -1,0 +1,1 @@
+"""Knows every model and where it is served."""

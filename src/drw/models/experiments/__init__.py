@@ -1,0 +1,1 @@
+"""Splits traffic between model versions and compares them."""

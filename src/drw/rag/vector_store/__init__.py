@@ -1,0 +1,1 @@
+"""Stores passages with their vectors and words, and finds the nearest."""

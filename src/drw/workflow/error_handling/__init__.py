@@ -1,0 +1,1 @@
+"""Keeps failed steps, and puts them back to work."""

@@ -1,0 +1,1 @@
+"""Shows the state of every run as it changes."""

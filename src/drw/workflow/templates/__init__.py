@@ -1,0 +1,1 @@
+"""Keeps the workflow templates and their versions."""

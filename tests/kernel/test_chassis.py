@@ -1,0 +1,84 @@
+"""Calls between services: the same answers and errors together, through bytes, and over gRPC."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from conftest import hosted
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest, ServiceStatus
+from drw.api.kernel.v1.kernel_rpc import ProcessClient
+from drw.api.models.v1.experiments_pb2 import Experiment, ListExperimentsRequest
+from drw.api.models.v1.experiments_rpc import ExperimentsClient
+from drw.kernel.call import acting_for
+from drw.kernel.errors import Forbidden, Unavailable, Unimplemented
+from drw.kernel.host import Host
+from drw.kernel.rpc import Channels
+from drw.kernel.settings import ConfigError
+
+
+@pytest.mark.parametrize("how", ["together", "strict", "apart"])
+async def test_a_service_without_methods_says_so(profile, caller, how):
+    async with hosted(profile, ["experiments"], how) as host:
+        with acting_for(caller), pytest.raises(Unimplemented, match="experiments.CreateExperiment"):
+            await host.client(ExperimentsClient).create_experiment(Experiment(name="a"))
+
+
+async def test_a_service_may_call_only_what_its_row_says(profile):
+    async with hosted(profile, ["experiments"], "apart") as host:
+        place = host.profile.place("experiments")
+        channels = Channels()
+        with pytest.raises(Forbidden, match="'documents' may not call 'experiments'"):
+            await channels.client(ExperimentsClient, place.grpc, "documents").list_experiments(ListExperimentsRequest())
+        await channels.close()
+
+
+async def test_a_process_that_is_gone_is_unavailable(profile, folder):
+    channels = Channels()
+    client = channels.client(AuthenticationClient, f"unix:{folder}/nobody.sock")
+    with pytest.raises(Unavailable, match="the authentication service does not answer"):
+        await client.list_keys(client.contract.methods["ListKeys"].request())
+    await channels.close()
+
+
+async def test_the_status_names_what_is_not_implemented(profile):
+    async with hosted(profile, ["experiments"], "apart") as host:
+        channels = Channels()
+        status = await channels.client(ProcessClient, host.profile.place("experiments").grpc).get_status(
+            GetStatusRequest()
+        )
+        await channels.close()
+    assert [(s.name, s.state) for s in status.services] == [("experiments", ServiceStatus.UNIMPLEMENTED)]
+
+
+async def test_settings_that_do_not_exist_are_refused(profile):
+    wrong = profile.model_copy(update={"services": {"experiments": {"speed": 3}}})
+    host = Host(wrong, "test", ["experiments"])
+    with pytest.raises(ConfigError, match="experiments.speed is not a setting"):
+        await host.start()
+    await host.stop()
+
+
+@pytest.fixture
+async def web(profile):
+    async with hosted(profile, ["experiments"]) as host:
+        transport = httpx.ASGITransport(app=host.app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://drw") as client:
+            yield client
+
+
+KEY = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "experiments:write"}
+
+
+async def test_rest_answers_in_one_error_shape(web):
+    for headers, path, status, code in [
+        ({}, "/api/v1/experiments", 401, "invalid_api_key"),
+        (KEY, "/api/v1/experiments", 403, "permission_denied"),
+        (KEY, "/api/v1/nothing", 404, "not_found"),
+    ]:
+        answer = await web.get(path, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert answer.json()["error"]["message"]
+    answer = await web.post("/api/v1/experiments", headers=KEY, json={"name": "a"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (501, "not_implemented_error")
