@@ -1,4 +1,4 @@
-"""Runs one process of a profile until it is told to stop."""
+"""Runs one process of a profile until it is told to stop: `python -m drw.kernel.process NAME FILE...`."""
 
 from __future__ import annotations
 
@@ -41,3 +41,7 @@ async def _run(profile: Profile, name: str) -> None:
         await asked.wait()
     finally:
         await host.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], [Path(file) for file in sys.argv[2:]]))

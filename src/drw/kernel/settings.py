@@ -31,6 +31,16 @@ class Place(Settings):
     http: str
 
 
+class DataPlane(Settings):
+    """Where the data plane listens, and where its agent keeps what it reads."""
+
+    listen: str = "127.0.0.1:8080"
+    folder: Path
+    """Envoy's configuration, its last good one, and its access log."""
+    admin: str
+    """`unix:/path` or `host:port` of Envoy's admin interface."""
+
+
 class Profile(Settings):
     """How the platform runs here: what shares a process, and each service's settings."""
 
@@ -42,6 +52,7 @@ class Profile(Settings):
     valkey: str
     """A Valkey URL."""
     processes: dict[str, Place] = Field(default_factory=dict)
+    data_plane: DataPlane | None = None
     services: dict[str, dict[str, Any]] = Field(default_factory=dict)
     otlp_endpoint: str = ""
     """Where traces go, as in `http://127.0.0.1:4318`; empty: nowhere."""
