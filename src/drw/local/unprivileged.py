@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 CLONE_NEWUSER = 0x10000000
+PR_SET_PDEATHSIG = 1
+PR_GET_PDEATHSIG = 2
 SEEN_AS = 1
 """Some id other than 0 that every machine has a name for (`daemon`), since initdb asks for one."""
 
@@ -20,8 +22,12 @@ SEEN_AS = 1
 def enter_namespace() -> bool:
     """Move this process into a user namespace in which it is not root; tell whether that was allowed."""
     uid, gid = os.geteuid(), os.getegid()
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUSER) != 0:
+    libc = ctypes.CDLL(None, use_errno=True)
+    with_parent = ctypes.c_int()
+    libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(with_parent))
+    if libc.unshare(CLONE_NEWUSER) != 0:
         return False
+    libc.prctl(PR_SET_PDEATHSIG, with_parent)  # entering the namespace has cleared it
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{SEEN_AS} {uid} 1")
     Path("/proc/self/gid_map").write_text(f"{SEEN_AS} {gid} 1")

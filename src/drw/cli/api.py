@@ -1,0 +1,122 @@
+"""Talks to a platform's gateway: JSON in and out, streams of events, errors of the tree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+
+from drw.kernel.errors import HTTP, DrwError, InternalError, Unavailable
+from drw.local.credentials import Credentials
+from drw.local.layout import Layout
+
+STREAM_SECONDS = 600.0
+
+
+class Api:
+    """A platform as one key sees it."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._client = httpx.Client(
+            base_url=credentials.url,
+            headers={"authorization": f"Bearer {credentials.key}"},
+            timeout=httpx.Timeout(60.0, read=STREAM_SECONDS),
+        )
+
+    @classmethod
+    def of(cls, data_dir: Path | None) -> Api:
+        """Return the platform of a data folder, or the one that the environment names."""
+        return cls(Credentials.read(Layout.of(data_dir)))
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        """GET, and return the JSON."""
+        return self._call("GET", path, params={k: v for k, v in query.items() if v is not None})
+
+    def post(self, path: str, body: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+        """POST, and return the JSON."""
+        return self._call("POST", path, json=body or {}, **more)
+
+    def upload(self, path: str, file: Path, **fields: str) -> dict[str, Any]:
+        """POST a file as a form, streaming it from the disk."""
+        with file.open("rb") as content:
+            return self._call("POST", path, files={"file": (file.name, content)}, data=fields)
+
+    def delete(self, path: str) -> dict[str, Any]:
+        """DELETE, and return the JSON."""
+        return self._call("DELETE", path)
+
+    def pages(self, path: str, items: str, most: int = 1000, **query: Any) -> list[dict[str, Any]]:
+        """GET page after page of a resource, and return at most `most` items."""
+        found: list[dict[str, Any]] = []
+        token: str | None = None
+        while len(found) < most:
+            page = self.get(path, page_token=token, **query)
+            found += page[items]
+            if not (token := page.get("next_page_token")):
+                break
+        return found[:most]
+
+    def events(self, method: str, path: str, body: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the events of a stream as they come.
+
+        Raises:
+            DrwError: the platform said no, before or in the middle.
+            Unavailable: the stream ended without its last event.
+        """
+        with self._translated(), self._client.stream(method, path, json=body) as answer:
+            if answer.status_code >= 400:
+                answer.read()
+                raise _error(answer)
+            kind = ""
+            for line in answer.iter_lines():
+                if line.startswith("event: "):
+                    kind = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    data = line.removeprefix("data: ")
+                    if kind == "done" or data == "[DONE]":
+                        return
+                    event = json.loads(data)
+                    if kind == "error" or "error" in event:
+                        raise _from_body(500, event)
+                    yield event
+                elif not line:
+                    kind = ""
+        raise Unavailable("the stream broke off before its end")
+
+    def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        with self._translated():
+            answer = self._client.request(method, path, **more)
+        if answer.status_code >= 400:
+            raise _error(answer)
+        return cast(dict[str, Any], answer.json())
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise Unavailable(
+                f"nothing answers at {self._client.base_url}: `drw status` shows what runs, `drw up` starts it"
+            ) from error
+        except httpx.HTTPError as error:
+            raise Unavailable(f"the call to {self._client.base_url} broke off: {error}") from error
+
+
+def _error(answer: httpx.Response) -> DrwError:
+    try:
+        body = answer.json()
+    except ValueError:
+        return InternalError(f"the platform answered {answer.status_code} without saying why")
+    return _from_body(answer.status_code, body)
+
+
+def _from_body(status: int, body: dict[str, Any]) -> DrwError:
+    error = body.get("error") or {}
+    wanted = error.get("type")
+    cls = next((c for c, form in HTTP.items() if form.status == status and form.type == wanted), None)
+    cls = cls or next((c for c, form in HTTP.items() if form.type == wanted), InternalError)
+    return cls(error.get("message") or f"the platform answered {status}")

@@ -1,0 +1,123 @@
+"""Puts files into a collection: uploads what is new, follows the indexing, counts and names failures."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from drw.cli.api import Api
+from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
+
+
+@dataclass
+class Result:
+    """What became of the files."""
+
+    collection: str
+    indexed: int = 0
+    unchanged: int = 0
+    pages: int = 0
+    chunks: int = 0
+    seconds: float = 0.0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """Return one line for people."""
+        speed = f"{self.chunks / self.seconds:.0f} chunks/s" if self.indexed and self.seconds else ""
+        counted = f"{self.indexed} indexed ({self.pages} pages, {self.chunks} chunks), {self.unchanged} there already"
+        return f"{self.collection}: {counted}, {len(self.failed)} failed; {self.seconds:.1f} s  {speed}".rstrip()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same for programs."""
+        failed = [{"file": name, "error": why} for name, why in self.failed]
+        return {**self.__dict__, "seconds": round(self.seconds, 2), "failed": failed}
+
+
+class Ingestion:
+    """One ingestion of files into a collection."""
+
+    def __init__(self, api: Api, collection: str, *, quiet: bool) -> None:
+        self._api = api
+        self._name = collection
+        self._result = Result(collection)
+        self._uploaded: dict[str, str] = {}
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[counts]}"),
+            TimeElapsedColumn(),
+            disable=quiet,
+            transient=True,
+        )
+
+    def run(self, files: list[Path]) -> Result:
+        """Put the files in, and return when each is indexed or has failed."""
+        began = time.monotonic()
+        collection = self._collection()
+        known = {d["content_hash"] for d in self._api.pages(f"{collection}/documents", "documents", most=100_000)}
+        with self._progress:
+            bar = self._progress.add_task("uploading", total=len(files), counts="")
+            for file in files:
+                self._put(file, collection, known)
+                self._progress.advance(bar)
+            if self._uploaded:
+                self._follow(collection)
+        self._result.seconds = time.monotonic() - began
+        return self._result
+
+    def _collection(self) -> str:
+        try:
+            found = self._api.get(f"/api/v1/collections/{self._name}")
+        except NotFound:
+            found = self._api.post("/api/v1/collections", {"name": self._name})
+        self._id = found["id"]
+        return f"/api/v1/collections/{self._id}"
+
+    def _put(self, file: Path, collection: str, known: set[str]) -> None:
+        content_hash = _hash(file)
+        if content_hash in known:
+            self._result.unchanged += 1
+            return
+        known.add(content_hash)
+        try:
+            uploaded = self._api.upload("/v1/files", file, purpose="assistants")
+            self._api.post(f"/v1/vector_stores/{self._id}/files", {"file_id": uploaded["id"]})
+            self._uploaded[uploaded["id"]] = file.name
+        except (InvalidRequest, TooLarge) as error:
+            self._result.failed.append((file.name, error.message))
+
+    def _follow(self, collection: str) -> None:
+        bar = self._progress.add_task("indexing", total=len(self._uploaded), counts="")
+        began, first = time.monotonic(), None
+        for event in self._api.events("GET", f"{collection}/indexing"):
+            first = first or event
+            done = event["completed"] + event["failed"]
+            chunks = event["chunks"] - first["chunks"]
+            speed = chunks / (time.monotonic() - began + 1e-9)
+            counts = f"{event['pages']} pages, {event['chunks']} chunks, {speed:.0f} chunks/s, {event['failed']} failed"
+            self._progress.update(bar, completed=min(len(self._uploaded), done), counts=counts)
+        for file_id, name in self._uploaded.items():
+            self._count(name, self._api.get(f"/v1/vector_stores/{self._id}/files/{file_id}"))
+        ours = {d["id"]: d for d in self._api.pages(f"{collection}/documents", "documents", most=100_000)}
+        for file_id in self._uploaded.keys() & ours.keys():
+            self._result.pages += ours[file_id]["pages"]
+            self._result.chunks += ours[file_id]["chunks"]
+
+    def _count(self, name: str, file: dict[str, Any]) -> None:
+        if file["status"] == "completed":
+            self._result.indexed += 1
+        else:
+            why = (file.get("last_error") or {}).get("message") or f"it is {file['status']}"
+            self._result.failed.append((name, why))
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

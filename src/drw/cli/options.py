@@ -1,0 +1,68 @@
+"""Options that many commands take, and how they write."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="DRW_DATA_DIR",
+        help="The platform's data folder; by default .drw beside the virtual environment.",
+        show_default=False,
+        file_okay=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def write_json(value: Any) -> None:
+    """Write a value as JSON on standard output."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def write_line(value: Any) -> None:
+    """Write a value as one line of JSON, at once: for streams."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str = "") -> None:
+    """Write rows under their columns; `empty` where there are none."""
+    found = [[str(cell) for cell in row] for row in rows]
+    if not found and empty:
+        console.print(empty, markup=False)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in found:
+        table.add_row(*row)
+    console.print(table)
+
+
+def write(text: str) -> None:
+    """Write a line of text as it is."""
+    console.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """Write a line on standard error."""
+    print(text, file=sys.stderr)
+
+
+def when(timestamp: str | None) -> str:
+    """Return a timestamp of the API in a form for people."""
+    return timestamp[:19].replace("T", " ") if timestamp else ""

@@ -1,0 +1,211 @@
+"""`drw up`, `down`, `status`, `logs`, `env`: run a platform on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drw.catalog import BY_NAME, SUPPORT
+from drw.cli.options import DataDir, Json, console, warn, write, write_json, write_table
+from drw.kernel.errors import InternalError, InvalidRequest, NotFound, Unavailable
+from drw.local.credentials import Credentials
+from drw.local.layout import Layout
+
+PARTS = ("postgres", "valkey", "engine", "gateway", "models", "rag", "workflow", "agent", "envoy", "supervisor")
+START_SECONDS = 300
+STOP_SECONDS = 60
+
+Port = Annotated[int, typer.Option("--port", help="Where the gateway listens on 127.0.0.1; 0: any free port.")]
+
+
+def add_to(app: typer.Typer, panel: str) -> None:
+    """Add the commands."""
+    for command in (up, down, status, logs, env):
+        app.command(rich_help_panel=panel)(command)
+
+
+def up(
+    data_dir: DataDir = None,
+    port: Port = 8080,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when it is ready, and leave it running.")
+    ] = False,
+) -> None:
+    """Start the platform and keep it running until Ctrl-C."""
+    from drw.local.supervisor import Supervisor, free_port, locked
+
+    layout = Layout.of(data_dir)
+    listen = f"127.0.0.1:{port or free_port('127.0.0.1')}"
+    if detach:
+        with locked(layout):
+            pass  # a clear error before anything is started
+        _welcome(layout, _start_detached(layout, listen))
+        return
+    supervisor = Supervisor(layout, listen, say=lambda line: print(f"  {line}", flush=True))
+    asyncio.run(supervisor.run(lambda status: _welcome(layout, status)))
+
+
+def down(data_dir: DataDir = None) -> None:
+    """Stop the platform."""
+    layout = Layout.of(data_dir)
+    if _ask(layout, "stop") is None:
+        write(f"no platform runs in {layout.data}")
+        return
+    end = time.monotonic() + STOP_SECONDS
+    while layout.control.exists() and _ask(layout, "status") is not None:
+        if time.monotonic() > end:
+            raise Unavailable(
+                f"the platform did not stop within {STOP_SECONDS} s; {layout.log('supervisor')} says more"
+            )
+        time.sleep(0.1)
+    write("stopped")
+
+
+def status(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Show every part and service; ends with 0 only when all is healthy."""
+    layout = Layout.of(data_dir)
+    found = _ask(layout, "status")
+    if found is None:
+        if as_json:
+            write_json({"healthy": False, "ready": False, "data": str(layout.data), "parts": [], "services": []})
+            raise typer.Exit(1)
+        warn(f"no platform runs in {layout.data}: start one with `drw up`")
+        raise typer.Exit(1)
+    if as_json:
+        write_json(found)
+    else:
+        _show(found)
+    if not found["healthy"]:
+        raise typer.Exit(1)
+
+
+def logs(
+    name: Annotated[str, typer.Argument(help=f"A service, or a part: {', '.join(PARTS)}.", show_default=False)],
+    data_dir: DataDir = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="How many lines.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show new lines as they come.")] = False,
+) -> None:
+    """Show the log of a service or a part."""
+    layout = Layout.of(data_dir)
+    part = _part_of(name)
+    file = layout.log(part)
+    if not file.exists():
+        raise NotFound(f"{part} has written no log in {layout.data}")
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        for line in deque(stream, maxlen=lines):
+            sys.stdout.write(line)
+        sys.stdout.flush()
+        while follow:
+            if line := stream.readline():
+                sys.stdout.write(line)
+                sys.stdout.flush()
+            else:
+                time.sleep(0.2)
+
+
+def env(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Print what points the OpenAI client at the platform: `eval "$(drw env)"`."""
+    credentials = Credentials.read(Layout.of(data_dir))
+    values = {"OPENAI_BASE_URL": f"{credentials.url}/v1", "OPENAI_API_KEY": credentials.key}
+    if as_json:
+        write_json(values)
+        return
+    for name, value in values.items():
+        write(f"export {name}={shlex.quote(value)}")
+
+
+def _part_of(name: str) -> str:
+    if name in PARTS:
+        return name
+    if name in BY_NAME:
+        return "gateway" if BY_NAME[name] in SUPPORT else BY_NAME[name].cluster
+    raise InvalidRequest(f"there is no service or part {name!r}; there are: {', '.join([*BY_NAME, *PARTS])}")
+
+
+def _start_detached(layout: Layout, listen: str) -> dict[str, Any]:
+    log = layout.log("supervisor")
+    command = [
+        sys.executable,
+        "-m",
+        "drw.cli.main",
+        "up",
+        "--data-dir",
+        str(layout.data),
+        "--port",
+        listen.split(":")[1],
+    ]
+    with log.open("wb") as out:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+    end = time.monotonic() + START_SECONDS
+    last = ""
+    with log.open(encoding="utf-8", errors="replace") as said:
+        while time.monotonic() < end:
+            ended = child.poll() is not None
+            found = _ask(layout, "status")
+            for line in said:
+                if line.startswith("  ") and not (found and found["ready"]):
+                    print(line, end="", flush=True)
+                last = line.strip()
+            if found and found["ready"]:
+                return found
+            if ended:
+                raise InternalError(last.removeprefix("drw: "))
+            time.sleep(0.1)
+    child.terminate()
+    raise Unavailable(f"the platform was not ready within {START_SECONDS} s; {log} says more")
+
+
+def _ask(layout: Layout, what: str) -> dict[str, Any] | None:
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(15)
+            sock.connect(str(layout.control))
+            sock.sendall(what.encode() + b"\n")
+            with sock.makefile("rb") as answer:
+                found: dict[str, Any] = json.loads(answer.readline() or b"null")
+                return found
+    except (FileNotFoundError, ConnectionError):
+        return None
+    except OSError as error:
+        raise Unavailable(f"the platform in {layout.data} runs and does not answer: {error}") from error
+
+
+def _welcome(layout: Layout, found: dict[str, Any]) -> None:
+    _show(found)
+    credentials = Credentials.read(layout)
+    drw = _command(layout)
+    write(f"\nThe gateway listens at {credentials.url}. Your first API key:\n\n{credentials.key}\n\nTry:")
+    write(f'  {drw} chat "Say hello"')
+    write(f"  {drw} ingest src/drw/demo --collection demo")
+    write(f'  {drw} ask "What is the firm\'s policy?" --collection demo')
+
+
+def _command(layout: Layout) -> str:
+    near = Path(sys.prefix) / "bin" / "drw"
+    try:
+        shown = str(near.relative_to(Path.cwd()))
+    except ValueError:
+        shown = str(near)
+    return shown if layout == Layout.of(None) else f"DRW_DATA_DIR={shlex.quote(str(layout.data))} {shown}"
+
+
+def _show(found: dict[str, Any]) -> None:
+    if found["parts"]:
+        rows = [(p["name"], p["state"], p["pid"] or "", p["restarts"] or "", p["detail"]) for p in found["parts"]]
+        write_table(("PART", "STATE", "PID", "RESTARTS", ""), rows)
+    if found["services"]:
+        console.print()
+        services = [(s["name"], s["cluster"], s["state"], s["detail"]) for s in found["services"]]
+        write_table(("SERVICE", "CLUSTER", "STATE", ""), services)
+    console.print()
+    write(f"{found['gateway']}  {'healthy' if found['healthy'] else 'NOT healthy'}")

@@ -1,0 +1,98 @@
+"""`drw audit`: what was done, by which key, and the proof that nobody changed the record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drw.cli.api import Api
+from drw.cli.options import DataDir, Json, when, write, write_json, write_table
+
+audit = typer.Typer(help="Read the audit trail, and verify that nobody changed it.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer, panel: str) -> None:
+    """Add the commands."""
+    app.add_typer(audit, name="audit", rich_help_panel=panel)
+
+
+@audit.command("list")
+def list_records(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many records.")] = 20,
+    action: Annotated[str, typer.Option(help="Only this action, as in model.chat.")] = "",
+    key: Annotated[str, typer.Option(help="Only what this key did.")] = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """List records, newest first."""
+    found = Api.of(data_dir).pages(
+        "/api/v1/audit/records", "records", most=limit, page_size=min(limit, 500), action=action, actor=key
+    )
+    if as_json:
+        write_json(found)
+        return
+    rows = [
+        (r["index"], when(r.get("at")), r["action"], r["desk"], r["actor"], r["resource"], r["outcome"], _short(r))
+        for r in found
+    ]
+    write_table(("INDEX", "AT", "ACTION", "DESK", "KEY", "RESOURCE", "OUTCOME", ""), rows, "no records")
+
+
+@audit.command("proof")
+def prove_record(
+    index: Annotated[int, typer.Argument(help="The index of the record.")], data_dir: DataDir = None
+) -> None:
+    """Show the proof that a record is in the log, as JSON that anybody can check without the platform."""
+    write_json(Api.of(data_dir).get(f"/api/v1/audit/records/{index}/proof"))
+
+
+@audit.command("checkpoint")
+def show_checkpoint(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Show the newest signed checkpoint: keep it elsewhere, and verify against it later."""
+    found = Api.of(data_dir).get("/api/v1/audit/checkpoint")
+    if as_json:
+        write_json(found)
+    else:
+        write(f"{found['verifier_key']}\n\n{found['note']}")
+
+
+@audit.command("verify")
+def verify_log(
+    earlier: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint kept earlier (a file with its note): the log must extend it.", exists=True),
+    ] = None,
+    offline: Annotated[
+        Path | None,
+        typer.Option(help="Verify the log's files in this folder, without the platform.", exists=True, file_okay=False),
+    ] = None,
+    key: Annotated[str, typer.Option(help="The verifier key, for --offline.")] = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Read the whole log again, and compare it with its checkpoint and the database."""
+    note = earlier.read_text(encoding="utf-8") if earlier else ""
+    found = (
+        _offline(offline, key, note)
+        if offline
+        else Api.of(data_dir).post("/api/v1/audit:verify", {"earlier_note": note})
+    )
+    if as_json:
+        write_json(found)
+    elif found["ok"]:
+        write(f"ok: {found['records']} records, and the checkpoint covers every one of them")
+    else:
+        write(f"NOT ok: {found['problem']}")
+    if not found["ok"]:
+        raise typer.Exit(1)
+
+
+def _offline(folder: Path, key: str, note: str) -> dict[str, Any]:
+    raise NotImplementedError
+
+
+def _short(record: dict[str, Any]) -> str:
+    return json.dumps(record.get("details") or {}, ensure_ascii=False)[:120]

@@ -1,0 +1,173 @@
+"""One child process of the platform: how it is started, known to be ready, and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from drw.kernel.errors import Unavailable
+
+PR_SET_PDEATHSIG = 1
+LOG_LIMIT = 16 << 20
+
+
+class PartState(StrEnum):
+    """How a part is."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What is known of a part before it runs."""
+
+    name: str
+    title: str
+    command: Callable[[], list[str]]
+    ready: Callable[[], Awaitable[bool]]
+    needs: tuple[str, ...] = ()
+    prepare: Callable[[], Awaitable[None]] | None = None
+    """Runs before each start."""
+    before_stop: Callable[[], Awaitable[None]] | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    start_seconds: float = 60.0
+    stop_seconds: float = 15.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class PartFailed(Unavailable):
+    """A part ended, or did not get ready in time."""
+
+
+class Child:
+    """A part as it runs: started again when it dies."""
+
+    def __init__(self, part: Part, log: Path, said: Callable[[str], None]) -> None:
+        self.part = part
+        self.state = PartState.WAITING
+        self.detail = ""
+        self.restarts = 0
+        self._log = log
+        self._said = said
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, while it runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start the part, and return when it is ready.
+
+        Raises:
+            PartFailed: it ended, or took too long; the message has the last line of its log.
+        """
+        self.state = PartState.STARTING if not self.restarts else PartState.RESTARTING
+        if self.part.prepare:
+            await self.part.prepare()
+        rotate(self._log)
+        with self._log.open("ab") as out:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.part.command(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, **self.part.environment},
+                start_new_session=True,  # Ctrl-C is for the supervisor, which stops the parts in order
+                preexec_fn=_die_with_parent(self.part.stop_signal),
+            )
+        await self._until_ready(self._process)
+        self.state, self.detail = PartState.READY, ""
+
+    async def keep(self) -> None:
+        """Start the part again whenever it ends, until `stop`."""
+        pause = 0.1
+        while not self._stopping:
+            assert self._process is not None, "start comes first"
+            code = await self._process.wait()
+            if self._stopping:
+                return
+            self.restarts += 1
+            self.state, self.detail = PartState.RESTARTING, _ended(code)
+            self._said(f"{self.part.name} {self.detail}; starting it again")
+            await asyncio.sleep(pause)
+            try:
+                await self.start()
+                pause = 0.1
+            except PartFailed as error:
+                self.detail = error.message
+                pause = min(pause * 2, 5.0)
+
+    async def stop(self) -> None:
+        """End the part: by its signal, and by force when that takes too long."""
+        self._stopping = True
+        if self.pid is not None and self._process is not None:
+            if self.part.before_stop and self.state == PartState.READY:
+                await self.part.before_stop()
+            self.kill(self.part.stop_signal)
+            try:
+                async with asyncio.timeout(self.part.stop_seconds):
+                    await self._process.wait()
+            except TimeoutError:
+                self._said(f"{self.part.name} did not stop within {self.part.stop_seconds:.0f} s; killed")
+                self.kill(signal.SIGKILL)
+                await self._process.wait()
+        self.state = PartState.STOPPED
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal to the process, where there is one."""
+        if self.pid is not None and self._process is not None:
+            self._process.send_signal(number)
+
+    async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
+        try:
+            async with asyncio.timeout(self.part.start_seconds):
+                while not await self.part.ready():
+                    if process.returncode is not None:
+                        raise PartFailed(
+                            f"{self.part.name} {_ended(process.returncode)} while it started: {self._why()}"
+                        )
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            self.kill(signal.SIGKILL)
+            await process.wait()
+            raise PartFailed(
+                f"{self.part.name} was not ready within {self.part.start_seconds:.0f} s: {self._why()}"
+            ) from None
+
+    def _why(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        return f"{lines[0][:300] if lines else 'it said nothing'} (more in {self._log})"
+
+
+def rotate(log: Path) -> None:
+    """Put a log that has grown large aside; the one before it goes."""
+    if log.exists() and log.stat().st_size > LOG_LIMIT:
+        log.replace(log.with_suffix(".1.log"))
+
+
+def _ended(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
+def _die_with_parent(number: signal.Signals) -> Callable[[], None]:
+    libc = ctypes.CDLL(None)
+    parent = os.getpid()
+
+    def run_in_child() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, int(number))
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return run_in_child

@@ -1,0 +1,164 @@
+"""What the platform on one machine is made of, and in which order it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+import psycopg
+import redis.asyncio
+
+from drw.agent import envoy
+from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest
+from drw.api.kernel.v1.kernel_rpc import ProcessClient
+from drw.catalog import CLUSTERS
+from drw.kernel.errors import DeadlineExceeded, InternalError, Unavailable
+from drw.kernel.rpc import Channels
+from drw.kernel.settings import Profile
+from drw.local import postgres, valkey
+from drw.local.layout import Layout
+from drw.local.part import Part
+from drw.local.weights import CHAT_MODEL
+
+ENGINE_SLOTS = 4
+SLOT_TOKENS = 2048
+
+
+def parts(layout: Layout, profile: Profile, channels: Channels) -> list[Part]:
+    """Return the parts of the platform."""
+    files = [str(file) for file in layout.files]
+    services = [_service_process(cluster, profile, files, channels) for cluster in CLUSTERS]
+    return [_postgres(layout), _valkey(layout), _engine(layout), *services, _agent(profile, files), _envoy(profile)]
+
+
+def _postgres(layout: Layout) -> Part:
+    data, sockets = layout.data / "postgres", layout.run / "pg"
+    return Part(
+        name="postgres",
+        title="PostgreSQL",
+        prepare=partial(asyncio.to_thread, postgres.prepare, data, sockets),
+        command=lambda: postgres.command(data, sockets),
+        ready=partial(_database_ready, sockets),
+        stop_signal=signal.SIGINT,  # PostgreSQL's fast shutdown
+    )
+
+
+async def _database_ready(sockets: Path) -> bool:
+    try:
+        async with await psycopg.AsyncConnection.connect(
+            postgres.dsn(sockets, "postgres"), autocommit=True
+        ) as connection:
+            found = await connection.execute("select 1 from pg_database where datname = %s", (postgres.DATABASE,))
+            if await found.fetchone() is None:
+                await connection.execute(f"create database {postgres.DATABASE}".encode())
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _valkey(layout: Layout) -> Part:
+    socket = layout.run / "valkey.sock"
+    return Part(
+        name="valkey",
+        title="Valkey",
+        command=lambda: valkey.command(layout.data / "valkey", socket),
+        ready=partial(_valkey_ready, valkey.url(socket)),
+    )
+
+
+async def _valkey_ready(url: str) -> bool:
+    async with redis.asyncio.Redis.from_url(url) as client:
+        try:
+            return bool(await client.ping())
+        except redis.ConnectionError:
+            return False
+
+
+def _engine(layout: Layout) -> Part:
+    command = [sys.executable, "-m", "drw.models.engine", "--model", str(layout.weights / CHAT_MODEL)]
+    command += ["--socket", str(layout.engine), "--slots", str(ENGINE_SLOTS)]
+    return Part(
+        name="engine",
+        title="the language model",
+        command=lambda: [*command, "--context", str(ENGINE_SLOTS * SLOT_TOKENS)],
+        ready=partial(_answers, f"unix:{layout.engine}", "/health"),
+    )
+
+
+def _service_process(cluster: str, profile: Profile, files: list[str], channels: Channels) -> Part:
+    client = channels.client(ProcessClient, profile.processes[cluster].grpc)
+    return Part(
+        name=cluster,
+        title=f"the {cluster} services",
+        needs=("postgres", "valkey"),
+        command=lambda: [sys.executable, "-m", "drw.kernel.process", cluster, *files],
+        ready=partial(_process_ready, client),
+    )
+
+
+async def _process_ready(client: ProcessClient) -> bool:
+    try:
+        await client.get_status(GetStatusRequest(), timeout=2)
+    except (Unavailable, DeadlineExceeded, InternalError):
+        return False
+    return True
+
+
+def _agent(profile: Profile, files: list[str]) -> Part:
+    async def written() -> bool:
+        return envoy.ready_file(profile).exists()
+
+    return Part(
+        name="agent",
+        title="the data plane's agent",
+        needs=("gateway",),
+        command=lambda: [sys.executable, "-m", "drw.agent", *files],
+        ready=written,
+    )
+
+
+def _envoy(profile: Profile) -> Part:
+    assert profile.data_plane is not None, "a local profile has a data plane"
+    admin, listen = profile.data_plane.admin, profile.data_plane.listen
+    return Part(
+        name="envoy",
+        title="Envoy",
+        needs=("agent", *CLUSTERS, "engine"),
+        command=lambda: envoy.command(profile),
+        ready=partial(_answers, listen, "/healthz"),
+        before_stop=partial(_drain, admin),
+    )
+
+
+async def _drain(admin: str) -> None:
+    """Take no new requests, and let those under way end, for a while."""
+    try:
+        async with _session(admin, seconds=5) as session:
+            await session.post("http://envoy/healthcheck/fail")
+            await session.post("http://envoy/drain_listeners?graceful&skip_exit")
+            for _ in range(50):
+                async with session.get("http://envoy/stats?filter=^http.gateway.downstream_rq_active$") as answer:
+                    if (await answer.text()).strip().endswith(": 0"):
+                        return
+                await asyncio.sleep(0.1)
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return  # it is going away in any case
+
+
+async def _answers(address: str, path: str) -> bool:
+    try:
+        host = "local" if address.startswith("unix:") else address
+        async with _session(address, seconds=2) as session, session.get(f"http://{host}{path}") as answer:
+            status: int = answer.status
+            return status == 200
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return False
+
+
+def _session(address: str, seconds: float) -> aiohttp.ClientSession:
+    connector = aiohttp.UnixConnector(address.removeprefix("unix:")) if address.startswith("unix:") else None
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=seconds))

@@ -1,0 +1,236 @@
+"""Keeps one local platform running: starts its parts in order, starts again what dies, stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from drw.kernel.errors import Conflict, DrwError, Unavailable
+from drw.kernel.report import report
+from drw.kernel.rpc import Channels
+from drw.kernel.settings import Layers
+from drw.local import credentials, weights
+from drw.local.layout import Layout
+from drw.local.part import Child, PartFailed, PartState
+from drw.local.platform import parts
+
+FREE_BYTES = 1 << 30
+
+Say = Callable[[str], None]
+
+
+class Supervisor:
+    """The platform in one data folder."""
+
+    def __init__(self, layout: Layout, listen: str, say: Say) -> None:
+        self._layout = layout
+        self._listen = listen
+        self._say = say
+        self._children: dict[str, Child] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+        self._asked = asyncio.Event()
+        self._failed = ""
+        self._ready = False
+        self._channels = Channels()
+
+    async def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
+        """Start everything, call `on_ready` with the status, and return once it was told to stop and has stopped.
+
+        Raises:
+            DrwError: it could not start; nothing is left running.
+        """
+        with locked(self._layout):
+            self._handle_signals()
+            control = await asyncio.start_unix_server(self._answer, str(self._layout.control))
+            try:
+                await self._unless_asked_to_stop(self._start())
+                if not self._asked.is_set():
+                    self._ready = True
+                    on_ready(await self._status())
+                await self._asked.wait()
+            except DrwError as error:
+                self._failed = error.message
+                raise
+            finally:
+                await self._stop()
+                control.close()
+                self._layout.control.unlink(missing_ok=True)
+
+    async def _start(self) -> None:
+        check_space(self._layout)
+        check_port(self._listen)
+        await self._make_weights()
+        profile = Layers(self._layout.files).profile()
+        for part in parts(self._layout, profile, self._channels):
+            self._children[part.name] = Child(part, self._layout.log(part.name), self._say)
+        begun = {name: asyncio.Event() for name in self._children}
+        async with asyncio.TaskGroup() as group:
+            for child in self._children.values():
+                group.create_task(self._start_one(child, begun))
+        self._keepers = [asyncio.create_task(child.keep()) for child in self._children.values()]
+        await credentials.ensure(self._layout, profile, self._channels)
+
+    async def _start_one(self, child: Child, begun: dict[str, asyncio.Event]) -> None:
+        for name in child.part.needs:
+            await begun[name].wait()
+        self._say(f"starting {child.part.title}")
+        await child.start()
+        begun[child.part.name].set()
+
+    async def _make_weights(self) -> None:
+        if weights.present(self._layout.weights):
+            return
+        self._say("making the models' files (once)")
+        making = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "drw.local.weights", str(self._layout.weights)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        assert making.stdout is not None, "asked for above"
+        line = b""
+        try:
+            async for line in making.stdout:
+                self._say(line.decode(errors="replace").rstrip())
+            if await making.wait() != 0:
+                raise PartFailed(f"the models' files could not be made: {line.decode(errors='replace').strip()}")
+        finally:
+            if making.returncode is None:
+                making.kill()
+
+    async def _unless_asked_to_stop(self, work: Any) -> None:
+        doing = asyncio.create_task(work)
+        asked = asyncio.create_task(self._asked.wait())
+        await asyncio.wait([doing, asked], return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if not doing.done():
+            doing.cancel()
+        try:
+            await doing
+        except asyncio.CancelledError:
+            return
+        except BaseExceptionGroup as group:
+            if (ours := group.subgroup(DrwError)) is None:
+                raise
+            raise first(ours) from None
+
+    async def _stop(self) -> None:
+        if self._ready:
+            self._say("stopping")
+        waiting = dict(self._children)
+        while waiting:
+            last = [n for n in waiting if not any(n in c.part.needs for c in waiting.values())]
+            await asyncio.gather(*(waiting.pop(name).stop() for name in last))
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await self._channels.close()
+
+    def _handle_signals(self) -> None:
+        def asked() -> None:
+            if self._asked.is_set():  # the second time: now
+                for child in self._children.values():
+                    child.kill(signal.SIGKILL)
+            self._asked.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, asked)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            match (await reader.readline()).decode().strip():
+                case "status":
+                    writer.write(json.dumps(await self._status()).encode() + b"\n")
+                case "stop":
+                    self._asked.set()
+                    writer.write(b"{}\n")
+            await writer.drain()
+            writer.close()
+
+    async def _status(self) -> dict[str, Any]:
+        services = []
+        if self._ready:
+            profile = Layers(self._layout.files).profile()
+            services = [
+                {"name": s.name, "cluster": s.cluster, "state": s.State.Name(s.state).lower(), "detail": s.detail}
+                for s in await report(profile, self._channels)
+            ]
+        found = [
+            {"name": n, "state": str(c.state), "pid": c.pid, "restarts": c.restarts, "detail": c.detail}
+            for n, c in self._children.items()
+        ]
+        healthy = (
+            self._ready
+            and all(p["state"] == PartState.READY for p in found)
+            and all(s["state"] in {"ready", "unimplemented"} for s in services)
+        )
+        return {
+            "healthy": healthy,
+            "ready": self._ready,
+            "failed": self._failed,
+            "pid": os.getpid(),
+            "gateway": f"http://{self._listen}",
+            "data": str(self._layout.data),
+            "parts": found,
+            "services": services,
+        }
+
+
+@contextmanager
+def locked(layout: Layout) -> Iterator[None]:
+    """Hold the data folder.
+
+    Raises:
+        Conflict: a platform runs in it.
+    """
+    layout.prepare()
+    with layout.lock.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"a platform runs in {layout.data} already: `drw status` shows it, `drw down` stops it, "
+                "and --data-dir with --port starts another one"
+            ) from None
+        yield
+
+
+def check_space(layout: Layout) -> None:
+    """Raise where the disk is nearly full."""
+    for folder in (layout.data, layout.run):
+        if (free := shutil.disk_usage(folder).free) < FREE_BYTES:
+            raise Unavailable(f"{folder} has {free >> 20} MB left; the platform needs {FREE_BYTES >> 20} MB to start")
+
+
+def check_port(listen: str) -> None:
+    """Raise where the port is taken."""
+    host, _, port = listen.rpartition(":")
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, int(port)))
+        except OSError as error:
+            raise Unavailable(f"{listen} is not free ({error.strerror}): choose another port with --port") from error
+
+
+def free_port(host: str) -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind((host, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def first(group: BaseExceptionGroup[DrwError]) -> DrwError:
+    """Return the first error of a group, however deep it is."""
+    error = group.exceptions[0]
+    return first(error) if isinstance(error, BaseExceptionGroup) else error
