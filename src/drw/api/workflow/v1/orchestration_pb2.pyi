@@ -21,12 +21,14 @@ class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SUCCEEDED: _ClassVar[RunState]
     FAILED: _ClassVar[RunState]
     CANCELLED: _ClassVar[RunState]
+    RETRYING: _ClassVar[RunState]
 RUN_STATE_UNSPECIFIED: RunState
 QUEUED: RunState
 RUNNING: RunState
 SUCCEEDED: RunState
 FAILED: RunState
 CANCELLED: RunState
+RETRYING: RunState
 
 class StartRunRequest(_message.Message):
     __slots__ = ("template", "inputs", "request_id")

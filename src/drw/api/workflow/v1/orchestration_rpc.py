@@ -10,7 +10,7 @@ from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunReques
 
 
 class Orchestration(Servicer):
-    """Orchestration runs workflows to their end, whatever fails on the way."""
+    """Orchestration runs workflows to their end, whatever fails on the way. A run acts for the key that started it, with that key's scopes."""
 
     contract = Contract.of(orchestration_pb2.DESCRIPTOR.services_by_name["Orchestration"])
 
@@ -23,11 +23,11 @@ class Orchestration(Servicer):
         raise Unwritten("GetRun")
 
     async def list_runs(self, request: ListRunsRequest, /) -> ListRunsResponse:
-        """ListRuns lists the desk's runs, newest first."""
+        """ListRuns lists the desk's runs, newest first, without their steps."""
         raise Unwritten("ListRuns")
 
     async def cancel_run(self, request: CancelRunRequest, /) -> Run:
-        """CancelRun."""
+        """CancelRun ends a run that has not ended; one that has stays as it is."""
         raise Unwritten("CancelRun")
 
 
@@ -47,11 +47,11 @@ class OrchestrationClient(Client):
         return answer
 
     async def list_runs(self, request: ListRunsRequest, /, *, timeout: float | None = None) -> ListRunsResponse:
-        """ListRuns lists the desk's runs, newest first."""
+        """ListRuns lists the desk's runs, newest first, without their steps."""
         answer: ListRunsResponse = await self._unary("ListRuns", request, timeout)
         return answer
 
     async def cancel_run(self, request: CancelRunRequest, /, *, timeout: float | None = None) -> Run:
-        """CancelRun."""
+        """CancelRun ends a run that has not ended; one that has stays as it is."""
         answer: Run = await self._unary("CancelRun", request, timeout)
         return answer
