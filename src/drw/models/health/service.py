@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from drw.api.models.v1 import health_rpc as contract
+from drw.api.models.v1.health_pb2 import GetReportRequest, Report
 from drw.kernel.host import Scope
+from drw.kernel.report import healthy, report
+from drw.kernel.rpc import Channels
+from drw.kernel.settings import Profile
 
 
 class Health(contract.Health):
-    """Serves `drw.api.models.v1.Health`; this release has the contract and none of its methods."""
+    """Serves `drw.api.models.v1.Health` by asking each process."""
+
+    def __init__(self, profile: Profile, channels: Channels) -> None:
+        self._profile = profile
+        self._channels = channels
+
+    async def get_report(self, request: GetReportRequest, /) -> Report:
+        """Return how every service of the profile is at this moment."""
+        services = await report(self._profile, self._channels)
+        return Report(healthy=healthy(services), services=services)
 
 
 async def build(scope: Scope) -> Health:
     """Make the service with what the configuration names."""
-    return Health()
+    channels = Channels()
+    scope.on_stop(channels.close)
+    return Health(scope.profile, channels)

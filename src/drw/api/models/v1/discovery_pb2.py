@@ -26,7 +26,7 @@ from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_ke
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drw/api/models/v1/discovery.proto\x12\x11\x64rw.api.models.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\xf8\x01\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x04kind\x18\x02 \x01(\x0e\x32\x1d.drw.api.models.v1.Model.Kind\x12\x10\n\x08owned_by\x18\x03 \x01(\t\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x03\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x06 \x01(\x05\x12\x12\n\ndimensions\x18\x07 \x01(\x05\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x08 \x01(\x08\x12\x0f\n\x07licence\x18\t \x01(\t\"5\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04\x43HAT\x10\x01\x12\r\n\tEMBEDDING\x10\x02\"\x13\n\x11ListModelsRequest\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.drw.api.models.v1.Model\"\x1d\n\x0fGetModelRequest\x12\n\n\x02id\x18\x01 \x01(\t2\x8a\x02\n\tDiscovery\x12\x83\x01\n\nListModels\x12$.drw.api.models.v1.ListModelsRequest\x1a%.drw.api.models.v1.ListModelsResponse\"(\x90\x02\x01\x8a\xb5\x18\x0bmodels:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/models\x12w\n\x08GetModel\x12\".drw.api.models.v1.GetModelRequest\x1a\x18.drw.api.models.v1.Model\"-\x90\x02\x01\x8a\xb5\x18\x0bmodels:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/models/{id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drw/api/models/v1/discovery.proto\x12\x11\x64rw.api.models.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\xf8\x01\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x04kind\x18\x02 \x01(\x0e\x32\x1d.drw.api.models.v1.Model.Kind\x12\x10\n\x08owned_by\x18\x03 \x01(\t\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x03\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x06 \x01(\x05\x12\x12\n\ndimensions\x18\x07 \x01(\x05\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x08 \x01(\x08\x12\x0f\n\x07licence\x18\t \x01(\t\"5\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04\x43HAT\x10\x01\x12\r\n\tEMBEDDING\x10\x02\"\x13\n\x11ListModelsRequest\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.drw.api.models.v1.Model\"\x1d\n\x0fGetModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"!\n\x13ResolveModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xaf\x01\n\rResolvedModel\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.drw.api.models.v1.Model\x12\x10\n\x08\x62\x61se_url\x18\x02 \x01(\t\x12\x16\n\x0eupstream_model\x18\x03 \x01(\t\x12\x18\n\x10\x61pi_key_variable\x18\x04 \x01(\t\x12\x19\n\x11max_prompt_tokens\x18\x05 \x01(\x05\x12\x16\n\x0emax_concurrent\x18\x06 \x01(\x05\x32\xe9\x02\n\tDiscovery\x12\x83\x01\n\nListModels\x12$.drw.api.models.v1.ListModelsRequest\x1a%.drw.api.models.v1.ListModelsResponse\"(\x90\x02\x01\x8a\xb5\x18\x0bmodels:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/models\x12w\n\x08GetModel\x12\".drw.api.models.v1.GetModelRequest\x1a\x18.drw.api.models.v1.Model\"-\x90\x02\x01\x8a\xb5\x18\x0bmodels:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/models/{id}\x12]\n\x0cResolveModel\x12&.drw.api.models.v1.ResolveModelRequest\x1a .drw.api.models.v1.ResolvedModel\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DISCOVERY'].methods_by_name['ListModels']._serialized_options = b'\220\002\001\212\265\030\013models:read\202\323\344\223\002\020\022\016/api/v1/models'
   _globals['_DISCOVERY'].methods_by_name['GetModel']._loaded_options = None
   _globals['_DISCOVERY'].methods_by_name['GetModel']._serialized_options = b'\220\002\001\212\265\030\013models:read\202\323\344\223\002\025\022\023/api/v1/models/{id}'
+  _globals['_DISCOVERY'].methods_by_name['ResolveModel']._loaded_options = None
+  _globals['_DISCOVERY'].methods_by_name['ResolveModel']._serialized_options = b'\220\002\001'
   _globals['_MODEL']._serialized_start=119
   _globals['_MODEL']._serialized_end=367
   _globals['_MODEL_KIND']._serialized_start=314
@@ -47,6 +49,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSRESPONSE']._serialized_end=452
   _globals['_GETMODELREQUEST']._serialized_start=454
   _globals['_GETMODELREQUEST']._serialized_end=483
-  _globals['_DISCOVERY']._serialized_start=486
-  _globals['_DISCOVERY']._serialized_end=752
+  _globals['_RESOLVEMODELREQUEST']._serialized_start=485
+  _globals['_RESOLVEMODELREQUEST']._serialized_end=518
+  _globals['_RESOLVEDMODEL']._serialized_start=521
+  _globals['_RESOLVEDMODEL']._serialized_end=696
+  _globals['_DISCOVERY']._serialized_start=699
+  _globals['_DISCOVERY']._serialized_end=1060
 # @@protoc_insertion_point(module_scope)

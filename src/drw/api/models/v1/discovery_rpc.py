@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.models.v1 import discovery_pb2
-from drw.api.models.v1.discovery_pb2 import GetModelRequest, ListModelsRequest, ListModelsResponse, Model
+from drw.api.models.v1.discovery_pb2 import GetModelRequest, ListModelsRequest, ListModelsResponse, Model, ResolveModelRequest, ResolvedModel
 
 
 class Discovery(Servicer):
@@ -22,6 +22,10 @@ class Discovery(Servicer):
         """GetModel returns a model by its id; an empty id means the default chat model."""
         raise Unwritten("GetModel")
 
+    async def resolve_model(self, request: ResolveModelRequest, /) -> ResolvedModel:
+        """ResolveModel returns where a model answers: for services, never for callers from outside."""
+        raise Unwritten("ResolveModel")
+
 
 class DiscoveryClient(Client):
     """Calls Discovery."""
@@ -36,4 +40,9 @@ class DiscoveryClient(Client):
     async def get_model(self, request: GetModelRequest, /, *, timeout: float | None = None) -> Model:
         """GetModel returns a model by its id; an empty id means the default chat model."""
         answer: Model = await self._unary("GetModel", request, timeout)
+        return answer
+
+    async def resolve_model(self, request: ResolveModelRequest, /, *, timeout: float | None = None) -> ResolvedModel:
+        """ResolveModel returns where a model answers: for services, never for callers from outside."""
+        answer: ResolvedModel = await self._unary("ResolveModel", request, timeout)
         return answer

@@ -1,0 +1,62 @@
+"""Runs one model: `python -m drw.models.engine --model GGUF --socket PATH --slots N --context TOKENS`.
+
+Says one line of log when it answers, and ends on SIGTERM or with the process that started it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+STOP = (signal.SIGTERM, signal.SIGINT)
+PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until told to stop, which ends the process; return only where that cannot begin."""
+    options = _options(arguments)
+    parent = os.getppid()
+    # Before the engine starts threads, so that each of them leaves these signals to `sigwait`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+    _end_with(parent)
+    from drw.kernel import telemetry
+    from drw.models.engine.server import serve
+
+    telemetry.set_up("engine")
+    try:
+        serve(options.model, options.socket, options.slots, options.context, options.threads, STOP)
+    except RuntimeError as error:
+        print(f"drw engine: {options.model} cannot be served: {error}", file=sys.stderr)
+    return 1
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m drw.models.engine", description="Serve one chat model.")
+    parser.add_argument("--model", type=Path, required=True, help="a GGUF file")
+    parser.add_argument("--socket", type=Path, required=True, help="where to listen; under 100 bytes")
+    parser.add_argument("--slots", type=_positive, default=4, help="answers at once")
+    parser.add_argument("--context", type=_positive, default=2048, help="tokens of prompt and answer, for each slot")
+    parser.add_argument("--threads", type=_positive, default=os.cpu_count() or 2)
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel send SIGTERM when the parent dies; a supervisor that is gone cannot."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # died just before
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,50 @@
+"""One report over every process: what is ready, what this release lacks, what is down."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import hosted
+from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
+from drw.api.models.v1.health_pb2 import GetReportRequest
+from drw.api.models.v1.health_rpc import HealthClient
+from drw.kernel.host import Host
+from drw.kernel.settings import Place
+
+
+@pytest.fixture
+def places(folder, tmp_path_factory):
+    def place(*services):
+        name = f"{folder}/{tmp_path_factory.mktemp('p').name}-{services[0]}"
+        return Place(services=services, grpc=f"unix:{name}.g", http=f"unix:{name}.h")
+
+    return place
+
+
+async def test_the_report_names_what_is_down_and_forgives_what_is_not_implemented(profile, places):
+    processes = {"a": places("health", "experiments"), "b": places("discovery")}
+    spread = profile.model_copy(update={"processes": processes})
+    first, second = Host(spread, "a"), Host(spread, "b")
+    await first.start()
+    await second.start()
+    try:
+        client = first.client(HealthClient)
+        report = await client.get_report(GetReportRequest())
+        assert report.healthy
+        assert {s.name: s.state for s in report.services} == {
+            "health": ServiceStatus.READY,
+            "experiments": ServiceStatus.UNIMPLEMENTED,
+            "discovery": ServiceStatus.READY,
+        }
+        await second.stop()
+        report = await client.get_report(GetReportRequest())
+        (down,) = (s for s in report.services if s.state == ServiceStatus.DOWN)
+        assert (report.healthy, down.name, down.cluster) == (False, "discovery", "models")
+        assert "the process 'b' does not answer" in down.detail
+    finally:
+        await first.stop()
+
+
+async def test_a_profile_without_processes_is_healthy(profile):
+    async with hosted(profile, ["health"]) as host:
+        assert (await host.client(HealthClient).get_report(GetReportRequest())).healthy
