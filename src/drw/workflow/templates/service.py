@@ -2,14 +2,59 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from drw.api.workflow.v1 import templates_rpc as contract
+from drw.api.workflow.v1.templates_pb2 import (
+    GetTemplateRequest,
+    ListTemplatesRequest,
+    ListTemplatesResponse,
+    Template,
+)
+from drw.kernel import settings
+from drw.kernel.errors import NotFound, Unavailable
 from drw.kernel.host import Scope
+from drw.workflow.templates.shelf import Shelf
+
+
+class Settings(settings.Settings):
+    """Where the operator's own templates are."""
+
+    folder: Path | None = None
+    """A folder of .yaml files; without one there are the shipped templates only."""
 
 
 class Templates(contract.Templates):
-    """Serves `drw.api.workflow.v1.Templates`; this release has the contract and none of its methods."""
+    """Serves `drw.api.workflow.v1.Templates`."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    async def list_templates(self, request: ListTemplatesRequest, /) -> ListTemplatesResponse:
+        """Return the newest version of each."""
+        found = await self._shelf.on_offer()
+        return ListTemplatesResponse(templates=[found[name] for name in sorted(found)])
+
+    async def get_template(self, request: GetTemplateRequest, /) -> Template:
+        """Return one, in the version asked for."""
+        if request.version:
+            return await self._shelf.version(request.name, request.version)
+        found = await self._shelf.on_offer()
+        if request.name not in found:
+            raise NotFound(f"there is no template {request.name!r}; there are: {', '.join(sorted(found))}")
+        return found[request.name]
+
+    async def describe(self) -> str:
+        """Say how many there are; a file that is none shows as a degraded service."""
+        count = len(await self._shelf.on_offer())
+        if self._shelf.faults:
+            raise Unavailable("; ".join(self._shelf.faults))
+        return f"{count} templates"
 
 
 async def build(scope: Scope) -> Templates:
     """Make the service with what the configuration names."""
-    return Templates()
+    own = scope.settings(Settings)
+    service = Templates(Shelf(await scope.database(), own.folder))
+    scope.describe(service.describe)
+    return service

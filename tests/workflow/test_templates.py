@@ -1,0 +1,142 @@
+"""Templates: what is wrong in one is said with its place, and a version once seen can always be fetched."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from conftest import hosted
+from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
+from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Input, ListTemplatesRequest
+from drw.api.workflow.v1.templates_rpc import TemplatesClient
+from drw.kernel.errors import InvalidRequest, NotFound
+from drw.workflow.templates import reading
+
+GOOD = """
+name: small
+description: One node after another.
+inputs:
+  files: {type: FILES, required: true}
+  title: {type: STRING, default: Notes}
+nodes:
+  - id: write
+    uses: documents.digest
+    needs: [read]
+    with:
+      title: ${inputs.title}
+      summaries: ${steps.read.output}
+  - id: read
+    uses: serving.summarise
+    for_each: ${inputs.files}
+    with:
+      file: ${item}
+output: ${steps.write.output.file}
+"""
+
+
+def test_a_template_is_read_with_its_nodes_in_an_order_in_which_they_can_run():
+    read = reading.template(GOOD.encode(), "small.yaml")
+    assert [node.id for node in read.nodes] == ["read", "write"]
+    assert read.version == hashlib.sha256(GOOD.encode()).hexdigest()
+    assert read.source == GOOD
+    assert [(i.name, i.type, i.required, i.default) for i in read.inputs] == [
+        ("files", Input.FILES, True, ""),
+        ("title", Input.STRING, False, "Notes"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("description:", "descripton:", r"small.yaml: description: Field required; descripton: there is no such key"),
+        ("    needs: [read]", "    need: [read]", r"node 'write'.need: there is no such key"),
+        ("needs: [read]", "needs: [reed]", r"node 'write' needs 'reed', which is not a node; there are: write, read"),
+        ("file: ${item}\n", "file: ${item}\n    needs: [write]\n", r"in a circle: .*write.*read|in a circle: .*read"),
+        ("- id: read", "- id: write", r"node 'write' stands in the file twice"),
+        ("uses: serving.summarise", "uses: serving.sing", r"node 'read' uses 'serving.sing', which is not an activity"),
+        ("file: ${item}", "fille: ${item}", r"node 'read': 'serving.summarise' needs 'file' under 'with'"),
+        ("file: ${item}", "file: ${item}\n      tone: dry", r"node 'read': .* does not take 'tone'; it takes 'file'"),
+        ("${inputs.title}", "${inputs.titel}", r"node 'write': \$\{inputs.titel\}: there is no input 'titel'"),
+        ("    needs: [read]\n", "", r"node 'write': \$\{steps.read.output\}: 'read' has not ended by then"),
+        ("${inputs.title}", "${item}", r"node 'write': \$\{item\} has a meaning only in a node with 'for_each'"),
+        ("${inputs.title}", "${today}", r"node 'write': \$\{today\} is not a reference; the forms are"),
+        ("${inputs.title}", "${inputs.title", r"has a '\$\{' without its '\}'"),
+        (
+            "for_each: ${inputs.files}",
+            "for_each: ${inputs.title}",
+            r"node 'read': for_each is .* are: \$\{inputs.files\}",
+        ),
+        ("output: ${steps.write", "output: ${steps.rite", r"the output: \$\{steps.rite.output.file\}: 'rite' has not"),
+        ("name: small", "name: small\nname: big", r"line 3: the key 'name' stands here twice"),
+        ("name: small", "name: &n small\nx: *n", r"aliases \(\*name\) are not allowed"),
+        ("required: true", "required: 'true'", r"inputs.files.required: Input should be a valid boolean"),
+        (
+            "uses: serving",
+            "timeout_seconds: 9000\n    uses: serving",
+            r"node 'read'.timeout_seconds: Input should be less",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(old, new, message):
+    assert old in GOOD
+    with pytest.raises(InvalidRequest, match=message):
+        reading.template(GOOD.replace(old, new).encode(), "small.yaml")
+
+
+@pytest.mark.parametrize("source", [b"", b"- a\n- b", b"{", b"\xff\xfe", b"a: " + b"x" * 70_000, b"{[a]: b}"])
+def test_what_is_not_a_template_at_all_is_refused(source):
+    with pytest.raises(InvalidRequest):
+        reading.template(source, "odd.yaml")
+
+
+@pytest.mark.parametrize("how", ["together", "strict", "apart"])
+async def test_the_shipped_template_is_on_offer(profile, how):
+    async with hosted(profile, ["templates"], how) as host:
+        client = host.client(TemplatesClient)
+        (digest,) = (await client.list_templates(ListTemplatesRequest())).templates
+        assert [(n.id, n.uses, n.for_each) for n in digest.nodes] == [
+            ("ingest", "documents.index", "${inputs.files}"),
+            ("summarise", "serving.summarise", "${inputs.files}"),
+            ("digest", "documents.digest", ""),
+        ]
+        assert await client.get_template(GetTemplateRequest(name="digest")) == digest
+        with pytest.raises(NotFound, match="there is no template 'gone'; there are: digest"):
+            await client.get_template(GetTemplateRequest(name="gone"))
+        with pytest.raises(NotFound, match="never had the version 'abc'"):
+            await client.get_template(GetTemplateRequest(name="digest", version="abc"))
+
+
+@pytest.fixture
+def own(profile, tmp_path):
+    """A profile with a folder of the operator's own templates."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    return profile.model_copy(update={"services": {"templates": {"folder": str(folder)}}}), folder
+
+
+async def test_an_edited_template_counts_at_once_and_the_old_version_stays(own):
+    profile, folder = own
+    async with hosted(profile, ["templates"]) as host:
+        client = host.client(TemplatesClient)
+        (folder / "small.yaml").write_text(GOOD)
+        first = await client.get_template(GetTemplateRequest(name="small"))
+        (folder / "small.yaml").write_text(GOOD.replace("Notes", "Minutes"))
+        second = await client.get_template(GetTemplateRequest(name="small"))
+    assert first.version != second.version
+    (folder / "small.yaml").unlink()
+    async with hosted(profile, ["templates"]) as host:
+        client = host.client(TemplatesClient)
+        assert await client.get_template(GetTemplateRequest(name="small", version=first.version)) == first
+        with pytest.raises(NotFound):
+            await client.get_template(GetTemplateRequest(name="small"))
+
+
+async def test_a_file_that_is_no_template_shows_in_the_status_and_hides_no_other(own):
+    profile, folder = own
+    (folder / "bad.yaml").write_text("name: bad")
+    async with hosted(profile, ["templates"]) as host:
+        (status,) = (await host.status()).services
+        assert status.state == ServiceStatus.DEGRADED
+        assert "bad.yaml: description: Field required" in status.detail
+        assert len((await host.client(TemplatesClient).list_templates(ListTemplatesRequest())).templates) == 1
