@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,7 +13,6 @@ from pathlib import Path
 
 from drw.kernel.errors import Unavailable
 
-PR_SET_PDEATHSIG = 1
 LOG_LIMIT = 16 << 20
 
 
@@ -79,13 +78,12 @@ class Child:
         rotate(self._log)
         with self._log.open("ab") as out:
             self._process = await asyncio.create_subprocess_exec(
-                *self.part.command(),
+                *_ends_with_us(self.part.command(), self.part.stop_signal),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 env={**os.environ, **self.part.environment},
                 start_new_session=True,  # Ctrl-C is for the supervisor, which stops the parts in order
-                preexec_fn=_die_with_parent(self.part.stop_signal),
             )
         await self._until_ready(self._process)
         self.state, self.detail = PartState.READY, ""
@@ -161,13 +159,6 @@ def _ended(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
-def _die_with_parent(number: signal.Signals) -> Callable[[], None]:
-    libc = ctypes.CDLL(None)
-    parent = os.getpid()
-
-    def run_in_child() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, int(number))
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
-
-    return run_in_child
+def _ends_with_us(command: list[str], number: signal.Signals) -> list[str]:
+    launcher = Path(__file__).with_name("launcher.py")
+    return [sys.executable, "-I", "-S", str(launcher), str(int(number)), str(os.getpid()), *command]

@@ -38,13 +38,16 @@ def prepare(data: Path, sockets: Path) -> None:
     Raises:
         BrokenCluster: initdb says no, most often for lack of space.
     """
-    sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if (data / "PG_VERSION").exists():
-        return
-    shutil.rmtree(data, ignore_errors=True)  # a first start that was cut short
-    data.mkdir(parents=True, mode=0o700)
+    shutil.rmtree(sockets, ignore_errors=True)
+    sockets.mkdir(parents=True, mode=0o700)
+    made_before = (data / "PG_VERSION").exists()
+    if not made_before:
+        shutil.rmtree(data, ignore_errors=True)  # a first start that was cut short
+        data.mkdir(parents=True, mode=0o700)
     if os.geteuid() == 0 and not namespaces_allowed():
         _give_to_nobody(data, sockets)
+    if made_before:
+        return
     made = subprocess.run(
         [*_as_user("initdb"), "-D", str(data), "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-N"],
         capture_output=True,

@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
+import subprocess
 import sys
 from pathlib import Path
 
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1
 PR_GET_PDEATHSIG = 2
+CHECK = "--check"
 SEEN_AS = 1
 """Some id other than 0 that every machine has a name for (`daemon`), since initdb asks for one."""
 
@@ -35,14 +37,14 @@ def enter_namespace() -> bool:
 
 
 def namespaces_allowed() -> bool:
-    """Tell whether `enter_namespace` would work, without doing it here."""
-    if (child := os.fork()) == 0:
-        os._exit(0 if enter_namespace() else 1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    """Tell whether `enter_namespace` would work; asked in a process of its own, which may have only one thread."""
+    return subprocess.run([sys.executable, "-m", "drw.local.unprivileged", CHECK], capture_output=True).returncode == 0
 
 
 def main() -> None:
     """Become unprivileged, and become the command."""
+    if sys.argv[1] == CHECK:
+        sys.exit(0 if enter_namespace() else 1)
     if os.geteuid() == 0 and not enter_namespace():
         nobody = pwd.getpwnam("nobody")
         os.setgroups([])

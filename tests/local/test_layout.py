@@ -1,0 +1,72 @@
+"""Folders, the profile that is written, and what keeps two platforms apart."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from drw.catalog import SERVICES, SUPPORT
+from drw.kernel.errors import Conflict, Forbidden, Unavailable
+from drw.kernel.host import check_sections
+from drw.kernel.settings import ConfigError, Layers
+from drw.local.layout import Layout, toml
+from drw.local.supervisor import check_port, locked
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch) -> Layout:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    layout = Layout.of(tmp_path / "data")
+    layout.prepare()
+    layout.write_profile("127.0.0.1:8080")
+    return layout
+
+
+def test_the_profile_places_every_service(layout):
+    profile = Layers(layout.files, {}).profile()
+    assert {profile.place(s.name).grpc for s in SERVICES + SUPPORT}
+    check_sections(profile)
+    assert len(str(layout.run / "pg" / ".s.PGSQL.5432.lock")) < 108
+
+
+def test_the_operators_file_wins_and_is_named_as_the_origin(layout):
+    layout.settings.write_text('otlp_endpoint = "http://127.0.0.1:4318"')
+    layers = Layers(layout.files, {"DRW__RATE_LIMITING__X": "1"})
+    assert layers.profile().otlp_endpoint == "http://127.0.0.1:4318"
+    assert layers.origins["otlp_endpoint"] == str(layout.settings)
+    assert layers.origins["services.rate_limiting.x"] == "$DRW__RATE_LIMITING__X"
+
+
+def test_an_unknown_setting_is_refused_with_its_place(layout):
+    layout.settings.write_text("colour = 3")
+    with pytest.raises(ConfigError, match=r"colour: .*from .*drw.toml"):
+        Layers(layout.files, {}).profile()
+
+
+def test_a_second_platform_in_the_same_folder_is_refused(layout):
+    with locked(layout), pytest.raises(Conflict, match="drw down"), locked(layout):
+        pass
+
+
+def test_a_taken_port_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Unavailable, match=f"127.0.0.1:{port} is not free"):
+            check_port(f"127.0.0.1:{port}")
+
+
+def test_a_socket_folder_of_somebody_else_is_refused(layout, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    layout.run.rmdir()
+    layout.run.symlink_to(elsewhere)
+    with pytest.raises(Forbidden, match="somebody else"):
+        layout.prepare()
+
+
+def test_toml_is_read_back_as_it_was():
+    import tomllib
+
+    values = {"a": 'x"y\\z', "n": 3, "flag": True, "list": ["a"], "t": {"dotted.key": {"b": 1.5}}}
+    assert tomllib.loads(toml(values)) == values

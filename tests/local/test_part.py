@@ -1,0 +1,105 @@
+"""A child process: ready, started again when it dies, stopped; its failures in one sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from drw.local.part import Child, Part, PartFailed, PartState
+
+IDLE = [sys.executable, "-c", "import signal; open('up', 'a').write('x'); signal.pause()"]
+STUBBORN = [
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); open('up', 'a').write('x')\n"
+    "while True: signal.pause()",
+]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def child(here: Path, command: list[str], **more) -> Child:
+    async def ready() -> bool:
+        return (here / "up").exists()
+
+    said: list[str] = []
+    made = Child(
+        Part(name="thing", title="a thing", command=lambda: command, ready=ready, **more), here / "log", said.append
+    )
+    made.said = said
+    return made
+
+
+async def until(condition, seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_killed_child_is_started_again(here):
+    thing = child(here, IDLE)
+    await thing.start()
+    keeper = asyncio.create_task(thing.keep())
+    first = thing.pid
+    thing.kill(signal.SIGKILL)
+    await until(lambda: thing.restarts == 1 and thing.state == PartState.READY)
+    assert thing.pid not in (None, first)
+    assert thing.said == ["thing was killed by SIGKILL; starting it again"]
+    await thing.stop()
+    await keeper
+    assert thing.pid is None
+    assert thing.state == PartState.STOPPED
+
+
+async def test_a_child_that_ends_while_it_starts_says_why(here):
+    thing = child(here, [sys.executable, "-c", "import sys; sys.exit('no such model')"])
+    with pytest.raises(PartFailed, match="thing ended with code 1 while it started: no such model"):
+        await thing.start()
+    assert thing.pid is None
+
+
+async def test_a_child_that_never_gets_ready_is_killed(here):
+    thing = child(here, [sys.executable, "-c", "import signal; signal.pause()"], start_seconds=0.3)
+    with pytest.raises(PartFailed, match="was not ready within"):
+        await thing.start()
+    assert thing.pid is None
+
+
+async def test_a_child_that_will_not_stop_is_killed(here):
+    thing = child(here, STUBBORN, stop_seconds=0.2)
+    await thing.start()
+    await thing.stop()
+    assert thing.pid is None
+    assert "killed" in thing.said[0]
+
+
+async def test_children_end_with_their_supervisor(here):
+    code = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from test_part import IDLE, child\n"
+        "async def main():\n"
+        "    thing = child(Path('.'), IDLE)\n"
+        "    await thing.start()\n"
+        "    print(thing.pid, flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    supervisor = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, str(Path(__file__).parent), stdout=asyncio.subprocess.PIPE
+    )
+    pid = int(await supervisor.stdout.readline())
+    os.kill(supervisor.pid, signal.SIGKILL)
+    await supervisor.wait()
+    await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
