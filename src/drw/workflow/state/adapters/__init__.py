@@ -1,0 +1,1 @@
+"""What the live view can be kept in."""

@@ -1,0 +1,120 @@
+"""The live view in Valkey: one stream a run, whose entry ids are the events' numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from drw.api.workflow.v1.state_pb2 import RunEvent
+from drw.kernel import settings
+from drw.kernel.errors import Unavailable
+from drw.workflow.state.ports import LiveView, RunKey
+
+ANSWER_SECONDS = 5.0
+AT_ONCE = 200
+FIELD = b"e"
+ADD = """
+local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local last = newest and tonumber(string.match(newest[1], '^%d+')) or 0
+local number = tonumber(ARGV[1])
+if number <= last then return 1 end
+if number > last + 1 then return 0 end
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], number .. '-0', 'e', ARGV[2])
+return 1
+"""
+"""Adds an event just behind the one before it: 1, it is there (by now or already); 0, the one before is not.
+
+One script, so that somebody who restores a run and somebody who adds to it leave no gap between them.
+"""
+
+
+class ValkeyView(LiveView):
+    """Keeps streams; that an id must grow is what makes adding an event twice do nothing."""
+
+    class Settings(settings.Settings):
+        """Where Valkey is, and how much it keeps."""
+
+        url: str
+        max_events: int = 10_000
+        """For each run; the oldest go first."""
+        max_connections: int = 256
+        """Each watcher holds one while it waits."""
+
+    def __init__(self, own: Settings) -> None:
+        self._max_events = own.max_events
+        self._redis = Redis.from_url(
+            own.url,
+            socket_timeout=ANSWER_SECONDS,
+            socket_connect_timeout=ANSWER_SECONDS,
+            max_connections=own.max_connections,
+            retry=Retry(NoBackoff(), 1),  # for a pooled connection that died with an earlier Valkey
+            protocol=2,
+        )
+        self._add = self._redis.register_script(ADD)
+
+    async def append(self, key: RunKey, event: RunEvent) -> bool:
+        """See the port."""
+        with _answering():
+            return bool(await self._add(keys=[_stream(key)], args=self._arguments(event)))
+
+    async def restore(self, key: RunKey, events: Sequence[RunEvent]) -> None:
+        """See the port."""
+        with _answering():
+            for start in range(0, len(events), AT_ONCE):
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for event in events[start : start + AT_ONCE]:
+                        await self._add(keys=[_stream(key)], args=self._arguments(event), client=pipeline)
+                    await pipeline.execute()
+
+    async def newest(self, key: RunKey) -> RunEvent | None:
+        """See the port."""
+        with _answering():
+            entries = await self._redis.xrevrange(_stream(key), count=1)
+        return _event(entries[0]) if entries else None
+
+    async def after(self, key: RunKey, number: int, seconds: float) -> Sequence[RunEvent]:
+        """See the port."""
+        wait = min(max(1, int(seconds * 1000)), int(ANSWER_SECONDS * 500))
+        with _answering():
+            found: Any = await self._redis.xread({_stream(key): f"{number}-0"}, count=AT_ONCE, block=wait)
+        return [_event(entry) for _, entries in found or () for entry in entries]
+
+    async def forget_later(self, key: RunKey, seconds: int) -> None:
+        """See the port."""
+        with _answering():
+            await self._redis.expire(_stream(key), seconds)
+
+    async def ping(self) -> None:
+        """See the port."""
+        with _answering():
+            await self._redis.exists("drw:run")
+
+    async def close(self) -> None:
+        """See the port."""
+        await self._redis.aclose()
+
+    def _arguments(self, event: RunEvent) -> list[Any]:
+        return [int(event.event_id), event.SerializeToString(), self._max_events]
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, TimeoutError, OSError) as error:
+        raise Unavailable(f"the live view of runs is away: Valkey does not answer ({error})", part="valkey") from error
+
+
+def _stream(key: RunKey) -> str:
+    return ":".join(["drw", "run", *(quote(part, safe="") for part in (key.org, key.desk, key.run))])
+
+
+def _event(entry: Any) -> RunEvent:
+    return RunEvent.FromString(entry[1][FIELD])

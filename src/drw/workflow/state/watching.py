@@ -1,0 +1,101 @@
+"""Follows one run from any event on to its end, however often the live view is lost on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from drw.api.workflow.v1.state_pb2 import RunEvent
+from drw.kernel import settings
+from drw.kernel.errors import NotFound
+from drw.workflow.state.history import History
+from drw.workflow.state.ports import LiveView, RunKey
+
+ENDS = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Settings(settings.Settings):
+    """How long things take here, in seconds."""
+
+    keep_ended_seconds: int = 24 * 3600
+    """How long the live view keeps a run that has ended; afterwards it is made again when somebody asks."""
+    appear_seconds: float = 3.0
+    """How long a run that nobody has heard of may take to appear: its first event may still be under way."""
+    quiet_seconds: float = 15.0
+    """After so long without an event the stream says that it is alive."""
+    wait_seconds: float = 2.0
+    """How long one question to the live view waits; also how soon its loss is noticed."""
+
+
+class Views:
+    """The live view with the history behind it."""
+
+    def __init__(self, view: LiveView, history: History, own: Settings) -> None:
+        self._view = view
+        self._history = history
+        self._own = own
+
+    async def publish(self, key: RunKey, event: RunEvent) -> None:
+        """Keep an event and show it."""
+        await self._history.keep(key, event)
+        if not await self._view.append(key, event):
+            await self._restore(key)
+        if _ends_run(event):
+            await self._view.forget_later(key, self._own.keep_ended_seconds)
+
+    async def watch(self, key: RunKey, number: int) -> AsyncIterator[RunEvent]:
+        """Yield the events behind this number, and what follows, until the run has ended.
+
+        Raises:
+            NotFound: the desk has no such run.
+            Unavailable: the live view does not answer.
+        """
+        await self._found(key)
+        spoke = time.monotonic()
+        while True:
+            events = await self._view.after(key, number, self._own.wait_seconds)
+            for event in events:
+                yield event
+                number, spoke = int(event.event_id), time.monotonic()
+                if _ends_run(event):
+                    return
+            if not events and await self._over(key):
+                return
+            if time.monotonic() - spoke > self._own.quiet_seconds:
+                yield _still_there(key)
+                spoke = time.monotonic()
+
+    async def _over(self, key: RunKey) -> bool:
+        newest = await self._view.newest(key)
+        if newest is None:
+            await self._restore(key)
+        return newest is not None and _ends_run(newest)
+
+    async def _found(self, key: RunKey) -> None:
+        deadline = time.monotonic() + self._own.appear_seconds
+        while await self._view.newest(key) is None:
+            if await self._restore(key):
+                return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise NotFound(f"there is no run {key.run!r}")
+            await self._view.after(key, 0, min(left, 0.25))
+
+    async def _restore(self, key: RunKey) -> bool:
+        events = await self._history.of(key)
+        await self._view.restore(key, events)
+        if events and _ends_run(events[-1]):
+            await self._view.forget_later(key, self._own.keep_ended_seconds)
+        return bool(events)
+
+
+def _ends_run(event: RunEvent) -> bool:
+    return not event.step and event.state in ENDS
+
+
+def _still_there(key: RunKey) -> RunEvent:
+    now = Timestamp()
+    now.GetCurrentTime()
+    return RunEvent(run=key.run, org=key.org, desk=key.desk, state="waiting", at=now)
