@@ -1,0 +1,193 @@
+"""The vertical slice through a whole platform: chat, ask with citations, a durable run, audit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import drw
+import openai
+import pytest
+from support.parts import wait_until
+
+DEMO = Path(drw.__file__).parent / "demo"
+CHAT = "smollm2-135m-instruct"
+
+
+def test_everything_is_healthy_and_says_what_is_not_there_yet(platform):
+    found = platform.json("status")
+    assert found["healthy"]
+    states = {s["name"]: s["state"] for s in found["services"]}
+    assert len(states) == 17
+    assert {n for n, s in states.items() if s == "unimplemented"} == {"experiments", "error_handling"}
+
+
+def test_a_second_platform_over_the_same_folder_is_refused(platform):
+    again = platform.run("up", "--detach", "--port", "0", check=False)
+    assert again.returncode != 0
+    assert "already" in again.stderr
+    assert "Traceback" not in again.stderr
+
+
+def test_a_taken_port_leaves_nothing_behind(platform, tmp_path):
+    port = platform.credentials["url"].rpartition(":")[2]
+    again = platform.run("up", "--detach", "--port", port, "--data-dir", str(tmp_path), check=False)
+    assert again.returncode != 0
+    assert f"127.0.0.1:{port} is not free" in again.stderr
+    assert platform.run("status", "--data-dir", str(tmp_path), check=False).returncode == 1
+
+
+def test_models_chat_and_stream(client):
+    assert {m.id for m in client.models.list()} == {CHAT, "all-minilm-l6-v2"}
+    asked = {"model": CHAT, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 16}
+    whole = client.chat.completions.create(**asked, temperature=0, seed=7)
+    assert whole.choices[0].message.content
+    assert whole.usage.completion_tokens <= 16
+    chunks = list(
+        client.chat.completions.create(
+            **asked, temperature=0, seed=7, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
+
+
+def test_embeddings(client):
+    made = client.embeddings.create(model="all-minilm-l6-v2", input=["gold futures", "a cat"])
+    assert [len(d.embedding) for d in made.data] == [384, 384]
+
+
+def test_keys_are_checked(platform):
+    for wrong in ("", "sk-wrong", platform.credentials["api_key"][:-4] + "AAAA"):
+        with pytest.raises(openai.AuthenticationError), platform.client(wrong or "-") as client:
+            client.models.list()
+    made = platform.json("keys", "create", "--scope", "models:read", "--desk", "equities")
+    with platform.client(made["secret"]) as client:
+        assert client.models.list().data
+        with pytest.raises(openai.PermissionDeniedError):
+            client.chat.completions.create(model=CHAT, messages=[{"role": "user", "content": "x"}])
+        platform.run("keys", "revoke", made["key"]["id"])
+        wait_until(lambda: _refused(client), "the refusal of a revoked key")
+
+
+def test_limits_are_kept(platform):
+    made = platform.json("keys", "create", "--scope", "models:read", "--rpm", "3")
+    with platform.client(made["secret"]) as client:
+        wait_until(lambda: _limited(client), "the limit")
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.models.list()
+    assert int(caught.value.response.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"model": "gpt-none"}, openai.NotFoundError),
+        ({"max_tokens": -1}, openai.BadRequestError),
+        ({"messages": []}, openai.BadRequestError),
+        ({"messages": [{"role": "user", "content": "word " * 5000}]}, openai.BadRequestError),
+    ],
+)
+def test_bad_requests_are_refused_clearly(client, change, error):
+    asked = {"model": CHAT, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
+    with pytest.raises(error) as caught:
+        client.chat.completions.create(**(asked | change))
+    assert caught.value.body["message"]
+
+
+def test_a_body_that_is_too_large_or_broken(client):
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.post("/chat/completions", body={"model": CHAT, "x": "y" * (30 << 20)}, cast_to=object)
+    assert caught.value.status_code == 413
+    with pytest.raises(openai.BadRequestError):
+        client.post("/chat/completions", content=b"{broken", cast_to=object)
+
+
+def test_ingest_ask_and_delete(platform, client):
+    first = platform.json("ingest", str(DEMO), "--collection", "demo")
+    assert first["indexed"] >= 5
+    assert first["failed"] == []
+    again = platform.json("ingest", str(DEMO), "--collection", "demo")
+    assert (again["indexed"], again["unchanged"]) == (0, first["indexed"])
+
+    answer = platform.json("ask", "Who signs off a change of the risk limits?", "--collection", "demo")
+    assert answer["passages"]
+    assert answer["answer"]["text"] or answer["answer"]["incomplete"]
+    for citation in answer["answer"]["citations"]:
+        assert citation["quote"] in citation["passage"]["text"]
+
+    store = next(s for s in client.vector_stores.list() if s.name == "demo")
+    found = client.vector_stores.search(store.id, query="risk limits").data
+    assert found
+    client.files.delete(found[0].file_id)
+    assert found[0].file_id not in {d.file_id for d in client.vector_stores.search(store.id, query="risk limits").data}
+
+
+def test_desks_do_not_see_each_other(platform):
+    platform.json("ingest", str(DEMO), "--collection", "mine")
+    made = platform.json("keys", "create", "--desk", "other", "-s", "documents:read", "-s", "documents:write")
+    with platform.client(made["secret"]) as client:
+        assert [s.name for s in client.vector_stores.list()] == []
+        mine = platform.json("collections", "list")
+        with pytest.raises(openai.NotFoundError):
+            client.vector_stores.search(mine[0]["id"], query="anything")
+
+
+def test_a_run_survives_the_death_of_its_process(platform):
+    run = platform.json("workflows", "run", "digest", "--input", f"files={DEMO}")["id"]
+    wait_until(lambda: _done(platform, run) >= 2, "two finished steps", 120)
+    finished = {s["id"]: s["attempts"] for s in _run(platform, run)["steps"] if s["state"] == "SUCCEEDED"}
+    os.kill(platform.pid("workflow"), signal.SIGKILL)
+    wait_until(lambda: _run(platform, run).get("state") in {"SUCCEEDED", "FAILED"}, "the end of the run", 240)
+    found = _run(platform, run)
+    assert found["state"] == "SUCCEEDED", found
+    assert {s["id"]: s["attempts"] for s in found["steps"] if s["id"] in finished} == finished
+    events = platform.run("runs", "watch", run, "--json").stdout.splitlines()
+    assert events
+
+
+def test_model_calls_answer_while_rag_and_workflow_are_gone(platform, client):
+    stopped = [platform.pid(name) for name in ("rag", "workflow")]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)  # stays gone, where a killed one would be started again
+    try:
+        asked = {"model": CHAT, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
+        assert client.chat.completions.create(**asked).choices
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_the_audit_trail_has_it_all_and_verifies(platform):
+    actions = {r["action"] for r in platform.json("audit", "list", "--limit", "2000")}
+    assert {"model.chat", "model.embedding", "key.create", "key.revoke", "run.start", "collection.search"} <= actions
+    assert platform.json("audit", "verify")["ok"]
+
+
+def _refused(client: openai.OpenAI) -> bool:
+    try:
+        client.models.list()
+    except openai.AuthenticationError:
+        return True
+    return False
+
+
+def _limited(client: openai.OpenAI) -> bool:
+    try:
+        client.models.list()
+    except openai.RateLimitError:
+        return True
+    return False
+
+
+def _run(platform, run: str) -> dict:
+    done = platform.run("runs", "show", run, "--json", check=False)
+    import json
+
+    return json.loads(done.stdout) if done.returncode == 0 else {}
+
+
+def _done(platform, run: str) -> int:
+    return sum(s["state"] == "SUCCEEDED" for s in _run(platform, run).get("steps", ()))
