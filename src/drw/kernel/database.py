@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any, LiteralString
@@ -75,7 +75,7 @@ class Database:
         rows = await self.all(query, *args)
         return rows[0] if rows else None
 
-    async def notifications(self, channel: str) -> AsyncIterator[None]:
+    async def notifications(self, channel: str) -> AsyncGenerator[None, None]:
         """Yield at once, and after each `NOTIFY channel`; also after a lost connection, since any may be missed."""
         while True:
             try:

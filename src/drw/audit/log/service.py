@@ -2,14 +2,183 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from pydantic import Field
+
+from drw.api.audit.v1 import log_pb2 as pb
 from drw.api.audit.v1 import log_rpc as contract
+from drw.audit.log import key, records
+from drw.audit.log.folder import Folder
+from drw.audit.log.sequencer import Sequencer
+from drw.audit.log.store import Store
+from drw.audit.log.verification import Verification
+from drw.audit.tlog.damage import Damaged
+from drw.audit.tlog.merkle import inclusion_proof, is_included
+from drw.audit.tlog.note import Checkpoint, Signer
+from drw.audit.tlog.tiles import TiledTree
+from drw.audit.verify import VERIFIER_KEY
+from drw.kernel import call
+from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.host import Scope
+from drw.kernel.settings import Settings as Base
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "audit_inbox"
+PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
+MAX_INDEX = (1 << 63) - 1
+MAX_NOTE_BYTES = 16_384
+MAX_FILTER_BYTES = 1_024
+
+
+class Settings(Base):
+    """The service's settings."""
+
+    origin: str = Field("drw.local/audit", min_length=1, max_length=200, pattern=r"^[^\s+]+$")
+    """The log's name, in its key and its checkpoints; it cannot change."""
+    gather_seconds: float = Field(0.2, ge=0, le=60)
+    """How long records gather before they are signed without anybody asking."""
+
+
+class RecordNotFound(NotFound):
+    """There is no record with this index, or it is another desk's."""
 
 
 class Log(contract.Log):
-    """Serves `drw.api.audit.v1.Log`; this release has the contract and none of its methods."""
+    """Serves `drw.api.audit.v1.Log`."""
+
+    def __init__(self, store: Store, folder: Folder, signer: Signer) -> None:
+        self._store = store
+        self._folder = folder
+        self._verifier = signer.verifier
+        self._verifying = asyncio.Lock()
+        self.sequencer = Sequencer(store, folder, signer)
+
+    async def list_records(self, request: pb.ListRecordsRequest, /) -> pb.ListRecordsResponse:
+        """List from the database, where records are as soon as they have their places."""
+        who = call.caller()
+        desk = _desk_to_list(who, request.desk)
+        wanted = {field: _filter(request, field) for field in ("action", "actor", "resource", "outcome")}
+        size, before = _page_size(request.page_size), _before(request.page_token)
+        await self.sequencer.take()
+        rows = await self._store.list(size + 1, before, org=who.org, desk=desk, **wanted)
+        token = str(rows[size - 1]["index"]) if len(rows) > size else ""
+        return pb.ListRecordsResponse(records=map(records.message, rows[:size]), next_page_token=token)
+
+    async def get_checkpoint(self, request: pb.GetCheckpointRequest, /) -> pb.Checkpoint:
+        """Sign over all that is there, first."""
+        note, checkpoint = await self.sequencer.sign()
+        return self._answer(note, checkpoint)
+
+    async def get_proof(self, request: pb.GetProofRequest, /) -> pb.Proof:
+        """Cut the proof out of the tiles, and try it before it is given away."""
+        who, index = call.caller(), request.index
+        note, checkpoint = await self.sequencer.sign()
+        found = await self._store.rows(index, index + 1) if 0 <= index < checkpoint.size else []
+        if not found or not _may_see(who, found[0]["org"], found[0]["desk"]):
+            raise RecordNotFound(f"there is no record {index} that this key may see")
+        entry, leaf = found[0]["entry"], found[0]["leaf_hash"]
+        hashes = await asyncio.to_thread(self._proof, leaf, index, checkpoint)
+        encoded = [base64.b64encode(h).decode() for h in hashes]
+        return pb.Proof(index=index, entry=entry, hashes=encoded, checkpoint=self._answer(note, checkpoint))
+
+    async def verify(self, request: pb.VerifyRequest, /) -> pb.Verification:
+        """Read everything; one at a time, since it takes all there is of a disk."""
+        if len(request.earlier_note) > MAX_NOTE_BYTES:
+            raise InvalidRequest(f"a note has at most {MAX_NOTE_BYTES} bytes", param="earlier_note")
+        answer = pb.Verification()
+        async with self._verifying:
+            try:
+                note, checkpoint = await self.sequencer.sign()
+                answer.checkpoint.CopyFrom(self._answer(note, checkpoint))
+                work = await Verification.begin(self._store, self._folder.read, self._verifier, request.earlier_note)
+                try:
+                    await work.run()
+                finally:
+                    answer.records = work.count
+            except Damaged as error:
+                answer.problem = error.message
+        answer.ok = not answer.problem
+        return answer
+
+    async def status(self) -> str:
+        """Say how many records are signed; a damaged log is an error."""
+        _, checkpoint = await self.sequencer.sign()
+        return f"{checkpoint.size} records"
+
+    async def sign_quietly(self) -> None:
+        """Sign what there is; damage goes to the log file and the status, since nobody waits for an answer."""
+        try:
+            await self.sequencer.sign()
+        except Damaged as error:
+            logger.error("the audit log is damaged: %s", error.message)
+
+    def _proof(self, leaf: bytes, index: int, checkpoint: Checkpoint) -> Sequence[bytes]:
+        tree = TiledTree(self._folder.read, checkpoint.size)
+        proof = inclusion_proof(tree.subtree, index, checkpoint.size)
+        if not is_included(leaf, index, checkpoint.size, proof, checkpoint.root):
+            raise Damaged(f"record {index} in the database is not the one in the log; `drw audit verify` says more")
+        return proof
+
+    def _answer(self, note: str, checkpoint: Checkpoint) -> pb.Checkpoint:
+        return pb.Checkpoint(size=checkpoint.size, note=note, verifier_key=str(self._verifier))
+
+
+def _may_see(who: call.Caller, org: str, desk: str) -> bool:
+    return who.org == org and ("org:admin" in who.scopes or who.desk == desk)
+
+
+def _desk_to_list(who: call.Caller, wanted: str) -> str | None:
+    if "org:admin" in who.scopes:
+        return wanted or None
+    if wanted and wanted != who.desk:
+        raise Forbidden(f"the records of {wanted!r} need the scope 'org:admin'", scope="org:admin")
+    return who.desk
+
+
+def _filter(request: pb.ListRecordsRequest, field: str) -> str:
+    value: str = getattr(request, field)
+    if len(value) > MAX_FILTER_BYTES or "\x00" in value:
+        raise InvalidRequest(f"{field} is too long, or has a zero byte", param=field)
+    return value
+
+
+def _page_size(wanted: int) -> int:
+    if not 0 <= wanted <= MAX_PAGE_SIZE:
+        raise InvalidRequest(f"page_size is {wanted}; it can be 1 to {MAX_PAGE_SIZE}", param="page_size")
+    return wanted or PAGE_SIZE
+
+
+def _before(token: str) -> int:
+    if not token:
+        return MAX_INDEX
+    if not (token.isascii() and token.isdigit() and len(token) < 19):
+        raise InvalidRequest(f"{token[:40]!r} is not a page token that this service gave", param="page_token")
+    return int(token)
 
 
 async def build(scope: Scope) -> Log:
     """Make the service with what the configuration names."""
-    return Log()
+    settings = scope.settings(Settings)
+    database = await scope.database()
+    store, folder = Store(database), Folder(scope.folder / "tlog")
+    used = (await store.state()).signed >= 0
+    signer = key.load_or_make(scope.folder / "signing.key", settings.origin, used=used)
+    folder.put_once(VERIFIER_KEY, f"{signer.verifier}\n".encode())
+    log = Log(store, folder, signer)
+    await log.sequencer.begin()
+
+    async def follow() -> None:
+        async with aclosing(database.notifications(CHANNEL)) as notifications:
+            async for _ in notifications:
+                await asyncio.sleep(settings.gather_seconds)
+                await log.sign_quietly()
+
+    scope.background(follow)
+    scope.describe(log.status)
+    return log

@@ -1,0 +1,76 @@
+"""A record in its three forms: the line that is hashed, the row that is listed, the message that is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from google.protobuf.struct_pb2 import Struct
+
+from drw.api.audit.v1.log_pb2 import Record
+from drw.audit.tlog.merkle import leaf_hash
+
+WORDS = ("service", "action", "org", "desk", "actor", "resource", "outcome", "trace_id")
+"""What a row repeats of its line, besides the time."""
+COLUMNS = ("index", "entry", "leaf_hash", "at", *WORDS)
+UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
+
+
+def row(index: int, entry: str) -> dict[str, Any]:
+    """Return the row of an entry. Whatever the line holds gets one, since nothing may stop the log."""
+    fields = _fields(entry)
+    words = {word: _word(fields.get(word)) for word in WORDS}
+    return {
+        "index": index,
+        "entry": entry,
+        "leaf_hash": leaf_hash(entry.encode()),
+        "at": _time(fields.get("at")),
+        **words,
+    }
+
+
+def message(found: Mapping[str, Any]) -> Record:
+    """Return a row as it is answered."""
+    details = _fields(found["entry"]).get("details")
+    record = Record(
+        index=found["index"],
+        leaf_hash=found["leaf_hash"].hex(),
+        details=_struct(details if isinstance(details, dict) else {}),
+        **{word: found[word] for word in WORDS},
+    )
+    record.at.FromDatetime(found["at"])
+    return record
+
+
+def difference(found: Mapping[str, Any], entry: bytes) -> str:
+    """Return the first column in which a row is not what its entry says; empty: there is none."""
+    expected = row(found["index"], entry.decode(errors="replace"))
+    return next((column for column in COLUMNS if found[column] != expected[column]), "")
+
+
+def _fields(entry: str) -> dict[str, Any]:
+    try:
+        value = orjson.loads(entry)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) and "\x00" not in value else ""
+
+
+def _time(value: Any) -> datetime:
+    try:
+        at = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return UNKNOWN_TIME
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _struct(details: dict[str, Any]) -> Struct:
+    struct = Struct()
+    struct.update(details)
+    return struct

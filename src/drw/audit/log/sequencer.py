@@ -1,0 +1,144 @@
+"""Turns what services wrote into the log, in two steps that a crash may part.
+
+First records get their places, in one transaction: from then on their order is fixed. Then the tiles that
+follow from this order are written, and only then a checkpoint is signed over them. Done again, the second
+step writes the same bytes; so whatever was interrupted ends in the same log, and two processes cannot fork it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from drw.audit.log import records
+from drw.audit.log.folder import Folder
+from drw.audit.log.store import Store
+from drw.audit.tlog.damage import Damaged
+from drw.audit.tlog.merkle import consistency_proof, is_extended, leaf_hash
+from drw.audit.tlog.note import Checkpoint, Signer
+from drw.audit.tlog.tiles import CHECKPOINT, WIDTH, Tile, TiledTree, Tree, bundled, read_bundle, tile_at
+from drw.audit.tlog.walk import read_checkpoint
+from drw.kernel.database import Connection
+
+BATCH = 2_048
+"""Records that are taken, or signed over, in one transaction."""
+
+
+class Sequencer:
+    """Makes one log of one inbox."""
+
+    def __init__(self, store: Store, folder: Folder, signer: Signer) -> None:
+        self._store = store
+        self._folder = folder
+        self._signer = signer
+        self._taking = asyncio.Lock()
+        self._signing = asyncio.Lock()
+
+    async def take(self) -> None:
+        """Give every record that is committed now its place."""
+        async with self._taking:
+            while (await self._store.state()).waiting and await self._store.take(BATCH) == BATCH:
+                pass
+
+    async def sign(self) -> tuple[str, Checkpoint]:
+        """Return a checkpoint, as a note and read, over every record that is committed now.
+
+        Raises:
+            Damaged: tiles, checkpoint and database do not fit together. Nothing is signed over that.
+        """
+        await self.take()
+        wanted = (await self._store.state()).records
+        async with self._signing:
+            while True:
+                state = await self._store.state()
+                note, checkpoint = await asyncio.to_thread(self.published)
+                if wanted <= checkpoint.size == state.signed:
+                    return note, checkpoint
+                await self._extend()
+
+    async def begin(self) -> None:
+        """Sign the empty log, where there is none yet."""
+        async with self._store.alone() as connection:
+            if (await self._store.state(connection)).signed < 0:
+                empty = self._signer.sign(0, Tree().root())
+                self._folder.put_once(CHECKPOINT, empty.encode())
+                await self._store.add_checkpoint(connection, 0, empty)
+
+    def published(self) -> tuple[str, Checkpoint]:
+        """Return the newest checkpoint that was signed, as a note and read."""
+        return read_checkpoint(self._folder.read, self._signer.verifier)
+
+    async def _extend(self) -> None:
+        async with self._store.alone() as connection:
+            _, last = await asyncio.to_thread(self.published)
+            count = min(BATCH, await self._unsigned(connection, last))
+            rows = await self._store.rows(last.size, last.size + count, connection)
+            entries = _entries(rows, last.size, count)
+            size, note = await asyncio.to_thread(self._write_alone, last, entries)
+            await self._store.add_checkpoint(connection, size, note)
+
+    async def _unsigned(self, connection: Connection, last: Checkpoint) -> int:
+        """Return how many records follow those that are signed, which must be the database's."""
+        state = await self._store.state(connection)
+        if last.size < state.signed:
+            raise Damaged(f"the folder's checkpoint is over {last.size} records; one over {state.signed} was signed")
+        if last.size > state.records:
+            raise Damaged(f"the checkpoint is over {last.size} records, and the database has {state.records}")
+        if last.size:
+            found = await self._store.rows(last.size - 1, last.size, connection)
+            leaf = await asyncio.to_thread(TiledTree(self._folder.read, last.size).subtree, 0, last.size - 1)
+            if not found or found[0]["leaf_hash"] != leaf:
+                raise Damaged(f"record {last.size - 1} in the database is not the one that was signed")
+        return state.records - last.size
+
+    def _write_alone(self, last: Checkpoint, entries: Sequence[bytes]) -> tuple[int, str]:
+        # The lock of the database is lost with its connection, or when a request is given up; that of the
+        # folder is held as long as anything is written, so that no older checkpoint replaces a newer one.
+        with self._folder.locked():
+            note, now = self.published()
+            return self._write(last, entries) if now == last else (now.size, note)
+
+    def _write(self, last: Checkpoint, entries: Sequence[bytes]) -> tuple[int, str]:
+        tree = Tree.load(self._folder.read, last.size)
+        if tree.root() != last.root:
+            raise Damaged(f"the tiles of the {last.size} records are not those that the checkpoint signs")
+        bundles = self._bundles(last.size, entries)
+        tiles = [*tree.append([leaf_hash(entry) for entry in entries]), *tree.partial_tiles()]
+        for tile, content in bundles:
+            self._folder.put_once(tile.path, bundled(content))
+        for tile, hashes in tiles:
+            self._folder.put_once(tile.path, b"".join(hashes))
+        note = self._signed(last, tree)
+        for tile, _ in [*bundles, *tiles]:
+            if tile.width == WIDTH:
+                self._folder.drop_partial(tile.full_path)
+        return tree.size, note
+
+    def _bundles(self, size: int, entries: Sequence[bytes]) -> list[tuple[Tile, Sequence[bytes]]]:
+        index, present = divmod(size, WIDTH)
+        before = read_bundle(self._folder.read, Tile(None, index, present)) if present else []
+        content = [*before, *entries]
+        end = size + len(entries)
+        starts = range(0, len(content), WIDTH) if entries else ()
+        return [(tile_at(None, index + at // WIDTH, end), content[at : at + WIDTH]) for at in starts]
+
+    def _signed(self, last: Checkpoint, tree: Tree) -> str:
+        # Read back from the files: what is signed is what anybody will read.
+        proof = consistency_proof(TiledTree(self._folder.read, tree.size).subtree, last.size, tree.size)
+        if not is_extended(last.size, tree.size, last.root, tree.root(), proof):
+            raise Damaged(f"the tiles of {tree.size} records do not extend those of {last.size}")
+        note = self._signer.sign(tree.size, tree.root())
+        self._folder.replace(CHECKPOINT, note.encode())
+        return note
+
+
+def _entries(rows: Sequence[dict[str, Any]], start: int, count: int) -> list[bytes]:
+    by_index = {row["index"]: row for row in rows}
+    entries = []
+    for index in range(start, start + count):
+        row = by_index.get(index)
+        if row is None or records.difference(row, entry := row["entry"].encode()):
+            raise Damaged(f"record {index} in the database was removed or changed before it was signed")
+        entries.append(entry)
+    return entries

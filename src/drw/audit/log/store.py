@@ -1,0 +1,104 @@
+"""The log's tables: the inbox that all services fill, the records in order, the checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from drw.audit.log import records
+from drw.kernel.database import Connection, Database
+
+SEQUENCER_LOCK = 0x617564  # "aud"
+
+# Rows are taken by deleting them, and never by a position that was reached: numbers commit out of order.
+TAKE = """
+with taken as (
+    delete from audit.inbox where id in (select id from audit.inbox order by id limit %s) returning id, record
+)
+select record from taken order by id
+"""
+NEXT_INDEX = """
+select greatest((select coalesce(max(index) + 1, 0) from record), (select coalesce(max(size), 0) from checkpoint)) as n
+"""
+STATE = """
+select exists (select from audit.inbox) as waiting,
+       (select coalesce(max(index) + 1, 0) from record) as records,
+       (select coalesce(max(size), -1) from checkpoint) as signed
+"""
+ADD = """
+insert into record (index, entry, leaf_hash, at, service, action, org, desk, actor, resource, outcome, trace_id)
+values (%(index)s, %(entry)s, %(leaf_hash)s, %(at)s, %(service)s, %(action)s, %(org)s, %(desk)s, %(actor)s,
+        %(resource)s, %(outcome)s, %(trace_id)s)
+"""
+LIST = """
+select * from record
+where org = %(org)s and (%(desk)s::text is null or desk = %(desk)s) and index < %(before)s
+  and (%(action)s = '' or action = %(action)s) and (%(actor)s = '' or actor = %(actor)s)
+  and (%(resource)s = '' or resource = %(resource)s) and (%(outcome)s = '' or outcome = %(outcome)s)
+order by index desc limit %(limit)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far the log is."""
+
+    waiting: bool
+    """Whether the inbox has something."""
+    records: int
+    signed: int
+    """The size of the newest checkpoint; -1: there is none."""
+
+
+class Store:
+    """Reads and writes the tables."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[Connection]:
+        """Give a transaction during which no other process sequences or signs."""
+        async with self._database.transaction() as connection:
+            await connection.execute("select pg_advisory_xact_lock(%s)", (SEQUENCER_LOCK,))
+            yield connection
+
+    async def state(self, connection: Connection | None = None) -> State:
+        """Return how far the log is."""
+        if connection is None:
+            async with self._database.transaction() as own:
+                return await self.state(own)
+        found = await (await connection.execute(STATE)).fetchone()
+        assert found is not None
+        return State(**found)
+
+    async def take(self, limit: int) -> int:
+        """Give at most `limit` records of the inbox their places; return how many there were."""
+        async with self.alone() as connection:
+            lines = [r["record"] for r in await (await connection.execute(TAKE, (limit,))).fetchall()]
+            found = await (await connection.execute(NEXT_INDEX)).fetchone()
+            assert found is not None
+            rows = [records.row(found["n"] + place, line) for place, line in enumerate(lines)]
+            async with connection.cursor() as cursor:
+                await cursor.executemany(ADD, rows)
+        return len(lines)
+
+    async def rows(self, start: int, end: int, connection: Connection | None = None) -> list[dict[str, Any]]:
+        """Return the rows with these indexes, in order."""
+        query = "select * from record where index >= %s and index < %s order by index"
+        if connection is None:
+            return await self._database.all(query, start, end)
+        return await (await connection.execute(query, (start, end))).fetchall()
+
+    async def add_checkpoint(self, connection: Connection, size: int, note: str) -> None:
+        """Keep a signed checkpoint."""
+        query = "insert into checkpoint (size, note) values (%s, %s) on conflict do nothing"
+        await connection.execute(query, (size, note))
+
+    async def list(self, limit: int, before: int, **wanted: str | None) -> list[dict[str, Any]]:
+        """Return the newest rows before an index that have all that is wanted; without a desk: of all desks."""
+        async with self._database.transaction() as connection:
+            answer = await connection.execute(LIST, {**wanted, "before": before, "limit": limit})
+            return await answer.fetchall()

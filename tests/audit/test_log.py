@@ -1,0 +1,348 @@
+"""The service: what is acknowledged is listed and proved, each desk sees its own, and tampering is found and named."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from conftest import hosted
+from drw.api.audit.v1.log_pb2 import (
+    GetCheckpointRequest,
+    GetProofRequest,
+    ListRecordsRequest,
+    Proof,
+    Verification,
+    VerifyRequest,
+)
+from drw.api.audit.v1.log_rpc import LogClient
+from drw.audit.tlog.merkle import is_included, leaf_hash
+from drw.audit.tlog.note import Signer, Verifier
+from drw.audit.verify import main, verify
+from drw.kernel.audit import AuditWriter, digest
+from drw.kernel.call import Caller, acting_for
+from drw.kernel.database import Database
+from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
+from drw.kernel.settings import ConfigError
+
+WAYS = ["together", "strict", "apart"]
+
+
+@pytest.fixture
+def profile(profile):
+    # Nothing is signed in the background, so that a test says when.
+    return profile.model_copy(update={"services": {"log": {"gather_seconds": 60}}})
+
+
+@pytest.fixture
+def tlog(profile) -> Path:
+    return profile.data / "log" / "tlog"
+
+
+@pytest.fixture
+async def write(profile):
+    """Writes records for a caller, as services do, from outside the log's process."""
+    database = Database(profile.postgres, "audit", pool_size=2)
+    await database.start("drw.kernel")
+    writer = AuditWriter(database, "serving")
+
+    async def write(caller, count, action="model.chat", **more):
+        with acting_for(caller):
+            for i in range(count):
+                await writer.record(action, f"model/{i}", details={"prompt": digest(f"{i}")}, **more)
+
+    yield write
+    await database.stop()
+
+
+def other(caller: Caller, **changes: object) -> Caller:
+    return replace(caller, **changes)
+
+
+async def listed(host, caller, **wanted):
+    with acting_for(caller):
+        return await host.client(LogClient).list_records(ListRecordsRequest(**wanted))
+
+
+async def verified(host, caller, earlier_note="") -> Verification:
+    with acting_for(caller):
+        return await host.client(LogClient).verify(VerifyRequest(earlier_note=earlier_note))
+
+
+async def checkpoint(host, caller):
+    with acting_for(caller):
+        return await host.client(LogClient).get_checkpoint(GetCheckpointRequest())
+
+
+@pytest.mark.parametrize("how", WAYS)
+async def test_a_record_that_was_acknowledged_is_listed_signed_and_proved(profile, caller, how, write):
+    async with hosted(profile, ["log"], how) as host:
+        await write(caller, 3)
+        records = (await listed(host, caller)).records
+        assert [(r.index, r.action, r.resource, r.actor, r.service) for r in records] == [
+            (i, "model.chat", f"model/{i}", "key_test", "serving") for i in (2, 1, 0)
+        ]
+        assert records[0].details["prompt"] == digest("2")
+        with acting_for(caller):
+            proof = await host.client(LogClient).get_proof(GetProofRequest(index=1))
+        assert leaf_hash(proof.entry.encode()).hex() == records[1].leaf_hash
+        assert proves(proof)
+        answer = await verified(host, caller, proof.checkpoint.note)
+        assert (answer.ok, answer.records, answer.problem) == (True, 3, "")
+
+
+def proves(proof: Proof) -> bool:
+    signed = Verifier.parse(proof.checkpoint.verifier_key).open(proof.checkpoint.note)
+    hashes = [base64.b64decode(h) for h in proof.hashes]
+    return is_included(leaf_hash(proof.entry.encode()), proof.index, signed.size, hashes, signed.root)
+
+
+async def test_every_record_of_a_log_of_two_levels_has_a_proof(profile, caller, write):
+    async with hosted(profile, ["log"]) as host:
+        await asyncio.gather(*(write(caller, 10) for _ in range(60)))
+        with acting_for(caller):
+            for index in (0, 255, 256, 511, 512, 599):
+                assert proves(await host.client(LogClient).get_proof(GetProofRequest(index=index)))
+        assert (await verified(host, caller)).records == 600
+
+
+async def test_records_are_signed_without_anybody_asking(profile, caller, tlog, write):
+    services = {"log": {"gather_seconds": 0}}
+    async with hosted(profile.model_copy(update={"services": services}), ["log"]):
+        await write(caller, 2)
+        async with asyncio.timeout(30):
+            while verify(tlog).records < 2:
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", WAYS)
+async def test_a_desk_sees_its_own_records_and_an_org_admin_those_of_the_org(profile, caller, how, write):
+    admin = other(caller, scopes=caller.scopes | {"org:admin"})
+    trading, foreign = other(caller, desk="trading"), other(admin, org="globex")
+    async with hosted(profile, ["log"], how) as host:
+        for who in (caller, trading, other(foreign, desk="research"), None):
+            await write(who, 1)
+        seen = {
+            name: [(r.org, r.desk) for r in (await listed(host, who)).records]
+            for name, who in {"own": caller, "admin": admin, "foreign": foreign}.items()
+        }
+        assert seen == {
+            "own": [("acme", "research")],
+            "admin": [("acme", "trading"), ("acme", "research")],
+            "foreign": [("globex", "research")],
+        }
+        assert [r.desk for r in (await listed(host, admin, desk="trading")).records] == ["trading"]
+        with pytest.raises(Forbidden, match="the records of 'trading' need the scope 'org:admin'"):
+            await listed(host, caller, desk="trading")
+        for who, index in [(caller, 1), (caller, 2), (caller, 3), (admin, 2), (caller, 4), (caller, -1)]:
+            with acting_for(who), pytest.raises(NotFound, match=f"no record {index} that this key may see"):
+                await host.client(LogClient).get_proof(GetProofRequest(index=index))
+
+
+async def test_lists_are_filtered_and_paged(profile, caller, write):
+    async with hosted(profile, ["log"]) as host:
+        await write(caller, 5)
+        await write(other(caller, key="key_other"), 2, "key.create", outcome="Forbidden")
+        first = await listed(host, caller, page_size=4)
+        second = await listed(host, caller, page_size=4, page_token=first.next_page_token)
+        assert [r.index for r in [*first.records, *second.records]] == [6, 5, 4, 3, 2, 1, 0]
+        assert second.next_page_token == ""
+        for wanted, indexes in [
+            ({"action": "key.create"}, [6, 5]),
+            ({"actor": "key_test", "resource": "model/1"}, [1]),
+            ({"outcome": "Forbidden", "actor": "key_test"}, []),
+        ]:
+            assert [r.index for r in (await listed(host, caller, **wanted)).records] == indexes
+        for wrong in ({"page_size": 501}, {"page_size": -1}, {"page_token": "x"}, {"page_token": "9" * 30}):
+            with pytest.raises(InvalidRequest):
+                await listed(host, caller, **wrong)
+        with pytest.raises(InvalidRequest):
+            await listed(host, caller, action="a\x00")
+
+
+async def test_a_line_that_is_not_a_record_does_not_stop_the_log(profile, caller, write):
+    async with hosted(profile, ["log"]) as host:
+        lines = ["not JSON", "[]", '{"org": 5, "desk": "a\\u0000b", "at": "yesterday", "details": 3}', "x" * 65_535]
+        with psycopg.connect(profile.postgres) as connection:
+            connection.cursor().executemany("insert into audit.inbox (record) values (%s)", [(line,) for line in lines])
+        await write(caller, 1)
+        assert [r.index for r in (await listed(host, caller)).records] == [4]
+        assert (await verified(host, caller)).ok
+
+
+async def test_over_http(profile, caller, write):
+    headers = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "audit:read"}
+    async with hosted(profile, ["log"]) as host:
+        await write(caller, 1)
+        transport = httpx.ASGITransport(app=host.app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://drw", headers=headers) as client:
+            (record,) = (await client.get("/api/v1/audit/records?action=model.chat")).json()["records"]
+            assert record["details"] == {"prompt": digest("0")}
+            note = (await client.get("/api/v1/audit/checkpoint")).json()["note"]
+            assert (await client.get("/api/v1/audit/records/0/proof")).json()["checkpoint"]["note"] == note
+            answer = (await client.post("/api/v1/audit:verify", json={"earlier_note": note})).json()
+            assert (answer["ok"], answer["records"]) == (True, 1)
+            answer = await client.post("/api/v1/audit:verify", json={"earlier_note": "yesterday's"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+
+
+# Tampering. The log has 300 records: one full tile and bundle, one partial of each, and a tile on level 1.
+
+
+@pytest.fixture
+async def full(profile, caller, write):
+    async with hosted(profile, ["log"]) as host:
+        await asyncio.gather(*(write(caller, 30) for _ in range(10)))
+        assert (await verified(host, caller)).records == 300
+        yield host
+
+
+def change(file: Path, at: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "at", "problem"),
+    [
+        ("tile/entries/000", 40, "record 0: its entry in tile/entries/000 has not the hash that tile/0/000 has"),
+        ("tile/0/000", 32 * 7 + 3, "record 7: its entry in tile/entries/000 has not the hash that tile/0/000 has"),
+        ("tile/0/001.p/44", 32 * 43, "record 299: its entry in tile/entries/001.p/44 has not the hash that"),
+        ("tile/1/000.p/1", 5, "tile/1/000.p/1: its hash 0 does not follow from what is below it"),
+        ("checkpoint", 20, "the checkpoint is not good"),
+    ],
+)
+async def test_a_changed_file_is_named(full, caller, tlog, path, at, problem):
+    change(tlog / path, at)
+    answer = await verified(full, caller)
+    assert not answer.ok
+    assert answer.problem.startswith(problem)
+    assert verify(tlog).problem == answer.problem
+
+
+@pytest.mark.parametrize("path", ["tile/entries/000", "tile/0/001.p/44", "tile/1/000.p/1", "checkpoint"])
+async def test_a_missing_file_is_named(full, caller, tlog, path):
+    (tlog / path).unlink()
+    assert (await verified(full, caller)).problem == verify(tlog).problem
+    assert verify(tlog).problem == f"{path if path != 'checkpoint' else 'the checkpoint'} is missing"
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("update log.record set actor = 'key_else' where index = 12", "record 12: its 'actor' in the database"),
+        ("update log.record set entry = '{}' where index = 280", "record 280: its 'entry' in the database"),
+        ("update log.record set at = now() where index = 0", "record 0: its 'at' in the database"),
+        ("update log.record set leaf_hash = 'x' where index = 0", "record 0: its 'leaf_hash' in the database"),
+        ("delete from log.record where index = 3", "record 3 is in the log, and not in the database"),
+        ("delete from log.record where index = 299", "record 299 is in the log, and not in the database"),
+        (
+            "insert into log.record select 900, entry, leaf_hash, at, service, action, org, desk, actor, resource,"
+            " outcome, trace_id from log.record where index = 0",
+            "record 300 in the database was removed or changed before it was signed",
+        ),
+        (
+            "insert into log.checkpoint (size, note) values (301, 'x')",
+            "the folder's checkpoint is over 300 records; one over 301 was signed",
+        ),
+    ],
+)
+async def test_a_changed_row_is_named(full, caller, profile, tlog, statement, problem):
+    with psycopg.connect(profile.postgres) as connection:
+        connection.execute(statement)
+    answer = await verified(full, caller)
+    assert not answer.ok
+    assert answer.problem.startswith(problem)
+    assert verify(tlog).ok
+
+
+async def test_a_log_written_anew_by_who_has_the_key_does_not_extend_the_earlier_one(full, caller, profile, tlog):
+    earlier = (await checkpoint(full, caller)).note
+    signer = Signer.parse((profile.data / "log" / "signing.key").read_text())
+    (tlog / "checkpoint").write_text(signer.sign(300, leaf_hash(b"another tree")))
+    assert verify(tlog).problem == "the root over the 300 entries is not the one that the checkpoint signs"
+    (tlog / "checkpoint").write_text(signer.sign(0, bytes.fromhex(digest(""))))
+    assert verify(tlog).ok  # a shorter log agrees with itself
+    for found in (verify(tlog, earlier_note=earlier).problem, (await verified(full, caller, earlier)).problem):
+        assert "had 300 before" in found or "one over 300 was signed" in found
+
+
+async def test_an_earlier_note_is_held_against_the_log(full, caller, profile, tlog):
+    signer = Signer.parse((profile.data / "log" / "signing.key").read_text())
+    stranger = Signer.generate("drw.local/audit")
+    for size in (0, 1, 256, 299, 300):
+        wrong = signer.sign(size, leaf_hash(b"another tree"))
+        problem = f"the first {size} records are not those of the earlier checkpoint"
+        assert (await verified(full, caller, wrong)).problem == problem == verify(tlog, earlier_note=wrong).problem
+    answer = await verified(full, caller, stranger.sign(300, leaf_hash(b"")))
+    assert answer.problem.startswith("the earlier checkpoint is not signed by the log's key")
+    with pytest.raises(InvalidRequest, match="at most 16384 bytes"):
+        await verified(full, caller, "x" * 20_000)
+
+
+async def test_nothing_is_signed_over_a_damaged_log(full, caller, tlog, write):
+    before = (tlog / "checkpoint").read_bytes()
+    change(tlog / "tile/0/001.p/44", 3)
+    await write(caller, 1)
+    answer = await verified(full, caller)
+    assert answer.problem == "the tiles of the 300 records are not those that the checkpoint signs"
+    assert (tlog / "checkpoint").read_bytes() == before
+    assert (await listed(full, caller)).records[0].index == 300  # what is there can still be seen
+    (status,) = (await full.status()).services
+    assert status.detail == answer.problem
+
+
+# Starting again.
+
+
+async def test_a_restart_goes_on_with_the_same_key_and_log(profile, caller, tlog, write):
+    async with hosted(profile, ["log"]) as host:
+        await write(caller, 2)
+        first = await checkpoint(host, caller)
+    assert (profile.data / "log" / "signing.key").stat().st_mode & 0o777 == 0o600
+    async with hosted(profile, ["log"]) as host:
+        await write(caller, 2)
+        assert (await verified(host, caller, first.note)).records == 4
+        assert (await checkpoint(host, caller)).verifier_key == first.verifier_key == str(own_key(tlog))
+
+
+def own_key(tlog: Path) -> Verifier:
+    return Verifier.parse((tlog / "verifier.key").read_text())
+
+
+async def test_a_key_that_is_gone_is_not_made_again(profile, caller):
+    async with hosted(profile, ["log"]):
+        pass
+    (profile.data / "log" / "signing.key").unlink()
+    with pytest.raises(ConfigError, match="is gone: bring it back from a backup"):
+        async with hosted(profile, ["log"]):
+            pass
+
+
+async def test_the_name_of_a_log_cannot_change(profile):
+    async with hosted(profile, ["log"]):
+        pass
+    renamed = profile.model_copy(update={"services": {"log": {"origin": "another.name"}}})
+    with pytest.raises(ConfigError, match="log.origin is 'another.name': it cannot change"):
+        async with hosted(renamed, ["log"]):
+            pass
+
+
+async def test_anybody_verifies_the_folder_alone(profile, caller, tlog, tmp_path, capsys, write):
+    async with hosted(profile, ["log"]) as host:
+        await write(caller, 2)
+        kept = await checkpoint(host, caller)
+    earlier = tmp_path / "kept"
+    earlier.write_text(kept.note)
+    assert main([str(tlog), "--key", kept.verifier_key, "--earlier", str(earlier)]) == 0
+    assert "2 records, all as they were written" in capsys.readouterr().out
+    assert main([str(tlog), "--key", str(Signer.generate("drw.local/audit").verifier)]) == 1
+    assert "problem: the checkpoint is not good: the note is not signed by the key" in capsys.readouterr().out
+    assert main([str(tmp_path)]) == 2
+    assert "is it the folder of an audit log?" in capsys.readouterr().err

@@ -1,0 +1,113 @@
+"""The tree of RFC 6962: known roots, proofs of every kind, and tampered ones."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drw.audit.tlog.merkle import (
+    EMPTY_ROOT,
+    complete_root,
+    consistency_proof,
+    inclusion_proof,
+    is_extended,
+    is_included,
+    leaf_hash,
+    node_hash,
+    tree_root,
+)
+from drw.audit.tlog.tiles import Tree
+
+# The leaves and roots with which Certificate Transparency implementations test themselves.
+LEAVES = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]
+ROOTS = [
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+    "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+    "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+    "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+    "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+]
+MOST = 300
+
+
+def leaves(count: int) -> list[bytes]:
+    return [leaf_hash(str(i).encode()) for i in range(count)]
+
+
+ALL = leaves(MOST)
+
+
+def subtree(level: int, index: int) -> bytes:
+    return complete_root(ALL[index << level : (index + 1) << level])
+
+
+def by_definition(hashes: list[bytes]) -> bytes:
+    """The root exactly as RFC 6962, section 2.1, words it."""
+    if len(hashes) <= 1:
+        return hashes[0] if hashes else EMPTY_ROOT
+    split = 1
+    while split * 2 < len(hashes):
+        split *= 2
+    return node_hash(by_definition(hashes[:split]), by_definition(hashes[split:]))
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_known_roots(size):
+    hashes = [leaf_hash(bytes.fromhex(leaf)) for leaf in LEAVES[:size]]
+    tree = Tree()
+    assert list(tree.append(hashes)) == []
+    assert tree.root().hex() == ROOTS[size]
+    assert tree_root(lambda level, i: complete_root(hashes[i << level : (i + 1) << level]), size).hex() == ROOTS[size]
+
+
+def test_every_size_has_the_root_of_the_definition():
+    tree = Tree()
+    for size in range(MOST + 1):
+        assert tree.root() == tree_root(subtree, size) == by_definition(ALL[:size])
+        if size < MOST:
+            list(tree.append([ALL[size]]))
+
+
+sizes = st.integers(1, MOST)
+
+
+@given(st.data(), sizes)
+def test_an_inclusion_proof_verifies_for_its_leaf_alone(data, size):
+    index = data.draw(st.integers(0, size - 1))
+    proof, root = inclusion_proof(subtree, index, size), tree_root(subtree, size)
+    assert is_included(ALL[index], index, size, proof, root)
+    assert not is_included(leaf_hash(b"forged"), index, size, proof, root)
+    assert not is_included(ALL[index], index, size, proof, leaf_hash(b"another root"))
+    assert not is_included(ALL[index], index, size, [*proof, root], root)
+    for other in {(index + 1) % size, index ^ 1, size, -1} - {index}:
+        assert not is_included(ALL[index], other, size, proof, root)
+    for wrong in tampered(data, proof):
+        assert not is_included(ALL[index], index, size, wrong, root)
+
+
+@given(st.data(), sizes)
+def test_a_consistency_proof_verifies_for_its_trees_alone(data, new):
+    old = data.draw(st.integers(0, new))
+    proof = consistency_proof(subtree, old, new)
+    old_root, new_root = tree_root(subtree, old), tree_root(subtree, new)
+    assert is_extended(old, new, old_root, new_root, proof)
+    assert not is_extended(old, new, leaf_hash(b"another root"), new_root, proof)
+    assert not is_extended(old, new, old_root, new_root, [*proof, new_root])
+    if old:
+        assert not is_extended(old, new, old_root, leaf_hash(b"another root"), proof)
+    for wrong in tampered(data, proof):
+        assert not is_extended(old, new, old_root, new_root, wrong)
+
+
+def tampered(data, proof):
+    if not proof:
+        return []
+    place = data.draw(st.integers(0, len(proof) - 1))
+    bit = data.draw(st.integers(0, 255))
+    flipped = (int.from_bytes(proof[place], "big") ^ 1 << bit).to_bytes(32, "big")
+    return [[*proof[:place], flipped, *proof[place + 1 :]], proof[:place] + proof[place + 1 :]]

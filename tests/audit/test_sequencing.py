@@ -1,0 +1,222 @@
+"""From the inbox to the log: nothing lost, nothing twice, whoever writes when, and wherever it is cut short."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import orjson
+import psycopg
+import pytest
+
+from drw.audit.log.folder import Folder
+from drw.audit.log.sequencer import Sequencer
+from drw.audit.log.store import Store
+from drw.audit.tlog.note import Signer
+from drw.audit.tlog.walk import Walk
+from drw.kernel.audit import INSERT
+from drw.kernel.database import Database
+
+SIGNER = Signer.generate("drw.test/audit")
+
+
+class Cut(Exception):
+    """The process ended here."""
+
+
+class DoubleCutFolder(Folder):
+    """A folder whose process ends before, or right after, its n-th write."""
+
+    def __init__(self, path: Path, steps: int) -> None:
+        super().__init__(path)
+        self._steps = steps
+
+    def replace(self, path: str, data: bytes) -> None:
+        self._step()
+        super().replace(path, data)
+        self._step()
+
+    def drop_partial(self, full_path: str) -> None:
+        self._step()
+        super().drop_partial(full_path)
+
+    def _step(self) -> None:
+        self._steps -= 1
+        if self._steps < 0:
+            raise Cut
+
+
+class DoubleCutStore(Store):
+    """A store whose process ends before its n-th commit."""
+
+    def __init__(self, database: Database, steps: int) -> None:
+        super().__init__(database)
+        self._steps = steps
+
+    async def add_checkpoint(self, connection, size, note):
+        await super().add_checkpoint(connection, size, note)
+        self._steps -= 1
+        if self._steps < 0:
+            raise Cut
+
+
+@pytest.fixture
+async def database(database):
+    audit, own = Database(database, "audit", pool_size=8), Database(database, "log", pool_size=8)
+    await audit.start("drw.kernel")
+    await own.start("drw.audit.log")
+    yield own
+    await own.stop()
+    await audit.stop()
+
+
+@pytest.fixture
+async def store(database):
+    return Store(database)
+
+
+async def insert(database, *names):
+    async with database.transaction() as connection:
+        await connection.execute(INSERT, ([orjson.dumps({"resource": name}).decode() for name in names],))
+
+
+def logged(folder: Folder) -> list[str]:
+    """The names in the log, after a reading that compares everything."""
+    walk = Walk(folder.read, SIGNER.verifier)
+    return [orjson.loads(e)["resource"] for bundle in walk.bundles() for e in bundle.entries]
+
+
+async def test_late_commits_and_many_writers_lose_and_double_nothing(database, store, tmp_path):
+    folders = [Folder(tmp_path), Folder(tmp_path)]
+    sequencers = [Sequencer(Store(database), folder, SIGNER) for folder in folders]
+    await sequencers[0].begin()
+    async with database.transaction() as early:  # has the smallest number, and commits last
+        await early.execute(INSERT, (['{"resource": "late"}'],))
+        writing = [asyncio.create_task(insert(database, f"a{i}", f"b{i}")) for i in range(150)]
+        while not all(task.done() for task in writing):
+            await asyncio.gather(*(s.sign() for s in sequencers))
+        await sequencers[1].sign()
+        assert "late" not in logged(folders[0])
+    _, checkpoint = await sequencers[0].sign()
+    names = logged(folders[0])
+    assert names[-1] == "late"
+    assert sorted(names) == sorted(["late", *(f"{x}{i}" for i in range(150) for x in "ab")])
+    assert checkpoint.size == 301
+
+
+async def test_a_record_that_is_rolled_back_never_comes(database, store, tmp_path):
+    sequencer = Sequencer(store, Folder(tmp_path), SIGNER)
+    await sequencer.begin()
+    with pytest.raises(Cut):
+        async with database.transaction() as connection:
+            await connection.execute(INSERT, (['{"resource": "never"}'],))
+            raise Cut
+    await insert(database, "kept")
+    await sequencer.sign()
+    assert logged(Folder(tmp_path)) == ["kept"]
+
+
+async def test_cut_at_any_write_the_log_goes_on_without_a_fork(database, store, tmp_path):
+    plain = Folder(tmp_path)
+    await Sequencer(store, plain, SIGNER).begin()
+    names: list[str] = []
+    seen: list[str] = []
+    for steps in itertools.count():
+        # 300 at a time: bundles and tiles fill up on the way.
+        batch = [f"{steps}.{i}" for i in range(300)]
+        names += batch
+        await insert(database, *batch)
+        try:
+            await Sequencer(store, DoubleCutFolder(tmp_path, steps), SIGNER).sign()
+        except Cut:
+            note = plain.read("checkpoint").decode()
+            Walk(plain.read, SIGNER.verifier)
+            seen.append(note)
+            await insert(database, f"after {steps}")
+            names.append(f"after {steps}")
+            await Sequencer(store, plain, SIGNER).sign()
+            assert logged(plain) == names
+        else:
+            break
+    assert len(seen) >= 10
+    for note in seen:  # whatever anybody saw in between is extended by what came of it
+        assert sum(len(b.entries) for b in Walk(plain.read, SIGNER.verifier, note).bundles()) == len(names)
+
+
+async def test_cut_before_the_commit_the_checkpoint_stays_good(database, store, tmp_path):
+    folder = Folder(tmp_path)
+    await Sequencer(store, folder, SIGNER).begin()
+    await insert(database, "a", "b")
+    with pytest.raises(Cut):
+        await Sequencer(DoubleCutStore(database, 0), folder, SIGNER).sign()
+    assert logged(folder) == ["a", "b"]
+    assert (await store.state()).signed == 0
+    await insert(database, "c")
+    _, checkpoint = await Sequencer(store, folder, SIGNER).sign()
+    assert (logged(folder), checkpoint.size, (await store.state()).signed) == (["a", "b", "c"], 3, 3)
+
+
+async def test_cut_at_the_first_start_it_begins_again(database, store, tmp_path):
+    with pytest.raises(Cut):
+        await Sequencer(DoubleCutStore(database, 0), Folder(tmp_path), SIGNER).begin()
+    sequencer = Sequencer(store, Folder(tmp_path), SIGNER)
+    await sequencer.begin()
+    _, checkpoint = await sequencer.sign()
+    assert checkpoint.size == 0
+
+
+async def test_a_request_that_is_given_up_leaves_the_log_whole(database, store, tmp_path):
+    folder = Folder(tmp_path)
+    sequencer = Sequencer(store, folder, SIGNER)
+    await sequencer.begin()
+    for i in range(20):
+        await insert(database, f"a{i}", f"b{i}")
+        signing = asyncio.create_task(sequencer.sign())
+        for _ in range(i * 3):  # give up at another point each time
+            await asyncio.sleep(0)
+        signing.cancel()
+        await asyncio.gather(signing, return_exceptions=True)
+    await sequencer.sign()
+    assert logged(folder) == [f"{x}{i}" for i in range(20) for x in "ab"]
+
+
+async def test_full_files_replace_their_partial_forms(database, store, tmp_path):
+    folder = Folder(tmp_path)
+    sequencer = Sequencer(store, folder, SIGNER)
+    await sequencer.begin()
+    for part in (100, 100, 100):
+        await insert(database, *(str(i) for i in range(part)))
+        await sequencer.sign()
+    files = {str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*") if f.is_file() and not f.name.startswith(".")}
+    assert files == {
+        "checkpoint",
+        "tile/entries/000",
+        "tile/entries/001.p/44",
+        "tile/0/000",
+        "tile/0/001.p/44",
+        "tile/1/000.p/1",
+    }
+
+
+async def test_a_database_from_an_older_backup_is_not_signed_over(database, store, tmp_path):
+    folder = Folder(tmp_path)
+    sequencer = Sequencer(store, folder, SIGNER)
+    await sequencer.begin()
+    await insert(database, "a", "b")
+    await sequencer.sign()
+    async with database.transaction() as connection:
+        await connection.execute("delete from record where index = 1")
+        await connection.execute("delete from checkpoint where size = 2")
+    await insert(database, "another b")
+    for more in ("c", "d"):
+        with pytest.raises(Exception, match="in the database is not the one that was signed"):
+            await sequencer.sign()
+        await insert(database, more)
+    assert logged(folder) == ["a", "b"]
+
+
+async def test_an_entry_that_no_bundle_can_hold_is_refused_where_it_is_written(database):
+    async with database.transaction() as connection:
+        with pytest.raises(psycopg.errors.CheckViolation):
+            await connection.execute(INSERT, (["x" * 65_536],))
