@@ -184,15 +184,15 @@ class Scope:
             raise ConfigError(f"{self._row.name!r} calls {name!r}, which its row in the catalog does not say")
         return self._host.client(cls, self._row.name)
 
-    def adapter(self, port: type[P]) -> P:
-        """Return the adapter of a port that the settings name.
+    def adapter(self, port: type[P], default: str | None = None) -> P:
+        """Return the adapter of a port that the settings name; without such a setting, the default.
 
         The setting is the last word of the port's name, its value a module in the service's `adapters`,
         and the module's own settings stand in a table of its name: for the port `TextEncoder`,
         `encoder = "onnx"` takes adapters/onnx.py with the settings in `[services.embedding.onnx]`.
         """
         key = re.findall("[A-Z][a-z0-9]*", port.__name__)[-1].lower()
-        choice = self._section.get(key)
+        choice = self._section.get(key, default)
         names = self.adapters()
         self._read |= {key, *names}
         if choice not in names:

@@ -2,14 +2,100 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from drw.api.rag.v1 import vector_store_rpc as contract
+from drw.api.rag.v1.vector_store_pb2 import (
+    Collection,
+    CreateCollectionRequest,
+    DeleteCollectionRequest,
+    DeleteCollectionResponse,
+    DeleteDocumentRequest,
+    DeleteDocumentResponse,
+    Document,
+    GetCollectionRequest,
+    ListCollectionsRequest,
+    ListCollectionsResponse,
+    ListDocumentsRequest,
+    ListDocumentsResponse,
+    PutDocumentRequest,
+    UpdateCollectionRequest,
+    VectorSearchRequest,
+    VectorSearchResponse,
+)
+from drw.kernel import call
 from drw.kernel.host import Scope
+from drw.rag.vector_store import bounds
+from drw.rag.vector_store.analysis import analyse
+from drw.rag.vector_store.ports import Owner, PassageIndex
+from drw.rag.vector_store.search import Ranking, Wanted, search
 
 
 class VectorStore(contract.VectorStore):
-    """Serves `drw.api.rag.v1.VectorStore`; this release has the contract and none of its methods."""
+    """Serves `drw.api.rag.v1.VectorStore`."""
+
+    def __init__(self, index: PassageIndex, ranking: Ranking) -> None:
+        self._index = index
+        self._ranking = ranking
+
+    async def create_collection(self, request: CreateCollectionRequest, /) -> Collection:
+        bounds.check_name(request.name)
+        bounds.check_pairs(request.metadata, "metadata")
+        return await self._index.create_collection(owner(), request.name, request.metadata)
+
+    async def list_collections(self, request: ListCollectionsRequest, /) -> ListCollectionsResponse:
+        page = bounds.page(request.page_size, request.page_token)
+        found, following = await self._index.list_collections(owner(), page)
+        return ListCollectionsResponse(collections=found, next_page_token=following)
+
+    async def get_collection(self, request: GetCollectionRequest, /) -> Collection:
+        bounds.check_name(request.collection, "collection")
+        return await self._index.get_collection(owner(), request.collection)
+
+    async def update_collection(self, request: UpdateCollectionRequest, /) -> Collection:
+        bounds.check_name(request.collection, "collection")
+        if request.name:
+            bounds.check_name(request.name)
+        bounds.check_pairs(request.metadata, "metadata")
+        return await self._index.update_collection(owner(), request.collection, request.name, request.metadata)
+
+    async def delete_collection(self, request: DeleteCollectionRequest, /) -> DeleteCollectionResponse:
+        bounds.check_name(request.collection, "collection")
+        return DeleteCollectionResponse(documents=await self._index.delete_collection(owner(), request.collection))
+
+    async def put_document(self, request: PutDocumentRequest, /) -> Document:
+        bounds.check_name(request.collection, "collection")
+        bounds.check_document(request)
+        analysed = await asyncio.to_thread(analyse, request.document, request.chunks)
+        return await self._index.put_document(owner(), request.collection, request.document, request.chunks, analysed)
+
+    async def list_documents(self, request: ListDocumentsRequest, /) -> ListDocumentsResponse:
+        bounds.check_name(request.collection, "collection")
+        page = bounds.page(request.page_size, request.page_token)
+        found, following = await self._index.list_documents(owner(), request.collection, page)
+        return ListDocumentsResponse(documents=found, next_page_token=following)
+
+    async def delete_document(self, request: DeleteDocumentRequest, /) -> DeleteDocumentResponse:
+        bounds.check_name(request.collection, "collection")
+        bounds.check_name(request.document, "document")
+        chunks = await self._index.delete_document(owner(), request.collection, request.document)
+        return DeleteDocumentResponse(chunks=chunks)
+
+    async def search(self, request: VectorSearchRequest, /) -> VectorSearchResponse:
+        bounds.check_name(request.collection, "collection")
+        wanted = Wanted(request.text, request.vector.values, bounds.check_search(request))
+        async with self._index.snapshot(owner(), request.collection, request.attributes) as snapshot:
+            return VectorSearchResponse(passages=await search(snapshot, wanted, self._ranking))
+
+
+def owner() -> Owner:
+    """Return the desk that the present request is made for."""
+    who = call.caller()
+    return Owner(who.org, who.desk)
 
 
 async def build(scope: Scope) -> VectorStore:
     """Make the service with what the configuration names."""
-    return VectorStore()
+    index = scope.adapter(PassageIndex, default="pgvector")  # type: ignore[type-abstract]
+    await index.start(scope)
+    return VectorStore(index, scope.settings(Ranking))

@@ -1,0 +1,1 @@
+"""One module for each database that can keep the passages."""

@@ -1,0 +1,100 @@
+"""PostgreSQL with pgvector: passages, vectors, postings and permissions in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from drw.api.rag.v1.vector_store_pb2 import Chunk, Collection, Document
+from drw.kernel.host import Scope
+from drw.kernel.settings import Settings
+from drw.rag.vector_store.adapters.pgvector import collections, documents
+from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot, View
+from drw.rag.vector_store.ports import Analysed, Owner, Page, PassageIndex
+
+
+class PgvectorIndex(PassageIndex):
+    """Keeps the passages in the service's own schema."""
+
+    class Settings(Settings):
+        """How it searches."""
+
+        exact_up_to: int = 20_000
+        """Chunks up to which all vectors are compared; above, the graph is asked, which finds nearly all."""
+        ef_search: int = 200
+        pool_size: int = 8
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def start(self, scope: Scope) -> None:
+        self._database = await scope.database(pool_size=self._settings.pool_size)
+        self._audit = scope.audit()
+
+    async def create_collection(self, owner: Owner, name: str, metadata: Mapping[str, str]) -> Collection:
+        async with self._database.transaction() as connection:
+            made = await collections.create(connection, owner, name, metadata)
+            await self._audit.record("collection.create", made.id, connection=connection)
+            return made
+
+    async def list_collections(self, owner: Owner, page: Page) -> tuple[list[Collection], str]:
+        async with self._database.transaction() as connection:
+            return await collections.listed(connection, owner, page)
+
+    async def get_collection(self, owner: Owner, collection: str) -> Collection:
+        async with self._database.transaction() as connection:
+            return collections.message(await collections.find(connection, owner, collection))
+
+    async def update_collection(
+        self, owner: Owner, collection: str, name: str, metadata: Mapping[str, str]
+    ) -> Collection:
+        async with self._database.transaction() as connection:
+            changed = await collections.update(connection, owner, collection, name, metadata)
+            await self._audit.record("collection.update", changed.id, connection=connection)
+            return changed
+
+    async def delete_collection(self, owner: Owner, collection: str) -> int:
+        async with self._database.transaction() as connection:
+            row = await collections.delete(connection, owner, collection)
+            counted = {"documents": row["documents"], "chunks": row["chunks"]}
+            await self._audit.record("collection.delete", row["id"], details=counted, connection=connection)
+            return int(row["documents"])
+
+    async def put_document(
+        self, owner: Owner, collection: str, document: Document, chunks: Sequence[Chunk], analysed: Analysed
+    ) -> Document:
+        async with self._database.transaction() as connection:
+            row = await collections.lock(connection, owner, collection)
+            await documents.remove(connection, row["key"], document.id)
+            written = await documents.write(connection, owner, row["key"], document, chunks, analysed)
+            details = {"document": written.id, "content_hash": written.content_hash, "chunks": written.chunks}
+            await self._audit.record("document.put", row["id"], details=details, connection=connection)
+            return written
+
+    async def list_documents(self, owner: Owner, collection: str, page: Page) -> tuple[list[Document], str]:
+        async with self._database.transaction() as connection:
+            row = await collections.find(connection, owner, collection)
+            return await documents.listed(connection, owner, row["key"], page)
+
+    async def delete_document(self, owner: Owner, collection: str, document: str) -> int:
+        async with self._database.transaction() as connection:
+            row = await collections.lock(connection, owner, collection)
+            chunks = await documents.delete(connection, row["key"], document)
+            details = {"document": document, "chunks": chunks}
+            await self._audit.record("document.delete", row["id"], details=details, connection=connection)
+            return chunks
+
+    def snapshot(
+        self, owner: Owner, collection: str, attributes: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[PostgresSnapshot]:
+        return self._snapshot(owner, collection, attributes)
+
+    @asynccontextmanager
+    async def _snapshot(
+        self, owner: Owner, collection: str, attributes: Mapping[str, str]
+    ) -> AsyncIterator[PostgresSnapshot]:
+        async with self._database.transaction() as connection:
+            await connection.execute("set transaction isolation level repeatable read, read only")
+            row = await collections.find(connection, owner, collection)
+            view = await View.of(connection, owner, row["key"], attributes)
+            yield PostgresSnapshot(connection, view, self._settings.exact_up_to, self._settings.ef_search)

@@ -1,0 +1,264 @@
+"""What every index must do: collections, documents, desks apart; by each adapter, together, strict and apart."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from conftest import hosted
+from drw.api.rag.v1.vector_store_pb2 import (
+    CreateCollectionRequest,
+    DeleteCollectionRequest,
+    DeleteDocumentRequest,
+    GetCollectionRequest,
+    ListCollectionsRequest,
+    ListDocumentsRequest,
+    PutDocumentRequest,
+    UpdateCollectionRequest,
+    VectorSearchRequest,
+)
+from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
+from drw.kernel.call import acting_for
+from drw.kernel.errors import Conflict, InvalidRequest, NotFound
+from support.passages import put, vector
+
+ADAPTERS = ["pgvector"]
+
+
+@pytest.fixture(params=ADAPTERS)
+def chosen(request, profile):
+    """The profile with one adapter chosen."""
+    return profile.model_copy(update={"services": {"vector_store": {"index": request.param}}})
+
+
+@pytest.fixture
+async def store(chosen, caller):
+    """A client of the vector store, acting for a desk."""
+    async with hosted(chosen, ["vector_store"], "strict") as host:
+        with acting_for(caller):
+            yield host.client(VectorStoreClient)
+
+
+async def search(store, text, collection="filings", **more):
+    answer = await store.search(VectorSearchRequest(collection=collection, text=text, **more))
+    return [(p.document, p.chunk) for p in answer.passages]
+
+
+@pytest.mark.parametrize("how", ["together", "strict", "apart"])
+async def test_what_is_written_is_found_at_once_and_what_is_deleted_is_gone_at_once(chosen, caller, how):
+    async with hosted(chosen, ["vector_store"], how) as host:
+        store = host.client(VectorStoreClient)
+        with acting_for(caller):
+            made = await store.create_collection(CreateCollectionRequest(name="filings"))
+            written = await store.put_document(put(made.id, "a", ["net sales were 81,797", "cash fell"], year="2023"))
+            assert (written.id, written.chunks, dict(written.attributes)) == ("a", 2, {"year": "2023"})
+            assert await search(store, "net sales") == [("a", 0)]
+            assert await search(store, "net sales", made.id, vector=vector("net sales")) == [("a", 0), ("a", 1)]
+            counted = await store.get_collection(GetCollectionRequest(collection="filings"))
+            assert (counted.documents, counted.chunks, counted.bytes) == (1, 2, 30)
+            await store.delete_document(DeleteDocumentRequest(collection="filings", document="a"))
+            assert await search(store, "net sales", vector=vector("net sales")) == []
+            emptied = await store.get_collection(GetCollectionRequest(collection="filings"))
+            assert (emptied.documents, emptied.chunks, emptied.bytes) == (0, 0, 0)
+
+
+async def test_a_passage_comes_with_all_that_a_citation_needs(store):
+    await store.create_collection(CreateCollectionRequest(name="filings"))
+    await store.put_document(put("filings", "file-1", ["first page", "sales were 5"], title="10-Q.pdf", firm="Apple"))
+    (passage,) = (await store.search(VectorSearchRequest(collection="filings", text="sales"))).passages
+    assert (passage.document, passage.title, passage.chunk, passage.page) == ("file-1", "10-Q.pdf", 1, 2)
+    assert (passage.start, passage.end, passage.text) == (0, 12, "sales were 5")
+    assert passage.hash == hashlib.sha256(b"sales were 5").hexdigest()
+    assert dict(passage.attributes) == {"firm": "Apple"}
+    assert 0 < passage.score <= 1
+
+
+async def test_the_same_id_again_replaces_the_document_whole(store):
+    await store.create_collection(CreateCollectionRequest(name="filings"))
+    await store.put_document(put("filings", "a", ["copper", "zinc", "lead"]))
+    await store.put_document(put("filings", "a", ["silver"]))
+    assert await search(store, "copper zinc lead", vector=vector("copper")) == [("a", 0)]
+    assert await search(store, "copper zinc lead") == []
+    counted = await store.get_collection(GetCollectionRequest(collection="filings"))
+    assert (counted.documents, counted.chunks) == (1, 1)
+
+
+async def test_a_name_is_used_once_in_a_desk(store, caller):
+    first = await store.create_collection(CreateCollectionRequest(name="filings", metadata={"a": "1"}))
+    other = await store.create_collection(CreateCollectionRequest(name="memos"))
+    with pytest.raises(Conflict, match="named 'filings' already"):
+        await store.create_collection(CreateCollectionRequest(name="filings"))
+    with pytest.raises(Conflict, match="named 'filings' already"):
+        await store.update_collection(UpdateCollectionRequest(collection=other.id, name="filings"))
+    with acting_for(replace(caller, desk="trading")):
+        elsewhere = await store.create_collection(CreateCollectionRequest(name="filings"))
+    assert elsewhere.id != first.id
+    renamed = await store.update_collection(UpdateCollectionRequest(collection=first.id, name="reports"))
+    assert (renamed.id, renamed.name, dict(renamed.metadata)) == (first.id, "reports", {"a": "1"})
+
+
+@pytest.mark.parametrize("stranger", [{"desk": "trading"}, {"org": "other"}])
+async def test_another_desk_finds_nothing_by_id_or_by_name(store, caller, stranger):
+    made = await store.create_collection(CreateCollectionRequest(name="filings"))
+    await store.put_document(put("filings", "a", ["net sales"]))
+    with acting_for(replace(caller, **stranger)):
+        assert not (await store.list_collections(ListCollectionsRequest())).collections
+        for named in (made.id, "filings"):
+            for call in (
+                store.get_collection(GetCollectionRequest(collection=named)),
+                store.update_collection(UpdateCollectionRequest(collection=named, name="mine")),
+                store.delete_collection(DeleteCollectionRequest(collection=named)),
+                store.put_document(put(named, "b", ["x"])),
+                store.list_documents(ListDocumentsRequest(collection=named)),
+                store.delete_document(DeleteDocumentRequest(collection=named, document="a")),
+                store.search(VectorSearchRequest(collection=named, text="net sales", vector=vector("net sales"))),
+            ):
+                with pytest.raises(NotFound, match="no collection"):
+                    await call
+    assert await search(store, "net sales") == [("a", 0)]
+
+
+async def test_collections_do_not_mix(store):
+    for name in ("filings", "memos"):
+        await store.create_collection(CreateCollectionRequest(name=name))
+        await store.put_document(put(name, f"in-{name}", ["net sales"]))
+    assert await search(store, "net sales", vector=vector("net sales")) == [("in-filings", 0)]
+    gone = await store.delete_collection(DeleteCollectionRequest(collection="filings"))
+    assert gone.documents == 1
+    with pytest.raises(NotFound):
+        await search(store, "net sales")
+    assert await search(store, "net sales", "memos", vector=vector("net sales")) == [("in-memos", 0)]
+
+
+async def test_lists_come_in_pages(store):
+    for n in range(5):
+        await store.create_collection(CreateCollectionRequest(name=f"c{n}"))
+        await store.put_document(put("c0", f"d{n}", ["x"]))
+    names, ids, token = [], [], ""
+    while names == [] or token:
+        page = await store.list_collections(ListCollectionsRequest(page_size=2, page_token=token))
+        names += [c.name for c in page.collections]
+        token = page.next_page_token
+    while ids == [] or token:
+        documents = await store.list_documents(ListDocumentsRequest(collection="c0", page_size=2, page_token=token))
+        ids += [d.id for d in documents.documents]
+        token = documents.next_page_token
+    assert names == [f"c{n}" for n in range(5)]
+    assert ids == [f"d{n}" for n in range(5)]
+
+
+async def test_only_documents_with_the_attributes_are_found(store):
+    await store.create_collection(CreateCollectionRequest(name="filings"))
+    for n in range(30):
+        await store.put_document(put("filings", f"d{n}", [f"net sales {n}"], year=str(2000 + n % 3), firm="A"))
+    for more in ({}, {"vector": vector("net sales 4")}):
+        found = await search(store, "net sales", limit=50, attributes={"year": "2001", "firm": "A"}, **more)
+        assert sorted(found) == sorted((f"d{n}", 0) for n in range(30) if n % 3 == 1)
+        assert await search(store, "net sales", attributes={"year": "1999"}, **more) == []
+
+
+async def test_searches_with_nothing_to_find_are_empty(store):
+    await store.create_collection(CreateCollectionRequest(name="filings"))
+    assert await search(store, "net sales", vector=vector("net sales")) == []
+    await store.put_document(put("filings", "none", []))
+    assert await search(store, "net sales", vector=vector("net sales")) == []
+    await store.put_document(put("filings", "a", ["net sales"]))
+    for text in ("", "the of and", "?!", "zebra"):
+        assert await search(store, text) == []
+        assert await search(store, text, vector=vector("net")) == [("a", 0)]
+
+
+async def test_a_chunk_without_a_vector_is_found_by_words(store):
+    await store.create_collection(CreateCollectionRequest(name="filings"))
+    bare = put("filings", "a", ["net sales", "cash"])
+    bare.chunks[0].ClearField("vector")
+    await store.put_document(bare)
+    assert await search(store, "net sales") == [("a", 0)]
+    assert await search(store, "", vector=vector("cash")) == [("a", 1)]
+
+
+async def test_the_context_is_searched_and_is_not_part_of_the_text(store):
+    await store.create_collection(CreateCollectionRequest(name="filings"))
+    await store.put_document(put("filings", "a", ["81,797"], context="Apple Inc. total net sales"))
+    await store.put_document(put("filings", "b", ["81,797"], context="Intel"))
+    assert (await search(store, "apple 81797"))[0] == ("a", 0)
+
+
+async def test_one_page_does_not_fill_the_answer(store):
+    await store.create_collection(CreateCollectionRequest(name="filings"))
+    crowded = put("filings", "a", ["net sales"] * 6)
+    for chunk in crowded.chunks:
+        chunk.page = 1
+    await store.put_document(crowded)
+    await store.put_document(put("filings", "b", ["net sales and much else that is of no use here"]))
+    assert ("b", 0) in await search(store, "net sales", limit=3)
+    assert len(await search(store, "net sales", limit=7)) == 7
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (VectorSearchRequest(collection="filings", text="x", limit=51), "limit is 51"),
+        (VectorSearchRequest(collection="filings", text="x", limit=-1), "limit is -1"),
+        (VectorSearchRequest(collection="filings", text="x" * 8001), "8001 characters; at most 8000"),
+        (VectorSearchRequest(collection="filings", vector={"values": [1.0, 0.0]}), "a vector of 2 values"),
+        (VectorSearchRequest(collection="filings", vector={"values": [float("nan")] * 384}), "not a number"),
+        (VectorSearchRequest(collection=""), "collection ''"),
+        (CreateCollectionRequest(name=""), "name ''"),
+        (CreateCollectionRequest(name="x" * 129), "1 to 128"),
+        (CreateCollectionRequest(name="a\nb"), "printable"),
+        (CreateCollectionRequest(name="a", metadata={str(n): "" for n in range(33)}), "33 metadata"),
+        (ListCollectionsRequest(page_size=1001), "page_size is 1001"),
+        (ListCollectionsRequest(page_token="x'; drop"), "is not a page token"),
+        (put("filings", "", ["x"]), "document.id ''"),
+        (put("filings", "a", [""]), "chunk 0 must have 1 to"),
+        (put("filings", "a", ["a\0b"]), "NUL"),
+        (put("filings", "a", ["x"], year="x" * 513), "'year'"),
+    ],
+)
+async def test_what_is_out_of_bounds_is_refused(store, wrong, message):
+    await store.create_collection(CreateCollectionRequest(name="filings"))
+    method = {
+        VectorSearchRequest: store.search,
+        CreateCollectionRequest: store.create_collection,
+        ListCollectionsRequest: store.list_collections,
+        PutDocumentRequest: store.put_document,
+    }[type(wrong)]
+    with pytest.raises(InvalidRequest, match=message):
+        await method(wrong)
+
+
+async def test_writers_of_one_collection_leave_its_counts_exact(store):
+    await store.create_collection(CreateCollectionRequest(name="filings"))
+    await asyncio.gather(*(store.put_document(put("filings", f"d{n % 4}", ["net sales"] * 3)) for n in range(16)))
+    counted = await store.get_collection(GetCollectionRequest(collection="filings"))
+    assert (counted.documents, counted.chunks) == (4, 12)
+
+
+async def test_a_deleted_document_never_comes_back_under_load(store):
+    """Each search that begins after a delete has been answered must not find the document."""
+    await store.create_collection(CreateCollectionRequest(name="filings"))
+    for n in range(100):
+        await store.put_document(put("filings", f"d{n}", [f"net sales of {n}"]))
+    deleted: set[str] = set()
+    searches = 0
+
+    async def ask() -> None:
+        nonlocal searches
+        while len(deleted) < 100:
+            gone = set(deleted)
+            found = await search(store, "net sales", limit=50, vector=vector("net sales"))
+            assert not gone & {document for document, _ in found}
+            searches += 1
+
+    async def delete() -> None:
+        for n in range(100):
+            await store.delete_document(DeleteDocumentRequest(collection="filings", document=f"d{n}"))
+            deleted.add(f"d{n}")
+
+    await asyncio.gather(delete(), *(ask() for _ in range(3)))
+    assert searches > 3
+    assert await search(store, "net sales", vector=vector("net sales")) == []
