@@ -1,1 +1,1 @@
-"""The agent beside a data plane: turns the desired state into what Envoy reads."""
+"""The data plane's agent: it turns the request router's words into Envoy's files."""

@@ -2,14 +2,121 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, suppress
+
 from drw.api.gateway.v1 import request_router_rpc as contract
+from drw.api.gateway.v1.authentication_pb2 import WatchCredentialsRequest
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.api.gateway.v1.load_balancer_pb2 import WatchUpstreamsRequest
+from drw.api.gateway.v1.load_balancer_rpc import LoadBalancerClient
+from drw.api.gateway.v1.rate_limiting_pb2 import WatchLimitsRequest
+from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.api.gateway.v1.request_router_pb2 import (
+    Configuration,
+    ConfigurationReport,
+    ListRoutesRequest,
+    ReportConfigurationResponse,
+    Routes,
+    WatchConfigurationRequest,
+)
+from drw.gateway.request_router.desired import Desired, Part
+from drw.gateway.request_router.table import More
+from drw.kernel.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from drw.kernel.host import Scope
+from drw.kernel.settings import Settings as Base
+
+MAX_NAME = 100
+MAX_DATA_PLANES = 1000
+MAX_ERROR = 2000
+
+
+class Settings(Base):
+    """Routes besides those of the table."""
+
+    routes: tuple[More, ...] = ()
 
 
 class RequestRouter(contract.RequestRouter):
-    """Serves `drw.api.gateway.v1.RequestRouter`; this release has the contract and none of its methods."""
+    """Serves `drw.api.gateway.v1.RequestRouter`."""
+
+    def __init__(self, desired: Desired) -> None:
+        self._desired = desired
+        self._reports: dict[str, ConfigurationReport] = {}
+
+    async def list_routes(self, request: ListRoutesRequest, /) -> Routes:
+        """ListRoutes lists what the data plane lets through."""
+        if (configuration := self._desired.configuration) is None:
+            raise self._incomplete()
+        return configuration.routes
+
+    async def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
+        """WatchConfiguration sends the whole desired state: now, and after each change."""
+        async with aclosing(self._desired.versions()) as versions:  # type: ignore[type-var]
+            async for configuration in versions:
+                yield configuration
+
+    async def report_configuration(self, request: ConfigurationReport, /) -> ReportConfigurationResponse:
+        """ReportConfiguration tells what became of a version on one data plane."""
+        if not 0 < len(request.data_plane) <= MAX_NAME:
+            raise InvalidRequest(f"the name of a data plane has 1 to {MAX_NAME} characters", param="data_plane")
+        if request.data_plane not in self._reports and len(self._reports) >= MAX_DATA_PLANES:
+            raise InvalidRequest(f"more than {MAX_DATA_PLANES} data planes have reported")
+        kept = ConfigurationReport(
+            data_plane=request.data_plane, version=request.version[:MAX_NAME], error=request.error[:MAX_ERROR]
+        )
+        self._reports[request.data_plane] = kept
+        return ReportConfigurationResponse()
+
+    async def detail(self) -> str:
+        """Return which version each data plane runs.
+
+        Raises:
+            Unavailable: a part of the desired state is missing, or a data plane is not where it should be.
+        """
+        if (configuration := self._desired.configuration) is None:
+            raise self._incomplete()
+        said = "; ".join(_told(report) for _, report in sorted(self._reports.items()))
+        text = f"version {configuration.version}; {said or 'no data plane has reported yet'}"
+        if any(report.error for report in self._reports.values()):
+            raise Unavailable(text)
+        return text
+
+    def _incomplete(self) -> Unavailable:
+        return Unavailable(f"waiting for {' and '.join(self._desired.missing())}")
+
+
+def _told(report: ConfigurationReport) -> str:
+    fate = f"does not run version {report.version}: {report.error}" if report.error else f"runs {report.version}"
+    return f"data plane {report.data_plane!r} {fate}"
+
+
+async def _follow(desired: Desired, watch: Callable[[], AsyncIterator[Part]]) -> None:
+    while True:
+        with suppress(DeadlineExceeded):  # no stream lasts for ever
+            async with aclosing(watch()) as news:  # type: ignore[type-var]
+                async for part in news:
+                    await desired.put(part)
 
 
 async def build(scope: Scope) -> RequestRouter:
     """Make the service with what the configuration names."""
-    return RequestRouter()
+    desired = Desired(scope.settings(Settings).routes)
+    service = RequestRouter(desired)
+    authentication = scope.client(AuthenticationClient)
+    limiting = scope.client(RateLimitingClient)
+    balancer = scope.client(LoadBalancerClient)
+
+    async def credentials() -> None:
+        await _follow(desired, lambda: authentication.watch_credentials(WatchCredentialsRequest()))
+
+    async def limits() -> None:
+        await _follow(desired, lambda: limiting.watch_limits(WatchLimitsRequest()))
+
+    async def upstreams() -> None:
+        await _follow(desired, lambda: balancer.watch_upstreams(WatchUpstreamsRequest()))
+
+    for source in (credentials, limits, upstreams):
+        scope.background(source)
+    scope.describe(service.detail)
+    return service

@@ -26,7 +26,7 @@ from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_ke
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&drw/api/gateway/v1/load_balancer.proto\x12\x12\x64rw.api.gateway.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\x16\n\x14ListUpstreamsRequest\"\x17\n\x15WatchUpstreamsRequest\"<\n\tUpstreams\x12/\n\tupstreams\x18\x01 \x03(\x0b\x32\x1c.drw.api.gateway.v1.Upstream\"+\n\x08Upstream\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t2\xfb\x01\n\x0cLoadBalancer\x12\x87\x01\n\rListUpstreams\x12(.drw.api.gateway.v1.ListUpstreamsRequest\x1a\x1d.drw.api.gateway.v1.Upstreams\"-\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/upstreams\x12\x61\n\x0eWatchUpstreams\x12).drw.api.gateway.v1.WatchUpstreamsRequest\x1a\x1d.drw.api.gateway.v1.Upstreams\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&drw/api/gateway/v1/load_balancer.proto\x12\x12\x64rw.api.gateway.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\x16\n\x14ListUpstreamsRequest\"\x17\n\x15WatchUpstreamsRequest\"<\n\tUpstreams\x12/\n\tupstreams\x18\x01 \x03(\x0b\x32\x1c.drw.api.gateway.v1.Upstream\"P\n\x08Upstream\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12\x10\n\x08services\x18\x03 \x03(\t\x12\x11\n\twhen_gone\x18\x04 \x01(\t2\xfb\x01\n\x0cLoadBalancer\x12\x87\x01\n\rListUpstreams\x12(.drw.api.gateway.v1.ListUpstreamsRequest\x1a\x1d.drw.api.gateway.v1.Upstreams\"-\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/upstreams\x12\x61\n\x0eWatchUpstreams\x12).drw.api.gateway.v1.WatchUpstreamsRequest\x1a\x1d.drw.api.gateway.v1.Upstreams\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,7 +44,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPSTREAMS']._serialized_start=173
   _globals['_UPSTREAMS']._serialized_end=233
   _globals['_UPSTREAM']._serialized_start=235
-  _globals['_UPSTREAM']._serialized_end=278
-  _globals['_LOADBALANCER']._serialized_start=281
-  _globals['_LOADBALANCER']._serialized_end=532
+  _globals['_UPSTREAM']._serialized_end=315
+  _globals['_LOADBALANCER']._serialized_start=318
+  _globals['_LOADBALANCER']._serialized_end=569
 # @@protoc_insertion_point(module_scope)

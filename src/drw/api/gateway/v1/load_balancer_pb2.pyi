@@ -23,9 +23,13 @@ class Upstreams(_message.Message):
     def __init__(self, upstreams: _Optional[_Iterable[_Union[Upstream, _Mapping]]] = ...) -> None: ...
 
 class Upstream(_message.Message):
-    __slots__ = ("name", "addresses")
+    __slots__ = ("name", "addresses", "services", "when_gone")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    WHEN_GONE_FIELD_NUMBER: _ClassVar[int]
     name: str
     addresses: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ...) -> None: ...
+    services: _containers.RepeatedScalarFieldContainer[str]
+    when_gone: str
+    def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., services: _Optional[_Iterable[str]] = ..., when_gone: _Optional[str] = ...) -> None: ...

@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_kernel__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&drw/api/gateway/v1/rate_limiting.proto\x12\x12\x64rw.api.gateway.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"L\n\x05Limit\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1b\n\x13requests_per_minute\x18\x02 \x01(\x05\x12\x0b\n\x03org\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x04 \x01(\t\"\x13\n\x11ListLimitsRequest\"\x14\n\x12WatchLimitsRequest\"X\n\x06Limits\x12#\n\x1b\x64\x65\x66\x61ult_requests_per_minute\x18\x01 \x01(\x05\x12)\n\x06limits\x18\x02 \x03(\x0b\x32\x19.drw.api.gateway.v1.Limit2\xa8\x02\n\x0cRateLimiting\x12\x45\n\x08SetLimit\x12\x19.drw.api.gateway.v1.Limit\x1a\x19.drw.api.gateway.v1.Limit\"\x03\x90\x02\x02\x12w\n\nListLimits\x12%.drw.api.gateway.v1.ListLimitsRequest\x1a\x1a.drw.api.gateway.v1.Limits\"&\x90\x02\x01\x8a\xb5\x18\tkeys:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/limits\x12X\n\x0bWatchLimits\x12&.drw.api.gateway.v1.WatchLimitsRequest\x1a\x1a.drw.api.gateway.v1.Limits\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&drw/api/gateway/v1/rate_limiting.proto\x12\x12\x64rw.api.gateway.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"|\n\x05Limit\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1b\n\x13requests_per_minute\x18\x02 \x01(\x05\x12\x0b\n\x03org\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x04 \x01(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x13\n\x11ListLimitsRequest\"\x14\n\x12WatchLimitsRequest\"X\n\x06Limits\x12#\n\x1b\x64\x65\x66\x61ult_requests_per_minute\x18\x01 \x01(\x05\x12)\n\x06limits\x18\x02 \x03(\x0b\x32\x19.drw.api.gateway.v1.Limit2\xa8\x02\n\x0cRateLimiting\x12\x45\n\x08SetLimit\x12\x19.drw.api.gateway.v1.Limit\x1a\x19.drw.api.gateway.v1.Limit\"\x03\x90\x02\x02\x12w\n\nListLimits\x12%.drw.api.gateway.v1.ListLimitsRequest\x1a\x1a.drw.api.gateway.v1.Limits\"&\x90\x02\x01\x8a\xb5\x18\tkeys:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/limits\x12X\n\x0bWatchLimits\x12&.drw.api.gateway.v1.WatchLimitsRequest\x1a\x1a.drw.api.gateway.v1.Limits\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,14 +40,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RATELIMITING'].methods_by_name['ListLimits']._serialized_options = b'\220\002\001\212\265\030\tkeys:read\202\323\344\223\002\020\022\016/api/v1/limits'
   _globals['_RATELIMITING'].methods_by_name['WatchLimits']._loaded_options = None
   _globals['_RATELIMITING'].methods_by_name['WatchLimits']._serialized_options = b'\220\002\001'
-  _globals['_LIMIT']._serialized_start=124
-  _globals['_LIMIT']._serialized_end=200
-  _globals['_LISTLIMITSREQUEST']._serialized_start=202
-  _globals['_LISTLIMITSREQUEST']._serialized_end=221
-  _globals['_WATCHLIMITSREQUEST']._serialized_start=223
-  _globals['_WATCHLIMITSREQUEST']._serialized_end=243
-  _globals['_LIMITS']._serialized_start=245
-  _globals['_LIMITS']._serialized_end=333
-  _globals['_RATELIMITING']._serialized_start=336
-  _globals['_RATELIMITING']._serialized_end=632
+  _globals['_LIMIT']._serialized_start=157
+  _globals['_LIMIT']._serialized_end=281
+  _globals['_LISTLIMITSREQUEST']._serialized_start=283
+  _globals['_LISTLIMITSREQUEST']._serialized_end=302
+  _globals['_WATCHLIMITSREQUEST']._serialized_start=304
+  _globals['_WATCHLIMITSREQUEST']._serialized_end=324
+  _globals['_LIMITS']._serialized_start=326
+  _globals['_LIMITS']._serialized_end=414
+  _globals['_RATELIMITING']._serialized_start=417
+  _globals['_RATELIMITING']._serialized_end=713
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,8 @@
+import datetime
+
 from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
 from google.api import annotations_pb2 as _annotations_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -9,16 +12,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Limit(_message.Message):
-    __slots__ = ("key", "requests_per_minute", "org", "desk")
+    __slots__ = ("key", "requests_per_minute", "org", "desk", "expires_at")
     KEY_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
     ORG_FIELD_NUMBER: _ClassVar[int]
     DESK_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     key: str
     requests_per_minute: int
     org: str
     desk: str
-    def __init__(self, key: _Optional[str] = ..., requests_per_minute: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ...) -> None: ...
+    expires_at: _timestamp_pb2.Timestamp
+    def __init__(self, key: _Optional[str] = ..., requests_per_minute: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListLimitsRequest(_message.Message):
     __slots__ = ()

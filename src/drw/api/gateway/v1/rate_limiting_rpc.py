@@ -15,7 +15,7 @@ class RateLimiting(Servicer):
     contract = Contract.of(rate_limiting_pb2.DESCRIPTOR.services_by_name["RateLimiting"])
 
     async def set_limit(self, request: Limit, /) -> Limit:
-        """SetLimit sets the limit of one key."""
+        """SetLimit sets the limit of one key of the caller's org."""
         raise Unwritten("SetLimit")
 
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
@@ -33,7 +33,7 @@ class RateLimitingClient(Client):
     contract = RateLimiting.contract
 
     async def set_limit(self, request: Limit, /, *, timeout: float | None = None) -> Limit:
-        """SetLimit sets the limit of one key."""
+        """SetLimit sets the limit of one key of the caller's org."""
         answer: Limit = await self._unary("SetLimit", request, timeout)
         return answer
 

@@ -22,22 +22,22 @@ class WatchConfigurationRequest(_message.Message):
     def __init__(self, data_plane: _Optional[str] = ...) -> None: ...
 
 class Route(_message.Message):
-    __slots__ = ("name", "path", "methods", "scope", "upstream", "max_body_bytes", "idle_seconds")
+    __slots__ = ("name", "path", "methods", "scopes", "upstream", "max_body_bytes", "idle_seconds")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     METHODS_FIELD_NUMBER: _ClassVar[int]
-    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     MAX_BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
     IDLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     path: str
     methods: _containers.RepeatedScalarFieldContainer[str]
-    scope: str
+    scopes: _containers.RepeatedScalarFieldContainer[str]
     upstream: str
     max_body_bytes: int
     idle_seconds: int
-    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., methods: _Optional[_Iterable[str]] = ..., scope: _Optional[str] = ..., upstream: _Optional[str] = ..., max_body_bytes: _Optional[int] = ..., idle_seconds: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., methods: _Optional[_Iterable[str]] = ..., scopes: _Optional[_Iterable[str]] = ..., upstream: _Optional[str] = ..., max_body_bytes: _Optional[int] = ..., idle_seconds: _Optional[int] = ...) -> None: ...
 
 class Routes(_message.Message):
     __slots__ = ("routes",)

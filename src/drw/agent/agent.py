@@ -1,0 +1,125 @@
+"""Keeps one Envoy at the state that the request router wants, and tells it what became of each version.
+
+Whatever fails, the files stay at the last good state: Envoy goes on with it, and starts from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from drw.agent import envoy
+from drw.agent.admin import Admin
+from drw.agent.files import Files
+from drw.agent.translation import KINDS, BadConfiguration, Edge, translate, whole
+from drw.api.gateway.v1.request_router_pb2 import Configuration, ConfigurationReport, WatchConfigurationRequest
+from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
+from drw.kernel.errors import DeadlineExceeded, DrwError, Unavailable
+from drw.kernel.settings import Profile
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 1.0
+
+
+class Agent:
+    """The agent of one data plane."""
+
+    def __init__(self, profile: Profile, router: RequestRouterClient) -> None:
+        plane = envoy.plane(profile)
+        self._name = profile.name
+        self._router = router
+        self._edge = Edge(plane, profile.otlp_endpoint)
+        self._files = Files(self._edge)
+        self._admin = Admin(plane.admin)
+        self._wanted: Configuration | None = None
+        self._changed = asyncio.Event()
+        self._copy: dict[str, bytes] = {}
+        self._refusals: dict[str, int] = {}
+        self._written = ""
+        self._settled = True
+        self._said: ConfigurationReport | None = None
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        self._edge.plane.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self._files.complete():
+            self._files.write_bootstrap()  # the profile may have changed since
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch())
+            tasks.create_task(self._follow())
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._watch_once()
+            except DeadlineExceeded:
+                continue  # no stream lasts for ever
+            except DrwError as error:
+                log.warning("the data plane stays as it is: %s", error.message)
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _watch_once(self) -> None:
+        async for wanted in self._router.watch_configuration(WatchConfigurationRequest(data_plane=self._name)):
+            self._wanted = wanted
+            self._changed.set()
+
+    async def _follow(self) -> None:
+        while True:
+            news = await self._news()
+            if (wanted := self._wanted) is None:
+                continue
+            report = ConfigurationReport(data_plane=self._name, version=wanted.version, error=await self._take(wanted))
+            if news or report != self._said:
+                await self._say(report)
+
+    async def _news(self) -> bool:
+        """Wait for news from the router, and while Envoy has yet to take the last ones only for a moment."""
+        try:
+            async with asyncio.timeout(None if self._settled else AGAIN_SECONDS):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
+
+    async def _say(self, report: ConfigurationReport) -> None:
+        level = logging.WARNING if report.error else logging.INFO
+        log.log(level, "version %s: %s", report.version, report.error or "runs")
+        try:
+            await self._router.report_configuration(report)
+            self._said = report
+        except DrwError as error:
+            log.warning("nobody heard what became of version %s: %s", report.version, error.message)
+
+    async def _take(self, wanted: Configuration) -> str:
+        """Bring Envoy to the wanted state; return why it is not there, or an empty string."""
+        try:
+            if wanted.version != self._written:
+                await self._write(wanted)
+            await self._confirm()
+        except DrwError as error:
+            self._settled = not isinstance(error, Unavailable)
+            return error.message
+        self._settled = True
+        return ""
+
+    async def _write(self, wanted: Configuration) -> None:
+        resources = translate(wanted, self._edge)
+        await envoy.validate(whole(wanted, self._edge))
+        self._copy, self._refusals = self._files.copy(), await self._refused_so_far()
+        self._files.write(resources, wanted.version)
+        self._files.write_bootstrap()
+        self._written = wanted.version
+
+    async def _refused_so_far(self) -> dict[str, int]:
+        try:
+            return await self._admin.refusals()
+        except Unavailable:
+            return dict.fromkeys(KINDS, 0)  # it does not run yet, so it counts from here
+
+    async def _confirm(self) -> None:
+        if refused := await self._admin.taken(self._files.versions(), self._refusals):
+            self._files.put_back(self._copy)
+            self._written = ""
+            raise BadConfiguration(f"Envoy refuses the {' and '.join(refused)} of the configuration")

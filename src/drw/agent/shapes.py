@@ -1,0 +1,39 @@
+"""The few shapes that all of Envoy's configuration is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = dict[str, Any]
+
+PREFIX = "type.googleapis.com/"
+
+
+def typed(name: str, /, **fields: Any) -> Json:
+    """Return a message that says its own type, as in `typed("envoy.config.cluster.v3.Cluster", name="rag")`."""
+    return {"@type": f"{PREFIX}{name}", **fields}
+
+
+def extension(name: str, message: Json) -> Json:
+    """Return an extension by its name and its own message."""
+    return {"name": name, "typed_config": message}
+
+
+def header(name: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> Json:
+    """Return a header to add, in place of one that is there."""
+    return {"header": {"key": name, "value": value}, "append_action": action}
+
+
+def address(where: str) -> Json:
+    """Return the address of `unix:/path` or `host:port`."""
+    if where.startswith("unix:"):
+        return {"pipe": {"path": where.removeprefix("unix:")}}
+    host, _, port = where.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
+
+
+def file_source(path: str) -> Json:
+    """Return a source of configuration that is one file, alone in its folder and replaced by renaming."""
+    folder = path.rpartition("/")[0]
+    watched = {"path": path, "watched_directory": {"path": folder}}
+    return {"path_config_source": watched, "resource_api_version": "V3"}

@@ -1,0 +1,163 @@
+"""The request router's words in Envoy's: a pure function, with golden files in tests/agent/golden.
+
+One kind of resource is one file in a folder of its own, because Envoy reads everything again that it takes from a
+folder in which something changed. `whole` puts all kinds into one static configuration, for Envoy to check.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from drw.agent import clusters, filters, listener, routes
+from drw.agent.shapes import Json, address, file_source, typed
+from drw.api.gateway.v1.request_router_pb2 import Configuration
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.settings import DataPlane
+
+FILTER_KINDS = {filters.KEYS: "keys", filters.REVOKED: "revoked", filters.LIMITS: "limits"}
+KINDS = ("clusters", "routes", "keys", "revoked", "limits", "listeners")
+"""In the order in which they are delivered: what is referred to before what refers to it."""
+
+MAX_CONNECTIONS = 10_000
+MAX_HEAP_BYTES = 1 << 30
+
+
+class BadConfiguration(InvalidRequest):
+    """The desired state contradicts itself, or Envoy refuses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What the profile says of the data plane."""
+
+    plane: DataPlane
+    otlp_endpoint: str = ""
+
+    @property
+    def log(self) -> str:
+        """The access log."""
+        return str(self.plane.folder / "access.log")
+
+    def file(self, kind: str) -> Path:
+        """Return the file of a kind of resource."""
+        return self.plane.folder / "xds" / kind / f"{kind}.json"
+
+    def source(self, kind: str) -> Json:
+        """Return where Envoy finds a kind of resource."""
+        return file_source(str(self.file(kind)))
+
+
+def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]:
+    """Return the resources of each kind.
+
+    Raises:
+        BadConfiguration: a route names an upstream that there is not.
+    """
+    _check(configuration)
+    found = {name: [_discovered(name, message)] for name, message in _changing(configuration).items()}
+    return {
+        "clusters": _clusters(configuration, edge),
+        "routes": [routes.route_configuration(configuration)],
+        **{kind: found[name] for name, kind in FILTER_KINDS.items()},
+        "listeners": [_listener(edge, [_reference(edge, name) for name in FILTER_KINDS], _asked_routes(edge))],
+    }
+
+
+def whole(configuration: Configuration, edge: Edge) -> Json:
+    """Return the same as one static configuration.
+
+    Raises:
+        BadConfiguration: a route names an upstream that there is not.
+    """
+    _check(configuration)
+    changing = [{"name": name, "typed_config": message} for name, message in _changing(configuration).items()]
+    table = {"route_config": _untyped(routes.route_configuration(configuration))}
+    static = {
+        "clusters": [_untyped(cluster) for cluster in _clusters(configuration, edge)],
+        "listeners": [_untyped(_listener(edge, changing, table))],
+    }
+    return _process(edge) | {"static_resources": static}
+
+
+def bootstrap(edge: Edge) -> Json:
+    """Return what Envoy starts from: its admin interface, and where everything else is."""
+    dynamic = {"cds_config": edge.source("clusters"), "lds_config": edge.source("listeners")}
+    return _process(edge) | {"dynamic_resources": dynamic}
+
+
+def _changing(configuration: Configuration) -> dict[str, Json]:
+    return {
+        filters.KEYS: filters.keys(configuration.credentials),
+        filters.REVOKED: filters.revoked(configuration.credentials),
+        filters.LIMITS: filters.limits(configuration.limits),
+    }
+
+
+def _discovered(name: str, message: Json) -> Json:
+    return typed("envoy.config.core.v3.TypedExtensionConfig", name=name, typed_config=message)
+
+
+def _reference(edge: Edge, name: str) -> Json:
+    source = edge.source(FILTER_KINDS[name])
+    wanted = f"type.googleapis.com/{filters.DISCOVERED[name]}"
+    return {"name": name, "config_discovery": {"config_source": source, "type_urls": [wanted]}}
+
+
+def _asked_routes(edge: Edge) -> Json:
+    return {"rds": routes.reference(edge.source("routes"))}
+
+
+def _listener(edge: Edge, changing: list[Json], table: Json) -> Json:
+    return listener.listener(edge.plane.listen, edge.log, edge.otlp_endpoint, changing, table)
+
+
+def _clusters(configuration: Configuration, edge: Edge) -> list[Json]:
+    found = [clusters.cluster(upstream) for upstream in configuration.upstreams.upstreams]
+    return [*found, *([clusters.trace_collector(edge.otlp_endpoint)] if edge.otlp_endpoint else [])]
+
+
+def _check(configuration: Configuration) -> None:
+    known = sorted(upstream.name for upstream in configuration.upstreams.upstreams)
+    for route in configuration.routes.routes:
+        if route.upstream not in known:
+            there = ", ".join(known) or "none"
+            raise BadConfiguration(
+                f"the route {route.name!r} names the upstream {route.upstream!r}; there are: {there}"
+            )
+
+
+def _process(edge: Edge) -> Json:
+    connections = typed(
+        "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        max_active_downstream_connections=MAX_CONNECTIONS,
+    )
+    heap = typed("envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig", max_heap_size_bytes=MAX_HEAP_BYTES)
+    monitors = {"global_downstream_max_connections": connections, "fixed_heap": heap}
+    return {
+        "node": {"id": "data-plane", "cluster": "drw"},
+        "admin": {"address": _admin(edge.plane.admin)},
+        "overload_manager": {
+            "refresh_interval": "0.25s",
+            "resource_monitors": [
+                {"name": f"envoy.resource_monitors.{name}", "typed_config": config} for name, config in monitors.items()
+            ],
+            "actions": [_at(0.9, "shrink_heap"), _at(0.97, "stop_accepting_requests")],
+        },
+    }
+
+
+def _admin(where: str) -> Json:
+    found = address(where)
+    if "pipe" in found:
+        found["pipe"]["mode"] = 0o600
+    return found
+
+
+def _at(share: float, action: str) -> Json:
+    trigger = {"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": share}}
+    return {"name": f"envoy.overload_actions.{action}", "triggers": [trigger]}
+
+
+def _untyped(resource: Json) -> Json:
+    return {name: value for name, value in resource.items() if name != "@type"}

@@ -1,0 +1,84 @@
+"""Signs keys: a key is a JWT (RFC 7519, ES256) that says by itself whose it is and what it may do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
+ALGORITHM = "ES256"
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a key says."""
+
+    key: str
+    org: str
+    desk: str
+    scopes: tuple[str, ...]
+    issued_at: datetime
+    expires_at: datetime
+
+
+class Signer:
+    """Signs with one private key."""
+
+    def __init__(self, private_pem: str, issuer: str, audience: str) -> None:
+        key = serialization.load_pem_private_key(private_pem.encode(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        self._key = key
+        self._issuer = issuer
+        self._audience = audience
+        self.kid = key_id(key)
+
+    def __repr__(self) -> str:
+        return f"Signer({self.kid!r})"
+
+    def sign(self, claims: Claims) -> str:
+        """Return the secret that the client sends."""
+        payload = {
+            "iss": self._issuer,
+            "aud": self._audience,
+            "sub": claims.key,
+            "jti": claims.key,
+            "org": claims.org,
+            "desk": claims.desk,
+            "scope": " ".join(claims.scopes),
+            "iat": int(claims.issued_at.timestamp()),
+            "exp": int(claims.expires_at.timestamp()),
+        }
+        return jwt.encode(payload, self._key, algorithm=ALGORITHM, headers={"kid": self.kid})
+
+    def public(self) -> dict[str, Any]:
+        """Return the public half as a JSON Web Key (RFC 7517)."""
+        shape: dict[str, Any] = json.loads(ECAlgorithm.to_jwk(self._key.public_key()))
+        return shape | {"kid": self.kid, "alg": ALGORITHM, "use": "sig"}
+
+
+def new_private_key() -> str:
+    """Return a new private key on the curve P-256, as PEM."""
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return pem.decode()
+
+
+def key_id(key: ec.EllipticCurvePrivateKey) -> str:
+    """Return the id of a signing key: the first characters of its public half's SHA-256."""
+    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(public).hexdigest()[:16]
+
+
+def jwks(signers: Iterable[Signer]) -> str:
+    """Return the public halves as a JSON Web Key Set, always in the same order."""
+    keys = sorted((signer.public() for signer in signers), key=lambda key: str(key["kid"]))
+    return json.dumps({"keys": keys}, sort_keys=True)

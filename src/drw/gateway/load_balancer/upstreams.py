@@ -1,0 +1,56 @@
+"""The upstreams of a profile: one for each process, and what a client reads while it does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream
+from drw.kernel.settings import Place
+from drw.kernel.settings import Settings as Base
+
+WORK = {
+    "gateway": "key management",
+    "models": "model calls",
+    "rag": "documents and search",
+    "workflow": "workflows",
+}
+"""What stops with a process, in a client's words."""
+
+NEEDS = {"rag": ("models",), "workflow": ("models", "rag")}
+"""Which work needs another process to end well, so that nothing is called unaffected that is not."""
+
+
+class More(Base):
+    """An upstream that is not a process of the profile."""
+
+    addresses: tuple[str, ...] = Field(min_length=1, max_length=64)
+    services: tuple[str, ...] = ()
+
+
+def from_profile(processes: Mapping[str, Place], more: Mapping[str, More]) -> list[Upstream]:
+    """Return all upstreams, sorted by name; one of the settings takes the place of a process of its name."""
+    found = {name: More(addresses=(place.http,), services=place.services) for name, place in processes.items()}
+    found |= more
+    return [
+        Upstream(
+            name=name,
+            addresses=upstream.addresses,
+            services=upstream.services,
+            when_gone=_when_gone(name, upstream.services, sorted(found)),
+        )
+        for name, upstream in sorted(found.items())
+    ]
+
+
+def _when_gone(name: str, services: tuple[str, ...], names: list[str]) -> str:
+    who = f"the {name} services ({', '.join(services)}) do not" if services else f"{name} does not"
+    spared = [WORK[n] for n in names if n in WORK and n != name and name not in NEEDS.get(n, ())]
+    if not spared:
+        return f"{who} answer"
+    return f"{who} answer; {_listed(spared)} are not affected"
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,0 +1,110 @@
+"""The route table: which path goes to which upstream, who may take it, how large a body may be.
+
+What is not in the table does not exist for a client. For `/api/v1` any good key may pass: the service that
+answers checks the scope that its contract names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pydantic import Field, field_validator
+
+from drw.api.gateway.v1.request_router_pb2 import Route
+from drw.kernel.call import SCOPES
+from drw.kernel.settings import Settings as Base
+
+MIB = 1 << 20
+OPENAI_BODY = 16 * MIB
+REST_BODY = MIB
+UPLOAD_BODY = 513 * MIB
+"""A file of 512 MiB with the form around it; the service that takes files counts exactly."""
+
+MODEL_IDLE_SECONDS = 300
+REST_IDLE_SECONDS = 120
+READ = ("documents:read",)
+READ_OR_WRITE = ("documents:read", "documents:write")
+
+REST = {
+    "gateway": (
+        "/api/v1/keys",
+        "/api/v1/limits",
+        "/api/v1/routes",
+        "/api/v1/upstreams",
+        "/api/v1/audit",
+        "/api/v1/audit:verify",
+    ),
+    "models": ("/api/v1/models", "/api/v1/experiments", "/api/v1/health"),
+    "rag": ("/api/v1/collections",),
+    "workflow": ("/api/v1/templates", "/api/v1/runs", "/api/v1/deadLetters"),
+}
+
+
+class More(Base):
+    """A route besides those of the table, or in place of one of the same name."""
+
+    name: str = Field(min_length=1, max_length=100)
+    path: str = Field(pattern=r"^(/[A-Za-z0-9_.:~-]+)+$", max_length=200)
+    methods: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    upstream: str
+    max_body_bytes: int = Field(REST_BODY, ge=0)
+    idle_seconds: int = Field(REST_IDLE_SECONDS, ge=1, le=3600)
+
+    @field_validator("scopes")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for scope in value:
+            if scope not in SCOPES:
+                raise ValueError(f"{scope!r} is not a scope; there are: {', '.join(SCOPES)}")
+        return value
+
+
+def table(upstreams: Iterable[str], more: Sequence[More]) -> list[Route]:
+    """Return every route whose upstream there is, sorted by name."""
+    names = sorted(upstreams)
+    found = {route.name: route for route in (*_openai(), *_rest(), *_metrics(names))}
+    found |= {route.name: Route(**route.model_dump()) for route in more}
+    return [route for _, route in sorted(found.items()) if route.upstream in names]
+
+
+def _openai() -> Iterable[Route]:
+    for name, path in [
+        ("chat", "/v1/chat/completions"),
+        ("completions", "/v1/completions"),
+        ("embeddings", "/v1/embeddings"),
+    ]:
+        yield _route(name, path, "models", "POST", scopes=("models:invoke",), body=OPENAI_BODY)
+    # Whoever may call models may see which there are; the OpenAI client lists them before its first call.
+    yield _route("models", "/v1/models", "models", "GET", scopes=("models:read", "models:invoke"))
+    yield _route("files.read", "/v1/files", "rag", "GET", scopes=READ)
+    yield _route("files.write", "/v1/files", "rag", "POST", "DELETE", scopes=("documents:write",), body=UPLOAD_BODY)
+    yield _route("vector_stores.read", "/v1/vector_stores", "rag", "GET", scopes=READ)
+    # A POST searches or writes: either scope passes here, and the service asks for the right one.
+    yield _route("vector_stores.write", "/v1/vector_stores", "rag", "POST", "DELETE", scopes=READ_OR_WRITE)
+
+
+def _rest() -> Iterable[Route]:
+    for upstream, paths in REST.items():
+        for path in paths:
+            yield _route(f"rest.{path.removeprefix('/api/v1/')}", path, upstream)
+
+
+def _metrics(processes: Sequence[str]) -> Iterable[Route]:
+    for name in processes:
+        yield _route(f"metrics.{name}", f"/metrics/{name}", name, "GET", scopes=("platform:read",))
+
+
+def _route(
+    name: str, path: str, upstream: str, *methods: str, scopes: Sequence[str] = (), body: int = REST_BODY
+) -> Route:
+    idle = MODEL_IDLE_SECONDS if path.startswith("/v1/") else REST_IDLE_SECONDS
+    return Route(
+        name=name,
+        path=path,
+        upstream=upstream,
+        methods=methods,
+        scopes=scopes,
+        max_body_bytes=body,
+        idle_seconds=idle,
+    )

@@ -1,0 +1,232 @@
+"""A real Envoy with its agent, in front of the real gateway services and of a double of the models."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from drw.agent import envoy
+from drw.agent.admin import Admin
+from drw.agent.agent import Agent
+from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, RevokeKeyRequest
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
+from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
+from drw.gateway.authentication.signing import Signer
+from drw.kernel.call import SCOPES, Caller, acting_for
+from drw.kernel.errors import Unavailable
+from drw.kernel.host import Host
+from drw.kernel.http import HttpServer
+from drw.kernel.rpc import Channels
+from drw.kernel.settings import DataPlane, Place, Profile
+
+GATEWAY = ("authentication", "rate_limiting", "load_balancer", "request_router")
+RAG = ("documents", "embedding", "vector_store", "retrieval")
+OPERATOR = Caller("local", "research", "operator", frozenset(SCOPES))
+
+
+async def until(ready: Callable[[], Awaitable[bool]], what: str, seconds: float = 30) -> None:
+    """Return when `ready` says so."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not await ready():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pytest.fail(f"{what} did not come within {seconds} s")
+
+
+class DoubleModels:
+    """Answers every path with what it got; a stream goes on only when the test says so."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Semaphore(0)
+        self.app = Starlette(routes=[Route("/{path:path}", self._answer, methods=["GET", "POST", "DELETE"])])
+
+    async def _answer(self, request: Request) -> Response:
+        body = await request.body()
+        if b'"stream"' in body:
+            return StreamingResponse(self._events(), media_type="text/event-stream")
+        return JSONResponse({"headers": dict(request.headers), "bytes": len(body), "path": request.url.path})
+
+    async def _events(self) -> AsyncIterator[str]:
+        for number in range(5):
+            await self.go_on.acquire()
+            yield f"data: {number}\n\n"
+
+
+class Front:
+    """The whole front door of a profile, each part to be stopped and started."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.url = f"http://{envoy.plane(profile).listen}"
+        self.models = DoubleModels()
+        self._agent: asyncio.Task[None] | None = None
+        self._envoy: subprocess.Popen[bytes] | None = None
+        self._upstream: HttpServer | None = None
+        self.host: Host | None = None
+        self._channels = Channels()
+
+    async def start(self) -> None:
+        await self.start_gateway()
+        await self.start_models()
+        self.start_agent()
+        await self.start_envoy()
+        await self.settled()
+
+    async def start_gateway(self) -> None:
+        self.host = Host(self.profile, "gateway")
+        await self.host.start()
+
+    async def stop_gateway(self) -> None:
+        if self.host:
+            await self.host.stop(grace=0)
+        self.host = None
+
+    async def start_models(self) -> None:
+        self._upstream = HttpServer(self.models.app)
+        await self._upstream.start(self.profile.processes["models"].http)
+
+    async def stop_models(self) -> None:
+        if self._upstream:
+            await self._upstream.stop(0)
+        self._upstream = None
+
+    def start_agent(self) -> None:
+        router = self._channels.client(RequestRouterClient, self.profile.place("request_router").grpc)
+        self._agent = asyncio.create_task(Agent(self.profile, router).run())
+
+    async def stop_agent(self) -> None:
+        if self._agent:
+            self._agent.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._agent
+        self._agent = None
+
+    async def start_envoy(self) -> None:
+        async def ready() -> bool:
+            return envoy.ready_file(self.profile).exists()
+
+        await until(ready, "the bootstrap of Envoy")
+        with (self.profile.data / "envoy.log").open("ab") as log:
+            self._envoy = subprocess.Popen(envoy.command(self.profile), stdout=log, stderr=log)
+        await until(self.alive, "Envoy")
+
+    async def stop_envoy(self) -> None:
+        if self._envoy:
+            self._envoy.terminate()
+            await asyncio.to_thread(self._envoy.wait, 10)
+        self._envoy = None
+
+    async def stop(self) -> None:
+        await self.stop_envoy()
+        await self.stop_agent()
+        await self.stop_models()
+        await self.stop_gateway()
+        await self._channels.close()
+
+    async def alive(self) -> bool:
+        try:
+            async with httpx.AsyncClient() as client:
+                return (await client.get(f"{self.url}/healthz")).text == "ok\n"
+        except httpx.TransportError:
+            return False
+
+    async def router(self) -> ServiceStatus:
+        assert self.host is not None
+        return next(s for s in (await self.host.status()).services if s.name == "request_router")
+
+    async def settled(self) -> None:
+        """Return when the data plane runs what the router wants."""
+
+        async def same() -> bool:
+            status = await self.router()
+            wanted = status.detail.partition(";")[0].removeprefix("version ")
+            return status.state == ServiceStatus.READY and f"runs {wanted}" in status.detail
+
+        await until(same, "the newest version")
+
+    async def key(self, *scopes: str, requests_per_minute: int = 0) -> str:
+        """Issue a key, and return its secret."""
+        assert self.host is not None
+        request = CreateKeyRequest(name="test", scopes=scopes, requests_per_minute=requests_per_minute)
+        with acting_for(OPERATOR):
+            created = await self.host.client(AuthenticationClient).create_key(request)
+        await self.settled()
+        return created.secret
+
+    async def revoke(self, key: str) -> None:
+        assert self.host is not None
+        with acting_for(OPERATOR):
+            await self.host.client(AuthenticationClient).revoke_key(RevokeKeyRequest(id=key))
+
+    def signer(self, issuer: str = "drw", audience: str = "drw-gateway") -> Signer:
+        """Return what signs keys, to make some that the service would not."""
+        with psycopg.connect(self.profile.postgres) as connection:
+            row = connection.execute("select private_key from authentication.signing_key").fetchone()
+        assert row is not None
+        return Signer(row[0], issuer, audience)
+
+    def client(self, secret: str = "", **options: Any) -> httpx.AsyncClient:
+        headers = {"authorization": f"Bearer {secret}"} if secret else {}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, **options)
+
+    def admin(self) -> Admin:
+        return Admin(envoy.plane(self.profile).admin)
+
+    async def envoy_answers(self) -> bool:
+        try:
+            await self.admin().refusals()
+        except Unavailable:
+            return False
+        return True
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture
+def front_profile(profile: Profile, tmp_path: Path, folder: Path) -> Profile:
+    """The profile with four processes and a data plane; nothing runs yet."""
+    sockets = Path(tempfile.mkdtemp(prefix="e", dir=folder))
+    services = {"gateway": GATEWAY, "models": ("serving", "discovery"), "rag": RAG, "workflow": ("orchestration",)}
+    processes = {
+        name: Place(services=names, grpc=f"unix:{sockets}/{name}.g", http=f"unix:{sockets}/{name}.h")
+        for name, names in services.items()
+    }
+    plane = DataPlane(listen=f"127.0.0.1:{free_port()}", folder=tmp_path / "plane", admin=f"unix:{sockets}/a")
+    return profile.model_copy(update={"processes": processes, "data_plane": plane})
+
+
+@asynccontextmanager
+async def running_front(profile: Profile) -> AsyncIterator[Front]:
+    front = Front(profile)
+    try:
+        await front.start()
+        yield front
+    finally:
+        await front.stop()
+
+
+@pytest.fixture
+async def front(front_profile: Profile) -> AsyncIterator[Front]:
+    """Everything, running."""
+    async with running_front(front_profile) as running:
+        yield running
