@@ -14,6 +14,7 @@ from drw.kernel.settings import ConfigError, Settings
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 ADDRESS = re.compile(r"(https?://[^\s?#]+|unix:/[^\s?#]+)")
+KINDS = {"chat": Model.CHAT, "embedding": Model.EMBEDDING}
 
 
 class ModelNotFound(NotFound):
@@ -114,7 +115,7 @@ class Registry:
         found = self._models[name]
         return Model(
             id=name,
-            kind=Model.Kind.Value(found.kind.upper()),
+            kind=KINDS[found.kind],
             owned_by=found.owned_by or found.engine,
             created=found.created,
             engine=found.engine,

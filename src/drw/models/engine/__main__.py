@@ -40,7 +40,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="a GGUF file")
     parser.add_argument("--socket", type=Path, required=True, help="where to listen; under 100 bytes")
     parser.add_argument("--slots", type=_positive, default=4, help="answers at once")
-    parser.add_argument("--context", type=_positive, default=2048, help="tokens of prompt and answer, for each slot")
+    parser.add_argument("--context", type=_positive, default=8192, help="tokens; each slot has its share")
     parser.add_argument("--threads", type=_positive, default=os.cpu_count() or 2)
     return parser.parse_args(arguments)
 

@@ -53,7 +53,7 @@ def _parameters(model: Path, socket: Path, slots: int, context: int, threads: in
     chosen.hostnames = [str(socket)]
     chosen.offline = True
     chosen.n_parallel = slots
-    chosen.n_ctx = slots * context
+    chosen.n_ctx = context
     chosen.n_batch = chosen.n_ubatch = PROMPT_BATCH
     chosen.cpuparams.n_threads = chosen.cpuparams_batch.n_threads = threads
     chosen.cache_ram_mib = PROMPT_CACHE_MIB

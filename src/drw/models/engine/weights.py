@@ -20,8 +20,7 @@ OWNED_BY = "HuggingFaceTB"
 CONTEXT_LENGTH = 8192
 """What the model was trained for, in tokens; the engine may give each request less."""
 
-PREPARED_NAME = f"SmolLM2-135M-Instruct.Q8_0.{GGUF_SHA256[:8]}.gguf"
-"""Named after what it is made from, so that other weights never pass for these."""
+PREPARED_NAME = "smollm2-135m-instruct-q8_0.gguf"
 
 
 class WrongWeights(InternalError):

@@ -1,0 +1,36 @@
+"""Any upstream that speaks OpenAI's API: OpenAI itself, vLLM, TGI, another gateway."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from drw.models.serving.errors import EngineMisconfigured
+from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, Target
+from drw.models.serving.wire import Wire, WireSettings, bearer
+
+
+class OpenAiEngine(ChatEngine):
+    """Passes requests on as they are."""
+
+    Settings = WireSettings
+
+    def __init__(self, settings: WireSettings) -> None:
+        self._wire = Wire(settings, reuse=True)
+
+    def stream(self, target: Target, endpoint: Endpoint, body: Body) -> AsyncGenerator[Chunk, None]:
+        """Yield the upstream's chunks."""
+        sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": {"include_usage": True}}
+        return self._wire.stream(target, endpoint, sent, bearer(target))
+
+    async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
+        """Return None: the API has no way to ask."""
+        return None
+
+    async def check(self, target: Target) -> None:
+        """Ask for the list of models; any answer but a refusal of our key will do."""
+        if await self._wire.reach(target, "models", bearer(target)) in (401, 403):
+            raise EngineMisconfigured(f"the upstream of {target.model!r} refuses our key")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._wire.close()

@@ -1,0 +1,72 @@
+"""Vertex AI's OpenAI-compatible endpoint, with the token of the workload's own Google account.
+
+`base_url` is https://LOCATION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/LOCATION/endpoints/openapi,
+`upstream_model` is as in "google/gemini-2.5-flash".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import google.auth
+import google.auth.exceptions
+import google.auth.transport.requests
+
+from drw.models.serving.errors import EngineMisconfigured, NotSupported
+from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, Target
+from drw.models.serving.wire import Wire, WireSettings
+
+SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+
+
+class VertexEngine(ChatEngine):
+    """Passes chats on as they are."""
+
+    Settings = WireSettings
+
+    def __init__(self, settings: WireSettings) -> None:
+        self._wire = Wire(settings, reuse=True)
+        self._credentials: Any = None
+        self._refreshing = asyncio.Lock()
+
+    async def stream(self, target: Target, endpoint: Endpoint, body: Body) -> AsyncGenerator[Chunk, None]:
+        """Yield the upstream's chunks."""
+        if endpoint != "chat/completions":
+            raise NotSupported("prompt", "this model takes chats only, at /v1/chat/completions")
+        sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": {"include_usage": True}}
+        chunks = self._wire.stream(target, endpoint, sent, await self._token())
+        try:
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            await chunks.aclose()
+
+    async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
+        """Return None: this endpoint has no way to ask."""
+        return None
+
+    async def check(self, target: Target) -> None:
+        """See that there is a token and that the endpoint answers; it has no page for this, and 404 will do."""
+        await self._wire.reach(target, "models", await self._token())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._wire.close()
+
+    async def _token(self) -> dict[str, str]:
+        async with self._refreshing:
+            if self._credentials is None or not self._credentials.valid:
+                self._credentials = await asyncio.to_thread(_refreshed, self._credentials)
+        return {"authorization": f"Bearer {self._credentials.token}"}
+
+
+def _refreshed(credentials: Any) -> Any:
+    try:
+        if credentials is None:
+            credentials, _ = google.auth.default(scopes=SCOPES)
+        credentials.refresh(google.auth.transport.requests.Request())
+    except google.auth.exceptions.GoogleAuthError as error:
+        raise EngineMisconfigured(f"no Google account for this workload: {error}") from error
+    return credentials

@@ -1,0 +1,124 @@
+"""An answer as it grows out of an engine's chunks, and the forms in which callers get it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from drw.models.serving.errors import AnswerCut
+from drw.models.serving.ports import Chunk, Endpoint
+
+OBJECTS = {
+    "chat/completions": ("chatcmpl", "chat.completion", "chat.completion.chunk"),
+    "completions": ("cmpl", "text_completion", "text_completion"),
+}
+
+
+@dataclass(slots=True)
+class Choice:
+    """One of the answers to one request."""
+
+    pieces: list[str] = field(default_factory=list)
+    extra: dict[str, str] = field(default_factory=dict)
+    """Further text of the message: a refusal, the reasoning."""
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    logprobs: list[Any] = field(default_factory=list)
+    finish_reason: str | None = None
+
+    def add(self, part: dict[str, Any]) -> None:
+        """Take in one chunk's part of the choice."""
+        delta = part.get("delta") or part
+        if piece := delta.get("content") or delta.get("text"):
+            self.pieces.append(piece)
+        for name in ("refusal", "reasoning_content"):
+            if more := delta.get(name):
+                self.extra[name] = self.extra.get(name, "") + more
+        for call in delta.get("tool_calls") or ():
+            self._add_call(call)
+        if logprobs := part.get("logprobs"):
+            self.logprobs.extend(logprobs.get("content") or ())
+        self.finish_reason = part.get("finish_reason") or self.finish_reason
+
+    def message(self) -> dict[str, Any]:
+        """Return the choice as a chat message."""
+        text = "".join(self.pieces)
+        calls = [self.calls[index] for index in sorted(self.calls)]
+        message = {"role": "assistant", "content": None if calls and not text else text, "refusal": None, **self.extra}
+        return message | {"tool_calls": calls} if calls else message
+
+    def _add_call(self, part: dict[str, Any]) -> None:
+        empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        call = self.calls.setdefault(part.get("index", 0), empty)
+        call["id"] = part.get("id") or call["id"]
+        for name, more in (part.get("function") or {}).items():
+            call["function"][name] = call["function"].get(name, "") + (more or "")
+
+
+class Answer:
+    """The answer to one request, so far."""
+
+    def __init__(self, endpoint: Endpoint, model: str, choices: int) -> None:
+        prefix, self._whole, self._part = OBJECTS[endpoint]
+        self._chat = endpoint == "chat/completions"
+        self._head = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self._choices = [Choice() for _ in range(choices)]
+        self.usage: dict[str, Any] | None = None
+        """As the engine counted; None where it did not say."""
+
+    def add(self, chunk: Chunk) -> None:
+        """Take in one chunk."""
+        if usage := chunk.get("usage"):
+            self.usage = usage
+        for part in chunk.get("choices") or ():
+            if (index := part.get("index", 0)) < len(self._choices):
+                self._choices[index].add(part)
+        if fingerprint := chunk.get("system_fingerprint"):
+            self._head["system_fingerprint"] = fingerprint
+
+    def check_whole(self) -> None:
+        """Raise where the engine stopped without saying that a choice was at its end."""
+        if any(choice.finish_reason is None for choice in self._choices):
+            raise AnswerCut("the engine ended without finishing the answer: try again")
+
+    @property
+    def text(self) -> str:
+        """Every word of the answer: the text, then the tool calls as JSON; choices follow each other."""
+        return "".join(
+            "".join(c.pieces)
+            + "".join(c.extra.values())
+            + (orjson.dumps(list(c.calls.values())).decode() * bool(c.calls))
+            for c in self._choices
+        )
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the first choice ended; empty while it has not."""
+        return self._choices[0].finish_reason or ""
+
+    def event(self, chunk: Chunk, *, with_usage: bool) -> bytes | None:
+        """Return a chunk as the caller gets it; None where there is nothing in it for the caller."""
+        if not (parts := chunk.get("choices")):
+            return None
+        shown = {**self._head, "object": self._part, "choices": parts}
+        if with_usage:
+            shown["usage"] = None
+        return b"data: " + orjson.dumps(shown) + b"\n\n"
+
+    def usage_event(self) -> bytes:
+        """Return the last event before `[DONE]`, for those who asked for the tokens."""
+        shown = {**self._head, "object": self._part, "choices": [], "usage": self.usage}
+        return b"data: " + orjson.dumps(shown) + b"\n\n"
+
+    def body(self) -> bytes:
+        """Return the whole answer."""
+        choices = [self._whole_choice(index, choice) for index, choice in enumerate(self._choices)]
+        return orjson.dumps({**self._head, "object": self._whole, "choices": choices, "usage": self.usage})
+
+    def _whole_choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        said = {"message": choice.message()} if self._chat else {"text": "".join(choice.pieces)}
+        logprobs = {"content": choice.logprobs, "refusal": None} if choice.logprobs else None
+        return {"index": index, **said, "logprobs": logprobs, "finish_reason": choice.finish_reason}

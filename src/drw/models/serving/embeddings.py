@@ -1,0 +1,68 @@
+"""OpenAI's embeddings, made by the embedding service."""
+
+from __future__ import annotations
+
+import array
+import base64
+import sys
+from typing import Any
+
+import orjson
+
+from drw.api.models.v1.discovery_pb2 import Model
+from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Vector
+from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.models.serving.errors import NotSupported
+from drw.models.serving.models import Models
+from drw.models.serving.record import Record
+from drw.models.serving.requests import Embedding
+
+BATCH = 256
+"""Texts in one call of the embedding service."""
+
+
+class Embeddings:
+    """Answers `POST /v1/embeddings`."""
+
+    def __init__(self, models: Models, client: EmbeddingClient) -> None:
+        self._models = models
+        self._client = client
+
+    async def answer(self, request: Embedding, record: Record) -> bytes:
+        """Return the answer, with its record closed."""
+        texts = request.texts()
+        model = await self._models.embedding(request.model)
+        _check_dimensions(request, model)
+        record.served_by(model.id, model.engine, model.id)
+        vectors, tokens = await self._embed(texts, model.id)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        data = [_item(i, vector, request.encoding_format) for i, vector in enumerate(vectors)]
+        body = orjson.dumps({"object": "list", "data": data, "model": request.model, "usage": usage})
+        record.answered(body, usage)
+        await record.close()
+        return body
+
+    async def _embed(self, texts: list[str], model: str) -> tuple[list[Vector], int]:
+        vectors: list[Vector] = []
+        tokens = 0
+        for start in range(0, len(texts), BATCH):
+            embedded = await self._client.embed(EmbedRequest(texts=texts[start : start + BATCH], model=model))
+            vectors += embedded.vectors
+            tokens += embedded.tokens
+        return vectors, tokens
+
+
+def _check_dimensions(request: Embedding, model: Model) -> None:
+    if request.dimensions not in (None, model.dimensions):
+        instead = f"leave it out: vectors of {model.id!r} have {model.dimensions} dimensions and cannot be cut"
+        raise NotSupported("dimensions", instead)
+
+
+def _item(index: int, vector: Vector, encoding: str) -> dict[str, Any]:
+    values: Any = list(vector.values)
+    if encoding == "base64":
+        packed = array.array("f", values)
+        if sys.byteorder == "big":
+            packed.byteswap()
+        values = base64.b64encode(packed.tobytes()).decode()
+    return {"object": "embedding", "index": index, "embedding": values}

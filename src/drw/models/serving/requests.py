@@ -1,0 +1,319 @@
+"""OpenAI's requests as they may come in: types, bounds, and what is refused.
+
+Fields: OpenAI API reference, "Create chat completion", "Create completion", "Create embeddings".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from drw.kernel.errors import InvalidRequest
+from drw.models.serving.errors import NotSupported
+from drw.models.serving.ports import Body
+
+MAX_MESSAGES = 2048
+MAX_CHOICES = 8
+MAX_TOOLS = 128
+MAX_INPUTS = 2048
+
+ModelId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Stop = StopText | Annotated[list[StopText], Field(min_length=1, max_length=4)]
+
+
+class Part(BaseModel):
+    """What every part of a request has in common: exact types, no unknown fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class TextPart(Part):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImagePart(Part):
+    """A picture, for models that see."""
+
+    type: Literal["image_url"]
+    image_url: dict[str, str]
+
+
+Content = str | Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
+
+
+class CalledFunction(Part):
+    """The function of an earlier tool call."""
+
+    name: FunctionName
+    arguments: str
+
+
+class ToolCall(Part):
+    """An earlier tool call, given back with the answer that made it."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class Message(Part):
+    """One message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_call_id: str | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Message:
+        if self.content is None and not (self.role == "assistant" and (self.tool_calls or self.refusal)):
+            raise ValueError(f"a message of the role {self.role!r} must have content")
+        return self
+
+
+class Function(Part):
+    """A function that the model may call."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Part):
+    """A tool: functions are the only kind."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Part):
+    """The name of a function that must be called."""
+
+    name: FunctionName
+
+
+class NamedTool(Part):
+    """A function that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class NamedSchema(Part):
+    """A JSON schema that the answer must fit."""
+
+    name: str = ""
+    description: str | None = None
+    # `schema` is a method of pydantic's; the wire has the plain name.
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Part):
+    """What form the answer must have."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema goes with the type 'json_schema', and only with it")
+        return self
+
+
+class StreamOptions(Part):
+    """What a stream tells beside the answer."""
+
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class Sampling(Part):
+    """What chats and completions have in common."""
+
+    model: ModelId
+    max_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    stop: Stop | None = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = Field(None, max_length=512)
+
+    @property
+    def choices(self) -> int:
+        """How many answers are asked for."""
+        return self.n or 1
+
+    @property
+    def usage_in_stream(self) -> bool:
+        """Whether the caller wants a last event with the tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def most_tokens(self) -> tuple[str, int | None]:
+        """Return the field that bounds the answer, and the bound."""
+        return "max_tokens", self.max_tokens
+
+    def body(self) -> Body:
+        """Return what an engine gets of the request."""
+        return self.model_dump(exclude_unset=True, exclude_none=True, exclude=NOT_PASSED, by_alias=True)
+
+
+class ChatCompletion(Sampling):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = Field(None, max_length=16)
+    verbosity: Literal["low", "medium", "high"] | None = None
+    prediction: dict[str, Any] | None = None
+    # Accepted, and kept here: they steer what another firm stores or bills.
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    # Named so that the answer says what to do instead.
+    functions: Any = None
+    function_call: Any = None
+    audio: Any = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    web_search_options: Any = None
+
+    @model_validator(mode="after")
+    def _is_served(self) -> ChatCompletion:
+        for name, instead in INSTEAD.items():
+            if getattr(self, name) is not None:
+                raise NotSupported(name, instead)
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
+        return self
+
+    def most_tokens(self) -> tuple[str, int | None]:
+        """Return the field that bounds the answer, and the bound."""
+        if self.max_completion_tokens is not None:
+            return "max_completion_tokens", self.max_completion_tokens
+        return super().most_tokens()
+
+
+class Completion(Sampling):
+    """`POST /v1/completions`."""
+
+    prompt: str | list[Any]
+    logprobs: int | None = Field(None, ge=0, le=5)
+    best_of: int | None = None
+    echo: bool | None = None
+    suffix: str | None = None
+
+    @model_validator(mode="after")
+    def _is_served(self) -> Completion:
+        if not isinstance(self.prompt, str):
+            raise NotSupported("prompt", "give one string; lists and tokens are not taken")
+        if self.best_of not in (None, 1):
+            raise NotSupported("best_of", "use n, and choose among the answers")
+        if self.echo:
+            raise NotSupported("echo", "put the prompt in front of the answer yourself")
+        if self.suffix:
+            raise NotSupported("suffix", "this platform's models write forwards only")
+        return self
+
+
+class Embedding(Part):
+    """`POST /v1/embeddings`."""
+
+    model: ModelId
+    input: str | list[Any]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1)
+    user: str | None = Field(None, max_length=512)
+
+    def texts(self) -> list[str]:
+        """Return the texts to embed."""
+        texts = [self.input] if isinstance(self.input, str) else self.input
+        if not 1 <= len(texts) <= MAX_INPUTS:
+            raise InvalidRequest(f"input has {len(texts)} texts; give 1 to {MAX_INPUTS}", param="input")
+        if not all(isinstance(text, str) for text in texts):
+            raise NotSupported("input", "give text, as a string or a list of strings; tokens are not taken")
+        if not all(texts):
+            raise InvalidRequest("input has an empty text; each must have at least one character", param="input")
+        return texts
+
+
+NOT_PASSED = {
+    "model",
+    "stream",
+    "stream_options",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "modalities",
+}
+
+INSTEAD = {
+    "functions": "use tools",
+    "function_call": "use tool_choice",
+    "audio": "this platform's models answer in text",
+    "web_search_options": "use the retrieval endpoints",
+}
+
+R = TypeVar("R", bound=Part)
+
+
+def read(cls: type[R], raw: bytes) -> R:
+    """Return a request.
+
+    Raises:
+        InvalidRequest: it is not JSON, has an unknown field, or a value of a wrong type or out of its bounds.
+    """
+    try:
+        return cls.model_validate_json(raw)
+    except ValidationError as error:
+        raise _readable(cls, error) from None
+
+
+def _readable(cls: type[Part], error: ValidationError) -> InvalidRequest:
+    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    kind, said, param = fault["type"], fault["msg"], _param(fault["loc"])
+    if kind == "json_invalid":
+        return InvalidRequest(f"the body is not JSON: {said}")
+    if not param:
+        return InvalidRequest("the body must be a JSON object")
+    if kind == "extra_forbidden" and len(fault["loc"]) == 1:
+        known = ", ".join(sorted(cls.model_fields))
+        return InvalidRequest(f"{param!r} is not a parameter; there are: {known}", param=param)
+    return InvalidRequest(f"{param}: {said}", param=param)
+
+
+def _param(path: tuple[int | str, ...]) -> str:
+    """Return a path as OpenAI writes it, as in `messages[0].role`; what pydantic adds for unions is left out."""
+    if not path:
+        return ""
+    text = str(path[0])
+    if len(path) > 1 and isinstance(path[1], int):
+        text += f"[{path[1]}]"
+        if len(path) > 2 and str(path[2]).isidentifier():
+            text += f".{path[2]}"
+    return text

@@ -1,0 +1,96 @@
+"""Tool calls from an engine that has none: a JSON schema that leaves the model no other way to answer."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import orjson
+
+from drw.kernel.errors import InvalidRequest
+from drw.models.serving.errors import NotSupported
+from drw.models.serving.ports import Body, Chunk
+
+ANSWER = "final_answer"
+"""What the model calls where no function fits; callers never see it."""
+ANSWER_SCHEMA = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}},
+    "required": ["text"],
+    "additionalProperties": False,
+}
+
+Tools = dict[str, dict[str, Any]]
+"""The parameters' JSON schema and description of each function that may be called."""
+
+
+def chosen_tools(body: Body) -> Tools:
+    """Return the functions that `tool_choice` leaves to the model; none where it may call none."""
+    offered = {tool["function"]["name"]: tool["function"] for tool in body.get("tools", ())}
+    choice = body.get("tool_choice", "auto")
+    if not offered or choice == "none":
+        return {}
+    if body.get("response_format", {}).get("type", "text") != "text":
+        raise NotSupported("response_format", "this model takes either tools or a response_format")
+    if isinstance(choice, dict):
+        name = choice["function"]["name"]
+        if name not in offered:
+            raise InvalidRequest(f"tool_choice names {name!r}; tools has: {', '.join(offered)}", param="tool_choice")
+        return {name: offered[name]}
+    free = {ANSWER: {"description": "reply in text when no function fits", "parameters": ANSWER_SCHEMA}}
+    return offered if choice == "required" else offered | free
+
+
+def constrained(body: Body, tools: Tools) -> Body:
+    """Return the request with the functions told to the model and its answer held to calling one."""
+    rest = {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
+    if not tools:
+        return rest
+    lines = "\n".join(f"- {name}: {tool.get('description') or name}" for name, tool in tools.items())
+    told = f"Choose exactly one function for the user's request and fill in its arguments. Functions:\n{lines}"
+    schema = {"anyOf": [_call_schema(name, tool) for name, tool in tools.items()]}
+    return rest | {
+        "messages": [{"role": "system", "content": told}, *body["messages"]],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "call", "strict": True, "schema": schema}},
+    }
+
+
+async def as_tool_calls(chunks: AsyncGenerator[Chunk, None], tools: Tools) -> AsyncGenerator[Chunk, None]:
+    """Yield the chunks with each choice's text held back to its end, and given out as the call that it is."""
+    held: dict[int, str] = {}
+    try:
+        async for chunk in chunks:
+            for choice in chunk.get("choices") or ():
+                delta = choice.get("delta") or {}
+                index = choice.get("index", 0)
+                held[index] = held.get(index, "") + (delta.pop("content", None) or "")
+                if reason := choice.get("finish_reason"):
+                    delta, reason = _ended(held[index], reason, tools)
+                    choice |= {"delta": delta, "finish_reason": reason}
+                choice.pop("logprobs", None)
+            yield chunk
+    finally:
+        await chunks.aclose()
+
+
+def _call_schema(name: str, tool: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"name": {"const": name}, "arguments": tool.get("parameters") or {"type": "object"}},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _ended(text: str, reason: str, tools: Tools) -> tuple[dict[str, Any], str]:
+    try:
+        called = orjson.loads(text)
+        name, arguments = called["name"], called["arguments"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return {"content": text}, reason  # cut by max_tokens: `length` says so
+    if name == ANSWER and ANSWER in tools:
+        return {"content": arguments["text"]}, reason
+    function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
+    call = {"index": 0, "id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+    return {"tool_calls": [call]}, "tool_calls"

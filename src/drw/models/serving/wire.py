@@ -1,0 +1,242 @@
+"""OpenAI's API as a client: one request, its answer as server-sent events, every way in which that can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+import orjson
+from pydantic import Field
+from yarl import URL
+
+from drw.kernel.errors import DrwError
+from drw.kernel.settings import Settings
+from drw.models.serving.errors import AnswerCut, EngineMisconfigured, EngineStalled, EngineUnavailable
+from drw.models.serving.ports import Body, Chunk, Target
+from drw.models.serving.refusals import in_band, refusal
+
+MAX_EVENT_BYTES = 4 << 20
+MAX_ERROR_BYTES = 64 << 10
+CHECK_SECONDS = 1.0
+TAIL_SECONDS = 0.2
+JSON_HEADERS = {"content-type": "application/json", "accept": "text/event-stream"}
+
+
+class WireSettings(Settings):
+    """How long an engine may take."""
+
+    connect_seconds: float = Field(5.0, gt=0, le=60)
+    first_token_seconds: float = Field(300.0, gt=0, le=3600)
+    """From the request to the first token: the prompt is read in this time."""
+    between_tokens_seconds: float = Field(60.0, gt=0, le=3600)
+
+
+class Wire:
+    """Connections to engines that speak OpenAI's API.
+
+    `reuse` keeps connections for further requests; without it each answer ends its connection.
+    """
+
+    def __init__(self, settings: WireSettings, *, reuse: bool) -> None:
+        self._settings = settings
+        self._reuse = reuse
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._urls: dict[tuple[str, str], URL] = {}
+
+    async def stream(
+        self, target: Target, path: str, body: Body, headers: Mapping[str, str]
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield the events of an answer up to `[DONE]`; see `ChatEngine.stream` for what is raised."""
+        clock = asyncio.get_running_loop().time
+        limit = clock() + self._settings.first_token_seconds
+        response = await self._post(target, path, orjson.dumps(body), {**JSON_HEADERS, **headers}, limit)
+        started = False
+        try:
+            if response.status != 200:
+                raise await _refused(target, response)
+            reader = _Events(response.content, target)
+            while (events := await reader.next(limit)) is not None:
+                for event in events:
+                    chunk = _decoded(target, event)
+                    yield chunk
+                    if started := started or has_token(chunk):
+                        limit = clock() + self._settings.between_tokens_seconds
+            await self._finish(response)
+        finally:
+            response.close()
+
+    async def ask(self, target: Target, path: str, body: Body | None, headers: Mapping[str, str]) -> Any:
+        """Return the JSON that answers one short question; without a body it is a GET."""
+        verb, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
+        try:
+            async with (
+                asyncio.timeout(self._settings.connect_seconds),
+                self._session(target.base_url).request(
+                    verb, self._url(target.base_url, path), data=data, headers={**JSON_HEADERS, **headers}
+                ) as response,
+            ):
+                if response.status != 200:
+                    raise await _refused(target, response)
+                return orjson.loads(await response.content.read(MAX_EVENT_BYTES))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _gone(target) from error
+
+    async def reach(self, target: Target, path: str, headers: Mapping[str, str]) -> int:
+        """Return the status of a GET; raise `EngineUnavailable` where nothing answers within a second."""
+        try:
+            async with (
+                asyncio.timeout(CHECK_SECONDS),
+                self._session(target.base_url).get(self._url(target.base_url, path), headers=headers) as response,
+            ):
+                return response.status
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _gone(target) from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for session in self._sessions.values():
+            await session.close()
+
+    async def _post(
+        self, target: Target, path: str, data: bytes, headers: Mapping[str, str], limit: float
+    ) -> aiohttp.ClientResponse:
+        session, url = self._session(target.base_url), self._url(target.base_url, path)
+        try:
+            async with asyncio.timeout_at(limit):
+                try:
+                    return await session.post(url, data=data, headers=headers)
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                    if not self._reuse:
+                        raise
+                    # A kept connection that the upstream closed while nobody used it: once more, on a new one.
+                    return await session.post(url, data=data, headers=headers)
+        except TimeoutError as error:
+            raise _stalled(target) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _gone(target) from error
+
+    async def _finish(self, response: aiohttp.ClientResponse) -> None:
+        """Read the last bytes after `[DONE]`, which frees the connection for the next request."""
+        if self._reuse:
+            with suppress(TimeoutError, aiohttp.ClientError):
+                async with asyncio.timeout(TAIL_SECONDS):
+                    while await response.content.readany():
+                        pass
+
+    def _session(self, base_url: str) -> aiohttp.ClientSession:
+        place = base_url if base_url.startswith("unix:") else ""
+        if place not in self._sessions:
+            options: dict[str, Any] = {"limit": 0, "force_close": not self._reuse}
+            connector: aiohttp.BaseConnector
+            if place:
+                connector = aiohttp.UnixConnector(place.removeprefix("unix:"), **options)
+            else:
+                connector = aiohttp.TCPConnector(ttl_dns_cache=30, **options)
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_seconds)
+            self._sessions[place] = aiohttp.ClientSession(
+                connector=connector,
+                timeout=timeout,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent", "Accept-Encoding"),
+            )
+        return self._sessions[place]
+
+    def _url(self, base_url: str, path: str) -> URL:
+        """Return the address of a path; a leading slash leaves the base's own path (as in `/v1`) out."""
+        if (found := self._urls.get((base_url, path))) is None:
+            base = URL("http://engine/v1" if base_url.startswith("unix:") else base_url)
+            found = base.with_path(path) if path.startswith("/") else base / path
+            self._urls[base_url, path] = found
+        return found
+
+
+class _Events:
+    """Takes server-sent events out of a body as it comes."""
+
+    def __init__(self, content: aiohttp.StreamReader, target: Target) -> None:
+        self._content = content
+        self._target = target
+        self._rest = b""
+        self._done = False
+
+    async def next(self, limit: float) -> list[bytes] | None:
+        """Return the data of what has come, perhaps nothing yet; None after `[DONE]`."""
+        if self._done:
+            return None
+        try:
+            async with asyncio.timeout_at(limit):
+                data = await self._content.readany()
+        except TimeoutError as error:
+            raise _stalled(self._target) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _cut(self._target) from error
+        if not data:
+            raise _cut(self._target)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_EVENT_BYTES:
+            raise EngineUnavailable(f"the engine of {self._target.model!r} sent an event over {MAX_EVENT_BYTES} bytes")
+        found = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        if b"[DONE]" in found:
+            self._done = True
+            found = found[: found.index(b"[DONE]")]
+        return found
+
+
+def has_token(chunk: Chunk) -> bool:
+    """Tell whether an event carries more than the announcement of an answer."""
+    for choice in chunk.get("choices") or ():
+        delta = choice.get("delta") or choice
+        if delta.get("content") or delta.get("text") or delta.get("tool_calls") or choice.get("finish_reason"):
+            return True
+    return False
+
+
+def bearer(target: Target) -> dict[str, str]:
+    """Return the header with the upstream's key, out of the environment.
+
+    Raises:
+        EngineMisconfigured: the variable that should hold it is not set.
+    """
+    if not target.api_key_variable:
+        return {}
+    if not (key := os.environ.get(target.api_key_variable)):
+        raise EngineMisconfigured(
+            f"the key for {target.model!r} is missing: set {target.api_key_variable} in serving's environment"
+        )
+    return {"authorization": f"Bearer {key}"}
+
+
+def _decoded(target: Target, event: bytes) -> Chunk:
+    try:
+        chunk = orjson.loads(event)
+    except orjson.JSONDecodeError as error:
+        raise _cut(target) from error
+    if not isinstance(chunk, dict):
+        raise _cut(target)
+    if problem := chunk.get("error"):
+        raise in_band(target, problem)
+    return chunk
+
+
+async def _refused(target: Target, response: aiohttp.ClientResponse) -> DrwError:
+    raw = b""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(CHECK_SECONDS):
+            raw = await response.content.read(MAX_ERROR_BYTES)
+    return refusal(target, response.status, raw, response.headers.get("retry-after"))
+
+
+def _gone(target: Target) -> EngineUnavailable:
+    return EngineUnavailable(f"the engine of {target.model!r} does not answer; it may be starting again: try again")
+
+
+def _cut(target: Target) -> AnswerCut:
+    return AnswerCut(f"the engine of {target.model!r} ended in the middle of the answer: try again")
+
+
+def _stalled(target: Target) -> EngineStalled:
+    return EngineStalled(f"the engine of {target.model!r} gave no token within the time set for it")

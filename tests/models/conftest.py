@@ -1,0 +1,154 @@
+"""The models cluster with a real engine, an engine that fails on purpose, and OpenAI's own client."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import orjson
+import psycopg
+import pytest
+
+from drw.api.rag.v1 import embedding_rpc
+from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
+from drw.kernel.host import Host
+from drw.kernel.rpc import Server
+from drw.kernel.settings import Place, Profile
+from drw.models.engine.weights import prepare
+from models.double_engine import DoubleEngine, double_engine
+from support.parts import running, wait_until
+
+KEY = {
+    "x-drw-key": "key_test",
+    "x-drw-org": "acme",
+    "x-drw-desk": "research",
+    "x-drw-scopes": "models:invoke models:read",
+}
+SLOTS, CONTEXT = 4, 4096
+
+_numbers = itertools.count()
+
+
+class DoubleEmbedding(embedding_rpc.Embedding):
+    """Turns a text into its length."""
+
+    async def embed(self, request: EmbedRequest, /) -> EmbedResponse:
+        vectors = [Vector(values=[float(len(text)), 0.5]) for text in request.texts]
+        return EmbedResponse(vectors=vectors, model=request.model, tokens=len(request.texts))
+
+
+@dataclass
+class Web:
+    """A running models cluster as callers reach it."""
+
+    client: openai.AsyncOpenAI
+    http: httpx.AsyncClient
+    double: DoubleEngine
+    host: Host
+    database: str
+    seen: int = field(default=0)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the audit records that are new since the last look."""
+        with psycopg.connect(self.database) as connection:
+            rows = connection.execute("select record from audit.inbox order by id").fetchall()
+        found = [orjson.loads(row[0]) if isinstance(row[0], str) else row[0] for row in rows]
+        new, self.seen = found[self.seen :], len(found)
+        return new
+
+    async def until(self, ready: Callable[[], bool], what: str) -> None:
+        """Wait for a condition while the event loop runs."""
+        async with asyncio.timeout(30):
+            while not ready():
+                await asyncio.sleep(0.01)
+        assert ready(), what
+
+
+@contextmanager
+def running_engine(weights: Path, socket: Path) -> Iterator[Any]:
+    """Run the engine until the block ends."""
+    command = [sys.executable, "-m", "drw.models.engine", "--model", str(weights), "--socket", str(socket)]
+    command += ["--slots", str(SLOTS), "--context", str(CONTEXT)]
+    with running(command, socket.with_suffix(".log")) as process:
+        wait_until(lambda: _healthy(socket) or process.poll() is not None, "the engine", 60)
+        assert process.poll() is None, socket.with_suffix(".log").read_text()
+        yield process
+
+
+@pytest.fixture(scope="session")
+def weights(request: pytest.FixtureRequest) -> Path:
+    """The small model's weights, made once for all runs."""
+    return prepare(Path(request.config.cache.mkdir("weights")), lambda line: None)
+
+
+@pytest.fixture(scope="session")
+def engine(weights: Path, folder: Path) -> Iterator[Path]:
+    """The socket of a running engine."""
+    socket = folder / "engine.sock"
+    with running_engine(weights, socket):
+        yield socket
+
+
+@pytest.fixture
+def start(profile: Profile, folder: Path) -> Callable[..., Any]:
+    """Start the cluster: `async with start(small=..., double={...}, **settings) as web`."""
+
+    @asynccontextmanager
+    async def begin(
+        small: Path | None = None, double: dict[str, Any] | None = None, **serving: Any
+    ) -> AsyncIterator[Web]:
+        base = folder / f"m{next(_numbers)}"
+        models: dict[str, Any] = {
+            "double": {"engine": "openai", "base_url": f"unix:{base}.d", "upstream_model": "up-1", **(double or {})},
+            "vectors": {"kind": "embedding", "engine": "onnx", "dimensions": 2},
+        }
+        if small:
+            models["small"] = {"engine": "llama_cpp", "base_url": f"unix:{small}", "context_length": CONTEXT // SLOTS}
+        services = {"discovery": {"models": models, "default_model": "small" if small else "double"}}
+        rag = Place(services=("embedding",), grpc=f"unix:{base}.r", http="")
+        spread = profile.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})
+        embedding = Server([DoubleEmbedding()])
+        await embedding.start(rag.grpc)
+        host = Host(spread, "test", ["discovery", "serving"])
+        async with double_engine(Path(f"{base}.d")) as made:
+            try:
+                await host.start(f"unix:{base}.g", f"unix:{base}.h")
+                transport = httpx.AsyncHTTPTransport(uds=f"{base}.h")
+                async with httpx.AsyncClient(
+                    transport=transport, base_url="http://drw", headers=KEY, timeout=60
+                ) as http:
+                    options = {"base_url": "http://drw/v1", "api_key": "none", "max_retries": 0}
+                    client = openai.AsyncOpenAI(http_client=http, **options)
+                    yield Web(client, http, made, host, profile.postgres)
+            finally:
+                await host.stop(grace=0)
+                await embedding.stop(0)
+
+    return begin
+
+
+@pytest.fixture
+async def web(start: Callable[..., Any]) -> AsyncIterator[Web]:
+    """The cluster with the engine that fails on purpose."""
+    async with start() as found:
+        yield found
+
+
+def _healthy(socket: Path) -> bool:
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket))) as client:
+            return client.get("http://engine/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -1,0 +1,129 @@
+"""An engine that speaks OpenAI's API and fails as it is told: the last message names how."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+WORDS = ("Rates", " rose", ".")
+
+
+class DoubleEngine:
+    """Keeps what it was asked, and counts the answers under way."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.under_way = 0
+        self.go = asyncio.Event()
+        """Those who `wait` go on when this is set."""
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.bodies.append(body)
+        self.headers.append(dict(request.headers))
+        self.under_way += 1
+        try:
+            said = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+            return await getattr(self, said, self.plain)(request, body)
+        finally:
+            self.under_way -= 1
+
+    async def plain(self, request: web.Request, body: dict[str, Any], *, done: bool = True, finish: bool = True) -> Any:
+        response = await self._begin(request)
+        for word in WORDS:
+            await self._word(response, body, word)
+        if finish:
+            await self._send(response, self._choices(body, {}, "stop"))
+            usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+            await self._send(response, {"choices": [], "usage": usage})
+        if done:
+            await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+        return response
+
+    async def wait(self, request: web.Request, body: dict[str, Any]) -> Any:
+        await self.go.wait()
+        return await self.plain(request, body)
+
+    async def stall(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._word(response, body, WORDS[0])
+        await self.go.wait()
+        return response
+
+    async def cut(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._word(response, body, WORDS[0])
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    async def no_done(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return await self.plain(request, body, done=False)
+
+    async def no_finish(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return await self.plain(request, body, finish=False)
+
+    async def error_event(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._word(response, body, WORDS[0])
+        await self._send(response, {"error": {"message": "out of memory", "code": 500}})
+        return response
+
+    async def status_500(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return web.json_response({"error": {"message": "it broke"}}, status=500)
+
+    async def status_429(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "7"})
+
+    async def status_401(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return web.json_response({"error": {"message": "bad key sk-secret"}}, status=401)
+
+    async def status_400(self, request: web.Request, body: dict[str, Any]) -> Any:
+        error = {"message": "too long: 9 of 8", "code": "context_length_exceeded", "param": "messages"}
+        return web.json_response({"error": error}, status=400)
+
+    async def _begin(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        return response
+
+    async def _word(self, response: web.StreamResponse, body: dict[str, Any], word: str) -> None:
+        await self._send(response, self._choices(body, {"content": word} if "messages" in body else {"text": word}))
+
+    def _choices(self, body: dict[str, Any], said: dict[str, str], finish: str | None = None) -> dict[str, Any]:
+        put = {"delta": said} if "messages" in body else {"text": "", **said}
+        choices = [{"index": i, **put, "finish_reason": finish} for i in range(body.get("n", 1))]
+        return {"id": "up", "object": "x", "created": 1, "model": body["model"], "choices": choices}
+
+    async def _send(self, response: web.StreamResponse, event: dict[str, Any]) -> None:
+        await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+
+
+@asynccontextmanager
+async def double_engine(socket: Path) -> AsyncIterator[DoubleEngine]:
+    """Serve a `DoubleEngine` on a Unix socket."""
+    engine = DoubleEngine()
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": []})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", engine.serve)
+    app.router.add_post("/v1/completions", engine.serve)
+    app.router.add_get("/v1/models", models)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
+    await runner.setup()
+    await web.UnixSite(runner, str(socket)).start()
+    try:
+        yield engine
+    finally:
+        engine.go.set()
+        await runner.cleanup()

@@ -1,0 +1,171 @@
+"""An engine that fails: the caller always hears of it, and a record always stays."""
+
+from __future__ import annotations
+
+import openai
+import orjson
+import psycopg
+import pytest
+
+from drw.kernel.audit import digest
+from models.double_engine import WORDS
+
+TEXT = "".join(WORDS)
+
+
+def ask(how, **more):
+    return {"model": "double", "messages": [{"role": "user", "content": how}], **more}
+
+
+async def test_a_whole_answer_is_recorded_before_it_ends(web):
+    answer = await web.client.chat.completions.with_raw_response.create(**ask("plain", user="u1"))
+    body = answer.parse()
+    assert (answer.headers["x-drw-model"], body.model) == ("double", "double")
+    assert (body.choices[0].message.content, body.choices[0].finish_reason) == (TEXT, "stop")
+    assert (body.usage.prompt_tokens, body.usage.total_tokens) == (5, 8)
+    assert web.double.bodies[0]["model"] == "up-1"
+    (record,) = web.records()
+    assert (record["action"], record["resource"], record["outcome"]) == ("chat", "model/double", "ok")
+    assert (record["org"], record["desk"], record["actor"]) == ("acme", "research", "key_test")
+    details = record["details"]
+    assert details["answer_sha256"] == digest(TEXT)
+    assert details["request_sha256"] == digest(answer.http_request.content)
+    assert (details["upstream_model"], details["engine"]) == ("up-1", "openai")
+    assert (details["prompt_tokens"], details["completion_tokens"], details["finish_reason"]) == (5, 3, "stop")
+    assert 0 < details["first_token_ms"] <= details["ms"]
+    assert TEXT not in str(record)
+
+
+async def test_the_record_of_a_stream_is_there_before_done(web):
+    async with web.http.stream("POST", "/v1/chat/completions", json=ask("plain", stream=True)) as answer:
+        async for line in answer.aiter_lines():
+            if line == "data: [DONE]":
+                assert [r["outcome"] for r in web.records()] == ["ok"]
+                break
+        else:
+            pytest.fail("the stream has no [DONE]")
+
+
+@pytest.mark.parametrize("n", [1, 3])
+async def test_a_stream_gives_the_usage_only_to_those_who_ask(web, n):
+    for asked in (False, True):
+        more = {"stream_options": {"include_usage": True}} if asked else {}
+        stream = await web.client.chat.completions.create(**ask("plain", stream=True, n=n, **more))
+        chunks = [chunk async for chunk in stream]
+        texts = ["".join(c.delta.content or "" for k in chunks for c in k.choices if c.index == i) for i in range(n)]
+        assert texts == [TEXT] * n
+        assert {chunk.model for chunk in chunks} == {"double"}
+        assert len({chunk.id for chunk in chunks}) == 1
+        assert [chunk.usage.total_tokens for chunk in chunks if chunk.usage] == ([8] if asked else [])
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "code", "outcome"),
+    [
+        ("cut", 503, "service_unavailable", "failed"),
+        ("no_done", 503, "service_unavailable", "failed"),
+        ("no_finish", 503, "service_unavailable", "failed"),
+        ("error_event", 503, "service_unavailable", "failed"),
+        ("status_500", 503, "service_unavailable", "failed"),
+        ("status_429", 429, "rate_limit_exceeded", "refused"),
+        ("status_401", 500, "internal_error", "failed"),
+        ("status_400", 400, "context_length_exceeded", "refused"),
+    ],
+)
+async def test_a_failed_answer_is_an_error_and_leaves_a_record(web, how, status, code, outcome):
+    answer = await web.http.post("/v1/chat/completions", json=ask(how))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.headers.get("retry-after") == {503: "1", 429: "7"}.get(status)
+    assert "sk-secret" not in answer.text
+    assert [r["outcome"] for r in web.records()] == [outcome]
+
+
+@pytest.mark.parametrize("how", ["cut", "no_done", "no_finish", "error_event"])
+async def test_a_stream_that_breaks_off_ends_with_an_error_and_never_with_done(web, how):
+    answer = await web.http.post("/v1/chat/completions", json=ask(how, stream=True))
+    events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+    assert answer.status_code == 200
+    assert "[DONE]" not in events
+    assert orjson.loads(events[-1])["error"]["type"] == "service_unavailable_error"
+    (record,) = web.records()
+    assert record["outcome"] == "failed"
+    assert record["details"]["answer_sha256"] in (digest(WORDS[0]), digest(TEXT))
+    with pytest.raises(openai.APIError):
+        async for _ in await web.client.chat.completions.create(**ask(how, stream=True)):
+            pass
+
+
+@pytest.mark.parametrize(("how", "stream"), [("wait", False), ("wait", True), ("stall", False)])
+async def test_an_engine_that_takes_too_long_is_given_up(start, how, stream):
+    async with start(openai={"first_token_seconds": 0.1, "between_tokens_seconds": 0.1}) as web:
+        answer = await web.http.post("/v1/chat/completions", json=ask(how, stream=stream))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+        assert [r["details"]["error"] for r in web.records()] == ["EngineStalled"]
+        await web.until(lambda: web.double.under_way == 0, "the engine's work to end")
+
+
+async def test_a_stream_that_stalls_says_so(start):
+    async with start(openai={"between_tokens_seconds": 0.1}) as web:
+        with pytest.raises(openai.APIError, match="no token within the time"):
+            async for _ in await web.client.chat.completions.create(**ask("stall", stream=True)):
+                pass
+
+
+@pytest.mark.parametrize(("how", "stream"), [("wait", False), ("stall", False), ("wait", True), ("stall", True)])
+async def test_a_caller_who_leaves_ends_the_engines_work(web, how, stream):
+    import asyncio
+
+    asking = asyncio.create_task(web.http.post("/v1/chat/completions", json=ask(how, stream=stream)))
+    await web.until(lambda: web.double.under_way == 1, "the request to reach the engine")
+    asking.cancel()
+    await web.until(lambda: web.double.under_way == 0, "the engine's work to end")
+    found = []
+    await web.until(lambda: bool(found.extend(web.records()) or found), "the record")
+    assert [r["outcome"] for r in found] == ["client_gone"]
+
+
+async def test_more_than_may_wait_are_sent_away(start):
+    import asyncio
+
+    async with start(double={"max_concurrent": 1}, max_waiting=1) as web:
+        first = asyncio.create_task(web.http.post("/v1/chat/completions", json=ask("wait")))
+        await web.until(lambda: web.double.under_way == 1, "the first to reach the engine")
+        others = [asyncio.create_task(web.http.post("/v1/chat/completions", json=ask("plain"))) for _ in range(2)]
+        done, _ = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+        away = done.pop().result()
+        assert (away.status_code, away.json()["error"]["code"]) == (503, "model_overloaded")
+        assert away.headers["retry-after"] == "1"
+        web.double.go.set()
+        answers = await asyncio.gather(first, *others)
+        assert sorted(a.status_code for a in answers) == [200, 200, 503]
+
+
+async def test_an_engine_that_is_gone_is_unavailable_and_degrades_the_service(start, folder):
+    from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
+
+    async with start(double={"base_url": f"unix:{folder}/nobody"}) as web:
+        with pytest.raises(openai.InternalServerError, match="does not answer") as caught:
+            await web.client.chat.completions.create(**ask("plain"))
+        assert (caught.value.status_code, caught.value.response.headers["retry-after"]) == (503, "1")
+        states = {s.name: s for s in (await web.host.status()).services}
+        assert states["serving"].state == ServiceStatus.DEGRADED
+        assert "'double' does not answer" in states["serving"].detail
+
+
+async def test_without_a_record_there_is_no_answer(web):
+    with psycopg.connect(web.database) as connection:
+        connection.execute("alter table audit.inbox rename to away")
+    answer = await web.http.post("/v1/chat/completions", json=ask("plain"))
+    assert (answer.status_code, TEXT in answer.text) == (503, False)
+    answer = await web.http.post("/v1/chat/completions", json=ask("plain", stream=True))
+    assert "[DONE]" not in answer.text
+    assert "audit" in answer.text
+
+
+async def test_a_key_for_the_upstream_comes_out_of_the_environment(start, monkeypatch):
+    async with start(double={"api_key_variable": "DOUBLE_KEY"}) as web:
+        with pytest.raises(openai.InternalServerError, match="set DOUBLE_KEY"):
+            await web.client.chat.completions.create(**ask("plain"))
+        monkeypatch.setenv("DOUBLE_KEY", "sk-1")
+        await web.client.chat.completions.create(**ask("plain"))
+        assert web.double.headers[-1]["Authorization"] == "Bearer sk-1"
