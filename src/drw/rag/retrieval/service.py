@@ -2,14 +2,155 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+
+from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
+from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1 import retrieval_rpc as contract
+from drw.api.rag.v1.embedding_pb2 import EmbedRequest
+from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.api.rag.v1.retrieval_pb2 import Answer, AskEvent, AskRequest, SearchRequest, SearchResponse
+from drw.api.rag.v1.vector_store_pb2 import Passage, VectorSearchRequest
+from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
+from drw.kernel.audit import AuditWriter, digest
+from drw.kernel.errors import DrwError, InvalidRequest
 from drw.kernel.host import Scope
+from drw.rag.retrieval import checks, prompt
+from drw.rag.retrieval.openai import SearchRoute
+from drw.rag.retrieval.settings import Asking
+
+MAX_QUESTION = 4_000
+SEARCH_LIMIT, SEARCH_MAX = 8, 50
+ASK_LIMIT, ASK_MAX = 4, 20
 
 
 class Retrieval(contract.Retrieval):
-    """Serves `drw.api.rag.v1.Retrieval`; this release has the contract and none of its methods."""
+    """Serves `drw.api.rag.v1.Retrieval`."""
+
+    def __init__(
+        self,
+        embedding: EmbeddingClient,
+        store: VectorStoreClient,
+        serving: ServingClient,
+        audit: AuditWriter,
+        settings: Asking,
+    ) -> None:
+        self._embedding = embedding
+        self._store = store
+        self._serving = serving
+        self._audit = audit
+        self._settings = settings
+
+    async def search(self, request: SearchRequest, /) -> SearchResponse:
+        limit = _limit(request.limit, SEARCH_LIMIT, SEARCH_MAX)
+        passages = await self._find(request.collection, request.question, limit, request.attributes)
+        await self._record("search", request.collection, request.question, passages)
+        return SearchResponse(passages=passages)
+
+    async def ask(self, request: AskRequest, /) -> AsyncIterator[AskEvent]:
+        limit = _limit(request.limit, ASK_LIMIT, ASK_MAX)
+        passages = await self._find(request.collection, request.question, limit, {})
+        await self._record("ask", request.collection, request.question, passages)
+        yield AskEvent(sources=SearchResponse(passages=passages))
+        wording = _Wording()
+        if passages:
+            async with aclosing(wording.of(self._serving.chat(self._chat(request, passages)))) as pieces:
+                async for piece in pieces:
+                    yield AskEvent(text=piece)
+        else:
+            wording.incomplete = "there is no answer: the collection has no passage that fits the question"
+        answer = checks.check(wording.text, request.question, passages) if wording.text else Answer()
+        answer.model, answer.incomplete = wording.model, wording.incomplete
+        await self._record_answer(request, answer)
+        yield AskEvent(answer=answer)
+
+    async def _find(
+        self, collection: str, question: str, limit: int, attributes: Mapping[str, str]
+    ) -> Sequence[Passage]:
+        if not question.strip() or len(question) > MAX_QUESTION:
+            raise InvalidRequest(
+                f"a question has 1 to {MAX_QUESTION} characters, not {len(question)}", param="question"
+            )
+        embedded = await self._embedding.embed(EmbedRequest(texts=[question]))
+        wanted = VectorSearchRequest(
+            collection=collection, text=question, vector=embedded.vectors[0], limit=limit, attributes=attributes
+        )
+        return (await self._store.search(wanted)).passages
+
+    def _chat(self, request: AskRequest, passages: Sequence[Passage]) -> ChatRequest:
+        return ChatRequest(
+            model=request.model,
+            messages=prompt.messages(request.question, passages, self._settings.source_tokens),
+            max_tokens=self._settings.answer_tokens,
+            temperature=self._settings.temperature,
+            seed=0,
+        )
+
+    async def _record(self, action: str, collection: str, question: str, passages: Sequence[Passage]) -> None:
+        found = [{"document": p.document, "chunk": p.chunk, "hash": p.hash} for p in passages]
+        details = {"question_sha256": digest(question), "passages": found}
+        await self._audit.record(action, collection, details=details)
+
+    async def _record_answer(self, request: AskRequest, answer: Answer) -> None:
+        details = {
+            "question_sha256": digest(request.question),
+            "answer_sha256": digest(answer.text),
+            "model": answer.model,
+            "cited": [citation.passage.hash for citation in answer.citations],
+            "supported": answer.supported,
+        }
+        outcome = "incomplete" if answer.incomplete else "ok"
+        await self._audit.record("answer", request.collection, outcome=outcome, details=details)
+
+
+class _Wording:
+    """What a model has said so far, and why it stopped too early, if it did."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.model = ""
+        self.incomplete = ""
+
+    async def of(self, chunks: AsyncIterator[ChatChunk]) -> AsyncGenerator[str, None]:
+        """Yield the pieces of the answer; a failure ends them, and is kept as the reason."""
+        finish = ""
+        try:
+            async with aclosing(chunks):  # type: ignore[type-var]
+                async for chunk in chunks:
+                    self.model = chunk.model or self.model
+                    finish = chunk.finish_reason or finish
+                    if chunk.text:
+                        self.text += chunk.text
+                        yield chunk.text
+            self.incomplete = _reason(finish)
+        except DrwError as error:
+            self.incomplete = f"the answer broke off: {error.message}" if self.text else f"no answer: {error.message}"
+
+
+def _reason(finish: str) -> str:
+    """Return why an answer with this finish reason is not whole; empty where it is."""
+    if finish == "stop":
+        return ""
+    if finish == "length":
+        return "the answer broke off: it reached the most tokens that an answer may have"
+    return f"the answer broke off: the model stopped with {finish!r}"
+
+
+def _limit(asked: int, default: int, most: int) -> int:
+    if not 0 <= asked <= most:
+        raise InvalidRequest(f"limit is {asked}; it can be 1 to {most}, or 0 for {default}", param="limit")
+    return asked or default
 
 
 async def build(scope: Scope) -> Retrieval:
     """Make the service with what the configuration names."""
-    return Retrieval()
+    service = Retrieval(
+        scope.client(EmbeddingClient),
+        scope.client(VectorStoreClient),
+        scope.client(ServingClient),
+        scope.audit(),
+        scope.settings(Asking),
+    )
+    scope.routes.append(SearchRoute(service.search).route())
+    return service

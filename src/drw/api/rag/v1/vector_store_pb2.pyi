@@ -212,7 +212,7 @@ class VectorSearchRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., text: _Optional[str] = ..., vector: _Optional[_Union[_embedding_pb2.Vector, _Mapping]] = ..., limit: _Optional[int] = ..., attributes: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Passage(_message.Message):
-    __slots__ = ("document", "title", "chunk", "page", "start", "end", "text", "hash", "score", "keyword_score", "vector_score", "attributes")
+    __slots__ = ("document", "title", "chunk", "page", "start", "end", "text", "hash", "score", "keyword_score", "vector_score", "attributes", "context")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -232,6 +232,7 @@ class Passage(_message.Message):
     KEYWORD_SCORE_FIELD_NUMBER: _ClassVar[int]
     VECTOR_SCORE_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
     document: str
     title: str
     chunk: int
@@ -244,7 +245,8 @@ class Passage(_message.Message):
     keyword_score: float
     vector_score: float
     attributes: _containers.ScalarMap[str, str]
-    def __init__(self, document: _Optional[str] = ..., title: _Optional[str] = ..., chunk: _Optional[int] = ..., page: _Optional[int] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., text: _Optional[str] = ..., hash: _Optional[str] = ..., score: _Optional[float] = ..., keyword_score: _Optional[float] = ..., vector_score: _Optional[float] = ..., attributes: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    context: str
+    def __init__(self, document: _Optional[str] = ..., title: _Optional[str] = ..., chunk: _Optional[int] = ..., page: _Optional[int] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., text: _Optional[str] = ..., hash: _Optional[str] = ..., score: _Optional[float] = ..., keyword_score: _Optional[float] = ..., vector_score: _Optional[float] = ..., attributes: _Optional[_Mapping[str, str]] = ..., context: _Optional[str] = ...) -> None: ...
 
 class VectorSearchResponse(_message.Message):
     __slots__ = ("passages",)

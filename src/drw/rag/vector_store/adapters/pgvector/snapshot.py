@@ -155,4 +155,5 @@ def _passage(row: Mapping[str, Any]) -> Passage:
         text=row["text"],
         hash=row["hash"],
         attributes=row["attributes"],
+        context=row["context"],
     )

@@ -1,0 +1,92 @@
+"""Finds the figures of a text, and says whether a figure stands in another text.
+
+Conservative: a figure counts as standing there when its digits do, with the same percent sign, and any
+scale that both name agrees. What is rounded or computed does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+
+SCALES = {
+    "thousand": Decimal(10) ** 3,
+    "k": Decimal(10) ** 3,
+    "million": Decimal(10) ** 6,
+    "mn": Decimal(10) ** 6,
+    "m": Decimal(10) ** 6,
+    "billion": Decimal(10) ** 9,
+    "bn": Decimal(10) ** 9,
+    "b": Decimal(10) ** 9,
+    "trillion": Decimal(10) ** 12,
+}
+FIGURE = re.compile(
+    r"(?<![\w.,/-])(?P<minus>[-−(]\s?)?(?P<currency>(?:US)?[$€£¥]\s?\(?)?"
+    r"(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
+    r"(?:\)?\s?(?P<percent>%|percent\b|percentage\s+points?\b)"
+    r"|[\s-]?(?P<scale>thousands?|millions?|billions?|trillions?|mn|bn|[kmb])\b)?"
+    r"(?![\w]|[-–/]\w|[.,]\d)",
+    re.IGNORECASE,
+)
+UNIT_OF_TABLE = re.compile(r"\bin\s+(thousand|million|billion)s\b", re.IGNORECASE)
+ENUMERATION = re.compile(r"(?m)^\s*\d{1,2}[.)]\s")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of a text with what it is counted in."""
+
+    text: str
+    start: int
+    end: int
+    number: Decimal
+    percent: bool
+    scale: Decimal | None
+    plain: bool
+    """Whether nothing but digits is there: a year, a day, a count."""
+
+
+def find(text: str) -> list[Figure]:
+    """Return the figures of a text in order; the numbers of a list's items are none."""
+    skipped = {match.end() - len(match[0].lstrip()) for match in ENUMERATION.finditer(text)}
+    return [_figure(match) for match in FIGURE.finditer(text) if match.start("number") not in skipped]
+
+
+def stands_in(figure: Figure, text: str) -> bool:
+    """Say whether a figure stands in a text, which may say of its tables that they are "in millions"."""
+    units = {SCALES[name.lower()] for name in UNIT_OF_TABLE.findall(text)}
+    return any(_same(figure, other, units) for other in find(text))
+
+
+def only_named(figure: Figure, question: str) -> bool:
+    """Say whether a figure only repeats a plain number of the question, such as the year that it asks for."""
+    return figure.plain and any(figure.number == other.number for other in find(question))
+
+
+def _same(figure: Figure, other: Figure, units: Iterable[Decimal]) -> bool:
+    if figure.percent != other.percent:
+        return False
+    if figure.scale is None and other.scale is None:
+        return figure.number == other.number
+    if other.scale is not None:
+        return figure.number * (figure.scale or 1) == other.number * other.scale
+    scale = figure.scale or Decimal(1)
+    if units:
+        return any(figure.number * scale == other.number * unit for unit in units)
+    return figure.number == other.number
+
+
+def _figure(match: re.Match[str]) -> Figure:
+    scale = (match["scale"] or "").lower()
+    name = scale.rstrip("s") if len(scale) > 2 else scale
+    return Figure(
+        text=match[0].strip(),
+        start=match.start() + len(match[0]) - len(match[0].lstrip()),
+        end=match.end(),
+        number=Decimal(match["number"].replace(",", "")),
+        percent=bool(match["percent"]),
+        scale=SCALES[name] if name else None,
+        plain=match["number"].isdigit() and not (match["currency"] or match["percent"] or scale),
+    )

@@ -1,0 +1,139 @@
+"""OpenAI's search of a vector store: POST /v1/vector_stores/{id}/search."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from drw.api.rag.v1.retrieval_pb2 import SearchRequest, SearchResponse
+from drw.api.rag.v1.vector_store_pb2 import Passage
+from drw.kernel import call
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.http import read_json
+
+PATH = "/v1/vector_stores/{vector_store_id}/search"
+MAX_BODY_BYTES = 1 << 20
+MAX_QUERIES = 8
+
+Search = Callable[[SearchRequest], Awaitable[SearchResponse]]
+Query = Annotated[str, Field(min_length=1, max_length=4_000)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RankingOptions(_Body):
+    """How results are ranked; there is one ranker."""
+
+    ranker: Literal["auto", "none", "default-2024-11-15"] = "auto"
+    score_threshold: float = Field(default=0.0, ge=0, le=1)
+
+
+class SearchBody(_Body):
+    """The body of the request."""
+
+    query: Query | Annotated[list[Query], Field(min_length=1, max_length=MAX_QUERIES)]
+    max_num_results: int = Field(default=10, ge=1, le=50)
+    filters: dict[str, Any] | None = None
+    ranking_options: RankingOptions = RankingOptions()
+    rewrite_query: bool = False
+
+
+class SearchRoute:
+    """Answers in OpenAI's shape."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+
+    def route(self) -> Route:
+        """Return the route."""
+        return Route(PATH, self._answer, methods=["POST"])
+
+    async def _answer(self, request: Request) -> Response:
+        call.caller().must_hold("documents:read")
+        body = _read(await read_json(request, MAX_BODY_BYTES))
+        queries = [body.query] if isinstance(body.query, str) else body.query
+        found = await self._found(request.path_params["vector_store_id"], queries, body)
+        page = {
+            "object": "vector_store.search_results.page",
+            "search_query": queries,
+            "data": [_result(passage) for passage in found],
+            "has_more": False,
+            "next_page": None,
+        }
+        return JSONResponse(page)
+
+    async def _found(self, collection: str, queries: list[str], body: SearchBody) -> list[Passage]:
+        """Return the passages of all queries, best first, each once."""
+        attributes = equalities(body.filters) if body.filters else {}
+        best: dict[tuple[str, int], Passage] = {}
+        for query in queries:
+            asked = SearchRequest(
+                collection=collection, question=query, limit=body.max_num_results, attributes=attributes
+            )
+            for passage in (await self._search(asked)).passages:
+                known = best.setdefault((passage.document, passage.chunk), passage)
+                known.score = max(known.score, passage.score)
+        ranked = sorted(best.values(), key=lambda passage: -passage.score)
+        return [p for p in ranked if p.score >= body.ranking_options.score_threshold][: body.max_num_results]
+
+
+def equalities(filters: Mapping[str, Any]) -> dict[str, str]:
+    """Return the attributes that a filter asks for: `eq`, or `and` of such.
+
+    Raises:
+        InvalidRequest: it is another filter, or two of them ask for different values of one attribute.
+    """
+    kind = filters.get("type")
+    if kind == "eq":
+        return _equality(filters)
+    if kind != "and" or not isinstance(filters.get("filters"), list):
+        raise _refused(f"a filter of the type {kind!r} is not supported; there are: 'eq', 'and'")
+    wanted: dict[str, str] = {}
+    for part in filters["filters"]:
+        if not isinstance(part, dict):
+            raise _refused(f"a filter is an object, not {part!r}")
+        for key, value in equalities(part).items():
+            if wanted.setdefault(key, value) != value:
+                raise _refused(f"no document can have two values of {key!r}: {wanted[key]!r} and {value!r}")
+    return wanted
+
+
+def _equality(filters: Mapping[str, Any]) -> dict[str, str]:
+    key, value = filters.get("key"), filters.get("value")
+    if set(filters) != {"type", "key", "value"} or not isinstance(key, str):
+        raise _refused("a filter of the type 'eq' has a key and a value")
+    if isinstance(value, bool):
+        return {key: str(value).lower()}
+    if not isinstance(value, str | int | float):
+        raise _refused(f"the value of {key!r} must be a string, a number or a boolean")
+    return {key: str(value)}
+
+
+def _refused(message: str) -> InvalidRequest:
+    return InvalidRequest(message, param="filters")
+
+
+def _read(value: dict[str, Any]) -> SearchBody:
+    try:
+        return SearchBody.model_validate(value)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        param = str(fault["loc"][0]) if fault["loc"] else ""
+        raise InvalidRequest(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}", param=param) from error
+
+
+def _result(passage: Passage) -> dict[str, Any]:
+    return {
+        "file_id": passage.document,
+        "filename": passage.title,
+        "score": passage.score,
+        "attributes": dict(passage.attributes),
+        "content": [{"type": "text", "text": passage.text}],
+    }

@@ -1,0 +1,60 @@
+"""Words the question to the model: numbered sources, cut to what a small model's context holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from drw.api.models.v1.serving_pb2 import ChatMessage
+from drw.api.rag.v1.vector_store_pb2 import Passage
+
+SYSTEM = (
+    "Answer the question in one or two sentences, from the numbered sources only. Copy each figure exactly as it "
+    "stands, with its unit, and put the number of its source in brackets after it, like [1]. "
+    "If the sources do not have the answer, say that they do not."
+)
+TOKEN = re.compile(r"\d|[^\W\d_]{1,5}|[^\w\s]|_")
+WORD = re.compile(r"\w+")
+
+
+def messages(question: str, passages: Sequence[Passage], tokens: int) -> list[ChatMessage]:
+    """Return the messages that ask a model, with at most about so many tokens of sources."""
+    each = tokens // max(1, len(passages))
+    sources = "\n\n".join(_source(number, passage, question, each) for number, passage in enumerate(passages, 1))
+    asked = f"Sources:\n\n{sources}\n\nQuestion: {question}\nAnswer:"
+    return [ChatMessage(role="system", content=SYSTEM), ChatMessage(role="user", content=asked)]
+
+
+def estimate(text: str) -> int:
+    """Return about how many tokens a text has, rather too many: small models read each digit alone."""
+    return len(TOKEN.findall(text))
+
+
+def _source(number: int, passage: Passage, question: str, tokens: int) -> str:
+    context = passage.context.partition("\n")[0]
+    head = f"[{number}] {context or passage.title}, page {passage.page}"
+    return f"{head}\n{shortened(passage.text, question, tokens - estimate(head))}"
+
+
+def shortened(text: str, question: str, tokens: int) -> str:
+    """Return the lines of a text that share most words with the question, in their order, within the tokens."""
+    if estimate(text) <= tokens:
+        return text
+    asked = {word.lower() for word in WORD.findall(question)}
+    lines = text.splitlines()
+    ranked = sorted(range(len(lines)), key=lambda n: (-_shared(lines[n], asked), n))
+    kept: set[int] = set()
+    for number in ranked:
+        if (cost := estimate(lines[number])) <= tokens:
+            kept.add(number)
+            tokens -= cost
+    return "\n".join(line for number, line in enumerate(lines) if number in kept) or _cut(lines[ranked[0]], tokens)
+
+
+def _shared(line: str, asked: set[str]) -> int:
+    return len(asked & {word.lower() for word in WORD.findall(line)})
+
+
+def _cut(line: str, tokens: int) -> str:
+    ends = [match.end() for match in TOKEN.finditer(line)]
+    return line[: ends[max(0, min(tokens, len(ends)) - 1)]] if ends else ""

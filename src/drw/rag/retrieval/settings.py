@@ -1,0 +1,15 @@
+"""What can be set of retrieval."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from drw.kernel.settings import Settings
+
+
+class Asking(Settings):
+    """How much of the model's context an answer takes; together they must fit it, with the question."""
+
+    source_tokens: int = Field(default=900, ge=100)
+    answer_tokens: int = Field(default=200, ge=10)
+    temperature: float = Field(default=0.0, ge=0)

@@ -1,0 +1,93 @@
+"""The search of a vector store as OpenAI's own client makes it."""
+
+from __future__ import annotations
+
+import httpx
+import openai
+import pytest
+
+from drw.kernel.host import Host
+
+HEADERS = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "documents:read"}
+
+
+@pytest.fixture
+def how():
+    return "together"
+
+
+@pytest.fixture
+def client(host: Host):
+    """OpenAI's client, through the application of the process."""
+
+    def make(**headers):
+        web = httpx.AsyncClient(transport=httpx.ASGITransport(app=host.app()))
+        return openai.AsyncOpenAI(
+            api_key="x",
+            base_url="http://drw/v1",
+            http_client=web,
+            max_retries=0,
+            default_headers={**HEADERS, **headers},
+        )
+
+    return make
+
+
+async def test_results_come_in_openais_shape(client):
+    async with client() as api:
+        page = await api.vector_stores.search("filings", query="What were Apple's total net sales?", max_num_results=2)
+    assert (page.object, page.search_query) == (
+        "vector_store.search_results.page",
+        ["What were Apple's total net sales?"],
+    )
+    assert len(page.data) == 2
+    first = page.data[0]
+    assert (first.file_id, first.filename, first.attributes) == ("file-a", "2023 Q3 AAPL.pdf", {"ticker": "AAPL"})
+    assert "81,797" in first.content[0].text
+    assert 1 >= first.score >= page.data[1].score
+    assert not page.has_next_page()
+
+
+async def test_filters_and_thresholds_narrow_the_results(client):
+    async with client() as api:
+        equal = {"type": "eq", "key": "ticker", "value": "INTC"}
+        for filters in (equal, {"type": "and", "filters": [equal, equal]}):
+            page = await api.vector_stores.search("filings", query="gross margin", filters=filters)
+            assert {r.file_id for r in page.data} == {"file-i"}
+        page = await api.vector_stores.search(
+            "filings", query="apple net sales", ranking_options={"score_threshold": 0.999}
+        )
+        assert all(r.score >= 0.999 for r in page.data)
+        both = await api.vector_stores.search("filings", query=["apple net sales", "intel gross margin"])
+        assert both.search_query == ["apple net sales", "intel gross margin"]
+        assert {r.file_id for r in both.data} == {"file-a", "file-i"}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"query": ""}, "query"),
+        ({"query": []}, "query"),
+        ({"query": "x", "max_num_results": 51}, "max_num_results"),
+        ({"query": "x", "filters": {"type": "gt", "key": "a", "value": 1}}, "'gt' is not supported"),
+        ({"query": "x", "filters": {"type": "or", "filters": []}}, "'or' is not supported"),
+        ({"query": "x", "extra_body": {"rerank": True}}, "rerank"),
+        ({"query": "x", "ranking_options": {"score_threshold": 2}}, "score_threshold"),
+    ],
+)
+async def test_what_is_wrong_is_a_bad_request(client, body, message):
+    async with client() as api:
+        with pytest.raises(openai.BadRequestError, match=message):
+            await api.vector_stores.search("filings", **body)
+
+
+async def test_errors_are_those_that_the_client_knows(client):
+    async with client() as api:
+        with pytest.raises(openai.NotFoundError, match="no collection 'nothing'"):
+            await api.vector_stores.search("nothing", query="x")
+    async with client(**{"x-drw-desk": "trading"}) as api:
+        with pytest.raises(openai.NotFoundError):
+            await api.vector_stores.search("filings", query="x")
+    async with client(**{"x-drw-scopes": "models:invoke"}) as api:
+        with pytest.raises(openai.PermissionDeniedError, match="documents:read"):
+            await api.vector_stores.search("filings", query="x")
