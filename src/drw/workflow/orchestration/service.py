@@ -2,14 +2,124 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
+from pydantic import Field
+
+from drw.api.models.v1.serving_rpc import ServingClient
+from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.workflow.v1 import orchestration_rpc as contract
+from drw.api.workflow.v1.orchestration_pb2 import (
+    CancelRunRequest,
+    GetRunRequest,
+    ListRunsRequest,
+    ListRunsResponse,
+    Run,
+    StartRunRequest,
+)
+from drw.api.workflow.v1.state_rpc import StateClient
+from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Template
+from drw.api.workflow.v1.templates_rpc import TemplatesClient
+from drw.kernel import call, settings
+from drw.kernel.errors import Forbidden, InvalidRequest, Unavailable
 from drw.kernel.host import Scope
+from drw.workflow.orchestration import inputs, wire
+from drw.workflow.orchestration.activities import ACTIVITIES, Services, scopes
+from drw.workflow.orchestration.interpreter import Interpreter
+from drw.workflow.orchestration.leading import Leader, Seat
+from drw.workflow.orchestration.ports import Engine
+from drw.workflow.orchestration.progress import Progress
+from drw.workflow.orchestration.relay import Relay
+from drw.workflow.orchestration.runs import Runs, Wanted
+from drw.workflow.orchestration.stepping import Stepper
+
+MAX_PAGE = 500
+MAX_REQUEST_ID = 200
+
+
+class Settings(settings.Settings):
+    """How runs are carried out."""
+
+    executor: str = Field(default="workflow-0", min_length=1, max_length=100)
+    """The name under which runs are carried out. Of several processes of one name one works, the others stand by."""
+    steps_at_once: int = Field(default=4, ge=1, le=100)
+    """Of one run."""
+    max_open_runs: int = Field(default=50, ge=1)
+    """Runs of one desk that have not ended."""
+    first_pause_seconds: float = Field(default=0.5, gt=0, le=60)
+    """Between a step's first attempt and its second; each further pause is twice as long, up to 15 s."""
 
 
 class Orchestration(contract.Orchestration):
-    """Serves `drw.api.workflow.v1.Orchestration`; this release has the contract and none of its methods."""
+    """Serves `drw.api.workflow.v1.Orchestration`."""
+
+    def __init__(self, runs: Runs, templates: TemplatesClient) -> None:
+        self._runs = runs
+        self._templates = templates
+
+    async def start_run(self, request: StartRunRequest, /) -> Run:
+        """Check all that can be checked now, and write the run down."""
+        who = call.caller()
+        if not request.template or len(request.request_id) > MAX_REQUEST_ID:
+            raise InvalidRequest(f"a run needs a template, and a request_id of at most {MAX_REQUEST_ID} characters")
+        wanted = Wanted(request.request_id or uuid4().hex, request.template, wire.plain(request.inputs))
+        run = await self._runs.started_before(who, wanted)
+        if run is None:
+            template = await self._templates.get_template(GetTemplateRequest(name=request.template))
+            _check_scopes(who, template)
+            run = await self._runs.start(who, wanted, template, inputs.checked(template, wanted.inputs))
+        return wire.run(*await self._runs.get(who, run))
+
+    async def get_run(self, request: GetRunRequest, /) -> Run:
+        """Return a run of the caller's desk with its steps."""
+        return wire.run(*await self._runs.get(call.caller(), request.run))
+
+    async def list_runs(self, request: ListRunsRequest, /) -> ListRunsResponse:
+        """Return a page of the desk's runs."""
+        size = request.page_size or 50
+        if not 1 <= size <= MAX_PAGE:
+            raise InvalidRequest(f"page_size is {size}; it must be 1 to {MAX_PAGE}", param="page_size")
+        rows = await self._runs.page(call.caller(), size + 1, request.page_token)
+        token = rows[size - 1]["id"] if len(rows) > size else ""
+        return ListRunsResponse(runs=[wire.run(row, []) for row in rows[:size]], next_page_token=token)
+
+    async def cancel_run(self, request: CancelRunRequest, /) -> Run:
+        """End a run of the caller's desk."""
+        who = call.caller()
+        await self._runs.cancel(who, request.run)
+        return wire.run(*await self._runs.get(who, request.run))
+
+
+def _check_scopes(who: call.Caller, template: Template) -> None:
+    if unknown := sorted({node.uses for node in template.nodes} - ACTIVITIES.keys()):
+        raise InvalidRequest(f"the template {template.name!r} uses {unknown[0]!r}, which this release does not have")
+    needed = scopes(node.uses for node in template.nodes)
+    if lacking := [scope for scope in needed if scope not in who.scopes]:
+        raise Forbidden(
+            f"a run of {template.name!r} needs the scopes {' and '.join(map(repr, needed))};"
+            f" the key {who.key!r} lacks {' and '.join(map(repr, lacking))}",
+            scope=lacking[0],
+        )
 
 
 async def build(scope: Scope) -> Orchestration:
     """Make the service with what the configuration names."""
-    return Orchestration()
+    own = scope.settings(Settings)
+    dsn = scope.profile.postgres
+    database = await scope.database()
+    progress = Progress(database, scope.audit())
+    services = Services(scope.client(DocumentsClient), scope.client(ServingClient))
+    interpreter = Interpreter(progress, Stepper(progress, services, own.first_pause_seconds), own.steps_at_once)
+    engine = scope.make_adapter(Engine, "dbos_engine", {"dsn": dsn, "executor": own.executor})  # type: ignore[type-abstract]
+    relay = Relay(database, scope.client(StateClient))
+    leader = Leader(Seat(dsn, own.executor), database, progress, engine, interpreter, relay)
+    scope.background(leader.run)
+
+    async def describe() -> str:
+        if relay.trouble:
+            raise Unavailable(f"the live view of runs is behind: {relay.trouble}")
+        role = f"carries out runs as {own.executor!r}" if leader.leads else f"stands by as {own.executor!r}"
+        return f"{role}, {leader.under_way()} under way"
+
+    scope.describe(describe)
+    return Orchestration(Runs(database, scope.audit(), own.max_open_runs), scope.client(TemplatesClient))

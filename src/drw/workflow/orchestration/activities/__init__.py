@@ -1,0 +1,21 @@
+"""What the nodes of a template can do: each activity by its name, with the scopes its caller needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from drw.workflow.orchestration.activities import digest, index, summarise
+from drw.workflow.orchestration.activities.activity import Activity, Doing, Services
+
+__all__ = ["ACTIVITIES", "Activity", "Doing", "Services", "scopes"]
+
+ACTIVITIES: dict[str, Activity] = {
+    "documents.index": index.ACTIVITY,
+    "serving.summarise": summarise.ACTIVITY,
+    "documents.digest": digest.ACTIVITY,
+}
+
+
+def scopes(names: Iterable[str]) -> list[str]:
+    """Return the scopes that a run needs for these activities."""
+    return sorted({scope for name in names for scope in ACTIVITIES[name].scopes})

@@ -1,0 +1,40 @@
+"""Indexes one file into a collection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drw.api.rag.v1.documents_pb2 import IndexFileRequest, Indexing
+from drw.kernel.errors import InvalidRequest, Unavailable
+from drw.workflow.orchestration.activities.activity import Activity, Arguments, Doing, Services
+
+
+class IndexArguments(Arguments):
+    """Which file goes where."""
+
+    file: str
+    collection: str
+
+
+async def perform(services: Services, doing: Doing, given: IndexArguments) -> dict[str, Any]:
+    """Return what was indexed.
+
+    Raises:
+        InvalidRequest: the file cannot be indexed; the message says why.
+    """
+    request = IndexFileRequest(file=given.file, collection=given.collection)
+    done = await services.documents.index_file(request, timeout=doing.seconds)
+    if done.state == Indexing.FAILED:
+        raise InvalidRequest(f"the file {given.file!r} cannot be indexed: {done.error}")
+    if done.state != Indexing.COMPLETED:
+        raise Unavailable(f"the indexing of {given.file!r} ended as {Indexing.State.Name(done.state).lower()}")
+    return {
+        "file": given.file,
+        "collection": done.collection or given.collection,
+        "pages": done.pages,
+        "chunks": done.chunks,
+        "unchanged": done.unchanged,
+    }
+
+
+ACTIVITY = Activity(IndexArguments, ("documents:write",), perform)

@@ -1,0 +1,140 @@
+"""The durable engine on DBOS, with its tables in a schema of their own in PostgreSQL.
+
+DBOS 3.4 has one instance a process. Nothing is pickled: values are written as JSON, and a row that
+says it is a pickle is refused, since reading one runs what is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, StepOptions, _serialization
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import URL
+
+from drw.kernel import settings
+from drw.workflow.orchestration.ports import Engine, Slot, Superseded, Work
+
+INTERPRETER = "interpreter-1"
+"""The version of what replays a run. A change that gives steps other slots needs another one."""
+
+
+class DbosEngine(Engine):
+    """Keeps runs as DBOS workflows whose only argument is the run's id."""
+
+    class Settings(settings.Settings):
+        """Where DBOS keeps its tables, and for whom."""
+
+        dsn: str
+        executor: str
+        schema_name: str = "orchestration_engine"
+        pool_size: int = 5
+
+    def __init__(self, own: Settings) -> None:
+        self._own = own
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._workflow: Any = None
+
+    async def start(self, work: Work) -> None:
+        """See the port."""
+        _refuse_pickles()
+        url = _url(self._own.dsn)
+        await asyncio.to_thread(DBOS.migrate, url, schema=self._own.schema_name)
+        DBOS(config=self._config(url))
+        self._workflow = DBOS.workflow(name="run")(self._workflow_of(work))
+        DBOS.launch()  # on this thread, so that recovered runs come to this thread's event loop
+
+    async def begin(self, run: str) -> None:
+        """See the port."""
+        with SetWorkflowID(run):
+            await DBOS.start_workflow_async(self._workflow, run)
+
+    async def cancel(self, run: str) -> None:
+        """See the port."""
+        await DBOS.cancel_workflow_async(run)
+        if task := self._tasks.get(run):
+            task.cancel()
+
+    def under_way(self) -> frozenset[str]:
+        """See the port."""
+        return frozenset(self._tasks)
+
+    async def stop(self) -> None:
+        """See the port."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()  # DBOS records nothing of a cancelled task: the run stays to be taken up
+        await asyncio.gather(*tasks, return_exceptions=True)
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as own:
+            await loop.run_in_executor(own, lambda: DBOS.destroy(destroy_registry=True))
+        loop.set_default_executor(ThreadPoolExecutor())  # DBOS had put its own there, which is closed now
+
+    def _workflow_of(self, work: Work) -> Callable[[str], Awaitable[None]]:
+        async def run(run_id: str) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks[run_id] = task
+            try:
+                await work(run_id, _Reserved)
+            finally:
+                del self._tasks[run_id]
+
+        return run
+
+    def _config(self, url: str) -> DBOSConfig:
+        return {
+            "name": "drw-orchestration",
+            "system_database_url": url,
+            "dbos_system_schema": self._own.schema_name,
+            "sys_db_pool_size": self._own.pool_size,
+            "executor_id": self._own.executor,
+            "application_version": INTERPRETER,
+            "serializer": DBOSPortableJSONSerializer(),
+            "run_migrations": False,
+            "log_level": "CRITICAL",  # what goes wrong in a run is recorded and logged by ourselves
+        }
+
+
+class _Reserved(Slot):
+    """A step id of DBOS, drawn when the slot is made."""
+
+    def __init__(self) -> None:
+        self._reservation = DBOS.reserve_step()
+
+    async def once(self, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
+        """See the port."""
+
+        async def step() -> Any:
+            try:
+                return await work()
+            except Superseded as error:
+                raise asyncio.CancelledError(error.message) from None  # the one end of which DBOS records nothing
+
+        options: StepOptions = {"name": name, "retries_allowed": False}
+        return await self._reservation.run_async(options, step)
+
+
+def _url(dsn: str) -> str:
+    parts = {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
+    url = URL.create(
+        "postgresql+psycopg",
+        username=parts.pop("user", None),
+        password=parts.pop("password", None),
+        database=parts.pop("dbname", None),
+        query=parts,
+    )
+    return url.render_as_string(hide_password=False)
+
+
+def _refuse_pickles() -> None:
+    def refuse(*_: Any) -> Any:
+        raise TypeError("a pickle among the engine's rows: refused")
+
+    for direction in ("serialize", "deserialize"):
+        setattr(_serialization.DefaultSerializer, direction, refuse)
+    logging.getLogger("dbos").setLevel(logging.CRITICAL)

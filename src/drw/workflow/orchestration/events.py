@@ -1,0 +1,32 @@
+"""Writes down what happens in a run, in the transaction in which it happens; the relay shows it afterwards."""
+
+from __future__ import annotations
+
+from drw.kernel.database import Connection
+from drw.workflow.orchestration.ports import Superseded
+
+CHANNEL = "orchestration_outbox"
+MAX_DETAIL = 500
+
+
+async def hold(connection: Connection, run: str, fence: int) -> None:
+    """Hold a run until the transaction ends. Whoever changes a run and its steps holds the run first.
+
+    Raises:
+        Superseded: the run is over, or another process has taken it.
+    """
+    held = await connection.execute(
+        "select from run where id = %s and fence = %s and state in ('QUEUED', 'RUNNING') for update", (run, fence)
+    )
+    if held.rowcount != 1:
+        raise Superseded(f"the run {run!r} is over, or another process has taken it", run=run)
+
+
+async def add(connection: Connection, run: str, state: str, *, step: str = "", detail: str = "") -> None:
+    """Add an event to a run that is held."""
+    await connection.execute(
+        "with numbered as (update run set events = events + 1 where id = %s returning id, events)"
+        " insert into outbox (run, number, step, state, detail) select id, events, %s, %s, %s from numbered",
+        (run, step, state, detail[:MAX_DETAIL]),
+    )
+    await connection.execute("select pg_notify(%s, '')", (CHANNEL,))

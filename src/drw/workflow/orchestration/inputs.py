@@ -1,0 +1,76 @@
+"""Holds the inputs of a run against what its template asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from drw.api.workflow.v1.templates_pb2 import Input, Template
+from drw.kernel.errors import InvalidRequest, TooLarge
+
+MAX_INPUT_BYTES = 64 * 1024
+MAX_FILES = 500
+MAX_FILE_ID = 200
+
+
+def checked(template: Template, given: dict[str, Any]) -> dict[str, Any]:
+    """Return every input of the template with its value or its default.
+
+    Raises:
+        InvalidRequest: one is unknown, missing or of another type; the message names it.
+        TooLarge: together they are too large.
+    """
+    if (size := len(orjson.dumps(given))) > MAX_INPUT_BYTES:
+        raise TooLarge(f"the inputs have {size} bytes; at most {MAX_INPUT_BYTES}", param="inputs")
+    known = {each.name for each in template.inputs}
+    if unknown := sorted(given.keys() - known):
+        names = ", ".join(sorted(known)) or "none"
+        raise InvalidRequest(
+            f"{unknown[0]!r} is not an input of the template {template.name!r}; there are: {names}", param=unknown[0]
+        )
+    return {each.name: _value(each, given.get(each.name)) for each in template.inputs}
+
+
+def _value(wanted: Input, value: Any) -> Any:
+    if value is None and wanted.required:
+        raise InvalidRequest(f"the input {wanted.name!r} is missing: {wanted.description}", param=wanted.name)
+    match wanted.type:
+        case Input.FILES:
+            return _files(wanted, [] if value is None else value)
+        case Input.INTEGER:
+            return _integer(wanted, wanted.default or 0 if value is None else value)
+        case _:
+            return _string(wanted, wanted.default if value is None else value)
+
+
+def _files(wanted: Input, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(v, str) and 0 < len(v) <= MAX_FILE_ID for v in value):
+        raise _wrong(wanted, "a list of file ids")
+    if len(value) > MAX_FILES:
+        raise TooLarge(f"the input {wanted.name!r} has {len(value)} files; at most {MAX_FILES}", param=wanted.name)
+    if wanted.required and not value:
+        raise _wrong(wanted, "a list of at least one file id")
+    if len(set(value)) != len(value):
+        raise _wrong(wanted, "a list in which each file stands once")
+    return value
+
+
+def _integer(wanted: Input, value: Any) -> int:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise _wrong(wanted, "an integer") from None
+    if isinstance(value, bool) or not number.is_integer() or abs(number) > 2**53:
+        raise _wrong(wanted, "an integer")
+    return int(number)
+
+
+def _string(wanted: Input, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _wrong(wanted, "a text")
+    return value
+
+
+def _wrong(wanted: Input, right: str) -> InvalidRequest:
+    return InvalidRequest(f"the input {wanted.name!r} must be {right}", param=wanted.name)

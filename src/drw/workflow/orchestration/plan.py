@@ -1,0 +1,58 @@
+"""Which steps a run has, and which of them each waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from drw.api.workflow.v1.templates_pb2 import Node, Template
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One node, or one node for one item of its list."""
+
+    id: str
+    """The node's id, with "/" and the item's index where there is a list."""
+    node: Node
+    item: str | None
+    after: tuple[str, ...]
+    """The ids of the steps that must have ended well before."""
+
+
+def steps(template: Template, inputs: dict[str, Any]) -> list[Step]:
+    """Return the steps of a run, each after all that it waits for; the same run always gives the same list."""
+    nodes = {node.id: node for node in template.nodes}
+    return [step for node in template.nodes for step in _of(node, nodes, inputs)]
+
+
+def ids(node: Node, inputs: dict[str, Any]) -> list[str]:
+    """Return the ids of a node's steps."""
+    return [f"{node.id}/{i}" for i in range(len(items(node, inputs)))] if node.for_each else [node.id]
+
+
+def items(node: Node, inputs: dict[str, Any]) -> list[str]:
+    """Return the list for whose items a node runs."""
+    name = node.for_each.removeprefix("${inputs.").removesuffix("}")
+    found: list[str] = inputs[name]
+    return found
+
+
+def _of(node: Node, nodes: dict[str, Node], inputs: dict[str, Any]) -> Iterator[Step]:
+    if not node.for_each:
+        yield Step(node.id, node, None, _after(node, None, nodes, inputs))
+        return
+    for index, item in enumerate(items(node, inputs)):
+        yield Step(f"{node.id}/{index}", node, item, _after(node, index, nodes, inputs))
+
+
+def _after(node: Node, index: int | None, nodes: dict[str, Node], inputs: dict[str, Any]) -> tuple[str, ...]:
+    found: list[str] = []
+    for need in node.needs:
+        other = nodes[need]
+        if index is not None and other.for_each == node.for_each:
+            found.append(f"{need}/{index}")
+        else:
+            found += ids(other, inputs)
+    return tuple(found)

@@ -1,0 +1,43 @@
+"""Puts values where a template has `${...}`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from drw.kernel.errors import InvalidRequest
+
+REFERENCE = re.compile(r"\$\{([^{}]*)\}")
+
+
+def rendered(value: Any, scope: Mapping[str, Any]) -> Any:
+    """Return the value with every reference replaced; a text that is one reference takes its value as it is.
+
+    Raises:
+        InvalidRequest: a reference leads to nothing; the message has it.
+    """
+    if isinstance(value, str):
+        if whole := REFERENCE.fullmatch(value):
+            return _found(whole[1], scope)
+        return REFERENCE.sub(lambda match: _text(_found(match[1], scope)), value)
+    if isinstance(value, dict):
+        return {key: rendered(item, scope) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rendered(item, scope) for item in value]
+    return value
+
+
+def _found(path: str, scope: Mapping[str, Any]) -> Any:
+    value: Any = scope
+    for part in path.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise InvalidRequest(f"${{{path}}}: there is no {part!r}")
+        value = value[part]
+    return value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -1,0 +1,186 @@
+"""The runs as their callers see them: start, show, list, cancel. Every question carries org and desk."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from drw.api.workflow.v1.templates_pb2 import Template
+from drw.kernel import telemetry
+from drw.kernel.audit import AuditWriter
+from drw.kernel.call import Caller
+from drw.kernel.database import Connection, Database
+from drw.kernel.errors import Conflict, InvalidRequest, NotFound, RateLimited
+from drw.workflow.orchestration import events, plan
+
+CHANNEL = "orchestration_run"
+"""Notified when a run has been started or cancelled."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run that somebody asks for."""
+
+    request_id: str
+    template: str
+    inputs: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """What must be the same when the request is repeated."""
+        said = orjson.dumps([self.template, self.inputs], option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(said).hexdigest()
+
+
+class Runs:
+    """The tables `run` and `step`, on the side of the callers."""
+
+    def __init__(self, database: Database, audit: AuditWriter, max_open: int) -> None:
+        self._database = database
+        self._audit = audit
+        self._max_open = max_open
+
+    async def started_before(self, who: Caller, wanted: Wanted) -> str | None:
+        """Return the id of the run that the same request started, or None.
+
+        Raises:
+            Conflict: the request id was used for another run.
+        """
+        row = await self._database.one(
+            "select id, fingerprint from run where org = %s and desk = %s and request_id = %s",
+            who.org,
+            who.desk,
+            wanted.request_id,
+        )
+        return _same(row, wanted) if row else None
+
+    async def start(self, who: Caller, wanted: Wanted, template: Template, inputs: dict[str, Any]) -> str:
+        """Write a run down, to be begun by whoever leads; return its id.
+
+        Raises:
+            Conflict: the request id was used for another run.
+            RateLimited: the desk has too many runs that have not ended.
+        """
+        async with self._database.transaction() as connection:
+            await self._check_room(connection, who)
+            run = f"run_{uuid4().hex}"
+            trace = telemetry.outgoing_headers().get("traceparent", "")
+            row = await (await connection.execute(
+                "insert into run (id, org, desk, key, scopes, request_id, fingerprint, template, template_name,"
+                " template_version, inputs, trace) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                " on conflict (org, desk, request_id) do nothing returning id",
+                (run, who.org, who.desk, who.key, sorted(who.scopes), wanted.request_id, wanted.fingerprint,
+                 template.SerializeToString(), template.name, template.version, orjson.dumps(inputs).decode(), trace),
+            )).fetchone()  # fmt: skip
+            if row is not None:
+                await self._plan(connection, run, template, inputs)
+                await events.add(connection, run, "queued")
+                details = {"template": template.name, "version": template.version, "inputs": wanted.fingerprint}
+                await self._audit.record("run.start", run, details=details, connection=connection)
+                await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+                return run
+        before = await self.started_before(who, wanted)
+        assert before is not None
+        return before
+
+    async def get(self, who: Caller, run: str) -> tuple[Row, list[Row]]:
+        """Return a run and its steps.
+
+        Raises:
+            NotFound: the desk has no such run.
+        """
+        row = await self._database.one(
+            "select * from run where org = %s and desk = %s and id = %s", who.org, who.desk, run
+        )
+        if row is None:
+            raise _not_found(run)
+        return row, await self._database.all("select * from step where run = %s order by position", run)
+
+    async def page(self, who: Caller, size: int, after: str) -> list[Row]:
+        """Return the desk's runs, newest first, behind the run `after`."""
+        if after:
+            await self._check_token(who, after)
+        return await self._database.all(
+            "select * from run where org = %s and desk = %s and (%s = '' or"
+            " (created_at, id) < (select created_at, id from run where id = %s))"
+            " order by created_at desc, id desc limit %s",
+            who.org,
+            who.desk,
+            after,
+            after,
+            size,
+        )
+
+    async def cancel(self, who: Caller, run: str) -> None:
+        """End a run that has not ended.
+
+        Raises:
+            NotFound: the desk has no such run.
+        """
+        async with self._database.transaction() as connection:
+            found = await connection.execute(
+                "select state from run where org = %s and desk = %s and id = %s for update", (who.org, who.desk, run)
+            )
+            if (row := await found.fetchone()) is None:
+                raise _not_found(run)
+            if row["state"] not in ("QUEUED", "RUNNING"):
+                return
+            await events.add(connection, run, "cancelled", detail=f"by {who.key}")
+            await connection.execute(
+                "update run set state = 'CANCELLED', error = %s, ended_at = clock_timestamp() where id = %s",
+                (f"cancelled by {who.key}", run),
+            )
+            await close_steps(connection, run)
+            await self._audit.record("run.end", run, outcome="cancelled", connection=connection)
+            await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+
+    async def _check_room(self, connection: Connection, who: Caller) -> None:
+        found = await connection.execute(
+            "select count(*) as open from run where org = %s and desk = %s and state in ('QUEUED', 'RUNNING')",
+            (who.org, who.desk),
+        )
+        row = await found.fetchone()
+        if row and row["open"] >= self._max_open:
+            raise RateLimited(
+                f"the desk {who.desk!r} has {row['open']} runs that have not ended; at most {self._max_open}",
+                retry_after="10",
+            )
+
+    async def _plan(self, connection: Connection, run: str, template: Template, inputs: dict[str, Any]) -> None:
+        ids = [step.id for step in plan.steps(template, inputs)]
+        await connection.execute(
+            "insert into step (run, id, position) select %s, id, position from unnest(%s::text[])"
+            " with ordinality as planned (id, position)",
+            (run, ids),
+        )
+
+    async def _check_token(self, who: Caller, token: str) -> None:
+        if not await self._database.one(
+            "select id from run where org = %s and desk = %s and id = %s", who.org, who.desk, token
+        ):
+            raise InvalidRequest("page_token is none that an earlier answer gave", param="page_token")
+
+
+async def close_steps(connection: Connection, run: str) -> None:
+    """Mark the steps of a run that will never end by themselves."""
+    await connection.execute(
+        "update step set state = 'CANCELLED', ended_at = clock_timestamp()"
+        " where run = %s and state in ('QUEUED', 'RUNNING', 'RETRYING')",
+        (run,),
+    )
+
+
+def _same(row: Row, wanted: Wanted) -> str:
+    if row["fingerprint"] != wanted.fingerprint:
+        raise Conflict(f"the request id {wanted.request_id!r} was used for another run, {row['id']!r}")
+    return str(row["id"])
+
+
+def _not_found(run: str) -> NotFound:
+    return NotFound(f"there is no run {run!r}")

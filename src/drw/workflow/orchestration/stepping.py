@@ -1,0 +1,105 @@
+"""Makes one step: attempt after attempt, until it has ended well or for good."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+import orjson
+
+from drw.kernel import call
+from drw.kernel.errors import DeadlineExceeded, DrwError, TooLarge, Unavailable
+from drw.kernel.rpc import translated
+from drw.workflow.orchestration import retries
+from drw.workflow.orchestration.activities import ACTIVITIES, Doing, Services
+from drw.workflow.orchestration.plan import Step
+from drw.workflow.orchestration.ports import Superseded
+from drw.workflow.orchestration.progress import Progress, Run
+
+log = logging.getLogger(__name__)
+
+MAX_OUTPUT_BYTES = 64 * 1024
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Stepper:
+    """Makes the steps of every run of this process."""
+
+    def __init__(self, progress: Progress, services: Services, first_pause_seconds: float) -> None:
+        self._progress = progress
+        self._services = services
+        self._first_pause = first_pause_seconds
+
+    async def make(self, run: Run, step: Step, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return `{"output": ...}`, or `{"error": ...}` where the step has failed for good.
+
+        Raises:
+            Superseded: the run is not this process's any more.
+        """
+        made = 0
+        while True:
+            attempt = await patiently(self._progress.begin_step, run, step.id)
+            if attempt.ended:
+                return {"error": attempt.error} if attempt.error else {"output": attempt.output}
+            made += 1
+            try:
+                output = await self._attempt(run, step, arguments)
+            except Superseded:
+                raise
+            except DrwError as error:
+                again = retries.pause(error, made, step.node.max_attempts or 1, self._first_pause)
+                if again is None:
+                    return await self._failed(run, step, attempt.number, _worded(error, made))
+                await self._retry(run, step, attempt.number, error)
+                await asyncio.sleep(again)
+            else:
+                await patiently(self._progress.end_step, run, step.id, attempt.number, output=output)
+                return {"output": output}
+
+    async def _attempt(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
+        activity = ACTIVITIES[step.node.uses]
+        seconds = float(step.node.timeout_seconds or 120)
+        doing = Doing(run.id, step.id, seconds)
+        with call.acting_for(run.caller), call.deadline(seconds), translated("orchestration", step.id):
+            try:
+                async with asyncio.timeout(seconds):
+                    output = await activity.perform(self._services, doing, activity.checked(arguments))
+            except TimeoutError as error:
+                raise DeadlineExceeded(f"it did not end within {seconds:g} s") from error
+        size = len(orjson.dumps(output))
+        if size > MAX_OUTPUT_BYTES:
+            raise TooLarge(f"it gave {size} bytes; at most {MAX_OUTPUT_BYTES}: write a file and hand on its id")
+        return output
+
+    async def _retry(self, run: Run, step: Step, attempt: int, error: DrwError) -> None:
+        fields = {"run": run.id, "step": step.id, "attempt": attempt, "error": error.message}
+        log.warning("a step is tried again", extra={"fields": fields})
+        await patiently(self._progress.retry_step, run, step.id, error.message, attempt)
+
+    async def _failed(self, run: Run, step: Step, attempt: int, error: str) -> dict[str, Any]:
+        fields = {"run": run.id, "step": step.id, "attempt": attempt, "error": error}
+        log.warning("a step has failed", extra={"fields": fields})
+        await patiently(self._progress.end_step, run, step.id, attempt, error=error)
+        return {"error": error}
+
+
+async def patiently(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what the work gives, trying again for as long as the database is away.
+
+    A run does not fail for that; the process gives it up when it notices that it has lost the lead.
+    """
+    while True:
+        try:
+            return await work(*args, **kwargs)
+        except Unavailable as error:
+            log.warning("cannot record a step: %s; again in a second", error.message)
+            await asyncio.sleep(1)
+
+
+def _worded(error: DrwError, made: int) -> str:
+    times = f" (after {made} attempts)" if made > 1 else ""
+    return f"{error.message}{times}"

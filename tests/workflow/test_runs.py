@@ -1,0 +1,373 @@
+"""Runs in one process: what a template says is what happens, and what fails on the way is said."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import psycopg
+import pytest
+import redis
+from google.protobuf.json_format import MessageToDict
+
+from conftest import hosted
+from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
+from drw.api.workflow.v1.orchestration_pb2 import (
+    CANCELLED,
+    FAILED,
+    RETRYING,
+    RUNNING,
+    SUCCEEDED,
+    CancelRunRequest,
+    GetRunRequest,
+    ListRunsRequest,
+    Run,
+    StartRunRequest,
+)
+from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
+from drw.api.workflow.v1.state_pb2 import WatchRunRequest
+from drw.api.workflow.v1.state_rpc import StateClient
+from drw.kernel.call import Caller, acting_for
+from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, TooLarge, Unavailable
+from drw.kernel.host import Host
+from drw.kernel.settings import Profile
+from support.parts import running_valkey
+from workflow.doubles import Calls, Doubles, doubled, until
+
+SERVICES = ["templates", "state", "orchestration"]
+QUICK = {
+    "orchestration": {"first_pause_seconds": 0.01},
+    "state": {"appear_seconds": 5, "wait_seconds": 0.2},
+}
+_numbers = itertools.count()
+
+
+@dataclass
+class Running:
+    """The workflow services in this process, in front of doubles."""
+
+    host: Host
+    doubles: Doubles
+    profile: Profile
+    caller: Caller
+
+    @property
+    def calls(self) -> Calls:
+        return self.doubles.calls
+
+    async def start(self, files=3, request_id="", template="digest", who=None, **inputs) -> Run:
+        names = [f"file-{i}" for i in range(files)] if isinstance(files, int) else files
+        request = StartRunRequest(template=template, request_id=request_id or f"r{next(_numbers)}")
+        request.inputs.update({"files": names} | inputs)
+        with acting_for(who or self.caller):
+            return await self.host.client(OrchestrationClient).start_run(request)
+
+    async def get(self, run: Run) -> Run:
+        with acting_for(self.caller):
+            return await self.host.client(OrchestrationClient).get_run(GetRunRequest(run=run.id))
+
+    async def cancel(self, run: Run, who=None) -> Run:
+        with acting_for(who or self.caller):
+            return await self.host.client(OrchestrationClient).cancel_run(CancelRunRequest(run=run.id))
+
+    async def ended(self, run: Run) -> Run:
+        async def over() -> bool:
+            return (await self.get(run)).state in (SUCCEEDED, FAILED, CANCELLED)
+
+        await until(over, f"the end of {run.id}")
+        return await self.get(run)
+
+    async def step(self, run: Run, step: str):
+        return {s.id: s for s in (await self.get(run)).steps}[step]
+
+    async def events(self, run: Run) -> list[tuple[str, str]]:
+        """The whole watch of a run, to its end."""
+        with acting_for(self.caller):
+            stream = self.host.client(StateClient).watch_run(WatchRunRequest(run=run.id))
+            return [(e.step, e.state) async for e in stream if e.event_id]
+
+    def audit(self, action: str) -> list[dict]:
+        with psycopg.connect(self.profile.postgres) as connection:
+            rows = connection.execute("select record from audit.inbox order by 1").fetchall()
+        records = [r[0] if isinstance(r[0], dict) else __import__("json").loads(r[0]) for r in rows]
+        return [r for r in records if r["action"] == action]
+
+
+@asynccontextmanager
+async def running(profile, folder, caller, how="together", services=None):
+    with redis.Redis.from_url(profile.valkey) as valkey:
+        valkey.flushdb()
+    async with doubled(profile, folder / f"d{next(_numbers)}") as doubles:
+        settled = doubles.profile.model_copy(update={"services": services or QUICK})
+        async with hosted(settled, SERVICES, how) as host:
+            yield Running(host, doubles, settled, caller)
+
+
+@pytest.fixture
+async def here(profile, folder, caller):
+    async with running(profile, folder, caller) as found:
+        yield found
+
+
+@pytest.mark.parametrize("how", ["together", "strict"])
+async def test_a_digest_is_made_of_every_file(profile, folder, caller, how):
+    async with running(profile, folder, caller, how) as here:
+        run = await here.ended(await here.start(3, title="Three texts"))
+        assert run.state == SUCCEEDED, run.error
+        assert [(s.id, s.state, s.attempts) for s in run.steps] == [
+            (f"{node}/{i}", SUCCEEDED, 1) for node in ("ingest", "summarise") for i in range(3)
+        ] + [("digest", SUCCEEDED, 1)]
+        output = MessageToDict(run.output)
+        name, content = here.doubles.documents.put[output["file"]]
+        assert output["name"] == name == f"digest-{run.id}.md"
+        assert output["text"] == content.decode()
+        assert content.decode().startswith("# Three texts\n\n3 documents.\n\n## 0.txt\n\nText of file-0")
+        assert {c.key for c in here.calls.callers} == {caller.key}
+        assert {c.desk for c in here.calls.callers} == {caller.desk}
+        assert all(len(prompt) < 3200 for prompt in here.doubles.serving.prompts)
+        assert (run.template, run.started_by, run.desk) == ("digest", caller.key, caller.desk)
+        assert len(run.template_version) == 64
+
+
+async def test_every_event_is_shown_in_order_and_every_record_kept(here):
+    run = await here.start(1)
+    assert await here.events(run) == [
+        ("", "queued"),
+        ("", "started"),
+        ("ingest/0", "started"),
+        ("ingest/0", "succeeded"),
+        ("summarise/0", "started"),
+        ("summarise/0", "succeeded"),
+        ("digest", "started"),
+        ("digest", "succeeded"),
+        ("", "succeeded"),
+    ]
+    for action, count in [("run.start", 1), ("step.begin", 3), ("step.end", 3), ("run.end", 1)]:
+        records = here.audit(action)
+        assert len(records) == count
+        assert {(r["actor"], r["desk"], r["outcome"]) for r in records} == {("key_test", "research", "ok")}
+        assert all(r["resource"].startswith(run.id) for r in records)
+        assert "Text of" not in str(records)
+
+
+async def test_an_item_waits_only_for_itself(here):
+    release = here.calls.hold("index file-0")
+    run = await here.start(2)
+    await until(lambda: _is(here, run, "summarise/1", SUCCEEDED), "the summary of the second file")
+    assert (await here.step(run, "summarise/0")).attempts == 0
+    release.set()
+    assert (await here.ended(run)).state == SUCCEEDED
+
+
+async def test_no_more_steps_run_at_once_than_are_set(profile, folder, caller):
+    services = QUICK | {"orchestration": {"steps_at_once": 2}}
+    async with running(profile, folder, caller, services=services) as here:
+        release = [here.calls.hold(f"index file-{i}") for i in range(6)]
+        run = await here.start(6)
+        await until(lambda: _true(here.calls.under_way == 2), "two steps")
+        for event in release:
+            event.set()
+        assert (await here.ended(run)).state == SUCCEEDED
+        assert here.calls.most_at_once == 2
+
+
+async def test_a_passing_failure_is_tried_again_and_shown(here):
+    gone = Unavailable("the engine is starting again")
+    here.calls.faults["chat file-0"] = [gone, gone]
+    run = await here.start(1)
+    events = await here.events(run)
+    assert events.count(("summarise/0", "retrying")) == 2
+    found = await here.get(run)
+    assert found.state == SUCCEEDED
+    assert {s.id: s.attempts for s in found.steps} == {"ingest/0": 1, "summarise/0": 3, "digest": 1}
+    assert [r["details"]["attempt"] for r in here.audit("step.begin") if "summarise" in r["resource"]] == [1, 2, 3]
+
+
+async def test_services_that_are_away_for_a_while_are_waited_for(profile, folder, caller):
+    services = QUICK | {"orchestration": {"first_pause_seconds": 0.2}}
+    async with running(profile, folder, caller, services=services) as here:
+        await here.doubles.go_away()
+        run = await here.start(1)
+        await until(lambda: _is(here, run, "ingest/0", RETRYING), "a retry")
+        assert "documents service does not answer" in (await here.step(run, "ingest/0")).error
+        assert (await here.get(run)).state == RUNNING
+        await here.doubles.come_back()
+        assert (await here.ended(run)).state == SUCCEEDED
+
+
+async def test_a_failure_for_good_fails_the_run_and_leaves_what_ended(here):
+    here.calls.faults["chat file-1"] = [InvalidRequest("no such model")]
+    run = await here.ended(await here.start(2, model="nothing"))
+    assert run.state == FAILED
+    assert run.error == "the step 'summarise/1' failed: no such model"
+    steps = {s.id: s for s in run.steps}
+    assert (steps["summarise/1"].state, steps["summarise/1"].attempts) == (FAILED, 1)
+    assert steps["ingest/1"].state == SUCCEEDED
+    assert MessageToDict(steps["ingest/1"].output)["chunks"] == 3
+    assert (steps["digest"].state, steps["digest"].attempts) == (CANCELLED, 0)
+    assert (await here.events(run))[-1] == ("", "failed")
+    assert [r["outcome"] for r in here.audit("run.end")] == ["failed"]
+
+
+async def test_what_never_passes_is_given_up_in_the_end(here):
+    here.calls.faults["index file-0"] = [Unavailable("gone")] * 100
+    run = await here.ended(await here.start(1))
+    assert run.state == FAILED
+    assert run.error == "the step 'ingest/0' failed: gone (after 8 attempts)"
+    assert here.calls.made == ["index file-0"] * 8
+
+
+async def test_a_prompt_that_is_too_long_for_the_model_is_halved(here):
+    here.calls.faults["chat file-0"] = [InvalidRequest("too long", code="context_length_exceeded")]
+    run = await here.ended(await here.start(1))
+    assert run.state == SUCCEEDED
+    first, second = (len(p) for p in here.doubles.serving.prompts)
+    assert second < 0.6 * first
+
+
+async def test_a_file_without_text_does_not_reach_the_model(here):
+    run = await here.ended(await here.start(["file-empty"]))
+    assert run.state == SUCCEEDED
+    assert here.doubles.serving.prompts == []
+    assert "(It has no text.)" in MessageToDict(run.output)["text"]
+
+
+async def test_a_bug_in_a_service_fails_the_run_and_says_little(here):
+    run = await here.ended(await here.start(["odd-0"]))
+    assert run.state == FAILED
+    assert run.error == "the step 'summarise/0' failed: there is no file 'odd-0'"
+
+
+async def test_a_cancelled_run_stops_at_once_and_for_good(here):
+    here.calls.hold("chat file-0")
+    run = await here.start(1)
+    await until(lambda: _true("chat file-0" in here.calls.made), "the model call")
+    cancelled = await here.cancel(run)
+    assert (cancelled.state, cancelled.error) == (CANCELLED, "cancelled by key_test")
+    await until(lambda: _true(here.calls.under_way == 0), "the end of the model call")
+    assert (await here.cancel(run)).state == CANCELLED
+    assert (await here.events(run))[-1] == ("", "cancelled")
+    found = await here.get(run)
+    assert {s.id: s.state for s in found.steps} == {
+        "ingest/0": SUCCEEDED,
+        "summarise/0": CANCELLED,
+        "digest": CANCELLED,
+    }
+    assert [r["outcome"] for r in here.audit("run.end")] == ["cancelled"]
+
+
+async def test_the_same_request_is_the_same_run(here):
+    first, second = await asyncio.gather(here.start(1, "once"), here.start(1, "once"))
+    assert first.id == second.id
+    with pytest.raises(Conflict, match="the request id 'once' was used for another run"):
+        await here.start(2, "once")
+    other = await here.start(1, "once", who=replace(here.caller, desk="rates"))
+    assert other.id != first.id
+    await here.ended(first)
+    assert len(here.audit("run.start")) == 2
+
+
+async def test_other_desks_see_no_run(here):
+    run = await here.ended(await here.start(1))
+    for other in (replace(here.caller, desk="rates"), replace(here.caller, org="other")):
+        with acting_for(other):
+            client = here.host.client(OrchestrationClient)
+            assert not (await client.list_runs(ListRunsRequest())).runs
+            for ask in (client.get_run(GetRunRequest(run=run.id)), client.cancel_run(CancelRunRequest(run=run.id))):
+                with pytest.raises(NotFound, match="there is no run"):
+                    await ask
+            with pytest.raises(InvalidRequest, match="page_token"):
+                await client.list_runs(ListRunsRequest(page_token=run.id))
+
+
+async def test_a_key_that_lacks_a_scope_is_told_which(here):
+    poor = replace(here.caller, scopes=frozenset({"workflows:run", "documents:write"}))
+    message = "needs the scopes 'documents:write' and 'models:invoke'; the key 'key_test' lacks 'models:invoke'"
+    with pytest.raises(Forbidden, match=message):
+        await here.start(1, who=poor)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"template": "none"}, NotFound, "there is no template 'none'; there are: digest"),
+        ({"template": ""}, InvalidRequest, "a run needs a template"),
+        ({"files": []}, InvalidRequest, "the input 'files' must be a list of at least one file id"),
+        ({"files": ["a", "a"]}, InvalidRequest, "each file stands once"),
+        ({"files": [1]}, InvalidRequest, "'files' must be a list of file ids"),
+        ({"files": [f"f{i}" for i in range(501)]}, TooLarge, "has 501 files; at most 500"),
+        ({"title": 3}, InvalidRequest, "'title' must be a text"),
+        ({"title": "x" * 70_000}, TooLarge, "the inputs have 7.... bytes; at most 65536"),
+        ({"folder": "x"}, InvalidRequest, "'folder' is not an input of the template 'digest'; there are: collection"),
+        ({"request_id": "x" * 201}, InvalidRequest, "at most 200 characters"),
+    ],
+)
+async def test_what_cannot_be_run_is_refused_at_once(here, changes, error, message):
+    with pytest.raises(error, match=message):
+        await here.start(**changes)
+    assert here.audit("run.start") == []
+
+
+async def test_a_desk_has_only_so_many_open_runs(profile, folder, caller):
+    services = QUICK | {"orchestration": {"max_open_runs": 1}}
+    async with running(profile, folder, caller, services=services) as here:
+        release = here.calls.hold("index file-0")
+        run = await here.start(1)
+        with pytest.raises(RateLimited, match="'research' has 1 runs that have not ended; at most 1"):
+            await here.start(1)
+        release.set()
+        await here.ended(run)
+        await here.ended(await here.start(1))
+
+
+async def test_runs_are_listed_newest_first_page_by_page(here):
+    started = [(await here.ended(await here.start(1))).id for _ in range(5)]
+    found, token = [], ""
+    with acting_for(here.caller):
+        while True:
+            page = await here.host.client(OrchestrationClient).list_runs(ListRunsRequest(page_size=2, page_token=token))
+            found += [run.id for run in page.runs]
+            if not (token := page.next_page_token):
+                break
+    assert found == started[::-1]
+
+
+async def test_runs_go_on_while_valkey_is_away_and_are_shown_afterwards(profile, folder, caller):
+    with running_valkey(folder / f"v{next(_numbers)}") as url:
+        lost = profile.model_copy(update={"valkey": url})
+        async with running(lost, folder, caller) as here:
+            release = here.calls.hold("chat file-0")
+            run = await here.start(1)
+            await until(lambda: _true("chat file-0" in here.calls.made), "the model call")
+            with redis.Redis.from_url(url) as valkey, pytest.raises(redis.ConnectionError):
+                valkey.execute_command("SHUTDOWN", "NOSAVE", "NOW")
+                valkey.ping()
+            release.set()
+            assert (await here.ended(run)).state == SUCCEEDED
+            await until(lambda: _degraded(here), "the degraded state")
+    async with running(profile, folder, caller) as here:  # with another, empty Valkey
+        events = await here.events(run)
+        assert events[:2] == [("", "queued"), ("", "started")]
+        assert events[-1] == ("", "succeeded")
+
+
+async def test_a_pickle_among_the_rows_is_refused(here):
+    from dbos import _serialization
+
+    with pytest.raises(TypeError, match="a pickle among the engine's rows: refused"):
+        _serialization.deserialize_value("gASVBA==", "py_pickle", _serialization.DBOSPortableJSON)
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def _is(here: Running, run: Run, step: str, state: int) -> bool:
+    return (await here.step(run, step)).state == state
+
+
+async def _degraded(here: Running) -> bool:
+    status = {s.name: s for s in (await here.host.status()).services}["orchestration"]
+    return status.state == ServiceStatus.DEGRADED and "live view" in status.detail
