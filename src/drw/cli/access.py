@@ -30,7 +30,7 @@ def create_key(
         typer.Option("--scope", "-s", help=f"What the key may do; repeat it. There are: {', '.join(SCOPES)}."),
     ] = None,
     desk: Annotated[str, typer.Option(help="Whose key it is; by default your own desk.", show_default=False)] = "",
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "unnamed",
     ttl: Annotated[str, typer.Option(help="How long it is good, as in 30d, 12h, 15m.")] = "90d",
     rpm: Annotated[int, typer.Option(min=0, help="Requests a minute; 0: the platform's default.")] = 0,
     data_dir: DataDir = None,
@@ -98,8 +98,11 @@ def routes(data_dir: DataDir = None, as_json: Json = False) -> None:
     if as_json:
         write_json(found)
         return
-    rows = [(r["path"], " ".join(r["methods"]) or "any", r["scope"], r["upstream"]) for r in found]
-    write_table(("PATH", "METHODS", "SCOPE", "UPSTREAM"), rows)
+    rows = [
+        (r["path"], " ".join(r["methods"]) or "any", " or ".join(r["scopes"]) or "the service checks", r["upstream"])
+        for r in found
+    ]
+    write_table(("PATH", "METHODS", "SCOPES", "UPSTREAM"), rows)
 
 
 def _seconds(text: str) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from drw.cli.api import Api
 from drw.cli.ingest import Ingestion
@@ -155,7 +156,7 @@ def _show_passages(passages: list[dict[str, Any]]) -> None:
         write("no passage fits the question")
     for number, p in enumerate(passages, 1):
         console.print(
-            f"[bold][{number}] {_escape(p['title'])}, page {p['page']}[/bold]  [dim]score {p['score']:.2f}[/dim]"
+            f"[bold][{number}] {escape(p['title'])}, page {p['page']}[/bold]  [dim]score {p['score']:.2f}[/dim]"
         )
         text = " ".join(p["text"].split())
         write(f"    {text[:400]}{'…' if len(text) > 400 else ''}")
@@ -167,13 +168,9 @@ def _show_checks(answer: dict[str, Any]) -> None:
         warn(f"The answer is incomplete: {reason}")
     for citation in answer.get("citations", ()):
         p = citation["passage"]
-        console.print(f"[bold][{citation['number']}][/bold] {_escape(p['title'])}, page {p['page']}", end=": ")
+        console.print(f"[bold][{citation['number']}][/bold] {escape(p['title'])}, page {p['page']}", end=": ")
         write(f"“{' '.join(citation['quote'].split())}”")
     for figure in answer.get("unsupported_figures", ()):
-        console.print(f"[bold red]✗ {_escape(figure['figure'])}[/bold red] stands in no cited passage")
+        console.print(f"[bold red]✗ {escape(figure['figure'])}[/bold red] stands in no cited passage")
     if not answer.get("supported"):
         console.print("[yellow]Read the passages: this answer is not supported by what it cites.[/yellow]")
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 DataDir = Annotated[
@@ -23,6 +24,9 @@ DataDir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+
+NOT_A_TERMINAL = 240
+"""The width of tables in a pipe or a file, in characters."""
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -46,11 +50,11 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
         console.print(empty, markup=False)
         return
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in found:
-        table.add_row(*row)
-    console.print(table)
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table, width=None if console.is_terminal else NOT_A_TERMINAL)
 
 
 def write(text: str) -> None:

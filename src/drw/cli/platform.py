@@ -40,11 +40,13 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return when it is ready, and leave it running.")
     ] = False,
+    no_welcome: Annotated[bool, typer.Option("--no-welcome", hidden=True)] = False,
 ) -> None:
     """Start the platform and keep it running until Ctrl-C."""
     from drw.local.supervisor import Supervisor, free_port, locked
 
     layout = Layout.of(data_dir)
+    layout.prepare()
     listen = f"127.0.0.1:{port or free_port('127.0.0.1')}"
     if detach:
         with locked(layout):
@@ -52,7 +54,7 @@ def up(
         _welcome(layout, _start_detached(layout, listen))
         return
     supervisor = Supervisor(layout, listen, say=lambda line: print(f"  {line}", flush=True))
-    asyncio.run(supervisor.run(lambda status: _welcome(layout, status)))
+    asyncio.run(supervisor.run(lambda status: None if no_welcome else _welcome(layout, status)))
 
 
 def down(data_dir: DataDir = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -37,7 +38,7 @@ class Database:
             max_size=pool_size,
             timeout=5.0,
             max_idle=60.0,
-            check=AsyncConnectionPool.check_connection,
+            check=_check,
             open=False,
             name=schema,
         )
@@ -65,6 +66,19 @@ class Database:
         except (PoolTimeout, psycopg.OperationalError) as error:
             raise Unavailable("the database does not answer", part="postgres") from error
 
+    async def run(self, query: LiteralString, *args: Any) -> None:
+        """Run one statement that is a transaction of its own: one exchange with the database instead of three.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        async with self.transaction() as connection:
+            await connection.set_autocommit(True)
+            try:
+                await connection.execute(query, args)
+            finally:
+                await connection.set_autocommit(False)
+
     async def all(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:
         """Return the rows of one query in a transaction of its own."""
         async with self.transaction() as connection:
@@ -87,6 +101,14 @@ class Database:
             except psycopg.OperationalError:
                 log.warning("lost the database; listening again to %s", channel)
                 await asyncio.sleep(0.5)
+
+
+async def _check(connection: Connection) -> None:
+    """Raise where the server has closed a connection of the pool: an idle one has nothing to say otherwise."""
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 async def migrate(connection: Connection, schema: str, package: str) -> None:

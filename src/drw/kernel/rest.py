@@ -28,6 +28,8 @@ from drw.kernel.errors import DrwError, InvalidRequest, Unimplemented, http_body
 from drw.kernel.rpc import translated
 
 MAX_BODY_BYTES = 1 << 20
+OPEN = {"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"}
+"""Any JSON; its numbers are doubles, and whole ones are shown without a fraction."""
 LARGE = (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_SINT64)
 
 
@@ -173,9 +175,19 @@ def _numbers(value: Any, descriptor: Any) -> Any:
         field = descriptor.fields_by_name.get(name)
         if field is None:
             continue
-        if field.type in LARGE:
+        if (kind := field.message_type) and kind.full_name in OPEN:
+            value[name] = _whole(item)
+        elif field.type in LARGE:
             value[name] = [int(i) for i in item] if isinstance(item, list) else int(item)
-        elif (kind := field.message_type) and kind.file.package.startswith("drw.") and not kind.GetOptions().map_entry:
+        elif kind and kind.file.package.startswith("drw.") and not kind.GetOptions().map_entry:
             for each in item if isinstance(item, list) else [item]:
                 _numbers(each, kind)
     return value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _whole(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_whole(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

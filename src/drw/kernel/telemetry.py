@@ -18,6 +18,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
 from opentelemetry.trace import Span, SpanKind
 from prometheus_client import Counter, Histogram
 
+PROBED = "process"
+"""What tells the status of a process; asked often, and worth no line of log each time."""
+
 tracer = trace.get_tracer("drw")
 
 CALLS = Histogram(
@@ -119,7 +122,8 @@ class Request:
         seconds = time.perf_counter() - self._began
         CALLS.labels(self._service, self._method, code).observe(seconds)
         fields = {"service": self._service, "method": self._method, "code": code, "ms": round(seconds * 1000, 2)}
-        logging.getLogger("drw.request").log(level, "request", extra={"fields": fields | self.fields})
+        if self._service != PROBED or level > logging.INFO:
+            logging.getLogger("drw.request").log(level, "request", extra={"fields": fields | self.fields})
 
     def __exit__(self, *exc: Any) -> None:
         self._span.__exit__(*exc)

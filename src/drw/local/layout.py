@@ -16,11 +16,12 @@ from drw.catalog import CLUSTERS, SERVICES, SUPPORT
 from drw.kernel.errors import Forbidden
 from drw.local import postgres, valkey
 
+ENGINE_SLOTS = 4
+SLOT_TOKENS = 2048
+
 OPERATORS_FILE = """\
 # Your own settings for this platform; they win over profile.toml. For example, another default model:
-#
-# services.discovery.default_model = "gpt-4o"
-# services.discovery.models.gpt-4o = { engine = "openai", base_url = "https://HOST/v1", api_key_variable = "MY_KEY" }
+# services.discovery.models.large = { engine = "openai", base_url = "http://127.0.0.1:8000/v1", default = true }
 """
 
 
@@ -138,13 +139,15 @@ class Layout:
     def _services(self) -> dict[str, Any]:
         return {
             "discovery": {
+                "default_model": "smollm2-135m-instruct",
                 "models": {
                     "smollm2-135m-instruct": {
                         "kind": "chat",
                         "engine": "llama_cpp",
                         "base_url": f"unix:{self.engine}",
                         "upstream_model": "smollm2-135m-instruct",
-                        "context_length": 2048,
+                        "context_length": SLOT_TOKENS,
+                        "max_concurrent": ENGINE_SLOTS,
                         "owned_by": "HuggingFaceTB",
                         "licence": "Apache-2.0",
                     },

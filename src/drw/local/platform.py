@@ -20,12 +20,9 @@ from drw.kernel.errors import DeadlineExceeded, InternalError, Unavailable
 from drw.kernel.rpc import Channels
 from drw.kernel.settings import Profile
 from drw.local import postgres, valkey
-from drw.local.layout import Layout
+from drw.local.layout import ENGINE_SLOTS, SLOT_TOKENS, Layout
 from drw.local.part import Part
 from drw.local.weights import CHAT_MODEL
-
-ENGINE_SLOTS = 4
-SLOT_TOKENS = 2048
 
 
 def parts(layout: Layout, profile: Profile, channels: Channels) -> list[Part]:

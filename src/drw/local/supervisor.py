@@ -13,8 +13,10 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from drw.agent import envoy
 from drw.kernel.errors import Conflict, DrwError, Unavailable
 from drw.kernel.report import report
 from drw.kernel.rpc import Channels
@@ -25,6 +27,7 @@ from drw.local.part import Child, PartFailed, PartState
 from drw.local.platform import parts
 
 FREE_BYTES = 1 << 30
+HEALTHY_SECONDS = 20
 
 Say = Callable[[str], None]
 
@@ -70,7 +73,9 @@ class Supervisor:
         check_space(self._layout)
         check_port(self._listen)
         await self._make_weights()
+        self._layout.write_profile(self._listen)
         profile = Layers(self._layout.files).profile()
+        forget_last_good(envoy.plane(profile).folder)
         for part in parts(self._layout, profile, self._channels):
             self._children[part.name] = Child(part, self._layout.log(part.name), self._say)
         begun = {name: asyncio.Event() for name in self._children}
@@ -79,6 +84,16 @@ class Supervisor:
                 group.create_task(self._start_one(child, begun))
         self._keepers = [asyncio.create_task(child.keep()) for child in self._children.values()]
         await credentials.ensure(self._layout, profile, self._channels)
+        await self._until_healthy()
+
+    async def _until_healthy(self) -> None:
+        """Wait a while for services that get ready only after their process; then the status says what is missing."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEALTHY_SECONDS):
+                while True:
+                    if (await self._status())["healthy"]:
+                        return
+                    await asyncio.sleep(0.2)
 
     async def _start_one(self, child: Child, begun: dict[str, asyncio.Event]) -> None:
         for name in child.part.needs:
@@ -158,7 +173,8 @@ class Supervisor:
 
     async def _status(self) -> dict[str, Any]:
         services = []
-        if self._ready:
+        running = bool(self._keepers)
+        if running:
             profile = Layers(self._layout.files).profile()
             services = [
                 {"name": s.name, "cluster": s.cluster, "state": s.State.Name(s.state).lower(), "detail": s.detail}
@@ -169,7 +185,7 @@ class Supervisor:
             for n, c in self._children.items()
         ]
         healthy = (
-            self._ready
+            running
             and all(p["state"] == PartState.READY for p in found)
             and all(s["state"] in {"ready", "unimplemented"} for s in services)
         )
@@ -202,6 +218,15 @@ def locked(layout: Layout) -> Iterator[None]:
                 "and --data-dir with --port starts another one"
             ) from None
         yield
+
+
+def forget_last_good(folder: Path) -> None:
+    """Remove Envoy's files but its log: they are for its restart, and a new start may have another port."""
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix != ".log":
+            path.unlink()
 
 
 def check_space(layout: Layout) -> None:
