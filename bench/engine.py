@@ -1,0 +1,78 @@
+"""Tokens a second: through the platform, and from the bare engine, in one run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import aiohttp
+
+from bench.targets import DRW
+from drw.local.layout import Layout
+
+ROUNDS = 3
+TOKENS = 64
+MODEL = "smollm2-135m-instruct"
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    with ExitStack() as stack:
+        data = Path(stack.enter_context(TemporaryDirectory(prefix="drw-", dir="/tmp")))
+        subprocess.run(
+            [DRW, "up", "--detach", "--port", "0", "--data-dir", data], check=True, stdout=subprocess.DEVNULL
+        )
+        stack.callback(subprocess.run, [DRW, "down", "--data-dir", data], stdout=subprocess.DEVNULL)
+        kept = json.loads((data / "credentials.json").read_text())
+        engine = Layout.of(data).engine
+        asyncio.run(_compare(kept["url"], kept["api_key"], str(engine)))
+
+
+async def _compare(url: str, key: str, engine: str) -> None:
+    print(f"\nTokens a second, {TOKENS} tokens an answer; median of {ROUNDS} rounds in changing order.\n")
+    print(f"{'at once':>8} {'bare engine':>12} {'platform':>10} {'ratio':>7}")
+    for clients in (1, 4, 8):
+        rates: dict[str, list[float]] = {"bare": [], "platform": []}
+        for number in range(ROUNDS):
+            for name in ("bare", "platform") if number % 2 == 0 else ("platform", "bare"):
+                rates[name].append(await _rate(name, url, key, engine, clients))
+        bare, platform = median(rates["bare"]), median(rates["platform"])
+        print(f"{clients:8} {bare:12.1f} {platform:10.1f} {platform / bare:7.2f}")
+
+
+async def _rate(name: str, url: str, key: str, engine: str, clients: int) -> float:
+    connector = aiohttp.UnixConnector(engine, force_close=True) if name == "bare" else None
+    base = "http://engine" if name == "bare" else url
+    async with aiohttp.ClientSession(connector=connector, headers={"authorization": f"Bearer {key}"}) as session:
+        began = time.perf_counter()
+        tokens = await asyncio.gather(*(_answer(session, base, f"{number} {began}") for number in range(clients)))
+        return sum(tokens) / (time.perf_counter() - began)
+
+
+async def _answer(session: aiohttp.ClientSession, base: str, salt: str) -> int:
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": f"{salt}: describe the sea in many words."}],
+        "max_tokens": TOKENS,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    tokens = 0
+    async with session.post(f"{base}/v1/chat/completions", json=body) as answer:
+        assert answer.status == 200, await answer.text()
+        async for line in answer.content:
+            if line.startswith(b"data: {") and (usage := json.loads(line[6:]).get("usage")):
+                tokens = usage["completion_tokens"]
+    return tokens
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Requests a second and added latency: the platform's two ways, a bare Envoy, and LiteLLM, in one run."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import uvloop
+
+from bench import targets
+from bench.load import Load, run
+
+ROUNDS = 5
+BODY = json.dumps(
+    {
+        "model": "mock",
+        "messages": [{"role": "user", "content": "How did the spread move today? " * 8}],
+        "max_tokens": 16,
+    }
+).encode()
+MOCK, BARE, CHAIN, MANAGED, LITELLM = "mock alone", "bare Envoy", "Envoy's chain", "managed path", "LiteLLM"
+
+
+def main(seconds: float = 2.0, *, with_litellm: bool = True) -> dict[str, dict[int, list[Load]]]:
+    """Measure, print the table, and return what was measured."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="drw-", dir="/tmp")))
+        upstream = stack.enter_context(targets.mock())
+        url, key = stack.enter_context(targets.platform(upstream, folder))
+        bearer = {"authorization": f"Bearer {key}"}
+        path = "/v1/chat/completions"
+        asked = {
+            MOCK: (f"http://127.0.0.1:{upstream}{path}", {}),
+            BARE: (stack.enter_context(targets.bare_envoy(upstream)) + path, {}),
+            CHAIN: (f"{url}/bench{path}", bearer),
+            MANAGED: (f"{url}{path}", bearer),
+        }
+        if with_litellm:
+            address = stack.enter_context(targets.litellm(upstream))
+            asked[LITELLM] = (address + path, {"authorization": f"Bearer {targets.LITELLM_KEY}"})
+        found: dict[str, dict[int, list[Load]]] = {name: {1: [], 16: []} for name in asked}
+        for number in range(ROUNDS):
+            order = list(asked) if number % 2 == 0 else list(reversed(asked))
+            for clients in (1, 16):
+                for name in order:
+                    load = uvloop.run(run(asked[name][0], asked[name][1], BODY, clients=clients, seconds=seconds))
+                    found[name][clients].append(load)
+    _print(found)
+    return found
+
+
+def _print(found: dict[str, dict[int, list[Load]]]) -> None:
+    def mid(name: str, clients: int, field: str) -> float:
+        return median(getattr(load, field) for load in found[name][clients])
+
+    print(f"\nMedian of {ROUNDS} rounds in changing order; one process sends, on the same machine.\n")
+    print(
+        f"{'':14} {'p50 ms':>8} {'added':>8} {'p99 ms':>8} {'added':>8} {'req/s 1':>9} {'req/s 16':>9} {'p99 16':>8} fail"
+    )
+    for name in found:
+        p50, p99 = mid(name, 1, "p50"), mid(name, 1, "p99")
+        added50, added99 = p50 - mid(MOCK, 1, "p50"), p99 - mid(MOCK, 1, "p99")
+        failed = sum(load.failed for loads in found[name].values() for load in loads)
+        print(
+            f"{name:14} {p50:8.2f} {added50:8.2f} {p99:8.2f} {added99:8.2f} {mid(name, 1, 'rate'):9.0f} "
+            f"{mid(name, 16, 'rate'):9.0f} {mid(name, 16, 'p99'):8.1f} {failed:6}"
+        )
+    base = mid(MOCK, 1, "p50")
+    ratio = (mid(CHAIN, 1, "p50") - base) / (mid(BARE, 1, "p50") - base)
+    print(f"\nEnvoy's chain adds {ratio:.2f} times what a bare Envoy adds, at one client (aim: at most 1.4)")
+    print(f"the managed path adds {mid(MANAGED, 1, 'p50') - base:.2f} ms at one client (aim: at most 2.5)")
+    if LITELLM in found:
+        times = mid(MANAGED, 16, "rate") / mid(LITELLM, 16, "rate")
+        print(f"the managed path makes {times:.1f} times LiteLLM's requests/s at 16 clients (aim: at least 20)")
+
+
+if __name__ == "__main__":
+    main()
