@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import psycopg
@@ -22,17 +24,31 @@ from starlette.routing import Route
 from drw.agent import envoy
 from drw.agent.admin import Admin
 from drw.agent.agent import Agent
-from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, RevokeKeyRequest
+from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Credentials, RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
-from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
+from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
+from drw.api.gateway.v1.rate_limiting_pb2 import Limit, Limits
+from drw.api.gateway.v1.request_router_pb2 import (
+    Configuration,
+    ConfigurationReport,
+    ReportConfigurationResponse,
+    WatchConfigurationRequest,
+)
+from drw.api.gateway.v1.request_router_rpc import RequestRouter, RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
-from drw.gateway.authentication.signing import Signer
+from drw.gateway.authentication.signing import Claims, Signer, jwks, new_private_key
+from drw.gateway.load_balancer.upstreams import More as Upstream
+from drw.gateway.load_balancer.upstreams import from_profile
+from drw.gateway.request_router.desired import assemble
+from drw.gateway.request_router.table import More
 from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.kernel.errors import Unavailable
 from drw.kernel.host import Host
 from drw.kernel.http import HttpServer
-from drw.kernel.rpc import Channels
+from drw.kernel.rpc import Channels, Server
 from drw.kernel.settings import DataPlane, Place, Profile
+
+F = TypeVar("F", bound="Front")
 
 GATEWAY = ("authentication", "rate_limiting", "load_balancer", "request_router")
 RAG = ("documents", "embedding", "vector_store", "retrieval")
@@ -150,29 +166,37 @@ class Front:
         assert self.host is not None
         return next(s for s in (await self.host.status()).services if s.name == "request_router")
 
-    async def settled(self) -> None:
-        """Return when the data plane runs what the router wants."""
+    async def wanted(self) -> str:
+        """Return the version that the router wants."""
+        return (await self.router()).detail.partition(";")[0].removeprefix("version ")
+
+    async def settled(self, other_than: str = "") -> None:
+        """Return when the data plane runs what the router wants, and that is another version."""
 
         async def same() -> bool:
-            status = await self.router()
-            wanted = status.detail.partition(";")[0].removeprefix("version ")
-            return status.state == ServiceStatus.READY and f"runs {wanted}" in status.detail
+            status, wanted = await self.router(), await self.wanted()
+            return wanted != other_than and status.state == ServiceStatus.READY and f"runs {wanted}" in status.detail
 
         await until(same, "the newest version")
 
     async def key(self, *scopes: str, requests_per_minute: int = 0) -> str:
         """Issue a key, and return its secret."""
         assert self.host is not None
+        before = await self.wanted()
         request = CreateKeyRequest(name="test", scopes=scopes, requests_per_minute=requests_per_minute)
         with acting_for(OPERATOR):
             created = await self.host.client(AuthenticationClient).create_key(request)
-        await self.settled()
+        if requests_per_minute:
+            await self.settled(before)
         return created.secret
 
     async def revoke(self, key: str) -> None:
+        """Revoke a key, and return when the data plane knows."""
         assert self.host is not None
+        before = await self.wanted()
         with acting_for(OPERATOR):
             await self.host.client(AuthenticationClient).revoke_key(RevokeKeyRequest(id=key))
+        await self.settled(before)
 
     def signer(self, issuer: str = "drw", audience: str = "drw-gateway") -> Signer:
         """Return what signs keys, to make some that the service would not."""
@@ -196,6 +220,98 @@ class Front:
         return True
 
 
+class DoubleRouter(RequestRouter):
+    """Wants whatever the test says, and keeps what the agent reports."""
+
+    def __init__(self) -> None:
+        self._news = asyncio.Condition()
+        self._wanted: Configuration | None = None
+        self.reports: list[ConfigurationReport] = []
+
+    async def want(self, wanted: Configuration) -> ConfigurationReport:
+        """Want this from now on; return what the agent says of it in the end."""
+        async with self._news:
+            self._wanted = wanted
+            self.reports.clear()
+            self._news.notify_all()
+
+        async def told() -> bool:
+            return any(r.version == wanted.version and NOT_YET.search(r.error) is None for r in self.reports)
+
+        await until(told, f"a report of version {wanted.version}")
+        return self.reports[-1]
+
+    async def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
+        seen = None
+        while True:
+            async with self._news:
+                while self._wanted is seen or self._wanted is None:
+                    await self._news.wait()
+                seen = self._wanted
+            yield seen
+
+    async def report_configuration(self, request: ConfigurationReport, /) -> ReportConfigurationResponse:
+        self.reports.append(request)
+        return ReportConfigurationResponse()
+
+
+NOT_YET = re.compile("does not answer|not taken the configuration yet")
+
+
+class Fed(Front):
+    """The front door without the gateway services: the test itself is the request router."""
+
+    def __init__(self, profile: Profile) -> None:
+        super().__init__(profile)
+        self.router_double = DoubleRouter()
+        self.signing = Signer(new_private_key(), "drw", "drw-gateway")
+        self._server: Server | None = None
+
+    async def start_gateway(self) -> None:
+        self._server = Server([self.router_double])
+        await self._server.start(self.profile.place("request_router").grpc)
+
+    async def stop_gateway(self) -> None:
+        if self._server:
+            await self._server.stop(0)
+        self._server = None
+
+    async def start(self) -> None:
+        await self.start_gateway()
+        await self.start_models()
+        self.start_agent()
+        wanting = asyncio.create_task(self.want())
+        await self.start_envoy()
+        assert (await wanting).error == ""
+
+    def configuration(
+        self,
+        *,
+        more: Sequence[More] = (),
+        own: Mapping[str, int] | None = None,
+        revoked: Sequence[str] = (),
+        upstreams: Mapping[str, Upstream] | None = None,
+        default: int = 1_000_000,
+    ) -> Configuration:
+        """Return a desired state with these differences from the usual one."""
+        return assemble(
+            Credentials(issuer="drw", audience="drw-gateway", jwks=jwks([self.signing]), revoked=revoked),
+            Limits(
+                default_requests_per_minute=default,
+                limits=[Limit(key=key, requests_per_minute=n) for key, n in (own or {}).items()],
+            ),
+            Upstreams(upstreams=from_profile(self.profile.processes, upstreams or {})),
+            more,
+        )
+
+    async def want(self, **differences: Any) -> ConfigurationReport:
+        return await self.router_double.want(self.configuration(**differences))
+
+    def sign(self, key: str, *scopes: str) -> str:
+        now = datetime.now(UTC)
+        return self.signing.sign(Claims(key, "local", "research", scopes, now, now + timedelta(hours=1)))
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -216,8 +332,7 @@ def front_profile(profile: Profile, tmp_path: Path, folder: Path) -> Profile:
 
 
 @asynccontextmanager
-async def running_front(profile: Profile) -> AsyncIterator[Front]:
-    front = Front(profile)
+async def running(front: F) -> AsyncIterator[F]:
     try:
         await front.start()
         yield front
@@ -228,5 +343,12 @@ async def running_front(profile: Profile) -> AsyncIterator[Front]:
 @pytest.fixture
 async def front(front_profile: Profile) -> AsyncIterator[Front]:
     """Everything, running."""
-    async with running_front(front_profile) as running:
-        yield running
+    async with running(Front(front_profile)) as found:
+        yield found
+
+
+@pytest.fixture
+async def fed(front_profile: Profile) -> AsyncIterator[Fed]:
+    """Everything but the gateway services, which the test plays."""
+    async with running(Fed(front_profile)) as found:
+        yield found

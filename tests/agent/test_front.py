@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import openai
 import pytest
 
+from agent.conftest import until
 from drw.gateway.authentication.signing import Claims, Signer, new_private_key
 
 CHAT = "/v1/chat/completions"
@@ -98,3 +100,135 @@ async def test_the_openai_client_raises_its_own_classes(front):
     await front.stop_models()
     with pytest.raises(openai.InternalServerError, match="the models services"):
         await ask(await front.key("models:invoke"))
+
+
+async def test_a_body_too_large_is_refused_at_once(front):
+    async def pieces():
+        for _ in range(30):
+            yield bytes(1_000_000)
+
+    async with front.client(await front.key("models:invoke", "documents:write")) as client:
+        for body in (bytes(30_000_000), pieces()):
+            answer = await client.post(CHAT, content=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+            assert "at most 16777216 bytes" in answer.json()["error"]["message"]
+        answer = await client.post(CHAT, content=bytes(16_000_000))
+        assert (answer.status_code, answer.json()["bytes"]) == (200, 16_000_000)
+
+
+async def test_a_key_over_its_limit_is_told_when_to_come_back(front):
+    async with front.client(await front.key("models:read", requests_per_minute=3)) as client:
+        answers = [await client.get("/v1/models") for _ in range(4)]
+    assert [a.status_code for a in answers] == [200, 200, 200, 429]
+    assert [a.headers["x-ratelimit-remaining"] for a in answers] == ["2", "1", "0", "0"]
+    refused = answers[-1]
+    assert 1 <= int(refused.headers["retry-after"]) <= 20  # one request each 20 s comes free
+    assert refused.headers["x-ratelimit-limit"] == "3"
+    assert (refused.json()["error"]["type"], refused.json()["error"]["code"]) == (
+        "rate_limit_error",
+        "rate_limit_exceeded",
+    )
+    async with front.client(await front.key("models:read")) as client:
+        assert (await client.get("/v1/models")).headers["x-ratelimit-limit"] == "600"
+
+
+async def test_a_revoked_key_is_refused_and_no_other(front):
+    good, bad = await front.key("models:read"), await front.key("models:read")
+    async with front.client(good) as kept, front.client(bad) as client:
+        key = (await client.get("/v1/models")).json()["headers"]["x-drw-key"]
+        await front.revoke(key)
+        answer = await client.get("/v1/models")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert answer.json()["error"]["message"].startswith("the key is revoked")
+        assert (await kept.get("/v1/models")).status_code == 200
+
+
+async def test_a_stream_comes_through_as_it_is_made(front):
+    async with (
+        front.client(await front.key("models:invoke")) as client,
+        client.stream("POST", CHAT, json={"stream": True}) as answer,
+    ):
+        lines = answer.aiter_lines()
+        for number in range(5):
+            front.models.go_on.release()  # the next event is not even made before this one has come
+            assert await anext(lines) == f"data: {number}"
+            assert await anext(lines) == ""
+    assert answer.headers["content-type"].startswith("text/event-stream")
+
+
+async def test_an_upstream_that_is_gone_is_named(front):
+    async with front.client(await front.key("documents:read", "models:read", "platform:read")) as client:
+        for path, said in [
+            ("/v1/files", "the rag services (documents, embedding, vector_store, retrieval) do not answer;"),
+            ("/api/v1/runs", "the workflow services (orchestration) do not answer;"),
+        ]:
+            answer = await client.get(path)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"]) == (503, "service_unavailable")
+            assert said in error["message"] and "model calls" in error["message"]
+            assert answer.headers["retry-after"] == "2"
+        assert (await client.get("/v1/models")).status_code == 200
+        assert "drw_call_seconds" in (await client.get("/metrics/gateway")).text
+        await front.stop_models()
+        assert (await client.get("/v1/models")).status_code == 503
+        await front.start_models()
+        assert (await client.get("/v1/models")).status_code == 200
+
+
+async def test_keys_are_made_over_rest_and_work(front):
+    first = await front.key("keys:write", "keys:read", "models:read", "platform:read")
+    async with front.client(first) as client:
+        made = await client.post("/api/v1/keys", json={"name": "second", "scopes": ["models:read"]})
+        assert made.status_code == 200
+        refused = await client.post("/api/v1/keys", json={"name": "third", "scopes": ["documents:read"]})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
+        key = made.json()["key"]["id"]
+        async with front.client(made.json()["secret"]) as other:
+            assert (await other.get("/v1/models")).json()["headers"]["x-drw-key"] == key
+            assert (await other.get("/api/v1/keys")).status_code == 403
+        before = await front.wanted()
+        assert (await client.post(f"/api/v1/keys/{key}:revoke")).status_code == 200
+        await front.settled(before)
+        async with front.client(made.json()["secret"]) as other:
+            assert (await other.get("/v1/models")).status_code == 401
+        routes = (await client.get("/api/v1/routes")).json()["routes"]
+        assert {"chat", "models", "rest.keys", "metrics.rag"} <= {route["name"] for route in routes}
+        upstreams = (await client.get("/api/v1/upstreams")).json()["upstreams"]
+        assert [u["name"] for u in upstreams] == ["gateway", "models", "rag", "workflow"]
+
+
+async def test_the_access_log_names_the_key_and_never_shows_it(front):
+    secret = await front.key("models:read")
+    async with front.client(secret) as client:
+        answer = await client.get("/v1/models?access_token=hidden")
+        key = answer.json()["headers"]["x-drw-key"]
+    log = front.profile.data_plane.folder / "access.log"
+
+    async def written() -> bool:
+        return log.exists() and answer.headers["x-request-id"] in log.read_text()
+
+    await until(written, "the line of the log")
+    text = log.read_text()
+    line = next(
+        line for line in map(json.loads, text.splitlines()) if line["request_id"] == answer.headers["x-request-id"]
+    )
+    assert {k: line[k] for k in ("key", "org", "desk", "status", "path", "upstream", "method")} == {
+        "key": key,
+        "org": "local",
+        "desk": "research",
+        "status": 200,
+        "path": "/v1/models",
+        "upstream": "models",
+        "method": "GET",
+    }
+    assert secret not in text and "hidden" not in text
+
+
+async def test_requests_that_are_not_well_formed(front):
+    async with front.client(await front.key("models:read")) as client:
+        for headers, path in [({"bad_header": "1"}, "/v1/models"), ({}, "/v1/models/a%2Fb")]:
+            answer = await client.get(path, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+        answer = await client.get("/v1/models", headers={"x-long": "a" * 70_000})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (431, "invalid_request")
+        assert (await client.get("/v1//x/../models")).json()["path"] == "/v1/models"

@@ -20,6 +20,7 @@ from drw.kernel.settings import Profile
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 1.0
+LOOK_SECONDS = 10.0
 
 
 class Agent:
@@ -37,6 +38,7 @@ class Agent:
         self._copy: dict[str, bytes] = {}
         self._refusals: dict[str, int] = {}
         self._written = ""
+        self._refused = ""
         self._settled = True
         self._said: ConfigurationReport | None = None
 
@@ -74,13 +76,14 @@ class Agent:
                 await self._say(report)
 
     async def _news(self) -> bool:
-        """Wait for news from the router, and while Envoy has yet to take the last ones only for a moment."""
+        """Wait for news from the router; without any, look after a while whether Envoy is still where it should be."""
         try:
-            async with asyncio.timeout(None if self._settled else AGAIN_SECONDS):
+            async with asyncio.timeout(LOOK_SECONDS if self._settled else AGAIN_SECONDS):
                 await self._changed.wait()
         except TimeoutError:
             return False
         self._changed.clear()
+        self._refused = ""
         return True
 
     async def _say(self, report: ConfigurationReport) -> None:
@@ -105,8 +108,14 @@ class Agent:
         return ""
 
     async def _write(self, wanted: Configuration) -> None:
-        resources = translate(wanted, self._edge)
-        await envoy.validate(whole(wanted, self._edge))
+        if self._refused:
+            raise BadConfiguration(self._refused)
+        try:
+            resources = translate(wanted, self._edge)
+            await envoy.validate(whole(wanted, self._edge))
+        except BadConfiguration as error:
+            self._refused = error.message  # it would say the same again
+            raise
         self._copy, self._refusals = self._files.copy(), await self._refused_so_far()
         self._files.write(resources, wanted.version)
         self._files.write_bootstrap()

@@ -1,6 +1,6 @@
 """Request to filters: what happens to a request before it is routed, in order.
 
-strip > sizes > keys > revoked > scopes > limits > router. What changes while the data plane runs is delivered
+strip > keys > revoked > scopes > limits > drain > sizes > router. What changes while the data plane runs is delivered
 each by itself: the buckets of the limits begin anew whenever their message is sent again.
 """
 
@@ -11,6 +11,7 @@ from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.rate_limiting_pb2 import Limits
 
 STRIP = "drw.strip"
+DRAIN = "envoy.filters.http.buffer"
 SIZES = "drw.sizes"
 KEYS = "drw.keys"
 REVOKED = "drw.revoked"
@@ -33,6 +34,9 @@ REVOKED_POLICY = "revoked"
 MAX_BODY_BYTES = 1 << 30
 """The most that any route lets through; a route may say less."""
 
+DRAINED_BYTES = 48 << 20
+"""Up to here a body that is too large is read before it is refused."""
+
 CLAIMS = {"x-drw-org": "org", "x-drw-desk": "desk", "x-drw-key": "sub", "x-drw-scopes": "scope"}
 """Which claim of a key goes into which header: what `drw.kernel.call.Caller.from_headers` reads."""
 
@@ -49,6 +53,17 @@ def strip() -> Json:
     removals = [{"remove_on_match": {"key_matcher": {"prefix": p, "ignore_case": True}}} for p in FOREIGN]
     message = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
     return extension(STRIP, typed(message, mutations={"request_mutations": removals}))
+
+
+def drain() -> Json:
+    """Return the filter that reads a whole body first: off but where a route says otherwise."""
+    message = typed("envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=DRAINED_BYTES)
+    return extension(DRAIN, message) | {"disabled": True}
+
+
+def drained() -> Json:
+    """Return what a route says whose bodies are read to their end before anything is done with them."""
+    return typed("envoy.extensions.filters.http.buffer.v3.BufferPerRoute", buffer={"max_request_bytes": DRAINED_BYTES})
 
 
 def sizes() -> Json:

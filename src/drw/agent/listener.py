@@ -58,7 +58,8 @@ def listener(listen: str, log: str, otlp_endpoint: str, changing: list[Json], ro
 
 def _chain(changing: list[Json]) -> list[Json]:
     keys, revoked, limits = changing
-    return [filters.strip(), filters.sizes(), keys, revoked, filters.scopes(), limits, filters.router()]
+    admitted = [filters.strip(), keys, revoked, filters.scopes(), limits]
+    return [*admitted, filters.drain(), filters.sizes(), filters.router()]
 
 
 def _reading() -> Json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from drw.agent import filters
 from drw.agent.shapes import Json, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Route
@@ -13,6 +15,7 @@ NOTES = "drw"
 RETRY_ON = "connect-failure,reset-before-request,refused-stream"
 """Only where nothing was sent: whatever else failed may have run."""
 
+BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")
 DEFAULT_IDLE_SECONDS = 300
 
 
@@ -25,21 +28,40 @@ def route_configuration(configuration: Configuration) -> Json:
     return typed("envoy.config.route.v3.RouteConfiguration", name=NAME, virtual_hosts=[host])
 
 
-def _entries(route: Route, gone: str) -> list[Json]:
-    return [_entry(route, gone, method) for method in route.methods or [""]]
+def _entries(route: Route, gone: str) -> Iterator[Json]:
+    for method in route.methods or [""]:
+        entry = _entry(route, gone, method)
+        if method not in BODILESS and 0 < route.max_body_bytes < filters.DRAINED_BYTES:
+            yield _declared(entry, route.max_body_bytes)
+            yield _drained(entry)
+        else:
+            yield entry
 
 
 def _entry(route: Route, gone: str, method: str) -> Json:
-    match: Json = {"path_separated_prefix": route.path}
-    if method:
-        match["headers"] = [{"name": ":method", "string_match": {"exact": method}}]
+    methods = [{"name": ":method", "string_match": {"exact": method}}] if method else []
     return {
         "name": route.name,
-        "match": match,
+        "match": {"path_separated_prefix": route.path, "headers": methods},
         "route": _action(route),
         "metadata": {"filter_metadata": {NOTES: _notes(route, gone)}},
         "typed_per_filter_config": _bounds(route),
     }
+
+
+def _declared(entry: Json, most: int) -> Json:
+    """Return the entry for bodies that say that they are small enough."""
+    length = {"name": "content-length", "range_match": {"start": "0", "end": str(most + 1)}}
+    return entry | {"match": entry["match"] | {"headers": [*entry["match"]["headers"], length]}}
+
+
+def _drained(entry: Json) -> Json:
+    """Return the entry for all others: too large, or of unknown size. They are read before they are refused.
+
+    Otherwise the connection would be reset under a client that is still sending, and many
+    clients then never see the answer.
+    """
+    return entry | {"typed_per_filter_config": entry["typed_per_filter_config"] | {filters.DRAIN: filters.drained()}}
 
 
 def _action(route: Route) -> Json:
