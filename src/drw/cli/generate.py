@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -41,37 +41,47 @@ def add_to(app: typer.Typer) -> None:
 def run(check: bool) -> int:
     """Write all generated files, or only compare them; return 0 where everything is as it should be."""
     made = {path: text for generator in GENERATORS for path, text in generator().items()}
-    stale = sorted(path for path, text in made.items() if _present(ROOT / path) != text)
-    orphans = sorted(path for path in _generated(ROOT) if path not in made)
-    if check:
-        found = [f"{path} is not up to date: run `drw generate`" for path in stale]
-        found += [f"{path} is made from no proto file any more: run `drw generate`" for path in orphans]
-    else:
-        found = []
-        _write({path: made[path] for path in stale}, orphans)
-    found += checks.problems()
-    for line in found:
+    for line in [] if check else write(made, ROOT):
+        print(line)
+    wrong = [*differences(made, ROOT), *checks.problems()]
+    for line in wrong:
         print(line, file=sys.stderr)
-    return 1 if found else 0
+    return 1 if wrong else 0
 
 
-def _write(made: dict[str, str], orphans: list[str]) -> None:
-    for path, text in made.items():
-        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT / path).write_text(text, encoding="utf-8")
-        print(f"wrote {path}")
-    for path in orphans:
-        (ROOT / path).unlink()
-        print(f"removed {path}")
+def differences(made: Mapping[str, str], root: Path) -> list[str]:
+    """Return a sentence for each file that is not what would be made."""
+    return [
+        *(f"{path} is not up to date: run `drw generate`" for path in _stale(made, root)),
+        *(f"{path} is made from no proto file any more: run `drw generate`" for path in _orphans(made, root)),
+    ]
+
+
+def write(made: Mapping[str, str], root: Path) -> list[str]:
+    """Write what differs, remove what is not made any more, and return what was done."""
+    done = []
+    for path in _stale(made, root):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(made[path], encoding="utf-8")
+        done.append(f"wrote {path}")
+    for path in _orphans(made, root):
+        (root / path).unlink()
+        done.append(f"removed {path}")
+    return done
+
+
+def _stale(made: Mapping[str, str], root: Path) -> list[str]:
+    return sorted(path for path, text in made.items() if _present(root / path) != text)
+
+
+def _orphans(made: Mapping[str, str], root: Path) -> list[str]:
+    # All that is written by hand lies beside the folders of the clusters.
+    below = (str(file.relative_to(root)) for file in (root / API).glob("*/**/*.py*") if file.suffix != ".pyc")
+    return sorted(path for path in below if path not in made)
 
 
 def _present(file: Path) -> str | None:
     return file.read_text(encoding="utf-8") if file.is_file() else None
-
-
-def _generated(root: Path) -> list[str]:
-    """Return the files below drw.api's folders; all that is written by hand lies beside them."""
-    return [str(file.relative_to(root)) for file in sorted((root / API).glob("*/**/*.py*")) if file.suffix != ".pyc"]
 
 
 if __name__ == "__main__":

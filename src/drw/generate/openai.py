@@ -1,0 +1,91 @@
+"""The endpoints that are OpenAI's: written by hand, described by OpenAI's own reference; here is only the list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+REFERENCE = "https://platform.openai.com/docs/api-reference"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint; `page` is its place in OpenAI's reference."""
+
+    verb: str
+    path: str
+    scope: str
+    summary: str
+    page: str
+
+    @property
+    def url(self) -> str:
+        """Where OpenAI describes it."""
+        return f"{REFERENCE}/{self.page}"
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/v1/models", "models:read", "List models.", "models/list"),
+    Endpoint("GET", "/v1/models/{model}", "models:read", "Show a model.", "models/retrieve"),
+    Endpoint("POST", "/v1/chat/completions", "models:invoke", "Chat with a model, streamed or not.", "chat/create"),
+    Endpoint("POST", "/v1/completions", "models:invoke", "Continue a text, streamed or not.", "completions/create"),
+    Endpoint("POST", "/v1/embeddings", "models:invoke", "Turn texts into vectors.", "embeddings/create"),
+    Endpoint("POST", "/v1/files", "documents:write", "Upload a file.", "files/create"),
+    Endpoint("GET", "/v1/files", "documents:read", "List files.", "files/list"),
+    Endpoint("GET", "/v1/files/{file_id}", "documents:read", "Show a file.", "files/retrieve"),
+    Endpoint("DELETE", "/v1/files/{file_id}", "documents:write", "Delete a file.", "files/delete"),
+    Endpoint("GET", "/v1/files/{file_id}/content", "documents:read", "Download a file.", "files/retrieve-contents"),
+    Endpoint("POST", "/v1/vector_stores", "documents:write", "Make a vector store.", "vector-stores/create"),
+    Endpoint("GET", "/v1/vector_stores", "documents:read", "List vector stores.", "vector-stores/list"),
+    Endpoint(
+        "GET", "/v1/vector_stores/{vector_store_id}", "documents:read", "Show a vector store.", "vector-stores/retrieve"
+    ),
+    Endpoint(
+        "POST",
+        "/v1/vector_stores/{vector_store_id}",
+        "documents:write",
+        "Change a vector store.",
+        "vector-stores/modify",
+    ),
+    Endpoint(
+        "DELETE",
+        "/v1/vector_stores/{vector_store_id}",
+        "documents:write",
+        "Delete a vector store with all that is in it.",
+        "vector-stores/delete",
+    ),
+    Endpoint(
+        "POST",
+        "/v1/vector_stores/{vector_store_id}/search",
+        "documents:read",
+        "Find the passages nearest to a question.",
+        "vector-stores/search",
+    ),
+    Endpoint(
+        "POST",
+        "/v1/vector_stores/{vector_store_id}/files",
+        "documents:write",
+        "Put a file into a vector store.",
+        "vector-stores-files/createFile",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/vector_stores/{vector_store_id}/files",
+        "documents:read",
+        "List the files of a vector store.",
+        "vector-stores-files/listFiles",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/vector_stores/{vector_store_id}/files/{file_id}",
+        "documents:read",
+        "Show a file of a vector store, and how its indexing goes.",
+        "vector-stores-files/getFile",
+    ),
+    Endpoint(
+        "DELETE",
+        "/v1/vector_stores/{vector_store_id}/files/{file_id}",
+        "documents:write",
+        "Take a file out of a vector store.",
+        "vector-stores-files/deleteFile",
+    ),
+)

@@ -1,0 +1,193 @@
+"""Makes docs/reference/openapi.json: OpenAPI 3.1 of everything that the platform answers over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from drw.generate.openai import ENDPOINTS, Endpoint
+from drw.generate.operations import Operation, operations, path_names, reachable, short, worded
+from drw.generate.protos import Field, Protos, compiled
+from drw.kernel.call import SCOPES
+from drw.kernel.errors import HTTP
+
+PATH = "docs/reference/openapi.json"
+JSON, EVENTS = "application/json", "text/event-stream"
+
+Schema = dict[str, Any]
+
+SCALARS: dict[str, Schema] = {
+    "string": {"type": "string"},
+    "bool": {"type": "boolean"},
+    "bytes": {"type": "string", "contentEncoding": "base64"},
+    "int32": {"type": "integer", "format": "int32"},
+    "uint32": {"type": "integer", "minimum": 0},
+    "int64": {"type": "integer", "format": "int64"},
+    "uint64": {"type": "integer", "minimum": 0},
+    "float": {"type": "number", "format": "float"},
+    "double": {"type": "number", "format": "double"},
+}
+WELL_KNOWN: dict[str, Schema] = {
+    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+    "google.protobuf.Duration": {"type": "string", "pattern": "^-?[0-9]+(\\.[0-9]+)?s$"},
+    "google.protobuf.Struct": {"type": "object"},
+    "google.protobuf.Value": {},
+}
+"""How proto's own messages look in JSON: protobuf.dev, "ProtoJSON format"."""
+
+
+def files() -> dict[str, str]:
+    """Return the text of the file by its path."""
+    return {PATH: json.dumps(document(compiled()), indent=2, ensure_ascii=False) + "\n"}
+
+
+def document(protos: Protos) -> Schema:
+    """Return the document."""
+    found = operations(protos)
+    paths: Schema = {}
+    for operation in found:
+        paths.setdefault(operation.method.path, {})[operation.method.verb.lower()] = _operation(operation)
+    for endpoint in ENDPOINTS:
+        paths.setdefault(endpoint.path, {})[endpoint.verb.lower()] = _openai(endpoint)
+    services = {o.service.name: worded(_comment_of(o, protos), _title(o)) for o in found}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "The DRW AI platform",
+            "version": "1",
+            "summary": "Models, retrieval and workflows behind one gateway.",
+            "description": "A request carries a key as a bearer token. A field that does not exist is refused.",
+        },
+        "servers": [
+            {"url": "http://127.0.0.1:8080", "description": "A platform on this machine, at its default port."}
+        ],
+        "tags": [
+            {"name": "OpenAI", "description": "Endpoints that OpenAI describes."},
+            *({"name": name, "description": text} for name, text in services.items()),
+        ],
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": _scopes()}},
+            "responses": {"Error": _error_response()},
+            "schemas": {"Error": _error_schema(), **{short(n): _message(n, protos) for n in reachable(found, protos)}},
+        },
+    }
+
+
+def _operation(operation: Operation) -> Schema:
+    method = operation.method
+    made: Schema = {
+        "operationId": operation.id,
+        "tags": [operation.service.name],
+        "summary": operation.summary,
+        "description": operation.text,
+        "security": [{"key": [method.scope]}],
+    }
+    parameters = [_parameter(f, "path") for f in operation.path_fields]
+    parameters += [_parameter(f, "query") for f in operation.query_fields]
+    if operation.resumes:
+        text = "The id of the last event that was seen: only those after it are sent."
+        parameters.append({"name": "Last-Event-ID", "in": "header", "description": text, "schema": {"type": "string"}})
+    if parameters:
+        made["parameters"] = parameters
+    if operation.body_fields:
+        body = {"type": "object", "properties": _properties(operation.body_fields), "additionalProperties": False}
+        made["requestBody"] = {"content": {JSON: {"schema": body}}}
+    made["responses"] = {"200": _answer(operation), "default": {"$ref": "#/components/responses/Error"}}
+    return made
+
+
+def _answer(operation: Operation) -> Schema:
+    schema = {"$ref": f"#/components/schemas/{short(operation.method.response)}"}
+    if not operation.method.streams:
+        return {"description": short(operation.method.response), "content": {JSON: {"schema": schema}}}
+    text = "Server-sent events: the data of each is this object. The last one is `done`, or `error` with an Error."
+    return {"description": text, "content": {EVENTS: {"schema": schema}}}
+
+
+def _openai(endpoint: Endpoint) -> Schema:
+    made: Schema = {
+        "operationId": f"openai.{endpoint.page.replace('/', '.')}",
+        "tags": ["OpenAI"],
+        "summary": endpoint.summary.rstrip("."),
+        "externalDocs": {"url": endpoint.url},
+        "security": [{"key": [endpoint.scope]}],
+    }
+    if names := path_names(endpoint.path):
+        made["parameters"] = [{"name": n, "in": "path", "required": True, "schema": SCALARS["string"]} for n in names]
+    answer = {"description": "As OpenAI describes it."}
+    made["responses"] = {"200": answer, "default": {"$ref": "#/components/responses/Error"}}
+    return made
+
+
+def _parameter(field: Field, place: str) -> Schema:
+    made: Schema = {"name": field.name, "in": place}
+    if field.comment:
+        made["description"] = field.comment
+    if place == "path":
+        made["required"] = True
+    return {**made, "schema": _schema(field)}
+
+
+def _message(name: str, protos: Protos) -> Schema:
+    if values := protos.enums.get(name):
+        return {"type": "string", "enum": list(values)}
+    message = protos.messages[name]
+    text = {"description": message.comment} if message.comment else {}
+    return {"type": "object", **text, "properties": _properties(message.fields)}
+
+
+def _properties(fields: Iterable[Field]) -> Schema:
+    return {field.name: _described(field) for field in fields}
+
+
+def _described(field: Field) -> Schema:
+    return {**_schema(field), "description": field.comment} if field.comment else _schema(field)
+
+
+def _schema(field: Field) -> Schema:
+    if field.type == "map":
+        return {"type": "object", "additionalProperties": _typed(field.of, field.of)}
+    one = _typed(field.type, field.of)
+    return {"type": "array", "items": one} if field.repeated else one
+
+
+def _typed(type_name: str, of: str) -> Schema:
+    if type_name in SCALARS:
+        return dict(SCALARS[type_name])
+    return dict(WELL_KNOWN[of]) if of in WELL_KNOWN else {"$ref": f"#/components/schemas/{short(of)}"}
+
+
+def _error_response() -> Schema:
+    statuses = "; ".join(f"{form.status} `{form.code}`" for form in sorted(HTTP.values()))
+    schema = {"$ref": "#/components/schemas/Error"}
+    return {"description": f"An error, in OpenAI's shape: {statuses}.", "content": {JSON: {"schema": schema}}}
+
+
+def _error_schema() -> Schema:
+    text = SCALARS["string"]
+    optional = {"type": ["string", "null"]}
+    inner = {
+        "type": "object",
+        "properties": {
+            "message": {**text, "description": "What is wrong, and what would be right."},
+            "type": {**text, "enum": sorted({form.type for form in HTTP.values()})},
+            "param": {**optional, "description": "The field at fault, where there is one."},
+            "code": {**optional, "description": "For programs: one of those above, or a finer one."},
+        },
+        "required": ["message", "type", "param", "code"],
+    }
+    return {"type": "object", "properties": {"error": inner}, "required": ["error"]}
+
+
+def _scopes() -> str:
+    return "A key has scopes: " + "; ".join(f"`{name}`: {text}" for name, text in SCOPES.items()) + "."
+
+
+def _title(operation: Operation) -> str:
+    return operation.service.contract.rpartition(".")[2]
+
+
+def _comment_of(operation: Operation, protos: Protos) -> str:
+    return next(c.comment for c in protos.contracts if c.name == operation.service.contract)

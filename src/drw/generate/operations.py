@@ -1,0 +1,89 @@
+"""The REST operations of the platform: which part of a request goes where, and how each is worded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from drw.api.contract import snake
+from drw.catalog import BY_NAME, Service
+from drw.generate.protos import Contract, Field, Method, Protos
+
+RESUME = "last_event_id"
+"""The field of a request that the header Last-Event-ID sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of a service as REST offers it."""
+
+    service: Service
+    method: Method
+    path_fields: tuple[Field, ...]
+    query_fields: tuple[Field, ...]
+    body_fields: tuple[Field, ...]
+    resumes: bool
+    """Whether a stream can be taken up where it was lost."""
+
+    @property
+    def id(self) -> str:
+        """A name of its own, as in `log.ListRecords`."""
+        return f"{self.service.name}.{self.method.name}"
+
+    @property
+    def text(self) -> str:
+        """What it does, in sentences."""
+        return worded(self.method.comment, self.method.name)
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a few words."""
+        return re.split(r"(?<=[.;:])\s", self.text)[0].rstrip(".;:")
+
+
+def operations(protos: Protos) -> list[Operation]:
+    """Return every REST operation, in the order of the catalog and of the contracts."""
+    by_name = {contract.name: contract for contract in protos.contracts}
+    rows = [row for row in BY_NAME.values() if row.contract in by_name]
+    return [operation for row in rows for operation in _of(row, by_name[row.contract], protos)]
+
+
+def path_names(path: str) -> list[str]:
+    """Return the names in braces."""
+    return re.findall(r"{(\w+)}", path)
+
+
+def worded(comment: str, name: str) -> str:
+    """Return a comment without the name it begins with: "GetKey shows one key." becomes "Shows one key."."""
+    text = comment.removeprefix(f"{name} ") or f"{snake(name).replace('_', ' ')}."
+    return text[:1].upper() + text[1:]
+
+
+def short(name: str) -> str:
+    """Return the name of a message without what all have in front: `drw.api.rag.v1.Passage` is `rag.Passage`."""
+    cluster, _, rest = name.removeprefix("drw.api.").partition(".v1.")
+    return f"{cluster}.{rest}"
+
+
+def reachable(found: Iterable[Operation], protos: Protos) -> list[str]:
+    """Return the messages and enums that callers from outside see, sorted by their short names."""
+    wanted = [o.method.response for o in found] + [f.of for o in found for f in o.body_fields]
+    seen: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name not in seen and (name in protos.messages or name in protos.enums):
+            seen.add(name)
+            wanted += [f.of for f in protos.messages[name].fields] if name in protos.messages else []
+    return sorted(seen, key=short)
+
+
+def _of(row: Service, contract: Contract, protos: Protos) -> Iterator[Operation]:
+    for method in contract.methods:
+        if method.verb:
+            fields = {field.name: field for field in protos.messages[method.request].fields}
+            in_path = tuple(fields.pop(name) for name in path_names(method.path))
+            resumes = fields.pop(RESUME, None) is not None
+            rest = tuple(fields.values())
+            query, body = ((), rest) if method.body == "*" else (rest, ())
+            yield Operation(row, method, in_path, query, body, resumes)
