@@ -138,9 +138,12 @@ class Front:
             return envoy.ready_file(self.profile).exists()
 
         await until(ready, "the bootstrap of Envoy")
+        self.launch_envoy()
+        await until(self.alive, "Envoy")
+
+    def launch_envoy(self) -> None:
         with (self.profile.data / "envoy.log").open("ab") as log:
             self._envoy = subprocess.Popen(envoy.command(self.profile), stdout=log, stderr=log)
-        await until(self.alive, "Envoy")
 
     async def stop_envoy(self) -> None:
         if self._envoy:

@@ -1,0 +1,156 @@
+"""What a data plane does while its configuration changes, is wrong, or cannot be had."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agent.conftest import Fed, until
+from drw.agent import envoy
+from drw.gateway.load_balancer.upstreams import More as Upstream
+from drw.gateway.request_router.table import More
+from drw.kernel.http import HttpServer
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+
+SPARE = More(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")
+
+
+class DoubleCollector:
+    """Takes traces, as a collector would."""
+
+    def __init__(self) -> None:
+        self.got = b""
+        self.app = Starlette(routes=[Route("/v1/traces", self._take, methods=["POST"])])
+
+    async def _take(self, request: Request) -> Response:
+        self.got += await request.body()
+        return Response(b"")
+
+
+def different(number: int, fed: Fed) -> dict[str, object]:
+    """Return the differences of the change of this number: routes, limits, revoked keys, upstreams, by turns."""
+    extra = Upstream(addresses=(fed.profile.processes["models"].http,))
+    to_extra = SPARE.model_copy(update={"upstream": "extra", "path": f"/v1/extra{number}"})
+    return [
+        {"more": (SPARE.model_copy(update={"path": f"/v1/spare{number}"}),)},
+        {"own": {f"key_{number}": number + 1}},
+        {"revoked": [f"key_{number}"]},
+        {"upstreams": {"extra": extra}, "more": (to_extra,)},
+    ][number % 4]
+
+
+async def test_changes_under_load_drop_no_request(fed):
+    secret, done, statuses = fed.sign("key_busy", "models:read"), asyncio.Event(), []
+
+    async def knock() -> None:
+        async with fed.client(secret) as client:
+            while not done.is_set():
+                statuses.append((await client.get("/v1/models")).status_code)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(4):
+            tasks.create_task(knock())
+        for number in range(32):
+            report = await fed.want(**different(number, fed))
+            assert report.error == ""
+        done.set()
+    assert set(statuses) == {200}
+    assert len(statuses) > 32
+    assert all(count == 0 for count in (await fed.admin().refusals()).values())
+
+
+async def test_a_change_of_routes_leaves_the_limits_as_they_are(fed):
+    own = {"key_slow": 2}
+    await fed.want(own=own)
+    async with fed.client(fed.sign("key_slow", "models:read")) as client:
+        assert [(await client.get("/v1/models")).status_code for _ in range(3)] == [200, 200, 429]
+        assert (await fed.want(own=own, more=(SPARE,))).error == ""
+        assert (await fed.want(own=own, more=(SPARE,), revoked=["key_other"])).error == ""
+        assert (await client.get("/v1/spare")).status_code == 429
+
+
+async def test_what_is_wrong_is_refused_and_the_old_state_stays(fed):
+    files = {f: f.read_bytes() for f in (fed.profile.data_plane.folder / "xds").rglob("*.json")}
+    wrong = fed.configuration()
+    wrong.routes.routes.add(name="lost", path="/v1/lost", upstream="nowhere")
+    wrong.version = "wrong"
+    report = await fed.router_double.want(wrong)
+    assert "the route 'lost' names the upstream 'nowhere'" in report.error
+    assert "max_tokens" in (await fed.want(own={"key_1": -1})).error.lower()
+    wrong = fed.configuration()
+    wrong.credentials.jwks = "no keys"
+    wrong.version = "wrong again"
+    assert "jwks" in (await fed.router_double.want(wrong)).error
+    assert {f: f.read_bytes() for f in files} == files
+    async with fed.client(fed.sign("key_1", "models:read")) as client:
+        assert (await client.get("/v1/models")).status_code == 200
+        assert (await fed.want(more=(SPARE,))).error == ""
+        assert (await client.get("/v1/spare")).status_code == 200
+
+
+async def test_envoy_starts_without_the_control_plane(fed):
+    await fed.want(more=(SPARE,), revoked=["key_gone"])
+    await fed.stop_agent()
+    await fed.stop_gateway()
+    await fed.stop_envoy()
+    await fed.start_envoy()
+    async with fed.client(fed.sign("key_1", "models:read")) as client:
+        assert (await client.get("/v1/spare")).status_code == 200
+    async with fed.client(fed.sign("key_gone", "models:read")) as client:
+        assert (await client.get("/v1/spare")).status_code == 401
+    fed.start_agent()  # it finds nobody to ask, and changes nothing
+    await until(fed.envoy_answers, "Envoy")
+    await fed.start_gateway()
+    assert (await fed.want()).error == ""
+    async with fed.client(fed.sign("key_1", "models:read")) as client:
+        assert (await client.get("/v1/spare")).status_code == 404
+
+
+async def test_what_only_a_running_envoy_can_refuse_is_told_too(front_profile):
+    fed = Fed(front_profile)
+    host, _, port = front_profile.data_plane.listen.partition(":")
+    with socket.socket() as occupant:
+        occupant.bind((host, int(port)))
+        occupant.listen()
+        try:
+            await fed.start_gateway()
+            fed.start_agent()
+            wanting = asyncio.create_task(fed.want())
+
+            async def ready() -> bool:
+                return envoy.ready_file(front_profile).exists()
+
+            await until(ready, "the bootstrap of Envoy")
+            fed.launch_envoy()
+            assert (await wanting).error == "Envoy refuses the listeners of the configuration"
+        finally:
+            await fed.stop()
+
+
+async def test_traces_go_where_the_profile_says(front_profile):
+    sink = DoubleCollector()
+    server = HttpServer(sink.app)
+    where = await server.start("127.0.0.1:0")
+    fed = Fed(front_profile.model_copy(update={"otlp_endpoint": f"http://{where}"}))
+    try:
+        await fed.start()
+        async with fed.client(fed.sign("key_1", "models:read")) as client:
+            answers = [await client.get("/v1/models", headers={"traceparent": PARENT}) for _ in range(5)]
+
+        async def traced() -> bool:
+            return bytes.fromhex(TRACE) in sink.got
+
+        await until(traced, "the spans")
+    finally:
+        await fed.stop()
+        await server.stop(0)
+    assert b"drw-gateway" in sink.got
+    seen = answers[0].json()["headers"]["traceparent"]
+    assert seen.split("-")[1] == TRACE and seen != PARENT  # the same trace, with the data plane's own span in it
