@@ -62,14 +62,13 @@ create table chunk_vector (
 );
 create index chunk_vector_nearest on chunk_vector using hnsw (value vector_ip_ops);
 
--- One row a term and document: in which chunks, how often, and how many terms those chunks have.
+-- One row a term and document. A hit is three 32-bit integers, the least byte first: the number of the chunk,
+-- how often the term stands in it, and how many terms the chunk has.
 create table posting (
     collection bigint not null,
     term text collate "C" not null,
     document bigint not null references document on delete cascade,
-    numbers int[] not null,
-    counts int[] not null,
-    lengths int[] not null,
+    hits bytea not null,
     primary key (collection, term, document)
 );
 create index posting_document on posting (document);

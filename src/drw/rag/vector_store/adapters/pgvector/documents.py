@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Document
 from drw.kernel.audit import digest
 from drw.kernel.database import Connection
+from drw.rag.vector_store import bm25
 from drw.rag.vector_store.adapters.pgvector.collections import after, following
 from drw.rag.vector_store.ports import Analysed, DocumentNotFound, Owner, Page
 
@@ -51,7 +52,8 @@ async def write(
     await connection.execute("insert into permission (document, principal) values (%s, %s)", (key, owner.desk))
     await _copy_chunks(connection, key, chunks)
     await _copy_vectors(connection, collection, key, chunks)
-    await _copy(connection, "copy posting from stdin", _postings(collection, key, chunks, analysed))
+    postings = _postings(collection, key, chunks, analysed)
+    await _copy(connection, "copy posting from stdin (format binary)", postings, ["int8", "text", "int8", "bytea"])
     subject = ((collection, term, key, weight) for term, weight in analysed.subject.items())
     await _copy(connection, "copy subject from stdin", subject)
     await _count(connection, row, 1)
@@ -91,28 +93,19 @@ async def _copy_chunks(connection: Connection, key: int, chunks: Sequence[Chunk]
 
 
 async def _copy_vectors(connection: Connection, collection: int, key: int, chunks: Sequence[Chunk]) -> None:
-    async with connection.cursor().copy("copy chunk_vector from stdin (format binary)") as copy:
-        copy.set_types(["int8", "int8", "int4", "bytea"])
-        for chunk in chunks:
-            if chunk.vector.values:
-                await copy.write_row((collection, key, chunk.number, _binary(chunk.vector.values)))
+    rows = ((collection, key, c.number, _binary(c.vector.values)) for c in chunks if c.vector.values)
+    types = ["int8", "int8", "int4", "bytea"]  # sent as the bytes that the vector's own binary form has
+    await _copy(connection, "copy chunk_vector from stdin (format binary)", rows, types)
 
 
 def _postings(collection: int, key: int, chunks: Sequence[Chunk], analysed: Analysed) -> Iterable[tuple[Any, ...]]:
-    found: dict[str, tuple[list[int], list[int], list[int]]] = {}
+    found: dict[str, list[int]] = {}
     for chunk, counts in zip(chunks, analysed.counts, strict=True):
         length = sum(counts.values())
         for term, count in counts.items():
-            numbers, often, lengths = found.setdefault(term, ([], [], []))
-            numbers.append(chunk.number)
-            often.append(count)
-            lengths.append(length)
-    for term, lists in found.items():
-        yield collection, term, key, *map(_array, lists)
-
-
-def _array(values: Sequence[int]) -> str:
-    return "{" + ",".join(map(str, values)) + "}"
+            found.setdefault(term, []).extend((chunk.number, count, length))
+    for term, hits in found.items():
+        yield collection, term, key, bm25.packed(hits)
 
 
 def _binary(values: Sequence[float]) -> bytes:
@@ -120,8 +113,13 @@ def _binary(values: Sequence[float]) -> bytes:
     return struct.pack(">HH", len(values), 0) + np.asarray(values, dtype=">f4").tobytes()
 
 
-async def _copy(connection: Connection, statement: LiteralString, rows: Iterable[Sequence[Any]]) -> None:
+async def _copy(
+    connection: Connection, statement: LiteralString, rows: Iterable[Sequence[Any]], types: Sequence[str] = ()
+) -> None:
+    """Copy rows into a table: as text or, where the statement says so, in binary with these types."""
     async with connection.cursor().copy(statement) as copy:
+        if types:
+            copy.set_types(types)
         for row in rows:
             await copy.write_row(row)
 

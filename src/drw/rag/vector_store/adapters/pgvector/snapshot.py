@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from psycopg import sql
+from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
 from drw.api.rag.v1.vector_store_pb2 import Passage
 from drw.kernel.database import Connection
+from drw.rag.vector_store import bm25
 from drw.rag.vector_store.ports import Owner, Place, Snapshot, Subject
-
-K1 = 0.9
-B = 0.4
-"""BM25's parameters, as in Anserini's defaults (Yang, Fang and Lin, 2017)."""
 
 MAX_SUBJECTS = 200
 
@@ -25,31 +23,21 @@ COUNT = """
 
 SUBJECTS = """
     with wanted as (select * from unnest(%(terms)s::text[], %(weights)s::float8[]) as w(term, sought)),
-    found as (
-        select s.term, s.document, s.weight, w.sought from subject s join wanted w using (term)
-        where s.collection = %(collection)s
-            and s.document in (select key from visible(%(collection)s, %(desk)s, %(attributes)s))),
-    rarity as (select term, ln(1 + (%(total)s - count(*) + 0.5) / (count(*) + 0.5)) as idf from found group by term)
-    select f.document, sum(f.weight * f.sought * r.idf) as score, d.dated
-    from found f join rarity r using (term) join document d on d.key = f.document
-    group by f.document, d.dated order by score desc, f.document limit %(limit)s"""
+    found as materialized (
+        select term, document, weight from subject where collection = %(collection)s and term = any(%(terms)s)),
+    seen as materialized (
+        select found.*, v.dated from found
+        join visible(%(collection)s, %(desk)s, %(attributes)s) v on v.key = found.document),
+    rarity as (select term, ln(1 + (%(total)s - count(*) + 0.5) / (count(*) + 0.5)) as idf from seen group by term)
+    select document, sum(weight * sought * idf) as score, dated
+    from seen join rarity using (term) join wanted using (term)
+    group by document, dated order by score desc, document limit %(limit)s"""
 
-WORDS = """
-    with found as (
-        select p.term, p.document, u.number, u.often, u.length
-        from posting p, unnest(p.numbers, p.counts, p.lengths) as u(number, often, length)
-        where p.collection = %(collection)s and p.term = any(%(terms)s)
-            and p.document in (select key from visible(%(collection)s, %(desk)s, %(attributes)s))),
-    rarity as materialized (
-        select term, ln(1 + (%(total)s - count(*) + 0.5) / (count(*) + 0.5))::float8 as idf from found group by term),
-    scored as materialized (
-        select document, number, sum(idf * often * (1 + %(k1)s::float8) / (
-            often + %(k1)s::float8 * (1 - %(b)s::float8 + %(b)s::float8 * length / %(average)s::float8))) as score
-        from found join rarity using (term) group by document, number)
-    (select * from scored order by score desc, document, number limit %(limit)s)
-    union
-    (select * from scored where document = any(%(preferred)s) order by score desc, document, number limit %(limit)s)
-"""
+POSTINGS = """
+    with found as materialized (
+        select term, document, hits from posting where collection = %(collection)s and term = any(%(terms)s))
+    select term, document, hits from found
+    where document in (select key from visible(%(collection)s, %(desk)s, %(attributes)s))"""
 
 ALL_VECTORS = """
     with near as materialized (
@@ -113,9 +101,11 @@ class PostgresSnapshot(Snapshot):
     async def by_words(self, terms: Sequence[str], preferred: Sequence[int], limit: int) -> dict[Place, float]:
         if not terms or not self._view.terms:
             return {}
-        average = self._view.terms / self._view.chunks
-        numbers = {"total": self._view.chunks, "average": average, "k1": K1, "b": B, "limit": limit}
-        return _scores(await self._rows(WORDS, terms=list(terms), preferred=list(preferred), **numbers))
+        async with self._connection.cursor(binary=True, row_factory=tuple_row) as cursor:
+            await cursor.execute(POSTINGS, {**self._view.names, "terms": list(terms)})
+            postings = await cursor.fetchall()
+        scores = bm25.scores(postings, self._view.chunks, self._view.terms / self._view.chunks)
+        return bm25.best(scores, preferred, limit)
 
     async def by_vector(self, vector: Sequence[float], preferred: Sequence[int], limit: int) -> dict[Place, float]:
         if not vector or not self._view.chunks:

@@ -1,0 +1,54 @@
+"""BM25 over packed postings gives what the formula gives."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import log
+
+import pytest
+
+from drw.rag.vector_store import bm25
+from drw.rag.vector_store.ports import Place
+
+TEXTS = {(1, 0): "cash cash flow", (1, 1): "net sales", (2, 0): "net cash flow of sales", (3, 7): "lease"}
+
+
+def postings():
+    hits: dict[tuple[str, int], list[int]] = {}
+    for (document, number), text in TEXTS.items():
+        for term, count in Counter(text.split()).items():
+            hits.setdefault((term, document), []).extend((number, count, len(text.split())))
+    return [(term, document, bm25.packed(packed)) for (term, document), packed in hits.items()]
+
+
+def by_formula(terms):
+    """Robertson and Zaragoza (2009), equation 3.15, with the idf that stays above zero."""
+    average = sum(len(text.split()) for text in TEXTS.values()) / len(TEXTS)
+    scores = {}
+    for place, text in TEXTS.items():
+        words = text.split()
+        for term in terms:
+            containing = sum(term in other.split() for other in TEXTS.values())
+            idf = log(1 + (len(TEXTS) - containing + 0.5) / (containing + 0.5))
+            count = words.count(term)
+            if count:
+                normal = 1 - bm25.B + bm25.B * len(words) / average
+                scores[place] = scores.get(place, 0) + idf * count * (bm25.K1 + 1) / (count + bm25.K1 * normal)
+    return scores
+
+
+@pytest.mark.parametrize("terms", [["cash"], ["cash", "flow", "net"], ["lease", "of"]])
+def test_scores_are_those_of_the_formula(terms):
+    found = bm25.scores([p for p in postings() if p[0] in terms], len(TEXTS), 11 / 4)
+    best = bm25.best(found, [], 10)
+    assert {(p.document, p.number): score for p, score in best.items()} == pytest.approx(by_formula(terms))
+
+
+def test_the_best_come_first_and_preferred_documents_are_added():
+    found = bm25.scores([p for p in postings() if p[0] == "cash"], len(TEXTS), 11 / 4)
+    assert list(bm25.best(found, [], 1)) == [Place(1, 0)]
+    assert set(bm25.best(found, [2], 1)) == {Place(1, 0), Place(2, 0)}
+
+
+def test_nothing_found_is_empty():
+    assert bm25.best(bm25.scores([], 4, 2.0), [1], 10) == {}
