@@ -5,9 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from drw.cli import reference
 from drw.generate import checks, openapi, pages
@@ -25,17 +22,6 @@ def _commands() -> dict[str, str]:
 
 
 GENERATORS: tuple[Generator, ...] = (contracts, openapi.files, pages.files, _commands)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command, which only those need who work on the platform itself."""
-
-    @app.command("generate", hidden=True)
-    def generate(
-        check: Annotated[bool, typer.Option("--check", help="Write nothing: say what is not up to date.")] = False,
-    ) -> None:
-        """Make again what is made from the contracts, the catalog and the commands."""
-        raise typer.Exit(run(check))
 
 
 def run(check: bool) -> int:

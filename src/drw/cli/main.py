@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
-from drw.cli import access, documents, generate, models, platform, settings, trail, workflows
+from drw.cli import access, documents, models, platform, settings, trail, workflows
 from drw.cli.options import warn
 from drw.kernel.errors import (
     DeadlineExceeded,
@@ -37,7 +38,17 @@ workflows.add_to(app, USE)
 access.add_to(app, OPERATE)
 trail.add_to(app, OPERATE)
 settings.add_to(app, OPERATE)
-generate.add_to(app)
+
+
+@app.command("generate", hidden=True)
+def generate(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing: say what is not up to date.")] = False,
+) -> None:
+    """Make again what is made from the contracts, the catalog and the commands."""
+    from drw.cli.generate import run  # here, since only those need it who work on the platform
+
+    raise typer.Exit(run(check))
+
 
 EXIT_CODES: dict[type[DrwError], int] = {
     InvalidRequest: 2,

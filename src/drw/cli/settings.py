@@ -8,7 +8,6 @@ import typer
 
 from drw.cli.options import DataDir, Json, write_json, write_table
 from drw.kernel.errors import NotFound
-from drw.kernel.settings import Layers
 from drw.local.layout import Layout
 
 
@@ -19,6 +18,8 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 def config(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Show every setting with its value, and the file or variable that set it."""
+    from drw.kernel.settings import Layers  # here, since pydantic takes longer than most commands
+
     layout = Layout.of(data_dir)
     if not layout.profile.exists():
         raise NotFound(f"no platform was started in {layout.data}: start one with `drw up`")

@@ -21,7 +21,7 @@ from drw.kernel.errors import Conflict, DrwError, Unavailable
 from drw.kernel.report import report
 from drw.kernel.rpc import Channels
 from drw.kernel.settings import Layers
-from drw.local import credentials, weights
+from drw.local import first_key, weights
 from drw.local.layout import Layout
 from drw.local.part import Child, PartFailed, PartState
 from drw.local.platform import parts
@@ -83,7 +83,7 @@ class Supervisor:
             for child in self._children.values():
                 group.create_task(self._start_one(child, begun))
         self._keepers = [asyncio.create_task(child.keep()) for child in self._children.values()]
-        await credentials.ensure(self._layout, profile, self._channels)
+        await first_key.ensure(self._layout, profile, self._channels)
         await self._until_healthy()
 
     async def _until_healthy(self) -> None:

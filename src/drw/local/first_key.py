@@ -1,0 +1,53 @@
+"""The first API key of a local platform: made by the operator, kept where the command line finds it."""
+
+from __future__ import annotations
+
+import json
+
+import aiohttp
+
+from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.kernel.call import SCOPES, Caller, acting_for
+from drw.kernel.errors import Unavailable
+from drw.kernel.rpc import Channels
+from drw.kernel.settings import Profile
+from drw.local.credentials import write
+from drw.local.layout import Layout
+
+OPERATOR = Caller(org="local", desk="research", key="operator", scopes=frozenset(SCOPES))
+
+
+async def ensure(layout: Layout, profile: Profile, channels: Channels) -> None:
+    """Make sure that there is a key that the gateway takes, and write it down."""
+    assert profile.data_plane is not None, "a local profile has a data plane"
+    url = f"http://{profile.data_plane.listen}"
+    if layout.credentials.exists():
+        kept = json.loads(layout.credentials.read_text(encoding="utf-8"))
+        if await _accepted(url, kept["api_key"]):
+            write(layout.credentials, url, kept["api_key"])
+            return
+    with acting_for(OPERATOR):
+        client = channels.client(AuthenticationClient, profile.place("authentication").grpc)
+        made = await client.create_key(
+            CreateKeyRequest(
+                name="first key of this platform",
+                scopes=sorted(SCOPES),
+                ttl_seconds=90 * 86400,
+                requests_per_minute=6000,
+            )
+        )
+    write(layout.credentials, url, made.secret)
+    if not await _accepted(url, made.secret):
+        raise Unavailable("the gateway does not take the key that was made for it; `drw logs agent` may say why")
+
+
+async def _accepted(url: str, key: str) -> bool:
+    headers = {"authorization": f"Bearer {key}"}
+    timeout = aiohttp.ClientTimeout(total=10)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        try:
+            async with session.get(f"{url}/api/v1/keys", headers=headers) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
