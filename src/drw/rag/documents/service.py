@@ -2,14 +2,147 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from drw.api.rag.v1 import documents_rpc as contract
+from drw.api.rag.v1.documents_pb2 import (
+    File,
+    GetFileRequest,
+    IndexFileRequest,
+    Indexing,
+    IndexingProgress,
+    PutFileRequest,
+    ReadTextRequest,
+    ReadTextResponse,
+    WatchIndexingRequest,
+)
+from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
+from drw.kernel import call
+from drw.kernel.errors import InvalidRequest
 from drw.kernel.host import Scope
+from drw.rag.documents import files, kinds, reading
+from drw.rag.documents.attachments import Attachments
+from drw.rag.documents.changes import Changes
+from drw.rag.documents.content import Content
+from drw.rag.documents.files import Files
+from drw.rag.documents.indexing import Indexer
+from drw.rag.documents.jobs import Jobs
+from drw.rag.documents.openai_files import FileRoutes
+from drw.rag.documents.openai_vector_stores import VectorStoreRoutes
+from drw.rag.documents.reading import Reader
+from drw.rag.documents.shelf import READ, Shelf
+
+
+class Settings(reading.Settings):
+    """Settings of the service."""
+
+    most_file_bytes: int = 512 << 20
+    most_passages: int = 20_000
+    """Of one file."""
+    indexers: int = 2
+    """How many files are indexed at once; 0: none here, but in other processes of the service."""
 
 
 class Documents(contract.Documents):
-    """Serves `drw.api.rag.v1.Documents`; this release has the contract and none of its methods."""
+    """Serves `drw.api.rag.v1.Documents`."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    async def put_file(self, request: PutFileRequest, /) -> File:
+        call.caller().must_hold("documents:write")
+        name = kinds.checked_name(request.name)
+        with self._shelf.content.receiving() as incoming:
+            incoming.write(request.content)
+            return _file(await self._shelf.put(incoming, name, request.purpose or READ))
+
+    async def get_file(self, request: GetFileRequest, /) -> File:
+        call.caller().must_hold("documents:read")
+        return _file(await self._shelf.files.get(request.file))
+
+    async def read_text(self, request: ReadTextRequest, /) -> ReadTextResponse:
+        call.caller().must_hold("documents:read")
+        if (most := request.max_characters) < 0:
+            raise InvalidRequest(f"max_characters is {most}; it must be 0 for all, or more", param="max_characters")
+        file = await self._shelf.files.get(request.file)
+        pages = await self._shelf.text(file, enough=most + 1 if most else 0)
+        answer = ReadTextResponse()
+        left = most or sum(map(len, pages))
+        for page in pages:
+            if left <= 0:
+                break
+            answer.pages.append(page[:left])
+            left -= len(page)
+        answer.truncated = bool(most) and sum(map(len, pages)) > most
+        return answer
+
+    async def index_file(self, request: IndexFileRequest, /) -> Indexing:
+        call.caller().must_hold("documents:write")
+        file = await self._shelf.files.get(request.file)
+        collection = await self._shelf.make_collection(request.collection)
+        found, unchanged = await self._shelf.index(collection.id, file, dict(request.attributes))
+        return Indexing(
+            file=file.id,
+            collection=collection.id,
+            state=found.state.upper(),
+            error=found.error,
+            pages=found.pages,
+            chunks=found.chunks,
+            unchanged=unchanged and found.state == "completed",
+        )
+
+    async def watch_indexing(self, request: WatchIndexingRequest, /) -> AsyncIterator[IndexingProgress]:
+        call.caller().must_hold("documents:read")
+        collection = await self._shelf.collection(request.collection)
+        async for progress in self._shelf.watch(collection.id):
+            yield IndexingProgress(
+                in_progress=progress.in_progress,
+                completed=progress.completed,
+                failed=progress.failed,
+                pages=progress.pages,
+                chunks=progress.chunks,
+            )
 
 
 async def build(scope: Scope) -> Documents:
     """Make the service with what the configuration names."""
-    return Documents()
+    own = scope.settings(Settings)
+    database = await scope.database(pool_size=8)
+    content = Content(scope.folder, own.most_file_bytes)
+    audit = scope.audit()
+    reader = Reader(own)
+    changes = Changes(database)
+    kept = Files(database, content, audit)
+    store = scope.client(VectorStoreClient)
+    shelf = Shelf(database, kept, Attachments(database), content, reader, changes, store, audit)
+    indexer = Indexer(
+        Jobs(database, audit),
+        *(database, changes, content, reader),
+        *(scope.client(EmbeddingClient), store),
+        dsn=scope.profile.postgres,
+        most_chunks=own.most_passages,
+    )
+    scope.background(changes.follow)
+    scope.background(kept.remove_orphans)
+    for _ in range(own.indexers):
+        scope.background(indexer.work)
+    scope.on_stop(reader.stop)
+    scope.routes += FileRoutes(shelf, own.most_file_bytes).routes()
+    scope.routes += VectorStoreRoutes(shelf).routes()
+    return Documents(shelf)
+
+
+def _file(found: files.File) -> File:
+    created_at = Timestamp()
+    created_at.FromDatetime(found.created_at)
+    return File(
+        id=found.id,
+        name=found.name,
+        bytes=found.bytes,
+        content_hash=found.content_hash,
+        purpose=found.purpose,
+        created_at=created_at,
+    )

@@ -10,7 +10,9 @@ import numpy as np
 
 from drw.rag.embedding.ports import Floats, Portion, TextEncoder
 
-VOTES = 8
+MULTIPLIERS = np.array([0x9E3779B97F4A7C15 + 2 * 0x632BE59BD9B4E019 * n for n in range(8)], object) % (1 << 64)
+FACTORS = MULTIPLIERS.astype(np.uint64) | np.uint64(1)
+"""One a vote of a word; odd, so that no two words share all votes (multiplicative hashing: Knuth, TAOCP 3, 6.4)."""
 PORTION = 64
 WORD = re.compile(r"\w+")
 
@@ -30,10 +32,10 @@ class Hashing(TextEncoder):
         return np.stack([self._vector(ids) for ids in portion.ids])
 
     def _vector(self, ids: tuple[int, ...]) -> Floats:
-        vector = np.zeros(self.dimensions, np.float32)
-        for number in ids:
-            votes = np.random.default_rng(number)
-            vector[votes.integers(0, self.dimensions, VOTES)] += votes.choice((-1.0, 1.0), VOTES)
+        votes = (np.array(ids, np.uint64)[:, None] * FACTORS).ravel() >> np.uint64(32)
+        signs = np.where(votes & np.uint64(1), 1.0, -1.0)
+        places = (votes >> np.uint64(1)) % np.uint64(self.dimensions)
+        vector = np.bincount(places.astype(np.int64), signs, self.dimensions).astype(np.float32)
         length = float(np.linalg.norm(vector))
         if length == 0:  # no words, or votes that cancel out
             vector[0] = length = 1.0

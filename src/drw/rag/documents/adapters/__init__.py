@@ -1,0 +1,1 @@
+"""The parsers there are; each imports its technology, and nothing else does."""

@@ -1,0 +1,66 @@
+"""Tells headings, table rows and table headers from running text, by the look of a line."""
+
+from __future__ import annotations
+
+import re
+
+MARKDOWN_HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*$")
+MARKDOWN_RULE = re.compile(r"^\|?[\s:|-]*-{3,}[\s:|-]*$")
+NUMBERED = re.compile(r"^(?:item|note|part|section|article|chapter|appendix|annex)\s+[\dIVX]+[A-Z]?\b", re.IGNORECASE)
+AMOUNT_AT_END = re.compile(r"(?:^|\s)[$€£(–—-]*(?:\d[\d,]*(?:\.\d+)?)\)?\s?%?\)?$|\s[–—-]$")
+TIME_WORDS = re.compile(
+    r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?\s*\d{0,2},?|\b(?:19|20)\d\d\b|\b[qh][1-4]\b"
+    r"|\b(?:three|six|nine|twelve|\d+)\s+(?:months|weeks)\b"
+    r"|\b(?:quarter|year|period|month|week)s?\b|\bended\b|\bas of\b",
+    re.IGNORECASE,
+)
+BY_LOOK = 7
+"""The level of a heading that is told by its look alone."""
+MAX_HEADING_WORDS = 14
+MAX_HEADING_CHARACTERS = 100
+FURNITURE = re.compile(r"table of contents|contents|index", re.IGNORECASE)
+SYMBOLS = re.compile(r"[^\w\s.,;:'’\"“”()&/+–—-]")
+SMALL_WORDS = re.compile("a|an|and|as|at|by|for|from|in|into|its|of|on|or|our|per|the|to|vs|with", re.IGNORECASE)
+
+
+def heading(line: str) -> tuple[int, str] | None:
+    """Return the level (1 is the highest) and the words of a heading; None where the line is none."""
+    line = line.strip()
+    if match := MARKDOWN_HEADING.match(line):
+        return len(match[1]), match[2]
+    words = line.split()
+    if not (1 <= len(words) <= MAX_HEADING_WORDS and len(line) <= MAX_HEADING_CHARACTERS):
+        return None
+    if FURNITURE.fullmatch(line) or SYMBOLS.search(line):
+        return None
+    if NUMBERED.match(line) and line[-1] not in ",;":
+        return BY_LOOK - 1, line
+    return (BY_LOOK, line) if _is_titled(line, words) else None
+
+
+def is_row(line: str) -> bool:
+    """Say whether the line is a row of a table: a cell grid in Markdown, or words that end in an amount."""
+    line = line.strip()
+    return line.startswith("|") or bool(AMOUNT_AT_END.search(line) and not is_header(line))
+
+
+def is_header(line: str) -> bool:
+    """Say whether the line heads the columns of a table: times, and no amounts."""
+    if len(line) > MAX_HEADING_CHARACTERS or not TIME_WORDS.search(line):
+        return False
+    rest = TIME_WORDS.sub(" ", line)
+    return not re.search(r"\d", rest) and len(rest.split()) <= 6
+
+
+def is_rule(line: str) -> bool:
+    """Say whether the line is the rule under the header of a table in Markdown."""
+    return bool(MARKDOWN_RULE.match(line.strip()))
+
+
+def _is_titled(line: str, words: list[str]) -> bool:
+    if line[-1] in ".,;:" or not line[0].isalpha() or sum(c.isdigit() for c in line) > 4 or "|" in line:
+        return False
+    if is_header(line):
+        return False
+    large = [w for w in words if not SMALL_WORDS.fullmatch(w) and w[0].isalpha()]
+    return len(words) >= 2 and bool(large) and all(word[0].isupper() for word in large)

@@ -1,0 +1,107 @@
+"""Reads files in a process of its own: `python -m drw.rag.documents.worker MEBIBYTES`.
+
+Requests and answers are JSON, one a line. A request is {"do": "check" | "pages", "file", "kind", "limits",
+"enough", "seconds"}; the answers are {"page": text} for each page, then {"end": number} or {"refused": message,
+"code": code}. What a hostile file can do ends here: the process has bounded memory and time, writes
+no files, and dies with whoever started it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import inspect
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from drw.rag.documents.kinds import BY_KIND
+from drw.rag.documents.pages import tidied
+from drw.rag.documents.ports import Limits, Parser, Refused
+
+PR_SET_PDEATHSIG = 1
+Answer = dict[str, Any]
+
+
+def main(mebibytes: int) -> None:
+    """Answer requests until there are no more."""
+    answers = _own_output()
+    _confine(mebibytes)
+    for line in sys.stdin.buffer:
+        for answer in _answers(orjson.loads(line)):
+            answers.write(orjson.dumps(answer) + b"\n")
+            answers.flush()
+
+
+def _own_output() -> BinaryIO:
+    """Keep the answers apart from whatever a library prints."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return answers
+
+
+def _confine(mebibytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _answers(request: Answer) -> Iterator[Answer]:
+    _grant_time(request["seconds"])
+    try:
+        yield from _pages(request)
+    except Refused as error:
+        yield {"refused": error.message, "code": error.code}
+    except MemoryError:
+        yield {"refused": "reading this file takes more memory than a file may", "code": "invalid_file"}
+    except OSError as error:
+        yield {"refused": f"this file cannot be read: {error.strerror}", "code": "invalid_file"}
+
+
+def _pages(request: Answer) -> Iterator[Answer]:
+    file, kind, limits = Path(request["file"]), request["kind"], Limits(**request["limits"])
+    parser = _parser(kind)
+    if request["do"] == "check":
+        parser.check(file, kind, limits)
+        yield {"end": 0}
+        return
+    number, characters = 0, 0
+    for page in parser.pages(file, kind, limits):
+        number, characters = number + 1, characters + len(page)
+        if number > limits.pages:
+            raise Refused(f"this file has more than {limits.pages:,} pages")
+        if characters > limits.characters:
+            raise Refused(f"this file has more than {limits.characters:,} characters of text")
+        yield {"page": tidied(page)}
+        if request["enough"] and characters >= request["enough"]:
+            break
+    yield {"end": number}
+
+
+def _parser(kind: str) -> Parser:
+    module = importlib.import_module(f"drw.rag.documents.adapters.{BY_KIND[kind]}")
+    (found,) = (
+        c
+        for _, c in inspect.getmembers(module, inspect.isclass)
+        if issubclass(c, Parser) and c.__module__ == module.__name__
+    )
+    made: Parser = found()
+    return made
+
+
+def _grant_time(seconds: int) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    end = int(used.ru_utime + used.ru_stime) + seconds + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (end, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
