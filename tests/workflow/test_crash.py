@@ -1,0 +1,372 @@
+"""The workflow process is killed in the middle: the run finishes, and no finished step runs twice."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+import psycopg
+import pytest
+import redis
+
+from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest
+from drw.api.kernel.v1.kernel_rpc import ProcessClient
+from drw.api.workflow.v1.orchestration_pb2 import (
+    CANCELLED,
+    SUCCEEDED,
+    CancelRunRequest,
+    GetRunRequest,
+    Run,
+    StartRunRequest,
+)
+from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
+from drw.api.workflow.v1.state_pb2 import WatchRunRequest
+from drw.api.workflow.v1.state_rpc import StateClient
+from drw.kernel.call import Caller, acting_for
+from drw.kernel.errors import Unavailable
+from drw.kernel.rpc import Channels
+from drw.kernel.settings import Profile
+from workflow.doubles import Doubles, doubled, until
+
+_numbers = itertools.count()
+
+PROFILE = """
+name = "test"
+data = "{data}"
+postgres = "{postgres}"
+valkey = "{valkey}"
+
+[processes.workflow]
+services = ["templates", "state", "orchestration"]
+grpc = "{grpc}"
+http = "{grpc}.h"
+
+[processes.doubles]
+services = ["documents", "serving"]
+grpc = "{doubles}"
+http = "{doubles}.h"
+
+[services.orchestration]
+first_pause_seconds = 0.05
+"""
+
+
+@dataclass
+class Process:
+    """One workflow process of the profile, which can be killed and started again."""
+
+    profile: Path
+    address: str
+    log: Path
+    channels: Channels
+    popen: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as out:
+            command = [sys.executable, "-m", "drw.kernel.process", "workflow", str(self.profile)]
+            self.popen = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+
+    def end(self, number: int) -> None:
+        assert self.popen is not None
+        os.kill(self.popen.pid, number)
+
+    def kill(self) -> None:
+        self.end(signal.SIGKILL)
+        assert self.popen is not None
+        assert self.popen.wait(30) == -signal.SIGKILL
+        self.popen = None
+
+    async def detail(self) -> str:
+        """What orchestration says of itself; empty while the process does not answer."""
+        with suppress(Unavailable):
+            status = await self.channels.client(ProcessClient, self.address).get_status(GetStatusRequest())
+            return {s.name: s.detail for s in status.services}["orchestration"]
+        return ""
+
+    async def leads(self) -> bool:
+        return (await self.detail()).startswith("carries out runs")
+
+
+@dataclass
+class World:
+    """Doubles in this process, workflow processes beside it."""
+
+    profile: Profile
+    folder: Path
+    doubles: Doubles
+    caller: Caller
+    channels: Channels = field(default_factory=Channels)
+    processes: list[Process] = field(default_factory=list)
+
+    def process(self) -> Process:
+        base = self.folder / f"w{next(_numbers)}"
+        file = base.with_suffix(".toml")
+        file.write_text(
+            PROFILE.format(
+                data=self.profile.data,
+                postgres=self.profile.postgres,
+                valkey=self.profile.valkey,
+                grpc=f"unix:{base}",
+                doubles=self.doubles.address,
+            )
+        )
+        made = Process(file, f"unix:{base}", base.with_suffix(".log"), self.channels)
+        self.processes.append(made)
+        return made
+
+    async def started(self) -> Process:
+        process = self.process()
+        process.start()
+        await until(process.leads, "the lead")
+        return process
+
+    async def run(self, process: Process, files: int) -> Run:
+        request = StartRunRequest(template="digest", request_id=f"r{next(_numbers)}")
+        request.inputs.update({"files": [f"file-{i}" for i in range(files)]})
+        with acting_for(self.caller):
+            return await self.channels.client(OrchestrationClient, process.address).start_run(request)
+
+    async def get(self, process: Process, run: Run) -> Run:
+        with acting_for(self.caller):
+            client = self.channels.client(OrchestrationClient, process.address)
+            return await client.get_run(GetRunRequest(run=run.id))
+
+    async def ended(self, process: Process, run: Run) -> Run:
+        async def over() -> bool:
+            with suppress(Unavailable):
+                return (await self.get(process, run)).ended_at.seconds > 0
+            return False
+
+        await until(over, f"the end of {run.id}")
+        return await self.get(process, run)
+
+    def finished(self, run: Run) -> set[str]:
+        """The steps that have ended well, from the table."""
+        with psycopg.connect(self.profile.postgres) as connection:
+            query = "select id from orchestration.step where run = %s and state = 'SUCCEEDED'"
+            return {row[0] for row in connection.execute(query, (run.id,))}
+
+    def records(self, action: str) -> list[str]:
+        """What the records of an action are about."""
+        with psycopg.connect(self.profile.postgres) as connection:
+            rows = connection.execute("select record::text from audit.inbox").fetchall()
+        return [r["resource"] for r in (orjson.loads(row[0]) for row in rows) if r["action"] == action]
+
+    async def events(self, process: Process, run: Run) -> list[tuple[int, str, str]]:
+        with acting_for(self.caller):
+            stream = self.channels.client(StateClient, process.address).watch_run(WatchRunRequest(run=run.id))
+            return [(int(e.event_id), e.step, e.state) async for e in stream if e.event_id]
+
+    def made(self, name: str) -> int:
+        return self.doubles.calls.made.count(name)
+
+    async def called(self, name: str, times: int = 1) -> None:
+        async def enough() -> bool:
+            return self.made(name) >= times
+
+        await until(enough, f"{name!r} for the {times}. time")
+
+
+@asynccontextmanager
+async def _world(profile, folder, caller):
+    with redis.Redis.from_url(profile.valkey) as valkey:
+        valkey.flushdb()
+    async with doubled(profile, folder / f"d{next(_numbers)}") as doubles:
+        world = World(profile, folder, doubles, caller)
+        try:
+            yield world
+        finally:
+            for process in world.processes:
+                if process.popen:
+                    process.popen.kill()
+                    process.popen.wait()
+            await world.channels.close()
+
+
+@pytest.fixture
+async def world(profile, folder, caller):
+    async with _world(profile, folder, caller) as found:
+        yield found
+
+
+def assert_right(world: World, run: Run, in_flight: set[str]) -> None:
+    """Everything ended well, once; only what was under way at a kill was begun again."""
+    assert run.state == SUCCEEDED, run.error
+    attempts = {step.id: step.attempts for step in run.steps}
+    again = {step for step, count in attempts.items() if count > 1}
+    assert again <= in_flight
+    for step in attempts.keys() - in_flight:
+        assert attempts[step] == 1
+    begun = Counter(world.records("step.begin"))
+    assert begun == {f"{run.id}/{step}": count for step, count in attempts.items()}
+    assert Counter(world.records("step.end")) == {f"{run.id}/{step}": 1 for step in attempts}
+    assert world.records("run.end") == world.records("run.start") == [run.id]
+
+
+async def test_a_killed_process_goes_on_where_it_stood(world):
+    release = world.doubles.calls.hold("chat file-2")
+    process = await world.started()
+    run = await world.run(process, 5)
+    await world.called("chat file-2")
+
+    async def rest() -> bool:
+        return len(world.finished(run)) == 9  # all but summarise/2 and digest
+
+    await until(rest, "all that can end")
+    finished = world.finished(run)
+    before = Counter(world.doubles.calls.made)
+    process.kill()
+    release.set()
+    process.start()
+    found = await world.ended(process, run)
+    assert_right(world, found, in_flight={"summarise/2"})
+    after = Counter(world.doubles.calls.made) - before
+    assert after == {"read file-2": 1, "chat file-2": 1, f"put digest-{run.id}.md": 1}
+    assert world.finished(run) - finished == {"summarise/2", "digest"}
+    text = found.output.struct_value["text"]
+    assert [f"Text of file-{i}" in text for i in range(5)] == [True] * 5
+    events = await world.events(process, run)
+    assert [number for number, _, _ in events] == list(range(1, len(events) + 1))
+    assert events[-1][1:] == ("", "succeeded")
+    assert Counter(step for _, step, state in events if state == "succeeded") == {s.id: 1 for s in found.steps} | {
+        "": 1
+    }
+
+
+async def test_killed_again_and_again_it_ends_all_the_same(world):
+    process = await world.started()
+    run = await world.run(process, 4)
+    in_flight: set[str] = set()
+    for name, step in [
+        ("index file-3", "ingest/3"),
+        ("chat file-1", "summarise/1"),
+        (f"put digest-{run.id}.md", "digest"),
+    ]:
+        release = world.doubles.calls.hold(name)
+        await _held(world, name)
+        in_flight |= {step} | {s.id for s in (await world.get(process, run)).steps if s.id not in world.finished(run)}
+        process.kill()
+        release.set()
+        del world.doubles.calls.held[name]
+        process.start()
+    found = await world.ended(process, run)
+    assert found.state == SUCCEEDED, found.error
+    assert Counter(world.records("step.end")) == {f"{run.id}/{s.id}": 1 for s in found.steps}
+    assert len(world.doubles.documents.put) == 1
+    assert world.records("run.end") == [run.id]
+
+
+async def _held(world: World, name: str) -> None:
+    """Wait until a call of this name is under way or has ended."""
+    await world.called(name)
+
+
+async def test_a_run_that_was_only_written_down_is_begun_by_the_next_process(world):
+    process = await world.started()
+    with psycopg.connect(world.profile.postgres, autocommit=True) as connection:
+        # As if the process died between the start's commit and the run's first step.
+        run = await world.run(process, 1)
+        found = await world.ended(process, run)
+        assert found.state == SUCCEEDED
+        process.kill()
+        connection.execute("delete from orchestration.step where run = %s", (run.id,))
+        connection.execute(
+            "insert into orchestration.run (id, org, desk, key, scopes, request_id, fingerprint, template,"
+            " template_name, template_version, inputs, trace)"
+            " select 'run_new', org, desk, key, scopes, 'new', fingerprint, template, template_name,"
+            " template_version, inputs, trace from orchestration.run where id = %s",
+            (run.id,),
+        )
+        connection.execute(
+            "insert into orchestration.step (run, id, position)"
+            " values ('run_new', 'ingest/0', 1), ('run_new', 'summarise/0', 2), ('run_new', 'digest', 3)"
+        )
+    process.start()
+    assert (await world.ended(process, Run(id="run_new"))).state == SUCCEEDED
+
+
+async def test_a_cancelled_run_does_not_come_back_after_a_kill(world):
+    world.doubles.calls.hold("chat file-0")
+    process = await world.started()
+    run = await world.run(process, 1)
+    await world.called("chat file-0")
+    with acting_for(world.caller):
+        client = world.channels.client(OrchestrationClient, process.address)
+        process.end(signal.SIGSTOP)  # so that it is killed before it can do anything about the cancellation
+        with psycopg.connect(world.profile.postgres, autocommit=True) as connection:
+            connection.execute(
+                "update orchestration.run set state = 'CANCELLED', ended_at = now() where id = %s", (run.id,)
+            )
+        process.kill()
+        process.start()
+        await until(process.leads, "the lead")
+        other = await world.run(process, 2)
+        del world.doubles.calls.held["chat file-0"]
+        assert (await world.ended(process, other)).state == SUCCEEDED
+        assert (await client.cancel_run(CancelRunRequest(run=run.id))).state == CANCELLED
+    assert world.made("read file-0") == 2  # once for each run: the first was not taken up
+
+
+async def test_a_stopped_process_ends_cleanly_and_its_runs_go_on_later(world):
+    world.doubles.calls.hold("chat file-0")
+    process = await world.started()
+    run = await world.run(process, 1)
+    await world.called("chat file-0")
+    process.end(signal.SIGTERM)
+    assert process.popen is not None
+    assert await asyncio.to_thread(process.popen.wait, 30) == 0
+    del world.doubles.calls.held["chat file-0"]
+    process.start()
+    found = await world.ended(process, run)
+    assert_right(world, found, in_flight={"summarise/0"})
+
+
+async def test_of_two_processes_one_works_and_the_other_takes_over(world):
+    release = world.doubles.calls.hold("chat file-0")
+    first = await world.started()
+    second = world.process()
+    second.start()
+
+    async def stands_by() -> bool:
+        return (await second.detail()).startswith("stands by")
+
+    await until(stands_by, "the second process")
+    run = await world.run(second, 2)  # any of them takes requests
+    await world.called("chat file-0")
+    assert await first.leads() and not await second.leads()
+    first.kill()
+    release.set()
+    assert_right(world, await world.ended(second, run), in_flight={"summarise/0", "summarise/1", "ingest/1"})
+    assert await second.leads()
+
+
+async def test_what_a_process_writes_after_it_lost_the_run_is_refused(world):
+    release = world.doubles.calls.hold("chat file-0")
+    process = await world.started()
+    run = await world.run(process, 1)
+    await world.called("chat file-0")
+    with psycopg.connect(world.profile.postgres, autocommit=True) as connection:
+        connection.execute(
+            "update orchestration.run set fence = fence + 1 where id = %s", (run.id,)
+        )  # as another would
+        release.set()
+
+        async def given_up() -> bool:
+            return ", 0 under way" in await process.detail()
+
+        await until(given_up, "the loss to be noticed")
+        assert (await world.get(process, run)).ended_at.seconds == 0
+        assert world.finished(run) == {"ingest/0"}
+    process.kill()
+    process.start()
+    found = await world.ended(process, run)
+    assert_right(world, found, in_flight={"summarise/0"})
