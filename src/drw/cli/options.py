@@ -28,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 NOT_A_TERMINAL = 240
 """The width of tables in a pipe or a file, in characters."""
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else NOT_A_TERMINAL)
 
 
 def write_json(value: Any) -> None:
@@ -54,7 +54,7 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
         table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in found:
         table.add_row(*(escape(cell) for cell in row))
-    console.print(table, width=None if console.is_terminal else NOT_A_TERMINAL)
+    console.print(table)
 
 
 def write(text: str) -> None:
