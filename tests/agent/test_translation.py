@@ -1,0 +1,130 @@
+"""The translation is a pure function: a desired state in, Envoy's files out, as the golden files have them.
+
+After a change on purpose: `UPDATE_GOLDEN=1 pytest tests/agent/test_translation.py`, then read the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from drw.agent import envoy
+from drw.agent.files import Files
+from drw.agent.translation import KINDS, BadConfiguration, Edge, bootstrap, translate, whole
+from drw.api.gateway.v1.authentication_pb2 import Credentials
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream, Upstreams
+from drw.api.gateway.v1.rate_limiting_pb2 import Limit, Limits
+from drw.api.gateway.v1.request_router_pb2 import Configuration, Route, Routes
+from drw.kernel.settings import DataPlane
+
+GOLDEN = Path(__file__).parent / "golden"
+JWKS = (
+    '{"keys": [{"alg": "ES256", "crv": "P-256", "kid": "k1", "kty": "EC", "use": "sig",'
+    ' "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}'
+)
+
+
+def edge(folder: Path = Path("/data")) -> Edge:
+    plane = DataPlane(listen="127.0.0.1:8080", folder=folder, admin="unix:/data/admin.sock")
+    return Edge(plane, "http://127.0.0.1:4318")
+
+
+def desired() -> Configuration:
+    return Configuration(
+        version="v1",
+        credentials=Credentials(issuer="drw", audience="drw-gateway", jwks=JWKS, revoked=["key_2", "key_1"]),
+        limits=Limits(default_requests_per_minute=600, limits=[Limit(key="key_3", requests_per_minute=5)]),
+        upstreams=Upstreams(
+            upstreams=[
+                Upstream(name="models", addresses=["unix:/run/m"], when_gone="the models services do not answer"),
+                Upstream(name="rag", addresses=["rag-0.rag:80", "rag-1.rag:80"], when_gone="rag does not answer"),
+            ]
+        ),
+        routes=Routes(
+            routes=[
+                Route(name="keys", path="/api/v1/keys", upstream="models"),
+                Route(
+                    name="chat",
+                    path="/v1/chat/completions",
+                    methods=["POST"],
+                    scopes=["models:invoke"],
+                    upstream="models",
+                    max_body_bytes=1024,
+                    idle_seconds=60,
+                ),
+                Route(name="files", path="/v1/files", methods=["GET"], scopes=["a:b", "c:d"], upstream="rag"),
+            ]
+        ),
+    )
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "bootstrap"])
+def test_the_files_are_those_of_the_golden_folder(kind):
+    found = bootstrap(edge()) if kind == "bootstrap" else translate(desired(), edge())[kind]
+    file = GOLDEN / f"{kind}.json"
+    text = json.dumps(found, indent=2, sort_keys=True) + "\n"
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(text)
+    assert text == file.read_text()
+
+
+async def test_envoy_takes_them_all(tmp_path):
+    await envoy.validate(whole(desired(), edge(tmp_path)))
+
+
+async def test_envoy_says_what_is_wrong_with_them(tmp_path):
+    broken = whole(desired(), edge(tmp_path))
+    broken["static_resources"]["clusters"][0]["speed"] = 3
+    with pytest.raises(BadConfiguration, match="speed"):
+        await envoy.validate(broken)
+
+
+def test_nobody_revoked_is_a_state_too(tmp_path):
+    state = desired()
+    del state.credentials.revoked[:]
+    (found,) = translate(state, edge())["revoked"]
+    assert "matcher_tree" not in found["typed_config"]["matcher"]
+
+
+def test_the_same_state_in_another_order_makes_the_same_files():
+    other = desired()
+    other.credentials.revoked.reverse()
+    for parts in (other.routes.routes, other.limits.limits):
+        turned = list(parts)[::-1]
+        del parts[:]
+        parts.extend(turned)
+    assert translate(other, edge()) == translate(desired(), edge())
+
+
+def test_every_route_says_who_may_take_it():
+    (table,) = translate(desired(), edge())["routes"]
+    for entry in table["virtual_hosts"][0]["routes"]:
+        assert "envoy.filters.http.rbac" in entry["typed_per_filter_config"], entry["name"]
+
+
+def test_only_what_differs_is_written(tmp_path):
+    files = Files(edge(tmp_path))
+    assert not files.complete()
+    assert files.write(translate(desired(), edge(tmp_path)), "v1") == KINDS
+    assert files.complete()
+    assert files.write(translate(desired(), edge(tmp_path)), "v2") == ()
+    state = desired()
+    state.limits.limits[0].requests_per_minute = 6
+    assert files.write(translate(state, edge(tmp_path)), "v3") == ("limits",)
+    assert files.versions() == dict.fromkeys(KINDS, "v1") | {"limits": "v3"}
+
+
+def test_a_cluster_goes_after_the_routes_that_name_it(tmp_path):
+    def names() -> list[str]:
+        return [cluster["name"] for cluster in json.loads(edge(tmp_path).file("clusters").read_text())["resources"]]
+
+    files, state = Files(edge(tmp_path)), desired()
+    files.write(translate(state, edge(tmp_path)), "v1")
+    del state.routes.routes[2], state.upstreams.upstreams[1]
+    assert "routes" in files.write(translate(state, edge(tmp_path)), "v2")
+    assert names() == ["models", "traces", "rag"]
+    files.write(translate(state, edge(tmp_path)), "v3")
+    assert names() == ["models", "traces"]
