@@ -22,6 +22,9 @@ UPLOAD_BODY = 513 * MIB
 
 MODEL_IDLE_SECONDS = 300
 REST_IDLE_SECONDS = 120
+WATCH_IDLE_SECONDS = 900
+"""A run that waits for an approval has nothing to say for long."""
+
 READ = ("documents:read",)
 READ_OR_WRITE = ("documents:read", "documents:write")
 
@@ -99,6 +102,7 @@ def _route(
     name: str, path: str, upstream: str, *methods: str, scopes: Sequence[str] = (), body: int = REST_BODY
 ) -> Route:
     idle = MODEL_IDLE_SECONDS if path.startswith("/v1/") else REST_IDLE_SECONDS
+    idle = WATCH_IDLE_SECONDS if path == "/api/v1/runs" else idle
     return Route(
         name=name,
         path=path,

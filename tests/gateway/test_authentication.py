@@ -1,0 +1,229 @@
+"""Keys: who may issue which, what is kept of them, and what a data plane hears."""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+from dataclasses import replace
+
+import jwt
+import psycopg
+import pytest
+
+from conftest import hosted
+from drw.api.gateway.v1.authentication_pb2 import (
+    CreatedKey,
+    CreateKeyRequest,
+    GetKeyRequest,
+    ListKeysRequest,
+    RevokeKeyRequest,
+    WatchCredentialsRequest,
+)
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.api.gateway.v1.rate_limiting_pb2 import ListLimitsRequest
+from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.kernel.call import SCOPES, Caller, acting_for
+from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated, Unavailable
+from drw.kernel.host import Host
+from drw.kernel.rpc import Channels
+from drw.kernel.settings import Place
+
+SERVICES = ["authentication", "rate_limiting"]
+OPERATOR = Caller("local", "research", "operator", frozenset(SCOPES))
+HOW = ["together", "strict", "apart"]
+
+
+@pytest.fixture(params=HOW)
+async def host(profile, request):
+    async with hosted(profile, SERVICES, request.param) as found:
+        yield found
+
+
+@pytest.fixture
+def keys(host) -> AuthenticationClient:
+    return host.client(AuthenticationClient)
+
+
+async def make(keys: AuthenticationClient, who: Caller, name: str = "n", **fields) -> CreatedKey:
+    with acting_for(who):
+        return await keys.create_key(CreateKeyRequest(name=name, **{"scopes": ["models:read"], **fields}))
+
+
+def actions(dsn: str) -> list[tuple[str, str]]:
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute("select record from audit.inbox order by id").fetchall()
+    return [(record["action"], record["resource"]) for record in (json.loads(row[0]) for row in rows)]
+
+
+async def test_a_key_says_by_itself_whose_it_is(keys, caller, profile):
+    made = await make(keys, caller, scopes=["models:read", "models:invoke", "models:read"], ttl_seconds=3600)
+    async with aclosing(keys.watch_credentials(WatchCredentialsRequest())) as news:
+        credentials = await anext(news)
+    (public,) = jwt.PyJWKSet.from_json(credentials.jwks).keys
+    said = jwt.decode(made.secret, public, ["ES256"], audience=credentials.audience, issuer=credentials.issuer)
+    assert said.pop("exp") - said.pop("iat") == 3600
+    assert said == {
+        "iss": "drw",
+        "aud": "drw-gateway",
+        "sub": made.key.id,
+        "jti": made.key.id,
+        "org": "acme",
+        "desk": "research",
+        "scope": "models:invoke models:read",
+    }
+    assert jwt.get_unverified_header(made.secret)["kid"] == public.key_id
+    assert "d" not in json.loads(credentials.jwks)["keys"][0]
+
+
+async def test_the_secret_is_kept_nowhere(keys, caller, profile):
+    made = await make(keys, caller)
+    assert made.secret.endswith(made.key.last_characters) and len(made.key.last_characters) == 6
+    with psycopg.connect(profile.postgres) as connection:
+        for query in ("select * from authentication.key", "select * from audit.inbox"):
+            rows = connection.execute(query).fetchall()
+            assert made.key.id in str(rows) and made.secret not in str(rows)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"scopes": ["models:fly"]}, "'models:fly' is not a scope; there are: models:invoke, models:read"),
+        ({"scopes": []}, "at least one scope"),
+        ({"name": " "}, "1 to 100 printable characters"),
+        ({"name": "a" * 101}, "1 to 100 printable characters"),
+        ({"name": "a\nb"}, "1 to 100 printable characters"),
+        ({"ttl_seconds": 59}, "ttl_seconds is 59; it can be 60 to 31622400"),
+        ({"ttl_seconds": -1}, "ttl_seconds is -1"),
+        ({"ttl_seconds": 1 << 62}, "it can be 60 to"),
+        ({"requests_per_minute": -1}, "requests_per_minute is -1; it can be 1 to 1000000"),
+        ({"requests_per_minute": 1_000_001}, "requests_per_minute is 1000001"),
+        ({"desk": "Not A Desk"}, "desk is 'Not A Desk'"),
+    ],
+)
+async def test_a_wrong_wish_is_told_what_would_be_right(profile, fields, said):
+    async with hosted(profile, SERVICES) as host:
+        with pytest.raises(InvalidRequest) as caught:
+            await make(host.client(AuthenticationClient), OPERATOR, **fields)
+        assert said in caught.value.message
+        assert actions(profile.postgres) == []
+
+
+async def test_nobody_passes_on_what_they_lack(keys, caller):
+    poor = replace(caller, scopes=frozenset({"keys:write", "models:read"}))
+    with pytest.raises(Forbidden, match="lacks the scope 'models:invoke', so it cannot pass it on"):
+        await make(keys, poor, scopes=["models:read", "models:invoke"])
+    with pytest.raises(Forbidden, match="needs 'org:admin'"):
+        await make(keys, poor, desk="trading")
+    admin = replace(caller, scopes=caller.scopes | {"org:admin"})
+    assert (await make(keys, admin, desk="trading")).key.desk == "trading"
+    with pytest.raises(Unauthenticated):
+        await keys.create_key(CreateKeyRequest(name="n", scopes=["models:read"]))
+
+
+async def test_a_desk_sees_its_own_keys_and_an_admin_the_org(keys, caller):
+    trading = replace(caller, desk="trading")
+    elsewhere = replace(caller, org="other", scopes=frozenset(SCOPES))
+    mine, theirs = await make(keys, caller), await make(keys, trading)
+
+    async def seen(who: Caller) -> list[str]:
+        with acting_for(who):
+            return [key.id for key in (await keys.list_keys(ListKeysRequest())).keys]
+
+    assert await seen(caller) == [mine.key.id]
+    assert await seen(replace(caller, scopes=frozenset(SCOPES))) == [theirs.key.id, mine.key.id]
+    assert await seen(elsewhere) == []
+    for who in (trading, elsewhere):
+        with acting_for(who), pytest.raises(NotFound, match="there is no key"):
+            await keys.get_key(GetKeyRequest(id=mine.key.id))
+        with acting_for(who), pytest.raises(NotFound):
+            await keys.revoke_key(RevokeKeyRequest(id=mine.key.id))
+    with acting_for(caller):
+        assert not (await keys.get_key(GetKeyRequest(id=mine.key.id))).HasField("revoked_at")
+
+
+async def test_keys_come_in_pages(keys, caller):
+    made = [(await make(keys, caller, name=f"n{i}")).key.id for i in range(5)]
+    found, token = [], ""
+    with acting_for(caller):
+        while True:
+            page = await keys.list_keys(ListKeysRequest(page_size=2, page_token=token))
+            assert len(page.keys) <= 2
+            found += [key.id for key in page.keys]
+            if not (token := page.next_page_token):
+                break
+        assert found == made[::-1]
+        for wrong in (ListKeysRequest(page_size=1001), ListKeysRequest(page_size=-1), ListKeysRequest(page_token="x")):
+            with pytest.raises(InvalidRequest):
+                await keys.list_keys(wrong)
+
+
+async def test_a_revoked_key_is_told_to_the_data_planes_once(keys, caller, profile):
+    made = await make(keys, caller)
+    async with aclosing(keys.watch_credentials(WatchCredentialsRequest())) as news:
+        assert list((await anext(news)).revoked) == []
+        with acting_for(caller):
+            first = await keys.revoke_key(RevokeKeyRequest(id=made.key.id))
+            again = await keys.revoke_key(RevokeKeyRequest(id=made.key.id))
+            assert first == again and first.HasField("revoked_at")
+            assert [k.id for k in (await keys.list_keys(ListKeysRequest())).keys] == []
+            assert [k.id for k in (await keys.list_keys(ListKeysRequest(all=True))).keys] == [made.key.id]
+        assert list((await anext(news)).revoked) == [made.key.id]
+    key = f"key/{made.key.id}"
+    assert actions(profile.postgres) == [("key.create", key), ("key.revoke", key)]
+
+
+async def test_a_revoked_key_leaves_the_list_after_its_end(keys, caller, profile):
+    old, new = await make(keys, caller), await make(keys, caller)
+    with acting_for(caller):
+        for made in (old, new):
+            await keys.revoke_key(RevokeKeyRequest(id=made.key.id))
+    with psycopg.connect(profile.postgres) as connection:
+        query = "update authentication.key set expires_at = now() - interval '2 hours' where id = %s"
+        connection.execute(query, (old.key.id,))
+    async with aclosing(keys.watch_credentials(WatchCredentialsRequest())) as news:
+        assert list((await anext(news)).revoked) == [new.key.id]
+
+
+async def test_a_key_has_its_limit_before_it_is_good(host, keys, caller, profile):
+    made = await make(keys, caller, requests_per_minute=7)
+    with acting_for(caller):
+        (limit,) = (await host.client(RateLimitingClient).list_limits(ListLimitsRequest())).limits
+    assert (limit.key, limit.requests_per_minute, limit.desk) == (made.key.id, 7, "research")
+    assert limit.expires_at == made.key.expires_at
+    key = f"key/{made.key.id}"
+    done = [found for found in actions(profile.postgres) if found[0] == "key.create" or found[1] == key]
+    assert done[0] == ("limit.set", key) and done[-1] == ("key.create", key)
+
+
+async def test_without_its_limit_there_is_no_key(profile, caller, folder):
+    places = {
+        "authentication": Place(services=("authentication",), grpc="127.0.0.1:0", http="127.0.0.1:0"),
+        "gone": Place(services=("rate_limiting",), grpc=f"unix:{folder}/gone.g", http=f"unix:{folder}/gone.h"),
+    }
+    host = Host(profile.model_copy(update={"processes": places}), "authentication")
+    await host.start()
+    try:
+        with pytest.raises(Unavailable, match="the rate_limiting service does not answer"):
+            await make(host.client(AuthenticationClient), caller, requests_per_minute=7)
+        with acting_for(caller):
+            assert not (await host.client(AuthenticationClient).list_keys(ListKeysRequest(all=True))).keys
+    finally:
+        await host.stop(grace=0)
+
+
+async def test_every_process_signs_with_the_same_key(profile, caller):
+    kids = set()
+    for _ in range(2):
+        async with hosted(profile, SERVICES) as host:
+            made = await make(host.client(AuthenticationClient), caller)
+            kids.add(jwt.get_unverified_header(made.secret)["kid"])
+    assert len(kids) == 1
+
+
+async def test_the_operator_of_the_machine_makes_the_first_key(profile):
+    async with hosted(profile, SERVICES, "apart") as host:
+        channels = Channels()
+        client = channels.client(AuthenticationClient, host.profile.place("authentication").grpc)
+        made = await make(client, OPERATOR, name="first", scopes=sorted(SCOPES))
+        await channels.close()
+    assert made.key.org == "local" and set(made.key.scopes) == set(SCOPES)

@@ -1,0 +1,172 @@
+"""Limits, upstreams and routes, and the desired state that is made of them."""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from conftest import hosted
+from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, RevokeKeyRequest
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.api.gateway.v1.load_balancer_pb2 import ListUpstreamsRequest
+from drw.api.gateway.v1.load_balancer_rpc import LoadBalancerClient
+from drw.api.gateway.v1.rate_limiting_pb2 import Limit, ListLimitsRequest, WatchLimitsRequest
+from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.api.gateway.v1.request_router_pb2 import ConfigurationReport, ListRoutesRequest, WatchConfigurationRequest
+from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
+from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
+from drw.catalog import SERVICES
+from drw.gateway.load_balancer.upstreams import More, from_profile
+from drw.gateway.request_router.table import table
+from drw.kernel import rest
+from drw.kernel.call import SCOPES, acting_for
+from drw.kernel.errors import Forbidden, InvalidRequest
+from drw.kernel.host import Host
+from drw.kernel.settings import ConfigError, Place
+
+GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
+HOW = ["together", "strict", "apart"]
+
+
+def settings(profile, **services):
+    return profile.model_copy(update={"services": services})
+
+
+def limit(number: int = 5, **fields) -> Limit:
+    made = Limit(**{"key": "key_1", "org": "acme", "desk": "research", "requests_per_minute": number, **fields})
+    made.expires_at.FromDatetime(fields.get("expires_at") or datetime.now(UTC) + timedelta(hours=1))
+    return made
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_limits_are_watched(profile, caller, how):
+    own = settings(profile, rate_limiting={"default_requests_per_minute": 60})
+    async with hosted(own, ["rate_limiting"], how) as host:
+        client = host.client(RateLimitingClient)
+        async with aclosing(client.watch_limits(WatchLimitsRequest())) as news:
+            first = await anext(news)
+            assert (first.default_requests_per_minute, list(first.limits)) == (60, [])
+            with acting_for(caller):
+                await client.set_limit(limit(5))
+                await client.set_limit(limit(6))
+            async for found in news:
+                if [(one.key, one.requests_per_minute) for one in found.limits] == [("key_1", 6)]:
+                    break
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_a_limit_belongs_to_its_desk_and_ends_with_its_key(profile, caller, how):
+    async with hosted(profile, ["rate_limiting"], how) as host:
+        client = host.client(RateLimitingClient)
+
+        async def seen(who) -> list[str]:
+            with acting_for(who):
+                return [found.key for found in (await client.list_limits(ListLimitsRequest())).limits]
+
+        with acting_for(caller):
+            await client.set_limit(limit())
+            await client.set_limit(limit(key="key_old", expires_at=datetime.now(UTC) - timedelta(seconds=1)))
+            with pytest.raises(Forbidden, match="not to 'other'"):
+                await client.set_limit(limit(org="other"))
+            with pytest.raises(Forbidden, match="org:admin"):
+                await client.set_limit(limit(desk="trading"))
+            for wrong in (limit(0), limit(1_000_001), limit(key=""), limit(key="k" * 101)):
+                with pytest.raises(InvalidRequest):
+                    await client.set_limit(wrong)
+        with acting_for(replace(caller, org="other")), pytest.raises(Forbidden, match="belongs to another org"):
+            await client.set_limit(limit(org="other"))
+        assert await seen(caller) == ["key_1"]
+        assert await seen(replace(caller, desk="trading")) == []
+        assert await seen(replace(caller, desk="trading", scopes=frozenset(SCOPES))) == ["key_1"]
+        assert await seen(replace(caller, org="other", scopes=frozenset(SCOPES))) == []
+
+
+def test_an_upstream_that_is_gone_says_what_is_not_affected():
+    places = {name: Place(services=("a", "b"), grpc="", http=f"unix:/{name}") for name in ("models", "rag", "workflow")}
+    gone = {found.name: found.when_gone for found in from_profile(places, {"vllm": More(addresses=("vllm:80",))})}
+    assert gone == {
+        "models": "the models services (a, b) do not answer",
+        "rag": "the rag services (a, b) do not answer; model calls are not affected",
+        "vllm": "vllm does not answer; model calls, documents and search and workflows are not affected",
+        "workflow": "the workflow services (a, b) do not answer; model calls and documents and search are not affected",
+    }
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_upstreams_are_those_of_the_profile_and_of_the_settings(profile, caller, how):
+    own = settings(profile, load_balancer={"upstreams": {"vllm": {"addresses": ["127.0.0.1:9", "127.0.0.1:10"]}}})
+    async with hosted(own, ["load_balancer"], how) as host:
+        with acting_for(caller):
+            found = (await host.client(LoadBalancerClient).list_upstreams(ListUpstreamsRequest())).upstreams
+    addresses = {upstream.name: list(upstream.addresses) for upstream in found}
+    assert addresses.pop("vllm") == ["127.0.0.1:9", "127.0.0.1:10"]
+    assert addresses == ({"load_balancer": [host.profile.place("load_balancer").http]} if how == "apart" else {})
+
+
+def test_every_rest_path_of_the_contracts_has_a_route():
+    routes = table(["gateway", "models", "rag", "workflow"], ())
+    prefixes = [route.path for route in routes]
+    for service in SERVICES:
+        for path in paths(service):
+            assert any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes), path
+
+
+def paths(service) -> list[str]:
+    contract = importlib.import_module(f"drw.api.{service.cluster}.v1.{service.name}_rpc")
+    name = service.contract.rpartition(".")[2]
+    methods = getattr(contract, name).contract.methods.values()
+    return [found[1] for method in methods if (found := rest.rule(method))]
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_the_desired_state_follows_keys_and_limits(profile, caller, how):
+    async with hosted(profile, GATEWAY, how) as host:
+        keys, router = host.client(AuthenticationClient), host.client(RequestRouterClient)
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
+            first = await anext(news)
+            with acting_for(caller):
+                request = CreateKeyRequest(name="n", scopes=["models:read"], requests_per_minute=9)
+                made = (await keys.create_key(request)).key
+                second = await anext(news)
+                await keys.revoke_key(RevokeKeyRequest(id=made.id))
+                third = await anext(news)
+        assert [limit.key for limit in second.limits.limits] == [made.id]
+        assert list(third.credentials.revoked) == [made.id]
+        assert len({first.version, second.version, third.version}) == 3
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
+            assert (await anext(news)).version == third.version
+        with acting_for(caller):
+            routes = (await router.list_routes(ListRoutesRequest())).routes
+        assert {route.upstream for route in routes} == {upstream.name for upstream in first.upstreams.upstreams}
+
+
+async def test_the_status_says_what_each_data_plane_runs(profile):
+    async with hosted(profile, GATEWAY) as host:
+        router = host.client(RequestRouterClient)
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
+            version = (await anext(news)).version
+
+        async def status() -> tuple[int, str]:
+            found = next(s for s in (await host.status()).services if s.name == "request_router")
+            return found.state, found.detail
+
+        assert await status() == (ServiceStatus.READY, f"version {version}; no data plane has reported yet")
+        await router.report_configuration(ConfigurationReport(data_plane="dp", version=version))
+        assert await status() == (ServiceStatus.READY, f"version {version}; data plane 'dp' runs {version}")
+        await router.report_configuration(ConfigurationReport(data_plane="dp", version=version, error="no"))
+        state, detail = await status()
+        assert state == ServiceStatus.DEGRADED and detail.endswith(f"'dp' does not run version {version}: no")
+        with pytest.raises(InvalidRequest):
+            await router.report_configuration(ConfigurationReport(version=version))
+
+
+async def test_a_route_of_the_settings_names_scopes_that_there_are(profile):
+    route = {"name": "x", "path": "/x", "upstream": "models", "scopes": ["models:fly"]}
+    host = Host(settings(profile, request_router={"routes": [route]}), "test", GATEWAY)
+    with pytest.raises(ConfigError, match="'models:fly' is not a scope"):
+        await host.start()
+    await host.stop()
