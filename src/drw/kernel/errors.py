@@ -156,9 +156,15 @@ def http_headers(error: DrwError) -> dict[str, str]:
     return {"retry-after": "1"} if isinstance(error, Unavailable | RateLimited) else {}
 
 
-def to_wire(error: DrwError, service: str) -> bytes:
-    """Return what travels beside the status code and the message."""
-    return ErrorInfo(reason=error.reason, service=service, metadata=error.metadata).SerializeToString()
+MESSAGE_BYTES, METADATA_BYTES, METADATA_VALUES = 1_200, 300, 8
+"""How much of an error travels: gRPC drops answers whose trailers have over 8 KiB, in which it triples some bytes."""
+
+
+def to_wire(error: DrwError, service: str) -> tuple[str, bytes]:
+    """Return the message, and what travels beside it and the status code."""
+    metadata = {k: _cut(v, METADATA_BYTES) for k, v in list(error.metadata.items())[:METADATA_VALUES]}
+    info = ErrorInfo(reason=error.reason, service=service, metadata=metadata)
+    return _cut(error.message, MESSAGE_BYTES), info.SerializeToString()
 
 
 def from_wire(code: StatusCode, message: str, info: bytes | None) -> DrwError:
@@ -169,6 +175,11 @@ def from_wire(code: StatusCode, message: str, info: bytes | None) -> DrwError:
     detail = ErrorInfo.FromString(info)
     cls = next((c for c in _classes(DrwError) if c.__name__ == detail.reason), by_code)
     return _make(cls, message, dict(detail.metadata), detail.reason)
+
+
+def _cut(text: str, most: int) -> str:
+    data = text.encode(errors="replace")
+    return text if len(data) <= most else data[:most].decode(errors="ignore") + "..."
 
 
 def _make(cls: type[DrwError], message: str, metadata: dict[str, str], reason: str) -> DrwError:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +24,7 @@ from drw.kernel.errors import (
     InternalError,
     InvalidRequest,
     NotFound,
+    TooLarge,
     Unavailable,
     http_body,
     http_form,
@@ -33,6 +34,8 @@ from drw.kernel.errors import (
 log = logging.getLogger(__name__)
 
 JSON = "application/json"
+CLIENT_GONE = 499
+"""What the log says of a request whose client went away, as nginx does."""
 
 
 def app(routes: Sequence[BaseRoute], process: str) -> ASGIApp:
@@ -67,16 +70,19 @@ class Edge:
                 request.fields |= {"key": who.key, "desk": who.desk}
             try:
                 await self._inner(scope, receive, answer.send)
+            except ClientDisconnect:
+                answer.status = CLIENT_GONE
+            except asyncio.CancelledError:
+                answer.status = CLIENT_GONE
+                raise
             except DrwError as error:
                 request.fields["error"] = error.message
                 await answer.fail(error)
-            except asyncio.CancelledError:
-                request.finish("499")
-                raise
             except Exception:
                 log.exception("unexpected error")
                 await answer.fail(InternalError("unexpected error; the log has more under this trace id"))
-            request.finish(str(answer.status or 499))
+            finally:
+                request.finish(str(answer.status or CLIENT_GONE))
 
 
 class _Answer:
@@ -113,9 +119,30 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
     Raises:
         InvalidRequest: it is not.
     """
-    raw = await request.body()
-    if len(raw) > limit:
-        raise InvalidRequest(f"the body has {len(raw)} bytes; at most {limit}")
+    return json_object(await read_body(request, limit))
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the body of a request; of a larger one no more than the limit is read.
+
+    Raises:
+        TooLarge: it has more than `limit` bytes.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        parts.append(part)
+        if (size := size + len(part)) > limit:
+            raise TooLarge(f"the body has more than {limit} bytes, which is the most there can be")
+    return b"".join(parts)
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:

@@ -7,30 +7,28 @@ that is the event's id, and `Last-Event-ID` goes into `last_event_id` of the req
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
 from typing import Any
 
 import orjson
 from google.api import annotations_pb2, http_pb2
-from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from drw.api.contract import Method, Servicer
 from drw.api.kernel.v1 import kernel_pb2
-from drw.kernel import call
-from drw.kernel.errors import DrwError, InvalidRequest, Unimplemented, http_body
+from drw.kernel import call, events
+from drw.kernel.errors import InvalidRequest, Unimplemented
+from drw.kernel.http import json_object, read_body
 from drw.kernel.rpc import translated
+from drw.kernel.wire_json import from_json, to_json
 
 MAX_BODY_BYTES = 1 << 20
 OPEN = {"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"}
 """Any JSON; its numbers are doubles, and whole ones are shown without a fraction."""
-LARGE = (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_SINT64)
+TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def rule(method: Method) -> tuple[str, str, str] | None:
@@ -60,14 +58,6 @@ def routes(servicer: Servicer) -> list[Route]:
     return sorted(found, key=lambda route: "}:" not in route.path)
 
 
-def to_json(message: Message) -> Any:
-    """Return a message as JSON values: field names as in the proto file, 64-bit integers as numbers."""
-    value = json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return _numbers(value, message.DESCRIPTOR)
-
-
 def _endpoint(servicer: Servicer, method: Method, *, has_body: bool) -> Any:
     needed = scope(method)
     service = servicer.contract.service
@@ -80,114 +70,41 @@ def _endpoint(servicer: Servicer, method: Method, *, has_body: bool) -> Any:
             raise Unimplemented(f"{service}.{method.name} is not implemented in this release", service=service)
         message = await _read(request, method, has_body=has_body)
         if method.streams:
-            first = _Events(run(message), service, method)
-            return await first.response()
+            return await events.answer(run(message), service, method.name)
         with translated(service, method.name):
             return Response(orjson.dumps(to_json(await run(message))), media_type="application/json")
 
     return endpoint
 
 
-class _Events:
-    """A stream of messages as server-sent events; an error before the first is an ordinary answer."""
-
-    def __init__(self, messages: AsyncIterator[Message], service: str, method: Method) -> None:
-        self._messages = messages
-        self._service = service
-        self._method = method
-
-    async def response(self) -> Response:
-        with translated(self._service, self._method.name):
-            try:
-                first = await anext(self._messages)
-            except StopAsyncIteration:
-                first = None
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(self._events(first), media_type="text/event-stream", headers=headers)
-
-    async def _events(self, first: Message | None) -> AsyncIterator[bytes]:
-        async with aclosing(self._messages) as messages:  # type: ignore[type-var]
-            try:
-                with translated(self._service, self._method.name):
-                    if first is not None:
-                        yield _event(first)
-                    async for message in messages:
-                        yield _event(message)
-                yield b"event: done\ndata: {}\n\n"
-            except DrwError as error:
-                yield b"event: error\ndata: " + orjson.dumps(http_body(error)) + b"\n\n"
-
-
-def _event(message: Message) -> bytes:
-    event_id = getattr(message, "event_id", "")
-    head = f"id: {event_id}\n".encode() if event_id else b""
-    return head + b"data: " + orjson.dumps(to_json(message)) + b"\n\n"
-
-
 async def _read(request: Request, method: Method, *, has_body: bool) -> Message:
-    fields: dict[str, Any] = dict(_query(request, method.request.DESCRIPTOR))
-    if has_body and (raw := await request.body()):
-        if len(raw) > MAX_BODY_BYTES:
-            raise InvalidRequest(f"the body has {len(raw)} bytes; at most {MAX_BODY_BYTES}")
-        fields |= _object(raw)
+    fields = _query(request, method.request.DESCRIPTOR)
+    if has_body and (raw := await read_body(request, MAX_BODY_BYTES)):
+        fields |= json_object(raw)
     fields |= request.path_params
     if "last_event_id" in method.request.DESCRIPTOR.fields_by_name and (seen := request.headers.get("last-event-id")):
         fields["last_event_id"] = seen
-    try:
-        return json_format.ParseDict(fields, method.request())
-    except json_format.ParseError as error:
-        raise InvalidRequest(_readable(str(error))) from error
+    return from_json(fields, method.request)
 
 
-def _object(raw: bytes) -> dict[str, Any]:
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    return value
-
-
-def _query(request: Request, descriptor: Any) -> Mapping[str, Any]:
+def _query(request: Request, descriptor: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for name, value in request.query_params.items():
+    for name, value in request.query_params.multi_items():
         field = descriptor.fields_by_name.get(name)
         if field is None:
             known = ", ".join(sorted(descriptor.fields_by_name)) or "none"
             raise InvalidRequest(f"{name!r} is not a parameter; there are: {known}", param=name)
-        if field.type == FieldDescriptor.TYPE_BOOL:
-            values[name] = value.lower() in {"1", "true", "yes"}
+        read = _truth(name, value) if field.type == FieldDescriptor.TYPE_BOOL else value
+        if field.is_repeated:
+            values.setdefault(name, []).append(read)
+        elif name in values:
+            raise InvalidRequest(f"{name!r} is given twice", param=name)
         else:
-            values[name] = value
+            values[name] = read
     return values
 
 
-def _readable(text: str) -> str:
-    if match := re.search(r'no field named "([^"]+)"', text):
-        known = ", ".join(re.findall(r"'(\w+)'", text.partition("Available Fields")[2]))
-        return f"{match[1]!r} is not a field; there are: {known}"
-    return text
-
-
-def _numbers(value: Any, descriptor: Any) -> Any:
-    for name, item in value.items() if isinstance(value, dict) else ():
-        field = descriptor.fields_by_name.get(name)
-        if field is None:
-            continue
-        if (kind := field.message_type) and kind.full_name in OPEN:
-            value[name] = _whole(item)
-        elif field.type in LARGE:
-            value[name] = [int(i) for i in item] if isinstance(item, list) else int(item)
-        elif kind and kind.file.package.startswith("drw.") and not kind.GetOptions().map_entry:
-            for each in item if isinstance(item, list) else [item]:
-                _numbers(each, kind)
-    return value
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _whole(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_whole(v) for v in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _truth(name: str, value: str) -> bool:
+    if (known := TRUTH.get(value.lower())) is None:
+        raise InvalidRequest(f"{name} is {value!r}; it can be true or false", param=name)
+    return known

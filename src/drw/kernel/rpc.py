@@ -20,6 +20,7 @@ from drw.kernel.errors import (
     DrwError,
     Forbidden,
     InternalError,
+    TooLarge,
     Unavailable,
     Unimplemented,
     from_wire,
@@ -55,11 +56,15 @@ class LocalTransport:
                 return answer
 
     async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncIterator[Message]:
+        end = asyncio.get_running_loop().time() + min(timeout or STREAM_SECONDS, call.time_left() or STREAM_SECONDS)
         with translated(self._service, method.name):
-            async with asyncio.timeout(timeout or STREAM_SECONDS):
-                async with aclosing(getattr(self._servicer(), method.python_name)(request)) as answers:
-                    async for answer in answers:
-                        yield answer
+            async with aclosing(getattr(self._servicer(), method.python_name)(request)) as answers:
+                while True:
+                    # Around each step: around the whole it would also cut short what the caller does in between.
+                    async with asyncio.timeout_at(end):
+                        if (answer := await anext(answers, None)) is None:
+                            return
+                    yield answer
 
 
 class GrpcTransport:
@@ -107,11 +112,19 @@ class GrpcTransport:
 
     def _translated(self, error: grpc.aio.AioRpcError) -> DrwError:
         info = next((v for k, v in error.trailing_metadata() or () if k == ERROR_KEY), None)
-        if info is None and error.code() == grpc.StatusCode.UNAVAILABLE:
-            return Unavailable(f"the {self._service} service does not answer", service=self._service)
-        if info is None and error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(f"the {self._service} service did not answer in time", service=self._service)
-        return from_wire(error.code(), error.details() or "", cast(bytes | None, info))
+        if info is not None:
+            return from_wire(error.code(), error.details() or "", cast(bytes, info))
+        # What follows is gRPC's own: the service has not answered.
+        match error.code():
+            case grpc.StatusCode.UNAVAILABLE:
+                return Unavailable(f"the {self._service} service does not answer", service=self._service)
+            case grpc.StatusCode.CANCELLED:
+                return Unavailable(f"the {self._service} service stopped before it answered", service=self._service)
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                return DeadlineExceeded(f"the {self._service} service did not answer in time", service=self._service)
+            case grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return TooLarge(f"{self._service}: {error.details()}", service=self._service)
+        return from_wire(error.code(), error.details() or "", None)
 
 
 class StrictTransport:
@@ -221,10 +234,11 @@ def _serve_stream(servicer: Servicer, method: Method) -> Any:
     service = servicer.contract.service
     run = getattr(servicer, method.python_name)
 
-    async def serve(request: Message, context: Any) -> AsyncIterator[Message]:
+    # Not a generator, which a call that is cancelled while it sends would leave open until it is collected.
+    async def serve(request: Message, context: Any) -> None:
         async with _Served(service, method, context), aclosing(run(request)) as answers:
             async for answer in answers:
-                yield answer
+                await context.write(answer)
 
     return serve
 
@@ -259,8 +273,9 @@ class _Served:
             self._request.fields["error"] = failed.message
             level = logging.ERROR if isinstance(failed, InternalError) else logging.INFO
             self._request.finish(failed.code.name, level)
-            self._context.set_trailing_metadata(((ERROR_KEY, to_wire(failed, self._service)),))
-            await self._context.abort(failed.code, failed.message)
+            message, info = to_wire(failed, self._service)
+            self._context.set_trailing_metadata(((ERROR_KEY, info),))
+            await self._context.abort(failed.code, message)
         except BaseException:
             self._request.finish("CANCELLED")
             raise

@@ -1,0 +1,60 @@
+"""Messages as JSON: strict when read, plain when written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from drw.kernel.errors import InvalidRequest
+
+M = TypeVar("M", bound=Message)
+
+LARGE = (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_SINT64)
+
+
+def to_json(message: Message) -> Any:
+    """Return a message as JSON values: field names as in the proto file, 64-bit integers as numbers."""
+    value = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return _numbers(value, message.DESCRIPTOR)
+
+
+def from_json(fields: Mapping[str, Any], cls: type[M]) -> M:
+    """Return a message with these fields.
+
+    Raises:
+        InvalidRequest: a field does not exist, or has a wrong value.
+    """
+    try:
+        return json_format.ParseDict(dict(fields), cls())
+    except json_format.ParseError as error:
+        text = str(error)
+        if match := re.search(r"Failed to parse (\w+) field", text):
+            raise InvalidRequest(text, param=match[1]) from error
+        raise InvalidRequest(_readable(text)) from error
+
+
+def _readable(text: str) -> str:
+    if match := re.search(r'no field named "([^"]+)"', text):
+        known = ", ".join(re.findall(r"'(\w+)'", text.partition("Available Fields")[2]))
+        return f"{match[1]!r} is not a field; there are: {known}"
+    return text
+
+
+def _numbers(value: Any, descriptor: Any) -> Any:
+    for name, item in value.items() if isinstance(value, dict) else ():
+        field = descriptor.fields_by_name.get(name)
+        if field is None:
+            continue
+        if field.type in LARGE:
+            value[name] = [int(i) for i in item] if isinstance(item, list) else int(item)
+        elif (kind := field.message_type) and kind.file.package.startswith("drw.") and not kind.GetOptions().map_entry:
+            for each in item if isinstance(item, list) else [item]:
+                _numbers(each, kind)
+    return value
