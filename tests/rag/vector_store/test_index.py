@@ -25,13 +25,16 @@ from drw.kernel.call import acting_for
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from support.passages import put, vector
 
-ADAPTERS = ["pgvector"]
+ADAPTERS = {
+    "pgvector": {"index": "pgvector"},
+    "pgvector by its graph": {"index": "pgvector", "pgvector": {"exact_up_to": 0}},
+}
 
 
 @pytest.fixture(params=ADAPTERS)
 def chosen(request, profile):
     """The profile with one adapter chosen."""
-    return profile.model_copy(update={"services": {"vector_store": {"index": request.param}}})
+    return profile.model_copy(update={"services": {"vector_store": ADAPTERS[request.param]}})
 
 
 @pytest.fixture
