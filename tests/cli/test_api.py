@@ -1,0 +1,105 @@
+"""What the command line makes of the gateway's answers, and of those that break off."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from drw.cli.access import _seconds
+from drw.cli.api import Api
+from drw.cli.documents import files_of
+from drw.kernel.errors import InternalError, InvalidRequest, NotFound, RateLimited, Unavailable
+from drw.local.credentials import Credentials
+
+
+def api(answer) -> Api:
+    made = Api(Credentials("http://gateway", "secret"))
+    made._client = httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(answer))
+    return made
+
+
+def events(text: str) -> Api:
+    return api(lambda request: httpx.Response(200, text=text, headers={"content-type": "text/event-stream"}))
+
+
+def test_events_end_with_done():
+    assert list(events('data: {"a": 1}\n\ndata: {"a": 2}\n\nevent: done\ndata: {}\n\n').events("GET", "/x")) == [
+        {"a": 1},
+        {"a": 2},
+    ]
+
+
+def test_an_error_in_the_middle_is_raised_with_its_class():
+    body = {"error": {"type": "rate_limit_error", "message": "slow down"}}
+    stream = events(f'data: {{"a": 1}}\n\nevent: error\ndata: {json.dumps(body)}\n\n').events("GET", "/x")
+    assert next(stream) == {"a": 1}
+    with pytest.raises(RateLimited, match="slow down"):
+        next(stream)
+
+
+def test_a_stream_that_breaks_off_is_not_whole():
+    stream = events('data: {"a": 1}\n\n').events("GET", "/x")
+    assert next(stream) == {"a": 1}
+    with pytest.raises(Unavailable, match="broke off"):
+        next(stream)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "raised"),
+    [
+        (404, "not_found_error", NotFound),
+        (400, "invalid_request_error", InvalidRequest),
+        (503, "service_unavailable_error", Unavailable),
+        (500, "something_new", InternalError),
+    ],
+)
+def test_errors_keep_their_class_and_message(status, kind, raised):
+    body = {"error": {"type": kind, "message": "no such thing"}}
+    with pytest.raises(raised, match="no such thing"):
+        api(lambda request: httpx.Response(status, json=body)).get("/x")
+
+
+def test_an_answer_without_json_is_named():
+    with pytest.raises(InternalError, match="502"):
+        api(lambda request: httpx.Response(502, text="<html>")).get("/x")
+
+
+def test_a_gateway_that_is_not_there():
+    def refuse(request):
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(Unavailable, match="drw up"):
+        api(refuse).get("/x")
+
+
+def test_pages_are_followed_up_to_the_limit():
+    def page(request):
+        token = int(request.url.params.get("page_token") or 0)
+        return httpx.Response(200, json={"keys": [token * 2, token * 2 + 1], "next_page_token": str(token + 1)})
+
+    assert api(page).pages("/x", "keys", most=5) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("12h", 43200), ("30d", 2592000)])
+def test_times(text, seconds):
+    assert _seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "d", "-1d", "1w", "1.5h", "9999999999d"])
+def test_wrong_times(text):
+    with pytest.raises(InvalidRequest, match="30d, 12h, 15m"):
+        _seconds(text)
+
+
+def test_files_of_a_folder(tmp_path):
+    for name in ("b.txt", "a/c.md", ".hidden", ".git/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert [f.name for f in files_of(tmp_path)] == ["c.md", "b.txt"]
+    with pytest.raises(InvalidRequest, match="no file or folder"):
+        files_of(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidRequest, match="no files in it"):
+        files_of(tmp_path / "empty")

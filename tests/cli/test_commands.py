@@ -1,0 +1,50 @@
+"""The command as a program: exit codes, and errors in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    known = {k: v for k, v in os.environ.items() if not k.startswith("DRW_")}
+    command = [sys.executable, "-m", "drw.cli.main", *args]
+    return subprocess.run(command, capture_output=True, text=True, env={**known, **env}, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["keys", "list"], 3, "start one with `drw up`"),
+        (["logs", "nothing"], 2, "there is no service or part 'nothing'; there are: authentication"),
+        (["keys", "create"], 2, "needs at least one scope"),
+        (["ingest", "/nothing"], 2, "there is no file or folder '/nothing'"),
+        (["config"], 3, "start one with `drw up`"),
+        (["env"], 3, "start one with `drw up`"),
+    ],
+)
+def test_errors_say_what_to_do(tmp_path, args, code, says):
+    done = drw(*args, DRW_DATA_DIR=str(tmp_path))
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert done.stderr.startswith("drw: ")
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr
+
+
+def test_nothing_runs(tmp_path):
+    assert drw("status", "--data-dir", str(tmp_path)).returncode == 1
+    found = drw("status", "--json", "--data-dir", str(tmp_path))
+    assert found.returncode == 1
+    assert json.loads(found.stdout)["healthy"] is False
+    assert "no platform runs" in drw("down", "--data-dir", str(tmp_path)).stdout
+
+
+def test_a_gateway_that_does_not_answer(tmp_path):
+    done = drw("models", DRW_URL="http://127.0.0.1:9", DRW_API_KEY="x")
+    assert done.returncode == 5
+    assert "nothing answers at http://127.0.0.1:9" in done.stderr
