@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import sys
+from asyncio.subprocess import PIPE
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,9 +15,11 @@ from starlette.routing import Route
 
 from agent.conftest import Fed, until
 from drw.agent import envoy
+from drw.agent.log import KEPT, AccessLog
 from drw.gateway.load_balancer.upstreams import More as Upstream
 from drw.gateway.request_router.table import More
 from drw.kernel.http import HttpServer
+from drw.kernel.settings import Profile
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -154,3 +159,84 @@ async def test_traces_go_where_the_profile_says(front_profile):
     assert b"drw-gateway" in sink.got
     seen = answers[0].json()["headers"]["traceparent"]
     assert seen.split("-")[1] == TRACE and seen != PARENT  # the same trace, with the data plane's own span in it
+
+
+async def test_a_full_log_is_put_aside(fed):
+    file = fed.profile.data_plane.folder / "access.log"
+    async with fed.client(fed.sign("key_1", "models:read")) as client:
+
+        async def logged(text: str) -> None:
+            answer = await client.get("/v1/models", headers={"user-agent": text})
+            told = answer.headers["x-request-id"]
+
+            async def written() -> bool:
+                return file.exists() and told in file.read_text()
+
+            await until(written, "the line of the log")
+
+        for _ in range(KEPT + 2):
+            await logged("x")
+            await AccessLog(file, fed.admin(), most=10).turn()
+        await logged("x")
+        await AccessLog(file, fed.admin(), most=1 << 20).turn()
+    assert sorted(found.name for found in file.parent.glob("access.log*")) == [
+        "access.log",
+        *(f"access.log.{number}" for number in range(1, KEPT + 1)),
+    ]
+    assert all(len(found.read_text().splitlines()) == 1 for found in file.parent.glob("access.log*"))
+
+
+async def test_a_stream_under_way_outlives_an_orderly_stop(fed):
+    async def stop() -> None:
+        await fed.admin().drain(30)
+        await fed.stop_envoy()
+
+    async with (
+        fed.client(fed.sign("key_1", "models:invoke")) as client,
+        client.stream("POST", "/v1/chat/completions", json={"stream": True}) as answer,
+    ):
+        stopping = asyncio.create_task(stop())
+        for _ in range(5):
+            assert await fed.envoy_answers()  # it had the time to stop, and did not
+        lines = answer.aiter_lines()
+        for number in range(5):
+            fed.models.go_on.release()
+            assert await anext(lines) == f"data: {number}"
+            assert await anext(lines) == ""
+        assert [line async for line in lines] == []
+    await stopping
+
+
+async def test_the_agent_is_a_process_of_its_own(front_profile, tmp_path):
+    fed, file = Fed(front_profile), tmp_path / "profile.toml"
+    file.write_text(as_toml(front_profile))
+    await fed.start_gateway()
+    agent = await asyncio.create_subprocess_exec(sys.executable, "-m", "drw.agent", str(file), stderr=PIPE)
+    try:
+        wanting = asyncio.create_task(fed.want())
+        await fed.start_envoy()
+        assert (await wanting).error == ""
+        agent.terminate()
+        _, said = await agent.communicate()
+        assert agent.returncode == 0
+        assert f'"version {fed.configuration().version}: runs"'.encode() in said
+    finally:
+        await fed.stop()
+
+
+async def test_an_agent_without_a_data_plane_says_so(profile, tmp_path):
+    file = tmp_path / "profile.toml"
+    file.write_text(as_toml(profile))
+    agent = await asyncio.create_subprocess_exec(sys.executable, "-m", "drw.agent", str(file), stderr=PIPE)
+    _, said = await agent.communicate()
+    assert agent.returncode == 1
+    assert b"no table [data_plane]" in said
+
+
+def as_toml(profile: Profile) -> str:
+    lines = [f"{key} = {json.dumps(str(getattr(profile, key)))}" for key in ("name", "data", "postgres", "valkey")]
+    if plane := profile.data_plane:
+        lines += ["[data_plane]", *(f"{key} = {json.dumps(str(value))}" for key, value in plane)]
+    for name, place in profile.processes.items():
+        lines += [f"[processes.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in place)]
+    return "\n".join(lines)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
 import openai
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from agent.conftest import until
 from drw.gateway.authentication.signing import Claims, Signer, new_private_key
+from drw.kernel.http import HttpServer
 
 CHAT = "/v1/chat/completions"
 
@@ -232,3 +238,29 @@ async def test_requests_that_are_not_well_formed(front):
         answer = await client.get("/v1/models", headers={"x-long": "a" * 70_000})
         assert (answer.status_code, answer.json()["error"]["code"]) == (431, "invalid_request")
         assert (await client.get("/v1//x/../models")).json()["path"] == "/v1/models"
+
+
+async def test_an_upload_reaches_the_service_while_it_is_sent(front):
+    arrived = asyncio.Event()
+
+    async def count(request: Request) -> JSONResponse:
+        size = 0
+        async for piece in request.stream():
+            size += len(piece)
+            arrived.set()
+        return JSONResponse({"bytes": size})
+
+    async def pieces():
+        yield bytes(100_000)
+        await arrived.wait()
+        for _ in range(60):
+            yield bytes(1_000_000)
+
+    server = HttpServer(Starlette(routes=[Route("/v1/files", count, methods=["POST"])]))
+    await server.start(front.profile.processes["rag"].http)
+    try:
+        async with front.client(await front.key("documents:write")) as client:
+            answer = await client.post("/v1/files", content=pieces())
+    finally:
+        await server.stop(0)
+    assert answer.json() == {"bytes": 60_100_000}

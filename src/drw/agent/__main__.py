@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import uvloop
 
 from drw.agent.agent import Agent
+from drw.agent.envoy import plane
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.kernel import telemetry
 from drw.kernel.errors import DrwError
@@ -22,6 +24,7 @@ def main(files: Sequence[Path]) -> int:
     """Run the agent of the profile in these files; return the exit code."""
     try:
         profile = Layers(files).profile()
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # Envoy is run to check files; it never comes back here
         telemetry.set_up("agent", profile.otlp_endpoint)
         uvloop.run(_run(profile))
     except DrwError as error:
@@ -33,6 +36,7 @@ def main(files: Sequence[Path]) -> int:
 
 
 async def _run(profile: Profile) -> None:
+    plane(profile)  # without one there is nothing to do here
     channels = Channels()
     router = channels.client(RequestRouterClient, profile.place("request_router").grpc)
     work = asyncio.create_task(Agent(profile, router).run())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
 import aiohttp
 
@@ -19,6 +20,7 @@ STATS = {
 }
 """Where Envoy counts what it took and refused of each kind."""
 
+ACTIVE = f"http.{listener.NAME}.downstream_rq_active"
 ASK_SECONDS = 2.0
 PAUSE_SECONDS = 0.02
 TAKE_SECONDS = 10.0
@@ -55,22 +57,53 @@ class Admin:
         except TimeoutError as error:
             raise Unavailable(f"Envoy at {self._where!r} has not taken the configuration yet") from error
 
+    async def reopen_logs(self) -> None:
+        """Make it write its logs to new files; the old ones have been moved away.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        await self._ask("POST", "/reopen_logs")
+
+    async def drain(self, seconds: float) -> None:
+        """Make it close connections as their requests end, and wait at most so long until none is under way.
+
+        After this SIGTERM cuts nothing. It goes on accepting connections meanwhile, so that nobody is refused.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        await self._ask("POST", "/drain_listeners?graceful&skip_exit")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    if not await self._stat(ACTIVE):
+                        return
+                    await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _stat(self, name: str) -> int:
+        _, _, value = (await self._ask("GET", f"/stats?filter=^{name}$")).partition(": ")
+        return int(value)
+
     async def _stats(self) -> dict[str, str]:
-        try:
-            text = await self._get("/stats?filter=(version_text|update_rejected)$")
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unavailable(f"Envoy does not answer at {self._where!r}") from error
+        text = await self._ask("GET", "/stats?filter=(version_text|update_rejected)$")
         pairs = (line.partition(": ") for line in text.splitlines())
         return {name: value.strip('"') for name, _, value in pairs}
 
-    async def _get(self, path: str) -> str:
+    async def _ask(self, verb: str, path: str) -> str:
+        try:
+            return await self._send(verb, path)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise Unavailable(f"Envoy does not answer at {self._where!r}") from error
+
+    async def _send(self, verb: str, path: str) -> str:
         unix = self._where.startswith("unix:")
         connector = aiohttp.UnixConnector(self._where.removeprefix("unix:")) if unix else aiohttp.TCPConnector()
         base = "http://envoy" if unix else f"http://{self._where}"
         timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-            session.get(f"{base}{path}", raise_for_status=True) as answer,
+            session.request(verb, f"{base}{path}", raise_for_status=True) as answer,
         ):
             return await answer.text()
 

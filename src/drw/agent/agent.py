@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 from drw.agent import envoy
 from drw.agent.admin import Admin
 from drw.agent.files import Files
+from drw.agent.log import AccessLog
 from drw.agent.translation import KINDS, BadConfiguration, Edge, translate, whole
 from drw.api.gateway.v1.request_router_pb2 import Configuration, ConfigurationReport, WatchConfigurationRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
@@ -50,6 +52,7 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
             tasks.create_task(self._follow())
+            tasks.create_task(self._keep_log())
 
     async def _watch(self) -> None:
         while True:
@@ -60,6 +63,15 @@ class Agent:
             except DrwError as error:
                 log.warning("the data plane stays as it is: %s", error.message)
                 await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _keep_log(self) -> None:
+        access = AccessLog(Path(self._edge.log), self._admin)
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await access.turn()
+            except Unavailable as error:
+                log.warning("the access log was put aside: %s", error.message)
 
     async def _watch_once(self) -> None:
         async for wanted in self._router.watch_configuration(WatchConfigurationRequest(data_plane=self._name)):
@@ -104,6 +116,9 @@ class Agent:
         except DrwError as error:
             self._settled = not isinstance(error, Unavailable)
             return error.message
+        except OSError as error:
+            self._settled = False
+            return f"the files of the data plane cannot be written: {error.strerror}"
         self._settled = True
         return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -81,6 +82,9 @@ def _write(file: Path, content: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Beside the folder, not in it: Envoy reads its folder again whenever anything moves there.
     draft = file.parent.parent / f".{file.name}.new"
-    draft.write_bytes(content)
+    with draft.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())  # a machine that loses power must not come back to an empty file
     draft.chmod(0o600)
     draft.replace(file)

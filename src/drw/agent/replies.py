@@ -17,6 +17,7 @@ EXPIRED = f"the key has expired; {MAKE_ONE}"
 REVOKED = f"the key is revoked; {MAKE_ONE}"
 NOT_VALID = f"the key is not valid here: it is not whole, or another platform issued it; {MAKE_ONE}"
 LACKS = f"the key lacks the scope %METADATA(ROUTE:{NOTES}:needs)%; make one that has it with `drw keys create`"
+NOT_ALLOWED = "this is not allowed here: %RESPONSE_CODE_DETAILS%"
 NOTHING = "there is nothing at %REQ(:METHOD)% %PATH(NQ)%"
 TOO_LARGE = f"the body is too large: at most %METADATA(ROUTE:{NOTES}:max_body)% at this path"
 TOO_MANY = "the key has used up its requests for this minute; Retry-After says in how many seconds the next may come"
@@ -39,7 +40,8 @@ def local_replies() -> Json:
             _reply(_details(f"{DENIED}{{Jwt_is_missing}}"), MISSING, 401),
             _reply(_details(f"{DENIED}{{Jwt_is_expired}}"), EXPIRED, 401),
             _reply(_cel(f"response.code_details.startsWith('{DENIED}')"), NOT_VALID, 401),
-            _reply(_status(403), LACKS, 403),
+            _reply(_cel("response.code_details.startsWith('rbac_access_denied')"), LACKS, 403),
+            _reply(_status(403), NOT_ALLOWED, 403),
             _reply(_status(404), NOTHING, 404),
             _reply(_status(413), TOO_LARGE, 413),
             _reply(_status(429), TOO_MANY, 429),

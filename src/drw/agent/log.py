@@ -1,0 +1,36 @@
+"""Keeps the access log from filling the disk: a full file is put aside, and the oldest goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drw.agent.admin import Admin
+
+MAX_BYTES = 64 << 20
+KEPT = 5
+
+
+class AccessLog:
+    """The access log of one Envoy: `access.log`, and `access.log.1` to `access.log.5` from new to old."""
+
+    def __init__(self, file: Path, admin: Admin, most: int = MAX_BYTES) -> None:
+        self._file = file
+        self._admin = admin
+        self._most = most
+
+    async def turn(self) -> None:
+        """Put the file aside if it is full.
+
+        Raises:
+            Unavailable: Envoy does not answer; it goes on writing to the file that was put aside.
+        """
+        if not self._file.exists() or self._file.stat().st_size < self._most:
+            return
+        for number in range(KEPT, 0, -1):
+            source = self._aside(number - 1)
+            if source.exists():
+                source.replace(self._aside(number))
+        await self._admin.reopen_logs()
+
+    def _aside(self, number: int) -> Path:
+        return self._file.with_name(f"{self._file.name}.{number}") if number else self._file
