@@ -32,9 +32,9 @@ def serve(model: Path, socket: Path, slots: int, context: int, threads: int, sto
     import xllamacpp
 
     socket.unlink(missing_ok=True)
+    os.umask(0o077)  # the socket is for this user alone
     began = time.monotonic()
     server = xllamacpp.Server(_parameters(model, socket, slots, context, threads))
-    socket.chmod(0o600)
     seconds = round(time.monotonic() - began, 2)
     fields = {"model": model.name, "socket": str(socket), "slots": slots, "context": context, "load_seconds": seconds}
     log.info("ready", extra={"fields": fields})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
 
 from pydantic import Field
 
@@ -24,6 +23,7 @@ from drw.models.serving.line import Line
 from drw.models.serving.models import Models
 from drw.models.serving.ports import ChatEngine
 from drw.models.serving.record import Record
+from drw.models.serving.wire import WireSettings
 
 
 class ServingSettings(Settings):
@@ -34,10 +34,9 @@ class ServingSettings(Settings):
     max_waiting_seconds: float = Field(60.0, gt=0, le=3600)
     remember_models_seconds: float = Field(5.0, ge=0, le=300)
     max_body_bytes: int = Field(8 << 20, ge=1024, le=64 << 20)
-    llama_cpp: dict[str, Any] = Field(default_factory=dict)
-    """The adapters' own settings: see `WireSettings`."""
-    openai: dict[str, Any] = Field(default_factory=dict)
-    vertex: dict[str, Any] = Field(default_factory=dict)
+    llama_cpp: WireSettings = WireSettings()
+    openai: WireSettings = WireSettings()
+    vertex: WireSettings = WireSettings()
 
 
 class Serving(contract.Serving):
@@ -79,7 +78,7 @@ class Engines:
         if name not in self._made:
             if name not in (known := self._scope.adapters()):
                 raise ConfigError(f"there is no engine {name!r}; there are: {', '.join(known)}")
-            section = getattr(self._settings, name, {})
+            section = getattr(self._settings, name).model_dump()
             self._made[name] = self._scope.make_adapter(ChatEngine, name, section)  # type: ignore[type-abstract]
         return self._made[name]
 

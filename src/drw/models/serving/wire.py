@@ -29,10 +29,10 @@ JSON_HEADERS = {"content-type": "application/json", "accept": "text/event-stream
 class WireSettings(Settings):
     """How long an engine may take."""
 
-    connect_seconds: float = Field(5.0, gt=0, le=60)
-    first_token_seconds: float = Field(300.0, gt=0, le=3600)
+    connect_seconds: float = Field(default=5.0, gt=0, le=60)
+    first_token_seconds: float = Field(default=300.0, gt=0, le=3600)
     """From the request to the first token: the prompt is read in this time."""
-    between_tokens_seconds: float = Field(60.0, gt=0, le=3600)
+    between_tokens_seconds: float = Field(default=60.0, gt=0, le=3600)
 
 
 class Wire:

@@ -1,0 +1,125 @@
+"""The engine's process: its weights, its settings, its death in the middle of an answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+import openai
+import orjson
+import psutil
+import pytest
+
+from drw.models.engine import weights as engine_weights
+from drw.models.engine.weights import WrongWeights, prepare
+from models.conftest import running_engine
+from support.parts import wait_until
+
+STORY = {"model": "small", "messages": [{"role": "user", "content": "Tell a long story."}], "stream": True}
+
+
+def test_weights_that_are_there_are_not_made_again(weights):
+    said = []
+    before = weights.stat().st_mtime_ns
+    assert prepare(weights.parent, said.append) == weights
+    assert (said, weights.stat().st_mtime_ns) == ([], before)
+
+
+def test_other_weights_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_weights, "GGUF_SHA256", "0" * 64)
+    with pytest.raises(WrongWeights, match="install the package again"):
+        prepare(tmp_path, lambda line: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_weights, "PACKAGE", "no_such_package")
+    with pytest.raises(WrongWeights, match="'no_such_package'"):
+        prepare(tmp_path, lambda line: None)
+
+
+def test_the_engine_shows_nothing_of_others_requests(engine):
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(engine)), base_url="http://engine") as client:
+        assert client.get("/health").status_code == 200
+        assert client.get("/slots").status_code == 501
+        assert client.get("/", headers={"accept": "text/html"}).status_code == 404
+        assert not client.get("/health", headers={"origin": "http://x"}).headers.get("access-control-allow-origin")
+    assert engine.stat().st_mode & 0o077 == 0
+
+
+def test_what_is_no_model_ends_with_a_message(tmp_path, folder):
+    file = tmp_path / "text.gguf"
+    file.write_text("no model")
+    command = [sys.executable, "-m", "drw.models.engine", "--model", str(file), "--socket", str(folder / "x.sock")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "cannot be served" in ended.stderr
+
+
+def test_the_engine_says_when_it_is_ready_and_ends_on_sigterm(weights, folder):
+    socket = folder / "own.sock"
+    with running_engine(weights, socket) as process:
+        log = socket.with_suffix(".log")
+        wait_until(lambda: '"ready"' in log.read_text(), "the line that says so")
+        (ready,) = (orjson.loads(x) for x in log.read_text().splitlines() if '"ready"' in x)
+        assert ready["socket"] == str(socket)
+        process.terminate()
+        assert process.wait(10) == 0
+        assert not socket.exists()
+
+
+def test_the_engine_ends_with_the_process_that_started_it(weights, folder):
+    socket = folder / "orphan.sock"
+    engine = [sys.executable, "-m", "drw.models.engine", "--model", str(weights), "--socket", str(socket)]
+    parent = f"import subprocess, time; print(subprocess.Popen({engine!r}).pid, flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as started:
+        pid = int(started.stdout.readline())
+        wait_until(socket.exists, "the engine")
+        started.kill()
+    wait_until(lambda: not _alive(pid), "the end of the engine")
+
+
+async def test_an_engine_that_dies_in_the_middle_of_answers_is_told_and_comes_back(weights, folder, start):
+    socket = folder / "dies.sock"
+    with running_engine(weights, socket) as process:
+        async with start(small=socket) as web:
+            streams = [await web.client.chat.completions.create(**STORY) for _ in range(3)]
+            for stream in streams:
+                assert (await anext(aiter(stream))).choices
+            os.kill(process.pid, signal.SIGKILL)
+            for stream in streams:
+                with pytest.raises(openai.APIError, match="ended in the middle"):
+                    async for _ in stream:
+                        pass
+            with pytest.raises(openai.InternalServerError) as caught:
+                await web.client.chat.completions.create(**STORY | {"stream": False})
+            assert (caught.value.status_code, caught.value.response.headers["retry-after"]) == (503, "1")
+            assert [r["outcome"] for r in web.records()] == ["failed"] * 4
+            process.wait()
+            with running_engine(weights, socket):
+                again = await web.client.chat.completions.create(**STORY | {"stream": False, "max_tokens": 2})
+                assert again.choices[0].finish_reason == "length"
+
+
+async def test_a_caller_who_leaves_frees_the_engine(weights, folder, start):
+    socket = folder / "leaves.sock"
+    with running_engine(weights, socket) as process:
+        async with start(small=socket) as web:
+            async with web.http.stream("POST", "/v1/chat/completions", json=STORY) as answer:
+                await anext(answer.aiter_lines())
+            found = []
+            await web.until(lambda: bool(found.extend(web.records()) or found), "the record")
+            assert [r["outcome"] for r in found] == ["client_gone"]
+            await web.until(lambda: _idle(process.pid), "the engine to fall idle")
+
+
+def _idle(pid):
+    """Tell whether the process used less than a tenth of a processor for a while."""
+    return psutil.Process(pid).cpu_percent(0.2) < 10
+
+
+def _alive(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -1,0 +1,221 @@
+"""OpenAI's API through OpenAI's own client, with a real model: what is asserted is the protocol, not the words."""
+
+from __future__ import annotations
+
+import asyncio
+
+import jsonschema
+import openai
+import orjson
+import pytest
+
+from models.conftest import CONTEXT, KEY, SLOTS
+
+HELLO = [{"role": "user", "content": "Say hello."}]
+
+
+@pytest.fixture
+async def web(start, engine):
+    async with start(small=engine) as found:
+        yield found
+
+
+async def chat(web, messages=HELLO, **more):
+    return await web.client.chat.completions.create(model="small", messages=messages, **{"max_tokens": 8, **more})
+
+
+async def test_models_are_listed(web):
+    listed = await web.client.models.list()
+    assert {model.id for model in listed.data} == {"small", "double", "vectors"}
+    assert (await web.client.models.retrieve("small")).owned_by == "llama_cpp"
+    with pytest.raises(openai.NotFoundError):
+        await web.client.models.retrieve("gone")
+
+
+async def test_a_chat_whole_and_as_a_stream_says_the_same(web):
+    whole = await chat(web, seed=7, temperature=1.0)
+    stream = await chat(web, seed=7, temperature=1.0, stream=True, stream_options={"include_usage": True})
+    chunks = [chunk async for chunk in stream]
+    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert text
+    (usage,) = (chunk.usage for chunk in chunks if chunk.usage)
+    assert usage.completion_tokens == whole.usage.completion_tokens <= 8
+    assert usage.prompt_tokens == whole.usage.prompt_tokens
+    assert {r["details"]["completion_tokens"] for r in web.records()} == {usage.completion_tokens}
+
+
+async def test_the_parameters_do_what_they_say(web):
+    (first, second) = (await chat(web, n=2, temperature=1.5, max_completion_tokens=4)).choices
+    assert (first.index, second.index) == (0, 1)
+    counting = [{"role": "user", "content": "Count from 1 to 9, separated by commas."}]
+    whole = (await chat(web, counting, temperature=0, max_tokens=30)).choices[0].message.content
+    stopped = await chat(web, counting, temperature=0, max_tokens=30, stop=[whole[5]])
+    assert stopped.choices[0].message.content == whole[: whole.index(whole[5])]
+    assert stopped.choices[0].finish_reason == "stop"
+    told = await chat(web, logprobs=True, top_logprobs=2, max_tokens=3)
+    assert [len(token.top_logprobs) for token in told.choices[0].logprobs.content] == [2, 2, 2]
+    assert told.choices[0].finish_reason == "length"
+
+
+async def test_an_answer_fits_its_schema(web):
+    schema = {
+        "type": "object",
+        "properties": {"risk": {"enum": ["low", "high"]}, "limit": {"type": "integer", "maximum": 9, "minimum": 0}},
+        "required": ["risk", "limit"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "risk", "schema": schema}}
+    answer = await chat(web, response_format=form, max_tokens=60, temperature=1.2)
+    jsonschema.validate(orjson.loads(answer.choices[0].message.content), schema)
+    broken = {"type": "json_schema", "json_schema": {"name": "risk", "schema": {"type": "bogus"}}}
+    with pytest.raises(openai.BadRequestError, match="bogus"):
+        await chat(web, response_format=broken)
+
+
+def tool(name, **properties):
+    parameters = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+    return {"type": "function", "function": {"name": name, "description": name, "parameters": parameters}}
+
+
+TOOLS = [tool("get_price", ticker={"enum": ["AAPL", "MSFT"]}), tool("cancel_order", number={"enum": [1, 2]})]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_tool_that_must_be_called_is_called(web, stream):
+    ask = [{"role": "user", "content": "What is the price of AAPL?"}]
+    named = {"type": "function", "function": {"name": "get_price"}}
+    for choice, names in (("required", {"get_price", "cancel_order"}), (named, {"get_price"})):
+        more = {"tools": TOOLS, "tool_choice": choice, "max_tokens": 60, "stream": stream}
+        if stream:
+            parts = [part async for chunk in await chat(web, ask, **more) for part in chunk.choices]
+            (call,) = (call for part in parts for call in part.delta.tool_calls or ())
+            reason = parts[-1].finish_reason
+        else:
+            (choice_made,) = (await chat(web, ask, **more)).choices
+            (call,) = choice_made.message.tool_calls
+            reason = choice_made.finish_reason
+        assert reason == "tool_calls"
+        assert call.function.name in names
+        assert orjson.loads(call.function.arguments)
+    again = [
+        *ask,
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": call.id, "type": "function", "function": call.function.model_dump()}],
+        },
+        {"role": "tool", "tool_call_id": call.id, "content": "190.5"},
+    ]
+    assert (await chat(web, again, tools=TOOLS, tool_choice="none")).choices[0].message.content
+
+
+async def test_completions(web):
+    whole = await web.client.completions.create(model="small", prompt="The capital of France is", max_tokens=4, seed=1)
+    assert whole.choices[0].text
+    assert whole.usage.completion_tokens == 4
+    stream = await web.client.completions.create(
+        model="small", prompt="The capital of France is", max_tokens=4, seed=1, stream=True
+    )
+    assert "".join([choice.text async for chunk in stream for choice in chunk.choices]) == whole.choices[0].text
+    assert [r["action"] for r in web.records()] == ["completion"] * 2
+
+
+async def test_embeddings(web):
+    one = await web.client.embeddings.create(model="vectors", input="four")
+    assert one.data[0].embedding == [4.0, 0.5]
+    assert one.usage.total_tokens == 1
+    many = await web.client.embeddings.create(model="vectors", input=["a"] * 300 + ["bb"], encoding_format="float")
+    assert [d.index for d in many.data] == list(range(301))
+    assert many.data[300].embedding == [2.0, 0.5]
+    assert [(r["action"], r["details"]["prompt_tokens"]) for r in web.records()] == [
+        ("embedding", 1),
+        ("embedding", 301),
+    ]
+
+
+LONG = [{"role": "user", "content": "risk " * CONTEXT}]
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "status", "param", "code"),
+    [
+        ("chat/completions", {"model": "gone"}, 404, "model", "model_not_found"),
+        ("chat/completions", {"model": "vectors"}, 400, "model", "invalid_request"),
+        ("chat/completions", {"max_tokens": -5}, 400, "max_tokens", "invalid_request"),
+        ("chat/completions", {"max_tokens": "many"}, 400, "max_tokens", "invalid_request"),
+        ("chat/completions", {"max_completion_tokens": 10**6}, 400, "max_completion_tokens", "invalid_value"),
+        ("chat/completions", {"temperature": True}, 400, "temperature", "invalid_request"),
+        ("chat/completions", {"n": 9}, 400, "n", "invalid_request"),
+        ("chat/completions", {"stop": 3}, 400, "stop", "invalid_request"),
+        ("chat/completions", {"messages": []}, 400, "messages", "invalid_request"),
+        ("chat/completions", {"messages": [{"role": "boss", "content": "x"}]}, 400, "messages[0].role", None),
+        ("chat/completions", {"messages": [{"role": "user"}]}, 400, "messages[0]", None),
+        ("chat/completions", {"tempreature": 1}, 400, "tempreature", "invalid_request"),
+        ("chat/completions", {"functions": []}, 400, "functions", "unsupported_parameter"),
+        ("chat/completions", {"top_logprobs": 2}, 400, "top_logprobs", "invalid_request"),
+        ("chat/completions", {"messages": LONG}, 400, "messages", "context_length_exceeded"),
+        ("chat/completions", {"response_format": {"type": "json_schema"}}, 400, "response_format", None),
+        ("completions", {"prompt": [1, 2]}, 400, "prompt", "unsupported_parameter"),
+        ("completions", {"prompt": "x", "echo": True}, 400, "echo", "unsupported_parameter"),
+        ("embeddings", {"input": "x"}, 400, "model", "invalid_request"),
+        ("embeddings", {"model": "vectors", "input": [1, 2]}, 400, "input", "unsupported_parameter"),
+        ("embeddings", {"model": "vectors", "input": ""}, 400, "input", "invalid_request"),
+        ("embeddings", {"model": "vectors", "input": "x", "dimensions": 1}, 400, "dimensions", "unsupported_parameter"),
+        ("embeddings", {"model": "vectors", "input": "x", "encoding_format": "hex"}, 400, "encoding_format", None),
+    ],
+)
+async def test_a_wrong_request_names_its_fault_and_leaves_a_record(web, path, change, status, param, code):
+    body = {"model": "small", **({"messages": HELLO} if path == "chat/completions" else {}), **change}
+    answer = await web.http.post(f"/v1/{path}", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (status, param), error
+    assert error["code"] == (code or "invalid_request")
+    assert error["message"]
+    assert [r["outcome"] for r in web.records()] == ["refused"]
+
+
+async def test_a_body_that_is_no_json_object_is_refused(web):
+    for raw in (b"{", b"[]", b'"x"', b"\xff"):
+        answer = await web.http.post("/v1/chat/completions", content=raw)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+    answer = await web.http.post("/v1/chat/completions", content=b" " * ((8 << 20) + 1))
+    assert answer.status_code == 413
+
+
+async def test_a_prompt_over_the_models_own_or_the_operators_limit_is_counted(web, start, engine):
+    with pytest.raises(openai.BadRequestError, match=rf"has \d+ tokens; this model takes at most {CONTEXT // SLOTS}"):
+        await chat(web, LONG)
+    limited = {"engine": "llama_cpp", "base_url": f"unix:{engine}", "max_prompt_tokens": 64}
+    async with start(small=engine, double=limited) as found:
+        ask = {"model": "double", "max_tokens": 1}
+        fits = [{"role": "user", "content": "risk " * 20}]
+        await found.client.chat.completions.create(messages=fits, **ask)
+        with pytest.raises(openai.BadRequestError, match="this model takes at most 64") as caught:
+            await found.client.chat.completions.create(messages=[{"role": "user", "content": "risk " * 99}], **ask)
+        assert caught.value.code == "context_length_exceeded"
+        with pytest.raises(openai.BadRequestError, match="this model takes at most 64"):
+            await found.client.completions.create(prompt="risk " * 99, **ask)
+
+
+async def test_callers_need_a_key_with_the_scope(web):
+    body = {"model": "small", "messages": HELLO}
+    nobody = {"x-drw-key": ""}
+    assert (await web.http.post("/v1/chat/completions", json=body, headers=nobody)).status_code == 401
+    reader = KEY | {"x-drw-scopes": "models:read"}
+    assert (await web.http.post("/v1/chat/completions", json=body, headers=reader)).status_code == 403
+    assert [r["outcome"] for r in web.records()] == ["refused"]
+
+
+async def test_several_at_once_share_the_engine(web):
+    many = 2 * SLOTS
+    answers = await asyncio.gather(*(chat(web, seed=i, max_tokens=16) for i in range(many)))
+    assert all(answer.choices[0].message.content for answer in answers)
+    assert [r["outcome"] for r in web.records()] == ["ok"] * many
+
+
+async def test_metrics_tell_the_first_token_and_the_tokens_by_model(web):
+    await chat(web)
+    text = (await web.http.get("/metrics/test", headers=KEY | {"x-drw-scopes": "platform:read"})).text
+    for name in ("time_to_first_token_seconds_count", "request_duration_seconds_count"):
+        assert f"gen_ai_server_{name}{{" in text
+    assert 'gen_ai_tokens_total{model="small",type="completion"}' in text
