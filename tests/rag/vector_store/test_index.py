@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from conftest import hosted
+from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.rag.v1.vector_store_pb2 import (
     CreateCollectionRequest,
     DeleteCollectionRequest,
@@ -265,3 +266,9 @@ async def test_a_deleted_document_never_comes_back_under_load(store):
     await asyncio.gather(delete(), *(ask() for _ in range(3)))
     assert searches > 3
     assert await search(store, "net sales", vector=vector("net sales")) == []
+
+
+async def test_the_status_says_what_keeps_the_passages(chosen):
+    async with hosted(chosen, ["vector_store"]) as host:
+        (status,) = (await host.status()).services
+    assert (status.state, status.detail[:9]) == (ServiceStatus.READY, "pgvector ")

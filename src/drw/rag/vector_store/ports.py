@@ -99,6 +99,14 @@ class PassageIndex(ABC):
         """Take what the index needs of its host: called once, before all else."""
 
     @abstractmethod
+    async def describe(self) -> str:
+        """Say what keeps the passages, as the status shows it.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+
+    @abstractmethod
     async def create_collection(self, owner: Owner, name: str, metadata: Mapping[str, str]) -> Collection:
         """Make a collection.
 

@@ -98,4 +98,5 @@ async def build(scope: Scope) -> VectorStore:
     """Make the service with what the configuration names."""
     index = scope.adapter(PassageIndex, default="pgvector")  # type: ignore[type-abstract]
     await index.start(scope)
+    scope.describe(index.describe)
     return VectorStore(index, scope.settings(Ranking))

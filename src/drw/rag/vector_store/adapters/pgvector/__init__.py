@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Collection, Document
+from drw.kernel import settings
 from drw.kernel.host import Scope
-from drw.kernel.settings import Settings
 from drw.rag.vector_store.adapters.pgvector import collections, documents
 from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot, View
 from drw.rag.vector_store.ports import Analysed, Owner, Page, PassageIndex
@@ -16,7 +16,7 @@ from drw.rag.vector_store.ports import Analysed, Owner, Page, PassageIndex
 class PgvectorIndex(PassageIndex):
     """Keeps the passages in the service's own schema."""
 
-    class Settings(Settings):
+    class Settings(settings.Settings):
         """How it searches."""
 
         exact_up_to: int = 20_000
@@ -30,6 +30,10 @@ class PgvectorIndex(PassageIndex):
     async def start(self, scope: Scope) -> None:
         self._database = await scope.database(pool_size=self._settings.pool_size)
         self._audit = scope.audit()
+
+    async def describe(self) -> str:
+        row = await self._database.one("select extversion from pg_extension where extname = 'vector'")
+        return f"pgvector {row['extversion'] if row else 'is missing'}"
 
     async def create_collection(self, owner: Owner, name: str, metadata: Mapping[str, str]) -> Collection:
         async with self._database.transaction() as connection:
