@@ -21,9 +21,7 @@ import redis
 from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest
 from drw.api.kernel.v1.kernel_rpc import ProcessClient
 from drw.api.workflow.v1.orchestration_pb2 import (
-    CANCELLED,
     SUCCEEDED,
-    CancelRunRequest,
     GetRunRequest,
     Run,
     StartRunRequest,
@@ -252,7 +250,7 @@ async def test_killed_again_and_again_it_ends_all_the_same(world):
         (f"put digest-{run.id}.md", "digest"),
     ]:
         release = world.doubles.calls.hold(name)
-        await _held(world, name)
+        await world.called(name)
         in_flight |= {step} | {s.id for s in (await world.get(process, run)).steps if s.id not in world.finished(run)}
         process.kill()
         release.set()
@@ -263,57 +261,6 @@ async def test_killed_again_and_again_it_ends_all_the_same(world):
     assert Counter(world.records("step.end")) == {f"{run.id}/{s.id}": 1 for s in found.steps}
     assert len(world.doubles.documents.put) == 1
     assert world.records("run.end") == [run.id]
-
-
-async def _held(world: World, name: str) -> None:
-    """Wait until a call of this name is under way or has ended."""
-    await world.called(name)
-
-
-async def test_a_run_that_was_only_written_down_is_begun_by_the_next_process(world):
-    process = await world.started()
-    with psycopg.connect(world.profile.postgres, autocommit=True) as connection:
-        # As if the process died between the start's commit and the run's first step.
-        run = await world.run(process, 1)
-        found = await world.ended(process, run)
-        assert found.state == SUCCEEDED
-        process.kill()
-        connection.execute("delete from orchestration.step where run = %s", (run.id,))
-        connection.execute(
-            "insert into orchestration.run (id, org, desk, key, scopes, request_id, fingerprint, template,"
-            " template_name, template_version, inputs, trace)"
-            " select 'run_new', org, desk, key, scopes, 'new', fingerprint, template, template_name,"
-            " template_version, inputs, trace from orchestration.run where id = %s",
-            (run.id,),
-        )
-        connection.execute(
-            "insert into orchestration.step (run, id, position)"
-            " values ('run_new', 'ingest/0', 1), ('run_new', 'summarise/0', 2), ('run_new', 'digest', 3)"
-        )
-    process.start()
-    assert (await world.ended(process, Run(id="run_new"))).state == SUCCEEDED
-
-
-async def test_a_cancelled_run_does_not_come_back_after_a_kill(world):
-    world.doubles.calls.hold("chat file-0")
-    process = await world.started()
-    run = await world.run(process, 1)
-    await world.called("chat file-0")
-    with acting_for(world.caller):
-        client = world.channels.client(OrchestrationClient, process.address)
-        process.end(signal.SIGSTOP)  # so that it is killed before it can do anything about the cancellation
-        with psycopg.connect(world.profile.postgres, autocommit=True) as connection:
-            connection.execute(
-                "update orchestration.run set state = 'CANCELLED', ended_at = now() where id = %s", (run.id,)
-            )
-        process.kill()
-        process.start()
-        await until(process.leads, "the lead")
-        other = await world.run(process, 2)
-        del world.doubles.calls.held["chat file-0"]
-        assert (await world.ended(process, other)).state == SUCCEEDED
-        assert (await client.cancel_run(CancelRunRequest(run=run.id))).state == CANCELLED
-    assert world.made("read file-0") == 2  # once for each run: the first was not taken up
 
 
 async def test_a_stopped_process_ends_cleanly_and_its_runs_go_on_later(world):
@@ -347,26 +294,3 @@ async def test_of_two_processes_one_works_and_the_other_takes_over(world):
     release.set()
     assert_right(world, await world.ended(second, run), in_flight={"summarise/0", "summarise/1", "ingest/1"})
     assert await second.leads()
-
-
-async def test_what_a_process_writes_after_it_lost_the_run_is_refused(world):
-    release = world.doubles.calls.hold("chat file-0")
-    process = await world.started()
-    run = await world.run(process, 1)
-    await world.called("chat file-0")
-    with psycopg.connect(world.profile.postgres, autocommit=True) as connection:
-        connection.execute(
-            "update orchestration.run set fence = fence + 1 where id = %s", (run.id,)
-        )  # as another would
-        release.set()
-
-        async def given_up() -> bool:
-            return ", 0 under way" in await process.detail()
-
-        await until(given_up, "the loss to be noticed")
-        assert (await world.get(process, run)).ended_at.seconds == 0
-        assert world.finished(run) == {"ingest/0"}
-    process.kill()
-    process.start()
-    found = await world.ended(process, run)
-    assert_right(world, found, in_flight={"summarise/0"})

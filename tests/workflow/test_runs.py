@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import psycopg
+import httpx
 import pytest
 import redis
 from google.protobuf.json_format import MessageToDict
 
-from conftest import hosted
-from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.workflow.v1.orchestration_pb2 import (
     CANCELLED,
     FAILED,
@@ -23,86 +19,13 @@ from drw.api.workflow.v1.orchestration_pb2 import (
     CancelRunRequest,
     GetRunRequest,
     ListRunsRequest,
-    Run,
-    StartRunRequest,
 )
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
-from drw.api.workflow.v1.state_pb2 import WatchRunRequest
-from drw.api.workflow.v1.state_rpc import StateClient
-from drw.kernel.call import Caller, acting_for
+from drw.kernel.call import acting_for
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, TooLarge, Unavailable
-from drw.kernel.host import Host
-from drw.kernel.settings import Profile
 from support.parts import running_valkey
-from workflow.doubles import Calls, Doubles, doubled, until
-
-SERVICES = ["templates", "state", "orchestration"]
-QUICK = {
-    "orchestration": {"first_pause_seconds": 0.01},
-    "state": {"appear_seconds": 5, "wait_seconds": 0.2},
-}
-_numbers = itertools.count()
-
-
-@dataclass
-class Running:
-    """The workflow services in this process, in front of doubles."""
-
-    host: Host
-    doubles: Doubles
-    profile: Profile
-    caller: Caller
-
-    @property
-    def calls(self) -> Calls:
-        return self.doubles.calls
-
-    async def start(self, files=3, request_id="", template="digest", who=None, **inputs) -> Run:
-        names = [f"file-{i}" for i in range(files)] if isinstance(files, int) else files
-        request = StartRunRequest(template=template, request_id=request_id or f"r{next(_numbers)}")
-        request.inputs.update({"files": names} | inputs)
-        with acting_for(who or self.caller):
-            return await self.host.client(OrchestrationClient).start_run(request)
-
-    async def get(self, run: Run) -> Run:
-        with acting_for(self.caller):
-            return await self.host.client(OrchestrationClient).get_run(GetRunRequest(run=run.id))
-
-    async def cancel(self, run: Run, who=None) -> Run:
-        with acting_for(who or self.caller):
-            return await self.host.client(OrchestrationClient).cancel_run(CancelRunRequest(run=run.id))
-
-    async def ended(self, run: Run) -> Run:
-        async def over() -> bool:
-            return (await self.get(run)).state in (SUCCEEDED, FAILED, CANCELLED)
-
-        await until(over, f"the end of {run.id}")
-        return await self.get(run)
-
-    async def step(self, run: Run, step: str):
-        return {s.id: s for s in (await self.get(run)).steps}[step]
-
-    async def events(self, run: Run) -> list[tuple[str, str]]:
-        """The whole watch of a run, to its end."""
-        with acting_for(self.caller):
-            stream = self.host.client(StateClient).watch_run(WatchRunRequest(run=run.id))
-            return [(e.step, e.state) async for e in stream if e.event_id]
-
-    def audit(self, action: str) -> list[dict]:
-        with psycopg.connect(self.profile.postgres) as connection:
-            rows = connection.execute("select record from audit.inbox order by 1").fetchall()
-        records = [r[0] if isinstance(r[0], dict) else __import__("json").loads(r[0]) for r in rows]
-        return [r for r in records if r["action"] == action]
-
-
-@asynccontextmanager
-async def running(profile, folder, caller, how="together", services=None):
-    with redis.Redis.from_url(profile.valkey) as valkey:
-        valkey.flushdb()
-    async with doubled(profile, folder / f"d{next(_numbers)}") as doubles:
-        settled = doubles.profile.model_copy(update={"services": services or QUICK})
-        async with hosted(settled, SERVICES, how) as host:
-            yield Running(host, doubles, settled, caller)
+from workflow.doubles import until
+from workflow.running import QUICK, is_so, numbers, running, step_is, view_is_behind
 
 
 @pytest.fixture
@@ -155,7 +78,7 @@ async def test_every_event_is_shown_in_order_and_every_record_kept(here):
 async def test_an_item_waits_only_for_itself(here):
     release = here.calls.hold("index file-0")
     run = await here.start(2)
-    await until(lambda: _is(here, run, "summarise/1", SUCCEEDED), "the summary of the second file")
+    await until(lambda: step_is(here, run, "summarise/1", SUCCEEDED), "the summary of the second file")
     assert (await here.step(run, "summarise/0")).attempts == 0
     release.set()
     assert (await here.ended(run)).state == SUCCEEDED
@@ -166,7 +89,7 @@ async def test_no_more_steps_run_at_once_than_are_set(profile, folder, caller):
     async with running(profile, folder, caller, services=services) as here:
         release = [here.calls.hold(f"index file-{i}") for i in range(6)]
         run = await here.start(6)
-        await until(lambda: _true(here.calls.under_way == 2), "two steps")
+        await until(lambda: is_so(here.calls.under_way == 2), "two steps")
         for event in release:
             event.set()
         assert (await here.ended(run)).state == SUCCEEDED
@@ -190,7 +113,7 @@ async def test_services_that_are_away_for_a_while_are_waited_for(profile, folder
     async with running(profile, folder, caller, services=services) as here:
         await here.doubles.go_away()
         run = await here.start(1)
-        await until(lambda: _is(here, run, "ingest/0", RETRYING), "a retry")
+        await until(lambda: step_is(here, run, "ingest/0", RETRYING), "a retry")
         assert "documents service does not answer" in (await here.step(run, "ingest/0")).error
         assert (await here.get(run)).state == RUNNING
         await here.doubles.come_back()
@@ -243,10 +166,10 @@ async def test_a_bug_in_a_service_fails_the_run_and_says_little(here):
 async def test_a_cancelled_run_stops_at_once_and_for_good(here):
     here.calls.hold("chat file-0")
     run = await here.start(1)
-    await until(lambda: _true("chat file-0" in here.calls.made), "the model call")
+    await until(lambda: is_so("chat file-0" in here.calls.made), "the model call")
     cancelled = await here.cancel(run)
     assert (cancelled.state, cancelled.error) == (CANCELLED, "cancelled by key_test")
-    await until(lambda: _true(here.calls.under_way == 0), "the end of the model call")
+    await until(lambda: is_so(here.calls.under_way == 0), "the end of the model call")
     assert (await here.cancel(run)).state == CANCELLED
     assert (await here.events(run))[-1] == ("", "cancelled")
     found = await here.get(run)
@@ -335,18 +258,18 @@ async def test_runs_are_listed_newest_first_page_by_page(here):
 
 
 async def test_runs_go_on_while_valkey_is_away_and_are_shown_afterwards(profile, folder, caller):
-    with running_valkey(folder / f"v{next(_numbers)}") as url:
+    with running_valkey(folder / f"v{next(numbers)}") as url:
         lost = profile.model_copy(update={"valkey": url})
         async with running(lost, folder, caller) as here:
             release = here.calls.hold("chat file-0")
             run = await here.start(1)
-            await until(lambda: _true("chat file-0" in here.calls.made), "the model call")
+            await until(lambda: is_so("chat file-0" in here.calls.made), "the model call")
             with redis.Redis.from_url(url) as valkey, pytest.raises(redis.ConnectionError):
                 valkey.execute_command("SHUTDOWN", "NOSAVE", "NOW")
                 valkey.ping()
             release.set()
             assert (await here.ended(run)).state == SUCCEEDED
-            await until(lambda: _degraded(here), "the degraded state")
+            await until(lambda: view_is_behind(here), "the degraded state")
     async with running(profile, folder, caller) as here:  # with another, empty Valkey
         events = await here.events(run)
         assert events[:2] == [("", "queued"), ("", "started")]
@@ -360,14 +283,21 @@ async def test_a_pickle_among_the_rows_is_refused(here):
         _serialization.deserialize_value("gASVBA==", "py_pickle", _serialization.DBOSPortableJSON)
 
 
-async def _true(value: bool) -> bool:
-    return value
-
-
-async def _is(here: Running, run: Run, step: str, state: int) -> bool:
-    return (await here.step(run, step)).state == state
-
-
-async def _degraded(here: Running) -> bool:
-    status = {s.name: s for s in (await here.host.status()).services}["orchestration"]
-    return status.state == ServiceStatus.DEGRADED and "live view" in status.detail
+async def test_over_http_a_run_is_json(here):
+    headers = {"x-drw-key": "k", "x-drw-org": "acme", "x-drw-desk": "research"}
+    may = headers | {"x-drw-scopes": "workflows:run workflows:read documents:write models:invoke"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=here.host.app()), base_url="http://drw") as web:
+        body = {"template": "digest", "inputs": {"files": ["file-0"]}, "request_id": "h1"}
+        answer = await web.post("/api/v1/runs", json=body, headers=headers | {"x-drw-scopes": "workflows:run"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied")
+        answer = await web.post("/api/v1/runs", json=body | {"inputs": {}}, headers=may)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "files")
+        run = (await web.post("/api/v1/runs", json=body, headers=may)).json()
+        watched = await web.get(f"/api/v1/runs/{run['id']}:watch", headers=may)
+        assert watched.text.count("\nid: ") + watched.text.startswith("id: ") == 9
+        found = (await web.get(f"/api/v1/runs/{run['id']}", headers=may)).json()
+        assert (found["state"], found["inputs"]["files"], found["started_by"]) == ("SUCCEEDED", ["file-0"], "k")
+        assert found["output"]["name"] == f"digest-{run['id']}.md"
+        assert found["steps"][0]["output"]["collection"] == "digest"
+        assert [r["id"] for r in (await web.get("/api/v1/runs", headers=may)).json()["runs"]] == [run["id"]]
+        assert (await web.post(f"/api/v1/runs/{run['id']}:cancel", headers=may)).json()["state"] == "SUCCEEDED"

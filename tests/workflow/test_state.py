@@ -114,6 +114,17 @@ async def test_what_valkey_forgets_is_shown_all_the_same(quick, caller):
         assert await seen(client, caller) == ["1", "2", "3", "4"]
 
 
+async def test_an_event_that_overtakes_another_is_sent_again_later(quick, caller):
+    async with hosted(quick, ["state"]) as host:
+        client = host.client(StateClient)
+        await client.publish_run_event(STORY[0])
+        with pytest.raises(Unavailable, match="the event before 3 of 'run_1' is not here yet"):
+            await client.publish_run_event(STORY[2])
+        for each in STORY[1:]:
+            await client.publish_run_event(each)
+        assert await seen(client, caller) == ["1", "2", "3", "4"]
+
+
 async def test_a_run_that_has_ended_does_not_stay_in_valkey(quick, caller):
     async with hosted(quick, ["state"]) as host:
         client = host.client(StateClient)

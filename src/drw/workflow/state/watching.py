@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from drw.api.workflow.v1.state_pb2 import RunEvent
 from drw.kernel import settings
-from drw.kernel.errors import NotFound
+from drw.kernel.errors import NotFound, Unavailable
 from drw.workflow.state.history import History
 from drw.workflow.state.ports import LiveView, RunKey
 
@@ -38,10 +38,16 @@ class Views:
         self._own = own
 
     async def publish(self, key: RunKey, event: RunEvent) -> None:
-        """Keep an event and show it."""
+        """Keep an event and show it.
+
+        Raises:
+            Unavailable: the live view does not answer, or an earlier event of the run is still to come.
+        """
         await self._history.keep(key, event)
         if not await self._view.append(key, event):
             await self._restore(key)
+            if not await self._view.append(key, event):
+                raise Unavailable(f"the event before {event.event_id} of {key.run!r} is not here yet: send it first")
         if _ends_run(event):
             await self._view.forget_later(key, self._own.keep_ended_seconds)
 

@@ -50,7 +50,9 @@ class DbosEngine(Engine):
 
     async def begin(self, run: str) -> None:
         """See the port."""
-        with SetWorkflowID(run):
+        if run in self._tasks:
+            return
+        with SetWorkflowID(run):  # DBOS begins nothing under an id that it has
             await DBOS.start_workflow_async(self._workflow, run)
 
     async def cancel(self, run: str) -> None:

@@ -1,0 +1,114 @@
+"""The workflow services in this process, in front of doubles, and what tests ask of them."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import orjson
+import psycopg
+import redis
+
+from conftest import hosted
+from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
+from drw.api.workflow.v1.orchestration_pb2 import (
+    CANCELLED,
+    FAILED,
+    SUCCEEDED,
+    CancelRunRequest,
+    GetRunRequest,
+    Run,
+    StartRunRequest,
+)
+from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
+from drw.api.workflow.v1.state_pb2 import WatchRunRequest
+from drw.api.workflow.v1.state_rpc import StateClient
+from drw.kernel.call import Caller, acting_for
+from drw.kernel.host import Host
+from drw.kernel.settings import Profile
+from workflow.doubles import Calls, Doubles, doubled, until
+
+SERVICES = ["templates", "state", "orchestration"]
+QUICK = {
+    "orchestration": {"first_pause_seconds": 0.01},
+    "state": {"appear_seconds": 5, "wait_seconds": 0.2},
+}
+numbers = itertools.count()
+
+
+@dataclass
+class Running:
+    """The workflow services in this process, in front of doubles."""
+
+    host: Host
+    doubles: Doubles
+    profile: Profile
+    caller: Caller
+
+    @property
+    def calls(self) -> Calls:
+        return self.doubles.calls
+
+    async def start(self, files=3, request_id="", template="digest", who=None, **inputs) -> Run:
+        names = [f"file-{i}" for i in range(files)] if isinstance(files, int) else files
+        request = StartRunRequest(template=template, request_id=request_id or f"r{next(numbers)}")
+        request.inputs.update({"files": names} | inputs)
+        with acting_for(who or self.caller):
+            return await self.host.client(OrchestrationClient).start_run(request)
+
+    async def get(self, run: Run) -> Run:
+        with acting_for(self.caller):
+            return await self.host.client(OrchestrationClient).get_run(GetRunRequest(run=run.id))
+
+    async def cancel(self, run: Run, who=None) -> Run:
+        with acting_for(who or self.caller):
+            return await self.host.client(OrchestrationClient).cancel_run(CancelRunRequest(run=run.id))
+
+    async def ended(self, run: Run) -> Run:
+        async def over() -> bool:
+            return (await self.get(run)).state in (SUCCEEDED, FAILED, CANCELLED)
+
+        await until(over, f"the end of {run.id}")
+        return await self.get(run)
+
+    async def step(self, run: Run, step: str):
+        return {s.id: s for s in (await self.get(run)).steps}[step]
+
+    async def events(self, run: Run) -> list[tuple[str, str]]:
+        """The whole watch of a run, to its end."""
+        with acting_for(self.caller):
+            stream = self.host.client(StateClient).watch_run(WatchRunRequest(run=run.id))
+            return [(e.step, e.state) async for e in stream if e.event_id]
+
+    def audit(self, action: str) -> list[dict]:
+        with psycopg.connect(self.profile.postgres) as connection:
+            rows = connection.execute("select record::text from audit.inbox order by 1").fetchall()
+        records = [orjson.loads(row[0]) for row in rows]
+        return [r for r in records if r["action"] == action]
+
+
+@asynccontextmanager
+async def running(profile, folder, caller, how="together", services=None):
+    with redis.Redis.from_url(profile.valkey) as valkey:
+        valkey.flushdb()
+    async with doubled(profile, folder / f"d{next(numbers)}") as doubles:
+        settled = doubles.profile.model_copy(update={"services": services or QUICK})
+        async with hosted(settled, SERVICES, how) as host:
+            yield Running(host, doubles, settled, caller)
+
+
+async def is_so(value: bool) -> bool:
+    """For `until`, where nothing has to be asked."""
+    return value
+
+
+async def step_is(here: Running, run: Run, step: str, state: int) -> bool:
+    """Whether a step is in this state."""
+    return (await here.step(run, step)).state == state
+
+
+async def view_is_behind(here: Running) -> bool:
+    """Whether orchestration says that the live view is behind."""
+    status = {s.name: s for s in (await here.host.status()).services}["orchestration"]
+    return status.state == ServiceStatus.DEGRADED and "live view" in status.detail
