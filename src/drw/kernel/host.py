@@ -8,6 +8,7 @@ import logging
 import pkgutil
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from inspect import getmembers, isabstract, isclass
 from pathlib import Path
 from types import ModuleType
@@ -76,21 +77,22 @@ class Host:
         self._http = http.HttpServer(self.app())
         bound = await self._server.start(grpc), await self._http.start(http_address)
         for name in self._names:
-            await self._scopes[name].run_hooks("start")
+            await self._scopes[name].begin()
             self._states[name] = State.READY if self._servicers[name].written() else State.UNIMPLEMENTED
         log.info("ready", extra={"fields": {"services": list(self._names), "grpc": bound[0], "http": bound[1]}})
         return bound
 
     async def stop(self, grace: float = 10.0) -> None:
         """Take no more requests, end those under way within `grace` seconds, stop the services in reverse order."""
-        if self._http:
-            await self._http.stop(grace)
-        if self._server:
-            await self._server.stop(grace)
-        for name in reversed(list(self._scopes)):
-            await self._scopes[name].close()
-        await self._channels.close()
-        await self._audit_database.stop()
+        async with AsyncExitStack() as stack:  # from the last to the first, all of them, even where one fails
+            stack.push_async_callback(self._audit_database.stop)
+            stack.push_async_callback(self._channels.close)
+            for scope in self._scopes.values():
+                stack.push_async_callback(scope.close)
+            if self._server:
+                stack.push_async_callback(self._server.stop, grace)
+            if self._http:
+                stack.push_async_callback(self._http.stop, grace)
 
     def app(self) -> Any:
         """Return the ASGI application of the process: every service's REST and hand-written routes."""
@@ -248,9 +250,9 @@ class Scope:
         """Return what the service says of itself."""
         return await self._detail() if self._detail else ""
 
-    async def run_hooks(self, when: str) -> None:
-        """Run what was given to `on_start` or `on_stop`."""
-        for hook in self._hooks[when]:
+    async def begin(self) -> None:
+        """Run what was given to `on_start`."""
+        for hook in self._hooks["start"]:
             await hook()
 
     async def close(self) -> None:
@@ -258,7 +260,9 @@ class Scope:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.run_hooks("stop")
+        async with AsyncExitStack() as stack:  # which runs all of them, even where one fails
+            for hook in reversed(self._hooks["stop"]):
+                stack.push_async_callback(hook)
 
     def check_all_read(self) -> None:
         """Raise where the section has a key that nothing asked for: most often a typing mistake."""

@@ -92,7 +92,9 @@ class Layers:
         for key, value in source.items():
             path = f"{prefix}{key}"
             if isinstance(value, dict):
-                self._merge(target.setdefault(key, {}), value, origin, f"{path}.")
+                if not isinstance(target.get(key), dict):
+                    target[key] = {}  # a table replaces a single value, as a later value replaces a table
+                self._merge(target[key], value, origin, f"{path}.")
             else:
                 target[key] = value
                 self.origins[path] = origin
@@ -122,5 +124,7 @@ def _read(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"there is no file {str(file)!r}") from error
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{str(file)!r} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{str(file)!r} is not TOML: {error}") from error

@@ -10,6 +10,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from drw.api.contract import snake
 from drw.kernel.errors import InvalidRequest
 
 M = TypeVar("M", bound=Message)
@@ -42,7 +43,7 @@ def from_json(fields: Mapping[str, Any], cls: type[M]) -> M:
 
 def _readable(text: str) -> str:
     if match := re.search(r'no field named "([^"]+)"', text):
-        known = ", ".join(re.findall(r"'(\w+)'", text.partition("Available Fields")[2]))
+        known = ", ".join(snake(name) for name in re.findall(r"'(\w+)'", text.partition("Available Fields")[2]))
         return f"{match[1]!r} is not a field; there are: {known}"
     return text
 

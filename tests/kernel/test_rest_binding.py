@@ -1,0 +1,193 @@
+"""REST: what is read from path, query, body and headers, and what is refused, in which words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import orjson
+import pytest
+
+from drw.api.audit.v1 import log_pb2, log_rpc
+from drw.api.gateway.v1 import authentication_pb2, authentication_rpc
+from drw.kernel import http, rest
+from drw.kernel.call import SCOPES
+from drw.kernel.errors import Unavailable
+
+KEY = {"x-drw-key": "k", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": " ".join(SCOPES)}
+
+
+class DoubleLog(log_rpc.Log):
+    """Notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+
+    async def list_records(self, request, /):
+        self.asked.append(request)
+        return log_pb2.ListRecordsResponse(records=[log_pb2.Record(index=1 << 60)])
+
+    async def get_proof(self, request, /):
+        self.asked.append(request)
+        return log_pb2.Proof(index=request.index)
+
+    async def verify(self, request, /):
+        self.asked.append(request)
+        if request.earlier_note == "break":
+            raise ValueError("secret")
+        return log_pb2.Verification(ok=True)
+
+
+@pytest.fixture
+def log():
+    return DoubleLog()
+
+
+@pytest.fixture
+async def web(log):
+    app = http.app(rest.routes(log), "test")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=KEY) as client:
+        yield client
+
+
+def refused(answer, status=400) -> str:
+    assert answer.status_code == status
+    return answer.json()["error"]["message"]
+
+
+async def test_path_query_and_body_make_the_request(web, log):
+    assert (await web.get("/api/v1/audit/records?page_size=7&action=a%20b")).status_code == 200
+    assert (await web.get("/api/v1/audit/records/12/proof")).json()["index"] == 12
+    assert (await web.post("/api/v1/audit:verify", json={"earlier_note": "n"})).json()["ok"] is True
+    assert (await web.post("/api/v1/audit:verify")).status_code == 200
+    assert log.asked == [
+        log_pb2.ListRecordsRequest(page_size=7, action="a b"),
+        log_pb2.GetProofRequest(index=12),
+        log_pb2.VerifyRequest(earlier_note="n"),
+        log_pb2.VerifyRequest(),
+    ]
+
+
+async def test_large_integers_are_numbers(web):
+    answer = await web.get("/api/v1/audit/records")
+    assert orjson.loads(answer.content)["records"][0]["index"] == 1 << 60
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("pagesize=7", "'pagesize' is not a parameter; there are: action, actor, desk"),
+        ("page_size=many", "page_size"),
+        ("page_size=99999999999", "page_size"),
+        ("action=a&action=b", "'action' is given twice"),
+    ],
+)
+async def test_a_wrong_parameter_is_named(web, log, query, message):
+    assert message in refused(await web.get(f"/api/v1/audit/records?{query}"))
+    assert log.asked == []
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"earlier": 1}', "'earlier' is not a field; there are: earlier_note"),
+        (b'{"earlier_note": 1}', "earlier_note"),
+        (b'{"earlier_note": ', "the body is not JSON"),
+        (b"[]", "the body must be a JSON object"),
+        (b'{"earlier_note": NaN}', "the body is not JSON"),
+        (b"\xff\xfe", "the body is not JSON"),
+    ],
+)
+async def test_a_wrong_body_is_refused_in_words(web, log, body, message):
+    assert message in refused(await web.post("/api/v1/audit:verify", content=body))
+    assert log.asked == []
+
+
+async def test_a_number_in_the_path_that_is_none(web):
+    assert "index" in refused(await web.get("/api/v1/audit/records/first/proof"))
+
+
+async def test_a_wrong_verb_is_not_found_in_the_same_shape(web):
+    answer = await web.delete("/api/v1/audit/records")
+    assert answer.status_code == 405
+    assert refused(await web.get("/api/v1/audit"), 404) == "there is nothing at GET /api/v1/audit"
+
+
+async def test_of_an_endless_body_only_the_limit_is_read(web, log):
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1 << 16
+            yield b" " * (1 << 16)
+
+    async with asyncio.timeout(30):
+        answer = await web.post("/api/v1/audit:verify", content=endless())
+    assert refused(answer, 413) == "the body has more than 1048576 bytes, which is the most there can be"
+    assert sent <= rest.MAX_BODY_BYTES + (2 << 16)
+
+
+async def test_an_unexpected_error_tells_nothing_of_itself(web):
+    message = refused(await web.post("/api/v1/audit:verify", json={"earlier_note": "break"}), 500)
+    assert message == "unexpected error in log.Verify"
+
+
+async def test_an_error_that_passes_says_when_to_come_back():
+    class DoubleBusy(log_rpc.Log):
+        async def get_checkpoint(self, request, /):
+            raise Unavailable("not now", retry_after="7")
+
+    app = http.app(rest.routes(DoubleBusy()), "test")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=KEY) as web:
+        answer = await web.get("/api/v1/audit/checkpoint")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+
+
+async def test_a_truth_in_the_query_is_true_or_false():
+    asked = []
+
+    class DoubleAuthentication(authentication_rpc.Authentication):
+        async def list_keys(self, request, /):
+            asked.append(request.all)
+            return authentication_pb2.ListKeysResponse()
+
+    app = http.app(rest.routes(DoubleAuthentication()), "test")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=KEY) as web:
+        for value in ("true", "1", "false", "No"):
+            assert (await web.get(f"/api/v1/keys?all={value}")).status_code == 200
+        assert refused(await web.get("/api/v1/keys?all=maybe")) == "all is 'maybe'; it can be true or false"
+    assert asked == [True, True, False, False]
+
+
+async def test_metrics_are_for_the_machine_and_for_who_may_see_the_platform(web):
+    lacking = {**KEY, "x-drw-scopes": "models:read"}
+    assert (await web.get("/metrics/test", headers=lacking)).status_code == 403
+    await web.get("/api/v1/audit/records")
+    answer = await web.get("/metrics/test")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert 'drw_call_seconds_count{code="200",method="GET",service="http"}' in answer.text
+    app = http.app([], "test")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw") as nobody:
+        assert (await nobody.get("/metrics/test")).status_code == 200
+        assert (await nobody.get("/healthz")).text == "ok\n"
+
+
+async def test_a_client_that_goes_away_while_it_sends_is_no_error_of_ours(log, caplog):
+    app = http.app(rest.routes(log), "test")
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[object] = []
+
+    async def receive():
+        return next(messages)
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(k.encode(), v.encode()) for k, v in KEY.items()]
+    scope = {"type": "http", "method": "POST", "path": "/api/v1/audit:verify", "headers": headers, "query_string": b""}
+    with caplog.at_level("INFO"):
+        await app(scope, receive, send)
+    assert sent == []
+    assert [r.fields["code"] for r in caplog.records if r.name == "drw.request"] == ["499"]

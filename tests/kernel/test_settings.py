@@ -1,0 +1,71 @@
+"""Settings: which layer wins, where each value is from, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from drw.kernel.settings import ConfigError, Layers
+
+BASE = """
+name = "laptop"
+data = "/data"
+postgres = "host=/s"
+valkey = "unix:///v"
+[services.log]
+origin = "drw.local/audit"
+gather_seconds = 1
+"""
+
+
+@pytest.fixture
+def base(tmp_path):
+    file = tmp_path / "base.toml"
+    file.write_text(BASE)
+    return file
+
+
+def layered(base, text, **environ):
+    own = base.with_name("own.toml")
+    own.write_text(text)
+    return Layers([base, own], environ)
+
+
+def test_later_files_and_the_environment_win_value_by_value(base):
+    layers = layered(base, '[services.log]\norigin = "own"', DRW__LOG__GATHER_SECONDS="3", DRW__NAME="ci", OTHER="x")
+    profile = layers.profile()
+    assert profile.services["log"] == {"origin": "own", "gather_seconds": "3"}
+    assert profile.name == "ci"
+    assert layers.origins["services.log.origin"] == str(base.with_name("own.toml"))
+    assert layers.origins["services.log.gather_seconds"] == "$DRW__LOG__GATHER_SECONDS"
+    assert layers.origins["name"] == "$DRW__NAME"
+    assert layers.origins["data"] == str(base)
+
+
+def test_a_table_replaces_a_value_and_a_value_a_table(base):
+    assert layered(base, "[services.log.origin]\na = 1").profile().services["log"]["origin"] == {"a": 1}
+    with pytest.raises(ConfigError, match=r"services\.log"):
+        layered(base, "[services]\nlog = 3").profile()
+
+
+def test_a_wrong_value_is_named_with_its_origin(base):
+    with pytest.raises(ConfigError, match=r"postgres: .* \(from .*own\.toml\)"):
+        layered(base, "postgres = 3").profile()
+    with pytest.raises(ConfigError, match="speed: .*not permitted"):
+        layered(base, "speed = 3").profile()
+
+
+def test_a_profile_is_fixed(base):
+    profile = layered(base, "").profile()
+    with pytest.raises(ValueError, match="frozen"):
+        profile.name = "other"
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path):
+    with pytest.raises(ConfigError, match="there is no file"):
+        Layers([tmp_path / "none.toml"], {})
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        Layers([tmp_path], {})
+    for content in (b"name = ", b"name = '\xff'"):
+        (tmp_path / "bad.toml").write_bytes(content)
+        with pytest.raises(ConfigError, match="is not TOML"):
+            Layers([tmp_path / "bad.toml"], {})
