@@ -74,6 +74,8 @@ class DoubleModels:
 
     async def _answer(self, request: Request) -> Response:
         body = await request.body()
+        if request.url.path == "/v1/never":
+            await asyncio.Event().wait()
         if b'"stream"' in body:
             return StreamingResponse(self._events(), media_type="text/event-stream")
         return JSONResponse({"headers": dict(request.headers), "bytes": len(body), "path": request.url.path})

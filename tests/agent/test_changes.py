@@ -161,6 +161,31 @@ async def test_traces_go_where_the_profile_says(front_profile):
     assert seen.split("-")[1] == TRACE and seen != PARENT  # the same trace, with the data plane's own span in it
 
 
+async def test_an_upstream_that_says_nothing_for_too_long(fed):
+    never = More(name="never", path="/v1/never", upstream="models", idle_seconds=1)
+    await fed.want(more=(never,))
+    async with fed.client(fed.sign("key_1", "models:read")) as client:
+        answer = await client.get("/v1/never")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+
+
+async def test_what_may_have_run_is_not_sent_again(fed):
+    seen = []
+
+    async def read_and_hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    path = fed.profile.processes["workflow"].http.removeprefix("unix:")
+    async with (
+        await asyncio.start_unix_server(read_and_hang_up, path),
+        fed.client(fed.sign("key_1", "workflows:run")) as client,
+    ):
+        answer = await client.post("/api/v1/runs", json={})
+    assert (answer.status_code, len(seen)) == (503, 1)
+    assert answer.json()["error"]["message"].startswith("the workflow services")
+
+
 async def test_a_full_log_is_put_aside(fed):
     file = fed.profile.data_plane.folder / "access.log"
     async with fed.client(fed.sign("key_1", "models:read")) as client:
@@ -179,11 +204,11 @@ async def test_a_full_log_is_put_aside(fed):
             await AccessLog(file, fed.admin(), most=10).turn()
         await logged("x")
         await AccessLog(file, fed.admin(), most=1 << 20).turn()
-    assert sorted(found.name for found in file.parent.glob("access.log*")) == [
+    assert sorted(found.name for found in file.parent.glob("access.*")) == [
+        *(f"access.{number}.log" for number in range(1, KEPT + 1)),
         "access.log",
-        *(f"access.log.{number}" for number in range(1, KEPT + 1)),
     ]
-    assert all(len(found.read_text().splitlines()) == 1 for found in file.parent.glob("access.log*"))
+    assert all(len(found.read_text().splitlines()) == 1 for found in file.parent.glob("access.*"))
 
 
 async def test_a_stream_under_way_outlives_an_orderly_stop(fed):

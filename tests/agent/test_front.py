@@ -6,6 +6,7 @@ import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
+import jwt
 import openai
 import pytest
 from starlette.applications import Starlette
@@ -52,6 +53,17 @@ async def test_a_key_that_is_not_good_is_told_why(front):
         assert error["param"] is None
     async with front.client(front.signer().sign(claims())) as client:
         assert (await client.post(CHAT, json={})).status_code == 200
+    good = front.signer().sign(claims())
+    async with front.client() as client:
+        assert (await client.post(CHAT, headers={"authorization": f"bearer {good}"})).status_code == 200
+        assert (await client.post(CHAT, headers={"authorization": f"Basic {good}"})).status_code == 401
+        assert (await client.post(f"{CHAT}?access_token={good}")).status_code == 401  # it would be in logs
+        head, body, signature = good.split(".")
+        for changed in (f"{head}.{body}.", f"{head}.{body}.{'A' * len(signature)}", f"{body}.{body}.{signature}"):
+            assert (await client.post(CHAT, headers={"authorization": f"Bearer {changed}"})).status_code == 401
+        for algorithm in ("none", "HS256"):
+            forged = jwt.encode({"sub": "x"}, None if algorithm == "none" else "k" * 32, algorithm)
+            assert (await client.post(CHAT, headers={"authorization": f"Bearer {forged}"})).status_code == 401
 
 
 async def test_scopes_paths_and_who_is_calling(front):

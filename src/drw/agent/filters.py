@@ -43,6 +43,7 @@ CLAIMS = {"x-drw-org": "org", "x-drw-desk": "desk", "x-drw-key": "sub", "x-drw-s
 FOREIGN = ("x-drw-", "x-envoy-")
 """Headers that only we may set: a client's own are dropped."""
 
+SCHEMES = ("Bearer", "bearer")
 CLOCK_SKEW_SECONDS = 10
 UNBOUNDED = 1_000_000_000
 MANY_KEYS = 10_000
@@ -83,7 +84,7 @@ def keys(credentials: Credentials) -> Json:
         "issuer": credentials.issuer,
         "audiences": [credentials.audience],
         "local_jwks": {"inline_string": credentials.jwks},
-        "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
+        "from_headers": [{"name": "authorization", "value_prefix": f"{scheme} "} for scheme in SCHEMES],
         "clock_skew_seconds": CLOCK_SKEW_SECONDS,
         "forward": False,
         "payload_in_metadata": METADATA,

@@ -11,7 +11,7 @@ KEPT = 5
 
 
 class AccessLog:
-    """The access log of one Envoy: `access.log`, and `access.log.1` to `access.log.5` from new to old."""
+    """The access log of one Envoy: `access.log`, and `access.1.log` to `access.5.log` from new to old."""
 
     def __init__(self, file: Path, admin: Admin, most: int = MAX_BYTES) -> None:
         self._file = file
@@ -33,4 +33,4 @@ class AccessLog:
         await self._admin.reopen_logs()
 
     def _aside(self, number: int) -> Path:
-        return self._file.with_name(f"{self._file.name}.{number}") if number else self._file
+        return self._file.with_suffix(f".{number}.log") if number else self._file

@@ -106,6 +106,11 @@ class Authentication(contract.Authentication):
             async for _ in changes:
                 yield await self._credentials()
 
+    async def detail(self) -> str:
+        """Return how many keys there are."""
+        good, revoked = await self._store.counts()
+        return f"{good} good keys, {revoked} revoked before their end"
+
     async def _credentials(self) -> Credentials:
         return Credentials(
             issuer=self._settings.issuer,
@@ -164,4 +169,6 @@ async def build(scope: Scope) -> Authentication:
     """Make the service with what the configuration names."""
     settings = scope.settings(Settings)
     store = Store(await scope.database(), settings.issuer, settings.audience)
-    return Authentication(settings, store, scope.audit(), scope.client(RateLimitingClient))
+    service = Authentication(settings, store, scope.audit(), scope.client(RateLimitingClient))
+    scope.describe(service.detail)
+    return service

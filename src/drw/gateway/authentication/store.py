@@ -91,6 +91,18 @@ class Store:
         )
         return [row["id"] for row in rows]
 
+    async def counts(self) -> tuple[int, int]:
+        """Return how many keys are good, and how many are revoked and would be good otherwise."""
+        row = await self.database.one(
+            """
+            select count(*) filter (where revoked_at is null) as good,
+                   count(*) filter (where revoked_at is not null) as revoked
+            from key where expires_at > now()
+            """
+        )
+        assert row is not None, "an aggregate has always one row"
+        return row["good"], row["revoked"]
+
     async def _signers(self, connection: Connection) -> list[Signer]:
         rows = await connection.execute("select private_key from signing_key order by created_at desc, kid")
         return [Signer(row["private_key"], self._issuer, self._audience) for row in await rows.fetchall()]
