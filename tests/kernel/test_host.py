@@ -1,0 +1,60 @@
+"""A process that fails while it starts or stops leaves nothing behind."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from drw.kernel.host import Host, Scope
+from drw.models.experiments import service
+
+
+@pytest.fixture
+def hooks(monkeypatch):
+    """Lets a test say what a service does when it starts and stops; gives the list of what ran."""
+    ran: list[str] = []
+
+    def with_hooks(*failing: str) -> list[str]:
+        build = service.build
+
+        async def build_with_hooks(scope: Scope):
+            database = await scope.database()
+            await database.all("select 1")
+            for when, add in (("start", scope.on_start), ("stop", scope.on_stop)):
+                for name in (f"{when} 1", f"{when} 2"):
+                    add(hook(name, fails=name in failing))
+            return await build(scope)
+
+        def hook(name: str, fails: bool):
+            async def run() -> None:
+                ran.append(name)
+                if fails:
+                    raise ZeroDivisionError(name)
+
+            return run
+
+        monkeypatch.setattr(service, "build", build_with_hooks)
+        return ran
+
+    return with_hooks
+
+
+async def test_a_start_that_fails_can_be_stopped(profile, hooks):
+    ran = hooks("start 1")
+    host = Host(profile, "test", ["experiments"])
+    with pytest.raises(ZeroDivisionError):
+        await host.start()
+    await host.stop(grace=0)
+    assert ran == ["start 1", "stop 2", "stop 1"]
+    gc.collect()  # a connection or a server left open would warn here
+
+
+async def test_a_stop_that_fails_stops_the_rest(profile, hooks):
+    ran = hooks("stop 2")
+    host = Host(profile, "test", ["experiments"])
+    await host.start()
+    with pytest.raises(ZeroDivisionError, match="stop 2"):
+        await host.stop(grace=0)
+    assert ran == ["start 1", "start 2", "stop 2", "stop 1"]
+    gc.collect()
