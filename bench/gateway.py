@@ -57,16 +57,15 @@ def _print(found: dict[str, dict[int, list[Load]]]) -> None:
         return median(getattr(load, field) for load in found[name][clients])
 
     print(f"\nMedian of {ROUNDS} rounds in changing order; one process sends, on the same machine.\n")
-    print(
-        f"{'':14} {'p50 ms':>8} {'added':>8} {'p99 ms':>8} {'added':>8} {'req/s 1':>9} {'req/s 16':>9} {'p99 16':>8} fail"
-    )
+    heads = ("p50 ms", "added", "p99 ms", "added", "req/s 1", "req/s 16", "p99 16")
+    print(f"{'':14}" + "".join(f"{head:>9}" for head in heads) + " failed")
     for name in found:
         p50, p99 = mid(name, 1, "p50"), mid(name, 1, "p99")
         added50, added99 = p50 - mid(MOCK, 1, "p50"), p99 - mid(MOCK, 1, "p99")
         failed = sum(load.failed for loads in found[name].values() for load in loads)
         print(
-            f"{name:14} {p50:8.2f} {added50:8.2f} {p99:8.2f} {added99:8.2f} {mid(name, 1, 'rate'):9.0f} "
-            f"{mid(name, 16, 'rate'):9.0f} {mid(name, 16, 'p99'):8.1f} {failed:6}"
+            f"{name:14}{p50:9.2f}{added50:9.2f}{p99:9.2f}{added99:9.2f}{mid(name, 1, 'rate'):9.0f}"
+            f"{mid(name, 16, 'rate'):9.0f}{mid(name, 16, 'p99'):9.1f}{failed:7}"
         )
     base = mid(MOCK, 1, "p50")
     ratio = (mid(CHAIN, 1, "p50") - base) / (mid(BARE, 1, "p50") - base)

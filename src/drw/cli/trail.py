@@ -67,9 +67,15 @@ def verify_log(
     ] = None,
     offline: Annotated[
         Path | None,
-        typer.Option(help="Verify the log's files in this folder, without the platform.", exists=True, file_okay=False),
+        typer.Option(
+            help="Verify the log's files in this folder (of a laptop: .drw/services/log/tlog), without the platform.",
+            exists=True,
+            file_okay=False,
+        ),
     ] = None,
-    key: Annotated[str, typer.Option(help="The verifier key, for --offline.")] = "",
+    key: Annotated[
+        str, typer.Option(help="The verifier key, for --offline; without it the folder's own is trusted.")
+    ] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -91,7 +97,10 @@ def verify_log(
 
 
 def _offline(folder: Path, key: str, note: str) -> dict[str, Any]:
-    raise NotImplementedError
+    from drw.audit.verify import verify  # here, since it needs more than the other commands
+
+    found = verify(folder, key, note)
+    return {"ok": found.ok, "records": found.records, "problem": found.problem, "checkpoint": {"note": found.note}}
 
 
 def _short(record: dict[str, Any]) -> str:
