@@ -28,7 +28,7 @@ from drw.kernel.errors import DrwError, NotFound
 from drw.kernel.settings import Place, Profile
 
 
-async def until(ready: Callable[[], Awaitable[bool]], what: str, seconds: float = 60) -> None:
+async def until(ready: Callable[[], Awaitable[bool]], what: str, seconds: float = 120) -> None:
     """Return when `ready` says so; the event loop goes on meanwhile."""
     end = time.monotonic() + seconds
     while not await ready():
