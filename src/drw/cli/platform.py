@@ -188,8 +188,8 @@ def _welcome(layout: Layout, found: dict[str, Any]) -> None:
     drw = _command(layout)
     write(f"\nThe gateway listens at {credentials.url}. Your first API key:\n\n{credentials.key}\n\nTry:")
     write(f'  {drw} chat "Say hello"')
-    write(f"  {drw} ingest src/drw/demo --collection demo")
-    write(f'  {drw} ask "What is the firm\'s policy?" --collection demo')
+    write(f"  {drw} ingest src/drw/demo/documents --collection demo")
+    write(f'  {drw} ask "Who signs a waiver of a risk limit?" --collection demo')
 
 
 def _command(layout: Layout) -> str:

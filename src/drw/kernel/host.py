@@ -96,10 +96,11 @@ class Host:
 
     def app(self) -> Any:
         """Return the ASGI application of the process: every service's REST and hand-written routes."""
-        routes: list[BaseRoute] = []
-        for name, servicer in self._servicers.items():
-            routes += [*self._scopes[name].routes, *rest.routes(servicer)]
-        return http.app(routes, self.name)
+        resources = [route for servicer in self._servicers.values() for route in rest.routes(servicer)]
+        # "/runs/{run}:watch" before "/runs/{run}", which would take "x:watch" for the name of a run.
+        resources.sort(key=lambda route: "}:" not in route.path)
+        by_hand = [route for scope in self._scopes.values() for route in scope.routes]
+        return http.app([*by_hand, *resources], self.name)
 
     def client(self, cls: type[C], calling: str = rpc.OPERATOR) -> C:
         """Return a client of a service: in this process where it is built here."""

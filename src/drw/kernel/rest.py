@@ -54,8 +54,7 @@ def routes(servicer: Servicer) -> list[Route]:
             verb, path, body = bound
             endpoint = _endpoint(servicer, method, has_body=body == "*")
             found.append(Route(path, endpoint, methods=[verb], name=f"{method.service}/{method.name}"))
-    # "/runs/{run}:watch" before "/runs/{run}", which would take "x:watch" for the name of a run.
-    return sorted(found, key=lambda route: "}:" not in route.path)
+    return found
 
 
 def _endpoint(servicer: Servicer, method: Method, *, has_body: bool) -> Any:
