@@ -70,7 +70,8 @@ class Chunker:
     def _context(self, page: list[_Line], begin: int) -> str:
         top = lines.heading(page[begin].text)
         above = [words for level, (_, words) in sorted(self._headings.items()) if not top or level < top[0]]
-        parts = [self._subject, *(_cut(words, HEADING_TOKENS) for words in above), _table_header(page, begin)]
+        above = [_cut(words, HEADING_TOKENS) for words in above if words.lower() not in self._subject.lower()]
+        parts = [self._subject, *above, _table_header(page, begin)]
         return _cut("\n".join(dict.fromkeys(part for part in parts if part)), CONTEXT_TOKENS)
 
     def _see(self, number: int, chunk: list[_Line]) -> None:
@@ -87,11 +88,25 @@ def _end(page: list[_Line], begin: int) -> int:
     for number in range(begin, len(page)):
         total += page[number].tokens
         if number > begin and total > TOKENS:
-            rest = sum(line.tokens for line in page[number:])
-            return len(page) if rest <= TAIL_TOKENS else number
+            rest = _sum(page[number:])
+            return len(page) if rest <= TAIL_TOKENS else _before_table(page, begin, number)
         if total - page[number].tokens > TOKENS // 2 and lines.heading(page[number].text):
             return number
     return len(page)
+
+
+def _before_table(page: list[_Line], begin: int, end: int) -> int:
+    """Return where the table begins that a cut here would part, if it fits into the next chunk; else here."""
+    if not lines.is_row(page[end].text):
+        return end
+    top = end
+    while top > begin and (lines.is_row(page[top - 1].text) or lines.is_header(page[top - 1].text)):
+        top -= 1
+    if top > begin and _is_label(page[top - 1]):
+        top -= 1
+    bottom = next((n for n in range(end, len(page)) if not lines.is_row(page[n].text)), len(page))
+    is_worth_it = _sum(page[begin:top]) >= TOKENS // 3 and _sum(page[top:bottom]) <= TOKENS
+    return top if is_worth_it else end
 
 
 def _next(page: list[_Line], begin: int, end: int) -> int:
@@ -99,7 +114,17 @@ def _next(page: list[_Line], begin: int, end: int) -> int:
     if end == len(page) or lines.heading(page[end].text):
         return end
     back = max(end - OVERLAP_LINES, begin + 1)
-    return back if sum(line.tokens for line in page[back:end]) <= TOKENS // 4 else end
+    if lines.is_row(page[end].text) and not lines.is_row(page[end - 1].text) and not _is_label(page[end - 1]):
+        return end  # a table of its own
+    return back if _sum(page[back:end]) <= TOKENS // 4 else end
+
+
+def _is_label(line: _Line) -> bool:
+    return line.text.rstrip().endswith(":")
+
+
+def _sum(page: list[_Line]) -> int:
+    return sum(line.tokens for line in page)
 
 
 def _table_header(page: list[_Line], begin: int) -> str:
@@ -137,6 +162,7 @@ def _lines(text: str) -> Iterator[_Line]:
 
 def _pieces(text: str, start: int, end: int) -> Iterator[_Line]:
     """Yield a line whole, or in sentences where it is longer than a chunk, or in words where a sentence is."""
+    end = start + len(text[start:end].rstrip())
     count = tokens.estimate(text[start:end])
     if count <= TOKENS:
         yield _Line(start, end, text[start:end], count)

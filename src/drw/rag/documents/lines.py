@@ -58,7 +58,13 @@ def is_rule(line: str) -> bool:
 
 
 def _is_titled(line: str, words: list[str]) -> bool:
-    if line[-1] in ".,;:" or not line[0].isalpha() or sum(c.isdigit() for c in line) > 4 or "|" in line:
+    if (
+        AMOUNT_AT_END.search(line)
+        or line[-1] in ".,;:"
+        or not line[0].isalpha()
+        or sum(c.isdigit() for c in line) > 4
+        or "|" in line
+    ):
         return False
     if is_header(line):
         return False

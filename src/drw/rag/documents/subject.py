@@ -37,6 +37,7 @@ BORING = re.compile(r"table of contents|united states|exact name|commission|^pag
 def subject(file_name: str, first_page: str) -> str:
     """Return what the document is, in a few words, each said once."""
     front = [" ".join(line.split()) for line in first_page.splitlines() if line.strip()][:FRONT_LINES]
+    front = [line for line in front if not line.startswith("|")]
     found: list[str] = []
     for part in (*_facts(front), _spaced(file_name)):
         said = " · ".join(found).lower()

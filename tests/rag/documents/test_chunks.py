@@ -1,0 +1,118 @@
+"""How pages become chunks: whole lines, bounded, with the context that makes a bare row findable."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drw.rag.documents import tokens
+from drw.rag.documents.chunks import CONTEXT_TOKENS, TOKENS, Chunker
+from drw.rag.documents.subject import subject
+
+ROWS = [f"Product {n} line $ {n},{n:03} $ {n + 1},{n:03} ({n})%" for n in range(1, 60)]
+STATEMENT = "\n".join(
+    ["Item 1. Financial Statements", "Three Months Ended", "July 1,", "2023", "June 25,", "2022", "Net sales:", *ROWS]
+)
+
+
+def test_a_table_is_cut_between_rows_and_each_part_knows_its_columns():
+    chunks = list(Chunker("Acme Inc.").page(7, STATEMENT))
+    assert len(chunks) > 3
+    for chunk in chunks:
+        assert chunk.page == 7
+        assert STATEMENT[chunk.start : chunk.end] == chunk.text
+        assert set(chunk.text.splitlines()) <= set(STATEMENT.splitlines())
+    for chunk in chunks[1:]:
+        assert chunk.context == (
+            "Acme Inc.\nItem 1. Financial Statements\nThree Months Ended July 1, 2023 June 25, 2022"
+        )
+    assert chunks[1].text.splitlines()[:2] == chunks[0].text.splitlines()[-2:]
+
+
+def test_a_small_table_is_not_parted():
+    text = "\n".join(["The desks earned this: " + "more or less, as it was. " * 22, "Profit by desk:", *ROWS[:5]])
+    chunks = list(Chunker("").page(1, text))
+    assert [chunk.text.splitlines()[0][:9] for chunk in chunks] == ["The desks", "Profit by"]
+
+
+def test_a_markdown_table_gives_its_head_to_every_part():
+    rows = [f"| Desk {n} | {n}.5 | {n}.7 | approved by the head of desk {n} |" for n in range(40)]
+    text = "\n".join(
+        ["# Limits", "## By desk", "| Desk | VaR | Stress | Approver |", "| --- | --- | --- | --- |", *rows]
+    )
+    chunks = list(Chunker("Risk policy").page(1, text))
+    assert len(chunks) > 2
+    assert all(c.context == "Risk policy\nLimits\nBy desk\n| Desk | VaR | Stress | Approver |" for c in chunks[1:])
+
+
+def test_headings_hold_over_pages_and_the_deeper_end_with_the_higher():
+    chunker = Chunker("")
+    list(chunker.page(1, "# Risk\n\n## Limits\n\nText."))
+    (second,) = chunker.page(2, "More text.")
+    (third,) = chunker.page(3, "## Breaches\n\nText.")
+    assert (second.context, third.context) == ("Risk\nLimits", "Risk")
+
+
+def test_text_without_line_ends_is_cut_at_sentences():
+    text = "The desk hedges its gamma each day before the close. " * 60
+    chunks = list(Chunker("").page(1, text))
+    assert len(chunks) > 3
+    assert all(c.text.endswith("close.") or c is chunks[-1] for c in chunks)
+    assert "".join(text.split()) == "".join("".join(c.text for c in _without_overlap(chunks)).split())
+
+
+def test_a_page_without_text_gives_nothing():
+    assert list(Chunker("x").page(1, " \n\n\t")) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(st.sampled_from("ab1. ,|#-\n\té漢$%"), max_size=3000))
+def test_whatever_the_page_nothing_is_lost_and_nothing_too_long(text):
+    chunks = list(Chunker("Subject").page(1, text))
+    covered = set()
+    for chunk in chunks:
+        assert text[chunk.start : chunk.end] == chunk.text
+        assert tokens.estimate(chunk.text) <= TOKENS + 20
+        assert tokens.estimate(chunk.context) <= CONTEXT_TOKENS
+        covered |= set(range(chunk.start, chunk.end))
+    assert all(character.isspace() for place, character in enumerate(text) if place not in covered)
+
+
+@pytest.mark.parametrize(
+    ("name", "page", "expected"),
+    [
+        (
+            "2023 Q3 ACME.pdf",
+            "UNITED STATES\nSECURITIES AND EXCHANGE COMMISSION\nFORM 10-Q\n(Mark One)\n"
+            "For the quarterly period ended July 1, 2023\nACME CORPORATION\n(Exact name of registrant)",
+            "Acme Corporation · Form 10-Q · period ended July 1, 2023 · 2023 Q3 ACME",
+        ),
+        (
+            "notes_v2.txt",
+            "Equity options desk - handover note\nAs of March 12, 2026\nBook: short gamma.",
+            "Equity options desk - handover note · as of March 12, 2026 · notes v2",
+        ),
+        ("model-register.csv", "| Model | Owner |\n| --- | --- |\n| Curve | Rates |", "model register"),
+        ("risk-policy.md", "# Market risk policy\n\nText.", "Market risk policy · risk policy"),
+        ("scan.pdf", "", "scan"),
+    ],
+)
+def test_what_a_document_is(name, page, expected):
+    if name == "risk-policy.md":
+        expected = "Market risk policy"  # what is said already is not said again
+    assert subject(name, page) == expected
+
+
+def test_the_estimate_of_tokens_is_near_the_tokenizer():
+    counts = {"The Company's net sales were $81,797 million (1)% in Q3.": 18, "漢字": 2, "": 0}
+    for text, count in counts.items():
+        assert abs(tokens.estimate(text) - count) <= 2
+
+
+def _without_overlap(chunks):
+    at = 0
+    for chunk in chunks:
+        text = chunk.text[max(0, at - chunk.start) :]
+        at = chunk.end
+        yield type(chunk)(chunk.page, chunk.start, chunk.end, text, chunk.context)
