@@ -152,6 +152,11 @@ async def test_an_engine_that_is_gone_is_unavailable_and_degrades_the_service(st
         assert "'double' does not answer" in states["serving"].detail
 
 
+async def test_the_status_names_the_models(web):
+    states = {s.name: s.detail for s in (await web.host.status()).services}
+    assert states["serving"] == "double (default), vectors"
+
+
 async def test_without_a_record_there_is_no_answer(web):
     with psycopg.connect(web.database) as connection:
         connection.execute("alter table audit.inbox rename to away")

@@ -14,6 +14,8 @@ from drw.kernel.settings import ConfigError, Settings
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 ADDRESS = re.compile(r"(https?://[^\s?#]+|unix:/[^\s?#]+)")
+CONCURRENT = {"llama_cpp": 8}
+CONCURRENT_ELSEWHERE = 256
 KINDS = {"chat": Model.CHAT, "embedding": Model.EMBEDDING}
 
 
@@ -44,8 +46,8 @@ class ModelSettings(Settings):
     """Tokens of prompt and answer together; 0: whatever the upstream says."""
     max_prompt_tokens: int = Field(0, ge=0)
     """Longer prompts are refused before the model reads them; 0: whatever fits."""
-    max_concurrent: int = Field(256, ge=1, le=10_000)
-    """Answers at once; further requests wait in line."""
+    max_concurrent: int = Field(0, ge=0, le=10_000)
+    """Answers at once; further requests wait in line. 0: what suits the engine."""
     dimensions: int = Field(0, ge=0)
     owned_by: str = ""
     licence: str = ""
@@ -100,7 +102,7 @@ class Registry:
             upstream_model=found.upstream_model or name,
             api_key_variable=found.api_key_variable,
             max_prompt_tokens=found.max_prompt_tokens,
-            max_concurrent=found.max_concurrent,
+            max_concurrent=found.max_concurrent or CONCURRENT.get(found.engine, CONCURRENT_ELSEWHERE),
         )
 
     def _known(self, name: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 STOP = (signal.SIGTERM, signal.SIGINT)
 PR_SET_PDEATHSIG = 1
+MAX_SOCKET_BYTES = 100
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m drw.models.engine", description="Serve one chat model.")
     parser.add_argument("--model", type=Path, required=True, help="a GGUF file")
-    parser.add_argument("--socket", type=Path, required=True, help="where to listen; under 100 bytes")
+    parser.add_argument("--socket", type=_socket, required=True, help="where to listen: NAME.sock, under 100 bytes")
     parser.add_argument("--slots", type=_positive, default=4, help="answers at once")
     parser.add_argument("--context", type=_positive, default=8192, help="tokens; each slot has its share")
     parser.add_argument("--threads", type=_positive, default=os.cpu_count() or 2)
@@ -49,6 +50,12 @@ def _positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return number
+
+
+def _socket(text: str) -> Path:
+    if not text.endswith(".sock") or len(text.encode()) >= MAX_SOCKET_BYTES:  # the server takes others for host names
+        raise argparse.ArgumentTypeError(f"{text} must end in .sock and have fewer than {MAX_SOCKET_BYTES} bytes")
+    return Path(text)
 
 
 def _end_with(parent: int) -> None:

@@ -145,7 +145,7 @@ class Audited:
             await record.fail(error)
             raise
         finally:
-            exchange.log(record.details)
+            exchange.log(record.brief())
 
 
 async def _recorded(record: Record, error: DrwError) -> DrwError:

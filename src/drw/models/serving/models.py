@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from drw.api.models.v1.discovery_pb2 import Model, ResolvedModel, ResolveModelRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.kernel.errors import InvalidRequest, NotFound, Unavailable
+from drw.kernel.errors import DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.models.serving.line import Line
 from drw.models.serving.ports import ChatEngine, Target
 
 CHAT, EMBEDDING = Model.CHAT, Model.EMBEDDING
+ASK_SECONDS = 5.0
 KIND_NAMES = {CHAT: "a chat model", EMBEDDING: "an embedding model"}
 
 
@@ -77,11 +78,11 @@ class Models:
 
     async def _ask(self, name: str, last: ResolvedModel | None) -> ResolvedModel:
         try:
-            return await self._discovery.resolve_model(ResolveModelRequest(id=name))
+            return await self._discovery.resolve_model(ResolveModelRequest(id=name), timeout=ASK_SECONDS)
         except NotFound:
             self._known.pop(name, None)
             raise
-        except Unavailable:
+        except (Unavailable, DeadlineExceeded):
             if last is None:
                 raise
             return last

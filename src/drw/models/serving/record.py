@@ -24,6 +24,7 @@ DURATION = Histogram(
 )
 TOKENS = Counter("gen_ai_tokens", "Tokens read and written.", ["model", "type"])
 
+LOGGED = ("model", "prompt_tokens", "completion_tokens", "finish_reason", "first_token_ms")
 REFUSED = (InvalidRequest, NotFound, Forbidden, RateLimited)
 
 
@@ -67,6 +68,10 @@ class Record:
         for kind in ("prompt_tokens", "completion_tokens"):
             if usage and (count := usage.get(kind)):
                 self.details[kind] = count
+
+    def brief(self) -> dict[str, Any]:
+        """Return what the line of log shows of the call."""
+        return {name: self.details[name] for name in LOGGED if name in self.details}
 
     async def close(self, outcome: str = "ok") -> None:
         """Write the record; what is said about the call afterwards is not in it.

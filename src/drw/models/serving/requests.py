@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import NotSupported
@@ -17,11 +18,21 @@ MAX_MESSAGES = 2048
 MAX_CHOICES = 8
 MAX_TOOLS = 128
 MAX_INPUTS = 2048
+MAX_SCHEMA_BYTES = 32_768
 
 ModelId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Stop = StopText | Annotated[list[StopText], Field(min_length=1, max_length=4)]
+
+
+def _small(schema: dict[str, Any]) -> dict[str, Any]:
+    if len(orjson.dumps(schema)) > MAX_SCHEMA_BYTES:
+        raise ValueError(f"a JSON schema has at most {MAX_SCHEMA_BYTES} bytes")
+    return schema
+
+
+Schema = Annotated[dict[str, Any], AfterValidator(_small)]
 
 
 class Part(BaseModel):
@@ -84,7 +95,7 @@ class Function(Part):
 
     name: FunctionName
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Schema | None = None
     strict: bool | None = None
 
 
@@ -114,7 +125,7 @@ class NamedSchema(Part):
     name: str = ""
     description: str | None = None
     # `schema` is a method of pydantic's; the wire has the plain name.
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: Schema = Field(alias="schema")
     strict: bool | None = None
 
 

@@ -8,11 +8,11 @@ from contextlib import aclosing
 from pydantic import Field
 
 from drw.api.models.v1 import serving_rpc as contract
+from drw.api.models.v1.discovery_pb2 import ListModelsRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.audit import AuditWriter
-from drw.kernel.errors import NotFound
 from drw.kernel.host import Scope
 from drw.kernel.settings import ConfigError, Settings
 from drw.models.serving import endpoints, pieces
@@ -104,12 +104,11 @@ async def build(scope: Scope) -> Serving:
     scope.routes += endpoints.routes(models, discovery, embeddings, audit, settings.max_body_bytes)
 
     async def describe() -> str:
-        try:
-            model = await models.chat("")
-        except NotFound:
-            return "no chat model"
-        await model.engine.check(model.target)
-        return f"default model {model.id}"
+        listed = (await discovery.list_models(ListModelsRequest())).models
+        if any(model.default for model in listed):
+            default = await models.chat("")
+            await default.engine.check(default.target)
+        return ", ".join(f"{model.id} (default)" if model.default else model.id for model in listed) or "no models"
 
     scope.describe(describe)
     return Serving(models, audit)
