@@ -24,7 +24,7 @@ from drw.api.rag.v1.documents_pb2 import (
 )
 from drw.api.rag.v1.documents_rpc import Documents
 from drw.kernel import call, rpc
-from drw.kernel.errors import DrwError, NotFound
+from drw.kernel.errors import NotFound
 from drw.kernel.settings import Place, Profile
 
 
@@ -48,7 +48,7 @@ class Calls:
     under_way: int = 0
     most_at_once: int = 0
     held: dict[str, asyncio.Event] = field(default_factory=dict)
-    faults: defaultdict[str, list[DrwError]] = field(default_factory=lambda: defaultdict(list))
+    faults: defaultdict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
 
     def hold(self, name: str) -> asyncio.Event:
         """Let calls of this name wait until the event is set."""
@@ -77,6 +77,8 @@ class DoubleDocuments(Documents):
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
         self.put: dict[str, tuple[str, bytes]] = {}
+        self.collection = ""
+        """What it calls every collection; empty: as it was asked."""
 
     async def get_file(self, request: GetFileRequest, /) -> File:
         if not request.file.startswith("file-"):
@@ -92,7 +94,8 @@ class DoubleDocuments(Documents):
 
     async def index_file(self, request: IndexFileRequest, /) -> Indexing:
         async with self.calls.call(f"index {request.file}"):
-            return Indexing(file=request.file, collection=request.collection, state=Indexing.COMPLETED, chunks=3)
+            name = self.collection or request.collection
+            return Indexing(file=request.file, collection=name, state=Indexing.COMPLETED, chunks=3)
 
     async def put_file(self, request: PutFileRequest, /) -> File:
         async with self.calls.call(f"put {request.name}"):

@@ -9,7 +9,7 @@ import pytest
 from drw.api.workflow.v1.templates_pb2 import Node, Template
 from drw.kernel.errors import InvalidRequest, RateLimited, Unavailable
 from drw.workflow.orchestration import plan, retries
-from drw.workflow.orchestration.activities import ACTIVITIES, scopes
+from drw.workflow.orchestration.activities import ACTIVITIES, digest, scopes
 from drw.workflow.orchestration.adapters.dbos_engine import _url
 from drw.workflow.orchestration.render import rendered
 from drw.workflow.templates.activities import ACTIVITIES as ON_OFFER
@@ -59,6 +59,13 @@ def test_pauses_double_up_to_a_bound_and_only_for_what_may_pass():
     assert retries.pause(RateLimited("x", retry_after="30"), 1, 9, 0.5) == 30
     assert retries.pause(RateLimited("x", retry_after="9999"), 1, 9, 0.5) == 60
     assert retries.pause(RateLimited("x", retry_after="soon"), 1, 9, 0.5) < 1
+
+
+def test_a_long_digest_is_cut_between_characters():
+    text = "\u65e5" * 20_000
+    assert digest.shortened("short") == "short"
+    assert text.startswith(digest.shortened(text))
+    assert digest.MOST_TEXT - 3 < len(digest.shortened(text).encode()) <= digest.MOST_TEXT
 
 
 @pytest.mark.parametrize(

@@ -157,10 +157,25 @@ async def test_a_file_without_text_does_not_reach_the_model(here):
     assert "(It has no text.)" in MessageToDict(run.output)["text"]
 
 
-async def test_a_bug_in_a_service_fails_the_run_and_says_little(here):
+async def test_a_file_that_is_not_there_fails_the_run(here):
     run = await here.ended(await here.start(["odd-0"]))
     assert run.state == FAILED
     assert run.error == "the step 'summarise/0' failed: there is no file 'odd-0'"
+
+
+async def test_a_bug_in_a_service_fails_the_run_and_gives_nothing_away(here):
+    here.calls.faults["index file-0"] = [RuntimeError("the password is 1234")]
+    run = await here.ended(await here.start(1))
+    assert run.state == FAILED
+    assert run.error == "the step 'ingest/0' failed: unexpected error in documents.IndexFile"
+
+
+async def test_an_output_that_is_too_large_is_refused_clearly(here):
+    here.doubles.documents.collection = "x" * 70_000
+    run = await here.ended(await here.start(1))
+    assert run.state == FAILED
+    assert "the step 'ingest/0' failed: it gave 70" in run.error
+    assert "at most 65536: write a file and hand on its id" in run.error
 
 
 async def test_a_cancelled_run_stops_at_once_and_for_good(here):

@@ -25,8 +25,9 @@ async def hold(connection: Connection, run: str, fence: int) -> None:
 async def add(connection: Connection, run: str, state: str, *, step: str = "", detail: str = "") -> None:
     """Add an event to a run that is held."""
     await connection.execute(
-        "with numbered as (update run set events = events + 1 where id = %s returning id, events)"
-        " insert into outbox (run, number, step, state, detail) select id, events, %s, %s, %s from numbered",
-        (run, step, state, detail[:MAX_DETAIL]),
+        "with numbered as (update run set events = events + 1 where id = %s returning id, events),"
+        " added as (insert into outbox (run, number, step, state, detail)"
+        " select id, events, %s, %s, %s from numbered returning number)"
+        " select pg_notify(%s, '') from added",
+        (run, step, state, detail[:MAX_DETAIL], CHANNEL),
     )
-    await connection.execute("select pg_notify(%s, '')", (CHANNEL,))

@@ -8,7 +8,7 @@ from drw.api.rag.v1.documents_pb2 import PutFileRequest
 from drw.workflow.orchestration.activities.activity import Activity, Arguments, Doing, Services
 
 MOST_TEXT = 32_000
-"""Characters of the document that stand in the step's output; the file has all of it."""
+"""Bytes of the document that stand in the step's output; the file has all of it."""
 
 
 class Summary(Arguments):
@@ -36,7 +36,8 @@ async def perform(services: Services, doing: Doing, given: DigestArguments) -> d
     name = f"digest-{doing.run}.md"
     request = PutFileRequest(name=name, content=text.encode(), purpose="user_data")
     file = await services.documents.put_file(request, timeout=doing.seconds)
-    return {"file": file.id, "name": file.name or name, "text": text[:MOST_TEXT], "truncated": len(text) > MOST_TEXT}
+    shown = shortened(text)
+    return {"file": file.id, "name": file.name or name, "text": shown, "truncated": shown != text}
 
 
 def written(given: DigestArguments) -> str:
@@ -46,6 +47,11 @@ def written(given: DigestArguments) -> str:
         note = "\n\n_Of the beginning of the document only._" if each.truncated else ""
         parts.append(f"## {_line(each.name)}\n\n{each.summary}{note}")
     return "\n\n".join(parts) + "\n"
+
+
+def shortened(text: str) -> str:
+    """Return as much of the beginning as an output may hold, without a broken last character."""
+    return text.encode()[:MOST_TEXT].decode(errors="ignore")
 
 
 def _line(text: str) -> str:
