@@ -20,6 +20,7 @@ from drw.gateway.load_balancer.upstreams import More as Upstream
 from drw.gateway.request_router.table import More
 from drw.kernel.http import HttpServer
 from drw.kernel.settings import Profile
+from support.parts import running
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -233,20 +234,20 @@ async def test_a_stream_under_way_outlives_an_orderly_stop(fed):
 
 
 async def test_the_agent_is_a_process_of_its_own(front_profile, tmp_path):
-    fed, file = Fed(front_profile), tmp_path / "profile.toml"
+    fed, file, said = Fed(front_profile), tmp_path / "profile.toml", tmp_path / "agent.log"
     file.write_text(as_toml(front_profile))
     await fed.start_gateway()
-    agent = await asyncio.create_subprocess_exec(sys.executable, "-m", "drw.agent", str(file), stderr=PIPE)
-    try:
-        wanting = asyncio.create_task(fed.want())
-        await fed.start_envoy()
-        assert (await wanting).error == ""
-        agent.terminate()
-        _, said = await agent.communicate()
-        assert agent.returncode == 0
-        assert f'"version {fed.configuration().version}: runs"'.encode() in said
-    finally:
-        await fed.stop()
+    with running([sys.executable, "-m", "drw.agent", str(file)], said) as agent:
+        try:
+            wanting = asyncio.create_task(fed.want())
+            await fed.start_envoy()
+            assert (await wanting).error == "", said.read_text()
+            agent.terminate()
+            assert await asyncio.to_thread(agent.wait, 30) == 0
+        finally:
+            print(said.read_text())  # shown where the test fails
+            await fed.stop()
+    assert f"version {fed.configuration().version}: runs" in said.read_text()
 
 
 async def test_an_agent_without_a_data_plane_says_so(profile, tmp_path):

@@ -18,7 +18,7 @@ from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream, Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Route, Routes
-from drw.kernel.settings import DataPlane
+from drw.kernel.settings import ConfigError, DataPlane
 
 GOLDEN = Path(__file__).parent / "golden"
 JWKS = (
@@ -128,3 +128,20 @@ def test_a_cluster_goes_after_the_routes_that_name_it(tmp_path):
     assert names() == ["models", "traces", "rag"]
     files.write(translate(state, edge(tmp_path)), "v3")
     assert names() == ["models", "traces"]
+
+
+def test_a_data_plane_that_cannot_be_is_refused(profile):
+    with pytest.raises(ConfigError, match="no table"):
+        Edge.of(profile)
+    wrong = profile.model_copy(update={"data_plane": edge().plane, "otlp_endpoint": "https://collector"})
+    with pytest.raises(ConfigError, match="otlp_endpoint is 'https://collector'"):
+        Edge.of(wrong)
+
+
+def test_the_command_reads_what_the_agent_writes(profile, tmp_path):
+    own = profile.model_copy(update={"data_plane": edge(tmp_path).plane})
+    assert not envoy.ready_file(own).exists()
+    Files(Edge.of(own)).write_bootstrap()
+    assert envoy.ready_file(own).exists()
+    assert str(envoy.ready_file(own)) in envoy.command(own)
+    assert "--reject-unknown-dynamic-fields" in envoy.command(own)

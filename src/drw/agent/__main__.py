@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import uvloop
 
 from drw.agent.agent import Agent
 from drw.agent.envoy import plane
@@ -24,9 +21,9 @@ def main(files: Sequence[Path]) -> int:
     """Run the agent of the profile in these files; return the exit code."""
     try:
         profile = Layers(files).profile()
-        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # Envoy is run to check files; it never comes back here
         telemetry.set_up("agent", profile.otlp_endpoint)
-        uvloop.run(_run(profile))
+        # Not uvloop: it forks to run Envoy, which is not safe beside gRPC's threads; asyncio's own way is.
+        asyncio.run(_run(profile))
     except DrwError as error:
         print(f"drw agent: {error.message}", file=sys.stderr)
         return 1

@@ -29,12 +29,11 @@ class Agent:
     """The agent of one data plane."""
 
     def __init__(self, profile: Profile, router: RequestRouterClient) -> None:
-        plane = envoy.plane(profile)
         self._name = profile.name
         self._router = router
-        self._edge = Edge(plane, profile.otlp_endpoint)
+        self._edge = Edge.of(profile)
         self._files = Files(self._edge)
-        self._admin = Admin(plane.admin)
+        self._admin = Admin(self._edge.plane.admin)
         self._wanted: Configuration | None = None
         self._changed = asyncio.Event()
         self._copy: dict[str, bytes] = {}

