@@ -65,5 +65,11 @@ async def platform(rag):
 
 
 @pytest.fixture
+def idle(rag):
+    """The same, with nobody who indexes."""
+    return running(rag.model_copy(update={"services": rag.services | {"documents": {"indexers": 0}}}))
+
+
+@pytest.fixture
 def report():
     return pdf([["Harbour Lane Trading Ltd", "For the quarter ended December 31, 2025"], ["Rates 17.8 16.1"]])

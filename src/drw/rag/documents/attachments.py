@@ -142,6 +142,11 @@ class Attachments:
             rows = await connection.execute(PROGRESS, wanted)
             return {row.pop("collection"): Progress(**row) for row in await rows.fetchall()}
 
+    async def all_in_progress(self) -> int:
+        """Return how many files of all desks are in progress."""
+        row = await self._database.one("select count(*) as files from attachment where state = 'in_progress'")
+        return int(row["files"]) if row else 0
+
     async def forget(self, collection: str) -> None:
         """Remove all attachments of a collection that is deleted."""
         who = call.caller()

@@ -6,11 +6,14 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from drw.kernel.errors import InvalidRequest, TooLarge, Unavailable
+
+ABANDONED_SECONDS = 24 * 3600
 
 
 class Incoming:
@@ -78,6 +81,7 @@ class Content:
         self._most_bytes = most_bytes
         for path in (self._kept, self._incoming):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._remove_abandoned()
 
     @contextmanager
     def receiving(self) -> Iterator[Incoming]:
@@ -104,6 +108,12 @@ class Content:
     def hashes(self) -> list[str]:
         """Return the hashes of all that is kept."""
         return [path.name for path in self._kept.glob("??/*")]
+
+    def _remove_abandoned(self) -> None:
+        """Remove what was coming in when a process died; others may be receiving, so only what is old."""
+        for path in self._incoming.iterdir():
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                path.unlink(missing_ok=True)
 
     def _keep(self, incoming: Incoming) -> None:
         place = self.path(incoming.content_hash)

@@ -106,6 +106,10 @@ class Documents(contract.Documents):
                 chunks=progress.chunks,
             )
 
+    async def describe(self) -> str:
+        """Return what the status shows."""
+        return f"{await self._shelf.attachments.all_in_progress()} files in progress"
+
 
 async def build(scope: Scope) -> Documents:
     """Make the service with what the configuration names."""
@@ -132,7 +136,9 @@ async def build(scope: Scope) -> Documents:
     scope.on_stop(reader.stop)
     scope.routes += FileRoutes(shelf, own.most_file_bytes).routes()
     scope.routes += VectorStoreRoutes(shelf).routes()
-    return Documents(shelf)
+    service = Documents(shelf)
+    scope.describe(service.describe)
+    return service
 
 
 def _file(found: files.File) -> File:

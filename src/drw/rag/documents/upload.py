@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from urllib.parse import unquote
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -12,6 +14,7 @@ from drw.kernel.errors import InvalidRequest
 from drw.rag.documents.content import Incoming
 from drw.rag.documents.kinds import checked_name
 
+ESCAPED = re.compile(r"%(?:22|[01][0-9A-Fa-f])")
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 4096
 
@@ -90,7 +93,8 @@ class Form:
     def _begin_file(self, field: str, name: str) -> None:
         if field != "file" or self.file_name is not None:
             raise InvalidRequest("the form must have one file, in the field 'file'", param="file")
-        self.file_name = checked_name(name)
+        # In a form quotes and control characters come as %22, %0A and so on (HTML standard, 4.10.21.8).
+        self.file_name = checked_name(ESCAPED.sub(lambda match: unquote(match[0]), name))
         self._field = None
 
 

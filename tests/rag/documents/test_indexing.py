@@ -1,0 +1,244 @@
+"""Indexing ends once, whatever happens on the way: interruptions, duplicates, deletions, services that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import psycopg
+import pytest
+
+from conftest import hosted
+from drw.api.rag.v1.documents_pb2 import (
+    GetFileRequest,
+    IndexFileRequest,
+    Indexing,
+    PutFileRequest,
+    ReadTextRequest,
+    WatchIndexingRequest,
+)
+from drw.api.rag.v1.documents_rpc import DocumentsClient
+from drw.api.rag.v1.embedding_rpc import Embedding
+from drw.api.rag.v1.vector_store_pb2 import GetCollectionRequest, ListDocumentsRequest
+from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
+from drw.demo.pdf import pdf
+from drw.kernel.call import acting_for
+from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, Unavailable
+from drw.rag.documents.presence import worker
+from support.parts import wait_until
+
+SERVICES = ["embedding", "vector_store", "documents"]
+
+
+def query(profile, sql, *args):
+    with psycopg.connect(profile.postgres) as connection:
+        return connection.execute(sql, args).fetchall()
+
+
+def audited(profile, action):
+    rows = query(profile, "select record::jsonb from audit.inbox")
+    return [record for (record,) in rows if record["action"] == action]
+
+
+@pytest.mark.parametrize("how", ["together", "strict", "apart"])
+async def test_put_read_index_and_watch(rag, caller, report, how):
+    async with hosted(rag, SERVICES, how) as host:
+        documents = host.client(DocumentsClient)
+        with acting_for(caller):
+            file = await documents.put_file(PutFileRequest(name="report.pdf", content=report))
+            assert (file.name, file.bytes, file.purpose) == ("report.pdf", len(report), "assistants")
+            assert await documents.get_file(GetFileRequest(file=file.id)) == file
+            text = await documents.read_text(ReadTextRequest(file=file.id))
+            assert (list(text.pages)[1], text.truncated) == ("Rates 17.8 16.1", False)
+            text = await documents.read_text(ReadTextRequest(file=file.id, max_characters=7))
+            assert (list(text.pages), text.truncated) == (["Harbour"], True)
+
+            order = IndexFileRequest(file=file.id, collection="reports", attributes={"year": "2025"})
+            first = await documents.index_file(order)
+            again = await documents.index_file(order)
+            assert (first.state, first.pages, first.chunks, first.error) == (Indexing.COMPLETED, 2, 2, "")
+            assert (again.state, again.chunks, again.unchanged) == (Indexing.COMPLETED, 2, True)
+
+            watched = [p async for p in documents.watch_indexing(WatchIndexingRequest(collection="reports"))]
+            assert [(p.in_progress, p.completed, p.pages, p.chunks) for p in watched] == [(0, 1, 2, 2)]
+            store = host.client(VectorStoreClient)
+            (document,) = (await store.list_documents(ListDocumentsRequest(collection="reports"))).documents
+    assert (document.id, document.title, document.content_hash) == (file.id, "report.pdf", file.content_hash)
+    assert dict(document.attributes) == {"year": "2025"}
+    assert {r["resource"] for r in audited(rag, "file.upload")} == {file.id}
+    (record,) = audited(rag, "file.index")
+    assert (record["actor"], record["desk"], record["details"]["chunks"]) == ("key_test", "research", 2)
+
+
+async def test_what_services_ask_wrongly_is_refused(rag, caller):
+    async with hosted(rag, SERVICES) as host:
+        documents = host.client(DocumentsClient)
+        with acting_for(caller):
+            for request, reason in [
+                (PutFileRequest(name="../a.txt", content=b"a"), "without a folder"),
+                (PutFileRequest(name="a.txt"), "the file is empty"),
+                (PutFileRequest(name="a.pdf", content=b"a"), "not a PDF"),
+                (PutFileRequest(name="a.txt", content=b"a", purpose="fun"), "purpose is 'fun'"),
+            ]:
+                with pytest.raises(InvalidRequest, match=reason):
+                    await documents.put_file(request)
+            for call in (
+                documents.get_file(GetFileRequest(file="file-x")),
+                documents.index_file(IndexFileRequest(file="file-x", collection="a")),
+                documents.read_text(ReadTextRequest(file="file-x")),
+            ):
+                with pytest.raises(NotFound, match="there is no file 'file-x'"):
+                    await call
+        nobody = type(caller)("acme", "research", "key_poor")
+        with acting_for(nobody), pytest.raises(Forbidden, match="documents:write"):
+            await documents.put_file(PutFileRequest(name="a.txt", content=b"a"))
+
+
+async def test_the_same_content_under_two_names_is_indexed_once_and_outlives_the_first(rag, caller, report):
+    async with hosted(rag, SERVICES) as host:
+        documents, store = host.client(DocumentsClient), host.client(VectorStoreClient)
+        with acting_for(caller):
+            files = [await documents.put_file(PutFileRequest(name=name, content=report)) for name in ("a.pdf", "b.pdf")]
+            found = await asyncio.gather(
+                *(documents.index_file(IndexFileRequest(file=f.id, collection="c")) for f in files)
+            )
+            assert [f.state for f in found] == [Indexing.COMPLETED] * 2
+            assert sorted(f.unchanged for f in found) == [False, True]
+            first = next(f for f in found if not f.unchanged)
+            assert (await store.get_collection(GetCollectionRequest(collection="c"))).documents == 1
+
+            shelf = host._servicers["documents"]._shelf
+            await shelf.delete(first.file)
+            async for _ in documents.watch_indexing(WatchIndexingRequest(collection="c")):
+                pass
+            (document,) = (await store.list_documents(ListDocumentsRequest(collection="c"))).documents
+    assert document.id == next(f.file for f in found if f.unchanged)
+
+
+async def test_a_deleted_collection_fails_its_jobs_and_a_deleted_file_leaves_nothing(idle, rag, report):
+    async with idle as platform:
+        desk = platform.desk()
+        kept, deleted = await desk.upload("kept.pdf", report), await desk.upload("gone.md", b"# Gone")
+        stores = [await desk.openai.vector_stores.create(name=n, file_ids=[kept.id, deleted.id]) for n in ("a", "b")]
+        await desk.openai.files.delete(deleted.id)
+        answer = await desk.http.delete(f"/../api/v1/collections/{stores[0].id}")  # behind the back of documents
+        assert answer.status_code == 200
+    async with hosted(rag, SERVICES):
+        await asyncio.to_thread(
+            wait_until, lambda: not query(rag, "select 1 from documents.attachment where state = 'in_progress'"), "end"
+        )
+    rows = query(rag, "select collection, state, error from documents.attachment order by state")
+    assert [(c, s) for c, s, _ in rows] == [(stores[1].id, "completed"), (stores[0].id, "failed")]
+    assert stores[0].id in rows[1][2]
+    assert query(rag, "select id from vector_store.document") == [(kept.id,)]
+
+
+async def test_a_job_of_a_killed_process_is_finished_by_the_next_and_once(rag, caller, idle, tmp_path, folder):
+    long = pdf([[f"Line {line} of page {page}: some words to embed" for line in range(40)] for page in range(400)])
+    async with idle as platform:
+        desk = platform.desk()
+        file = await desk.upload("long.pdf", long)
+        store = await desk.openai.vector_stores.create(name="c", file_ids=[file.id])
+    first = _process(rag, tmp_path, folder)
+    try:
+        wait_until(lambda: query(rag, "select chunks from documents.attachment") > [(0,)], "the first chunks", 60)
+    finally:
+        first.kill()
+        first.wait()
+    assert query(rag, "select state, attempts from documents.attachment") == [("in_progress", 1)]
+    second = _process(rag, tmp_path, folder)
+    try:
+        done = "select 1 from documents.attachment where state = 'completed'"
+        wait_until(lambda: query(rag, done) != [], "the end", 120)
+    finally:
+        second.terminate()
+        assert second.wait(30) == 0
+    ((attempts, chunks),) = query(rag, "select attempts, chunks from documents.attachment")
+    assert attempts == 2
+    assert query(rag, "select id, chunks from vector_store.document") == [(file.id, chunks)]
+    assert query(rag, "select count(*) from vector_store.chunk") == [(chunks,)]
+    assert [r["details"]["collection"] for r in audited(rag, "file.index")] == [store.id]
+
+
+async def test_a_job_belongs_to_one_living_worker(idle, rag, report):
+    async with idle as platform:
+        desk = platform.desk()
+        file = await desk.upload("report.pdf", report)
+        store = await desk.openai.vector_stores.create(name="c", file_ids=[file.id])
+        jobs = platform.host._scopes["documents"]  # keeps the schema
+        assert jobs
+        from drw.kernel.database import Database
+        from drw.rag.documents.jobs import Counts, Jobs
+
+        database = Database(rag.postgres, "documents")
+        await database.start("drw.rag.documents")
+        queue = Jobs(database, platform.host.audit("documents"))
+        async with worker(rag.postgres, "documents") as second:
+            async with worker(rag.postgres, "documents") as first:
+                claimed = await queue.claim(first.number)
+                assert (claimed.file, claimed.collection) == (file.id, store.id)
+                assert await queue.claim(second.number) is None
+            taken = await queue.claim(second.number)  # its worker is gone
+            assert (taken.file, taken.attempts) == (file.id, 2)
+            async with database.transaction() as connection:
+                assert not await queue.is_ours(connection, claimed)
+            await queue.fail(claimed, "server_error", "a zombie says so")
+            await queue.report(claimed, Counts(9, 9))
+            assert query(rag, "select state, pages from documents.attachment") == [("in_progress", 0)]
+            await queue.put_off(taken)
+            assert await queue.claim(second.number) is None  # not before a second or two
+        await database.stop()
+
+
+class DoubleEmbedding(Embedding):
+    """Fails as often as it is told to."""
+
+    def __init__(self, inner, failures):
+        self._inner = inner
+        self._failures = failures
+        self.calls = 0
+
+    async def embed(self, request):
+        self.calls += 1
+        if self.calls <= self._failures:
+            raise Unavailable("the embedding service does not answer")
+        return await self._inner.embed(request)
+
+
+async def test_a_service_that_is_away_only_delays(rag, caller, report):
+    async with hosted(rag, SERVICES) as host:
+        double = host._servicers["embedding"] = DoubleEmbedding(host._servicers["embedding"], 2)
+        documents = host.client(DocumentsClient)
+        with acting_for(caller):
+            file = await documents.put_file(PutFileRequest(name="report.pdf", content=report))
+            found = await documents.index_file(IndexFileRequest(file=file.id, collection="c"))
+    assert (found.state, double.calls) == (Indexing.COMPLETED, 3)
+    assert query(rag, "select attempts from documents.attachment") == [(3,)]
+
+
+async def test_bytes_that_no_file_has_are_removed_at_the_start(rag, caller, report):
+    async with hosted(rag, SERVICES) as host:
+        with acting_for(caller):
+            await host.client(DocumentsClient).put_file(PutFileRequest(name="report.pdf", content=report))
+    kept = [p for p in (rag.data / "documents" / "content").rglob("*") if p.is_file()]
+    orphan = rag.data / "documents" / "content" / "ab" / ("ab" * 32)
+    orphan.parent.mkdir(exist_ok=True)
+    orphan.write_bytes(b"left behind")
+    async with hosted(rag, SERVICES):
+        await asyncio.to_thread(wait_until, lambda: not orphan.exists(), "the removal")
+    assert [p.exists() for p in kept] == [True]
+
+
+def _process(profile, tmp_path, folder):
+    file = tmp_path / "profile.toml"
+    names = ", ".join(f'"{name}"' for name in SERVICES)
+    file.write_text(
+        f'name = "t"\ndata = "{profile.data}"\npostgres = "{profile.postgres}"\nvalkey = "{profile.valkey}"\n'
+        f'[processes.all]\nservices = [{names}]\ngrpc = "unix:{folder}/k.g"\nhttp = "unix:{folder}/k.h"\n'
+        '[services.embedding]\nencoder = "hashing"\n'
+    )
+    command = [sys.executable, "-m", "drw.kernel.process", "all", str(file)]
+    with (tmp_path / "log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PYTHONWARNINGS": "ignore"})

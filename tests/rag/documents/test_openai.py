@@ -1,0 +1,283 @@
+"""OpenAI's official client against files and vector stores, and what each refusal says."""
+
+from __future__ import annotations
+
+import asyncio
+
+import openai
+import pytest
+
+from drw.demo import DOCUMENTS
+from drw.demo.pdf import pdf
+
+
+async def test_upload_and_poll_a_batch_and_delete(platform):
+    client = platform.desk().openai
+    store = await client.vector_stores.create(name="demo", metadata={"owner": "risk"})
+    assert (store.object, store.status, store.file_counts.total, store.metadata) == (
+        *("vector_store", "completed", 0),
+        {"owner": "risk"},
+    )
+    files = [(file.name, file.read_bytes()) for file in sorted(DOCUMENTS.iterdir())]
+    batch = await client.vector_stores.file_batches.upload_and_poll(store.id, files=files, poll_interval_ms=50)
+    assert (batch.status, batch.file_counts.completed, batch.file_counts.total) == ("completed", 7, 7)
+
+    listed = await client.vector_stores.files.list(store.id, limit=3, order="asc")
+    assert listed.has_more
+    everything = [file async for file in client.vector_stores.files.list(store.id, limit=3, order="asc")]
+    assert len({file.id for file in everything}) == 7
+    assert all(f.status == "completed" and f.usage_bytes > 0 and f.last_error is None for f in everything)
+    in_batch = [f.id async for f in client.vector_stores.file_batches.list_files(batch.id, vector_store_id=store.id)]
+    assert set(in_batch) == {file.id for file in everything}
+
+    store = await client.vector_stores.retrieve(store.id)
+    assert (store.file_counts.completed, store.usage_bytes) == (7, sum(file.usage_bytes for file in everything))
+    store = await client.vector_stores.update(store.id, name="renamed")
+    assert (store.name, store.metadata) == ("renamed", {"owner": "risk"})
+
+    gone = await client.vector_stores.files.delete(everything[0].id, vector_store_id=store.id)
+    assert (gone.id, gone.deleted, gone.object) == (everything[0].id, True, "vector_store.file.deleted")
+    assert (await client.files.retrieve(everything[0].id)).status == "processed"  # detached, not deleted
+    await client.files.delete(everything[1].id)
+    assert (await client.vector_stores.retrieve(store.id)).file_counts.total == 5
+    for missing in (everything[0].id, everything[1].id):
+        with pytest.raises(openai.NotFoundError):
+            await client.vector_stores.files.retrieve(missing, vector_store_id=store.id)
+    assert (await client.vector_stores.delete(store.id)).deleted
+    with pytest.raises(openai.NotFoundError):
+        await client.vector_stores.retrieve(store.id)
+    assert len((await client.files.list()).data) == 6
+
+
+async def test_files(platform):
+    desk = platform.desk()
+    made = [await desk.upload(f"note {n}.md", f"# Note {n}".encode()) for n in range(3)]
+    assert (made[0].object, made[0].bytes, made[0].filename, made[0].purpose, made[0].status) == (
+        *("file", 8, "note 0.md"),
+        *("assistants", "processed"),
+    )
+    assert [f.id async for f in desk.openai.files.list(limit=2)] == [f.id for f in reversed(made)]
+    assert [f.id async for f in desk.openai.files.list(limit=1, order="asc")] == [f.id for f in made]
+    assert (await desk.openai.files.list(purpose="batch")).data == []
+    content = await desk.openai.files.content(made[1].id)
+    assert content.content == b"# Note 1"
+    assert content.response.headers["content-disposition"] == "attachment; filename*=utf-8''note%201.md"
+    assert content.response.headers["content-type"] == "application/octet-stream"
+    again = await desk.upload("note 1.md", b"# Note 1")
+    assert again == made[1]
+    assert (await desk.openai.files.delete(made[1].id)).deleted
+    for method in (desk.openai.files.retrieve, desk.openai.files.content, desk.openai.files.delete):
+        with pytest.raises(openai.NotFoundError, match="there is no file"):
+            await method(made[1].id)
+
+
+async def test_other_purposes_take_any_file(platform):
+    made = await platform.desk().upload("model.bin", b"\0\1", purpose="user_data")
+    assert made.purpose == "user_data"
+
+
+REFUSED = [
+    ("../a.txt", b"text", "must be one name, without a folder"),
+    ("..", b"text", "must be one name, without a folder"),
+    ("a\\b.txt", b"text", "must be one name, without a folder"),
+    ("a\x07.txt", b"text", "characters that cannot be shown"),
+    ("a\u202etxt.pdf", b"text", "characters that cannot be shown"),
+    ("a" * 256 + ".txt", b"text", "the name has 260 bytes; at most 255"),
+    ("a.txt", b"", "the file is empty"),
+    ("a.pdf", b"hello", "a.pdf: this is not a PDF"),
+    ("a.xyz", b"hello", "'.xyz' files cannot be read; there are: csv, docx"),
+    ("a", b"hello", "files without an ending cannot be read"),
+    ("a.docx", b"hello", "a.docx: this is not a DOCX file"),
+]
+
+
+async def test_what_cannot_be_uploaded_is_a_clear_400_and_leaves_nothing(platform, rag):
+    desk = platform.desk()
+    for name, content, reason in REFUSED:
+        with pytest.raises(openai.BadRequestError) as refused:
+            await desk.upload(name, content)
+        assert reason in refused.value.body["message"]
+        assert refused.value.body["type"] == "invalid_request_error"
+    assert (await desk.openai.files.list()).data == []
+    assert [path for path in (rag.data / "documents").rglob("*") if path.is_file()] == []
+
+
+async def test_a_form_that_is_none_is_a_400(platform):
+    http = platform.desk().http
+    multipart = {"content-type": "multipart/form-data; boundary=x"}
+    part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\ntext\r\n'
+    purpose = b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nassistants\r\n'
+    for headers, body, reason in [
+        ({"content-type": "application/json"}, b"{}", "uploaded as multipart/form-data"),
+        ({"content-type": "multipart/form-data"}, b"", "uploaded as multipart/form-data"),
+        (multipart, b"nonsense", "the form cannot be read"),
+        (multipart, part, "the form ends too soon"),
+        (multipart, purpose + b"--x--\r\n", "the form has no file"),
+        (multipart, part + part + b"--x--\r\n", "must have one file"),
+        (multipart, part.replace(b'"file"', b'"fil"') + b"--x--\r\n", "must have one file"),
+        (multipart, part + purpose.replace(b"purpose", b"speed") + b"--x--\r\n", "'speed' is not a field"),
+        (multipart, part + purpose.replace(b"assistants", b"fun") + b"--x--\r\n", "purpose is 'fun'; it can be"),
+        (multipart, purpose.replace(b"assistants", b"a" * 5000) + b"--x--\r\n", "more than 4096 bytes"),
+        (multipart, purpose.replace(b"assistants", b"\xff") + b"--x--\r\n", "not UTF-8"),
+    ]:
+        answer = await http.post("/files", headers=headers, content=body)
+        assert (answer.status_code, reason in answer.json()["error"]["message"]) == (400, True), answer.text
+    answer = await http.post("/files", headers=multipart | {"content-length": str(1 << 40)}, content=b"")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+async def test_bodies_and_queries_are_strict(platform):
+    desk = platform.desk()
+    store = await desk.openai.vector_stores.create()
+    assert store.name.startswith("vector-store-")
+    base = f"/vector_stores/{store.id}"
+    for verb, path, body, reason in [
+        ("POST", "/vector_stores", {"nam": "x"}, "'nam' is not a field; there are: chunking_strategy, file_ids"),
+        ("POST", "/vector_stores", {"metadata": {"a": 1}}, "metadata has 'a'"),
+        ("POST", "/vector_stores", {"name": 3}, "name must be text"),
+        ("POST", "/vector_stores", {"chunking_strategy": {"type": "static"}}, "chunking_strategy can only be auto"),
+        ("POST", f"{base}/files", {"file_id": ["x"]}, "file_id must be text"),
+        ("POST", f"{base}/file_batches", {}, "at least one file"),
+        ("POST", f"{base}/file_batches", {"files": [3]}, "must be an object with file_id"),
+        ("GET", f"{base}/files?limit=0", None, "limit is '0'; it can be 1 to 100"),
+        ("GET", f"{base}/files?order=up", None, "order is 'up'"),
+        ("GET", f"{base}/files?filter=done", None, "filter is 'done'; it can be: in_progress"),
+        ("GET", "/files?before=x", None, "use after, with the other order"),
+    ]:
+        answer = await desk.http.request(verb, path, json=body)
+        assert answer.status_code == 400, answer.text
+        assert reason in answer.json()["error"]["message"]
+    answer = await desk.http.post("/vector_stores", content=b"{")
+    assert (answer.status_code, "not JSON" in answer.json()["error"]["message"]) == (400, True)
+    for verb, path, body in [
+        ("POST", f"{base}/files", {"file_id": "file-none"}),
+        ("POST", f"{base}/file_batches", {"file_ids": ["file-none"]}),
+        ("GET", f"{base}/file_batches/vsfb_none", None),
+        ("GET", "/vector_stores?after=vs_none", None),
+        ("GET", "/files?after=file-none", None),
+    ]:
+        assert (await desk.http.request(verb, path, json=body)).status_code == 404
+
+
+async def test_vector_stores_are_listed_in_parts(platform):
+    client = platform.desk().openai
+    made = [(await client.vector_stores.create(name=f"store {n}")).id for n in range(5)]
+    assert [s.id async for s in client.vector_stores.list(limit=2)] == made[::-1]
+    assert [s.id async for s in client.vector_stores.list(limit=2, order="asc")] == made
+    with pytest.raises(openai.ConflictError):
+        await client.vector_stores.create(name="store 1")
+
+
+async def test_why_a_file_failed_and_that_it_is_tried_again(platform):
+    desk = platform.desk()
+    scanned = await desk.upload("scan.pdf", pdf([[], []]))
+    unknown = await desk.upload("model.bin", b"\0", purpose="user_data")
+    store = await desk.openai.vector_stores.create(name="s", file_ids=[scanned.id])
+    files = desk.openai.vector_stores.files
+    for file, code, reason in [
+        (scanned, "unsupported_file", "this file has no text; if it is scanned"),
+        (unknown, "unsupported_file", "'.bin' files cannot be read"),
+    ]:
+        for _ in range(2):  # the second time it is tried anew
+            failed = await files.create_and_poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
+            assert (failed.status, failed.last_error.code) == ("failed", code)
+            assert reason in failed.last_error.message
+    assert [f.id async for f in files.list(store.id, filter="failed", order="asc")] == [scanned.id, unknown.id]
+    assert [f.id async for f in files.list(store.id, filter="completed")] == []
+
+
+async def test_attributes_keep_their_kinds_and_may_change(platform, report):
+    desk = platform.desk()
+    file = await desk.upload("report.pdf", report)
+    store = await desk.openai.vector_stores.create(name="s")
+    files = desk.openai.vector_stores.files
+    given = {"year": 2025, "audited": True, "desk": "rates", "share": 0.5}
+    attached = await files.create(store.id, file_id=file.id, attributes=given)
+    assert (attached.status, attached.attributes) == ("in_progress", given)
+    await files.poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
+    changed = await files.update(file.id, vector_store_id=store.id, attributes={"year": 2026})
+    assert (changed.status, changed.attributes) == ("in_progress", {"year": 2026})
+    assert (await files.poll(file.id, vector_store_id=store.id, poll_interval_ms=50)).status == "completed"
+    answer = await desk.http.get(f"/../api/v1/collections/{store.id}/documents")
+    assert [d["attributes"] for d in answer.json()["documents"]] == [{"year": "2026"}]
+    content = await files.content(file.id, vector_store_id=store.id)
+    assert [page.text for page in content.data][1] == "Rates 17.8 16.1"
+
+
+async def test_a_batch_may_name_attributes_and_be_cancelled(idle, report):
+    async with idle as platform:
+        desk = platform.desk()
+        file = await desk.upload("report.pdf", report)
+        store = await desk.openai.vector_stores.create(name="s")
+        batches = desk.openai.vector_stores.file_batches
+        order = [{"file_id": file.id, "attributes": {"a": 1}}]
+        batch = await batches.create(store.id, files=order)
+        assert (batch.status, batch.file_counts.in_progress) == ("in_progress", 1)
+        assert (await desk.openai.vector_stores.retrieve(store.id)).status == "in_progress"
+        batch = await batches.cancel(batch.id, vector_store_id=store.id)
+        assert (batch.status, batch.file_counts.cancelled) == ("cancelled", 1)
+
+
+async def test_the_same_file_twice_at_once_is_one_file(platform, rag):
+    desk = platform.desk()
+    made = await asyncio.gather(*(desk.upload("a.md", b"# The same") for _ in range(8)))
+    assert len({file.id for file in made}) == 1
+    assert len([p for p in (rag.data / "documents" / "content").rglob("*") if p.is_file()]) == 1
+
+
+async def test_an_upload_meets_the_removal_of_the_same_bytes(platform):
+    desks = [platform.desk("a"), platform.desk("b")]
+    for _ in range(6):
+        first = await desks[0].upload("a.md", b"# Shared")
+        second, _ = await asyncio.gather(desks[1].upload("b.md", b"# Shared"), desks[0].openai.files.delete(first.id))
+        assert (await desks[1].openai.files.content(second.id)).content == b"# Shared"
+        await desks[1].openai.files.delete(second.id)
+
+
+async def test_a_desk_sees_nothing_of_another(platform, report):
+    own, other = platform.desk("research"), platform.desk("rates")
+    file = await own.upload("report.pdf", report)
+    store = await own.openai.vector_stores.create(name="secret")
+    batch = await own.openai.vector_stores.file_batches.create_and_poll(
+        store.id, file_ids=[file.id], poll_interval_ms=50
+    )
+    theirs = await other.openai.vector_stores.create(name="theirs")
+    base = f"/vector_stores/{store.id}"
+    routes = [
+        ("GET", f"/files/{file.id}"),
+        ("GET", f"/files/{file.id}/content"),
+        ("DELETE", f"/files/{file.id}"),
+        ("GET", base),
+        ("POST", base),
+        ("DELETE", base),
+        ("GET", f"{base}/files"),
+        ("POST", f"{base}/files"),
+        ("GET", f"{base}/files/{file.id}"),
+        ("POST", f"{base}/files/{file.id}"),
+        ("DELETE", f"{base}/files/{file.id}"),
+        ("GET", f"{base}/files/{file.id}/content"),
+        ("POST", f"{base}/file_batches"),
+        ("GET", f"{base}/file_batches/{batch.id}"),
+        ("GET", f"{base}/file_batches/{batch.id}/files"),
+        ("POST", f"{base}/file_batches/{batch.id}/cancel"),
+        ("GET", f"/../api/v1/collections/{store.id}/indexing"),
+        ("GET", "/../api/v1/collections/secret/indexing"),
+    ]
+    for verb, path in routes:
+        answer = await other.http.request(verb, path)
+        assert answer.status_code == 404, (verb, path, answer.text)
+    answer = await other.http.post(f"/vector_stores/{theirs.id}/files", json={"file_id": file.id})
+    assert answer.status_code == 404
+    assert (await other.openai.files.list()).data == []
+    assert [s.id for s in (await other.openai.vector_stores.list()).data] == [theirs.id]
+    assert (await own.openai.vector_stores.retrieve(store.id)).file_counts.completed == 1
+
+
+async def test_every_route_asks_for_its_scope(platform):
+    reader, writer = platform.desk(scopes="documents:read"), platform.desk(scopes="documents:write")
+    for route in platform.host._scopes["documents"].routes:
+        path = route.path.removeprefix("/v1").format(file="f", store="s", batch="b")
+        for method in route.methods - {"HEAD"}:
+            lacking = writer if method == "GET" else reader
+            answer = await lacking.http.request(method, path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied"), (method, path)
