@@ -116,6 +116,8 @@ def cancel_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> Non
 
 def _watch(api: Api, run: str, as_json: bool) -> None:
     for event in api.events("GET", f"/api/v1/runs/{run}:watch"):
+        if not event["event_id"]:
+            continue  # nothing has happened; the stream only shows that it lives
         if as_json:
             write_line(event)
         else:
