@@ -136,7 +136,7 @@ async def test_a_deleted_collection_fails_its_jobs_and_a_deleted_file_leaves_not
 
 
 async def test_a_job_of_a_killed_process_is_finished_by_the_next_and_once(rag, caller, idle, tmp_path, folder):
-    long = pdf([[f"Line {line} of page {page}: some words to embed" for line in range(40)] for page in range(400)])
+    long = pdf([[f"Line {line} of page {page}: some words to embed" for line in range(40)] for page in range(200)])
     async with idle as platform:
         desk = platform.desk()
         file = await desk.upload("long.pdf", long)

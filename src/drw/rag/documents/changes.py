@@ -34,5 +34,9 @@ class Changes:
     async def follow(self) -> None:
         """Listen, until cancelled."""
         async for _ in self._database.notifications(CHANNEL):
-            self._next.set()
-            self._next = asyncio.Event()
+            self.nudge()
+
+    def nudge(self) -> None:
+        """Wake all who wait in this process."""
+        self._next.set()
+        self._next = asyncio.Event()

@@ -32,7 +32,7 @@ EMBED_SECONDS = 300.0
 PUT_SECONDS = 900.0
 BUSY_TRIES = 60
 IDLE_SECONDS = 5.0
-"""How soon a job is seen whose worker died, or that was put off: nobody announces those."""
+"""How soon a job is seen whose worker died in another process: nobody announces those."""
 
 
 class Indexer:
@@ -91,7 +91,8 @@ class Indexer:
             await self._jobs.fail(job, "server_error", f"given up after {job.attempts} attempts: {error.message}")
             return
         log.warning("indexing %s is put off: %s", job.file, error.message)
-        await self._jobs.put_off(job)
+        seconds = await self._jobs.put_off(job)
+        asyncio.get_running_loop().call_later(seconds, self._changes.nudge)
 
     async def _index(self, job: Job) -> None:
         if job.attempts > MOST_ATTEMPTS:

@@ -105,10 +105,12 @@ class Jobs:
             await self._audit.record("file.index", job.file, outcome="failed", details=details, connection=connection)
             await changes.announce(connection)
 
-    async def put_off(self, job: Job) -> None:
-        """Let the job go, to be tried again later: after 1, 2, 4, ... seconds, at most a minute."""
+    async def put_off(self, job: Job) -> int:
+        """Let the job go, to be tried again later; return in how many seconds: 1, 2, 4, ..., at most 60."""
+        seconds: int = min(60, 2 ** (job.attempts - 1))
         async with self._database.transaction() as connection:
-            await connection.execute(PUT_OFF, {"seconds": min(60, 2 ** (job.attempts - 1)), **job.fence})
+            await connection.execute(PUT_OFF, {"seconds": seconds, **job.fence})
+        return seconds
 
 
 CLAIM = f"""
