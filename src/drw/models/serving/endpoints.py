@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -17,10 +15,11 @@ from drw.api.models.v1.discovery_pb2 import GetModelRequest, ListModelsRequest, 
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.audit import AuditWriter
 from drw.kernel.call import caller
-from drw.kernel.errors import DrwError, TooLarge, http_body
+from drw.kernel.errors import DrwError
 from drw.models.serving.answers import Answer
 from drw.models.serving.chats import check_length, generate
 from drw.models.serving.embeddings import Embeddings
+from drw.models.serving.exchange import Exchange
 from drw.models.serving.models import ChatModel, Models
 from drw.models.serving.ports import Chunk, Endpoint
 from drw.models.serving.record import ClientGone, Record
@@ -28,91 +27,9 @@ from drw.models.serving.requests import ChatCompletion, Completion, Embedding, S
 
 INVOKE = "models:invoke"
 READ = "models:read"
-JSON = (b"content-type", b"application/json")
-EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"))
 DONE = b"data: [DONE]\n\n"
 
-Serve = Callable[["Exchange", Record], Awaitable[None]]
-
-
-class Exchange:
-    """One request and its answer on the wire."""
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._started = False
-
-    async def body(self, limit: int) -> bytes:
-        """Return the body of the request."""
-        pieces, size, more = [], 0, True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
-            if size > limit:
-                raise TooLarge(f"the body has more than {limit} bytes")
-            more = message.get("more_body", False)
-        return b"".join(pieces)
-
-    @asynccontextmanager
-    async def while_connected(self) -> AsyncIterator[None]:
-        """Run the block, and raise `ClientGone` in it as soon as the caller is."""
-        task = asyncio.current_task()
-        assert task is not None
-        gone = False
-
-        async def watch() -> None:
-            nonlocal gone
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-            gone = True
-            task.cancel()
-
-        watching = asyncio.create_task(watch())
-        try:
-            yield
-        except asyncio.CancelledError:
-            if gone and task.uncancel() == 0:
-                raise ClientGone from None
-            raise
-        finally:
-            watching.cancel()
-
-    def log(self, fields: dict[str, Any]) -> None:
-        """Add to the request's line of log."""
-        self._scope["state"]["log"].update(fields)
-
-    async def answer(self, body: bytes, model: str) -> None:
-        """Send a whole answer."""
-        headers = [JSON, (b"content-length", b"%d" % len(body)), (b"x-drw-model", model.encode())]
-        self._started = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
-
-    async def begin_events(self, model: str) -> None:
-        """Begin a stream of events."""
-        headers = [*EVENTS, (b"x-drw-model", model.encode())]
-        self._started = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-
-    async def event(self, data: bytes) -> None:
-        """Send one event."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def end_events(self, last: bytes) -> None:
-        """Send the last event."""
-        await self._send({"type": "http.response.body", "body": last})
-
-    async def fail(self, error: DrwError) -> None:
-        """Send the error as an event where a stream has begun; raise it where nothing has been sent."""
-        if not self._started:
-            raise error
-        self.log({"error": error.message})
-        await self.end_events(b"data: " + orjson.dumps(http_body(error)) + b"\n\n")
+Serve = Callable[[Exchange, Record], Awaitable[None]]
 
 
 class Audited:
