@@ -13,7 +13,8 @@ MAX_TERMS = 64
 
 WEIGHT_OF_NAME = 1.0
 WEIGHT_OF_PERIOD = 1.5
-WEIGHT_OF_WORD = 0.1
+WEIGHT_OF_WORD = 0.5
+"""How surely a term of the question names the document that is sought."""
 
 
 @dataclass(frozen=True, slots=True)

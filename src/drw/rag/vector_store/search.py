@@ -14,9 +14,9 @@ from drw.rag.vector_store.ports import Snapshot
 class Ranking(Settings):
     """How the legs of a search weigh; the defaults are chosen by bench/retrieval.py."""
 
-    vector_weight: float = 0.5
+    vector_weight: float = 0.4
     """The vector leg's part in the score of a chunk; the words have the rest."""
-    lift: float = 1.0
+    lift: float = 2.0
     """What a document that fits the question adds to its chunks, against 1 for the best chunk."""
     newest_bonus: float = 0.3
     """What being the newest adds to a document where the question asks for that, against 1 for the best fit."""
@@ -45,7 +45,7 @@ async def search(snapshot: Snapshot, wanted: Wanted, settings: Ranking) -> list[
     preferred = sorted(lifts, key=lambda document: -lifts[document])[: settings.preferred]
     words = await snapshot.by_words(asked.terms, preferred, settings.candidates)
     vectors = await snapshot.by_vector(wanted.vector, preferred, settings.candidates)
-    ranked = ranking.fuse(words, vectors, lifts, settings.vector_weight, settings.lift)[: 4 * wanted.limit]
+    ranked = ranking.fuse(words, vectors, lifts, settings.vector_weight, settings.lift)[: 2 * wanted.limit + 10]
     passages = await snapshot.passages([scored.place for scored in ranked])
     paged = [(scored, passages[scored.place].page) for scored in ranked]
     chosen = ranking.distinct_pages(paged, wanted.limit, settings.per_page)
