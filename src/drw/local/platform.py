@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import psycopg
 import redis.asyncio
 
 from drw.agent import envoy
+from drw.agent.admin import Admin
 from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest
 from drw.api.kernel.v1.kernel_rpc import ProcessClient
 from drw.catalog import CLUSTERS
@@ -23,6 +25,8 @@ from drw.local import postgres, valkey
 from drw.local.layout import ENGINE_SLOTS, SLOT_TOKENS, Layout
 from drw.local.part import Part
 from drw.local.weights import CHAT_MODEL
+
+DRAIN_SECONDS = 5.0
 
 
 def parts(layout: Layout, profile: Profile, channels: Channels) -> list[Part]:
@@ -112,7 +116,7 @@ def _agent(profile: Profile, files: list[str]) -> Part:
     return Part(
         name="agent",
         title="the data plane's agent",
-        needs=("gateway",),
+        needs=("postgres",),  # it waits for the gateway's services by itself
         command=lambda: [sys.executable, "-m", "drw.agent", *files],
         ready=written,
     )
@@ -127,23 +131,13 @@ def _envoy(profile: Profile) -> Part:
         needs=("agent", *CLUSTERS, "engine"),
         command=lambda: envoy.command(profile),
         ready=partial(_answers, listen, "/healthz"),
-        before_stop=partial(_drain, admin),
+        before_stop=partial(_drain, Admin(admin)),
     )
 
 
-async def _drain(admin: str) -> None:
-    """Take no new requests, and let those under way end, for a while."""
-    try:
-        async with _session(admin, seconds=5) as session:
-            await session.post("http://envoy/healthcheck/fail")
-            await session.post("http://envoy/drain_listeners?graceful&skip_exit")
-            for _ in range(50):
-                async with session.get("http://envoy/stats?filter=^http.gateway.downstream_rq_active$") as answer:
-                    if (await answer.text()).strip().endswith(": 0"):
-                        return
-                await asyncio.sleep(0.1)
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        return  # it is going away in any case
+async def _drain(admin: Admin) -> None:
+    with suppress(Unavailable):  # it is going away in any case
+        await admin.drain(DRAIN_SECONDS)
 
 
 async def _answers(address: str, path: str) -> bool:
