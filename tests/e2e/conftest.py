@@ -13,6 +13,7 @@ from typing import Any
 
 import openai
 import pytest
+
 from support.parts import short_folder
 
 DRW = str(Path(sys.executable).with_name("drw"))

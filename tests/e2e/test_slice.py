@@ -6,9 +6,10 @@ import os
 import signal
 from pathlib import Path
 
-import drw
 import openai
 import pytest
+
+import drw
 from support.parts import wait_until
 
 DEMO = Path(drw.__file__).parent / "demo" / "documents"

@@ -25,7 +25,7 @@ async def test_a_whole_answer_is_recorded_before_it_ends(web):
     assert (body.usage.prompt_tokens, body.usage.total_tokens) == (5, 8)
     assert web.double.bodies[0]["model"] == "up-1"
     (record,) = web.records()
-    assert (record["action"], record["resource"], record["outcome"]) == ("chat", "model/double", "ok")
+    assert (record["action"], record["resource"], record["outcome"]) == ("model.chat", "model/double", "ok")
     assert (record["org"], record["desk"], record["actor"]) == ("acme", "research", "key_test")
     details = record["details"]
     assert details["answer_sha256"] == digest(TEXT)

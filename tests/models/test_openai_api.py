@@ -117,7 +117,7 @@ async def test_completions(web):
         model="small", prompt="The capital of France is", max_tokens=4, seed=1, stream=True
     )
     assert "".join([choice.text async for chunk in stream for choice in chunk.choices]) == whole.choices[0].text
-    assert [r["action"] for r in web.records()] == ["completion"] * 2
+    assert [r["action"] for r in web.records()] == ["model.completion"] * 2
 
 
 async def test_embeddings(web):
@@ -128,8 +128,8 @@ async def test_embeddings(web):
     assert [d.index for d in many.data] == list(range(301))
     assert many.data[300].embedding == [2.0, 0.5]
     assert [(r["action"], r["details"]["prompt_tokens"]) for r in web.records()] == [
-        ("embedding", 1),
-        ("embedding", 301),
+        ("model.embedding", 1),
+        ("model.embedding", 301),
     ]
 
 

@@ -125,8 +125,9 @@ def delete_collection(
     what = f"the document {document} of {collection}" if document else f"the collection {collection} and all in it"
     if not yes:
         typer.confirm(f"Delete {what}?", abort=True)
-    path = f"/api/v1/collections/{collection}" + (f"/documents/{document}" if document else "")
-    done = Api.of(data_dir).delete(path)
+    api = Api.of(data_dir)
+    store = api.get(f"/api/v1/collections/{collection}")["id"]
+    done = api.delete(f"/v1/vector_stores/{store}" + (f"/files/{document}" if document else ""))
     if as_json:
         write_line(done)
     else:

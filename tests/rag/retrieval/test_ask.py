@@ -138,9 +138,9 @@ async def test_the_audit_record_names_passages_by_hash_and_holds_no_text(host, s
     with psycopg.connect(database) as connection:
         rows = connection.execute("select record from audit.inbox").fetchall()
     records = {r["action"]: r for r in map(_loaded, rows) if r["service"] == "retrieval"}
-    assert records.keys() == {"ask", "answer"}
-    assert [p["hash"] for p in records["ask"]["details"]["passages"]] == [p.hash for p in sources]
-    assert records["answer"]["details"]["cited"] == [sources[0].hash]
+    assert records.keys() == {"collection.ask", "collection.answer"}
+    assert [p["hash"] for p in records["collection.ask"]["details"]["passages"]] == [p.hash for p in sources]
+    assert records["collection.answer"]["details"]["cited"] == [sources[0].hash]
     assert "net sales" not in str(rows) and "81,797" not in str(rows)
 
 

@@ -92,7 +92,7 @@ class Record:
                 TOKENS.labels(self._model, kind.removesuffix("_tokens")).inc(count)
         try:
             resource = f"model/{self._model or '?'}"
-            await self._audit.record(self._operation, resource, outcome=outcome, details=self.details)
+            await self._audit.record(f"model.{self._operation}", resource, outcome=outcome, details=self.details)
         except psycopg.Error as error:
             raise Unavailable("the audit record cannot be written, so there is no answer") from error
 

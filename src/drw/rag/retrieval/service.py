@@ -45,13 +45,13 @@ class Retrieval(contract.Retrieval):
     async def search(self, request: SearchRequest, /) -> SearchResponse:
         limit = _limit(request.limit, SEARCH_LIMIT, SEARCH_MAX)
         passages = await self._find(request.collection, request.question, limit, request.attributes)
-        await self._record("search", request.collection, request.question, passages)
+        await self._record("collection.search", request.collection, request.question, passages)
         return SearchResponse(passages=passages)
 
     async def ask(self, request: AskRequest, /) -> AsyncIterator[AskEvent]:
         limit = _limit(request.limit, ASK_LIMIT, ASK_MAX)
         passages = await self._find(request.collection, request.question, limit, {})
-        await self._record("ask", request.collection, request.question, passages)
+        await self._record("collection.ask", request.collection, request.question, passages)
         yield AskEvent(sources=SearchResponse(passages=passages))
         wording = _Wording()
         if passages:
@@ -101,7 +101,7 @@ class Retrieval(contract.Retrieval):
             "supported": answer.supported,
         }
         outcome = "incomplete" if answer.incomplete else "ok"
-        await self._audit.record("answer", request.collection, outcome=outcome, details=details)
+        await self._audit.record("collection.answer", request.collection, outcome=outcome, details=details)
 
 
 class _Wording:
