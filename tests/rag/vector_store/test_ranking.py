@@ -51,6 +51,8 @@ def test_the_newest_of_those_that_fit_is_lifted():
     newest = ranking.lifts(subjects, newest=True, bonus=0.3, near=0.75)
     assert max(newest, key=newest.__getitem__) == 2
     assert newest[2] == 1.0
+    weak = ranking.lifts([Subject(1, 0.1, None), Subject(2, 0.05, None)], newest=False, bonus=0.3, near=0.75)
+    assert weak == pytest.approx({1: 0.1, 2: 0.05})
     assert ranking.lifts([], newest=True, bonus=0.3, near=0.75) == {}
 
 

@@ -75,7 +75,7 @@ def test_a_quarter_is_found_in_each_form(text):
     assert "2023q3" in terms(text)
 
 
-def test_a_document_is_about_its_title_its_shared_context_and_its_first_page():
+def test_a_document_is_about_its_title_and_its_shared_context():
     chunks = [
         Chunk(number=0, page=1, text="Form 10-Q. For the quarter ended July 1, 2023. Apple Inc.", context="Apple"),
         Chunk(number=1, page=2, text="Sales fell in Brazil.", context="Apple\nSales"),
@@ -83,8 +83,8 @@ def test_a_document_is_about_its_title_its_shared_context_and_its_first_page():
     ]
     found = analyse(Document(title="2023_Q3 AAPL.pdf", attributes={"form": "10-Q"}), chunks)
     weights = found.subject
-    assert weights["2023q3"] == weights["aapl"] > weights["appl"] > weights["2023-07-01"] > 0
-    assert not weights.keys() & {"brazil", "cost"}
+    assert weights["2023q3"] == weights["aapl"] > weights["appl"] > 0
+    assert not weights.keys() & {"brazil", "cost", "2023-07-01"}
     assert found.dated == date(2023, 7, 1)
     assert [counts["appl"] for counts in found.counts] == [2, 1, 1]
 

@@ -15,9 +15,8 @@ FIRST_PAGE_CHARACTERS = 4000
 
 WEIGHT_OF_TITLE = 1.0
 WEIGHT_OF_CONTEXT = 0.8
-WEIGHT_OF_FIRST_PAGE = 0.5
-"""How much it says of a document that a word stands there. The first page of a filing names the company,
-its ticker and the period, but also exchanges, places and other dates."""
+"""How much it says of a document that a word stands there. The first page counts for its date only: it has
+too many other words, and whatever makes the context has picked those that matter."""
 
 
 def analyse(document: Document, chunks: Sequence[Chunk]) -> Analysed:
@@ -32,7 +31,6 @@ def analyse(document: Document, chunks: Sequence[Chunk]) -> Analysed:
 def _subject(document: Document, chunks: Sequence[Chunk]) -> dict[str, float]:
     weights: dict[str, float] = {}
     for weight, found in (
-        (WEIGHT_OF_FIRST_PAGE, terms(_first_page(chunks))),
         (WEIGHT_OF_CONTEXT, _shared_context(chunks)),
         (WEIGHT_OF_TITLE, terms(f"{_spaced(document.title)}\n{_values(document)}")),
     ):

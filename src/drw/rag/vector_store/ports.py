@@ -73,7 +73,7 @@ class Snapshot(ABC):
 
     @abstractmethod
     async def subjects(self, terms: Mapping[str, float]) -> list[Subject]:
-        """Return the documents whose subject has any of the terms, with the weights of those it has, best first."""
+        """Return the documents whose subject has any of the terms, which weigh as given, best first."""
 
     @abstractmethod
     async def by_words(self, terms: Sequence[str], preferred: Sequence[int], limit: int) -> dict[Place, float]:

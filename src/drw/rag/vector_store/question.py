@@ -6,14 +6,15 @@ import re
 from dataclasses import dataclass
 
 from drw.rag.vector_store.periods import period_terms
-from drw.rag.vector_store.terms import WORD, words
+from drw.rag.vector_store.terms import WORD as WRITTEN
+from drw.rag.vector_store.terms import words
 
 NEWEST = re.compile(r"\b(?:latest|newest|most\s+recent(?:ly)?|last\s+reported)\b", re.IGNORECASE)
 MAX_TERMS = 64
 
-WEIGHT_OF_NAME = 1.0
-WEIGHT_OF_PERIOD = 1.5
-WEIGHT_OF_WORD = 0.5
+NAME = 1.0
+PERIOD = 1.5
+WORD = 0.5
 """How surely a term of the question names the document that is sought."""
 
 
@@ -29,14 +30,12 @@ class Question:
 
 def read(text: str) -> Question:
     """Return what a question asks for."""
-    periods = period_terms(text)
-    plain = words(text)
+    periods, plain = period_terms(text), words(text)
     found = tuple(dict.fromkeys([*periods, *plain]))[:MAX_TERMS]
-    weights = dict.fromkeys(plain, WEIGHT_OF_WORD) | dict.fromkeys(_names(text), WEIGHT_OF_NAME)
-    weights |= dict.fromkeys(periods, WEIGHT_OF_PERIOD)
-    return Question(found, {term: weights[term] for term in found if term in weights}, bool(NEWEST.search(text)))
+    names = dict.fromkeys(plain, WORD) | dict.fromkeys(_names(text), NAME) | dict.fromkeys(periods, PERIOD)
+    return Question(found, {term: names[term] for term in found}, bool(NEWEST.search(text)))
 
 
 def _names(text: str) -> list[str]:
     """Return the terms of words that are written as names are: with a capital or a digit in them."""
-    return [term for word in WORD.findall(text) if word != word.lower() or word[0].isdigit() for term in words(word)]
+    return [term for word in WRITTEN.findall(text) if word != word.lower() or word[0].isdigit() for term in words(word)]

@@ -52,10 +52,15 @@ def scaled(scores: Mapping[Place, float]) -> dict[Place, float]:
     return {place: (score - low) / (high - low) for place, score in scores.items()}
 
 
+SURE = 1.0
+"""The score, in nats of rarity, from which a fit is no accident: a year that stands in most documents says little."""
+
+
 def lifts(subjects: Sequence[Subject], *, newest: bool, bonus: float, near: float) -> dict[int, float]:
     """Return how well each document fits the question, from 0 to 1.
 
     Where the question asks for the newest, the newest of those that fit nearly as well as the best gets the bonus.
+    Where even the best fits weakly, all are made smaller.
     """
     if not subjects or (best := max(s.score for s in subjects)) <= 0:
         return {}
@@ -66,7 +71,7 @@ def lifts(subjects: Sequence[Subject], *, newest: bool, bonus: float, near: floa
         for subject in dated:
             if subject.dated == latest:
                 fits[subject.document] += bonus
-    most = max(fits.values())
+    most = max(fits.values()) / min(1.0, best / SURE)
     return {document: fit / most for document, fit in fits.items()}
 
 

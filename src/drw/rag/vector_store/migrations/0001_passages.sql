@@ -73,7 +73,7 @@ create table posting (
 );
 create index posting_document on posting (document);
 
--- What a document is about as a whole: the words of its title, attributes, context and first page.
+-- What a document is about as a whole: the words of its title, attributes and context.
 create table subject (
     collection bigint not null,
     term text collate "C" not null,

@@ -24,13 +24,13 @@ COUNT = """
 SUBJECTS = """
     with wanted as (select * from unnest(%(terms)s::text[], %(weights)s::float8[]) as w(term, sought)),
     found as materialized (
-        select term, document, weight from subject where collection = %(collection)s and term = any(%(terms)s)),
+        select s.term, s.document, s.weight * w.sought as weight from subject s join wanted w using (term)
+        where s.collection = %(collection)s and s.term = any(%(terms)s)),
     seen as materialized (
         select found.*, v.dated from found
         join visible(%(collection)s, %(desk)s, %(attributes)s) v on v.key = found.document),
     rarity as (select term, ln(1 + (%(total)s - count(*) + 0.5) / (count(*) + 0.5)) as idf from seen group by term)
-    select document, sum(weight * sought * idf) as score, dated
-    from seen join rarity using (term) join wanted using (term)
+    select document, sum(weight * idf) as score, dated from seen join rarity using (term)
     group by document, dated order by score desc, document limit %(limit)s"""
 
 POSTINGS = """
