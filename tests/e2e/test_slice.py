@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -185,7 +186,6 @@ def _limited(client: openai.OpenAI) -> bool:
 
 def _run(platform, run: str) -> dict:
     done = platform.run("runs", "show", run, "--json", check=False)
-    import json
 
     return json.loads(done.stdout) if done.returncode == 0 else {}
 

@@ -1,0 +1,83 @@
+"""What a user sees when parts die, input is hostile, or the platform is told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import openai
+import psutil
+import pytest
+
+from support.parts import short_folder, wait_until
+from support.platform import DRW, Platform
+
+ASKED = {
+    "model": "smollm2-135m-instruct",
+    "messages": [{"role": "user", "content": "Say hello."}],
+    "max_tokens": 4,
+}
+
+
+def test_a_killed_engine_is_named_and_comes_back(platform, client):
+    os.kill(platform.pid("engine"), signal.SIGKILL)
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.chat.completions.create(**ASKED)
+    assert caught.value.status_code == 503
+    assert int(caught.value.response.headers["retry-after"]) >= 1
+    assert "smollm2-135m-instruct" in caught.value.body["message"]
+    wait_until(lambda: _answers(client), "the engine", 60)
+
+
+def test_a_killed_rag_process_is_named_and_model_calls_go_on(platform, client):
+    os.kill(platform.pid("rag"), signal.SIGKILL)
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.embeddings.create(model="all-minilm-l6-v2", input="x")
+    assert caught.value.status_code == 503
+    assert "embedding" in caught.value.body["message"]
+    with pytest.raises(openai.InternalServerError, match="rag"):
+        client.files.list()
+    assert client.chat.completions.create(**ASKED).choices
+    wait_until(lambda: platform.json("status", check=False)["healthy"], "the rag services", 60)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("report.pdf", b"this is no PDF"),
+        ("empty.txt", b""),
+        ("../../etc/passwd", b"root"),
+        ("program.exe", b"MZ\x00\x01"),
+        ("broken.docx", b"PK\x03\x04 and nothing more"),
+    ],
+)
+def test_hostile_files_are_refused_with_a_reason(client, name, content):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.files.create(file=(name, content), purpose="assistants")
+    assert caught.value.body["message"]
+    assert name not in {f.filename for f in client.files.list()}
+
+
+def test_ctrl_c_stops_everything():
+    with short_folder() as folder:
+        platform = Platform(folder / "data")
+        command = [DRW, "up", "--port", "0", "--data-dir", str(platform.data)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as up:
+            lines = iter(up.stdout.readline, "")
+            assert any("Your first API key" in line for line in lines)
+            children = psutil.Process(up.pid).children(recursive=True)
+            assert len(children) >= 9
+            assert platform.json("status")["healthy"]
+            up.send_signal(signal.SIGINT)
+            rest = up.stdout.read()
+            assert up.wait(60) == 0, rest
+        assert "Traceback" not in rest
+        assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+def _answers(client: openai.OpenAI) -> bool:
+    try:
+        return bool(client.chat.completions.create(**ASKED).choices)
+    except openai.InternalServerError:
+        return False
