@@ -39,7 +39,8 @@ def ingest(
         write_json(result.as_json())
     else:
         write(result.summary())
-        write_table(("FAILED", "WHY"), [(name, why) for name, why in result.failed])
+        if result.failed:
+            write_table(("FAILED", "WHY"), result.failed)
     if result.failed:
         raise typer.Exit(1)
 
