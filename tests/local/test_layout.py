@@ -10,8 +10,8 @@ from drw.catalog import SERVICES, SUPPORT
 from drw.kernel.errors import Conflict, Forbidden, Unavailable
 from drw.kernel.host import check_sections
 from drw.kernel.settings import ConfigError, Layers
+from drw.local.ground import check_port, locked
 from drw.local.layout import Layout, toml
-from drw.local.supervisor import check_port, locked
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from drw.catalog import BY_NAME, SUPPORT
 from drw.cli.options import DataDir, Json, console, warn, write, write_json, write_table
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, Unavailable
 from drw.local.credentials import Credentials
+from drw.local.ground import free_port, locked
 from drw.local.layout import Layout
 
 PARTS = ("postgres", "valkey", "engine", "gateway", "models", "rag", "workflow", "agent", "envoy", "supervisor")
@@ -43,8 +44,6 @@ def up(
     no_welcome: Annotated[bool, typer.Option("--no-welcome", hidden=True)] = False,
 ) -> None:
     """Start the platform and keep it running until Ctrl-C."""
-    from drw.local.supervisor import Supervisor, free_port, locked
-
     layout = Layout.of(data_dir)
     layout.prepare()
     listen = f"127.0.0.1:{port or free_port('127.0.0.1')}"
@@ -53,6 +52,8 @@ def up(
             pass  # a clear error before anything is started
         _welcome(layout, _start_detached(layout, listen))
         return
+    from drw.local.supervisor import Supervisor  # here, since the other commands need not wait for its imports
+
     supervisor = Supervisor(layout, listen, say=lambda line: print(f"  {line}", flush=True))
     asyncio.run(supervisor.run(lambda status: None if no_welcome else _welcome(layout, status)))
 

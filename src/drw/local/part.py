@@ -35,6 +35,9 @@ class Part:
     command: Callable[[], list[str]]
     ready: Callable[[], Awaitable[bool]]
     needs: tuple[str, ...] = ()
+    """What must be ready before this is started."""
+    stops: int = 0
+    """When it is stopped: parts with a higher number go first, those with the same one together."""
     prepare: Callable[[], Awaitable[None]] | None = None
     """Runs before each start."""
     before_stop: Callable[[], Awaitable[None]] | None = None

@@ -84,6 +84,7 @@ def _engine(layout: Layout) -> Part:
     command += ["--socket", str(layout.engine), "--slots", str(ENGINE_SLOTS)]
     return Part(
         name="engine",
+        stops=1,
         title="the language model",
         command=lambda: [*command, "--context", str(ENGINE_SLOTS * SLOT_TOKENS)],
         ready=partial(_answers, f"unix:{layout.engine}", "/health"),
@@ -94,6 +95,7 @@ def _service_process(cluster: str, profile: Profile, files: list[str], channels:
     client = channels.client(ProcessClient, profile.processes[cluster].grpc)
     return Part(
         name=cluster,
+        stops=1,
         title=f"the {cluster} services",
         needs=("postgres", "valkey"),
         command=lambda: [sys.executable, "-m", "drw.kernel.process", cluster, *files],
@@ -115,6 +117,7 @@ def _agent(profile: Profile, files: list[str]) -> Part:
 
     return Part(
         name="agent",
+        stops=2,
         title="the data plane's agent",
         needs=("postgres",),  # it waits for the gateway's services by itself
         command=lambda: [sys.executable, "-m", "drw.agent", *files],
@@ -127,8 +130,9 @@ def _envoy(profile: Profile) -> Part:
     admin, listen = profile.data_plane.admin, profile.data_plane.listen
     return Part(
         name="envoy",
+        stops=3,
         title="Envoy",
-        needs=("agent", *CLUSTERS, "engine"),
+        needs=("agent",),
         command=lambda: envoy.command(profile),
         ready=partial(_answers, listen, "/healthz"),
         before_stop=partial(_drain, Admin(admin)),

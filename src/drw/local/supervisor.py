@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 import signal
-import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from drw.agent import envoy
-from drw.kernel.errors import Conflict, DrwError, Unavailable
+from drw.kernel.errors import DrwError
 from drw.kernel.report import report
 from drw.kernel.rpc import Channels
 from drw.kernel.settings import Layers
 from drw.local import first_key, weights
+from drw.local.ground import check_port, check_space, locked
 from drw.local.layout import Layout
 from drw.local.part import Child, PartFailed, PartState
 from drw.local.platform import parts
 
-FREE_BYTES = 1 << 30
 HEALTHY_SECONDS = 20
 
 Say = Callable[[str], None]
@@ -141,10 +138,9 @@ class Supervisor:
     async def _stop(self) -> None:
         if self._ready:
             self._say("stopping")
-        waiting = dict(self._children)
-        while waiting:
-            last = [n for n in waiting if not any(n in c.part.needs for c in waiting.values())]
-            await asyncio.gather(*(waiting.pop(name).stop() for name in last))
+        for turn in sorted({child.part.stops for child in self._children.values()}, reverse=True):
+            together = [child for child in self._children.values() if child.part.stops == turn]
+            await asyncio.gather(*(child.stop() for child in together))
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
@@ -201,25 +197,6 @@ class Supervisor:
         }
 
 
-@contextmanager
-def locked(layout: Layout) -> Iterator[None]:
-    """Hold the data folder.
-
-    Raises:
-        Conflict: a platform runs in it.
-    """
-    layout.prepare()
-    with layout.lock.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(
-                f"a platform runs in {layout.data} already: `drw status` shows it, `drw down` stops it, "
-                "and --data-dir with --port starts another one"
-            ) from None
-        yield
-
-
 def forget_last_good(folder: Path) -> None:
     """Remove Envoy's files but its log: they are for its restart, and a new start may have another port."""
     for path in folder.iterdir() if folder.exists() else ():
@@ -227,32 +204,6 @@ def forget_last_good(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.suffix != ".log":
             path.unlink()
-
-
-def check_space(layout: Layout) -> None:
-    """Raise where the disk is nearly full."""
-    for folder in (layout.data, layout.run):
-        if (free := shutil.disk_usage(folder).free) < FREE_BYTES:
-            raise Unavailable(f"{folder} has {free >> 20} MB left; the platform needs {FREE_BYTES >> 20} MB to start")
-
-
-def check_port(listen: str) -> None:
-    """Raise where the port is taken."""
-    host, _, port = listen.rpartition(":")
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((host, int(port)))
-        except OSError as error:
-            raise Unavailable(f"{listen} is not free ({error.strerror}): choose another port with --port") from error
-
-
-def free_port(host: str) -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def first(group: BaseExceptionGroup[DrwError]) -> DrwError:
