@@ -14,6 +14,7 @@ from pathlib import Path
 from drw.kernel.errors import Unavailable
 
 LOG_LIMIT = 16 << 20
+LOOK_SECONDS = 0.1
 
 
 class PartState(StrEnum):
@@ -139,7 +140,7 @@ class Child:
                         raise PartFailed(
                             f"{self.part.name} {_ended(process.returncode)} while it started: {self._why()}"
                         )
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError:
             self.kill(signal.SIGKILL)
             await process.wait()

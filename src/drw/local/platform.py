@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -92,18 +93,23 @@ def _engine(layout: Layout) -> Part:
 
 
 def _service_process(cluster: str, profile: Profile, files: list[str], channels: Channels) -> Part:
-    client = channels.client(ProcessClient, profile.processes[cluster].grpc)
+    address = profile.processes[cluster].grpc
+    socket = Path(address.removeprefix("unix:"))
+    client = channels.client(ProcessClient, address)
     return Part(
         name=cluster,
         stops=1,
         title=f"the {cluster} services",
         needs=("postgres", "valkey"),
         command=lambda: [sys.executable, "-m", "drw.kernel.process", cluster, *files],
-        ready=partial(_process_ready, client),
+        prepare=partial(asyncio.to_thread, socket.unlink, missing_ok=True),
+        ready=partial(_process_ready, client, socket.exists),
     )
 
 
-async def _process_ready(client: ProcessClient) -> bool:
+async def _process_ready(client: ProcessClient, listens: Callable[[], bool]) -> bool:
+    if not listens():  # a call now would only make the channel wait before its next try
+        return False
     try:
         await client.get_status(GetStatusRequest(), timeout=2)
     except (Unavailable, DeadlineExceeded, InternalError):
