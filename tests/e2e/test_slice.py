@@ -74,6 +74,12 @@ def test_keys_are_checked(platform):
         wait_until(lambda: _refused(client), "the refusal of a revoked key")
 
 
+def test_a_key_that_may_call_models_may_list_them(platform):
+    made = platform.json("keys", "create", "--scope", "models:invoke")
+    with platform.client(made["secret"]) as client:
+        assert CHAT in {m.id for m in client.models.list()}
+
+
 def test_limits_are_kept(platform):
     made = platform.json("keys", "create", "--scope", "models:read", "--rpm", "3")
     with platform.client(made["secret"]) as client:

@@ -38,10 +38,11 @@ class Caller:
     key: str
     scopes: frozenset[str] = frozenset()
 
-    def must_hold(self, scope: str) -> None:
-        """Raise `Forbidden` where the key lacks the scope."""
-        if scope not in self.scopes:
-            raise Forbidden(f"the key {self.key!r} lacks the scope {scope!r}", scope=scope)
+    def must_hold(self, *scopes: str) -> None:
+        """Raise `Forbidden` where the key holds none of these scopes."""
+        if self.scopes.isdisjoint(scopes):
+            wanted = " or ".join(repr(scope) for scope in scopes)
+            raise Forbidden(f"the key {self.key!r} lacks the scope {wanted}", scope=scopes[0])
 
     def to_wire(self) -> bytes:
         """Return the caller as it travels between processes."""

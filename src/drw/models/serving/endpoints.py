@@ -143,13 +143,13 @@ class ModelList:
 
     async def all(self, request: Request) -> Response:
         """Return every model."""
-        caller().must_hold(READ)
+        caller().must_hold(READ, INVOKE)
         listed = await self._discovery.list_models(ListModelsRequest())
         return _json({"object": "list", "data": [_shown(model) for model in listed.models]})
 
     async def one(self, request: Request) -> Response:
         """Return one model."""
-        caller().must_hold(READ)
+        caller().must_hold(READ, INVOKE)
         return _json(_shown(await self._discovery.get_model(GetModelRequest(id=request.path_params["id"]))))
 
 
