@@ -165,6 +165,7 @@ class HttpServer:
             http="httptools",
             ws="none",
             timeout_keep_alive=600,  # longer than the data plane keeps idle connections, so that it closes them
+            proxy_headers=False,  # who calls is said by the data plane, in headers of its own
             server_header=False,
             date_header=False,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ async def _run(profile: Profile, name: str) -> None:
     host = Host(profile, name)
     try:
         await host.start()
+        gc.collect()
+        gc.freeze()  # what stands now stands until the end: no collection needs to look at it again
         await asked.wait()
     finally:
         await host.stop()
