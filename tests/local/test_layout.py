@@ -10,7 +10,8 @@ from drw.catalog import SERVICES, SUPPORT
 from drw.kernel.errors import Conflict, Forbidden, Unavailable
 from drw.kernel.host import check_sections
 from drw.kernel.settings import ConfigError, Layers
-from drw.local.ground import check_port, locked
+from drw.local import ground
+from drw.local.ground import check_port, check_space, locked
 from drw.local.layout import Layout, toml
 
 
@@ -54,6 +55,13 @@ def test_a_taken_port_is_named():
         port = taken.getsockname()[1]
         with pytest.raises(Unavailable, match=f"127.0.0.1:{port} is not free"):
             check_port(f"127.0.0.1:{port}")
+
+
+def test_a_full_disk_is_named(layout, monkeypatch):
+    check_space(layout)
+    monkeypatch.setattr(ground, "FREE_BYTES", 1 << 60)
+    with pytest.raises(Unavailable, match=f"{layout.data} has .* MB left"):
+        check_space(layout)
 
 
 def test_a_socket_folder_of_somebody_else_is_refused(layout, tmp_path):
