@@ -82,3 +82,9 @@ async def test_rest_answers_in_one_error_shape(web):
         assert answer.json()["error"]["message"]
     answer = await web.post("/api/v1/experiments", headers=KEY, json={"name": "a"})
     assert (answer.status_code, answer.json()["error"]["type"]) == (501, "not_implemented_error")
+
+
+async def test_a_wrong_verb_is_named_in_the_same_shape(web):
+    answer = await web.put("/api/v1/experiments", headers=KEY)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert answer.json()["error"]["message"] == "/api/v1/experiments takes GET, HEAD, POST, not PUT"

@@ -3,6 +3,7 @@
 * DrwError
   x InvalidRequest
     + TooLarge
+    + WrongVerb
   x Unauthenticated
   x Forbidden
   x NotFound
@@ -48,6 +49,10 @@ class InvalidRequest(DrwError):
 
 class TooLarge(InvalidRequest):
     """The request, or something in it, is larger than the service takes."""
+
+
+class WrongVerb(InvalidRequest):
+    """There is something at this path, and it does not take this HTTP method."""
 
 
 class Unauthenticated(DrwError):
@@ -114,6 +119,7 @@ class HttpForm(NamedTuple):
 
 HTTP: dict[type[DrwError], HttpForm] = {
     TooLarge: HttpForm(413, "invalid_request_error", "request_too_large"),
+    WrongVerb: HttpForm(405, "invalid_request_error", "method_not_allowed"),
     InvalidRequest: HttpForm(400, "invalid_request_error", "invalid_request"),
     Unauthenticated: HttpForm(401, "authentication_error", "invalid_api_key"),
     Forbidden: HttpForm(403, "permission_error", "permission_denied"),

@@ -13,9 +13,10 @@ from typing import Any
 import orjson
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from drw.kernel import call, telemetry
@@ -26,6 +27,7 @@ from drw.kernel.errors import (
     NotFound,
     TooLarge,
     Unavailable,
+    WrongVerb,
     http_body,
     http_form,
     http_headers,
@@ -50,7 +52,7 @@ def app(routes: Sequence[BaseRoute], process: str) -> ASGIApp:
 class Edge:
     """Around every request: the caller, the trace, one line of log, errors in OpenAI's shape."""
 
-    def __init__(self, inner: ASGIApp) -> None:
+    def __init__(self, inner: Router) -> None:
         self._inner = inner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +67,7 @@ class Edge:
             call.acting_for(call.Caller.from_headers(headers)),
         ):
             scope["state"] = {"log": request.fields}
+            scope["app"] = self  # so that a wrong verb is raised, not answered in plain text
             request.fields |= {"path": scope["path"]}
             if who := call.caller_or_none():
                 request.fields |= {"key": who.key, "desk": who.desk}
@@ -75,6 +78,8 @@ class Edge:
             except asyncio.CancelledError:
                 answer.status = CLIENT_GONE
                 raise
+            except HTTPException:
+                await answer.fail(WrongVerb(f"{scope['path']} takes {self._verbs(scope)}, not {scope['method']}"))
             except DrwError as error:
                 request.fields["error"] = error.message
                 await answer.fail(error)
@@ -83,6 +88,10 @@ class Edge:
                 await answer.fail(InternalError("unexpected error; the log has more under this trace id"))
             finally:
                 request.finish(str(answer.status or CLIENT_GONE))
+
+    def _verbs(self, scope: Scope) -> str:
+        routes = (r for r in self._inner.routes if isinstance(r, Route) and r.matches(scope)[0] is not Match.NONE)
+        return ", ".join(sorted({verb for route in routes for verb in route.methods or ()}))
 
 
 class _Answer:
