@@ -168,10 +168,15 @@ def test_model_calls_answer_while_rag_and_workflow_are_gone(platform, client):
             os.kill(pid, signal.SIGCONT)
 
 
-def test_the_audit_trail_has_it_all_and_verifies(platform):
+def test_the_audit_trail_has_it_all_and_verifies(platform, tmp_path):
     actions = {r["action"] for r in platform.json("audit", "list", "--limit", "2000")}
     assert {"model.chat", "model.embedding", "key.create", "key.revoke", "run.start", "collection.search"} <= actions
-    assert platform.json("audit", "verify")["ok"]
+    kept = tmp_path / "checkpoint.txt"
+    kept.write_text(platform.run("audit", "checkpoint").stdout)
+    platform.run("keys", "list")
+    assert platform.json("audit", "verify", "--earlier", str(kept))["ok"]
+    offline = platform.json("audit", "verify", "--offline", str(platform.data / "services/log/tlog"))
+    assert offline["ok"]
 
 
 def _refused(client: openai.OpenAI) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from drw.cli.api import Api
-from drw.cli.options import DataDir, Json, when, write, write_json, write_table
+from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_table
 
 audit = typer.Typer(help="Read the audit trail, and verify that nobody changed it.", no_args_is_help=True)
 
@@ -51,12 +52,13 @@ def prove_record(
 
 @audit.command("checkpoint")
 def show_checkpoint(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Show the newest signed checkpoint: keep it elsewhere, and verify against it later."""
+    """Write the newest signed checkpoint: keep it elsewhere, and verify against it later with --earlier."""
     found = Api.of(data_dir).get("/api/v1/audit/checkpoint")
     if as_json:
         write_json(found)
     else:
-        write(f"{found['verifier_key']}\n\n{found['note']}")
+        sys.stdout.write(found["note"])  # to the letter: it is signed
+        warn(f"The log's verifier key: {found['verifier_key']}")
 
 
 @audit.command("verify")
