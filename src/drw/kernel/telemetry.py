@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import sys
 import time
 from datetime import UTC, datetime
@@ -10,12 +11,8 @@ from typing import Any
 
 import orjson
 from opentelemetry import propagate, trace
-from opentelemetry.context import Context
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode
 from prometheus_client import Counter, Histogram
 
 PROBED = "process"
@@ -62,22 +59,26 @@ def set_up(process: str, otlp_endpoint: str = "") -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for name in ("httpx", "httpcore", "uvicorn.error", "alembic", "dbos", "opentelemetry"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Without a collector spans are not recorded; their ids still tie log lines and audit records together.
-    sampler = ParentBased(ALWAYS_ON) if otlp_endpoint else ALWAYS_OFF
-    provider = TracerProvider(sampler=sampler, resource=Resource.create({"service.name": f"drw-{process}"}))
     if otlp_endpoint:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        _export_spans(process, otlp_endpoint)
 
-        exporter = OTLPSpanExporter(endpoint=f"{otlp_endpoint.rstrip('/')}/v1/traces")
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+
+def _export_spans(process: str, endpoint: str) -> None:
+    # Imported here: without a collector none of it is needed, and it takes its share of a start.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource.create({"service.name": f"drw-{process}"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")))
     trace.set_tracer_provider(provider)
 
 
 def flush() -> None:
     """Send what is not sent yet."""
-    provider = trace.get_tracer_provider()
-    if isinstance(provider, TracerProvider):
-        provider.shutdown()
+    if shutdown := getattr(trace.get_tracer_provider(), "shutdown", None):  # only the provider that exports has one
+        shutdown()
 
 
 def current_trace_id() -> str:
@@ -105,16 +106,19 @@ class Request:
         self._service = service
         self._method = method
         self._headers = headers
-        self._span: Any = None
         self.fields: dict[str, Any] = {}
 
     def __enter__(self) -> Request:
         self._began = time.perf_counter()
         IN_FLIGHT.labels(self._service).inc()
-        self._span = tracer.start_as_current_span(
-            f"{self._service}/{self._method}", context=incoming_context(self._headers), kind=SpanKind.SERVER
-        )
-        self.span: Span = self._span.__enter__()
+        context = incoming_context(self._headers)
+        name = f"{self._service}/{self._method}"
+        self.span: Span = tracer.start_span(name, context=context, kind=SpanKind.SERVER)
+        if not self.span.get_span_context().is_valid:
+            # Nobody records it; its id still ties log lines and audit records together.
+            ids = SpanContext(random.getrandbits(128), random.getrandbits(64), is_remote=False)
+            self.span = NonRecordingSpan(ids)
+        self._token = attach(trace.set_span_in_context(self.span, context))
         return self
 
     def finish(self, code: str, level: int = logging.INFO) -> None:
@@ -125,5 +129,9 @@ class Request:
         if self._service != PROBED or level > logging.INFO:
             logging.getLogger("drw.request").log(level, "request", extra={"fields": fields | self.fields})
 
-    def __exit__(self, *exc: Any) -> None:
-        self._span.__exit__(*exc)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception):
+            self.span.record_exception(error)
+            self.span.set_status(StatusCode.ERROR)
+        detach(self._token)
+        self.span.end()
