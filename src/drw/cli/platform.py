@@ -42,36 +42,47 @@ def up(
         bool, typer.Option("--detach", "-d", help="Return when it is ready, and leave it running.")
     ] = False,
     no_welcome: Annotated[bool, typer.Option("--no-welcome", hidden=True)] = False,
+    as_json: Json = False,
 ) -> None:
     """Start the platform and keep it running until Ctrl-C."""
     layout = Layout.of(data_dir)
     layout.prepare()
     listen = f"127.0.0.1:{port or free_port('127.0.0.1')}"
+
+    def ready(found: dict[str, Any]) -> None:
+        if as_json:
+            write_json(found)
+        elif not no_welcome:
+            _welcome(layout, found)
+
     if detach:
         with locked(layout):
             pass  # a clear error before anything is started
-        _welcome(layout, _start_detached(layout, listen))
+        ready(_start_detached(layout, listen, quiet=as_json))
         return
     from drw.local.supervisor import Supervisor  # here, since the other commands need not wait for its imports
 
-    supervisor = Supervisor(layout, listen, say=lambda line: print(f"  {line}", flush=True))
-    asyncio.run(supervisor.run(lambda status: None if no_welcome else _welcome(layout, status)))
+    def say(line: str) -> None:
+        print(f"  {line}", file=sys.stderr if as_json else sys.stdout, flush=True)
+
+    asyncio.run(Supervisor(layout, listen, say).run(ready))
 
 
-def down(data_dir: DataDir = None) -> None:
+def down(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Stop the platform."""
     layout = Layout.of(data_dir)
-    if _ask(layout, "stop") is None:
-        write(f"no platform runs in {layout.data}")
-        return
+    ran = _ask(layout, "stop") is not None
     end = time.monotonic() + STOP_SECONDS
-    while layout.control.exists() and _ask(layout, "status") is not None:
+    while ran and layout.control.exists() and _ask(layout, "status") is not None:
         if time.monotonic() > end:
             raise Unavailable(
                 f"the platform did not stop within {STOP_SECONDS} s; {layout.log('supervisor')} says more"
             )
         time.sleep(0.1)
-    write("stopped")
+    if as_json:
+        write_json({"stopped": ran})
+    else:
+        write("stopped" if ran else f"no platform runs in {layout.data}")
 
 
 def status(data_dir: DataDir = None, as_json: Json = False) -> None:
@@ -97,6 +108,7 @@ def logs(
     data_dir: DataDir = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="How many lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show new lines as they come.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show the log of a service or a part."""
     layout = Layout.of(data_dir)
@@ -106,11 +118,11 @@ def logs(
         raise NotFound(f"{part} has written no log in {layout.data}")
     with file.open(encoding="utf-8", errors="replace") as stream:
         for line in deque(stream, maxlen=lines):
-            sys.stdout.write(line)
+            _write_log(line, as_json)
         sys.stdout.flush()
         while follow:
             if line := stream.readline():
-                sys.stdout.write(line)
+                _write_log(line, as_json)
                 sys.stdout.flush()
             else:
                 time.sleep(0.2)
@@ -127,6 +139,12 @@ def env(data_dir: DataDir = None, as_json: Json = False) -> None:
         write(f"export {name}={shlex.quote(value)}")
 
 
+def _write_log(line: str, as_json: bool) -> None:
+    # Our own parts write JSON already; PostgreSQL, Valkey and Envoy write text.
+    plain = as_json and not line.startswith("{")
+    sys.stdout.write(json.dumps({"message": line.rstrip()}) + "\n" if plain else line)
+
+
 def _part_of(name: str) -> str:
     if name in PARTS:
         return name
@@ -135,7 +153,7 @@ def _part_of(name: str) -> str:
     raise InvalidRequest(f"there is no service or part {name!r}; there are: {', '.join([*BY_NAME, *PARTS])}")
 
 
-def _start_detached(layout: Layout, listen: str) -> dict[str, Any]:
+def _start_detached(layout: Layout, listen: str, *, quiet: bool) -> dict[str, Any]:
     log = layout.log("supervisor")
     command = [
         sys.executable,
@@ -156,7 +174,7 @@ def _start_detached(layout: Layout, listen: str) -> dict[str, Any]:
             ended = child.poll() is not None
             found = _ask(layout, "status")
             for line in said:
-                if line.startswith("  ") and not (found and found["ready"]):
+                if line.startswith("  ") and not quiet and not (found and found["ready"]):
                     print(line, end="", flush=True)
                 last = line.strip()
             if found and found["ready"]:

@@ -44,9 +44,11 @@ def list_records(
 
 @audit.command("proof")
 def prove_record(
-    index: Annotated[int, typer.Argument(help="The index of the record.")], data_dir: DataDir = None
+    index: Annotated[int, typer.Argument(help="The index of the record.")],
+    data_dir: DataDir = None,
+    as_json: Json = True,
 ) -> None:
-    """Show the proof that a record is in the log, as JSON that anybody can check without the platform."""
+    """Show the proof that a record is in the log, always as JSON: anybody can check it without the platform."""
     write_json(Api.of(data_dir).get(f"/api/v1/audit/records/{index}/proof"))
 
 
