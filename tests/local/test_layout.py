@@ -10,7 +10,7 @@ from drw.catalog import SERVICES, SUPPORT
 from drw.kernel.errors import Conflict, Forbidden, Unavailable
 from drw.kernel.host import check_sections
 from drw.kernel.settings import ConfigError, Layers
-from drw.local import ground
+from drw.local import ground, postgres
 from drw.local.ground import check_port, check_space, locked
 from drw.local.layout import Layout, toml
 
@@ -78,3 +78,11 @@ def test_toml_is_read_back_as_it_was():
 
     values = {"a": 'x"y\\z', "n": 3, "flag": True, "list": ["a"], "t": {"dotted.key": {"b": 1.5}}}
     assert tomllib.loads(toml(values)) == values
+
+
+def test_a_folder_that_is_no_database_is_left_alone(tmp_path):
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "mine").write_text("x")
+    with pytest.raises(postgres.BrokenCluster, match="move it away"):
+        postgres.prepare(tmp_path / "postgres", tmp_path / "s")
+    assert (tmp_path / "postgres" / "mine").read_text() == "x"

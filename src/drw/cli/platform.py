@@ -26,7 +26,9 @@ PARTS = ("postgres", "valkey", "engine", "gateway", "models", "rag", "workflow",
 START_SECONDS = 300
 STOP_SECONDS = 60
 
-Port = Annotated[int, typer.Option("--port", help="Where the gateway listens on 127.0.0.1; 0: any free port.")]
+Port = Annotated[
+    int, typer.Option("--port", min=0, max=65535, help="Where the gateway listens on 127.0.0.1; 0: any free port.")
+]
 
 
 def add_to(app: typer.Typer, panel: str) -> None:

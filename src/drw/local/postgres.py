@@ -40,22 +40,30 @@ def prepare(data: Path, sockets: Path) -> None:
     """
     shutil.rmtree(sockets, ignore_errors=True)
     sockets.mkdir(parents=True, mode=0o700)
-    made_before = (data / "PG_VERSION").exists()
-    if not made_before:
-        shutil.rmtree(data, ignore_errors=True)  # a first start that was cut short
-        data.mkdir(parents=True, mode=0o700)
-    if os.geteuid() == 0 and not namespaces_allowed():
+    as_nobody = os.geteuid() == 0 and not namespaces_allowed()
+    if not (data / "PG_VERSION").exists():
+        _make(data, as_nobody)
+    if as_nobody:
         _give_to_nobody(data, sockets)
-    if made_before:
-        return
+
+
+def _make(data: Path, as_nobody: bool) -> None:
+    if data.exists():
+        raise BrokenCluster(f"{data} is there and holds no database: move it away, or choose another --data-dir")
+    new = data.with_name(f"{data.name}.new")  # takes its name once it is whole
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True, mode=0o700)
+    if as_nobody:
+        _give_to_nobody(new)
     made = subprocess.run(
-        [*_as_user("initdb"), "-D", str(data), "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-N"],
+        [*_as_user("initdb"), "-D", str(new), "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-N"],
         capture_output=True,
         text=True,
     )
     if made.returncode != 0:
-        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
         raise BrokenCluster(f"the database could not be made: {made.stderr.strip().splitlines()[-1]}")
+    new.rename(data)
 
 
 def command(data: Path, sockets: Path) -> list[str]:
@@ -77,9 +85,9 @@ def _as_user(program: str) -> list[str]:
     return [path] if os.geteuid() != 0 else [sys.executable, "-m", "drw.local.unprivileged", path]
 
 
-def _give_to_nobody(data: Path, sockets: Path) -> None:
+def _give_to_nobody(*folders: Path) -> None:
     nobody = pwd.getpwnam("nobody")
-    for folder in (data, sockets):
+    for folder in folders:
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
         for parent in folder.parents:
             parent.chmod(parent.stat().st_mode | 0o011)
