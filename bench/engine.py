@@ -17,7 +17,7 @@ import aiohttp
 from bench.targets import DRW
 from drw.local.layout import Layout
 
-ROUNDS = 3
+ROUNDS = 5
 TOKENS = 64
 MODEL = "smollm2-135m-instruct"
 

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 Connection = psycopg.AsyncConnection[DictRow]
 
+CONNECT_SECONDS = 5
 MIGRATION_LOCK = 0x647277  # "drw"
 
 
@@ -42,6 +43,8 @@ class Database:
             open=False,
             name=schema,
         )
+        self._alone: Connection | None = None
+        self._connecting = asyncio.Lock()
 
     async def start(self, package: str) -> None:
         """Open the pool, and bring the schema up to the newest of `package`/migrations/NNNN_name.sql."""
@@ -52,6 +55,8 @@ class Database:
     async def stop(self) -> None:
         """Close the pool."""
         await self._pool.close()
+        if self._alone is not None:
+            await self._alone.close()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -72,12 +77,22 @@ class Database:
         Raises:
             Unavailable: the database does not answer.
         """
-        async with self.transaction() as connection:
-            await connection.set_autocommit(True)
-            try:
-                await connection.execute(query, args)
-            finally:
-                await connection.set_autocommit(False)
+        try:
+            connection = await self._own_connection()
+            await connection.execute(query, args)
+        except psycopg.OperationalError as error:
+            raise Unavailable("the database does not answer", part="postgres") from error
+
+    async def _own_connection(self) -> Connection:
+        """Return the connection of `run`, which is kept out of the pool: taking turns would cost as much as a call."""
+        async with self._connecting:
+            if self._pool.closed:
+                raise psycopg.OperationalError("stopped")
+            if self._alone is None or not await _is_alive(self._alone):
+                self._alone = await psycopg.AsyncConnection[DictRow].connect(
+                    self._dsn, autocommit=True, row_factory=dict_row, connect_timeout=CONNECT_SECONDS
+                )
+            return self._alone
 
     async def all(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:
         """Return the rows of one query in a transaction of its own."""
@@ -109,6 +124,16 @@ async def _check(connection: Connection) -> None:
     waiting.register(connection.fileno(), select.POLLIN)
     if waiting.poll(0):
         await AsyncConnectionPool.check_connection(connection)
+
+
+async def _is_alive(connection: Connection) -> bool:
+    if not connection.closed:
+        try:
+            await _check(connection)
+            return True
+        except psycopg.OperationalError:
+            await connection.close()
+    return False
 
 
 async def migrate(connection: Connection, schema: str, package: str) -> None:
