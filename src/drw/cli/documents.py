@@ -34,7 +34,11 @@ def ingest(
 ) -> None:
     """Put documents into a collection. Safe to repeat, and to interrupt and repeat: what is in stays in."""
     files = files_of(path)
-    result = Ingestion(Api.of(data_dir), collection, quiet=as_json).run(files)
+    try:
+        result = Ingestion(Api.of(data_dir), collection, quiet=as_json).run(files)
+    except KeyboardInterrupt:
+        warn("stopped: what is uploaded is indexed all the same; the same command again takes the rest")
+        raise
     if as_json:
         write_json(result.as_json())
     else:
