@@ -37,7 +37,13 @@ MAX_BODY_BYTES = 1 << 30
 DRAINED_BYTES = 48 << 20
 """Up to here a body that is too large is read before it is refused."""
 
-CLAIMS = {"x-drw-org": "org", "x-drw-desk": "desk", "x-drw-key": "sub", "x-drw-scopes": "scope"}
+CLAIMS = {
+    "x-drw-org": "org",
+    "x-drw-desk": "desk",
+    "x-drw-key": "sub",
+    "x-drw-scopes": "scope",
+    "x-drw-walls": "walls",
+}
 """Which claim of a key goes into which header: what `drw.kernel.call.Caller.from_headers` reads."""
 
 FOREIGN = ("x-drw-", "x-envoy-")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from drw.agent import filters, replies
 from drw.agent.clusters import TRACES
 from drw.agent.shapes import Json, address, extension, typed
@@ -35,8 +37,8 @@ LOGGED = {
 """One line of the access log: who, what, how it ended and how long it took; never a key or a body."""
 
 
-def listener(listen: str, log: str, otlp_endpoint: str, changing: list[Json], routes: Json) -> Json:
-    """Return the listener, with the three filters that change and the routes, or with where they come from."""
+def listener(listen: str, log: str, otlp_endpoint: str, changing: Mapping[str, Json], routes: Json) -> Json:
+    """Return the listener, with the filters that change (by name) and the routes, or with where they come from."""
     manager = typed(
         MANAGER,
         stat_prefix="drw",
@@ -57,10 +59,17 @@ def listener(listen: str, log: str, otlp_endpoint: str, changing: list[Json], ro
     )
 
 
-def _chain(changing: list[Json]) -> list[Json]:
-    keys, revoked, limits = changing
-    admitted = [filters.strip(), keys, revoked, filters.scopes(), limits]
-    return [*admitted, filters.drain(), filters.sizes(), filters.router()]
+def _chain(changing: Mapping[str, Json]) -> list[Json]:
+    return [
+        filters.strip(),
+        changing[filters.KEYS],
+        changing[filters.REVOKED],
+        filters.scopes(),
+        changing[filters.LIMITS],
+        filters.drain(),
+        filters.sizes(),
+        filters.router(),
+    ]
 
 
 def _reading() -> Json:

@@ -6,6 +6,7 @@ folder in which something changed. `whole` puts all kinds into one static config
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]
         "clusters": _clusters(configuration, edge),
         "routes": [routes.route_configuration(configuration)],
         **{kind: found[name] for name, kind in FILTER_KINDS.items()},
-        "listeners": [_listener(edge, [_reference(edge, name) for name in FILTER_KINDS], _asked_routes(edge))],
+        "listeners": [_listener(edge, {name: _reference(edge, name) for name in FILTER_KINDS}, _asked_routes(edge))],
     }
 
 
@@ -85,7 +86,7 @@ def whole(configuration: Configuration, edge: Edge) -> Json:
         BadConfiguration: a route names an upstream that there is not.
     """
     _check(configuration)
-    changing = [{"name": name, "typed_config": message} for name, message in _changing(configuration).items()]
+    changing = {name: {"name": name, "typed_config": message} for name, message in _changing(configuration).items()}
     table = {"route_config": _untyped(routes.route_configuration(configuration))}
     static = {
         "clusters": [_untyped(cluster) for cluster in _clusters(configuration, edge)],
@@ -122,7 +123,7 @@ def _asked_routes(edge: Edge) -> Json:
     return {"rds": routes.reference(edge.source("routes"))}
 
 
-def _listener(edge: Edge, changing: list[Json], table: Json) -> Json:
+def _listener(edge: Edge, changing: Mapping[str, Json], table: Json) -> Json:
     return listener.listener(edge.plane.listen, edge.log, edge.otlp_endpoint, changing, table)
 
 

@@ -40,6 +40,10 @@ class Api:
         """POST, and return the JSON."""
         return self._call("POST", path, json=body or {}, **more)
 
+    def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """PUT, and return the JSON."""
+        return self._call("PUT", path, json=body)
+
     def upload(self, path: str, file: Path, **fields: str) -> dict[str, Any]:
         """POST a file as a form, streaming it from the disk."""
         with file.open("rb") as content:

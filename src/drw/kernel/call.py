@@ -21,9 +21,12 @@ SCOPES = {
     "experiments:read": "see experiments",
     "experiments:write": "change experiments",
     "audit:read": "read and verify the audit trail",
-    "keys:read": "list keys and limits",
+    "keys:read": "list keys, desks, limits and budgets",
     "keys:write": "create and revoke keys",
-    "platform:read": "see health, routes, upstreams and metrics",
+    "limits:write": "set limits and budgets",
+    "platform:read": "see health, routes, upstreams, prices and metrics",
+    "platform:kill": "refuse calls and cut streams, and let them through again",
+    "platform:admin": "change routes, upstreams, aliases, prices, issuers, orgs and signing keys",
     "org:admin": "act for every desk of the org",
 }
 """Every scope there is, and what it lets a key do."""
@@ -31,12 +34,13 @@ SCOPES = {
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a key of a desk of an org."""
+    """Who asks: a key of a desk of an org, inside these information barriers."""
 
     org: str
     desk: str
     key: str
     scopes: frozenset[str] = frozenset()
+    walls: frozenset[str] = frozenset()
 
     def must_hold(self, *scopes: str) -> None:
         """Raise `Forbidden` where the key holds none of these scopes."""
@@ -46,22 +50,23 @@ class Caller:
 
     def to_wire(self) -> bytes:
         """Return the caller as it travels between processes."""
-        wire = kernel_pb2.Caller(org=self.org, desk=self.desk, key=self.key, scopes=sorted(self.scopes))
-        return wire.SerializeToString()
+        return kernel_pb2.Caller(
+            org=self.org, desk=self.desk, key=self.key, scopes=sorted(self.scopes), walls=sorted(self.walls)
+        ).SerializeToString()
 
     @classmethod
     def from_wire(cls, data: bytes) -> Caller:
         """Read what `to_wire` wrote."""
         wire = kernel_pb2.Caller.FromString(data)
-        return cls(wire.org, wire.desk, wire.key, frozenset(wire.scopes))
+        return cls(wire.org, wire.desk, wire.key, frozenset(wire.scopes), frozenset(wire.walls))
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> Caller | None:
         """Read the headers that the data plane sets from a verified key; None where there was no key."""
         if not (key := headers.get("x-drw-key")):
             return None
-        scopes = frozenset(headers.get("x-drw-scopes", "").split())
-        return cls(headers.get("x-drw-org", ""), headers.get("x-drw-desk", ""), key, scopes)
+        scopes, walls = (frozenset(headers.get(f"x-drw-{name}", "").split()) for name in ("scopes", "walls"))
+        return cls(headers.get("x-drw-org", ""), headers.get("x-drw-desk", ""), key, scopes, walls)
 
 
 _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)

@@ -27,7 +27,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&drw/api/gateway/v1/rate_limiting.proto\x12\x12\x64rw.api.gateway.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"|\n\x05Limit\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1b\n\x13requests_per_minute\x18\x02 \x01(\x05\x12\x0b\n\x03org\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x04 \x01(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x13\n\x11ListLimitsRequest\"\x14\n\x12WatchLimitsRequest\"X\n\x06Limits\x12#\n\x1b\x64\x65\x66\x61ult_requests_per_minute\x18\x01 \x01(\x05\x12)\n\x06limits\x18\x02 \x03(\x0b\x32\x19.drw.api.gateway.v1.Limit2\xa8\x02\n\x0cRateLimiting\x12\x45\n\x08SetLimit\x12\x19.drw.api.gateway.v1.Limit\x1a\x19.drw.api.gateway.v1.Limit\"\x03\x90\x02\x02\x12w\n\nListLimits\x12%.drw.api.gateway.v1.ListLimitsRequest\x1a\x1a.drw.api.gateway.v1.Limits\"&\x90\x02\x01\x8a\xb5\x18\tkeys:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/limits\x12X\n\x0bWatchLimits\x12&.drw.api.gateway.v1.WatchLimitsRequest\x1a\x1a.drw.api.gateway.v1.Limits\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&drw/api/gateway/v1/rate_limiting.proto\x12\x12\x64rw.api.gateway.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"|\n\x05Limit\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1b\n\x13requests_per_minute\x18\x02 \x01(\x05\x12\x0b\n\x03org\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x04 \x01(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x13\n\x11ListLimitsRequest\"\x14\n\x12WatchLimitsRequest\"\x83\x01\n\x06Limits\x12#\n\x1b\x64\x65\x66\x61ult_requests_per_minute\x18\x01 \x01(\x05\x12)\n\x06limits\x18\x02 \x03(\x0b\x32\x19.drw.api.gateway.v1.Limit\x12)\n\x06\x62locks\x18\x03 \x03(\x0b\x32\x19.drw.api.gateway.v1.Block\"\x98\x02\n\x05\x42lock\x12\x32\n\x07subject\x18\x01 \x01(\x0e\x32!.drw.api.gateway.v1.Block.Subject\x12\x0b\n\x03org\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x30\n\x06reason\x18\x04 \x01(\x0e\x32 .drw.api.gateway.v1.Block.Reason\"I\n\x07Subject\x12\x17\n\x13SUBJECT_UNSPECIFIED\x10\x00\x12\x07\n\x03KEY\x10\x01\x12\x08\n\x04\x44\x45SK\x10\x02\x12\x07\n\x03ORG\x10\x03\x12\t\n\x05MODEL\x10\x04\"C\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\n\n\x06KILLED\x10\x01\x12\n\n\x06TOKENS\x10\x02\x12\t\n\x05MONEY\x10\x03\"S\n\x12ReportUsageRequest\x12\x12\n\ndata_plane\x18\x01 \x01(\t\x12)\n\x06usages\x18\x02 \x03(\x0b\x32\x19.drw.api.gateway.v1.Usage\"\x15\n\x13ReportUsageResponse\"\x8f\x02\n\x05Usage\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03org\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\r\n\x05route\x18\x06 \x01(\t\x12\x10\n\x08upstream\x18\x07 \x01(\t\x12\x15\n\rprompt_tokens\x18\x08 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\t \x01(\x03\x12\x0f\n\x07\x63ounted\x18\n \x01(\x08\x12\x0e\n\x06status\x18\x0b \x01(\x05\x12\r\n\x05\x66lags\x18\x0c \x01(\t\x12&\n\x02\x61t\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08trace_id\x18\x0e \x01(\t2\x8d\x03\n\x0cRateLimiting\x12\x45\n\x08SetLimit\x12\x19.drw.api.gateway.v1.Limit\x1a\x19.drw.api.gateway.v1.Limit\"\x03\x90\x02\x02\x12w\n\nListLimits\x12%.drw.api.gateway.v1.ListLimitsRequest\x1a\x1a.drw.api.gateway.v1.Limits\"&\x90\x02\x01\x8a\xb5\x18\tkeys:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/limits\x12X\n\x0bWatchLimits\x12&.drw.api.gateway.v1.WatchLimitsRequest\x1a\x1a.drw.api.gateway.v1.Limits\"\x03\x90\x02\x01\x30\x01\x12\x63\n\x0bReportUsage\x12&.drw.api.gateway.v1.ReportUsageRequest\x1a\'.drw.api.gateway.v1.ReportUsageResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,14 +40,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RATELIMITING'].methods_by_name['ListLimits']._serialized_options = b'\220\002\001\212\265\030\tkeys:read\202\323\344\223\002\020\022\016/api/v1/limits'
   _globals['_RATELIMITING'].methods_by_name['WatchLimits']._loaded_options = None
   _globals['_RATELIMITING'].methods_by_name['WatchLimits']._serialized_options = b'\220\002\001'
+  _globals['_RATELIMITING'].methods_by_name['ReportUsage']._loaded_options = None
+  _globals['_RATELIMITING'].methods_by_name['ReportUsage']._serialized_options = b'\220\002\002'
   _globals['_LIMIT']._serialized_start=157
   _globals['_LIMIT']._serialized_end=281
   _globals['_LISTLIMITSREQUEST']._serialized_start=283
   _globals['_LISTLIMITSREQUEST']._serialized_end=302
   _globals['_WATCHLIMITSREQUEST']._serialized_start=304
   _globals['_WATCHLIMITSREQUEST']._serialized_end=324
-  _globals['_LIMITS']._serialized_start=326
-  _globals['_LIMITS']._serialized_end=414
-  _globals['_RATELIMITING']._serialized_start=417
-  _globals['_RATELIMITING']._serialized_end=713
+  _globals['_LIMITS']._serialized_start=327
+  _globals['_LIMITS']._serialized_end=458
+  _globals['_BLOCK']._serialized_start=461
+  _globals['_BLOCK']._serialized_end=741
+  _globals['_BLOCK_SUBJECT']._serialized_start=599
+  _globals['_BLOCK_SUBJECT']._serialized_end=672
+  _globals['_BLOCK_REASON']._serialized_start=674
+  _globals['_BLOCK_REASON']._serialized_end=741
+  _globals['_REPORTUSAGEREQUEST']._serialized_start=743
+  _globals['_REPORTUSAGEREQUEST']._serialized_end=826
+  _globals['_REPORTUSAGERESPONSE']._serialized_start=828
+  _globals['_REPORTUSAGERESPONSE']._serialized_end=849
+  _globals['_USAGE']._serialized_start=852
+  _globals['_USAGE']._serialized_end=1123
+  _globals['_RATELIMITING']._serialized_start=1126
+  _globals['_RATELIMITING']._serialized_end=1523
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.gateway.v1 import rate_limiting_pb2
-from drw.api.gateway.v1.rate_limiting_pb2 import Limit, Limits, ListLimitsRequest, WatchLimitsRequest
+from drw.api.gateway.v1.rate_limiting_pb2 import Limit, Limits, ListLimitsRequest, ReportUsageRequest, ReportUsageResponse, WatchLimitsRequest
 
 
 class RateLimiting(Servicer):
@@ -25,6 +25,10 @@ class RateLimiting(Servicer):
     def watch_limits(self, request: WatchLimitsRequest, /) -> AsyncIterator[Limits]:
         """WatchLimits sends all limits: now, and after each change."""
         raise Unwritten("WatchLimits")
+
+    async def report_usage(self, request: ReportUsageRequest, /) -> ReportUsageResponse:
+        """ReportUsage takes what a data plane let through to an upstream by itself; a request counts once, however often it is reported."""
+        raise Unwritten("ReportUsage")
 
 
 class RateLimitingClient(Client):
@@ -47,3 +51,8 @@ class RateLimitingClient(Client):
     ) -> AsyncIterator[Limits]:
         """WatchLimits sends all limits: now, and after each change."""
         return self._stream("WatchLimits", request, timeout)
+
+    async def report_usage(self, request: ReportUsageRequest, /, *, timeout: float | None = None) -> ReportUsageResponse:
+        """ReportUsage takes what a data plane let through to an upstream by itself; a request counts once, however often it is reported."""
+        answer: ReportUsageResponse = await self._unary("ReportUsage", request, timeout)
+        return answer

@@ -29,7 +29,7 @@ from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_ke
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drw/api/gateway/v1/request_router.proto\x12\x12\x64rw.api.gateway.v1\x1a\'drw/api/gateway/v1/authentication.proto\x1a&drw/api/gateway/v1/load_balancer.proto\x1a&drw/api/gateway/v1/rate_limiting.proto\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\x13\n\x11ListRoutesRequest\"/\n\x19WatchConfigurationRequest\x12\x12\n\ndata_plane\x18\x01 \x01(\t\"\x84\x01\n\x05Route\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07methods\x18\x03 \x03(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x10\n\x08upstream\x18\x05 \x01(\t\x12\x16\n\x0emax_body_bytes\x18\x06 \x01(\x03\x12\x14\n\x0cidle_seconds\x18\x07 \x01(\x05\"3\n\x06Routes\x12)\n\x06routes\x18\x01 \x03(\x0b\x32\x19.drw.api.gateway.v1.Route\"\xe0\x01\n\rConfiguration\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x34\n\x0b\x63redentials\x18\x02 \x01(\x0b\x32\x1f.drw.api.gateway.v1.Credentials\x12*\n\x06limits\x18\x03 \x01(\x0b\x32\x1a.drw.api.gateway.v1.Limits\x12\x30\n\tupstreams\x18\x04 \x01(\x0b\x32\x1d.drw.api.gateway.v1.Upstreams\x12*\n\x06routes\x18\x05 \x01(\x0b\x32\x1a.drw.api.gateway.v1.Routes\"I\n\x13\x43onfigurationReport\x12\x12\n\ndata_plane\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\x1d\n\x1bReportConfigurationResponse2\xf1\x02\n\rRequestRouter\x12{\n\nListRoutes\x12%.drw.api.gateway.v1.ListRoutesRequest\x1a\x1a.drw.api.gateway.v1.Routes\"*\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/routes\x12m\n\x12WatchConfiguration\x12-.drw.api.gateway.v1.WatchConfigurationRequest\x1a!.drw.api.gateway.v1.Configuration\"\x03\x90\x02\x01\x30\x01\x12t\n\x13ReportConfiguration\x12\'.drw.api.gateway.v1.ConfigurationReport\x1a/.drw.api.gateway.v1.ReportConfigurationResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drw/api/gateway/v1/request_router.proto\x12\x12\x64rw.api.gateway.v1\x1a\'drw/api/gateway/v1/authentication.proto\x1a&drw/api/gateway/v1/load_balancer.proto\x1a&drw/api/gateway/v1/rate_limiting.proto\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\x13\n\x11ListRoutesRequest\"/\n\x19WatchConfigurationRequest\x12\x12\n\ndata_plane\x18\x01 \x01(\t\"\x84\x01\n\x05Route\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07methods\x18\x03 \x03(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x10\n\x08upstream\x18\x05 \x01(\t\x12\x16\n\x0emax_body_bytes\x18\x06 \x01(\x03\x12\x14\n\x0cidle_seconds\x18\x07 \x01(\x05\"3\n\x06Routes\x12)\n\x06routes\x18\x01 \x03(\x0b\x32\x19.drw.api.gateway.v1.Route\"\x8b\x02\n\rConfiguration\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x34\n\x0b\x63redentials\x18\x02 \x01(\x0b\x32\x1f.drw.api.gateway.v1.Credentials\x12*\n\x06limits\x18\x03 \x01(\x0b\x32\x1a.drw.api.gateway.v1.Limits\x12\x30\n\tupstreams\x18\x04 \x01(\x0b\x32\x1d.drw.api.gateway.v1.Upstreams\x12*\n\x06routes\x18\x05 \x01(\x0b\x32\x1a.drw.api.gateway.v1.Routes\x12)\n\x06\x62locks\x18\x06 \x03(\x0b\x32\x19.drw.api.gateway.v1.Block\"I\n\x13\x43onfigurationReport\x12\x12\n\ndata_plane\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\x1d\n\x1bReportConfigurationResponse2\xf1\x02\n\rRequestRouter\x12{\n\nListRoutes\x12%.drw.api.gateway.v1.ListRoutesRequest\x1a\x1a.drw.api.gateway.v1.Routes\"*\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/routes\x12m\n\x12WatchConfiguration\x12-.drw.api.gateway.v1.WatchConfigurationRequest\x1a!.drw.api.gateway.v1.Configuration\"\x03\x90\x02\x01\x30\x01\x12t\n\x13ReportConfiguration\x12\'.drw.api.gateway.v1.ConfigurationReport\x1a/.drw.api.gateway.v1.ReportConfigurationResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,11 +51,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTES']._serialized_start=451
   _globals['_ROUTES']._serialized_end=502
   _globals['_CONFIGURATION']._serialized_start=505
-  _globals['_CONFIGURATION']._serialized_end=729
-  _globals['_CONFIGURATIONREPORT']._serialized_start=731
-  _globals['_CONFIGURATIONREPORT']._serialized_end=804
-  _globals['_REPORTCONFIGURATIONRESPONSE']._serialized_start=806
-  _globals['_REPORTCONFIGURATIONRESPONSE']._serialized_end=835
-  _globals['_REQUESTROUTER']._serialized_start=838
-  _globals['_REQUESTROUTER']._serialized_end=1207
+  _globals['_CONFIGURATION']._serialized_end=772
+  _globals['_CONFIGURATIONREPORT']._serialized_start=774
+  _globals['_CONFIGURATIONREPORT']._serialized_end=847
+  _globals['_REPORTCONFIGURATIONRESPONSE']._serialized_start=849
+  _globals['_REPORTCONFIGURATIONRESPONSE']._serialized_end=878
+  _globals['_REQUESTROUTER']._serialized_start=881
+  _globals['_REQUESTROUTER']._serialized_end=1250
 # @@protoc_insertion_point(module_scope)

@@ -46,18 +46,20 @@ class Routes(_message.Message):
     def __init__(self, routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ...) -> None: ...
 
 class Configuration(_message.Message):
-    __slots__ = ("version", "credentials", "limits", "upstreams", "routes")
+    __slots__ = ("version", "credentials", "limits", "upstreams", "routes", "blocks")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     UPSTREAMS_FIELD_NUMBER: _ClassVar[int]
     ROUTES_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
     version: str
     credentials: _authentication_pb2.Credentials
     limits: _rate_limiting_pb2.Limits
     upstreams: _load_balancer_pb2.Upstreams
     routes: Routes
-    def __init__(self, version: _Optional[str] = ..., credentials: _Optional[_Union[_authentication_pb2.Credentials, _Mapping]] = ..., limits: _Optional[_Union[_rate_limiting_pb2.Limits, _Mapping]] = ..., upstreams: _Optional[_Union[_load_balancer_pb2.Upstreams, _Mapping]] = ..., routes: _Optional[_Union[Routes, _Mapping]] = ...) -> None: ...
+    blocks: _containers.RepeatedCompositeFieldContainer[_rate_limiting_pb2.Block]
+    def __init__(self, version: _Optional[str] = ..., credentials: _Optional[_Union[_authentication_pb2.Credentials, _Mapping]] = ..., limits: _Optional[_Union[_rate_limiting_pb2.Limits, _Mapping]] = ..., upstreams: _Optional[_Union[_load_balancer_pb2.Upstreams, _Mapping]] = ..., routes: _Optional[_Union[Routes, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[_rate_limiting_pb2.Block, _Mapping]]] = ...) -> None: ...
 
 class ConfigurationReport(_message.Message):
     __slots__ = ("data_plane", "version", "error")

@@ -28,16 +28,18 @@ class ErrorInfo(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., service: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Caller(_message.Message):
-    __slots__ = ("org", "desk", "key", "scopes")
+    __slots__ = ("org", "desk", "key", "scopes", "walls")
     ORG_FIELD_NUMBER: _ClassVar[int]
     DESK_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     SCOPES_FIELD_NUMBER: _ClassVar[int]
+    WALLS_FIELD_NUMBER: _ClassVar[int]
     org: str
     desk: str
     key: str
     scopes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, org: _Optional[str] = ..., desk: _Optional[str] = ..., key: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ...) -> None: ...
+    walls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, org: _Optional[str] = ..., desk: _Optional[str] = ..., key: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., walls: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
