@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +19,8 @@ from drw.kernel.rpc import StrictTransport
 from drw.kernel.settings import Place, Profile
 from drw.local import postgres as local_postgres
 from support.parts import running_postgres, running_valkey, short_folder
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that a test starts compiles everything anew
 
 _numbers = itertools.count()
 
@@ -42,13 +46,21 @@ def valkey(folder: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def database(postgres: Path) -> str:
-    """The connection string of a new, empty database."""
+def new_database(postgres: Path) -> str:
+    """Make a new, empty database; return its connection string."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(local_postgres.dsn(postgres, "postgres"), autocommit=True) as connection:
         connection.execute(f"create database {name}".encode())
     return local_postgres.dsn(postgres, name)
+
+
+@pytest.fixture
+def database(postgres: Path) -> Iterator[str]:
+    """The connection string of a new, empty database, which lasts as long as the test."""
+    dsn = new_database(postgres)
+    yield dsn
+    with psycopg.connect(local_postgres.dsn(postgres, "postgres"), autocommit=True) as connection:
+        connection.execute(f"drop database {dsn.partition('dbname=')[2]} with (force)".encode())
 
 
 @pytest.fixture
@@ -93,5 +105,4 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
             await host.start()
             yield host
     finally:
-        for host in reversed(hosts):
-            await host.stop(grace=0)
+        await asyncio.gather(*(host.stop(grace=0) for host in hosts))

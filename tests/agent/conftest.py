@@ -323,17 +323,24 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-@pytest.fixture
-def front_profile(profile: Profile, tmp_path: Path, folder: Path) -> Profile:
-    """The profile with four processes and a data plane; nothing runs yet."""
+def front_profile_of(profile: Profile, folder: Path) -> Profile:
+    """Return the profile with four processes and a data plane; nothing runs yet."""
     sockets = Path(tempfile.mkdtemp(prefix="e", dir=folder))
     services = {"gateway": GATEWAY, "models": ("serving", "discovery"), "rag": RAG, "workflow": ("orchestration",)}
     processes = {
         name: Place(services=names, grpc=f"unix:{sockets}/{name}.g", http=f"unix:{sockets}/{name}.h")
         for name, names in services.items()
     }
-    plane = DataPlane(listen=f"127.0.0.1:{free_port()}", folder=tmp_path / "plane", admin=f"unix:{sockets}/a")
+    plane = DataPlane(listen=f"127.0.0.1:{free_port()}", folder=profile.data / "plane", admin=f"unix:{sockets}/a")
     return profile.model_copy(update={"processes": processes, "data_plane": plane})
+
+
+@pytest.fixture
+def front_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """The profile with four processes and a data plane; nothing runs yet."""
+    # Envoy is not there yet when the agent first looks for it, and nobody should wait until it looks again.
+    monkeypatch.setattr("drw.agent.agent.AGAIN_SECONDS", 0.05)
+    return front_profile_of(profile, folder)
 
 
 @asynccontextmanager

@@ -199,8 +199,13 @@ class HttpServer:
         self._server.should_exit = True
         self._server.config.timeout_graceful_shutdown = max(1, int(grace))
         if self._task:
-            await self._task
-            await self._server.shutdown()
+            self._task.cancel()  # it would look only every tenth of a second whether it should exit
+            await asyncio.gather(self._task, return_exceptions=True)
+            if self._server.server_state.connections:
+                await self._server.shutdown()
+            else:  # nothing to wait for, which it would do all the same
+                for server in self._server.servers:
+                    server.close()
 
 
 def _listen(address: str) -> socket.socket:
