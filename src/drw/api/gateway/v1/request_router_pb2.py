@@ -29,15 +29,25 @@ from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_ke
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drw/api/gateway/v1/request_router.proto\x12\x12\x64rw.api.gateway.v1\x1a\'drw/api/gateway/v1/authentication.proto\x1a&drw/api/gateway/v1/load_balancer.proto\x1a&drw/api/gateway/v1/rate_limiting.proto\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\x13\n\x11ListRoutesRequest\"/\n\x19WatchConfigurationRequest\x12\x12\n\ndata_plane\x18\x01 \x01(\t\"\x84\x01\n\x05Route\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07methods\x18\x03 \x03(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x10\n\x08upstream\x18\x05 \x01(\t\x12\x16\n\x0emax_body_bytes\x18\x06 \x01(\x03\x12\x14\n\x0cidle_seconds\x18\x07 \x01(\x05\"3\n\x06Routes\x12)\n\x06routes\x18\x01 \x03(\x0b\x32\x19.drw.api.gateway.v1.Route\"\x8b\x02\n\rConfiguration\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x34\n\x0b\x63redentials\x18\x02 \x01(\x0b\x32\x1f.drw.api.gateway.v1.Credentials\x12*\n\x06limits\x18\x03 \x01(\x0b\x32\x1a.drw.api.gateway.v1.Limits\x12\x30\n\tupstreams\x18\x04 \x01(\x0b\x32\x1d.drw.api.gateway.v1.Upstreams\x12*\n\x06routes\x18\x05 \x01(\x0b\x32\x1a.drw.api.gateway.v1.Routes\x12)\n\x06\x62locks\x18\x06 \x03(\x0b\x32\x19.drw.api.gateway.v1.Block\"I\n\x13\x43onfigurationReport\x12\x12\n\ndata_plane\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\x1d\n\x1bReportConfigurationResponse2\xf1\x02\n\rRequestRouter\x12{\n\nListRoutes\x12%.drw.api.gateway.v1.ListRoutesRequest\x1a\x1a.drw.api.gateway.v1.Routes\"*\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/routes\x12m\n\x12WatchConfiguration\x12-.drw.api.gateway.v1.WatchConfigurationRequest\x1a!.drw.api.gateway.v1.Configuration\"\x03\x90\x02\x01\x30\x01\x12t\n\x13ReportConfiguration\x12\'.drw.api.gateway.v1.ConfigurationReport\x1a/.drw.api.gateway.v1.ReportConfigurationResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drw/api/gateway/v1/request_router.proto\x12\x12\x64rw.api.gateway.v1\x1a\'drw/api/gateway/v1/authentication.proto\x1a&drw/api/gateway/v1/load_balancer.proto\x1a&drw/api/gateway/v1/rate_limiting.proto\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\x13\n\x11ListRoutesRequest\"/\n\x19WatchConfigurationRequest\x12\x12\n\ndata_plane\x18\x01 \x01(\t\"\xa3\x03\n\x05Route\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07methods\x18\x03 \x03(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x10\n\x08upstream\x18\x05 \x01(\t\x12\x16\n\x0emax_body_bytes\x18\x06 \x01(\x03\x12\x14\n\x0cidle_seconds\x18\x07 \x01(\x05\x12\x0e\n\x06models\x18\x08 \x03(\t\x12\x14\n\x0cmodel_header\x18\t \x01(\x08\x12\x30\n\x07headers\x18\n \x03(\x0b\x32\x1f.drw.api.gateway.v1.HeaderMatch\x12\x0f\n\x07tenants\x18\x0b \x03(\t\x12(\n\x05split\x18\x0c \x03(\x0b\x32\x19.drw.api.gateway.v1.Share\x12\x11\n\tfallbacks\x18\r \x03(\t\x12\x10\n\x08\x61\x66\x66inity\x18\x0e \x03(\t\x12\x14\n\x0cpass_through\x18\x0f \x01(\x08\x12\x16\n\x0eupstream_model\x18\x10 \x01(\t\x12\x15\n\rfirst_byte_ms\x18\x11 \x01(\x05\x12\x10\n\x08total_ms\x18\x12 \x01(\x05\x12\x0e\n\x06origin\x18\x13 \x01(\t\":\n\x0bHeaderMatch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65xact\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\")\n\x05Share\x12\x10\n\x08upstream\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x05\"\"\n\x12\x44\x65leteRouteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteRouteResponse\"\xe4\x01\n\x13\x45xplainRouteRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x45\n\x07headers\x18\x03 \x03(\x0b\x32\x34.drw.api.gateway.v1.ExplainRouteRequest.HeadersEntry\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06stream\x18\x05 \x01(\x08\x12\x0b\n\x03key\x18\x06 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x07 \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb7\x02\n\x0b\x45xplanation\x12\r\n\x05route\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0f\n\x07refused\x18\x03 \x01(\t\x12(\n\x05taken\x18\x04 \x01(\x0b\x32\x19.drw.api.gateway.v1.Route\x12+\n\x07targets\x18\x05 \x03(\x0b\x32\x1a.drw.api.gateway.v1.Target\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\x0b\n\x03org\x18\x07 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x08 \x01(\t\x12\x0b\n\x03key\x18\t \x01(\t\x12\x1b\n\x13requests_per_minute\x18\n \x01(\x05\x12\x11\n\tdeadlines\x18\x0b \x03(\t\x12(\n\x06misses\x18\x0c \x03(\x0b\x32\x18.drw.api.gateway.v1.Miss\x12\x12\n\nreads_body\x18\r \x01(\x08\"P\n\x06Target\x12\x10\n\x08upstream\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12\x0f\n\x07percent\x18\x03 \x01(\x01\x12\x10\n\x08\x66\x61llback\x18\x04 \x01(\x08\"\"\n\x04Miss\x12\r\n\x05route\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"\x13\n\x11GetRolloutRequest\"f\n\x07Rollout\x12\x0f\n\x07version\x18\x01 \x01(\t\x12<\n\x0b\x64\x61ta_planes\x18\x02 \x03(\x0b\x32\'.drw.api.gateway.v1.ConfigurationReport\x12\x0c\n\x04lost\x18\x03 \x03(\t\"3\n\x06Routes\x12)\n\x06routes\x18\x01 \x03(\x0b\x32\x19.drw.api.gateway.v1.Route\"\x8b\x02\n\rConfiguration\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x34\n\x0b\x63redentials\x18\x02 \x01(\x0b\x32\x1f.drw.api.gateway.v1.Credentials\x12*\n\x06limits\x18\x03 \x01(\x0b\x32\x1a.drw.api.gateway.v1.Limits\x12\x30\n\tupstreams\x18\x04 \x01(\x0b\x32\x1d.drw.api.gateway.v1.Upstreams\x12*\n\x06routes\x18\x05 \x01(\x0b\x32\x1a.drw.api.gateway.v1.Routes\x12)\n\x06\x62locks\x18\x06 \x03(\x0b\x32\x19.drw.api.gateway.v1.Block\"\x87\x01\n\x13\x43onfigurationReport\x12\x12\n\ndata_plane\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12-\n\tupstreams\x18\x04 \x03(\x0b\x32\x1a.drw.api.gateway.v1.Health\x12\r\n\x05notes\x18\x05 \x03(\t\"\xdb\x01\n\x06Health\x12\x10\n\x08upstream\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x33\n\x07\x63ircuit\x18\x03 \x01(\x0e\x32\".drw.api.gateway.v1.Health.Circuit\x12\x10\n\x08requests\x18\x04 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x05 \x01(\x03\x12\x0e\n\x06\x61\x63tive\x18\x06 \x01(\x03\"G\n\x07\x43ircuit\x12\x17\n\x13\x43IRCUIT_UNSPECIFIED\x10\x00\x12\n\n\x06\x43LOSED\x10\x01\x12\x08\n\x04OPEN\x10\x02\x12\r\n\tHALF_OPEN\x10\x03\"\x1d\n\x1bReportConfigurationResponse2\x90\x07\n\rRequestRouter\x12{\n\nListRoutes\x12%.drw.api.gateway.v1.ListRoutesRequest\x1a\x1a.drw.api.gateway.v1.Routes\"*\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/routes\x12w\n\x08SetRoute\x12\x19.drw.api.gateway.v1.Route\x1a\x19.drw.api.gateway.v1.Route\"5\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x1a\x1a\x15/api/v1/routes/{name}:\x01*\x12\x92\x01\n\x0b\x44\x65leteRoute\x12&.drw.api.gateway.v1.DeleteRouteRequest\x1a\'.drw.api.gateway.v1.DeleteRouteResponse\"2\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/routes/{name}\x12\x8f\x01\n\x0c\x45xplainRoute\x12\'.drw.api.gateway.v1.ExplainRouteRequest\x1a\x1f.drw.api.gateway.v1.Explanation\"5\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x1b\"\x16/api/v1/routes:explain:\x01*\x12}\n\nGetRollout\x12%.drw.api.gateway.v1.GetRolloutRequest\x1a\x1b.drw.api.gateway.v1.Rollout\"+\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/rollout\x12m\n\x12WatchConfiguration\x12-.drw.api.gateway.v1.WatchConfigurationRequest\x1a!.drw.api.gateway.v1.Configuration\"\x03\x90\x02\x01\x30\x01\x12t\n\x13ReportConfiguration\x12\'.drw.api.gateway.v1.ConfigurationReport\x1a/.drw.api.gateway.v1.ReportConfigurationResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.gateway.v1.request_router_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_EXPLAINROUTEREQUEST_HEADERSENTRY']._loaded_options = None
+  _globals['_EXPLAINROUTEREQUEST_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_REQUESTROUTER'].methods_by_name['ListRoutes']._loaded_options = None
   _globals['_REQUESTROUTER'].methods_by_name['ListRoutes']._serialized_options = b'\220\002\001\212\265\030\rplatform:read\202\323\344\223\002\020\022\016/api/v1/routes'
+  _globals['_REQUESTROUTER'].methods_by_name['SetRoute']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['SetRoute']._serialized_options = b'\220\002\002\212\265\030\016platform:admin\202\323\344\223\002\032\032\025/api/v1/routes/{name}:\001*'
+  _globals['_REQUESTROUTER'].methods_by_name['DeleteRoute']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['DeleteRoute']._serialized_options = b'\220\002\002\212\265\030\016platform:admin\202\323\344\223\002\027*\025/api/v1/routes/{name}'
+  _globals['_REQUESTROUTER'].methods_by_name['ExplainRoute']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['ExplainRoute']._serialized_options = b'\220\002\001\212\265\030\rplatform:read\202\323\344\223\002\033\"\026/api/v1/routes:explain:\001*'
+  _globals['_REQUESTROUTER'].methods_by_name['GetRollout']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['GetRollout']._serialized_options = b'\220\002\001\212\265\030\rplatform:read\202\323\344\223\002\021\022\017/api/v1/rollout'
   _globals['_REQUESTROUTER'].methods_by_name['WatchConfiguration']._loaded_options = None
   _globals['_REQUESTROUTER'].methods_by_name['WatchConfiguration']._serialized_options = b'\220\002\001'
   _globals['_REQUESTROUTER'].methods_by_name['ReportConfiguration']._loaded_options = None
@@ -47,15 +57,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHCONFIGURATIONREQUEST']._serialized_start=267
   _globals['_WATCHCONFIGURATIONREQUEST']._serialized_end=314
   _globals['_ROUTE']._serialized_start=317
-  _globals['_ROUTE']._serialized_end=449
-  _globals['_ROUTES']._serialized_start=451
-  _globals['_ROUTES']._serialized_end=502
-  _globals['_CONFIGURATION']._serialized_start=505
-  _globals['_CONFIGURATION']._serialized_end=772
-  _globals['_CONFIGURATIONREPORT']._serialized_start=774
-  _globals['_CONFIGURATIONREPORT']._serialized_end=847
-  _globals['_REPORTCONFIGURATIONRESPONSE']._serialized_start=849
-  _globals['_REPORTCONFIGURATIONRESPONSE']._serialized_end=878
-  _globals['_REQUESTROUTER']._serialized_start=881
-  _globals['_REQUESTROUTER']._serialized_end=1250
+  _globals['_ROUTE']._serialized_end=736
+  _globals['_HEADERMATCH']._serialized_start=738
+  _globals['_HEADERMATCH']._serialized_end=796
+  _globals['_SHARE']._serialized_start=798
+  _globals['_SHARE']._serialized_end=839
+  _globals['_DELETEROUTEREQUEST']._serialized_start=841
+  _globals['_DELETEROUTEREQUEST']._serialized_end=875
+  _globals['_DELETEROUTERESPONSE']._serialized_start=877
+  _globals['_DELETEROUTERESPONSE']._serialized_end=898
+  _globals['_EXPLAINROUTEREQUEST']._serialized_start=901
+  _globals['_EXPLAINROUTEREQUEST']._serialized_end=1129
+  _globals['_EXPLAINROUTEREQUEST_HEADERSENTRY']._serialized_start=1083
+  _globals['_EXPLAINROUTEREQUEST_HEADERSENTRY']._serialized_end=1129
+  _globals['_EXPLANATION']._serialized_start=1132
+  _globals['_EXPLANATION']._serialized_end=1443
+  _globals['_TARGET']._serialized_start=1445
+  _globals['_TARGET']._serialized_end=1525
+  _globals['_MISS']._serialized_start=1527
+  _globals['_MISS']._serialized_end=1561
+  _globals['_GETROLLOUTREQUEST']._serialized_start=1563
+  _globals['_GETROLLOUTREQUEST']._serialized_end=1582
+  _globals['_ROLLOUT']._serialized_start=1584
+  _globals['_ROLLOUT']._serialized_end=1686
+  _globals['_ROUTES']._serialized_start=1688
+  _globals['_ROUTES']._serialized_end=1739
+  _globals['_CONFIGURATION']._serialized_start=1742
+  _globals['_CONFIGURATION']._serialized_end=2009
+  _globals['_CONFIGURATIONREPORT']._serialized_start=2012
+  _globals['_CONFIGURATIONREPORT']._serialized_end=2147
+  _globals['_HEALTH']._serialized_start=2150
+  _globals['_HEALTH']._serialized_end=2369
+  _globals['_HEALTH_CIRCUIT']._serialized_start=2298
+  _globals['_HEALTH_CIRCUIT']._serialized_end=2369
+  _globals['_REPORTCONFIGURATIONRESPONSE']._serialized_start=2371
+  _globals['_REPORTCONFIGURATIONRESPONSE']._serialized_end=2400
+  _globals['_REQUESTROUTER']._serialized_start=2403
+  _globals['_REQUESTROUTER']._serialized_end=3315
 # @@protoc_insertion_point(module_scope)
