@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from conftest import SECRET
 from drw.agent import envoy
 from drw.agent.admin import Admin
 from drw.agent.agent import Agent
@@ -36,6 +37,7 @@ from drw.api.gateway.v1.request_router_pb2 import (
 )
 from drw.api.gateway.v1.request_router_rpc import RequestRouter, RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
+from drw.gateway.authentication.sealing import Sealer
 from drw.gateway.authentication.signing import Claims, Signer, jwks, new_private_key
 from drw.gateway.load_balancer.upstreams import More as Upstream
 from drw.gateway.load_balancer.upstreams import from_profile
@@ -47,6 +49,7 @@ from drw.kernel.host import Host
 from drw.kernel.http import HttpServer
 from drw.kernel.rpc import Channels, Server
 from drw.kernel.settings import DataPlane, Place, Profile
+from drw.local.first_key import make_home
 
 F = TypeVar("F", bound="Front")
 
@@ -109,6 +112,8 @@ class Front:
     async def start_gateway(self) -> None:
         self.host = Host(self.profile, "gateway")
         await self.host.start()
+        with acting_for(OPERATOR):
+            await make_home(self.host.client(AuthenticationClient))
 
     async def stop_gateway(self) -> None:
         if self.host:
@@ -205,10 +210,11 @@ class Front:
 
     def signer(self, issuer: str = "drw", audience: str = "drw-gateway") -> Signer:
         """Return what signs keys, to make some that the service would not."""
+        query = "select kid, private_key from authentication.signing_key order by signs_from"
         with psycopg.connect(self.profile.postgres) as connection:
-            row = connection.execute("select private_key from authentication.signing_key").fetchone()
+            row = connection.execute(query).fetchone()
         assert row is not None
-        return Signer(row[0], issuer, audience)
+        return Signer(Sealer(SECRET).open(*row), issuer, audience)
 
     def client(self, secret: str = "", **options: Any) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {secret}"} if secret else {}

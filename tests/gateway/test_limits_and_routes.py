@@ -33,7 +33,7 @@ HOW = ["together", "strict", "apart"]
 
 
 def settings(profile, **services):
-    return profile.model_copy(update={"services": services})
+    return profile.model_copy(update={"services": profile.services | services})
 
 
 def limit(number: int = 5, **fields) -> Limit:

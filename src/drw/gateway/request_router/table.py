@@ -30,7 +30,14 @@ READ_OR_WRITE = ("documents:read", "documents:write")
 
 REST = {
     "gateway": (
+        "/api/v1/me",
         "/api/v1/keys",
+        "/api/v1/orgs",
+        "/api/v1/desks",
+        "/api/v1/signingKeys",
+        "/api/v1/signingKeys:rotate",
+        "/api/v1/issuers",
+        "/api/v1/certificates",
         "/api/v1/limits",
         "/api/v1/routes",
         "/api/v1/upstreams",
