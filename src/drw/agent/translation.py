@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drw.agent import clusters, filters, listener, routes
+from drw.agent.blocked import BLOCKED, blocked
+from drw.agent.cutter import CUTTER, cutter
 from drw.agent.shapes import Json, address, file_source, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.settings import ConfigError, DataPlane, Profile
 
-FILTER_KINDS = {filters.KEYS: "keys", filters.REVOKED: "revoked", filters.LIMITS: "limits"}
-KINDS = ("clusters", "routes", "keys", "revoked", "limits", "listeners")
+FILTER_KINDS = {filters.KEYS: "keys", BLOCKED: "blocked", CUTTER: "cutter", filters.LIMITS: "limits"}
+KINDS = ("clusters", "routes", "keys", "blocked", "cutter", "limits", "listeners")
 """In the order in which they are delivered: what is referred to before what refers to it."""
+
+REFUSALS = ("blocked", "cutter")
+"""Kinds that say who is refused: they are made of names alone, and go ahead of all others."""
 
 MAX_CONNECTIONS = 10_000
 MAX_HEAP_BYTES = 1 << 30
@@ -104,7 +109,8 @@ def bootstrap(edge: Edge) -> Json:
 def _changing(configuration: Configuration) -> dict[str, Json]:
     return {
         filters.KEYS: filters.keys(configuration.credentials),
-        filters.REVOKED: filters.revoked(configuration.credentials),
+        BLOCKED: blocked(configuration),
+        CUTTER: cutter(configuration),
         filters.LIMITS: filters.limits(configuration.limits),
     }
 
