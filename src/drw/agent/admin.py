@@ -77,9 +77,17 @@ class Admin:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while True:
-                    if not await self._stat(ACTIVE):
+                    if not await self.active():
                         return
                     await asyncio.sleep(PAUSE_SECONDS)
+
+    async def active(self) -> int:
+        """Return how many requests are under way.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        return await self._stat(ACTIVE)
 
     async def _stat(self, name: str) -> int:
         _, _, value = (await self._ask("GET", f"/stats?filter=^{name}$")).partition(": ")

@@ -28,19 +28,20 @@ def blocked(configuration: Configuration) -> Json:
     """Return the filter: a key by its id, then its desk, then its org; local replies word the refusals."""
     named = _gravest(configuration.blocks)
     by_org: dict[str, Json] = {}
-    for org, reason in named[Block.ORG].items():
-        by_org[org[0]] = _decision(reason)
+    for (org, _), reason in named[Block.ORG].items():
+        by_org[org] = _decision(reason)
     for org, desks in _by_org(named[Block.DESK]).items():
         if org not in by_org:
             by_org[org] = _tree("x-drw-desk", {desk: _decision(reason) for desk, reason in desks.items()})
-    rest = _tree("x-drw-org", by_org) if by_org else _allowed()
+    rest = _ending(_tree("x-drw-org", by_org), _allowed()) if by_org else _allowed()
     by_key = {key: _decision(REVOKED) for key in configuration.credentials.revoked if key}
     for key, orgs in _by_key(named[Block.KEY]).items():
         if key not in by_key:
-            by_key[key] = _tree("x-drw-org", {org: _decision(reason) for org, reason in orgs.items()}, rest)
+            # Without an end of its own: a key of another org goes on to the end of the outer tree.
+            by_key[key] = _tree("x-drw-org", {org: _decision(reason) for org, reason in orgs.items()})
     if not by_key:
         return typed(RBAC, matcher=rest.get("matcher", {"on_no_match": rest}))
-    return typed(RBAC, matcher=_tree("x-drw-key", by_key, rest)["matcher"])
+    return typed(RBAC, matcher=_ending(_tree("x-drw-key", by_key), rest)["matcher"])
 
 
 def models(configuration: Configuration) -> dict[str, str]:
@@ -72,13 +73,17 @@ def _by_key(named: Named) -> dict[str, dict[str, str]]:
     return _by_org({(key, org): reason for (org, key), reason in named.items()})
 
 
-def _tree(header: str, branches: dict[str, Json], rest: Json | None = None) -> Json:
+def _tree(header: str, branches: dict[str, Json]) -> Json:
     read = typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=header)
     tree = {
         "input": extension(header, read),
         "exact_match_map": {"map": {value: branches[value] for value in sorted(branches)}},
     }
-    return {"matcher": {"matcher_tree": tree, "on_no_match": rest or _allowed()}}
+    return {"matcher": {"matcher_tree": tree}}
+
+
+def _ending(tree: Json, rest: Json) -> Json:
+    return {"matcher": tree["matcher"] | {"on_no_match": rest}}
 
 
 def _allowed() -> Json:

@@ -92,7 +92,7 @@ class KillSwitch:
             row = await self._seen(connection, who, kill)
             if row["proposal_ends_at"] is None:
                 raise Conflict(f"nothing is proposed for {kill!r}: it is {row['state'].lower()}")
-            _check_not_self(Kill.Subject.Value(row["subject"]), row["org"], row["name"], who)
+            _check_not_self(as_kill(row).subject, row["org"], row["name"], who)
             if row["state"] == "PROPOSED":
                 if row["killed_by"] == [who.key]:
                     raise Conflict(f"the key {who.key!r} proposed {kill!r}: another one must approve it")
@@ -231,15 +231,11 @@ def _org(request: CreateKillRequest, who: Caller) -> str:
 
 
 def _check_not_self(subject: int, org: str, name: str, who: Caller) -> None:
-    own = {Kill.KEY: who.key, Kill.DESK: who.desk}.get(subject)
-    if (org, name) == (who.org, own):
-        what = Kill.Subject.Name(subject).lower()
-        raise InvalidRequest(
-            f"this would stop your own {what} {name!r}, and you could not lift it: use a key of another desk"
-            if subject == Kill.DESK
-            else f"this would stop your own {what} {name!r}: `drw keys revoke` ends it for good",
-            param="name",
-        )
+    if subject == Kill.KEY and (org, name) == (who.org, who.key):
+        raise InvalidRequest(f"this would stop your own key {name!r}: `drw keys revoke` ends it for good", param="name")
+    if subject == Kill.DESK and (org, name) == (who.org, who.desk):
+        message = f"this would stop your own desk {name!r}, and you could not lift it: use a key of another desk"
+        raise InvalidRequest(message, param="name")
 
 
 def _reason(text: str, what: str) -> str:
