@@ -34,7 +34,7 @@ def blocked(configuration: Configuration) -> Json:
         if org not in by_org:
             by_org[org] = _tree("x-drw-desk", {desk: _decision(reason) for desk, reason in desks.items()})
     rest = _ending(_tree("x-drw-org", by_org), _allowed()) if by_org else _allowed()
-    by_key = {key: _decision(REVOKED) for key in configuration.credentials.revoked if key}
+    by_key = dict.fromkeys(filter(None, configuration.credentials.revoked), _decision(REVOKED))
     for key, orgs in _by_key(named[Block.KEY]).items():
         if key not in by_key:
             # Without an end of its own: a key of another org goes on to the end of the outer tree.

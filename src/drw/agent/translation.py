@@ -25,6 +25,8 @@ KINDS = ("clusters", "routes", "keys", "blocked", "cutter", "limits", "listeners
 REFUSALS = ("blocked", "cutter")
 """Kinds that say who is refused: they are made of names alone, and go ahead of all others."""
 
+OTHERS = tuple(kind for kind in KINDS if kind not in REFUSALS)
+
 MAX_CONNECTIONS = 10_000
 MAX_HEAP_BYTES = 1 << 30
 
@@ -84,6 +86,23 @@ def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]
     }
 
 
+def refusals(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]:
+    """Return the resources of the kinds that say who is refused."""
+    return {FILTER_KINDS[name]: [_discovered(name, message)] for name, message in _refusing(configuration).items()}
+
+
+def others(configuration: Configuration) -> Configuration:
+    """Return the configuration without its version and without what only says who is refused."""
+    rest = Configuration()
+    rest.CopyFrom(configuration)
+    rest.ClearField("version")
+    rest.ClearField("refusals")
+    rest.ClearField("blocks")
+    rest.limits.ClearField("blocks")
+    rest.credentials.ClearField("revoked")
+    return rest
+
+
 def whole(configuration: Configuration, edge: Edge) -> Json:
     """Return the same as one static configuration.
 
@@ -109,10 +128,13 @@ def bootstrap(edge: Edge) -> Json:
 def _changing(configuration: Configuration) -> dict[str, Json]:
     return {
         filters.KEYS: filters.keys(configuration.credentials),
-        BLOCKED: blocked(configuration),
-        CUTTER: cutter(configuration),
+        **_refusing(configuration),
         filters.LIMITS: filters.limits(configuration.limits),
     }
+
+
+def _refusing(configuration: Configuration) -> dict[str, Json]:
+    return {BLOCKED: blocked(configuration), CUTTER: cutter(configuration)}
 
 
 def _discovered(name: str, message: Json) -> Json:
