@@ -28,7 +28,7 @@ from drw.agent.agent import Agent
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Credentials, RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
-from drw.api.gateway.v1.rate_limiting_pb2 import Limit, Limits
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import (
     Configuration,
     ConfigurationReport,
@@ -73,15 +73,29 @@ class DoubleModels:
 
     def __init__(self) -> None:
         self.go_on = asyncio.Semaphore(0)
+        self.streams = 0
+        """How many are under way."""
         self.app = Starlette(routes=[Route("/{path:path}", self._answer, methods=["GET", "POST", "DELETE"])])
 
     async def _answer(self, request: Request) -> Response:
         body = await request.body()
         if request.url.path == "/v1/never":
             await asyncio.Event().wait()
+        if b'"endless"' in body:
+            said = {"x-drw-model": model} if (model := request.headers.get("x-model")) else {}
+            return StreamingResponse(self._endless(b'"quiet"' in body), media_type="text/event-stream", headers=said)
         if b'"stream"' in body:
             return StreamingResponse(self._events(), media_type="text/event-stream")
         return JSONResponse({"headers": dict(request.headers), "bytes": len(body), "path": request.url.path})
+
+    async def _endless(self, quiet: bool) -> AsyncIterator[str]:
+        self.streams += 1
+        try:
+            while True:
+                yield "data: on\n\n"
+                await (asyncio.Event().wait() if quiet else asyncio.sleep(0.01))
+        finally:
+            self.streams -= 1
 
     async def _events(self) -> AsyncIterator[str]:
         for number in range(5):
@@ -303,6 +317,7 @@ class Fed(Front):
         revoked: Sequence[str] = (),
         upstreams: Mapping[str, Upstream] | None = None,
         default: int = 1_000_000,
+        blocks: Sequence[Block] = (),
     ) -> Configuration:
         """Return a desired state with these differences from the usual one."""
         return assemble(
@@ -310,6 +325,7 @@ class Fed(Front):
             Limits(
                 default_requests_per_minute=default,
                 limits=[Limit(key=key, requests_per_minute=n) for key, n in (own or {}).items()],
+                blocks=blocks,
             ),
             Upstreams(upstreams=from_profile(self.profile.processes, upstreams or {})),
             more,
@@ -318,9 +334,9 @@ class Fed(Front):
     async def want(self, **differences: Any) -> ConfigurationReport:
         return await self.router_double.want(self.configuration(**differences))
 
-    def sign(self, key: str, *scopes: str) -> str:
+    def sign(self, key: str, *scopes: str, org: str = "local", desk: str = "research") -> str:
         now = datetime.now(UTC)
-        return self.signing.sign(Claims(key, "local", "research", scopes, now, now + timedelta(hours=1)))
+        return self.signing.sign(Claims(key, org, desk, scopes, now, now + timedelta(hours=1)))
 
 
 def free_port() -> int:

@@ -85,7 +85,7 @@ async def test_envoy_says_what_is_wrong_with_them(tmp_path):
 def test_nobody_revoked_is_a_state_too(tmp_path):
     state = desired()
     del state.credentials.revoked[:]
-    (found,) = translate(state, edge())["revoked"]
+    (found,) = translate(state, edge())["blocked"]
     assert "matcher_tree" not in found["typed_config"]["matcher"]
 
 

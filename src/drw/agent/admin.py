@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 import aiohttp
@@ -32,16 +32,16 @@ class Admin:
     def __init__(self, where: str) -> None:
         self._where = where
 
-    async def refusals(self) -> dict[str, int]:
-        """Return how many updates of each kind it has refused so far.
+    async def refusals(self, kinds: Iterable[str] = tuple(STATS)) -> dict[str, int]:
+        """Return how many updates of each of these kinds it has refused so far.
 
         Raises:
             Unavailable: it does not answer.
         """
-        return _refusals(await self._stats())
+        return _refusals(await self._stats(), kinds)
 
     async def taken(self, versions: Mapping[str, str], before: Mapping[str, int]) -> tuple[str, ...]:
-        """Wait until it runs these versions; return the kinds that it refused since `before`.
+        """Wait until it runs these versions; return those of their kinds that it refused since `before`.
 
         Raises:
             Unavailable: it does not answer, or does neither in time.
@@ -50,7 +50,7 @@ class Admin:
             async with asyncio.timeout(TAKE_SECONDS):
                 while True:
                     stats = await self._stats()
-                    refused = tuple(kind for kind, count in _refusals(stats).items() if count > before[kind])
+                    refused = tuple(k for k, count in _refusals(stats, versions).items() if count > before.get(k, 0))
                     if refused or all(stats.get(f"{STATS[k]}.version_text") == v for k, v in versions.items()):
                         return refused
                     await asyncio.sleep(PAUSE_SECONDS)
@@ -77,9 +77,17 @@ class Admin:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while True:
-                    if not await self._stat(ACTIVE):
+                    if not await self.active():
                         return
                     await asyncio.sleep(PAUSE_SECONDS)
+
+    async def active(self) -> int:
+        """Return how many requests are under way.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        return await self._stat(ACTIVE)
 
     async def _stat(self, name: str) -> int:
         _, _, value = (await self._ask("GET", f"/stats?filter=^{name}$")).partition(": ")
@@ -108,5 +116,5 @@ class Admin:
             return await answer.text()
 
 
-def _refusals(stats: Mapping[str, str]) -> dict[str, int]:
-    return {kind: int(stats.get(f"{stat}.update_rejected", "0")) for kind, stat in STATS.items()}
+def _refusals(stats: Mapping[str, str], kinds: Iterable[str]) -> dict[str, int]:
+    return {kind: int(stats.get(f"{STATS[kind]}.update_rejected", "0")) for kind in kinds}

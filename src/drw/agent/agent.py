@@ -1,6 +1,7 @@
 """Keeps one Envoy at the state that the request router wants, and tells it what became of each version.
 
-Whatever fails, the files stay at the last good state: Envoy goes on with it, and starts from it.
+Whatever fails, the files stay at the last good state: Envoy goes on with it, and starts from it. Who is refused goes
+ahead of the rest of a version, and does not wait for what an earlier one still does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from drw.agent import envoy
 from drw.agent.admin import Admin
 from drw.agent.files import Files
 from drw.agent.log import AccessLog
-from drw.agent.translation import KINDS, BadConfiguration, Edge, translate, whole
+from drw.agent.refusals import Refusals
+from drw.agent.translation import OTHERS, BadConfiguration, Edge, others, translate, whole
 from drw.api.gateway.v1.request_router_pb2 import Configuration, ConfigurationReport, WatchConfigurationRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.kernel.errors import DeadlineExceeded, DrwError, Unavailable
@@ -34,10 +36,13 @@ class Agent:
         self._edge = Edge.of(profile)
         self._files = Files(self._edge)
         self._admin = Admin(self._edge.plane.admin)
+        self._refusals = Refusals(self._edge, self._files, self._admin)
         self._wanted: Configuration | None = None
         self._changed = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._copy: dict[str, bytes] = {}
-        self._refusals: dict[str, int] = {}
+        self._before: dict[str, int] = {}
+        self._others = b""
         self._written = ""
         self._refused = ""
         self._settled = True
@@ -50,6 +55,7 @@ class Agent:
             self._files.write_bootstrap()  # the profile may have changed since
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
+            tasks.create_task(self._hasten())
             tasks.create_task(self._follow())
             tasks.create_task(self._keep_log())
 
@@ -75,15 +81,33 @@ class Agent:
     async def _watch_once(self) -> None:
         async for wanted in self._router.watch_configuration(WatchConfigurationRequest(data_plane=self._name)):
             self._wanted = wanted
+            self._urgent.set()
             self._changed.set()
+
+    async def _hasten(self) -> None:
+        """Put refusals in force as they come; `_take` tries again what fails here, and tells of it."""
+        while True:
+            await self._urgent.wait()
+            self._urgent.clear()
+            if (wanted := self._wanted) is None or not self._files.complete():
+                continue
+            try:
+                await self._refusals.take(wanted)
+            except (DrwError, OSError) as error:
+                log.warning("not in force yet: the refusals %s: %s", wanted.refusals, error)
+                continue
+            if self._said is not None and self._said.version != wanted.version:
+                said = self._said
+                await self._say(ConfigurationReport(data_plane=self._name, version=said.version, error=said.error))
 
     async def _follow(self) -> None:
         while True:
             news = await self._news()
             if (wanted := self._wanted) is None:
                 continue
-            report = ConfigurationReport(data_plane=self._name, version=wanted.version, error=await self._take(wanted))
-            if news or report != self._said:
+            error = await self._take(wanted)
+            report = ConfigurationReport(data_plane=self._name, version=wanted.version, error=error)
+            if news or self._is_news(report):
                 await self._say(report)
 
     async def _news(self) -> bool:
@@ -97,7 +121,11 @@ class Agent:
         self._refused = ""
         return True
 
+    def _is_news(self, report: ConfigurationReport) -> bool:
+        return self._said is None or (report.version, report.error) != (self._said.version, self._said.error)
+
     async def _say(self, report: ConfigurationReport) -> None:
+        report.refusals = self._refusals.in_force
         level = logging.WARNING if report.error else logging.INFO
         log.log(level, "version %s: %s", report.version, report.error or "runs")
         try:
@@ -112,6 +140,7 @@ class Agent:
             if wanted.version != self._written:
                 await self._write(wanted)
             await self._confirm()
+            await self._refusals.take(wanted)
         except DrwError as error:
             self._settled = not isinstance(error, Unavailable)
             return error.message
@@ -124,25 +153,32 @@ class Agent:
     async def _write(self, wanted: Configuration) -> None:
         if self._refused:
             raise BadConfiguration(self._refused)
+        await self._refusals.write(wanted)
+        rest = others(wanted)
+        if (seen := rest.SerializeToString(deterministic=True)) != self._others:
+            await self._write_others(rest, wanted.version)
+            self._others = seen
+        self._written = wanted.version
+
+    async def _write_others(self, rest: Configuration, version: str) -> None:
         try:
-            resources = translate(wanted, self._edge)
-            await envoy.validate(whole(wanted, self._edge))
+            resources = translate(rest, self._edge)
+            await envoy.validate(whole(rest, self._edge))
         except BadConfiguration as error:
             self._refused = error.message  # it would say the same again
             raise
-        self._copy, self._refusals = self._files.copy(), await self._refused_so_far()
-        self._files.write(resources, wanted.version)
+        self._copy, self._before = self._files.copy(OTHERS), await self._refused_so_far()
+        self._files.write(resources, version, OTHERS)
         self._files.write_bootstrap()
-        self._written = wanted.version
 
     async def _refused_so_far(self) -> dict[str, int]:
         try:
-            return await self._admin.refusals()
+            return await self._admin.refusals(OTHERS)
         except Unavailable:
-            return dict.fromkeys(KINDS, 0)  # it does not run yet, so it counts from here
+            return dict.fromkeys(OTHERS, 0)  # it does not run yet, so it counts from here
 
     async def _confirm(self) -> None:
-        if refused := await self._admin.taken(self._files.versions(), self._refusals):
+        if refused := await self._admin.taken(self._files.versions(OTHERS), self._before):
             self._files.put_back(self._copy)
-            self._written = ""
+            self._written, self._others = "", b""
             raise BadConfiguration(f"Envoy refuses the {' and '.join(refused)} of the configuration")

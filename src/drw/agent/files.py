@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -11,56 +11,67 @@ import orjson
 from drw.agent.shapes import Json
 from drw.agent.translation import KINDS, Edge, bootstrap
 
+READ_BY_PEOPLE = ("clusters", "routes", "listeners")
+"""The others are as long as there are keys."""
+
 
 class Files:
     """What the data plane last took, on disk."""
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
+        self._known: dict[str, tuple[str, bytes]] = {}
 
     def complete(self) -> bool:
         """Return whether Envoy could start from what there is."""
         return all(self._edge.file(kind).exists() for kind in KINDS)
 
-    def write(self, resources: Mapping[str, list[Json]], version: str) -> tuple[str, ...]:
-        """Write every kind that differs from what is there, in the order of `KINDS`; return their names.
+    def write(self, resources: Mapping[str, list[Json]], version: str, kinds: Sequence[str] = KINDS) -> tuple[str, ...]:
+        """Write every one of these kinds that differs from what is there, in their order; return their names.
 
         A cluster that is no longer wanted stays for as long as the routes on disk name it: they are
         replaced after it, and requests under way still need it.
         """
         written = []
-        for kind in KINDS:
+        for kind in kinds:
             wanted = resources[kind]
             if kind == "clusters":
                 wanted = _with_leaving(wanted, self._read(kind), self._read("routes"))
-            if wanted != self._read(kind):
-                _replace(self._edge.file(kind), {"version_info": version, "resources": wanted})
+            seen = orjson.dumps(wanted)
+            if seen != self._present(kind)[1]:
+                _replace(self._edge.file(kind), version, wanted, indented=kind in READ_BY_PEOPLE)
+                self._known[kind] = version, seen
                 written.append(kind)
         return tuple(written)
 
     def write_bootstrap(self) -> None:
         """Write what Envoy starts from; from now on it may be started."""
-        _replace(self._edge.plane.folder / "bootstrap.json", bootstrap(self._edge))
+        content = orjson.dumps(bootstrap(self._edge), option=orjson.OPT_INDENT_2)
+        _write(self._edge.plane.folder / "bootstrap.json", content)
 
-    def versions(self) -> dict[str, str]:
+    def versions(self, kinds: Sequence[str] = KINDS) -> dict[str, str]:
         """Return the version at which each kind was last written."""
-        return {kind: orjson.loads(self._edge.file(kind).read_bytes())["version_info"] for kind in KINDS}
+        return {kind: self._present(kind)[0] for kind in kinds}
 
-    def copy(self) -> dict[str, bytes]:
+    def copy(self, kinds: Sequence[str] = KINDS) -> dict[str, bytes]:
         """Return what is on disk, to put it back."""
-        return {kind: self._edge.file(kind).read_bytes() for kind in KINDS if self._edge.file(kind).exists()}
+        return {kind: self._edge.file(kind).read_bytes() for kind in kinds if self._edge.file(kind).exists()}
 
     def put_back(self, copy: Mapping[str, bytes]) -> None:
         """Write what `copy` returned."""
         for kind, content in copy.items():
             if self._edge.file(kind).read_bytes() != content:
                 _write(self._edge.file(kind), content)
+                self._known.pop(kind, None)
+
+    def _present(self, kind: str) -> tuple[str, bytes]:
+        """Return the version and the resources of what is on disk; nobody else writes there, so it is read once."""
+        if kind not in self._known:
+            self._known[kind] = _parsed(self._edge.file(kind))
+        return self._known[kind]
 
     def _read(self, kind: str) -> list[Json]:
-        try:
-            found: list[Json] = orjson.loads(self._edge.file(kind).read_bytes())["resources"]
-        except (FileNotFoundError, orjson.JSONDecodeError, KeyError):
-            return []
+        found: list[Json] = orjson.loads(self._present(kind)[1])
         return found
 
 
@@ -74,8 +85,17 @@ def _routes(table: list[Json]) -> list[Json]:
     return [entry for part in table for host in part["virtual_hosts"] for entry in host["routes"]]
 
 
-def _replace(file: Path, content: Json) -> None:
-    _write(file, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+def _parsed(file: Path) -> tuple[str, bytes]:
+    try:
+        found = orjson.loads(file.read_bytes())
+        return found["version_info"], orjson.dumps(found["resources"])
+    except (FileNotFoundError, orjson.JSONDecodeError, KeyError):
+        return "", b"[]"
+
+
+def _replace(file: Path, version: str, resources: list[Json], *, indented: bool) -> None:
+    option = orjson.OPT_INDENT_2 if indented else 0
+    _write(file, orjson.dumps({"version_info": version, "resources": resources}, option=option))
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -1,11 +1,13 @@
 """Request to filters: what happens to a request before it is routed, in order.
 
-strip > keys > revoked > scopes > limits > drain > sizes > router. What changes while the data plane runs is delivered
-each by itself: the buckets of the limits begin anew whenever their message is sent again.
+strip > keys > blocked > cutter > scopes > limits > drain > sizes > router. What changes while the data plane runs is
+delivered each by itself: the buckets of the limits begin anew whenever their message is sent again.
 """
 
 from __future__ import annotations
 
+from drw.agent.blocked import BLOCKED, RBAC
+from drw.agent.cutter import CUTTER, WASM
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.rate_limiting_pb2 import Limits
@@ -14,23 +16,20 @@ STRIP = "drw.strip"
 DRAIN = "envoy.filters.http.buffer"
 SIZES = "drw.sizes"
 KEYS = "drw.keys"
-REVOKED = "drw.revoked"
 SCOPES = "envoy.filters.http.rbac"
 LIMITS = "drw.limits"
 ROUTER = "envoy.filters.http.router"
 
 JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
-RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 COMPOSITE = "envoy.extensions.filters.http.composite.v3"
 LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 
-DISCOVERED = {KEYS: JWT, REVOKED: RBAC, LIMITS: LIMIT}
+DISCOVERED = {KEYS: JWT, BLOCKED: RBAC, CUTTER: WASM, LIMITS: LIMIT}
 """The filters that are delivered by themselves, and their types."""
 
 PROVIDER = "drw"
 METADATA = "drw.jwt"
 ALIVE = "/healthz"
-REVOKED_POLICY = "revoked"
 MAX_BODY_BYTES = 1 << 30
 """The most that any route lets through; a route may say less."""
 
@@ -102,19 +101,6 @@ def keys(credentials: Credentials) -> Json:
     return typed(JWT, providers={PROVIDER: provider}, rules=rules)
 
 
-def revoked(credentials: Credentials) -> Json:
-    """Return the filter that refuses revoked keys; local replies turn its 403 into a 401."""
-    rest = _decision("not revoked", "ALLOW")
-    if not credentials.revoked:
-        return typed(RBAC, matcher={"on_no_match": rest})
-    by_key = typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name="x-drw-key")
-    tree = {
-        "input": extension("key", by_key),
-        "exact_match_map": {"map": {key: _decision(REVOKED_POLICY, "DENY") for key in sorted(credentials.revoked)}},
-    }
-    return typed(RBAC, matcher={"matcher_tree": tree, "on_no_match": rest})
-
-
 def scopes() -> Json:
     """Return the filter that checks scopes. It lets nothing through: each route says by itself what it needs."""
     return extension(SCOPES, typed(RBAC, rules={"action": "ALLOW"}))
@@ -169,10 +155,6 @@ def _size(limit: int) -> Json:
 
 def _bucket(per_minute: int) -> Json:
     return {"max_tokens": per_minute, "tokens_per_fill": per_minute, "fill_interval": "60s"}
-
-
-def _decision(name: str, action: str) -> Json:
-    return {"action": extension(name, typed("envoy.config.rbac.v3.Action", name=name, action=action))}
 
 
 def _policy(principals: list[Json]) -> Json:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from drw.agent import filters, replies
+from drw.agent.blocked import BLOCKED
 from drw.agent.clusters import TRACES
+from drw.agent.cutter import CUTTER
 from drw.agent.shapes import Json, address, extension, typed
 
 NAME = "drw"
@@ -63,7 +65,8 @@ def _chain(changing: Mapping[str, Json]) -> list[Json]:
     return [
         filters.strip(),
         changing[filters.KEYS],
-        changing[filters.REVOKED],
+        changing[BLOCKED],
+        changing[CUTTER],
         filters.scopes(),
         changing[filters.LIMITS],
         filters.drain(),

@@ -6,7 +6,7 @@ whoever said no.
 
 from __future__ import annotations
 
-from drw.agent import filters
+from drw.agent import blocked
 from drw.agent.routes import NOTES
 from drw.agent.shapes import Json, extension, header, typed
 from drw.kernel import errors
@@ -15,6 +15,10 @@ MAKE_ONE = "make one with `drw keys create`"
 MISSING = f"there is no key in this request: send it as `Authorization: Bearer KEY`; {MAKE_ONE}"
 EXPIRED = f"the key has expired; {MAKE_ONE}"
 REVOKED = f"the key is revoked; {MAKE_ONE}"
+KILLED = "this key or desk is stopped by a kill switch: `drw kill list` says since when, why and by whom"
+CUT = "this was stopped by a kill switch: `drw kill list` says since when, why and by whom"
+TOKENS = "the tokens of this window are used up; Retry-After says in how many seconds to try again"
+MONEY = "the money of this period is used up; a retry does not help until more is set or the next period begins"
 NOT_VALID = f"the key is not valid here: it is not whole, or another platform issued it; {MAKE_ONE}"
 LACKS = f"the key lacks the scope %METADATA(ROUTE:{NOTES}:needs)%; make one that has it with `drw keys create`"
 NOT_ALLOWED = "this is not allowed here: %RESPONSE_CODE_DETAILS%"
@@ -28,6 +32,12 @@ NOT_HTTP = "the request is not well formed: %RESPONSE_CODE_DETAILS%"
 BROKEN = "the gateway cannot answer: %RESPONSE_CODE_DETAILS%"
 
 RETRY_SECONDS = "2"
+TOKEN_RETRY_SECONDS = "10"
+CUT_DETAILS = "killed_in_flight"
+"""What the cutter gives as the reason of its answers."""
+
+STOPPED = errors.HTTP[errors.Forbidden]._replace(code="killed")
+SPENT = errors.HTTP[errors.RateLimited]._replace(code="insufficient_quota")
 DENIED = "jwt_authn_access_denied"
 
 
@@ -36,7 +46,11 @@ def local_replies() -> Json:
     return {
         "mappers": [
             {"filter": _status(200), "body_format_override": {"text_format_source": {"inline_string": "ok\n"}}},
-            _reply(_details(f"rbac_access_denied_matched_policy[{filters.REVOKED_POLICY}]"), REVOKED, 401),
+            _reply(_refusal(blocked.REVOKED), REVOKED, 401),
+            _reply(_refusal(blocked.KILLED), KILLED, 403, form=STOPPED),
+            _reply(_refusal(blocked.MONEY), MONEY, 429, form=SPENT),
+            _reply(_refusal(blocked.TOKENS), TOKENS, 429, TOKEN_RETRY_SECONDS),
+            _reply(_cel(f"response.code_details.contains('{CUT_DETAILS}')"), CUT, 403, form=STOPPED),
             _reply(_details(f"{DENIED}{{Jwt_is_missing}}"), MISSING, 401),
             _reply(_details(f"{DENIED}{{Jwt_is_expired}}"), EXPIRED, 401),
             _reply(_cel(f"response.code_details.startsWith('{DENIED}')"), NOT_VALID, 401),
@@ -75,6 +89,10 @@ def _status(code: int) -> Json:
 
 def _flags(*flags: str) -> Json:
     return {"response_flag_filter": {"flags": list(flags)}}
+
+
+def _refusal(reason: str) -> Json:
+    return _details(f"rbac_access_denied_matched_policy[{reason}]")
 
 
 def _details(text: str) -> Json:

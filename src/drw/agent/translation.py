@@ -11,14 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drw.agent import clusters, filters, listener, routes
+from drw.agent.blocked import BLOCKED, blocked
+from drw.agent.cutter import CUTTER, cutter
 from drw.agent.shapes import Json, address, file_source, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.settings import ConfigError, DataPlane, Profile
 
-FILTER_KINDS = {filters.KEYS: "keys", filters.REVOKED: "revoked", filters.LIMITS: "limits"}
-KINDS = ("clusters", "routes", "keys", "revoked", "limits", "listeners")
+FILTER_KINDS = {filters.KEYS: "keys", BLOCKED: "blocked", CUTTER: "cutter", filters.LIMITS: "limits"}
+KINDS = ("clusters", "routes", "keys", "blocked", "cutter", "limits", "listeners")
 """In the order in which they are delivered: what is referred to before what refers to it."""
+
+REFUSALS = ("blocked", "cutter")
+"""Kinds that say who is refused: they are made of names alone, and go ahead of all others."""
+
+OTHERS = tuple(kind for kind in KINDS if kind not in REFUSALS)
 
 MAX_CONNECTIONS = 10_000
 MAX_HEAP_BYTES = 1 << 30
@@ -79,6 +86,23 @@ def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]
     }
 
 
+def refusals(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]:
+    """Return the resources of the kinds that say who is refused."""
+    return {FILTER_KINDS[name]: [_discovered(name, message)] for name, message in _refusing(configuration).items()}
+
+
+def others(configuration: Configuration) -> Configuration:
+    """Return the configuration without its version and without what only says who is refused."""
+    rest = Configuration()
+    rest.CopyFrom(configuration)
+    rest.ClearField("version")
+    rest.ClearField("refusals")
+    rest.ClearField("blocks")
+    rest.limits.ClearField("blocks")
+    rest.credentials.ClearField("revoked")
+    return rest
+
+
 def whole(configuration: Configuration, edge: Edge) -> Json:
     """Return the same as one static configuration.
 
@@ -104,9 +128,13 @@ def bootstrap(edge: Edge) -> Json:
 def _changing(configuration: Configuration) -> dict[str, Json]:
     return {
         filters.KEYS: filters.keys(configuration.credentials),
-        filters.REVOKED: filters.revoked(configuration.credentials),
+        **_refusing(configuration),
         filters.LIMITS: filters.limits(configuration.limits),
     }
+
+
+def _refusing(configuration: Configuration) -> dict[str, Json]:
+    return {BLOCKED: blocked(configuration), CUTTER: cutter(configuration)}
 
 
 def _discovered(name: str, message: Json) -> Json:

@@ -1,4 +1,4 @@
-"""Puts the newest credentials, limits and upstreams together with the routes, and numbers what comes out."""
+"""Puts the newest credentials, limits, upstreams and kills together with the routes, and numbers what comes out."""
 
 from __future__ import annotations
 
@@ -8,23 +8,38 @@ from collections.abc import AsyncIterator, Sequence
 
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
-from drw.api.gateway.v1.rate_limiting_pb2 import Limits
-from drw.api.gateway.v1.request_router_pb2 import Configuration, Routes
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limits
+from drw.api.gateway.v1.request_router_pb2 import Configuration, Kills, Routes
+from drw.gateway.request_router.kills import block
 from drw.gateway.request_router.table import More, table
 
-Part = Credentials | Limits | Upstreams
+Part = Credentials | Limits | Upstreams | Kills
 
 
-def assemble(credentials: Credentials, limits: Limits, upstreams: Upstreams, more: Sequence[More]) -> Configuration:
+def assemble(
+    credentials: Credentials, limits: Limits, upstreams: Upstreams, more: Sequence[More], kills: Kills | None = None
+) -> Configuration:
     """Return the whole desired state; equal parts give an equal version."""
     found = Configuration(
         credentials=credentials,
         limits=limits,
         upstreams=upstreams,
         routes=Routes(routes=table([upstream.name for upstream in upstreams.upstreams], more)),
+        blocks=_blocks(limits, kills or Kills()),
     )
-    found.version = hashlib.sha256(found.SerializeToString(deterministic=True)).hexdigest()[:16]
+    refused = Configuration(credentials=Credentials(revoked=credentials.revoked), blocks=found.blocks)
+    found.refusals = _digest(refused)
+    found.version = _digest(found)
     return found
+
+
+def _blocks(limits: Limits, kills: Kills) -> list[Block]:
+    killed = [refused for kill in kills.kills if (refused := block(kill)) is not None]
+    return sorted((*limits.blocks, *killed), key=lambda b: (b.subject, b.org, b.name, b.reason))
+
+
+def _digest(state: Configuration) -> str:
+    return hashlib.sha256(state.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 
 class Desired:
@@ -48,7 +63,12 @@ class Desired:
 
     def missing(self) -> list[str]:
         """Return the services that have not said anything yet."""
-        sources = {Credentials: "authentication", Limits: "rate_limiting", Upstreams: "load_balancer"}
+        sources = {
+            Credentials: "authentication",
+            Limits: "rate_limiting",
+            Upstreams: "load_balancer",
+            Kills: "the kill switch",
+        }
         return [name for part, name in sources.items() if part not in self._parts]
 
     async def versions(self) -> AsyncIterator[Configuration]:
@@ -67,4 +87,6 @@ class Desired:
     def _assembled(self) -> Configuration:
         credentials, limits, upstreams = (self._parts[part] for part in (Credentials, Limits, Upstreams))
         assert isinstance(credentials, Credentials) and isinstance(limits, Limits) and isinstance(upstreams, Upstreams)
-        return assemble(credentials, limits, upstreams, self._more)
+        kills = self._parts[Kills]
+        assert isinstance(kills, Kills)
+        return assemble(credentials, limits, upstreams, self._more, kills)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 
+from pydantic import Field
+
 from drw.api.gateway.v1 import request_router_rpc as contract
 from drw.api.gateway.v1.authentication_pb2 import WatchCredentialsRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
@@ -13,14 +15,24 @@ from drw.api.gateway.v1.load_balancer_rpc import LoadBalancerClient
 from drw.api.gateway.v1.rate_limiting_pb2 import WatchLimitsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import (
+    ApproveKillRequest,
     Configuration,
     ConfigurationReport,
+    CreateKillRequest,
+    GetKillRequest,
+    Kill,
+    Kills,
+    LiftKillRequest,
+    ListKillsRequest,
     ListRoutesRequest,
     ReportConfigurationResponse,
     Routes,
     WatchConfigurationRequest,
+    WatchKillsRequest,
 )
 from drw.gateway.request_router.desired import Desired, Part
+from drw.gateway.request_router.kill_store import KillStore
+from drw.gateway.request_router.kills import KillSwitch, Policy
 from drw.gateway.request_router.table import More
 from drw.kernel.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from drw.kernel.host import Scope
@@ -32,16 +44,20 @@ MAX_ERROR = 2000
 
 
 class Settings(Base):
-    """Routes besides those of the table."""
+    """Routes besides those of the table, and how many persons a kill takes."""
 
     routes: tuple[More, ...] = ()
+    kill_approvals: Policy = Policy()
+    kill_proposal_seconds: float = Field(900.0, gt=0, le=86_400)
+    """How long a proposal waits for approval."""
 
 
 class RequestRouter(contract.RequestRouter):
     """Serves `drw.api.gateway.v1.RequestRouter`."""
 
-    def __init__(self, desired: Desired) -> None:
+    def __init__(self, desired: Desired, kills: KillSwitch) -> None:
         self._desired = desired
+        self._kills = kills
         self._reports: dict[str, ConfigurationReport] = {}
 
     async def list_routes(self, request: ListRoutesRequest, /) -> Routes:
@@ -63,10 +79,39 @@ class RequestRouter(contract.RequestRouter):
         if request.data_plane not in self._reports and len(self._reports) >= MAX_DATA_PLANES:
             raise InvalidRequest(f"more than {MAX_DATA_PLANES} data planes have reported")
         kept = ConfigurationReport(
-            data_plane=request.data_plane, version=request.version[:MAX_NAME], error=request.error[:MAX_ERROR]
+            data_plane=request.data_plane,
+            version=request.version[:MAX_NAME],
+            error=request.error[:MAX_ERROR],
+            refusals=request.refusals[:MAX_NAME],
         )
         self._reports[request.data_plane] = kept
         return ReportConfigurationResponse()
+
+    async def create_kill(self, request: CreateKillRequest, /) -> Kill:
+        """CreateKill refuses all new calls of a subject and cuts its live streams on every data plane."""
+        return await self._kills.kill(request)
+
+    async def list_kills(self, request: ListKillsRequest, /) -> Kills:
+        """ListKills lists what is killed or proposed, newest first."""
+        return await self._kills.list(ended=request.all)
+
+    async def get_kill(self, request: GetKillRequest, /) -> Kill:
+        """GetKill shows one kill."""
+        return await self._kills.get(request.id)
+
+    async def approve_kill(self, request: ApproveKillRequest, /) -> Kill:
+        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift."""
+        return await self._kills.approve(request.id)
+
+    async def lift_kill(self, request: LiftKillRequest, /) -> Kill:
+        """LiftKill lets calls through again, or proposes that where the policy asks for more persons."""
+        return await self._kills.lift(request)
+
+    async def watch_kills(self, request: WatchKillsRequest, /) -> AsyncIterator[Kills]:
+        """WatchKills sends all kills in force: now, and after each change."""
+        async with aclosing(self._kills.watch()) as news:  # type: ignore[type-var]
+            async for kills in news:
+                yield kills
 
     async def detail(self) -> str:
         """Return which version each data plane runs.
@@ -76,7 +121,7 @@ class RequestRouter(contract.RequestRouter):
         """
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
-        said = "; ".join(_told(report) for _, report in sorted(self._reports.items()))
+        said = "; ".join(_told(report, configuration) for _, report in sorted(self._reports.items()))
         text = f"version {configuration.version}; {said or 'no data plane has reported yet'}"
         if any(report.error for report in self._reports.values()):
             raise Unavailable(text)
@@ -86,9 +131,11 @@ class RequestRouter(contract.RequestRouter):
         return Unavailable(f"waiting for {' and '.join(self._desired.missing())}")
 
 
-def _told(report: ConfigurationReport) -> str:
+def _told(report: ConfigurationReport, wanted: Configuration) -> str:
     fate = f"does not run version {report.version}: {report.error}" if report.error else f"runs {report.version}"
-    return f"data plane {report.data_plane!r} {fate}"
+    # Who is revoked, killed or over a limit is in force before the rest of a version is.
+    late = "" if report.refusals == wanted.refusals else ", and does not refuse all yet that it should"
+    return f"data plane {report.data_plane!r} {fate}{late}"
 
 
 async def _follow(desired: Desired, watch: Callable[[], AsyncIterator[Part]]) -> None:
@@ -101,8 +148,11 @@ async def _follow(desired: Desired, watch: Callable[[], AsyncIterator[Part]]) ->
 
 async def build(scope: Scope) -> RequestRouter:
     """Make the service with what the configuration names."""
-    desired = Desired(scope.settings(Settings).routes)
-    service = RequestRouter(desired)
+    own = scope.settings(Settings)
+    desired = Desired(own.routes)
+    store = KillStore(await scope.database())
+    switch = KillSwitch(store, scope.audit(), own.kill_approvals, own.kill_proposal_seconds)
+    service = RequestRouter(desired, switch)
     authentication = scope.client(AuthenticationClient)
     limiting = scope.client(RateLimitingClient)
     balancer = scope.client(LoadBalancerClient)
@@ -116,7 +166,10 @@ async def build(scope: Scope) -> RequestRouter:
     async def upstreams() -> None:
         await _follow(desired, lambda: balancer.watch_upstreams(WatchUpstreamsRequest()))
 
-    for source in (credentials, limits, upstreams):
+    async def kills() -> None:
+        await _follow(desired, switch.watch)
+
+    for source in (credentials, limits, upstreams, kills):
         scope.background(source)
     scope.describe(service.detail)
     return service

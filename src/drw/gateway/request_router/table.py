@@ -40,6 +40,7 @@ REST = {
         "/api/v1/certificates",
         "/api/v1/limits",
         "/api/v1/routes",
+        "/api/v1/kills",
         "/api/v1/upstreams",
         "/api/v1/audit",
         "/api/v1/audit:verify",

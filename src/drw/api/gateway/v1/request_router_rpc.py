@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.gateway.v1 import request_router_pb2
-from drw.api.gateway.v1.request_router_pb2 import Configuration, ConfigurationReport, DeleteRouteRequest, DeleteRouteResponse, ExplainRouteRequest, Explanation, GetRolloutRequest, ListRoutesRequest, ReportConfigurationResponse, Rollout, Route, Routes, WatchConfigurationRequest
+from drw.api.gateway.v1.request_router_pb2 import ApproveKillRequest, Configuration, ConfigurationReport, CreateKillRequest, DeleteRouteRequest, DeleteRouteResponse, ExplainRouteRequest, Explanation, GetKillRequest, GetRolloutRequest, Kill, Kills, LiftKillRequest, ListKillsRequest, ListRoutesRequest, ReportConfigurationResponse, Rollout, Route, Routes, WatchConfigurationRequest, WatchKillsRequest
 
 
 class RequestRouter(Servicer):
@@ -41,6 +41,30 @@ class RequestRouter(Servicer):
     async def report_configuration(self, request: ConfigurationReport, /) -> ReportConfigurationResponse:
         """ReportConfiguration tells what became of a version on one data plane."""
         raise Unwritten("ReportConfiguration")
+
+    async def create_kill(self, request: CreateKillRequest, /) -> Kill:
+        """CreateKill refuses all new calls of a subject and cuts its live streams on every data plane; where the policy asks for more persons it proposes that, and each further key that asks for the same approves it. Asking twice is the same as once."""
+        raise Unwritten("CreateKill")
+
+    async def list_kills(self, request: ListKillsRequest, /) -> Kills:
+        """ListKills lists what is killed or proposed, newest first."""
+        raise Unwritten("ListKills")
+
+    async def get_kill(self, request: GetKillRequest, /) -> Kill:
+        """GetKill."""
+        raise Unwritten("GetKill")
+
+    async def approve_kill(self, request: ApproveKillRequest, /) -> Kill:
+        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift."""
+        raise Unwritten("ApproveKill")
+
+    async def lift_kill(self, request: LiftKillRequest, /) -> Kill:
+        """LiftKill lets calls through again, or proposes that where the policy asks for more persons; a kill that is only proposed is withdrawn."""
+        raise Unwritten("LiftKill")
+
+    def watch_kills(self, request: WatchKillsRequest, /) -> AsyncIterator[Kills]:
+        """WatchKills sends all kills in force: now, and after each change."""
+        raise Unwritten("WatchKills")
 
 
 class RequestRouterClient(Client):
@@ -83,3 +107,34 @@ class RequestRouterClient(Client):
         """ReportConfiguration tells what became of a version on one data plane."""
         answer: ReportConfigurationResponse = await self._unary("ReportConfiguration", request, timeout)
         return answer
+
+    async def create_kill(self, request: CreateKillRequest, /, *, timeout: float | None = None) -> Kill:
+        """CreateKill refuses all new calls of a subject and cuts its live streams on every data plane; where the policy asks for more persons it proposes that, and each further key that asks for the same approves it. Asking twice is the same as once."""
+        answer: Kill = await self._unary("CreateKill", request, timeout)
+        return answer
+
+    async def list_kills(self, request: ListKillsRequest, /, *, timeout: float | None = None) -> Kills:
+        """ListKills lists what is killed or proposed, newest first."""
+        answer: Kills = await self._unary("ListKills", request, timeout)
+        return answer
+
+    async def get_kill(self, request: GetKillRequest, /, *, timeout: float | None = None) -> Kill:
+        """GetKill."""
+        answer: Kill = await self._unary("GetKill", request, timeout)
+        return answer
+
+    async def approve_kill(self, request: ApproveKillRequest, /, *, timeout: float | None = None) -> Kill:
+        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift."""
+        answer: Kill = await self._unary("ApproveKill", request, timeout)
+        return answer
+
+    async def lift_kill(self, request: LiftKillRequest, /, *, timeout: float | None = None) -> Kill:
+        """LiftKill lets calls through again, or proposes that where the policy asks for more persons; a kill that is only proposed is withdrawn."""
+        answer: Kill = await self._unary("LiftKill", request, timeout)
+        return answer
+
+    def watch_kills(
+        self, request: WatchKillsRequest, /, *, timeout: float | None = None
+    ) -> AsyncIterator[Kills]:
+        """WatchKills sends all kills in force: now, and after each change."""
+        return self._stream("WatchKills", request, timeout)

@@ -1,0 +1,124 @@
+"""Whom a data plane refuses, and whose streams it cuts, while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from agent.conftest import Fed, until
+from drw.api.gateway.v1.rate_limiting_pb2 import Block
+from drw.gateway.request_router.table import More
+
+CHAT = "/v1/chat/completions"
+KILLED_KEY = Block(subject="KEY", org="local", name="key_bad", reason="KILLED")
+
+
+def block(subject: str, name: str, reason: str = "KILLED", org: str = "local") -> Block:
+    return Block(subject=subject, org=org, name=name, reason=reason)
+
+
+async def refused(fed: Fed, key: str, **identity: str) -> tuple[int, str]:
+    """Return the status and the code that a key gets; 200 has none."""
+    async with fed.client(fed.sign(key, "models:read", **identity)) as client:
+        answer = await client.get("/v1/models")
+    return answer.status_code, answer.json().get("error", {}).get("code", "")
+
+
+async def test_each_reason_has_its_answer(fed):
+    blocks = [
+        block("KEY", "key_killed"),
+        block("KEY", "key_spent", "MONEY"),
+        block("KEY", "key_tokens", "TOKENS"),
+        block("KEY", "key_both", "TOKENS"),
+        block("KEY", "key_both", "KILLED"),
+        block("DESK", "trading"),
+        block("ORG", "", "MONEY", org="poor"),
+        block("MODEL", "m", org=""),
+    ]
+    assert (await fed.want(blocks=blocks, revoked=["key_revoked"])).error == ""
+    assert await refused(fed, "key_good") == (200, "")
+    assert await refused(fed, "key_revoked") == (401, "invalid_api_key")
+    assert await refused(fed, "key_killed") == (403, "killed")
+    assert await refused(fed, "key_spent") == (429, "insufficient_quota")
+    assert await refused(fed, "key_tokens") == (429, "rate_limit_exceeded")
+    assert await refused(fed, "key_both") == (403, "killed")
+    assert await refused(fed, "key_good", desk="trading") == (403, "killed")
+    assert await refused(fed, "key_good", org="poor") == (429, "insufficient_quota")
+    # A name of another org is another name, and its own org's blocks count for it all the same.
+    assert await refused(fed, "key_killed", org="other") == (200, "")
+    assert await refused(fed, "key_killed", org="poor") == (429, "insufficient_quota")
+    assert await refused(fed, "key_good", org="other", desk="trading") == (200, "")
+    async with fed.client(fed.sign("key_tokens", "models:read")) as client:
+        assert (await client.get("/v1/models")).headers["retry-after"] == "10"
+        assert (await client.get("/healthz")).text == "ok\n"
+    assert (await fed.want()).error == ""
+    assert await refused(fed, "key_killed") == (200, "")
+
+
+async def streamed(fed: Fed, key: str, body: str, **options: str) -> str:
+    """Return what a stream gave until it ended, and how: "whole" or "broken"."""
+    headers = {"x-model": options.pop("model", "")}
+    text = ""
+    async with fed.client(fed.sign(key, "models:invoke", **options)) as client:
+        try:
+            async with client.stream("POST", CHAT, content=body, headers=headers) as answer:
+                async for part in answer.aiter_text():
+                    text += part
+        except httpx.RemoteProtocolError:
+            return text
+    raise AssertionError(f"a stream without an end ended as if it were whole: {text!r}")
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(block("KEY", "key_bad"), id="key"),
+        pytest.param(block("DESK", "trading"), id="desk"),
+        pytest.param(block("MODEL", "large", org=""), id="model"),
+    ],
+)
+async def test_streams_of_whoever_is_killed_end_with_an_error(fed, what):
+    bad = {"key": "key_bad", "desk": "trading", "model": "large"}
+    async with asyncio.TaskGroup() as tasks:
+        cut = [tasks.create_task(streamed(fed, body='{"endless"}', **bad)) for _ in range(4)]
+        silent = tasks.create_task(streamed(fed, body='{"endless", "quiet"}', **bad))
+        other = tasks.create_task(streamed(fed, "key_good", '{"endless"}', model="small"))
+        await until_streams(fed, 6)
+        assert (await fed.want(blocks=[what])).error == ""
+        texts = await asyncio.gather(*cut)
+        assert (await silent) == "data: on\n\n"
+        await until_streams(fed, 1)  # the upstream's work has ended, too; the other's goes on
+        other.cancel()
+    for text in texts:
+        *before, last, empty = text.split("\n\n")
+        assert set(before) == {"data: on"} and empty == ""
+        error = json.loads(last.removeprefix("data: "))["error"]
+        assert (error["type"], error["code"]) == ("permission_error", "killed")
+
+
+async def test_a_request_without_an_answer_yet_gets_one(fed):
+    async def ask() -> httpx.Response:
+        async with fed.client(fed.sign("key_bad", "models:read")) as client:
+            return await client.get("/v1/never")
+
+    never = More(name="never", path="/v1/never", upstream="models")
+    await fed.want(more=(never,))
+    asking = asyncio.create_task(ask())
+
+    async def under_way() -> bool:
+        return bool(await fed.admin().active())
+
+    await until(under_way, "the request")
+    assert (await fed.want(more=(never,), blocks=[KILLED_KEY])).error == ""
+    answer = await asking
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "killed")
+
+
+async def until_streams(fed: Fed, number: int) -> None:
+    async def so_many() -> bool:
+        return fed.models.streams == number
+
+    await until(so_many, f"{number} streams")
