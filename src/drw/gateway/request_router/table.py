@@ -45,7 +45,7 @@ REST = {
         "/api/v1/audit",
         "/api/v1/audit:verify",
     ),
-    "models": ("/api/v1/models", "/api/v1/experiments", "/api/v1/health"),
+    "models": ("/api/v1/models", "/api/v1/aliases", "/api/v1/experiments", "/api/v1/health"),
     "rag": ("/api/v1/collections",),
     "workflow": ("/api/v1/templates", "/api/v1/runs", "/api/v1/deadLetters"),
 }

@@ -26,6 +26,10 @@ class Exchange:
         self._send = send
         self._started = False
 
+    def header(self, name: bytes) -> str:
+        """Return a header of the request by its name in lower case, or an empty string."""
+        return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == name), "")
+
     async def body(self, limit: int) -> bytes:
         """Return the body of the request."""
         pieces, size, more = [], 0, True

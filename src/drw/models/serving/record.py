@@ -47,12 +47,18 @@ class Record:
         self._closed = False
         self._model = ""
         self.request = request
+        self.attempts: list[dict[str, Any]] = []
+        """Each attempt at an answer, when it is over: `model`, `replica`, `outcome`, `ms`, and its tokens."""
         self.details: dict[str, Any] = {"request_sha256": digest(request)}
 
     def served_by(self, model: str, engine: str, upstream_model: str) -> None:
-        """Say which model the call is for, once it is known."""
+        """Say which model gives the answer; where several try, the last one counts."""
         self._model = model
         self.details |= {"model": model, "engine": engine, "upstream_model": upstream_model}
+
+    def attempt(self, entry: dict[str, Any]) -> None:
+        """Say how an attempt ended."""
+        self.attempts.append(entry)
 
     def token(self) -> None:
         """Say that the answer goes on; only the first time counts."""
@@ -71,9 +77,10 @@ class Record:
 
     def brief(self) -> dict[str, Any]:
         """Return what the line of log shows of the call."""
-        return {name: self.details[name] for name in LOGGED if name in self.details}
+        shown = {name: self.details[name] for name in LOGGED if name in self.details}
+        return shown | ({"attempts": len(self.attempts)} if len(self.attempts) > 1 else {})
 
-    async def close(self, outcome: str = "ok") -> None:
+    async def close(self, ending: str = "ok") -> None:
         """Write the record; what is said about the call afterwards is not in it.
 
         Raises:
@@ -84,15 +91,17 @@ class Record:
         self._closed = True
         seconds = time.perf_counter() - self._began
         self.details["ms"] = round(seconds * 1000, 2)
+        if self.attempts:
+            self.details["attempts"] = self.attempts
         if self._first_token is not None:
             self.details["first_token_ms"] = round(self._first_token * 1000, 2)
-        DURATION.labels(self._operation, self._model, outcome).observe(seconds)
+        DURATION.labels(self._operation, self._model, ending).observe(seconds)
         for kind in ("prompt_tokens", "completion_tokens"):
             if count := self.details.get(kind):
                 TOKENS.labels(self._model, kind.removesuffix("_tokens")).inc(count)
         try:
             resource = f"model/{self._model or '?'}"
-            await self._audit.record(f"model.{self._operation}", resource, outcome=outcome, details=self.details)
+            await self._audit.record(f"model.{self._operation}", resource, outcome=ending, details=self.details)
         except psycopg.Error as error:
             raise Unavailable("the audit record cannot be written, so there is no answer") from error
 
@@ -100,10 +109,11 @@ class Record:
         """Write the record of a call that ends with this error."""
         if isinstance(error, DrwError):
             self.details["error"] = error.reason
-        await self.close(_outcome(error))
+        await self.close(outcome(error))
 
 
-def _outcome(error: BaseException) -> str:
+def outcome(error: BaseException) -> str:
+    """Return how a call ended that ended with this error."""
     if isinstance(error, ClientGone | asyncio.CancelledError | GeneratorExit):
         return "client_gone"
     return "refused" if isinstance(error, REFUSED) else "failed"

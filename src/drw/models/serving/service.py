@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from random import Random
 
 from pydantic import Field
 
@@ -13,17 +15,25 @@ from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.audit import AuditWriter
+from drw.kernel.clock import Clock
 from drw.kernel.host import Scope
 from drw.kernel.settings import ConfigError, Settings
 from drw.models.serving import endpoints, pieces
 from drw.models.serving.answers import Answer
-from drw.models.serving.chats import check_length, generate
+from drw.models.serving.balance import Affinity, owner
+from drw.models.serving.chats import generate
+from drw.models.serving.circuits import CircuitSettings, State
+from drw.models.serving.courses import Rules
 from drw.models.serving.embeddings import Embeddings
 from drw.models.serving.line import Line
 from drw.models.serving.models import Models
-from drw.models.serving.ports import ChatEngine
+from drw.models.serving.plans import Asked, ChatModel
+from drw.models.serving.ports import ChatEngine, Endpoint
 from drw.models.serving.record import Record
+from drw.models.serving.retries import Retries, RetrySettings
 from drw.models.serving.wire import WireSettings
+
+CHAT: Endpoint = "chat/completions"
 
 
 class ServingSettings(Settings):
@@ -34,6 +44,10 @@ class ServingSettings(Settings):
     max_waiting_seconds: float = Field(60.0, gt=0, le=3600)
     remember_models_seconds: float = Field(5.0, ge=0, le=300)
     max_body_bytes: int = Field(8 << 20, ge=1024, le=64 << 20)
+    total_seconds: float = Field(900.0, gt=0, le=3600)
+    """For a whole answer with every attempt at it, where neither its alias nor its model says."""
+    retries: RetrySettings = RetrySettings()
+    circuits: CircuitSettings = CircuitSettings()
     llama_cpp: WireSettings = WireSettings()
     openai: WireSettings = WireSettings()
     vertex: WireSettings = WireSettings()
@@ -42,8 +56,9 @@ class ServingSettings(Settings):
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(self, models: Models, audit: AuditWriter) -> None:
+    def __init__(self, models: Models, rules: Rules, audit: AuditWriter) -> None:
         self._models = models
+        self._rules = rules
         self._audit = audit
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
@@ -51,10 +66,11 @@ class Serving(contract.Serving):
         record = Record(self._audit, "chat", request.SerializeToString(deterministic=True))
         try:
             body = pieces.body(request)
-            model = await self._models.chat(request.model)
-            check_length(model, "max_tokens", request.max_tokens)
-            answer = Answer("chat/completions", model.id, 1)
-            async with aclosing(generate(model, "chat/completions", body, answer, record)) as chunks:
+            plan = await self._models.plan(request.model)
+            affinity = Affinity(owner(), "", body)
+            asked = Asked(CHAT, body, affinity, live=True, most_tokens=request.max_tokens)
+            answer = Answer(CHAT, plan.id, 1)
+            async with aclosing(generate(self._rules, plan, asked, answer, record)) as chunks:
                 async for chunk in chunks:
                     if text := pieces.text(chunk):
                         yield ChatChunk(text=text)
@@ -62,7 +78,7 @@ class Serving(contract.Serving):
         except BaseException as error:
             await record.fail(error)
             raise
-        yield pieces.last(answer, model.id)
+        yield pieces.last(answer, answer.model)
 
 
 class Engines:
@@ -97,18 +113,42 @@ async def build(scope: Scope) -> Serving:
     def line(model: str, concurrent: int) -> Line:
         return Line(model, concurrent, settings.max_waiting, settings.max_waiting_seconds)
 
+    clock = Clock()
+    retries = Retries(settings.retries, clock, Random())
+    rules = Rules(clock, Random(), retries, settings.circuits, settings.total_seconds)
     discovery = scope.client(DiscoveryClient)
-    models = Models(discovery, engines.get, line, settings.remember_models_seconds)
+    models = Models(discovery, engines.get, line, settings.circuits, clock, settings.remember_models_seconds)
+    scope.background(models.follow)
     embeddings = Embeddings(models, scope.client(EmbeddingClient))
     audit = scope.audit()
-    scope.routes += endpoints.routes(models, discovery, embeddings, audit, settings.max_body_bytes)
+    scope.routes += endpoints.routes(models, rules, discovery, embeddings, audit, settings.max_body_bytes)
 
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
         if any(model.default for model in listed):
-            default = await models.chat("")
-            await default.engine.check(default.target)
-        return ", ".join(f"{model.id} (default)" if model.default else model.id for model in listed) or "no models"
+            await _check((await models.plan("")).targets[0][0])
+        names = [f"{model.id} (default)" if model.default else model.id for model in listed]
+        return "; ".join([", ".join(names) or "no models", *_circuits(models, clock)])
 
     scope.describe(describe)
-    return Serving(models, audit)
+    return Serving(models, rules, audit)
+
+
+async def _check(model: ChatModel) -> None:
+    """Raise where a model answers nowhere."""
+    found = await asyncio.gather(*(model.engine.check(r.target) for r in model.replicas), return_exceptions=True)
+    errors = [error for error in found if error is not None]
+    if len(errors) == len(found):
+        raise errors[0]
+
+
+def _circuits(models: Models, clock: Clock) -> list[str]:
+    """Return a line for each circuit that is not closed."""
+    lines = []
+    for model, replica in models.replicas():
+        if replica.circuit.state is State.HALF_OPEN:
+            lines.append(f"circuit of {model} at {replica.name} half-open: probing")
+        elif replica.circuit.state is State.OPEN:
+            left = max(0.0, replica.circuit.ready_at - clock.time())
+            lines.append(f"circuit of {model} at {replica.name} open for {left:.0f} s more")
+    return lines

@@ -15,14 +15,17 @@ from yarl import URL
 
 from drw.kernel.errors import DrwError
 from drw.kernel.settings import Settings
-from drw.models.serving.errors import AnswerCut, EngineMisconfigured, EngineStalled, EngineUnavailable
-from drw.models.serving.ports import Body, Chunk, Target
+from drw.models.serving.errors import AnswerCut, EngineMisconfigured, EngineStalled, EngineUnavailable, OutOfTime
+from drw.models.serving.ports import UNLIMITED, Body, Chunk, Limits, Target
 from drw.models.serving.refusals import in_band, refusal
 
 MAX_EVENT_BYTES = 4 << 20
 MAX_ERROR_BYTES = 64 << 10
 CHECK_SECONDS = 1.0
 TAIL_SECONDS = 0.2
+FIELDS = (b"event:", b"id:", b"retry:", b":")
+"""What may stand in an event besides its data (HTML standard, "Server-sent events")."""
+LIST, DICT, TEXT = (list, type(None)), (dict, type(None)), (str, type(None))
 JSON_HEADERS = {"content-type": "application/json", "accept": "text/event-stream"}
 
 
@@ -48,23 +51,25 @@ class Wire:
         self._urls: dict[tuple[str, str], URL] = {}
 
     async def stream(
-        self, target: Target, path: str, body: Body, headers: Mapping[str, str]
+        self, target: Target, path: str, body: Body, headers: Mapping[str, str], limits: Limits = UNLIMITED
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the events of an answer up to `[DONE]`; see `ChatEngine.stream` for what is raised."""
-        clock = asyncio.get_running_loop().time
-        limit = clock() + self._settings.first_token_seconds
-        response = await self._post(target, path, orjson.dumps(body), {**JSON_HEADERS, **headers}, limit)
+        clock, end = asyncio.get_running_loop().time, limits.end
+        first = target.deadlines.first_token or self._settings.first_token_seconds
+        between = target.deadlines.between_tokens or self._settings.between_tokens_seconds
+        limit = min(clock() + first, limits.first_token, end)
+        response = await self._post(target, path, orjson.dumps(body), {**JSON_HEADERS, **headers}, limit, end)
         started = False
         try:
             if response.status != 200:
                 raise await _refused(target, response)
-            reader = _Events(response.content, target)
+            reader = _Events(response.content, target, end)
             while (events := await reader.next(limit)) is not None:
                 for event in events:
                     chunk = _decoded(target, event)
                     yield chunk
                     if started := started or has_token(chunk):
-                        limit = clock() + self._settings.between_tokens_seconds
+                        limit = min(clock() + between, end)
             await self._finish(response)
         finally:
             response.close()
@@ -102,20 +107,26 @@ class Wire:
             await session.close()
 
     async def _post(
-        self, target: Target, path: str, data: bytes, headers: Mapping[str, str], limit: float
+        self, target: Target, path: str, data: bytes, headers: Mapping[str, str], limit: float, end: float
     ) -> aiohttp.ClientResponse:
         session, url = self._session(target.base_url), self._url(target.base_url, path)
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=target.deadlines.connect or self._settings.connect_seconds
+        )
+        kept = _Kept()
         try:
             async with asyncio.timeout_at(limit):
                 try:
-                    return await session.post(url, data=data, headers=headers)
+                    return await session.post(url, data=data, headers=headers, timeout=timeout, trace_request_ctx=kept)
                 except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                    if not self._reuse:
+                    if not kept.used:
                         raise
                     # A kept connection that the upstream closed while nobody used it: once more, on a new one.
-                    return await session.post(url, data=data, headers=headers)
+                    return await session.post(url, data=data, headers=headers, timeout=timeout)
+        except aiohttp.ServerTimeoutError as error:
+            raise _gone(target) from error  # no connection in time
         except TimeoutError as error:
-            raise _stalled(target) from error
+            raise _stalled(target, end) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _gone(target) from error
 
@@ -141,6 +152,7 @@ class Wire:
                 connector=connector,
                 timeout=timeout,
                 cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=[_note_kept()],
                 skip_auto_headers=("User-Agent", "Accept-Encoding"),
             )
         return self._sessions[place]
@@ -154,12 +166,30 @@ class Wire:
         return found
 
 
+class _Kept:
+    """Whether a request went over a connection that was kept from an earlier one."""
+
+    used = False
+
+
+def _note_kept() -> aiohttp.TraceConfig:
+    noting = aiohttp.TraceConfig()
+
+    async def reused(_: Any, context: Any, __: Any) -> None:
+        if (kept := context.trace_request_ctx) is not None:
+            kept.used = True
+
+    noting.on_connection_reuseconn.append(reused)
+    return noting
+
+
 class _Events:
     """Takes server-sent events out of a body as it comes."""
 
-    def __init__(self, content: aiohttp.StreamReader, target: Target) -> None:
+    def __init__(self, content: aiohttp.StreamReader, target: Target, end: float) -> None:
         self._content = content
         self._target = target
+        self._end = end
         self._rest = b""
         self._done = False
 
@@ -171,7 +201,7 @@ class _Events:
             async with asyncio.timeout_at(limit):
                 data = await self._content.readany()
         except TimeoutError as error:
-            raise _stalled(self._target) from error
+            raise _stalled(self._target, self._end) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _cut(self._target) from error
         if not data:
@@ -179,7 +209,12 @@ class _Events:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > MAX_EVENT_BYTES:
             raise EngineUnavailable(f"the engine of {self._target.model!r} sent an event over {MAX_EVENT_BYTES} bytes")
-        found = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        found = []
+        for line in lines:
+            if line.startswith(b"data:"):
+                found.append(line[5:].strip())
+            elif (line := line.strip()) and not line.startswith(FIELDS):
+                raise _garbled(self._target)  # to pass it by might leave out a word
         if b"[DONE]" in found:
             self._done = True
             found = found[: found.index(b"[DONE]")]
@@ -191,6 +226,8 @@ def has_token(chunk: Chunk) -> bool:
     for choice in chunk.get("choices") or ():
         delta = choice.get("delta") or choice
         if delta.get("content") or delta.get("text") or delta.get("tool_calls") or choice.get("finish_reason"):
+            return True
+        if delta.get("reasoning_content") or delta.get("refusal"):
             return True
     return False
 
@@ -214,12 +251,32 @@ def _decoded(target: Target, event: bytes) -> Chunk:
     try:
         chunk = orjson.loads(event)
     except orjson.JSONDecodeError as error:
-        raise _cut(target) from error
+        raise _garbled(target) from error
     if not isinstance(chunk, dict):
-        raise _cut(target)
+        raise _garbled(target)
     if problem := chunk.get("error"):
         raise in_band(target, problem)
+    if not _well_formed(chunk):
+        raise _garbled(target)
     return chunk
+
+
+def _well_formed(chunk: Chunk) -> bool:
+    """Tell whether what is read of a chunk has the types that it is read with."""
+    choices = chunk.get("choices")
+    if not isinstance(choices, LIST) or not isinstance(chunk.get("usage"), DICT):
+        return False
+    for choice in choices or ():
+        if not isinstance(choice, dict) or not isinstance(choice.get("index", 0), int):
+            return False
+        delta = choice.get("delta")
+        if not isinstance(delta, DICT) or not isinstance(choice.get("text"), TEXT):
+            return False
+        if delta and not isinstance(delta.get("content"), TEXT):
+            return False
+        if not isinstance(choice.get("finish_reason"), TEXT):
+            return False
+    return True
 
 
 async def _refused(target: Target, response: aiohttp.ClientResponse) -> DrwError:
@@ -238,5 +295,11 @@ def _cut(target: Target) -> AnswerCut:
     return AnswerCut(f"the engine of {target.model!r} ended in the middle of the answer: try again")
 
 
-def _stalled(target: Target) -> EngineStalled:
+def _garbled(target: Target) -> AnswerCut:
+    return AnswerCut(f"the engine of {target.model!r} sent what is no part of an answer: try again")
+
+
+def _stalled(target: Target, end: float) -> DrwError:
+    if asyncio.get_running_loop().time() >= end:
+        return OutOfTime(f"the time for this request ran out while {target.model!r} was answering")
     return EngineStalled(f"the engine of {target.model!r} gave no token within the time set for it")
