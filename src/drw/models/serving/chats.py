@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.overhead import waiting
 from drw.models.serving.answers import Answer
 from drw.models.serving.errors import ContextLengthExceeded
 from drw.models.serving.models import ChatModel
@@ -21,7 +22,8 @@ async def generate(
     Ends only when the answer is whole; the record is the caller's to close. Raises as `ChatEngine.stream`
     and `Line.turn` do.
     """
-    record.served_by(model.id, model.engine_name, model.target.upstream_model)
+    record.served_by(model.id, model.engine_name, model.target.upstream_model, at=model.target.base_url)
+    record.sends(body)
     try:
         async with model.line.turn():
             await _check_prompt(model, endpoint, body)
@@ -37,6 +39,7 @@ async def generate(
             answer.check_whole()
     finally:
         record.answered(answer.text, answer.usage, answer.finish_reason)
+        record.shows(answer)
 
 
 def check_length(model: ChatModel, param: str, tokens: int | None) -> None:
@@ -51,7 +54,8 @@ async def _check_prompt(model: ChatModel, endpoint: Endpoint, body: Body) -> Non
     most = model.max_prompt_tokens
     if not most or _bytes(body) <= most:  # no token is shorter than a byte
         return
-    counted = await model.engine.count_prompt(model.target, endpoint, body)
+    with waiting("upstream"):
+        counted = await model.engine.count_prompt(model.target, endpoint, body)
     if counted is not None and counted > most:
         raise ContextLengthExceeded(counted, most, "prompt" if endpoint == "completions" else "messages")
 

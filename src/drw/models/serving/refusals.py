@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from drw.kernel.errors import DrwError, InvalidRequest, RateLimited, TooLarge
+from drw.kernel.telemetry import QUOTES
 from drw.models.serving.errors import (
     ContextLengthExceeded,
     EngineMisconfigured,
@@ -16,6 +17,8 @@ from drw.models.serving.errors import (
 from drw.models.serving.ports import Target
 
 MAX_MESSAGE = 500
+QUOTED = {QUOTES: "upstream"}
+"""For errors whose message ends in what the upstream said: that may have words of the prompt, so no log has it."""
 
 
 def refusal(target: Target, status: int, raw: bytes, retry_after: str | None = None) -> DrwError:
@@ -33,12 +36,12 @@ def refusal(target: Target, status: int, raw: bytes, retry_after: str | None = N
     if status == 413:
         return TooLarge(said)
     if status == 429:
-        return RateLimited(f"the upstream of {target.model!r} is over its limit: {said}", retry_after=after)
+        return RateLimited(f"the upstream of {target.model!r} is over its limit: {said}", retry_after=after, **QUOTED)
     if status in (408, 504):
-        return EngineStalled(f"the upstream of {target.model!r} did not answer in time: {said}")
+        return EngineStalled(f"the upstream of {target.model!r} did not answer in time: {said}", **QUOTED)
     if 400 <= status < 500:
         return _invalid(detail, said)
-    return EngineUnavailable(f"the upstream of {target.model!r} failed: {said}", retry_after=after)
+    return EngineUnavailable(f"the upstream of {target.model!r} failed: {said}", retry_after=after, **QUOTED)
 
 
 def in_band(target: Target, error: Any) -> DrwError:
