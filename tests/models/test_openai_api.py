@@ -221,4 +221,8 @@ async def test_metrics_tell_the_first_token_and_the_tokens_by_model(web):
     text = (await web.http.get("/metrics/test", headers=KEY | {"x-drw-scopes": "platform:read"})).text
     for name in ("time_to_first_token_seconds_count", "request_duration_seconds_count"):
         assert f"gen_ai_server_{name}{{" in text
-    assert 'gen_ai_tokens_total{model="small",type="completion"}' in text
+    labels = (
+        'gen_ai_operation_name="chat",gen_ai_provider_name="llama_cpp",gen_ai_request_model="small",'
+        'gen_ai_response_model="small",gen_ai_token_type="output"'
+    )
+    assert f"gen_ai_client_token_usage_count{{{labels}}}" in text

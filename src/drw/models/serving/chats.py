@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from drw.kernel.errors import DrwError
+from drw.kernel.overhead import waiting
 from drw.models.serving.answers import Answer
 from drw.models.serving.attempts import Attempt
 from drw.models.serving.courses import Course, Rules
@@ -51,6 +52,7 @@ async def generate(
             return
     finally:
         record.answered(answer.text, answer.usage, answer.finish_reason)
+        record.shows(answer)
 
 
 async def _check_prompt(attempt: Attempt, endpoint: Endpoint) -> None:
@@ -58,7 +60,8 @@ async def _check_prompt(attempt: Attempt, endpoint: Endpoint) -> None:
     most = attempt.model.max_prompt_tokens
     if not most or _bytes(attempt.body) <= most:  # no token is shorter than a byte
         return
-    counted = await attempt.model.engine.count_prompt(attempt.replica.target, endpoint, attempt.body)
+    with waiting("upstream"):
+        counted = await attempt.model.engine.count_prompt(attempt.replica.target, endpoint, attempt.body)
     if counted is not None and counted > most:
         raise ContextLengthExceeded.counted(counted, most, "prompt" if endpoint == "completions" else "messages")
 

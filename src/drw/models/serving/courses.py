@@ -48,6 +48,7 @@ class Course:
         self._asked = asked
         self._answer = answer
         self._record = record
+        self._name = plan.id
         self._models = plan.order(asked.affinity)
         check_length(self._models, asked)
         self._end = self._ending(plan.total_seconds or self._models[0].total_seconds or rules.total_seconds)
@@ -193,7 +194,9 @@ class Course:
         limits = Limits(self._patience(model, replica, now), self._end)
         replica.circuit.enter()
         replica.outstanding += 1
-        self._record.served_by(model.id, model.engine_name, model.upstream_model)
+        place = replica.target.base_url
+        self._record.served_by(model.id, model.engine_name, model.upstream_model, asked=self._name, at=place)
+        self._record.sends(body)
         return Attempt(model, replica, body, limits, self._answer, self._record, seam, now)
 
     def _going_on(self, model: ChatModel) -> tuple[Body, Seam]:

@@ -12,6 +12,7 @@ import orjson
 from drw.api.models.v1.discovery_pb2 import Model
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Vector
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.kernel.overhead import waiting
 from drw.models.serving.errors import NotSupported
 from drw.models.serving.models import Models
 from drw.models.serving.record import Record
@@ -46,7 +47,8 @@ class Embeddings:
         vectors: list[Vector] = []
         tokens = 0
         for start in range(0, len(texts), BATCH):
-            embedded = await self._client.embed(EmbedRequest(texts=texts[start : start + BATCH], model=model))
+            with waiting("upstream"):
+                embedded = await self._client.embed(EmbedRequest(texts=texts[start : start + BATCH], model=model))
             vectors += embedded.vectors
             tokens += embedded.tokens
         return vectors, tokens

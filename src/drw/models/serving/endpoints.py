@@ -13,7 +13,6 @@ from starlette.types import Receive, Scope, Send
 
 from drw.api.models.v1.discovery_pb2 import GetModelRequest, ListModelsRequest, Model
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.kernel.audit import AuditWriter
 from drw.kernel.call import caller
 from drw.kernel.errors import DrwError
 from drw.models.serving.answers import Answer
@@ -35,13 +34,15 @@ MAX_SESSION = 512
 DONE = b"data: [DONE]\n\n"
 
 Serve = Callable[[Exchange, Record], Awaitable[None]]
+Begin = Callable[[str, bytes], Record]
+"""Begins the record of an operation, with its request."""
 
 
 class Audited:
     """An ASGI application that serves one endpoint and leaves a record, however it ends."""
 
-    def __init__(self, audit: AuditWriter, operation: str, limit: int, serve: Serve) -> None:
-        self._audit = audit
+    def __init__(self, begin: Begin, operation: str, limit: int, serve: Serve) -> None:
+        self._begin = begin
         self._operation = operation
         self._limit = limit
         self._serve = serve
@@ -54,7 +55,7 @@ class Audited:
             raw = await exchange.body(self._limit)
         except ClientGone:
             return
-        record = Record(self._audit, self._operation, raw)
+        record = self._begin(self._operation, raw)
         try:
             caller().must_hold(INVOKE)
             async with exchange.while_connected():
@@ -160,7 +161,7 @@ def routes(
     rules: Rules,
     discovery: DiscoveryClient,
     embeddings: Embeddings,
-    audit: AuditWriter,
+    begin: Begin,
     max_body: int,
 ) -> list[BaseRoute]:
     """Return OpenAI's endpoints."""
@@ -176,7 +177,7 @@ def routes(
         "/v1/embeddings": ("embedding", embed),
     }
     made: list[BaseRoute] = [
-        Route(path, Audited(audit, operation, max_body, serve), methods=["POST"])
+        Route(path, Audited(begin, operation, max_body, serve), methods=["POST"])
         for path, (operation, serve) in served.items()
     ]
     made.append(Route("/v1/models", listed.all, methods=["GET"]))

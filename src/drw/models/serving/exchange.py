@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import Any
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
 from drw.kernel.errors import DrwError, TooLarge, http_body
+from drw.kernel.overhead import BLOCKED_SECONDS, waited
+from drw.kernel.telemetry import ERROR_TYPE, loggable
 from drw.models.serving.record import ClientGone
 
 JSON = (b"content-type", b"application/json")
@@ -87,7 +90,10 @@ class Exchange:
 
     async def event(self, data: bytes) -> None:
         """Send one event."""
+        began = perf_counter()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        if (seconds := perf_counter() - began) > BLOCKED_SECONDS:
+            waited("client", seconds)
 
     async def end_events(self, last: bytes) -> None:
         """Send the last event."""
@@ -97,5 +103,5 @@ class Exchange:
         """Send the error as an event where a stream has begun; raise it where nothing has been sent."""
         if not self._started:
             raise error
-        self.log({"error": error.message})
+        self.log({ERROR_TYPE: error.reason, "error": loggable(error)})
         await self.end_events(b"data: " + orjson.dumps(http_body(error)) + b"\n\n")

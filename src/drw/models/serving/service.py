@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from random import Random
 
 from pydantic import Field
@@ -14,7 +16,6 @@ from drw.api.models.v1.discovery_pb2 import ListModelsRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
-from drw.kernel.audit import AuditWriter
 from drw.kernel.clock import Clock
 from drw.kernel.host import Scope
 from drw.kernel.settings import ConfigError, Settings
@@ -34,6 +35,12 @@ from drw.models.serving.retries import Retries, RetrySettings
 from drw.models.serving.wire import WireSettings
 
 CHAT: Endpoint = "chat/completions"
+CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+"""OpenTelemetry's own variable for it, which counts where the settings say nothing."""
+
+
+def _asked_to_capture() -> bool:
+    return os.environ.get(CAPTURE, "").lower() in ("true", "span_only", "span_and_event")
 
 
 class ServingSettings(Settings):
@@ -43,6 +50,10 @@ class ServingSettings(Settings):
     """Requests that may wait for one model; more are sent away with 503."""
     max_waiting_seconds: float = Field(60.0, gt=0, le=3600)
     remember_models_seconds: float = Field(5.0, ge=0, le=300)
+    capture_content: bool = Field(default_factory=_asked_to_capture)
+    """Put prompts and answers on spans, redacted; never in logs, metrics or audit records."""
+    capture_characters: int = Field(16_384, ge=256, le=262_144)
+    """How much of a prompt, and of an answer, goes on a span."""
     max_body_bytes: int = Field(8 << 20, ge=1024, le=64 << 20)
     total_seconds: float = Field(900.0, gt=0, le=3600)
     """For a whole answer with every attempt at it, where neither its alias nor its model says."""
@@ -56,14 +67,14 @@ class ServingSettings(Settings):
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(self, models: Models, rules: Rules, audit: AuditWriter) -> None:
+    def __init__(self, models: Models, rules: Rules, begin: endpoints.Begin) -> None:
         self._models = models
         self._rules = rules
-        self._audit = audit
+        self._begin = begin
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
         """Stream the answer of a chat model; the last piece says how it ended, and what it took."""
-        record = Record(self._audit, "chat", request.SerializeToString(deterministic=True))
+        record = self._begin("chat", request.SerializeToString(deterministic=True))
         try:
             body = pieces.body(request)
             plan = await self._models.plan(request.model)
@@ -120,8 +131,9 @@ async def build(scope: Scope) -> Serving:
     models = Models(discovery, engines.get, line, settings.circuits, clock, settings.remember_models_seconds)
     scope.background(models.follow)
     embeddings = Embeddings(models, scope.client(EmbeddingClient))
-    audit = scope.audit()
-    scope.routes += endpoints.routes(models, rules, discovery, embeddings, audit, settings.max_body_bytes)
+    capture = settings.capture_characters if settings.capture_content else 0
+    begin = partial(Record, scope.audit(), capture=capture)
+    scope.routes += endpoints.routes(models, rules, discovery, embeddings, begin, settings.max_body_bytes)
 
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
@@ -131,7 +143,7 @@ async def build(scope: Scope) -> Serving:
         return "; ".join([", ".join(names) or "no models", *_circuits(models, clock)])
 
     scope.describe(describe)
-    return Serving(models, rules, audit)
+    return Serving(models, rules, begin)
 
 
 async def _check(model: ChatModel) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import orjson
 
-from drw.kernel import call
+from drw.kernel import call, telemetry
 from drw.kernel.errors import DeadlineExceeded, DrwError, TooLarge, Unavailable
 from drw.kernel.rpc import translated
 from drw.workflow.orchestration import retries
@@ -46,8 +46,10 @@ class Stepper:
             if attempt.ended:
                 return {"error": attempt.error} if attempt.error else {"output": attempt.output}
             made += 1
+            told = {"drw.run": run.id, "drw.step": step.id, "drw.attempt": attempt.number}
             try:
-                output = await self._attempt(run, step, arguments)
+                with telemetry.span(f"step {step.node.uses}", attributes=told):
+                    output = await self._attempt(run, step, arguments)
             except Superseded:
                 raise
             except DrwError as error:

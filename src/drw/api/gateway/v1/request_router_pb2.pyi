@@ -209,21 +209,23 @@ class Configuration(_message.Message):
     def __init__(self, version: _Optional[str] = ..., credentials: _Optional[_Union[_authentication_pb2.Credentials, _Mapping]] = ..., limits: _Optional[_Union[_rate_limiting_pb2.Limits, _Mapping]] = ..., upstreams: _Optional[_Union[_load_balancer_pb2.Upstreams, _Mapping]] = ..., routes: _Optional[_Union[Routes, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[_rate_limiting_pb2.Block, _Mapping]]] = ..., refusals: _Optional[str] = ...) -> None: ...
 
 class ConfigurationReport(_message.Message):
-    __slots__ = ("data_plane", "version", "error", "upstreams", "notes")
+    __slots__ = ("data_plane", "version", "error", "upstreams", "notes", "refusals")
     DATA_PLANE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     UPSTREAMS_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
+    REFUSALS_FIELD_NUMBER: _ClassVar[int]
     data_plane: str
     version: str
     error: str
     upstreams: _containers.RepeatedCompositeFieldContainer[Health]
     notes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, data_plane: _Optional[str] = ..., version: _Optional[str] = ..., error: _Optional[str] = ..., upstreams: _Optional[_Iterable[_Union[Health, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+    refusals: str
+    def __init__(self, data_plane: _Optional[str] = ..., version: _Optional[str] = ..., error: _Optional[str] = ..., upstreams: _Optional[_Iterable[_Union[Health, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., refusals: _Optional[str] = ...) -> None: ...
 
 class Health(_message.Message):
-    __slots__ = ("upstream", "address", "circuit", "requests", "errors", "active", "refusals")
+    __slots__ = ("upstream", "address", "circuit", "requests", "errors", "active")
     class Circuit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         CIRCUIT_UNSPECIFIED: _ClassVar[Health.Circuit]
@@ -240,15 +242,13 @@ class Health(_message.Message):
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
-    REFUSALS_FIELD_NUMBER: _ClassVar[int]
     upstream: str
     address: str
     circuit: Health.Circuit
     requests: int
     errors: int
     active: int
-    refusals: str
-    def __init__(self, upstream: _Optional[str] = ..., address: _Optional[str] = ..., circuit: _Optional[_Union[Health.Circuit, str]] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., active: _Optional[int] = ..., refusals: _Optional[str] = ...) -> None: ...
+    def __init__(self, upstream: _Optional[str] = ..., address: _Optional[str] = ..., circuit: _Optional[_Union[Health.Circuit, str]] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., active: _Optional[int] = ...) -> None: ...
 
 class ReportConfigurationResponse(_message.Message):
     __slots__ = ()
