@@ -96,7 +96,7 @@ async def test_an_engine_that_dies_in_the_middle_of_answers_is_told_and_comes_ba
                         pass
             with pytest.raises(openai.InternalServerError) as caught:
                 await web.client.chat.completions.create(**STORY | {"stream": False})
-            assert (caught.value.status_code, caught.value.response.headers["retry-after"]) == (503, "1")
+            assert caught.value.status_code == 503 and int(caught.value.response.headers["retry-after"]) >= 1
             assert [r["outcome"] for r in web.records()] == ["failed"] * 4
             process.wait()
             with running_engine(weights, socket):
