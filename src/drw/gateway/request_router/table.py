@@ -32,6 +32,11 @@ REST = {
     "gateway": (
         "/api/v1/keys",
         "/api/v1/limits",
+        "/api/v1/limits:remove",
+        "/api/v1/budgets",
+        "/api/v1/budgets:remove",
+        "/api/v1/prices",
+        "/api/v1/spend",
         "/api/v1/routes",
         "/api/v1/upstreams",
         "/api/v1/audit",

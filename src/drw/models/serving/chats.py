@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.answers import Answer
 from drw.models.serving.errors import ContextLengthExceeded
+from drw.models.serving.hold import Hold
 from drw.models.serving.models import ChatModel
 from drw.models.serving.ports import Body, Chunk, Endpoint
 from drw.models.serving.record import Record
@@ -14,20 +15,22 @@ from drw.models.serving.wire import has_token
 
 
 async def generate(
-    model: ChatModel, endpoint: Endpoint, body: Body, answer: Answer, record: Record
+    model: ChatModel, endpoint: Endpoint, body: Body, answer: Answer, record: Record, hold: Hold
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of an answer while `answer` and `record` take note of them.
 
-    Ends only when the answer is whole; the record is the caller's to close. Raises as `ChatEngine.stream`
-    and `Line.turn` do.
+    Ends only when the answer is whole; the record is the caller's to close, the hold the caller's to settle.
+    Raises as `ChatEngine.stream`, `Line.turn`, `Hold.begin` and `Hold.progress` do.
     """
     record.served_by(model.id, model.engine_name, model.target.upstream_model)
     try:
         async with model.line.turn():
             await _check_prompt(model, endpoint, body)
+            await hold.begin(model)
             chunks = model.engine.stream(model.target, endpoint, body)
             try:
                 async for chunk in chunks:
+                    await hold.progress(chunk)
                     answer.add(chunk)
                     if has_token(chunk):
                         record.token()

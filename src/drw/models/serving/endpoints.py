@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from drw.models.serving.answers import Answer
 from drw.models.serving.chats import check_length, generate
 from drw.models.serving.embeddings import Embeddings
 from drw.models.serving.exchange import Exchange
+from drw.models.serving.metering import Asked, Metering
 from drw.models.serving.models import ChatModel, Models
 from drw.models.serving.ports import Chunk, Endpoint
 from drw.models.serving.record import ClientGone, Record
@@ -77,8 +79,9 @@ async def _recorded(record: Record, error: DrwError) -> DrwError:
 class ChatEndpoints:
     """Chats and completions."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, metering: Metering) -> None:
         self._models = models
+        self._metering = metering
 
     async def chat(self, exchange: Exchange, record: Record) -> None:
         """`POST /v1/chat/completions`."""
@@ -90,9 +93,12 @@ class ChatEndpoints:
 
     async def _serve(self, exchange: Exchange, record: Record, endpoint: Endpoint, request: Sampling) -> None:
         model = await self._models.chat(request.model)
-        check_length(model, *request.most_tokens())
-        answer = Answer(endpoint, request.model, request.choices)
-        chunks = generate(model, endpoint, request.body(), answer, record)
+        param, most = request.most_tokens()
+        check_length(model, param, most)
+        answer, body = Answer(endpoint, request.model, request.choices), request.body()
+        asked = Asked(endpoint, body, (model,), most, request.choices, bool(request.stream))
+        run = partial(generate, model, endpoint, body, answer, record)
+        chunks = self._metering.metered(asked, record, run, exchange.headers)
         try:
             if request.stream:
                 await self._stream(exchange, record, model, answer, chunks, with_usage=request.usage_in_stream)
@@ -154,10 +160,15 @@ class ModelList:
 
 
 def routes(
-    models: Models, discovery: DiscoveryClient, embeddings: Embeddings, audit: AuditWriter, max_body: int
+    models: Models,
+    discovery: DiscoveryClient,
+    embeddings: Embeddings,
+    metering: Metering,
+    audit: AuditWriter,
+    max_body: int,
 ) -> list[BaseRoute]:
     """Return OpenAI's endpoints."""
-    chats, listed = ChatEndpoints(models), ModelList(discovery)
+    chats, listed = ChatEndpoints(models, metering), ModelList(discovery)
 
     async def embed(exchange: Exchange, record: Record) -> None:
         request = read(Embedding, record.request)

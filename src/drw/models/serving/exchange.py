@@ -25,6 +25,8 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._started = False
+        self.headers: list[tuple[bytes, bytes]] = []
+        """Further headers of the answer, to be put here before it begins."""
 
     async def body(self, limit: int) -> bytes:
         """Return the body of the request."""
@@ -72,12 +74,13 @@ class Exchange:
         """Send a whole answer."""
         headers = [JSON, (b"content-length", b"%d" % len(body)), (b"x-drw-model", model.encode())]
         self._started = True
+        headers += self.headers
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
     async def begin_events(self, model: str) -> None:
         """Begin a stream of events."""
-        headers = [*EVENTS, (b"x-drw-model", model.encode())]
+        headers = [*EVENTS, (b"x-drw-model", model.encode()), *self.headers]
         self._started = True
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 

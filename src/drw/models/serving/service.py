@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from pydantic import Field
 
@@ -20,6 +21,9 @@ from drw.models.serving.answers import Answer
 from drw.models.serving.chats import check_length, generate
 from drw.models.serving.embeddings import Embeddings
 from drw.models.serving.line import Line
+from drw.models.serving.meter import MeterSettings
+from drw.models.serving.metering import Asked, Metering
+from drw.models.serving.metering import build as build_metering
 from drw.models.serving.models import Models
 from drw.models.serving.ports import ChatEngine
 from drw.models.serving.record import Record
@@ -37,13 +41,15 @@ class ServingSettings(Settings):
     llama_cpp: WireSettings = WireSettings()
     openai: WireSettings = WireSettings()
     vertex: WireSettings = WireSettings()
+    metering: MeterSettings = MeterSettings()
 
 
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(self, models: Models, audit: AuditWriter) -> None:
+    def __init__(self, models: Models, metering: Metering, audit: AuditWriter) -> None:
         self._models = models
+        self._metering = metering
         self._audit = audit
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
@@ -54,7 +60,9 @@ class Serving(contract.Serving):
             model = await self._models.chat(request.model)
             check_length(model, "max_tokens", request.max_tokens)
             answer = Answer("chat/completions", model.id, 1)
-            async with aclosing(generate(model, "chat/completions", body, answer, record)) as chunks:
+            asked = Asked("chat/completions", body, (model,), request.max_tokens or None, stream=True)
+            run = partial(generate, model, "chat/completions", body, answer, record)
+            async with aclosing(self._metering.metered(asked, record, run)) as chunks:
                 async for chunk in chunks:
                     if text := pieces.text(chunk):
                         yield ChatChunk(text=text)
@@ -99,9 +107,10 @@ async def build(scope: Scope) -> Serving:
 
     discovery = scope.client(DiscoveryClient)
     models = Models(discovery, engines.get, line, settings.remember_models_seconds)
-    embeddings = Embeddings(models, scope.client(EmbeddingClient))
+    metering = await build_metering(scope, settings.metering)
+    embeddings = Embeddings(models, scope.client(EmbeddingClient), metering)
     audit = scope.audit()
-    scope.routes += endpoints.routes(models, discovery, embeddings, audit, settings.max_body_bytes)
+    scope.routes += endpoints.routes(models, discovery, embeddings, metering, audit, settings.max_body_bytes)
 
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
@@ -111,4 +120,4 @@ async def build(scope: Scope) -> Serving:
         return ", ".join(f"{model.id} (default)" if model.default else model.id for model in listed) or "no models"
 
     scope.describe(describe)
-    return Serving(models, audit)
+    return Serving(models, metering, audit)
