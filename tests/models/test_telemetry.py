@@ -207,7 +207,6 @@ async def test_cost_is_counted_at_the_model_that_took_over(spans):
     assert (told["gen_ai.request.model"], told["gen_ai.response.model"]) == ("alias", "second")
     assert (told["server.address"], told["server.port"], told["drw.cost.usd"]) == ("models.example.com", 443, 1.5)
     assert sample("drw_cost_usd_total", **labels) == cost + 1.5
-    assert audit.details["cost_nano_usd"] == 1_500_000_000
 
 
 def spans_text(spans) -> str:

@@ -77,9 +77,21 @@ class Database:
         Raises:
             Unavailable: the database does not answer.
         """
+        await self._execute(query, args)
+
+    async def fetch(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:
+        """Run one statement as `run` does, and return the rows that it gives.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        cursor = await self._execute(query, args)
+        return await cursor.fetchall()
+
+    async def _execute(self, query: LiteralString, args: Sequence[Any]) -> psycopg.AsyncCursor[DictRow]:
         try:
             connection = await self._own_connection()
-            await connection.execute(query, args)
+            return await connection.execute(query, args)
         except psycopg.OperationalError as error:
             raise Unavailable("the database does not answer", part="postgres") from error
 

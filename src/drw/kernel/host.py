@@ -113,6 +113,10 @@ class Host:
             return cls(self._wrap(rpc.LocalTransport(lambda: self._servicers[name], name)))
         return self._channels.client(cls, self.profile.place(name).grpc, calling)
 
+    def has(self, service: str) -> bool:
+        """Tell whether the service is built here or has a place in the profile."""
+        return service in self._names or any(service in place.services for place in self.profile.processes.values())
+
     def audit(self, service: str) -> AuditWriter:
         """Return the writer of a service's audit records."""
         return AuditWriter(self._audit_database, service)
@@ -197,6 +201,10 @@ class Scope:
         self._read |= cls.model_fields.keys()
         own = {k: v for k, v in self._section.items() if k in cls.model_fields}
         return validated(cls, own, self._row.name)
+
+    def has(self, service: str) -> bool:
+        """Tell whether the profile, or this process, has the service at all."""
+        return self._host.has(service)
 
     def client(self, cls: type[C]) -> C:
         """Return a client of another service; the catalog must say that this one calls it."""

@@ -272,7 +272,9 @@ def test_o_flap(in_world, stream):
             opened += world.circuit("primary") == 2
             await world.wait(1)
         assert opened > 50
-        assert 5 + 2 <= world["primary"].asked <= 5 + 8  # five opened it; then there were probes, further and further apart
+        assert (
+            5 + 2 <= world["primary"].asked <= 5 + 8
+        )  # five opened it; then there were probes, further and further apart
         world["primary"].script, well = ["well"], world.now()
         while (reply := await world.ask(stream=stream)).model != "primary":
             is_whole(reply)

@@ -10,19 +10,21 @@ from drw.models.serving.answers import Answer
 from drw.models.serving.attempts import Attempt
 from drw.models.serving.courses import Course, Rules
 from drw.models.serving.errors import ContextLengthExceeded
+from drw.models.serving.hold import Hold
 from drw.models.serving.plans import Asked, Plan
 from drw.models.serving.ports import Body, Chunk, Endpoint
+from drw.models.serving.quota import FINAL
 from drw.models.serving.record import Record, outcome
 
 
 async def generate(
-    rules: Rules, plan: Plan, asked: Asked, answer: Answer, record: Record
+    rules: Rules, plan: Plan, asked: Asked, answer: Answer, record: Record, hold: Hold
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of an answer while `answer` and `record` take note of them.
 
-    Ends only when the answer is whole, whoever gave which part of it; the record is the caller's to close.
-    What is yielded of an answer that is not `live` may be of attempts that failed: then `answer` alone counts.
-    Raises as `ChatEngine.stream` and `Line.turn` do.
+    Ends only when the answer is whole, whoever gave which part of it; the record is the caller's to close, the hold
+    the caller's to settle. What is yielded of an answer that is not `live` may be of attempts that failed: then
+    `answer` alone counts. Raises as `ChatEngine.stream`, `Line.turn`, `Hold.begin` and `Hold.progress` do.
     """
     course = Course(rules, plan, asked, answer, record)
     try:
@@ -31,15 +33,20 @@ async def generate(
             try:
                 async with attempt.model.line.turn(attempt.patience(rules.clock.time())):
                     await _check_prompt(attempt, asked.endpoint)
+                    await hold.begin(attempt.model)
                     chunks = attempt.stream(asked.endpoint)
                     try:
                         async for chunk in chunks:
+                            await hold.progress(chunk)
                             for ready in attempt.take(chunk):
                                 course.sent = asked.live
                                 yield ready
                     finally:
                         await chunks.aclose()
                     last = attempt.whole()
+            except FINAL as error:  # no engine's fault, so none of another engine's business
+                course.left(attempt, outcome(error))
+                raise
             except DrwError as error:
                 course.failed(attempt, error)
                 continue

@@ -49,7 +49,7 @@ class Course:
         self._answer = answer
         self._record = record
         self._name = plan.id
-        self._models = plan.order(asked.affinity)
+        self._models = asked.models
         check_length(self._models, asked)
         self._end = self._ending(plan.total_seconds or self._models[0].total_seconds or rules.total_seconds)
         self._failed: dict[Replica, bool] = {}

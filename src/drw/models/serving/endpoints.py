@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -21,6 +22,7 @@ from drw.models.serving.chats import generate
 from drw.models.serving.courses import Rules
 from drw.models.serving.embeddings import Embeddings
 from drw.models.serving.exchange import Exchange
+from drw.models.serving.metering import Metering
 from drw.models.serving.models import Models
 from drw.models.serving.plans import Asked
 from drw.models.serving.ports import Chunk, Endpoint
@@ -83,9 +85,10 @@ async def _recorded(record: Record, error: DrwError) -> DrwError:
 class ChatEndpoints:
     """Chats and completions."""
 
-    def __init__(self, models: Models, rules: Rules) -> None:
+    def __init__(self, models: Models, rules: Rules, metering: Metering) -> None:
         self._models = models
         self._rules = rules
+        self._metering = metering
 
     async def chat(self, exchange: Exchange, record: Record) -> None:
         """`POST /v1/chat/completions`."""
@@ -97,11 +100,13 @@ class ChatEndpoints:
 
     async def _serve(self, exchange: Exchange, record: Record, endpoint: Endpoint, request: Sampling) -> None:
         plan = await self._models.plan(request.model)
-        body = request.body()
+        body, choices = request.body(), request.choices
         affinity = Affinity(owner(), exchange.header(SESSION)[:MAX_SESSION] or request.session, body)
-        asked = Asked(endpoint, body, affinity, bool(request.stream), *request.most_tokens())
-        answer = Answer(endpoint, plan.id, request.choices)
-        chunks = generate(self._rules, plan, asked, answer, record)
+        models = plan.order(affinity)
+        asked = Asked(endpoint, body, affinity, models, bool(request.stream), choices, *request.most_tokens())
+        answer = Answer(endpoint, plan.id, choices)
+        run = partial(generate, self._rules, plan, asked, answer, record)
+        chunks = self._metering.metered(asked, record, run, exchange.headers)
         try:
             if request.stream:
                 await self._stream(exchange, record, answer, chunks, with_usage=request.usage_in_stream)
@@ -161,11 +166,12 @@ def routes(
     rules: Rules,
     discovery: DiscoveryClient,
     embeddings: Embeddings,
+    metering: Metering,
     begin: Begin,
     max_body: int,
 ) -> list[BaseRoute]:
     """Return OpenAI's endpoints."""
-    chats, listed = ChatEndpoints(models, rules), ModelList(discovery)
+    chats, listed = ChatEndpoints(models, rules, metering), ModelList(discovery)
 
     async def embed(exchange: Exchange, record: Record) -> None:
         request = read(Embedding, record.request)

@@ -28,6 +28,8 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._started = False
+        self.headers: list[tuple[bytes, bytes]] = []
+        """Further headers of the answer, to be put here before it begins."""
 
     def header(self, name: bytes) -> str:
         """Return a header of the request by its name in lower case, or an empty string."""
@@ -79,12 +81,13 @@ class Exchange:
         """Send a whole answer."""
         headers = [JSON, (b"content-length", b"%d" % len(body)), (b"x-drw-model", model.encode())]
         self._started = True
+        headers += self.headers
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
     async def begin_events(self, model: str) -> None:
         """Begin a stream of events."""
-        headers = [*EVENTS, (b"x-drw-model", model.encode())]
+        headers = [*EVENTS, (b"x-drw-model", model.encode()), *self.headers]
         self._started = True
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 

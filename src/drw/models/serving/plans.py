@@ -60,8 +60,11 @@ class Asked:
     endpoint: Endpoint
     body: Body
     affinity: Affinity
+    models: tuple[ChatModel, ...]
+    """Those that may come to answer it, in the order in which they are tried."""
     live: bool
     """Whether the caller gets the answer piece by piece: what has been sent cannot be called back."""
+    choices: int = 1
     param: str = "max_tokens"
     """The field that bounds the answer."""
     most_tokens: int | None = None

@@ -48,6 +48,7 @@ class Record:
         self._last_token = 0.0
         self._closed = False
         self._error_type = ""
+        self._cost: int | None = None
         self._asked = self._model = self._provider = ""
         self._span: telemetry.Lasting | None = None
         self.request = request
@@ -107,7 +108,7 @@ class Record:
 
     def cost(self, nano_dollars: int) -> None:
         """Say what the call costs, in billionths of a US dollar; before it is closed, and once."""
-        self.details["cost_nano_usd"] = nano_dollars
+        self._cost = nano_dollars
         who = call.caller_or_none()
         COST.labels(who.org if who else "", who.desk if who else "", self._model).inc(nano_dollars / NANO)
 
@@ -188,8 +189,8 @@ class Record:
                 said[name] = details[detail]
         if self._first_token is not None:
             said[gen_ai.FIRST_CHUNK] = round(self._first_token, 4)
-        if "cost_nano_usd" in details:
-            said[gen_ai.COST] = details["cost_nano_usd"] / NANO
+        if self._cost is not None:
+            said[gen_ai.COST] = self._cost / NANO
         if self._error_type:
             said[telemetry.ERROR_TYPE] = self._error_type
         if self._span is None:

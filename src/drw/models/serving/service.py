@@ -27,6 +27,9 @@ from drw.models.serving.circuits import CircuitSettings, State
 from drw.models.serving.courses import Rules
 from drw.models.serving.embeddings import Embeddings
 from drw.models.serving.line import Line
+from drw.models.serving.meter import MeterSettings
+from drw.models.serving.metering import Metering
+from drw.models.serving.metering import build as build_metering
 from drw.models.serving.models import Models
 from drw.models.serving.plans import Asked, ChatModel
 from drw.models.serving.ports import ChatEngine, Endpoint
@@ -62,14 +65,16 @@ class ServingSettings(Settings):
     llama_cpp: WireSettings = WireSettings()
     openai: WireSettings = WireSettings()
     vertex: WireSettings = WireSettings()
+    metering: MeterSettings = MeterSettings()
 
 
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(self, models: Models, rules: Rules, begin: endpoints.Begin) -> None:
+    def __init__(self, models: Models, rules: Rules, metering: Metering, begin: endpoints.Begin) -> None:
         self._models = models
         self._rules = rules
+        self._metering = metering
         self._begin = begin
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
@@ -79,9 +84,11 @@ class Serving(contract.Serving):
             body = pieces.body(request)
             plan = await self._models.plan(request.model)
             affinity = Affinity(owner(), "", body)
-            asked = Asked(CHAT, body, affinity, live=True, most_tokens=request.max_tokens)
+            most = request.max_tokens or None
+            asked = Asked(CHAT, body, affinity, plan.order(affinity), live=True, most_tokens=most)
             answer = Answer(CHAT, plan.id, 1)
-            async with aclosing(generate(self._rules, plan, asked, answer, record)) as chunks:
+            run = partial(generate, self._rules, plan, asked, answer, record)
+            async with aclosing(self._metering.metered(asked, record, run)) as chunks:
                 async for chunk in chunks:
                     if text := pieces.text(chunk):
                         yield ChatChunk(text=text)
@@ -130,10 +137,11 @@ async def build(scope: Scope) -> Serving:
     discovery = scope.client(DiscoveryClient)
     models = Models(discovery, engines.get, line, settings.circuits, clock, settings.remember_models_seconds)
     scope.background(models.follow)
-    embeddings = Embeddings(models, scope.client(EmbeddingClient))
+    metering = await build_metering(scope, settings.metering)
+    embeddings = Embeddings(models, scope.client(EmbeddingClient), metering)
     capture = settings.capture_characters if settings.capture_content else 0
     begin = partial(Record, scope.audit(), capture=capture)
-    scope.routes += endpoints.routes(models, rules, discovery, embeddings, begin, settings.max_body_bytes)
+    scope.routes += endpoints.routes(models, rules, discovery, embeddings, metering, begin, settings.max_body_bytes)
 
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
@@ -143,7 +151,7 @@ async def build(scope: Scope) -> Serving:
         return "; ".join([", ".join(names) or "no models", *_circuits(models, clock)])
 
     scope.describe(describe)
-    return Serving(models, rules, begin)
+    return Serving(models, rules, metering, begin)
 
 
 async def _check(model: ChatModel) -> None:
