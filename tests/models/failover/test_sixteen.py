@@ -271,7 +271,7 @@ def test_o_flap(in_world, stream):
             is_whole(await world.ask(stream=stream))
             opened += world.circuit("primary") == 2
             await world.wait(1)
-        assert opened > 50
+        assert opened >= 45
         assert (
             5 + 2 <= world["primary"].asked <= 5 + 8
         )  # five opened it; then there were probes, further and further apart
