@@ -332,7 +332,12 @@ def front_profile(profile: Profile, tmp_path: Path, folder: Path) -> Profile:
         name: Place(services=names, grpc=f"unix:{sockets}/{name}.g", http=f"unix:{sockets}/{name}.h")
         for name, names in services.items()
     }
-    plane = DataPlane(listen=f"127.0.0.1:{free_port()}", folder=tmp_path / "plane", admin=f"unix:{sockets}/a")
+    plane = DataPlane(
+        listen=f"127.0.0.1:{free_port()}",
+        folder=tmp_path / "plane",
+        admin=f"unix:{sockets}/a",
+        metrics=f"unix:{sockets}/agent.h",
+    )
     return profile.model_copy(update={"processes": processes, "data_plane": plane})
 
 

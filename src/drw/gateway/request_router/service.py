@@ -21,6 +21,7 @@ from drw.api.gateway.v1.request_router_pb2 import (
     WatchConfigurationRequest,
 )
 from drw.gateway.request_router.desired import Desired, Part
+from drw.gateway.request_router.measures import measure
 from drw.gateway.request_router.table import More
 from drw.kernel.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from drw.kernel.host import Scope
@@ -67,6 +68,10 @@ class RequestRouter(contract.RequestRouter):
         )
         self._reports[request.data_plane] = kept
         return ReportConfigurationResponse()
+
+    async def measure(self) -> None:
+        """Bring the metrics up to date."""
+        measure(self._desired.configuration, self._reports.values())
 
     async def detail(self) -> str:
         """Return which version each data plane runs.
@@ -119,4 +124,5 @@ async def build(scope: Scope) -> RequestRouter:
     for source in (credentials, limits, upstreams):
         scope.background(source)
     scope.describe(service.detail)
+    scope.measure(service.measure)
     return service
