@@ -353,7 +353,12 @@ def front_profile_of(profile: Profile, folder: Path) -> Profile:
         name: Place(services=names, grpc=f"unix:{sockets}/{name}.g", http=f"unix:{sockets}/{name}.h")
         for name, names in services.items()
     }
-    plane = DataPlane(listen=f"127.0.0.1:{free_port()}", folder=profile.data / "plane", admin=f"unix:{sockets}/a")
+    plane = DataPlane(
+        listen=f"127.0.0.1:{free_port()}",
+        folder=profile.data / "plane",
+        admin=f"unix:{sockets}/a",
+        metrics=f"unix:{sockets}/agent.h",
+    )
     return profile.model_copy(update={"processes": processes, "data_plane": plane})
 
 

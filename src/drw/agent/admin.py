@@ -65,6 +65,14 @@ class Admin:
         """
         await self._ask("POST", "/reopen_logs")
 
+    async def prometheus(self) -> bytes:
+        """Return all that it counts, in Prometheus' text format.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        return (await self._ask("GET", "/stats/prometheus")).encode()
+
     async def drain(self, seconds: float) -> None:
         """Make it close connections as their requests end, and wait at most so long until none is under way.
 

@@ -14,6 +14,7 @@ from drw.agent import envoy
 from drw.agent.admin import Admin
 from drw.agent.files import Files
 from drw.agent.log import AccessLog
+from drw.agent.measures import CURRENT, Metrics
 from drw.agent.refusals import Refusals
 from drw.agent.translation import OTHERS, BadConfiguration, Edge, others, translate, whole
 from drw.api.gateway.v1.request_router_pb2 import Configuration, ConfigurationReport, WatchConfigurationRequest
@@ -58,6 +59,8 @@ class Agent:
             tasks.create_task(self._hasten())
             tasks.create_task(self._follow())
             tasks.create_task(self._keep_log())
+            if address := self._edge.plane.metrics:
+                tasks.create_task(Metrics(address, self._admin, Path(self._edge.log)).run())
 
     async def _watch(self) -> None:
         while True:
@@ -136,6 +139,8 @@ class Agent:
 
     async def _take(self, wanted: Configuration) -> str:
         """Bring Envoy to the wanted state; return why it is not there, or an empty string."""
+        if wanted.version != self._written:
+            CURRENT.set(0)
         try:
             if wanted.version != self._written:
                 await self._write(wanted)
@@ -148,6 +153,7 @@ class Agent:
             self._settled = False
             return f"the files of the data plane cannot be written: {error.strerror}"
         self._settled = True
+        CURRENT.set(1)
         return ""
 
     async def _write(self, wanted: Configuration) -> None:

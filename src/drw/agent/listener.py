@@ -29,6 +29,9 @@ LOGGED = {
     "details": "%RESPONSE_CODE_DETAILS%",
     "ms": "%DURATION%",
     "first_byte_ms": "%RESPONSE_DURATION%",
+    # From the request's first byte to its first byte upstream, and the same of the answer: what Envoy adds.
+    "before_us": "%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:us)%",
+    "after_us": "%COMMON_DURATION(US_RX_BEG:DS_TX_BEG:us)%",
     "bytes_in": "%BYTES_RECEIVED%",
     "bytes_out": "%BYTES_SENT%",
     "upstream": "%UPSTREAM_CLUSTER%",

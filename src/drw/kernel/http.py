@@ -35,7 +35,8 @@ from drw.kernel.errors import (
 
 log = logging.getLogger(__name__)
 
-Measure = Callable[[], Awaitable[None]]
+Measure = Callable[[], Awaitable[bytes]]
+"""Brings the gauges of a process up to date, and returns further metrics in Prometheus' text format."""
 
 JSON = "application/json"
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -45,17 +46,18 @@ CLIENT_GONE = 499
 """What the log says of a request whose client went away, as nginx does."""
 
 
-async def _nothing_to_measure() -> None: ...
+async def _nothing_to_measure() -> bytes:
+    return b""
 
 
 def app(routes: Sequence[BaseRoute], process: str, measure: Measure = _nothing_to_measure) -> ASGIApp:
-    """Return the ASGI application of a process; `measure` brings its gauges up to date before they are read."""
+    """Return the ASGI application of a process; `measure` is asked each time that its metrics are read."""
 
     async def metrics(_: Request) -> Response:
         if (who := call.caller_or_none()) is not None:
             who.must_hold("platform:read")
-        await measure()
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        more = await measure()
+        return Response(generate_latest() + more, media_type=CONTENT_TYPE_LATEST)
 
     own = [
         Route("/healthz", _alive, methods=["GET"]),

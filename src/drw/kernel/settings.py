@@ -39,6 +39,8 @@ class DataPlane(Settings):
     """Envoy's configuration, its last good one, and its access log."""
     admin: str
     """`unix:/path` or `host:port` of Envoy's admin interface."""
+    metrics: str = ""
+    """`unix:/path` or `host:port` where the agent serves its metrics and Envoy's; empty: nowhere."""
 
 
 class Profile(Settings):
@@ -56,6 +58,12 @@ class Profile(Settings):
     services: dict[str, dict[str, Any]] = Field(default_factory=dict)
     otlp_endpoint: str = ""
     """Where traces go, as in `http://127.0.0.1:4318`; empty: nowhere."""
+
+    def http_places(self) -> dict[str, Place]:
+        """Return who answers over HTTP behind the data plane: every process, and the agent with its metrics."""
+        if self.data_plane is None or not self.data_plane.metrics:
+            return self.processes
+        return {**self.processes, "agent": Place(services=(), grpc="", http=self.data_plane.metrics)}
 
     def place(self, service: str) -> Place:
         """Return where the service answers."""

@@ -146,6 +146,7 @@ class Layout:
                 "listen": listen,
                 "folder": str(self.data / "envoy"),
                 "admin": f"unix:{self.run}/envoy.sock",
+                "metrics": f"unix:{self.run}/agent.http",
             },
             "processes": {
                 cluster: {

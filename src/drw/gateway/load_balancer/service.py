@@ -43,6 +43,6 @@ class LoadBalancer(contract.LoadBalancer):
 async def build(scope: Scope) -> LoadBalancer:
     """Make the service with what the configuration names."""
     settings = scope.settings(Settings)
-    service = LoadBalancer(from_profile(scope.profile.processes, settings.upstreams))
+    service = LoadBalancer(from_profile(scope.profile.http_places(), settings.upstreams))
     scope.describe(service.detail)
     return service

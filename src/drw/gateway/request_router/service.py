@@ -33,6 +33,7 @@ from drw.api.gateway.v1.request_router_pb2 import (
 from drw.gateway.request_router.desired import Desired, Part
 from drw.gateway.request_router.kill_store import KillStore
 from drw.gateway.request_router.kills import KillSwitch, Policy
+from drw.gateway.request_router.measures import measure
 from drw.gateway.request_router.table import More
 from drw.kernel.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from drw.kernel.host import Scope
@@ -113,6 +114,10 @@ class RequestRouter(contract.RequestRouter):
             async for kills in news:
                 yield kills
 
+    async def measure(self) -> None:
+        """Bring the metrics up to date."""
+        measure(self._desired.configuration, self._reports.values())
+
     async def detail(self) -> str:
         """Return which version each data plane runs.
 
@@ -172,4 +177,5 @@ async def build(scope: Scope) -> RequestRouter:
     for source in (credentials, limits, upstreams, kills):
         scope.background(source)
     scope.describe(service.detail)
+    scope.measure(service.measure)
     return service

@@ -14,6 +14,7 @@ from drw.kernel.errors import DeadlineExceeded, DrwError, TooLarge, Unavailable
 from drw.kernel.rpc import translated
 from drw.workflow.orchestration import retries
 from drw.workflow.orchestration.activities import ACTIVITIES, Doing, Services
+from drw.workflow.orchestration.measures import STEPS
 from drw.workflow.orchestration.plan import Step
 from drw.workflow.orchestration.ports import Superseded
 from drw.workflow.orchestration.progress import Progress, Run
@@ -54,12 +55,14 @@ class Stepper:
                 raise
             except DrwError as error:
                 again = retries.pause(error, made, step.node.max_attempts or 1, self._first_pause)
+                STEPS.labels(step.node.uses, "failed" if again is None else "retried").inc()
                 if again is None:
                     return await self._failed(run, step, attempt.number, _worded(error, made))
                 await self._retry(run, step, attempt.number, error)
                 await asyncio.sleep(again)
             else:
                 await patiently(self._progress.end_step, run, step.id, attempt.number, output=output)
+                STEPS.labels(step.node.uses, "ok").inc()
                 return {"output": output}
 
     async def _attempt(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
