@@ -8,8 +8,10 @@ from pathlib import Path
 
 import orjson
 
+from drw.agent import tls
 from drw.agent.shapes import Json
 from drw.agent.translation import KINDS, Edge, bootstrap
+from drw.kernel.settings import Tls
 
 
 class Files:
@@ -40,7 +42,15 @@ class Files:
 
     def write_bootstrap(self) -> None:
         """Write what Envoy starts from; from now on it may be started."""
+        if self._edge.plane.tls:
+            self._write_secrets(self._edge.plane.tls)
         _replace(self._edge.plane.folder / "bootstrap.json", bootstrap(self._edge))
+
+    def _write_secrets(self, own: Tls) -> None:
+        for name, secret in tls.secrets(own).items():
+            file, content = self._edge.secrets / name / f"{name}.json", {"resources": [secret]}
+            if not file.exists() or orjson.loads(file.read_bytes()) != content:
+                _replace(file, content)
 
     def versions(self) -> dict[str, str]:
         """Return the version at which each kind was last written."""

@@ -16,6 +16,7 @@ MISSING = f"there is no key in this request: send it as `Authorization: Bearer K
 EXPIRED = f"the key has expired; {MAKE_ONE}"
 REVOKED = f"the key is revoked; {MAKE_ONE}"
 NOT_VALID = f"the key is not valid here: it is not whole, or another platform issued it; {MAKE_ONE}"
+NOBODY = f"%DYNAMIC_METADATA({filters.IDENTITY}:refusal)%"
 LACKS = f"the key lacks the scope %METADATA(ROUTE:{NOTES}:needs)%; make one that has it with `drw keys create`"
 NOT_ALLOWED = "this is not allowed here: %RESPONSE_CODE_DETAILS%"
 NOTHING = "there is nothing at %REQ(:METHOD)% %PATH(NQ)%"
@@ -36,6 +37,7 @@ def local_replies() -> Json:
     return {
         "mappers": [
             {"filter": _status(200), "body_format_override": {"text_format_source": {"inline_string": "ok\n"}}},
+            _reply(_cel(f"'refusal' in metadata.filter_metadata['{filters.IDENTITY}']"), NOBODY, 401),
             _reply(_details(f"rbac_access_denied_matched_policy[{filters.REVOKED_POLICY}]"), REVOKED, 401),
             _reply(_details(f"{DENIED}{{Jwt_is_missing}}"), MISSING, 401),
             _reply(_details(f"{DENIED}{{Jwt_is_expired}}"), EXPIRED, 401),
