@@ -318,10 +318,12 @@ class Fed(Front):
         upstreams: Mapping[str, Upstream] | None = None,
         default: int = 1_000_000,
         blocks: Sequence[Block] = (),
+        **others: Any,
     ) -> Configuration:
-        """Return a desired state with these differences from the usual one."""
+        """Return a desired state with these differences from the usual one; `others`: issuers, certificates, desks."""
+        ours = {"issuer": "drw", "audience": "drw-gateway", "jwks": jwks([self.signing])}
         return assemble(
-            Credentials(issuer="drw", audience="drw-gateway", jwks=jwks([self.signing]), revoked=revoked),
+            Credentials(**ours, revoked=revoked, **others),
             Limits(
                 default_requests_per_minute=default,
                 limits=[Limit(key=key, requests_per_minute=n) for key, n in (own or {}).items()],

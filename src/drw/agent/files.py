@@ -8,8 +8,10 @@ from pathlib import Path
 
 import orjson
 
+from drw.agent import tls
 from drw.agent.shapes import Json
 from drw.agent.translation import KINDS, Edge, bootstrap
+from drw.kernel.settings import Tls
 
 READ_BY_PEOPLE = ("clusters", "routes", "listeners")
 """The others are as long as there are keys."""
@@ -46,8 +48,16 @@ class Files:
 
     def write_bootstrap(self) -> None:
         """Write what Envoy starts from; from now on it may be started."""
+        if self._edge.plane.tls:
+            self._write_secrets(self._edge.plane.tls)
         content = orjson.dumps(bootstrap(self._edge), option=orjson.OPT_INDENT_2)
         _write(self._edge.plane.folder / "bootstrap.json", content)
+
+    def _write_secrets(self, own: Tls) -> None:
+        for name, secret in tls.secrets(own).items():
+            file, content = self._edge.secrets / name / f"{name}.json", {"resources": [secret]}
+            if not file.exists() or orjson.loads(file.read_bytes()) != content:
+                _write(file, orjson.dumps(content))
 
     def versions(self, kinds: Sequence[str] = KINDS) -> dict[str, str]:
         """Return the version at which each kind was last written."""

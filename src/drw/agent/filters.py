@@ -1,10 +1,12 @@
 """Request to filters: what happens to a request before it is routed, in order.
 
-strip > keys > blocked > cutter > scopes > limits > drain > sizes > router. What changes while the data plane runs is
-delivered each by itself: the buckets of the limits begin anew whenever their message is sent again.
+strip > keys > identity > blocked > cutter > scopes > limits > drain > sizes > router. What changes while the data
+plane runs is delivered each by itself: the buckets of the limits begin anew whenever their message is sent again.
 """
 
 from __future__ import annotations
+
+import re
 
 from drw.agent.blocked import BLOCKED, RBAC
 from drw.agent.cutter import CUTTER, WASM
@@ -16,19 +18,20 @@ STRIP = "drw.strip"
 DRAIN = "envoy.filters.http.buffer"
 SIZES = "drw.sizes"
 KEYS = "drw.keys"
+IDENTITY = "drw.identity"
 SCOPES = "envoy.filters.http.rbac"
 LIMITS = "drw.limits"
 ROUTER = "envoy.filters.http.router"
 
 JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 COMPOSITE = "envoy.extensions.filters.http.composite.v3"
+LUA = "envoy.extensions.filters.http.lua.v3.Lua"
 LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 
-DISCOVERED = {KEYS: JWT, BLOCKED: RBAC, CUTTER: WASM, LIMITS: LIMIT}
+DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, CUTTER: WASM, LIMITS: LIMIT}
 """The filters that are delivered by themselves, and their types."""
 
 PROVIDER = "drw"
-METADATA = "drw.jwt"
 ALIVE = "/healthz"
 MAX_BODY_BYTES = 1 << 30
 """The most that any route lets through; a route may say less."""
@@ -47,6 +50,9 @@ CLAIMS = {
 
 FOREIGN = ("x-drw-", "x-envoy-")
 """Headers that only we may set: a client's own are dropped."""
+
+ISSUER = "drw.issuer."
+"""What the payload of an issuer's token is called where the identity filter finds it; the issuer's name follows."""
 
 SCHEMES = ("Bearer", "bearer")
 CLOCK_SKEW_SECONDS = 10
@@ -84,21 +90,22 @@ def at_most(size: int) -> Json:
 
 
 def keys(credentials: Credentials) -> Json:
-    """Return the filter that verifies keys, and puts what they say into headers."""
-    provider = {
-        "issuer": credentials.issuer,
-        "audiences": [credentials.audience],
-        "local_jwks": {"inline_string": credentials.jwks},
-        "from_headers": [{"name": "authorization", "value_prefix": f"{scheme} "} for scheme in SCHEMES],
-        "clock_skew_seconds": CLOCK_SKEW_SECONDS,
-        "forward": False,
-        "payload_in_metadata": METADATA,
-        "normalize_payload_in_metadata": {"space_delimited_claims": ["scope"]},
+    """Return the filter that verifies keys and issuers' tokens, and puts what keys say into headers."""
+    own = _provider(credentials.issuer, [credentials.audience], credentials.jwks) | {
         "claim_to_headers": [{"header_name": h, "claim_name": c} for h, c in CLAIMS.items()],
-        "jwt_cache_config": {"jwt_cache_size": MANY_KEYS},
     }
-    rules = [{"match": {"path": ALIVE}}, {"match": {"prefix": "/"}, "requires": {"provider_name": PROVIDER}}]
-    return typed(JWT, providers={PROVIDER: provider}, rules=rules)
+    # Without an end a token of somebody else's would be good for ever.
+    others = {
+        f"{ISSUER}{one.name}": _provider(one.issuer, list(one.audiences), one.jwks)
+        | {"payload_in_metadata": f"{ISSUER}{one.name}", "require_expiration": True}
+        for one in credentials.issuers
+    }
+    needed: list[Json] = [{"provider_name": name} for name in (PROVIDER, *others)]
+    if credentials.certificates:
+        needed.append({"allow_missing": {}})  # then the certificate decides, in the identity filter
+    needs = needed[0] if len(needed) == 1 else {"requires_any": {"requirements": needed}}
+    rules = [{"match": {"path": ALIVE}}, {"match": {"prefix": "/"}, "requires": needs}]
+    return typed(JWT, providers={PROVIDER: own, **others}, rules=rules)
 
 
 def scopes() -> Json:
@@ -107,7 +114,12 @@ def scopes() -> Json:
 
 
 def any_key() -> Json:
-    """Return what a route says that needs no scope."""
+    """Return what a route says that needs no scope: whoever is known may pass."""
+    return _policy([{"header": {"name": "x-drw-key", "present_match": True}}])
+
+
+def anybody() -> Json:
+    """Return what a route says on which nothing is to be had."""
     return _policy([{"any": True}])
 
 
@@ -164,7 +176,18 @@ def _policy(principals: list[Json]) -> Json:
 
 
 def _holds(scope: str) -> Json:
-    path = [{"key": METADATA}, {"key": "scope"}]
-    value = {"list_match": {"one_of": {"string_match": {"exact": scope}}}}
-    matcher = {"filter": "envoy.filters.http.jwt_authn", "path": path, "value": value}
-    return {"sourced_metadata": {"metadata_matcher": matcher}}
+    """Return who has the word in the header that all ways of identification end in."""
+    word = {"safe_regex": {"regex": f"(.* )?{re.escape(scope)}( .*)?"}}
+    return {"header": {"name": "x-drw-scopes", "string_match": word}}
+
+
+def _provider(issuer: str, audiences: list[str], jwks: str) -> Json:
+    return {
+        "issuer": issuer,
+        "audiences": audiences,
+        "local_jwks": {"inline_string": jwks},
+        "from_headers": [{"name": "authorization", "value_prefix": f"{scheme} "} for scheme in SCHEMES],
+        "clock_skew_seconds": CLOCK_SKEW_SECONDS,
+        "forward": False,
+        "jwt_cache_config": {"jwt_cache_size": MANY_KEYS},
+    }

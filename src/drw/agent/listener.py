@@ -42,8 +42,18 @@ LOGGED = {
 """One line of the access log: who, what, how it ended and how long it took; never a key or a body."""
 
 
-def listener(listen: str, log: str, otlp_endpoint: str, changing: Mapping[str, Json], routes: Json) -> Json:
-    """Return the listener, with the filters that change (by name) and the routes, or with where they come from."""
+def listener(
+    listen: str,
+    log: str,
+    otlp_endpoint: str,
+    changing: Mapping[str, Json],
+    routes: Json,
+    socket: Json | None = None,
+) -> Json:
+    """Return the listener, with the filters that change (by name) and the routes, or with where they come from.
+
+    With a socket it is the one that speaks TLS; all else is the same.
+    """
     manager = typed(
         MANAGER,
         stat_prefix="drw",
@@ -56,11 +66,11 @@ def listener(listen: str, log: str, otlp_endpoint: str, changing: Mapping[str, J
     )
     return typed(
         "envoy.config.listener.v3.Listener",
-        name=NAME,
+        name=f"{NAME}.tls" if socket else NAME,
         address=address(listen),
         enable_reuse_port=False,  # with it a second Envoy would share the port in silence
         per_connection_buffer_limit_bytes=1 << 20,
-        filter_chains=[{"filters": [extension("http", manager)]}],
+        filter_chains=[{"filters": [extension("http", manager)]} | ({"transport_socket": socket} if socket else {})],
     )
 
 
@@ -68,6 +78,7 @@ def _chain(changing: Mapping[str, Json]) -> list[Json]:
     return [
         filters.strip(),
         changing[filters.KEYS],
+        changing[filters.IDENTITY],
         changing[BLOCKED],
         changing[CUTTER],
         filters.scopes(),

@@ -6,7 +6,7 @@ whoever said no.
 
 from __future__ import annotations
 
-from drw.agent import blocked
+from drw.agent import blocked, filters
 from drw.agent.routes import NOTES
 from drw.agent.shapes import Json, extension, header, typed
 from drw.kernel import errors
@@ -20,6 +20,7 @@ CUT = "this was stopped by a kill switch: `drw kill list` says since when, why a
 TOKENS = "the tokens of this window are used up; Retry-After says in how many seconds to try again"
 MONEY = "the money of this period is used up; a retry does not help until more is set or the next period begins"
 NOT_VALID = f"the key is not valid here: it is not whole, or another platform issued it; {MAKE_ONE}"
+NOBODY = f"%DYNAMIC_METADATA({filters.IDENTITY}:refusal)%"
 LACKS = f"the key lacks the scope %METADATA(ROUTE:{NOTES}:needs)%; make one that has it with `drw keys create`"
 NOT_ALLOWED = "this is not allowed here: %RESPONSE_CODE_DETAILS%"
 NOTHING = "there is nothing at %REQ(:METHOD)% %PATH(NQ)%"
@@ -46,6 +47,7 @@ def local_replies() -> Json:
     return {
         "mappers": [
             {"filter": _status(200), "body_format_override": {"text_format_source": {"inline_string": "ok\n"}}},
+            _reply(_cel(f"'refusal' in metadata.filter_metadata['{filters.IDENTITY}']"), NOBODY, 401),
             _reply(_refusal(blocked.REVOKED), REVOKED, 401),
             _reply(_refusal(blocked.KILLED), KILLED, 403, form=STOPPED),
             _reply(_refusal(blocked.MONEY), MONEY, 429, form=SPENT),

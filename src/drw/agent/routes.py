@@ -102,7 +102,7 @@ def _direct(name: str, match: Json, status: int) -> Json:
         "name": name,
         "match": match,
         "direct_response": {"status": status},
-        "typed_per_filter_config": {filters.SCOPES: filters.any_key()},
+        "typed_per_filter_config": {filters.SCOPES: filters.anybody()},
     }
 
 

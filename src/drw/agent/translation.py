@@ -6,20 +6,26 @@ folder in which something changed. `whole` puts all kinds into one static config
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from drw.agent import clusters, filters, listener, routes
+from drw.agent import clusters, filters, identity, listener, routes, tls
 from drw.agent.blocked import BLOCKED, blocked
 from drw.agent.cutter import CUTTER, cutter
 from drw.agent.shapes import Json, address, file_source, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.settings import ConfigError, DataPlane, Profile
+from drw.kernel.settings import ConfigError, DataPlane, Profile, Tls
 
-FILTER_KINDS = {filters.KEYS: "keys", BLOCKED: "blocked", CUTTER: "cutter", filters.LIMITS: "limits"}
-KINDS = ("clusters", "routes", "keys", "blocked", "cutter", "limits", "listeners")
+FILTER_KINDS = {
+    filters.IDENTITY: "identity",
+    filters.KEYS: "keys",
+    BLOCKED: "blocked",
+    CUTTER: "cutter",
+    filters.LIMITS: "limits",
+}
+KINDS = ("clusters", "routes", "identity", "keys", "blocked", "cutter", "limits", "listeners")
 """In the order in which they are delivered: what is referred to before what refers to it."""
 
 REFUSALS = ("blocked", "cutter")
@@ -65,6 +71,11 @@ class Edge:
         """Return the file of a kind of resource."""
         return self.plane.folder / "xds" / kind / f"{kind}.json"
 
+    @property
+    def secrets(self) -> Path:
+        """Where the files are that say where certificates are."""
+        return self.plane.folder / "tls"
+
     def source(self, kind: str) -> Json:
         """Return where Envoy finds a kind of resource."""
         return file_source(str(self.file(kind)))
@@ -82,7 +93,9 @@ def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]
         "clusters": _clusters(configuration, edge),
         "routes": [routes.route_configuration(configuration)],
         **{kind: found[name] for name, kind in FILTER_KINDS.items()},
-        "listeners": [_listener(edge, {name: _reference(edge, name) for name in FILTER_KINDS}, _asked_routes(edge))],
+        "listeners": _listeners(
+            edge, {name: _reference(edge, name) for name in FILTER_KINDS}, _asked_routes(edge), _socket(edge)
+        ),
     }
 
 
@@ -114,7 +127,7 @@ def whole(configuration: Configuration, edge: Edge) -> Json:
     table = {"route_config": _untyped(routes.route_configuration(configuration))}
     static = {
         "clusters": [_untyped(cluster) for cluster in _clusters(configuration, edge)],
-        "listeners": [_untyped(_listener(edge, changing, table))],
+        "listeners": [_untyped(one) for one in _listeners(edge, changing, table, tls.inline)],
     }
     return _process(edge) | {"static_resources": static}
 
@@ -127,6 +140,7 @@ def bootstrap(edge: Edge) -> Json:
 
 def _changing(configuration: Configuration) -> dict[str, Json]:
     return {
+        filters.IDENTITY: identity.identity(configuration.credentials),
         filters.KEYS: filters.keys(configuration.credentials),
         **_refusing(configuration),
         filters.LIMITS: filters.limits(configuration.limits),
@@ -151,8 +165,15 @@ def _asked_routes(edge: Edge) -> Json:
     return {"rds": routes.reference(edge.source("routes"))}
 
 
-def _listener(edge: Edge, changing: Mapping[str, Json], table: Json) -> Json:
-    return listener.listener(edge.plane.listen, edge.log, edge.otlp_endpoint, changing, table)
+def _listeners(edge: Edge, changing: Mapping[str, Json], table: Json, socket: Callable[[Tls], Json]) -> list[Json]:
+    found = [listener.listener(edge.plane.listen, edge.log, edge.otlp_endpoint, changing, table)]
+    if own := edge.plane.tls:
+        found.append(listener.listener(own.listen, edge.log, edge.otlp_endpoint, changing, table, socket(own)))
+    return found
+
+
+def _socket(edge: Edge) -> Callable[[Tls], Json]:
+    return lambda own: tls.delivered(own, str(edge.secrets))
 
 
 def _clusters(configuration: Configuration, edge: Edge) -> list[Json]:

@@ -31,10 +31,22 @@ class Place(Settings):
     http: str
 
 
+class Tls(Settings):
+    """Where the data plane listens with TLS, besides the plain address."""
+
+    listen: str
+    certificate: Path
+    """The server's certificate and what stands between it and its root, as PEM."""
+    private_key: Path
+    client_ca: Path | None = None
+    """The authorities whose client certificates count, as PEM; without one no client certificate is asked for."""
+
+
 class DataPlane(Settings):
     """Where the data plane listens, and where its agent keeps what it reads."""
 
     listen: str = "127.0.0.1:8080"
+    tls: Tls | None = None
     folder: Path
     """Envoy's configuration, its last good one, and its access log."""
     admin: str

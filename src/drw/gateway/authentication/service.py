@@ -23,7 +23,7 @@ from drw.gateway.authentication.store import Store
 from drw.gateway.authentication.tree import Tree
 from drw.kernel.host import Scope
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 2.0
 """How often one looks for keys whose successors take over, and for issuers whose keys are due."""
 
 
