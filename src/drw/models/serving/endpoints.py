@@ -16,6 +16,7 @@ from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.audit import AuditWriter
 from drw.kernel.call import caller
 from drw.kernel.errors import DrwError
+from drw.kernel.kills import KillList, killed
 from drw.models.serving.answers import Answer
 from drw.models.serving.chats import check_length, generate
 from drw.models.serving.embeddings import Embeddings
@@ -35,8 +36,9 @@ Serve = Callable[[Exchange, Record], Awaitable[None]]
 class Audited:
     """An ASGI application that serves one endpoint and leaves a record, however it ends."""
 
-    def __init__(self, audit: AuditWriter, operation: str, limit: int, serve: Serve) -> None:
+    def __init__(self, audit: AuditWriter, kills: KillList, operation: str, limit: int, serve: Serve) -> None:
         self._audit = audit
+        self._kills = kills
         self._operation = operation
         self._limit = limit
         self._serve = serve
@@ -52,10 +54,12 @@ class Audited:
         record = Record(self._audit, self._operation, raw)
         try:
             caller().must_hold(INVOKE)
-            async with exchange.while_connected():
+            async with exchange.while_connected(), self._kills.ending(caller(), lambda: record.models):
                 await self._serve(exchange, record)
         except ClientGone as gone:
-            await record.fail(gone)
+            # A data plane that cuts the stream before we do is no caller who left.
+            kill = self._kills.find(caller(), record.models)
+            await record.fail(killed(kill) if kill else gone)
         except DrwError as error:
             await exchange.fail(await _recorded(record, error))
         except BaseException as error:
@@ -89,6 +93,7 @@ class ChatEndpoints:
         await self._serve(exchange, record, "completions", read(Completion, record.request))
 
     async def _serve(self, exchange: Exchange, record: Record, endpoint: Endpoint, request: Sampling) -> None:
+        record.models.add(request.model)
         model = await self._models.chat(request.model)
         check_length(model, *request.most_tokens())
         answer = Answer(endpoint, request.model, request.choices)
@@ -154,7 +159,12 @@ class ModelList:
 
 
 def routes(
-    models: Models, discovery: DiscoveryClient, embeddings: Embeddings, audit: AuditWriter, max_body: int
+    models: Models,
+    discovery: DiscoveryClient,
+    embeddings: Embeddings,
+    audit: AuditWriter,
+    kills: KillList,
+    max_body: int,
 ) -> list[BaseRoute]:
     """Return OpenAI's endpoints."""
     chats, listed = ChatEndpoints(models), ModelList(discovery)
@@ -169,7 +179,7 @@ def routes(
         "/v1/embeddings": ("embedding", embed),
     }
     made: list[BaseRoute] = [
-        Route(path, Audited(audit, operation, max_body, serve), methods=["POST"])
+        Route(path, Audited(audit, kills, operation, max_body, serve), methods=["POST"])
         for path, (operation, serve) in served.items()
     ]
     made.append(Route("/v1/models", listed.all, methods=["GET"]))

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from drw.api.models.v1.discovery_pb2 import Model, ResolvedModel, ResolveModelRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
+from drw.kernel.call import caller_or_none
 from drw.kernel.errors import DeadlineExceeded, InvalidRequest, NotFound, Unavailable
+from drw.kernel.kills import KillList
 from drw.models.serving.line import Line
 from drw.models.serving.ports import ChatEngine, Target
 
@@ -39,11 +41,13 @@ class Models:
         engine: Callable[[str], ChatEngine],
         line: Callable[[str, int], Line],
         seconds: float,
+        kills: KillList,
     ) -> None:
         self._discovery = discovery
         self._engine = engine
         self._line = line
         self._seconds = seconds
+        self._kills = kills
         self._known: dict[str, tuple[float, ResolvedModel]] = {}
         self._chat: dict[str, tuple[ResolvedModel, ChatModel]] = {}
 
@@ -53,6 +57,7 @@ class Models:
         Raises:
             NotFound: there is no such model.
             InvalidRequest: it is no chat model.
+            Killed: a kill switch stops it.
         """
         resolved = await self._resolved(name, CHAT)
         found = self._chat.get(resolved.model.id)
@@ -71,6 +76,7 @@ class Models:
         if resolved is None or now - when > self._seconds:
             resolved = await self._ask(name, resolved)
             self._known[name] = now, resolved
+        self._kills.check(caller_or_none(), (name, resolved.model.id))
         if resolved.model.kind != kind:
             message = f"{resolved.model.id!r} is {KIND_NAMES[resolved.model.kind]}; this needs {KIND_NAMES[kind]}"
             raise InvalidRequest(message, param="model")

@@ -11,6 +11,7 @@ from prometheus_client import Counter, Histogram
 
 from drw.kernel.audit import AuditWriter, digest
 from drw.kernel.errors import DrwError, Forbidden, InvalidRequest, NotFound, RateLimited, Unavailable
+from drw.kernel.kills import Killed
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 FIRST_TOKEN = Histogram(
@@ -36,7 +37,7 @@ class Record:
     """What is written about one call; `close` or `fail` it before the answer ends.
 
     Outcomes: `ok`; `refused`, the request was at fault; `failed`, we or the engine were;
-    `client_gone`, the caller left before the end.
+    `client_gone`, the caller left before the end; `killed`, a kill switch ended it.
     """
 
     def __init__(self, audit: AuditWriter, operation: str, request: bytes) -> None:
@@ -47,11 +48,14 @@ class Record:
         self._closed = False
         self._model = ""
         self.request = request
+        self.models: set[str] = set()
+        """By which names a kill may mean the model: as asked for, and as served."""
         self.details: dict[str, Any] = {"request_sha256": digest(request)}
 
     def served_by(self, model: str, engine: str, upstream_model: str) -> None:
         """Say which model the call is for, once it is known."""
         self._model = model
+        self.models.add(model)
         self.details |= {"model": model, "engine": engine, "upstream_model": upstream_model}
 
     def token(self) -> None:
@@ -104,6 +108,8 @@ class Record:
 
 
 def _outcome(error: BaseException) -> str:
+    if isinstance(error, Killed):
+        return "killed"
     if isinstance(error, ClientGone | asyncio.CancelledError | GeneratorExit):
         return "client_gone"
     return "refused" if isinstance(error, REFUSED) else "failed"

@@ -7,13 +7,16 @@ from contextlib import aclosing
 
 from pydantic import Field
 
+from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1 import serving_rpc as contract
 from drw.api.models.v1.discovery_pb2 import ListModelsRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.audit import AuditWriter
+from drw.kernel.call import caller
 from drw.kernel.host import Scope
+from drw.kernel.kills import KillList
 from drw.kernel.settings import ConfigError, Settings
 from drw.models.serving import endpoints, pieces
 from drw.models.serving.answers import Answer
@@ -42,20 +45,23 @@ class ServingSettings(Settings):
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(self, models: Models, audit: AuditWriter) -> None:
+    def __init__(self, models: Models, audit: AuditWriter, kills: KillList) -> None:
         self._models = models
         self._audit = audit
+        self._kills = kills
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
         """Stream the answer of a chat model; the last piece says how it ended, and what it took."""
         record = Record(self._audit, "chat", request.SerializeToString(deterministic=True))
         try:
             body = pieces.body(request)
+            record.models.add(request.model)
             model = await self._models.chat(request.model)
             check_length(model, "max_tokens", request.max_tokens)
             answer = Answer("chat/completions", model.id, 1)
-            async with aclosing(generate(model, "chat/completions", body, answer, record)) as chunks:
-                async for chunk in chunks:
+            chunks = generate(model, "chat/completions", body, answer, record)
+            async with aclosing(self._kills.each(caller(), lambda: record.models, chunks)) as lasting:
+                async for chunk in lasting:
                     if text := pieces.text(chunk):
                         yield ChatChunk(text=text)
             await record.close()
@@ -98,10 +104,12 @@ async def build(scope: Scope) -> Serving:
         return Line(model, concurrent, settings.max_waiting, settings.max_waiting_seconds)
 
     discovery = scope.client(DiscoveryClient)
-    models = Models(discovery, engines.get, line, settings.remember_models_seconds)
+    kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
+    scope.background(kills.follow)
+    models = Models(discovery, engines.get, line, settings.remember_models_seconds, kills)
     embeddings = Embeddings(models, scope.client(EmbeddingClient))
     audit = scope.audit()
-    scope.routes += endpoints.routes(models, discovery, embeddings, audit, settings.max_body_bytes)
+    scope.routes += endpoints.routes(models, discovery, embeddings, audit, kills, settings.max_body_bytes)
 
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
@@ -111,4 +119,4 @@ async def build(scope: Scope) -> Serving:
         return ", ".join(f"{model.id} (default)" if model.default else model.id for model in listed) or "no models"
 
     scope.describe(describe)
-    return Serving(models, audit)
+    return Serving(models, audit, kills)
