@@ -1,12 +1,12 @@
 """Request to filters: what happens to a request before it is routed, in order.
 
-strip > keys > blocked > cutter > scopes > limits > drain > sizes > router. What changes while the data plane runs is
-delivered each by itself: the buckets of the limits begin anew whenever their message is sent again.
+strip > keys > blocked > cutter > scopes > limits > drain > sizes > models > router. What changes while the data plane
+runs is delivered each by itself: the buckets of the limits begin anew whenever their message is sent again.
 """
 
 from __future__ import annotations
 
-from drw.agent.blocked import BLOCKED, RBAC
+from drw.agent.blocked import BLOCKED, MODELS, RBAC
 from drw.agent.cutter import CUTTER, WASM
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.authentication_pb2 import Credentials
@@ -24,7 +24,7 @@ JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 COMPOSITE = "envoy.extensions.filters.http.composite.v3"
 LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 
-DISCOVERED = {KEYS: JWT, BLOCKED: RBAC, CUTTER: WASM, LIMITS: LIMIT}
+DISCOVERED = {KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: WASM, LIMITS: LIMIT}
 """The filters that are delivered by themselves, and their types."""
 
 PROVIDER = "drw"
