@@ -6,7 +6,6 @@ import asyncio
 import json
 
 import httpx
-import pytest
 
 from agent.conftest import Fed, until
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
@@ -51,6 +50,9 @@ async def test_each_reason_has_its_answer(fed):
     assert await refused(fed, "key_killed", org="other") == (200, "")
     assert await refused(fed, "key_killed", org="poor") == (429, "insufficient_quota")
     assert await refused(fed, "key_good", org="other", desk="trading") == (200, "")
+    async with fed.client(fed.sign("key_good", "models:read")) as client:
+        answer = await client.get("/v1/models", headers={"x-model": "m"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "killed")
     async with fed.client(fed.sign("key_tokens", "models:read")) as client:
         assert (await client.get("/v1/models")).headers["retry-after"] == "10"
         assert (await client.get("/healthz")).text == "ok\n"
@@ -72,31 +74,26 @@ async def streamed(fed: Fed, key: str, body: str, **options: str) -> str:
     raise AssertionError(f"a stream without an end ended as if it were whole: {text!r}")
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        pytest.param(block("KEY", "key_bad"), id="key"),
-        pytest.param(block("DESK", "trading"), id="desk"),
-        pytest.param(block("MODEL", "large", org=""), id="model"),
-    ],
-)
-async def test_streams_of_whoever_is_killed_end_with_an_error(fed, what):
+async def test_streams_of_whoever_is_killed_end_with_an_error(fed):
     bad = {"key": "key_bad", "desk": "trading", "model": "large"}
-    async with asyncio.TaskGroup() as tasks:
-        cut = [tasks.create_task(streamed(fed, body='{"endless"}', **bad)) for _ in range(4)]
-        silent = tasks.create_task(streamed(fed, body='{"endless", "quiet"}', **bad))
-        other = tasks.create_task(streamed(fed, "key_good", '{"endless"}', model="small"))
-        await until_streams(fed, 6)
-        assert (await fed.want(blocks=[what])).error == ""
-        texts = await asyncio.gather(*cut)
-        assert (await silent) == "data: on\n\n"
-        await until_streams(fed, 1)  # the upstream's work has ended, too; the other's goes on
-        other.cancel()
-    for text in texts:
-        *before, last, empty = text.split("\n\n")
-        assert set(before) == {"data: on"} and empty == ""
-        error = json.loads(last.removeprefix("data: "))["error"]
-        assert (error["type"], error["code"]) == ("permission_error", "killed")
+    for what in (block("KEY", "key_bad"), block("DESK", "trading"), block("MODEL", "large", org="")):
+        async with asyncio.TaskGroup() as tasks:
+            cut = [tasks.create_task(streamed(fed, body='{"endless"}', **bad)) for _ in range(4)]
+            silent = tasks.create_task(streamed(fed, body='{"endless", "quiet"}', **bad))
+            other = tasks.create_task(streamed(fed, "key_good", '{"endless"}', model="small"))
+            await until_streams(fed, 6)
+            assert (await fed.want(blocks=[what])).error == ""
+            texts = await asyncio.gather(*cut)
+            assert (await silent) == "data: on\n\n"
+            await until_streams(fed, 1)  # the upstream's work has ended, too; the other's goes on
+            other.cancel()
+        await until_streams(fed, 0)
+        assert (await fed.want()).error == ""
+        for text in texts:
+            *before, last, empty = text.split("\n\n")
+            assert set(before) == {"data: on"} and empty == ""
+            error = json.loads(last.removeprefix("data: "))["error"]
+            assert (error["type"], error["code"]) == ("permission_error", "killed")
 
 
 async def test_a_request_without_an_answer_yet_gets_one(fed):

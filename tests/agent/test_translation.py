@@ -16,7 +16,7 @@ from drw.agent.files import Files
 from drw.agent.translation import KINDS, BadConfiguration, Edge, bootstrap, translate, whole
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream, Upstreams
-from drw.api.gateway.v1.rate_limiting_pb2 import Limit, Limits
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Route, Routes
 from drw.kernel.settings import ConfigError, DataPlane
 
@@ -58,6 +58,13 @@ def desired() -> Configuration:
                 Route(name="files", path="/v1/files", methods=["GET"], scopes=["a:b", "c:d"], upstream="rag"),
             ]
         ),
+        blocks=[
+            Block(subject="KEY", org="acme", name="key_4", reason="KILLED"),
+            Block(subject="KEY", org="acme", name="key_5", reason="TOKENS"),
+            Block(subject="DESK", org="acme", name="trading", reason="MONEY"),
+            Block(subject="ORG", org="poor", reason="MONEY"),
+            Block(subject="MODEL", name="large", reason="KILLED"),
+        ],
     )
 
 
@@ -84,7 +91,7 @@ async def test_envoy_says_what_is_wrong_with_them(tmp_path):
 
 def test_nobody_revoked_is_a_state_too(tmp_path):
     state = desired()
-    del state.credentials.revoked[:]
+    del state.credentials.revoked[:], state.blocks[:]
     (found,) = translate(state, edge())["blocked"]
     assert "matcher_tree" not in found["typed_config"]["matcher"]
 
@@ -92,7 +99,7 @@ def test_nobody_revoked_is_a_state_too(tmp_path):
 def test_the_same_state_in_another_order_makes_the_same_files():
     other = desired()
     other.credentials.revoked.reverse()
-    for parts in (other.routes.routes, other.limits.limits):
+    for parts in (other.routes.routes, other.limits.limits, other.blocks):
         turned = list(parts)[::-1]
         del parts[:]
         parts.extend(turned)

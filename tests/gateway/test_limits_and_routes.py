@@ -149,18 +149,22 @@ async def test_the_status_says_what_each_data_plane_runs(profile):
         router = host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
             wanted = await anext(news)
-            version = wanted.version
+        version = wanted.version
 
         async def status() -> tuple[int, str]:
             found = next(s for s in (await host.status()).services if s.name == "request_router")
             return found.state, found.detail
 
         assert await status() == (ServiceStatus.READY, f"version {version}; no data plane has reported yet")
-        said = ConfigurationReport(data_plane="dp", version=version, refusals=wanted.refusals)
-        await router.report_configuration(said)
+        await router.report_configuration(ConfigurationReport(data_plane="dp", version=version))
+        late = f"version {version}; data plane 'dp' runs {version}, and does not refuse all yet that it should"
+        assert await status() == (ServiceStatus.READY, late)
+        report = ConfigurationReport(data_plane="dp", version=version, refusals=wanted.refusals)
+        await router.report_configuration(report)
         assert await status() == (ServiceStatus.READY, f"version {version}; data plane 'dp' runs {version}")
-        said.error = "no"
-        await router.report_configuration(said)
+        await router.report_configuration(
+            ConfigurationReport(data_plane="dp", version=version, error="no", refusals=wanted.refusals)
+        )
         state, detail = await status()
         assert state == ServiceStatus.DEGRADED and detail.endswith(f"'dp' does not run version {version}: no")
         with pytest.raises(InvalidRequest):

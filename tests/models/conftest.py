@@ -26,6 +26,7 @@ from drw.kernel.rpc import Server
 from drw.kernel.settings import Place, Profile
 from drw.models.engine.weights import prepare
 from models.double_engine import DoubleEngine, double_engine
+from support.kills import DoubleKills, double_kills
 from support.parts import running, wait_until
 
 KEY = {
@@ -56,6 +57,7 @@ class Web:
     double: DoubleEngine
     host: Host
     database: str
+    kills: DoubleKills
     seen: int = field(default=0)
 
     def records(self) -> list[dict[str, Any]]:
@@ -119,8 +121,9 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
         spread = profile.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})
         embedding = Server([DoubleEmbedding()])
         await embedding.start(rag.grpc)
-        host = Host(spread, "test", ["discovery", "serving"])
-        async with double_engine(Path(f"{base}.d")) as made:
+        async with double_kills(f"unix:{base}.k") as kills, double_engine(Path(f"{base}.d")) as made:
+            spread.processes["gateway"] = kills.place
+            host = Host(spread, "test", ["discovery", "serving"])
             try:
                 await host.start(f"unix:{base}.g", f"unix:{base}.h")
                 transport = httpx.AsyncHTTPTransport(uds=f"{base}.h")
@@ -129,7 +132,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
                 ) as http:
                     options = {"base_url": "http://drw/v1", "api_key": "none", "max_retries": 0}
                     client = openai.AsyncOpenAI(http_client=http, **options)
-                    yield Web(client, http, made, host, profile.postgres)
+                    yield Web(client, http, made, host, profile.postgres, kills)
             finally:
                 await host.stop(grace=0)
                 await embedding.stop(0)

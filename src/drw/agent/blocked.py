@@ -13,12 +13,17 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 
 BLOCKED = "drw.blocked"
+MODELS = "drw.models"
 RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 REVOKED, KILLED, MONEY, TOKENS = "revoked", "killed", "money", "tokens"
 """Names of the decisions, by which local replies know them."""
 
 REASONS = {Block.KILLED: KILLED, Block.MONEY: MONEY, Block.TOKENS: TOKENS}
+BODY = "drw.body"
+"""The metadata that hold what a request's body says, where a route has it read."""
+
+MODEL_HEADER = "x-model"
 GRAVEST = (KILLED, MONEY, TOKENS)
 MAX_NAME = 512
 """Longer names fit into no header that a verified identity makes; a block of one would refuse nobody."""
@@ -44,9 +49,16 @@ def blocked(configuration: Configuration) -> Json:
     return typed(RBAC, matcher=_ending(_tree("x-drw-key", by_key), rest)["matcher"])
 
 
-def models(configuration: Configuration) -> dict[str, str]:
-    """Return the blocked models and why, for those who answer by model."""
-    return {name: reason for (_, name), reason in sorted(_gravest(configuration.blocks)[Block.MODEL].items())}
+def models(configuration: Configuration) -> Json:
+    """Return the filter that refuses models, where the data plane knows which one a request is for.
+
+    That is where a route has the body read, or takes the model from a header; services refuse models by themselves.
+    """
+    policies: dict[str, Json] = {}
+    for (_, name), reason in sorted(_gravest(configuration.blocks)[Block.MODEL].items()):
+        policy = policies.setdefault(reason, {"permissions": [{"any": True}], "principals": []})
+        policy["principals"] += [_of_body(name), _of_header(name)]
+    return typed(RBAC, rules={"action": "DENY", "policies": policies}) if policies else typed(RBAC)
 
 
 Named = dict[tuple[str, str], str]
@@ -96,3 +108,13 @@ def _decision(reason: str) -> Json:
 
 def _action(name: str, action: str) -> Json:
     return {"action": extension(name, typed("envoy.config.rbac.v3.Action", name=name, action=action))}
+
+
+def _of_body(model: str) -> Json:
+    value = {"string_match": {"exact": model}}
+    matcher = {"filter": BODY, "path": [{"key": "model"}], "value": value}
+    return {"sourced_metadata": {"metadata_matcher": matcher}}
+
+
+def _of_header(model: str) -> Json:
+    return {"header": {"name": MODEL_HEADER, "string_match": {"exact": model}}}

@@ -1,14 +1,14 @@
 """Request to filters: what happens to a request before it is routed, in order.
 
-strip > keys > identity > blocked > cutter > scopes > limits > drain > sizes > router. What changes while the data
-plane runs is delivered each by itself: the buckets of the limits begin anew whenever their message is sent again.
+strip > keys > identity > blocked > cutter > scopes > limits > drain > sizes > models > router. What changes while the
+data plane runs is delivered each by itself: the buckets of the limits begin anew whenever their message is sent again.
 """
 
 from __future__ import annotations
 
 import re
 
-from drw.agent.blocked import BLOCKED, RBAC
+from drw.agent.blocked import BLOCKED, MODELS, RBAC
 from drw.agent.cutter import CUTTER, WASM
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.authentication_pb2 import Credentials
@@ -28,7 +28,7 @@ COMPOSITE = "envoy.extensions.filters.http.composite.v3"
 LUA = "envoy.extensions.filters.http.lua.v3.Lua"
 LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 
-DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, CUTTER: WASM, LIMITS: LIMIT}
+DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: WASM, LIMITS: LIMIT}
 """The filters that are delivered by themselves, and their types."""
 
 PROVIDER = "drw"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from drw.agent import filters, replies
-from drw.agent.blocked import BLOCKED
+from drw.agent.blocked import BLOCKED, MODELS
 from drw.agent.clusters import TRACES
 from drw.agent.cutter import CUTTER
 from drw.agent.shapes import Json, address, extension, typed
@@ -85,6 +85,7 @@ def _chain(changing: Mapping[str, Json]) -> list[Json]:
         changing[filters.LIMITS],
         filters.drain(),
         filters.sizes(),
+        changing[MODELS],
         filters.router(),
     ]
 

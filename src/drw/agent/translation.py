@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drw.agent import clusters, filters, identity, listener, routes, tls
-from drw.agent.blocked import BLOCKED, blocked
+from drw.agent.blocked import BLOCKED, MODELS, blocked, models
 from drw.agent.cutter import CUTTER, cutter
 from drw.agent.shapes import Json, address, file_source, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration
@@ -22,13 +22,14 @@ FILTER_KINDS = {
     filters.IDENTITY: "identity",
     filters.KEYS: "keys",
     BLOCKED: "blocked",
+    MODELS: "models",
     CUTTER: "cutter",
     filters.LIMITS: "limits",
 }
-KINDS = ("clusters", "routes", "identity", "keys", "blocked", "cutter", "limits", "listeners")
+KINDS = ("clusters", "routes", "identity", "keys", "blocked", "models", "cutter", "limits", "listeners")
 """In the order in which they are delivered: what is referred to before what refers to it."""
 
-REFUSALS = ("blocked", "cutter")
+REFUSALS = ("blocked", "models", "cutter")
 """Kinds that say who is refused: they are made of names alone, and go ahead of all others."""
 
 OTHERS = tuple(kind for kind in KINDS if kind not in REFUSALS)
@@ -148,7 +149,7 @@ def _changing(configuration: Configuration) -> dict[str, Json]:
 
 
 def _refusing(configuration: Configuration) -> dict[str, Json]:
-    return {BLOCKED: blocked(configuration), CUTTER: cutter(configuration)}
+    return {BLOCKED: blocked(configuration), MODELS: models(configuration), CUTTER: cutter(configuration)}
 
 
 def _discovered(name: str, message: Json) -> Json:

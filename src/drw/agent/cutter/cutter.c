@@ -20,6 +20,7 @@ typedef unsigned long long u64;
 
 IMPORT(proxy_set_tick_period_milliseconds)(u32 period);
 IMPORT(proxy_get_header_map_value)(u32 map, const char *key, u32 key_size, u8 **value, u32 *size);
+IMPORT(proxy_get_property)(const char *path, u32 path_size, u8 **value, u32 *size);
 IMPORT(proxy_get_buffer_bytes)(u32 buffer, u32 start, u32 most, u8 **data, u32 *size);
 IMPORT(proxy_set_buffer_bytes)(u32 buffer, u32 start, u32 size, const u8 *data, u32 data_size);
 IMPORT(proxy_set_effective_context)(u32 context);
@@ -31,6 +32,8 @@ enum { TICK_MILLISECONDS = 25, GRACE_TICKS = 4 };
 enum { CONTINUE = 0, OK = 0, REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, RESPONSE_BODY = 1, CONFIGURATION = 7 };
 enum { RESPONSE_STREAM = 1, DIGITS = 16, MOST_KILLED = 4096, BUCKETS = 4096, PAGE = 65536 };
 
+/* Which model a body asked for, where the route has it read; an answer's own header goes before. */
+#define BODY_MODEL "metadata\0filter_metadata\0drw.body\0model"
 #define TOLD "killed_in_flight"
 #define EVENT "data: {\"error\": {\"message\": \"this was stopped by a kill switch: `drw kill list` says why\", " \
               "\"type\": \"permission_error\", \"param\": null, \"code\": \"killed\"}}\n\n"
@@ -87,6 +90,10 @@ static u64 subject(const char *kind, u32 kind_size, const u8 *org, u32 org_size,
   hash = hashed(hash, org, org_size);
   hash = hashed(hash, (const u8 *)"\n", 1);
   return hashed(hash, name, name_size);
+}
+
+static u64 model_subject(const u8 *model, u32 size) {
+  return size ? subject("model\n", 6, 0, 0, model, size) : 0;
 }
 
 static Stream *more(void) {
@@ -171,8 +178,8 @@ u32 EXPORT(proxy_on_request_headers)(u32 id, u32 count, u32 end) {
   stream->subjects[0] = subject("org\n", 4, org, org_size, 0, 0);
   stream->subjects[1] = subject("desk\n", 5, org, org_size, desk, desk_size);
   stream->subjects[2] = subject("key\n", 4, org, org_size, key, key_size);
-  u32 model_size = HEADER(REQUEST_HEADERS, "x-drw-model", &model);
-  stream->subjects[3] = model_size ? subject("model\n", 6, 0, 0, model, model_size) : 0;
+  u32 model_size = HEADER(REQUEST_HEADERS, "x-model", &model);
+  stream->subjects[3] = model_subject(model, model_size);
   check(stream);
   return CONTINUE;
 }
@@ -189,8 +196,11 @@ u32 EXPORT(proxy_on_response_headers)(u32 id, u32 count, u32 end) {
   while (same < size && same < sizeof EVENT_STREAM - 1 && type[same] == (u8)EVENT_STREAM[same])
     same++;
   stream->kind = same == sizeof EVENT_STREAM - 1 ? EVENTS : OTHER;
-  if ((size = HEADER(RESPONSE_HEADERS, "x-drw-model", &model))) {
-    stream->subjects[3] = subject("model\n", 6, 0, 0, model, size);
+  if (!(size = HEADER(RESPONSE_HEADERS, "x-drw-model", &model)) &&
+      proxy_get_property(BODY_MODEL, sizeof BODY_MODEL - 1, &model, &size) != OK)
+    size = 0;
+  if (size) {
+    stream->subjects[3] = model_subject(model, size);
     check(stream);
   }
   return CONTINUE;

@@ -16,6 +16,7 @@ from drw.api.models.v1.discovery_pb2 import GetModelRequest, ListModelsRequest, 
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.call import caller
 from drw.kernel.errors import DrwError
+from drw.kernel.kills import KillList, killed
 from drw.models.serving.answers import Answer
 from drw.models.serving.balance import Affinity, owner
 from drw.models.serving.chats import generate
@@ -43,8 +44,9 @@ Begin = Callable[[str, bytes], Record]
 class Audited:
     """An ASGI application that serves one endpoint and leaves a record, however it ends."""
 
-    def __init__(self, begin: Begin, operation: str, limit: int, serve: Serve) -> None:
+    def __init__(self, begin: Begin, kills: KillList, operation: str, limit: int, serve: Serve) -> None:
         self._begin = begin
+        self._kills = kills
         self._operation = operation
         self._limit = limit
         self._serve = serve
@@ -60,10 +62,12 @@ class Audited:
         record = self._begin(self._operation, raw)
         try:
             caller().must_hold(INVOKE)
-            async with exchange.while_connected():
+            async with exchange.while_connected(), self._kills.ending(caller(), lambda: record.models):
                 await self._serve(exchange, record)
         except ClientGone as gone:
-            await record.fail(gone)
+            # A data plane that cuts the stream before we do is no caller who left.
+            kill = self._kills.find(caller(), record.models)
+            await record.fail(killed(kill) if kill else gone)
         except DrwError as error:
             await exchange.fail(await _recorded(record, error))
         except BaseException as error:
@@ -99,6 +103,7 @@ class ChatEndpoints:
         await self._serve(exchange, record, "completions", read(Completion, record.request))
 
     async def _serve(self, exchange: Exchange, record: Record, endpoint: Endpoint, request: Sampling) -> None:
+        record.models.add(request.model)
         plan = await self._models.plan(request.model)
         body, choices = request.body(), request.choices
         affinity = Affinity(owner(), exchange.header(SESSION)[:MAX_SESSION] or request.session, body)
@@ -167,6 +172,7 @@ def routes(
     discovery: DiscoveryClient,
     embeddings: Embeddings,
     metering: Metering,
+    kills: KillList,
     begin: Begin,
     max_body: int,
 ) -> list[BaseRoute]:
@@ -183,7 +189,7 @@ def routes(
         "/v1/embeddings": ("embedding", embed),
     }
     made: list[BaseRoute] = [
-        Route(path, Audited(begin, operation, max_body, serve), methods=["POST"])
+        Route(path, Audited(begin, kills, operation, max_body, serve), methods=["POST"])
         for path, (operation, serve) in served.items()
     ]
     made.append(Route("/v1/models", listed.all, methods=["GET"]))

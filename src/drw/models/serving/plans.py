@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.balance import Affinity, Replica, by_weight
@@ -43,6 +44,17 @@ class Plan:
     fallbacks: tuple[ChatModel, ...]
     total_seconds: float
     """For a whole answer, whoever gives it; 0: as the first model has it."""
+
+    @property
+    def models(self) -> tuple[ChatModel, ...]:
+        """All of them."""
+        return *(model for model, _ in self.targets), *self.fallbacks
+
+    def without(self, names: Container[str]) -> Plan:
+        """Return the plan without the models of these names."""
+        targets = tuple(target for target in self.targets if target[0].id not in names)
+        fallbacks = tuple(model for model in self.fallbacks if model.id not in names)
+        return replace(self, targets=targets, fallbacks=fallbacks)
 
     def order(self, affinity: Affinity) -> tuple[ChatModel, ...]:
         """Return the models in the order in which this request tries them."""

@@ -13,6 +13,7 @@ from opentelemetry.trace import SpanKind
 from drw.kernel import call, gen_ai, overhead, telemetry
 from drw.kernel.audit import AuditWriter, digest
 from drw.kernel.errors import DrwError, Forbidden, InvalidRequest, NotFound, RateLimited, Unavailable
+from drw.kernel.kills import Killed
 from drw.models.serving import content
 from drw.models.serving.answers import Answer
 from drw.models.serving.measures import COST, Measures, measures
@@ -33,8 +34,8 @@ class Record:
     """What is written about one call; `close` or `fail` it before the answer ends.
 
     Outcomes: `ok`; `refused`, the request was at fault; `failed`, we or the engine were;
-    `client_gone`, the caller left before the end. With `capture`, so many characters of the prompt and of
-    the answer go on the span, redacted.
+    `client_gone`, the caller left before the end; `killed`, a kill switch ended it. With `capture`, so many
+    characters of the prompt and of the answer go on the span, redacted.
     """
 
     def __init__(self, audit: AuditWriter, operation: str, request: bytes, *, capture: int = 0) -> None:
@@ -54,6 +55,8 @@ class Record:
         self.request = request
         self.attempts: list[dict[str, Any]] = []
         """Each attempt at an answer, when it is over: `model`, `replica`, `outcome`, `ms`, and its tokens."""
+        self.models: set[str] = set()
+        """By which names a kill may mean the model: as asked for, and as served."""
         self.details: dict[str, Any] = {"request_sha256": digest(request)}
         self._brief: dict[str, Any] = {}
 
@@ -66,6 +69,7 @@ class Record:
         if self._called is None:
             self._begin(asked or model, engine, at)
         self._model, self._provider = model, gen_ai.provider(engine)
+        self.models = {self._asked, model}
         self.details |= {"model": model, "engine": engine, "upstream_model": upstream_model}
 
     def attempt(self, entry: dict[str, Any]) -> None:
@@ -217,6 +221,8 @@ TOLD = {
 
 def outcome(error: BaseException) -> str:
     """Return how a call ended that ended with this error."""
+    if isinstance(error, Killed):
+        return "killed"
     if isinstance(error, ClientGone | asyncio.CancelledError | GeneratorExit):
         return "client_gone"
     return "refused" if isinstance(error, REFUSED) else "failed"

@@ -11,13 +11,16 @@ from random import Random
 
 from pydantic import Field
 
+from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1 import serving_rpc as contract
 from drw.api.models.v1.discovery_pb2 import ListModelsRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.kernel.call import caller
 from drw.kernel.clock import Clock
 from drw.kernel.host import Scope
+from drw.kernel.kills import KillList
 from drw.kernel.settings import ConfigError, Settings
 from drw.models.serving import endpoints, pieces
 from drw.models.serving.answers import Answer
@@ -71,10 +74,13 @@ class ServingSettings(Settings):
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(self, models: Models, rules: Rules, metering: Metering, begin: endpoints.Begin) -> None:
+    def __init__(
+        self, models: Models, rules: Rules, metering: Metering, kills: KillList, begin: endpoints.Begin
+    ) -> None:
         self._models = models
         self._rules = rules
         self._metering = metering
+        self._kills = kills
         self._begin = begin
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
@@ -82,14 +88,16 @@ class Serving(contract.Serving):
         record = self._begin("chat", request.SerializeToString(deterministic=True))
         try:
             body = pieces.body(request)
+            record.models.add(request.model)
             plan = await self._models.plan(request.model)
             affinity = Affinity(owner(), "", body)
             most = request.max_tokens or None
             asked = Asked(CHAT, body, affinity, plan.order(affinity), live=True, most_tokens=most)
             answer = Answer(CHAT, plan.id, 1)
             run = partial(generate, self._rules, plan, asked, answer, record)
-            async with aclosing(self._metering.metered(asked, record, run)) as chunks:
-                async for chunk in chunks:
+            chunks = self._metering.metered(asked, record, run)
+            async with aclosing(self._kills.each(caller(), lambda: record.models, chunks)) as lasting:
+                async for chunk in lasting:
                     if text := pieces.text(chunk):
                         yield ChatChunk(text=text)
             await record.close()
@@ -135,13 +143,16 @@ async def build(scope: Scope) -> Serving:
     retries = Retries(settings.retries, clock, Random())
     rules = Rules(clock, Random(), retries, settings.circuits, settings.total_seconds)
     discovery = scope.client(DiscoveryClient)
-    models = Models(discovery, engines.get, line, settings.circuits, clock, settings.remember_models_seconds)
+    kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
+    scope.background(kills.follow)
+    models = Models(discovery, engines.get, line, settings.circuits, clock, settings.remember_models_seconds, kills)
     scope.background(models.follow)
     metering = await build_metering(scope, settings.metering)
     embeddings = Embeddings(models, scope.client(EmbeddingClient), metering)
     capture = settings.capture_characters if settings.capture_content else 0
     begin = partial(Record, scope.audit(), capture=capture)
-    scope.routes += endpoints.routes(models, rules, discovery, embeddings, metering, begin, settings.max_body_bytes)
+    most_body = settings.max_body_bytes
+    scope.routes += endpoints.routes(models, rules, discovery, embeddings, metering, kills, begin, most_body)
 
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
@@ -151,7 +162,7 @@ async def build(scope: Scope) -> Serving:
         return "; ".join([", ".join(names) or "no models", *_circuits(models, clock)])
 
     scope.describe(describe)
-    return Serving(models, rules, metering, begin)
+    return Serving(models, rules, metering, kills, begin)
 
 
 async def _check(model: ChatModel) -> None:
