@@ -167,9 +167,10 @@ async def world(
         models["primary"].setdefault("fallbacks", [name for name in own if name != "primary"])
         discovery = {"models": models, "default_model": "primary"}
         rag = Place(services=("embedding",), grpc=f"unix:{base}.r", http="")
+        gateway = Place(services=("request_router",), grpc=f"unix:{base}.q", http="")
         services = {"discovery": discovery, "serving": serving}
         host = Host(
-            profile.model_copy(update={"services": services, "processes": {"rag": rag}}),
+            profile.model_copy(update={"services": services, "processes": {"rag": rag, "gateway": gateway}}),
             "test",
             ["discovery", "serving"],
         )
