@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
 from collections.abc import Collection
@@ -97,7 +98,8 @@ class _Outside(AbstractResolver):
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
         if f"{host}:{port}" not in self._hosts and not all(ipaddress.ip_address(f["host"]).is_global for f in found):
-            raise OSError(f"{host} is inside this network; services.authentication.jwks_hosts can allow it")
+            why = f"{host} is inside this network; services.authentication.jwks_hosts can allow it"
+            raise OSError(errno.EACCES, why)
         return found
 
     async def close(self) -> None:
