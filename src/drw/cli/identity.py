@@ -135,7 +135,7 @@ def put_issuer(
     as_json: Json = False,
 ) -> None:
     """Take the tokens of an issuer, for callers of one org."""
-    body = {
+    body: dict[str, Any] = {
         "issuer": issuer,
         "org": org,
         "audiences": audience,
