@@ -83,6 +83,15 @@ async def test_orgs_desks_issuers_and_oneself_over_rest(front):
 
         await put("orgs/firm", scopes=["models:read", "keys:read"], walls=["rates"])
         await put("desks/rates", org="firm", scopes=["models:read", "keys:read"], walls=["rates"])
+        wish = {"org": "firm", "desk": "rates", "name": "n", "scopes": ["keys:read"], "walls": ["rates"]}
+        answer = await admin.post("/api/v1/keys", json=wish)
+        async with front.client(answer.json()["secret"]) as walled:
+            me = (await walled.get("/api/v1/me")).json()
+            assert (me["org"], me["desk"], me["walls"]) == ("firm", "rates", ["rates"])
+        for odd in ("desks?page_token=%00", "orgs?page_token=A"):
+            assert (await admin.get(f"/api/v1/{odd}")).status_code == 400
+        for odd in ("desks?org=%00&page_size=1", "keys/%01", "issuers/%7F", "desks/x?org=%00"):
+            assert (await admin.get(f"/api/v1/{odd}")).status_code in (200, 400, 404)
         before = await front.wanted()
         made = await put(
             "issuers/idp",
@@ -117,7 +126,7 @@ async def test_orgs_desks_issuers_and_oneself_over_rest(front):
             # The desk becomes narrower: so do its callers, at once.
             before = await front.wanted()
             with acting_for(OPERATOR):
-                narrow = PutDeskRequest(org="firm", name="rates", scopes=["keys:read"])
+                narrow = PutDeskRequest(org="firm", name="rates", scopes=["keys:read"], revoke_wider=True)
                 await front.host.client(AuthenticationClient).put_desk(narrow)
             await front.settled(before)
             me = (await alice.get("/api/v1/me")).json()

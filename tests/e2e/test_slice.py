@@ -178,6 +178,7 @@ def test_ingest_ask_and_delete(platform, client):
 
 def test_desks_do_not_see_each_other(platform):
     platform.json("ingest", str(DEMO), "--collection", "mine")
+    platform.json("desks", "put", "other", "-s", "documents:read", "-s", "documents:write")
     made = platform.json("keys", "create", "--desk", "other", "-s", "documents:read", "-s", "documents:write")
     with platform.client(made["secret"]) as client:
         assert [s.name for s in client.vector_stores.list()] == []

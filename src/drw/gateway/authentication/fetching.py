@@ -44,7 +44,15 @@ class Fetcher:
             where = f"{found.hostname}:{found.port or PORTS.get(found.scheme, 0)}"
         except ValueError as error:
             raise InvalidRequest(f"jwks_uri is {uri[:200]!r}, which is no URI: {error}", param="jwks_uri") from error
-        if len(uri) > MAX_URI or not found.hostname or found.username or found.password or found.fragment:
+        if (
+            len(uri) > MAX_URI
+            or not uri.isprintable()
+            or " " in uri
+            or not found.hostname
+            or found.username
+            or found.password
+            or found.fragment
+        ):
             raise InvalidRequest(
                 f"jwks_uri is {uri[:80]!r}; it is https://host/path, with no user or password in it", param="jwks_uri"
             )
