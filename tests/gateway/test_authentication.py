@@ -10,6 +10,7 @@ from dataclasses import replace
 import jwt
 import psycopg
 import pytest
+from psycopg import sql
 
 from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import (
@@ -20,6 +21,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
     PutDeskRequest,
     PutOrgRequest,
     RevokeKeyRequest,
+    RotateKeyRequest,
     WatchCredentialsRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
@@ -80,17 +82,30 @@ async def test_a_key_says_by_itself_whose_it_is(keys, caller, profile):
         "desk": "research",
         "scope": "models:invoke models:read",
     }
+    walled = await make(keys, replace(caller, walls=frozenset({"rates", "m-and-a"})), walls=["rates", "m-and-a"])
+    assert jwt.decode(walled.secret, public, ["ES256"], audience="drw-gateway")["walls"] == "m-and-a rates"
     assert jwt.get_unverified_header(made.secret)["kid"] == public.key_id
     assert "d" not in json.loads(credentials.jwks)["keys"][0]
 
 
-async def test_the_secret_is_kept_nowhere(keys, caller, profile):
-    made = await make(keys, caller)
-    assert made.secret.endswith(made.key.last_characters) and len(made.key.last_characters) == 6
+async def test_the_secret_is_kept_nowhere(keys, caller, profile, caplog):
+    made = await make(keys, caller, requests_per_minute=7)
+    with acting_for(caller):
+        successor = await keys.rotate_key(RotateKeyRequest(id=made.key.id, overlap_seconds=60))
+    tables = "select schemaname, tablename from pg_tables where schemaname !~ '^(pg_|information)'"
     with psycopg.connect(profile.postgres) as connection:
-        for query in ("select * from authentication.key", "select * from audit.inbox"):
-            rows = connection.execute(query).fetchall()
-            assert made.key.id in str(rows) and made.secret not in str(rows)
+        kept = {}
+        for schema, table in connection.execute(tables).fetchall():
+            query = sql.SQL("select * from {}").format(sql.Identifier(schema, table))
+            kept[f"{schema}.{table}"] = str(connection.execute(query).fetchall())
+    assert {"authentication.key", "audit.inbox", "rate_limiting.key_limit"} <= {
+        n for n in kept if made.key.id in kept[n]
+    }
+    for one in (made, successor):
+        assert one.secret.endswith(one.key.last_characters) and len(one.key.last_characters) == 6
+        for part in (one.secret, one.secret.rpartition(".")[2]):  # nor its signature alone, which is the secret in it
+            assert not [name for name, text in kept.items() if part in text]
+            assert part not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import aclosing
 from dataclasses import replace
+from importlib import resources
 
 import jwt
 import psycopg
@@ -13,6 +14,7 @@ import pytest
 from conftest import SECRET, hosted
 from drw.api.gateway.v1.authentication_pb2 import (
     CreateKeyRequest,
+    GetDeskRequest,
     GetKeyRequest,
     ListKeysRequest,
     ListSigningKeysRequest,
@@ -28,7 +30,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import ListLimitsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.authentication.sealing import Sealer, WrongSecret
 from drw.gateway.authentication.secret import why_weak
-from drw.gateway.authentication.signing import new_private_key
+from drw.gateway.authentication.signing import Signer, new_private_key
 from drw.kernel.call import acting_for
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.host import Host
@@ -208,6 +210,35 @@ async def test_another_secret_is_told_and_the_former_one_helps(profile):
     for now in (both, with_settings(profile, secret=OTHER)):
         async with hosted(now, SERVICES) as host:
             assert signed_with(await made(host.client(AuthenticationClient))) == kid
+
+
+async def test_a_platform_of_the_first_release_goes_on(profile, caller):
+    """Its keys stay good, its desks become records that are just wide enough, its signing key is sealed."""
+    pem = new_private_key()
+    kid = Signer(pem, "drw", "drw-gateway").kid
+    first = (resources.files("drw.gateway.authentication") / "migrations" / "0001_key.sql").read_text()
+    with psycopg.connect(profile.postgres, autocommit=True) as connection:
+        connection.execute("create schema authentication")
+        connection.execute("set search_path to authentication")
+        connection.execute("create table migration (name text primary key, at timestamptz default now())")
+        connection.execute("insert into migration values ('0001_key.sql')")
+        connection.execute(first.encode())
+        connection.execute("insert into signing_key (kid, private_key) values (%s, %s)", (kid, pem))
+        for name, scopes in (("key_a", ["models:read"]), ("key_b", ["keys:read", "models:read"])):
+            connection.execute(
+                "insert into key (id, name, org, desk, scopes, last_characters, created_at, expires_at, "
+                "requests_per_minute) values (%s, 'n', 'old', 'desk', %s, 'abcdef', now(), now() + '1 day', 0)",
+                (name, scopes),
+            )
+    async with hosted(profile, SERVICES) as host:
+        client = host.client(AuthenticationClient)
+        with acting_for(OPERATOR):
+            desk = await client.get_desk(GetDeskRequest(org="old", name="desk"))
+        with acting_for(replace(caller, org="old", desk="desk")):
+            keys = (await client.list_keys(ListKeysRequest())).keys
+        assert list(desk.scopes) == ["keys:read", "models:read"]
+        assert [(key.id, key.signed_with) for key in keys] == [("key_b", kid), ("key_a", kid)]
+        assert await published(client) == {kid}
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,9 @@ class Certificates:
         return found
 
     async def _one(self, connection: Connection, name: str) -> Certificate | None:
-        done = await connection.execute("select * from certificate where name = %s for update", (name,))
+        done = await connection.execute(
+            "select * from certificate where name = %s for update", (names.looked_up(name),)
+        )
         row = await done.fetchone()
         return _shown(row) if row else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
 from collections.abc import Collection
@@ -43,7 +44,15 @@ class Fetcher:
             where = f"{found.hostname}:{found.port or PORTS.get(found.scheme, 0)}"
         except ValueError as error:
             raise InvalidRequest(f"jwks_uri is {uri[:200]!r}, which is no URI: {error}", param="jwks_uri") from error
-        if len(uri) > MAX_URI or not found.hostname or found.username or found.password or found.fragment:
+        if (
+            len(uri) > MAX_URI
+            or not uri.isprintable()
+            or " " in uri
+            or not found.hostname
+            or found.username
+            or found.password
+            or found.fragment
+        ):
             raise InvalidRequest(
                 f"jwks_uri is {uri[:80]!r}; it is https://host/path, with no user or password in it", param="jwks_uri"
             )
@@ -97,7 +106,8 @@ class _Outside(AbstractResolver):
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
         if f"{host}:{port}" not in self._hosts and not all(ipaddress.ip_address(f["host"]).is_global for f in found):
-            raise OSError(f"{host} is inside this network; services.authentication.jwks_hosts can allow it")
+            why = f"{host} is inside this network; services.authentication.jwks_hosts can allow it"
+            raise OSError(errno.EACCES, why)
         return found
 
     async def close(self) -> None:

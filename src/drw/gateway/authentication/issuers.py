@@ -222,7 +222,9 @@ class Issuers:
         return await self._database.all("select * from issuer order by name")
 
     async def _one(self, connection: Connection, name: str) -> Issuer | None:
-        row = await (await connection.execute("select * from issuer where name = %s for update", (name,))).fetchone()
+        row = await (
+            await connection.execute("select * from issuer where name = %s for update", (names.looked_up(name),))
+        ).fetchone()
         return as_issuer(row) if row else None
 
     async def _record(self, action: str, before: Issuer | None, after: Issuer | None, connection: Connection) -> None:

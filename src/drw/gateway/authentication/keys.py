@@ -72,7 +72,7 @@ class Keys:
 
     async def get(self, key: str) -> Key:
         """Return one key."""
-        row = await self._store.get(call.caller(), key)
+        row = await self._store.get(call.caller(), names.looked_up(key))
         if row is None:
             raise KeyNotFound(f"there is no key {key[:80]!r}; `drw keys list` shows the keys of your desk")
         return as_key(row)
@@ -80,7 +80,7 @@ class Keys:
     async def revoke(self, key: str) -> Key:
         """Revoke a key; twice is the same as once."""
         async with self._store.database.transaction() as connection:
-            row = await self._store.revoke(call.caller(), key, connection)
+            row = await self._store.revoke(call.caller(), names.looked_up(key), connection)
             if row:
                 await self._audit.record("key.revoke", f"key/{key}", connection=connection)
         return as_key(row) if row else await self.get(key)

@@ -32,6 +32,11 @@ def name(value: str, param: str, most: int = 63) -> str:
     return value
 
 
+def looked_up(value: str) -> str:
+    """Return what is only looked up, and so may be anything; what no record can be called becomes nothing."""
+    return value if value.isprintable() else ""
+
+
 def title(value: str) -> str:
     """Return a title that fits on a line."""
     if len(value) > MAX_TITLE or not (value.isprintable() or not value):
@@ -67,6 +72,13 @@ def page_size(wanted: int) -> int:
     if not 0 <= wanted <= MAX_PAGE:
         raise InvalidRequest(f"page_size is {wanted}; it can be 1 to {MAX_PAGE}", param="page_size")
     return wanted or DEFAULT_PAGE
+
+
+def page_token(token: str) -> str:
+    """Return the name after which a page begins."""
+    if token and not NAME.fullmatch(token):
+        raise InvalidRequest("page_token is not one that an earlier answer gave", param="page_token")
+    return token
 
 
 def some(found: Sequence[str], most: int = 5) -> str:

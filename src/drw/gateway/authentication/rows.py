@@ -7,6 +7,7 @@ from typing import Any, Literal, LiteralString
 from google.protobuf.message import Message
 
 from drw.api.gateway.v1.authentication_pb2 import Desk, Org
+from drw.gateway.authentication import names
 from drw.kernel.database import Connection
 from drw.kernel.wire_json import to_json
 
@@ -33,13 +34,13 @@ async def changed(connection: Connection) -> None:
 
 async def org(connection: Connection, name: str, *, lock: Lock = "") -> Org | None:
     """Return an org."""
-    row = await _one(connection, ORGS[lock], name)
+    row = await _one(connection, ORGS[lock], names.looked_up(name))
     return as_org(row) if row else None
 
 
 async def desk(connection: Connection, of: str, name: str, *, lock: Lock = "") -> Desk | None:
     """Return a desk."""
-    row = await _one(connection, DESKS[lock], of, name)
+    row = await _one(connection, DESKS[lock], names.looked_up(of), names.looked_up(name))
     return as_desk(row) if row else None
 
 

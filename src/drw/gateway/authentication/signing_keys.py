@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 from drw.api.gateway.v1.authentication_pb2 import ListSigningKeysResponse, RetireSigningKeyResponse, SigningKey
+from drw.gateway.authentication import names
 from drw.gateway.authentication.rows import changed
 from drw.gateway.authentication.sealing import Sealer, WrongSecret, is_sealed
 from drw.gateway.authentication.signing import Signer, new_private_key
@@ -134,7 +135,7 @@ class SigningKeys:
             done = await connection.execute(
                 "update signing_key set retired_at = now(), private_key = '' where kid = %s and retired_at is null "
                 "returning kid",
-                (kid,),
+                (names.looked_up(kid),),
             )
             if await done.fetchone():
                 bad = await connection.execute(

@@ -79,7 +79,7 @@ class Tree:
 
     async def orgs(self, request: ListOrgsRequest) -> ListOrgsResponse:
         """Return a page of the orgs."""
-        size, after = names.page_size(request.page_size), request.page_token
+        size, after = names.page_size(request.page_size), names.page_token(request.page_token)
         found = await self._database.all("select * from org where name > %s order by name limit %s", after, size + 1)
         more = str(found[size - 1]["name"]) if len(found) > size else ""
         return ListOrgsResponse(orgs=[as_org(row) for row in found[:size]], next_page_token=more)
@@ -123,9 +123,13 @@ class Tree:
 
     async def desks(self, request: ListDesksRequest) -> ListDesksResponse:
         """Return a page of the desks of an org."""
-        size, org = names.page_size(request.page_size), own_org(request.org)
+        size, after, org = (
+            names.page_size(request.page_size),
+            names.page_token(request.page_token),
+            own_org(request.org),
+        )
         query = "select * from desk where org = %s and name > %s order by name limit %s"
-        found = await self._database.all(query, org, request.page_token, size + 1)
+        found = await self._database.all(query, names.looked_up(org), after, size + 1)
         more = str(found[size - 1]["name"]) if len(found) > size else ""
         return ListDesksResponse(desks=[as_desk(row) for row in found[:size]], next_page_token=more)
 
