@@ -129,4 +129,4 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
 def _state(found: dict[str, Any]) -> str:
     if found["approvals_missing"] and found["state"] == "ACTIVE":
         return "killed; a lift is proposed"
-    return {"ACTIVE": "killed"}.get(found["state"], found["state"].lower())
+    return "killed" if found["state"] == "ACTIVE" else str(found["state"]).lower()

@@ -28,7 +28,7 @@ IMPORT(proxy_close_stream)(u32 stream);
 IMPORT(proxy_send_local_response)(u32 status, const char *details, u32 details_size, const char *body, u32 body_size,
                                   const u8 *headers, u32 headers_size, u32 grpc_status);
 
-enum { TICK_MILLISECONDS = 25, GRACE_TICKS = 4 };
+enum { TICK_MILLISECONDS = 25, GRACE_TICKS = 16 };
 enum { CONTINUE = 0, OK = 0, REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, RESPONSE_BODY = 1, CONFIGURATION = 7 };
 enum { RESPONSE_STREAM = 1, DIGITS = 16, MOST_KILLED = 4096, BUCKETS = 4096, PAGE = 65536 };
 
