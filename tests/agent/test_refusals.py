@@ -6,12 +6,18 @@ import asyncio
 import json
 
 import httpx
+import pytest
 
-from agent.conftest import Fed, until
+from agent.conftest import Fed, running, until
+from drw.agent import agent, refusals, translation
+from drw.agent.blocked import blocked, models
+from drw.agent.cutter import cutter, fnv
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
+from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.gateway.request_router.table import More
 
 CHAT = "/v1/chat/completions"
+SPARE = More(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")
 KILLED_KEY = Block(subject="KEY", org="local", name="key_bad", reason="KILLED")
 
 
@@ -26,7 +32,20 @@ async def refused(fed: Fed, key: str, **identity: str) -> tuple[int, str]:
     return answer.status_code, answer.json().get("error", {}).get("code", "")
 
 
-async def test_each_reason_has_its_answer(fed):
+@pytest.mark.parametrize("alone", ["both", "blocked", "cutter"])
+async def test_each_reason_has_its_answer(front_profile, monkeypatch, alone):
+    """Both filters refuse, and each of them does where the other knows of nothing."""
+    nothing = Configuration()
+    if alone == "blocked":
+        monkeypatch.setattr(translation, "cutter", lambda configuration: cutter(nothing))
+    elif alone == "cutter":
+        monkeypatch.setattr(translation, "blocked", lambda configuration: blocked(nothing))
+        monkeypatch.setattr(translation, "models", lambda configuration: models(nothing))
+    async with running(Fed(front_profile)) as fed:
+        await each_reason_has_its_answer(fed)
+
+
+async def each_reason_has_its_answer(fed: Fed) -> None:
     blocks = [
         block("KEY", "key_killed"),
         block("KEY", "key_spent", "MONEY"),
@@ -119,3 +138,66 @@ async def until_streams(fed: Fed, number: int) -> None:
         return fed.models.streams == number
 
     await until(so_many, f"{number} streams")
+
+
+async def test_refusals_do_not_wait_for_a_slow_trial_run(fed, monkeypatch):
+    """While Envoy still tries another change out, a revoked key is refused; what is older does not come back."""
+    begun, go_on, validate = asyncio.Event(), asyncio.Event(), agent.envoy.validate
+
+    async def slow(configuration: dict) -> None:
+        begun.set()
+        await go_on.wait()
+        await validate(configuration)
+
+    monkeypatch.setattr(agent.envoy, "validate", slow)
+    routes = asyncio.create_task(fed.want(more=(SPARE,)))
+    await begun.wait()
+    assert await refused(fed, "key_bad") == (200, "")
+    newest = asyncio.create_task(fed.want(more=(SPARE,), revoked=["key_bad"], blocks=[block("KEY", "key_worse")]))
+
+    async def both() -> bool:
+        return (await refused(fed, "key_bad"))[0] == 401 and (await refused(fed, "key_worse"))[0] == 403
+
+    await until(both, "the refusals")
+    wanted = fed.configuration(more=(SPARE,), revoked=["key_bad"], blocks=[block("KEY", "key_worse")])
+    told = fed.router_double.reports[-1]
+    assert (told.refusals, told.version) == (wanted.refusals, fed.configuration().version)
+    go_on.set()
+    assert (await newest).error == ""
+    routes.cancel()
+    assert await both()
+
+
+async def test_a_long_list_is_in_force_before_envoys_own_filter_has_it(fed, monkeypatch):
+    monkeypatch.setattr(refusals, "LONG", 2)
+    monkeypatch.setattr(refusals, "INTERVAL_SECONDS", 3600.0)
+    folder = fed.profile.data_plane.folder / "xds"
+    assert (await fed.want(revoked=["key_a", "key_b"])).error == ""
+    assert "key_b" in (folder / "blocked" / "blocked.json").read_text()
+    assert (await fed.want(revoked=["key_a", "key_b", "key_c"])).error == ""
+    assert await refused(fed, "key_c") == (401, "invalid_api_key")
+    assert "key_c" not in (folder / "blocked" / "blocked.json").read_text()
+    assert (await fed.want(revoked=["key_c"])).error == ""  # a short one again
+    assert "key_c" in (folder / "blocked" / "blocked.json").read_text()
+
+
+async def test_refusals_that_envoy_does_not_take_leave_those_before(fed, monkeypatch):
+    assert (await fed.want(revoked=["key_bad"])).error == ""
+    broken = {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"speed": 3}}
+    monkeypatch.setattr(translation, "models", lambda configuration: broken)
+    report = await fed.want(revoked=["key_bad", "key_worse"])
+    assert report.error == "Envoy refuses the models of the configuration"
+    assert report.refusals == fed.configuration(revoked=["key_bad"]).refusals
+    monkeypatch.undo()
+    assert await refused(fed, "key_bad") == (401, "invalid_api_key")
+    assert (await fed.want(revoked=["key_worse"])).error == ""
+    assert await refused(fed, "key_worse") == (401, "invalid_api_key")
+
+
+def test_a_hash_is_that_of_the_standard():
+    """RFC 9923, FNV-1a of 64 bits."""
+    assert [fnv(text) for text in (b"", b"a", b"foobar")] == [
+        0xCBF29CE484222325,
+        0xAF63DC4C8601EC8C,
+        0x85944171F73967E8,
+    ]

@@ -83,7 +83,7 @@ class Agent:
 
     async def _watch_once(self) -> None:
         async for wanted in self._router.watch_configuration(WatchConfigurationRequest(data_plane=self._name)):
-            self._wanted = wanted
+            self._wanted = self._refusals.wanted = wanted
             self._urgent.set()
             self._changed.set()
 
@@ -95,7 +95,7 @@ class Agent:
             if (wanted := self._wanted) is None or not self._files.complete():
                 continue
             try:
-                await self._refusals.take(wanted)
+                await self._refusals.take()
             except (DrwError, OSError) as error:
                 log.warning("not in force yet: the refusals %s: %s", wanted.refusals, error)
                 continue
@@ -145,21 +145,21 @@ class Agent:
             if wanted.version != self._written:
                 await self._write(wanted)
             await self._confirm()
-            await self._refusals.take(wanted)
+            await self._refusals.take()
+            self._settled = await self._refusals.settle()
         except DrwError as error:
             self._settled = not isinstance(error, Unavailable)
             return error.message
         except OSError as error:
             self._settled = False
             return f"the files of the data plane cannot be written: {error.strerror}"
-        self._settled = True
         CURRENT.set(1)
         return ""
 
     async def _write(self, wanted: Configuration) -> None:
         if self._refused:
             raise BadConfiguration(self._refused)
-        await self._refusals.write(wanted)
+        await self._refusals.write()
         rest = others(wanted)
         if (seen := rest.SerializeToString(deterministic=True)) != self._others:
             await self._write_others(rest, wanted.version)

@@ -6,7 +6,7 @@ whoever said no.
 
 from __future__ import annotations
 
-from drw.agent import blocked, filters
+from drw.agent import blocked, cutter, filters
 from drw.agent.routes import NOTES
 from drw.agent.shapes import Json, extension, header, typed
 from drw.kernel import errors
@@ -34,8 +34,6 @@ BROKEN = "the gateway cannot answer: %RESPONSE_CODE_DETAILS%"
 
 RETRY_SECONDS = "2"
 TOKEN_RETRY_SECONDS = "10"
-CUT_DETAILS = "killed_in_flight"
-"""What the cutter gives as the reason of its answers."""
 
 STOPPED = errors.HTTP[errors.Forbidden]._replace(code="killed")
 SPENT = errors.HTTP[errors.RateLimited]._replace(code="insufficient_quota")
@@ -52,7 +50,7 @@ def local_replies() -> Json:
             _reply(_refusal(blocked.KILLED), KILLED, 403, form=STOPPED),
             _reply(_refusal(blocked.MONEY), MONEY, 429, form=SPENT),
             _reply(_refusal(blocked.TOKENS), TOKENS, 429, TOKEN_RETRY_SECONDS),
-            _reply(_cel(f"response.code_details.contains('{CUT_DETAILS}')"), CUT, 403, form=STOPPED),
+            _reply(_cel(f"response.code_details.contains('{cutter.CUT}')"), CUT, 403, form=STOPPED),
             _reply(_details(f"{DENIED}{{Jwt_is_missing}}"), MISSING, 401),
             _reply(_details(f"{DENIED}{{Jwt_is_expired}}"), EXPIRED, 401),
             _reply(_cel(f"response.code_details.startsWith('{DENIED}')"), NOT_VALID, 401),
@@ -94,7 +92,8 @@ def _flags(*flags: str) -> Json:
 
 
 def _refusal(reason: str) -> Json:
-    return _details(f"rbac_access_denied_matched_policy[{reason}]")
+    by_list = f"response.code_details == 'rbac_access_denied_matched_policy[{reason}]'"
+    return _cel(f"{by_list} || response.code_details.contains('{cutter.REFUSED}{reason}')")
 
 
 def _details(text: str) -> Json:

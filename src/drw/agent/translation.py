@@ -6,7 +6,7 @@ folder in which something changed. `whole` puts all kinds into one static config
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +29,9 @@ FILTER_KINDS = {
 KINDS = ("clusters", "routes", "identity", "keys", "blocked", "models", "cutter", "limits", "listeners")
 """In the order in which they are delivered: what is referred to before what refers to it."""
 
-REFUSALS = ("blocked", "models", "cutter")
-"""Kinds that say who is refused: they are made of names alone, and go ahead of all others."""
+AT_ONCE = ("cutter", "models")
+REFUSALS = (*AT_ONCE, "blocked")
+"""Kinds that say who is refused: they are made of names alone, and go ahead of all others, in this order."""
 
 OTHERS = tuple(kind for kind in KINDS if kind not in REFUSALS)
 
@@ -100,9 +101,10 @@ def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]
     }
 
 
-def refusals(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]:
-    """Return the resources of the kinds that say who is refused."""
-    return {FILTER_KINDS[name]: [_discovered(name, message)] for name, message in _refusing(configuration).items()}
+def refusals(configuration: Configuration, edge: Edge, kinds: Sequence[str] = REFUSALS) -> dict[str, list[Json]]:
+    """Return the resources of these kinds, which say who is refused."""
+    made = {"cutter": (CUTTER, cutter), "models": (MODELS, models), "blocked": (BLOCKED, blocked)}
+    return {kind: [_discovered(name, make(configuration))] for kind, (name, make) in made.items() if kind in kinds}
 
 
 def others(configuration: Configuration) -> Configuration:

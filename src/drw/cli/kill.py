@@ -129,5 +129,4 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
 def _state(found: dict[str, Any]) -> str:
     if found["approvals_missing"] and found["state"] == "ACTIVE":
         return "killed; a lift is proposed"
-    state = str(found["state"])
-    return "killed" if state == "ACTIVE" else state.lower()
+    return "killed" if found["state"] == "ACTIVE" else str(found["state"]).lower()

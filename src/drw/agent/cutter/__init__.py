@@ -1,4 +1,4 @@
-"""The filter that cuts the streams of whoever is killed: a small module that runs inside Envoy.
+"""The filter that refuses whoever is blocked and cuts the streams of whoever is killed: a small module inside Envoy.
 
 cutter.c says what it does; cutter.wasm is made from it by `drw generate`. Docs: docs/decisions on cutting streams.
 """
@@ -19,16 +19,24 @@ WASM = "envoy.extensions.filters.http.wasm.v3.Wasm"
 MODULE = "cutter.wasm"
 
 KINDS = {Block.KEY: "key", Block.DESK: "desk", Block.ORG: "org", Block.MODEL: "model"}
+REVOKED, KILLED, MONEY, TOKENS = "r", "k", "m", "t"
+LETTERS = {Block.KILLED: KILLED, Block.MONEY: MONEY, Block.TOKENS: TOKENS}
+GRAVEST = (REVOKED, KILLED, MONEY, TOKENS)
+
+REFUSED, CUT = "drw_refused_", "drw_cut"
+"""How the details of its answers begin, by which local replies know them."""
 
 FNV_OFFSET, FNV_PRIME = 14695981039346656037, 1099511628211
 
 
 def cutter(configuration: Configuration) -> Json:
-    """Return the filter with the list of who is killed.
+    """Return the filter with the list of who is blocked, the gravest first.
 
-    Who is over a limit finishes what is under way; a model's streams are known by the header `x-drw-model`.
+    A list of this kind is in force within milliseconds however long it is, which those of Envoy's own filters are
+    not; `drw.agent.blocked` makes the same refusals with them, for good. Only what is killed is cut.
     """
-    lines = sorted(_subject(block) for block in configuration.blocks if block.reason == Block.KILLED)
+    found = [(LETTERS.get(block.reason, KILLED), _subject(block)) for block in configuration.blocks]
+    found += [(REVOKED, _hashed(f"revoked\n\n{key}")) for key in configuration.credentials.revoked]
     machine = {
         "vm_id": CUTTER,
         "runtime": "envoy.wasm.runtime.v8",
@@ -38,8 +46,8 @@ def cutter(configuration: Configuration) -> Json:
         "name": CUTTER,
         "root_id": CUTTER,
         "vm_config": machine,
-        "configuration": typed("google.protobuf.StringValue", value=_text(lines)),
-        # Without it a fault in the module would refuse every request; new calls are refused by another filter.
+        "configuration": typed("google.protobuf.StringValue", value=_text(found)),
+        # A fault in the module must not refuse every request: the other filter goes on refusing the right ones.
         "failure_policy": "FAIL_OPEN",
     }
     return typed(WASM, config=config)
@@ -54,13 +62,17 @@ def fnv(data: bytes) -> int:
 
 
 def _subject(block: Block) -> str:
-    kind = KINDS[block.subject]
-    text = f"{kind}\n{block.org}\n{block.name}"
-    return f"{fnv(text.encode()):016x}"
+    return _hashed(f"{KINDS.get(block.subject, 'key')}\n{block.org}\n{block.name}")
 
 
-def _text(lines: Iterable[str]) -> str:
-    return "".join(f"{line}\n" for line in dict.fromkeys(lines))
+@functools.lru_cache(1 << 17)
+def _hashed(subject: str) -> str:
+    return f"{fnv(subject.encode()):016x}"
+
+
+def _text(found: Iterable[tuple[str, str]]) -> str:
+    ordered = sorted(set(found), key=lambda line: (GRAVEST.index(line[0]), line[1]))
+    return "".join(f"{letter}{subject}\n" for letter, subject in ordered)
 
 
 @functools.cache

@@ -1,14 +1,16 @@
-/* Cuts the streams of whoever is killed, inside Envoy: a module of the Proxy-Wasm ABI 0.2.1.
+/* Refuses whoever is blocked and cuts the streams of whoever is killed, inside Envoy: a module of the Proxy-Wasm ABI
+ * 0.2.1.
  *
- * The agent delivers the list of who is killed as the configuration of this module: a line for each, the 64-bit
- * FNV-1a hash of its subject in 16 hexadecimal digits (drw.agent.cutter has the words). Envoy hands a new list to the
- * module that already runs, so every stream under way meets it at the next tick, also one that is silent:
+ * The agent delivers the list as the configuration of this module: a line for each subject, a letter for the reason
+ * and the 64-bit FNV-1a hash of the subject in 16 hexadecimal digits (drw.agent.cutter has the words). Envoy hands a
+ * new list to the module that already runs, so every stream under way meets it at the next tick, also a silent one:
  *
  *   - an answer that has not begun becomes a 403 with the reason;
  *   - a stream of events ends with an event that says so, then its connection is closed;
  *   - anything else, and a stream that says nothing for GRACE_TICKS, is closed where it stands.
  *
- * While nobody is killed, a request costs three header look-ups and a chunk of its answer one look-up in a table.
+ * Only what is killed is cut; who is revoked or over a limit finishes what is under way. A chunk of an answer costs
+ * one comparison while nobody is killed.
  */
 
 typedef unsigned char u8;
@@ -28,13 +30,15 @@ IMPORT(proxy_close_stream)(u32 stream);
 IMPORT(proxy_send_local_response)(u32 status, const char *details, u32 details_size, const char *body, u32 body_size,
                                   const u8 *headers, u32 headers_size, u32 grpc_status);
 
-enum { TICK_MILLISECONDS = 25, GRACE_TICKS = 4 };
+enum { TICK_MILLISECONDS = 25, GRACE_TICKS = 16 };
 enum { CONTINUE = 0, OK = 0, REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, RESPONSE_BODY = 1, CONFIGURATION = 7 };
-enum { RESPONSE_STREAM = 1, DIGITS = 16, MOST_KILLED = 4096, BUCKETS = 4096, PAGE = 65536 };
+enum { RESPONSE_STREAM = 1, LETTER = 1, DIGITS = 16, LINE = LETTER + DIGITS + 1, BUCKETS = 4096, PAGE = 65536 };
+enum { SLOTS = 1 << 18, MOST = SLOTS / 2 }; /* what is beyond, another filter refuses */
+enum { STOP = 1, KILLED = 'k' };
 
 /* Which model a body asked for, where the route has it read; an answer's own header goes before. */
 #define BODY_MODEL "metadata\0filter_metadata\0drw.body\0model"
-#define TOLD "killed_in_flight"
+#define TOLD "drw_cut"
 #define EVENT "data: {\"error\": {\"message\": \"this was stopped by a kill switch: `drw kill list` says why\", " \
               "\"type\": \"permission_error\", \"param\": null, \"code\": \"killed\"}}\n\n"
 
@@ -50,10 +54,26 @@ typedef struct Stream {
   State state;
 } Stream;
 
-static u8 scratch[MOST_KILLED * (DIGITS + 1) + 1024];
+/* From the gravest on: what a client is told who meets several. Local replies know the details. */
+static const struct Reason {
+  u8 letter;
+  u32 status;
+  const char *details;
+  u32 size;
+} REASONS[] = {
+#define REASON(letter, status, details) {letter, status, details, sizeof details - 1}
+    REASON('r', 401, "drw_refused_revoked"),
+    REASON(KILLED, 403, "drw_refused_killed"),
+    REASON('m', 429, "drw_refused_money"),
+    REASON('t', 429, "drw_refused_tokens"),
+};
+enum { REASONS_COUNT = sizeof REASONS / sizeof *REASONS };
+
+static u8 scratch[MOST * LINE + PAGE];
 static u32 scratch_used;
-static u64 killed[MOST_KILLED];
-static u32 killed_count;
+static u64 blocked[SLOTS]; /* open addressing; 0: free */
+static u8 reasons[SLOTS];
+static u32 slots_mask;
 static Stream *buckets[BUCKETS];
 static Stream *spare;
 static u32 doomed;
@@ -108,18 +128,15 @@ static Stream *more(void) {
   return spare;
 }
 
-static Stream *add(u32 id) {
+/* Where there is no memory left, the stream is not known, and will not be cut. */
+static void add(const Stream *found) {
   Stream *stream = spare ? spare : more();
   if (!stream)
-    return 0;
+    return;
   spare = stream->next;
-  stream->next = buckets[id % BUCKETS];
-  buckets[id % BUCKETS] = stream;
-  stream->id = id;
-  stream->ticks = 0;
-  stream->kind = WAITING;
-  stream->state = LIVE;
-  return stream;
+  *stream = *found;
+  stream->next = buckets[found->id % BUCKETS];
+  buckets[found->id % BUCKETS] = stream;
 }
 
 static Stream *find(u32 id) {
@@ -129,14 +146,48 @@ static Stream *find(u32 id) {
   return stream;
 }
 
+/* The letter of the reason why a subject is blocked; 0: it is not. */
+static u8 reason_of(u64 subject) {
+  if (!slots_mask || !subject)
+    return 0;
+  u32 at = (u32)subject & slots_mask;
+  while (blocked[at] && blocked[at] != subject)
+    at = (at + 1) & slots_mask;
+  return blocked[at] ? reasons[at] : 0;
+}
+
+static void block(u64 subject, u8 letter) {
+  u32 at = (u32)subject & slots_mask;
+  while (blocked[at] && blocked[at] != subject)
+    at = (at + 1) & slots_mask;
+  if (!blocked[at]) { /* the list has the gravest first */
+    blocked[at] = subject;
+    reasons[at] = letter;
+  }
+}
+
 static void check(Stream *stream) {
-  for (u32 i = 0; i < killed_count && stream->state == LIVE; i++)
+  for (u32 s = 0; s < 4 && stream->state == LIVE; s++)
+    if (reason_of(stream->subjects[s]) == KILLED) {
+      stream->state = DOOMED;
+      doomed++;
+    }
+}
+
+/* Refuses a new request if it is to be; returns whether it was. */
+static u32 refuse(const Stream *stream, u64 revocable) {
+  if (!slots_mask)
+    return 0;
+  for (u32 r = 0; r < REASONS_COUNT; r++) {
+    u32 hit = reason_of(revocable) == REASONS[r].letter;
     for (u32 s = 0; s < 4; s++)
-      if (stream->subjects[s] == killed[i]) {
-        stream->state = DOOMED;
-        doomed++;
-        break;
-      }
+      hit |= reason_of(stream->subjects[s]) == REASONS[r].letter;
+    if (hit) {
+      proxy_send_local_response(REASONS[r].status, REASONS[r].details, REASONS[r].size, "", 0, 0, 0, (u32)-1);
+      return 1;
+    }
+  }
+  return 0;
 }
 
 u32 EXPORT(proxy_on_vm_start)(u32 root, u32 size) { return 1; }
@@ -146,16 +197,20 @@ u32 EXPORT(proxy_on_configure)(u32 root, u32 size) {
   u8 *text = 0;
   u32 got = 0;
   scratch_used = 0;
-  killed_count = 0;
   if (size && proxy_get_buffer_bytes(CONFIGURATION, 0, size, &text, &got) != OK)
     return 0;
-  for (u32 at = 0; at + DIGITS <= got && killed_count < MOST_KILLED; at += DIGITS + 1) {
+  u32 count = got / LINE < MOST ? got / LINE : MOST, room = 64;
+  while (room < 2 * count)
+    room *= 2;
+  slots_mask = count ? room - 1 : 0;
+  for (u32 i = 0; i < room; i++)
+    blocked[i] = 0;
+  for (u32 line = 0; line < count; line++) {
+    const u8 *at = text + line * LINE;
     u64 hash = 0;
-    for (u32 i = 0; i < DIGITS; i++) {
-      u8 c = text[at + i];
-      hash = hash << 4 | (c <= '9' ? c - '0' : c - 'a' + 10);
-    }
-    killed[killed_count++] = hash;
+    for (u32 i = LETTER; i < LETTER + DIGITS; i++)
+      hash = hash << 4 | (at[i] <= '9' ? at[i] - '0' : at[i] - 'a' + 10);
+    block(hash, at[0]);
   }
   to_check = 1;
   proxy_set_tick_period_milliseconds(TICK_MILLISECONDS);
@@ -172,15 +227,15 @@ u32 EXPORT(proxy_on_request_headers)(u32 id, u32 count, u32 end) {
     return CONTINUE;
   u32 org_size = HEADER(REQUEST_HEADERS, "x-drw-org", &org);
   u32 desk_size = HEADER(REQUEST_HEADERS, "x-drw-desk", &desk);
-  Stream *stream = add(id);
-  if (!stream)
-    return CONTINUE;
-  stream->subjects[0] = subject("org\n", 4, org, org_size, 0, 0);
-  stream->subjects[1] = subject("desk\n", 5, org, org_size, desk, desk_size);
-  stream->subjects[2] = subject("key\n", 4, org, org_size, key, key_size);
   u32 model_size = HEADER(REQUEST_HEADERS, "x-model", &model);
-  stream->subjects[3] = model_subject(model, model_size);
-  check(stream);
+  Stream found = {.id = id, .kind = WAITING, .state = LIVE};
+  found.subjects[0] = subject("org\n", 4, org, org_size, 0, 0);
+  found.subjects[1] = subject("desk\n", 5, org, org_size, desk, desk_size);
+  found.subjects[2] = subject("key\n", 4, org, org_size, key, key_size);
+  found.subjects[3] = model_subject(model, model_size);
+  if (refuse(&found, subject("revoked\n", 8, 0, 0, key, key_size)))
+    return STOP;
+  add(&found);
   return CONTINUE;
 }
 
