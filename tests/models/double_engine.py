@@ -22,6 +22,7 @@ class DoubleEngine:
         self.headers: list[dict[str, str]] = []
         self.under_way = 0
         self.words: tuple[str, ...] = WORDS
+        self.cut_after = 1
         self.go = asyncio.Event()
         """Those who `wait` go on when this is set."""
 
@@ -61,7 +62,8 @@ class DoubleEngine:
 
     async def cut(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
-        await self._word(response, body, self.words[0])
+        for word in self.words[: self.cut_after]:
+            await self._word(response, body, word)
         assert request.transport is not None
         request.transport.abort()
         return response

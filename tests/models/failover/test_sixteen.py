@@ -195,7 +195,7 @@ def test_k_missing_done(in_world, stream, how):
     in_world(run)
 
 
-@case(12, "context_length_exceeded", "whole, by a model with more room; with none, the error at once")
+@case(12, "context_length_exceeded", "whole, by a model with more room")
 @BOTH
 def test_l_context_length(in_world, stream):
     async def with_room(world: World) -> None:

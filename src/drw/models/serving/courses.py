@@ -25,8 +25,8 @@ from drw.models.serving.seams import NO, Seam, continued, may_continue
 FALLBACKS = Counter("drw_fallbacks", "Times that a request went on to another model.", ["from", "to", "reason"])
 MOST_REST_SECONDS = 60.0
 """An upstream that wants a longer pause is asked again after this one."""
-CHARACTERS_PER_TOKEN = 5
-"""English has four to five; where an engine sends several tokens in a piece, there are more tokens than pieces."""
+CHARACTERS_PER_TOKEN, CHARACTERS_PER_PIECE = 4, 12
+"""Where pieces are longer than tokens are, an engine sends several tokens in a piece, and they must be guessed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,9 @@ class Course:
 
     def _going_on(self, model: ChatModel) -> tuple[Body, Seam]:
         text = self._answer.text
-        tokens = max(self._tokens, len(text) // CHARACTERS_PER_TOKEN)
+        tokens = self._tokens
+        if len(text) > CHARACTERS_PER_PIECE * tokens:
+            tokens = len(text) // CHARACTERS_PER_TOKEN
         body = continued(self._asked.endpoint, self._asked.body, text, tokens, model.prefill)
         if body is None:
             assert self._error is not None
