@@ -214,6 +214,66 @@ def test_with_nobody_left_the_caller_hears_when_to_come_back(in_world):
     in_world(run, primary={"fallbacks": []}, circuits={"open_seconds": 20})
 
 
+def test_a_fallback_that_gives_the_beginning_back_says_nothing_twice(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script, world["fallback"].script = ["cut"], ["echo"]
+        assert (await world.ask(stream=True)).verdict == "whole"
+
+    in_world(run)
+
+
+def test_a_pause_that_a_failing_upstream_asks_for_is_told(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["resting"]
+        for said in ("in maintenance", "wants to be left alone for 40 s"):
+            reply = await world.ask(stream=False)
+            assert (reply.status, reply.headers["retry-after"]) == (503, "40")
+            assert said in reply.error["message"]
+        assert world["primary"].asked == 1
+
+    in_world(run, primary={"fallbacks": []})
+
+
+def test_an_upstream_cannot_send_a_request_elsewhere(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["elsewhere"]
+        reply = await world.ask(stream=False)
+        assert (reply.verdict, reply.model) == ("whole", "fallback")
+
+    in_world(run)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"n": 2},
+        {"logprobs": True},
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"response_format": {"type": "json_object"}},
+    ],
+    ids=["n", "logprobs", "tools", "json"],
+)
+def test_what_cannot_be_gone_on_with_ends_with_an_error_inside_the_stream(in_world, more):
+    async def run(world: World) -> None:
+        world["primary"].script = ["cut"]
+        reply = await world.ask(stream=True, **more)
+        assert (reply.status, reply.verdict, reply.done) == (200, "error", False)
+        assert world["fallback"].asked == 0
+
+    in_world(run)
+
+
+def test_a_stream_at_its_most_tokens_is_not_gone_on_with(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["cut"]
+        assert (await world.ask(stream=True, max_tokens=40)).verdict == "error"
+        reply = await world.ask(stream=True, max_tokens=60)
+        assert reply.verdict == "whole"
+        assert world["fallback"].bodies[-1]["max_tokens"] == 20
+
+    in_world(run)
+
+
 def test_retries_have_a_budget(in_world):
     async def run(world: World) -> None:
         world["primary"].script = ["status_500"]

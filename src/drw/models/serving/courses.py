@@ -62,6 +62,7 @@ class Course:
         self._reason = ""
         self._last: ChatModel | None = None
         self._attempts = 0
+        self._retries = 0
         self._tokens = 0
         """Pieces of the answer that are sent."""
         self.sent = False
@@ -152,10 +153,13 @@ class Course:
         found: list[tuple[bool, float, int]] = []
         places = [(model, replica) for model in self._models if self._may(model) for replica in model.replicas]
         for number, (_, replica) in enumerate(places):
+            failed = replica in self._failed
             if replica.circuit.ready_at > now or not self._failed.get(replica, True):
                 continue
-            failed = replica in self._failed
-            when = max(replica.rests_until, now + pause if failed else now)
+            if failed and self._retries >= self._rules.retries.settings.most_retries:
+                continue
+            rested = replica.rests_until + self._rules.random.random() * pause  # not all who wait at once
+            when = max(rested, now + pause if failed else now)
             if when - now <= self._rules.retries.settings.most_wait_seconds and when < self._end:
                 just_now = failed and replica is next(reversed(self._failed))
                 found.append((just_now, when, number))
@@ -166,6 +170,7 @@ class Course:
         if self._failed.pop(replica, None) is None:
             return model, replica, when - now
         # From here on it counts as untried; whoever comes back from the pause looks around once more.
+        self._retries += 1
         return (model, replica, when - now) if self._rules.retries.spend() else None
 
     def _nobody(self, now: float) -> DrwError:
@@ -175,6 +180,9 @@ class Course:
         seconds = str(max(1, round(min(replica.ready_at - now, MOST_REST_SECONDS))))
         if replica.circuit.state is not State.CLOSED:
             message = f"the engine of {model.id!r} failed again and again, and is left alone for {seconds} s"
+            return EngineResting(message, retry_after=seconds)
+        if not replica.limited:
+            message = f"the engine of {model.id!r} failed, and wants to be left alone for {seconds} s"
             return EngineResting(message, retry_after=seconds)
         message = f"the upstream of {model.id!r} is over its limit for {seconds} s more"
         return RateLimited(message, retry_after=seconds)
@@ -242,6 +250,7 @@ class Course:
         after = error.metadata.get("retry_after") or ("1" if isinstance(error, RateLimited) else "")
         if after.isdigit():
             replica.rests_until = self._rules.clock.time() + min(float(after), MOST_REST_SECONDS)
+            replica.limited = isinstance(error, RateLimited)
 
     def _close(self, attempt: Attempt, outcome: str) -> None:
         attempt.replica.outstanding -= 1
