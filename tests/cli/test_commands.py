@@ -25,6 +25,8 @@ def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["keys", "list"], 3, "start one with `drw up`"),
         (["logs", "nothing"], 2, "there is no service or part 'nothing'; there are: authentication"),
         (["keys", "create"], 2, "needs at least one scope"),
+        (["aliases", "set", "fast"], 2, "needs a target"),
+        (["aliases", "set", "fast", "-t", "big=lots"], 2, "'big=lots' is not a target"),
         (["ingest", "/nothing"], 2, "there is no file or folder '/nothing'"),
         (["whoami"], 3, "start one with `drw up`"),
         (["orgs", "list"], 3, "start one with `drw up`"),

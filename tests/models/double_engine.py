@@ -21,6 +21,8 @@ class DoubleEngine:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.under_way = 0
+        self.words: tuple[str, ...] = WORDS
+        self.cut_after = 1
         self.go = asyncio.Event()
         """Those who `wait` go on when this is set."""
 
@@ -37,7 +39,7 @@ class DoubleEngine:
 
     async def plain(self, request: web.Request, body: dict[str, Any], *, done: bool = True, finish: bool = True) -> Any:
         response = await self._begin(request)
-        for word in WORDS:
+        for word in self.words:
             await self._word(response, body, word)
         if finish:
             await self._send(response, self._choices(body, {}, "stop"))
@@ -54,13 +56,14 @@ class DoubleEngine:
 
     async def stall(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
-        await self._word(response, body, WORDS[0])
+        await self._word(response, body, self.words[0])
         await self.go.wait()
         return response
 
     async def cut(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
-        await self._word(response, body, WORDS[0])
+        for word in self.words[: self.cut_after]:
+            await self._word(response, body, word)
         assert request.transport is not None
         request.transport.abort()
         return response
@@ -73,7 +76,7 @@ class DoubleEngine:
 
     async def error_event(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
-        await self._word(response, body, WORDS[0])
+        await self._word(response, body, self.words[0])
         await self._send(response, {"error": {"message": "out of memory", "code": 500}})
         return response
 

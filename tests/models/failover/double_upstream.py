@@ -69,6 +69,12 @@ class DoubleUpstream:
     async def status_503(self, request: web.Request, body: dict[str, Any]) -> Any:
         return _error(503, "no place free", "service_unavailable")
 
+    async def resting(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return _error(503, "in maintenance", "service_unavailable", {"retry-after": "40"})
+
+    async def elsewhere(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return web.Response(status=307, headers={"location": f"{request.url.origin()}/elsewhere"})
+
     async def status_400(self, request: web.Request, body: dict[str, Any]) -> Any:
         return _error(400, "temperature is out of range", "invalid_value")
 
@@ -159,7 +165,12 @@ class DoubleUpstream:
         return await self.well(request, body)
 
     async def echo(self, request: web.Request, body: dict[str, Any]) -> Any:
+        """Say all of it again, as an engine does that gives a beginning back with its answer."""
         return await self.well(request, body | {"messages": body["messages"][:1]})
+
+    async def well_elsewhere(self, request: web.Request) -> Any:
+        """Answer where nobody was to go."""
+        return await self.well(request, await request.json())
 
     async def _told(self, request: web.Request) -> None:
         """Return when the client has read what was written: a reset would take back what it has not."""
@@ -237,6 +248,7 @@ async def double_upstream(name: str) -> AsyncIterator[DoubleUpstream]:
 
     app = web.Application()
     app.router.add_post("/v1/chat/completions", upstream.serve)
+    app.router.add_post("/elsewhere", upstream.well_elsewhere)
     app.router.add_get("/v1/models", models)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
     await runner.setup()

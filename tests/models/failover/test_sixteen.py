@@ -35,11 +35,11 @@ def is_error(reply: Reply, code: str) -> None:
 @BOTH
 def test_a_429_with_retry_after(in_world, stream):
     async def run(world: World) -> None:
-        world["primary"].script = ["limited", "well"]
+        world["primary"].script = ["limited_long", "well"]
         is_whole(await world.ask(stream=stream))
         is_whole(await world.ask(stream=stream))
         assert world["primary"].asked == 1
-        await world.wait(4)
+        await world.wait(40)
         is_whole(await world.ask(stream=stream), "primary")
 
     in_world(run)
@@ -52,7 +52,7 @@ def test_a_429_without_a_fallback_is_waited_for(in_world, stream):
         world["primary"].script = ["limited", "well"]
         reply = await world.ask(stream=stream)
         is_whole(reply, "primary", within=5)
-        assert reply.seconds >= 4
+        assert reply.seconds > 3
         world["primary"].script = ["limited_long"]
         reply = await world.ask(stream=stream)
         is_error(reply, "rate_limit_exceeded")
@@ -111,7 +111,7 @@ def test_d_lasting_503(in_world, stream):
         assert world.circuit("primary") == 2
         assert "circuit of primary at" in await world.status()
 
-    in_world(run)
+    in_world(run, circuits={"open_seconds": 20})
 
 
 @case(5, "TCP reset", "whole, by the fallback at once")
@@ -130,7 +130,7 @@ def test_e_tcp_reset(in_world, stream):
 def test_f_no_answer(in_world, stream):
     async def run(world: World) -> None:
         world["primary"].script = ["silent"]
-        is_whole(await world.ask(stream=stream), within=6)
+        is_whole(await world.ask(stream=stream), within=8)
         await world.wait(0.1)
         assert world["primary"].under_way == 0  # the work nobody waits for is stopped
 
@@ -143,7 +143,7 @@ def test_g_slow_first_token(in_world, stream):
     async def run(world: World) -> None:
         world["primary"].script = ["slow_start"]
         reply = await world.ask(stream=stream)
-        is_whole(reply, within=6)
+        is_whole(reply, within=8)
         assert reply.headers["x-drw-model"] == "fallback"
 
     in_world(run)
@@ -167,7 +167,7 @@ def test_h_cut(in_world, stream):
 def test_i_stall(in_world, stream):
     async def run(world: World) -> None:
         world["primary"].script = ["stall"]
-        is_whole(await world.ask(stream=stream), within=6)
+        is_whole(await world.ask(stream=stream), within=8)
 
     in_world(run)
 
@@ -195,7 +195,7 @@ def test_k_missing_done(in_world, stream, how):
     in_world(run)
 
 
-@case(12, "context_length_exceeded", "whole, by a model with more room; with none, the error at once")
+@case(12, "context_length_exceeded", "whole, by a model with more room")
 @BOTH
 def test_l_context_length(in_world, stream):
     async def with_room(world: World) -> None:
@@ -266,15 +266,13 @@ def test_n_another_fallback_goes_on(in_world):
 def test_o_flap(in_world, stream):
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"]
-        began, opened = world.now(), 0
+        began, states = world.now(), []
         while world.now() - began < 60:
             is_whole(await world.ask(stream=stream))
-            opened += world.circuit("primary") == 2
+            states.append(world.circuit("primary"))
             await world.wait(1)
-        assert opened >= 45
-        assert (
-            5 + 2 <= world["primary"].asked <= 5 + 8
-        )  # five opened it; then there were probes, further and further apart
+        assert states == [0] * 4 + [2] * (len(states) - 4)
+        assert 5 + 3 <= world["primary"].asked <= 5 + 6  # five opened it; then came probes, ever later
         world["primary"].script, well = ["well"], world.now()
         while (reply := await world.ask(stream=stream)).model != "primary":
             is_whole(reply)

@@ -39,6 +39,13 @@ class DoubleClock(Clock):
             DoubleClock.sleepers -= 1
 
 
+def passed() -> float:
+    """Return the seconds by which the present loop's time was moved on."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, TimeLoop)
+    return loop.shift
+
+
 async def passing(work: Coroutine[Any, Any, T]) -> T:
     """Return what the work returns, while time passes as fast as it may."""
     task = asyncio.ensure_future(work)

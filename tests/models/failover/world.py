@@ -19,7 +19,7 @@ from drw.kernel.host import Host
 from drw.kernel.settings import Place, Profile
 from drw.models.serving import service
 from models.failover.double_upstream import TEXT, DoubleUpstream, double_upstream
-from models.failover.time_loop import DoubleClock, passing, run
+from models.failover.time_loop import DoubleClock, passed, passing, run
 
 KEY = {"x-drw-key": "key_test", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "models:invoke"}
 DEADLINES = {"connect_seconds": 2, "first_token_seconds": 5, "between_tokens_seconds": 5, "total_seconds": 60}
@@ -81,7 +81,8 @@ class World:
         await passing(DoubleClock().sleep(seconds))
 
     def now(self) -> float:
-        return DoubleClock().time()
+        """Return how much time was made to pass; what the machine itself takes is not in it."""
+        return passed()
 
     def records(self) -> list[dict[str, Any]]:
         """Return the audit records that are new since the last look."""
@@ -146,13 +147,15 @@ async def world(
     primary: dict[str, Any] | None = None,
     fallback: dict[str, Any] | None = None,
     third: dict[str, Any] | None = None,
+    places: tuple[str, ...] = (),
+    aliases: dict[str, Any] | None = None,
     **serving: Any,
 ) -> AsyncIterator[World]:
-    """Run serving with `primary`, `fallback` and, where it is given, `third`."""
+    """Run serving with `primary`, `fallback` and, where given, `third`; `places` are further ones of `primary`."""
     base = f"{folder}/f{next(_numbers)}"
     own = {"primary": primary or {}, "fallback": fallback or {}} | ({} if third is None else {"third": third})
     async with AsyncExitStack() as stack:
-        upstreams = {name: await stack.enter_async_context(double_upstream(name)) for name in own}
+        upstreams = {name: await stack.enter_async_context(double_upstream(name)) for name in (*own, *places)}
         models: dict[str, Any] = {
             name: {
                 "engine": "openai",
@@ -165,7 +168,12 @@ async def world(
             for name, more in own.items()
         }
         models["primary"].setdefault("fallbacks", [name for name in own if name != "primary"])
-        discovery = {"models": models, "default_model": "primary"}
+        if places:
+            models["primary"] |= {
+                "base_url": "",
+                "base_urls": [upstreams[name].base_url for name in ("primary", *places)],
+            }
+        discovery = {"models": models, "default_model": "primary", "aliases": aliases or {}}
         rag = Place(services=("embedding",), grpc=f"unix:{base}.r", http="")
         gateway = Place(services=("request_router",), grpc=f"unix:{base}.q", http="")
         services = {"discovery": discovery, "serving": serving}
@@ -178,7 +186,9 @@ async def world(
         await host.start(f"unix:{base}.g", f"unix:{base}.h")
         transport = httpx.AsyncHTTPTransport(uds=f"{base}.h")
         http = httpx.AsyncClient(transport=transport, base_url="http://drw", headers=KEY, timeout=None)
-        yield World(await stack.enter_async_context(http), upstreams, host, profile.postgres)
+        made = World(await stack.enter_async_context(http), upstreams, host, profile.postgres)
+        made.records()  # those of others
+        yield made
 
 
 @pytest.fixture

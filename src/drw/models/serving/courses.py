@@ -25,8 +25,8 @@ from drw.models.serving.seams import NO, Seam, continued, may_continue
 FALLBACKS = Counter("drw_fallbacks", "Times that a request went on to another model.", ["from", "to", "reason"])
 MOST_REST_SECONDS = 60.0
 """An upstream that wants a longer pause is asked again after this one."""
-CHARACTERS_PER_TOKEN = 5
-"""English has four to five; where an engine sends several tokens in a piece, there are more tokens than pieces."""
+CHARACTERS_PER_TOKEN, CHARACTERS_PER_PIECE = 4, 12
+"""Where pieces are longer than tokens are, an engine sends several tokens in a piece, and they must be guessed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class Course:
         self._reason = ""
         self._last: ChatModel | None = None
         self._attempts = 0
+        self._retries = 0
         self._tokens = 0
         """Pieces of the answer that are sent."""
         self.sent = False
@@ -153,10 +154,13 @@ class Course:
         found: list[tuple[bool, float, int]] = []
         places = [(model, replica) for model in self._models if self._may(model) for replica in model.replicas]
         for number, (_, replica) in enumerate(places):
+            failed = replica in self._failed
             if replica.circuit.ready_at > now or not self._failed.get(replica, True):
                 continue
-            failed = replica in self._failed
-            when = max(replica.rests_until, now + pause if failed else now)
+            if failed and self._retries >= self._rules.retries.settings.most_retries:
+                continue
+            rested = replica.rests_until + self._rules.random.random() * pause  # not all who wait at once
+            when = max(rested, now + pause if failed else now)
             if when - now <= self._rules.retries.settings.most_wait_seconds and when < self._end:
                 just_now = failed and replica is next(reversed(self._failed))
                 found.append((just_now, when, number))
@@ -167,6 +171,7 @@ class Course:
         if self._failed.pop(replica, None) is None:
             return model, replica, when - now
         # From here on it counts as untried; whoever comes back from the pause looks around once more.
+        self._retries += 1
         return (model, replica, when - now) if self._rules.retries.spend() else None
 
     def _nobody(self, now: float) -> DrwError:
@@ -176,6 +181,9 @@ class Course:
         seconds = str(max(1, round(min(replica.ready_at - now, MOST_REST_SECONDS))))
         if replica.circuit.state is not State.CLOSED:
             message = f"the engine of {model.id!r} failed again and again, and is left alone for {seconds} s"
+            return EngineResting(message, retry_after=seconds)
+        if not replica.limited:
+            message = f"the engine of {model.id!r} failed, and wants to be left alone for {seconds} s"
             return EngineResting(message, retry_after=seconds)
         message = f"the upstream of {model.id!r} is over its limit for {seconds} s more"
         return RateLimited(message, retry_after=seconds)
@@ -201,7 +209,9 @@ class Course:
 
     def _going_on(self, model: ChatModel) -> tuple[Body, Seam]:
         text = self._answer.text
-        tokens = max(self._tokens, len(text) // CHARACTERS_PER_TOKEN)
+        tokens = self._tokens
+        if len(text) > CHARACTERS_PER_PIECE * tokens:
+            tokens = len(text) // CHARACTERS_PER_TOKEN
         body = continued(self._asked.endpoint, self._asked.body, text, tokens, model.prefill)
         if body is None:
             assert self._error is not None
@@ -243,6 +253,7 @@ class Course:
         after = error.metadata.get("retry_after") or ("1" if isinstance(error, RateLimited) else "")
         if after.isdigit():
             replica.rests_until = self._rules.clock.time() + min(float(after), MOST_REST_SECONDS)
+            replica.limited = isinstance(error, RateLimited)
 
     def _close(self, attempt: Attempt, outcome: str) -> None:
         attempt.replica.outstanding -= 1

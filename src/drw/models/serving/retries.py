@@ -13,8 +13,10 @@ from drw.kernel.settings import Settings
 class RetrySettings(Settings):
     """`[services.serving.retries]`; times are in seconds."""
 
-    most_attempts: int = Field(default=5, ge=1, le=32)
+    most_attempts: int = Field(default=6, ge=1, le=32)
     """Of one request, at whatever model."""
+    most_retries: int = Field(default=2, ge=0, le=31)
+    """Those among them that go to a place that failed this request before."""
     budget_ratio: float = Field(default=0.2, ge=0, le=1)
     """Retries at a model that failed already, as a part of all requests ..."""
     budget_floor: float = Field(default=2.0, ge=0, le=1000)

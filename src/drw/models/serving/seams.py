@@ -32,7 +32,8 @@ def continued(endpoint: Endpoint, body: Body, text: str, tokens: int, how: str) 
             sent[name] -= tokens
             if sent[name] <= 0:
                 return None
-    begun = text.rstrip()
+    if not (begun := text.rstrip()):
+        return sent
     if endpoint == "completions":
         return sent | {"prompt": body["prompt"] + begun}
     messages = list(body["messages"])

@@ -84,7 +84,11 @@ class Wire:
             async with (
                 asyncio.timeout(self._settings.connect_seconds),
                 self._session(target.base_url).request(
-                    verb, self._url(target.base_url, path), data=data, headers=_headers(headers)
+                    verb,
+                    self._url(target.base_url, path),
+                    data=data,
+                    headers=_headers(headers),
+                    allow_redirects=False,
                 ) as response,
             ):
                 if response.status != 200:
@@ -98,7 +102,9 @@ class Wire:
         try:
             async with (
                 asyncio.timeout(CHECK_SECONDS),
-                self._session(target.base_url).get(self._url(target.base_url, path), headers=headers) as response,
+                self._session(target.base_url).get(
+                    self._url(target.base_url, path), headers=headers, allow_redirects=False
+                ) as response,
             ):
                 return response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -120,12 +126,14 @@ class Wire:
         try:
             async with asyncio.timeout_at(limit):
                 try:
-                    return await session.post(url, data=data, headers=headers, timeout=timeout, trace_request_ctx=kept)
+                    return await session.post(
+                        url, data=data, headers=headers, timeout=timeout, allow_redirects=False, trace_request_ctx=kept
+                    )
                 except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                     if not kept.used:
                         raise
                     # A kept connection that the upstream closed while nobody used it: once more, on a new one.
-                    return await session.post(url, data=data, headers=headers, timeout=timeout)
+                    return await session.post(url, data=data, headers=headers, timeout=timeout, allow_redirects=False)
         except aiohttp.ServerTimeoutError as error:
             raise _gone(target) from error  # no connection in time
         except TimeoutError as error:
