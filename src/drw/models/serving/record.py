@@ -19,6 +19,7 @@ from drw.models.serving.measures import COST, FALLBACKS, Measures, measures
 
 OPERATIONS = {"chat": gen_ai.CHAT, "completion": gen_ai.COMPLETION, "embedding": gen_ai.EMBEDDINGS}
 """What the audit log calls an operation, and what the conventions do."""
+TOLD = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_tokens"}
 STREAMED = dict.fromkeys((gen_ai.CHAT, gen_ai.COMPLETION), {gen_ai.REQUEST_STREAM: True})
 """Engines are always asked for a stream, whatever the caller asked for."""
 NANO = 1_000_000_000
@@ -45,7 +46,6 @@ class Record:
         self._account = overhead.begin()
         self._called: float | None = None
         self._first_token: float | None = None
-        self._last_token = 0.0
         self._closed = False
         self._error_type = ""
         self._asked = self._model = self._provider = ""
@@ -75,10 +75,9 @@ class Record:
                 self._span.span.set_attribute(gen_ai.INPUT_MESSAGES, content.asked(body, self._capture))
 
     def token(self) -> None:
-        """Say that the answer goes on."""
-        self._last_token = time.perf_counter()
+        """Say that the answer goes on; only the first time counts."""
         if self._first_token is None:
-            self._first_token = self._last_token - self._began
+            self._first_token = time.perf_counter() - self._began
             self._measures().first_token.observe(self._first_token)
 
     def answered(self, text: str | bytes, usage: dict[str, Any] | None, finish_reason: str = "") -> None:
@@ -125,7 +124,7 @@ class Record:
         self.details["ms"] = round((now - self._began) * 1000, 2)
         if self._first_token is not None:
             self.details["first_token_ms"] = round(self._first_token * 1000, 2)
-        self._count_tokens()
+        self._count_tokens(now - self._began - self._account.client)
         self._end_span()
         try:
             await self._write(outcome)
@@ -162,14 +161,14 @@ class Record:
     def _measures(self) -> Measures:
         return measures(OPERATIONS[self._operation], self._provider, self._asked, self._model)
 
-    def _count_tokens(self) -> None:
+    def _count_tokens(self, seconds: float) -> None:
         found, details = self._measures(), self.details
         if read := details.get("prompt_tokens"):
             found.input.observe(read)
         if written := details.get("completion_tokens"):
             found.output.observe(written)
             if written > 1 and self._first_token is not None and not self._error_type:
-                found.per_token.observe((self._last_token - self._began - self._first_token) / (written - 1))
+                found.per_token.observe(max(0.0, seconds - self._first_token) / (written - 1))
 
     def _end_span(self) -> None:
         said, details = self._brief, self.details
@@ -198,12 +197,6 @@ class Record:
             await self._audit.record(f"model.{self._operation}", resource, outcome=outcome, details=self.details)
         except psycopg.Error as error:
             raise Unavailable("the audit record cannot be written, so there is no answer") from error
-
-
-TOLD = {
-    gen_ai.INPUT_TOKENS: "prompt_tokens",
-    gen_ai.OUTPUT_TOKENS: "completion_tokens",
-}
 
 
 def _outcome(error: BaseException) -> str:
