@@ -212,7 +212,7 @@ async def test_keys_are_made_over_rest_and_work(front):
         routes = (await client.get("/api/v1/routes")).json()["routes"]
         assert {"chat", "models", "rest.keys", "metrics.rag"} <= {route["name"] for route in routes}
         upstreams = (await client.get("/api/v1/upstreams")).json()["upstreams"]
-        assert [u["name"] for u in upstreams] == ["gateway", "models", "rag", "workflow"]
+        assert [u["name"] for u in upstreams] == ["agent", "gateway", "models", "rag", "workflow"]
 
 
 async def test_the_access_log_names_the_key_and_never_shows_it(front):

@@ -164,7 +164,7 @@ MODELS = Board(
             "Fallbacks",
             "reqps",
             "Calls that another model than the first one chosen took over.",
-            _one(_rate("drw_fallbacks_total", "from_model, to_model"), "{{from_model}} to {{to_model}}"),
+            _one(_rate("drw_fallbacks_total", "from, to, reason"), "{{from}} to {{to}}: {{reason}}"),
         ),
         Panel(
             "Circuits",

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from drw.api.models.v1.discovery_pb2 import GetModelRequest, ListModelsRequest, Model
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
+from drw.kernel.audit import AuditWriter
 from drw.kernel.call import caller
 from drw.kernel.errors import DrwError
 from drw.models.serving.answers import Answer
@@ -29,15 +30,13 @@ READ = "models:read"
 DONE = b"data: [DONE]\n\n"
 
 Serve = Callable[[Exchange, Record], Awaitable[None]]
-Begin = Callable[[str, bytes], Record]
-"""Begins the record of an operation, with its request."""
 
 
 class Audited:
     """An ASGI application that serves one endpoint and leaves a record, however it ends."""
 
-    def __init__(self, begin: Begin, operation: str, limit: int, serve: Serve) -> None:
-        self._begin = begin
+    def __init__(self, audit: AuditWriter, operation: str, limit: int, serve: Serve) -> None:
+        self._audit = audit
         self._operation = operation
         self._limit = limit
         self._serve = serve
@@ -50,7 +49,7 @@ class Audited:
             raw = await exchange.body(self._limit)
         except ClientGone:
             return
-        record = self._begin(self._operation, raw)
+        record = Record(self._audit, self._operation, raw)
         try:
             caller().must_hold(INVOKE)
             async with exchange.while_connected():
@@ -155,7 +154,7 @@ class ModelList:
 
 
 def routes(
-    models: Models, discovery: DiscoveryClient, embeddings: Embeddings, begin: Begin, max_body: int
+    models: Models, discovery: DiscoveryClient, embeddings: Embeddings, audit: AuditWriter, max_body: int
 ) -> list[BaseRoute]:
     """Return OpenAI's endpoints."""
     chats, listed = ChatEndpoints(models), ModelList(discovery)
@@ -170,7 +169,7 @@ def routes(
         "/v1/embeddings": ("embedding", embed),
     }
     made: list[BaseRoute] = [
-        Route(path, Audited(begin, operation, max_body, serve), methods=["POST"])
+        Route(path, Audited(audit, operation, max_body, serve), methods=["POST"])
         for path, (operation, serve) in served.items()
     ]
     made.append(Route("/v1/models", listed.all, methods=["GET"]))

@@ -33,9 +33,6 @@ PER_TOKEN = Histogram(
     buckets=gen_ai.PER_TOKEN_SECONDS,
 )
 COST = Counter("drw_cost_usd", "What calls have cost, in US dollars.", ["org", "desk", "gen_ai_response_model"])
-FALLBACKS = Counter(
-    "drw_fallbacks", "Calls that another model than the first one chosen answered.", ["from_model", "to_model"]
-)
 
 
 class Measures:

@@ -15,7 +15,7 @@ from drw.kernel.audit import AuditWriter, digest
 from drw.kernel.errors import DrwError, Forbidden, InvalidRequest, NotFound, RateLimited, Unavailable
 from drw.models.serving import content
 from drw.models.serving.answers import Answer
-from drw.models.serving.measures import COST, FALLBACKS, Measures, measures
+from drw.models.serving.measures import COST, Measures, measures
 
 OPERATIONS = {"chat": gen_ai.CHAT, "completion": gen_ai.COMPLETION, "embedding": gen_ai.EMBEDDINGS}
 """What the audit log calls an operation, and what the conventions do."""
@@ -34,14 +34,12 @@ class Record:
     """What is written about one call; `close` or `fail` it before the answer ends.
 
     Outcomes: `ok`; `refused`, the request was at fault; `failed`, we or the engine were;
-    `client_gone`, the caller left before the end. With `capture`, so many characters of the prompt and of
-    the answer go on the span, redacted.
+    `client_gone`, the caller left before the end.
     """
 
-    def __init__(self, audit: AuditWriter, operation: str, request: bytes, *, capture: int = 0) -> None:
+    def __init__(self, audit: AuditWriter, operation: str, request: bytes) -> None:
         self._audit = audit
         self._operation = operation
-        self._capture = capture
         self._began = time.perf_counter()
         self._account = overhead.begin()
         self._called: float | None = None
@@ -62,8 +60,6 @@ class Record:
         """
         if self._called is None:
             self._begin(asked or model, engine, at)
-        elif model != self._model:
-            FALLBACKS.labels(self._model, model).inc()
         self._model, self._provider = model, gen_ai.provider(engine)
         self.details |= {"model": model, "engine": engine, "upstream_model": upstream_model}
 
@@ -71,8 +67,8 @@ class Record:
         """Say what the model is asked."""
         if self._span and self._span.span.is_recording():
             self._span.span.set_attributes(gen_ai.sent(body))
-            if self._capture:
-                self._span.span.set_attribute(gen_ai.INPUT_MESSAGES, content.asked(body, self._capture))
+            if most := content.allowed():
+                self._span.span.set_attribute(gen_ai.INPUT_MESSAGES, content.asked(body, most))
 
     def token(self) -> None:
         """Say that the answer goes on; only the first time counts."""
@@ -90,15 +86,15 @@ class Record:
                 self.details[kind] = count
 
     def shows(self, answer: Answer) -> None:
-        """Put the answer so far on the span: its id and why it ended; its words only with `capture`."""
+        """Put the answer so far on the span: its id and why it ended; its words only where they are allowed."""
         if not (self._span and self._span.span.is_recording()):
             return
         span = self._span.span
         span.set_attribute(gen_ai.RESPONSE_ID, answer.id)
         span.set_attribute(gen_ai.FINISH_REASONS, answer.finish_reasons)
-        if self._capture:
+        if most := content.allowed():
             said = zip(answer.messages(), answer.finish_reasons, strict=True)
-            span.set_attribute(gen_ai.OUTPUT_MESSAGES, content.answered(said, self._capture))
+            span.set_attribute(gen_ai.OUTPUT_MESSAGES, content.answered(said, most))
 
     def cost(self, nano_dollars: int) -> None:
         """Say what the call costs, in billionths of a US dollar; before it is closed, and once."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from functools import partial
 
 from pydantic import Field
 
@@ -14,9 +12,10 @@ from drw.api.models.v1.discovery_pb2 import ListModelsRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.kernel.audit import AuditWriter
 from drw.kernel.host import Scope
 from drw.kernel.settings import ConfigError, Settings
-from drw.models.serving import endpoints, pieces
+from drw.models.serving import content, endpoints, pieces
 from drw.models.serving.answers import Answer
 from drw.models.serving.chats import check_length, generate
 from drw.models.serving.embeddings import Embeddings
@@ -26,13 +25,6 @@ from drw.models.serving.ports import ChatEngine
 from drw.models.serving.record import Record
 from drw.models.serving.wire import WireSettings
 
-CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-"""OpenTelemetry's own variable for it, which counts where the settings say nothing."""
-
-
-def _asked_to_capture() -> bool:
-    return os.environ.get(CAPTURE, "").lower() in ("true", "span_only", "span_and_event")
-
 
 class ServingSettings(Settings):
     """`[services.serving]`."""
@@ -41,7 +33,7 @@ class ServingSettings(Settings):
     """Requests that may wait for one model; more are sent away with 503."""
     max_waiting_seconds: float = Field(60.0, gt=0, le=3600)
     remember_models_seconds: float = Field(5.0, ge=0, le=300)
-    capture_content: bool = Field(default_factory=_asked_to_capture)
+    capture_content: bool = Field(default_factory=content.asked_by_environment)
     """Put prompts and answers on spans, redacted; never in logs, metrics or audit records."""
     capture_characters: int = Field(16_384, ge=256, le=262_144)
     """How much of a prompt, and of an answer, goes on a span."""
@@ -54,13 +46,13 @@ class ServingSettings(Settings):
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(self, models: Models, begin: endpoints.Begin) -> None:
+    def __init__(self, models: Models, audit: AuditWriter) -> None:
         self._models = models
-        self._begin = begin
+        self._audit = audit
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
         """Stream the answer of a chat model; the last piece says how it ended, and what it took."""
-        record = self._begin("chat", request.SerializeToString(deterministic=True))
+        record = Record(self._audit, "chat", request.SerializeToString(deterministic=True))
         try:
             body = pieces.body(request)
             model = await self._models.chat(request.model)
@@ -112,9 +104,9 @@ async def build(scope: Scope) -> Serving:
     discovery = scope.client(DiscoveryClient)
     models = Models(discovery, engines.get, line, settings.remember_models_seconds)
     embeddings = Embeddings(models, scope.client(EmbeddingClient))
-    capture = settings.capture_characters if settings.capture_content else 0
-    begin = partial(Record, scope.audit(), capture=capture)
-    scope.routes += endpoints.routes(models, discovery, embeddings, begin, settings.max_body_bytes)
+    audit = scope.audit()
+    scope.routes += endpoints.routes(models, discovery, embeddings, audit, settings.max_body_bytes)
+    content.allow(settings.capture_characters if settings.capture_content else 0)
 
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
@@ -124,4 +116,4 @@ async def build(scope: Scope) -> Serving:
         return ", ".join(f"{model.id} (default)" if model.default else model.id for model in listed) or "no models"
 
     scope.describe(describe)
-    return Serving(models, begin)
+    return Serving(models, audit)
