@@ -95,6 +95,7 @@ class Engines:
 async def build(scope: Scope) -> Serving:
     """Make the service with what the configuration names."""
     settings = scope.settings(ServingSettings)
+    content.allow(settings.capture_characters if settings.capture_content else 0)
     engines = Engines(scope, settings)
     scope.on_stop(engines.close)
 
@@ -106,7 +107,6 @@ async def build(scope: Scope) -> Serving:
     embeddings = Embeddings(models, scope.client(EmbeddingClient))
     audit = scope.audit()
     scope.routes += endpoints.routes(models, discovery, embeddings, audit, settings.max_body_bytes)
-    content.allow(settings.capture_characters if settings.capture_content else 0)
 
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
