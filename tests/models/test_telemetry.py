@@ -86,7 +86,10 @@ async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part
     }
     assert server.attributes["http.response.status_code"] == 200
     (headers,) = web.double.headers
-    assert headers["traceparent"] == f"00-{TRACE}-{span.context.span_id:016x}-01"
+    version, trace_id, caller, flags = headers["traceparent"].split("-")
+    assert (version, trace_id, flags) == ("00", TRACE, "01")
+    asking = next(s for s in spans.all() if f"{s.context.span_id:016x}" == caller)
+    assert span.context.span_id in (asking.context.span_id, asking.parent.span_id)  # an attempt is a child of the call
     assert [record["trace_id"] for record in web.records()] == [TRACE]
 
 
