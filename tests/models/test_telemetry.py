@@ -204,13 +204,14 @@ async def test_cost_and_a_model_that_takes_over_are_told(spans):
     record = Record(audit, "chat", b"{}")
     record.served_by("first", "openai", "up", asked="alias", at="https://models.example.com/v1")
     record.served_by("second", "vertex", "up")
-    record.cost(1_500_000_000)
+    record.cost(1_000_000_000)
+    record.cost(500_000_000, "second")
     await record.close()
     told = spans.one("chat alias").attributes
     assert (told["gen_ai.request.model"], told["gen_ai.response.model"]) == ("alias", "second")
     assert (told["server.address"], told["server.port"], told["drw.cost.usd"]) == ("models.example.com", 443, 1.5)
     assert sample("drw_cost_usd_total", **labels) == cost + 1.5
-    assert audit.details["cost_nano_usd"] == 1_500_000_000
+    assert audit.details["model"] == "second"
 
 
 def spans_text(spans) -> str:

@@ -103,6 +103,12 @@ GATEWAY = Board(
             "stat",
         ),
         Panel(
+            "Age of the signing key",
+            "s",
+            "Of the newest key that signs API keys.",
+            _one("max(drw_signing_key_age_seconds)", "age"),
+        ),
+        Panel(
             "Calls between services",
             "s",
             "The slowest hundredth, on the side that serves.",

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 
 from pydantic import Field
 
@@ -24,6 +25,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
 from drw.api.gateway.v1.rate_limiting_pb2 import Limit
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.authentication import rules
+from drw.gateway.authentication.measures import measure
 from drw.gateway.authentication.signing import Claims, jwks
 from drw.gateway.authentication.store import CHANNEL, Store, as_key
 from drw.kernel import call
@@ -171,4 +173,5 @@ async def build(scope: Scope) -> Authentication:
     store = Store(await scope.database(), settings.issuer, settings.audience)
     service = Authentication(settings, store, scope.audit(), scope.client(RateLimitingClient))
     scope.describe(service.detail)
+    scope.measure(partial(measure, store.database))
     return service

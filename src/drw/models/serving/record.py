@@ -46,6 +46,7 @@ class Record:
         self._first_token: float | None = None
         self._closed = False
         self._error_type = ""
+        self._cost = 0
         self._asked = self._model = self._provider = ""
         self._span: telemetry.Lasting | None = None
         self.request = request
@@ -96,11 +97,11 @@ class Record:
             said = zip(answer.messages(), answer.finish_reasons, strict=True)
             span.set_attribute(gen_ai.OUTPUT_MESSAGES, content.answered(said, most))
 
-    def cost(self, nano_dollars: int) -> None:
-        """Say what the call costs, in billionths of a US dollar; before it is closed, and once."""
-        self.details["cost_nano_usd"] = nano_dollars
+    def cost(self, nano_dollars: int, model: str = "") -> None:
+        """Say what the call has cost at a model, in billionths of a US dollar; what is said again adds up."""
+        self._cost += nano_dollars
         who = call.caller_or_none()
-        COST.labels(who.org if who else "", who.desk if who else "", self._model).inc(nano_dollars / NANO)
+        COST.labels(who.org if who else "", who.desk if who else "", model or self._model).inc(nano_dollars / NANO)
 
     def brief(self) -> dict[str, Any]:
         """Return what the line of log shows of the call, under the names that its span has."""
@@ -175,8 +176,8 @@ class Record:
                 said[name] = details[detail]
         if self._first_token is not None:
             said[gen_ai.FIRST_CHUNK] = round(self._first_token, 4)
-        if "cost_nano_usd" in details:
-            said[gen_ai.COST] = details["cost_nano_usd"] / NANO
+        if self._cost:
+            said[gen_ai.COST] = self._cost / NANO
         if self._error_type:
             said[telemetry.ERROR_TYPE] = self._error_type
         if self._span is None:
