@@ -12,7 +12,6 @@ import logging
 import sys
 import time
 from collections.abc import AsyncGenerator
-from functools import partial
 from typing import Any
 
 import orjson
@@ -25,7 +24,6 @@ from drw.models.serving import endpoints
 from drw.models.serving.line import Line
 from drw.models.serving.models import Models
 from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, Target
-from drw.models.serving.record import Record
 
 TOKENS = 64
 REQUESTS = 400
@@ -84,7 +82,7 @@ def application() -> Any:
     """Return serving's application with doubles around it."""
     engine = DoubleEngine()
     models = Models(DoubleDiscovery(), lambda _: engine, lambda m, n: Line(m, n, 64, 60), 300)  # type: ignore[arg-type]
-    return http.app(endpoints.routes(models, DoubleDiscovery(), None, partial(Record, DoubleAudit()), 1 << 20), "bench")  # type: ignore[arg-type]
+    return http.app(endpoints.routes(models, DoubleDiscovery(), None, DoubleAudit(), 1 << 20), "bench")  # type: ignore[arg-type]
 
 
 async def ask(application: Any) -> int:

@@ -32,6 +32,7 @@ from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, Unauthenticat
 from drw.kernel.host import Host
 from drw.kernel.rpc import Channels
 from drw.kernel.settings import Place
+from support.measured import measured
 
 SERVICES = ["authentication", "rate_limiting"]
 OPERATOR = Caller("local", "research", "operator", frozenset(SCOPES))
@@ -259,3 +260,15 @@ async def test_the_operator_of_the_machine_makes_the_first_key(profile):
         made = await make(client, OPERATOR, name="first", scopes=sorted(SCOPES))
         await channels.close()
     assert made.key.org == "local" and set(made.key.scopes) == set(SCOPES)
+
+
+async def test_metrics_tell_how_old_the_signing_key_is(profile, caller):
+    async with hosted(profile, ["authentication", "rate_limiting"]) as host:
+        with acting_for(caller):
+            await host.client(AuthenticationClient).create_key(CreateKeyRequest(name="one", scopes=["models:read"]))
+        found = await measured(host)
+        with psycopg.connect(profile.postgres) as connection:
+            connection.execute("update authentication.signing_key set created_at = now() - interval '100 days'")
+        later = await measured(host)
+    assert 0 <= found["drw_signing_key_age_seconds"] < 3600
+    assert 100 * 86400 <= later["drw_signing_key_age_seconds"] < 101 * 86400

@@ -27,6 +27,7 @@ from drw.kernel.call import SCOPES, acting_for
 from drw.kernel.errors import Forbidden, InvalidRequest
 from drw.kernel.host import Host
 from drw.kernel.settings import ConfigError, Place
+from support.measured import measured
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]
@@ -177,3 +178,17 @@ async def test_a_route_of_the_settings_names_scopes_that_there_are(profile):
     with pytest.raises(ConfigError, match="'models:fly' is not a scope"):
         await host.start()
     await host.stop()
+
+
+async def test_metrics_tell_which_configuration_data_planes_run(profile, caller):
+    async with hosted(profile, GATEWAY) as host:
+        router = host.client(RequestRouterClient)
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="a"))) as versions:
+            wanted = (await anext(versions)).version
+        assert (await measured(host))["drw_configuration_complete"] == 1
+        for name, version, error in [("a", wanted, ""), ("b", "old", ""), ("c", wanted, "no"), ("d", wanted, "")]:
+            await router.report_configuration(ConfigurationReport(data_plane=name, version=version, error=error))
+        found = await measured(host)
+    runs = {which: found[f'drw_data_planes{{configuration="{which}"}}'] for which in ("newest", "older", "refused")}
+    assert runs == {"newest": 2, "older": 1, "refused": 1}
+    assert found['drw_service_ready{service="request_router"}'] == 0

@@ -11,7 +11,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import REGISTRY, generate_latest
 
 from drw.kernel.telemetry import JsonFormatter
+from drw.models.serving import content
 from drw.models.serving.record import Record
+from drw.models.serving.service import ServingSettings
 from support.spans import recorded
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -84,7 +86,10 @@ async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part
     }
     assert server.attributes["http.response.status_code"] == 200
     (headers,) = web.double.headers
-    assert headers["traceparent"] == f"00-{TRACE}-{span.context.span_id:016x}-01"
+    version, trace_id, caller, flags = headers["traceparent"].split("-")
+    assert (version, trace_id, flags) == ("00", TRACE, "01")
+    asking = next(s for s in spans.all() if f"{s.context.span_id:016x}" == caller)
+    assert span.context.span_id in (asking.context.span_id, asking.parent.span_id)  # an attempt is a child of the call
     assert [record["trace_id"] for record in web.records()] == [TRACE]
 
 
@@ -183,9 +188,7 @@ async def test_content_is_on_the_span_where_the_operator_wants_it_without_secret
 
 @pytest.mark.parametrize(("said", "wanted"), [("true", True), ("SPAN_ONLY", True), ("", False), ("EVENT_ONLY", False)])
 def test_opentelemetrys_own_variable_turns_content_on_too(monkeypatch, said, wanted):
-    from drw.models.serving.service import CAPTURE, ServingSettings
-
-    monkeypatch.setenv(CAPTURE, said)
+    monkeypatch.setenv(content.VARIABLE, said)
     assert ServingSettings().capture_content is wanted
     assert ServingSettings(capture_content=False).capture_content is False
 
@@ -201,12 +204,14 @@ async def test_cost_is_counted_at_the_model_that_took_over(spans):
     record = Record(audit, "chat", b"{}")
     record.served_by("first", "openai", "up", asked="alias", at="https://models.example.com/v1")
     record.served_by("second", "vertex", "up")
-    record.cost(1_500_000_000)
+    record.cost(1_000_000_000)
+    record.cost(500_000_000, "second")
     await record.close()
     told = spans.one("chat alias").attributes
     assert (told["gen_ai.request.model"], told["gen_ai.response.model"]) == ("alias", "second")
     assert (told["server.address"], told["server.port"], told["drw.cost.usd"]) == ("models.example.com", 443, 1.5)
     assert sample("drw_cost_usd_total", **labels) == cost + 1.5
+    assert audit.details["model"] == "second"
 
 
 def spans_text(spans) -> str:

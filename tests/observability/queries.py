@@ -28,8 +28,8 @@ NOT_HERE = {
     "drw_budget_reserved_usd": {"org", "kind", "name"},
     "drw_budget_spent_usd": {"org", "kind", "name"},
     "drw_circuit_state": {"model", "replica"},
+    "drw_fallbacks_total": {"from", "to", "reason"},
     "drw_reservation_oldest_expired_seconds": set(),
-    "drw_signing_key_expires_timestamp_seconds": {"kid"},
 }
 """Metrics that the queries use and that no code has yet, with their labels."""
 OF_SEVERAL_HOSTS = {"envoy_cluster_outlier_detection_ejections_active"}

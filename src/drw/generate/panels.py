@@ -103,6 +103,12 @@ GATEWAY = Board(
             "stat",
         ),
         Panel(
+            "Age of the signing key",
+            "s",
+            "Of the newest key that signs API keys.",
+            _one("max(drw_signing_key_age_seconds)", "age"),
+        ),
+        Panel(
             "Calls between services",
             "s",
             "The slowest hundredth, on the side that serves.",
@@ -164,7 +170,7 @@ MODELS = Board(
             "Fallbacks",
             "reqps",
             "Calls that another model than the first one chosen took over.",
-            _one(_rate("drw_fallbacks_total", "from_model, to_model"), "{{from_model}} to {{to_model}}"),
+            _one(_rate("drw_fallbacks_total", "from, to, reason"), "{{from}} to {{to}}: {{reason}}"),
         ),
         Panel(
             "Circuits",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 import orjson
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import Counter, Histogram
 
@@ -34,6 +35,8 @@ QUOTES = "quotes"
 tracer = trace.get_tracer("drw")
 PROPAGATOR = TraceContextTextMapPropagator()
 """W3C trace context alone: baggage is whatever a client likes, and would go on to engines of others."""
+PLAIN = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+"""The usual form of a traceparent."""
 
 CALLS = Histogram(
     "drw_call_seconds",
@@ -121,7 +124,12 @@ def outgoing_headers() -> dict[str, str]:
 
 def incoming_context(headers: Mapping[str, str]) -> Context:
     """Return the trace context that came with a request."""
-    return PROPAGATOR.extract(headers)
+    found = PLAIN.fullmatch(headers.get("traceparent", ""))
+    if found is None or "tracestate" in headers:
+        return PROPAGATOR.extract(headers)  # which knows every form, and takes four times as long
+    trace_id, span_id, flags = (int(part, 16) for part in found.groups())
+    parent = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+    return trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent.is_valid else Context()
 
 
 def error_type(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from drw.api.gateway.v1 import authentication_pb2 as wire
 from drw.api.gateway.v1 import authentication_rpc as contract
@@ -14,6 +15,7 @@ from drw.gateway.authentication.fetching import Fetcher
 from drw.gateway.authentication.issuers import Issuers
 from drw.gateway.authentication.keys import Keys
 from drw.gateway.authentication.me import me
+from drw.gateway.authentication.measures import measure
 from drw.gateway.authentication.rows import CHANNEL, as_desk
 from drw.gateway.authentication.sealing import Sealer
 from drw.gateway.authentication.settings import Settings
@@ -209,4 +211,5 @@ async def build(scope: Scope) -> Authentication:
     service = Authentication(settings, store, tree, keys, signing, issuers, Certificates(database, audit, tree))
     scope.background(service.look)
     scope.describe(service.detail)
+    scope.measure(partial(measure, store.database))
     return service

@@ -6,6 +6,7 @@ as a JSON string, since OpenTelemetry's spans have no nested values.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,28 @@ import orjson
 from drw.kernel.redaction import excerpt
 
 Message = dict[str, Any]
+
+VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+"""OpenTelemetry's own variable for it, which counts where the settings say nothing."""
+
+_most = 0
+"""Of the process, as are the tracer and the metrics."""
+
+
+def allow(characters: int) -> None:
+    """Put so many characters of each prompt and answer on spans from now on; 0: none."""
+    global _most
+    _most = characters
+
+
+def allowed() -> int:
+    """Return how many characters go on spans."""
+    return _most
+
+
+def asked_by_environment() -> bool:
+    """Tell whether the environment asks for content on spans."""
+    return os.environ.get(VARIABLE, "").lower() in ("true", "span_only", "span_and_event")
 
 
 def asked(body: Mapping[str, Any], most: int) -> str:

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from drw.api.models.v1.discovery_pb2 import GetModelRequest, ListModelsRequest, Model
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
+from drw.kernel.audit import AuditWriter
 from drw.kernel.call import caller
 from drw.kernel.errors import DrwError
 from drw.kernel.kills import KillList, killed
@@ -37,15 +38,13 @@ MAX_SESSION = 512
 DONE = b"data: [DONE]\n\n"
 
 Serve = Callable[[Exchange, Record], Awaitable[None]]
-Begin = Callable[[str, bytes], Record]
-"""Begins the record of an operation, with its request."""
 
 
 class Audited:
     """An ASGI application that serves one endpoint and leaves a record, however it ends."""
 
-    def __init__(self, begin: Begin, kills: KillList, operation: str, limit: int, serve: Serve) -> None:
-        self._begin = begin
+    def __init__(self, audit: AuditWriter, kills: KillList, operation: str, limit: int, serve: Serve) -> None:
+        self._audit = audit
         self._kills = kills
         self._operation = operation
         self._limit = limit
@@ -59,7 +58,7 @@ class Audited:
             raw = await exchange.body(self._limit)
         except ClientGone:
             return
-        record = self._begin(self._operation, raw)
+        record = Record(self._audit, self._operation, raw)
         try:
             caller().must_hold(INVOKE)
             async with exchange.while_connected(), self._kills.ending(caller(), lambda: record.models):
@@ -173,7 +172,7 @@ def routes(
     embeddings: Embeddings,
     metering: Metering,
     kills: KillList,
-    begin: Begin,
+    audit: AuditWriter,
     max_body: int,
 ) -> list[BaseRoute]:
     """Return OpenAI's endpoints."""
@@ -189,7 +188,7 @@ def routes(
         "/v1/embeddings": ("embedding", embed),
     }
     made: list[BaseRoute] = [
-        Route(path, Audited(begin, kills, operation, max_body, serve), methods=["POST"])
+        Route(path, Audited(audit, kills, operation, max_body, serve), methods=["POST"])
         for path, (operation, serve) in served.items()
     ]
     made.append(Route("/v1/models", listed.all, methods=["GET"]))

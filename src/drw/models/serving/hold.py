@@ -170,8 +170,9 @@ class Hold:
             cost = sum(row.cost for row in self.rows)
             counted = {"ledger": self.rows[0].id, "cost_usd": to_usd(cost), "counted_by": self.rows[-1].counted_by}
             record.details |= counted
-            if cost:
-                record.cost(cost)
+            for row in self.rows:
+                if row.cost:
+                    record.cost(row.cost, row.model)
 
     async def _reserve(self, wanted: Estimate, spent_nano: int, spent_tokens: int) -> None:
         assert self.reservation is not None

@@ -20,6 +20,7 @@ from drw.models.serving.measures import COST, Measures, measures
 
 OPERATIONS = {"chat": gen_ai.CHAT, "completion": gen_ai.COMPLETION, "embedding": gen_ai.EMBEDDINGS}
 """What the audit log calls an operation, and what the conventions do."""
+TOLD = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_tokens"}
 STREAMED = dict.fromkeys((gen_ai.CHAT, gen_ai.COMPLETION), {gen_ai.REQUEST_STREAM: True})
 """Engines are always asked for a stream, whatever the caller asked for."""
 NANO = 1_000_000_000
@@ -34,22 +35,19 @@ class Record:
     """What is written about one call; `close` or `fail` it before the answer ends.
 
     Outcomes: `ok`; `refused`, the request was at fault; `failed`, we or the engine were;
-    `client_gone`, the caller left before the end; `killed`, a kill switch ended it. With `capture`, so many
-    characters of the prompt and of the answer go on the span, redacted.
+    `client_gone`, the caller left before the end; `killed`, a kill switch ended it.
     """
 
-    def __init__(self, audit: AuditWriter, operation: str, request: bytes, *, capture: int = 0) -> None:
+    def __init__(self, audit: AuditWriter, operation: str, request: bytes) -> None:
         self._audit = audit
         self._operation = operation
-        self._capture = capture
         self._began = time.perf_counter()
         self._account = overhead.begin()
         self._called: float | None = None
         self._first_token: float | None = None
-        self._last_token = 0.0
         self._closed = False
         self._error_type = ""
-        self._cost: int | None = None
+        self._cost = 0
         self._asked = self._model = self._provider = ""
         self._span: telemetry.Lasting | None = None
         self.request = request
@@ -80,14 +78,13 @@ class Record:
         """Say what the model is asked."""
         if self._span and self._span.span.is_recording():
             self._span.span.set_attributes(gen_ai.sent(body))
-            if self._capture:
-                self._span.span.set_attribute(gen_ai.INPUT_MESSAGES, content.asked(body, self._capture))
+            if most := content.allowed():
+                self._span.span.set_attribute(gen_ai.INPUT_MESSAGES, content.asked(body, most))
 
     def token(self) -> None:
-        """Say that the answer goes on."""
-        self._last_token = time.perf_counter()
+        """Say that the answer goes on; only the first time counts."""
         if self._first_token is None:
-            self._first_token = self._last_token - self._began
+            self._first_token = time.perf_counter() - self._began
             self._measures().first_token.observe(self._first_token)
 
     def answered(self, text: str | bytes, usage: dict[str, Any] | None, finish_reason: str = "") -> None:
@@ -100,21 +97,21 @@ class Record:
                 self.details[kind] = count
 
     def shows(self, answer: Answer) -> None:
-        """Put the answer so far on the span: its id and why it ended; its words only with `capture`."""
+        """Put the answer so far on the span: its id and why it ended; its words only where they are allowed."""
         if not (self._span and self._span.span.is_recording()):
             return
         span = self._span.span
         span.set_attribute(gen_ai.RESPONSE_ID, answer.id)
         span.set_attribute(gen_ai.FINISH_REASONS, answer.finish_reasons)
-        if self._capture:
+        if most := content.allowed():
             said = zip(answer.messages(), answer.finish_reasons, strict=True)
-            span.set_attribute(gen_ai.OUTPUT_MESSAGES, content.answered(said, self._capture))
+            span.set_attribute(gen_ai.OUTPUT_MESSAGES, content.answered(said, most))
 
-    def cost(self, nano_dollars: int) -> None:
-        """Say what the call costs, in billionths of a US dollar; before it is closed, and once."""
-        self._cost = nano_dollars
+    def cost(self, nano_dollars: int, model: str = "") -> None:
+        """Say what the call has cost at a model, in billionths of a US dollar; what is said again adds up."""
+        self._cost += nano_dollars
         who = call.caller_or_none()
-        COST.labels(who.org if who else "", who.desk if who else "", self._model).inc(nano_dollars / NANO)
+        COST.labels(who.org if who else "", who.desk if who else "", model or self._model).inc(nano_dollars / NANO)
 
     def brief(self) -> dict[str, Any]:
         """Return what the line of log shows of the call, under the names that its span has."""
@@ -136,7 +133,7 @@ class Record:
             self.details["attempts"] = self.attempts
         if self._first_token is not None:
             self.details["first_token_ms"] = round(self._first_token * 1000, 2)
-        self._count_tokens()
+        self._count_tokens(now - self._began - self._account.client)
         self._end_span()
         try:
             await self._write(ending)
@@ -173,14 +170,14 @@ class Record:
     def _measures(self) -> Measures:
         return measures(OPERATIONS[self._operation], self._provider, self._asked, self._model)
 
-    def _count_tokens(self) -> None:
+    def _count_tokens(self, seconds: float) -> None:
         found, details = self._measures(), self.details
         if read := details.get("prompt_tokens"):
             found.input.observe(read)
         if written := details.get("completion_tokens"):
             found.output.observe(written)
             if written > 1 and self._first_token is not None and not self._error_type:
-                found.per_token.observe((self._last_token - self._began - self._first_token) / (written - 1))
+                found.per_token.observe(max(0.0, seconds - self._first_token) / (written - 1))
 
     def _end_span(self) -> None:
         said, details = self._brief, self.details
@@ -193,7 +190,7 @@ class Record:
                 said[name] = details[detail]
         if self._first_token is not None:
             said[gen_ai.FIRST_CHUNK] = round(self._first_token, 4)
-        if self._cost is not None:
+        if self._cost:
             said[gen_ai.COST] = self._cost / NANO
         if self._error_type:
             said[telemetry.ERROR_TYPE] = self._error_type
@@ -211,12 +208,6 @@ class Record:
             await self._audit.record(f"model.{self._operation}", resource, outcome=ending, details=self.details)
         except psycopg.Error as error:
             raise Unavailable("the audit record cannot be written, so there is no answer") from error
-
-
-TOLD = {
-    gen_ai.INPUT_TOKENS: "prompt_tokens",
-    gen_ai.OUTPUT_TOKENS: "completion_tokens",
-}
 
 
 def outcome(error: BaseException) -> str:

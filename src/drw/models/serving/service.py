@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
@@ -17,12 +16,13 @@ from drw.api.models.v1.discovery_pb2 import ListModelsRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.kernel.audit import AuditWriter
 from drw.kernel.call import caller
 from drw.kernel.clock import Clock
 from drw.kernel.host import Scope
 from drw.kernel.kills import KillList
 from drw.kernel.settings import ConfigError, Settings
-from drw.models.serving import endpoints, pieces
+from drw.models.serving import content, endpoints, pieces
 from drw.models.serving.answers import Answer
 from drw.models.serving.balance import Affinity, owner
 from drw.models.serving.chats import generate
@@ -41,12 +41,6 @@ from drw.models.serving.retries import Retries, RetrySettings
 from drw.models.serving.wire import WireSettings
 
 CHAT: Endpoint = "chat/completions"
-CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-"""OpenTelemetry's own variable for it, which counts where the settings say nothing."""
-
-
-def _asked_to_capture() -> bool:
-    return os.environ.get(CAPTURE, "").lower() in ("true", "span_only", "span_and_event")
 
 
 class ServingSettings(Settings):
@@ -56,7 +50,7 @@ class ServingSettings(Settings):
     """Requests that may wait for one model; more are sent away with 503."""
     max_waiting_seconds: float = Field(60.0, gt=0, le=3600)
     remember_models_seconds: float = Field(5.0, ge=0, le=300)
-    capture_content: bool = Field(default_factory=_asked_to_capture)
+    capture_content: bool = Field(default_factory=content.asked_by_environment)
     """Put prompts and answers on spans, redacted; never in logs, metrics or audit records."""
     capture_characters: int = Field(16_384, ge=256, le=262_144)
     """How much of a prompt, and of an answer, goes on a span."""
@@ -74,18 +68,16 @@ class ServingSettings(Settings):
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(
-        self, models: Models, rules: Rules, metering: Metering, kills: KillList, begin: endpoints.Begin
-    ) -> None:
+    def __init__(self, models: Models, rules: Rules, metering: Metering, kills: KillList, audit: AuditWriter) -> None:
         self._models = models
         self._rules = rules
         self._metering = metering
         self._kills = kills
-        self._begin = begin
+        self._audit = audit
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
         """Stream the answer of a chat model; the last piece says how it ended, and what it took."""
-        record = self._begin("chat", request.SerializeToString(deterministic=True))
+        record = Record(self._audit, "chat", request.SerializeToString(deterministic=True))
         try:
             body = pieces.body(request)
             record.models.add(request.model)
@@ -133,6 +125,7 @@ class Engines:
 async def build(scope: Scope) -> Serving:
     """Make the service with what the configuration names."""
     settings = scope.settings(ServingSettings)
+    content.allow(settings.capture_characters if settings.capture_content else 0)
     engines = Engines(scope, settings)
     scope.on_stop(engines.close)
 
@@ -149,10 +142,8 @@ async def build(scope: Scope) -> Serving:
     scope.background(models.follow)
     metering = await build_metering(scope, settings.metering)
     embeddings = Embeddings(models, scope.client(EmbeddingClient), metering)
-    capture = settings.capture_characters if settings.capture_content else 0
-    begin = partial(Record, scope.audit(), capture=capture)
-    most_body = settings.max_body_bytes
-    scope.routes += endpoints.routes(models, rules, discovery, embeddings, metering, kills, begin, most_body)
+    audit, most_body = scope.audit(), settings.max_body_bytes
+    scope.routes += endpoints.routes(models, rules, discovery, embeddings, metering, kills, audit, most_body)
 
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
@@ -162,7 +153,7 @@ async def build(scope: Scope) -> Serving:
         return "; ".join([", ".join(names) or "no models", *_circuits(models, clock)])
 
     scope.describe(describe)
-    return Serving(models, rules, metering, kills, begin)
+    return Serving(models, rules, metering, kills, audit)
 
 
 async def _check(model: ChatModel) -> None:
