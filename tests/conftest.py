@@ -21,7 +21,7 @@ from drw.kernel.rpc import StrictTransport
 from drw.kernel.settings import Place, Profile
 from drw.local import postgres as local_postgres
 from drw.local.first_key import OPERATOR, make_home
-from support.parts import running_postgres, running_valkey, short_folder
+from support.parts import new_database, running_postgres, running_valkey, short_folder
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that a test starts compiles everything anew
 
@@ -50,14 +50,6 @@ def valkey(folder: Path) -> Iterator[str]:
     """The URL of a running Valkey."""
     with running_valkey(folder) as url:
         yield url
-
-
-def new_database(postgres: Path) -> str:
-    """Make a new, empty database; return its connection string."""
-    name = f"test_{next(_numbers)}"
-    with psycopg.connect(local_postgres.dsn(postgres, "postgres"), autocommit=True) as connection:
-        connection.execute(f"create database {name}".encode())
-    return local_postgres.dsn(postgres, name)
 
 
 @pytest.fixture

@@ -22,13 +22,12 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from conftest import new_database
 from drw.catalog import BY_NAME
 from drw.kernel.call import SCOPES
 from drw.kernel.host import Host
 from drw.kernel.http import HttpServer
 from drw.kernel.settings import Place, Profile
-from support.parts import wait_until
+from support.parts import new_database, wait_until
 
 KEY = {
     "x-drw-key": "key_fuzz",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,8 @@ import psycopg
 import redis
 
 from drw.local import postgres, valkey
+
+_numbers = itertools.count()
 
 MEMORY_BYTES = 2 << 30
 """What the databases of a run of tests may come to, with some in use at once."""
@@ -74,6 +77,14 @@ def _in_memory() -> str:
     """Return where files are in memory, if there is room: a new database has 300 files, and each test a database."""
     shared = Path("/dev/shm")
     return str(shared) if shared.is_dir() and shutil.disk_usage(shared).free > MEMORY_BYTES else "/tmp"
+
+
+def new_database(sockets: Path) -> str:
+    """Make a new, empty database; return its connection string."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(postgres.dsn(sockets, "postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {name}".encode())
+    return postgres.dsn(sockets, name)
 
 
 @contextmanager

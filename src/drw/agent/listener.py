@@ -12,7 +12,16 @@ from drw.agent.shapes import Json, address, extension, typed
 
 NAME = "drw"
 MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+CEL = extension("envoy.formatter.cel", typed("envoy.extensions.formatter.cel.v3.Cel"))
 TRACE_SECONDS = "1s"
+HEADERS_TIMEOUT = "10s"
+"""Within which a client must have sent all headers of a request."""
+REQUEST_TIMEOUT = "900s"
+"""And the whole request: the largest upload at 600 kB a second. A client that dribbles holds no stream for longer."""
+
+KEY_IN_PATH = "request.url_path.matches('eyJ[A-Za-z0-9_-]+[.][A-Za-z0-9_-]+[.][A-Za-z0-9_-]+')"
+PATH = f"%CEL({KEY_IN_PATH} ? '(a key)' : request.url_path)%"
+"""What is written down of a path: no query, and no path in which somebody put a key, for nobody should read those."""
 
 LOGGED = {
     "at": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
@@ -22,7 +31,7 @@ LOGGED = {
     "desk": "%REQ(X-DRW-DESK)%",
     "key": "%REQ(X-DRW-KEY)%",
     "method": "%REQ(:METHOD)%",
-    "path": "%PATH(NQ)%",  # a query may hold what nobody should read in a log
+    "path": PATH,
     "route": "%ROUTE_NAME%",
     "status": "%RESPONSE_CODE%",
     "flags": "%RESPONSE_FLAGS%",
@@ -100,7 +109,8 @@ def _reading() -> Json:
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "max_request_headers_kb": 60,
-        "request_headers_timeout": "10s",
+        "request_headers_timeout": HEADERS_TIMEOUT,
+        "request_timeout": REQUEST_TIMEOUT,
         "stream_idle_timeout": "300s",
         "http2_protocol_options": {
             "max_concurrent_streams": 100,
@@ -117,7 +127,9 @@ def _reading() -> Json:
 
 def _log(path: str) -> Json:
     message = typed(
-        "envoy.extensions.access_loggers.file.v3.FileAccessLog", path=path, log_format={"json_format": LOGGED}
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        path=path,
+        log_format={"json_format": LOGGED, "formatters": [CEL]},
     )
     return extension("envoy.access_loggers.file", message)
 
@@ -130,6 +142,8 @@ def _tracing(endpoint: str) -> Json:
     tracing = {
         "random_sampling": {"value": 100},
         "spawn_upstream_span": True,
+        "max_path_tag_length": 0,
+        "custom_tags": [{"tag": "url.path", "value": PATH}],
         "provider": extension("envoy.tracers.opentelemetry", config),
     }
     return {"tracing": tracing}

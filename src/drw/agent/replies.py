@@ -29,9 +29,11 @@ TOO_MANY = "the key has used up its requests for this minute; Retry-After says i
 CROWDED = "too many requests are under way; try again soon"
 GONE = f"%METADATA(ROUTE:{NOTES}:gone)%"
 TOO_SLOW = "no answer came in the time that this path allows"
+TOO_LONG = "the request did not come whole in the time that there is for it: %RESPONSE_CODE_DETAILS%"
 NOT_HTTP = "the request is not well formed: %RESPONSE_CODE_DETAILS%"
 BROKEN = "the gateway cannot answer: %RESPONSE_CODE_DETAILS%"
 
+INVALID = errors.HTTP[errors.InvalidRequest]
 RETRY_SECONDS = "2"
 TOKEN_RETRY_SECONDS = "10"
 
@@ -61,10 +63,11 @@ def local_replies() -> Json:
             _reply(_status(429), TOO_MANY, 429),
             _reply(_flags("UO", "OM"), CROWDED, 503, RETRY_SECONDS),
             _reply(_status(503), GONE, 503, RETRY_SECONDS),
+            _reply(_cel("response.code_details.startsWith('request_')"), TOO_LONG, 408, form=INVALID),
             _reply(_status(408), TOO_SLOW, 504),
             _reply(_status(504), TOO_SLOW, 504),
             _reply(_status(400), NOT_HTTP, 400),
-            _reply(_status(431), NOT_HTTP, 431, form=errors.HTTP[errors.InvalidRequest]),
+            _reply(_status(431), NOT_HTTP, 431, form=INVALID),
         ],
         "body_format": _format(BROKEN, errors.HTTP[errors.InternalError]),
     }
