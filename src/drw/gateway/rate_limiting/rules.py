@@ -13,7 +13,7 @@ from drw.kernel.metering.subjects import KINDS, Subject
 MAX_PER_MINUTE = 1_000_000
 MAX_TOKENS_PER_MINUTE = 1_000_000_000
 MAX_CONCURRENT = 100_000
-MAX_NAME = 200
+MAX_NAME, MAX_MODEL = 100, 128
 MAX_USD_PER_MILLION = 1_000_000
 LATE = timedelta(minutes=1)
 LIMITS, KEYS, PLATFORM, ORG = "limits:write", "keys:write", "platform:admin", "org:admin"
