@@ -40,7 +40,7 @@ async def on(profile):
 
 async def spent(on) -> tuple[int, int]:
     (found,) = await on.counters.peek([DESK])
-    return found["dn"], found["n"]
+    return found["tn"], found["n"]
 
 
 async def rows(on) -> list[dict]:
