@@ -207,6 +207,10 @@ class Counters:
         flat = [part for subject, field, value in caps for part in (subject.counter, field, value)]
         await self._run(scripts.CAPS, version, *flat)
 
+    async def set_tokens(self, subject: Subject, day: int, month: int, total: int) -> None:
+        """Set what tokens a subject has used; done where they get their first budget."""
+        await self._run(scripts.TOKENS, self._now(), subject.counter, day, month, total)
+
     async def post(self, id: str, at_ms: float, charges: Iterable[Charge]) -> bool:
         """Count a row of the ledger that had no reservation; once, however often it is posted.
 

@@ -406,3 +406,16 @@ end
 return {tostring(redis.call('GET', P .. 'epoch') or ''), found}
 """
 )
+
+TOKENS = (
+    PRELUDE
+    + """
+-- now, subject, tokens of the day, of the month, of all time: what was used before tokens had a budget
+if not open() then return 0 end
+local s = read(ARGV[2], clock(ARGV[1]))
+s.dt, s.mt = tonumber(ARGV[3]), tonumber(ARGV[4])
+roll(ARGV[2], s)
+redis.call('HSET', ARGV[2], 'tt', ARGV[5])
+return 1
+"""
+)

@@ -32,7 +32,7 @@ class Subject:
         return f"{PREFIX}s:{KINDS[self.kind]}:{quote(self.org, safe='')}:{quote(self.name, safe='')}"
 
     def __str__(self) -> str:
-        return f"{KINDS[self.kind]} {self.name or self.org!r}" if not self.name else f"{KINDS[self.kind]} {self.name!r}"
+        return f"{KINDS[self.kind]} {self.name or self.org!r}"
 
 
 def of_call(org: str, desk: str, key: str) -> tuple[Subject, Subject, Subject]:

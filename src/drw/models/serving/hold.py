@@ -73,7 +73,7 @@ class Hold:
         stream: bool = False,
         block: int = 1,
         least: int = 1,
-        finish: Callable[[int], None] = lambda used: None,
+        finish: Callable[[int], None] | None = None,
     ) -> None:
         self.course = course
         self.reservation = reservation
@@ -160,8 +160,12 @@ class Hold:
             now = time.time() * 1000
             id = f"call_{secrets.token_hex(12)}"
             most = sum(attempt.cost for attempt in self.course.attempts)
-            self.rows = settled(id, self.course, at_ms=now, most=most, outcome=outcome, counted_by=self._by)
-            self._finish(sum(row.prompt_tokens + row.completion_tokens for row in self.rows))
+            posted = self._finish is None  # where limits bind it, the counters have yet to hear of it
+            self.rows = settled(
+                id, self.course, at_ms=now, most=most, outcome=outcome, counted_by=self._by, posted=posted
+            )
+            if self._finish:
+                self._finish(sum(row.prompt_tokens + row.completion_tokens for row in self.rows))
             await self._ledger.put(self.rows)
 
     def tell(self, record: Record) -> None:

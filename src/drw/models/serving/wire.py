@@ -38,6 +38,8 @@ class WireSettings(Settings):
     first_token_seconds: float = Field(default=300.0, gt=0, le=3600)
     """From the request to the first token: the prompt is read in this time."""
     between_tokens_seconds: float = Field(default=60.0, gt=0, le=3600)
+    continuous_usage: bool = False
+    """Whether to ask for the tokens so far in each event, as vLLM gives them; others refuse a request that asks."""
 
 
 class Wire:
