@@ -12,7 +12,9 @@ from pathlib import Path
 from drw.agent import envoy
 from drw.agent.admin import Admin
 from drw.agent.files import Files
+from drw.agent.health import Circuits
 from drw.agent.log import AccessLog
+from drw.agent.secrets import Secrets
 from drw.agent.translation import KINDS, BadConfiguration, Edge, translate, whole
 from drw.api.gateway.v1.request_router_pb2 import Configuration, ConfigurationReport, WatchConfigurationRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
@@ -34,6 +36,10 @@ class Agent:
         self._edge = Edge.of(profile)
         self._files = Files(self._edge)
         self._admin = Admin(self._edge.plane.admin)
+        self._secrets = Secrets(self._edge)
+        self._circuits = Circuits(self._admin)
+        self._trying: Configuration | None = None
+        self._good: Configuration | None = None
         self._wanted: Configuration | None = None
         self._changed = asyncio.Event()
         self._copy: dict[str, bytes] = {}
@@ -83,6 +89,8 @@ class Agent:
             if (wanted := self._wanted) is None:
                 continue
             report = ConfigurationReport(data_plane=self._name, version=wanted.version, error=await self._take(wanted))
+            report.notes.extend(self._secrets.refresh(wanted.upstreams.upstreams))
+            report.upstreams.extend(await self._circuits.seen(wanted.upstreams.upstreams))
             if news or report != self._said:
                 await self._say(report)
 
@@ -125,15 +133,22 @@ class Agent:
         if self._refused:
             raise BadConfiguration(self._refused)
         try:
-            resources = translate(wanted, self._edge)
-            await envoy.validate(whole(wanted, self._edge))
+            await self._put(wanted)
         except BadConfiguration as error:
             self._refused = error.message  # it would say the same again
+            if self._good is not None and (rest := _with_old_routes(wanted, self._good)) is not None:
+                await self._put(rest)  # a bad route must not keep a revoked key in use
+                await self._confirm()
             raise
+
+    async def _put(self, wanted: Configuration) -> None:
+        self._secrets.refresh(wanted.upstreams.upstreams)
+        resources = translate(wanted, self._edge)
+        await envoy.validate(whole(wanted, self._edge))
         self._copy, self._refusals = self._files.copy(), await self._refused_so_far()
         self._files.write(resources, wanted.version)
         self._files.write_bootstrap()
-        self._written = wanted.version
+        self._written, self._trying = wanted.version, wanted
 
     async def _refused_so_far(self) -> dict[str, int]:
         try:
@@ -146,3 +161,16 @@ class Agent:
             self._files.put_back(self._copy)
             self._written = ""
             raise BadConfiguration(f"Envoy refuses the {' and '.join(refused)} of the configuration")
+        self._good = self._trying
+
+
+def _with_old_routes(wanted: Configuration, good: Configuration) -> Configuration | None:
+    """Return what is wanted with the routes and upstreams that are known to work; None where they are the same."""
+    if wanted.routes == good.routes and wanted.upstreams == good.upstreams:
+        return None
+    found = Configuration()
+    found.CopyFrom(wanted)
+    found.routes.CopyFrom(good.routes)
+    found.upstreams.CopyFrom(good.upstreams)
+    found.version = f"{wanted.version}~{good.version}"[:100]
+    return found

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import orjson
 
+from drw.agent.clusters import THEN
 from drw.agent.shapes import Json
 from drw.agent.translation import KINDS, Edge, bootstrap
 
@@ -34,13 +35,13 @@ class Files:
             if kind == "clusters":
                 wanted = _with_leaving(wanted, self._read(kind), self._read("routes"))
             if wanted != self._read(kind):
-                _replace(self._edge.file(kind), {"version_info": version, "resources": wanted})
+                replace(self._edge.file(kind), {"version_info": version, "resources": wanted})
                 written.append(kind)
         return tuple(written)
 
     def write_bootstrap(self) -> None:
         """Write what Envoy starts from; from now on it may be started."""
-        _replace(self._edge.plane.folder / "bootstrap.json", bootstrap(self._edge))
+        replace(self._edge.plane.folder / "bootstrap.json", bootstrap(self._edge))
 
     def versions(self) -> dict[str, str]:
         """Return the version at which each kind was last written."""
@@ -66,15 +67,22 @@ class Files:
 
 def _with_leaving(wanted: list[Json], present: list[Json], table: list[Json]) -> list[Json]:
     kept = {cluster["name"] for cluster in wanted}
-    named = {entry["route"]["cluster"] for entry in _routes(table) if "route" in entry}
+    named = {name for entry in _routes(table) if "route" in entry for name in _named(entry["route"])}
     return [*wanted, *(cluster for cluster in present if cluster["name"] in named - kept)]
+
+
+def _named(action: Json) -> list[str]:
+    shares = action.get("weighted_clusters", {}).get("clusters", [])
+    targets = [share["name"] for share in shares] or [action["cluster"]]
+    return [name for found in targets for name in (found, *found.split(THEN))]
 
 
 def _routes(table: list[Json]) -> list[Json]:
     return [entry for part in table for host in part["virtual_hosts"] for entry in host["routes"]]
 
 
-def _replace(file: Path, content: Json) -> None:
+def replace(file: Path, content: Json) -> None:
+    """Put JSON in place of a file, in one step."""
     _write(file, orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
 

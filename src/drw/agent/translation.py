@@ -58,6 +58,15 @@ class Edge:
         """Return the file of a kind of resource."""
         return self.plane.folder / "xds" / kind / f"{kind}.json"
 
+    @property
+    def usage(self) -> Path:
+        """The log of what went to an upstream that is not ours."""
+        return self.plane.folder / "usage.log"
+
+    def secret(self, name: str) -> str:
+        """Return the file in which Envoy finds a credential."""
+        return str(self.plane.folder / "xds" / "secrets" / name / "secret.json")
+
     def source(self, kind: str) -> Json:
         """Return where Envoy finds a kind of resource."""
         return file_source(str(self.file(kind)))
@@ -124,22 +133,23 @@ def _asked_routes(edge: Edge) -> Json:
 
 
 def _listener(edge: Edge, changing: Mapping[str, Json], table: Json) -> Json:
-    return listener.listener(edge.plane.listen, edge.log, edge.otlp_endpoint, changing, table)
+    return listener.listener(edge.plane.listen, (edge.log, str(edge.usage)), edge.otlp_endpoint, changing, table)
 
 
 def _clusters(configuration: Configuration, edge: Edge) -> list[Json]:
-    found = [clusters.cluster(upstream) for upstream in configuration.upstreams.upstreams]
-    return [*found, *([clusters.trace_collector(edge.otlp_endpoint)] if edge.otlp_endpoint else [])]
+    upstreams, authorities = configuration.upstreams.upstreams, str(edge.plane.authorities)
+    found = [clusters.cluster(upstream, edge.secret(upstream.credential), authorities) for upstream in upstreams]
+    chains = clusters.chains(configuration.routes.routes, upstreams, edge.secret)
+    return [*found, *chains, *([clusters.trace_collector(edge.otlp_endpoint)] if edge.otlp_endpoint else [])]
 
 
 def _check(configuration: Configuration) -> None:
     known = sorted(upstream.name for upstream in configuration.upstreams.upstreams)
     for route in configuration.routes.routes:
-        if route.upstream not in known:
-            there = ", ".join(known) or "none"
-            raise BadConfiguration(
-                f"the route {route.name!r} names the upstream {route.upstream!r}; there are: {there}"
-            )
+        for upstream in clusters.named(route):
+            if upstream not in known:
+                there = ", ".join(known) or "none"
+                raise BadConfiguration(f"the route {route.name!r} names the upstream {upstream!r}; there are: {there}")
 
 
 def _process(edge: Edge) -> Json:

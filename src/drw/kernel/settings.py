@@ -39,6 +39,8 @@ class DataPlane(Settings):
     """Envoy's configuration, its last good one, and its access log."""
     admin: str
     """`unix:/path` or `host:port` of Envoy's admin interface."""
+    authorities: Path = Path("/etc/ssl/certs/ca-certificates.crt")
+    """Who may sign for an upstream that is spoken to by TLS."""
 
 
 class Profile(Settings):

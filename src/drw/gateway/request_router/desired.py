@@ -9,20 +9,19 @@ from collections.abc import AsyncIterator, Sequence
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Limits
-from drw.api.gateway.v1.request_router_pb2 import Configuration, Routes
+from drw.api.gateway.v1.request_router_pb2 import Configuration, Route, Routes
 from drw.gateway.request_router.table import More, table
 
-Part = Credentials | Limits | Upstreams
+Part = Credentials | Limits | Upstreams | Routes
+"""Routes: those that operators made."""
 
 
-def assemble(credentials: Credentials, limits: Limits, upstreams: Upstreams, more: Sequence[More]) -> Configuration:
+def assemble(
+    credentials: Credentials, limits: Limits, upstreams: Upstreams, more: Sequence[More], records: Routes | None = None
+) -> Configuration:
     """Return the whole desired state; equal parts give an equal version."""
-    found = Configuration(
-        credentials=credentials,
-        limits=limits,
-        upstreams=upstreams,
-        routes=Routes(routes=table([upstream.name for upstream in upstreams.upstreams], more)),
-    )
+    routes, _ = _routes(upstreams, more, records or Routes())
+    found = Configuration(credentials=credentials, limits=limits, upstreams=upstreams, routes=Routes(routes=routes))
     found.version = hashlib.sha256(found.SerializeToString(deterministic=True)).hexdigest()[:16]
     return found
 
@@ -48,7 +47,12 @@ class Desired:
 
     def missing(self) -> list[str]:
         """Return the services that have not said anything yet."""
-        sources = {Credentials: "authentication", Limits: "rate_limiting", Upstreams: "load_balancer"}
+        sources = {
+            Credentials: "authentication",
+            Limits: "rate_limiting",
+            Upstreams: "load_balancer",
+            Routes: "the routes in the database",
+        }
         return [name for part, name in sources.items() if part not in self._parts]
 
     async def versions(self) -> AsyncIterator[Configuration]:
@@ -65,6 +69,21 @@ class Desired:
             return self.configuration
 
     def _assembled(self) -> Configuration:
-        credentials, limits, upstreams = (self._parts[part] for part in (Credentials, Limits, Upstreams))
-        assert isinstance(credentials, Credentials) and isinstance(limits, Limits) and isinstance(upstreams, Upstreams)
-        return assemble(credentials, limits, upstreams, self._more)
+        credentials, limits, upstreams, records = (
+            self._parts[part] for part in (Credentials, Limits, Upstreams, Routes)
+        )
+        assert isinstance(credentials, Credentials) and isinstance(limits, Limits)
+        assert isinstance(upstreams, Upstreams) and isinstance(records, Routes)
+        return assemble(credentials, limits, upstreams, self._more, records)
+
+    def lost(self) -> list[str]:
+        """Return which routes are kept and lead nowhere now, and why."""
+        upstreams, records = self._parts.get(Upstreams), self._parts.get(Routes)
+        if not isinstance(upstreams, Upstreams) or not isinstance(records, Routes):
+            return []
+        return _routes(upstreams, self._more, records)[1]
+
+
+def _routes(upstreams: Upstreams, more: Sequence[More], records: Routes) -> tuple[list[Route], list[str]]:
+    credentials = {upstream.name: upstream.credential for upstream in upstreams.upstreams}
+    return table(credentials, more, records.routes, credentials)

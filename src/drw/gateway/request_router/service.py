@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing, suppress
+from dataclasses import replace
 
 from drw.api.gateway.v1 import request_router_rpc as contract
-from drw.api.gateway.v1.authentication_pb2 import WatchCredentialsRequest
+from drw.api.gateway.v1.authentication_pb2 import GetKeyRequest, WatchCredentialsRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
-from drw.api.gateway.v1.load_balancer_pb2 import WatchUpstreamsRequest
+from drw.api.gateway.v1.load_balancer_pb2 import ListUpstreamsRequest, WatchUpstreamsRequest
 from drw.api.gateway.v1.load_balancer_rpc import LoadBalancerClient
 from drw.api.gateway.v1.rate_limiting_pb2 import WatchLimitsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import (
     Configuration,
     ConfigurationReport,
+    DeleteRouteRequest,
+    DeleteRouteResponse,
+    ExplainRouteRequest,
+    Explanation,
+    GetRolloutRequest,
+    Health,
     ListRoutesRequest,
     ReportConfigurationResponse,
+    Rollout,
+    Route,
     Routes,
     WatchConfigurationRequest,
 )
+from drw.gateway.request_router import rules
 from drw.gateway.request_router.desired import Desired, Part
-from drw.gateway.request_router.table import More
-from drw.kernel.errors import DeadlineExceeded, InvalidRequest, Unavailable
+from drw.gateway.request_router.explain import Asked, explain
+from drw.gateway.request_router.store import CHANNEL, Store
+from drw.gateway.request_router.table import More, fixed
+from drw.kernel import call
+from drw.kernel.call import Caller
+from drw.kernel.errors import Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.kernel.host import Scope
 from drw.kernel.settings import Settings as Base
 
 MAX_NAME = 100
 MAX_DATA_PLANES = 1000
 MAX_ERROR = 2000
+MAX_HOSTS = 2000
+MAX_NOTES = 50
+MAX_HEADERS = 100
 
 
 class Settings(Base):
@@ -37,11 +54,30 @@ class Settings(Base):
     routes: tuple[More, ...] = ()
 
 
+class RouteNotFound(NotFound):
+    """There is no such route that SetRoute made."""
+
+
+class RouteIsFixed(Conflict):
+    """The platform or its settings have a route of this name."""
+
+
 class RequestRouter(contract.RequestRouter):
     """Serves `drw.api.gateway.v1.RequestRouter`."""
 
-    def __init__(self, desired: Desired) -> None:
+    def __init__(
+        self,
+        desired: Desired,
+        store: Store,
+        more: tuple[More, ...],
+        balancer: LoadBalancerClient,
+        authentication: AuthenticationClient,
+    ) -> None:
         self._desired = desired
+        self._store = store
+        self._more = more
+        self._balancer = balancer
+        self._authentication = authentication
         self._reports: dict[str, ConfigurationReport] = {}
 
     async def list_routes(self, request: ListRoutesRequest, /) -> Routes:
@@ -49,6 +85,42 @@ class RequestRouter(contract.RequestRouter):
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
         return configuration.routes
+
+    async def set_route(self, request: Route, /) -> Route:
+        """SetRoute makes a route, or replaces one that was made so."""
+        upstreams = await self._upstreams()
+        self._refuse_fixed(request.name, upstreams)
+        wanted = rules.with_defaults(request)
+        rules.check(wanted, upstreams)
+        await self._store.put(wanted)
+        return wanted
+
+    async def delete_route(self, request: DeleteRouteRequest, /) -> DeleteRouteResponse:
+        """DeleteRoute takes a route away that SetRoute made."""
+        self._refuse_fixed(request.name, await self._upstreams())
+        if not await self._store.delete(request.name):
+            raise RouteNotFound(f"there is no route {request.name[:80]!r}; `drw routes list` shows all")
+        return DeleteRouteResponse()
+
+    async def explain_route(self, request: ExplainRouteRequest, /) -> Explanation:
+        """ExplainRoute says which route a request would take, and why."""
+        if (configuration := self._desired.configuration) is None:
+            raise self._incomplete()
+        if not request.path.startswith("/") or len(request.path) > MAX_ERROR:
+            raise InvalidRequest(f"path is {request.path[:80]!r}; it begins with '/'", param="path")
+        if len(request.headers) > MAX_HEADERS:
+            raise InvalidRequest(f"headers: at most {MAX_HEADERS}", param="headers")
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        path = request.path.partition("?")[0]
+        asked = Asked(request.method.upper() or "POST", path, headers, request.model)
+        return explain(configuration, asked, await self._as(request))
+
+    async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
+        """GetRollout says which version is wanted, and what each data plane last said."""
+        if (configuration := self._desired.configuration) is None:
+            raise self._incomplete()
+        planes = [report for _, report in sorted(self._reports.items())]
+        return Rollout(version=configuration.version, data_planes=planes, lost=self._desired.lost())
 
     async def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
         """WatchConfiguration sends the whole desired state: now, and after each change."""
@@ -63,7 +135,11 @@ class RequestRouter(contract.RequestRouter):
         if request.data_plane not in self._reports and len(self._reports) >= MAX_DATA_PLANES:
             raise InvalidRequest(f"more than {MAX_DATA_PLANES} data planes have reported")
         kept = ConfigurationReport(
-            data_plane=request.data_plane, version=request.version[:MAX_NAME], error=request.error[:MAX_ERROR]
+            data_plane=request.data_plane,
+            version=request.version[:MAX_NAME],
+            error=request.error[:MAX_ERROR],
+            upstreams=request.upstreams[:MAX_HOSTS],
+            notes=[note[:MAX_ERROR] for note in request.notes[:MAX_NOTES]],
         )
         self._reports[request.data_plane] = kept
         return ReportConfigurationResponse()
@@ -72,15 +148,43 @@ class RequestRouter(contract.RequestRouter):
         """Return which version each data plane runs.
 
         Raises:
-            Unavailable: a part of the desired state is missing, or a data plane is not where it should be.
+            Unavailable: a part of the desired state is missing, a data plane is not where it should be, or a route
+                leads nowhere.
         """
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
         said = "; ".join(_told(report) for _, report in sorted(self._reports.items()))
         text = f"version {configuration.version}; {said or 'no data plane has reported yet'}"
-        if any(report.error for report in self._reports.values()):
+        if lost := self._desired.lost():
+            text = f"{text}; routes that lead nowhere: {'; '.join(lost)}"
+        if lost or any(report.error or report.notes for report in self._reports.values()):
             raise Unavailable(text)
         return text
+
+    async def _upstreams(self) -> dict[str, str]:
+        """Return the upstreams that there are at this moment, with the credential of each."""
+        found = await self._balancer.list_upstreams(ListUpstreamsRequest())
+        return {upstream.name: upstream.credential for upstream in found.upstreams}
+
+    def _refuse_fixed(self, name: str, upstreams: Iterable[str]) -> None:
+        if name in fixed(upstreams, self._more):
+            raise RouteIsFixed(
+                f"{name!r} is a route of the platform or its settings: take another name; a route with the same path "
+                "and more conditions is tried first"
+            )
+
+    async def _as(self, request: ExplainRouteRequest) -> Caller:
+        """Return whose request it is: the caller's, or that of another key or desk that the caller may see."""
+        who = call.caller()
+        if request.key and request.desk:
+            raise InvalidRequest("a request is explained as a key or as a desk, not as both", param="desk")
+        if request.desk and request.desk != who.desk:
+            who.must_hold("org:admin")
+            return replace(who, desk=request.desk, key="")
+        if request.key:
+            key = await self._authentication.get_key(GetKeyRequest(id=request.key))
+            return Caller(key.org, key.desk, key.id, frozenset(key.scopes))
+        return who
 
     def _incomplete(self) -> Unavailable:
         return Unavailable(f"waiting for {' and '.join(self._desired.missing())}")
@@ -88,7 +192,13 @@ class RequestRouter(contract.RequestRouter):
 
 def _told(report: ConfigurationReport) -> str:
     fate = f"does not run version {report.version}: {report.error}" if report.error else f"runs {report.version}"
-    return f"data plane {report.data_plane!r} {fate}"
+    notes = f" ({'; '.join(report.notes)})" if report.notes else ""
+    return f"data plane {report.data_plane!r} {fate}{notes}{_open(report)}"
+
+
+def _open(report: ConfigurationReport) -> str:
+    hosts = [f"{h.upstream} at {h.address}" for h in report.upstreams if h.circuit == Health.OPEN]
+    return f"; circuit open: {', '.join(hosts)}" if hosts else ""
 
 
 async def _follow(desired: Desired, watch: Callable[[], AsyncIterator[Part]]) -> None:
@@ -101,11 +211,13 @@ async def _follow(desired: Desired, watch: Callable[[], AsyncIterator[Part]]) ->
 
 async def build(scope: Scope) -> RequestRouter:
     """Make the service with what the configuration names."""
-    desired = Desired(scope.settings(Settings).routes)
-    service = RequestRouter(desired)
+    more = scope.settings(Settings).routes
+    desired = Desired(more)
+    store = Store(await scope.database(), scope.audit())
     authentication = scope.client(AuthenticationClient)
     limiting = scope.client(RateLimitingClient)
     balancer = scope.client(LoadBalancerClient)
+    service = RequestRouter(desired, store, more, balancer, authentication)
 
     async def credentials() -> None:
         await _follow(desired, lambda: authentication.watch_credentials(WatchCredentialsRequest()))
@@ -116,7 +228,12 @@ async def build(scope: Scope) -> RequestRouter:
     async def upstreams() -> None:
         await _follow(desired, lambda: balancer.watch_upstreams(WatchUpstreamsRequest()))
 
-    for source in (credentials, limits, upstreams):
+    async def routes() -> None:
+        async with aclosing(store.database.notifications(CHANNEL)) as changes:
+            async for _ in changes:
+                await desired.put(await store.all())
+
+    for source in (credentials, limits, upstreams, routes):
         scope.background(source)
     scope.describe(service.detail)
     return service
