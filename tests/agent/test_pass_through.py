@@ -206,3 +206,26 @@ async def test_a_caller_that_is_cut_off_is_written_down(fed, vllm):
         await anext(answer.aiter_lines())
     line = await metered(fed, answer.headers["x-request-id"])
     assert line["prompt_tokens"] is None and "DC" in line["flags"]
+
+
+@pytest.mark.parametrize("by", ["body", "header"])
+async def test_a_prompt_of_32_mib_passes_and_a_larger_one_is_refused(fed, vllm, by):
+    async def pieces(body: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 1 << 20):
+            yield body[start : start + (1 << 20)]
+
+    def prompt(size: int) -> bytes:
+        return json.dumps({"model": "llama", "messages": [{"role": "user", "content": "x" * size}]}).encode()
+
+    await want(fed, vllm, route(model_header=by == "header", upstream_model=""))
+    async with fed.client(fed.sign("key_1", "models:invoke")) as client:
+        client.headers["x-model"] = "llama" if by == "header" else ""
+        for content in (prompt(32 << 20), pieces(prompt(32 << 20))):
+            answer = await client.post(CHAT, content=content)
+            assert (answer.status_code, answer.headers.get("x-upstream")) == (200, "vllm")
+            assert len(vllm.got.pop()[1]["messages"][0]["content"]) == 32 << 20
+        for content in (prompt(33 << 20), pieces(prompt(33 << 20))):
+            answer = await client.post(CHAT, content=content)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+            assert "at most 34603008 bytes" in answer.json()["error"]["message"]
+        assert vllm.got == []

@@ -52,7 +52,8 @@ def _by_model(route: Route, gone: str, headers: list[Json]) -> Iterator[Json]:
     """Yield the entries of a route with models; the body has been read, whole, before any but the first can match."""
     if route.model_header:
         named = "|".join(filters.literal(model) for model in sorted(route.models))
-        yield _entry(route, gone, [*headers, _matches(MODEL_HEADER, {"safe_regex": _regex(named)})], by_header=True)
+        asked = [*headers, _matches(MODEL_HEADER, {"safe_regex": _regex(named)})]
+        yield from _by_size(_entry(route, gone, asked, by_header=True), "POST", route)
     values = [{"string_match": {"exact": model}} for model in sorted(route.models)]
     model = _metadata("model", {"or_match": {"value_matchers": [*values, *values[:1]]}})  # two at least
     plain = _entry(route, gone, headers)

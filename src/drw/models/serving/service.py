@@ -33,7 +33,7 @@ class ServingSettings(Settings):
     """Requests that may wait for one model; more are sent away with 503."""
     max_waiting_seconds: float = Field(60.0, gt=0, le=3600)
     remember_models_seconds: float = Field(5.0, ge=0, le=300)
-    max_body_bytes: int = Field(8 << 20, ge=1024, le=64 << 20)
+    max_body_bytes: int = Field(33 << 20, ge=1024, le=64 << 20)
     llama_cpp: WireSettings = WireSettings()
     openai: WireSettings = WireSettings()
     vertex: WireSettings = WireSettings()
