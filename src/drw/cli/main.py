@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from drw.cli import access, documents, models, platform, settings, trail, workflows
+from drw.cli import access, documents, models, platform, routing, settings, trail, workflows
 from drw.cli.options import warn
 from drw.kernel.errors import (
     DeadlineExceeded,
@@ -36,6 +36,7 @@ models.add_to(app, USE)
 documents.add_to(app, USE)
 workflows.add_to(app, USE)
 access.add_to(app, OPERATE)
+routing.add_to(app, OPERATE)
 trail.add_to(app, OPERATE)
 settings.add_to(app, OPERATE)
 
