@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from drw.agent import clusters, filters, listener, routes
+from drw.agent import clusters, filters, listener, metrics, routes
 from drw.agent.shapes import Json, address, file_source, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import InvalidRequest
@@ -140,7 +140,12 @@ def _clusters(configuration: Configuration, edge: Edge) -> list[Json]:
     upstreams, authorities = configuration.upstreams.upstreams, str(edge.plane.authorities)
     found = [clusters.cluster(upstream, edge.secret(upstream.credential), authorities) for upstream in upstreams]
     chains = clusters.chains(configuration.routes.routes, upstreams, edge.secret)
-    return [*found, *chains, *([clusters.trace_collector(edge.otlp_endpoint)] if edge.otlp_endpoint else [])]
+    return [
+        *found,
+        *chains,
+        metrics.cluster(edge.plane.admin),
+        *([clusters.trace_collector(edge.otlp_endpoint)] if edge.otlp_endpoint else []),
+    ]
 
 
 def _check(configuration: Configuration) -> None:

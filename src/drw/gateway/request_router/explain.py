@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Explanation, HeaderMatch, Miss, Route, Target
 from drw.kernel.call import Caller
-from drw.kernel.matching import MODEL_HEADER, belongs, meets, ordered, read_under, under
+from drw.kernel.matching import ITSELF, MODEL_HEADER, belongs, meets, ordered, read_under, under
 
 DEFAULT_CONNECT_MS = 1000
 DEFAULT_IDLE_SECONDS = 300
@@ -26,6 +26,8 @@ class Asked:
 
 def explain(configuration: Configuration, asked: Asked, who: Caller) -> Explanation:
     """Return what the data plane would do with a request of this caller."""
+    if own := ITSELF.get(asked.path):
+        return Explanation(route=own, why=f"the data plane answers {asked.path} by itself", org=who.org, desk=who.desk)
     routes = ordered(configuration.routes.routes)
     found, misses = _look(routes, asked, who, model="")
     first = found
