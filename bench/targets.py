@@ -88,6 +88,7 @@ def platform(upstream: int, data: Path) -> Iterator[tuple[str, str]]:
     (data / "drw.toml").write_text(
         f'services.discovery.models.mock = {{ engine = "openai", base_url = "http://{address}/v1" }}\n'
         f'services.load_balancer.upstreams.mock = {{ addresses = ["{address}"] }}\n'
+        'services.load_balancer.allowed_upstreams = ["127.0.0.1"]\n'
         f"services.request_router.routes = [{{ {route} }}]\n"
     )
     env = {**os.environ, "DRW_DATA_DIR": str(data)}

@@ -25,22 +25,26 @@ from conftest import SECRET
 from drw.agent import envoy
 from drw.agent.admin import Admin
 from drw.agent.agent import Agent
+from drw.agent.health import Circuits
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Credentials, RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream as MadeUpstream
 from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import (
     Configuration,
     ConfigurationReport,
     ReportConfigurationResponse,
+    Routes,
     WatchConfigurationRequest,
 )
+from drw.api.gateway.v1.request_router_pb2 import Route as MadeRoute
 from drw.api.gateway.v1.request_router_rpc import RequestRouter, RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.gateway.authentication.sealing import Sealer
 from drw.gateway.authentication.signing import Claims, Signer, jwks, new_private_key
 from drw.gateway.load_balancer.upstreams import More as Upstream
-from drw.gateway.load_balancer.upstreams import from_profile
+from drw.gateway.load_balancer.upstreams import from_profile, with_records
 from drw.gateway.request_router.desired import assemble
 from drw.gateway.request_router.table import More
 from drw.kernel.call import SCOPES, Caller, acting_for
@@ -290,6 +294,7 @@ class Fed(Front):
         super().__init__(profile)
         self.router_double = DoubleRouter()
         self.signing = Signer(new_private_key(), "drw", "drw-gateway")
+        self.circuits = Circuits(self.admin())
         self._server: Server | None = None
 
     async def start_gateway(self) -> None:
@@ -316,6 +321,8 @@ class Fed(Front):
         own: Mapping[str, int] | None = None,
         revoked: Sequence[str] = (),
         upstreams: Mapping[str, Upstream] | None = None,
+        records: Sequence[MadeRoute] = (),
+        made: Sequence[MadeUpstream] = (),
         default: int = 1_000_000,
         blocks: Sequence[Block] = (),
         **others: Any,
@@ -329,9 +336,13 @@ class Fed(Front):
                 limits=[Limit(key=key, requests_per_minute=n) for key, n in (own or {}).items()],
                 blocks=blocks,
             ),
-            Upstreams(upstreams=from_profile(self.profile.processes, upstreams or {})),
+            Upstreams(upstreams=with_records(self._fixed(upstreams or {}), made)),
             more,
+            Routes(routes=records),
         )
+
+    def _fixed(self, more: Mapping[str, Upstream]) -> dict[str, MadeUpstream]:
+        return {upstream.name: upstream for upstream in from_profile(self.profile.processes, more)}
 
     async def want(self, **differences: Any) -> ConfigurationReport:
         return await self.router_double.want(self.configuration(**differences))

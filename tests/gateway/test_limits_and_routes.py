@@ -99,7 +99,13 @@ def test_an_upstream_that_is_gone_says_what_is_not_affected():
 
 @pytest.mark.parametrize("how", HOW)
 async def test_upstreams_are_those_of_the_profile_and_of_the_settings(profile, caller, how):
-    own = settings(profile, load_balancer={"upstreams": {"vllm": {"addresses": ["127.0.0.1:9", "127.0.0.1:10"]}}})
+    own = settings(
+        profile,
+        load_balancer={
+            "upstreams": {"vllm": {"addresses": ["127.0.0.1:9", "127.0.0.1:10"]}},
+            "allowed_upstreams": ["127.0.0.1"],
+        },
+    )
     async with hosted(own, ["load_balancer"], how) as host:
         with acting_for(caller):
             found = (await host.client(LoadBalancerClient).list_upstreams(ListUpstreamsRequest())).upstreams
@@ -109,7 +115,7 @@ async def test_upstreams_are_those_of_the_profile_and_of_the_settings(profile, c
 
 
 def test_every_rest_path_of_the_contracts_has_a_route():
-    routes = table(["gateway", "models", "rag", "workflow"], ())
+    routes, _ = table(["gateway", "models", "rag", "workflow"], ())
     prefixes = [route.path for route in routes]
     for service in SERVICES:
         for path in paths(service):

@@ -181,7 +181,7 @@ async def test_a_body_that_is_no_json_object_is_refused(web):
     for raw in (b"{", b"[]", b'"x"', b"\xff"):
         answer = await web.http.post("/v1/chat/completions", content=raw)
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
-    answer = await web.http.post("/v1/chat/completions", content=b" " * ((8 << 20) + 1))
+    answer = await web.http.post("/v1/chat/completions", content=b" " * ((33 << 20) + 1))
     assert answer.status_code == 413
 
 

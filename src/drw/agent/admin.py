@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
+import orjson
 
 from drw.agent import listener, routes
 from drw.agent.translation import FILTER_KINDS
@@ -56,6 +58,16 @@ class Admin:
                     await asyncio.sleep(PAUSE_SECONDS)
         except TimeoutError as error:
             raise Unavailable(f"Envoy at {self._where!r} has not taken the configuration yet") from error
+
+    async def hosts(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return every host with the cluster that it belongs to, as Envoy's `/clusters?format=json` has it.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        found = orjson.loads(await self._ask("GET", "/clusters?format=json"))
+        clusters = found.get("cluster_statuses", ())
+        return [(cluster["name"], host) for cluster in clusters for host in cluster.get("host_statuses", ())]
 
     async def reopen_logs(self) -> None:
         """Make it write its logs to new files; the old ones have been moved away.

@@ -1,7 +1,8 @@
 """Request to filters: what happens to a request before it is routed, in order.
 
-strip > keys > identity > blocked > cutter > scopes > limits > drain > sizes > models > router. What changes while the
-data plane runs is delivered each by itself: the buckets of the limits begin anew whenever their message is sent again.
+strip (early) > keys > identity > blocked > cutter > known > scopes > limits > drain > sizes > body > models > further >
+router. What changes while the data plane runs is delivered each by itself: the buckets of the limits begin anew
+whenever their message is sent again.
 """
 
 from __future__ import annotations
@@ -14,19 +15,23 @@ from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.rate_limiting_pb2 import Limits
 
-STRIP = "drw.strip"
 DRAIN = "envoy.filters.http.buffer"
 SIZES = "drw.sizes"
 KEYS = "drw.keys"
 IDENTITY = "drw.identity"
 SCOPES = "envoy.filters.http.rbac"
 LIMITS = "drw.limits"
+KNOWN = "drw.known"
+BODY = "drw.body"
+FURTHER = "drw.further"
 ROUTER = "envoy.filters.http.router"
 
 JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 COMPOSITE = "envoy.extensions.filters.http.composite.v3"
 LUA = "envoy.extensions.filters.http.lua.v3.Lua"
 LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
+STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
+KEY_STATE = "drw.key"
 
 DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: WASM, LIMITS: LIMIT}
 """The filters that are delivered by themselves, and their types."""
@@ -62,10 +67,37 @@ ALWAYS = {"default_value": {"numerator": 100}}
 
 
 def strip() -> Json:
-    """Return the filter that drops what a client may not say."""
+    """Return the extension that drops what a client may not say, before a route is looked for at all."""
     removals = [{"remove_on_match": {"key_matcher": {"prefix": p, "ignore_case": True}}} for p in FOREIGN]
-    message = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
-    return extension(STRIP, typed(message, mutations={"request_mutations": removals}))
+    message = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+    return extension("envoy.http.early_header_mutation.header_mutation", typed(message, mutations=removals))
+
+
+def known() -> Json:
+    """Return the filter after which it is known who calls: it notes the key, and has the route looked for again."""
+    return extension(
+        KNOWN, typed(STATE, clear_route_cache=True, on_request_headers=[note(KEY_STATE, "%REQ(X-DRW-KEY)%")])
+    )
+
+
+def note(state: str, text: str) -> Json:
+    """Return what puts a text where hash policies find it."""
+    return {
+        "object_key": state,
+        "factory_key": "envoy.hashable_string",
+        "format_string": {"text_format_source": {"inline_string": text}, "omit_empty_values": True},
+        "skip_if_empty": True,
+    }
+
+
+def body() -> Json:
+    """Return the filter that reads what a body says for routing: nothing, but where a route says otherwise."""
+    return extension(BODY, typed(f"{COMPOSITE}.Composite"))
+
+
+def further() -> Json:
+    """Return the filter in which a route has filters of its own, once the route is known for good."""
+    return extension(FURTHER, typed(f"{COMPOSITE}.Composite"))
 
 
 def drain() -> Json:
@@ -150,6 +182,11 @@ def limits(wanted: Limits) -> Json:
     )
 
 
+def literal(text: str) -> str:
+    """Return a regular expression that means this text alone."""
+    return re.escape(text)
+
+
 def router() -> Json:
     """Return the last filter, which sends the request on."""
     message = typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)
@@ -157,12 +194,14 @@ def router() -> Json:
 
 
 def _size(limit: int) -> Json:
-    bound = typed("envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit", max_request_bytes=limit)
-    action = typed(
-        f"{COMPOSITE}.ExecuteFilterAction",
-        typed_config=extension("envoy.filters.http.body_size_limit", bound),
-    )
+    action = typed(f"{COMPOSITE}.ExecuteFilterAction", typed_config=size_limit(limit))
     return {"action": extension("bound", action)}
+
+
+def size_limit(limit: int) -> Json:
+    """Return the filter itself that refuses a body of more bytes."""
+    bound = typed("envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit", max_request_bytes=limit)
+    return extension("envoy.filters.http.body_size_limit", bound)
 
 
 def _bucket(per_minute: int) -> Json:

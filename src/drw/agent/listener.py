@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
-from drw.agent import filters, replies
+from drw.agent import bodies, filters, replies
 from drw.agent.blocked import BLOCKED, MODELS
 from drw.agent.clusters import TRACES
 from drw.agent.cutter import CUTTER
@@ -23,13 +24,20 @@ KEY_IN_PATH = "request.url_path.matches('eyJ[A-Za-z0-9_-]+[.][A-Za-z0-9_-]+[.][A
 PATH = f"%CEL({KEY_IN_PATH} ? '(a key)' : request.url_path)%"
 """What is written down of a path: no query, and no path in which somebody put a key, for nobody should read those."""
 
+
+def _either(*operators: str) -> str:
+    found = [dict(zip(("command", "param"), operator.rstrip(")").split("("), strict=True)) for operator in operators]
+    return f"%COALESCE({json.dumps({'operators': found})})%"
+
+
 LOGGED = {
     "at": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
     "request_id": "%REQ(X-REQUEST-ID)%",
     "trace_id": "%RESP(X-TRACE-ID)%",
-    "org": "%REQ(X-DRW-ORG)%",
-    "desk": "%REQ(X-DRW-DESK)%",
-    "key": "%REQ(X-DRW-KEY)%",
+    **{
+        name: _either(f"REQ({header})", f"DYNAMIC_METADATA({bodies.USAGE}:{name})")
+        for name, header in bodies.IDENTITY.items()
+    },
     "method": "%REQ(:METHOD)%",
     "path": PATH,
     "route": "%ROUTE_NAME%",
@@ -50,10 +58,18 @@ LOGGED = {
 }
 """One line of the access log: who, what, how it ended and how long it took; never a key or a body."""
 
+METERED = {
+    **{name: LOGGED[name] for name in ("at", "request_id", "trace_id", "route", "status", "flags")},
+    **{name: f"%DYNAMIC_METADATA({bodies.USAGE}:{name})%" for name in (*bodies.IDENTITY, *bodies.COUNTS.values())},
+    "model": _either(f"DYNAMIC_METADATA({bodies.USAGE}:model)", f"DYNAMIC_METADATA({bodies.NAMESPACE}:model)"),
+    "upstream": "%UPSTREAM_METADATA(drw:upstream)%",
+}
+"""One line of the log of usage: what a request to an upstream of others cost, and whom."""
+
 
 def listener(
     listen: str,
-    log: str,
+    logs: tuple[str, str],
     otlp_endpoint: str,
     changing: Mapping[str, Json],
     routes: Json,
@@ -61,14 +77,15 @@ def listener(
 ) -> Json:
     """Return the listener, with the filters that change (by name) and the routes, or with where they come from.
 
-    With a socket it is the one that speaks TLS; all else is the same.
+    The logs are that of all requests, and that of what an upstream of others counted. With a socket it is the one
+    that speaks TLS; all else is the same.
     """
     manager = typed(
         MANAGER,
         stat_prefix="drw",
         http_filters=_chain(changing),
         local_reply_config=replies.local_replies(),
-        access_log=[_log(log)],
+        access_log=[_log(logs[0], LOGGED), _log(logs[1], METERED) | {"filter": _metered()}],
         **routes,
         **_reading(),
         **(_tracing(otlp_endpoint) if otlp_endpoint else {}),
@@ -85,16 +102,18 @@ def listener(
 
 def _chain(changing: Mapping[str, Json]) -> list[Json]:
     return [
-        filters.strip(),
         changing[filters.KEYS],
         changing[filters.IDENTITY],
         changing[BLOCKED],
         changing[CUTTER],
+        filters.known(),
         filters.scopes(),
         changing[filters.LIMITS],
         filters.drain(),
         filters.sizes(),
+        filters.body(),
         changing[MODELS],
+        filters.further(),
         filters.router(),
     ]
 
@@ -109,6 +128,7 @@ def _reading() -> Json:
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "max_request_headers_kb": 60,
+        "early_header_mutation_extensions": [filters.strip()],
         "request_headers_timeout": HEADERS_TIMEOUT,
         "request_timeout": REQUEST_TIMEOUT,
         "stream_idle_timeout": "300s",
@@ -125,13 +145,19 @@ def _reading() -> Json:
     }
 
 
-def _log(path: str) -> Json:
+def _log(path: str, fields: Mapping[str, str]) -> Json:
     message = typed(
         "envoy.extensions.access_loggers.file.v3.FileAccessLog",
         path=path,
-        log_format={"json_format": LOGGED, "formatters": [CEL]},
+        log_format={"json_format": dict(fields), "formatters": [CEL]},
     )
     return extension("envoy.access_loggers.file", message)
+
+
+def _metered() -> Json:
+    """Return the filter that keeps all other requests out of the log of usage, by one look at their metadata."""
+    noted = {"filter": bodies.USAGE, "path": [{"key": "key"}], "value": {"present_match": True}}
+    return {"metadata_filter": {"matcher": noted, "match_if_key_not_found": False}}
 
 
 def _tracing(endpoint: str) -> Json:

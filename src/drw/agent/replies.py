@@ -26,6 +26,7 @@ NOT_ALLOWED = "this is not allowed here: %RESPONSE_CODE_DETAILS%"
 NOTHING = "there is nothing at %REQ(:METHOD)% %PATH(NQ)%"
 TOO_LARGE = f"the body is too large: at most %METADATA(ROUTE:{NOTES}:max_body)% at this path"
 TOO_MANY = "the key has used up its requests for this minute; Retry-After says in how many seconds the next may come"
+NO_CREDENTIAL = "the gateway has no credential for the upstream of this route; its operator must give it one"
 CROWDED = "too many requests are under way; try again soon"
 GONE = f"%METADATA(ROUTE:{NOTES}:gone)%"
 TOO_SLOW = "no answer came in the time that this path allows"
@@ -56,6 +57,7 @@ def local_replies() -> Json:
             _reply(_details(f"{DENIED}{{Jwt_is_missing}}"), MISSING, 401),
             _reply(_details(f"{DENIED}{{Jwt_is_expired}}"), EXPIRED, 401),
             _reply(_cel(f"response.code_details.startsWith('{DENIED}')"), NOT_VALID, 401),
+            _reply(_cel("response.code_details.contains('credential')"), NO_CREDENTIAL, 503),
             _reply(_cel("response.code_details.startsWith('rbac_access_denied')"), LACKS, 403),
             _reply(_status(403), NOT_ALLOWED, 403),
             _reply(_status(404), NOTHING, 404),

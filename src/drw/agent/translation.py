@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drw.agent import clusters, filters, identity, listener, routes, tls
+from drw.agent import clusters, filters, identity, listener, metrics, routes, tls
 from drw.agent.blocked import BLOCKED, MODELS, blocked, models
 from drw.agent.cutter import CUTTER, cutter
 from drw.agent.shapes import Json, address, file_source, typed
@@ -77,6 +77,15 @@ class Edge:
     def secrets(self) -> Path:
         """Where the files are that say where certificates are."""
         return self.plane.folder / "tls"
+
+    @property
+    def usage(self) -> Path:
+        """The log of what went to an upstream that is not ours."""
+        return self.plane.folder / "usage.log"
+
+    def secret(self, name: str) -> str:
+        """Return the file in which Envoy finds a credential."""
+        return str(self.plane.folder / "xds" / "secrets" / name / "secret.json")
 
     def source(self, kind: str) -> Json:
         """Return where Envoy finds a kind of resource."""
@@ -169,9 +178,10 @@ def _asked_routes(edge: Edge) -> Json:
 
 
 def _listeners(edge: Edge, changing: Mapping[str, Json], table: Json, socket: Callable[[Tls], Json]) -> list[Json]:
-    found = [listener.listener(edge.plane.listen, edge.log, edge.otlp_endpoint, changing, table)]
+    logs = edge.log, str(edge.usage)
+    found = [listener.listener(edge.plane.listen, logs, edge.otlp_endpoint, changing, table)]
     if own := edge.plane.tls:
-        found.append(listener.listener(own.listen, edge.log, edge.otlp_endpoint, changing, table, socket(own)))
+        found.append(listener.listener(own.listen, logs, edge.otlp_endpoint, changing, table, socket(own)))
     return found
 
 
@@ -180,18 +190,24 @@ def _socket(edge: Edge) -> Callable[[Tls], Json]:
 
 
 def _clusters(configuration: Configuration, edge: Edge) -> list[Json]:
-    found = [clusters.cluster(upstream) for upstream in configuration.upstreams.upstreams]
-    return [*found, *([clusters.trace_collector(edge.otlp_endpoint)] if edge.otlp_endpoint else [])]
+    upstreams, authorities = configuration.upstreams.upstreams, str(edge.plane.authorities)
+    found = [clusters.cluster(upstream, edge.secret(upstream.credential), authorities) for upstream in upstreams]
+    chains = clusters.chains(configuration.routes.routes, upstreams, edge.secret)
+    return [
+        *found,
+        *chains,
+        metrics.cluster(edge.plane.admin),
+        *([clusters.trace_collector(edge.otlp_endpoint)] if edge.otlp_endpoint else []),
+    ]
 
 
 def _check(configuration: Configuration) -> None:
     known = sorted(upstream.name for upstream in configuration.upstreams.upstreams)
     for route in configuration.routes.routes:
-        if route.upstream not in known:
-            there = ", ".join(known) or "none"
-            raise BadConfiguration(
-                f"the route {route.name!r} names the upstream {route.upstream!r}; there are: {there}"
-            )
+        for upstream in clusters.named(route):
+            if upstream not in known:
+                there = ", ".join(known) or "none"
+                raise BadConfiguration(f"the route {route.name!r} names the upstream {upstream!r}; there are: {there}")
 
 
 def _process(edge: Edge) -> Json:

@@ -1,4 +1,4 @@
-"""`drw keys`, `drw routes`: who may call, and where a call goes."""
+"""`drw keys`: who may call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def add_to(app: typer.Typer, panel: str) -> None:
     """Add the commands."""
     app.add_typer(keys, name="keys", rich_help_panel=panel)
-    app.command(rich_help_panel=panel)(routes)
 
 
 @keys.command("create")
@@ -180,19 +179,6 @@ def retire_signing_key(
         write(
             f"{kid} is retired; {done['revoked_keys']} keys are bad. `drw up` makes a new first key where it is needed"
         )
-
-
-def routes(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the routes of the gateway: path, needed scope, and which services answer."""
-    found = Api.of(data_dir).get("/api/v1/routes")["routes"]
-    if as_json:
-        write_json(found)
-        return
-    rows = [
-        (r["path"], " ".join(r["methods"]) or "any", " or ".join(r["scopes"]) or "the service checks", r["upstream"])
-        for r in found
-    ]
-    write_table(("PATH", "METHODS", "SCOPES", "UPSTREAM"), rows)
 
 
 def _show_secret(made: dict[str, Any], as_json: bool) -> None:

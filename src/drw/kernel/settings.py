@@ -53,6 +53,8 @@ class DataPlane(Settings):
     """`unix:/path` or `host:port` of Envoy's admin interface."""
     metrics: str = ""
     """`unix:/path` or `host:port` where the agent serves its metrics and Envoy's; empty: nowhere."""
+    authorities: Path = Path("/etc/ssl/certs/ca-certificates.crt")
+    """Who may sign for an upstream that is spoken to by TLS."""
 
 
 class Profile(Settings):

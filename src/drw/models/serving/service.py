@@ -54,7 +54,7 @@ class ServingSettings(Settings):
     """Put prompts and answers on spans, redacted; never in logs, metrics or audit records."""
     capture_characters: int = Field(16_384, ge=256, le=262_144)
     """How much of a prompt, and of an answer, goes on a span."""
-    max_body_bytes: int = Field(8 << 20, ge=1024, le=64 << 20)
+    max_body_bytes: int = Field(33 << 20, ge=1024, le=64 << 20)
     total_seconds: float = Field(900.0, gt=0, le=3600)
     """For a whole answer with every attempt at it, where neither its alias nor its model says."""
     retries: RetrySettings = RetrySettings()
