@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from drw.agent import envoy
@@ -39,7 +40,7 @@ class Agent:
         self._secrets = Secrets(self._edge)
         self._circuits = Circuits(self._admin)
         self._trying: Configuration | None = None
-        self._good: Configuration | None = None
+        self._good = self._files.read_good()
         self._wanted: Configuration | None = None
         self._changed = asyncio.Event()
         self._copy: dict[str, bytes] = {}
@@ -137,8 +138,9 @@ class Agent:
         except BadConfiguration as error:
             self._refused = error.message  # it would say the same again
             if self._good is not None and (rest := _with_old_routes(wanted, self._good)) is not None:
-                await self._put(rest)  # a bad route must not keep a revoked key in use
-                await self._confirm()
+                with suppress(BadConfiguration):
+                    await self._put(rest)  # a bad route must not keep a revoked key in use
+                    await self._confirm()
             raise
 
     async def _put(self, wanted: Configuration) -> None:
@@ -161,7 +163,9 @@ class Agent:
             self._files.put_back(self._copy)
             self._written = ""
             raise BadConfiguration(f"Envoy refuses the {' and '.join(refused)} of the configuration")
-        self._good = self._trying
+        if self._trying is not None and self._trying != self._good:
+            self._good = self._trying
+            self._files.write_good(self._trying)
 
 
 def _with_old_routes(wanted: Configuration, good: Configuration) -> Configuration | None:

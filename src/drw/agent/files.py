@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import orjson
+from google.protobuf.message import DecodeError
 
 from drw.agent.clusters import THEN
 from drw.agent.shapes import Json
 from drw.agent.translation import KINDS, Edge, bootstrap
+from drw.api.gateway.v1.request_router_pb2 import Configuration
 
 
 class Files:
@@ -56,6 +58,21 @@ class Files:
         for kind, content in copy.items():
             if self._edge.file(kind).read_bytes() != content:
                 _write(self._edge.file(kind), content)
+
+    def write_good(self, configuration: Configuration) -> None:
+        """Keep the state that Envoy took, for the next time that a part of a newer one is refused."""
+        _write(self._good, configuration.SerializeToString())
+
+    def read_good(self) -> Configuration | None:
+        """Return what `write_good` kept, or None."""
+        try:
+            return Configuration.FromString(self._good.read_bytes())
+        except (OSError, DecodeError):
+            return None
+
+    @property
+    def _good(self) -> Path:
+        return self._edge.plane.folder / "good" / "configuration.binpb"
 
     def _read(self, kind: str) -> list[Json]:
         try:
