@@ -229,3 +229,22 @@ async def test_a_prompt_of_32_mib_passes_and_a_larger_one_is_refused(fed, vllm, 
             assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
             assert "at most 34603008 bytes" in answer.json()["error"]["message"]
         assert vllm.got == []
+
+
+@pytest.mark.parametrize("deep", [b"[", b'{"a":'])
+async def test_a_body_nested_without_end_harms_nobody(fed, vllm, deep):
+    await want(fed, vllm)
+    async with fed.client(fed.sign("key_1", "models:invoke")) as client:
+        for content in (deep * 500_000, b'{"model": "llama", "a": ' + deep * 500_000):
+            assert (await client.post(CHAT, content=content)).status_code in (200, 400)
+        closed = b"]" if deep == b"[" else b"}"
+        whole = b'{"model": "llama", "a": ' + deep * 300_000 + b"1" + closed * 300_001
+        assert (await client.post(CHAT, content=whole)).status_code in (200, 400, 500)
+        assert (await client.post(CHAT, json={"model": "llama", "messages": MESSAGES})).status_code == 200
+
+
+async def test_the_name_of_a_model_is_never_a_command(fed, vllm):
+    await want(fed, vllm, route(upstream_model="100%REQ(x-drw-key)%"))
+    async with fed.client(fed.sign("key_1", "models:invoke")) as client:
+        assert (await client.post(CHAT, json={"model": "llama", "messages": MESSAGES})).status_code == 200
+    assert vllm.got[0][1]["model"] == "100%REQ(x-drw-key)%"

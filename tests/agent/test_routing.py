@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import ssl
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from agent.conftest import Fed, until
+from agent.conftest import Fed, running, until
 from agent.upstream import DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Health, Route, Share
@@ -86,7 +95,7 @@ async def test_a_split_keeps_each_session_where_it_is(fed, doubles, affinity, by
     route = to("split", split=shares, affinity=[affinity])
     assert (await fed.want(records=[route], made=made(*doubles))).error == ""
     seen: dict[int, set[str]] = {}
-    for session in [*range(40), *range(40)]:
+    for session in [*range(24), *range(24)]:
         headers = {by: f"session {session}"} if by else {}
         secret = token(fed, "acme", "research", "key_1" if by else f"key_{session}")
         seen.setdefault(session, set()).add(await served_by(fed, secret, **headers))
@@ -109,7 +118,7 @@ async def test_a_body_binds_a_user_to_one_host(fed, doubles):
     assert set.union(*seen.values()) == {"a", "b"}
 
 
-@pytest.mark.parametrize("failure", ["503", "429", "gone", "hang"])
+@pytest.mark.parametrize("failure", ["503", "429", "gone", "hang", "reset"])
 async def test_the_fallback_answers_where_the_first_does_not(fed, doubles, failure):
     a, b = doubles
     folder = fed.profile.data_plane.folder / "credentials"
@@ -124,10 +133,15 @@ async def test_the_fallback_answers_where_the_first_does_not(fed, doubles, failu
         await a.stop()
     elif failure == "hang":
         a.hang = True
+    elif failure == "reset":
+        await a.stop()
+        resetting = await asyncio.start_server(hang_up, *a.where.split(":"))
     else:
         a.status = int(failure)
     for _ in range(4):
         assert await served_by(fed, me) == "b"
+    if failure == "reset":
+        resetting.close()
     assert {headers["authorization"] for headers, _ in [*a.got, *b.got]} == {"Bearer sk-shared"}
 
 
@@ -197,3 +211,79 @@ async def test_a_circuit_opens_is_shown_and_closes_again(fed, doubles):
 async def circuit(fed: Fed, ups: list[Upstream]) -> Health.Circuit:
     (host,) = await fed.circuits.seen(ups)
     return host.circuit
+
+
+async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take a request and reset the connection."""
+    await reader.readuntil(b"\r\n\r\n")
+    linger = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.close()
+
+
+async def test_a_connection_that_does_not_come_about(fed):
+    with socket.socket() as full, socket.socket() as waiting, socket.socket() as more:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)  # and nobody accepts: the kernel answers no more than these two
+        for one in (waiting, more):
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        ups = [Upstream(name="full", addresses=["{}:{}".format(*full.getsockname())], connect_ms=50)]
+        assert (await fed.want(records=[to("full", "full")], made=ups)).error == ""
+        async with fed.client(token(fed, "acme", "research")) as client:
+            answer = await client.post(CHAT, json=BODY)
+    assert answer.status_code == 503 and answer.json()["error"]["message"].startswith("full does not answer")
+
+
+async def test_more_requests_than_an_upstream_takes_at_once(fed, doubles):
+    a, _ = doubles
+    a.stall = True
+    assert (await fed.want(records=[to("one", "a")], made=made(a, max_requests=1))).error == ""
+    async with (
+        fed.client(token(fed, "acme", "research")) as client,
+        client.stream("POST", CHAT, json=BODY | {"stream": True}) as answer,
+    ):
+        await anext(answer.aiter_lines())
+        second = await client.post(CHAT, json=BODY)
+        assert (second.status_code, second.headers["retry-after"]) == (503, "2")
+        assert second.json()["error"]["message"].startswith("too many requests are under way")
+    assert len(a.got) == 1
+
+
+async def test_an_upstream_by_tls_must_be_who_it_says(front_profile, tmp_path):
+    good, other = certificate(tmp_path, "localhost"), certificate(tmp_path, "other.example")
+    plane = front_profile.data_plane.model_copy(update={"authorities": tmp_path / "localhost.pem"})
+    async with (
+        running(Fed(front_profile.model_copy(update={"data_plane": plane}))) as fed,
+        await asyncio.start_server(answer_once, "127.0.0.1", 0, ssl=good) as server,
+        await asyncio.start_server(answer_once, "127.0.0.1", 0, ssl=other) as impostor,
+        fed.client(token(fed, "acme", "research")) as client,
+    ):
+        for end, status in ((server, 200), (impostor, 503)):
+            port = end.sockets[0].getsockname()[1]
+            ups = [Upstream(name="safe", addresses=[f"localhost:{port}"], tls=True)]
+            assert (await fed.want(records=[to("safe", "safe")], made=ups)).error == ""
+            assert (await client.post(CHAT, json=BODY)).status_code == status
+
+
+async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{}"
+    )
+    writer.close()
+
+
+def certificate(folder: Path, name: str) -> ssl.SSLContext:
+    """Return what serves under this name, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    who, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]), datetime.now(UTC)
+    builder = x509.CertificateBuilder(who, who, key.public_key(), 1, now - timedelta(hours=1), now + timedelta(hours=1))
+    names = x509.SubjectAlternativeName([x509.DNSName(name)])
+    signed = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    secret = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / f"{name}.pem").write_bytes(signed.public_bytes(Encoding.PEM))
+    (folder / f"{name}.key").write_bytes(key.private_bytes(*secret))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+    return context

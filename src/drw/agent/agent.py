@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from drw.agent import envoy
@@ -43,7 +44,7 @@ class Agent:
         self._secrets = Secrets(self._edge)
         self._circuits = Circuits(self._admin)
         self._trying: Configuration | None = None
-        self._good: Configuration | None = None
+        self._good = self._files.read_good()
         self._wanted: Configuration | None = None
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -185,8 +186,9 @@ class Agent:
         except BadConfiguration as error:
             self._refused = error.message  # it would say the same again
             if self._good is not None and (partly := _with_old_routes(rest, self._good)) is not None:
-                await self._put(partly, partly.version)  # a bad route must not keep back a new signing key
-                await self._confirm()
+                with suppress(BadConfiguration):
+                    await self._put(partly, partly.version)  # a bad route must not keep back a new signing key
+                    await self._confirm()
             raise
 
     async def _put(self, rest: Configuration, version: str) -> None:
@@ -209,7 +211,9 @@ class Agent:
             self._files.put_back(self._copy)
             self._written, self._others = "", b""
             raise BadConfiguration(f"Envoy refuses the {' and '.join(refused)} of the configuration")
-        self._good = self._trying
+        if self._trying is not None and self._trying != self._good:
+            self._good = self._trying
+            self._files.write_good(self._trying)
 
 
 def _with_old_routes(wanted: Configuration, good: Configuration) -> Configuration | None:

@@ -120,7 +120,8 @@ def _note_affinity(route: Route) -> list[Json]:
 
 
 def _rewritten(route: Route, stream: bool) -> list[Json]:
-    change: Json = {"model": route.upstream_model} if route.upstream_model else {}
+    # A '%' begins a command of Envoy's formats.
+    change: Json = {"model": route.upstream_model.replace("%", "%%")} if route.upstream_model else {}
     # Without it an upstream says nothing of what a stream cost.
     change |= {"stream_options": {"include_usage": True}} if stream else {}
     if not change:

@@ -99,6 +99,7 @@ def _cluster(name: str, addresses: list[str], connect_ms: int) -> Json:
         CLUSTER,
         name=name,
         type="STRICT_DNS" if resolved else "STATIC",
+        **({"dns_lookup_family": "ALL"} if resolved else {}),
         connect_timeout=f"{connect_ms / 1000:g}s",
         load_assignment={"cluster_name": name, "endpoints": [{"lb_endpoints": ends}]},
         common_lb_config={"healthy_panic_threshold": {"value": 0}},

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
+from google.protobuf.message import DecodeError
 
 from drw.agent import tls
 from drw.agent.clusters import THEN
 from drw.agent.shapes import Json
 from drw.agent.translation import KINDS, Edge, bootstrap
+from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.settings import Tls
 
 READ_BY_PEOPLE = ("clusters", "routes", "listeners")
@@ -80,6 +82,21 @@ class Files:
         if kind not in self._known:
             self._known[kind] = _parsed(self._edge.file(kind))
         return self._known[kind]
+
+    def write_good(self, configuration: Configuration) -> None:
+        """Keep the state that Envoy took, for the next time that a part of a newer one is refused."""
+        _write(self._good, configuration.SerializeToString())
+
+    def read_good(self) -> Configuration | None:
+        """Return what `write_good` kept, or None."""
+        try:
+            return Configuration.FromString(self._good.read_bytes())
+        except (OSError, DecodeError):
+            return None
+
+    @property
+    def _good(self) -> Path:
+        return self._edge.plane.folder / "good" / "configuration.binpb"
 
     def _read(self, kind: str) -> list[Json]:
         found: list[Json] = orjson.loads(self._present(kind)[1])
