@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Generic, TypeVar
 
 from yarl import URL
@@ -82,6 +82,11 @@ class Models:
 
     async def follow(self) -> None:
         """Ask again for every plan as soon as discovery tells of a change; without it, after `seconds`."""
+        while True:
+            with suppress(DeadlineExceeded):  # no call goes on for ever
+                await self._follow_once()
+
+    async def _follow_once(self) -> None:
         async with aclosing(self._discovery.watch_aliases(WatchAliasesRequest())) as changes:  # type: ignore[type-var]
             async for _ in changes:
                 for known in self._plans.values():

@@ -19,6 +19,7 @@ from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.audit import AuditWriter
 from drw.kernel.call import caller
 from drw.kernel.clock import Clock
+from drw.kernel.errors import DrwError
 from drw.kernel.host import Scope
 from drw.kernel.kills import KillList
 from drw.kernel.settings import ConfigError, Settings
@@ -148,7 +149,12 @@ async def build(scope: Scope) -> Serving:
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
         if any(model.default for model in listed):
-            await _check((await models.plan("")).targets[0][0])
+            default = (await models.plan("")).targets[0][0]
+            try:
+                await _check(default)
+            except DrwError as error:
+                error.message = "; ".join([error.message, *_circuits(models, clock)])
+                raise
         names = [f"{model.id} (default)" if model.default else model.id for model in listed]
         return "; ".join([", ".join(names) or "no models", *_circuits(models, clock)])
 

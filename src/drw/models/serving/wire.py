@@ -121,21 +121,19 @@ class Wire:
         self, target: Target, path: str, data: bytes, headers: Mapping[str, str], limit: float, end: float
     ) -> aiohttp.ClientResponse:
         session, url = self._session(target.base_url), self._url(target.base_url, path)
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=target.deadlines.connect or self._settings.connect_seconds
-        )
-        kept = _Kept()
+        options: dict[str, Any] = {"data": data, "headers": headers, "allow_redirects": False}
+        if seconds := target.deadlines.connect:
+            options["timeout"] = aiohttp.ClientTimeout(total=None, sock_connect=seconds)
+        made = _connections(session)
         try:
             async with asyncio.timeout_at(limit):
                 try:
-                    return await session.post(
-                        url, data=data, headers=headers, timeout=timeout, allow_redirects=False, trace_request_ctx=kept
-                    )
+                    return await session.post(url, **options)
                 except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                    if not kept.used:
+                    if _connections(session) != made:
                         raise
                     # A kept connection that the upstream closed while nobody used it: once more, on a new one.
-                    return await session.post(url, data=data, headers=headers, timeout=timeout, allow_redirects=False)
+                    return await session.post(url, **options)
         except aiohttp.ServerTimeoutError as error:
             raise _gone(target) from error  # no connection in time
         except TimeoutError as error:
@@ -157,15 +155,14 @@ class Wire:
             options: dict[str, Any] = {"limit": 0, "force_close": not self._reuse}
             connector: aiohttp.BaseConnector
             if place:
-                connector = aiohttp.UnixConnector(place.removeprefix("unix:"), **options)
+                connector = _UnixConnector(place.removeprefix("unix:"), **options)
             else:
-                connector = aiohttp.TCPConnector(ttl_dns_cache=30, **options)
+                connector = _TcpConnector(ttl_dns_cache=30, **options)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_seconds)
             self._sessions[place] = aiohttp.ClientSession(
                 connector=connector,
                 timeout=timeout,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trace_configs=[_note_kept()],
                 skip_auto_headers=("User-Agent", "Accept-Encoding"),
             )
         return self._sessions[place]
@@ -179,21 +176,29 @@ class Wire:
         return found
 
 
-class _Kept:
-    """Whether a request went over a connection that was kept from an earlier one."""
+class _TcpConnector(aiohttp.TCPConnector):
+    """Counts the connections that it makes: none made since means that a request went over a kept one."""
 
-    used = False
+    made = 0
+
+    async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        self.made += 1
+        return await super()._create_connection(*args, **kwargs)
 
 
-def _note_kept() -> aiohttp.TraceConfig:
-    noting = aiohttp.TraceConfig()
+class _UnixConnector(aiohttp.UnixConnector):
+    """The same on a Unix socket."""
 
-    async def reused(_: Any, context: Any, __: Any) -> None:
-        if (kept := context.trace_request_ctx) is not None:
-            kept.used = True
+    made = 0
 
-    noting.on_connection_reuseconn.append(reused)
-    return noting
+    async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        self.made += 1
+        return await super()._create_connection(*args, **kwargs)
+
+
+def _connections(session: aiohttp.ClientSession) -> int:
+    connector = session.connector
+    return connector.made if isinstance(connector, _TcpConnector | _UnixConnector) else 0
 
 
 class _Events:
