@@ -209,15 +209,20 @@ MONEY = Board(
             "Budget used",
             "percentunit",
             "What has been spent, as a part of the cap.",
-            _one("drw_budget_spent_usd / drw_budget_cap_usd", "{{org}} {{kind}} {{name}}"),
+            _one("drw_budget_spent_usd / drw_budget_cap_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
             "bargauge",
         ),
-        Panel("Spent", "currencyUSD", "In this period.", _one("drw_budget_spent_usd", "{{org}} {{kind}} {{name}}")),
+        Panel(
+            "Spent",
+            "currencyUSD",
+            "In this period.",
+            _one("drw_budget_spent_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
+        ),
         Panel(
             "Reserved",
             "currencyUSD",
             "For calls under way: the most that each can cost.",
-            _one("drw_budget_reserved_usd", "{{org}} {{kind}} {{name}}"),
+            _one("drw_budget_reserved_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
         ),
         Panel(
             "Cost an hour",
@@ -227,9 +232,9 @@ MONEY = Board(
         ),
         Panel(
             "Reservations that nobody settled",
-            "s",
-            "Age of the oldest past its lease; the reaper settles them.",
-            _one("drw_reservation_oldest_expired_seconds", "{{instance}}"),
+            "short",
+            "Of processes that died; the reaper settles them.",
+            _one("max(drw_reservations_abandoned)", "reservations"),
         ),
     ),
 )
