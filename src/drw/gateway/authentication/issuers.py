@@ -64,6 +64,7 @@ class Issuers:
             await self._tree.desk(GetDeskRequest(org=org.name, name=wanted.default_desk))
         keys = await self._keys(wanted)
         async with self._database.transaction() as connection:
+            await connection.execute("lock table issuer in share row exclusive mode")  # two at once would clash
             before = await self._one(connection, wanted.name)
             await self._check_room(connection, wanted, before)
             after = await self._write(connection, wanted, keys)
