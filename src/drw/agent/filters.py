@@ -6,6 +6,7 @@ each by itself: the buckets of the limits begin anew whenever their message is s
 
 from __future__ import annotations
 
+from drw.agent import limiting
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.rate_limiting_pb2 import Limits
@@ -22,9 +23,8 @@ ROUTER = "envoy.filters.http.router"
 JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 COMPOSITE = "envoy.extensions.filters.http.composite.v3"
-LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 
-DISCOVERED = {KEYS: JWT, REVOKED: RBAC, LIMITS: LIMIT}
+DISCOVERED = {KEYS: JWT, REVOKED: RBAC, LIMITS: limiting.LIMIT}
 """The filters that are delivered by themselves, and their types."""
 
 PROVIDER = "drw"
@@ -51,16 +51,16 @@ FOREIGN = ("x-drw-", "x-envoy-")
 
 SCHEMES = ("Bearer", "bearer")
 CLOCK_SKEW_SECONDS = 10
-UNBOUNDED = 1_000_000_000
 MANY_KEYS = 10_000
-ALWAYS = {"default_value": {"numerator": 100}}
 
 
 def strip() -> Json:
-    """Return the filter that drops what a client may not say."""
+    """Return the filter that drops what a client may not say, and tells it last what is left of its limits."""
     removals = [{"remove_on_match": {"key_matcher": {"prefix": p, "ignore_case": True}}} for p in FOREIGN]
     message = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
-    return extension(STRIP, typed(message, mutations={"request_mutations": removals}))
+    return extension(
+        STRIP, typed(message, mutations={"request_mutations": removals, "response_mutations": limiting.headers()})
+    )
 
 
 def drain() -> Json:
@@ -131,25 +131,8 @@ def one_of(wanted: list[str]) -> Json:
 
 
 def limits(wanted: Limits) -> Json:
-    """Return the filter that bounds the requests a minute of each key."""
-    own = [
-        {"entries": [{"key": "key", "value": limit.key}], "token_bucket": _bucket(limit.requests_per_minute)}
-        for limit in sorted(wanted.limits, key=lambda limit: limit.key)
-    ]
-    rest = {"entries": [{"key": "key"}], "token_bucket": _bucket(wanted.default_requests_per_minute)}
-    return typed(
-        LIMIT,
-        stat_prefix="keys",
-        token_bucket={"max_tokens": UNBOUNDED, "tokens_per_fill": UNBOUNDED, "fill_interval": "1s"},
-        filter_enabled=ALWAYS,
-        filter_enforced=ALWAYS,
-        rate_limits=[{"actions": [{"request_headers": {"header_name": "x-drw-key", "descriptor_key": "key"}}]}],
-        descriptors=[*own, rest],
-        max_dynamic_descriptors=MANY_KEYS,
-        always_consume_default_token_bucket=False,
-        enable_x_ratelimit_headers="DRAFT_VERSION_03",
-        enable_retry_after_header=True,
-    )
+    """Return the filter that bounds the requests a minute of each key, desk and org."""
+    return limiting.limits(wanted)
 
 
 def router() -> Json:
@@ -165,10 +148,6 @@ def _size(limit: int) -> Json:
         typed_config=extension("envoy.filters.http.body_size_limit", bound),
     )
     return {"action": extension("bound", action)}
-
-
-def _bucket(per_minute: int) -> Json:
-    return {"max_tokens": per_minute, "tokens_per_fill": per_minute, "fill_interval": "60s"}
 
 
 def _decision(name: str, action: str) -> Json:
