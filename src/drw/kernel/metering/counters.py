@@ -146,9 +146,12 @@ class Counters:
         """Write down how far an answer may go; False: the reservation is not held any more."""
         return bool(await self._run(scripts.ADVANCE, self._now(), process, id, attempts))
 
-    async def settle(self, id: str, at_ms: float, charges: Iterable[Charge]) -> bool:
-        """Move what was used to spent and release the rest; False: somebody did before."""
-        return bool(await self._run(scripts.SETTLE, id, int(at_ms), *_flat(charges)))
+    async def settle(self, id: str, at_ms: float, charges: Iterable[Charge], late: Sequence[str] = ()) -> bool:
+        """Move what was used to spent and release the rest; False: somebody did before, or does it by `post`.
+
+        `late` are the rows of the ledger that stand there as not posted yet.
+        """
+        return int(await self._run(scripts.SETTLE, id, int(at_ms), len(late), *late, *_flat(charges))) == 1
 
     async def renew(self, process: str, ttl_ms: int) -> bool:
         """Lengthen a lease; False: there is none any more."""
