@@ -266,6 +266,14 @@ async def test_a_lost_valkey_refuses_until_the_books_are_whole_and_live_streams_
     assert await spent(on) == (27 * TOKEN, 0)
 
 
+async def test_counters_of_another_ledger_are_dropped(on):
+    await on.redis.set("drw:{meter}:epoch", "another.1")
+    await on.counters.load({DESK.counter: {"tn": 5}})
+    assert await on.rebuild.tick()
+    assert await spent(on) == (0, 0)
+    assert [key async for key in on.redis.scan_iter(match="drw:{meter}:s:*")] == [DESK.counter.encode()]  # its cap
+
+
 async def test_what_is_settled_while_the_books_are_rebuilt_counts_once(on):
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=False)

@@ -182,8 +182,20 @@ class Counters:
 
     async def is_open(self) -> bool:
         """Tell whether the counters are whole."""
+        return bool(await self.epoch())
+
+    async def epoch(self) -> str:
+        """Return the name under which the counters were opened; empty where they are not whole."""
         with _answering():
-            return bool(await self._redis.exists(f"{PREFIX}epoch"))
+            found: Any = await self._redis.get(f"{PREFIX}epoch")
+        return found.decode() if found else ""
+
+    async def forget(self) -> None:
+        """Close the counters, and drop all that they hold."""
+        with _answering():
+            await self._redis.delete(f"{PREFIX}epoch")
+            async for key in self._redis.scan_iter(match=f"{PREFIX}*", count=1000):
+                await self._redis.unlink(key)
 
     async def survey(self) -> tuple[str, set[str], set[str]]:
         """Return the count of changes, the processes with a lease, and the ids of all reservations."""
