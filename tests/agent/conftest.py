@@ -29,7 +29,7 @@ from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Credentials,
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream as MadeUpstream
 from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
-from drw.api.gateway.v1.rate_limiting_pb2 import Limit, Limits
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import (
     Configuration,
     ConfigurationReport,
@@ -303,10 +303,11 @@ class Fed(Front):
         upstreams: Mapping[str, Upstream] | None = None,
         records: Sequence[MadeRoute] = (),
         made: Sequence[MadeUpstream] = (),
+        blocks: Sequence[Block] = (),
         default: int = 1_000_000,
     ) -> Configuration:
         """Return a desired state with these differences from the usual one."""
-        return assemble(
+        found = assemble(
             Credentials(issuer="drw", audience="drw-gateway", jwks=jwks([self.signing]), revoked=revoked),
             Limits(
                 default_requests_per_minute=default,
@@ -316,6 +317,10 @@ class Fed(Front):
             more,
             Routes(routes=records),
         )
+        if blocks:
+            found.blocks.extend(blocks)
+            found.version = f"{found.version[:8]}{hash(str(blocks)) & 0xFFFFFFFF:08x}"
+        return found
 
     def _fixed(self, more: Mapping[str, Upstream]) -> dict[str, MadeUpstream]:
         return {upstream.name: upstream for upstream in from_profile(self.profile.processes, more)}

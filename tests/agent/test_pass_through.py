@@ -11,6 +11,7 @@ import pytest
 from agent.conftest import Fed, until
 from agent.upstream import WORDS, DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
+from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.gateway.request_router.rules import with_defaults
 
@@ -248,3 +249,26 @@ async def test_the_name_of_a_model_is_never_a_command(fed, vllm):
     async with fed.client(fed.sign("key_1", "models:invoke")) as client:
         assert (await client.post(CHAT, json={"model": "llama", "messages": MESSAGES})).status_code == 200
     assert vllm.got[0][1]["model"] == "100%REQ(x-drw-key)%"
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "code"),
+    [
+        (Block.KILLED, 403, "killed"),
+        (Block.TOKENS, 429, "rate_limit_exceeded"),
+        (Block.MONEY, 429, "insufficient_quota"),
+    ],
+)
+async def test_a_model_that_is_blocked_is_refused_and_no_other(fed, vllm, reason, status, code):
+    both = route(models=["llama", "large"], model_header=True, upstream_model="")
+    made = Upstream(name="vllm", addresses=[vllm.where])
+    block = Block(subject=Block.MODEL, name="llama", reason=reason)
+    assert (await fed.want(records=[both], made=[made], blocks=[block])).error == ""
+    async with fed.client(fed.sign("key_1", "models:invoke")) as client:
+        for headers, model in [({}, "llama"), ({"x-model": "llama"}, "large")]:
+            answer = await client.post(CHAT, json={"model": model, "messages": MESSAGES}, headers=headers)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"]) == (status, code)
+            assert error["message"].startswith("the model 'llama' ")
+        assert (await client.post(CHAT, json={"model": "large", "messages": MESSAGES})).status_code == 200
+    assert len(vllm.got) == 1
