@@ -178,7 +178,8 @@ def _usage(line: bytes) -> Usage | None:
         found = orjson.loads(line)
         usage = Usage(status=int(found["status"] or 0))
         for name in TEXTS:
-            setattr(usage, name, str(found[name] or "").removeprefix(NOTHING)[:MAX_TEXT])
+            said = str(found[name] or "")
+            setattr(usage, name, "" if said == NOTHING else said[:MAX_TEXT])
         usage.at.FromDatetime(datetime.fromisoformat(found["at"].replace("Z", "+00:00")))
         usage.counted = found["prompt_tokens"] is not None or found["completion_tokens"] is not None
         usage.prompt_tokens, usage.completion_tokens = _tokens(found)
