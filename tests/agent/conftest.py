@@ -338,7 +338,7 @@ class Fed(Front):
             ),
             Upstreams(upstreams=with_records(self._fixed(upstreams or {}), made)),
             more,
-            Routes(routes=records),
+            records=Routes(routes=records),
         )
 
     def _fixed(self, more: Mapping[str, Upstream]) -> dict[str, MadeUpstream]:

@@ -150,7 +150,7 @@ def test_bad_requests_are_refused_clearly(client, change, error):
 
 def test_a_body_that_is_too_large_or_broken(client):
     with pytest.raises(openai.APIStatusError) as caught:
-        client.post("/chat/completions", body={"model": CHAT, "x": "y" * (30 << 20)}, cast_to=object)
+        client.post("/chat/completions", body={"model": CHAT, "x": "y" * (34 << 20)}, cast_to=object)
     assert caught.value.status_code == 413
     with pytest.raises(openai.BadRequestError):
         client.post("/chat/completions", content=b"{broken", cast_to=object)
