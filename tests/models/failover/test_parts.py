@@ -12,13 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drw.api.models.v1 import discovery_pb2
+from drw.api.models.v1.discovery_pb2 import Model, ResolvedModel
 from drw.kernel.clock import Clock
-from drw.kernel.errors import InvalidRequest, RateLimited
+from drw.kernel.errors import InvalidRequest, RateLimited, Unavailable
 from drw.models.serving.answers import Answer
 from drw.models.serving.balance import LOAD_BOUND, Affinity, Replica, by_weight, pick
 from drw.models.serving.causes import cause
 from drw.models.serving.circuits import Circuit, CircuitSettings, State
 from drw.models.serving.errors import ContentFiltered, ContextLengthExceeded, EngineUnavailable
+from drw.models.serving.line import Line
+from drw.models.serving.models import Models
 from drw.models.serving.ports import Target
 from drw.models.serving.refusals import in_band, refusal
 from drw.models.serving.retries import Retries, RetrySettings
@@ -288,3 +292,36 @@ def test_a_retry_after_is_a_number_of_seconds(given, seconds):
 def test_a_retry_after_may_be_a_date():
     after = refusal(TARGET, 503, b"", formatdate(time.time() + 90, usegmt=True)).metadata["retry_after"]
     assert 0 < int(after) <= 91
+
+
+class DoubleDiscovery:
+    """Knows one model, and may be gone."""
+
+    gone = False
+    asked = 0
+
+    async def resolve_plan(self, request, timeout):
+        self.asked += 1
+        if self.gone:
+            raise Unavailable("gone")
+        model = ResolvedModel(model=Model(id="m", kind=Model.CHAT, engine="openai"), base_urls=["http://h/v1"])
+        return discovery_pb2.Plan(id=request.id, targets=[discovery_pb2.Target(model=model, weight=1)])
+
+
+async def test_plans_are_remembered_and_outlive_discovery():
+    clock, discovery = HandClock(), DoubleDiscovery()
+    line = lambda model, most: Line(model, 1, 1, 1)  # noqa: E731
+    models = Models(discovery, lambda name: None, line, CircuitSettings(), clock, 5)
+    first = await models.plan("a")
+    clock.now += 4
+    assert await models.plan("a") is first
+    assert discovery.asked == 1
+    clock.now += 2
+    again = await models.plan("a")
+    assert discovery.asked == 2
+    assert again.targets[0][0] is first.targets[0][0]  # with its line and its circuits
+    discovery.gone = True
+    clock.now += 60
+    assert await models.plan("a") is again
+    with pytest.raises(Unavailable):
+        await models.plan("b")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from random import Random
 
 import pytest
 
@@ -16,6 +17,22 @@ from models.failover.double_upstream import TEXT
 from models.failover.time_loop import passing
 from models.failover.world import World, fallbacks
 
+BEHAVIOURS = [
+    *["well"] * 6,
+    *(
+        "limited",
+        "status_500",
+        "status_503",
+        "status_400",
+        "reset",
+        "silent",
+        "slow_start",
+        "cut",
+        "stall",
+        "malformed",
+    ),
+    *("no_field", "no_done", "no_finish", "too_long", "filtered", "filtered_end", "no_prefill", "echo", "elsewhere"),
+]
 ADMIN = Caller("acme", "research", "key_admin", frozenset({"platform:admin", "models:invoke"}))
 SESSION = {"x-session-id": "s1"}
 
@@ -272,6 +289,27 @@ def test_a_stream_at_its_most_tokens_is_not_gone_on_with(in_world):
         assert world["fallback"].bodies[-1]["max_tokens"] == 20
 
     in_world(run)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_fails_an_answer_is_whole_or_an_error_and_in_time(in_world, seed):
+    async def run(world: World) -> None:
+        chance, verdicts = Random(seed), Counter()
+        for _ in range(60):
+            for name in ("primary", "fallback", "third"):
+                world[name].script = [chance.choice(BEHAVIOURS)]
+            reply = await world.ask(stream=chance.random() < 0.7)
+            said = [world[name].script for name in ("primary", "fallback", "third")]
+            if reply.finish_reason == "content_filter":
+                continue
+            assert reply.verdict in ("whole", "error"), (said, reply)
+            assert reply.seconds < 60 + 5, said
+            verdicts[reply.verdict] += 1
+            await world.wait(4)
+        assert min(verdicts["whole"], verdicts["error"]) > 5
+
+    never = {"consecutive_failures": 1000, "window": 1000}
+    in_world(run, third={"context_length": 32768}, circuits=never)
 
 
 def test_retries_have_a_budget(in_world):
