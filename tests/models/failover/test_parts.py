@@ -20,7 +20,7 @@ from drw.models.serving.answers import Answer
 from drw.models.serving.balance import LOAD_BOUND, Affinity, Replica, by_weight, pick
 from drw.models.serving.causes import cause
 from drw.models.serving.circuits import Circuit, CircuitSettings, State
-from drw.models.serving.errors import ContentFiltered, ContextLengthExceeded, EngineUnavailable
+from drw.models.serving.errors import ContentFiltered, ContextLengthExceeded, EngineLimited, EngineUnavailable
 from drw.models.serving.line import Line
 from drw.models.serving.models import Models
 from drw.models.serving.ports import Target
@@ -265,7 +265,7 @@ def body(**error):
         (400, body(message="m", code="content_filter"), ContentFiltered),
         (500, body(message="m", innererror={"code": "ResponsibleAIPolicyViolation"}), ContentFiltered),
         (400, body(message="m", type="invalid_request_error", code=None), InvalidRequest),
-        (429, body(message="m", code="insufficient_quota"), RateLimited),
+        (429, body(message="m", code="insufficient_quota"), EngineLimited),
         (502, b"<html>", EngineUnavailable),
     ],
 )
@@ -275,10 +275,15 @@ def test_what_an_upstream_says_is_understood(status, raw, cls):
 
 def test_an_error_inside_a_stream_is_understood_by_its_code():
     assert type(in_band(TARGET, {"message": "m", "code": "content_filter"})) is ContentFiltered
-    assert type(in_band(TARGET, {"message": "m", "code": "rate_limit_exceeded"})) is RateLimited
+    assert type(in_band(TARGET, {"message": "m", "code": "rate_limit_exceeded"})) is EngineLimited
     assert type(in_band(TARGET, {"message": "m", "code": 503})) is EngineUnavailable
     assert type(in_band(TARGET, "it broke")) is EngineUnavailable
     assert cause(in_band(TARGET, "it broke")).blames
+
+
+@pytest.mark.parametrize("error", [RateLimited("the caller's own limit"), Unavailable("a part of ours")])
+def test_what_is_no_engines_fault_is_final(error):
+    assert cause(error) == ("refused", False, False, False)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from drw.models.serving.answers import Answer
 from drw.models.serving.attempts import Attempt
 from drw.models.serving.courses import Course, Rules
 from drw.models.serving.errors import ContextLengthExceeded
-from drw.models.serving.plans import Asked, Plan
+from drw.models.serving.plans import Call, Plan
 from drw.models.serving.ports import Body, Chunk, Endpoint
 from drw.models.serving.record import Record, outcome
 
 
 async def generate(
-    rules: Rules, plan: Plan, asked: Asked, answer: Answer, record: Record
+    rules: Rules, plan: Plan, wanted: Call, answer: Answer, record: Record
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of an answer while `answer` and `record` take note of them.
 
@@ -23,18 +23,18 @@ async def generate(
     What is yielded of an answer that is not `live` may be of attempts that failed: then `answer` alone counts.
     Raises as `ChatEngine.stream` and `Line.turn` do.
     """
-    course = Course(rules, plan, asked, answer, record)
+    course = Course(rules, plan, wanted, answer, record)
     try:
         while True:
             attempt = await course.next()
             try:
                 async with attempt.model.line.turn(attempt.patience(rules.clock.time())):
-                    await _check_prompt(attempt, asked.endpoint)
-                    chunks = attempt.stream(asked.endpoint)
+                    await _check_prompt(attempt, wanted.endpoint)
+                    chunks = attempt.stream(wanted.endpoint)
                     try:
                         async for chunk in chunks:
                             for ready in attempt.take(chunk):
-                                course.sent = asked.live
+                                course.sent = wanted.live
                                 yield ready
                     finally:
                         await chunks.aclose()

@@ -23,7 +23,7 @@ from drw.models.serving.courses import Rules
 from drw.models.serving.embeddings import Embeddings
 from drw.models.serving.exchange import Exchange
 from drw.models.serving.models import Models
-from drw.models.serving.plans import Asked
+from drw.models.serving.plans import Call
 from drw.models.serving.ports import Chunk, Endpoint
 from drw.models.serving.record import ClientGone, Record
 from drw.models.serving.requests import ChatCompletion, Completion, Embedding, Sampling, read
@@ -98,9 +98,9 @@ class ChatEndpoints:
         plan = await self._models.plan(request.model)
         body = request.body()
         affinity = Affinity(owner(), exchange.header(SESSION)[:MAX_SESSION] or request.session, body)
-        asked = Asked(endpoint, body, affinity, bool(request.stream), *request.most_tokens())
+        wanted = Call(endpoint, body, affinity, bool(request.stream), *request.most_tokens())
         answer = Answer(endpoint, plan.id, request.choices)
-        chunks = generate(self._rules, plan, asked, answer, record)
+        chunks = generate(self._rules, plan, wanted, answer, record)
         try:
             if request.stream:
                 await self._stream(exchange, record, answer, chunks, with_usage=request.usage_in_stream)

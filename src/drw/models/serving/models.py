@@ -139,7 +139,6 @@ class Models:
         model = resolved.model
         return ChatModel(
             id=model.id,
-            upstream_model=resolved.upstream_model,
             engine=self._engine(model.engine),
             engine_name=model.engine,
             line=self._line(model.id, resolved.max_concurrent),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.balance import Affinity, Replica, by_weight
 from drw.models.serving.line import Line
-from drw.models.serving.ports import Body, ChatEngine, Endpoint
+from drw.models.serving.ports import Body, ChatEngine, Endpoint, Target
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -15,7 +15,6 @@ class ChatModel:
     """One chat model, with all that a request needs."""
 
     id: str
-    upstream_model: str
     engine: ChatEngine
     engine_name: str
     line: Line
@@ -26,6 +25,11 @@ class ChatModel:
     """For a whole answer; 0: as the settings have it."""
     prefill: str
     affinity: str
+
+    @property
+    def target(self) -> Target:
+        """Where it answers, for what is the same in all its places."""
+        return self.replicas[0].target
 
     def takes(self, tokens: int | None) -> bool:
         """Tell whether an answer may be so long."""
@@ -54,7 +58,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Call:
     """One request, as it goes to whichever model answers."""
 
     endpoint: Endpoint
@@ -67,12 +71,12 @@ class Asked:
     most_tokens: int | None = None
 
 
-def check_length(models: tuple[ChatModel, ...], asked: Asked) -> None:
+def check_length(models: tuple[ChatModel, ...], wanted: Call) -> None:
     """Raise where more tokens are asked for than any of the models has room for."""
-    if not any(model.takes(asked.most_tokens) for model in models):
+    if not any(model.takes(wanted.most_tokens) for model in models):
         first = max(models, key=lambda model: model.context_length)
         message = (
-            f"{asked.param} is {asked.most_tokens}; prompt and answer of {first.id!r} have "
+            f"{wanted.param} is {wanted.most_tokens}; prompt and answer of {first.id!r} have "
             f"{first.context_length} tokens together"
         )
-        raise InvalidRequest(message, param=asked.param, code="invalid_value")
+        raise InvalidRequest(message, param=wanted.param, code="invalid_value")

@@ -10,12 +10,13 @@ from typing import Any
 
 import orjson
 
-from drw.kernel.errors import DrwError, InvalidRequest, RateLimited, TooLarge
+from drw.kernel.errors import DrwError, InvalidRequest, TooLarge
 from drw.models.serving.errors import (
     CONTENT_FILTER,
     CONTEXT_LENGTH,
     ContentFiltered,
     ContextLengthExceeded,
+    EngineLimited,
     EngineMisconfigured,
     EngineStalled,
     EngineUnavailable,
@@ -49,7 +50,7 @@ def refusal(target: Target, status: int, raw: bytes, retry_after: str | None = N
     if status == 413:
         return TooLarge(said)
     if status == 429:
-        return RateLimited(f"the upstream of {target.model!r} is over its limit: {said}", **after)
+        return EngineLimited(f"the upstream of {target.model!r} is over its limit: {said}", **after)
     if status in (408, 504):
         return EngineStalled(f"the upstream of {target.model!r} did not answer in time: {said}")
     if 400 <= status < 500:

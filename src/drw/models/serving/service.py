@@ -28,7 +28,7 @@ from drw.models.serving.courses import Rules
 from drw.models.serving.embeddings import Embeddings
 from drw.models.serving.line import Line
 from drw.models.serving.models import Models
-from drw.models.serving.plans import Asked, ChatModel
+from drw.models.serving.plans import Call, ChatModel
 from drw.models.serving.ports import ChatEngine, Endpoint
 from drw.models.serving.record import Record
 from drw.models.serving.retries import Retries, RetrySettings
@@ -69,9 +69,9 @@ class Serving(contract.Serving):
             body = pieces.body(request)
             plan = await self._models.plan(request.model)
             affinity = Affinity(owner(), "", body)
-            asked = Asked(CHAT, body, affinity, live=True, most_tokens=request.max_tokens)
+            wanted = Call(CHAT, body, affinity, live=True, most_tokens=request.max_tokens)
             answer = Answer(CHAT, plan.id, 1)
-            async with aclosing(generate(self._rules, plan, asked, answer, record)) as chunks:
+            async with aclosing(generate(self._rules, plan, wanted, answer, record)) as chunks:
                 async for chunk in chunks:
                     if text := pieces.text(chunk):
                         yield ChatChunk(text=text)
