@@ -213,6 +213,27 @@ def test_a_probe_that_hangs_costs_little(in_world):
     in_world(run, primary={"deadlines": deadlines}, circuits={"probe_seconds": 2})
 
 
+def test_while_one_request_probes_the_others_are_told(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["status_503"] * 5 + ["held", "well"]
+        for _ in range(2):
+            await world.ask(stream=False)
+        await world.wait(21)
+        probing = asyncio.ensure_future(world.http.post("/v1/chat/completions", json=BODY))
+        await until(lambda: world["primary"].under_way == 1)
+        assert world.circuit("primary") == 1
+        assert "half-open: probing" in await world.status()
+        reply = await world.ask(stream=False)
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        assert "tried by another request" in reply.error["message"]
+        world["primary"].go.set()
+        assert (await probing).status_code == 200
+        assert world.circuit("primary") == 0
+        assert (await world.ask(stream=False)).verdict == "whole"
+
+    in_world(run, primary={"fallbacks": []}, circuits={"open_seconds": 20})
+
+
 def test_with_nobody_left_the_caller_hears_when_to_come_back(in_world):
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"]

@@ -177,8 +177,11 @@ class Course:
         """Return the error where nobody could be asked at all."""
         places = [(model, replica) for model in self._models if self._may(model) for replica in model.replicas]
         model, replica = min(places, key=lambda place: min(place[1].ready_at, now + MOST_REST_SECONDS))
-        seconds = str(max(1, round(min(replica.ready_at - now, MOST_REST_SECONDS))))
-        if replica.circuit.state is not State.CLOSED:
+        if replica.circuit.state is State.HALF_OPEN:
+            message = f"the engine of {model.id!r} failed again and again, and is being tried by another request"
+            return EngineResting(message, retry_after="1")
+        seconds = str(max(1, round(replica.ready_at - now)))
+        if replica.circuit.state is State.OPEN:
             message = f"the engine of {model.id!r} failed again and again, and is left alone for {seconds} s"
             return EngineResting(message, retry_after=seconds)
         if not replica.limited:
