@@ -83,6 +83,29 @@ class DoubleEngine:
     async def status_500(self, request: web.Request, body: dict[str, Any]) -> Any:
         return web.json_response({"error": {"message": "it broke"}}, status=500)
 
+    async def quoting(self, request: web.Request, body: dict[str, Any], status: int = 500) -> Any:
+        said = body["messages"][0]["content"]
+        return web.json_response({"error": {"message": f"cannot read: {said}"}}, status=status)
+
+    async def quoting_400(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return await self.quoting(request, body, 400)
+
+    async def quoting_429(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return await self.quoting(request, body, 429)
+
+    async def quoting_event(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._word(response, body, WORDS[0])
+        await self._send(response, {"error": {"message": f"cannot read: {body['messages'][0]['content']}"}})
+        return response
+
+    async def repeating(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._word(response, body, body["messages"][0]["content"])
+        await self._send(response, self._choices(body, {}, "stop"))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
     async def status_429(self, request: web.Request, body: dict[str, Any]) -> Any:
         return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "7"})
 

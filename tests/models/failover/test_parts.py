@@ -16,6 +16,7 @@ from drw.api.models.v1 import discovery_pb2
 from drw.api.models.v1.discovery_pb2 import Model, ResolvedModel
 from drw.kernel.clock import Clock
 from drw.kernel.errors import InvalidRequest, RateLimited, Unavailable
+from drw.kernel.kills import KillList
 from drw.models.serving.answers import Answer
 from drw.models.serving.balance import LOAD_BOUND, Affinity, Replica, by_weight, pick
 from drw.models.serving.causes import cause
@@ -313,10 +314,10 @@ class DoubleDiscovery:
         return discovery_pb2.Plan(id=request.id, targets=[discovery_pb2.Target(model=model, weight=1)])
 
 
-async def test_plans_are_remembered_and_outlive_discovery():
+async def test_plans_are_remembered_and_outlive_discovery(tmp_path):
     clock, discovery = HandClock(), DoubleDiscovery()
     line = lambda model, most: Line(model, 1, 1, 1)  # noqa: E731
-    models = Models(discovery, lambda name: None, line, CircuitSettings(), clock, 5)
+    models = Models(discovery, lambda name: None, line, CircuitSettings(), clock, 5, KillList(None, tmp_path / "kills"))
     first = await models.plan("a")
     clock.now += 4
     assert await models.plan("a") is first

@@ -8,11 +8,13 @@ from random import Random
 
 import pytest
 
+from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.api.models.v1.discovery_pb2 import Alias, DeleteAliasRequest, WeightedTarget
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.call import Caller, acting_for
+from drw.kernel.kills import KillList
 from models.failover.double_upstream import TEXT
 from models.failover.time_loop import passing
 from models.failover.world import World, fallbacks
@@ -211,6 +213,19 @@ def test_a_probe_that_hangs_costs_little(in_world):
 
     deadlines = {"first_token_seconds": 100, "total_seconds": 300}
     in_world(run, primary={"deadlines": deadlines}, circuits={"probe_seconds": 2})
+
+
+def test_a_fallback_that_is_killed_in_the_meantime_is_passed_by(in_world, monkeypatch):
+    async def run(world: World) -> None:
+        def find(kills, who, models=(), workflow=""):
+            return Kill(name="fallback") if world["primary"].asked and "fallback" in models else None
+
+        monkeypatch.setattr(KillList, "find", find)
+        world["primary"].script = ["status_500"]
+        reply = await world.ask(stream=False)
+        assert (reply.verdict, reply.model, world["fallback"].asked) == ("whole", "third", 0)
+
+    in_world(run, third={})
 
 
 def test_while_one_request_probes_the_others_are_told(in_world):

@@ -175,9 +175,10 @@ async def world(
             }
         discovery = {"models": models, "default_model": "primary", "aliases": aliases or {}}
         rag = Place(services=("embedding",), grpc=f"unix:{base}.r", http="")
+        gateway = Place(services=("request_router",), grpc=f"unix:{base}.q", http="")
         services = {"discovery": discovery, "serving": serving}
         host = Host(
-            profile.model_copy(update={"services": services, "processes": {"rag": rag}}),
+            profile.model_copy(update={"services": services, "processes": {"rag": rag, "gateway": gateway}}),
             "test",
             ["discovery", "serving"],
         )

@@ -125,6 +125,20 @@ class Answer:
         """Why the first choice ended; empty while it has not."""
         return self._choices[0].finish_reason or ""
 
+    @property
+    def id(self) -> str:
+        """The answer's id, which callers see."""
+        return str(self._head["id"])
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """Why each choice ended; empty for one that has not."""
+        return [choice.finish_reason or "" for choice in self._choices]
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Return each choice as a chat message."""
+        return [choice.message() for choice in self._choices]
+
     def event(self, chunk: Chunk, *, with_usage: bool) -> bytes | None:
         """Return a chunk as the caller gets it; None where there is nothing in it for the caller."""
         if not (parts := chunk.get("choices")):

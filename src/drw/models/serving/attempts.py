@@ -91,6 +91,7 @@ class Attempt:
         self.tokens += 1
         if not self._begun:
             return self._begin(chunk)
+        self._record.token()
         self._answer.add(chunk)
         return (chunk,)
 

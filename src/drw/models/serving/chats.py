@@ -5,40 +5,48 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from drw.kernel.errors import DrwError
+from drw.kernel.overhead import waiting
 from drw.models.serving.answers import Answer
 from drw.models.serving.attempts import Attempt
 from drw.models.serving.courses import Course, Rules
 from drw.models.serving.errors import ContextLengthExceeded
-from drw.models.serving.plans import Call, Plan
+from drw.models.serving.hold import Hold
+from drw.models.serving.plans import Asked, Plan
 from drw.models.serving.ports import Body, Chunk, Endpoint
+from drw.models.serving.quota import FINAL
 from drw.models.serving.record import Record, outcome
 
 
 async def generate(
-    rules: Rules, plan: Plan, wanted: Call, answer: Answer, record: Record
+    rules: Rules, plan: Plan, asked: Asked, answer: Answer, record: Record, hold: Hold
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of an answer while `answer` and `record` take note of them.
 
-    Ends only when the answer is whole, whoever gave which part of it; the record is the caller's to close.
-    What is yielded of an answer that is not `live` may be of attempts that failed: then `answer` alone counts.
-    Raises as `ChatEngine.stream` and `Line.turn` do.
+    Ends only when the answer is whole, whoever gave which part of it; the record is the caller's to close, the hold
+    the caller's to settle. What is yielded of an answer that is not `live` may be of attempts that failed: then
+    `answer` alone counts. Raises as `ChatEngine.stream`, `Line.turn`, `Hold.begin` and `Hold.progress` do.
     """
-    course = Course(rules, plan, wanted, answer, record)
+    course = Course(rules, plan, asked, answer, record)
     try:
         while True:
             attempt = await course.next()
             try:
                 async with attempt.model.line.turn(attempt.patience(rules.clock.time())):
-                    await _check_prompt(attempt, wanted.endpoint)
-                    chunks = attempt.stream(wanted.endpoint)
+                    await _check_prompt(attempt, asked.endpoint)
+                    await hold.begin(attempt.model)
+                    chunks = attempt.stream(asked.endpoint)
                     try:
                         async for chunk in chunks:
+                            await hold.progress(chunk)
                             for ready in attempt.take(chunk):
-                                course.sent = wanted.live
+                                course.sent = asked.live
                                 yield ready
                     finally:
                         await chunks.aclose()
                     last = attempt.whole()
+            except FINAL as error:  # no engine's fault, so none of another engine's business
+                course.left(attempt, outcome(error))
+                raise
             except DrwError as error:
                 course.failed(attempt, error)
                 continue
@@ -51,6 +59,7 @@ async def generate(
             return
     finally:
         record.answered(answer.text, answer.usage, answer.finish_reason)
+        record.shows(answer)
 
 
 async def _check_prompt(attempt: Attempt, endpoint: Endpoint) -> None:
@@ -58,7 +67,8 @@ async def _check_prompt(attempt: Attempt, endpoint: Endpoint) -> None:
     most = attempt.model.max_prompt_tokens
     if not most or _bytes(attempt.body) <= most:  # no token is shorter than a byte
         return
-    counted = await attempt.model.engine.count_prompt(attempt.replica.target, endpoint, attempt.body)
+    with waiting("upstream"):
+        counted = await attempt.model.engine.count_prompt(attempt.replica.target, endpoint, attempt.body)
     if counted is not None and counted > most:
         raise ContextLengthExceeded.counted(counted, most, "prompt" if endpoint == "completions" else "messages")
 

@@ -10,13 +10,21 @@ from prometheus_client import Counter
 from drw.kernel import call
 from drw.kernel.clock import Clock
 from drw.kernel.errors import DrwError, InvalidRequest
+from drw.kernel.kills import KillList
 from drw.models.serving.answers import Answer
 from drw.models.serving.attempts import Attempt
 from drw.models.serving.balance import Replica, pick
 from drw.models.serving.causes import Cause, cause
 from drw.models.serving.circuits import CircuitSettings, State
-from drw.models.serving.errors import ContextLengthExceeded, EngineBusy, EngineLimited, EngineResting, OutOfTime
-from drw.models.serving.plans import Call, ChatModel, Plan, check_length
+from drw.models.serving.errors import (
+    ContextLengthExceeded,
+    EngineBusy,
+    EngineLimited,
+    EngineResting,
+    EngineUnavailable,
+    OutOfTime,
+)
+from drw.models.serving.plans import Asked, ChatModel, Plan, check_length
 from drw.models.serving.ports import FOREVER, Body, Limits
 from drw.models.serving.record import Record
 from drw.models.serving.retries import Retries
@@ -37,19 +45,21 @@ class Rules:
     random: Random
     retries: Retries
     circuits: CircuitSettings
+    kills: KillList
     total_seconds: float
 
 
 class Course:
     """The course of one request."""
 
-    def __init__(self, rules: Rules, plan: Plan, wanted: Call, answer: Answer, record: Record) -> None:
+    def __init__(self, rules: Rules, plan: Plan, asked: Asked, answer: Answer, record: Record) -> None:
         self._rules = rules
-        self._wanted = wanted
+        self._asked = asked
         self._answer = answer
         self._record = record
-        self._models = plan.order(wanted.affinity)
-        check_length(self._models, wanted)
+        self._name = plan.id
+        self._models = asked.models
+        check_length(self._models, asked)
         self._end = self._ending(plan.total_seconds or self._models[0].total_seconds or rules.total_seconds)
         self._failed: dict[Replica, bool] = {}
         """The places that failed this request, and whether they may be asked again."""
@@ -101,7 +111,7 @@ class Course:
         elif not why.elsewhere:
             self._decline(attempt, error)
         self._error = self._error or error
-        if self.sent and not may_continue(self._wanted.endpoint, self._wanted.body, self._answer):
+        if self.sent and not may_continue(self._asked.endpoint, self._asked.body, self._answer):
             raise error
 
     def left(self, attempt: Attempt, outcome: str) -> None:
@@ -133,19 +143,21 @@ class Course:
         raise self._error or self._nobody(now)
 
     def _may(self, model: ChatModel) -> bool:
-        """Tell whether a model can answer this request as it stands."""
+        """Tell whether a model can answer this request as it stands, and has not been killed since it began."""
+        if self._rules.kills.find(None, (model.id,)):
+            return False
         if self._too_small and model.context_length <= self._too_small:
             return False
-        if self.sent and model.prefill == NO and self._wanted.endpoint != "completions":
+        if self.sent and model.prefill == NO and self._asked.endpoint != "completions":
             return False
-        return model.id not in self._refused and model.takes(self._wanted.most_tokens)
+        return model.id not in self._refused and model.takes(self._asked.most_tokens)
 
     def _ready(self, model: ChatModel, now: float) -> list[Replica]:
         return [r for r in model.replicas if r.ready_at <= now and r not in self._failed]
 
     def _pick(self, model: ChatModel, ready: list[Replica]) -> Replica:
         several = len(model.replicas) > 1
-        return pick(ready, self._wanted.affinity.key(model.affinity) if several else "", self._rules.random)
+        return pick(ready, self._asked.affinity.key(model.affinity) if several else "", self._rules.random)
 
     def _later(self, now: float) -> tuple[ChatModel, Replica, float] | None:
         """Return who can be asked after a pause that is worth it: those who failed, or want no requests yet."""
@@ -176,6 +188,8 @@ class Course:
     def _nobody(self, now: float) -> DrwError:
         """Return the error where nobody could be asked at all."""
         places = [(model, replica) for model in self._models if self._may(model) for replica in model.replicas]
+        if not places:
+            return EngineUnavailable("no model is left that may answer")
         model, replica = min(places, key=lambda place: min(place[1].ready_at, now + MOST_REST_SECONDS))
         if replica.circuit.state is State.HALF_OPEN:
             message = f"the engine of {model.id!r} failed again and again, and is being tried by another request"
@@ -195,7 +209,7 @@ class Course:
         self._attempts += 1
         self._count_fallback(model)
         self._last = model
-        body, seam = self._wanted.body, None
+        body, seam = self._asked.body, None
         if self.sent:
             body, seam = self._going_on(model)
             self._answer.go_on(model.id)
@@ -204,7 +218,9 @@ class Course:
         limits = Limits(self._patience(model, replica, now), self._end)
         replica.circuit.enter()
         replica.outstanding += 1
-        self._record.served_by(model.id, model.engine_name, model.target.upstream_model)
+        place = replica.target.base_url
+        self._record.served_by(model.id, model.engine_name, model.upstream_model, asked=self._name, at=place)
+        self._record.sends(body)
         return Attempt(model, replica, body, limits, self._answer, self._record, seam, now)
 
     def _going_on(self, model: ChatModel) -> tuple[Body, Seam]:
@@ -212,7 +228,7 @@ class Course:
         tokens = self._tokens
         if len(text) > CHARACTERS_PER_PIECE * tokens:
             tokens = len(text) // CHARACTERS_PER_TOKEN
-        body = continued(self._wanted.endpoint, self._wanted.body, text, tokens, model.prefill)
+        body = continued(self._asked.endpoint, self._asked.body, text, tokens, model.prefill)
         if body is None:
             assert self._error is not None
             raise self._error

@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from drw.kernel.overhead import waiting
 from drw.models.serving.errors import EngineBusy
 
 
@@ -41,8 +42,9 @@ class Line:
             raise self._busy(f"{self._waiting} requests wait for it already")
         self._waiting += 1
         try:
-            async with asyncio.timeout(seconds):
-                await self._free.acquire()
+            with waiting("line"):
+                async with asyncio.timeout(seconds):
+                    await self._free.acquire()
         except TimeoutError:
             raise self._busy(f"no place came free within {seconds:.3g} s") from None
         finally:

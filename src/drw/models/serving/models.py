@@ -17,8 +17,10 @@ from drw.api.models.v1.discovery_pb2 import (
     WatchAliasesRequest,
 )
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
+from drw.kernel.call import caller_or_none
 from drw.kernel.clock import Clock
 from drw.kernel.errors import DeadlineExceeded, InvalidRequest, NotFound, Unavailable
+from drw.kernel.kills import KillList, killed
 from drw.models.serving.balance import Replica
 from drw.models.serving.circuits import Circuit, CircuitSettings
 from drw.models.serving.line import Line
@@ -43,6 +45,7 @@ class Models:
         circuits: CircuitSettings,
         clock: Clock,
         seconds: float,
+        kills: KillList,
     ) -> None:
         self._discovery = discovery
         self._engine = engine
@@ -50,6 +53,7 @@ class Models:
         self._circuits = circuits
         self._clock = clock
         self._seconds = seconds
+        self._kills = kills
         self._plans: dict[str, _Known[Plan]] = {}
         self._embeddings: dict[str, _Known[Model]] = {}
         self._chat: dict[str, tuple[ResolvedModel, ChatModel]] = {}
@@ -60,17 +64,20 @@ class Models:
         Raises:
             NotFound: there is no such model.
             InvalidRequest: it is no chat model.
+            Killed: a kill switch stops it.
         """
         known = self._plans.get(name)
         if known is None or self._clock.time() >= known.until:
             known = await self._ask_plan(name, known)
-        return known.value
+        self._kills.check(caller_or_none(), (name, known.value.id))
+        return self._alive(known.value)
 
     async def embedding(self, name: str) -> Model:
         """Return an embedding model by its id; raises as `plan` does."""
         known = self._embeddings.get(name)
         if known is None or self._clock.time() >= known.until:
             known = await self._ask_embedding(name, known)
+        self._kills.check(caller_or_none(), (name, known.value.id))
         return known.value
 
     async def follow(self) -> None:
@@ -90,6 +97,15 @@ class Models:
         for name, (_, model) in sorted(self._chat.items()):
             for replica in model.replicas:
                 yield name, replica
+
+    def _alive(self, plan: Plan) -> Plan:
+        """Return the plan without the models that are killed; raise where none is left."""
+        kills = {model.id: kill for model in plan.models if (kill := self._kills.find(None, (model.id,)))}
+        if not kills:
+            return plan
+        if (rest := plan.without(kills)).models:
+            return rest
+        raise killed(next(iter(kills.values())))
 
     async def _ask_plan(self, name: str, last: _Known[Plan] | None) -> _Known[Plan]:
         try:
@@ -139,6 +155,7 @@ class Models:
         model = resolved.model
         return ChatModel(
             id=model.id,
+            upstream_model=resolved.upstream_model,
             engine=self._engine(model.engine),
             engine_name=model.engine,
             line=self._line(model.id, resolved.max_concurrent),

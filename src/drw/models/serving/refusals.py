@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from drw.kernel.errors import DrwError, InvalidRequest, TooLarge
+from drw.kernel.telemetry import QUOTES
 from drw.models.serving.errors import (
     CONTENT_FILTER,
     CONTEXT_LENGTH,
@@ -31,6 +32,8 @@ TOO_LONG = re.compile(r"maximum context length|context length (is|of) only|excee
 """How vLLM, SGLang and TGI word it, which have no code for it."""
 STATUS = {CONTEXT_LENGTH: 400, "rate_limit_exceeded": 429, "insufficient_quota": 429} | dict.fromkeys(FILTERED, 400)
 """What an error inside a stream means that has a code and no status; any other is the engine's fault."""
+QUOTED = {QUOTES: "upstream"}
+"""For errors whose message ends in what the upstream said: that may have words of the prompt, so no log has it."""
 
 
 def refusal(target: Target, status: int, raw: bytes, retry_after: str | None = None) -> DrwError:
@@ -50,12 +53,12 @@ def refusal(target: Target, status: int, raw: bytes, retry_after: str | None = N
     if status == 413:
         return TooLarge(said)
     if status == 429:
-        return EngineLimited(f"the upstream of {target.model!r} is over its limit: {said}", **after)
+        return EngineLimited(f"the upstream of {target.model!r} is over its limit: {said}", **after, **QUOTED)
     if status in (408, 504):
-        return EngineStalled(f"the upstream of {target.model!r} did not answer in time: {said}")
+        return EngineStalled(f"the upstream of {target.model!r} did not answer in time: {said}", **QUOTED)
     if 400 <= status < 500:
         return _invalid(detail, said)
-    return EngineUnavailable(f"the upstream of {target.model!r} failed: {said}", **after)
+    return EngineUnavailable(f"the upstream of {target.model!r} failed: {said}", **after, **QUOTED)
 
 
 def in_band(target: Target, error: Any) -> DrwError:

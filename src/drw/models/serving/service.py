@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from random import Random
 
 from pydantic import Field
 
+from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1 import serving_rpc as contract
 from drw.api.models.v1.discovery_pb2 import ListModelsRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.audit import AuditWriter
+from drw.kernel.call import caller
 from drw.kernel.clock import Clock
 from drw.kernel.errors import DrwError
 from drw.kernel.host import Scope
+from drw.kernel.kills import KillList
 from drw.kernel.settings import ConfigError, Settings
-from drw.models.serving import endpoints, pieces
+from drw.models.serving import content, endpoints, pieces
 from drw.models.serving.answers import Answer
 from drw.models.serving.balance import Affinity, owner
 from drw.models.serving.chats import generate
@@ -27,8 +31,11 @@ from drw.models.serving.circuits import CircuitSettings, State
 from drw.models.serving.courses import Rules
 from drw.models.serving.embeddings import Embeddings
 from drw.models.serving.line import Line
+from drw.models.serving.meter import MeterSettings
+from drw.models.serving.metering import Metering
+from drw.models.serving.metering import build as build_metering
 from drw.models.serving.models import Models
-from drw.models.serving.plans import Call, ChatModel
+from drw.models.serving.plans import Asked, ChatModel
 from drw.models.serving.ports import ChatEngine, Endpoint
 from drw.models.serving.record import Record
 from drw.models.serving.retries import Retries, RetrySettings
@@ -44,7 +51,11 @@ class ServingSettings(Settings):
     """Requests that may wait for one model; more are sent away with 503."""
     max_waiting_seconds: float = Field(60.0, gt=0, le=3600)
     remember_models_seconds: float = Field(5.0, ge=0, le=300)
-    max_body_bytes: int = Field(8 << 20, ge=1024, le=64 << 20)
+    capture_content: bool = Field(default_factory=content.asked_by_environment)
+    """Put prompts and answers on spans, redacted; never in logs, metrics or audit records."""
+    capture_characters: int = Field(16_384, ge=256, le=262_144)
+    """How much of a prompt, and of an answer, goes on a span."""
+    max_body_bytes: int = Field(33 << 20, ge=1024, le=64 << 20)
     total_seconds: float = Field(900.0, gt=0, le=3600)
     """For a whole answer with every attempt at it, where neither its alias nor its model says."""
     retries: RetrySettings = RetrySettings()
@@ -52,14 +63,17 @@ class ServingSettings(Settings):
     llama_cpp: WireSettings = WireSettings()
     openai: WireSettings = WireSettings()
     vertex: WireSettings = WireSettings()
+    metering: MeterSettings = MeterSettings()
 
 
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(self, models: Models, rules: Rules, audit: AuditWriter) -> None:
+    def __init__(self, models: Models, rules: Rules, metering: Metering, kills: KillList, audit: AuditWriter) -> None:
         self._models = models
         self._rules = rules
+        self._metering = metering
+        self._kills = kills
         self._audit = audit
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
@@ -67,12 +81,16 @@ class Serving(contract.Serving):
         record = Record(self._audit, "chat", request.SerializeToString(deterministic=True))
         try:
             body = pieces.body(request)
+            record.models.add(request.model)
             plan = await self._models.plan(request.model)
             affinity = Affinity(owner(), "", body)
-            wanted = Call(CHAT, body, affinity, live=True, most_tokens=request.max_tokens)
+            most = request.max_tokens or None
+            asked = Asked(CHAT, body, affinity, plan.order(affinity), live=True, most_tokens=most)
             answer = Answer(CHAT, plan.id, 1)
-            async with aclosing(generate(self._rules, plan, wanted, answer, record)) as chunks:
-                async for chunk in chunks:
+            run = partial(generate, self._rules, plan, asked, answer, record)
+            chunks = self._metering.metered(asked, record, run)
+            async with aclosing(self._kills.each(caller(), lambda: record.models, chunks)) as lasting:
+                async for chunk in lasting:
                     if text := pieces.text(chunk):
                         yield ChatChunk(text=text)
             await record.close()
@@ -108,6 +126,7 @@ class Engines:
 async def build(scope: Scope) -> Serving:
     """Make the service with what the configuration names."""
     settings = scope.settings(ServingSettings)
+    content.allow(settings.capture_characters if settings.capture_content else 0)
     engines = Engines(scope, settings)
     scope.on_stop(engines.close)
 
@@ -116,13 +135,16 @@ async def build(scope: Scope) -> Serving:
 
     clock = Clock()
     retries = Retries(settings.retries, clock, Random())
-    rules = Rules(clock, Random(), retries, settings.circuits, settings.total_seconds)
+    kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
+    scope.background(kills.follow)
+    rules = Rules(clock, Random(), retries, settings.circuits, kills, settings.total_seconds)
     discovery = scope.client(DiscoveryClient)
-    models = Models(discovery, engines.get, line, settings.circuits, clock, settings.remember_models_seconds)
+    models = Models(discovery, engines.get, line, settings.circuits, clock, settings.remember_models_seconds, kills)
     scope.background(models.follow)
-    embeddings = Embeddings(models, scope.client(EmbeddingClient))
-    audit = scope.audit()
-    scope.routes += endpoints.routes(models, rules, discovery, embeddings, audit, settings.max_body_bytes)
+    metering = await build_metering(scope, settings.metering)
+    embeddings = Embeddings(models, scope.client(EmbeddingClient), metering)
+    audit, most_body = scope.audit(), settings.max_body_bytes
+    scope.routes += endpoints.routes(models, rules, discovery, embeddings, metering, kills, audit, most_body)
 
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
@@ -137,7 +159,7 @@ async def build(scope: Scope) -> Serving:
         return "; ".join([", ".join(names) or "no models", *_circuits(models, clock)])
 
     scope.describe(describe)
-    return Serving(models, rules, audit)
+    return Serving(models, rules, metering, kills, audit)
 
 
 async def _check(model: ChatModel) -> None:

@@ -13,7 +13,9 @@ import orjson
 from pydantic import Field
 from yarl import URL
 
+from drw.kernel import telemetry
 from drw.kernel.errors import DrwError
+from drw.kernel.overhead import waiting
 from drw.kernel.settings import Settings
 from drw.models.serving.errors import AnswerCut, EngineMisconfigured, EngineStalled, EngineUnavailable, OutOfTime
 from drw.models.serving.ports import UNLIMITED, Body, Chunk, Limits, Target
@@ -36,6 +38,8 @@ class WireSettings(Settings):
     first_token_seconds: float = Field(default=300.0, gt=0, le=3600)
     """From the request to the first token: the prompt is read in this time."""
     between_tokens_seconds: float = Field(default=60.0, gt=0, le=3600)
+    continuous_usage: bool = False
+    """Whether to ask for the tokens so far in each event, as vLLM gives them; others refuse a request that asks."""
 
 
 class Wire:
@@ -58,7 +62,8 @@ class Wire:
         first = target.deadlines.first_token or self._settings.first_token_seconds
         between = target.deadlines.between_tokens or self._settings.between_tokens_seconds
         limit = min(clock() + first, limits.first_token, end)
-        response = await self._post(target, path, orjson.dumps(body), {**JSON_HEADERS, **headers}, limit, end)
+        with waiting("upstream"):
+            response = await self._post(target, path, orjson.dumps(body), _headers(headers), limit, end)
         started = False
         try:
             if response.status != 200:
@@ -84,7 +89,7 @@ class Wire:
                     verb,
                     self._url(target.base_url, path),
                     data=data,
-                    headers={**JSON_HEADERS, **headers},
+                    headers=_headers(headers),
                     allow_redirects=False,
                 ) as response,
             ):
@@ -212,7 +217,8 @@ class _Events:
             return None
         try:
             async with asyncio.timeout_at(limit):
-                data = await self._content.readany()
+                with waiting("upstream"):
+                    data = await self._content.readany()
         except TimeoutError as error:
             raise _stalled(self._target, self._end) from error
         except (aiohttp.ClientError, OSError) as error:
@@ -258,6 +264,11 @@ def bearer(target: Target) -> dict[str, str]:
             f"the key for {target.model!r} is missing: set {target.api_key_variable} in serving's environment"
         )
     return {"authorization": f"Bearer {key}"}
+
+
+def _headers(own: Mapping[str, str]) -> dict[str, str]:
+    """Return what goes with every request: the trace, so that an engine's own spans are part of it."""
+    return {**JSON_HEADERS, **telemetry.outgoing_headers(), **own}
 
 
 def _decoded(target: Target, event: bytes) -> Chunk:

@@ -54,6 +54,7 @@ class LlamaCppEngine(ChatEngine):
             "model": target.upstream_model,
             "stream": True,
             "stream_options": {"include_usage": True},
+            "timings_per_token": True,  # each event says how many tokens there are by then
         }
         chunks = self._wire.stream(target, endpoint, sent, bearer(target), limits)
         return as_tool_calls(chunks, tools) if tools else chunks

@@ -16,12 +16,15 @@ class OpenAiEngine(ChatEngine):
 
     def __init__(self, settings: WireSettings) -> None:
         self._wire = Wire(settings, reuse=True)
+        self._options = {"include_usage": True} | (
+            {"continuous_usage_stats": True} if settings.continuous_usage else {}
+        )
 
     def stream(
         self, target: Target, endpoint: Endpoint, body: Body, limits: Limits = UNLIMITED
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the upstream's chunks."""
-        sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": {"include_usage": True}}
+        sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": self._options}
         return self._wire.stream(target, endpoint, sent, bearer(target), limits)
 
     async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
