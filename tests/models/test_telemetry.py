@@ -151,7 +151,7 @@ async def test_a_log_line_has_the_names_that_spans_have(web, lines):
     assert line["overhead_ms"] + line["upstream_ms"] <= line["ms"] + 0.02  # each is rounded
     await ask(web, "status_429")
     (line,) = (line for line in lines() if line.get("code") == "429")
-    assert (line["error.type"], line["error"]) == ("RateLimited", "the upstream of 'double' is over its limit")
+    assert (line["error.type"], line["error"]) == ("EngineLimited", "the upstream of 'double' is over its limit")
 
 
 @pytest.mark.parametrize("how", ["repeating", "quoting", "quoting_400", "quoting_429", "quoting_event", "no_finish"])
