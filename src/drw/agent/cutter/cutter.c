@@ -30,7 +30,7 @@ IMPORT(proxy_close_stream)(u32 stream);
 IMPORT(proxy_send_local_response)(u32 status, const char *details, u32 details_size, const char *body, u32 body_size,
                                   const u8 *headers, u32 headers_size, u32 grpc_status);
 
-enum { TICK_MILLISECONDS = 25, GRACE_TICKS = 16 };
+enum { TICK_MILLISECONDS = 25, GRACE_TICKS = 20 };
 enum { CONTINUE = 0, OK = 0, REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, RESPONSE_BODY = 1, CONFIGURATION = 7 };
 enum { RESPONSE_STREAM = 1, LETTER = 1, DIGITS = 16, LINE = LETTER + DIGITS + 1, BUCKETS = 4096, PAGE = 65536 };
 enum { SLOTS = 1 << 18, MOST = SLOTS / 2 }; /* what is beyond, another filter refuses */
