@@ -12,7 +12,7 @@ from drw.api.gateway.v1.authentication_pb2 import WatchCredentialsRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.load_balancer_pb2 import WatchUpstreamsRequest
 from drw.api.gateway.v1.load_balancer_rpc import LoadBalancerClient
-from drw.api.gateway.v1.rate_limiting_pb2 import WatchLimitsRequest
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, WatchLimitsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import (
     ApproveKillRequest,
@@ -122,7 +122,9 @@ class RequestRouter(contract.RequestRouter):
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
         said = "; ".join(_told(report, configuration) for _, report in sorted(self._reports.items()))
+        killed = sum(block.reason == Block.KILLED for block in configuration.blocks)
         text = f"version {configuration.version}; {said or 'no data plane has reported yet'}"
+        text += f"; killed: {killed}, see `drw kill list`" if killed else ""
         if any(report.error for report in self._reports.values()):
             raise Unavailable(text)
         return text
