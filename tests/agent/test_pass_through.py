@@ -265,6 +265,5 @@ async def test_a_model_that_is_blocked_is_refused_and_no_other(fed, vllm):
                 answer = await client.post(CHAT, json={"model": model, "messages": MESSAGES}, headers=headers)
                 error = answer.json()["error"]
                 assert (answer.status_code, error["code"]) == (status, code)
-                assert error["message"].startswith("the model 'llama' ")
             assert (await client.post(CHAT, json={"model": "large", "messages": MESSAGES})).status_code == 200
     assert len(vllm.got) == 3

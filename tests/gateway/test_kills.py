@@ -64,6 +64,10 @@ class Switch:
             return [k.id for k in (await self._router.list_kills(ListKillsRequest(all=every))).kills]
 
 
+async def detail(host):
+    return next(s.detail for s in (await host.status()).services if s.name == "request_router")
+
+
 def settings(profile, **services):
     return profile.model_copy(update={"services": services})
 
@@ -98,6 +102,7 @@ async def test_a_kill_is_in_force_at_once_where_one_person_is_enough(profile, ca
             assert [k.id for k in (await anext(lists)).kills] == [made.id]
             assert (await switch.kill(reason="again")).id == made.id
             assert await switch.shown() == [made.id]
+            assert how == "apart" or "; killed: 1, see `drw kill list`" in await detail(host)
             lifted = await switch.lift(made)
             assert (lifted.state, lifted.lift_reason, list(lifted.lifted_by)) == (
                 Kill.LIFTED, "all is well", ["key_test"],

@@ -8,10 +8,12 @@ from contextlib import aclosing
 import openai
 import pytest
 
+from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.call import Caller, acting_for
-from drw.kernel.kills import Killed
+from drw.kernel.kills import Killed, KillList
+from drw.kernel.rpc import Channels
 from models.test_failures import ask
 from support.kills import kill
 
@@ -99,12 +101,9 @@ async def test_kills_outlive_the_router_and_a_start_without_it(start):
         await stopped(web, SUBJECTS[0])
         await web.kills.stop()
         assert (await stopped(web)).code == "killed"
-    async with start() as again:  # the same folder, and a router that knows of no kill: it is lifted
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    await again.client.chat.completions.create(**ask("plain"))
-                    break
-                except openai.PermissionDeniedError as error:
-                    assert error.code == "killed"
-                    await asyncio.sleep(0.01)
+        file = web.host.profile.data / "serving" / "kills"
+    router = Channels().client(RequestRouterClient, "unix:/nothing")
+    with pytest.raises(Killed):
+        KillList(router, file).check(WHO)
+    file.write_bytes(b"\xff\xff")
+    KillList(router, file).check(WHO)  # what cannot be read hinders nobody, and the router will tell it anew

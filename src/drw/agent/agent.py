@@ -90,7 +90,8 @@ class Agent:
 
     async def _watch_once(self) -> None:
         async for wanted in self._router.watch_configuration(WatchConfigurationRequest(data_plane=self._name)):
-            self._wanted = self._refusals.wanted = wanted
+            self._wanted = wanted
+            self._refusals.want(wanted)
             self._urgent.set()
             self._changed.set()
 

@@ -2,8 +2,8 @@
 
 What is written has been generated from names alone, so Envoy's own check at taking it is enough; where it does
 refuse, the last good comes back. The list of the cutter is in force first, since Envoy reads it in no time. Its own
-filter, of the kind "blocked", takes some 0.2 s of its main thread for 10,000 names: it follows, and a long one not
-more often than every few seconds, so that the next change never waits for it.
+filter, of the kind "blocked", takes 0.2 s and more of its main thread for 10,000 names: a long one follows when
+nothing has changed for a moment, so that the next change does not wait for it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import time
 
 from drw.agent.admin import Admin
 from drw.agent.files import Files
-from drw.agent.translation import AT_ONCE, REFUSALS, BadConfiguration, Edge, refusals
+from drw.agent.translation import AT_ONCE, SETTLED, BadConfiguration, Edge, refusals
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import Unavailable
 
 LONG = 500
-"""From so many names on, Envoy's own filter is written at intervals."""
-INTERVAL_SECONDS = 5.0
+"""From so many names on, Envoy's own filter waits for a quiet moment."""
+QUIET_SECONDS = 2.0
+LATEST_SECONDS = 60.0
 
 
 class Refusals:
@@ -28,16 +29,22 @@ class Refusals:
     def __init__(self, edge: Edge, files: Files, admin: Admin) -> None:
         self._files = files
         self._first = _Delivery(AT_ONCE, edge, files, admin)
-        self._all = _Delivery(REFUSALS, edge, files, admin)
-        self._turn = asyncio.Lock()
-        self._next = 0.0
-        self.wanted = Configuration()
-        """The newest, whoever asks: what is older must never come back."""
+        self._settled = _Delivery(SETTLED, edge, files, admin)
+        self._wanted = Configuration()
+        self._changed = self._waiting_since = 0.0
 
     @property
     def in_force(self) -> str:
         """What Envoy has said that it enforces."""
         return self._first.taken
+
+    def want(self, wanted: Configuration) -> None:
+        """Let this be what is delivered from now on, whoever asks: what is older must never come back."""
+        if wanted.refusals != self._wanted.refusals:
+            self._changed = time.monotonic()
+            if self._settled.taken == self._wanted.refusals:
+                self._waiting_since = self._changed
+        self._wanted = wanted
 
     async def take(self) -> None:
         """Return when Envoy enforces them.
@@ -46,31 +53,33 @@ class Refusals:
             BadConfiguration: it refuses them; those before stay in force.
             Unavailable: it does not say.
         """
-        async with self._turn:
-            await self._first.take(self.wanted)
+        async with self._first.turn:
+            await self._first.take(self._wanted)
 
     async def settle(self) -> bool:
         """Bring Envoy's own filter there, too; return False where that has to wait. Raises as `take` does."""
-        async with self._turn:
-            wanted = self.wanted
-            if wanted.refusals == self._all.taken:
-                return True
-            if len(wanted.credentials.revoked) + len(wanted.blocks) >= LONG:
-                if (now := time.monotonic()) < self._next:
-                    return False
-                self._next = now + INTERVAL_SECONDS
-            await self._all.take(wanted)
+        async with self._settled.turn:
+            if self._wanted.refusals != self._settled.taken and self._must_wait():
+                return False
+            await self._settled.take(self._wanted)
             return True
 
     async def write(self) -> None:
         """Put what must be there before an Envoy can start on disk."""
-        async with self._turn:
-            if not self._files.complete():
-                await self._all.write(self.wanted)
+        if not self._files.complete():
+            for delivery in (self._first, self._settled):
+                async with delivery.turn:
+                    await delivery.write(self._wanted)
+
+    def _must_wait(self) -> bool:
+        if not self._settled.taken or len(self._wanted.credentials.revoked) + len(self._wanted.blocks) < LONG:
+            return False
+        now = time.monotonic()
+        return now < self._changed + QUIET_SECONDS and now < self._waiting_since + LATEST_SECONDS
 
 
 class _Delivery:
-    """Some kinds on their way to Envoy."""
+    """Some kinds on their way to Envoy, one at a time."""
 
     def __init__(self, kinds: tuple[str, ...], edge: Edge, files: Files, admin: Admin) -> None:
         self._kinds = kinds
@@ -81,6 +90,7 @@ class _Delivery:
         self._before: dict[str, int] = {}
         self._written = ""
         self.taken = ""
+        self.turn = asyncio.Lock()
 
     async def take(self, wanted: Configuration) -> None:
         if wanted.refusals == self.taken:

@@ -30,7 +30,8 @@ KINDS = ("clusters", "routes", "identity", "keys", "blocked", "models", "cutter"
 """In the order in which they are delivered: what is referred to before what refers to it."""
 
 AT_ONCE = ("cutter", "models")
-REFUSALS = (*AT_ONCE, "blocked")
+SETTLED = ("blocked",)
+REFUSALS = (*AT_ONCE, *SETTLED)
 """Kinds that say who is refused: they are made of names alone, and go ahead of all others, in this order."""
 
 OTHERS = tuple(kind for kind in KINDS if kind not in REFUSALS)

@@ -26,6 +26,9 @@ GRAVEST = (REVOKED, KILLED, MONEY, TOKENS)
 REFUSED, CUT = "drw_refused_", "drw_cut"
 """How the details of its answers begin, by which local replies know them."""
 
+MOST = 1 << 17
+"""Lines that the module has room for; who is beyond, the other filter refuses."""
+
 FNV_OFFSET, FNV_PRIME = 14695981039346656037, 1099511628211
 
 
@@ -72,7 +75,7 @@ def _hashed(subject: str) -> str:
 
 def _text(found: Iterable[tuple[str, str]]) -> str:
     ordered = sorted(set(found), key=lambda line: (GRAVEST.index(line[0]), line[1]))
-    return "".join(f"{letter}{subject}\n" for letter, subject in ordered)
+    return "".join(f"{letter}{subject}\n" for letter, subject in ordered[:MOST])
 
 
 @functools.cache

@@ -30,13 +30,14 @@ IMPORT(proxy_close_stream)(u32 stream);
 IMPORT(proxy_send_local_response)(u32 status, const char *details, u32 details_size, const char *body, u32 body_size,
                                   const u8 *headers, u32 headers_size, u32 grpc_status);
 
-enum { TICK_MILLISECONDS = 25, GRACE_TICKS = 16 };
+enum { TICK_MILLISECONDS = 25, GRACE_TICKS = 20 };
 enum { CONTINUE = 0, OK = 0, REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, RESPONSE_BODY = 1, CONFIGURATION = 7 };
 enum { RESPONSE_STREAM = 1, LETTER = 1, DIGITS = 16, LINE = LETTER + DIGITS + 1, BUCKETS = 4096, PAGE = 65536 };
 enum { SLOTS = 1 << 18, MOST = SLOTS / 2 }; /* what is beyond, another filter refuses */
 enum { STOP = 1, KILLED = 'k' };
+enum { ORG, DESK, KEY, MODEL, ANSWERING, SUBJECTS }; /* MODEL as asked for, ANSWERING as the answer says */
 
-/* Which model a body asked for, where the route has it read; an answer's own header goes before. */
+/* Which model a body asked for, where the route has it read. */
 #define BODY_MODEL "metadata\0filter_metadata\0drw.body\0model"
 #define TOLD "drw_cut"
 #define EVENT "data: {\"error\": {\"message\": \"this was stopped by a kill switch: `drw kill list` says why\", " \
@@ -47,7 +48,7 @@ typedef enum { LIVE, DOOMED, SAID } State;
 
 typedef struct Stream {
   struct Stream *next;
-  u64 subjects[4]; /* org, desk, key, model; 0: none */
+  u64 subjects[SUBJECTS]; /* 0: none */
   u32 id;
   u32 ticks;
   Kind kind;
@@ -180,7 +181,7 @@ static u32 refuse(const Stream *stream, u64 revocable) {
     return 0;
   for (u32 r = 0; r < REASONS_COUNT; r++) {
     u32 hit = reason_of(revocable) == REASONS[r].letter;
-    for (u32 s = 0; s < 4; s++)
+    for (u32 s = 0; s < SUBJECTS; s++)
       hit |= reason_of(stream->subjects[s]) == REASONS[r].letter;
     if (hit) {
       proxy_send_local_response(REASONS[r].status, REASONS[r].details, REASONS[r].size, "", 0, 0, 0, (u32)-1);
@@ -229,10 +230,10 @@ u32 EXPORT(proxy_on_request_headers)(u32 id, u32 count, u32 end) {
   u32 desk_size = HEADER(REQUEST_HEADERS, "x-drw-desk", &desk);
   u32 model_size = HEADER(REQUEST_HEADERS, "x-model", &model);
   Stream found = {.id = id, .kind = WAITING, .state = LIVE};
-  found.subjects[0] = subject("org\n", 4, org, org_size, 0, 0);
-  found.subjects[1] = subject("desk\n", 5, org, org_size, desk, desk_size);
-  found.subjects[2] = subject("key\n", 4, org, org_size, key, key_size);
-  found.subjects[3] = model_subject(model, model_size);
+  found.subjects[ORG] = subject("org\n", 4, org, org_size, 0, 0);
+  found.subjects[DESK] = subject("desk\n", 5, org, org_size, desk, desk_size);
+  found.subjects[KEY] = subject("key\n", 4, org, org_size, key, key_size);
+  found.subjects[MODEL] = model_subject(model, model_size);
   if (refuse(&found, subject("revoked\n", 8, 0, 0, key, key_size)))
     return STOP;
   add(&found);
@@ -251,13 +252,11 @@ u32 EXPORT(proxy_on_response_headers)(u32 id, u32 count, u32 end) {
   while (same < size && same < sizeof EVENT_STREAM - 1 && type[same] == (u8)EVENT_STREAM[same])
     same++;
   stream->kind = same == sizeof EVENT_STREAM - 1 ? EVENTS : OTHER;
-  if (!(size = HEADER(RESPONSE_HEADERS, "x-drw-model", &model)) &&
-      proxy_get_property(BODY_MODEL, sizeof BODY_MODEL - 1, &model, &size) != OK)
-    size = 0;
-  if (size) {
-    stream->subjects[3] = model_subject(model, size);
-    check(stream);
-  }
+  if ((size = HEADER(RESPONSE_HEADERS, "x-drw-model", &model)))
+    stream->subjects[ANSWERING] = model_subject(model, size);
+  if (proxy_get_property(BODY_MODEL, sizeof BODY_MODEL - 1, &model, &size) == OK && size)
+    stream->subjects[MODEL] = model_subject(model, size);
+  check(stream);
   return CONTINUE;
 }
 

@@ -13,7 +13,7 @@ from drw.api.gateway.v1.authentication_pb2 import GetKeyRequest, WatchCredential
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.load_balancer_pb2 import ListUpstreamsRequest, WatchUpstreamsRequest
 from drw.api.gateway.v1.load_balancer_rpc import LoadBalancerClient
-from drw.api.gateway.v1.rate_limiting_pb2 import WatchLimitsRequest
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, WatchLimitsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import (
     ApproveKillRequest,
@@ -203,7 +203,9 @@ class RequestRouter(contract.RequestRouter):
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
         said = "; ".join(_told(report, configuration) for _, report in sorted(self._reports.items()))
+        killed = sum(block.reason == Block.KILLED for block in configuration.blocks)
         text = f"version {configuration.version}; {said or 'no data plane has reported yet'}"
+        text += f"; killed: {killed}, see `drw kill list`" if killed else ""
         if lost := self._desired.lost():
             text = f"{text}; routes that lead nowhere: {'; '.join(lost)}"
         if lost or any(report.error or report.notes for report in self._reports.values()):
