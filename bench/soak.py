@@ -2,8 +2,8 @@
 
 Every few seconds the memory of Envoy and of the processes of services is read: RSS; PSS, in which a page that several
 processes share counts once; and USS, the pages that nobody shares, which other work on the machine does not change. A
-line is laid through the USS after the warm-up. Its slope, with the 95 % confidence interval, is to be zero: an interval
-that lies above it is a leak, and the command ends with 1.
+line is laid through the USS after the warm-up. Its slope, with the 95 % confidence interval, is to be about zero: by
+the lower end of the interval no part may have gained more than 1 MB, or the command ends with 1.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ EVERY_SECONDS = 5.0
 WARM_UP_SHARE = 0.25
 """How much of the time is warm-up: caches fill, pools grow to what the load needs."""
 PARTS = ("envoy", "agent", "gateway", "models", "rag", "workflow")
-TOLERATED = 0.05
-"""How much of its memory a process may gain in an hour, by the lower end of the interval, before it counts as a leak:
-below this lies what allocators and the first turn of logs do."""
+TOLERATED_MB = 1.0
+"""What a process may have gained since the warm-up, by the lower end of the interval, before it counts as a leak: below
+this lies what allocators do."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ def main(minutes: float = MINUTES, clients: int = CLIENTS, *, money: bool = Fals
     heads = "".join(f"{head:>12}{'last':>8}" for head in ("RSS first", "PSS first", "USS first"))
     print(f"{'MB':10}{heads}{'slope, MB an hour':>20}{'95 %':>18}")
     leaks = [name for name, memory in found.items() if _print(name, memory, start)]
-    print(f"\n{'grows: ' + ', '.join(leaks) if leaks else 'no slope is above zero'}")
+    print(f"\n{'grows: ' + ', '.join(leaks) if leaks else 'no part grows'}")
     return 1 if leaks else 0
 
 
@@ -96,7 +96,7 @@ def _print(name: str, memory: Memory, start: float) -> bool:
     slope, half = memory.slope(start)
     ends = "".join(f"{kind[0]:12.1f}{kind[-1]:8.1f}" for kind in (memory.rss, memory.pss, memory.uss))
     print(f"{name:10}{ends}{slope:20.2f}{f'{slope - half:.1f} to {slope + half:.1f}':>18}")
-    return slope - half > TOLERATED * memory.uss[-1]
+    return (slope - half) * (memory.at[-1] - start) / 3600 > TOLERATED_MB
 
 
 async def _soak(
