@@ -27,9 +27,9 @@ def main() -> None:
     with ExitStack() as stack:
         data = Path(stack.enter_context(TemporaryDirectory(prefix="drw-", dir="/tmp")))
         subprocess.run(
-            [*DRW, "up", "--detach", "--port", "0", "--data-dir", data], check=True, stdout=subprocess.DEVNULL
+            [DRW, "up", "--detach", "--port", "0", "--data-dir", data], check=True, stdout=subprocess.DEVNULL
         )
-        stack.callback(subprocess.run, [*DRW, "down", "--data-dir", data], stdout=subprocess.DEVNULL)
+        stack.callback(subprocess.run, [DRW, "down", "--data-dir", data], stdout=subprocess.DEVNULL)
         kept = json.loads((data / "credentials.json").read_text())
         engine = Layout.of(data).engine
         asyncio.run(_compare(kept["url"], kept["api_key"], str(engine)))

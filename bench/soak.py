@@ -134,7 +134,7 @@ async def _load(url: str, bearer: dict[str, str], end: float, clients: int) -> i
 
 def _pids(data: Path) -> dict[str, int]:
     said = subprocess.run(
-        [*targets.DRW, "status", "--json", "--data-dir", data], capture_output=True, text=True, check=False
+        [targets.DRW, "status", "--json", "--data-dir", data], capture_output=True, text=True, check=False
     )
     return {part["name"]: part["pid"] for part in json.loads(said.stdout)["parts"]}
 

@@ -20,7 +20,7 @@ OUT = Path(__file__).parent / "out"
 LITELLM = "litellm[proxy]==1.106.2"
 VLLM_ROUTER, SMG = "vllm-router==0.1.17", "smg==1.13.0"
 LITELLM_KEY = "sk-bench-" + "0123456789abcdef" * 2
-DRW = (sys.executable, "-m", "drw.cli.main")
+DRW = Path(sys.executable).with_name("drw")
 
 MONEY = (
     ("prices", "set", "mock", "--prompt", "0.15", "--completion", "0.60"),
@@ -102,12 +102,12 @@ def platform(upstream: int, data: Path, *, money: bool = False) -> Iterator[tupl
         f"services.request_router.routes = [{{ {route} }}]\n"
     )
     env = {**os.environ, "DRW_DATA_DIR": str(data)}
-    subprocess.run([*DRW, "up", "--detach", "--port", "0"], env=env, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([DRW, "up", "--detach", "--port", "0"], env=env, check=True, stdout=subprocess.DEVNULL)
     try:
         for command in MONEY if money else ():
-            subprocess.run([*DRW, *command], env=env, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([DRW, *command], env=env, check=True, stdout=subprocess.DEVNULL)
         made = subprocess.run(
-            [*DRW, "keys", "create", "--scope", "models:invoke", "--rpm", "1000000", "--json"],
+            [DRW, "keys", "create", "--scope", "models:invoke", "--rpm", "1000000", "--json"],
             env=env,
             check=True,
             capture_output=True,
@@ -117,7 +117,7 @@ def platform(upstream: int, data: Path, *, money: bool = False) -> Iterator[tupl
         answers(f"{url}/v1/models", 20, {"authorization": f"Bearer {key}"})
         yield url, key
     finally:
-        subprocess.run([*DRW, "down"], env=env, check=False, stdout=subprocess.DEVNULL)
+        subprocess.run([DRW, "down"], env=env, check=False, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -178,7 +178,7 @@ def installed(requirement: str) -> Path:
 
 def has_money() -> bool:
     """Whether this release counts money."""
-    return subprocess.run([*DRW, "prices", "--help"], capture_output=True, check=False).returncode == 0
+    return subprocess.run([DRW, "prices", "--help"], capture_output=True, check=False).returncode == 0
 
 
 def _bare(port: int, upstream: int) -> dict:
