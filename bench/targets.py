@@ -88,7 +88,9 @@ def bare_envoy(upstream: int) -> Iterator[str]:
 
 
 @contextmanager
-def platform(upstream: int, data: Path, *, money: bool = False) -> Iterator[tuple[str, str]]:
+def platform(
+    upstream: int, data: Path, scopes: tuple[str, ...] = ("models:invoke",), *, money: bool = False
+) -> Iterator[tuple[str, str]]:
     """Run a platform with the mock as a model and as an upstream of its own; gives its address and a key.
 
     With `money` the mock has a price, and the org a budget and limits of its own.
@@ -99,6 +101,7 @@ def platform(upstream: int, data: Path, *, money: bool = False) -> Iterator[tupl
     (data / "drw.toml").write_text(
         f'services.discovery.models.mock = {{ engine = "openai", base_url = "http://{address}/v1" }}\n'
         f'services.load_balancer.upstreams.mock = {{ addresses = ["{address}"] }}\n'
+        'services.load_balancer.allowed_upstreams = ["127.0.0.1"]\n'
         f"services.request_router.routes = [{{ {route} }}]\n"
     )
     env = {**os.environ, "DRW_DATA_DIR": str(data)}
@@ -107,7 +110,7 @@ def platform(upstream: int, data: Path, *, money: bool = False) -> Iterator[tupl
         for command in MONEY if money else ():
             subprocess.run([DRW, *command], env=env, check=True, stdout=subprocess.DEVNULL)
         made = subprocess.run(
-            [DRW, "keys", "create", "--scope", "models:invoke", "--rpm", "1000000", "--json"],
+            [DRW, "keys", "create", *(f"--scope={scope}" for scope in scopes), "--rpm", "1000000", "--json"],
             env=env,
             check=True,
             capture_output=True,

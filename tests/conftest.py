@@ -13,16 +13,22 @@ from typing import Any
 import psycopg
 import pytest
 
-from drw.kernel.call import SCOPES, Caller
+from drw.api.gateway.v1.authentication_pb2 import PutDeskRequest, PutOrgRequest
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.kernel.host import Host
 from drw.kernel.rpc import StrictTransport
 from drw.kernel.settings import Place, Profile
 from drw.local import postgres as local_postgres
+from drw.local.first_key import OPERATOR, make_home
 from support.parts import new_database, running_postgres, running_valkey, short_folder
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that a test starts compiles everything anew
 
 _numbers = itertools.count()
+
+SECRET = "n3J-u8Zq_t5Xw1Rb7Kd2Fh9Lp4Vc6My0"
+"""Under which the authentication service of every test seals."""
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +64,15 @@ def database(postgres: Path) -> Iterator[str]:
 @pytest.fixture
 def profile(database: str, valkey: str, tmp_path: Path) -> Profile:
     """A profile without processes or settings: `profile.model_copy(update=...)` adds what a test needs."""
-    return Profile(name="test", data=tmp_path, postgres=database, valkey=f"{valkey}?db={next(_numbers) % 16}")
+    return with_secret(
+        Profile(name="test", data=tmp_path, postgres=database, valkey=f"{valkey}?db={next(_numbers) % 16}")
+    )
+
+
+def with_secret(profile: Profile) -> Profile:
+    """Return the profile with a secret for the authentication service, unless it has one."""
+    own = {"secret": SECRET} | profile.services.get("authentication", {})
+    return profile.model_copy(update={"services": profile.services | {"authentication": own}})
 
 
 @pytest.fixture
@@ -73,8 +87,12 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
 
     together: in this process. strict: the same, through bytes, and every safe call twice.
     apart: each in a host of its own, over gRPC.
+
+    With the authentication service among them the desks of `caller` and of the operator are there.
     """
     hosts: list[Host] = []
+    if "authentication" in services:
+        profile = with_secret(profile)
     try:
         if how == "apart":
             processes: dict[str, Any] = {}
@@ -89,12 +107,24 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
                 await host.start()
             outside = Host(spread, "test", services=[])
             hosts.append(outside)
+            await _make_desks(outside, services)
             yield outside
         else:
             wrap = StrictTransport if how == "strict" else (lambda transport: transport)
             host = Host(profile, "test", services, wrap)
             hosts.append(host)
             await host.start()
+            await _make_desks(host, services)
             yield host
     finally:
         await asyncio.gather(*(host.stop(grace=0) for host in hosts))
+
+
+async def _make_desks(host: Host, services: list[str]) -> None:
+    if "authentication" not in services:
+        return
+    client, held = host.client(AuthenticationClient), {"scopes": sorted(SCOPES), "walls": ["m-and-a", "rates"]}
+    with acting_for(OPERATOR):
+        await make_home(client)
+        await client.put_org(PutOrgRequest(name="acme", **held))
+        await client.put_desk(PutDeskRequest(org="acme", name="research", **held))

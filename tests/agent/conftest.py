@@ -21,24 +21,30 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from conftest import SECRET
 from drw.agent import envoy
 from drw.agent.admin import Admin
 from drw.agent.agent import Agent
+from drw.agent.health import Circuits
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Credentials, RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream as MadeUpstream
 from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
-from drw.api.gateway.v1.rate_limiting_pb2 import Limit, Limits
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import (
     Configuration,
     ConfigurationReport,
     ReportConfigurationResponse,
+    Routes,
     WatchConfigurationRequest,
 )
+from drw.api.gateway.v1.request_router_pb2 import Route as MadeRoute
 from drw.api.gateway.v1.request_router_rpc import RequestRouter, RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
+from drw.gateway.authentication.sealing import Sealer
 from drw.gateway.authentication.signing import Claims, Signer, jwks, new_private_key
 from drw.gateway.load_balancer.upstreams import More as Upstream
-from drw.gateway.load_balancer.upstreams import from_profile
+from drw.gateway.load_balancer.upstreams import from_profile, with_records
 from drw.gateway.request_router.desired import assemble
 from drw.gateway.request_router.table import More
 from drw.kernel.call import SCOPES, Caller, acting_for
@@ -47,6 +53,7 @@ from drw.kernel.host import Host
 from drw.kernel.http import HttpServer
 from drw.kernel.rpc import Channels, Server
 from drw.kernel.settings import DataPlane, Place, Profile
+from drw.local.first_key import make_home
 
 F = TypeVar("F", bound="Front")
 
@@ -70,15 +77,29 @@ class DoubleModels:
 
     def __init__(self) -> None:
         self.go_on = asyncio.Semaphore(0)
+        self.streams = 0
+        """How many are under way."""
         self.app = Starlette(routes=[Route("/{path:path}", self._answer, methods=["GET", "POST", "DELETE"])])
 
     async def _answer(self, request: Request) -> Response:
         body = await request.body()
         if request.url.path == "/v1/never":
             await asyncio.Event().wait()
+        if b'"endless"' in body:
+            said = {"x-drw-model": model} if (model := request.headers.get("x-model")) else {}
+            return StreamingResponse(self._endless(b'"quiet"' in body), media_type="text/event-stream", headers=said)
         if b'"stream"' in body:
             return StreamingResponse(self._events(), media_type="text/event-stream")
         return JSONResponse({"headers": dict(request.headers), "bytes": len(body), "path": request.url.path})
+
+    async def _endless(self, quiet: bool) -> AsyncIterator[str]:
+        self.streams += 1
+        try:
+            while True:
+                yield "data: on\n\n"
+                await (asyncio.Event().wait() if quiet else asyncio.sleep(0.01))
+        finally:
+            self.streams -= 1
 
     async def _events(self) -> AsyncIterator[str]:
         for number in range(5):
@@ -109,6 +130,8 @@ class Front:
     async def start_gateway(self) -> None:
         self.host = Host(self.profile, "gateway")
         await self.host.start()
+        with acting_for(OPERATOR):
+            await make_home(self.host.client(AuthenticationClient))
 
     async def stop_gateway(self) -> None:
         if self.host:
@@ -205,10 +228,11 @@ class Front:
 
     def signer(self, issuer: str = "drw", audience: str = "drw-gateway") -> Signer:
         """Return what signs keys, to make some that the service would not."""
+        query = "select kid, private_key from authentication.signing_key order by signs_from"
         with psycopg.connect(self.profile.postgres) as connection:
-            row = connection.execute("select private_key from authentication.signing_key").fetchone()
+            row = connection.execute(query).fetchone()
         assert row is not None
-        return Signer(row[0], issuer, audience)
+        return Signer(Sealer(SECRET).open(*row), issuer, audience)
 
     def client(self, secret: str = "", **options: Any) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
@@ -270,6 +294,7 @@ class Fed(Front):
         super().__init__(profile)
         self.router_double = DoubleRouter()
         self.signing = Signer(new_private_key(), "drw", "drw-gateway")
+        self.circuits = Circuits(self.admin())
         self._server: Server | None = None
 
     async def start_gateway(self) -> None:
@@ -296,25 +321,35 @@ class Fed(Front):
         own: Mapping[str, int] | None = None,
         revoked: Sequence[str] = (),
         upstreams: Mapping[str, Upstream] | None = None,
+        records: Sequence[MadeRoute] = (),
+        made: Sequence[MadeUpstream] = (),
         default: int = 1_000_000,
+        blocks: Sequence[Block] = (),
+        **others: Any,
     ) -> Configuration:
-        """Return a desired state with these differences from the usual one."""
+        """Return a desired state with these differences from the usual one; `others`: issuers, certificates, desks."""
+        ours = {"issuer": "drw", "audience": "drw-gateway", "jwks": jwks([self.signing])}
         return assemble(
-            Credentials(issuer="drw", audience="drw-gateway", jwks=jwks([self.signing]), revoked=revoked),
+            Credentials(**ours, revoked=revoked, **others),
             Limits(
                 default_requests_per_minute=default,
                 limits=[Limit(key=key, requests_per_minute=n) for key, n in (own or {}).items()],
+                blocks=blocks,
             ),
-            Upstreams(upstreams=from_profile(self.profile.processes, upstreams or {})),
+            Upstreams(upstreams=with_records(self._fixed(upstreams or {}), made)),
             more,
+            records=Routes(routes=records),
         )
+
+    def _fixed(self, more: Mapping[str, Upstream]) -> dict[str, MadeUpstream]:
+        return {upstream.name: upstream for upstream in from_profile(self.profile.processes, more)}
 
     async def want(self, **differences: Any) -> ConfigurationReport:
         return await self.router_double.want(self.configuration(**differences))
 
-    def sign(self, key: str, *scopes: str) -> str:
+    def sign(self, key: str, *scopes: str, org: str = "local", desk: str = "research") -> str:
         now = datetime.now(UTC)
-        return self.signing.sign(Claims(key, "local", "research", scopes, now, now + timedelta(hours=1)))
+        return self.signing.sign(Claims(key, org, desk, scopes, now, now + timedelta(hours=1)))
 
 
 def free_port() -> int:
@@ -331,7 +366,12 @@ def front_profile_of(profile: Profile, folder: Path) -> Profile:
         name: Place(services=names, grpc=f"unix:{sockets}/{name}.g", http=f"unix:{sockets}/{name}.h")
         for name, names in services.items()
     }
-    plane = DataPlane(listen=f"127.0.0.1:{free_port()}", folder=profile.data / "plane", admin=f"unix:{sockets}/a")
+    plane = DataPlane(
+        listen=f"127.0.0.1:{free_port()}",
+        folder=profile.data / "plane",
+        admin=f"unix:{sockets}/a",
+        metrics=f"unix:{sockets}/agent.h",
+    )
     return profile.model_copy(update={"processes": processes, "data_plane": plane})
 
 

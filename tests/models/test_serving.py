@@ -28,7 +28,7 @@ async def served(request, profile, folder, caller):
     models = {"double": {"engine": "openai", "base_url": f"unix:{base}.d"}}
     places = {
         name: Place(services=(name,), grpc=f"unix:{base}.{name[:2]}g", http=f"unix:{base}.{name[:2]}h")
-        for name in ("serving", "discovery", "embedding")
+        for name in ("serving", "discovery", "embedding", "request_router")
     }
     spread = profile.model_copy(update={"processes": places, "services": {"discovery": {"models": models}}})
     async with double_engine(f"{base}.d") as engine, _running(spread, request.param) as host:

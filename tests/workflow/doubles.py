@@ -26,6 +26,7 @@ from drw.api.rag.v1.documents_rpc import Documents
 from drw.kernel import call, rpc
 from drw.kernel.errors import NotFound
 from drw.kernel.settings import Place, Profile
+from support.kills import DoubleKills
 
 
 async def until(ready: Callable[[], Awaitable[bool]], what: str, seconds: float = 120) -> None:
@@ -130,6 +131,7 @@ class Doubles:
     serving: DoubleServing
     server: rpc.Server
     address: str
+    kills: DoubleKills
 
     async def go_away(self) -> None:
         """Stop answering."""
@@ -147,9 +149,12 @@ async def doubled(profile: Profile, socket: Path) -> AsyncIterator[Doubles]:
     calls = Calls()
     address = f"unix:{socket}"
     place = Place(services=("documents", "serving"), grpc=address, http=f"{address}.h")
-    found = profile.model_copy(update={"processes": profile.processes | {"doubles": place}})
+    kills = DoubleKills(f"{address}.k")
+    await kills.start()
+    processes = profile.processes | {"doubles": place, "gateway": kills.place}
+    found = profile.model_copy(update={"processes": processes})
     documents, serving = DoubleDocuments(calls), DoubleServing(calls)
-    doubles = Doubles(found, calls, documents, serving, rpc.Server([documents, serving]), address)
+    doubles = Doubles(found, calls, documents, serving, rpc.Server([documents, serving]), address, kills)
     await doubles.server.start(address)
     try:
         yield doubles
@@ -157,3 +162,4 @@ async def doubled(profile: Profile, socket: Path) -> AsyncIterator[Doubles]:
         for event in calls.held.values():
             event.set()
         await doubles.server.stop(0)
+        await kills.stop()

@@ -53,6 +53,11 @@ services = ["documents", "serving"]
 grpc = "{doubles}"
 http = "{doubles}.h"
 
+[processes.gateway]
+services = ["request_router"]
+grpc = "{doubles}.k"
+http = ""
+
 [services.orchestration]
 first_pause_seconds = 0.05
 """

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
+import orjson
 
 from drw.agent import listener, routes
 from drw.agent.translation import FILTER_KINDS
@@ -32,16 +34,16 @@ class Admin:
     def __init__(self, where: str) -> None:
         self._where = where
 
-    async def refusals(self) -> dict[str, int]:
-        """Return how many updates of each kind it has refused so far.
+    async def refusals(self, kinds: Iterable[str] = tuple(STATS)) -> dict[str, int]:
+        """Return how many updates of each of these kinds it has refused so far.
 
         Raises:
             Unavailable: it does not answer.
         """
-        return _refusals(await self._stats())
+        return _refusals(await self._stats(), kinds)
 
     async def taken(self, versions: Mapping[str, str], before: Mapping[str, int]) -> tuple[str, ...]:
-        """Wait until it runs these versions; return the kinds that it refused since `before`.
+        """Wait until it runs these versions; return those of their kinds that it refused since `before`.
 
         Raises:
             Unavailable: it does not answer, or does neither in time.
@@ -50,12 +52,22 @@ class Admin:
             async with asyncio.timeout(TAKE_SECONDS):
                 while True:
                     stats = await self._stats()
-                    refused = tuple(kind for kind, count in _refusals(stats).items() if count > before[kind])
+                    refused = tuple(k for k, count in _refusals(stats, versions).items() if count > before.get(k, 0))
                     if refused or all(stats.get(f"{STATS[k]}.version_text") == v for k, v in versions.items()):
                         return refused
                     await asyncio.sleep(PAUSE_SECONDS)
         except TimeoutError as error:
             raise Unavailable(f"Envoy at {self._where!r} has not taken the configuration yet") from error
+
+    async def hosts(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return every host with the cluster that it belongs to, as Envoy's `/clusters?format=json` has it.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        found = orjson.loads(await self._ask("GET", "/clusters?format=json"))
+        clusters = found.get("cluster_statuses", ())
+        return [(cluster["name"], host) for cluster in clusters for host in cluster.get("host_statuses", ())]
 
     async def reopen_logs(self) -> None:
         """Make it write its logs to new files; the old ones have been moved away.
@@ -64,6 +76,14 @@ class Admin:
             Unavailable: it does not answer.
         """
         await self._ask("POST", "/reopen_logs")
+
+    async def prometheus(self) -> bytes:
+        """Return all that it counts, in Prometheus' text format.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        return (await self._ask("GET", "/stats/prometheus")).encode()
 
     async def drain(self, seconds: float) -> None:
         """Make it close connections as their requests end, and wait at most so long until none is under way.
@@ -77,9 +97,17 @@ class Admin:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while True:
-                    if not await self._stat(ACTIVE):
+                    if not await self.active():
                         return
                     await asyncio.sleep(PAUSE_SECONDS)
+
+    async def active(self) -> int:
+        """Return how many requests are under way.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        return await self._stat(ACTIVE)
 
     async def _stat(self, name: str) -> int:
         _, _, value = (await self._ask("GET", f"/stats?filter=^{name}$")).partition(": ")
@@ -108,5 +136,5 @@ class Admin:
             return await answer.text()
 
 
-def _refusals(stats: Mapping[str, str]) -> dict[str, int]:
-    return {kind: int(stats.get(f"{stat}.update_rejected", "0")) for kind, stat in STATS.items()}
+def _refusals(stats: Mapping[str, str], kinds: Iterable[str]) -> dict[str, int]:
+    return {kind: int(stats.get(f"{STATS[kind]}.update_rejected", "0")) for kind in kinds}

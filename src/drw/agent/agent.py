@@ -1,19 +1,25 @@
 """Keeps one Envoy at the state that the request router wants, and tells it what became of each version.
 
-Whatever fails, the files stay at the last good state: Envoy goes on with it, and starts from it.
+Whatever fails, the files stay at the last good state: Envoy goes on with it, and starts from it. Who is refused goes
+ahead of the rest of a version, and does not wait for what an earlier one still does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from drw.agent import envoy
 from drw.agent.admin import Admin
 from drw.agent.files import Files
+from drw.agent.health import Circuits
 from drw.agent.log import AccessLog
-from drw.agent.translation import KINDS, BadConfiguration, Edge, translate, whole
+from drw.agent.measures import CURRENT, Metrics
+from drw.agent.refusals import Refusals
+from drw.agent.secrets import Secrets
+from drw.agent.translation import OTHERS, BadConfiguration, Edge, others, translate, whole
 from drw.api.gateway.v1.request_router_pb2 import Configuration, ConfigurationReport, WatchConfigurationRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.kernel.errors import DeadlineExceeded, DrwError, Unavailable
@@ -34,10 +40,17 @@ class Agent:
         self._edge = Edge.of(profile)
         self._files = Files(self._edge)
         self._admin = Admin(self._edge.plane.admin)
+        self._refusals = Refusals(self._edge, self._files, self._admin)
+        self._secrets = Secrets(self._edge)
+        self._circuits = Circuits(self._admin)
+        self._trying: Configuration | None = None
+        self._good = self._files.read_good()
         self._wanted: Configuration | None = None
         self._changed = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._copy: dict[str, bytes] = {}
-        self._refusals: dict[str, int] = {}
+        self._before: dict[str, int] = {}
+        self._others = b""
         self._written = ""
         self._refused = ""
         self._settled = True
@@ -50,8 +63,11 @@ class Agent:
             self._files.write_bootstrap()  # the profile may have changed since
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
+            tasks.create_task(self._hasten())
             tasks.create_task(self._follow())
             tasks.create_task(self._keep_log())
+            if address := self._edge.plane.metrics:
+                tasks.create_task(Metrics(address, self._admin, Path(self._edge.log)).run())
 
     async def _watch(self) -> None:
         while True:
@@ -74,16 +90,36 @@ class Agent:
 
     async def _watch_once(self) -> None:
         async for wanted in self._router.watch_configuration(WatchConfigurationRequest(data_plane=self._name)):
-            self._wanted = wanted
+            self._wanted = self._refusals.wanted = wanted
+            self._urgent.set()
             self._changed.set()
+
+    async def _hasten(self) -> None:
+        """Put refusals in force as they come; `_take` tries again what fails here, and tells of it."""
+        while True:
+            await self._urgent.wait()
+            self._urgent.clear()
+            if (wanted := self._wanted) is None or not self._files.complete():
+                continue
+            try:
+                await self._refusals.take()
+            except (DrwError, OSError) as error:
+                log.warning("not in force yet: the refusals %s: %s", wanted.refusals, error)
+                continue
+            if self._said is not None and self._said.version != wanted.version:
+                said = self._said
+                await self._say(ConfigurationReport(data_plane=self._name, version=said.version, error=said.error))
 
     async def _follow(self) -> None:
         while True:
             news = await self._news()
             if (wanted := self._wanted) is None:
                 continue
-            report = ConfigurationReport(data_plane=self._name, version=wanted.version, error=await self._take(wanted))
-            if news or report != self._said:
+            error = await self._take(wanted)
+            report = ConfigurationReport(data_plane=self._name, version=wanted.version, error=error)
+            report.notes.extend(self._secrets.refresh(wanted.upstreams.upstreams))
+            report.upstreams.extend(await self._circuits.seen(wanted.upstreams.upstreams))
+            if news or self._is_news(report):
                 await self._say(report)
 
     async def _news(self) -> bool:
@@ -97,7 +133,16 @@ class Agent:
         self._refused = ""
         return True
 
+    def _is_news(self, report: ConfigurationReport) -> bool:
+        if self._said is None:
+            return True
+        known = ConfigurationReport()
+        known.CopyFrom(self._said)
+        known.refusals = report.refusals  # those are told as soon as they are in force
+        return known != report
+
     async def _say(self, report: ConfigurationReport) -> None:
+        report.refusals = self._refusals.in_force
         level = logging.WARNING if report.error else logging.INFO
         log.log(level, "version %s: %s", report.version, report.error or "runs")
         try:
@@ -108,41 +153,76 @@ class Agent:
 
     async def _take(self, wanted: Configuration) -> str:
         """Bring Envoy to the wanted state; return why it is not there, or an empty string."""
+        if wanted.version != self._written:
+            CURRENT.set(0)
         try:
             if wanted.version != self._written:
                 await self._write(wanted)
             await self._confirm()
+            await self._refusals.take()
+            self._settled = await self._refusals.settle()
         except DrwError as error:
             self._settled = not isinstance(error, Unavailable)
             return error.message
         except OSError as error:
             self._settled = False
             return f"the files of the data plane cannot be written: {error.strerror}"
-        self._settled = True
+        CURRENT.set(1)
         return ""
 
     async def _write(self, wanted: Configuration) -> None:
         if self._refused:
             raise BadConfiguration(self._refused)
+        await self._refusals.write()
+        rest = others(wanted)
+        if (seen := rest.SerializeToString(deterministic=True)) != self._others:
+            await self._write_others(rest, wanted.version)
+            self._others = seen
+        self._written = wanted.version
+
+    async def _write_others(self, rest: Configuration, version: str) -> None:
         try:
-            resources = translate(wanted, self._edge)
-            await envoy.validate(whole(wanted, self._edge))
+            await self._put(rest, version)
         except BadConfiguration as error:
             self._refused = error.message  # it would say the same again
+            if self._good is not None and (partly := _with_old_routes(rest, self._good)) is not None:
+                with suppress(BadConfiguration):
+                    await self._put(partly, partly.version)  # a bad route must not keep back a new signing key
+                    await self._confirm()
             raise
-        self._copy, self._refusals = self._files.copy(), await self._refused_so_far()
-        self._files.write(resources, wanted.version)
+
+    async def _put(self, rest: Configuration, version: str) -> None:
+        self._secrets.refresh(rest.upstreams.upstreams)
+        resources = translate(rest, self._edge)
+        await envoy.validate(whole(rest, self._edge))
+        self._copy, self._before = self._files.copy(OTHERS), await self._refused_so_far()
+        self._files.write(resources, version, OTHERS)
         self._files.write_bootstrap()
-        self._written = wanted.version
+        self._trying = rest
 
     async def _refused_so_far(self) -> dict[str, int]:
         try:
-            return await self._admin.refusals()
+            return await self._admin.refusals(OTHERS)
         except Unavailable:
-            return dict.fromkeys(KINDS, 0)  # it does not run yet, so it counts from here
+            return dict.fromkeys(OTHERS, 0)  # it does not run yet, so it counts from here
 
     async def _confirm(self) -> None:
-        if refused := await self._admin.taken(self._files.versions(), self._refusals):
+        if refused := await self._admin.taken(self._files.versions(OTHERS), self._before):
             self._files.put_back(self._copy)
-            self._written = ""
+            self._written, self._others = "", b""
             raise BadConfiguration(f"Envoy refuses the {' and '.join(refused)} of the configuration")
+        if self._trying is not None and self._trying != self._good:
+            self._good = self._trying
+            self._files.write_good(self._trying)
+
+
+def _with_old_routes(wanted: Configuration, good: Configuration) -> Configuration | None:
+    """Return what is wanted with the routes and upstreams that are known to work; None where they are the same."""
+    if wanted.routes == good.routes and wanted.upstreams == good.upstreams:
+        return None
+    found = Configuration()
+    found.CopyFrom(wanted)
+    found.routes.CopyFrom(good.routes)
+    found.upstreams.CopyFrom(good.upstreams)
+    found.version = f"{wanted.version}~{good.version}"[:100]
+    return found

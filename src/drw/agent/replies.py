@@ -6,7 +6,7 @@ whoever said no.
 
 from __future__ import annotations
 
-from drw.agent import filters
+from drw.agent import blocked, cutter, filters
 from drw.agent.routes import NOTES
 from drw.agent.shapes import Json, extension, header, typed
 from drw.kernel import errors
@@ -15,12 +15,18 @@ MAKE_ONE = "make one with `drw keys create`"
 MISSING = f"there is no key in this request: send it as `Authorization: Bearer KEY`; {MAKE_ONE}"
 EXPIRED = f"the key has expired; {MAKE_ONE}"
 REVOKED = f"the key is revoked; {MAKE_ONE}"
+KILLED = "this key, desk or model is stopped by a kill switch: `drw kill list` says since when, why and by whom"
+CUT = "this was stopped by a kill switch: `drw kill list` says since when, why and by whom"
+TOKENS = "the tokens of this window are used up; Retry-After says in how many seconds to try again"
+MONEY = "the money of this period is used up; a retry does not help until more is set or the next period begins"
 NOT_VALID = f"the key is not valid here: it is not whole, or another platform issued it; {MAKE_ONE}"
+NOBODY = f"%DYNAMIC_METADATA({filters.IDENTITY}:refusal)%"
 LACKS = f"the key lacks the scope %METADATA(ROUTE:{NOTES}:needs)%; make one that has it with `drw keys create`"
 NOT_ALLOWED = "this is not allowed here: %RESPONSE_CODE_DETAILS%"
 NOTHING = "there is nothing at %REQ(:METHOD)% %PATH(NQ)%"
 TOO_LARGE = f"the body is too large: at most %METADATA(ROUTE:{NOTES}:max_body)% at this path"
 TOO_MANY = "the key has used up its requests for this minute; Retry-After says in how many seconds the next may come"
+NO_CREDENTIAL = "the gateway has no credential for the upstream of this route; its operator must give it one"
 CROWDED = "too many requests are under way; try again soon"
 GONE = f"%METADATA(ROUTE:{NOTES}:gone)%"
 TOO_SLOW = "no answer came in the time that this path allows"
@@ -30,6 +36,10 @@ BROKEN = "the gateway cannot answer: %RESPONSE_CODE_DETAILS%"
 
 INVALID = errors.HTTP[errors.InvalidRequest]
 RETRY_SECONDS = "2"
+TOKEN_RETRY_SECONDS = "10"
+
+STOPPED = errors.HTTP[errors.Forbidden]._replace(code="killed")
+SPENT = errors.HTTP[errors.RateLimited]._replace(code="insufficient_quota")
 DENIED = "jwt_authn_access_denied"
 
 
@@ -38,10 +48,16 @@ def local_replies() -> Json:
     return {
         "mappers": [
             {"filter": _status(200), "body_format_override": {"text_format_source": {"inline_string": "ok\n"}}},
-            _reply(_details(f"rbac_access_denied_matched_policy[{filters.REVOKED_POLICY}]"), REVOKED, 401),
+            _reply(_cel(f"'refusal' in metadata.filter_metadata['{filters.IDENTITY}']"), NOBODY, 401),
+            _reply(_refusal(blocked.REVOKED), REVOKED, 401),
+            _reply(_refusal(blocked.KILLED), KILLED, 403, form=STOPPED),
+            _reply(_refusal(blocked.MONEY), MONEY, 429, form=SPENT),
+            _reply(_refusal(blocked.TOKENS), TOKENS, 429, TOKEN_RETRY_SECONDS),
+            _reply(_cel(f"response.code_details.contains('{cutter.CUT}')"), CUT, 403, form=STOPPED),
             _reply(_details(f"{DENIED}{{Jwt_is_missing}}"), MISSING, 401),
             _reply(_details(f"{DENIED}{{Jwt_is_expired}}"), EXPIRED, 401),
             _reply(_cel(f"response.code_details.startsWith('{DENIED}')"), NOT_VALID, 401),
+            _reply(_cel("response.code_details.contains('credential')"), NO_CREDENTIAL, 503),
             _reply(_cel("response.code_details.startsWith('rbac_access_denied')"), LACKS, 403),
             _reply(_status(403), NOT_ALLOWED, 403),
             _reply(_status(404), NOTHING, 404),
@@ -78,6 +94,11 @@ def _status(code: int) -> Json:
 
 def _flags(*flags: str) -> Json:
     return {"response_flag_filter": {"flags": list(flags)}}
+
+
+def _refusal(reason: str) -> Json:
+    by_list = f"response.code_details == 'rbac_access_denied_matched_policy[{reason}]'"
+    return _cel(f"{by_list} || response.code_details.contains('{cutter.REFUSED}{reason}')")
 
 
 def _details(text: str) -> Json:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from drw.cli import reference
-from drw.generate import checks, openapi, pages
+from drw.generate import checks, cutter, dashboards, openapi, pages
 from drw.generate.contracts import API, contracts
 from drw.generate.protos import ROOT
 
@@ -21,15 +21,15 @@ def _commands() -> dict[str, str]:
     return {reference.PATH: reference.reference(app)}
 
 
-GENERATORS: tuple[Generator, ...] = (contracts, openapi.files, pages.files, _commands)
+GENERATORS: tuple[Generator, ...] = (contracts, openapi.files, pages.files, dashboards.files, _commands)
 
 
 def run(check: bool) -> int:
     """Write all generated files, or only compare them; return 0 where everything is as it should be."""
     made = {path: text for generator in GENERATORS for path, text in generator().items()}
-    for line in [] if check else write(made, ROOT):
+    for line in [] if check else [*write(made, ROOT), *cutter.write()]:
         print(line)
-    wrong = [*differences(made, ROOT), *checks.problems()]
+    wrong = [*differences(made, ROOT), *cutter.problems(), *checks.problems()]
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0

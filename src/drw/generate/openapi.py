@@ -10,7 +10,7 @@ from drw.generate import openai_requests
 from drw.generate.openai import ENDPOINTS, Endpoint
 from drw.generate.operations import Operation, operations, path_names, reachable, short, worded
 from drw.generate.protos import Field, Protos, compiled
-from drw.kernel.call import SCOPES
+from drw.kernel.call import ANY_SCOPE, SCOPES
 from drw.kernel.errors import HTTP
 
 PATH = "docs/reference/openapi.json"
@@ -87,7 +87,7 @@ def _operation(operation: Operation) -> Schema:
         "tags": [operation.service.name],
         "summary": operation.summary,
         "description": operation.text,
-        "security": [{"key": [method.scope]}],
+        "security": [{"key": [] if method.scope == ANY_SCOPE else [method.scope]}],
     }
     parameters = [_parameter(f, "path") for f in operation.path_fields]
     parameters += [_parameter(f, "query") for f in operation.query_fields]

@@ -84,9 +84,21 @@ class Database:
         Raises:
             Unavailable: the database does not answer.
         """
+        await self._execute(query, args)
+
+    async def fetch(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:
+        """Run one statement as `run` does, and return the rows that it gives.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        cursor = await self._execute(query, args)
+        return await cursor.fetchall()
+
+    async def _execute(self, query: LiteralString, args: Sequence[Any]) -> psycopg.AsyncCursor[DictRow]:
         try:
             connection = await self._own_connection()
-            await connection.execute(query, args)
+            return await connection.execute(query, args)
         except psycopg.OperationalError as error:
             raise Unavailable("the database does not answer", part="postgres") from error
 
@@ -112,13 +124,18 @@ class Database:
         return rows[0] if rows else None
 
     async def notifications(self, channel: str) -> AsyncGenerator[None, None]:
-        """Yield at once, and after each `NOTIFY channel`; also after a lost connection, since any may be missed."""
+        """Yield at once, and after each `NOTIFY channel`, once for those that came together.
+
+        Also after a lost connection, since any may have been missed.
+        """
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as connection:
                     await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
                     yield
-                    async for _ in connection.notifies():
+                    while True:
+                        async for _ in connection.notifies(stop_after=1):
+                            pass  # whoever reads the state anew has seen what all of them tell
                         yield
             except psycopg.OperationalError:
                 log.warning("lost the database; listening again to %s", channel)

@@ -2,46 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing, suppress
+from dataclasses import replace
+
+from pydantic import Field
 
 from drw.api.gateway.v1 import request_router_rpc as contract
-from drw.api.gateway.v1.authentication_pb2 import WatchCredentialsRequest
+from drw.api.gateway.v1.authentication_pb2 import GetKeyRequest, WatchCredentialsRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
-from drw.api.gateway.v1.load_balancer_pb2 import WatchUpstreamsRequest
+from drw.api.gateway.v1.load_balancer_pb2 import ListUpstreamsRequest, WatchUpstreamsRequest
 from drw.api.gateway.v1.load_balancer_rpc import LoadBalancerClient
 from drw.api.gateway.v1.rate_limiting_pb2 import WatchLimitsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import (
+    ApproveKillRequest,
     Configuration,
     ConfigurationReport,
+    CreateKillRequest,
+    DeleteRouteRequest,
+    DeleteRouteResponse,
+    ExplainRouteRequest,
+    Explanation,
+    GetKillRequest,
+    GetRolloutRequest,
+    Health,
+    Kill,
+    Kills,
+    LiftKillRequest,
+    ListKillsRequest,
     ListRoutesRequest,
     ReportConfigurationResponse,
+    Rollout,
+    Route,
     Routes,
     WatchConfigurationRequest,
+    WatchKillsRequest,
 )
+from drw.gateway.request_router import rules
 from drw.gateway.request_router.desired import Desired, Part
-from drw.gateway.request_router.table import More
-from drw.kernel.errors import DeadlineExceeded, InvalidRequest, Unavailable
+from drw.gateway.request_router.explain import Asked, explain
+from drw.gateway.request_router.kill_store import KillStore
+from drw.gateway.request_router.kills import KillSwitch, Policy
+from drw.gateway.request_router.measures import measure
+from drw.gateway.request_router.store import CHANNEL, Store
+from drw.gateway.request_router.table import More, fixed
+from drw.kernel import call
+from drw.kernel.call import Caller
+from drw.kernel.errors import Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.kernel.host import Scope
 from drw.kernel.settings import Settings as Base
 
 MAX_NAME = 100
 MAX_DATA_PLANES = 1000
 MAX_ERROR = 2000
+MAX_HOSTS = 2000
+MAX_NOTES = 50
+MAX_HEADERS = 100
 
 
 class Settings(Base):
-    """Routes besides those of the table."""
+    """Routes besides those of the table, and how many persons a kill takes."""
 
     routes: tuple[More, ...] = ()
+    kill_approvals: Policy = Policy()
+    kill_proposal_seconds: float = Field(900.0, gt=0, le=86_400)
+    """How long a proposal waits for approval."""
+
+
+class RouteNotFound(NotFound):
+    """There is no such route that SetRoute made."""
+
+
+class RouteIsFixed(Conflict):
+    """The platform or its settings have a route of this name."""
 
 
 class RequestRouter(contract.RequestRouter):
     """Serves `drw.api.gateway.v1.RequestRouter`."""
 
-    def __init__(self, desired: Desired) -> None:
+    def __init__(
+        self,
+        desired: Desired,
+        kills: KillSwitch,
+        store: Store,
+        more: tuple[More, ...],
+        balancer: LoadBalancerClient,
+        authentication: AuthenticationClient,
+    ) -> None:
         self._desired = desired
+        self._kills = kills
+        self._store = store
+        self._more = more
+        self._balancer = balancer
+        self._authentication = authentication
         self._reports: dict[str, ConfigurationReport] = {}
 
     async def list_routes(self, request: ListRoutesRequest, /) -> Routes:
@@ -49,6 +103,42 @@ class RequestRouter(contract.RequestRouter):
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
         return configuration.routes
+
+    async def set_route(self, request: Route, /) -> Route:
+        """SetRoute makes a route, or replaces one that was made so."""
+        upstreams = await self._upstreams()
+        self._refuse_fixed(request.name, upstreams)
+        wanted = rules.with_defaults(request)
+        rules.check(wanted, upstreams)
+        await self._store.put(wanted)
+        return wanted
+
+    async def delete_route(self, request: DeleteRouteRequest, /) -> DeleteRouteResponse:
+        """DeleteRoute takes a route away that SetRoute made."""
+        self._refuse_fixed(request.name, await self._upstreams())
+        if not await self._store.delete(request.name):
+            raise RouteNotFound(f"there is no route {request.name[:80]!r}; `drw routes list` shows all")
+        return DeleteRouteResponse()
+
+    async def explain_route(self, request: ExplainRouteRequest, /) -> Explanation:
+        """ExplainRoute says which route a request would take, and why."""
+        if (configuration := self._desired.configuration) is None:
+            raise self._incomplete()
+        if not request.path.startswith("/") or len(request.path) > MAX_ERROR:
+            raise InvalidRequest(f"path is {request.path[:80]!r}; it begins with '/'", param="path")
+        if len(request.headers) > MAX_HEADERS:
+            raise InvalidRequest(f"headers: at most {MAX_HEADERS}", param="headers")
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        path = request.path.partition("?")[0]
+        asked = Asked(request.method.upper() or "POST", path, headers, request.model)
+        return explain(configuration, asked, await self._as(request))
+
+    async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
+        """GetRollout says which version is wanted, and what each data plane last said."""
+        if (configuration := self._desired.configuration) is None:
+            raise self._incomplete()
+        planes = [report for _, report in sorted(self._reports.items())]
+        return Rollout(version=configuration.version, data_planes=planes, lost=self._desired.lost())
 
     async def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
         """WatchConfiguration sends the whole desired state: now, and after each change."""
@@ -63,32 +153,103 @@ class RequestRouter(contract.RequestRouter):
         if request.data_plane not in self._reports and len(self._reports) >= MAX_DATA_PLANES:
             raise InvalidRequest(f"more than {MAX_DATA_PLANES} data planes have reported")
         kept = ConfigurationReport(
-            data_plane=request.data_plane, version=request.version[:MAX_NAME], error=request.error[:MAX_ERROR]
+            data_plane=request.data_plane,
+            version=request.version[:MAX_NAME],
+            error=request.error[:MAX_ERROR],
+            refusals=request.refusals[:MAX_NAME],
+            upstreams=request.upstreams[:MAX_HOSTS],
+            notes=[note[:MAX_ERROR] for note in request.notes[:MAX_NOTES]],
         )
         self._reports[request.data_plane] = kept
         return ReportConfigurationResponse()
+
+    async def create_kill(self, request: CreateKillRequest, /) -> Kill:
+        """CreateKill refuses all new calls of a subject and cuts its live streams on every data plane."""
+        return await self._kills.kill(request)
+
+    async def list_kills(self, request: ListKillsRequest, /) -> Kills:
+        """ListKills lists what is killed or proposed, newest first."""
+        return await self._kills.list(ended=request.all)
+
+    async def get_kill(self, request: GetKillRequest, /) -> Kill:
+        """GetKill shows one kill."""
+        return await self._kills.get(request.id)
+
+    async def approve_kill(self, request: ApproveKillRequest, /) -> Kill:
+        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift."""
+        return await self._kills.approve(request.id)
+
+    async def lift_kill(self, request: LiftKillRequest, /) -> Kill:
+        """LiftKill lets calls through again, or proposes that where the policy asks for more persons."""
+        return await self._kills.lift(request)
+
+    async def watch_kills(self, request: WatchKillsRequest, /) -> AsyncIterator[Kills]:
+        """WatchKills sends all kills in force: now, and after each change."""
+        async with aclosing(self._kills.watch()) as news:  # type: ignore[type-var]
+            async for kills in news:
+                yield kills
+
+    async def measure(self) -> None:
+        """Bring the metrics up to date."""
+        measure(self._desired.configuration, self._reports.values())
 
     async def detail(self) -> str:
         """Return which version each data plane runs.
 
         Raises:
-            Unavailable: a part of the desired state is missing, or a data plane is not where it should be.
+            Unavailable: a part of the desired state is missing, a data plane is not where it should be, or a route
+                leads nowhere.
         """
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
-        said = "; ".join(_told(report) for _, report in sorted(self._reports.items()))
+        said = "; ".join(_told(report, configuration) for _, report in sorted(self._reports.items()))
         text = f"version {configuration.version}; {said or 'no data plane has reported yet'}"
-        if any(report.error for report in self._reports.values()):
+        if lost := self._desired.lost():
+            text = f"{text}; routes that lead nowhere: {'; '.join(lost)}"
+        if lost or any(report.error or report.notes for report in self._reports.values()):
             raise Unavailable(text)
         return text
+
+    async def _upstreams(self) -> dict[str, str]:
+        """Return the upstreams that there are at this moment, with the credential of each."""
+        found = await self._balancer.list_upstreams(ListUpstreamsRequest())
+        return {upstream.name: upstream.credential for upstream in found.upstreams}
+
+    def _refuse_fixed(self, name: str, upstreams: Iterable[str]) -> None:
+        if name in fixed(upstreams, self._more):
+            raise RouteIsFixed(
+                f"{name!r} is a route of the platform or its settings: take another name; a route with the same path "
+                "and more conditions is tried first"
+            )
+
+    async def _as(self, request: ExplainRouteRequest) -> Caller:
+        """Return whose request it is: the caller's, or that of another key or desk that the caller may see."""
+        who = call.caller()
+        if request.key and request.desk:
+            raise InvalidRequest("a request is explained as a key or as a desk, not as both", param="desk")
+        if request.desk and request.desk != who.desk:
+            who.must_hold("org:admin")
+            return replace(who, desk=request.desk, key="")
+        if request.key:
+            key = await self._authentication.get_key(GetKeyRequest(id=request.key))
+            return Caller(key.org, key.desk, key.id, frozenset(key.scopes))
+        return who
 
     def _incomplete(self) -> Unavailable:
         return Unavailable(f"waiting for {' and '.join(self._desired.missing())}")
 
 
-def _told(report: ConfigurationReport) -> str:
+def _told(report: ConfigurationReport, wanted: Configuration) -> str:
     fate = f"does not run version {report.version}: {report.error}" if report.error else f"runs {report.version}"
-    return f"data plane {report.data_plane!r} {fate}"
+    # Who is revoked, killed or over a limit is in force before the rest of a version is.
+    late = "" if report.refusals == wanted.refusals else ", and does not refuse all yet that it should"
+    notes = f" ({'; '.join(report.notes)})" if report.notes else ""
+    return f"data plane {report.data_plane!r} {fate}{late}{notes}{_open(report)}"
+
+
+def _open(report: ConfigurationReport) -> str:
+    hosts = [f"{h.upstream} at {h.address}" for h in report.upstreams if h.circuit == Health.OPEN]
+    return f"; circuit open: {', '.join(hosts)}" if hosts else ""
 
 
 async def _follow(desired: Desired, watch: Callable[[], AsyncIterator[Part]]) -> None:
@@ -101,11 +262,15 @@ async def _follow(desired: Desired, watch: Callable[[], AsyncIterator[Part]]) ->
 
 async def build(scope: Scope) -> RequestRouter:
     """Make the service with what the configuration names."""
-    desired = Desired(scope.settings(Settings).routes)
-    service = RequestRouter(desired)
+    own = scope.settings(Settings)
+    desired = Desired(own.routes)
+    database, audit = await scope.database(), scope.audit()
+    switch = KillSwitch(KillStore(database), audit, own.kill_approvals, own.kill_proposal_seconds)
+    store = Store(database, audit)
     authentication = scope.client(AuthenticationClient)
     limiting = scope.client(RateLimitingClient)
     balancer = scope.client(LoadBalancerClient)
+    service = RequestRouter(desired, switch, store, own.routes, balancer, authentication)
 
     async def credentials() -> None:
         await _follow(desired, lambda: authentication.watch_credentials(WatchCredentialsRequest()))
@@ -116,7 +281,16 @@ async def build(scope: Scope) -> RequestRouter:
     async def upstreams() -> None:
         await _follow(desired, lambda: balancer.watch_upstreams(WatchUpstreamsRequest()))
 
-    for source in (credentials, limits, upstreams):
+    async def kills() -> None:
+        await _follow(desired, switch.watch)
+
+    async def routes() -> None:
+        async with aclosing(store.database.notifications(CHANNEL)) as changes:
+            async for _ in changes:
+                await desired.put(await store.all())
+
+    for source in (credentials, limits, upstreams, kills, routes):
         scope.background(source)
     scope.describe(service.detail)
+    scope.measure(service.measure)
     return service

@@ -58,6 +58,11 @@ class Sampling(Part):
         """Whether the caller wants a last event with the tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def session(self) -> str:
+        """What ties requests together, as far as the body says."""
+        return self.user or ""
+
     def most_tokens(self) -> tuple[str, int | None]:
         """Return the field that bounds the answer, and the bound."""
         return "max_tokens", self.max_tokens
@@ -86,7 +91,7 @@ class ChatCompletion(Sampling):
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    prompt_cache_key: str | None = Field(None, max_length=512)
     # Named so that the answer says what to do instead.
     functions: Any = None
     function_call: Any = None
@@ -102,6 +107,11 @@ class ChatCompletion(Sampling):
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
         return self
+
+    @property
+    def session(self) -> str:
+        """What ties requests together, as far as the body says."""
+        return self.prompt_cache_key or self.user or ""
 
     def most_tokens(self) -> tuple[str, int | None]:
         """Return the field that bounds the answer, and the bound."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from uuid import uuid4
 
 from pydantic import Field
 
+from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.workflow.v1 import orchestration_rpc as contract
@@ -23,10 +25,12 @@ from drw.api.workflow.v1.templates_rpc import TemplatesClient
 from drw.kernel import call, settings
 from drw.kernel.errors import Forbidden, InvalidRequest, Unavailable
 from drw.kernel.host import Scope
+from drw.kernel.kills import KillList
 from drw.workflow.orchestration import inputs, wire
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, scopes
 from drw.workflow.orchestration.interpreter import Interpreter
 from drw.workflow.orchestration.leading import Leader, Seat
+from drw.workflow.orchestration.measures import measure
 from drw.workflow.orchestration.ports import Engine
 from drw.workflow.orchestration.progress import Progress
 from drw.workflow.orchestration.relay import Relay
@@ -53,9 +57,10 @@ class Settings(settings.Settings):
 class Orchestration(contract.Orchestration):
     """Serves `drw.api.workflow.v1.Orchestration`."""
 
-    def __init__(self, runs: Runs, templates: TemplatesClient) -> None:
+    def __init__(self, runs: Runs, templates: TemplatesClient, kills: KillList) -> None:
         self._runs = runs
         self._templates = templates
+        self._kills = kills
 
     async def start_run(self, request: StartRunRequest, /) -> Run:
         """Check all that can be checked now, and write the run down."""
@@ -65,6 +70,7 @@ class Orchestration(contract.Orchestration):
         wanted = Wanted(request.request_id or uuid4().hex, request.template, wire.plain(request.inputs))
         run = await self._runs.started_before(who, wanted)
         if run is None:
+            self._kills.check(who, workflow=request.template)
             template = await self._templates.get_template(GetTemplateRequest(name=request.template))
             _check_scopes(who, template)
             run = await self._runs.start(who, wanted, template, inputs.checked(template, wanted.inputs))
@@ -109,7 +115,10 @@ async def build(scope: Scope) -> Orchestration:
     database = await scope.database()
     progress = Progress(database, scope.audit())
     services = Services(scope.client(DocumentsClient), scope.client(ServingClient))
-    interpreter = Interpreter(progress, Stepper(progress, services, own.first_pause_seconds), own.steps_at_once)
+    kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
+    scope.background(kills.follow)
+    stepper = Stepper(progress, services, own.first_pause_seconds, kills)
+    interpreter = Interpreter(progress, stepper, own.steps_at_once)
     engine = scope.make_adapter(Engine, "dbos_engine", {"dsn": dsn, "executor": own.executor})  # type: ignore[type-abstract]
     relay = Relay(database, scope.client(StateClient))
     leader = Leader(Seat(dsn, own.executor), database, progress, engine, interpreter, relay)
@@ -122,4 +131,5 @@ async def build(scope: Scope) -> Orchestration:
         return f"{role}, {leader.under_way()} under way"
 
     scope.describe(describe)
-    return Orchestration(Runs(database, scope.audit(), own.max_open_runs), scope.client(TemplatesClient))
+    scope.measure(partial(measure, database))
+    return Orchestration(Runs(database, scope.audit(), own.max_open_runs), scope.client(TemplatesClient), kills)

@@ -9,11 +9,13 @@ from typing import Any, ParamSpec, TypeVar
 
 import orjson
 
-from drw.kernel import call
+from drw.kernel import call, telemetry
 from drw.kernel.errors import DeadlineExceeded, DrwError, TooLarge, Unavailable
+from drw.kernel.kills import Killed, KillList
 from drw.kernel.rpc import translated
 from drw.workflow.orchestration import retries
 from drw.workflow.orchestration.activities import ACTIVITIES, Doing, Services
+from drw.workflow.orchestration.measures import STEPS
 from drw.workflow.orchestration.plan import Step
 from drw.workflow.orchestration.ports import Superseded
 from drw.workflow.orchestration.progress import Progress, Run
@@ -26,39 +28,66 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class _Held(DrwError):
+    """A kill switch stops the run for now."""
+
+
 class Stepper:
     """Makes the steps of every run of this process."""
 
-    def __init__(self, progress: Progress, services: Services, first_pause_seconds: float) -> None:
+    def __init__(self, progress: Progress, services: Services, first_pause_seconds: float, kills: KillList) -> None:
         self._progress = progress
+        self._kills = kills
         self._services = services
         self._first_pause = first_pause_seconds
 
     async def make(self, run: Run, step: Step, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return `{"output": ...}`, or `{"error": ...}` where the step has failed for good.
 
+        While a kill switch stops the workflow, or the key or desk that the run acts for, no attempt is made, and one
+        under way is ended: the run is held, and goes on when the kill is lifted.
+
         Raises:
             Superseded: the run is not this process's any more.
         """
         made = 0
         while True:
+            await self._kills.lifted(run.caller, run.template.name)
             attempt = await patiently(self._progress.begin_step, run, step.id)
             if attempt.ended:
                 return {"error": attempt.error} if attempt.error else {"output": attempt.output}
             made += 1
+            told = {"drw.run": run.id, "drw.step": step.id, "drw.attempt": attempt.number}
             try:
-                output = await self._attempt(run, step, arguments)
+                with telemetry.span(f"step {step.node.uses}", attributes=told):
+                    output = await self._unless_killed(run, step, arguments)
             except Superseded:
                 raise
+            except _Held as held:
+                made -= 1  # no fault of the step
+                await self._retry(run, step, attempt.number, held)
+                await asyncio.sleep(self._first_pause)  # the services may know of a kill sooner than we do
             except DrwError as error:
                 again = retries.pause(error, made, step.node.max_attempts or 1, self._first_pause)
+                STEPS.labels(step.node.uses, "failed" if again is None else "retried").inc()
                 if again is None:
                     return await self._failed(run, step, attempt.number, _worded(error, made))
                 await self._retry(run, step, attempt.number, error)
                 await asyncio.sleep(again)
             else:
                 await patiently(self._progress.end_step, run, step.id, attempt.number, output=output)
+                STEPS.labels(step.node.uses, "ok").inc()
                 return {"output": output}
+
+    async def _unless_killed(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
+        try:
+            return await self._kills.unless_killed(
+                run.caller, run.template.name, lambda: self._attempt(run, step, arguments)
+            )
+        except Killed as error:
+            if error.metadata.get("killed") == "model":
+                raise  # the run can be started again with another model; to hold it would hide that
+            raise _Held(f"held: {error.message}") from error
 
     async def _attempt(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
         activity = ACTIVITIES[step.node.uses]

@@ -27,35 +27,104 @@ from drw.api.gateway.v1 import load_balancer_pb2 as drw_dot_api_dot_gateway_dot_
 from drw.api.gateway.v1 import rate_limiting_pb2 as drw_dot_api_dot_gateway_dot_v1_dot_rate__limiting__pb2
 from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_kernel__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drw/api/gateway/v1/request_router.proto\x12\x12\x64rw.api.gateway.v1\x1a\'drw/api/gateway/v1/authentication.proto\x1a&drw/api/gateway/v1/load_balancer.proto\x1a&drw/api/gateway/v1/rate_limiting.proto\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\x13\n\x11ListRoutesRequest\"/\n\x19WatchConfigurationRequest\x12\x12\n\ndata_plane\x18\x01 \x01(\t\"\x84\x01\n\x05Route\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07methods\x18\x03 \x03(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x10\n\x08upstream\x18\x05 \x01(\t\x12\x16\n\x0emax_body_bytes\x18\x06 \x01(\x03\x12\x14\n\x0cidle_seconds\x18\x07 \x01(\x05\"3\n\x06Routes\x12)\n\x06routes\x18\x01 \x03(\x0b\x32\x19.drw.api.gateway.v1.Route\"\x8b\x02\n\rConfiguration\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x34\n\x0b\x63redentials\x18\x02 \x01(\x0b\x32\x1f.drw.api.gateway.v1.Credentials\x12*\n\x06limits\x18\x03 \x01(\x0b\x32\x1a.drw.api.gateway.v1.Limits\x12\x30\n\tupstreams\x18\x04 \x01(\x0b\x32\x1d.drw.api.gateway.v1.Upstreams\x12*\n\x06routes\x18\x05 \x01(\x0b\x32\x1a.drw.api.gateway.v1.Routes\x12)\n\x06\x62locks\x18\x06 \x03(\x0b\x32\x19.drw.api.gateway.v1.Block\"I\n\x13\x43onfigurationReport\x12\x12\n\ndata_plane\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\x1d\n\x1bReportConfigurationResponse2\xf1\x02\n\rRequestRouter\x12{\n\nListRoutes\x12%.drw.api.gateway.v1.ListRoutesRequest\x1a\x1a.drw.api.gateway.v1.Routes\"*\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/routes\x12m\n\x12WatchConfiguration\x12-.drw.api.gateway.v1.WatchConfigurationRequest\x1a!.drw.api.gateway.v1.Configuration\"\x03\x90\x02\x01\x30\x01\x12t\n\x13ReportConfiguration\x12\'.drw.api.gateway.v1.ConfigurationReport\x1a/.drw.api.gateway.v1.ReportConfigurationResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drw/api/gateway/v1/request_router.proto\x12\x12\x64rw.api.gateway.v1\x1a\'drw/api/gateway/v1/authentication.proto\x1a&drw/api/gateway/v1/load_balancer.proto\x1a&drw/api/gateway/v1/rate_limiting.proto\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11ListRoutesRequest\"/\n\x19WatchConfigurationRequest\x12\x12\n\ndata_plane\x18\x01 \x01(\t\"\xa3\x03\n\x05Route\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07methods\x18\x03 \x03(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x10\n\x08upstream\x18\x05 \x01(\t\x12\x16\n\x0emax_body_bytes\x18\x06 \x01(\x03\x12\x14\n\x0cidle_seconds\x18\x07 \x01(\x05\x12\x0e\n\x06models\x18\x08 \x03(\t\x12\x14\n\x0cmodel_header\x18\t \x01(\x08\x12\x30\n\x07headers\x18\n \x03(\x0b\x32\x1f.drw.api.gateway.v1.HeaderMatch\x12\x0f\n\x07tenants\x18\x0b \x03(\t\x12(\n\x05split\x18\x0c \x03(\x0b\x32\x19.drw.api.gateway.v1.Share\x12\x11\n\tfallbacks\x18\r \x03(\t\x12\x10\n\x08\x61\x66\x66inity\x18\x0e \x03(\t\x12\x14\n\x0cpass_through\x18\x0f \x01(\x08\x12\x16\n\x0eupstream_model\x18\x10 \x01(\t\x12\x15\n\rfirst_byte_ms\x18\x11 \x01(\x05\x12\x10\n\x08total_ms\x18\x12 \x01(\x05\x12\x0e\n\x06origin\x18\x13 \x01(\t\":\n\x0bHeaderMatch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65xact\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\")\n\x05Share\x12\x10\n\x08upstream\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x05\"\"\n\x12\x44\x65leteRouteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteRouteResponse\"\xe4\x01\n\x13\x45xplainRouteRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x45\n\x07headers\x18\x03 \x03(\x0b\x32\x34.drw.api.gateway.v1.ExplainRouteRequest.HeadersEntry\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06stream\x18\x05 \x01(\x08\x12\x0b\n\x03key\x18\x06 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x07 \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb7\x02\n\x0b\x45xplanation\x12\r\n\x05route\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0f\n\x07refused\x18\x03 \x01(\t\x12(\n\x05taken\x18\x04 \x01(\x0b\x32\x19.drw.api.gateway.v1.Route\x12+\n\x07targets\x18\x05 \x03(\x0b\x32\x1a.drw.api.gateway.v1.Target\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\x0b\n\x03org\x18\x07 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x08 \x01(\t\x12\x0b\n\x03key\x18\t \x01(\t\x12\x1b\n\x13requests_per_minute\x18\n \x01(\x05\x12\x11\n\tdeadlines\x18\x0b \x03(\t\x12(\n\x06misses\x18\x0c \x03(\x0b\x32\x18.drw.api.gateway.v1.Miss\x12\x12\n\nreads_body\x18\r \x01(\x08\"P\n\x06Target\x12\x10\n\x08upstream\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12\x0f\n\x07percent\x18\x03 \x01(\x01\x12\x10\n\x08\x66\x61llback\x18\x04 \x01(\x08\"\"\n\x04Miss\x12\r\n\x05route\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"\x13\n\x11GetRolloutRequest\"f\n\x07Rollout\x12\x0f\n\x07version\x18\x01 \x01(\t\x12<\n\x0b\x64\x61ta_planes\x18\x02 \x03(\x0b\x32\'.drw.api.gateway.v1.ConfigurationReport\x12\x0c\n\x04lost\x18\x03 \x03(\t\"3\n\x06Routes\x12)\n\x06routes\x18\x01 \x03(\x0b\x32\x19.drw.api.gateway.v1.Route\"\x9d\x02\n\rConfiguration\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x34\n\x0b\x63redentials\x18\x02 \x01(\x0b\x32\x1f.drw.api.gateway.v1.Credentials\x12*\n\x06limits\x18\x03 \x01(\x0b\x32\x1a.drw.api.gateway.v1.Limits\x12\x30\n\tupstreams\x18\x04 \x01(\x0b\x32\x1d.drw.api.gateway.v1.Upstreams\x12*\n\x06routes\x18\x05 \x01(\x0b\x32\x1a.drw.api.gateway.v1.Routes\x12)\n\x06\x62locks\x18\x06 \x03(\x0b\x32\x19.drw.api.gateway.v1.Block\x12\x10\n\x08refusals\x18\x07 \x01(\t\"\x99\x01\n\x13\x43onfigurationReport\x12\x12\n\ndata_plane\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12-\n\tupstreams\x18\x04 \x03(\x0b\x32\x1a.drw.api.gateway.v1.Health\x12\r\n\x05notes\x18\x05 \x03(\t\x12\x10\n\x08refusals\x18\n \x01(\t\"\xdb\x01\n\x06Health\x12\x10\n\x08upstream\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x33\n\x07\x63ircuit\x18\x03 \x01(\x0e\x32\".drw.api.gateway.v1.Health.Circuit\x12\x10\n\x08requests\x18\x04 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x05 \x01(\x03\x12\x0e\n\x06\x61\x63tive\x18\x06 \x01(\x03\"G\n\x07\x43ircuit\x12\x17\n\x13\x43IRCUIT_UNSPECIFIED\x10\x00\x12\n\n\x06\x43LOSED\x10\x01\x12\x08\n\x04OPEN\x10\x02\x12\r\n\tHALF_OPEN\x10\x03\"\x1d\n\x1bReportConfigurationResponse\"\xec\x04\n\x04Kill\x12\n\n\x02id\x18\x01 \x01(\t\x12\x31\n\x07subject\x18\x02 \x01(\x0e\x32 .drw.api.gateway.v1.Kill.Subject\x12\x0b\n\x03org\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12-\n\x05state\x18\x06 \x01(\x0e\x32\x1e.drw.api.gateway.v1.Kill.State\x12\x11\n\tkilled_by\x18\x07 \x03(\t\x12/\n\x0bproposed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tkilled_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tlifted_by\x18\n \x03(\t\x12\x13\n\x0blift_reason\x18\x0b \x01(\t\x12-\n\tlifted_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x61pprovals_missing\x18\r \x01(\x05\x12\x34\n\x10proposal_ends_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x07Subject\x12\x17\n\x13SUBJECT_UNSPECIFIED\x10\x00\x12\x07\n\x03KEY\x10\x01\x12\x08\n\x04\x44\x45SK\x10\x02\x12\t\n\x05MODEL\x10\x03\x12\x0c\n\x08WORKFLOW\x10\x04\"`\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0c\n\x08PROPOSED\x10\x01\x12\n\n\x06\x41\x43TIVE\x10\x02\x12\n\n\x06LIFTED\x10\x03\x12\r\n\tWITHDRAWN\x10\x04\x12\x0b\n\x07\x45XPIRED\x10\x05\"q\n\x11\x43reateKillRequest\x12\x31\n\x07subject\x18\x01 \x01(\x0e\x32 .drw.api.gateway.v1.Kill.Subject\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03org\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x1f\n\x10ListKillsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"0\n\x05Kills\x12\'\n\x05kills\x18\x01 \x03(\x0b\x32\x18.drw.api.gateway.v1.Kill\"\x1c\n\x0eGetKillRequest\x12\n\n\x02id\x18\x01 \x01(\t\" \n\x12\x41pproveKillRequest\x12\n\n\x02id\x18\x01 \x01(\t\"-\n\x0fLiftKillRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x13\n\x11WatchKillsRequest2\xe1\x0c\n\rRequestRouter\x12{\n\nListRoutes\x12%.drw.api.gateway.v1.ListRoutesRequest\x1a\x1a.drw.api.gateway.v1.Routes\"*\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/routes\x12w\n\x08SetRoute\x12\x19.drw.api.gateway.v1.Route\x1a\x19.drw.api.gateway.v1.Route\"5\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x1a\x1a\x15/api/v1/routes/{name}:\x01*\x12\x8f\x01\n\x0b\x44\x65leteRoute\x12&.drw.api.gateway.v1.DeleteRouteRequest\x1a\'.drw.api.gateway.v1.DeleteRouteResponse\"/\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/routes/{name}\x12\x8f\x01\n\x0c\x45xplainRoute\x12\'.drw.api.gateway.v1.ExplainRouteRequest\x1a\x1f.drw.api.gateway.v1.Explanation\"5\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x1b\"\x16/api/v1/routes:explain:\x01*\x12}\n\nGetRollout\x12%.drw.api.gateway.v1.GetRolloutRequest\x1a\x1b.drw.api.gateway.v1.Rollout\"+\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/rollout\x12m\n\x12WatchConfiguration\x12-.drw.api.gateway.v1.WatchConfigurationRequest\x1a!.drw.api.gateway.v1.Configuration\"\x03\x90\x02\x01\x30\x01\x12t\n\x13ReportConfiguration\x12\'.drw.api.gateway.v1.ConfigurationReport\x1a/.drw.api.gateway.v1.ReportConfigurationResponse\"\x03\x90\x02\x02\x12{\n\nCreateKill\x12%.drw.api.gateway.v1.CreateKillRequest\x1a\x18.drw.api.gateway.v1.Kill\",\x90\x02\x02\x8a\xb5\x18\rplatform:kill\x82\xd3\xe4\x93\x02\x12\"\r/api/v1/kills:\x01*\x12w\n\tListKills\x12$.drw.api.gateway.v1.ListKillsRequest\x1a\x19.drw.api.gateway.v1.Kills\")\x90\x02\x01\x8a\xb5\x18\rplatform:kill\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/kills\x12w\n\x07GetKill\x12\".drw.api.gateway.v1.GetKillRequest\x1a\x18.drw.api.gateway.v1.Kill\".\x90\x02\x01\x8a\xb5\x18\rplatform:kill\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/kills/{id}\x12\x87\x01\n\x0b\x41pproveKill\x12&.drw.api.gateway.v1.ApproveKillRequest\x1a\x18.drw.api.gateway.v1.Kill\"6\x90\x02\x02\x8a\xb5\x18\rplatform:kill\x82\xd3\xe4\x93\x02\x1c\"\x1a/api/v1/kills/{id}:approve\x12\x81\x01\n\x08LiftKill\x12#.drw.api.gateway.v1.LiftKillRequest\x1a\x18.drw.api.gateway.v1.Kill\"6\x90\x02\x02\x8a\xb5\x18\rplatform:kill\x82\xd3\xe4\x93\x02\x1c\"\x17/api/v1/kills/{id}:lift:\x01*\x12U\n\nWatchKills\x12%.drw.api.gateway.v1.WatchKillsRequest\x1a\x19.drw.api.gateway.v1.Kills\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.gateway.v1.request_router_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_EXPLAINROUTEREQUEST_HEADERSENTRY']._loaded_options = None
+  _globals['_EXPLAINROUTEREQUEST_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_REQUESTROUTER'].methods_by_name['ListRoutes']._loaded_options = None
   _globals['_REQUESTROUTER'].methods_by_name['ListRoutes']._serialized_options = b'\220\002\001\212\265\030\rplatform:read\202\323\344\223\002\020\022\016/api/v1/routes'
+  _globals['_REQUESTROUTER'].methods_by_name['SetRoute']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['SetRoute']._serialized_options = b'\220\002\002\212\265\030\016platform:admin\202\323\344\223\002\032\032\025/api/v1/routes/{name}:\001*'
+  _globals['_REQUESTROUTER'].methods_by_name['DeleteRoute']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['DeleteRoute']._serialized_options = b'\212\265\030\016platform:admin\202\323\344\223\002\027*\025/api/v1/routes/{name}'
+  _globals['_REQUESTROUTER'].methods_by_name['ExplainRoute']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['ExplainRoute']._serialized_options = b'\220\002\001\212\265\030\rplatform:read\202\323\344\223\002\033\"\026/api/v1/routes:explain:\001*'
+  _globals['_REQUESTROUTER'].methods_by_name['GetRollout']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['GetRollout']._serialized_options = b'\220\002\001\212\265\030\rplatform:read\202\323\344\223\002\021\022\017/api/v1/rollout'
   _globals['_REQUESTROUTER'].methods_by_name['WatchConfiguration']._loaded_options = None
   _globals['_REQUESTROUTER'].methods_by_name['WatchConfiguration']._serialized_options = b'\220\002\001'
   _globals['_REQUESTROUTER'].methods_by_name['ReportConfiguration']._loaded_options = None
   _globals['_REQUESTROUTER'].methods_by_name['ReportConfiguration']._serialized_options = b'\220\002\002'
-  _globals['_LISTROUTESREQUEST']._serialized_start=246
-  _globals['_LISTROUTESREQUEST']._serialized_end=265
-  _globals['_WATCHCONFIGURATIONREQUEST']._serialized_start=267
-  _globals['_WATCHCONFIGURATIONREQUEST']._serialized_end=314
-  _globals['_ROUTE']._serialized_start=317
-  _globals['_ROUTE']._serialized_end=449
-  _globals['_ROUTES']._serialized_start=451
-  _globals['_ROUTES']._serialized_end=502
-  _globals['_CONFIGURATION']._serialized_start=505
-  _globals['_CONFIGURATION']._serialized_end=772
-  _globals['_CONFIGURATIONREPORT']._serialized_start=774
-  _globals['_CONFIGURATIONREPORT']._serialized_end=847
-  _globals['_REPORTCONFIGURATIONRESPONSE']._serialized_start=849
-  _globals['_REPORTCONFIGURATIONRESPONSE']._serialized_end=878
-  _globals['_REQUESTROUTER']._serialized_start=881
-  _globals['_REQUESTROUTER']._serialized_end=1250
+  _globals['_REQUESTROUTER'].methods_by_name['CreateKill']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['CreateKill']._serialized_options = b'\220\002\002\212\265\030\rplatform:kill\202\323\344\223\002\022\"\r/api/v1/kills:\001*'
+  _globals['_REQUESTROUTER'].methods_by_name['ListKills']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['ListKills']._serialized_options = b'\220\002\001\212\265\030\rplatform:kill\202\323\344\223\002\017\022\r/api/v1/kills'
+  _globals['_REQUESTROUTER'].methods_by_name['GetKill']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['GetKill']._serialized_options = b'\220\002\001\212\265\030\rplatform:kill\202\323\344\223\002\024\022\022/api/v1/kills/{id}'
+  _globals['_REQUESTROUTER'].methods_by_name['ApproveKill']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['ApproveKill']._serialized_options = b'\220\002\002\212\265\030\rplatform:kill\202\323\344\223\002\034\"\032/api/v1/kills/{id}:approve'
+  _globals['_REQUESTROUTER'].methods_by_name['LiftKill']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['LiftKill']._serialized_options = b'\220\002\002\212\265\030\rplatform:kill\202\323\344\223\002\034\"\027/api/v1/kills/{id}:lift:\001*'
+  _globals['_REQUESTROUTER'].methods_by_name['WatchKills']._loaded_options = None
+  _globals['_REQUESTROUTER'].methods_by_name['WatchKills']._serialized_options = b'\220\002\001'
+  _globals['_LISTROUTESREQUEST']._serialized_start=279
+  _globals['_LISTROUTESREQUEST']._serialized_end=298
+  _globals['_WATCHCONFIGURATIONREQUEST']._serialized_start=300
+  _globals['_WATCHCONFIGURATIONREQUEST']._serialized_end=347
+  _globals['_ROUTE']._serialized_start=350
+  _globals['_ROUTE']._serialized_end=769
+  _globals['_HEADERMATCH']._serialized_start=771
+  _globals['_HEADERMATCH']._serialized_end=829
+  _globals['_SHARE']._serialized_start=831
+  _globals['_SHARE']._serialized_end=872
+  _globals['_DELETEROUTEREQUEST']._serialized_start=874
+  _globals['_DELETEROUTEREQUEST']._serialized_end=908
+  _globals['_DELETEROUTERESPONSE']._serialized_start=910
+  _globals['_DELETEROUTERESPONSE']._serialized_end=931
+  _globals['_EXPLAINROUTEREQUEST']._serialized_start=934
+  _globals['_EXPLAINROUTEREQUEST']._serialized_end=1162
+  _globals['_EXPLAINROUTEREQUEST_HEADERSENTRY']._serialized_start=1116
+  _globals['_EXPLAINROUTEREQUEST_HEADERSENTRY']._serialized_end=1162
+  _globals['_EXPLANATION']._serialized_start=1165
+  _globals['_EXPLANATION']._serialized_end=1476
+  _globals['_TARGET']._serialized_start=1478
+  _globals['_TARGET']._serialized_end=1558
+  _globals['_MISS']._serialized_start=1560
+  _globals['_MISS']._serialized_end=1594
+  _globals['_GETROLLOUTREQUEST']._serialized_start=1596
+  _globals['_GETROLLOUTREQUEST']._serialized_end=1615
+  _globals['_ROLLOUT']._serialized_start=1617
+  _globals['_ROLLOUT']._serialized_end=1719
+  _globals['_ROUTES']._serialized_start=1721
+  _globals['_ROUTES']._serialized_end=1772
+  _globals['_CONFIGURATION']._serialized_start=1775
+  _globals['_CONFIGURATION']._serialized_end=2060
+  _globals['_CONFIGURATIONREPORT']._serialized_start=2063
+  _globals['_CONFIGURATIONREPORT']._serialized_end=2216
+  _globals['_HEALTH']._serialized_start=2219
+  _globals['_HEALTH']._serialized_end=2438
+  _globals['_HEALTH_CIRCUIT']._serialized_start=2367
+  _globals['_HEALTH_CIRCUIT']._serialized_end=2438
+  _globals['_REPORTCONFIGURATIONRESPONSE']._serialized_start=2440
+  _globals['_REPORTCONFIGURATIONRESPONSE']._serialized_end=2469
+  _globals['_KILL']._serialized_start=2472
+  _globals['_KILL']._serialized_end=3092
+  _globals['_KILL_SUBJECT']._serialized_start=2916
+  _globals['_KILL_SUBJECT']._serialized_end=2994
+  _globals['_KILL_STATE']._serialized_start=2996
+  _globals['_KILL_STATE']._serialized_end=3092
+  _globals['_CREATEKILLREQUEST']._serialized_start=3094
+  _globals['_CREATEKILLREQUEST']._serialized_end=3207
+  _globals['_LISTKILLSREQUEST']._serialized_start=3209
+  _globals['_LISTKILLSREQUEST']._serialized_end=3240
+  _globals['_KILLS']._serialized_start=3242
+  _globals['_KILLS']._serialized_end=3290
+  _globals['_GETKILLREQUEST']._serialized_start=3292
+  _globals['_GETKILLREQUEST']._serialized_end=3320
+  _globals['_APPROVEKILLREQUEST']._serialized_start=3322
+  _globals['_APPROVEKILLREQUEST']._serialized_end=3354
+  _globals['_LIFTKILLREQUEST']._serialized_start=3356
+  _globals['_LIFTKILLREQUEST']._serialized_end=3401
+  _globals['_WATCHKILLSREQUEST']._serialized_start=3403
+  _globals['_WATCHKILLSREQUEST']._serialized_end=3422
+  _globals['_REQUESTROUTER']._serialized_start=3425
+  _globals['_REQUESTROUTER']._serialized_end=5058
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.gateway.v1 import request_router_pb2
-from drw.api.gateway.v1.request_router_pb2 import Configuration, ConfigurationReport, ListRoutesRequest, ReportConfigurationResponse, Routes, WatchConfigurationRequest
+from drw.api.gateway.v1.request_router_pb2 import ApproveKillRequest, Configuration, ConfigurationReport, CreateKillRequest, DeleteRouteRequest, DeleteRouteResponse, ExplainRouteRequest, Explanation, GetKillRequest, GetRolloutRequest, Kill, Kills, LiftKillRequest, ListKillsRequest, ListRoutesRequest, ReportConfigurationResponse, Rollout, Route, Routes, WatchConfigurationRequest, WatchKillsRequest
 
 
 class RequestRouter(Servicer):
@@ -18,6 +18,22 @@ class RequestRouter(Servicer):
         """ListRoutes."""
         raise Unwritten("ListRoutes")
 
+    async def set_route(self, request: Route, /) -> Route:
+        """SetRoute makes a route, or replaces one that was made so; data planes take it within moments, and GetRollout says what became of it."""
+        raise Unwritten("SetRoute")
+
+    async def delete_route(self, request: DeleteRouteRequest, /) -> DeleteRouteResponse:
+        """DeleteRoute takes a route away that SetRoute made."""
+        raise Unwritten("DeleteRoute")
+
+    async def explain_route(self, request: ExplainRouteRequest, /) -> Explanation:
+        """ExplainRoute says which route a request would take, and why."""
+        raise Unwritten("ExplainRoute")
+
+    async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
+        """GetRollout says which version is wanted, and what each data plane last said of its own and of its upstreams."""
+        raise Unwritten("GetRollout")
+
     def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
         """WatchConfiguration sends the whole desired state: now, and after each change."""
         raise Unwritten("WatchConfiguration")
@@ -25,6 +41,30 @@ class RequestRouter(Servicer):
     async def report_configuration(self, request: ConfigurationReport, /) -> ReportConfigurationResponse:
         """ReportConfiguration tells what became of a version on one data plane."""
         raise Unwritten("ReportConfiguration")
+
+    async def create_kill(self, request: CreateKillRequest, /) -> Kill:
+        """CreateKill refuses all new calls of a subject and cuts its live streams on every data plane; where the policy asks for more persons it proposes that, and each further key that asks for the same approves it. Asking twice is the same as once."""
+        raise Unwritten("CreateKill")
+
+    async def list_kills(self, request: ListKillsRequest, /) -> Kills:
+        """ListKills lists what is killed or proposed, newest first."""
+        raise Unwritten("ListKills")
+
+    async def get_kill(self, request: GetKillRequest, /) -> Kill:
+        """GetKill."""
+        raise Unwritten("GetKill")
+
+    async def approve_kill(self, request: ApproveKillRequest, /) -> Kill:
+        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift."""
+        raise Unwritten("ApproveKill")
+
+    async def lift_kill(self, request: LiftKillRequest, /) -> Kill:
+        """LiftKill lets calls through again, or proposes that where the policy asks for more persons; a kill that is only proposed is withdrawn."""
+        raise Unwritten("LiftKill")
+
+    def watch_kills(self, request: WatchKillsRequest, /) -> AsyncIterator[Kills]:
+        """WatchKills sends all kills in force: now, and after each change."""
+        raise Unwritten("WatchKills")
 
 
 class RequestRouterClient(Client):
@@ -37,6 +77,26 @@ class RequestRouterClient(Client):
         answer: Routes = await self._unary("ListRoutes", request, timeout)
         return answer
 
+    async def set_route(self, request: Route, /, *, timeout: float | None = None) -> Route:
+        """SetRoute makes a route, or replaces one that was made so; data planes take it within moments, and GetRollout says what became of it."""
+        answer: Route = await self._unary("SetRoute", request, timeout)
+        return answer
+
+    async def delete_route(self, request: DeleteRouteRequest, /, *, timeout: float | None = None) -> DeleteRouteResponse:
+        """DeleteRoute takes a route away that SetRoute made."""
+        answer: DeleteRouteResponse = await self._unary("DeleteRoute", request, timeout)
+        return answer
+
+    async def explain_route(self, request: ExplainRouteRequest, /, *, timeout: float | None = None) -> Explanation:
+        """ExplainRoute says which route a request would take, and why."""
+        answer: Explanation = await self._unary("ExplainRoute", request, timeout)
+        return answer
+
+    async def get_rollout(self, request: GetRolloutRequest, /, *, timeout: float | None = None) -> Rollout:
+        """GetRollout says which version is wanted, and what each data plane last said of its own and of its upstreams."""
+        answer: Rollout = await self._unary("GetRollout", request, timeout)
+        return answer
+
     def watch_configuration(
         self, request: WatchConfigurationRequest, /, *, timeout: float | None = None
     ) -> AsyncIterator[Configuration]:
@@ -47,3 +107,34 @@ class RequestRouterClient(Client):
         """ReportConfiguration tells what became of a version on one data plane."""
         answer: ReportConfigurationResponse = await self._unary("ReportConfiguration", request, timeout)
         return answer
+
+    async def create_kill(self, request: CreateKillRequest, /, *, timeout: float | None = None) -> Kill:
+        """CreateKill refuses all new calls of a subject and cuts its live streams on every data plane; where the policy asks for more persons it proposes that, and each further key that asks for the same approves it. Asking twice is the same as once."""
+        answer: Kill = await self._unary("CreateKill", request, timeout)
+        return answer
+
+    async def list_kills(self, request: ListKillsRequest, /, *, timeout: float | None = None) -> Kills:
+        """ListKills lists what is killed or proposed, newest first."""
+        answer: Kills = await self._unary("ListKills", request, timeout)
+        return answer
+
+    async def get_kill(self, request: GetKillRequest, /, *, timeout: float | None = None) -> Kill:
+        """GetKill."""
+        answer: Kill = await self._unary("GetKill", request, timeout)
+        return answer
+
+    async def approve_kill(self, request: ApproveKillRequest, /, *, timeout: float | None = None) -> Kill:
+        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift."""
+        answer: Kill = await self._unary("ApproveKill", request, timeout)
+        return answer
+
+    async def lift_kill(self, request: LiftKillRequest, /, *, timeout: float | None = None) -> Kill:
+        """LiftKill lets calls through again, or proposes that where the policy asks for more persons; a kill that is only proposed is withdrawn."""
+        answer: Kill = await self._unary("LiftKill", request, timeout)
+        return answer
+
+    def watch_kills(
+        self, request: WatchKillsRequest, /, *, timeout: float | None = None
+    ) -> AsyncIterator[Kills]:
+        """WatchKills sends all kills in force: now, and after each change."""
+        return self._stream("WatchKills", request, timeout)

@@ -1,0 +1,335 @@
+/* Refuses whoever is blocked and cuts the streams of whoever is killed, inside Envoy: a module of the Proxy-Wasm ABI
+ * 0.2.1.
+ *
+ * The agent delivers the list as the configuration of this module: a line for each subject, a letter for the reason
+ * and the 64-bit FNV-1a hash of the subject in 16 hexadecimal digits (drw.agent.cutter has the words). Envoy hands a
+ * new list to the module that already runs, so every stream under way meets it at the next tick, also a silent one:
+ *
+ *   - an answer that has not begun becomes a 403 with the reason;
+ *   - a stream of events ends with an event that says so, then its connection is closed;
+ *   - anything else, and a stream that says nothing for GRACE_TICKS, is closed where it stands.
+ *
+ * Only what is killed is cut; who is revoked or over a limit finishes what is under way. A chunk of an answer costs
+ * one comparison while nobody is killed.
+ */
+
+typedef unsigned char u8;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define IMPORT(name) __attribute__((import_module("env"), import_name(#name))) u32 name
+#define EXPORT(name) __attribute__((export_name(#name))) name
+
+IMPORT(proxy_set_tick_period_milliseconds)(u32 period);
+IMPORT(proxy_get_header_map_value)(u32 map, const char *key, u32 key_size, u8 **value, u32 *size);
+IMPORT(proxy_get_property)(const char *path, u32 path_size, u8 **value, u32 *size);
+IMPORT(proxy_get_buffer_bytes)(u32 buffer, u32 start, u32 most, u8 **data, u32 *size);
+IMPORT(proxy_set_buffer_bytes)(u32 buffer, u32 start, u32 size, const u8 *data, u32 data_size);
+IMPORT(proxy_set_effective_context)(u32 context);
+IMPORT(proxy_close_stream)(u32 stream);
+IMPORT(proxy_send_local_response)(u32 status, const char *details, u32 details_size, const char *body, u32 body_size,
+                                  const u8 *headers, u32 headers_size, u32 grpc_status);
+
+enum { TICK_MILLISECONDS = 25, GRACE_TICKS = 16 };
+enum { CONTINUE = 0, OK = 0, REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, RESPONSE_BODY = 1, CONFIGURATION = 7 };
+enum { RESPONSE_STREAM = 1, LETTER = 1, DIGITS = 16, LINE = LETTER + DIGITS + 1, BUCKETS = 4096, PAGE = 65536 };
+enum { SLOTS = 1 << 18, MOST = SLOTS / 2 }; /* what is beyond, another filter refuses */
+enum { STOP = 1, KILLED = 'k' };
+
+/* Which model a body asked for, where the route has it read; an answer's own header goes before. */
+#define BODY_MODEL "metadata\0filter_metadata\0drw.body\0model"
+#define TOLD "drw_cut"
+#define EVENT "data: {\"error\": {\"message\": \"this was stopped by a kill switch: `drw kill list` says why\", " \
+              "\"type\": \"permission_error\", \"param\": null, \"code\": \"killed\"}}\n\n"
+
+typedef enum { WAITING, EVENTS, OTHER } Kind;
+typedef enum { LIVE, DOOMED, SAID } State;
+
+typedef struct Stream {
+  struct Stream *next;
+  u64 subjects[4]; /* org, desk, key, model; 0: none */
+  u32 id;
+  u32 ticks;
+  Kind kind;
+  State state;
+} Stream;
+
+/* From the gravest on: what a client is told who meets several. Local replies know the details. */
+static const struct Reason {
+  u8 letter;
+  u32 status;
+  const char *details;
+  u32 size;
+} REASONS[] = {
+#define REASON(letter, status, details) {letter, status, details, sizeof details - 1}
+    REASON('r', 401, "drw_refused_revoked"),
+    REASON(KILLED, 403, "drw_refused_killed"),
+    REASON('m', 429, "drw_refused_money"),
+    REASON('t', 429, "drw_refused_tokens"),
+};
+enum { REASONS_COUNT = sizeof REASONS / sizeof *REASONS };
+
+static u8 scratch[MOST * LINE + PAGE];
+static u32 scratch_used;
+static u64 blocked[SLOTS]; /* open addressing; 0: free */
+static u8 reasons[SLOTS];
+static u32 slots_mask;
+static Stream *buckets[BUCKETS];
+static Stream *spare;
+static u32 doomed;
+static u32 to_check;
+
+/* Memory that the host fills for us; what an earlier call got is not needed any more. */
+u8 *EXPORT(proxy_on_memory_allocate)(u32 size) {
+  if (size > sizeof scratch - scratch_used)
+    return 0;
+  u8 *found = scratch + scratch_used;
+  scratch_used += (size + 7) & ~7u;
+  return found;
+}
+
+static u64 hashed(u64 hash, const u8 *data, u32 size) {
+  for (u32 i = 0; i < size; i++)
+    hash = (hash ^ data[i]) * 1099511628211ull;
+  return hash;
+}
+
+static const u64 EMPTY = 14695981039346656037ull;
+
+static u32 header(u32 map, const char *name, u32 size, u8 **value) {
+  u32 found = 0;
+  *value = 0;
+  return proxy_get_header_map_value(map, name, size, value, &found) == OK ? found : 0;
+}
+
+#define HEADER(map, name, value) header(map, name, sizeof name - 1, value)
+
+/* The subject "KIND\nORG\nNAME", as the agent writes it. */
+static u64 subject(const char *kind, u32 kind_size, const u8 *org, u32 org_size, const u8 *name, u32 name_size) {
+  u64 hash = hashed(EMPTY, (const u8 *)kind, kind_size);
+  hash = hashed(hash, org, org_size);
+  hash = hashed(hash, (const u8 *)"\n", 1);
+  return hashed(hash, name, name_size);
+}
+
+static u64 model_subject(const u8 *model, u32 size) {
+  return size ? subject("model\n", 6, 0, 0, model, size) : 0;
+}
+
+static Stream *more(void) {
+  u8 *page = (u8 *)(__builtin_wasm_memory_grow(0, 1) * (unsigned long)PAGE);
+  if (page == (u8 *)(-1ul * PAGE))
+    return 0;
+  for (u32 at = 0; at + sizeof(Stream) <= PAGE; at += sizeof(Stream)) {
+    Stream *stream = (Stream *)(page + at);
+    stream->next = spare;
+    spare = stream;
+  }
+  return spare;
+}
+
+/* Where there is no memory left, the stream is not known, and will not be cut. */
+static void add(const Stream *found) {
+  Stream *stream = spare ? spare : more();
+  if (!stream)
+    return;
+  spare = stream->next;
+  *stream = *found;
+  stream->next = buckets[found->id % BUCKETS];
+  buckets[found->id % BUCKETS] = stream;
+}
+
+static Stream *find(u32 id) {
+  Stream *stream = buckets[id % BUCKETS];
+  while (stream && stream->id != id)
+    stream = stream->next;
+  return stream;
+}
+
+/* The letter of the reason why a subject is blocked; 0: it is not. */
+static u8 reason_of(u64 subject) {
+  if (!slots_mask || !subject)
+    return 0;
+  u32 at = (u32)subject & slots_mask;
+  while (blocked[at] && blocked[at] != subject)
+    at = (at + 1) & slots_mask;
+  return blocked[at] ? reasons[at] : 0;
+}
+
+static void block(u64 subject, u8 letter) {
+  u32 at = (u32)subject & slots_mask;
+  while (blocked[at] && blocked[at] != subject)
+    at = (at + 1) & slots_mask;
+  if (!blocked[at]) { /* the list has the gravest first */
+    blocked[at] = subject;
+    reasons[at] = letter;
+  }
+}
+
+static void check(Stream *stream) {
+  for (u32 s = 0; s < 4 && stream->state == LIVE; s++)
+    if (reason_of(stream->subjects[s]) == KILLED) {
+      stream->state = DOOMED;
+      doomed++;
+    }
+}
+
+/* Refuses a new request if it is to be; returns whether it was. */
+static u32 refuse(const Stream *stream, u64 revocable) {
+  if (!slots_mask)
+    return 0;
+  for (u32 r = 0; r < REASONS_COUNT; r++) {
+    u32 hit = reason_of(revocable) == REASONS[r].letter;
+    for (u32 s = 0; s < 4; s++)
+      hit |= reason_of(stream->subjects[s]) == REASONS[r].letter;
+    if (hit) {
+      proxy_send_local_response(REASONS[r].status, REASONS[r].details, REASONS[r].size, "", 0, 0, 0, (u32)-1);
+      return 1;
+    }
+  }
+  return 0;
+}
+
+u32 EXPORT(proxy_on_vm_start)(u32 root, u32 size) { return 1; }
+
+/* A new list; the streams under way meet it at the next tick. */
+u32 EXPORT(proxy_on_configure)(u32 root, u32 size) {
+  u8 *text = 0;
+  u32 got = 0;
+  scratch_used = 0;
+  if (size && proxy_get_buffer_bytes(CONFIGURATION, 0, size, &text, &got) != OK)
+    return 0;
+  u32 count = got / LINE < MOST ? got / LINE : MOST, room = 64;
+  while (room < 2 * count)
+    room *= 2;
+  slots_mask = count ? room - 1 : 0;
+  for (u32 i = 0; i < room; i++)
+    blocked[i] = 0;
+  for (u32 line = 0; line < count; line++) {
+    const u8 *at = text + line * LINE;
+    u64 hash = 0;
+    for (u32 i = LETTER; i < LETTER + DIGITS; i++)
+      hash = hash << 4 | (at[i] <= '9' ? at[i] - '0' : at[i] - 'a' + 10);
+    block(hash, at[0]);
+  }
+  to_check = 1;
+  proxy_set_tick_period_milliseconds(TICK_MILLISECONDS);
+  return 1;
+}
+
+void EXPORT(proxy_on_context_create)(u32 id, u32 parent) {}
+
+u32 EXPORT(proxy_on_request_headers)(u32 id, u32 count, u32 end) {
+  u8 *org, *desk, *key, *model;
+  scratch_used = 0;
+  u32 key_size = HEADER(REQUEST_HEADERS, "x-drw-key", &key);
+  if (!key_size)
+    return CONTINUE;
+  u32 org_size = HEADER(REQUEST_HEADERS, "x-drw-org", &org);
+  u32 desk_size = HEADER(REQUEST_HEADERS, "x-drw-desk", &desk);
+  u32 model_size = HEADER(REQUEST_HEADERS, "x-model", &model);
+  Stream found = {.id = id, .kind = WAITING, .state = LIVE};
+  found.subjects[0] = subject("org\n", 4, org, org_size, 0, 0);
+  found.subjects[1] = subject("desk\n", 5, org, org_size, desk, desk_size);
+  found.subjects[2] = subject("key\n", 4, org, org_size, key, key_size);
+  found.subjects[3] = model_subject(model, model_size);
+  if (refuse(&found, subject("revoked\n", 8, 0, 0, key, key_size)))
+    return STOP;
+  add(&found);
+  return CONTINUE;
+}
+
+u32 EXPORT(proxy_on_response_headers)(u32 id, u32 count, u32 end) {
+  static const char EVENT_STREAM[] = "text/event-stream";
+  u8 *type, *model;
+  Stream *stream = find(id);
+  if (!stream)
+    return CONTINUE;
+  scratch_used = 0;
+  u32 size = HEADER(RESPONSE_HEADERS, "content-type", &type);
+  u32 same = 0;
+  while (same < size && same < sizeof EVENT_STREAM - 1 && type[same] == (u8)EVENT_STREAM[same])
+    same++;
+  stream->kind = same == sizeof EVENT_STREAM - 1 ? EVENTS : OTHER;
+  if (!(size = HEADER(RESPONSE_HEADERS, "x-drw-model", &model)) &&
+      proxy_get_property(BODY_MODEL, sizeof BODY_MODEL - 1, &model, &size) != OK)
+    size = 0;
+  if (size) {
+    stream->subjects[3] = model_subject(model, size);
+    check(stream);
+  }
+  return CONTINUE;
+}
+
+/* Where the event ends that is under way: the bytes up to there; 0: not in this chunk. */
+static u32 boundary(const u8 *data, u32 size) {
+  for (u32 i = 1; i < size; i++)
+    if (data[i] == '\n' && (data[i - 1] == '\n' || (i > 2 && data[i - 1] == '\r' && data[i - 2] == '\n')))
+      return i + 1;
+  return 0;
+}
+
+u32 EXPORT(proxy_on_response_body)(u32 id, u32 size, u32 end) {
+  if (!doomed)
+    return CONTINUE;
+  Stream *stream = find(id);
+  if (!stream || stream->state == LIVE)
+    return CONTINUE;
+  u8 *data = 0;
+  u32 got = 0, kept = 0;
+  scratch_used = 0;
+  if (stream->state == DOOMED && stream->kind == EVENTS) {
+    u32 most = size < sizeof scratch ? size : sizeof scratch - 8;
+    if (proxy_get_buffer_bytes(RESPONSE_BODY, 0, most, &data, &got) == OK)
+      kept = boundary(data, got);
+    if (!kept)
+      return CONTINUE;
+    stream->state = SAID;
+    proxy_set_buffer_bytes(RESPONSE_BODY, kept, size - kept, (const u8 *)EVENT, sizeof EVENT - 1);
+  } else if (stream->state == SAID) {
+    proxy_set_buffer_bytes(RESPONSE_BODY, 0, size, (const u8 *)"", 0);
+  }
+  return CONTINUE;
+}
+
+static void end(Stream *stream) {
+  proxy_set_effective_context(stream->id);
+  if (stream->kind == WAITING)
+    proxy_send_local_response(403, TOLD, sizeof TOLD - 1, "", 0, 0, 0, (u32)-1);
+  else
+    proxy_close_stream(RESPONSE_STREAM);
+}
+
+void EXPORT(proxy_on_tick)(u32 root) {
+  if (!to_check && !doomed)
+    return;
+  for (u32 b = 0; b < BUCKETS; b++)
+    for (Stream *stream = buckets[b], *next; stream; stream = next) {
+      next = stream->next; /* before it is ended, which may take it out of the table */
+      if (to_check)
+        check(stream);
+      if (stream->state == LIVE)
+        continue;
+      if (stream->state == SAID ? stream->ticks++ > 0 : stream->kind != EVENTS || stream->ticks++ >= GRACE_TICKS)
+        end(stream);
+    }
+  proxy_set_effective_context(root);
+  to_check = 0;
+}
+
+u32 EXPORT(proxy_on_done)(u32 id) { return 1; }
+
+void EXPORT(proxy_on_delete)(u32 id) {
+  for (Stream **at = &buckets[id % BUCKETS]; *at; at = &(*at)->next)
+    if ((*at)->id == id) {
+      Stream *stream = *at;
+      *at = stream->next;
+      if (stream->state != LIVE)
+        doomed--;
+      stream->next = spare;
+      spare = stream;
+      return;
+    }
+}
+
+void EXPORT(proxy_abi_version_0_2_1)(void) {}

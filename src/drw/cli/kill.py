@@ -1,0 +1,132 @@
+"""`drw kill`: refuse a key, desk, model or workflow at once, cut what it has under way, and let it through again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from drw.cli.api import Api
+from drw.cli.options import DataDir, Json, console, warn, when, write, write_json, write_table
+from drw.kernel.errors import DrwError, InvalidRequest, NotFound
+
+kill = typer.Typer(
+    help="Refuse a key, desk, model or workflow at once, and cut its live streams.",
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND]...",
+)
+
+Reason = Annotated[str, typer.Option(help="Why, in a sentence: it is kept in the audit trail.", show_default=False)]
+KillId = Annotated[str, typer.Argument(metavar="KILL", help="As `drw kill list` shows it.")]
+
+
+def add_to(app: typer.Typer, panel: str) -> None:
+    """Add the commands."""
+    app.add_typer(kill, name="kill", rich_help_panel=panel)
+
+
+@kill.callback()
+def make_kill(
+    context: typer.Context,
+    key: Annotated[str, typer.Option(help="The id of a key.", show_default=False)] = "",
+    desk: Annotated[str, typer.Option(help="The name of a desk.", show_default=False)] = "",
+    model: Annotated[str, typer.Option(help="The name of a model.", show_default=False)] = "",
+    workflow: Annotated[str, typer.Option(help="The name of a workflow template.", show_default=False)] = "",
+    org: Annotated[str, typer.Option(help="Whose key or desk; by default your own org's.", show_default=False)] = "",
+    reason: Reason = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Refuse all new calls of one key, desk, model or workflow at once, and cut its live streams.
+
+    Needs the scope platform:kill. Where the policy asks for two persons, this proposes it, and another key approves it
+    with `drw kill approve`. `drw kill lift` lets calls through again.
+    """
+    if context.invoked_subcommand:
+        return
+    asked = {"KEY": key, "DESK": desk, "MODEL": model, "WORKFLOW": workflow}
+    named = {subject: name for subject, name in asked.items() if name}
+    if len(named) != 1:
+        raise InvalidRequest("name one thing, as in `drw kill --model NAME --reason TEXT`; `drw kill --help` says more")
+    ((subject, name),) = named.items()
+    api = Api.of(data_dir)
+    made = api.post("/api/v1/kills", {"subject": subject, "name": name, "org": org, "reason": reason})
+    if not as_json and not org and not _known(api, subject, name):
+        warn(f"drw: no {subject.lower()} {name!r} is known here: is the name right? It is refused all the same.")
+    _show(made, as_json)
+
+
+@kill.command("list")
+def list_kills(
+    every: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """List what is killed or proposed: since when, why and by whom."""
+    found = Api.of(data_dir).get("/api/v1/kills", all=every)["kills"]
+    if as_json:
+        write_json(found)
+        return
+    rows = [
+        (
+            k["id"],
+            k["subject"].lower(),
+            f"{k['org']}/{k['name']}" if k["org"] else k["name"],
+            _state(k),
+            when(k.get("killed_at") or k["proposed_at"]),
+            " ".join(k["killed_by"]),
+            k["reason"],
+        )
+        for k in found
+    ]
+    write_table(("KILL", "SUBJECT", "NAME", "STATE", "SINCE", "BY", "WHY"), rows, "nothing is killed")
+
+
+@kill.command("lift")
+def lift(
+    kill_id: KillId,
+    reason: Reason = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Let calls through again, or withdraw what is only proposed."""
+    _show(Api.of(data_dir).post(f"/api/v1/kills/{kill_id}:lift", {"reason": reason}), as_json)
+
+
+@kill.command("approve")
+def approve(kill_id: KillId, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Approve a kill or a lift that another key proposed."""
+    _show(Api.of(data_dir).post(f"/api/v1/kills/{kill_id}:approve"), as_json)
+
+
+def _known(api: Api, subject: str, name: str) -> bool:
+    """Tell whether the name means something here; where that cannot be told, it does."""
+    paths = {"KEY": "/api/v1/keys/", "MODEL": "/v1/models/", "WORKFLOW": "/api/v1/templates/"}
+    if subject not in paths:
+        return True
+    try:
+        api.get(f"{paths[subject]}{quote(name, safe='')}")
+    except NotFound:
+        return False
+    except DrwError:
+        pass  # this key may not look, or nobody answers
+    return True
+
+
+def _show(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        write_json(found)
+        return
+    write(f"{found['id']}: the {found['subject'].lower()} {found['name']} is {_state(found)}")
+    if found["approvals_missing"]:
+        ends = when(found["proposal_ends_at"])
+        console.print(
+            f"[dim]Another key must approve it by {ends}: drw kill approve {found['id']}[/dim]", highlight=False
+        )
+
+
+def _state(found: dict[str, Any]) -> str:
+    if found["approvals_missing"] and found["state"] == "ACTIVE":
+        return "killed; a lift is proposed"
+    return "killed" if found["state"] == "ACTIVE" else str(found["state"]).lower()

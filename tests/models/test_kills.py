@@ -1,0 +1,110 @@
+"""What a kill switch does to model calls: new ones are refused, those under way end at once, and a record stays."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import openai
+import pytest
+
+from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
+from drw.api.models.v1.serving_rpc import ServingClient
+from drw.kernel.call import Caller, acting_for
+from drw.kernel.kills import Killed
+from models.test_failures import ask
+from support.kills import kill
+
+WHO = Caller("acme", "research", "key_test", frozenset({"models:invoke"}))
+SUBJECTS = [kill("KEY", "key_test", "acme"), kill("DESK", "research", "acme"), kill("MODEL", "double")]
+
+
+async def stopped(web, *kills):
+    """Kill, and return when calls are refused."""
+    await web.kills.kill(*kills)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await web.client.chat.completions.create(**ask("plain"))
+            except openai.PermissionDeniedError as error:
+                return error
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("what", SUBJECTS, ids=["key", "desk", "model"])
+async def test_a_killed_call_is_refused_and_a_stream_is_cut(web, what):
+    stream = await web.client.chat.completions.create(**ask("stall", stream=True))
+    first = await anext(stream)
+    assert first.choices[0].delta.content
+    waiting = asyncio.create_task(web.client.chat.completions.create(**ask("wait")))
+    await web.until(lambda: web.double.under_way == 2, "both calls")
+    refused = await stopped(web, what)
+    assert refused.code == "killed" and "`drw kill list`" in refused.message
+    with pytest.raises(openai.APIError, match="stopped by a kill switch") as cut:
+        await anext(stream)
+    assert (cut.value.type, cut.value.code) == ("permission_error", "killed")
+    with pytest.raises(openai.PermissionDeniedError, match="stopped by a kill switch"):
+        await waiting
+    await web.until(lambda: web.double.under_way == 0, "the end of the engine's work")
+    # Both that were under way; the call that was refused first may have had its answer on record just before.
+    outcomes = [record["outcome"] for record in web.records()]
+    assert outcomes.count("killed") >= 2 and set(outcomes) <= {"killed", "ok"}
+    with pytest.raises(openai.PermissionDeniedError):
+        await web.client.chat.completions.create(**ask("plain"))
+    assert [record["outcome"] for record in web.records()] == ["killed"]
+    await web.kills.kill()
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await web.client.chat.completions.create(**ask("plain"))
+                break
+            except openai.PermissionDeniedError:
+                await asyncio.sleep(0.01)
+
+
+async def test_what_others_do_goes_on(web):
+    stream = await web.client.chat.completions.create(**ask("stall", stream=True))
+    await anext(stream)
+    others = [kill("KEY", "key_test", "other"), kill("DESK", "trading", "acme"), kill("MODEL", "vectors")]
+    await web.kills.kill(*others)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await web.client.embeddings.create(model="vectors", input="x")
+            except openai.PermissionDeniedError:
+                break
+            await asyncio.sleep(0.01)
+    assert web.double.under_way == 1
+    assert (await web.client.chat.completions.create(**ask("plain"))).choices
+
+
+async def test_a_call_of_another_service_is_cut_too(web):
+    serving = web.host.client(ServingClient)
+    request = ChatRequest(model="double", messages=[ChatMessage(role="user", content="stall")])
+    with acting_for(WHO):
+        async with aclosing(serving.chat(request)) as chunks:
+            assert (await anext(chunks)).text
+            await web.kills.kill(SUBJECTS[2])
+            with pytest.raises(Killed) as cut:
+                await anext(chunks)
+            assert (cut.value.metadata["code"], cut.value.metadata["killed"]) == ("killed", "model")
+        with pytest.raises(Killed):
+            await anext(serving.chat(request))
+    await web.until(lambda: web.double.under_way == 0, "the end of the engine's work")
+    assert [record["outcome"] for record in web.records()] == ["killed", "killed"]
+
+
+async def test_kills_outlive_the_router_and_a_start_without_it(start):
+    async with start() as web:
+        await stopped(web, SUBJECTS[0])
+        await web.kills.stop()
+        assert (await stopped(web)).code == "killed"
+    async with start() as again:  # the same folder, and a router that knows of no kill: it is lifted
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    await again.client.chat.completions.create(**ask("plain"))
+                    break
+                except openai.PermissionDeniedError as error:
+                    assert error.code == "killed"
+                    await asyncio.sleep(0.01)

@@ -1,0 +1,62 @@
+"""A stand-in for the request router, which says what the test wants to be killed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from drw.api.gateway.v1.request_router_pb2 import Kill, Kills, WatchKillsRequest
+from drw.api.gateway.v1.request_router_rpc import RequestRouter
+from drw.kernel.rpc import Server
+from drw.kernel.settings import Place
+
+
+class DoubleKills(RequestRouter):
+    """Tells all who watch."""
+
+    def __init__(self, address: str) -> None:
+        self.place = Place(services=("request_router",), grpc=address, http="")
+        self._kills = Kills()
+        self._changed = asyncio.Condition()
+        self._server: Server | None = None
+
+    async def kill(self, *kills: Kill) -> None:
+        """From now on exactly these are killed."""
+        async with self._changed:
+            self._kills = Kills(kills=kills)
+            self._changed.notify_all()
+
+    async def watch_kills(self, request: WatchKillsRequest, /) -> AsyncIterator[Kills]:
+        seen = None
+        while True:
+            async with self._changed:
+                while self._kills is seen:
+                    await self._changed.wait()
+                seen = self._kills
+            yield seen
+
+    async def start(self) -> None:
+        self._server = Server([self])
+        await self._server.start(self.place.grpc)
+
+    async def stop(self) -> None:
+        if self._server:
+            await self._server.stop(0)
+        self._server = None
+
+
+@asynccontextmanager
+async def double_kills(address: str) -> AsyncIterator[DoubleKills]:
+    """Serve one at an address."""
+    found = DoubleKills(address)
+    await found.start()
+    try:
+        yield found
+    finally:
+        await found.stop()
+
+
+def kill(subject: str, name: str, org: str = "") -> Kill:
+    """Return a kill in force."""
+    return Kill(id=f"kill_{name}", subject=subject, org=org, name=name, reason="a test", state="ACTIVE")
