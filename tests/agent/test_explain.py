@@ -13,6 +13,7 @@ from agent.conftest import Fed, until
 from agent.test_pass_through import usage
 from agent.upstream import DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
+from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Route, Share
 from drw.gateway.authentication.signing import Claims
 from drw.gateway.request_router.explain import Asked, explain
@@ -160,3 +161,19 @@ def test_an_explanation_says_all_that_counts(front_profile):
     found = explained(configuration, Case(model="other", scopes=("models:read",)))
     assert found.route == "chat" and found.refused.startswith("403: the route 'chat' needs the scope 'models:invoke'")
     assert [(miss.route, miss.why) for miss in found.misses] == [("r", "it serves llama; the body names 'other'")]
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        (Block(subject=Block.KEY, org="local", name="key_1", reason=Block.TOKENS), "429: the key 'key_1' is blocked"),
+        (Block(subject=Block.DESK, org="local", name="research", reason=Block.KILLED), "403: the desk 'research'"),
+        (Block(subject=Block.ORG, org="local", reason=Block.MONEY), "429: the org 'local' is blocked (money)"),
+        (Block(subject=Block.MODEL, name="llama", reason=Block.KILLED), "403: the model 'llama' is blocked (killed)"),
+        (Block(subject=Block.KEY, org="other", name="key_1", reason=Block.KILLED), ""),
+        (Block(subject=Block.MODEL, name="qwen", reason=Block.KILLED), ""),
+    ],
+)
+def test_an_explanation_names_the_block(front_profile, block, said):
+    found = explained(Fed(front_profile).configuration(blocks=[block]), Case(model="llama"))
+    assert found.refused.startswith(said) and bool(found.refused) == bool(said)

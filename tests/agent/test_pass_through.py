@@ -11,6 +11,7 @@ import pytest
 from agent.conftest import Fed, until
 from agent.upstream import WORDS, DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
+from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.gateway.request_router.rules import with_defaults
 
@@ -231,15 +232,14 @@ async def test_a_prompt_of_32_mib_passes_and_a_larger_one_is_refused(fed, vllm, 
         assert vllm.got == []
 
 
-@pytest.mark.parametrize("deep", [b"[", b'{"a":'])
-async def test_a_body_nested_without_end_harms_nobody(fed, vllm, deep):
+async def test_a_body_nested_without_end_harms_nobody(fed, vllm):
     await want(fed, vllm)
     async with fed.client(fed.sign("key_1", "models:invoke")) as client:
-        for content in (deep * 500_000, b'{"model": "llama", "a": ' + deep * 500_000):
-            assert (await client.post(CHAT, content=content)).status_code in (200, 400)
-        closed = b"]" if deep == b"[" else b"}"
-        whole = b'{"model": "llama", "a": ' + deep * 300_000 + b"1" + closed * 300_001
-        assert (await client.post(CHAT, content=whole)).status_code in (200, 400, 500)
+        for deep, closed in ((b"[", b"]"), (b'{"a":', b"}")):
+            whole = b'{"model": "llama", "a": ' + deep * 300_000 + b"1" + closed * 300_000 + b"}"
+            for content in (deep * 500_000, b'{"model": "llama", "a": ' + deep * 500_000, whole):
+                answer = await client.post(CHAT, content=content)
+                assert answer.json()["path"] == CHAT  # it names no model that could be read
         assert (await client.post(CHAT, json={"model": "llama", "messages": MESSAGES})).status_code == 200
 
 
@@ -248,3 +248,23 @@ async def test_the_name_of_a_model_is_never_a_command(fed, vllm):
     async with fed.client(fed.sign("key_1", "models:invoke")) as client:
         assert (await client.post(CHAT, json={"model": "llama", "messages": MESSAGES})).status_code == 200
     assert vllm.got[0][1]["model"] == "100%REQ(x-drw-key)%"
+
+
+async def test_a_model_that_is_blocked_is_refused_and_no_other(fed, vllm):
+    both = route(models=["llama", "large"], model_header=True, upstream_model="")
+    made = Upstream(name="vllm", addresses=[vllm.where])
+    for reason, status, code in [
+        (Block.KILLED, 403, "killed"),
+        (Block.TOKENS, 429, "rate_limit_exceeded"),
+        (Block.MONEY, 429, "insufficient_quota"),
+    ]:
+        block = Block(subject=Block.MODEL, name="llama", reason=reason)
+        assert (await fed.want(records=[both], made=[made], blocks=[block])).error == ""
+        async with fed.client(fed.sign("key_1", "models:invoke")) as client:
+            for headers, model in [({}, "llama"), ({"x-model": "llama"}, "large")]:
+                answer = await client.post(CHAT, json={"model": model, "messages": MESSAGES}, headers=headers)
+                error = answer.json()["error"]
+                assert (answer.status_code, error["code"]) == (status, code)
+                assert error["message"].startswith("the model 'llama' ")
+            assert (await client.post(CHAT, json={"model": "large", "messages": MESSAGES})).status_code == 200
+    assert len(vllm.got) == 3

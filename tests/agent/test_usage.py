@@ -57,7 +57,7 @@ def line(number: int, **other) -> str:
         "trace_id": None,
         "route": "llama",
         "status": 200,
-        "flags": None,
+        "flags": "-",
         "org": "acme",
         "desk": "research",
         "key": "key_1",
@@ -108,6 +108,7 @@ async def test_a_line_says_all_of_a_request(written):
         "acme", "research", "key_1", "llama", "llama", "vllm",
     )  # fmt: skip
     assert (one.prompt_tokens, one.completion_tokens, one.counted, one.status) == (7, 3, True, 200)
+    assert (one.flags, one.trace_id) == ("", "")
     assert one.at.ToJsonString() == "2026-01-02T03:04:05.000006Z"
     assert (two.counted, two.status, two.flags) == (False, 503, "UF")
 

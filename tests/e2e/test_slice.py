@@ -92,7 +92,7 @@ def test_the_tree_and_the_signing_keys_by_command(platform):
     successor = platform.json("keys", "rotate", key, "--overlap", "1h")["key"]
     assert successor["walls"] == ["m-and-a"] and platform.json("keys", "show", key)["successor"] == successor["id"]
     done = platform.json("desks", "put", "deals", "--scope", "models:read", "--revoke-wider")
-    assert done["revoked_keys"] == sorted([key, successor["id"]])
+    assert done["revoked_keys"] == [key, successor["id"]]
     platform.json("desks", "delete", "deals")
     assert {desk["name"] for desk in platform.json("desks", "list")} >= {"research"}
     new = platform.json("keys", "rotate-signing")
@@ -150,7 +150,7 @@ def test_bad_requests_are_refused_clearly(client, change, error):
 
 def test_a_body_that_is_too_large_or_broken(client):
     with pytest.raises(openai.APIStatusError) as caught:
-        client.post("/chat/completions", body={"model": CHAT, "x": "y" * (30 << 20)}, cast_to=object)
+        client.post("/chat/completions", body={"model": CHAT, "x": "y" * (34 << 20)}, cast_to=object)
     assert caught.value.status_code == 413
     with pytest.raises(openai.BadRequestError):
         client.post("/chat/completions", content=b"{broken", cast_to=object)

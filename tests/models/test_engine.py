@@ -85,7 +85,8 @@ def test_the_engine_ends_with_the_process_that_started_it(weights, folder):
 async def test_an_engine_that_dies_in_the_middle_of_answers_is_told_and_comes_back(weights, folder, start):
     socket = folder / "dies.sock"
     with running_engine(weights, socket) as process:
-        async with start(small=socket) as web:
+        never = {"consecutive_failures": 1000, "window": 1000}  # a circuit would tell of itself
+        async with start(small=socket, circuits=never) as web:
             streams = [await web.client.chat.completions.create(**STORY) for _ in range(3)]
             for stream in streams:
                 assert (await anext(aiter(stream))).choices

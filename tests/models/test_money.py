@@ -145,7 +145,7 @@ async def test_an_engine_that_dies_is_paid_for_what_it_gave(till, how):
         given = {"cut": 1, "no_done": COMPLETION, "error_event": 1}[how]
         assert (row["outcome"], row["completion_tokens"], row["cost"]) == ("failed", given, given * 10_000)
         await at.web.http.post("/v1/chat/completions", json=ask("status_500"))
-        assert [(row["cost"], row["counted_by"]) for row in at.new()] == [(0, "nothing")]
+        assert [(row["cost"], row["counted_by"]) for row in at.new()] == [(0, "nothing")] * 3  # it was tried again
 
 
 async def test_a_caller_who_leaves_pays_for_what_came(till):

@@ -28,7 +28,7 @@ The second part of every key begins so: it is JSON in base64.
 
 
 def _either(*operators: str) -> str:
-    found = [dict(zip(("command", "param"), operator.rstrip(")").split("("), strict=True)) for operator in operators]
+    found = [dict(zip(("command", "param"), operator.rstrip(")").split("("), strict=False)) for operator in operators]
     return f"%COALESCE({json.dumps({'operators': found})})%"
 
 
@@ -61,7 +61,8 @@ LOGGED = {
 """One line of the access log: who, what, how it ended and how long it took; never a key or a body."""
 
 METERED = {
-    **{name: LOGGED[name] for name in ("at", "request_id", "trace_id", "route", "status", "flags")},
+    **{name: LOGGED[name] for name in ("at", "request_id", "route", "status", "flags")},
+    "trace_id": _either("TRACE_ID", "RESP(X-TRACE-ID)"),
     **{name: f"%DYNAMIC_METADATA({bodies.USAGE}:{name})%" for name in (*bodies.IDENTITY, *bodies.COUNTS.values())},
     "model": _either(f"DYNAMIC_METADATA({bodies.USAGE}:model)", f"DYNAMIC_METADATA({bodies.NAMESPACE}:model)"),
     "upstream": "%UPSTREAM_METADATA(drw:upstream)%",
@@ -104,6 +105,7 @@ def listener(
 
 def _chain(changing: Mapping[str, Json]) -> list[Json]:
     return [
+        filters.told(),
         changing[filters.KEYS],
         changing[filters.IDENTITY],
         changing[BLOCKED],

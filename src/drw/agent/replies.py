@@ -59,6 +59,7 @@ def local_replies() -> Json:
             _reply(_cel(f"response.code_details.startsWith('{DENIED}')"), NOT_VALID, 401),
             _reply(_cel("response.code_details.contains('credential')"), NO_CREDENTIAL, 503),
             _reply(_cel("response.code_details.startsWith('rbac_access_denied')"), LACKS, 403),
+            *(_refusal(status) for status in (403, 429)),
             _reply(_status(403), NOT_ALLOWED, 403),
             _reply(_status(404), NOTHING, 404),
             _reply(_status(413), TOO_LARGE, 413),
@@ -73,6 +74,14 @@ def local_replies() -> Json:
         ],
         "body_format": _format(BROKEN, errors.HTTP[errors.InternalError]),
     }
+
+
+def _refusal(status: int) -> Json:
+    """Return what a client reads whose route says itself why it refuses."""
+    form = next(form for form in errors.HTTP.values() if form.status == status)
+    own = form._replace(code=f"%METADATA(ROUTE:{NOTES}:code)%")
+    where = _cel(f"response.code_details == 'direct_response' && response.code == {status}")
+    return _reply(where, f"%METADATA(ROUTE:{NOTES}:why)%", status, form=own)
 
 
 def _reply(

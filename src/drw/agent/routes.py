@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from drw.agent import bodies, clusters, filters, metrics
 from drw.agent.shapes import Json, extension, typed
+from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route
 from drw.kernel.matching import MODEL_HEADER, ordered, read_under
+
+Reason = Block.Reason
 
 NAME = "drw"
 NOTES = "drw"
@@ -25,6 +28,15 @@ DEFAULT_IDLE_SECONDS = 300
 KEPT_HERE = ["authorization", "cookie", MODEL_HEADER, *filters.CLAIMS]
 """Headers that an upstream never sees which is not ours."""
 
+BLOCKED = "blocked"
+REFUSALS: dict[Reason, tuple[int, str, str]] = {
+    Block.REASON_UNSPECIFIED: (403, "permission_denied", "may not be called for now"),
+    Block.KILLED: (403, "killed", "is switched off"),
+    Block.TOKENS: (429, "rate_limit_exceeded", "has used up its tokens for now"),
+    Block.MONEY: (429, "insufficient_quota", "has used up its budget"),
+}
+"""Status, code and words for a model that nobody may call for now, by the reason."""
+
 READ_BYTES = 64 << 20
 """The most that is held of one body while it is read, or of one answer while its usage is looked for."""
 
@@ -33,19 +45,34 @@ def route_configuration(configuration: Configuration) -> Json:
     """Return the whole table: the longest path first, and a refusal at its end."""
     gone = {upstream.name: upstream.when_gone for upstream in configuration.upstreams.upstreams}
     routes = ordered(configuration.routes.routes)
-    own = [entry for route in routes for entry in _entries(route, gone[clusters.first(route)], routes)]
+    blocked = {block.name: block.reason for block in configuration.blocks if block.subject == Block.MODEL}
+    own = [entry for route in routes for entry in _entries(route, gone[clusters.first(route)], routes, blocked)]
     host = {"name": NAME, "domains": ["*"], "routes": [_alive(), metrics.route(), *own, _nothing(routes)]}
     return typed("envoy.config.route.v3.RouteConfiguration", name=NAME, virtual_hosts=[host])
 
 
-def _entries(route: Route, gone: str, routes: Sequence[Route]) -> Iterator[Json]:
+def _entries(route: Route, gone: str, routes: Sequence[Route], blocked: Mapping[str, Reason]) -> Iterator[Json]:
     for headers in _callers(route):
         for method in route.methods or [""]:
             asked = [*_method(method), *headers]
             if route.models:
+                yield from _refused(route, asked, blocked)
                 yield from _by_model(route, gone, asked)
             else:
                 yield from _by_size(_entry(route, gone, asked, _reading(route, routes)), method, route)
+
+
+def _refused(route: Route, headers: list[Json], blocked: Mapping[str, Reason]) -> Iterator[Json]:
+    """Yield the entries of the models of a route that nobody may call for now."""
+    for model in sorted(set(route.models) & blocked.keys()):
+        status, code, why = REFUSALS[blocked[model]]
+        entry = _direct(BLOCKED, {"path_separated_prefix": route.path, "headers": headers}, status)
+        entry["metadata"] = {"filter_metadata": {NOTES: {"code": code, "why": f"the model {model!r} {why}"}}}
+        if route.model_header:
+            named = [*headers, _matches(MODEL_HEADER, {"exact": model})]
+            yield entry | {"match": entry["match"] | {"headers": named}}
+        asked = [_metadata("model", {"string_match": {"exact": model}})]
+        yield entry | {"match": entry["match"] | {"dynamic_metadata": asked}}
 
 
 def _by_model(route: Route, gone: str, headers: list[Json]) -> Iterator[Json]:

@@ -32,6 +32,9 @@ LOOK_SECONDS = 0.2
 AGAIN_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 REPORT_SECONDS = 10.0
 MAX_TEXT = 200
+NOTHING = "-"
+"""What Envoy writes where there is nothing to say."""
+
 REFUSED = "usage.refused.log"
 TEXTS = ("request_id", "org", "desk", "key", "model", "route", "upstream", "flags", "trace_id")
 
@@ -175,7 +178,8 @@ def _usage(line: bytes) -> Usage | None:
         found = orjson.loads(line)
         usage = Usage(status=int(found["status"] or 0))
         for name in TEXTS:
-            setattr(usage, name, str(found[name] or "")[:MAX_TEXT])
+            said = str(found[name] or "")
+            setattr(usage, name, "" if said == NOTHING else said[:MAX_TEXT])
         usage.at.FromDatetime(datetime.fromisoformat(found["at"].replace("Z", "+00:00")))
         usage.counted = found["prompt_tokens"] is not None or found["completion_tokens"] is not None
         usage.prompt_tokens, usage.completion_tokens = _tokens(found)

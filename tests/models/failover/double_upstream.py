@@ -33,6 +33,8 @@ class DoubleUpstream:
         self.bodies: list[dict[str, Any]] = []
         self.base_url = ""
         self.under_way = 0
+        self.go = asyncio.Event()
+        """Those who are `held` go on when this is set."""
         self._clock = DoubleClock()
 
     @property
@@ -84,6 +86,10 @@ class DoubleUpstream:
 
     async def silent(self, request: web.Request, body: dict[str, Any]) -> Any:
         await self._clock.sleep(120)
+        return await self.well(request, body)
+
+    async def held(self, request: web.Request, body: dict[str, Any]) -> Any:
+        await self.go.wait()
         return await self.well(request, body)
 
     async def slow_start(self, request: web.Request, body: dict[str, Any]) -> Any:

@@ -12,13 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drw.api.models.v1 import discovery_pb2
+from drw.api.models.v1.discovery_pb2 import Model, ResolvedModel
 from drw.kernel.clock import Clock
-from drw.kernel.errors import InvalidRequest, RateLimited
+from drw.kernel.errors import InvalidRequest, RateLimited, Unavailable
+from drw.kernel.kills import KillList
 from drw.models.serving.answers import Answer
 from drw.models.serving.balance import LOAD_BOUND, Affinity, Replica, by_weight, pick
 from drw.models.serving.causes import cause
 from drw.models.serving.circuits import Circuit, CircuitSettings, State
-from drw.models.serving.errors import ContentFiltered, ContextLengthExceeded, EngineUnavailable
+from drw.models.serving.errors import ContentFiltered, ContextLengthExceeded, EngineLimited, EngineUnavailable
+from drw.models.serving.line import Line
+from drw.models.serving.models import Models
 from drw.models.serving.ports import Target
 from drw.models.serving.refusals import in_band, refusal
 from drw.models.serving.retries import Retries, RetrySettings
@@ -261,7 +266,7 @@ def body(**error):
         (400, body(message="m", code="content_filter"), ContentFiltered),
         (500, body(message="m", innererror={"code": "ResponsibleAIPolicyViolation"}), ContentFiltered),
         (400, body(message="m", type="invalid_request_error", code=None), InvalidRequest),
-        (429, body(message="m", code="insufficient_quota"), RateLimited),
+        (429, body(message="m", code="insufficient_quota"), EngineLimited),
         (502, b"<html>", EngineUnavailable),
     ],
 )
@@ -271,10 +276,15 @@ def test_what_an_upstream_says_is_understood(status, raw, cls):
 
 def test_an_error_inside_a_stream_is_understood_by_its_code():
     assert type(in_band(TARGET, {"message": "m", "code": "content_filter"})) is ContentFiltered
-    assert type(in_band(TARGET, {"message": "m", "code": "rate_limit_exceeded"})) is RateLimited
+    assert type(in_band(TARGET, {"message": "m", "code": "rate_limit_exceeded"})) is EngineLimited
     assert type(in_band(TARGET, {"message": "m", "code": 503})) is EngineUnavailable
     assert type(in_band(TARGET, "it broke")) is EngineUnavailable
     assert cause(in_band(TARGET, "it broke")).blames
+
+
+@pytest.mark.parametrize("error", [RateLimited("the caller's own limit"), Unavailable("a part of ours")])
+def test_what_is_no_engines_fault_is_final(error):
+    assert cause(error) == ("refused", False, False, False)
 
 
 @pytest.mark.parametrize(
@@ -288,3 +298,36 @@ def test_a_retry_after_is_a_number_of_seconds(given, seconds):
 def test_a_retry_after_may_be_a_date():
     after = refusal(TARGET, 503, b"", formatdate(time.time() + 90, usegmt=True)).metadata["retry_after"]
     assert 0 < int(after) <= 91
+
+
+class DoubleDiscovery:
+    """Knows one model, and may be gone."""
+
+    gone = False
+    asked = 0
+
+    async def resolve_plan(self, request, timeout):
+        self.asked += 1
+        if self.gone:
+            raise Unavailable("gone")
+        model = ResolvedModel(model=Model(id="m", kind=Model.CHAT, engine="openai"), base_urls=["http://h/v1"])
+        return discovery_pb2.Plan(id=request.id, targets=[discovery_pb2.Target(model=model, weight=1)])
+
+
+async def test_plans_are_remembered_and_outlive_discovery(tmp_path):
+    clock, discovery = HandClock(), DoubleDiscovery()
+    line = lambda model, most: Line(model, 1, 1, 1)  # noqa: E731
+    models = Models(discovery, lambda name: None, line, CircuitSettings(), clock, 5, KillList(None, tmp_path / "kills"))
+    first = await models.plan("a")
+    clock.now += 4
+    assert await models.plan("a") is first
+    assert discovery.asked == 1
+    clock.now += 2
+    again = await models.plan("a")
+    assert discovery.asked == 2
+    assert again.targets[0][0] is first.targets[0][0]  # with its line and its circuits
+    discovery.gone = True
+    clock.now += 60
+    assert await models.plan("a") is again
+    with pytest.raises(Unavailable):
+        await models.plan("b")

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from random import Random
 
 import pytest
 
+from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.api.models.v1.discovery_pb2 import Alias, DeleteAliasRequest, WeightedTarget
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.call import Caller, acting_for
+from drw.kernel.kills import KillList
 from models.failover.double_upstream import TEXT
 from models.failover.time_loop import passing
 from models.failover.world import World, fallbacks
 
+BEHAVIOURS = [
+    *["well"] * 6,
+    *(
+        "limited",
+        "status_500",
+        "status_503",
+        "status_400",
+        "reset",
+        "silent",
+        "slow_start",
+        "cut",
+        "stall",
+        "malformed",
+    ),
+    *("no_field", "no_done", "no_finish", "too_long", "filtered", "filtered_end", "no_prefill", "echo", "elsewhere"),
+]
 ADMIN = Caller("acme", "research", "key_admin", frozenset({"platform:admin", "models:invoke"}))
 SESSION = {"x-session-id": "s1"}
 
@@ -196,6 +215,40 @@ def test_a_probe_that_hangs_costs_little(in_world):
     in_world(run, primary={"deadlines": deadlines}, circuits={"probe_seconds": 2})
 
 
+def test_a_fallback_that_is_killed_in_the_meantime_is_passed_by(in_world, monkeypatch):
+    async def run(world: World) -> None:
+        def find(kills, who, models=(), workflow=""):
+            return Kill(name="fallback") if world["primary"].asked and "fallback" in models else None
+
+        monkeypatch.setattr(KillList, "find", find)
+        world["primary"].script = ["status_500"]
+        reply = await world.ask(stream=False)
+        assert (reply.verdict, reply.model, world["fallback"].asked) == ("whole", "third", 0)
+
+    in_world(run, third={})
+
+
+def test_while_one_request_probes_the_others_are_told(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["status_503"] * 5 + ["held", "well"]
+        for _ in range(2):
+            await world.ask(stream=False)
+        await world.wait(21)
+        probing = asyncio.ensure_future(world.http.post("/v1/chat/completions", json=BODY))
+        await until(lambda: world["primary"].under_way == 1)
+        assert world.circuit("primary") == 1
+        assert "half-open: probing" in await world.status()
+        reply = await world.ask(stream=False)
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        assert "tried by another request" in reply.error["message"]
+        world["primary"].go.set()
+        assert (await probing).status_code == 200
+        assert world.circuit("primary") == 0
+        assert (await world.ask(stream=False)).verdict == "whole"
+
+    in_world(run, primary={"fallbacks": []}, circuits={"open_seconds": 20})
+
+
 def test_with_nobody_left_the_caller_hears_when_to_come_back(in_world):
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"]
@@ -272,6 +325,27 @@ def test_a_stream_at_its_most_tokens_is_not_gone_on_with(in_world):
         assert world["fallback"].bodies[-1]["max_tokens"] == 20
 
     in_world(run)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_fails_an_answer_is_whole_or_an_error_and_in_time(in_world, seed):
+    async def run(world: World) -> None:
+        chance, verdicts = Random(seed), Counter()
+        for _ in range(60):
+            for name in ("primary", "fallback", "third"):
+                world[name].script = [chance.choice(BEHAVIOURS)]
+            reply = await world.ask(stream=chance.random() < 0.7)
+            said = [world[name].script for name in ("primary", "fallback", "third")]
+            if reply.finish_reason == "content_filter":
+                continue
+            assert reply.verdict in ("whole", "error"), (said, reply)
+            assert reply.seconds < 60 + 5, said
+            verdicts[reply.verdict] += 1
+            await world.wait(4)
+        assert min(verdicts["whole"], verdicts["error"]) > 5
+
+    never = {"consecutive_failures": 1000, "window": 1000}
+    in_world(run, third={"context_length": 32768}, circuits=never)
 
 
 def test_retries_have_a_budget(in_world):

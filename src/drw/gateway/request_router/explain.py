@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
+from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Explanation, HeaderMatch, Miss, Route, Target
 from drw.kernel.call import Caller
 from drw.kernel.matching import ITSELF, MODEL_HEADER, belongs, meets, ordered, read_under, under
@@ -45,7 +46,8 @@ def explain(configuration: Configuration, asked: Asked, who: Caller) -> Explanat
     explanation.route = found.name
     explanation.taken.CopyFrom(found)
     explanation.why = _why(found, asked)
-    explanation.refused = next((text for route in (first, found) if route and (text := _refusal(route, who))), "")
+    refusals = [_blocked(configuration, who, asked), *(_refusal(route, who) for route in (first, found) if route)]
+    explanation.refused = next((text for text in refusals if text), "")
     upstreams = {upstream.name: upstream for upstream in configuration.upstreams.upstreams}
     explanation.targets.extend(_targets(found, upstreams))
     explanation.deadlines.extend(_deadlines(found, upstreams))
@@ -116,6 +118,22 @@ def _refusal(route: Route, who: Caller) -> str:
     if route.scopes and who.scopes.isdisjoint(route.scopes):
         needed = " or ".join(repr(scope) for scope in route.scopes)
         return f"403: the route {route.name!r} needs the scope {needed}, which the caller lacks"
+    return ""
+
+
+def _blocked(configuration: Configuration, who: Caller, asked: Asked) -> str:
+    """Return which block refuses the caller, or the model; empty: none."""
+    for block in configuration.blocks:
+        subject = {
+            Block.KEY: block.name == who.key and block.org == who.org,
+            Block.DESK: block.name == who.desk and block.org == who.org,
+            Block.ORG: block.org == who.org,
+            Block.MODEL: block.name in (asked.model, asked.headers.get(MODEL_HEADER)),
+        }
+        if subject.get(block.subject):
+            what, why = Block.Subject.Name(block.subject).lower(), Block.Reason.Name(block.reason).lower()
+            status = 403 if block.reason == Block.KILLED else 429
+            return f"{status}: the {what} {block.name or block.org!r} is blocked ({why})"
     return ""
 
 

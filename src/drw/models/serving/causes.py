@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from drw.kernel.errors import DrwError, RateLimited
+from drw.kernel.errors import DrwError
 from drw.models.serving.errors import (
     AnswerCut,
     ContentFiltered,
     ContextLengthExceeded,
     EngineBusy,
+    EngineLimited,
     EngineMisconfigured,
     EngineResting,
     EngineStalled,
@@ -36,16 +37,16 @@ CAUSES: dict[type[DrwError], Cause] = {
     AnswerCut: Cause("cut", blames=True, elsewhere=True, again=True),
     EngineStalled: Cause("stalled", blames=True, elsewhere=True),  # once more would take as long again
     EngineMisconfigured: Cause("misconfigured", blames=True, elsewhere=True),
-    RateLimited: Cause("rate_limited", elsewhere=True, again=True),
+    EngineLimited: Cause("rate_limited", elsewhere=True, again=True),
     EngineBusy: Cause("busy", elsewhere=True),
     EngineResting: Cause("circuit_open", elsewhere=True),
     ContextLengthExceeded: Cause("context_length", elsewhere=True),  # where there is more room
     ContentFiltered: Cause("content_filter"),  # never: it is a rule, not a fault
     OutOfTime: Cause("out_of_time"),
-    DrwError: Cause("refused"),  # the request is at fault, and would be anywhere
+    DrwError: Cause("refused"),  # the request or its caller is at fault, and would be anywhere
 }
 
 
 def cause(error: DrwError) -> Cause:
-    """Return what a failure means; the nearest class counts."""
+    """Return what a failure means; the nearest class counts, and an error of nobody's engine is final."""
     return next(CAUSES[cls] for cls in type(error).__mro__ if cls in CAUSES)

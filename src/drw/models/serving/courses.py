@@ -9,13 +9,21 @@ from prometheus_client import Counter
 
 from drw.kernel import call
 from drw.kernel.clock import Clock
-from drw.kernel.errors import DrwError, InvalidRequest, RateLimited
+from drw.kernel.errors import DrwError, InvalidRequest
+from drw.kernel.kills import KillList
 from drw.models.serving.answers import Answer
 from drw.models.serving.attempts import Attempt
 from drw.models.serving.balance import Replica, pick
 from drw.models.serving.causes import Cause, cause
 from drw.models.serving.circuits import CircuitSettings, State
-from drw.models.serving.errors import ContextLengthExceeded, EngineBusy, EngineResting, OutOfTime
+from drw.models.serving.errors import (
+    ContextLengthExceeded,
+    EngineBusy,
+    EngineLimited,
+    EngineResting,
+    EngineUnavailable,
+    OutOfTime,
+)
 from drw.models.serving.plans import Asked, ChatModel, Plan, check_length
 from drw.models.serving.ports import FOREVER, Body, Limits
 from drw.models.serving.record import Record
@@ -37,6 +45,7 @@ class Rules:
     random: Random
     retries: Retries
     circuits: CircuitSettings
+    kills: KillList
     total_seconds: float
 
 
@@ -134,7 +143,9 @@ class Course:
         raise self._error or self._nobody(now)
 
     def _may(self, model: ChatModel) -> bool:
-        """Tell whether a model can answer this request as it stands."""
+        """Tell whether a model can answer this request as it stands, and has not been killed since it began."""
+        if self._rules.kills.find(None, (model.id,)):
+            return False
         if self._too_small and model.context_length <= self._too_small:
             return False
         if self.sent and model.prefill == NO and self._asked.endpoint != "completions":
@@ -177,16 +188,21 @@ class Course:
     def _nobody(self, now: float) -> DrwError:
         """Return the error where nobody could be asked at all."""
         places = [(model, replica) for model in self._models if self._may(model) for replica in model.replicas]
+        if not places:
+            return EngineUnavailable("no model is left that may answer")
         model, replica = min(places, key=lambda place: min(place[1].ready_at, now + MOST_REST_SECONDS))
-        seconds = str(max(1, round(min(replica.ready_at - now, MOST_REST_SECONDS))))
-        if replica.circuit.state is not State.CLOSED:
+        if replica.circuit.state is State.HALF_OPEN:
+            message = f"the engine of {model.id!r} failed again and again, and is being tried by another request"
+            return EngineResting(message, retry_after="1")
+        seconds = str(max(1, round(replica.ready_at - now)))
+        if replica.circuit.state is State.OPEN:
             message = f"the engine of {model.id!r} failed again and again, and is left alone for {seconds} s"
             return EngineResting(message, retry_after=seconds)
         if not replica.limited:
             message = f"the engine of {model.id!r} failed, and wants to be left alone for {seconds} s"
             return EngineResting(message, retry_after=seconds)
         message = f"the upstream of {model.id!r} is over its limit for {seconds} s more"
-        return RateLimited(message, retry_after=seconds)
+        return EngineLimited(message, retry_after=seconds)
 
     def _begin(self, model: ChatModel, replica: Replica) -> Attempt:
         now = self._rules.clock.time()
@@ -250,10 +266,10 @@ class Course:
             replica.circuit.failed()
         else:
             replica.circuit.answering()
-        after = error.metadata.get("retry_after") or ("1" if isinstance(error, RateLimited) else "")
+        after = error.metadata.get("retry_after") or ("1" if isinstance(error, EngineLimited) else "")
         if after.isdigit():
             replica.rests_until = self._rules.clock.time() + min(float(after), MOST_REST_SECONDS)
-            replica.limited = isinstance(error, RateLimited)
+            replica.limited = isinstance(error, EngineLimited)
 
     def _close(self, attempt: Attempt, outcome: str) -> None:
         attempt.replica.outstanding -= 1

@@ -8,6 +8,8 @@
 * DeadlineExceeded
   + EngineStalled          (no token within the time set for it)
   + OutOfTime              (the request's own time ran out)
+* RateLimited
+  + EngineLimited          (its upstream wants us to come back later)
 * InternalError
   + EngineMisconfigured    (what the operator set for it is wrong)
 * InvalidRequest
@@ -18,7 +20,7 @@
 
 from __future__ import annotations
 
-from drw.kernel.errors import DeadlineExceeded, InternalError, InvalidRequest, Unavailable
+from drw.kernel.errors import DeadlineExceeded, InternalError, InvalidRequest, RateLimited, Unavailable
 
 
 class EngineUnavailable(Unavailable):
@@ -43,6 +45,10 @@ class EngineStalled(DeadlineExceeded):
 
 class OutOfTime(DeadlineExceeded):
     """The time for the whole answer ran out, whoever was giving it."""
+
+
+class EngineLimited(RateLimited):
+    """The engine's upstream takes no more of us for now; a limit of our own caller's is another class."""
 
 
 class EngineMisconfigured(InternalError):

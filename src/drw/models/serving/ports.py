@@ -67,7 +67,7 @@ class ChatEngine(ABC):
             OutOfTime: the request's own time ran out.
             EngineMisconfigured: it refuses us, not the caller.
             InvalidRequest: it refuses the request; `ContentFiltered` and `ContextLengthExceeded` say why.
-            RateLimited: it wants us to come back later.
+            EngineLimited: it wants us to come back later.
         """
 
     @abstractmethod

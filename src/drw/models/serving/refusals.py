@@ -10,13 +10,14 @@ from typing import Any
 
 import orjson
 
-from drw.kernel.errors import DrwError, InvalidRequest, RateLimited, TooLarge
+from drw.kernel.errors import DrwError, InvalidRequest, TooLarge
 from drw.kernel.telemetry import QUOTES
 from drw.models.serving.errors import (
     CONTENT_FILTER,
     CONTEXT_LENGTH,
     ContentFiltered,
     ContextLengthExceeded,
+    EngineLimited,
     EngineMisconfigured,
     EngineStalled,
     EngineUnavailable,
@@ -52,7 +53,7 @@ def refusal(target: Target, status: int, raw: bytes, retry_after: str | None = N
     if status == 413:
         return TooLarge(said)
     if status == 429:
-        return RateLimited(f"the upstream of {target.model!r} is over its limit: {said}", **after, **QUOTED)
+        return EngineLimited(f"the upstream of {target.model!r} is over its limit: {said}", **after, **QUOTED)
     if status in (408, 504):
         return EngineStalled(f"the upstream of {target.model!r} did not answer in time: {said}", **QUOTED)
     if 400 <= status < 500:

@@ -135,10 +135,10 @@ async def build(scope: Scope) -> Serving:
 
     clock = Clock()
     retries = Retries(settings.retries, clock, Random())
-    rules = Rules(clock, Random(), retries, settings.circuits, settings.total_seconds)
-    discovery = scope.client(DiscoveryClient)
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
+    rules = Rules(clock, Random(), retries, settings.circuits, kills, settings.total_seconds)
+    discovery = scope.client(DiscoveryClient)
     models = Models(discovery, engines.get, line, settings.circuits, clock, settings.remember_models_seconds, kills)
     scope.background(models.follow)
     metering = await build_metering(scope, settings.metering)

@@ -14,10 +14,12 @@ import google.auth
 import google.auth.exceptions
 import google.auth.transport.requests
 
-from drw.models.serving.errors import EngineMisconfigured, NotSupported
+from drw.models.serving.errors import EngineMisconfigured, EngineStalled, NotSupported
 from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
 from drw.models.serving.wire import Wire, WireSettings
 
+TOKEN_SECONDS = 30.0
+"""Google's library itself would go on for minutes."""
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
 
@@ -38,7 +40,7 @@ class VertexEngine(ChatEngine):
         if endpoint != "chat/completions":
             raise NotSupported("prompt", "this model takes chats only, at /v1/chat/completions")
         sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": {"include_usage": True}}
-        chunks = self._wire.stream(target, endpoint, sent, await self._token(), limits)
+        chunks = self._wire.stream(target, endpoint, sent, await self._token_by(target, limits), limits)
         try:
             async for chunk in chunks:
                 yield chunk
@@ -56,6 +58,14 @@ class VertexEngine(ChatEngine):
     async def close(self) -> None:
         """Close the connections."""
         await self._wire.close()
+
+    async def _token_by(self, target: Target, limits: Limits) -> dict[str, str]:
+        latest = asyncio.get_running_loop().time() + TOKEN_SECONDS
+        try:
+            async with asyncio.timeout_at(min(latest, limits.first_token, limits.end)):
+                return await self._token()
+        except TimeoutError as error:
+            raise EngineStalled(f"no token of the Google account for {target.model!r} came in time") from error
 
     async def _token(self) -> dict[str, str]:
         async with self._refreshing:

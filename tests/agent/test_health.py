@@ -1,0 +1,62 @@
+"""The circuit of a host, as it is read from what Envoy says of it over time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drw.agent.health import Circuits
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream
+from drw.api.gateway.v1.request_router_pb2 import Health
+from drw.kernel.errors import Unavailable
+
+
+class DoubleAdmin:
+    """Says of one host what the test says, as Envoy's `/clusters?format=json` does."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.ejected = False
+        self.good = 0
+        self.address: dict[str, Any] = {"socket_address": {"address": "::1", "port_value": 8000}}
+
+    async def hosts(self) -> list[tuple[str, dict[str, Any]]]:
+        if self.gone:
+            raise Unavailable("Envoy does not answer")
+        stats = [
+            {"name": "rq_success", "value": str(self.good)},
+            {"name": "rq_error"},
+            {"name": "rq_total", "value": "9"},
+        ]
+        status = {"failed_outlier_check": True} if self.ejected else {"eds_health_status": "HEALTHY"}
+        host = {"address": self.address, "stats": stats, "health_status": status}
+        return [("vllm", host), ("drw.admin", host)]
+
+
+async def test_a_circuit_is_half_open_until_an_answer_is_good():
+    admin = DoubleAdmin()
+    circuits, upstreams = Circuits(admin), [Upstream(name="vllm")]
+
+    async def circuit() -> Health.Circuit:
+        (host,) = await circuits.seen(upstreams)
+        assert (host.upstream, host.address, host.requests) == ("vllm", "[::1]:8000", 9)
+        return host.circuit
+
+    assert await circuit() == Health.CLOSED
+    admin.good, admin.ejected = 5, True
+    assert await circuit() == Health.OPEN
+    admin.ejected = False
+    assert [await circuit(), await circuit()] == [Health.HALF_OPEN] * 2
+    admin.ejected = True
+    assert await circuit() == Health.OPEN
+    admin.ejected, admin.good = False, 6
+    assert [await circuit(), await circuit()] == [Health.CLOSED] * 2
+
+
+async def test_without_envoy_nothing_is_said_and_sockets_have_paths():
+    admin = DoubleAdmin()
+    circuits = Circuits(admin)
+    admin.address = {"pipe": {"path": "/run/x"}}
+    assert [host.address for host in await circuits.seen([Upstream(name="vllm")])] == ["unix:/run/x"]
+    assert await circuits.seen([Upstream(name="other")]) == []
+    admin.gone = True
+    assert await circuits.seen([Upstream(name="vllm")]) == []
