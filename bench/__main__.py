@@ -1,10 +1,13 @@
-"""Runs the measurements, or those that are named: `python -m bench [gateway] [engine]`."""
+"""Runs the measurements, or those that are named: `python -m bench [gateway] [engine] [frontier]`.
+
+The longer ones are run by themselves: `python -m bench.soak`, `python -m bench.fuzz`.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from bench import engine, gateway
+from bench import engine, frontier, gateway, targets
 
 if __name__ == "__main__":
     wanted = sys.argv[1:] or ["gateway", "engine"]
@@ -12,3 +15,5 @@ if __name__ == "__main__":
         gateway.main()
     if "engine" in wanted:
         engine.main()
+    if "frontier" in wanted:
+        frontier.main(money=targets.has_money())

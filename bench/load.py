@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from bench.upstream import PACED_WORDS
+
+WORD = re.compile(rb'"content": ?"(\d{9,}) "')
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +40,7 @@ async def run(
 ) -> Load:
     """POST the body from so many clients at once for so long; what comes before `warm_up` does not count."""
     parts = urlsplit(url)
-    head = {"host": parts.netloc, "content-type": "application/json", "content-length": str(len(body)), **headers}
-    request = f"POST {parts.path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in head.items()) + "\r\n"
-    data = request.encode() + body
+    data = _request(url, headers, body)
     began = time.perf_counter()
     times: list[float] = []
     failures = [0]
@@ -55,6 +59,71 @@ async def run(
         )
     )
     return Load.of(times, seconds, failures[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """Medians and 99th percentiles in milliseconds: to the first word, and how much later than sent each word came."""
+
+    first_p50: float
+    first_p99: float
+    late_p50: float
+    late_p99: float
+    failed: int
+
+
+async def stream(url: str, headers: dict[str, str], body: bytes, *, clients: int, answers: int) -> Streamed:
+    """Have so many clients read so many streamed answers each, whose words are the moments they were sent."""
+    firsts: list[float] = []
+    lates: list[float] = []
+    failures = [0]
+    await asyncio.gather(*(_reader(url, headers, body, answers, firsts, lates, failures) for _ in range(clients)))
+    return Streamed(*_middle_and_end(firsts), *_middle_and_end(lates), failures[0])
+
+
+async def _reader(
+    url: str,
+    headers: dict[str, str],
+    body: bytes,
+    answers: int,
+    firsts: list[float],
+    lates: list[float],
+    failures: list[int],
+) -> None:
+    data, parts = _request(url, headers, body), urlsplit(url)
+    for _ in range(answers):
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        began = time.monotonic_ns()
+        writer.write(data)
+        words = [(came, int(word)) async for came, word in _words(reader)]
+        writer.close()
+        if len(words) != PACED_WORDS:
+            failures[0] += 1
+            continue
+        firsts.append(words[0][0] - began)
+        lates.extend(came - sent for came, sent in words)
+
+
+async def _words(reader: asyncio.StreamReader) -> AsyncIterator[tuple[int, bytes]]:
+    """Yield each word of a streamed answer with the moment it came, in nanoseconds of the machine's clock."""
+    while line := await reader.readline():
+        came = time.monotonic_ns()
+        if found := WORD.search(line):
+            yield came, found[1]
+        if b"[DONE]" in line:
+            return
+
+
+def _middle_and_end(times: list[float]) -> tuple[float, float]:
+    ordered = sorted(times) or [float("nan")]
+    return ordered[len(ordered) // 2] / 1e6, ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] / 1e6
+
+
+def _request(url: str, headers: dict[str, str], body: bytes) -> bytes:
+    parts = urlsplit(url)
+    head = {"host": parts.netloc, "content-type": "application/json", "content-length": str(len(body)), **headers}
+    lines = f"POST {parts.path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in head.items()) + "\r\n"
+    return lines.encode() + body
 
 
 async def _client(

@@ -1,4 +1,4 @@
-"""What is measured side by side: the mock alone, Envoy alone, the platform, and LiteLLM's proxy."""
+"""What is measured side by side: the mock alone, Envoy alone, the platform, and other gateways."""
 
 from __future__ import annotations
 
@@ -18,8 +18,16 @@ from drw.local.ground import free_port
 
 OUT = Path(__file__).parent / "out"
 LITELLM = "litellm[proxy]==1.106.2"
+VLLM_ROUTER, SMG = "vllm-router==0.1.17", "smg==1.13.0"
 LITELLM_KEY = "sk-bench-" + "0123456789abcdef" * 2
 DRW = Path(sys.executable).with_name("drw")
+
+MONEY = (
+    ("prices", "set", "mock", "--prompt", "0.15", "--completion", "0.60"),
+    ("budgets", "set", "1000000", "--org", "--period", "day"),
+    ("limits", "set", "--org", "--rpm", "100000000", "--tpm", "1000000000"),
+)
+"""What puts a price on the mock and bounds on the org: none of them is reached, and each call is counted."""
 
 
 @contextmanager
@@ -80,8 +88,13 @@ def bare_envoy(upstream: int) -> Iterator[str]:
 
 
 @contextmanager
-def platform(upstream: int, data: Path, scopes: tuple[str, ...] = ("models:invoke",)) -> Iterator[tuple[str, str]]:
-    """Run a platform with the mock as a model and as an upstream of its own; gives its address and a key."""
+def platform(
+    upstream: int, data: Path, scopes: tuple[str, ...] = ("models:invoke",), *, money: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Run a platform with the mock as a model and as an upstream of its own; gives its address and a key.
+
+    With `money` the mock has a price, and the org a budget and limits of its own.
+    """
     data.mkdir(parents=True, exist_ok=True)
     address = f"127.0.0.1:{upstream}"
     route = 'name = "bench", path = "/bench", methods = ["POST"], scopes = ["models:invoke"], upstream = "mock"'
@@ -94,6 +107,8 @@ def platform(upstream: int, data: Path, scopes: tuple[str, ...] = ("models:invok
     env = {**os.environ, "DRW_DATA_DIR": str(data)}
     subprocess.run([DRW, "up", "--detach", "--port", "0"], env=env, check=True, stdout=subprocess.DEVNULL)
     try:
+        for command in MONEY if money else ():
+            subprocess.run([DRW, *command], env=env, check=True, stdout=subprocess.DEVNULL)
         made = subprocess.run(
             [DRW, "keys", "create", *(f"--scope={scope}" for scope in scopes), "--rpm", "1000000", "--json"],
             env=env,
@@ -111,13 +126,7 @@ def platform(upstream: int, data: Path, scopes: tuple[str, ...] = ("models:invok
 @contextmanager
 def litellm(upstream: int) -> Iterator[str]:
     """Run LiteLLM's proxy in front of the mock, with a master key and no database; gives its address."""
-    venv = OUT / "litellm"
-    if not (venv / "done").exists():
-        print("installing LiteLLM into bench/out", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
-        uv = Path(sys.executable).with_name("uv")
-        subprocess.run([uv, "pip", "install", "-q", "--python", venv / "bin" / "python", LITELLM], check=True)
-        (venv / "done").touch()
+    venv = installed(LITELLM)
     port = free_port("127.0.0.1")
     params = {"model": "openai/mock", "api_base": f"http://127.0.0.1:{upstream}/v1", "api_key": "none"}
     config = {
@@ -130,6 +139,49 @@ def litellm(upstream: int) -> Iterator[str]:
     with started([*map(str, command), "--num_workers", "1"], "litellm.log", env=env):
         answers(f"http://127.0.0.1:{port}/health/liveliness", 180)
         yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def vllm_router(upstream: int) -> Iterator[str]:
+    """Run vLLM's router in front of the mock, without a key, which it does not ask for; gives its address."""
+    program = installed(VLLM_ROUTER) / "bin" / "vllm-router"
+    with _router([str(program)], upstream, "vllm-router.log") as address:
+        yield address
+
+
+@contextmanager
+def smg(upstream: int) -> Iterator[str]:
+    """Run the Shepherd model gateway in front of the mock, without a key; gives its address."""
+    program = installed(SMG) / "bin" / "smg"
+    with _router([str(program), "launch"], upstream, "smg.log") as address:
+        yield address
+
+
+@contextmanager
+def _router(program: list[str], upstream: int, log: str) -> Iterator[str]:
+    port, metrics = free_port("127.0.0.1"), free_port("127.0.0.1")
+    command = [*program, "--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(metrics)]
+    command += ["--worker-urls", f"http://127.0.0.1:{upstream}", "--policy", "round_robin", "--log-level", "error"]
+    with started(command, log):
+        answers(f"http://127.0.0.1:{port}/v1/models", 60)
+        yield f"http://127.0.0.1:{port}"
+
+
+def installed(requirement: str) -> Path:
+    """Return a virtual environment of its own in bench/out, in which this is installed."""
+    venv = OUT / requirement.partition("=")[0].partition("[")[0]
+    if not (venv / "done").exists():
+        print(f"installing {requirement} into bench/out", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
+        uv = Path(sys.executable).with_name("uv")
+        subprocess.run([uv, "pip", "install", "-q", "--python", venv / "bin" / "python", requirement], check=True)
+        (venv / "done").touch()
+    return venv
+
+
+def has_money() -> bool:
+    """Whether this release counts money."""
+    return subprocess.run([DRW, "prices", "--help"], capture_output=True, check=False).returncode == 0
 
 
 def _bare(port: int, upstream: int) -> dict:

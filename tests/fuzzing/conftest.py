@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from conftest import with_secret
 from drw.catalog import BY_NAME
 from drw.kernel.call import SCOPES
 from drw.kernel.host import Host
@@ -56,7 +57,7 @@ class Served:
 
     def id_of(self, name: str, path: str) -> str:
         """Return the id of something that exists; empty where nothing is known that this could name."""
-        here = (id_ for start, id_ in self.known.items() if path.startswith(start))
+        here = (id_ for start, id_ in self.known.items() if path.startswith(start) and name in start)
         return self.known.get(name) or next(here, "")
 
     def path(self, template: str, **others: str) -> str:
@@ -102,7 +103,9 @@ async def serving(profile: Profile, folder: Path) -> AsyncIterator[str]:
         "state": {"appear_seconds": 0.05, "wait_seconds": 0.05},
     }
     place = Place(services=tuple(BY_NAME), grpc=f"unix:{folder}/fz.g", http=f"unix:{folder}/fz.h")
-    host = Host(profile.model_copy(update={"services": services, "processes": {"all": place}}), "all")
+    host = Host(
+        profile.model_copy(update={"services": profile.services | services, "processes": {"all": place}}), "all"
+    )
     try:
         yield (await host.start(http_address="127.0.0.1:0"))[1]
     finally:
@@ -114,7 +117,7 @@ async def serving(profile: Profile, folder: Path) -> AsyncIterator[str]:
 def served(postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The services, running in a thread of their own: what sends the requests waits for each answer."""
     data = tmp_path_factory.mktemp("fuzz")
-    profile = Profile(name="test", data=data, postgres=new_database(postgres), valkey=f"{valkey}?db=15")
+    profile = with_secret(Profile(name="test", data=data, postgres=new_database(postgres), valkey=f"{valkey}?db=15"))
     addresses: queue.Queue[str] = queue.Queue()
     over = threading.Event()
 
@@ -126,7 +129,10 @@ def served(postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.T
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(asyncio.run, run())
         try:
-            url = f"http://{addresses.get(timeout=60)}"
+            wait_until(lambda: running.done() or not addresses.empty(), "the services", 60)
+            if running.done():
+                running.result()  # which raises what went wrong
+            url = f"http://{addresses.get()}"
             yield Served(url, _one_of_everything(url))
         finally:
             over.set()
@@ -136,16 +142,20 @@ def served(postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.T
 def _one_of_everything(url: str) -> dict[str, str]:
     with httpx.Client(base_url=url, headers=KEY, timeout=30) as http:
 
-        def made(path: str, **more: object) -> dict[str, str]:
-            answer = http.post(path, **more)  # type: ignore[arg-type]
+        def made(path: str, verb: str = "POST", **more: object) -> dict[str, str]:
+            answer = http.request(verb, path, **more)  # type: ignore[arg-type]
             assert answer.status_code == 200, answer.text
             return answer.json()
+
+        for path in ("/api/v1/orgs/acme", "/api/v1/desks/research", "/api/v1/desks/equities"):
+            made(path, "PUT", json={"scopes": list(SCOPES)})
 
         file = made("/v1/files", files={"file": ("rates.txt", b"Rates rose.")}, data={"purpose": "assistants"})["id"]
         store = made("/v1/vector_stores", json={"name": "filings"})["id"]
         batch = made(f"/v1/vector_stores/{store}/file_batches", json={"file_ids": [file]})["id"]
         key = made("/api/v1/keys", json={"name": "test", "scopes": ["models:read"]})["key"]["id"]
         run = made("/api/v1/runs", json={"template": "digest", "inputs": {"files": [file]}})["id"]
+        kill = made("/api/v1/kills", json={"subject": "KEY", "name": key, "reason": "a drill"})["id"]
         wait_until(lambda: http.get(f"/api/v1/runs/{run}").json()["state"] in {"SUCCEEDED", "FAILED"}, "the run")
     return {
         "model": MODEL,
@@ -155,8 +165,10 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "batch_id": batch,
         "run": run,
         "template": "digest",
-        "name": "digest",
         "index": "0",
+        "/api/v1/templates/{name}": "digest",
+        "/api/v1/desks/{name}": "research",
         "/api/v1/keys/{id}": key,
+        "/api/v1/kills/{id}": kill,
         "/api/v1/models/{id}": MODEL,
     }

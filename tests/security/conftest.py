@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from agent.conftest import DoubleModels, Front, free_port, front_profile_of, running
 from agent.test_changes import DoubleCollector
+from conftest import with_secret
 from drw.kernel.http import HttpServer
 from drw.kernel.settings import Profile
 from fuzzing.conftest import KEY, Served, served
@@ -103,7 +104,7 @@ async def gate(
         valkey=f"{valkey}?db=14",
         otlp_endpoint=f"http://{address}",
     )
-    front = Front(front_profile_of(profile, folder))
+    front = Front(front_profile_of(with_secret(profile), folder))
     front.models = models = RecordingModels()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("drw.agent.agent.AGAIN_SECONDS", 0.05)
