@@ -53,7 +53,7 @@ async def test_the_parameters_do_what_they_say(web):
     stopped = await chat(web, counting, temperature=0, max_tokens=30, stop=[whole[5]])
     assert stopped.choices[0].message.content == whole[: whole.index(whole[5])]
     assert stopped.choices[0].finish_reason == "stop"
-    told = await chat(web, logprobs=True, top_logprobs=2, max_tokens=3)
+    told = await chat(web, logprobs=True, top_logprobs=2, max_tokens=3, temperature=0)
     assert [len(token.top_logprobs) for token in told.choices[0].logprobs.content] == [2, 2, 2]
     assert told.choices[0].finish_reason == "length"
 
