@@ -80,7 +80,7 @@ def bare_envoy(upstream: int) -> Iterator[str]:
 
 
 @contextmanager
-def platform(upstream: int, data: Path) -> Iterator[tuple[str, str]]:
+def platform(upstream: int, data: Path, scopes: tuple[str, ...] = ("models:invoke",)) -> Iterator[tuple[str, str]]:
     """Run a platform with the mock as a model and as an upstream of its own; gives its address and a key."""
     data.mkdir(parents=True, exist_ok=True)
     address = f"127.0.0.1:{upstream}"
@@ -88,13 +88,14 @@ def platform(upstream: int, data: Path) -> Iterator[tuple[str, str]]:
     (data / "drw.toml").write_text(
         f'services.discovery.models.mock = {{ engine = "openai", base_url = "http://{address}/v1" }}\n'
         f'services.load_balancer.upstreams.mock = {{ addresses = ["{address}"] }}\n'
+        'services.load_balancer.allowed_upstreams = ["127.0.0.1"]\n'
         f"services.request_router.routes = [{{ {route} }}]\n"
     )
     env = {**os.environ, "DRW_DATA_DIR": str(data)}
     subprocess.run([DRW, "up", "--detach", "--port", "0"], env=env, check=True, stdout=subprocess.DEVNULL)
     try:
         made = subprocess.run(
-            [DRW, "keys", "create", "--scope", "models:invoke", "--rpm", "1000000", "--json"],
+            [DRW, "keys", "create", *(f"--scope={scope}" for scope in scopes), "--rpm", "1000000", "--json"],
             env=env,
             check=True,
             capture_output=True,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,14 +13,22 @@ from typing import Any
 import psycopg
 import pytest
 
-from drw.kernel.call import SCOPES, Caller
+from drw.api.gateway.v1.authentication_pb2 import PutDeskRequest, PutOrgRequest
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.kernel.host import Host
 from drw.kernel.rpc import StrictTransport
 from drw.kernel.settings import Place, Profile
 from drw.local import postgres as local_postgres
-from support.parts import running_postgres, running_valkey, short_folder
+from drw.local.first_key import OPERATOR, make_home
+from support.parts import new_database, running_postgres, running_valkey, short_folder
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that a test starts compiles everything anew
 
 _numbers = itertools.count()
+
+SECRET = "n3J-u8Zq_t5Xw1Rb7Kd2Fh9Lp4Vc6My0"
+"""Under which the authentication service of every test seals."""
 
 
 @pytest.fixture(scope="session")
@@ -43,18 +53,26 @@ def valkey(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def database(postgres: Path) -> str:
-    """The connection string of a new, empty database."""
-    name = f"test_{next(_numbers)}"
+def database(postgres: Path) -> Iterator[str]:
+    """The connection string of a new, empty database, which lasts as long as the test."""
+    dsn = new_database(postgres)
+    yield dsn
     with psycopg.connect(local_postgres.dsn(postgres, "postgres"), autocommit=True) as connection:
-        connection.execute(f"create database {name}".encode())
-    return local_postgres.dsn(postgres, name)
+        connection.execute(f"drop database {dsn.partition('dbname=')[2]} with (force)".encode())
 
 
 @pytest.fixture
 def profile(database: str, valkey: str, tmp_path: Path) -> Profile:
     """A profile without processes or settings: `profile.model_copy(update=...)` adds what a test needs."""
-    return Profile(name="test", data=tmp_path, postgres=database, valkey=f"{valkey}?db={next(_numbers) % 16}")
+    return with_secret(
+        Profile(name="test", data=tmp_path, postgres=database, valkey=f"{valkey}?db={next(_numbers) % 16}")
+    )
+
+
+def with_secret(profile: Profile) -> Profile:
+    """Return the profile with a secret for the authentication service, unless it has one."""
+    own = {"secret": SECRET} | profile.services.get("authentication", {})
+    return profile.model_copy(update={"services": profile.services | {"authentication": own}})
 
 
 @pytest.fixture
@@ -69,8 +87,12 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
 
     together: in this process. strict: the same, through bytes, and every safe call twice.
     apart: each in a host of its own, over gRPC.
+
+    With the authentication service among them the desks of `caller` and of the operator are there.
     """
     hosts: list[Host] = []
+    if "authentication" in services:
+        profile = with_secret(profile)
     try:
         if how == "apart":
             processes: dict[str, Any] = {}
@@ -85,13 +107,24 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
                 await host.start()
             outside = Host(spread, "test", services=[])
             hosts.append(outside)
+            await _make_desks(outside, services)
             yield outside
         else:
             wrap = StrictTransport if how == "strict" else (lambda transport: transport)
             host = Host(profile, "test", services, wrap)
             hosts.append(host)
             await host.start()
+            await _make_desks(host, services)
             yield host
     finally:
-        for host in reversed(hosts):
-            await host.stop(grace=0)
+        await asyncio.gather(*(host.stop(grace=0) for host in hosts))
+
+
+async def _make_desks(host: Host, services: list[str]) -> None:
+    if "authentication" not in services:
+        return
+    client, held = host.client(AuthenticationClient), {"scopes": sorted(SCOPES), "walls": ["m-and-a", "rates"]}
+    with acting_for(OPERATOR):
+        await make_home(client)
+        await client.put_org(PutOrgRequest(name="acme", **held))
+        await client.put_desk(PutDeskRequest(org="acme", name="research", **held))

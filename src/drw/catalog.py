@@ -36,7 +36,7 @@ def _row(cluster: str, name: str, summary: str, *calls: str) -> Service:
 
 SERVICES = (
     _row("gateway", "authentication", "Says who is calling and what they may do.", "rate_limiting"),
-    _row("gateway", "rate_limiting", "Keeps each caller's limits."),
+    _row("gateway", "rate_limiting", "Keeps limits, budgets, prices and the ledger of what was spent."),
     _row("gateway", "load_balancer", "Knows where each upstream answers, and how to spread requests over it."),
     _row(
         "gateway",
@@ -46,7 +46,7 @@ SERVICES = (
         "rate_limiting",
         "load_balancer",
     ),
-    _row("models", "serving", "Runs models.", "discovery", "embedding", "request_router"),
+    _row("models", "serving", "Runs models.", "discovery", "embedding", "rate_limiting", "request_router"),
     _row("models", "discovery", "Knows every model and where it is served."),
     _row("models", "experiments", "Splits traffic between model versions and compares them."),
     _row("models", "health", "Watches every service, and says which are fit to serve."),

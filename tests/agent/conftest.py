@@ -21,24 +21,30 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from conftest import SECRET
 from drw.agent import envoy
 from drw.agent.admin import Admin
 from drw.agent.agent import Agent
+from drw.agent.health import Circuits
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Credentials, RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream as MadeUpstream
 from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import (
     Configuration,
     ConfigurationReport,
     ReportConfigurationResponse,
+    Routes,
     WatchConfigurationRequest,
 )
+from drw.api.gateway.v1.request_router_pb2 import Route as MadeRoute
 from drw.api.gateway.v1.request_router_rpc import RequestRouter, RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
+from drw.gateway.authentication.sealing import Sealer
 from drw.gateway.authentication.signing import Claims, Signer, jwks, new_private_key
 from drw.gateway.load_balancer.upstreams import More as Upstream
-from drw.gateway.load_balancer.upstreams import from_profile
+from drw.gateway.load_balancer.upstreams import from_profile, with_records
 from drw.gateway.request_router.desired import assemble
 from drw.gateway.request_router.table import More
 from drw.kernel.call import SCOPES, Caller, acting_for
@@ -47,6 +53,7 @@ from drw.kernel.host import Host
 from drw.kernel.http import HttpServer
 from drw.kernel.rpc import Channels, Server
 from drw.kernel.settings import DataPlane, Place, Profile
+from drw.local.first_key import make_home
 
 F = TypeVar("F", bound="Front")
 
@@ -123,6 +130,8 @@ class Front:
     async def start_gateway(self) -> None:
         self.host = Host(self.profile, "gateway")
         await self.host.start()
+        with acting_for(OPERATOR):
+            await make_home(self.host.client(AuthenticationClient))
 
     async def stop_gateway(self) -> None:
         if self.host:
@@ -219,10 +228,11 @@ class Front:
 
     def signer(self, issuer: str = "drw", audience: str = "drw-gateway") -> Signer:
         """Return what signs keys, to make some that the service would not."""
+        query = "select kid, private_key from authentication.signing_key order by signs_from"
         with psycopg.connect(self.profile.postgres) as connection:
-            row = connection.execute("select private_key from authentication.signing_key").fetchone()
+            row = connection.execute(query).fetchone()
         assert row is not None
-        return Signer(row[0], issuer, audience)
+        return Signer(Sealer(SECRET).open(*row), issuer, audience)
 
     def client(self, secret: str = "", **options: Any) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
@@ -284,6 +294,7 @@ class Fed(Front):
         super().__init__(profile)
         self.router_double = DoubleRouter()
         self.signing = Signer(new_private_key(), "drw", "drw-gateway")
+        self.circuits = Circuits(self.admin())
         self._server: Server | None = None
 
     async def start_gateway(self) -> None:
@@ -310,20 +321,28 @@ class Fed(Front):
         own: Mapping[str, int] | None = None,
         revoked: Sequence[str] = (),
         upstreams: Mapping[str, Upstream] | None = None,
+        records: Sequence[MadeRoute] = (),
+        made: Sequence[MadeUpstream] = (),
         default: int = 1_000_000,
         blocks: Sequence[Block] = (),
+        **others: Any,
     ) -> Configuration:
-        """Return a desired state with these differences from the usual one."""
+        """Return a desired state with these differences from the usual one; `others`: issuers, certificates, desks."""
+        ours = {"issuer": "drw", "audience": "drw-gateway", "jwks": jwks([self.signing])}
         return assemble(
-            Credentials(issuer="drw", audience="drw-gateway", jwks=jwks([self.signing]), revoked=revoked),
+            Credentials(**ours, revoked=revoked, **others),
             Limits(
                 default_requests_per_minute=default,
                 limits=[Limit(key=key, requests_per_minute=n) for key, n in (own or {}).items()],
                 blocks=blocks,
             ),
-            Upstreams(upstreams=from_profile(self.profile.processes, upstreams or {})),
+            Upstreams(upstreams=with_records(self._fixed(upstreams or {}), made)),
             more,
+            records=Routes(routes=records),
         )
+
+    def _fixed(self, more: Mapping[str, Upstream]) -> dict[str, MadeUpstream]:
+        return {upstream.name: upstream for upstream in from_profile(self.profile.processes, more)}
 
     async def want(self, **differences: Any) -> ConfigurationReport:
         return await self.router_double.want(self.configuration(**differences))
@@ -339,17 +358,29 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-@pytest.fixture
-def front_profile(profile: Profile, tmp_path: Path, folder: Path) -> Profile:
-    """The profile with four processes and a data plane; nothing runs yet."""
+def front_profile_of(profile: Profile, folder: Path) -> Profile:
+    """Return the profile with four processes and a data plane; nothing runs yet."""
     sockets = Path(tempfile.mkdtemp(prefix="e", dir=folder))
     services = {"gateway": GATEWAY, "models": ("serving", "discovery"), "rag": RAG, "workflow": ("orchestration",)}
     processes = {
         name: Place(services=names, grpc=f"unix:{sockets}/{name}.g", http=f"unix:{sockets}/{name}.h")
         for name, names in services.items()
     }
-    plane = DataPlane(listen=f"127.0.0.1:{free_port()}", folder=tmp_path / "plane", admin=f"unix:{sockets}/a")
+    plane = DataPlane(
+        listen=f"127.0.0.1:{free_port()}",
+        folder=profile.data / "plane",
+        admin=f"unix:{sockets}/a",
+        metrics=f"unix:{sockets}/agent.h",
+    )
     return profile.model_copy(update={"processes": processes, "data_plane": plane})
+
+
+@pytest.fixture
+def front_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """The profile with four processes and a data plane; nothing runs yet."""
+    # Envoy is not there yet when the agent first looks for it, and nobody should wait until it looks again.
+    monkeypatch.setattr("drw.agent.agent.AGAIN_SECONDS", 0.05)
+    return front_profile_of(profile, folder)
 
 
 @asynccontextmanager

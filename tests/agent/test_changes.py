@@ -262,7 +262,7 @@ async def test_an_agent_without_a_data_plane_says_so(profile, tmp_path):
 def as_toml(profile: Profile) -> str:
     lines = [f"{key} = {json.dumps(str(getattr(profile, key)))}" for key in ("name", "data", "postgres", "valkey")]
     if plane := profile.data_plane:
-        lines += ["[data_plane]", *(f"{key} = {json.dumps(str(value))}" for key, value in plane)]
+        lines += ["[data_plane]", *(f"{k} = {json.dumps(str(v))}" for k, v in plane if v is not None)]
     for name, place in profile.processes.items():
         lines += [f"[processes.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in place)]
     return "\n".join(lines)

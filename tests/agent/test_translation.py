@@ -14,11 +14,12 @@ import pytest
 from drw.agent import envoy
 from drw.agent.cutter import _module
 from drw.agent.files import Files
+from drw.agent.secrets import Secrets
 from drw.agent.translation import KINDS, BadConfiguration, Edge, bootstrap, translate, whole
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream, Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
-from drw.api.gateway.v1.request_router_pb2 import Configuration, Route, Routes
+from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route, Routes, Share
 from drw.kernel.settings import ConfigError, DataPlane
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -69,10 +70,62 @@ def desired() -> Configuration:
     )
 
 
+def passing() -> Configuration:
+    """Return the desired state with routes to upstreams of others besides."""
+    state = desired()
+    state.upstreams.upstreams.add(
+        name="vllm",
+        addresses=["10.0.0.1:8000", "10.0.0.2:8000"],
+        balancing="ring_hash",
+        tls=True,
+        credential="openai",
+        connect_ms=250,
+        eject_after=5,
+        eject_on_errors=True,
+        when_gone="vllm does not answer",
+    )
+    state.upstreams.upstreams.add(name="spare", addresses=["10.0.0.3:8000"], credential="openai", eject_after=5)
+    state.routes.routes.add(
+        name="llama",
+        path="/v1/chat/completions",
+        methods=["POST"],
+        scopes=["models:invoke"],
+        models=["llama", "llama-large"],
+        tenants=["acme/research"],
+        upstream="vllm",
+        fallbacks=["spare"],
+        affinity=["header:x-session-id", "body:user", "key"],
+        pass_through=True,
+        upstream_model="meta/llama",
+        max_body_bytes=4096,
+        first_byte_ms=2500,
+        total_ms=60_000,
+    )
+    state.routes.routes.add(
+        name="split",
+        path="/v1/embeddings",
+        methods=["POST"],
+        scopes=["models:invoke"],
+        headers=[HeaderMatch(name="x-lab", prefix="q"), HeaderMatch(name="x-any")],
+        split=[Share(upstream="vllm", weight=3), Share(upstream="spare", weight=1)],
+        affinity=["key"],
+        pass_through=True,
+    )
+    return state
+
+
+@pytest.mark.parametrize("kind", ["clusters", "routes"])
+def test_the_files_of_upstreams_of_others_are_golden_too(kind):
+    same_as_golden(f"passing_{kind}", translate(passing(), edge())[kind])
+
+
 @pytest.mark.parametrize("kind", [*KINDS, "bootstrap"])
 def test_the_files_are_those_of_the_golden_folder(kind):
-    found = bootstrap(edge()) if kind == "bootstrap" else translate(desired(), edge())[kind]
-    file = GOLDEN / f"{kind}.json"
+    same_as_golden(kind, bootstrap(edge()) if kind == "bootstrap" else translate(desired(), edge())[kind])
+
+
+def same_as_golden(name: str, found: object) -> None:
+    file = GOLDEN / f"{name}.json"
     text = json.dumps(found, indent=2, sort_keys=True).replace(_module(), "cutter.wasm in base64") + "\n"
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(text)
@@ -81,6 +134,8 @@ def test_the_files_are_those_of_the_golden_folder(kind):
 
 async def test_envoy_takes_them_all(tmp_path):
     await envoy.validate(whole(desired(), edge(tmp_path)))
+    Secrets(edge(tmp_path)).refresh(passing().upstreams.upstreams)
+    await envoy.validate(whole(passing(), edge(tmp_path)))
 
 
 async def test_envoy_says_what_is_wrong_with_them(tmp_path):
@@ -133,9 +188,29 @@ def test_a_cluster_goes_after_the_routes_that_name_it(tmp_path):
     files.write(translate(state, edge(tmp_path)), "v1")
     del state.routes.routes[2], state.upstreams.upstreams[1]
     assert "routes" in files.write(translate(state, edge(tmp_path)), "v2")
-    assert names() == ["models", "traces", "rag"]
+    assert names() == ["models", "drw.admin", "traces", "rag"]
     files.write(translate(state, edge(tmp_path)), "v3")
-    assert names() == ["models", "traces"]
+    assert names() == ["models", "drw.admin", "traces"]
+
+
+def test_so_do_the_clusters_of_a_split_and_of_its_fallbacks(tmp_path):
+    def names() -> set[str]:
+        resources = json.loads(edge(tmp_path).file("clusters").read_text())["resources"]
+        return {cluster["name"] for cluster in resources} - {"models", "drw.admin", "traces"}
+
+    files, state = Files(edge(tmp_path)), passing()
+    files.write(translate(state, edge(tmp_path)), "v1")
+    assert names() == {"rag", "vllm", "spare", "vllm>spare"}
+    for route in list(state.routes.routes)[::-1]:
+        if route.pass_through:
+            state.routes.routes.remove(route)
+    for upstream in list(state.upstreams.upstreams)[::-1]:
+        if upstream.name in ("vllm", "spare"):
+            state.upstreams.upstreams.remove(upstream)
+    files.write(translate(state, edge(tmp_path)), "v2")
+    assert names() == {"rag", "vllm", "spare", "vllm>spare"}
+    files.write(translate(state, edge(tmp_path)), "v3")
+    assert names() == {"rag"}
 
 
 def test_a_data_plane_that_cannot_be_is_refused(profile):

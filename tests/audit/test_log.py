@@ -29,6 +29,7 @@ from drw.kernel.call import Caller, acting_for
 from drw.kernel.database import Database
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.settings import ConfigError
+from support.measured import measured
 
 WAYS = ["together", "strict", "apart"]
 
@@ -346,3 +347,22 @@ async def test_anybody_verifies_the_folder_alone(profile, caller, tlog, tmp_path
     assert "problem: the checkpoint is not good: the note is not signed by the key" in capsys.readouterr().out
     assert main([str(tmp_path)]) == 2
     assert "is it the folder of an audit log?" in capsys.readouterr().err
+
+
+async def test_metrics_tell_how_far_signing_is_behind(profile, caller, write):
+    async with hosted(profile, ["log"]) as host:
+        await host.client(LogClient).get_checkpoint(GetCheckpointRequest())
+        await write(caller, 3)
+        before = await measured(host)
+        assert before["drw_audit_unsigned_records"] == 3
+        assert 0 < before["drw_audit_oldest_unsigned_seconds"] < 60
+        await checkpoint(host, caller)
+        after = await measured(host)
+        assert (after["drw_audit_unsigned_records"], after["drw_audit_oldest_unsigned_seconds"]) == (0, 0)
+        assert (after["drw_audit_damaged"], after['drw_service_ready{service="log"}']) == (0, 1)
+
+
+async def test_metrics_tell_of_damage(full, tlog):
+    change(tlog / "checkpoint", 20)
+    found = await measured(full)
+    assert (found["drw_audit_damaged"], found['drw_service_ready{service="log"}']) == (1, 0)

@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from drw.kernel.settings import Layers
+from drw.local.layout import Layout
+
 
 def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     known = {k: v for k, v in os.environ.items() if not k.startswith("DRW_")}
@@ -22,7 +25,15 @@ def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["keys", "list"], 3, "start one with `drw up`"),
         (["logs", "nothing"], 2, "there is no service or part 'nothing'; there are: authentication"),
         (["keys", "create"], 2, "needs at least one scope"),
+        (["aliases", "set", "fast"], 2, "needs a target"),
+        (["aliases", "set", "fast", "-t", "big=lots"], 2, "'big=lots' is not a target"),
         (["ingest", "/nothing"], 2, "there is no file or folder '/nothing'"),
+        (["whoami"], 3, "start one with `drw up`"),
+        (["orgs", "list"], 3, "start one with `drw up`"),
+        (
+            ["issuers", "put", "x", "--issuer", "i", "--org", "o", "--audience", "a", "--role", "x"],
+            *(2, "--role is 'x'; write it as in trader=models:invoke,models:read"),
+        ),
         (["config"], 3, "start one with `drw up`"),
         (["env"], 3, "start one with `drw up`"),
     ],
@@ -34,6 +45,23 @@ def test_errors_say_what_to_do(tmp_path, args, code, says):
     assert done.stderr.startswith("drw: ")
     assert done.stderr.count("\n") == 1
     assert says in done.stderr
+
+
+def test_settings_are_shown_and_secrets_are_not(tmp_path):
+    layout = Layout.of(tmp_path)
+    layout.prepare()
+    layout.write_profile("127.0.0.1:8080")
+    layout.make_secrets()
+    secret = Layers(layout.files, {}).profile().services["authentication"]["secret"]
+    for form in ([], ["--json"]):
+        said = drw("config", *form, "--data-dir", str(tmp_path)).stdout
+        assert "services.authentication.secret" in said and "(set, not shown)" in said
+        assert secret not in said
+    found = json.loads(
+        drw("config", "--json", "--data-dir", str(tmp_path), DRW__AUTHENTICATION__SECRET="x" * 40).stdout
+    )
+    (row,) = [row for row in found if row["name"] == "services.authentication.secret"]
+    assert row == {"name": row["name"], "value": "(set, not shown)", "origin": "$DRW__AUTHENTICATION__SECRET"}
 
 
 def test_nothing_runs(tmp_path):

@@ -1,4 +1,4 @@
-"""A whole platform, started by the command that people use."""
+"""A whole platform, started by the command that people use, with a collector for its traces."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ from collections.abc import Iterator
 import openai
 import pytest
 
+from support.collector import DoubleCollector, collecting
 from support.parts import short_folder
 from support.platform import Platform
 
 
 @pytest.fixture(scope="session")
-def platform() -> Iterator[Platform]:
+def collector() -> Iterator[DoubleCollector]:
+    """Where the platform's traces go."""
+    with collecting() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def platform(collector: DoubleCollector) -> Iterator[Platform]:
     """A platform for the whole run of tests."""
-    with short_folder() as folder:
+    with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds for which spans gather
         found = Platform(folder / "data")
+        found.data.mkdir()
+        (found.data / "drw.toml").write_text(f'otlp_endpoint = "{collector.url}"\n')
         try:
             print(found.run("up", "--detach", "--port", "0").stdout)
             yield found

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import openai
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
 
 import drw
 from support.parts import wait_until
@@ -65,6 +67,9 @@ def test_keys_are_checked(platform):
     for wrong in ("", "sk-wrong", platform.credentials["api_key"][:-4] + "AAAA"):
         with pytest.raises(openai.AuthenticationError), platform.client(wrong or "-") as client:
             client.models.list()
+    nobody = platform.run("keys", "create", "--scope", "models:read", "--desk", "equities", check=False)
+    assert nobody.returncode == 3 and "has no desk 'equities'" in nobody.stderr
+    platform.json("desks", "put", "equities", "--scope", "models:read", "--scope", "models:invoke")
     made = platform.json("keys", "create", "--scope", "models:read", "--desk", "equities")
     with platform.client(made["secret"]) as client:
         assert client.models.list().data
@@ -72,6 +77,44 @@ def test_keys_are_checked(platform):
             client.chat.completions.create(model=CHAT, messages=[{"role": "user", "content": "x"}])
         platform.run("keys", "revoke", made["key"]["id"])
         wait_until(lambda: _refused(client), "the refusal of a revoked key")
+
+
+def test_the_tree_and_the_signing_keys_by_command(platform):
+    me = platform.json("whoami")
+    assert (me["org"], me["desk"], me["identified_by"]) == ("local", "research", "KEY")
+    everything = [word for scope in me["scopes"] for word in ("--scope", scope)]
+    platform.json("orgs", "put", "local", *everything, "--wall", "m-and-a", "--title", "this machine")
+    platform.json("desks", "put", "deals", "--scope", "models:read", "--wall", "m-and-a")
+    made = platform.json("keys", "create", "--scope", "models:read", "--desk", "deals", "--wall", "m-and-a")
+    key = made["key"]["id"]
+    refused = platform.run("desks", "put", "deals", "--scope", "models:read", check=False)
+    assert refused.returncode == 1 and key in refused.stderr
+    successor = platform.json("keys", "rotate", key, "--overlap", "1h")["key"]
+    assert successor["walls"] == ["m-and-a"] and platform.json("keys", "show", key)["successor"] == successor["id"]
+    done = platform.json("desks", "put", "deals", "--scope", "models:read", "--revoke-wider")
+    assert done["revoked_keys"] == sorted([key, successor["id"]])
+    platform.json("desks", "delete", "deals")
+    assert {desk["name"] for desk in platform.json("desks", "list")} >= {"research"}
+    new = platform.json("keys", "rotate-signing")
+    assert {k["kid"]: k["state"] for k in platform.json("keys", "signing")}[new["kid"]] == "PUBLISHED"
+    platform.json("keys", "retire-signing", new["kid"], "--yes")
+    with platform.client() as client:
+        assert client.models.list().data  # what the others signed is as good as before
+
+
+def test_issuers_and_certificates_by_command(platform, tmp_path):
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    keys = tmp_path / "jwks.json"
+    keys.write_text(json.dumps({"keys": [json.loads(ECAlgorithm.to_jwk(public)) | {"kid": "k1", "use": "sig"}]}))
+    what = ["--issuer", "https://idp.example", "--org", "local", "--audience", "drw", "--jwks", str(keys)]
+    made = platform.json("issuers", "put", "idp", *what, "--role", "trader=models:invoke,models:read")
+    assert made["kids"] == ["k1"] and made["roles"][0]["scopes"] == ["models:invoke", "models:read"]
+    assert [one["name"] for one in platform.json("issuers", "list")] == ["idp"]
+    platform.json("issuers", "delete", "idp")
+    san = ["--san", "spiffe://firm/pricing", "--desk", "research", "--scope", "models:invoke"]
+    assert platform.json("certificates", "put", "pricing", *san)["org"] == "local"
+    assert [one["san"] for one in platform.json("certificates", "list")] == ["spiffe://firm/pricing"]
+    platform.json("certificates", "delete", "pricing")
 
 
 def test_a_key_that_may_call_models_may_list_them(platform):
@@ -135,6 +178,7 @@ def test_ingest_ask_and_delete(platform, client):
 
 def test_desks_do_not_see_each_other(platform):
     platform.json("ingest", str(DEMO), "--collection", "mine")
+    platform.json("desks", "put", "other", "-s", "documents:read", "-s", "documents:write")
     made = platform.json("keys", "create", "--desk", "other", "-s", "documents:read", "-s", "documents:write")
     with platform.client(made["secret"]) as client:
         assert [s.name for s in client.vector_stores.list()] == []
@@ -143,8 +187,12 @@ def test_desks_do_not_see_each_other(platform):
             client.vector_stores.search(mine[0]["id"], query="anything")
 
 
-def test_a_run_survives_the_death_of_its_process(platform):
-    run = platform.json("workflows", "run", "digest", "--input", f"files={DEMO}")["id"]
+def test_a_run_survives_the_death_of_its_process(platform, tmp_path):
+    for desk in ("Rates", "Power", "Metals"):  # short: the small model reads a page in seconds
+        (tmp_path / f"{desk}.txt").write_text(
+            f"{desk} desk, Monday. The spread rose by two ticks; no limit was broken."
+        )
+    run = platform.json("workflows", "run", "digest", "--input", f"files={tmp_path}")["id"]
     wait_until(lambda: _done(platform, run) >= 2, "two finished steps", 120)
     finished = {s["id"]: s["attempts"] for s in _run(platform, run)["steps"] if s["state"] == "SUCCEEDED"}
     os.kill(platform.pid("workflow"), signal.SIGKILL)

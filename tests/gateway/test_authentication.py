@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import replace
 
 import jwt
 import psycopg
 import pytest
+from psycopg import sql
 
 from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import (
@@ -16,7 +18,10 @@ from drw.api.gateway.v1.authentication_pb2 import (
     CreateKeyRequest,
     GetKeyRequest,
     ListKeysRequest,
+    PutDeskRequest,
+    PutOrgRequest,
     RevokeKeyRequest,
+    RotateKeyRequest,
     WatchCredentialsRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
@@ -27,6 +32,7 @@ from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, Unauthenticat
 from drw.kernel.host import Host
 from drw.kernel.rpc import Channels
 from drw.kernel.settings import Place
+from support.measured import measured
 
 SERVICES = ["authentication", "rate_limiting"]
 OPERATOR = Caller("local", "research", "operator", frozenset(SCOPES))
@@ -49,10 +55,16 @@ async def make(keys: AuthenticationClient, who: Caller, name: str = "n", **field
         return await keys.create_key(CreateKeyRequest(name=name, **{"scopes": ["models:read"], **fields}))
 
 
+async def make_desk(keys: AuthenticationClient, name: str, scopes: Iterable[str] = SCOPES, **fields) -> None:
+    with acting_for(OPERATOR):
+        await keys.put_desk(PutDeskRequest(**{"org": "acme", "name": name, "scopes": sorted(scopes), **fields}))
+
+
 def actions(dsn: str) -> list[tuple[str, str]]:
     with psycopg.connect(dsn) as connection:
         rows = connection.execute("select record from audit.inbox order by id").fetchall()
-    return [(record["action"], record["resource"]) for record in (json.loads(row[0]) for row in rows)]
+    found = [(record["action"], record["resource"]) for record in (json.loads(row[0]) for row in rows)]
+    return [one for one in found if one[0].startswith(("key.", "limit."))]
 
 
 async def test_a_key_says_by_itself_whose_it_is(keys, caller, profile):
@@ -71,17 +83,30 @@ async def test_a_key_says_by_itself_whose_it_is(keys, caller, profile):
         "desk": "research",
         "scope": "models:invoke models:read",
     }
+    walled = await make(keys, replace(caller, walls=frozenset({"rates", "m-and-a"})), walls=["rates", "m-and-a"])
+    assert jwt.decode(walled.secret, public, ["ES256"], audience="drw-gateway")["walls"] == "m-and-a rates"
     assert jwt.get_unverified_header(made.secret)["kid"] == public.key_id
     assert "d" not in json.loads(credentials.jwks)["keys"][0]
 
 
-async def test_the_secret_is_kept_nowhere(keys, caller, profile):
-    made = await make(keys, caller)
-    assert made.secret.endswith(made.key.last_characters) and len(made.key.last_characters) == 6
+async def test_the_secret_is_kept_nowhere(keys, caller, profile, caplog):
+    made = await make(keys, caller, requests_per_minute=7)
+    with acting_for(caller):
+        successor = await keys.rotate_key(RotateKeyRequest(id=made.key.id, overlap_seconds=60))
+    tables = "select schemaname, tablename from pg_tables where schemaname !~ '^(pg_|information)'"
     with psycopg.connect(profile.postgres) as connection:
-        for query in ("select * from authentication.key", "select * from audit.inbox"):
-            rows = connection.execute(query).fetchall()
-            assert made.key.id in str(rows) and made.secret not in str(rows)
+        kept = {}
+        for schema, table in connection.execute(tables).fetchall():
+            query = sql.SQL("select * from {}").format(sql.Identifier(schema, table))
+            kept[f"{schema}.{table}"] = str(connection.execute(query).fetchall())
+    assert {"authentication.key", "audit.inbox", "rate_limiting.key_limit"} <= {
+        n for n in kept if made.key.id in kept[n]
+    }
+    for one in (made, successor):
+        assert one.secret.endswith(one.key.last_characters) and len(one.key.last_characters) == 6
+        for part in (one.secret, one.secret.rpartition(".")[2]):  # nor its signature alone, which is the secret in it
+            assert not [name for name, text in kept.items() if part in text]
+            assert part not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -97,7 +122,7 @@ async def test_the_secret_is_kept_nowhere(keys, caller, profile):
         ({"ttl_seconds": 1 << 62}, "it can be 60 to"),
         ({"requests_per_minute": -1}, "requests_per_minute is -1; it can be 1 to 1000000"),
         ({"requests_per_minute": 1_000_001}, "requests_per_minute is 1000001"),
-        ({"desk": "Not A Desk"}, "desk is 'Not A Desk'"),
+        ({"desk": "Not A Desk"}, "desk is 'Not A Desk'; it can have small letters"),
     ],
 )
 async def test_a_wrong_wish_is_told_what_would_be_right(profile, fields, said):
@@ -115,6 +140,9 @@ async def test_nobody_passes_on_what_they_lack(keys, caller):
     with pytest.raises(Forbidden, match="needs 'org:admin'"):
         await make(keys, poor, desk="trading")
     admin = replace(caller, scopes=caller.scopes | {"org:admin"})
+    with pytest.raises(NotFound, match="the org 'acme' has no desk 'trading'; .*`drw desks put` makes one"):
+        await make(keys, admin, desk="trading")
+    await make_desk(keys, "trading")
     assert (await make(keys, admin, desk="trading")).key.desk == "trading"
     with pytest.raises(Unauthenticated):
         await keys.create_key(CreateKeyRequest(name="n", scopes=["models:read"]))
@@ -123,6 +151,7 @@ async def test_nobody_passes_on_what_they_lack(keys, caller):
 async def test_a_desk_sees_its_own_keys_and_an_admin_the_org(keys, caller):
     trading = replace(caller, desk="trading")
     elsewhere = replace(caller, org="other", scopes=frozenset(SCOPES))
+    await make_desk(keys, "trading")
     mine, theirs = await make(keys, caller), await make(keys, trading)
 
     async def seen(who: Caller) -> list[str]:
@@ -203,6 +232,10 @@ async def test_without_its_limit_there_is_no_key(profile, caller, folder):
     host = Host(profile.model_copy(update={"processes": places}), "authentication")
     await host.start()
     try:
+        with acting_for(OPERATOR):
+            client, held = host.client(AuthenticationClient), sorted(caller.scopes)
+            await client.put_org(PutOrgRequest(name="acme", scopes=held))
+            await client.put_desk(PutDeskRequest(org="acme", name="research", scopes=held))
         with pytest.raises(Unavailable, match="the rate_limiting service does not answer"):
             await make(host.client(AuthenticationClient), caller, requests_per_minute=7)
         with acting_for(caller):
@@ -227,3 +260,15 @@ async def test_the_operator_of_the_machine_makes_the_first_key(profile):
         made = await make(client, OPERATOR, name="first", scopes=sorted(SCOPES))
         await channels.close()
     assert made.key.org == "local" and set(made.key.scopes) == set(SCOPES)
+
+
+async def test_metrics_tell_how_old_the_signing_key_is(profile, caller):
+    async with hosted(profile, ["authentication", "rate_limiting"]) as host:
+        with acting_for(caller):
+            await host.client(AuthenticationClient).create_key(CreateKeyRequest(name="one", scopes=["models:read"]))
+        found = await measured(host)
+        with psycopg.connect(profile.postgres) as connection:
+            connection.execute("update authentication.signing_key set created_at = now() - interval '100 days'")
+        later = await measured(host)
+    assert 0 <= found["drw_signing_key_age_seconds"] < 3600
+    assert 100 * 86400 <= later["drw_signing_key_age_seconds"] < 101 * 86400

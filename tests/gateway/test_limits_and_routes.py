@@ -27,13 +27,14 @@ from drw.kernel.call import SCOPES, acting_for
 from drw.kernel.errors import Forbidden, InvalidRequest
 from drw.kernel.host import Host
 from drw.kernel.settings import ConfigError, Place
+from support.measured import measured
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]
 
 
 def settings(profile, **services):
-    return profile.model_copy(update={"services": services})
+    return profile.model_copy(update={"services": profile.services | services})
 
 
 def limit(number: int = 5, **fields) -> Limit:
@@ -98,7 +99,13 @@ def test_an_upstream_that_is_gone_says_what_is_not_affected():
 
 @pytest.mark.parametrize("how", HOW)
 async def test_upstreams_are_those_of_the_profile_and_of_the_settings(profile, caller, how):
-    own = settings(profile, load_balancer={"upstreams": {"vllm": {"addresses": ["127.0.0.1:9", "127.0.0.1:10"]}}})
+    own = settings(
+        profile,
+        load_balancer={
+            "upstreams": {"vllm": {"addresses": ["127.0.0.1:9", "127.0.0.1:10"]}},
+            "allowed_upstreams": ["127.0.0.1"],
+        },
+    )
     async with hosted(own, ["load_balancer"], how) as host:
         with acting_for(caller):
             found = (await host.client(LoadBalancerClient).list_upstreams(ListUpstreamsRequest())).upstreams
@@ -108,7 +115,7 @@ async def test_upstreams_are_those_of_the_profile_and_of_the_settings(profile, c
 
 
 def test_every_rest_path_of_the_contracts_has_a_route():
-    routes = table(["gateway", "models", "rag", "workflow"], ())
+    routes, _ = table(["gateway", "models", "rag", "workflow"], ())
     prefixes = [route.path for route in routes]
     for service in SERVICES:
         for path in paths(service):
@@ -177,3 +184,17 @@ async def test_a_route_of_the_settings_names_scopes_that_there_are(profile):
     with pytest.raises(ConfigError, match="'models:fly' is not a scope"):
         await host.start()
     await host.stop()
+
+
+async def test_metrics_tell_which_configuration_data_planes_run(profile, caller):
+    async with hosted(profile, GATEWAY) as host:
+        router = host.client(RequestRouterClient)
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="a"))) as versions:
+            wanted = (await anext(versions)).version
+        assert (await measured(host))["drw_configuration_complete"] == 1
+        for name, version, error in [("a", wanted, ""), ("b", "old", ""), ("c", wanted, "no"), ("d", wanted, "")]:
+            await router.report_configuration(ConfigurationReport(data_plane=name, version=version, error=error))
+        found = await measured(host)
+    runs = {which: found[f'drw_data_planes{{configuration="{which}"}}'] for which in ("newest", "older", "refused")}
+    assert runs == {"newest": 2, "older": 1, "refused": 1}
+    assert found['drw_service_ready{service="request_router"}'] == 0

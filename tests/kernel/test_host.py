@@ -6,8 +6,10 @@ import gc
 
 import pytest
 
+from drw.kernel.errors import Unavailable
 from drw.kernel.host import Host, Scope
 from drw.models.experiments import service
+from support.measured import measured
 
 
 @pytest.fixture
@@ -58,3 +60,22 @@ async def test_a_stop_that_fails_stops_the_rest(profile, hooks):
         await host.stop(grace=0)
     assert ran == ["start 1", "start 2", "stop 2", "stop 1"]
     gc.collect()
+
+
+async def test_a_service_that_cannot_be_measured_is_not_ready_and_the_others_are_measured(profile, monkeypatch):
+    build = service.build
+
+    async def build_with_trouble(scope: Scope):
+        async def away() -> None:
+            raise Unavailable("the database does not answer")
+
+        scope.measure(away)
+        return await build(scope)
+
+    monkeypatch.setattr(service, "build", build_with_trouble)
+    host = Host(profile, "test", ["experiments", "discovery"])
+    await host.start()
+    found = await measured(host)
+    await host.stop(grace=0)
+    assert found['drw_service_ready{service="experiments"}'] == 0
+    assert found['drw_service_ready{service="discovery"}'] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -9,6 +10,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+
+from drw.kernel import telemetry
+from drw.kernel.errors import NotFound
+from support.spans import recorded
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SERVED = """
@@ -64,3 +71,57 @@ def test_without_a_collector_the_line_has_the_trace_all_the_same():
     (line,) = serve("")
     assert (line["service"], line["method"], line["code"], line["trace_id"]) == ("serving", "Chat", "OK", TRACE)
     assert line["ms"] >= 0
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        f"00-{TRACE}-b7ad6b7169203331-01",
+        f"00-{TRACE}-b7ad6b7169203331-00",
+        f"cc-{TRACE}-b7ad6b7169203331-01-what-the-future-will-be-like",
+        f"00-{TRACE}-0000000000000000-01",
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-{TRACE}-b7ad6b7169203331-01-more",
+        f"00-{TRACE.upper()}-b7ad6b7169203331-01",
+        "00-zz-01",
+        "",
+    ],
+)
+def test_a_traceparent_is_read_as_opentelemetry_reads_it(sent):
+    ours = trace.get_current_span(telemetry.incoming_context({"traceparent": sent})).get_span_context()
+    theirs = trace.get_current_span(telemetry.PROPAGATOR.extract({"traceparent": sent})).get_span_context()
+    assert ours == theirs
+
+
+def test_what_a_client_adds_to_a_trace_goes_no_further():
+    headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01", "baggage": "who=zebra"}
+    with telemetry.Request("serving", "Chat", headers):
+        assert telemetry.outgoing_headers() == {"traceparent": headers["traceparent"]}
+
+
+def test_a_span_that_lasts_leaves_the_one_before_it_in_place():
+    with recorded() as spans, telemetry.span("outer") as outer:
+        lasting = telemetry.Lasting("inner", SpanKind.CLIENT, {})
+        assert trace.get_current_span() is lasting.span
+        lasting.end()
+        assert trace.get_current_span() is outer
+        with pytest.raises(NotFound), telemetry.span("fails"):
+            raise NotFound("the zebra is not there")
+    assert spans.one("inner").parent.span_id == spans.one("outer").context.span_id
+    failed = spans.one("fails")
+    assert (failed.attributes["error.type"], failed.status.is_ok, failed.events) == ("NotFound", False, ())
+    assert "zebra" not in failed.to_json()
+
+
+async def test_a_span_that_lasts_may_end_elsewhere():
+    """A generator that nobody closed ends in another task; the present span there is not its own to change."""
+    lasting = telemetry.Lasting("inner", SpanKind.CLIENT, {})
+    with telemetry.span("other") as other:
+
+        async def elsewhere() -> None:
+            with telemetry.span("third") as third:
+                lasting.end()
+                assert trace.get_current_span() is third
+
+        await asyncio.create_task(elsewhere())
+        assert trace.get_current_span() is other

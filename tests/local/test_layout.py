@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from drw.catalog import SERVICES, SUPPORT
+from drw.gateway.authentication.secret import why_weak
 from drw.kernel.errors import Conflict, Forbidden, Unavailable
 from drw.kernel.host import check_sections
 from drw.kernel.settings import ConfigError, Layers
@@ -37,6 +38,18 @@ def test_the_operators_file_wins_and_is_named_as_the_origin(layout):
     assert layers.profile().otlp_endpoint == "http://127.0.0.1:4318"
     assert layers.origins["otlp_endpoint"] == str(layout.settings)
     assert layers.origins["services.rate_limiting.x"] == "$DRW__RATE_LIMITING__X"
+
+
+def test_secrets_are_made_once_and_for_this_user_alone(layout):
+    assert layout.secrets not in layout.files
+    layout.make_secrets()
+    made = layout.secrets.read_bytes()
+    assert layout.secrets.stat().st_mode & 0o777 == 0o600
+    layout.make_secrets()
+    assert layout.secrets.read_bytes() == made
+    secret = Layers(layout.files, {}).profile().services["authentication"]["secret"]
+    assert why_weak(secret) == ""
+    assert secret not in layout.profile.read_text()
 
 
 def test_an_unknown_setting_is_refused_with_its_place(layout):

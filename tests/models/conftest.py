@@ -7,7 +7,7 @@ import itertools
 import os
 import socket as stdlib_socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +107,11 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
 
     @asynccontextmanager
     async def begin(
-        small: Path | None = None, double: dict[str, Any] | None = None, **serving: Any
+        small: Path | None = None,
+        double: dict[str, Any] | None = None,
+        more: Sequence[str] = (),
+        on: Profile = profile,
+        **serving: Any,
     ) -> AsyncIterator[Web]:
         base = folder / f"m{next(_numbers)}"
         models: dict[str, Any] = {
@@ -118,12 +122,12 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
             models["small"] = {"engine": "llama_cpp", "base_url": f"unix:{small}", "context_length": CONTEXT // SLOTS}
         services = {"discovery": {"models": models, "default_model": "small" if small else "double"}}
         rag = Place(services=("embedding",), grpc=f"unix:{base}.r", http="")
-        spread = profile.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})
+        spread = on.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})
         embedding = Server([DoubleEmbedding()])
         await embedding.start(rag.grpc)
         async with double_kills(f"unix:{base}.k") as kills, double_engine(Path(f"{base}.d")) as made:
             spread.processes["gateway"] = kills.place
-            host = Host(spread, "test", ["discovery", "serving"])
+            host = Host(spread, "test", ["discovery", "serving", *more])
             try:
                 await host.start(f"unix:{base}.g", f"unix:{base}.h")
                 transport = httpx.AsyncHTTPTransport(uds=f"{base}.h")

@@ -21,6 +21,8 @@ class DoubleEngine:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.under_way = 0
+        self.words: tuple[str, ...] = WORDS
+        self.cut_after = 1
         self.go = asyncio.Event()
         """Those who `wait` go on when this is set."""
 
@@ -37,7 +39,7 @@ class DoubleEngine:
 
     async def plain(self, request: web.Request, body: dict[str, Any], *, done: bool = True, finish: bool = True) -> Any:
         response = await self._begin(request)
-        for word in WORDS:
+        for word in self.words:
             await self._word(response, body, word)
         if finish:
             await self._send(response, self._choices(body, {}, "stop"))
@@ -54,13 +56,14 @@ class DoubleEngine:
 
     async def stall(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
-        await self._word(response, body, WORDS[0])
+        await self._word(response, body, self.words[0])
         await self.go.wait()
         return response
 
     async def cut(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
-        await self._word(response, body, WORDS[0])
+        for word in self.words[: self.cut_after]:
+            await self._word(response, body, word)
         assert request.transport is not None
         request.transport.abort()
         return response
@@ -73,12 +76,35 @@ class DoubleEngine:
 
     async def error_event(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
-        await self._word(response, body, WORDS[0])
+        await self._word(response, body, self.words[0])
         await self._send(response, {"error": {"message": "out of memory", "code": 500}})
         return response
 
     async def status_500(self, request: web.Request, body: dict[str, Any]) -> Any:
         return web.json_response({"error": {"message": "it broke"}}, status=500)
+
+    async def quoting(self, request: web.Request, body: dict[str, Any], status: int = 500) -> Any:
+        said = body["messages"][0]["content"]
+        return web.json_response({"error": {"message": f"cannot read: {said}"}}, status=status)
+
+    async def quoting_400(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return await self.quoting(request, body, 400)
+
+    async def quoting_429(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return await self.quoting(request, body, 429)
+
+    async def quoting_event(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._word(response, body, WORDS[0])
+        await self._send(response, {"error": {"message": f"cannot read: {body['messages'][0]['content']}"}})
+        return response
+
+    async def repeating(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._word(response, body, body["messages"][0]["content"])
+        await self._send(response, self._choices(body, {}, "stop"))
+        await response.write(b"data: [DONE]\n\n")
+        return response
 
     async def status_429(self, request: web.Request, body: dict[str, Any]) -> Any:
         return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "7"})

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
+
 import httpx
+import psycopg
 import pytest
 
 from conftest import hosted
-from drw.api.models.v1.discovery_pb2 import GetModelRequest, ListModelsRequest, Model, ResolveModelRequest
+from drw.api.models.v1.discovery_pb2 import (
+    GetModelRequest,
+    ListAliasesRequest,
+    ListModelsRequest,
+    Model,
+    ResolveModelRequest,
+    ResolvePlanRequest,
+    WatchAliasesRequest,
+)
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.errors import NotFound
 from drw.kernel.host import Host
@@ -82,6 +94,128 @@ async def test_one_line_of_the_operators_file_adds_a_model_and_makes_it_the_defa
     ],
 )
 async def test_wrong_settings_say_what_would_be_right(profile, section, said):
+    host = Host(profile.model_copy(update={"services": {"discovery": section}}), "test", ["discovery"])
+    with pytest.raises(ConfigError) as caught:
+        await host.start()
+    assert said in caught.value.message
+    await host.stop()
+
+
+ALIASES = {"fast": {"targets": {"small": 90, "large": 10}, "fallbacks": ["spare"], "total_seconds": 30}}
+MODELS = {"small": SMALL | {"fallbacks": ["large"]}, "large": LARGE, "spare": LARGE, "vectors": VECTORS}
+ADMIN = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-scopes": "platform:admin models:read"}
+
+
+@asynccontextmanager
+async def rest(profile, **more):
+    """Run discovery, and give its REST side and its client."""
+    async with hosted(with_models(profile, MODELS, default_model="small", **more), ["discovery"]) as host:
+        transport = httpx.ASGITransport(app=host.app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://drw", headers=ADMIN) as web:
+            yield web, host.client(DiscoveryClient)
+
+
+@pytest.mark.parametrize("how", ["together", "strict", "apart"])
+async def test_a_plan_has_targets_by_weight_and_fallbacks_in_order(profile, how):
+    async with hosted(with_models(profile, MODELS, default_model="small", aliases=ALIASES), ["discovery"], how) as host:
+        client = host.client(DiscoveryClient)
+        plan = await client.resolve_plan(ResolvePlanRequest(id="fast"))
+        assert [(t.model.model.id, t.weight) for t in plan.targets] == [("small", 90), ("large", 10)]
+        assert ([m.model.id for m in plan.fallbacks], plan.total_seconds) == (["spare"], 30)
+        alone = await client.resolve_plan(ResolvePlanRequest())
+        assert (alone.id, [m.model.id for m in alone.fallbacks]) == ("small", ["large"])
+        assert alone.targets[0].model.prefill == "assistant"
+        shown = await client.get_model(GetModelRequest(id="fast"))
+        assert (list(shown.targets), list(shown.fallbacks), shown.kind) == (["small", "large"], ["spare"], Model.CHAT)
+        assert [m.id for m in (await client.list_models(ListModelsRequest())).models][-1] == "fast"
+
+
+async def test_an_alias_is_changed_while_all_runs_and_every_change_is_audited(profile):
+    async with rest(profile, aliases=ALIASES) as (web, client):
+        watch = client.watch_aliases(WatchAliasesRequest())
+        await anext(watch)
+        body = {"targets": [{"model": "large", "weight": 1}]}
+        assert (await web.put("/api/v1/aliases/fast", json=body)).status_code == 200
+        await anext(watch)
+        plan = await client.resolve_plan(ResolvePlanRequest(id="fast"))
+        assert [t.model.model.id for t in plan.targets] == ["large"]
+        (listed,) = (await web.get("/api/v1/aliases")).json()["aliases"]
+        assert (listed["name"], listed["from_settings"]) == ("fast", False)
+        assert (await web.delete("/api/v1/aliases/fast")).status_code == 200
+        plan = await client.resolve_plan(ResolvePlanRequest(id="fast"))
+        assert len(plan.targets) == 2  # that of the settings counts again
+        answer = await web.delete("/api/v1/aliases/fast")
+        assert (answer.status_code, "stands in the settings" in answer.text) == (400, True)
+        assert (await web.delete("/api/v1/aliases/gone")).status_code == 404
+        await watch.aclose()
+    with psycopg.connect(profile.postgres) as connection:
+        rows = connection.execute("select record::jsonb from audit.inbox order by id").fetchall()
+    was = {"targets": {"small": 90, "large": 10}, "fallbacks": ["spare"], "total_seconds": 30}
+    became = {"targets": {"large": 1}, "fallbacks": [], "total_seconds": 0}
+    assert [(r["action"], r["resource"], r["actor"]) for (r,) in rows] == [
+        ("alias.set", "alias/fast", "key_1"),
+        ("alias.delete", "alias/fast", "key_1"),
+    ]
+    assert [r["details"] for (r,) in rows] == [{"before": was, "after": became}, {"before": became, "after": was}]
+
+
+async def test_a_record_outlives_the_process_and_reaches_the_other_ones(profile):
+    async with rest(profile) as (web, _), rest(profile) as (_, other):
+        watch = other.watch_aliases(WatchAliasesRequest())
+        await anext(watch)
+        body = {"targets": [{"model": "large", "weight": 1}]}
+        assert (await web.put("/api/v1/aliases/mine", json=body)).status_code == 200
+        async with asyncio.timeout(30):
+            while not (await other.list_aliases(ListAliasesRequest())).aliases:
+                await anext(watch)
+        await watch.aclose()
+    async with rest(profile) as (_, again):
+        assert (await again.resolve_plan(ResolvePlanRequest(id="mine"))).targets[0].model.model.id == "large"
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("small", {"targets": [{"model": "large", "weight": 1}]}, "'small' is a model"),
+        ("a b", {"targets": [{"model": "large", "weight": 1}]}, "'a b' cannot name an alias"),
+        ("a", {}, "at least one target"),
+        ("a", {"targets": [{"model": "gone", "weight": 1}]}, "'gone' is not a chat model; there are: large"),
+        ("a", {"targets": [{"model": "vectors", "weight": 1}]}, "'vectors' is not a chat model"),
+        ("a", {"targets": [{"model": "large", "weight": -1}]}, "the weight of 'large' is -1"),
+        ("a", {"targets": [{"model": "large", "weight": 0}]}, "needs a weight above 0"),
+        ("a", {"targets": [{"model": "large", "weight": 1}], "fallbacks": ["large"]}, "named twice"),
+        ("a", {"targets": [{"model": "large", "weight": 1}], "total_seconds": "NaN"}, "total_seconds"),
+        ("a", {"targets": [{"model": "large", "weight": 1}], "total_seconds": 7200}, "total_seconds is 7200"),
+        ("a", {"targets": [{"model": "large"}] * 17}, "names 17 models; at most 16"),
+    ],
+)
+async def test_a_wrong_alias_says_what_would_be_right(profile, name, body, said):
+    async with rest(profile) as (web, _):
+        answer = await web.put(f"/api/v1/aliases/{name}", json=body)
+        assert (answer.status_code, said in answer.json()["error"]["message"]) == (400, True), answer.text
+
+
+async def test_only_an_administrator_changes_an_alias(profile):
+    async with rest(profile) as (web, _):
+        body = {"targets": [{"model": "large", "weight": 1}]}
+        headers = {"x-drw-scopes": "models:read models:invoke org:admin"}
+        assert (await web.put("/api/v1/aliases/a", json=body, headers=headers)).status_code == 403
+        assert (await web.delete("/api/v1/aliases/a", headers=headers)).status_code == 403
+        assert (await web.get("/api/v1/aliases", headers=headers)).json()["aliases"] == []
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"models": {"a": SMALL | {"fallbacks": ["b"]}}}, "models.a.fallbacks has 'b'; other chat models are: none"),
+        ({"models": {"a": SMALL | {"base_urls": ["unix:/tmp/x.sock"]}}}, "give base_url or base_urls, not both"),
+        ({"models": {"a": LARGE | {"base_url": "", "base_urls": ["http://h/v1"] * 2}}}, "has an address twice"),
+        ({"models": {"a": SMALL}, "aliases": {"b": {"targets": {"c": 1}}}}, "aliases.b: 'c' is not a chat model"),
+        ({"models": {"a": SMALL}, "aliases": {"a": {"targets": {"a": 1}}}}, "aliases.a: 'a' is a model"),
+        ({"models": {"a": VECTORS | {"fallbacks": ["b"]}}}, "an embedding model has no fallbacks"),
+    ],
+)
+async def test_wrong_settings_of_plans_say_what_would_be_right(profile, section, said):
     host = Host(profile.model_copy(update={"services": {"discovery": section}}), "test", ["discovery"])
     with pytest.raises(ConfigError) as caught:
         await host.start()

@@ -181,7 +181,7 @@ async def test_a_body_that_is_no_json_object_is_refused(web):
     for raw in (b"{", b"[]", b'"x"', b"\xff"):
         answer = await web.http.post("/v1/chat/completions", content=raw)
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
-    answer = await web.http.post("/v1/chat/completions", content=b" " * ((8 << 20) + 1))
+    answer = await web.http.post("/v1/chat/completions", content=b" " * ((33 << 20) + 1))
     assert answer.status_code == 413
 
 
@@ -221,4 +221,8 @@ async def test_metrics_tell_the_first_token_and_the_tokens_by_model(web):
     text = (await web.http.get("/metrics/test", headers=KEY | {"x-drw-scopes": "platform:read"})).text
     for name in ("time_to_first_token_seconds_count", "request_duration_seconds_count"):
         assert f"gen_ai_server_{name}{{" in text
-    assert 'gen_ai_tokens_total{model="small",type="completion"}' in text
+    labels = (
+        'gen_ai_operation_name="chat",gen_ai_provider_name="llama_cpp",gen_ai_request_model="small",'
+        'gen_ai_response_model="small",gen_ai_token_type="output"'
+    )
+    assert f"gen_ai_client_token_usage_count{{{labels}}}" in text

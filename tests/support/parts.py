@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -15,6 +17,11 @@ import redis
 
 from drw.local import postgres, valkey
 
+_numbers = itertools.count()
+
+MEMORY_BYTES = 2 << 30
+"""What the databases of a run of tests may come to, with some in use at once."""
+
 
 def wait_until(ready: Callable[[], bool], what: str, seconds: float = 30) -> None:
     """Return when `ready` says so."""
@@ -25,14 +32,16 @@ def wait_until(ready: Callable[[], bool], what: str, seconds: float = 30) -> Non
 
 
 @contextmanager
-def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], log: Path, stop_signal: signal.Signals = signal.SIGTERM
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command for as long as the block lasts."""
     with log.open("ab") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
     try:
         yield process
     finally:
-        process.terminate()
+        process.send_signal(stop_signal)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
@@ -41,9 +50,9 @@ def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def short_folder() -> Iterator[Path]:
+def short_folder(where: str = "/tmp") -> Iterator[Path]:
     """Give a folder whose path is short enough for Unix sockets."""
-    folder = Path(tempfile.mkdtemp(prefix="drw-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="drw-", dir=where))
     try:
         yield folder
     finally:
@@ -53,12 +62,29 @@ def short_folder() -> Iterator[Path]:
 @contextmanager
 def running_postgres(folder: Path) -> Iterator[Path]:
     """Run PostgreSQL; gives the folder of its socket."""
-    data, sockets = folder / "pg", folder / "s"
-    postgres.prepare(data, sockets)
     fast = ["-cfsync=off", "-csynchronous_commit=off"]  # a test's data need not survive the machine
-    with running([*postgres.command(data, sockets), *fast], folder / "pg.log"):
-        wait_until(lambda: _answers(sockets), "PostgreSQL")
-        yield sockets
+    with short_folder(_in_memory()) as memory:
+        data, sockets = memory / "pg", folder / "s"
+        postgres.prepare(data, sockets)
+        command = [*postgres.command(data, sockets), *fast]
+        # Asked with SIGTERM, it would wait for the connections that tests have left open.
+        with running(command, folder / "pg.log", signal.SIGINT):
+            wait_until(lambda: _answers(sockets), "PostgreSQL")
+            yield sockets
+
+
+def _in_memory() -> str:
+    """Return where files are in memory, if there is room: a new database has 300 files, and each test a database."""
+    shared = Path("/dev/shm")
+    return str(shared) if shared.is_dir() and shutil.disk_usage(shared).free > MEMORY_BYTES else "/tmp"
+
+
+def new_database(sockets: Path) -> str:
+    """Make a new, empty database; return its connection string."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(postgres.dsn(sockets, "postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {name}".encode())
+    return postgres.dsn(sockets, name)
 
 
 @contextmanager

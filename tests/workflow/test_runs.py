@@ -23,6 +23,7 @@ from drw.api.workflow.v1.orchestration_pb2 import (
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
 from drw.kernel.call import acting_for
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, TooLarge, Unavailable
+from support.measured import measured
 from support.parts import running_valkey
 from workflow.doubles import until
 from workflow.running import QUICK, is_so, numbers, running, step_is, view_is_behind
@@ -316,3 +317,19 @@ async def test_over_http_a_run_is_json(here):
         assert found["steps"][0]["output"]["collection"] == "digest"
         assert [r["id"] for r in (await web.get("/api/v1/runs", headers=may)).json()["runs"]] == [run["id"]]
         assert (await web.post(f"/api/v1/runs/{run['id']}:cancel", headers=may)).json()["state"] == "SUCCEEDED"
+
+
+async def test_metrics_tell_how_runs_and_steps_end(here):
+    before = await measured(here.host)
+    await here.ended(await here.start(2))
+    await here.cancel(await here.start(1))
+    after = await measured(here.host)
+    for name, more in [
+        ('drw_runs_ended_total{outcome="succeeded"}', 1),
+        ('drw_runs_ended_total{outcome="cancelled"}', 1),
+        ('drw_steps_total{activity="documents.digest",outcome="ok"}', 1),
+    ]:
+        assert after[name] == before.get(name, 0) + more, name
+    assert after['drw_runs_open{state="queued"}'] == after['drw_runs_open{state="running"}'] == 0
+    assert after["drw_runs_oldest_queued_seconds"] == 0
+    assert after['drw_service_ready{service="orchestration"}'] == 1

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from drw.agent.agent import Agent
 from drw.agent.envoy import plane
+from drw.agent.translation import Edge
+from drw.agent.usage import UsageLog
+from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.kernel import telemetry
 from drw.kernel.errors import DrwError
@@ -36,7 +39,9 @@ async def _run(profile: Profile) -> None:
     plane(profile)  # without one there is nothing to do here
     channels = Channels()
     router = channels.client(RequestRouterClient, profile.place("request_router").grpc)
-    work = asyncio.create_task(Agent(profile, router).run())
+    limiting = channels.client(RateLimitingClient, profile.place("rate_limiting").grpc)
+    usage = UsageLog(Edge.of(profile), profile.name, limiting)
+    work = asyncio.create_task(_both(Agent(profile, router), usage))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, work.cancel)
@@ -46,6 +51,12 @@ async def _run(profile: Profile) -> None:
             work.result()
     finally:
         await channels.close()
+
+
+async def _both(agent: Agent, usage: UsageLog) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(agent.run())
+        tasks.create_task(usage.run())
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
+import orjson
 
 from drw.agent import listener, routes
 from drw.agent.translation import FILTER_KINDS
@@ -57,6 +59,16 @@ class Admin:
         except TimeoutError as error:
             raise Unavailable(f"Envoy at {self._where!r} has not taken the configuration yet") from error
 
+    async def hosts(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return every host with the cluster that it belongs to, as Envoy's `/clusters?format=json` has it.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        found = orjson.loads(await self._ask("GET", "/clusters?format=json"))
+        clusters = found.get("cluster_statuses", ())
+        return [(cluster["name"], host) for cluster in clusters for host in cluster.get("host_statuses", ())]
+
     async def reopen_logs(self) -> None:
         """Make it write its logs to new files; the old ones have been moved away.
 
@@ -64,6 +76,14 @@ class Admin:
             Unavailable: it does not answer.
         """
         await self._ask("POST", "/reopen_logs")
+
+    async def prometheus(self) -> bytes:
+        """Return all that it counts, in Prometheus' text format.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        return (await self._ask("GET", "/stats/prometheus")).encode()
 
     async def drain(self, seconds: float) -> None:
         """Make it close connections as their requests end, and wait at most so long until none is under way.

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from drw.agent import envoy
 from drw.agent.admin import Admin
 from drw.agent.files import Files
+from drw.agent.health import Circuits
 from drw.agent.log import AccessLog
+from drw.agent.measures import CURRENT, Metrics
 from drw.agent.refusals import Refusals
+from drw.agent.secrets import Secrets
 from drw.agent.translation import OTHERS, BadConfiguration, Edge, others, translate, whole
 from drw.api.gateway.v1.request_router_pb2 import Configuration, ConfigurationReport, WatchConfigurationRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
@@ -37,6 +41,10 @@ class Agent:
         self._files = Files(self._edge)
         self._admin = Admin(self._edge.plane.admin)
         self._refusals = Refusals(self._edge, self._files, self._admin)
+        self._secrets = Secrets(self._edge)
+        self._circuits = Circuits(self._admin)
+        self._trying: Configuration | None = None
+        self._good = self._files.read_good()
         self._wanted: Configuration | None = None
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -58,6 +66,8 @@ class Agent:
             tasks.create_task(self._hasten())
             tasks.create_task(self._follow())
             tasks.create_task(self._keep_log())
+            if address := self._edge.plane.metrics:
+                tasks.create_task(Metrics(address, self._admin, Path(self._edge.log)).run())
 
     async def _watch(self) -> None:
         while True:
@@ -108,6 +118,8 @@ class Agent:
                 continue
             error = await self._take(wanted)
             report = ConfigurationReport(data_plane=self._name, version=wanted.version, error=error)
+            report.notes.extend(self._secrets.refresh(wanted.upstreams.upstreams))
+            report.upstreams.extend(await self._circuits.seen(wanted.upstreams.upstreams))
             if news or self._is_news(report):
                 await self._say(report)
 
@@ -123,7 +135,12 @@ class Agent:
         return True
 
     def _is_news(self, report: ConfigurationReport) -> bool:
-        return self._said is None or (report.version, report.error) != (self._said.version, self._said.error)
+        if self._said is None:
+            return True
+        known = ConfigurationReport()
+        known.CopyFrom(self._said)
+        known.refusals = report.refusals  # those are told as soon as they are in force
+        return known != report
 
     async def _say(self, report: ConfigurationReport) -> None:
         report.refusals = self._refusals.in_force
@@ -137,6 +154,8 @@ class Agent:
 
     async def _take(self, wanted: Configuration) -> str:
         """Bring Envoy to the wanted state; return why it is not there, or an empty string."""
+        if wanted.version != self._written:
+            CURRENT.set(0)
         try:
             if wanted.version != self._written:
                 await self._write(wanted)
@@ -149,6 +168,7 @@ class Agent:
         except OSError as error:
             self._settled = False
             return f"the files of the data plane cannot be written: {error.strerror}"
+        CURRENT.set(1)
         return ""
 
     async def _write(self, wanted: Configuration) -> None:
@@ -163,14 +183,23 @@ class Agent:
 
     async def _write_others(self, rest: Configuration, version: str) -> None:
         try:
-            resources = translate(rest, self._edge)
-            await envoy.validate(whole(rest, self._edge))
+            await self._put(rest, version)
         except BadConfiguration as error:
             self._refused = error.message  # it would say the same again
+            if self._good is not None and (partly := _with_old_routes(rest, self._good)) is not None:
+                with suppress(BadConfiguration):
+                    await self._put(partly, partly.version)  # a bad route must not keep back a new signing key
+                    await self._confirm()
             raise
+
+    async def _put(self, rest: Configuration, version: str) -> None:
+        self._secrets.refresh(rest.upstreams.upstreams)
+        resources = translate(rest, self._edge)
+        await envoy.validate(whole(rest, self._edge))
         self._copy, self._before = self._files.copy(OTHERS), await self._refused_so_far()
         self._files.write(resources, version, OTHERS)
         self._files.write_bootstrap()
+        self._trying = rest
 
     async def _refused_so_far(self) -> dict[str, int]:
         try:
@@ -183,3 +212,18 @@ class Agent:
             self._files.put_back(self._copy)
             self._written, self._others = "", b""
             raise BadConfiguration(f"Envoy refuses the {' and '.join(refused)} of the configuration")
+        if self._trying is not None and self._trying != self._good:
+            self._good = self._trying
+            self._files.write_good(self._trying)
+
+
+def _with_old_routes(wanted: Configuration, good: Configuration) -> Configuration | None:
+    """Return what is wanted with the routes and upstreams that are known to work; None where they are the same."""
+    if wanted.routes == good.routes and wanted.upstreams == good.upstreams:
+        return None
+    found = Configuration()
+    found.CopyFrom(wanted)
+    found.routes.CopyFrom(good.routes)
+    found.upstreams.CopyFrom(good.upstreams)
+    found.version = f"{wanted.version}~{good.version}"[:100]
+    return found

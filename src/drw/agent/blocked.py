@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration
+from drw.kernel.matching import MODEL_HEADER
 
 BLOCKED = "drw.blocked"
 MODELS = "drw.models"
@@ -23,7 +24,6 @@ REASONS = {Block.KILLED: KILLED, Block.MONEY: MONEY, Block.TOKENS: TOKENS}
 BODY = "drw.body"
 """The metadata that hold what a request's body says, where a route has it read."""
 
-MODEL_HEADER = "x-model"
 GRAVEST = (KILLED, MONEY, TOKENS)
 MAX_NAME = 512
 """Longer names fit into no header that a verified identity makes; a block of one would refuse nobody."""

@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
+from google.protobuf.message import DecodeError
 
+from drw.agent import tls
+from drw.agent.clusters import THEN
 from drw.agent.shapes import Json
 from drw.agent.translation import KINDS, Edge, bootstrap
+from drw.api.gateway.v1.request_router_pb2 import Configuration
+from drw.kernel.settings import Tls
 
 READ_BY_PEOPLE = ("clusters", "routes", "listeners")
 """The others are as long as there are keys."""
@@ -39,15 +44,23 @@ class Files:
                 wanted = _with_leaving(wanted, self._read(kind), self._read("routes"))
             seen = orjson.dumps(wanted)
             if seen != self._present(kind)[1]:
-                _replace(self._edge.file(kind), version, wanted, indented=kind in READ_BY_PEOPLE)
+                content = {"version_info": version, "resources": wanted}
+                replace(self._edge.file(kind), content, indented=kind in READ_BY_PEOPLE)
                 self._known[kind] = version, seen
                 written.append(kind)
         return tuple(written)
 
     def write_bootstrap(self) -> None:
         """Write what Envoy starts from; from now on it may be started."""
-        content = orjson.dumps(bootstrap(self._edge), option=orjson.OPT_INDENT_2)
-        _write(self._edge.plane.folder / "bootstrap.json", content)
+        if self._edge.plane.tls:
+            self._write_secrets(self._edge.plane.tls)
+        replace(self._edge.plane.folder / "bootstrap.json", bootstrap(self._edge))
+
+    def _write_secrets(self, own: Tls) -> None:
+        for name, secret in tls.secrets(own).items():
+            file, content = self._edge.secrets / name / f"{name}.json", {"resources": [secret]}
+            if not file.exists() or orjson.loads(file.read_bytes()) != content:
+                replace(file, content)
 
     def versions(self, kinds: Sequence[str] = KINDS) -> dict[str, str]:
         """Return the version at which each kind was last written."""
@@ -70,6 +83,21 @@ class Files:
             self._known[kind] = _parsed(self._edge.file(kind))
         return self._known[kind]
 
+    def write_good(self, configuration: Configuration) -> None:
+        """Keep the state that Envoy took, for the next time that a part of a newer one is refused."""
+        _write(self._good, configuration.SerializeToString())
+
+    def read_good(self) -> Configuration | None:
+        """Return what `write_good` kept, or None."""
+        try:
+            return Configuration.FromString(self._good.read_bytes())
+        except (OSError, DecodeError):
+            return None
+
+    @property
+    def _good(self) -> Path:
+        return self._edge.plane.folder / "good" / "configuration.binpb"
+
     def _read(self, kind: str) -> list[Json]:
         found: list[Json] = orjson.loads(self._present(kind)[1])
         return found
@@ -77,8 +105,14 @@ class Files:
 
 def _with_leaving(wanted: list[Json], present: list[Json], table: list[Json]) -> list[Json]:
     kept = {cluster["name"] for cluster in wanted}
-    named = {entry["route"]["cluster"] for entry in _routes(table) if "route" in entry}
+    named = {name for entry in _routes(table) if "route" in entry for name in _named(entry["route"])}
     return [*wanted, *(cluster for cluster in present if cluster["name"] in named - kept)]
+
+
+def _named(action: Json) -> list[str]:
+    shares = action.get("weighted_clusters", {}).get("clusters", [])
+    targets = [share["name"] for share in shares] or [action["cluster"]]
+    return [name for found in targets for name in (found, *found.split(THEN))]
 
 
 def _routes(table: list[Json]) -> list[Json]:
@@ -93,9 +127,9 @@ def _parsed(file: Path) -> tuple[str, bytes]:
         return "", b"[]"
 
 
-def _replace(file: Path, version: str, resources: list[Json], *, indented: bool) -> None:
-    option = orjson.OPT_INDENT_2 if indented else 0
-    _write(file, orjson.dumps({"version_info": version, "resources": resources}, option=option))
+def replace(file: Path, content: Json, *, indented: bool = True) -> None:
+    """Put JSON in place of a file, in one step."""
+    _write(file, orjson.dumps(content, option=orjson.OPT_INDENT_2 if indented else 0))
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -1,10 +1,13 @@
 """Request to filters: what happens to a request before it is routed, in order.
 
-strip > keys > blocked > cutter > scopes > limits > drain > sizes > models > router. What changes while the data plane
-runs is delivered each by itself: the buckets of the limits begin anew whenever their message is sent again.
+strip (early) > keys > identity > blocked > cutter > known > scopes > limits > drain > sizes > body > models > further >
+router. What changes while the data plane runs is delivered each by itself: the buckets of the limits begin anew
+whenever their message is sent again.
 """
 
 from __future__ import annotations
+
+import re
 
 from drw.agent.blocked import BLOCKED, MODELS, RBAC
 from drw.agent.cutter import CUTTER, WASM
@@ -12,23 +15,28 @@ from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.rate_limiting_pb2 import Limits
 
-STRIP = "drw.strip"
 DRAIN = "envoy.filters.http.buffer"
 SIZES = "drw.sizes"
 KEYS = "drw.keys"
+IDENTITY = "drw.identity"
 SCOPES = "envoy.filters.http.rbac"
 LIMITS = "drw.limits"
+KNOWN = "drw.known"
+BODY = "drw.body"
+FURTHER = "drw.further"
 ROUTER = "envoy.filters.http.router"
 
 JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 COMPOSITE = "envoy.extensions.filters.http.composite.v3"
+LUA = "envoy.extensions.filters.http.lua.v3.Lua"
 LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
+STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
+KEY_STATE = "drw.key"
 
-DISCOVERED = {KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: WASM, LIMITS: LIMIT}
+DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: WASM, LIMITS: LIMIT}
 """The filters that are delivered by themselves, and their types."""
 
 PROVIDER = "drw"
-METADATA = "drw.jwt"
 ALIVE = "/healthz"
 MAX_BODY_BYTES = 1 << 30
 """The most that any route lets through; a route may say less."""
@@ -48,6 +56,9 @@ CLAIMS = {
 FOREIGN = ("x-drw-", "x-envoy-")
 """Headers that only we may set: a client's own are dropped."""
 
+ISSUER = "drw.issuer."
+"""What the payload of an issuer's token is called where the identity filter finds it; the issuer's name follows."""
+
 SCHEMES = ("Bearer", "bearer")
 CLOCK_SKEW_SECONDS = 10
 UNBOUNDED = 1_000_000_000
@@ -56,10 +67,37 @@ ALWAYS = {"default_value": {"numerator": 100}}
 
 
 def strip() -> Json:
-    """Return the filter that drops what a client may not say."""
+    """Return the extension that drops what a client may not say, before a route is looked for at all."""
     removals = [{"remove_on_match": {"key_matcher": {"prefix": p, "ignore_case": True}}} for p in FOREIGN]
-    message = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
-    return extension(STRIP, typed(message, mutations={"request_mutations": removals}))
+    message = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+    return extension("envoy.http.early_header_mutation.header_mutation", typed(message, mutations=removals))
+
+
+def known() -> Json:
+    """Return the filter after which it is known who calls: it notes the key, and has the route looked for again."""
+    return extension(
+        KNOWN, typed(STATE, clear_route_cache=True, on_request_headers=[note(KEY_STATE, "%REQ(X-DRW-KEY)%")])
+    )
+
+
+def note(state: str, text: str) -> Json:
+    """Return what puts a text where hash policies find it."""
+    return {
+        "object_key": state,
+        "factory_key": "envoy.hashable_string",
+        "format_string": {"text_format_source": {"inline_string": text}, "omit_empty_values": True},
+        "skip_if_empty": True,
+    }
+
+
+def body() -> Json:
+    """Return the filter that reads what a body says for routing: nothing, but where a route says otherwise."""
+    return extension(BODY, typed(f"{COMPOSITE}.Composite"))
+
+
+def further() -> Json:
+    """Return the filter in which a route has filters of its own, once the route is known for good."""
+    return extension(FURTHER, typed(f"{COMPOSITE}.Composite"))
 
 
 def drain() -> Json:
@@ -84,21 +122,22 @@ def at_most(size: int) -> Json:
 
 
 def keys(credentials: Credentials) -> Json:
-    """Return the filter that verifies keys, and puts what they say into headers."""
-    provider = {
-        "issuer": credentials.issuer,
-        "audiences": [credentials.audience],
-        "local_jwks": {"inline_string": credentials.jwks},
-        "from_headers": [{"name": "authorization", "value_prefix": f"{scheme} "} for scheme in SCHEMES],
-        "clock_skew_seconds": CLOCK_SKEW_SECONDS,
-        "forward": False,
-        "payload_in_metadata": METADATA,
-        "normalize_payload_in_metadata": {"space_delimited_claims": ["scope"]},
+    """Return the filter that verifies keys and issuers' tokens, and puts what keys say into headers."""
+    own = _provider(credentials.issuer, [credentials.audience], credentials.jwks) | {
         "claim_to_headers": [{"header_name": h, "claim_name": c} for h, c in CLAIMS.items()],
-        "jwt_cache_config": {"jwt_cache_size": MANY_KEYS},
     }
-    rules = [{"match": {"path": ALIVE}}, {"match": {"prefix": "/"}, "requires": {"provider_name": PROVIDER}}]
-    return typed(JWT, providers={PROVIDER: provider}, rules=rules)
+    # Without an end a token of somebody else's would be good for ever.
+    others = {
+        f"{ISSUER}{one.name}": _provider(one.issuer, list(one.audiences), one.jwks)
+        | {"payload_in_metadata": f"{ISSUER}{one.name}", "require_expiration": True}
+        for one in credentials.issuers
+    }
+    needed: list[Json] = [{"provider_name": name} for name in (PROVIDER, *others)]
+    if credentials.certificates:
+        needed.append({"allow_missing": {}})  # then the certificate decides, in the identity filter
+    needs = needed[0] if len(needed) == 1 else {"requires_any": {"requirements": needed}}
+    rules = [{"match": {"path": ALIVE}}, {"match": {"prefix": "/"}, "requires": needs}]
+    return typed(JWT, providers={PROVIDER: own, **others}, rules=rules)
 
 
 def scopes() -> Json:
@@ -107,7 +146,12 @@ def scopes() -> Json:
 
 
 def any_key() -> Json:
-    """Return what a route says that needs no scope."""
+    """Return what a route says that needs no scope: whoever is known may pass."""
+    return _policy([{"header": {"name": "x-drw-key", "present_match": True}}])
+
+
+def anybody() -> Json:
+    """Return what a route says on which nothing is to be had."""
     return _policy([{"any": True}])
 
 
@@ -138,6 +182,11 @@ def limits(wanted: Limits) -> Json:
     )
 
 
+def literal(text: str) -> str:
+    """Return a regular expression that means this text alone."""
+    return re.escape(text)
+
+
 def router() -> Json:
     """Return the last filter, which sends the request on."""
     message = typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)
@@ -145,12 +194,14 @@ def router() -> Json:
 
 
 def _size(limit: int) -> Json:
-    bound = typed("envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit", max_request_bytes=limit)
-    action = typed(
-        f"{COMPOSITE}.ExecuteFilterAction",
-        typed_config=extension("envoy.filters.http.body_size_limit", bound),
-    )
+    action = typed(f"{COMPOSITE}.ExecuteFilterAction", typed_config=size_limit(limit))
     return {"action": extension("bound", action)}
+
+
+def size_limit(limit: int) -> Json:
+    """Return the filter itself that refuses a body of more bytes."""
+    bound = typed("envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit", max_request_bytes=limit)
+    return extension("envoy.filters.http.body_size_limit", bound)
 
 
 def _bucket(per_minute: int) -> Json:
@@ -164,7 +215,18 @@ def _policy(principals: list[Json]) -> Json:
 
 
 def _holds(scope: str) -> Json:
-    path = [{"key": METADATA}, {"key": "scope"}]
-    value = {"list_match": {"one_of": {"string_match": {"exact": scope}}}}
-    matcher = {"filter": "envoy.filters.http.jwt_authn", "path": path, "value": value}
-    return {"sourced_metadata": {"metadata_matcher": matcher}}
+    """Return who has the word in the header that all ways of identification end in."""
+    word = {"safe_regex": {"regex": f"(.* )?{re.escape(scope)}( .*)?"}}
+    return {"header": {"name": "x-drw-scopes", "string_match": word}}
+
+
+def _provider(issuer: str, audiences: list[str], jwks: str) -> Json:
+    return {
+        "issuer": issuer,
+        "audiences": audiences,
+        "local_jwks": {"inline_string": jwks},
+        "from_headers": [{"name": "authorization", "value_prefix": f"{scheme} "} for scheme in SCHEMES],
+        "clock_skew_seconds": CLOCK_SKEW_SECONDS,
+        "forward": False,
+        "jwt_cache_config": {"jwt_cache_size": MANY_KEYS},
+    }

@@ -6,7 +6,7 @@ whoever said no.
 
 from __future__ import annotations
 
-from drw.agent import blocked, cutter
+from drw.agent import blocked, cutter, filters
 from drw.agent.routes import NOTES
 from drw.agent.shapes import Json, extension, header, typed
 from drw.kernel import errors
@@ -20,17 +20,21 @@ CUT = "this was stopped by a kill switch: `drw kill list` says since when, why a
 TOKENS = "the tokens of this window are used up; Retry-After says in how many seconds to try again"
 MONEY = "the money of this period is used up; a retry does not help until more is set or the next period begins"
 NOT_VALID = f"the key is not valid here: it is not whole, or another platform issued it; {MAKE_ONE}"
+NOBODY = f"%DYNAMIC_METADATA({filters.IDENTITY}:refusal)%"
 LACKS = f"the key lacks the scope %METADATA(ROUTE:{NOTES}:needs)%; make one that has it with `drw keys create`"
 NOT_ALLOWED = "this is not allowed here: %RESPONSE_CODE_DETAILS%"
 NOTHING = "there is nothing at %REQ(:METHOD)% %PATH(NQ)%"
 TOO_LARGE = f"the body is too large: at most %METADATA(ROUTE:{NOTES}:max_body)% at this path"
 TOO_MANY = "the key has used up its requests for this minute; Retry-After says in how many seconds the next may come"
+NO_CREDENTIAL = "the gateway has no credential for the upstream of this route; its operator must give it one"
 CROWDED = "too many requests are under way; try again soon"
 GONE = f"%METADATA(ROUTE:{NOTES}:gone)%"
 TOO_SLOW = "no answer came in the time that this path allows"
+TOO_LONG = "the request did not come whole in the time that there is for it: %RESPONSE_CODE_DETAILS%"
 NOT_HTTP = "the request is not well formed: %RESPONSE_CODE_DETAILS%"
 BROKEN = "the gateway cannot answer: %RESPONSE_CODE_DETAILS%"
 
+INVALID = errors.HTTP[errors.InvalidRequest]
 RETRY_SECONDS = "2"
 TOKEN_RETRY_SECONDS = "10"
 
@@ -44,6 +48,7 @@ def local_replies() -> Json:
     return {
         "mappers": [
             {"filter": _status(200), "body_format_override": {"text_format_source": {"inline_string": "ok\n"}}},
+            _reply(_cel(f"'refusal' in metadata.filter_metadata['{filters.IDENTITY}']"), NOBODY, 401),
             _reply(_refusal(blocked.REVOKED), REVOKED, 401),
             _reply(_refusal(blocked.KILLED), KILLED, 403, form=STOPPED),
             _reply(_refusal(blocked.MONEY), MONEY, 429, form=SPENT),
@@ -52,6 +57,7 @@ def local_replies() -> Json:
             _reply(_details(f"{DENIED}{{Jwt_is_missing}}"), MISSING, 401),
             _reply(_details(f"{DENIED}{{Jwt_is_expired}}"), EXPIRED, 401),
             _reply(_cel(f"response.code_details.startsWith('{DENIED}')"), NOT_VALID, 401),
+            _reply(_cel("response.code_details.contains('credential')"), NO_CREDENTIAL, 503),
             _reply(_cel("response.code_details.startsWith('rbac_access_denied')"), LACKS, 403),
             _reply(_status(403), NOT_ALLOWED, 403),
             _reply(_status(404), NOTHING, 404),
@@ -59,10 +65,11 @@ def local_replies() -> Json:
             _reply(_status(429), TOO_MANY, 429),
             _reply(_flags("UO", "OM"), CROWDED, 503, RETRY_SECONDS),
             _reply(_status(503), GONE, 503, RETRY_SECONDS),
+            _reply(_cel("response.code_details.startsWith('request_')"), TOO_LONG, 408, form=INVALID),
             _reply(_status(408), TOO_SLOW, 504),
             _reply(_status(504), TOO_SLOW, 504),
             _reply(_status(400), NOT_HTTP, 400),
-            _reply(_status(431), NOT_HTTP, 431, form=errors.HTTP[errors.InvalidRequest]),
+            _reply(_status(431), NOT_HTTP, 431, form=INVALID),
         ],
         "body_format": _format(BROKEN, errors.HTTP[errors.InternalError]),
     }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from drw.agent import filters
-from drw.agent.shapes import Json, typed
-from drw.api.gateway.v1.request_router_pb2 import Configuration, Route
+from drw.agent import bodies, clusters, filters, metrics
+from drw.agent.shapes import Json, extension, typed
+from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route
+from drw.kernel.matching import MODEL_HEADER, ordered, read_under
 
 NAME = "drw"
 NOTES = "drw"
@@ -15,38 +16,120 @@ NOTES = "drw"
 RETRY_ON = "connect-failure,reset-before-request,refused-stream"
 """Only where nothing was sent: whatever else failed may have run."""
 
+FALL_BACK_ON = f"gateway-error,reset,retriable-status-codes,{RETRY_ON}"
+FALL_BACK_STATUS = [429, 500]
+"""With fallbacks a request may run twice: whoever names them asks for that."""
+
 BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")
 DEFAULT_IDLE_SECONDS = 300
+KEPT_HERE = ["authorization", "cookie", MODEL_HEADER, *filters.CLAIMS]
+"""Headers that an upstream never sees which is not ours."""
+
+READ_BYTES = 64 << 20
+"""The most that is held of one body while it is read, or of one answer while its usage is looked for."""
 
 
 def route_configuration(configuration: Configuration) -> Json:
     """Return the whole table: the longest path first, and a refusal at its end."""
     gone = {upstream.name: upstream.when_gone for upstream in configuration.upstreams.upstreams}
-    ordered = sorted(configuration.routes.routes, key=lambda route: (-len(route.path), route.path, route.name))
-    own = [entry for route in ordered for entry in _entries(route, gone[route.upstream])]
-    host = {"name": NAME, "domains": ["*"], "routes": [_alive(), *own, _nothing()]}
+    routes = ordered(configuration.routes.routes)
+    own = [entry for route in routes for entry in _entries(route, gone[clusters.first(route)], routes)]
+    host = {"name": NAME, "domains": ["*"], "routes": [_alive(), metrics.route(), *own, _nothing(routes)]}
     return typed("envoy.config.route.v3.RouteConfiguration", name=NAME, virtual_hosts=[host])
 
 
-def _entries(route: Route, gone: str) -> Iterator[Json]:
-    for method in route.methods or [""]:
-        entry = _entry(route, gone, method)
-        if method not in BODILESS and 0 < route.max_body_bytes < filters.DRAINED_BYTES:
-            yield _declared(entry, route.max_body_bytes)
-            yield _drained(entry)
-        else:
-            yield entry
+def _entries(route: Route, gone: str, routes: Sequence[Route]) -> Iterator[Json]:
+    for headers in _callers(route):
+        for method in route.methods or [""]:
+            asked = [*_method(method), *headers]
+            if route.models:
+                yield from _by_model(route, gone, asked)
+            else:
+                yield from _by_size(_entry(route, gone, asked, _reading(route, routes)), method, route)
 
 
-def _entry(route: Route, gone: str, method: str) -> Json:
-    methods = [{"name": ":method", "string_match": {"exact": method}}] if method else []
+def _by_model(route: Route, gone: str, headers: list[Json]) -> Iterator[Json]:
+    """Yield the entries of a route with models; the body has been read, whole, before any but the first can match."""
+    if route.model_header:
+        named = "|".join(filters.literal(model) for model in sorted(route.models))
+        asked = [*headers, _matches(MODEL_HEADER, {"safe_regex": _regex(named)})]
+        yield from _by_size(_entry(route, gone, asked, by_header=True), "POST", route)
+    values = [{"string_match": {"exact": model}} for model in sorted(route.models)]
+    model = _metadata("model", {"or_match": {"value_matchers": [*values, *values[:1]]}})  # two at least
+    plain = _entry(route, gone, headers)
+    if route.pass_through:
+        stream = _entry(route, gone, headers, stream=True)
+        yield stream | {
+            "match": stream["match"] | {"dynamic_metadata": [model, _metadata("stream", {"bool_match": True})]}
+        }
+    yield plain | {"match": plain["match"] | {"dynamic_metadata": [model]}}
+
+
+def _by_size(entry: Json, method: str, route: Route) -> Iterator[Json]:
+    if method not in BODILESS and 0 < route.max_body_bytes < filters.DRAINED_BYTES:
+        yield _declared(entry, route.max_body_bytes)
+        yield _drained(entry)
+    else:
+        yield entry
+
+
+def _entry(
+    route: Route,
+    gone: str,
+    headers: list[Json],
+    more: Json | None = None,
+    *,
+    stream: bool = False,
+    by_header: bool = False,
+) -> Json:
+    bounds = _bounds(route) | (more or {})
+    if (further := bodies.chain(route, stream=stream, by_header=by_header)) is not None:
+        bounds[filters.FURTHER] = further
+    held = bool(more) or bool(route.models) or route.pass_through
     return {
         "name": route.name,
-        "match": {"path_separated_prefix": route.path, "headers": methods},
+        "match": {"path_separated_prefix": route.path, "headers": headers},
         "route": _action(route),
         "metadata": {"filter_metadata": {NOTES: _notes(route, gone)}},
-        "typed_per_filter_config": _bounds(route),
+        "typed_per_filter_config": bounds,
+        **({"request_body_buffer_limit": READ_BYTES} if held else {}),
+        **({"request_headers_to_remove": KEPT_HERE} if route.pass_through else {}),
     }
+
+
+def _callers(route: Route) -> Iterator[list[Json]]:
+    own = [_header(header) for header in route.headers]
+    for tenant in route.tenants or [""]:
+        org, _, desk = tenant.partition("/")
+        who = {"x-drw-org": org, "x-drw-desk": desk}
+        yield [*(_matches(name, {"exact": value}) for name, value in who.items() if value), *own]
+
+
+def _method(method: str) -> list[Json]:
+    return [_matches(":method", {"exact": method})] if method else []
+
+
+def _header(header: HeaderMatch) -> Json:
+    if header.exact or header.prefix:
+        return _matches(header.name, {"exact": header.exact} if header.exact else {"prefix": header.prefix})
+    return {"name": header.name, "present_match": True}
+
+
+def _matches(name: str, value: Json) -> Json:
+    return {"name": name, "string_match": value}
+
+
+def _regex(text: str) -> Json:
+    return {"google_re2": {}, "regex": text}
+
+
+def _metadata(field: str, value: Json) -> Json:
+    return {"filter": bodies.NAMESPACE, "path": [{"key": field}], "value": value}
+
+
+def _reading(route: Route, routes: Sequence[Route]) -> Json:
+    paths = read_under(route, routes)
+    return {filters.BODY: bodies.read(paths, bodies.fields(routes))} if paths else {}
 
 
 def _declared(entry: Json, most: int) -> Json:
@@ -65,12 +148,47 @@ def _drained(entry: Json) -> Json:
 
 
 def _action(route: Route) -> Json:
-    return {
-        "cluster": route.upstream,
-        "timeout": "0s",  # a stream may last; only a pause in it is bounded
+    found: Json = {
+        "timeout": f"{route.total_ms / 1000:g}s",  # without a bound a stream may last; only a pause in it is bounded
         "idle_timeout": f"{route.idle_seconds or DEFAULT_IDLE_SECONDS}s",
-        "retry_policy": {"retry_on": RETRY_ON, "num_retries": 2},
+        "retry_policy": _retries(route),
+        **_where(route),
     }
+    if route.affinity:
+        found["hash_policy"] = [_hash(text) | {"terminal": True} for text in route.affinity]
+    if route.pass_through:
+        found["auto_host_rewrite"] = True
+    return found
+
+
+def _where(route: Route) -> Json:
+    if not route.split:
+        return {"cluster": clusters.target(route.upstream, route.fallbacks)}
+    shares = [{"name": clusters.target(s.upstream, route.fallbacks), "weight": s.weight} for s in route.split]
+    return {"weighted_clusters": {"clusters": shares, **({"use_hash_policy": True} if route.affinity else {})}}
+
+
+def _retries(route: Route) -> Json:
+    found: Json = {"retry_on": RETRY_ON, "num_retries": 2}
+    if route.fallbacks:
+        previous = typed(
+            "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig", update_frequency=1
+        )
+        found = {
+            "retry_on": FALL_BACK_ON,
+            "retriable_status_codes": FALL_BACK_STATUS,
+            "num_retries": len(route.fallbacks),
+            "retry_priority": extension("envoy.retry_priorities.previous_priorities", previous),
+        }
+    # It ends when the answer begins, whatever its name says: an answer under way is never tried again.
+    return found | ({"per_try_timeout": f"{route.first_byte_ms / 1000:g}s"} if route.first_byte_ms else {})
+
+
+def _hash(text: str) -> Json:
+    kind, _, name = text.partition(":")
+    if kind == "header":
+        return {"header": {"header_name": name}}
+    return {"filter_state": {"key": text if name else filters.KEY_STATE}}
 
 
 def _notes(route: Route, gone: str) -> Json:
@@ -93,8 +211,16 @@ def _alive() -> Json:
     return alive
 
 
-def _nothing() -> Json:
-    return _direct("nothing", {"prefix": "/"}, 404)
+def _nothing(routes: Sequence[Route]) -> Json:
+    nothing = _direct("nothing", {"prefix": "/"}, 404)
+    asking = [route for route in routes if route.models]
+    if asking:  # nobody else may stand before them, so that the model is looked for here
+        read = bodies.read(sorted({route.path for route in asking}), bodies.fields(routes))
+        most = max(route.max_body_bytes or READ_BYTES for route in asking)
+        nothing["typed_per_filter_config"] |= {filters.BODY: read, filters.SIZES: filters.at_most(most)}
+        nothing["request_body_buffer_limit"] = READ_BYTES
+        nothing["metadata"] = {"filter_metadata": {NOTES: {"max_body": f"{most} bytes"}}}
+    return nothing
 
 
 def _direct(name: str, match: Json, status: int) -> Json:
@@ -102,7 +228,7 @@ def _direct(name: str, match: Json, status: int) -> Json:
         "name": name,
         "match": match,
         "direct_response": {"status": status},
-        "typed_per_filter_config": {filters.SCOPES: filters.any_key()},
+        "typed_per_filter_config": {filters.SCOPES: filters.anybody()},
     }
 
 

@@ -6,26 +6,27 @@ folder in which something changed. `whole` puts all kinds into one static config
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drw.agent import clusters, filters, listener, routes
+from drw.agent import clusters, filters, identity, listener, metrics, routes, tls
 from drw.agent.blocked import BLOCKED, MODELS, blocked, models
 from drw.agent.cutter import CUTTER, cutter
 from drw.agent.shapes import Json, address, file_source, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.settings import ConfigError, DataPlane, Profile
+from drw.kernel.settings import ConfigError, DataPlane, Profile, Tls
 
 FILTER_KINDS = {
+    filters.IDENTITY: "identity",
     filters.KEYS: "keys",
     BLOCKED: "blocked",
     MODELS: "models",
     CUTTER: "cutter",
     filters.LIMITS: "limits",
 }
-KINDS = ("clusters", "routes", "keys", "blocked", "models", "cutter", "limits", "listeners")
+KINDS = ("clusters", "routes", "identity", "keys", "blocked", "models", "cutter", "limits", "listeners")
 """In the order in which they are delivered: what is referred to before what refers to it."""
 
 AT_ONCE = ("cutter", "models")
@@ -73,6 +74,20 @@ class Edge:
         """Return the file of a kind of resource."""
         return self.plane.folder / "xds" / kind / f"{kind}.json"
 
+    @property
+    def secrets(self) -> Path:
+        """Where the files are that say where certificates are."""
+        return self.plane.folder / "tls"
+
+    @property
+    def usage(self) -> Path:
+        """The log of what went to an upstream that is not ours."""
+        return self.plane.folder / "usage.log"
+
+    def secret(self, name: str) -> str:
+        """Return the file in which Envoy finds a credential."""
+        return str(self.plane.folder / "xds" / "secrets" / name / "secret.json")
+
     def source(self, kind: str) -> Json:
         """Return where Envoy finds a kind of resource."""
         return file_source(str(self.file(kind)))
@@ -90,7 +105,9 @@ def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]
         "clusters": _clusters(configuration, edge),
         "routes": [routes.route_configuration(configuration)],
         **{kind: found[name] for name, kind in FILTER_KINDS.items()},
-        "listeners": [_listener(edge, {name: _reference(edge, name) for name in FILTER_KINDS}, _asked_routes(edge))],
+        "listeners": _listeners(
+            edge, {name: _reference(edge, name) for name in FILTER_KINDS}, _asked_routes(edge), _socket(edge)
+        ),
     }
 
 
@@ -123,7 +140,7 @@ def whole(configuration: Configuration, edge: Edge) -> Json:
     table = {"route_config": _untyped(routes.route_configuration(configuration))}
     static = {
         "clusters": [_untyped(cluster) for cluster in _clusters(configuration, edge)],
-        "listeners": [_untyped(_listener(edge, changing, table))],
+        "listeners": [_untyped(one) for one in _listeners(edge, changing, table, tls.inline)],
     }
     return _process(edge) | {"static_resources": static}
 
@@ -136,6 +153,7 @@ def bootstrap(edge: Edge) -> Json:
 
 def _changing(configuration: Configuration) -> dict[str, Json]:
     return {
+        filters.IDENTITY: identity.identity(configuration.credentials),
         filters.KEYS: filters.keys(configuration.credentials),
         **_refusing(configuration),
         filters.LIMITS: filters.limits(configuration.limits),
@@ -160,23 +178,37 @@ def _asked_routes(edge: Edge) -> Json:
     return {"rds": routes.reference(edge.source("routes"))}
 
 
-def _listener(edge: Edge, changing: Mapping[str, Json], table: Json) -> Json:
-    return listener.listener(edge.plane.listen, edge.log, edge.otlp_endpoint, changing, table)
+def _listeners(edge: Edge, changing: Mapping[str, Json], table: Json, socket: Callable[[Tls], Json]) -> list[Json]:
+    logs = edge.log, str(edge.usage)
+    found = [listener.listener(edge.plane.listen, logs, edge.otlp_endpoint, changing, table)]
+    if own := edge.plane.tls:
+        found.append(listener.listener(own.listen, logs, edge.otlp_endpoint, changing, table, socket(own)))
+    return found
+
+
+def _socket(edge: Edge) -> Callable[[Tls], Json]:
+    return lambda own: tls.delivered(own, str(edge.secrets))
 
 
 def _clusters(configuration: Configuration, edge: Edge) -> list[Json]:
-    found = [clusters.cluster(upstream) for upstream in configuration.upstreams.upstreams]
-    return [*found, *([clusters.trace_collector(edge.otlp_endpoint)] if edge.otlp_endpoint else [])]
+    upstreams, authorities = configuration.upstreams.upstreams, str(edge.plane.authorities)
+    found = [clusters.cluster(upstream, edge.secret(upstream.credential), authorities) for upstream in upstreams]
+    chains = clusters.chains(configuration.routes.routes, upstreams, edge.secret)
+    return [
+        *found,
+        *chains,
+        metrics.cluster(edge.plane.admin),
+        *([clusters.trace_collector(edge.otlp_endpoint)] if edge.otlp_endpoint else []),
+    ]
 
 
 def _check(configuration: Configuration) -> None:
     known = sorted(upstream.name for upstream in configuration.upstreams.upstreams)
     for route in configuration.routes.routes:
-        if route.upstream not in known:
-            there = ", ".join(known) or "none"
-            raise BadConfiguration(
-                f"the route {route.name!r} names the upstream {route.upstream!r}; there are: {there}"
-            )
+        for upstream in clusters.named(route):
+            if upstream not in known:
+                there = ", ".join(known) or "none"
+                raise BadConfiguration(f"the route {route.name!r} names the upstream {upstream!r}; there are: {there}")
 
 
 def _process(edge: Edge) -> Json:

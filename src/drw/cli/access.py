@@ -1,9 +1,9 @@
-"""`drw keys`, `drw routes`: who may call, and where a call goes."""
+"""`drw keys`: who may call."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from drw.cli.options import DataDir, Json, console, when, write, write_json, wri
 from drw.kernel.call import SCOPES
 from drw.kernel.errors import InvalidRequest
 
-keys = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
+keys = typer.Typer(help="Create, list, rotate and revoke API keys, and what signs them.", no_args_is_help=True)
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -20,7 +20,6 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def add_to(app: typer.Typer, panel: str) -> None:
     """Add the commands."""
     app.add_typer(keys, name="keys", rich_help_panel=panel)
-    app.command(rich_help_panel=panel)(routes)
 
 
 @keys.command("create")
@@ -30,6 +29,13 @@ def create_key(
         typer.Option("--scope", "-s", help=f"What the key may do; repeat it. There are: {', '.join(SCOPES)}."),
     ] = None,
     desk: Annotated[str, typer.Option(help="Whose key it is; by default your own desk.", show_default=False)] = "",
+    wall: Annotated[
+        list[str] | None,
+        typer.Option("--wall", help="An information barrier inside which the key stands; repeat it."),
+    ] = None,
+    org: Annotated[
+        str, typer.Option(help="Whose desk it is; another org than your own needs platform:admin.", show_default=False)
+    ] = "",
     name: Annotated[str, typer.Option(help="What the key is for.")] = "unnamed",
     ttl: Annotated[str, typer.Option(help="How long it is good, as in 30d, 12h, 15m.")] = "90d",
     rpm: Annotated[int, typer.Option(min=0, help="Requests a minute; 0: the platform's default.")] = 0,
@@ -39,17 +45,16 @@ def create_key(
     """Create a key. It is shown once."""
     if not scope:
         raise InvalidRequest("a key needs at least one scope, as in `drw keys create --scope models:invoke`")
-    body = {"desk": desk, "name": name, "scopes": scope, "ttl_seconds": _seconds(ttl), "requests_per_minute": rpm}
-    made = Api.of(data_dir).post("/api/v1/keys", body)
-    if as_json:
-        write_json(made)
-        return
-    write(made["secret"])
-    key = made["key"]
-    console.print(
-        f"\n[dim]{key['id']} of the desk {key['desk']}, good until {when(key['expires_at'])}. "
-        "It is not shown again.[/dim]"
-    )
+    body = {
+        "desk": desk,
+        "name": name,
+        "scopes": scope,
+        "ttl_seconds": _seconds(ttl),
+        "requests_per_minute": rpm,
+        "walls": wall or [],
+        "org": org,
+    }
+    _show_secret(Api.of(data_dir).post("/api/v1/keys", body), as_json)
 
 
 @keys.command("list")
@@ -92,17 +97,100 @@ def revoke_key(
         write(f"{key} is revoked")
 
 
-def routes(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the routes of the gateway: path, needed scope, and which services answer."""
-    found = Api.of(data_dir).get("/api/v1/routes")["routes"]
+@keys.command("show")
+def show_key(
+    key: Annotated[str, typer.Argument(help="The id of the key, as `drw keys list` shows it.")],
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show one key: whose it is, what it may do, how it ends."""
+    found = Api.of(data_dir).get(f"/api/v1/keys/{key}")
     if as_json:
         write_json(found)
         return
     rows = [
-        (r["path"], " ".join(r["methods"]) or "any", " or ".join(r["scopes"]) or "the service checks", r["upstream"])
-        for r in found
+        ("key", found["id"]),
+        ("name", found["name"]),
+        ("org and desk", f"{found['org']} / {found['desk']}"),
+        ("scopes", " ".join(found["scopes"])),
+        ("walls", " ".join(found["walls"]) or "none"),
+        ("ends in", f"…{found['last_characters']}"),
+        ("requests a minute", found["requests_per_minute"] or "the default"),
+        ("made", when(found["created_at"])),
+        ("good until", when(found.get("ends_at") or found["expires_at"])),
+        ("revoked", when(found.get("revoked_at")) or "no"),
+        ("successor", found["successor"] or "none"),
+        ("signed with", found["signed_with"]),
     ]
-    write_table(("PATH", "METHODS", "SCOPES", "UPSTREAM"), rows)
+    write_table(("", ""), rows)
+
+
+@keys.command("rotate")
+def rotate_key(
+    key: Annotated[str, typer.Argument(help="The id of the key, as `drw keys list` shows it.")],
+    overlap: Annotated[str, typer.Option(help="How long both are good, as in 1h; 0s: not at all.")] = "1h",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key's successor, with the same rights. The key itself ends after the overlap."""
+    made = Api.of(data_dir).post(f"/api/v1/keys/{key}:rotate", {"overlap_seconds": _seconds(overlap)})
+    _show_secret(made, as_json)
+
+
+@keys.command("signing")
+def list_signing_keys(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List what signs and verifies keys."""
+    found = Api.of(data_dir).get("/api/v1/signingKeys")["signing_keys"]
+    if as_json:
+        write_json(found)
+        return
+    rows = [
+        (k["kid"], k["state"].lower(), when(k["signs_from"]), k["good_keys"], when(k.get("last_key_ends_at")))
+        for k in found
+    ]
+    write_table(("SIGNING KEY", "STATE", "SIGNS FROM", "GOOD KEYS", "THE LAST ENDS"), rows)
+
+
+@keys.command("rotate-signing")
+def rotate_signing_key(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Make a new signing key. Keys that older ones signed stay good to their end."""
+    made = Api.of(data_dir).post("/api/v1/signingKeys:rotate")
+    if as_json:
+        write_json(made)
+    else:
+        write(f"{made['kid']} is known to the data planes, and signs new keys from {when(made['signs_from'])}")
+
+
+@keys.command("retire-signing")
+def retire_signing_key(
+    kid: Annotated[str, typer.Argument(help="The id of the signing key, as `drw keys signing` shows it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make every key bad that a signing key signed, at once: for one that somebody else may have."""
+    api = Api.of(data_dir)
+    if not yes:
+        typer.confirm(f"Every key that {kid} signed becomes bad, perhaps your own. Go on?", abort=True, err=True)
+    done = api.post(f"/api/v1/signingKeys/{kid}:retire")
+    if as_json:
+        write_json(done)
+    else:
+        write(
+            f"{kid} is retired; {done['revoked_keys']} keys are bad. `drw up` makes a new first key where it is needed"
+        )
+
+
+def _show_secret(made: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        write_json(made)
+        return
+    write(made["secret"])
+    key = made["key"]
+    console.print(
+        f"\n[dim]{key['id']} of the desk {key['desk']}, good until {when(key['expires_at'])}. "
+        "It is not shown again.[/dim]"
+    )
 
 
 def _seconds(text: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from drw.cli import reference
-from drw.generate import checks, cutter, openapi, pages
+from drw.generate import checks, cutter, dashboards, openapi, pages
 from drw.generate.contracts import API, contracts
 from drw.generate.protos import ROOT
 
@@ -21,7 +21,7 @@ def _commands() -> dict[str, str]:
     return {reference.PATH: reference.reference(app)}
 
 
-GENERATORS: tuple[Generator, ...] = (contracts, openapi.files, pages.files, _commands)
+GENERATORS: tuple[Generator, ...] = (contracts, openapi.files, pages.files, dashboards.files, _commands)
 
 
 def run(check: bool) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from drw.cli import access, documents, kill, models, platform, settings, trail, workflows
+from drw.cli import access, documents, identity, kill, models, money, platform, routing, settings, trail, workflows
 from drw.cli.options import warn
 from drw.kernel.errors import (
     DeadlineExceeded,
@@ -36,6 +36,9 @@ models.add_to(app, USE)
 documents.add_to(app, USE)
 workflows.add_to(app, USE)
 access.add_to(app, OPERATE)
+identity.add_to(app, OPERATE)
+money.add_to(app, OPERATE)
+routing.add_to(app, OPERATE)
 kill.add_to(app, OPERATE)
 trail.add_to(app, OPERATE)
 settings.add_to(app, OPERATE)

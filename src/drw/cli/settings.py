@@ -10,6 +10,11 @@ from drw.cli.options import DataDir, Json, write_json, write_table
 from drw.kernel.errors import NotFound
 from drw.local.layout import Layout
 
+SECRETS = ("secret", "password", "token", "api_key")
+"""How the names of settings end that nobody should see on a screen or in a bug report."""
+
+HIDDEN = "(set, not shown)"
+
 
 def add_to(app: typer.Typer, panel: str) -> None:
     """Add the command."""
@@ -24,12 +29,18 @@ def config(data_dir: DataDir = None, as_json: Json = False) -> None:
     if not layout.profile.exists():
         raise NotFound(f"no platform was started in {layout.data}: start one with `drw up`")
     layers = Layers(layout.files)
-    values = _flat(layers.profile().model_dump(mode="json"))
+    values = {name: _shown(name, value) for name, value in _flat(layers.profile().model_dump(mode="json")).items()}
     rows = [(name, value, layers.origins.get(name, "default")) for name, value in values.items()]
     if as_json:
         write_json([{"name": n, "value": v, "origin": o} for n, v, o in rows])
     else:
         write_table(("SETTING", "VALUE", "FROM"), rows)
+
+
+def _shown(name: str, value: Any) -> Any:
+    """Return what may be seen of a setting: of a secret no more than that it is set."""
+    last = name.rpartition(".")[2]
+    return HIDDEN if value and last.endswith(SECRETS) else value
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

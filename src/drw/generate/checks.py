@@ -10,7 +10,7 @@ from drw.api.contract import snake
 from drw.catalog import BY_NAME, Service
 from drw.generate.operations import path_names
 from drw.generate.protos import ROOT, Protos, compiled
-from drw.kernel.call import SCOPES
+from drw.kernel.call import ANY_SCOPE, SCOPES
 
 KERNEL = "drw.api.kernel."
 
@@ -78,7 +78,7 @@ def wrong_rest(protos: Protos, scopes: Collection[str]) -> Iterator[str]:
     for name, method in methods:
         if not method.verb:
             yield f"{name} has a scope and no path: only methods with google.api.http are reached from outside"
-        elif method.scope not in scopes:
+        elif method.scope not in scopes and method.scope != ANY_SCOPE:
             yield f"{name} needs the scope {method.scope!r}; there are: {', '.join(scopes)}"
         if method.body not in ("", "*"):
             yield f'{name} has the body {method.body!r}; it can be "" or "*"'

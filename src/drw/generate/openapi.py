@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from drw.generate import openai_requests
 from drw.generate.openai import ENDPOINTS, Endpoint
 from drw.generate.operations import Operation, operations, path_names, reachable, short, worded
 from drw.generate.protos import Field, Protos, compiled
-from drw.kernel.call import SCOPES
+from drw.kernel.call import ANY_SCOPE, SCOPES
 from drw.kernel.errors import HTTP
 
 PATH = "docs/reference/openapi.json"
@@ -70,7 +71,11 @@ def document(protos: Protos) -> Schema:
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": _scopes()}},
             "responses": {"Error": _error_response()},
-            "schemas": {"Error": _error_schema(), **{short(n): _message(n, protos) for n in reachable(found, protos)}},
+            "schemas": {
+                "Error": _error_schema(),
+                **{short(n): _message(n, protos) for n in reachable(found, protos)},
+                **openai_requests.schemas(),
+            },
         },
     }
 
@@ -82,7 +87,7 @@ def _operation(operation: Operation) -> Schema:
         "tags": [operation.service.name],
         "summary": operation.summary,
         "description": operation.text,
-        "security": [{"key": [method.scope]}],
+        "security": [{"key": [] if method.scope == ANY_SCOPE else [method.scope]}],
     }
     parameters = [_parameter(f, "path") for f in operation.path_fields]
     parameters += [_parameter(f, "query") for f in operation.query_fields]
@@ -114,8 +119,12 @@ def _openai(endpoint: Endpoint) -> Schema:
         "externalDocs": {"url": endpoint.url},
         "security": [{"key": [endpoint.scope]}],
     }
-    if names := path_names(endpoint.path):
-        made["parameters"] = [{"name": n, "in": "path", "required": True, "schema": SCALARS["string"]} for n in names]
+    text = SCALARS["string"]
+    in_path = [{"name": n, "in": "path", "required": True, "schema": text} for n in path_names(endpoint.path)]
+    if parameters := in_path + openai_requests.query(endpoint.page):
+        made["parameters"] = parameters
+    if body := openai_requests.body(endpoint.page):
+        made["requestBody"] = body
     answer = {"description": "As OpenAI describes it."}
     made["responses"] = {"200": answer, "default": {"$ref": "#/components/responses/Error"}}
     return made

@@ -8,7 +8,7 @@ from drw.catalog import BY_NAME, CLUSTERS, SERVICES, SUPPORT, Service
 from drw.generate.openai import ENDPOINTS
 from drw.generate.operations import Operation, operations, reachable, short
 from drw.generate.protos import Field, Message, Protos, compiled
-from drw.kernel.call import SCOPES
+from drw.kernel.call import ANY_SCOPE, SCOPES
 from drw.kernel.errors import HTTP
 
 SERVICES_PATH, HTTP_PATH = "docs/reference/services.md", "docs/reference/http.md"
@@ -85,8 +85,12 @@ def _graph() -> list[str]:
 
 
 def _operations_table(found: Iterable[Operation]) -> list[str]:
-    rows = [(f"`{o.method.verb} {o.method.path}`", f"`{o.method.scope}`", o.summary) for o in found]
+    rows = [(f"`{o.method.verb} {o.method.path}`", _scope(o.method.scope), o.summary) for o in found]
     return _table(("", "scope", ""), rows)
+
+
+def _scope(name: str) -> str:
+    return "any" if name == ANY_SCOPE else f"`{name}`"
 
 
 def _section(operation: Operation) -> list[str]:
@@ -100,7 +104,7 @@ def _section(operation: Operation) -> list[str]:
     if rows:
         lines += [*_table(("", "in", "type", ""), rows), ""]
     answer = f"Streams {_link(method.response)}" if method.streams else f"Answers {_link(method.response)}"
-    return [*lines, f"{answer}. Scope: `{method.scope}`."]
+    return [*lines, f"{answer}. Scope: {_scope(method.scope)}."]
 
 
 def _object(name: str, protos: Protos) -> list[str]:

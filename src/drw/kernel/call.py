@@ -31,6 +31,9 @@ SCOPES = {
 }
 """Every scope there is, and what it lets a key do."""
 
+ANY_SCOPE = "*"
+"""What a method asks for that any known caller may call."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:

@@ -15,13 +15,15 @@ from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from drw.kernel.errors import Unavailable
+from drw.kernel.errors import InvalidRequest, Unavailable
 
 log = logging.getLogger(__name__)
 
 Connection = psycopg.AsyncConnection[DictRow]
 
 CONNECT_SECONDS = 5
+NUL = "cannot contain NUL"
+"""What psycopg says of a text that has one, before it sends anything."""
 MIGRATION_LOCK = 0x647277  # "drw"
 
 
@@ -64,12 +66,17 @@ class Database:
 
         Raises:
             Unavailable: the database does not answer.
+            InvalidRequest: a text has a NUL character, which PostgreSQL cannot keep or look for.
         """
         try:
             async with self._pool.connection() as connection:
                 yield connection
         except (PoolTimeout, psycopg.OperationalError) as error:
             raise Unavailable("the database does not answer", part="postgres") from error
+        except psycopg.DataError as error:
+            if NUL not in str(error):
+                raise
+            raise InvalidRequest("a text has a NUL character (U+0000), which nothing here can have") from error
 
     async def run(self, query: LiteralString, *args: Any) -> None:
         """Run one statement that is a transaction of its own: one exchange with the database instead of three.
@@ -77,9 +84,21 @@ class Database:
         Raises:
             Unavailable: the database does not answer.
         """
+        await self._execute(query, args)
+
+    async def fetch(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:
+        """Run one statement as `run` does, and return the rows that it gives.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        cursor = await self._execute(query, args)
+        return await cursor.fetchall()
+
+    async def _execute(self, query: LiteralString, args: Sequence[Any]) -> psycopg.AsyncCursor[DictRow]:
         try:
             connection = await self._own_connection()
-            await connection.execute(query, args)
+            return await connection.execute(query, args)
         except psycopg.OperationalError as error:
             raise Unavailable("the database does not answer", part="postgres") from error
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from prometheus_client import Gauge
 from pydantic import ValidationError
 from starlette.routing import BaseRoute
 
@@ -21,7 +22,7 @@ from drw.api.contract import Client, Servicer, Transport
 from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest, ProcessStatus, ServiceStatus
 from drw.api.kernel.v1.kernel_rpc import Process
 from drw.catalog import BY_NAME, Service
-from drw.kernel import http, rest, rpc
+from drw.kernel import http, rest, rpc, telemetry
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Database
 from drw.kernel.errors import DrwError
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 C = TypeVar("C", bound=Client)
 P = TypeVar("P")
 S = TypeVar("S", bound=Settings)
+
+MEASURE_SECONDS = 2.0
+READY = Gauge("drw_service_ready", "1: the service does all it should; 0: `drw status` says why not.", ["service"])
 
 State = ServiceStatus.State
 Hook = Callable[[], Awaitable[None]]
@@ -100,7 +104,7 @@ class Host:
         # "/runs/{run}:watch" before "/runs/{run}", which would take "x:watch" for the name of a run.
         resources.sort(key=lambda route: "}:" not in route.path)
         by_hand = [route for scope in self._scopes.values() for route in scope.routes]
-        return http.app([*by_hand, *resources], self.name)
+        return http.app([*by_hand, *resources], self.name, self._measure)
 
     def client(self, cls: type[C], calling: str = rpc.OPERATOR) -> C:
         """Return a client of a service: in this process where it is built here."""
@@ -109,6 +113,10 @@ class Host:
             return cls(self._wrap(rpc.LocalTransport(lambda: self._servicers[name], name)))
         return self._channels.client(cls, self.profile.place(name).grpc, calling)
 
+    def has(self, service: str) -> bool:
+        """Tell whether the service is built here or has a place in the profile."""
+        return service in self._names or any(service in place.services for place in self.profile.processes.values())
+
     def audit(self, service: str) -> AuditWriter:
         """Return the writer of a service's audit records."""
         return AuditWriter(self._audit_database, service)
@@ -116,6 +124,21 @@ class Host:
     async def status(self) -> ProcessStatus:
         """Return how each service of the process is."""
         return ProcessStatus(name=self.name, services=[await self._status_of(name) for name in self._names])
+
+    async def _measure(self) -> bytes:
+        """Bring the gauges up to date, within the time that a scrape has; what takes longer is late, not wrong."""
+        await asyncio.gather(*(self._measure_one(name) for name in self._names))
+        return b""
+
+    async def _measure_one(self, name: str) -> None:
+        ready = False
+        try:
+            async with asyncio.timeout(MEASURE_SECONDS):
+                await self._scopes[name].measured()
+                ready = (await self._status_of(name)).state in (State.READY, State.UNIMPLEMENTED)
+        except (DrwError, TimeoutError) as error:
+            log.warning("%s cannot be measured: %s", name, telemetry.error_type(error))
+        READY.labels(name).set(ready)
 
     async def _status_of(self, name: str) -> ServiceStatus:
         state, detail = self._states[name], ""
@@ -156,7 +179,7 @@ class Scope:
         self._row = row
         self._section = host.profile.services.get(row.name, {})
         self._read: set[str] = set()
-        self._hooks: dict[str, list[Hook]] = {"start": [], "stop": []}
+        self._hooks: dict[str, list[Hook]] = {"start": [], "stop": [], "measure": []}
         self._detail: Detail | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.routes: list[BaseRoute] = []
@@ -179,6 +202,10 @@ class Scope:
         self._read |= cls.model_fields.keys()
         own = {k: v for k, v in self._section.items() if k in cls.model_fields}
         return validated(cls, own, self._row.name)
+
+    def has(self, service: str) -> bool:
+        """Tell whether the profile, or this process, has the service at all."""
+        return self._host.has(service)
 
     def client(self, cls: type[C]) -> C:
         """Return a client of another service; the catalog must say that this one calls it."""
@@ -246,6 +273,15 @@ class Scope:
     def describe(self, detail: Detail) -> None:
         """Say what the status shows of the service; raising an error of the tree shows it as degraded."""
         self._detail = detail
+
+    def measure(self, hook: Hook) -> None:
+        """Run this before metrics are read, to bring gauges up to date that nothing else keeps so."""
+        self._hooks["measure"].append(hook)
+
+    async def measured(self) -> None:
+        """Run what was given to `measure`."""
+        for hook in self._hooks["measure"]:
+            await hook()
 
     async def detail(self) -> str:
         """Return what the service says of itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,33 @@ from drw.kernel.errors import (
 
 log = logging.getLogger(__name__)
 
+Measure = Callable[[], Awaitable[bytes]]
+"""Brings the gauges of a process up to date, and returns further metrics in Prometheus' text format."""
+
 JSON = "application/json"
+VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OTHER = "_OTHER"
+"""Any other verb in metrics and spans, as OpenTelemetry's conventions have it: a client may invent many."""
 CLIENT_GONE = 499
 """What the log says of a request whose client went away, as nginx does."""
 
 
-def app(routes: Sequence[BaseRoute], process: str) -> ASGIApp:
-    """Return the ASGI application of a process."""
+async def _nothing_to_measure() -> bytes:
+    return b""
+
+
+def app(routes: Sequence[BaseRoute], process: str, measure: Measure = _nothing_to_measure) -> ASGIApp:
+    """Return the ASGI application of a process; `measure` is asked each time that its metrics are read."""
+
+    async def metrics(_: Request) -> Response:
+        if (who := call.caller_or_none()) is not None:
+            who.must_hold("platform:read")
+        more = await measure()
+        return Response(generate_latest() + more, media_type=CONTENT_TYPE_LATEST)
+
     own = [
         Route("/healthz", _alive, methods=["GET"]),
-        Route(f"/metrics/{process}", _metrics, methods=["GET"]),
+        Route(f"/metrics/{process}", metrics, methods=["GET"]),
     ]
     return Edge(Router([*routes, *own], redirect_slashes=False, default=_nothing_here))
 
@@ -63,7 +80,7 @@ class Edge:
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         answer = _Answer(send)
         with (
-            telemetry.Request("http", scope["method"], headers) as request,
+            telemetry.Request("http", scope["method"] if scope["method"] in VERBS else OTHER, headers) as request,
             call.acting_for(call.Caller.from_headers(headers)),
         ):
             scope["state"] = {"log": request.fields}
@@ -81,7 +98,7 @@ class Edge:
             except HTTPException:
                 await answer.fail(WrongVerb(f"{scope['path']} takes {self._verbs(scope)}, not {scope['method']}"))
             except DrwError as error:
-                request.fields["error"] = error.message
+                request.fails(error)
                 await answer.fail(error)
             except Exception:
                 log.exception("unexpected error")
@@ -199,8 +216,13 @@ class HttpServer:
         self._server.should_exit = True
         self._server.config.timeout_graceful_shutdown = max(1, int(grace))
         if self._task:
-            await self._task
-            await self._server.shutdown()
+            self._task.cancel()  # it would look only every tenth of a second whether it should exit
+            await asyncio.gather(self._task, return_exceptions=True)
+            if self._server.server_state.connections:
+                await self._server.shutdown()
+            else:  # nothing to wait for, which it would do all the same
+                for server in self._server.servers:
+                    server.close()
 
 
 def _listen(address: str) -> socket.socket:
@@ -225,12 +247,6 @@ def _listen(address: str) -> socket.socket:
 
 async def _alive(_: Request) -> Response:
     return Response(b"ok\n", media_type="text/plain")
-
-
-async def _metrics(_: Request) -> Response:
-    if (who := call.caller_or_none()) is not None:
-        who.must_hold("platform:read")
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

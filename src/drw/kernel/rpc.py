@@ -270,7 +270,7 @@ class _Served:
                     raise error
             self._request.finish("OK")
         except DrwError as failed:
-            self._request.fields["error"] = failed.message
+            self._request.fails(failed)
             level = logging.ERROR if isinstance(failed, InternalError) else logging.INFO
             self._request.finish(failed.code.name, level)
             message, info = to_wire(failed, self._service)

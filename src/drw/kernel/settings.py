@@ -31,14 +31,30 @@ class Place(Settings):
     http: str
 
 
+class Tls(Settings):
+    """Where the data plane listens with TLS, besides the plain address."""
+
+    listen: str
+    certificate: Path
+    """The server's certificate and what stands between it and its root, as PEM."""
+    private_key: Path
+    client_ca: Path | None = None
+    """The authorities whose client certificates count, as PEM; without one no client certificate is asked for."""
+
+
 class DataPlane(Settings):
     """Where the data plane listens, and where its agent keeps what it reads."""
 
     listen: str = "127.0.0.1:8080"
+    tls: Tls | None = None
     folder: Path
     """Envoy's configuration, its last good one, and its access log."""
     admin: str
     """`unix:/path` or `host:port` of Envoy's admin interface."""
+    metrics: str = ""
+    """`unix:/path` or `host:port` where the agent serves its metrics and Envoy's; empty: nowhere."""
+    authorities: Path = Path("/etc/ssl/certs/ca-certificates.crt")
+    """Who may sign for an upstream that is spoken to by TLS."""
 
 
 class Profile(Settings):
@@ -56,6 +72,12 @@ class Profile(Settings):
     services: dict[str, dict[str, Any]] = Field(default_factory=dict)
     otlp_endpoint: str = ""
     """Where traces go, as in `http://127.0.0.1:4318`; empty: nowhere."""
+
+    def http_places(self) -> dict[str, Place]:
+        """Return who answers over HTTP behind the data plane: every process, and the agent with its metrics."""
+        if self.data_plane is None or not self.data_plane.metrics:
+            return self.processes
+        return {**self.processes, "agent": Place(services=(), grpc="", http=self.data_plane.metrics)}
 
     def place(self, service: str) -> Place:
         """Return where the service answers."""

@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
-from opentelemetry import propagate, trace
-from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode
+from opentelemetry import trace
+from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import Counter, Histogram
 
+from drw.kernel.errors import DrwError, InvalidRequest
+from drw.kernel.redaction import redacted
+
+FAILURES = {"500", "501", "502", "503", "504"} | {"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"}
+"""Which ends of a request are the server's fault, by the conventions for HTTP and gRPC."""
 PROBED = "process"
 """What tells the status of a process; asked often, and worth no line of log each time."""
 
+ERROR_TYPE = "error.type"
+QUOTES = "quotes"
+"""In an error's metadata: behind the first colon its message has somebody else's words."""
+KEY = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
+"""What looks like a key, wherever somebody has put it: no line of a log has one."""
+
 tracer = trace.get_tracer("drw")
+PROPAGATOR = TraceContextTextMapPropagator()
+"""W3C trace context alone: baggage is whatever a client likes, and would go on to engines of others."""
+PLAIN = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+"""The usual form of a traceparent."""
 
 CALLS = Histogram(
     "drw_call_seconds",
@@ -27,6 +47,16 @@ CALLS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 IN_FLIGHT = Counter("drw_calls_started", "Calls begun; less the finished ones, these are in flight.", ["service"])
+
+
+@lru_cache(maxsize=4096)
+def _calls(service: str, method: str, code: str) -> Histogram:
+    return CALLS.labels(service, method, code)
+
+
+@lru_cache(maxsize=256)
+def _begun(service: str) -> Counter:
+    return IN_FLIGHT.labels(service)
 
 
 class JsonFormatter(logging.Formatter):
@@ -48,8 +78,8 @@ class JsonFormatter(logging.Formatter):
         if trace_id := current_trace_id():
             line["trace_id"] = trace_id
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+            line["exception"] = redacted(self.formatException(record.exc_info))
+        return KEY.sub("(a key)", orjson.dumps(line, default=str).decode())
 
 
 def set_up(process: str, otlp_endpoint: str = "") -> None:
@@ -90,13 +120,74 @@ def current_trace_id() -> str:
 def outgoing_headers() -> dict[str, str]:
     """Return the headers that carry the trace to the next process."""
     headers: dict[str, str] = {}
-    propagate.inject(headers)
+    PROPAGATOR.inject(headers)
     return headers
 
 
-def incoming_context(headers: dict[str, str]) -> Context:
+def incoming_context(headers: Mapping[str, str]) -> Context:
     """Return the trace context that came with a request."""
-    return propagate.extract(headers)
+    found = PLAIN.fullmatch(headers.get("traceparent", ""))
+    if found is None or "tracestate" in headers:
+        return PROPAGATOR.extract(headers)  # which knows every form, and takes four times as long
+    trace_id, span_id, flags = (int(part, 16) for part in found.groups())
+    parent = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+    return trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent.is_valid else Context()
+
+
+def error_type(error: BaseException) -> str:
+    """Return the class of an error as spans, metrics and log lines name it; where it was raised does not matter."""
+    return error.reason if isinstance(error, DrwError) else type(error).__name__
+
+
+def loggable(error: DrwError) -> str:
+    """Return what a log line says of an error.
+
+    Of a wrong request it is the field, since the message may quote the request, and of an upstream's failure
+    it is our part of the message: the rest is the upstream's, which may quote a prompt. The caller gets both.
+    """
+    if isinstance(error, InvalidRequest):
+        return " ".join(["invalid", *(error.metadata[k] for k in ("param", "code") if k in error.metadata)])
+    return error.message.partition(": ")[0] if QUOTES in error.metadata else error.message
+
+
+def failed(span: Span, kind: str) -> None:
+    """Mark a span as failed. What the error says stays out of it: it may quote what somebody wrote."""
+    span.set_attribute(ERROR_TYPE, kind)
+    span.set_status(StatusCode.ERROR)
+
+
+@contextmanager
+def span(
+    name: str,
+    kind: SpanKind = SpanKind.INTERNAL,
+    attributes: Mapping[str, Any] | None = None,
+    context: Context | None = None,
+) -> Iterator[Span]:
+    """Make the block a span of its own, of the present trace or of the one given; an error ends it as failed."""
+    with tracer.start_as_current_span(
+        name, context, kind, attributes, record_exception=False, set_status_on_exception=False
+    ) as made:
+        try:
+            yield made
+        except BaseException as error:
+            failed(made, error_type(error))
+            raise
+
+
+class Lasting:
+    """A span that is the present one from here to `end`, though code of others runs in between, as in a generator."""
+
+    def __init__(self, name: str, kind: SpanKind, attributes: Mapping[str, Any]) -> None:
+        self._before = get_current()
+        self.span = tracer.start_span(name, kind=kind, attributes=attributes)
+        self._own = trace.set_span_in_context(self.span)
+        attach(self._own)
+
+    def end(self) -> None:
+        """End it, and make the one before it the present one again, unless this task has gone on to another."""
+        self.span.end()
+        if get_current() is self._own:
+            attach(self._before)
 
 
 class Request:
@@ -110,7 +201,7 @@ class Request:
 
     def __enter__(self) -> Request:
         self._began = time.perf_counter()
-        IN_FLIGHT.labels(self._service).inc()
+        _begun(self._service).inc()
         context = incoming_context(self._headers)
         name = f"{self._service}/{self._method}"
         self.span: Span = tracer.start_span(name, context=context, kind=SpanKind.SERVER)
@@ -121,17 +212,36 @@ class Request:
         self._token = attach(trace.set_span_in_context(self.span, context))
         return self
 
+    def fails(self, error: DrwError) -> None:
+        """Say which error the answer is."""
+        self.fields |= {ERROR_TYPE: error.reason, "error": loggable(error)}
+
     def finish(self, code: str, level: int = logging.INFO) -> None:
         """Say how it ended; call once."""
         seconds = time.perf_counter() - self._began
-        CALLS.labels(self._service, self._method, code).observe(seconds)
+        if self.span.is_recording():
+            self.span.set_attributes(self._attributes(code))
+            if code in FAILURES:
+                failed(self.span, self.fields.get(ERROR_TYPE, code))
+        _calls(self._service, self._method, code).observe(seconds)
         fields = {"service": self._service, "method": self._method, "code": code, "ms": round(seconds * 1000, 2)}
         if self._service != PROBED or level > logging.INFO:
             logging.getLogger("drw.request").log(level, "request", extra={"fields": fields | self.fields})
 
+    def _attributes(self, code: str) -> dict[str, str | int]:
+        """Return what the conventions for HTTP and RPC want of a server's span."""
+        if self._service == "http":
+            path = str(self.fields.get("path", ""))
+            return {"http.request.method": self._method, "http.response.status_code": int(code), "url.path": path}
+        return {
+            "rpc.system": "grpc",
+            "rpc.service": self._service,
+            "rpc.method": self._method,
+            "rpc.response.status_code": code,
+        }
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception):
-            self.span.record_exception(error)
-            self.span.set_status(StatusCode.ERROR)
+        if error is not None:
+            failed(self.span, error_type(error))
         detach(self._token)
         self.span.end()

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import aiohttp
 
-from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest
+from drw.api.gateway.v1.authentication_pb2 import (
+    CreateKeyRequest,
+    Desk,
+    GetDeskRequest,
+    GetOrgRequest,
+    Org,
+    PutDeskRequest,
+    PutOrgRequest,
+)
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.kernel.call import SCOPES, Caller, acting_for
-from drw.kernel.errors import Unavailable
+from drw.kernel.errors import NotFound, Unavailable
 from drw.kernel.rpc import Channels
 from drw.kernel.settings import Profile
 from drw.local.credentials import write
@@ -29,6 +38,7 @@ async def ensure(layout: Layout, profile: Profile, channels: Channels) -> None:
             return
     with acting_for(OPERATOR):
         client = channels.client(AuthenticationClient, profile.place("authentication").grpc)
+        await make_home(client)
         made = await client.create_key(
             CreateKeyRequest(
                 name="first key of this platform",
@@ -40,6 +50,25 @@ async def ensure(layout: Layout, profile: Profile, channels: Channels) -> None:
     write(layout.credentials, url, made.secret)
     if not await _accepted(url, made.secret):
         raise Unavailable("the gateway does not take the key that was made for it; `drw logs agent` may say why")
+
+
+async def make_home(client: AuthenticationClient) -> None:
+    """Make the operator's own org and desk, or let them hold every scope again: no others are made by themselves.
+
+    Their titles and walls stay as they are; no key is touched, since both only become wider.
+    """
+    everything = sorted(SCOPES)
+    org = Org(name=OPERATOR.org, title="this machine")
+    with suppress(NotFound):
+        org = await client.get_org(GetOrgRequest(name=OPERATOR.org))
+    if list(org.scopes) != everything:
+        wider = PutOrgRequest(name=org.name, title=org.title, walls=org.walls, scopes=everything)
+        await client.put_org(wider)
+    desk = Desk(name=OPERATOR.desk)
+    with suppress(NotFound):
+        desk = await client.get_desk(GetDeskRequest(name=OPERATOR.desk))
+    if list(desk.scopes) != everything:
+        await client.put_desk(PutDeskRequest(name=desk.name, title=desk.title, walls=desk.walls, scopes=everything))
 
 
 async def _accepted(url: str, key: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -72,6 +73,11 @@ class Layout:
         return self.data / "profile.toml"
 
     @property
+    def secrets(self) -> Path:
+        """The secrets that `drw up` made for this platform, once."""
+        return self.data / "secrets.toml"
+
+    @property
     def settings(self) -> Path:
         """The operator's own settings."""
         return self.data / "drw.toml"
@@ -89,7 +95,8 @@ class Layout:
     @property
     def files(self) -> list[Path]:
         """The files that make the profile, the later ones on top."""
-        return [self.profile, self.settings]
+        made = [self.secrets] if self.secrets.exists() else []  # a platform of the first release has none yet
+        return [self.profile, *made, self.settings]
 
     def log(self, part: str) -> Path:
         """Return the log of a part."""
@@ -110,6 +117,22 @@ class Layout:
         if not self.settings.exists():
             self.settings.write_text(OPERATORS_FILE, encoding="utf-8")
 
+    def make_secrets(self) -> None:
+        """Make the platform's secrets where there are none yet, for this user alone.
+
+        They are never made again: what is sealed under them would not open any more.
+        """
+        if self.secrets.exists():
+            return
+        values = {"services": {"authentication": {"secret": secrets.token_urlsafe(48)}}}
+        draft = self.secrets.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        with open(draft, "x", encoding="utf-8", opener=_private) as out:
+            out.write("# Made by `drw up`, once: the signing keys are sealed under it. Keep it.\n" + toml(values))
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(self.secrets)
+
     def write_profile(self, listen: str) -> None:
         """Write the profile of a laptop: one process a cluster, everything on Unix sockets."""
         names = {c: [s.name for s in SERVICES if s.cluster == c] for c in CLUSTERS}
@@ -123,6 +146,7 @@ class Layout:
                 "listen": listen,
                 "folder": str(self.data / "envoy"),
                 "admin": f"unix:{self.run}/envoy.sock",
+                "metrics": f"unix:{self.run}/agent.http",
             },
             "processes": {
                 cluster: {
@@ -175,6 +199,10 @@ def toml(values: Mapping[str, Any], table: str = "") -> str:
             name = f"{table}{_key(key)}"
             text += f"\n[{name}]\n" + toml(value, f"{name}.")
     return text
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _key(key: str) -> str:

@@ -71,6 +71,7 @@ class Supervisor:
         check_port(self._listen)
         await self._make_weights()
         self._layout.write_profile(self._listen)
+        self._layout.make_secrets()
         profile = Layers(self._layout.files).profile()
         forget_last_good(envoy.plane(profile).folder)
         for part in parts(self._layout, profile, self._channels):

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import aclosing
 
+from prometheus_client import Gauge
 from pydantic import Field
 
 from drw.api.audit.v1 import log_pb2 as pb
@@ -28,6 +29,10 @@ from drw.kernel.host import Scope
 from drw.kernel.settings import Settings as Base
 
 logger = logging.getLogger(__name__)
+
+UNSIGNED = Gauge("drw_audit_unsigned_records", "Audit records that no signed checkpoint covers yet.")
+OLDEST = Gauge("drw_audit_oldest_unsigned_seconds", "Age of the oldest audit record that is not signed yet.")
+DAMAGED = Gauge("drw_audit_damaged", "1: the log is not what was once written; see `drw audit verify`.")
 
 CHANNEL = "audit_inbox"
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
@@ -108,8 +113,19 @@ class Log(contract.Log):
 
     async def status(self) -> str:
         """Say how many records are signed; a damaged log is an error."""
-        _, checkpoint = await self.sequencer.sign()
+        try:
+            _, checkpoint = await self.sequencer.sign()
+        except Damaged:
+            DAMAGED.set(1)
+            raise
+        DAMAGED.set(0)
         return f"{checkpoint.size} records"
+
+    async def measure(self) -> None:
+        """Bring the metrics up to date."""
+        count, seconds = await self._store.behind()
+        UNSIGNED.set(count)
+        OLDEST.set(seconds)
 
     async def sign_quietly(self) -> None:
         """Sign what there is; damage goes to the log file and the status, since nobody waits for an answer."""
@@ -181,4 +197,5 @@ async def build(scope: Scope) -> Log:
 
     scope.background(follow)
     scope.describe(log.status)
+    scope.measure(log.measure)
     return log

@@ -27,6 +27,14 @@ select exists (select from audit.inbox) as waiting,
        (select coalesce(max(index) + 1, 0) from record) as records,
        (select coalesce(max(size), -1) from checkpoint) as signed
 """
+BEHIND = """
+select count(*) as records, coalesce(extract(epoch from clock_timestamp() - min(at)), 0)::float8 as seconds
+from (
+    select (record::json ->> 'at')::timestamptz as at from audit.inbox
+    union all
+    select at from record where index >= (select coalesce(max(size), 0) from checkpoint)
+) as unsigned
+"""
 ADD = """
 insert into record (index, entry, leaf_hash, at, service, action, org, desk, actor, resource, outcome, trace_id)
 values (%(index)s, %(entry)s, %(leaf_hash)s, %(at)s, %(service)s, %(action)s, %(org)s, %(desk)s, %(actor)s,
@@ -73,6 +81,12 @@ class Store:
         found = await (await connection.execute(STATE)).fetchone()
         assert found is not None
         return State(**found)
+
+    async def behind(self) -> tuple[int, float]:
+        """Return how many records are not signed yet, and the age of the oldest in seconds."""
+        found = await self._database.one(BEHIND)
+        assert found is not None
+        return found["records"], max(0.0, found["seconds"])
 
     async def take(self, limit: int) -> int:
         """Give at most `limit` records of the inbox their places; return how many there were."""

@@ -1,28 +1,29 @@
-"""What a new key may be: its name, scopes, desk, life and limit."""
+"""What a new key may be: its name, scopes, walls, life and limit, and whose it may be."""
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 
-from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest
-from drw.kernel.call import SCOPES, Caller
+from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Desk
+from drw.gateway.authentication import names
+from drw.kernel.call import Caller
 from drw.kernel.errors import Forbidden, InvalidRequest
 
 MAX_NAME = 100
 MIN_LIFE = timedelta(minutes=1)
 DEFAULT_LIFE = timedelta(days=90)
 MAX_LIFE = timedelta(days=366)
+MAX_OVERLAP = timedelta(days=30)
 MAX_PER_MINUTE = 1_000_000
-DESK = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-
-
-class UnknownScope(InvalidRequest):
-    """A scope that there is not."""
+ADMIN = "org:admin"
 
 
 class ScopeNotHeld(Forbidden):
     """A scope that the caller cannot pass on, since it lacks it."""
+
+
+class WallNotHeld(Forbidden):
+    """A wall that the caller cannot pass on, since it stands outside."""
 
 
 def name(request: CreateKeyRequest) -> str:
@@ -33,32 +34,37 @@ def name(request: CreateKeyRequest) -> str:
     return wanted
 
 
-def desk(request: CreateKeyRequest, who: Caller) -> str:
+def desk(request: CreateKeyRequest, who: Caller, org: str) -> str:
     """Return the desk that the key is for."""
-    wanted = request.desk or who.desk
-    if not DESK.fullmatch(wanted):
-        raise InvalidRequest(
-            f"desk is {wanted!r}; it can have small letters, digits, '-' and '_', at most 63", param="desk"
-        )
-    if wanted != who.desk and "org:admin" not in who.scopes:
+    wanted = names.name(request.desk or (who.desk if org == who.org else ""), "desk")
+    if org == who.org and wanted != who.desk and ADMIN not in who.scopes:
         raise Forbidden(
-            f"the key {who.key!r} belongs to the desk {who.desk!r}; a key for {wanted!r} needs 'org:admin'",
-            scope="org:admin",
+            f"the key {who.key!r} belongs to the desk {who.desk!r}; a key for {wanted!r} needs {ADMIN!r}", scope=ADMIN
         )
     return wanted
 
 
-def scopes(request: CreateKeyRequest, who: Caller) -> tuple[str, ...]:
-    """Return the scopes of the key, sorted."""
-    wanted = tuple(sorted(set(request.scopes)))
-    unknown = [scope for scope in wanted if scope not in SCOPES]
-    if unknown or not wanted:
-        said = f"{unknown[0]!r} is not a scope" if unknown else "a key needs at least one scope"
-        raise UnknownScope(f"{said}; there are: {', '.join(SCOPES)}", param="scopes")
+def scopes(request: CreateKeyRequest, who: Caller, bound: Desk) -> tuple[str, ...]:
+    """Return the scopes of the key, sorted: those of the caller and within the desk's."""
+    wanted = names.scopes(request.scopes)
+    if not wanted:
+        raise InvalidRequest(f"a key needs at least one scope; there are: {', '.join(bound.scopes)}", param="scopes")
     if missing := [scope for scope in wanted if scope not in who.scopes]:
         raise ScopeNotHeld(
             f"the key {who.key!r} lacks the scope {missing[0]!r}, so it cannot pass it on", scope=missing[0]
         )
+    names.within(wanted, bound.scopes, "scope", f"a key of the desk {bound.name!r}")
+    return wanted
+
+
+def walls(request: CreateKeyRequest, who: Caller, bound: Desk) -> tuple[str, ...]:
+    """Return the walls of the key, sorted: within the desk's, and the caller's own where it is no admin of the org."""
+    wanted = names.walls(request.walls)
+    if ADMIN not in who.scopes and (outside := [wall for wall in wanted if wall not in who.walls]):
+        raise WallNotHeld(
+            f"the key {who.key!r} stands outside the wall {outside[0]!r}, so it cannot pass it on", param="walls"
+        )
+    names.within(wanted, bound.walls, "wall", f"a key of the desk {bound.name!r}")
     return wanted
 
 
@@ -72,6 +78,15 @@ def life(request: CreateKeyRequest) -> timedelta:
             param="ttl_seconds",
         )
     return wanted
+
+
+def overlap(seconds: int) -> timedelta:
+    """Return for how long a key and its successor are both good."""
+    if not 0 <= seconds <= MAX_OVERLAP.total_seconds():
+        raise InvalidRequest(
+            f"overlap_seconds is {seconds}; it can be 0 to {MAX_OVERLAP.total_seconds():.0f}", param="overlap_seconds"
+        )
+    return timedelta(seconds=seconds)
 
 
 def requests_per_minute(request: CreateKeyRequest) -> int:

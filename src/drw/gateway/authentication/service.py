@@ -2,173 +2,214 @@
 
 from __future__ import annotations
 
-import secrets
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import UTC, datetime
+from functools import partial
 
-from pydantic import Field
-
+from drw.api.gateway.v1 import authentication_pb2 as wire
 from drw.api.gateway.v1 import authentication_rpc as contract
-from drw.api.gateway.v1.authentication_pb2 import (
-    CreatedKey,
-    CreateKeyRequest,
-    Credentials,
-    GetKeyRequest,
-    Key,
-    ListKeysRequest,
-    ListKeysResponse,
-    RevokeKeyRequest,
-    WatchCredentialsRequest,
-)
-from drw.api.gateway.v1.rate_limiting_pb2 import Limit
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.gateway.authentication import rules
-from drw.gateway.authentication.signing import Claims, jwks
-from drw.gateway.authentication.store import CHANNEL, Store, as_key
-from drw.kernel import call
-from drw.kernel.audit import AuditWriter
-from drw.kernel.errors import InvalidRequest, NotFound
+from drw.gateway.authentication.certificates import Certificates
+from drw.gateway.authentication.fetching import Fetcher
+from drw.gateway.authentication.issuers import Issuers
+from drw.gateway.authentication.keys import Keys
+from drw.gateway.authentication.me import me
+from drw.gateway.authentication.measures import measure
+from drw.gateway.authentication.rows import CHANNEL, as_desk
+from drw.gateway.authentication.sealing import Sealer
+from drw.gateway.authentication.settings import Settings
+from drw.gateway.authentication.signing import jwks
+from drw.gateway.authentication.signing_keys import SigningKeys
+from drw.gateway.authentication.store import Store
+from drw.gateway.authentication.tree import Tree
 from drw.kernel.host import Scope
-from drw.kernel.settings import Settings as Base
 
-DEFAULT_PAGE = 100
-MAX_PAGE = 1000
-NEWEST = (1 << 63) - 1
-SHOWN_CHARACTERS = 6
-
-
-class Settings(Base):
-    """What keys say of who issued them, and for whom: the same on every data plane of the platform."""
-
-    issuer: str = Field("drw", min_length=1, max_length=200)
-    audience: str = Field("drw-gateway", min_length=1, max_length=200)
-
-
-class KeyNotFound(NotFound):
-    """There is no such key, or it is not the caller's to see."""
+LOOK_SECONDS = 2.0
+"""How often one looks for keys whose successors take over, and for issuers whose keys are due."""
 
 
 class Authentication(contract.Authentication):
     """Serves `drw.api.gateway.v1.Authentication`."""
 
-    def __init__(self, settings: Settings, store: Store, audit: AuditWriter, limits: RateLimitingClient) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        tree: Tree,
+        keys: Keys,
+        signing: SigningKeys,
+        issuers: Issuers,
+        certificates: Certificates,
+    ) -> None:
         self._settings = settings
         self._store = store
-        self._audit = audit
-        self._limits = limits
+        self._tree = tree
+        self._keys = keys
+        self._signing = signing
+        self._issuers = issuers
+        self._certificates = certificates
 
-    async def create_key(self, request: CreateKeyRequest, /) -> CreatedKey:
+    async def get_me(self, request: wire.GetMeRequest, /) -> wire.Me:
+        """GetMe shows the caller as the platform sees it."""
+        return await me(self._store)
+
+    async def create_key(self, request: wire.CreateKeyRequest, /) -> wire.CreatedKey:
         """CreateKey issues a key; its secret is shown in this answer and never again."""
-        key = _wanted(request)
-        signer = (await self._store.signers())[0]
-        secret = signer.sign(_claims(key))
-        key.last_characters = secret[-SHOWN_CHARACTERS:]
-        if key.requests_per_minute:
-            await self._limits.set_limit(_limit(key))  # first, so that no key is ever good without its limit
-        async with self._store.database.transaction() as connection:
-            await self._store.add(key, connection)
-            details = {
-                "desk": key.desk,
-                "scopes": list(key.scopes),
-                "expires_at": key.expires_at.ToJsonString(),
-                "signed_with": signer.kid,
-            }
-            await self._audit.record("key.create", f"key/{key.id}", details=details, connection=connection)
-        return CreatedKey(key=key, secret=secret)
+        return await self._keys.create(request)
 
-    async def list_keys(self, request: ListKeysRequest, /) -> ListKeysResponse:
+    async def list_keys(self, request: wire.ListKeysRequest, /) -> wire.ListKeysResponse:
         """ListKeys lists the keys that the caller may see, newest first."""
-        size = _page_size(request.page_size)
-        before = _page_token(request.page_token)
-        rows = await self._store.page(call.caller(), ended=request.all, before=before, size=size + 1)
-        more = str(rows[size - 1]["number"]) if len(rows) > size else ""
-        return ListKeysResponse(keys=[as_key(row) for row in rows[:size]], next_page_token=more)
+        return await self._keys.page(request)
 
-    async def get_key(self, request: GetKeyRequest, /) -> Key:
+    async def get_key(self, request: wire.GetKeyRequest, /) -> wire.Key:
         """GetKey shows one key."""
-        row = await self._store.get(call.caller(), request.id)
-        if row is None:
-            raise KeyNotFound(f"there is no key {request.id!r}; `drw keys list` shows the keys of your desk")
-        return as_key(row)
+        return await self._keys.get(request.id)
 
-    async def revoke_key(self, request: RevokeKeyRequest, /) -> Key:
+    async def revoke_key(self, request: wire.RevokeKeyRequest, /) -> wire.Key:
         """RevokeKey makes every data plane refuse the key; revoking twice is the same as once."""
-        async with self._store.database.transaction() as connection:
-            row = await self._store.revoke(call.caller(), request.id, connection)
-            if row:
-                await self._audit.record("key.revoke", f"key/{request.id}", connection=connection)
-        return as_key(row) if row else await self.get_key(GetKeyRequest(id=request.id))
+        return await self._keys.revoke(request.id)
 
-    async def watch_credentials(self, request: WatchCredentialsRequest, /) -> AsyncIterator[Credentials]:
+    async def rotate_key(self, request: wire.RotateKeyRequest, /) -> wire.CreatedKey:
+        """RotateKey issues a successor with the same rights; the key itself ends after the overlap."""
+        return await self._keys.rotate(request)
+
+    async def put_org(self, request: wire.PutOrgRequest, /) -> wire.PutOrgResponse:
+        """PutOrg makes an org, or sets what its desks may hold."""
+        return await self._tree.put_org(request)
+
+    async def list_orgs(self, request: wire.ListOrgsRequest, /) -> wire.ListOrgsResponse:
+        """ListOrgs lists the orgs by name."""
+        return await self._tree.orgs(request)
+
+    async def get_org(self, request: wire.GetOrgRequest, /) -> wire.Org:
+        """GetOrg shows one org."""
+        return await self._tree.org(request.name)
+
+    async def delete_org(self, request: wire.DeleteOrgRequest, /) -> wire.Org:
+        """DeleteOrg deletes an org that has no desks, issuers or certificates any more."""
+        return await self._tree.delete_org(request.name)
+
+    async def put_desk(self, request: wire.PutDeskRequest, /) -> wire.PutDeskResponse:
+        """PutDesk makes a desk, or sets what its keys may hold."""
+        return await self._tree.put_desk(request)
+
+    async def list_desks(self, request: wire.ListDesksRequest, /) -> wire.ListDesksResponse:
+        """ListDesks lists the desks of an org by name."""
+        return await self._tree.desks(request)
+
+    async def get_desk(self, request: wire.GetDeskRequest, /) -> wire.Desk:
+        """GetDesk shows one desk."""
+        return await self._tree.desk(request)
+
+    async def delete_desk(self, request: wire.DeleteDeskRequest, /) -> wire.DeleteDeskResponse:
+        """DeleteDesk deletes a desk that has no good keys and no certificates any more."""
+        return await self._tree.delete_desk(request)
+
+    async def list_signing_keys(self, request: wire.ListSigningKeysRequest, /) -> wire.ListSigningKeysResponse:
+        """ListSigningKeys lists what signs and verifies keys, newest first."""
+        return await self._signing.shown()
+
+    async def rotate_signing_key(self, request: wire.RotateSigningKeyRequest, /) -> wire.SigningKey:
+        """RotateSigningKey makes a new signing key, which the data planes know before it signs."""
+        return await self._signing.rotate()
+
+    async def retire_signing_key(self, request: wire.RetireSigningKeyRequest, /) -> wire.RetireSigningKeyResponse:
+        """RetireSigningKey makes every key bad that this one signed, at once."""
+        return await self._signing.retire(request.kid)
+
+    async def put_issuer(self, request: wire.PutIssuerRequest, /) -> wire.Issuer:
+        """PutIssuer makes the data planes take tokens of an issuer of JSON Web Tokens, for one org."""
+        return await self._issuers.put(request)
+
+    async def list_issuers(self, request: wire.ListIssuersRequest, /) -> wire.ListIssuersResponse:
+        """ListIssuers lists the issuers by name."""
+        return await self._issuers.shown()
+
+    async def get_issuer(self, request: wire.GetIssuerRequest, /) -> wire.Issuer:
+        """GetIssuer shows one issuer."""
+        return await self._issuers.get(request.name)
+
+    async def refresh_issuer(self, request: wire.RefreshIssuerRequest, /) -> wire.Issuer:
+        """RefreshIssuer fetches the issuer's keys now, before they are due."""
+        return await self._issuers.refresh(request.name)
+
+    async def delete_issuer(self, request: wire.DeleteIssuerRequest, /) -> wire.Issuer:
+        """DeleteIssuer makes the data planes refuse the issuer's tokens."""
+        return await self._issuers.delete(request.name)
+
+    async def put_certificate(self, request: wire.PutCertificateRequest, /) -> wire.Certificate:
+        """PutCertificate says who calls with a client certificate that carries this name."""
+        return await self._certificates.put(request)
+
+    async def list_certificates(self, request: wire.ListCertificatesRequest, /) -> wire.ListCertificatesResponse:
+        """ListCertificates lists the certificates by name."""
+        return await self._certificates.shown()
+
+    async def get_certificate(self, request: wire.GetCertificateRequest, /) -> wire.Certificate:
+        """GetCertificate shows one certificate."""
+        return await self._certificates.get(request.name)
+
+    async def delete_certificate(self, request: wire.DeleteCertificateRequest, /) -> wire.Certificate:
+        """DeleteCertificate makes the data planes know the certificate no more."""
+        return await self._certificates.delete(request.name)
+
+    async def watch_credentials(self, request: wire.WatchCredentialsRequest, /) -> AsyncIterator[wire.Credentials]:
         """WatchCredentials sends what a data plane needs to check keys: now, and after each change."""
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
                 yield await self._credentials()
 
     async def detail(self) -> str:
-        """Return how many keys there are."""
+        """Return how many keys there are, and which issuers cannot be reached."""
         good, revoked = await self._store.counts()
-        return f"{good} good keys, {revoked} revoked before their end"
+        lost = [issuer.name for issuer in (await self._issuers.shown()).issuers if issuer.fetch_error]
+        told = f"; counting on the last keys of {', '.join(lost)}, which cannot be reached" if lost else ""
+        return f"{good} good keys, {revoked} revoked before their end{told}"
 
-    async def _credentials(self) -> Credentials:
-        return Credentials(
+    async def look(self) -> None:
+        """Do what is due by now, again and again."""
+        while True:
+            await self._issuers.refresh_due()
+            soon = await self._keys.end_rotated()
+            await asyncio.sleep(LOOK_SECONDS if soon is None else max(0.1, min(soon, LOOK_SECONDS)))
+
+    async def _credentials(self) -> wire.Credentials:
+        issuers, certificates = await self._issuers.delivered(), await self._certificates.delivered()
+        return wire.Credentials(
             issuer=self._settings.issuer,
             audience=self._settings.audience,
-            jwks=jwks(await self._store.signers()),
+            jwks=jwks(await self._signing.verifying()),
             revoked=await self._store.revoked(),
+            issuers=issuers,
+            certificates=certificates,
+            desks=await self._desks({one.org for one in issuers} | {one.org for one in certificates}),
         )
 
-
-def _wanted(request: CreateKeyRequest) -> Key:
-    who = call.caller()
-    now = datetime.now(UTC).replace(microsecond=0)
-    key = Key(
-        id=f"key_{secrets.token_hex(12)}",
-        name=rules.name(request),
-        org=who.org,
-        desk=rules.desk(request, who),
-        scopes=rules.scopes(request, who),
-        requests_per_minute=rules.requests_per_minute(request),
-    )
-    key.created_at.FromDatetime(now)
-    key.expires_at.FromDatetime(now + rules.life(request))
-    return key
-
-
-def _claims(key: Key) -> Claims:
-    issued, expires = key.created_at.ToDatetime(UTC), key.expires_at.ToDatetime(UTC)
-    return Claims(key.id, key.org, key.desk, tuple(key.scopes), issued, expires)
-
-
-def _limit(key: Key) -> Limit:
-    return Limit(
-        key=key.id,
-        requests_per_minute=key.requests_per_minute,
-        org=key.org,
-        desk=key.desk,
-        expires_at=key.expires_at,
-    )
-
-
-def _page_size(wanted: int) -> int:
-    if not 0 <= wanted <= MAX_PAGE:
-        raise InvalidRequest(f"page_size is {wanted}; it can be 1 to {MAX_PAGE}", param="page_size")
-    return wanted or DEFAULT_PAGE
-
-
-def _page_token(token: str) -> int:
-    if not token:
-        return NEWEST
-    if not (token.isascii() and token.isdigit() and len(token) < 19):
-        raise InvalidRequest("page_token is not one that an earlier answer gave", param="page_token")
-    return int(token)
+    async def _desks(self, orgs: set[str]) -> list[wire.Desk]:
+        query = "select * from desk where org = any(%s) order by org, name"
+        found = [as_desk(row) for row in await self._store.database.all(query, sorted(orgs))] if orgs else []
+        return [wire.Desk(org=d.org, name=d.name, scopes=d.scopes, walls=d.walls) for d in found]
 
 
 async def build(scope: Scope) -> Authentication:
-    """Make the service with what the configuration names."""
+    """Make the service with what the configuration names.
+
+    Raises:
+        ConfigError: the secret is missing or weak, or is not the one under which the signing keys were sealed.
+    """
     settings = scope.settings(Settings)
-    store = Store(await scope.database(), settings.issuer, settings.audience)
-    service = Authentication(settings, store, scope.audit(), scope.client(RateLimitingClient))
+    database, audit = await scope.database(), scope.audit()
+    sealers = [Sealer(secret) for secret in settings.secrets()]
+    signing = SigningKeys(
+        database, audit, sealers, settings.issuer, settings.audience, lead=settings.new_signing_key_seconds
+    )
+    await signing.seal()
+    store, tree = Store(database), Tree(database, audit)
+    keys = Keys(store, tree, signing, audit, scope.client(RateLimitingClient))
+    issuers = Issuers(database, audit, tree, Fetcher(settings.jwks_hosts), settings.issuer)
+    service = Authentication(settings, store, tree, keys, signing, issuers, Certificates(database, audit, tree))
+    scope.background(service.look)
     scope.describe(service.detail)
+    scope.measure(partial(measure, store.database))
     return service

@@ -27,6 +27,7 @@ class Claims:
     scopes: tuple[str, ...]
     issued_at: datetime
     expires_at: datetime
+    walls: tuple[str, ...] = ()
 
 
 class Signer:
@@ -45,7 +46,7 @@ class Signer:
 
     def sign(self, claims: Claims) -> str:
         """Return the secret that the client sends."""
-        payload = {
+        payload: dict[str, Any] = {
             "iss": self._issuer,
             "aud": self._audience,
             "sub": claims.key,
@@ -56,6 +57,8 @@ class Signer:
             "iat": int(claims.issued_at.timestamp()),
             "exp": int(claims.expires_at.timestamp()),
         }
+        if claims.walls:  # most keys stand inside none
+            payload["walls"] = " ".join(claims.walls)
         return jwt.encode(payload, self._key, algorithm=ALGORITHM, headers={"kid": self.kid})
 
     def public(self) -> dict[str, Any]:

@@ -1,43 +1,33 @@
-"""Keys and signing keys in PostgreSQL."""
+"""Keys in PostgreSQL."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from drw.api.gateway.v1.authentication_pb2 import Key
-from drw.gateway.authentication.signing import Signer, new_private_key
+from drw.gateway.authentication.rows import changed
 from drw.kernel.call import Caller
 from drw.kernel.database import Connection, Database
 
-CHANNEL = "authentication_changed"
-SIGNING_LOCK = 0x6B6579  # "key"
 ADMIN = "org:admin"
 
 
 class Store:
-    """The tables of the service."""
+    """The table of the keys."""
 
-    def __init__(self, database: Database, issuer: str, audience: str) -> None:
+    def __init__(self, database: Database) -> None:
         self.database = database
-        self._issuer = issuer
-        self._audience = audience
-
-    async def signers(self) -> list[Signer]:
-        """Return what verifies keys, newest first, and make the first one where there is none yet."""
-        async with self.database.transaction() as connection:
-            await connection.execute("select pg_advisory_xact_lock(%s)", (SIGNING_LOCK,))
-            found = await self._signers(connection)
-            return found or [await self._first_signer(connection)]
 
     async def add(self, key: Key, connection: Connection) -> None:
         """Keep a new key."""
         await connection.execute(
             """
             insert into key
-                (id, name, org, desk, scopes, last_characters, created_at, expires_at, requests_per_minute)
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+                (id, name, org, desk, scopes, walls, last_characters, created_at, expires_at, requests_per_minute,
+                 signed_with)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             """,
             (
                 key.id,
@@ -45,10 +35,12 @@ class Store:
                 key.org,
                 key.desk,
                 list(key.scopes),
+                list(key.walls),
                 key.last_characters,
                 _time(key.created_at),
                 _time(key.expires_at),
                 key.requests_per_minute,
+                key.signed_with,
             ),
         )
 
@@ -80,14 +72,52 @@ class Store:
         )
         row = await done.fetchone()
         if row:
-            await connection.execute(f"notify {CHANNEL}".encode())
+            await changed(connection)
         return row
+
+    async def succeed(
+        self, who: Caller, key: str, successor: str, overlap: timedelta, connection: Connection
+    ) -> datetime | None:
+        """Let a good key end when its successor takes over; return when, or None where it has one already."""
+        done = await connection.execute(
+            """
+            update key set successor = %s, ends_at = least(expires_at, now() + %s)
+            where org = %s and (desk = %s or %s) and id = %s
+              and revoked_at is null and successor is null and expires_at > now()
+            returning ends_at
+            """,
+            (successor, overlap, who.org, who.desk, ADMIN in who.scopes, key),
+        )
+        row = await done.fetchone()
+        return row["ends_at"] if row else None
+
+    async def end(self, connection: Connection) -> list[str]:
+        """Revoke the keys whose successors have taken over by now; return their ids."""
+        done = await connection.execute(
+            "update key set revoked_at = now() where ends_at <= now() and revoked_at is null returning id"
+        )
+        ended = sorted([row["id"] for row in await done.fetchall()])
+        if ended:
+            await changed(connection)
+        return ended
+
+    async def next_end(self) -> float | None:
+        """Return in how many seconds the next successor takes over; None where there is none."""
+        row = await self.database.one(
+            "select extract(epoch from min(ends_at) - now()) as seconds from key "
+            "where ends_at is not null and revoked_at is null"
+        )
+        return float(row["seconds"]) if row and row["seconds"] is not None else None
 
     async def revoked(self) -> Sequence[str]:
         """Return the ids of revoked keys that a data plane could still take for good, sorted."""
         # An hour past its end: more than clocks differ, and than Envoy forgives.
+        # What a retired signing key signed no data plane takes anyway.
         rows = await self.database.all(
-            "select id from key where revoked_at is not null and expires_at > now() - interval '1 hour' order by id"
+            """
+            select id from key left join signing_key on kid = signed_with
+            where revoked_at is not null and expires_at > now() - interval '1 hour' and retired_at is null order by id
+            """
         )
         return [row["id"] for row in rows]
 
@@ -103,16 +133,6 @@ class Store:
         assert row is not None, "an aggregate has always one row"
         return row["good"], row["revoked"]
 
-    async def _signers(self, connection: Connection) -> list[Signer]:
-        rows = await connection.execute("select private_key from signing_key order by created_at desc, kid")
-        return [Signer(row["private_key"], self._issuer, self._audience) for row in await rows.fetchall()]
-
-    async def _first_signer(self, connection: Connection) -> Signer:
-        pem = new_private_key()
-        signer = Signer(pem, self._issuer, self._audience)
-        await connection.execute("insert into signing_key (kid, private_key) values (%s, %s)", (signer.kid, pem))
-        return signer
-
 
 def as_key(row: dict[str, Any]) -> Key:
     """Return a row as the contract has it."""
@@ -124,11 +144,16 @@ def as_key(row: dict[str, Any]) -> Key:
         scopes=row["scopes"],
         last_characters=row["last_characters"],
         requests_per_minute=row["requests_per_minute"],
+        walls=row["walls"],
+        signed_with=row["signed_with"] or "",
+        successor=row["successor"] or "",
     )
     key.created_at.FromDatetime(row["created_at"])
     key.expires_at.FromDatetime(row["expires_at"])
     if row["revoked_at"]:
         key.revoked_at.FromDatetime(row["revoked_at"])
+    if row["ends_at"]:
+        key.ends_at.FromDatetime(row["ends_at"])
     return key
 
 

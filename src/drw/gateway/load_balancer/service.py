@@ -2,47 +2,142 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from drw.api.gateway.v1 import load_balancer_rpc as contract
-from drw.api.gateway.v1.load_balancer_pb2 import ListUpstreamsRequest, Upstream, Upstreams, WatchUpstreamsRequest
-from drw.gateway.load_balancer.upstreams import More, from_profile
+from drw.api.gateway.v1.load_balancer_pb2 import (
+    DeleteUpstreamRequest,
+    DeleteUpstreamResponse,
+    ListUpstreamsRequest,
+    Upstream,
+    Upstreams,
+    WatchUpstreamsRequest,
+)
+from drw.gateway.load_balancer import rules
+from drw.gateway.load_balancer.store import CHANNEL, Store
+from drw.gateway.load_balancer.upstreams import More, from_profile, with_records
+from drw.kernel.addresses import Allowed
+from drw.kernel.errors import Conflict, DrwError, InvalidRequest, NotFound, Unavailable
 from drw.kernel.host import Scope
+from drw.kernel.settings import ConfigError
 from drw.kernel.settings import Settings as Base
 
 
 class Settings(Base):
-    """Upstreams besides the processes of the profile, by name."""
+    """Upstreams besides the processes of the profile, by name, and where upstreams may be."""
 
     upstreams: dict[str, More] = Field(default_factory=dict)
+    allowed_upstreams: tuple[str, ...] = ()
+    """As `drw.kernel.addresses.Allowed` reads it; the processes of the profile need no entry."""
+
+    @field_validator("allowed_upstreams")
+    @classmethod
+    def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            Allowed(value)
+        except InvalidRequest as error:
+            raise ValueError(error.message) from error
+        return value
+
+
+class UpstreamNotFound(NotFound):
+    """There is no such upstream that SetUpstream made."""
+
+
+class UpstreamIsFixed(Conflict):
+    """The profile or the settings say where it is, so only they can change it."""
 
 
 class LoadBalancer(contract.LoadBalancer):
-    """Serves `drw.api.gateway.v1.LoadBalancer`. Upstreams are fixed while the process runs."""
+    """Serves `drw.api.gateway.v1.LoadBalancer`."""
 
-    def __init__(self, upstreams: list[Upstream]) -> None:
-        self._upstreams = upstreams
+    def __init__(self, fixed: list[Upstream], allowed: Allowed, store: Store) -> None:
+        self._fixed = {upstream.name: upstream for upstream in fixed}
+        self._allowed = allowed
+        self._store = store
 
     async def list_upstreams(self, request: ListUpstreamsRequest, /) -> Upstreams:
         """ListUpstreams lists where each upstream answers."""
-        return Upstreams(upstreams=self._upstreams)
+        found, _ = await self._present()
+        return Upstreams(upstreams=found)
+
+    async def set_upstream(self, request: Upstream, /) -> Upstream:
+        """SetUpstream makes an upstream, or replaces one that was made so."""
+        rules.check(request)
+        self._refuse_fixed(request.name)
+        for address in request.addresses:
+            if "://" in address:
+                raise InvalidRequest(f"{address!r}: an address is 'host:port', without 'http://'", param="addresses")
+            await self._allowed.check(address)
+        wanted = Upstream()
+        wanted.CopyFrom(request)
+        wanted.origin = "record"
+        await self._store.put(wanted)
+        return next(found for found in with_records(self._fixed, [wanted]) if found.name == wanted.name)
+
+    async def delete_upstream(self, request: DeleteUpstreamRequest, /) -> DeleteUpstreamResponse:
+        """DeleteUpstream takes an upstream away that SetUpstream made."""
+        self._refuse_fixed(request.name)
+        if not await self._store.delete(request.name):
+            raise UpstreamNotFound(f"there is no upstream {request.name[:80]!r}; `drw upstreams list` shows all")
+        return DeleteUpstreamResponse()
 
     async def watch_upstreams(self, request: WatchUpstreamsRequest, /) -> AsyncIterator[Upstreams]:
         """WatchUpstreams sends all upstreams: now, and after each change."""
-        yield Upstreams(upstreams=self._upstreams)
-        await asyncio.Event().wait()
+        async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
+            async for _ in changes:
+                found, _ = await self._present()
+                yield Upstreams(upstreams=found)
 
     async def detail(self) -> str:
-        """Return which upstreams there are."""
-        return "upstreams: " + (", ".join(upstream.name for upstream in self._upstreams) or "none")
+        """Return which upstreams there are.
+
+        Raises:
+            Unavailable: one is left out, since its address is not allowed any more.
+        """
+        found, left_out = await self._present()
+        text = "upstreams: " + (", ".join(upstream.name for upstream in found) or "none")
+        if left_out:
+            raise Unavailable(f"{text}; left out: {'; '.join(left_out)}")
+        return text
+
+    async def _present(self) -> tuple[list[Upstream], list[str]]:
+        """Return the upstreams, and why some that are kept are not among them: the list may have become shorter."""
+        good, left_out = [], []
+        for record in await self._store.all():
+            try:
+                for address in record.addresses:
+                    await self._allowed.check(address)
+                good.append(record)
+            except DrwError as error:
+                left_out.append(f"{record.name!r}: {error.message}")
+        return with_records(self._fixed, good), left_out
+
+    def _refuse_fixed(self, name: str) -> None:
+        if name in self._fixed:
+            where = self._fixed[name].origin
+            raise UpstreamIsFixed(f"the {where} says where {name!r} is: change it there, or take another name")
+
+
+async def _checked(settings: Settings) -> Allowed:
+    allowed = Allowed(settings.allowed_upstreams)
+    for name, upstream in settings.upstreams.items():
+        try:
+            for address in upstream.addresses:
+                await allowed.check(address)
+        except InvalidRequest as error:
+            raise ConfigError(f"load_balancer.upstreams.{name}: {error.message}") from error
+    return allowed
 
 
 async def build(scope: Scope) -> LoadBalancer:
     """Make the service with what the configuration names."""
     settings = scope.settings(Settings)
-    service = LoadBalancer(from_profile(scope.profile.processes, settings.upstreams))
+    store = Store(await scope.database(), scope.audit())
+    fixed = from_profile(scope.profile.http_places(), settings.upstreams)
+    service = LoadBalancer(fixed, await _checked(settings), store)
     scope.describe(service.detail)
     return service

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import Field
 
@@ -39,9 +39,22 @@ def from_profile(processes: Mapping[str, Place], more: Mapping[str, More]) -> li
             addresses=upstream.addresses,
             services=upstream.services,
             when_gone=_when_gone(name, upstream.services, sorted(found)),
+            origin="settings" if name in more else "profile",
         )
         for name, upstream in sorted(found.items())
     ]
+
+
+def with_records(fixed: Mapping[str, Upstream], records: Iterable[Upstream]) -> list[Upstream]:
+    """Return all upstreams, sorted by name; a record never takes the place of a fixed one."""
+    found = dict(fixed)
+    for record in records:
+        if record.name not in fixed:
+            upstream = Upstream()
+            upstream.CopyFrom(record)
+            upstream.when_gone = record.when_gone or _when_gone(record.name, (), sorted(fixed))
+            found[record.name] = upstream
+    return [upstream for _, upstream in sorted(found.items())]
 
 
 def _when_gone(name: str, services: tuple[str, ...], names: list[str]) -> str:

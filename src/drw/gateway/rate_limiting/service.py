@@ -1,118 +1,356 @@
-"""Keeps each caller's limits."""
+"""Keeps limits, budgets, prices and the ledger of what was spent."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
-from contextlib import aclosing
-from datetime import UTC
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import Field
 
 from drw.api.gateway.v1 import rate_limiting_rpc as contract
-from drw.api.gateway.v1.rate_limiting_pb2 import Limit, Limits, ListLimitsRequest, WatchLimitsRequest
+from drw.api.gateway.v1.rate_limiting_pb2 import (
+    Block,
+    Budget,
+    GetSpendRequest,
+    GetSpendResponse,
+    Limit,
+    Limits,
+    ListBudgetsRequest,
+    ListBudgetsResponse,
+    ListLimitsRequest,
+    ListPricesRequest,
+    ListPricesResponse,
+    Policy,
+    Price,
+    RemoveLimitRequest,
+    ReportUsageRequest,
+    ReportUsageResponse,
+    WatchLimitsRequest,
+    WatchPolicyRequest,
+)
+from drw.gateway.rate_limiting import rules, spend, store
+from drw.gateway.rate_limiting.blocks import Blocks, ledger_spent
+from drw.gateway.rate_limiting.reaping import post, reap
+from drw.gateway.rate_limiting.rebuild import Rebuild
+from drw.gateway.rate_limiting.store import CHANNEL, Store, as_budget, as_limit, as_price, changed, key, one
+from drw.gateway.rate_limiting.usage import Reports
 from drw.kernel import call
 from drw.kernel.audit import AuditWriter
-from drw.kernel.database import Database
-from drw.kernel.errors import Forbidden, InvalidRequest
+from drw.kernel.database import Connection, Database
+from drw.kernel.errors import Forbidden, NotFound, Unavailable
 from drw.kernel.host import Scope
+from drw.kernel.metering.counters import Counters, CountersAway
+from drw.kernel.metering.ledger import Ledger
+from drw.kernel.metering.subjects import Subject
 from drw.kernel.settings import Settings as Base
 
-CHANNEL = "rate_limiting_changed"
-MAX_PER_MINUTE = 1_000_000
-MAX_NAME = 100
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
 
 
 class Settings(Base):
-    """What a key may do that has no limit of its own."""
+    """What a key may do that has no limit of its own, and how money is counted."""
 
-    default_requests_per_minute: int = Field(600, ge=1, le=MAX_PER_MINUTE)
+    default_requests_per_minute: int = Field(600, ge=1, le=rules.MAX_PER_MINUTE)
+    data_planes: int = Field(1, ge=1, le=1000)
+    """How many data planes there are: each lets its share of every limit of requests through."""
+    lease_seconds: float = Field(30.0, gt=0, le=600)
+    """As in serving's settings: after a loss of the counters silent processes are waited for so long."""
+    uncounted_tokens: int = Field(4096, ge=0, le=1_000_000)
+    """What an answer on a pass-through route is charged whose upstream did not say what it took."""
+    answer_seconds: float = Field(1.0, gt=0, le=10)
+    """How long Valkey may take for one step."""
 
 
 class RateLimiting(contract.RateLimiting):
     """Serves `drw.api.gateway.v1.RateLimiting`."""
 
-    def __init__(self, settings: Settings, database: Database, audit: AuditWriter) -> None:
+    def __init__(
+        self, settings: Settings, kept: Store, audit: AuditWriter, counters: Counters, ledger: Ledger, reports: Reports,
+        blocks: Blocks,
+    ) -> None:  # fmt: skip
         self._settings = settings
-        self._database = database
+        self._store = kept
         self._audit = audit
+        self._counters = counters
+        self._ledger = ledger
+        self._reports = reports
+        self._blocks = blocks
+        self._rebuild = Rebuild(counters, kept.database, self.push_caps, settings.lease_seconds)
 
     async def set_limit(self, request: Limit, /) -> Limit:
-        """SetLimit sets the limit of one key of the caller's org."""
-        _check(request)
-        async with self._database.transaction() as connection:
-            changed = await connection.execute(
-                """
-                insert into key_limit (key, org, desk, requests_per_minute, expires_at) values (%s, %s, %s, %s, %s)
-                on conflict (key) do update
-                set requests_per_minute = excluded.requests_per_minute, expires_at = excluded.expires_at
-                where key_limit.org = excluded.org
-                """,
-                (
-                    request.key,
-                    request.org,
-                    request.desk,
-                    request.requests_per_minute,
-                    request.expires_at.ToDatetime(UTC),
-                ),
-            )
-            if not changed.rowcount:
-                raise Forbidden(f"the key {request.key!r} belongs to another org")
-            details = {"requests_per_minute": request.requests_per_minute}
-            await self._audit.record("limit.set", f"key/{request.key}", details=details, connection=connection)
-            await connection.execute(f"notify {CHANNEL}".encode())
-        return request
+        """SetLimit sets the limits of one key, desk, org or model in place of those it had."""
+        subject = rules.limited(request)
+        desk = await self._desk(subject, request.desk)
+        rules.check_limit(request)
+        row = key(subject) | {
+            "desk": desk,
+            "requests_per_minute": request.requests_per_minute,
+            "tokens_per_minute": request.tokens_per_minute,
+            "concurrent": request.concurrent,
+            "algorithm": Limit.Algorithm.Name(request.algorithm or Limit.FIXED),
+            "when_lost": Limit.WhenLost.Name(request.when_lost or Limit.LOCAL_SHARE),
+            "expires_at": request.expires_at.ToDatetime(UTC) if request.HasField("expires_at") else None,
+        }
+        async with self._store.database.transaction() as connection:
+            if await self._store.of_another_org(subject, connection):
+                raise Forbidden(f"the key {subject.name!r} belongs to another org")
+            before = await one(connection, SHOWN_LIMIT, *key(subject).values())
+            await connection.execute(store.LIMIT, row)
+            after = await one(connection, SHOWN_LIMIT, *key(subject).values())
+            assert after is not None
+            await self._changed(connection, "limit.set", subject, _limit_details(before), _limit_details(after))
+        await self._caps_changed(subject)
+        return as_limit(after)
+
+    async def remove_limit(self, request: RemoveLimitRequest, /) -> Limit:
+        """RemoveLimit takes the limits of a key, desk, org or model away."""
+        subject = rules.subject(request.subject, request.org, request.name)
+        await self._desk(subject, "")
+        query = "delete from subject_limit where kind = %s and org = %s and name = %s returning *"
+        async with self._store.database.transaction() as connection:
+            if (before := await one(connection, query, *key(subject).values())) is None:
+                raise NotFound(f"{subject} has no limit of its own")
+            await self._changed(connection, "limit.remove", subject, _limit_details(before), None)
+        await self._caps_changed(subject)
+        return as_limit(before)
 
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
         """ListLimits lists the limits of the caller's org and the default."""
         who = call.caller()
-        query = "select * from key_limit where org = %s and (desk = %s or %s) and expires_at > now() order by key"
-        return self._limits(await self._database.all(query, who.org, who.desk, "org:admin" in who.scopes))
+        all_desks = "org:admin" in who.scopes
+        seen = [
+            limit
+            for limit in await self._store.limits()
+            if limit.subject == Block.MODEL
+            or (limit.org == who.org and (all_desks or limit.subject == Block.ORG or limit.desk == who.desk))
+        ]
+        blocks = [
+            block
+            for block in await self._store.blocks(self._now())
+            if block.subject == Block.MODEL or block.org == who.org
+        ]
+        return self._limits(seen, blocks)
 
     async def watch_limits(self, request: WatchLimitsRequest, /) -> AsyncIterator[Limits]:
         """WatchLimits sends all limits: now, and after each change."""
-        async with aclosing(self._database.notifications(CHANNEL)) as changes:
+        async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
-                yield self._limits(
-                    await self._database.all("select * from key_limit where expires_at > now() order by key")
+                yield self._limits(await self._store.limits(), await self._store.blocks(self._now()))
+
+    async def set_budget(self, request: Budget, /) -> Budget:
+        """SetBudget sets what a key, desk, org or model may spend in a period."""
+        subject = rules.subject(request.subject, request.org, request.name)
+        desk = await self._desk(subject, "")
+        row = _budget_key(subject, request) | {"amount": rules.check_budget(request), "desk": desk}
+        async with self._store.database.transaction() as connection:
+            before = await one(connection, SHOWN_BUDGET, *_budget_key(subject, request).values())
+            await connection.execute(store.BUDGET, row)
+            await self._changed(connection, "budget.set", subject, _budget_details(before), _budget_details(row))
+        if before is None and request.unit == Budget.TOKENS:
+            await self._load_tokens(subject)
+        await self._caps_changed(subject)
+        return (await spend.with_spent([as_budget(row)], self._counters))[0]
+
+    async def remove_budget(self, request: Budget, /) -> Budget:
+        """RemoveBudget takes a budget away."""
+        subject = rules.subject(request.subject, request.org, request.name)
+        await self._desk(subject, "")
+        query = (
+            "delete from budget where kind = %s and org = %s and name = %s and period = %s and unit = %s returning *"
+        )
+        async with self._store.database.transaction() as connection:
+            before = await one(connection, query, *_budget_key(subject, request).values())
+            if before is None:
+                raise NotFound(f"{subject} has no such budget; `drw budgets list` shows those there are")
+            await self._changed(connection, "budget.remove", subject, _budget_details(before), None)
+        await self._caps_changed(subject)
+        return as_budget(before)
+
+    async def list_budgets(self, request: ListBudgetsRequest, /) -> ListBudgetsResponse:
+        """ListBudgets lists the budgets of the caller's org, with what is spent and what is left."""
+        return ListBudgetsResponse(budgets=await spend.budgets(self._store, self._counters))
+
+    async def set_price(self, request: Price, /) -> Price:
+        """SetPrice sets what a model costs from a time on; what was before keeps its price."""
+        call.caller().must_hold(rules.PLATFORM)
+        since, prompt, completion = rules.check_price(request, datetime.now(UTC))
+        async with self._store.database.transaction() as connection:
+            before = await one(connection, PRICE_AT, request.model, request.version, since)
+            await connection.execute(store.PRICE, (request.model, request.version, since, prompt, completion))
+            after = {"effective_from": since, "prompt": prompt, "completion": completion}
+            details = {"before": _price_details(before), "after": _price_details(after), "version": request.version}
+            await self._audit.record("price.set", f"model/{request.model}", details=details, connection=connection)
+            await connection.execute(store.NOTIFY.encode())
+        return as_price({"model": request.model, "version": request.version, **after})
+
+    async def list_prices(self, request: ListPricesRequest, /) -> ListPricesResponse:
+        """ListPrices lists every price, past, present and to come."""
+        return ListPricesResponse(prices=await self._store.prices())
+
+    async def get_spend(self, request: GetSpendRequest, /) -> GetSpendResponse:
+        """GetSpend sums up the ledger of the caller's org."""
+        return await spend.spend(self._store, request)
+
+    async def watch_policy(self, request: WatchPolicyRequest, /) -> AsyncIterator[Policy]:
+        """WatchPolicy sends what model serving needs to reserve and charge: now, and after each change."""
+        seen = None
+        async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
+            async for _ in changes:
+                policy = Policy(
+                    prices=await self._store.prices(),
+                    limits=await self._store.limits(),
+                    budgets=[budget for budget, _ in await self._store.budgets()],
                 )
+                if policy != seen:
+                    seen = policy
+                    yield policy
+
+    async def report_usage(self, request: ReportUsageRequest, /) -> ReportUsageResponse:
+        """ReportUsage takes what a data plane let through to an upstream by itself; a request counts once."""
+        await self._reports.take(request)
+        return ReportUsageResponse()
+
+    async def push_caps(self) -> None:
+        """Tell the counters what the caps are now."""
+        version, caps = await self._store.caps()
+        await self._counters.set_caps(version, caps)
+
+    async def follow(self) -> None:
+        """Tell the counters after each change, whoever made it."""
+        async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
+            async for _ in changes:
+                with suppress(CountersAway):
+                    await self.push_caps()
+
+    async def tick(self) -> None:
+        """Do what is due: open the counters, settle for the dead, count what is not counted, block and unblock."""
+        with suppress(CountersAway):
+            if await self._rebuild.tick():
+                await reap(self._counters, self._ledger)
+                await post(self._counters, self._ledger)
+        await self._blocks.renew()
+
+    async def keep(self) -> None:
+        """Tick for ever."""
+        while True:
+            await self.tick()
+            await asyncio.sleep(TICK_SECONDS)
 
     async def detail(self) -> str:
-        """Return how many limits there are."""
-        row = await self._database.one("select count(*) as n from key_limit where expires_at > now()")
-        own = row["n"] if row else 0
-        return f"{own} keys with a limit of their own; {self._settings.default_requests_per_minute} requests a minute"
+        """Return how many limits there are, and whether money can be spent.
 
-    def _limits(self, rows: list[dict[str, Any]]) -> Limits:
-        default = self._settings.default_requests_per_minute
-        return Limits(default_requests_per_minute=default, limits=[_limit(row) for row in rows])
-
-
-def _check(limit: Limit) -> None:
-    who = call.caller()
-    if limit.org != who.org:
-        raise Forbidden(f"the caller belongs to the org {who.org!r}, not to {limit.org!r}")
-    if limit.desk != who.desk:
-        who.must_hold("org:admin")
-    if not 0 < len(limit.key) <= MAX_NAME:
-        raise InvalidRequest(f"the id of a key has 1 to {MAX_NAME} characters", param="key")
-    if not 1 <= limit.requests_per_minute <= MAX_PER_MINUTE:
-        wrong = limit.requests_per_minute
-        raise InvalidRequest(
-            f"requests_per_minute is {wrong}; it can be 1 to {MAX_PER_MINUTE}", param="requests_per_minute"
+        Raises:
+            Unavailable: it cannot, since the counters are away or being rebuilt.
+        """
+        row = await self._store.database.one(COUNTS)
+        assert row is not None
+        text = (
+            f"{row['limits']} limits of their own, {row['budgets']} budgets, {row['prices']} prices, "
+            f"{row['blocks']} blocked; {self._settings.default_requests_per_minute} requests a minute"
         )
-    if not limit.HasField("expires_at"):
-        raise InvalidRequest("a limit needs expires_at, the end of its key", param="expires_at")
+        if not await self._counters.is_open():
+            raise Unavailable(f"{text}; money cannot be spent until the counters are rebuilt", part="valkey")
+        return text
+
+    async def _desk(self, subject: Subject, wanted: str) -> str:
+        """Return the subject's desk, once it is known that the caller may change what binds it."""
+        desk = await self._store.desk_of(subject)
+        if desk is None:
+            desk = wanted or call.caller().desk
+        elif subject.kind == Block.KEY and wanted and wanted != desk:
+            rules.may_change(subject, wanted)
+        rules.may_change(subject, desk)
+        return desk
+
+    async def _changed(self, connection: Connection, action: str, subject: Subject, before: Any, after: Any) -> None:
+        details = {"before": before, "after": after}
+        resource = str(subject).replace(" ", "/", 1).replace("'", "")
+        await self._audit.record(action, resource, details=details, connection=connection)
+        await changed(connection)
+
+    async def _caps_changed(self, subject: Subject) -> None:
+        """Tell the counters at once; where they are away, `follow` and a rebuild do it later."""
+        with suppress(CountersAway):
+            await self.push_caps()
+        await self._blocks.renew([subject])
+
+    async def _load_tokens(self, subject: Subject) -> None:
+        """Tell the counters what was used before tokens had a budget; until then not every call was counted there."""
+        async with self._store.database.transaction() as connection:
+            spent = await ledger_spent(connection, subject, self._now())
+        with suppress(CountersAway):
+            await self._counters.set_tokens(subject, spent["dt"], spent["mt"], spent["tt"])
+
+    def _limits(self, limits: list[Limit], blocks: list[Block]) -> Limits:
+        return Limits(
+            default_requests_per_minute=self._settings.default_requests_per_minute,
+            limits=limits,
+            blocks=blocks,
+            data_planes=self._settings.data_planes,
+        )
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC)
 
 
-def _limit(row: dict[str, Any]) -> Limit:
-    limit = Limit(key=row["key"], requests_per_minute=row["requests_per_minute"], org=row["org"], desk=row["desk"])
-    limit.expires_at.FromDatetime(row["expires_at"])
-    return limit
+SHOWN_LIMIT = "select * from subject_limit where kind = %s and org = %s and name = %s"
+SHOWN_BUDGET = "select * from budget where kind = %s and org = %s and name = %s and period = %s and unit = %s"
+PRICE_AT = """
+select * from price where model = %s and version = %s and effective_from <= %s order by effective_from desc limit 1
+"""
+COUNTS = """
+select (select count(*) from subject_limit where expires_at is null or expires_at > now()) as limits,
+       (select count(*) from budget) as budgets, (select count(*) from price) as prices,
+       (select count(*) from block where until is null or until > now()) as blocks
+"""
+
+
+def _budget_key(subject: Subject, budget: Budget) -> dict[str, Any]:
+    unit = Budget.Unit.Name(budget.unit or Budget.USD)
+    return key(subject) | {"period": Budget.Period.Name(budget.period), "unit": unit}
+
+
+def _limit_details(row: dict[str, Any] | None) -> dict[str, Any] | None:
+    names = ("desk", "requests_per_minute", "tokens_per_minute", "concurrent", "algorithm", "when_lost")
+    return row and {name: row[name] for name in names}
+
+
+def _budget_details(row: dict[str, Any] | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    return {"period": row["period"], "unit": row["unit"], "amount": as_budget(row).amount}
+
+
+def _price_details(row: dict[str, Any] | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    shown = as_price({"model": "", "version": "", **row})
+    return {
+        "effective_from": shown.effective_from.ToJsonString(),
+        "prompt_usd_per_million": shown.prompt_usd_per_million,
+        "completion_usd_per_million": shown.completion_usd_per_million,
+    }
 
 
 async def build(scope: Scope) -> RateLimiting:
     """Make the service with what the configuration names."""
-    service = RateLimiting(scope.settings(Settings), await scope.database(), scope.audit())
+    settings = scope.settings(Settings)
+    metering = Database(scope.profile.postgres, "metering", pool_size=2)
+    await metering.start("drw.kernel.metering")
+    scope.on_stop(metering.stop)
+    counters = Counters(scope.profile.valkey, seconds=settings.answer_seconds)
+    scope.on_stop(counters.close)
+    kept, ledger = Store(await scope.database(pool_size=8)), Ledger(metering)
+    blocks = Blocks(kept, counters)
+    reports = Reports(kept, ledger, counters, blocks, scope.audit(), settings.uncounted_tokens)
+    service = RateLimiting(settings, kept, scope.audit(), counters, ledger, reports, blocks)
+    scope.background(service.follow)
+    scope.background(service.keep)
     scope.describe(service.detail)
     return service

@@ -9,22 +9,29 @@ from collections.abc import AsyncIterator, Sequence
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limits
-from drw.api.gateway.v1.request_router_pb2 import Configuration, Kills, Routes
+from drw.api.gateway.v1.request_router_pb2 import Configuration, Kills, Route, Routes
 from drw.gateway.request_router.kills import block
 from drw.gateway.request_router.table import More, table
 
-Part = Credentials | Limits | Upstreams | Kills
+Part = Credentials | Limits | Upstreams | Kills | Routes
+"""Routes: those that operators made."""
 
 
 def assemble(
-    credentials: Credentials, limits: Limits, upstreams: Upstreams, more: Sequence[More], kills: Kills | None = None
+    credentials: Credentials,
+    limits: Limits,
+    upstreams: Upstreams,
+    more: Sequence[More],
+    kills: Kills | None = None,
+    records: Routes | None = None,
 ) -> Configuration:
     """Return the whole desired state; equal parts give an equal version."""
+    routes, _ = _routes(upstreams, more, records or Routes())
     found = Configuration(
         credentials=credentials,
         limits=limits,
         upstreams=upstreams,
-        routes=Routes(routes=table([upstream.name for upstream in upstreams.upstreams], more)),
+        routes=Routes(routes=routes),
         blocks=_blocks(limits, kills or Kills()),
     )
     refused = Configuration(credentials=Credentials(revoked=credentials.revoked), blocks=found.blocks)
@@ -68,6 +75,7 @@ class Desired:
             Limits: "rate_limiting",
             Upstreams: "load_balancer",
             Kills: "the kill switch",
+            Routes: "the routes in the database",
         }
         return [name for part, name in sources.items() if part not in self._parts]
 
@@ -87,6 +95,18 @@ class Desired:
     def _assembled(self) -> Configuration:
         credentials, limits, upstreams = (self._parts[part] for part in (Credentials, Limits, Upstreams))
         assert isinstance(credentials, Credentials) and isinstance(limits, Limits) and isinstance(upstreams, Upstreams)
-        kills = self._parts[Kills]
-        assert isinstance(kills, Kills)
-        return assemble(credentials, limits, upstreams, self._more, kills)
+        kills, records = self._parts[Kills], self._parts[Routes]
+        assert isinstance(kills, Kills) and isinstance(records, Routes)
+        return assemble(credentials, limits, upstreams, self._more, kills, records)
+
+    def lost(self) -> list[str]:
+        """Return which routes are kept and lead nowhere now, and why."""
+        upstreams, records = self._parts.get(Upstreams), self._parts.get(Routes)
+        if not isinstance(upstreams, Upstreams) or not isinstance(records, Routes):
+            return []
+        return _routes(upstreams, self._more, records)[1]
+
+
+def _routes(upstreams: Upstreams, more: Sequence[More], records: Routes) -> tuple[list[Route], list[str]]:
+    credentials = {upstream.name: upstream.credential for upstream in upstreams.upstreams}
+    return table(credentials, more, records.routes, credentials)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing, suppress
+from dataclasses import replace
 
 from pydantic import Field
 
 from drw.api.gateway.v1 import request_router_rpc as contract
-from drw.api.gateway.v1.authentication_pb2 import WatchCredentialsRequest
+from drw.api.gateway.v1.authentication_pb2 import GetKeyRequest, WatchCredentialsRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
-from drw.api.gateway.v1.load_balancer_pb2 import WatchUpstreamsRequest
+from drw.api.gateway.v1.load_balancer_pb2 import ListUpstreamsRequest, WatchUpstreamsRequest
 from drw.api.gateway.v1.load_balancer_rpc import LoadBalancerClient
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, WatchLimitsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
@@ -19,28 +20,45 @@ from drw.api.gateway.v1.request_router_pb2 import (
     Configuration,
     ConfigurationReport,
     CreateKillRequest,
+    DeleteRouteRequest,
+    DeleteRouteResponse,
+    ExplainRouteRequest,
+    Explanation,
     GetKillRequest,
+    GetRolloutRequest,
+    Health,
     Kill,
     Kills,
     LiftKillRequest,
     ListKillsRequest,
     ListRoutesRequest,
     ReportConfigurationResponse,
+    Rollout,
+    Route,
     Routes,
     WatchConfigurationRequest,
     WatchKillsRequest,
 )
+from drw.gateway.request_router import rules
 from drw.gateway.request_router.desired import Desired, Part
+from drw.gateway.request_router.explain import Asked, explain
 from drw.gateway.request_router.kill_store import KillStore
 from drw.gateway.request_router.kills import KillSwitch, Policy
-from drw.gateway.request_router.table import More
-from drw.kernel.errors import DeadlineExceeded, InvalidRequest, Unavailable
+from drw.gateway.request_router.measures import measure
+from drw.gateway.request_router.store import CHANNEL, Store
+from drw.gateway.request_router.table import More, fixed
+from drw.kernel import call
+from drw.kernel.call import Caller
+from drw.kernel.errors import Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.kernel.host import Scope
 from drw.kernel.settings import Settings as Base
 
 MAX_NAME = 100
 MAX_DATA_PLANES = 1000
 MAX_ERROR = 2000
+MAX_HOSTS = 2000
+MAX_NOTES = 50
+MAX_HEADERS = 100
 
 
 class Settings(Base):
@@ -52,12 +70,32 @@ class Settings(Base):
     """How long a proposal waits for approval."""
 
 
+class RouteNotFound(NotFound):
+    """There is no such route that SetRoute made."""
+
+
+class RouteIsFixed(Conflict):
+    """The platform or its settings have a route of this name."""
+
+
 class RequestRouter(contract.RequestRouter):
     """Serves `drw.api.gateway.v1.RequestRouter`."""
 
-    def __init__(self, desired: Desired, kills: KillSwitch) -> None:
+    def __init__(
+        self,
+        desired: Desired,
+        kills: KillSwitch,
+        store: Store,
+        more: tuple[More, ...],
+        balancer: LoadBalancerClient,
+        authentication: AuthenticationClient,
+    ) -> None:
         self._desired = desired
         self._kills = kills
+        self._store = store
+        self._more = more
+        self._balancer = balancer
+        self._authentication = authentication
         self._reports: dict[str, ConfigurationReport] = {}
 
     async def list_routes(self, request: ListRoutesRequest, /) -> Routes:
@@ -65,6 +103,42 @@ class RequestRouter(contract.RequestRouter):
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
         return configuration.routes
+
+    async def set_route(self, request: Route, /) -> Route:
+        """SetRoute makes a route, or replaces one that was made so."""
+        upstreams = await self._upstreams()
+        self._refuse_fixed(request.name, upstreams)
+        wanted = rules.with_defaults(request)
+        rules.check(wanted, upstreams)
+        await self._store.put(wanted)
+        return wanted
+
+    async def delete_route(self, request: DeleteRouteRequest, /) -> DeleteRouteResponse:
+        """DeleteRoute takes a route away that SetRoute made."""
+        self._refuse_fixed(request.name, await self._upstreams())
+        if not await self._store.delete(request.name):
+            raise RouteNotFound(f"there is no route {request.name[:80]!r}; `drw routes list` shows all")
+        return DeleteRouteResponse()
+
+    async def explain_route(self, request: ExplainRouteRequest, /) -> Explanation:
+        """ExplainRoute says which route a request would take, and why."""
+        if (configuration := self._desired.configuration) is None:
+            raise self._incomplete()
+        if not request.path.startswith("/") or len(request.path) > MAX_ERROR:
+            raise InvalidRequest(f"path is {request.path[:80]!r}; it begins with '/'", param="path")
+        if len(request.headers) > MAX_HEADERS:
+            raise InvalidRequest(f"headers: at most {MAX_HEADERS}", param="headers")
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        path = request.path.partition("?")[0]
+        asked = Asked(request.method.upper() or "POST", path, headers, request.model)
+        return explain(configuration, asked, await self._as(request))
+
+    async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
+        """GetRollout says which version is wanted, and what each data plane last said."""
+        if (configuration := self._desired.configuration) is None:
+            raise self._incomplete()
+        planes = [report for _, report in sorted(self._reports.items())]
+        return Rollout(version=configuration.version, data_planes=planes, lost=self._desired.lost())
 
     async def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
         """WatchConfiguration sends the whole desired state: now, and after each change."""
@@ -83,6 +157,8 @@ class RequestRouter(contract.RequestRouter):
             version=request.version[:MAX_NAME],
             error=request.error[:MAX_ERROR],
             refusals=request.refusals[:MAX_NAME],
+            upstreams=request.upstreams[:MAX_HOSTS],
+            notes=[note[:MAX_ERROR] for note in request.notes[:MAX_NOTES]],
         )
         self._reports[request.data_plane] = kept
         return ReportConfigurationResponse()
@@ -113,11 +189,16 @@ class RequestRouter(contract.RequestRouter):
             async for kills in news:
                 yield kills
 
+    async def measure(self) -> None:
+        """Bring the metrics up to date."""
+        measure(self._desired.configuration, self._reports.values())
+
     async def detail(self) -> str:
         """Return which version each data plane runs.
 
         Raises:
-            Unavailable: a part of the desired state is missing, or a data plane is not where it should be.
+            Unavailable: a part of the desired state is missing, a data plane is not where it should be, or a route
+                leads nowhere.
         """
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
@@ -125,9 +206,36 @@ class RequestRouter(contract.RequestRouter):
         killed = sum(block.reason == Block.KILLED for block in configuration.blocks)
         text = f"version {configuration.version}; {said or 'no data plane has reported yet'}"
         text += f"; killed: {killed}, see `drw kill list`" if killed else ""
-        if any(report.error for report in self._reports.values()):
+        if lost := self._desired.lost():
+            text = f"{text}; routes that lead nowhere: {'; '.join(lost)}"
+        if lost or any(report.error or report.notes for report in self._reports.values()):
             raise Unavailable(text)
         return text
+
+    async def _upstreams(self) -> dict[str, str]:
+        """Return the upstreams that there are at this moment, with the credential of each."""
+        found = await self._balancer.list_upstreams(ListUpstreamsRequest())
+        return {upstream.name: upstream.credential for upstream in found.upstreams}
+
+    def _refuse_fixed(self, name: str, upstreams: Iterable[str]) -> None:
+        if name in fixed(upstreams, self._more):
+            raise RouteIsFixed(
+                f"{name!r} is a route of the platform or its settings: take another name; a route with the same path "
+                "and more conditions is tried first"
+            )
+
+    async def _as(self, request: ExplainRouteRequest) -> Caller:
+        """Return whose request it is: the caller's, or that of another key or desk that the caller may see."""
+        who = call.caller()
+        if request.key and request.desk:
+            raise InvalidRequest("a request is explained as a key or as a desk, not as both", param="desk")
+        if request.desk and request.desk != who.desk:
+            who.must_hold("org:admin")
+            return replace(who, desk=request.desk, key="")
+        if request.key:
+            key = await self._authentication.get_key(GetKeyRequest(id=request.key))
+            return Caller(key.org, key.desk, key.id, frozenset(key.scopes))
+        return who
 
     def _incomplete(self) -> Unavailable:
         return Unavailable(f"waiting for {' and '.join(self._desired.missing())}")
@@ -137,7 +245,13 @@ def _told(report: ConfigurationReport, wanted: Configuration) -> str:
     fate = f"does not run version {report.version}: {report.error}" if report.error else f"runs {report.version}"
     # Who is revoked, killed or over a limit is in force before the rest of a version is.
     late = "" if report.refusals == wanted.refusals else ", and does not refuse all yet that it should"
-    return f"data plane {report.data_plane!r} {fate}{late}"
+    notes = f" ({'; '.join(report.notes)})" if report.notes else ""
+    return f"data plane {report.data_plane!r} {fate}{late}{notes}{_open(report)}"
+
+
+def _open(report: ConfigurationReport) -> str:
+    hosts = [f"{h.upstream} at {h.address}" for h in report.upstreams if h.circuit == Health.OPEN]
+    return f"; circuit open: {', '.join(hosts)}" if hosts else ""
 
 
 async def _follow(desired: Desired, watch: Callable[[], AsyncIterator[Part]]) -> None:
@@ -152,12 +266,13 @@ async def build(scope: Scope) -> RequestRouter:
     """Make the service with what the configuration names."""
     own = scope.settings(Settings)
     desired = Desired(own.routes)
-    store = KillStore(await scope.database())
-    switch = KillSwitch(store, scope.audit(), own.kill_approvals, own.kill_proposal_seconds)
-    service = RequestRouter(desired, switch)
+    database, audit = await scope.database(), scope.audit()
+    switch = KillSwitch(KillStore(database), audit, own.kill_approvals, own.kill_proposal_seconds)
+    store = Store(database, audit)
     authentication = scope.client(AuthenticationClient)
     limiting = scope.client(RateLimitingClient)
     balancer = scope.client(LoadBalancerClient)
+    service = RequestRouter(desired, switch, store, own.routes, balancer, authentication)
 
     async def credentials() -> None:
         await _follow(desired, lambda: authentication.watch_credentials(WatchCredentialsRequest()))
@@ -171,7 +286,13 @@ async def build(scope: Scope) -> RequestRouter:
     async def kills() -> None:
         await _follow(desired, switch.watch)
 
-    for source in (credentials, limits, upstreams, kills):
+    async def routes() -> None:
+        async with aclosing(store.database.notifications(CHANNEL)) as changes:
+            async for _ in changes:
+                await desired.put(await store.all())
+
+    for source in (credentials, limits, upstreams, kills, routes):
         scope.background(source)
     scope.describe(service.detail)
+    scope.measure(service.measure)
     return service

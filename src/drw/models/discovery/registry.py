@@ -8,14 +8,21 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from drw.api.models.v1.discovery_pb2 import Model, ResolvedModel
+from drw.api.models.v1.discovery_pb2 import Alias, Deadlines, Model, Plan, ResolvedModel, Target
 from drw.kernel.errors import NotFound
 from drw.kernel.settings import ConfigError, Settings
+from drw.models.discovery.aliases import Aliases, AliasSettings
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 ADDRESS = re.compile(r"(https?://[^\s?#]+|unix:/[^\s?#]+)")
 CONCURRENT = {"llama_cpp": 8}
 CONCURRENT_ELSEWHERE = 256
+MAX_REPLICAS = 64
+MAX_FALLBACKS = 8
+PREFILL = {"llama_cpp": "assistant"}
+"""How each engine goes on with an answer that another has begun; any other does not."""
+ALIAS = "alias"
+"""What stands for the engine of an alias."""
 KINDS = {"chat": Model.CHAT, "embedding": Model.EMBEDDING}
 
 
@@ -30,6 +37,17 @@ class ModelNotFound(NotFound):
         )
 
 
+class DeadlineSettings(Settings):
+    """How long a model may take, in seconds; 0: as serving's own settings have it."""
+
+    connect_seconds: float = Field(default=0.0, ge=0, le=60)
+    first_token_seconds: float = Field(default=0.0, ge=0, le=3600)
+    """From the request to the first token."""
+    between_tokens_seconds: float = Field(default=0.0, ge=0, le=3600)
+    total_seconds: float = Field(default=0.0, ge=0, le=3600)
+    """For the whole answer, with every attempt at it."""
+
+
 class ModelSettings(Settings):
     """One model: `[services.discovery.models.ID]`."""
 
@@ -38,6 +56,8 @@ class ModelSettings(Settings):
     """What speaks to it: one of serving's adapters, or `onnx` for the model of the embedding service."""
     base_url: str = ""
     """What comes before "/chat/completions": `https://...`, `http://...`, or `unix:/path` on this machine."""
+    base_urls: tuple[str, ...] = Field((), max_length=MAX_REPLICAS)
+    """In place of `base_url`, where the same model answers in several places."""
     upstream_model: str = ""
     """What the upstream calls it; empty: the same as here."""
     api_key_variable: str = ""
@@ -48,6 +68,16 @@ class ModelSettings(Settings):
     """Longer prompts are refused before the model reads them; 0: whatever fits."""
     max_concurrent: int = Field(0, ge=0, le=10_000)
     """Answers at once; further requests wait in line. 0: what suits the engine."""
+    fallbacks: tuple[str, ...] = Field((), max_length=MAX_FALLBACKS)
+    """Chat models that answer where this one cannot, in this order."""
+    deadlines: DeadlineSettings = DeadlineSettings()
+    prefill: Literal["", "none", "assistant", "prefix", "continue_final_message"] = ""
+    """How it goes on with an answer that another has begun. `assistant`: a last message of the assistant is gone on
+    with, as llama.cpp does; `prefix`: such a message is marked with `prefix`, as Mistral and DeepSeek have it;
+    `continue_final_message`: vLLM's and SGLang's parameter; `none`: it cannot. Empty: what the engine is known for."""
+    affinity: Literal["none", "session", "prefix"] = "session"
+    """Which requests go to the same place, as far as its load allows: those of one session, besides those whose
+    prompts begin alike, or none."""
     dimensions: int = Field(0, ge=0)
     owned_by: str = ""
     licence: str = ""
@@ -63,34 +93,74 @@ class ModelSettings(Settings):
                 raise ValueError("an embedding model has engine = 'onnx'")
             if self.default:
                 raise ValueError("only a chat model can be the default")
+            if self.fallbacks:
+                raise ValueError("an embedding model has no fallbacks: vectors of two models cannot be compared")
         elif self.engine == "onnx":
             raise ValueError("a chat model has engine = 'llama_cpp', 'openai' or 'vertex'")
-        elif not ADDRESS.fullmatch(self.base_url):
-            raise ValueError(f"base_url is {self.base_url!r}; it must be like 'https://host/v1' or 'unix:/path'")
+        else:
+            self._check_addresses()
         return self
+
+    def addresses(self) -> list[str]:
+        """Return every place where it answers."""
+        return [url.rstrip("/") for url in self.base_urls or (self.base_url,)]
+
+    def _check_addresses(self) -> None:
+        if self.base_url and self.base_urls:
+            raise ValueError("give base_url or base_urls, not both")
+        for url in self.base_urls or (self.base_url,):
+            if not ADDRESS.fullmatch(url):
+                raise ValueError(f"base_url is {url!r}; it must be like 'https://host/v1' or 'unix:/path'")
+        if len(set(self.addresses())) != len(self.addresses()):
+            raise ValueError("base_urls has an address twice")
 
 
 class Registry:
-    """Every model there is.
+    """Every model there is, and every alias.
 
     Raises:
-        ConfigError: an id is wrong, or it is not clear which model is the default.
+        ConfigError: an id is wrong, a fallback is none, or it is not clear which model is the default.
     """
 
-    def __init__(self, models: Mapping[str, ModelSettings], default_model: str = "") -> None:
+    def __init__(
+        self,
+        models: Mapping[str, ModelSettings],
+        default_model: str = "",
+        aliases: Mapping[str, AliasSettings] | None = None,
+    ) -> None:
         for name in models:
             if not MODEL_ID.fullmatch(name):
                 raise ConfigError(f"{name!r} cannot be the id of a model: letters, digits and ._:/@- only, at most 128")
         self._models = models
         self._default = _default(models, default_model)
+        chat = [name for name, model in models.items() if model.kind == "chat"]
+        _check_fallbacks(models, chat)
+        self.aliases = Aliases(aliases or {}, chat, models)
 
     def all(self) -> list[Model]:
-        """Return what callers may know of each model."""
-        return [self._public(name) for name in self._models]
+        """Return what callers may know of each model and alias."""
+        models = [self._public(name) for name in self._models]
+        return models + [self._public_alias(alias) for alias in self.aliases.all() if self.aliases.models(alias)]
 
     def get(self, name: str) -> Model:
-        """Return what callers may know of a model; an empty name means the default chat model."""
+        """Return what callers may know of a model or alias; an empty name means the default chat model."""
+        if (alias := self.aliases.get(name)) and self.aliases.models(alias):
+            return self._public_alias(alias)
         return self._public(self._known(name))
+
+    def plan(self, name: str) -> Plan:
+        """Return all models that may answer for a model's or an alias's name.
+
+        A model that an alias names and that there is not any more is left out; where none is left, so is the alias.
+        """
+        if (alias := self.aliases.get(name)) is None or not (left := self.aliases.models(alias)):
+            found = self.resolve(name)
+            fallbacks = [self.resolve(other) for other in found.fallbacks]
+            return Plan(id=found.model.id, targets=[Target(model=found, weight=1)], fallbacks=fallbacks)
+        weights = {target.model: target.weight for target in alias.targets}
+        targets = [Target(model=self.resolve(m), weight=weights[m]) for m in left if m in weights]
+        fallbacks = [self.resolve(m) for m in left if m not in weights]
+        return Plan(id=name, targets=targets, fallbacks=fallbacks, total_seconds=alias.total_seconds)
 
     def resolve(self, name: str) -> ResolvedModel:
         """Return where a model answers."""
@@ -98,11 +168,16 @@ class Registry:
         found = self._models[name]
         return ResolvedModel(
             model=self._public(name),
-            base_url=found.base_url.rstrip("/"),
+            base_url=found.addresses()[0],
+            base_urls=found.addresses(),
             upstream_model=found.upstream_model or name,
             api_key_variable=found.api_key_variable,
             max_prompt_tokens=found.max_prompt_tokens,
             max_concurrent=found.max_concurrent or CONCURRENT.get(found.engine, CONCURRENT_ELSEWHERE),
+            fallbacks=found.fallbacks,
+            deadlines=Deadlines(**found.deadlines.model_dump()),
+            prefill=found.prefill or PREFILL.get(found.engine, "none"),
+            affinity=found.affinity,
         )
 
     def _known(self, name: str) -> str:
@@ -110,7 +185,7 @@ class Registry:
             raise ModelNotFound("", self._models)
         name = name or self._default
         if name not in self._models:
-            raise ModelNotFound(name, self._models)
+            raise ModelNotFound(name, {**self._models, **{alias.name: alias for alias in self.aliases.all()}})
         return name
 
     def _public(self, name: str) -> Model:
@@ -125,7 +200,32 @@ class Registry:
             dimensions=found.dimensions,
             default=name == self._default,
             licence=found.licence,
+            fallbacks=found.fallbacks,
         )
+
+    def _public_alias(self, alias: Alias) -> Model:
+        models = self.aliases.models(alias)
+        targets = [name for name in models if name not in alias.fallbacks]
+        first = self._models[models[0]]
+        return Model(
+            id=alias.name,
+            kind=Model.CHAT,
+            owned_by=first.owned_by or first.engine,
+            created=first.created,
+            engine=ALIAS,
+            # What every target takes; a fallback with less is passed by when it must be.
+            context_length=min((self._models[name].context_length for name in targets), default=0),
+            targets=targets,
+            fallbacks=[name for name in models if name in alias.fallbacks],
+        )
+
+
+def _check_fallbacks(models: Mapping[str, ModelSettings], chat: list[str]) -> None:
+    for name, model in models.items():
+        for other in model.fallbacks:
+            if other not in chat or other == name:
+                there = ", ".join(each for each in chat if each != name) or "none"
+                raise ConfigError(f"models.{name}.fallbacks has {other!r}; other chat models are: {there}")
 
 
 def _default(models: Mapping[str, ModelSettings], default_model: str) -> str:

@@ -64,10 +64,36 @@ class Answer:
     def __init__(self, endpoint: Endpoint, model: str, choices: int) -> None:
         prefix, self._whole, self._part = OBJECTS[endpoint]
         self._chat = endpoint == "chat/completions"
-        self._head = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
-        self._choices = [Choice() for _ in range(choices)]
+        self._head: dict[str, Any] = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time())}
+        self.choices = choices
+        """How many answers are asked for."""
+        self.begin(model)
+
+    def begin(self, model: str) -> None:
+        """Begin it, or begin it again, with the answer of this model."""
+        self._head["model"] = model
+        self._head.pop("system_fingerprint", None)
+        self._choices = [Choice() for _ in range(self.choices)]
+        self.fresh = True
+        """Whether one model gives all of it."""
         self.usage: dict[str, Any] | None = None
         """As the engine counted; None where it did not say."""
+
+    def go_on(self, model: str) -> None:
+        """Go on with what this model says."""
+        self._head["model"] = model
+        self.fresh = False
+        self.usage = None
+
+    @property
+    def model(self) -> str:
+        """The model that gives the answer, or the rest of it."""
+        return str(self._head["model"])
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing but text: no call, no refusal, no reasoning."""
+        return not any(choice.calls or choice.extra for choice in self._choices)
 
     def add(self, chunk: Chunk) -> None:
         """Take in one chunk."""
@@ -98,6 +124,20 @@ class Answer:
     def finish_reason(self) -> str:
         """Why the first choice ended; empty while it has not."""
         return self._choices[0].finish_reason or ""
+
+    @property
+    def id(self) -> str:
+        """The answer's id, which callers see."""
+        return str(self._head["id"])
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """Why each choice ended; empty for one that has not."""
+        return [choice.finish_reason or "" for choice in self._choices]
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Return each choice as a chat message."""
+        return [choice.message() for choice in self._choices]
 
     def event(self, chunk: Chunk, *, with_usage: bool) -> bytes | None:
         """Return a chunk as the caller gets it; None where there is nothing in it for the caller."""

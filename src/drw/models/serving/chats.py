@@ -1,59 +1,76 @@
-"""Answers one request with a chat model: its line, its limits, its engine, its record."""
+"""Answers one request with chat models: their lines, their limits, their engines, one after the other; its record."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from drw.kernel.errors import InvalidRequest
+from drw.kernel.errors import DrwError
+from drw.kernel.overhead import waiting
 from drw.models.serving.answers import Answer
+from drw.models.serving.attempts import Attempt
+from drw.models.serving.courses import Course, Rules
 from drw.models.serving.errors import ContextLengthExceeded
-from drw.models.serving.models import ChatModel
+from drw.models.serving.hold import Hold
+from drw.models.serving.plans import Asked, Plan
 from drw.models.serving.ports import Body, Chunk, Endpoint
-from drw.models.serving.record import Record
-from drw.models.serving.wire import has_token
+from drw.models.serving.quota import FINAL
+from drw.models.serving.record import Record, outcome
 
 
 async def generate(
-    model: ChatModel, endpoint: Endpoint, body: Body, answer: Answer, record: Record
+    rules: Rules, plan: Plan, asked: Asked, answer: Answer, record: Record, hold: Hold
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of an answer while `answer` and `record` take note of them.
 
-    Ends only when the answer is whole; the record is the caller's to close. Raises as `ChatEngine.stream`
-    and `Line.turn` do.
+    Ends only when the answer is whole, whoever gave which part of it; the record is the caller's to close, the hold
+    the caller's to settle. What is yielded of an answer that is not `live` may be of attempts that failed: then
+    `answer` alone counts. Raises as `ChatEngine.stream`, `Line.turn`, `Hold.begin` and `Hold.progress` do.
     """
-    record.served_by(model.id, model.engine_name, model.target.upstream_model)
+    course = Course(rules, plan, asked, answer, record)
     try:
-        async with model.line.turn():
-            await _check_prompt(model, endpoint, body)
-            chunks = model.engine.stream(model.target, endpoint, body)
+        while True:
+            attempt = await course.next()
             try:
-                async for chunk in chunks:
-                    answer.add(chunk)
-                    if has_token(chunk):
-                        record.token()
-                    yield chunk
-            finally:
-                await chunks.aclose()
-            answer.check_whole()
+                async with attempt.model.line.turn(attempt.patience(rules.clock.time())):
+                    await _check_prompt(attempt, asked.endpoint)
+                    await hold.begin(attempt.model)
+                    chunks = attempt.stream(asked.endpoint)
+                    try:
+                        async for chunk in chunks:
+                            await hold.progress(chunk)
+                            for ready in attempt.take(chunk):
+                                course.sent = asked.live
+                                yield ready
+                    finally:
+                        await chunks.aclose()
+                    last = attempt.whole()
+            except FINAL as error:  # no engine's fault, so none of another engine's business
+                course.left(attempt, outcome(error))
+                raise
+            except DrwError as error:
+                course.failed(attempt, error)
+                continue
+            except BaseException as error:
+                course.left(attempt, outcome(error))
+                raise
+            course.succeeded(attempt)
+            for ready in last:
+                yield ready
+            return
     finally:
         record.answered(answer.text, answer.usage, answer.finish_reason)
+        record.shows(answer)
 
 
-def check_length(model: ChatModel, param: str, tokens: int | None) -> None:
-    """Raise where more tokens are asked for than the model has room for."""
-    if tokens and model.context_length and tokens > model.context_length:
-        message = f"{param} is {tokens}; prompt and answer of {model.id!r} have {model.context_length} tokens together"
-        raise InvalidRequest(message, param=param, code="invalid_value")
-
-
-async def _check_prompt(model: ChatModel, endpoint: Endpoint, body: Body) -> None:
+async def _check_prompt(attempt: Attempt, endpoint: Endpoint) -> None:
     """Raise where the prompt is longer than the operator allows; the model's own limit is the engine's to check."""
-    most = model.max_prompt_tokens
-    if not most or _bytes(body) <= most:  # no token is shorter than a byte
+    most = attempt.model.max_prompt_tokens
+    if not most or _bytes(attempt.body) <= most:  # no token is shorter than a byte
         return
-    counted = await model.engine.count_prompt(model.target, endpoint, body)
+    with waiting("upstream"):
+        counted = await attempt.model.engine.count_prompt(attempt.replica.target, endpoint, attempt.body)
     if counted is not None and counted > most:
-        raise ContextLengthExceeded(counted, most, "prompt" if endpoint == "completions" else "messages")
+        raise ContextLengthExceeded.counted(counted, most, "prompt" if endpoint == "completions" else "messages")
 
 
 def _bytes(body: Body) -> int:

@@ -12,7 +12,9 @@ import orjson
 from drw.api.models.v1.discovery_pb2 import Model
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Vector
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.kernel.overhead import waiting
 from drw.models.serving.errors import NotSupported
+from drw.models.serving.metering import Metering
 from drw.models.serving.models import Models
 from drw.models.serving.record import Record
 from drw.models.serving.requests import Embedding
@@ -24,8 +26,9 @@ BATCH = 256
 class Embeddings:
     """Answers `POST /v1/embeddings`."""
 
-    def __init__(self, models: Models, client: EmbeddingClient) -> None:
+    def __init__(self, models: Models, client: EmbeddingClient, metering: Metering) -> None:
         self._models = models
+        self._metering = metering
         self._client = client
 
     async def answer(self, request: Embedding, record: Record) -> bytes:
@@ -34,8 +37,11 @@ class Embeddings:
         model = await self._models.embedding(request.model)
         _check_dimensions(request, model)
         record.served_by(model.id, model.engine, model.id)
-        vectors, tokens = await self._embed(texts, model.id)
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        async with self._metering.embedding(model.id, texts) as hold:
+            vectors, tokens = await self._embed(texts, model.id)
+            usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+            await hold.progress({"usage": usage})
+        hold.tell(record)
         data = [_item(i, vector, request.encoding_format) for i, vector in enumerate(vectors)]
         body = orjson.dumps({"object": "list", "data": data, "model": request.model, "usage": usage})
         record.answered(body, usage)
@@ -46,7 +52,8 @@ class Embeddings:
         vectors: list[Vector] = []
         tokens = 0
         for start in range(0, len(texts), BATCH):
-            embedded = await self._client.embed(EmbedRequest(texts=texts[start : start + BATCH], model=model))
+            with waiting("upstream"):
+                embedded = await self._client.embed(EmbedRequest(texts=texts[start : start + BATCH], model=model))
             vectors += embedded.vectors
             tokens += embedded.tokens
         return vectors, tokens

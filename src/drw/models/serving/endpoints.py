@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -18,16 +19,22 @@ from drw.kernel.call import caller
 from drw.kernel.errors import DrwError
 from drw.kernel.kills import KillList, killed
 from drw.models.serving.answers import Answer
-from drw.models.serving.chats import check_length, generate
+from drw.models.serving.balance import Affinity, owner
+from drw.models.serving.chats import generate
+from drw.models.serving.courses import Rules
 from drw.models.serving.embeddings import Embeddings
 from drw.models.serving.exchange import Exchange
-from drw.models.serving.models import ChatModel, Models
+from drw.models.serving.metering import Metering
+from drw.models.serving.models import Models
+from drw.models.serving.plans import Asked
 from drw.models.serving.ports import Chunk, Endpoint
 from drw.models.serving.record import ClientGone, Record
 from drw.models.serving.requests import ChatCompletion, Completion, Embedding, Sampling, read
 
 INVOKE = "models:invoke"
 READ = "models:read"
+SESSION = b"x-session-id"
+MAX_SESSION = 512
 DONE = b"data: [DONE]\n\n"
 
 Serve = Callable[[Exchange, Record], Awaitable[None]]
@@ -81,8 +88,10 @@ async def _recorded(record: Record, error: DrwError) -> DrwError:
 class ChatEndpoints:
     """Chats and completions."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, rules: Rules, metering: Metering) -> None:
         self._models = models
+        self._rules = rules
+        self._metering = metering
 
     async def chat(self, exchange: Exchange, record: Record) -> None:
         """`POST /v1/chat/completions`."""
@@ -94,36 +103,34 @@ class ChatEndpoints:
 
     async def _serve(self, exchange: Exchange, record: Record, endpoint: Endpoint, request: Sampling) -> None:
         record.models.add(request.model)
-        model = await self._models.chat(request.model)
-        check_length(model, *request.most_tokens())
-        answer = Answer(endpoint, request.model, request.choices)
-        chunks = generate(model, endpoint, request.body(), answer, record)
+        plan = await self._models.plan(request.model)
+        body, choices = request.body(), request.choices
+        affinity = Affinity(owner(), exchange.header(SESSION)[:MAX_SESSION] or request.session, body)
+        models = plan.order(affinity)
+        asked = Asked(endpoint, body, affinity, models, bool(request.stream), choices, *request.most_tokens())
+        answer = Answer(endpoint, plan.id, choices)
+        run = partial(generate, self._rules, plan, asked, answer, record)
+        chunks = self._metering.metered(asked, record, run, exchange.headers)
         try:
             if request.stream:
-                await self._stream(exchange, record, model, answer, chunks, with_usage=request.usage_in_stream)
+                await self._stream(exchange, record, answer, chunks, with_usage=request.usage_in_stream)
             else:
-                await self._whole(exchange, record, model, answer, chunks)
+                await self._whole(exchange, record, answer, chunks)
         finally:
             await chunks.aclose()
 
     async def _whole(
-        self,
-        exchange: Exchange,
-        record: Record,
-        model: ChatModel,
-        answer: Answer,
-        chunks: AsyncGenerator[Chunk, None],
+        self, exchange: Exchange, record: Record, answer: Answer, chunks: AsyncGenerator[Chunk, None]
     ) -> None:
         async for _ in chunks:
             pass
         await record.close()
-        await exchange.answer(answer.body(), model.id)
+        await exchange.answer(answer.body(), answer.model)
 
     async def _stream(
         self,
         exchange: Exchange,
         record: Record,
-        model: ChatModel,
         answer: Answer,
         chunks: AsyncGenerator[Chunk, None],
         *,
@@ -132,7 +139,7 @@ class ChatEndpoints:
         begun = False
         async for chunk in chunks:
             if not begun:  # only now: an error before it is an ordinary answer with its own status
-                await exchange.begin_events(model.id)
+                await exchange.begin_events(answer.model)
                 begun = True
             if event := answer.event(chunk, with_usage=with_usage):
                 await exchange.event(event)
@@ -160,14 +167,16 @@ class ModelList:
 
 def routes(
     models: Models,
+    rules: Rules,
     discovery: DiscoveryClient,
     embeddings: Embeddings,
-    audit: AuditWriter,
+    metering: Metering,
     kills: KillList,
+    audit: AuditWriter,
     max_body: int,
 ) -> list[BaseRoute]:
     """Return OpenAI's endpoints."""
-    chats, listed = ChatEndpoints(models), ModelList(discovery)
+    chats, listed = ChatEndpoints(models, rules, metering), ModelList(discovery)
 
     async def embed(exchange: Exchange, record: Record) -> None:
         request = read(Embedding, record.request)

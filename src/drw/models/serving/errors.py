@@ -3,13 +3,16 @@
 * Unavailable
   + EngineUnavailable      (it does not answer; perhaps it is starting again)
   + EngineBusy             (too many wait for it)
+  + EngineResting          (it failed again and again, and is left alone for a while)
   + AnswerCut              (it ended in the middle of an answer)
 * DeadlineExceeded
   + EngineStalled          (no token within the time set for it)
+  + OutOfTime              (the request's own time ran out)
 * InternalError
   + EngineMisconfigured    (what the operator set for it is wrong)
 * InvalidRequest
   + ContextLengthExceeded
+  + ContentFiltered        (its operator's rules forbid an answer)
   + NotSupported           (part of OpenAI's API that this model or release lacks)
 """
 
@@ -26,6 +29,10 @@ class EngineBusy(Unavailable):
     """As many requests wait for the engine as may."""
 
 
+class EngineResting(Unavailable):
+    """The engine failed again and again, and is left alone for a while."""
+
+
 class AnswerCut(Unavailable):
     """The engine ended before the answer did."""
 
@@ -34,19 +41,35 @@ class EngineStalled(DeadlineExceeded):
     """The engine gave no token within the time set for it."""
 
 
+class OutOfTime(DeadlineExceeded):
+    """The time for the whole answer ran out, whoever was giving it."""
+
+
 class EngineMisconfigured(InternalError):
     """The engine cannot be reached as the operator set it up."""
+
+
+CONTEXT_LENGTH, CONTENT_FILTER = "context_length_exceeded", "content_filter"
+"""OpenAI's codes for the two."""
 
 
 class ContextLengthExceeded(InvalidRequest):
     """The prompt is longer than the model takes."""
 
-    def __init__(self, tokens: int, most: int, param: str) -> None:
-        super().__init__(
-            f"the prompt has {tokens} tokens; this model takes at most {most}: shorten it",
-            code="context_length_exceeded",
-            param=param,
-        )
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message, code=CONTEXT_LENGTH, param=param)
+
+    @classmethod
+    def counted(cls, tokens: int, most: int, param: str) -> ContextLengthExceeded:
+        """Return the error for a prompt whose tokens are known."""
+        return cls(f"the prompt has {tokens} tokens; this model takes at most {most}: shorten it", param)
+
+
+class ContentFiltered(InvalidRequest):
+    """Rules about content forbid an answer; no other model may be asked instead."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=CONTENT_FILTER, param="messages")
 
 
 class NotSupported(InvalidRequest):

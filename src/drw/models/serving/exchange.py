@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import Any
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
 from drw.kernel.errors import DrwError, TooLarge, http_body
+from drw.kernel.overhead import BLOCKED_SECONDS, waited
+from drw.kernel.telemetry import ERROR_TYPE, loggable
 from drw.models.serving.record import ClientGone
 
 JSON = (b"content-type", b"application/json")
@@ -25,6 +28,12 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._started = False
+        self.headers: list[tuple[bytes, bytes]] = []
+        """Further headers of the answer, to be put here before it begins."""
+
+    def header(self, name: bytes) -> str:
+        """Return a header of the request by its name in lower case, or an empty string."""
+        return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == name), "")
 
     async def body(self, limit: int) -> bytes:
         """Return the body of the request."""
@@ -72,18 +81,22 @@ class Exchange:
         """Send a whole answer."""
         headers = [JSON, (b"content-length", b"%d" % len(body)), (b"x-drw-model", model.encode())]
         self._started = True
+        headers += self.headers
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
     async def begin_events(self, model: str) -> None:
         """Begin a stream of events."""
-        headers = [*EVENTS, (b"x-drw-model", model.encode())]
+        headers = [*EVENTS, (b"x-drw-model", model.encode()), *self.headers]
         self._started = True
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def event(self, data: bytes) -> None:
         """Send one event."""
+        began = perf_counter()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        if (seconds := perf_counter() - began) > BLOCKED_SECONDS:
+            waited("client", seconds)
 
     async def end_events(self, last: bytes) -> None:
         """Send the last event."""
@@ -93,5 +106,5 @@ class Exchange:
         """Send the error as an event where a stream has begun; raise it where nothing has been sent."""
         if not self._started:
             raise error
-        self.log({"error": error.message})
+        self.log({ERROR_TYPE: error.reason, "error": loggable(error)})
         await self.end_events(b"data: " + orjson.dumps(http_body(error)) + b"\n\n")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from drw.kernel.overhead import waiting
 from drw.models.serving.errors import EngineBusy
 
 
@@ -20,14 +22,14 @@ class Line:
         self._waiting = 0
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a place, and hold it for the block.
+    async def turn(self, most_seconds: float = math.inf) -> AsyncIterator[None]:
+        """Wait for a place, at most so long, and hold it for the block.
 
         Raises:
             EngineBusy: too many wait already, or none came free in time.
         """
         if self._free.locked():
-            await self._wait()
+            await self._wait(min(self._seconds, most_seconds))
         else:
             await self._free.acquire()
         try:
@@ -35,15 +37,16 @@ class Line:
         finally:
             self._free.release()
 
-    async def _wait(self) -> None:
+    async def _wait(self, seconds: float) -> None:
         if self._waiting >= self._most_waiting:
             raise self._busy(f"{self._waiting} requests wait for it already")
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._seconds):
-                await self._free.acquire()
+            with waiting("line"):
+                async with asyncio.timeout(seconds):
+                    await self._free.acquire()
         except TimeoutError:
-            raise self._busy(f"no place came free within {self._seconds:g} s") from None
+            raise self._busy(f"no place came free within {seconds:.3g} s") from None
         finally:
             self._waiting -= 1
 

@@ -14,6 +14,30 @@ Chunk = dict[str, Any]
 """One event of OpenAI's streams, decoded."""
 
 
+FOREVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long a model may take, in seconds; 0: as the adapter's settings have it."""
+
+    connect: float = 0.0
+    first_token: float = 0.0
+    between_tokens: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Until when one attempt may go on, in the event loop's time, whatever the model's own deadlines are."""
+
+    first_token: float = FOREVER
+    end: float = FOREVER
+    """The end of the request itself."""
+
+
+UNLIMITED = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where one model answers."""
@@ -24,21 +48,25 @@ class Target:
     """`http(s)://...` or `unix:/path`, without a slash at the end."""
     upstream_model: str
     api_key_variable: str
+    deadlines: Deadlines = Deadlines()
 
 
 class ChatEngine(ABC):
     """Runs chat models somewhere."""
 
     @abstractmethod
-    def stream(self, target: Target, endpoint: Endpoint, body: Body) -> AsyncGenerator[Chunk, None]:
+    def stream(
+        self, target: Target, endpoint: Endpoint, body: Body, limits: Limits = UNLIMITED
+    ) -> AsyncGenerator[Chunk, None]:
         """Yield the answer as it comes; closing the generator stops the engine's work.
 
         Raises:
             EngineUnavailable: before the first chunk: it does not answer.
-            AnswerCut: after it: it stopped answering.
+            AnswerCut: after it: it stopped answering, or said what is no part of an answer.
             EngineStalled: the next token did not come in time.
+            OutOfTime: the request's own time ran out.
             EngineMisconfigured: it refuses us, not the caller.
-            InvalidRequest: it refuses the request.
+            InvalidRequest: it refuses the request; `ContentFiltered` and `ContextLengthExceeded` say why.
             RateLimited: it wants us to come back later.
         """
 

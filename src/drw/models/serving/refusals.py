@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
 
 from drw.kernel.errors import DrwError, InvalidRequest, RateLimited, TooLarge
+from drw.kernel.telemetry import QUOTES
 from drw.models.serving.errors import (
+    CONTENT_FILTER,
+    CONTEXT_LENGTH,
+    ContentFiltered,
     ContextLengthExceeded,
     EngineMisconfigured,
     EngineStalled,
@@ -16,13 +24,24 @@ from drw.models.serving.errors import (
 from drw.models.serving.ports import Target
 
 MAX_MESSAGE = 500
+MAX_RETRY_AFTER = 3600
+FILTERED = {CONTENT_FILTER, "content_policy_violation", "ResponsibleAIPolicyViolation"}
+"""What OpenAI and Azure call it."""
+TOO_LONG = re.compile(r"maximum context length|context length (is|of) only|exceeds? the (model's )?context", re.I)
+"""How vLLM, SGLang and TGI word it, which have no code for it."""
+STATUS = {CONTEXT_LENGTH: 400, "rate_limit_exceeded": 429, "insufficient_quota": 429} | dict.fromkeys(FILTERED, 400)
+"""What an error inside a stream means that has a code and no status; any other is the engine's fault."""
+QUOTED = {QUOTES: "upstream"}
+"""For errors whose message ends in what the upstream said: that may have words of the prompt, so no log has it."""
 
 
 def refusal(target: Target, status: int, raw: bytes, retry_after: str | None = None) -> DrwError:
     """Return the error for an answer that is not 200."""
     detail = _detail(raw)
     said = str(detail.get("message") or f"status {status}")[:MAX_MESSAGE]
-    after = retry_after if retry_after and retry_after.isdigit() else "1"
+    after = _known(retry_after=_seconds(retry_after))
+    if _codes(detail) & FILTERED:
+        return ContentFiltered(said)
     if status in (401, 403):
         return EngineMisconfigured(f"the upstream of {target.model!r} refuses our key: {_remedy(target)}")
     if status == 404:
@@ -33,28 +52,58 @@ def refusal(target: Target, status: int, raw: bytes, retry_after: str | None = N
     if status == 413:
         return TooLarge(said)
     if status == 429:
-        return RateLimited(f"the upstream of {target.model!r} is over its limit: {said}", retry_after=after)
+        return RateLimited(f"the upstream of {target.model!r} is over its limit: {said}", **after, **QUOTED)
     if status in (408, 504):
-        return EngineStalled(f"the upstream of {target.model!r} did not answer in time: {said}")
+        return EngineStalled(f"the upstream of {target.model!r} did not answer in time: {said}", **QUOTED)
     if 400 <= status < 500:
         return _invalid(detail, said)
-    return EngineUnavailable(f"the upstream of {target.model!r} failed: {said}", retry_after=after)
+    return EngineUnavailable(f"the upstream of {target.model!r} failed: {said}", **after, **QUOTED)
 
 
 def in_band(target: Target, error: Any) -> DrwError:
     """Return the error for an error event inside a stream."""
-    code = error.get("code") if isinstance(error, dict) else None
-    return refusal(target, code if isinstance(code, int) else 500, orjson.dumps({"error": error}))
+    detail = error if isinstance(error, dict) else {"message": str(error)}
+    code = detail.get("code")
+    known = next((STATUS[name] for name in _codes(detail) if name in STATUS), 500)
+    status = code if isinstance(code, int) and 400 <= code < 600 else known
+    return refusal(target, status, orjson.dumps({"error": detail}))
 
 
 def _invalid(detail: dict[str, Any], said: str) -> DrwError:
-    param = detail.get("param")
-    if "exceed_context_size_error" in (detail.get("type"), detail.get("code")):  # llama.cpp's own name for it
-        return ContextLengthExceeded(int(detail["n_prompt_tokens"]), int(detail["n_ctx"]), "messages")
-    known = {"param": param} if isinstance(param, str) else {}
-    if isinstance(code := detail.get("code"), str):
-        known["code"] = code
-    return InvalidRequest(said, **known)
+    codes, param = _codes(detail), detail.get("param")
+    if "exceed_context_size_error" in codes:  # llama.cpp's own name for it
+        return ContextLengthExceeded.counted(int(detail["n_prompt_tokens"]), int(detail["n_ctx"]), "messages")
+    if CONTEXT_LENGTH in codes or TOO_LONG.search(said):
+        return ContextLengthExceeded(said, param if isinstance(param, str) else "messages")
+    code = detail.get("code")
+    return InvalidRequest(said, **_known(param=param, code=code))
+
+
+def _codes(detail: dict[str, Any]) -> set[str]:
+    """Return every name that an error gives itself."""
+    inner = detail.get("innererror")
+    names = [detail.get("code"), detail.get("type"), inner.get("code") if isinstance(inner, dict) else None]
+    return {name for name in names if isinstance(name, str)}
+
+
+def _known(**values: Any) -> dict[str, str]:
+    return {name: value for name, value in values.items() if isinstance(value, str)}
+
+
+def _seconds(retry_after: str | None) -> str | None:
+    """Return a `Retry-After` in whole seconds, which may be given as a number or a date (RFC 9110, 10.2.3)."""
+    if not retry_after:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except ValueError:
+            return None
+    if not seconds < MAX_RETRY_AFTER:  # also no number at all
+        return str(MAX_RETRY_AFTER)
+    return str(max(0, math.ceil(seconds)))
 
 
 def _detail(raw: bytes) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import NotSupported
-from drw.models.serving.parts import MAX_TOOLS, Message, NamedTool, Part, ResponseFormat, Tool
+from drw.models.serving.parts import MAX_TOOLS, AnyObject, Message, NamedTool, Part, ResponseFormat, Tool
 from drw.models.serving.ports import Body
 
 MAX_MESSAGES = 2048
 MAX_CHOICES = 8
 MAX_INPUTS = 2048
+MAX_TOKENS = 2**31 - 1
 
 ModelId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -34,7 +35,7 @@ class Sampling(Part):
     """What chats and completions have in common."""
 
     model: ModelId
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
@@ -57,6 +58,11 @@ class Sampling(Part):
         """Whether the caller wants a last event with the tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def session(self) -> str:
+        """What ties requests together, as far as the body says."""
+        return self.user or ""
+
     def most_tokens(self) -> tuple[str, int | None]:
         """Return the field that bounds the answer, and the bound."""
         return "max_tokens", self.max_tokens
@@ -70,7 +76,7 @@ class ChatCompletion(Sampling):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
@@ -79,13 +85,13 @@ class ChatCompletion(Sampling):
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = Field(None, max_length=16)
     verbosity: Literal["low", "medium", "high"] | None = None
-    prediction: dict[str, Any] | None = None
+    prediction: AnyObject | None = None
     # Accepted, and kept here: they steer what another firm stores or bills.
     metadata: dict[str, str] | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    prompt_cache_key: str | None = Field(None, max_length=512)
     # Named so that the answer says what to do instead.
     functions: Any = None
     function_call: Any = None
@@ -101,6 +107,11 @@ class ChatCompletion(Sampling):
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
         return self
+
+    @property
+    def session(self) -> str:
+        """What ties requests together, as far as the body says."""
+        return self.prompt_cache_key or self.user or ""
 
     def most_tokens(self) -> tuple[str, int | None]:
         """Return the field that bounds the answer, and the bound."""
@@ -137,7 +148,7 @@ class Embedding(Part):
     model: ModelId
     input: str | list[Any]
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(None, ge=1)
+    dimensions: int | None = Field(None, ge=1, le=2**31 - 1)
     user: str | None = Field(None, max_length=512)
 
     def texts(self) -> list[str]:

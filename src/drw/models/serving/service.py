@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
+from random import Random
 
 from pydantic import Field
 
@@ -15,18 +18,30 @@ from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.audit import AuditWriter
 from drw.kernel.call import caller
+from drw.kernel.clock import Clock
+from drw.kernel.errors import DrwError
 from drw.kernel.host import Scope
 from drw.kernel.kills import KillList
 from drw.kernel.settings import ConfigError, Settings
-from drw.models.serving import endpoints, pieces
+from drw.models.serving import content, endpoints, pieces
 from drw.models.serving.answers import Answer
-from drw.models.serving.chats import check_length, generate
+from drw.models.serving.balance import Affinity, owner
+from drw.models.serving.chats import generate
+from drw.models.serving.circuits import CircuitSettings, State
+from drw.models.serving.courses import Rules
 from drw.models.serving.embeddings import Embeddings
 from drw.models.serving.line import Line
+from drw.models.serving.meter import MeterSettings
+from drw.models.serving.metering import Metering
+from drw.models.serving.metering import build as build_metering
 from drw.models.serving.models import Models
-from drw.models.serving.ports import ChatEngine
+from drw.models.serving.plans import Asked, ChatModel
+from drw.models.serving.ports import ChatEngine, Endpoint
 from drw.models.serving.record import Record
+from drw.models.serving.retries import Retries, RetrySettings
 from drw.models.serving.wire import WireSettings
+
+CHAT: Endpoint = "chat/completions"
 
 
 class ServingSettings(Settings):
@@ -36,19 +51,30 @@ class ServingSettings(Settings):
     """Requests that may wait for one model; more are sent away with 503."""
     max_waiting_seconds: float = Field(60.0, gt=0, le=3600)
     remember_models_seconds: float = Field(5.0, ge=0, le=300)
-    max_body_bytes: int = Field(8 << 20, ge=1024, le=64 << 20)
+    capture_content: bool = Field(default_factory=content.asked_by_environment)
+    """Put prompts and answers on spans, redacted; never in logs, metrics or audit records."""
+    capture_characters: int = Field(16_384, ge=256, le=262_144)
+    """How much of a prompt, and of an answer, goes on a span."""
+    max_body_bytes: int = Field(33 << 20, ge=1024, le=64 << 20)
+    total_seconds: float = Field(900.0, gt=0, le=3600)
+    """For a whole answer with every attempt at it, where neither its alias nor its model says."""
+    retries: RetrySettings = RetrySettings()
+    circuits: CircuitSettings = CircuitSettings()
     llama_cpp: WireSettings = WireSettings()
     openai: WireSettings = WireSettings()
     vertex: WireSettings = WireSettings()
+    metering: MeterSettings = MeterSettings()
 
 
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(self, models: Models, audit: AuditWriter, kills: KillList) -> None:
+    def __init__(self, models: Models, rules: Rules, metering: Metering, kills: KillList, audit: AuditWriter) -> None:
         self._models = models
-        self._audit = audit
+        self._rules = rules
+        self._metering = metering
         self._kills = kills
+        self._audit = audit
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
         """Stream the answer of a chat model; the last piece says how it ended, and what it took."""
@@ -56,10 +82,13 @@ class Serving(contract.Serving):
         try:
             body = pieces.body(request)
             record.models.add(request.model)
-            model = await self._models.chat(request.model)
-            check_length(model, "max_tokens", request.max_tokens)
-            answer = Answer("chat/completions", model.id, 1)
-            chunks = generate(model, "chat/completions", body, answer, record)
+            plan = await self._models.plan(request.model)
+            affinity = Affinity(owner(), "", body)
+            most = request.max_tokens or None
+            asked = Asked(CHAT, body, affinity, plan.order(affinity), live=True, most_tokens=most)
+            answer = Answer(CHAT, plan.id, 1)
+            run = partial(generate, self._rules, plan, asked, answer, record)
+            chunks = self._metering.metered(asked, record, run)
             async with aclosing(self._kills.each(caller(), lambda: record.models, chunks)) as lasting:
                 async for chunk in lasting:
                     if text := pieces.text(chunk):
@@ -68,7 +97,7 @@ class Serving(contract.Serving):
         except BaseException as error:
             await record.fail(error)
             raise
-        yield pieces.last(answer, model.id)
+        yield pieces.last(answer, answer.model)
 
 
 class Engines:
@@ -97,26 +126,57 @@ class Engines:
 async def build(scope: Scope) -> Serving:
     """Make the service with what the configuration names."""
     settings = scope.settings(ServingSettings)
+    content.allow(settings.capture_characters if settings.capture_content else 0)
     engines = Engines(scope, settings)
     scope.on_stop(engines.close)
 
     def line(model: str, concurrent: int) -> Line:
         return Line(model, concurrent, settings.max_waiting, settings.max_waiting_seconds)
 
+    clock = Clock()
+    retries = Retries(settings.retries, clock, Random())
+    rules = Rules(clock, Random(), retries, settings.circuits, settings.total_seconds)
     discovery = scope.client(DiscoveryClient)
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
-    models = Models(discovery, engines.get, line, settings.remember_models_seconds, kills)
-    embeddings = Embeddings(models, scope.client(EmbeddingClient))
-    audit = scope.audit()
-    scope.routes += endpoints.routes(models, discovery, embeddings, audit, kills, settings.max_body_bytes)
+    models = Models(discovery, engines.get, line, settings.circuits, clock, settings.remember_models_seconds, kills)
+    scope.background(models.follow)
+    metering = await build_metering(scope, settings.metering)
+    embeddings = Embeddings(models, scope.client(EmbeddingClient), metering)
+    audit, most_body = scope.audit(), settings.max_body_bytes
+    scope.routes += endpoints.routes(models, rules, discovery, embeddings, metering, kills, audit, most_body)
 
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
         if any(model.default for model in listed):
-            default = await models.chat("")
-            await default.engine.check(default.target)
-        return ", ".join(f"{model.id} (default)" if model.default else model.id for model in listed) or "no models"
+            default = (await models.plan("")).targets[0][0]
+            try:
+                await _check(default)
+            except DrwError as error:
+                error.message = "; ".join([error.message, *_circuits(models, clock)])
+                raise
+        names = [f"{model.id} (default)" if model.default else model.id for model in listed]
+        return "; ".join([", ".join(names) or "no models", *_circuits(models, clock)])
 
     scope.describe(describe)
-    return Serving(models, audit, kills)
+    return Serving(models, rules, metering, kills, audit)
+
+
+async def _check(model: ChatModel) -> None:
+    """Raise where a model answers nowhere."""
+    found = await asyncio.gather(*(model.engine.check(r.target) for r in model.replicas), return_exceptions=True)
+    errors = [error for error in found if error is not None]
+    if len(errors) == len(found):
+        raise errors[0]
+
+
+def _circuits(models: Models, clock: Clock) -> list[str]:
+    """Return a line for each circuit that is not closed."""
+    lines = []
+    for model, replica in models.replicas():
+        if replica.circuit.state is State.HALF_OPEN:
+            lines.append(f"circuit of {model} at {replica.name} half-open: probing")
+        elif replica.circuit.state is State.OPEN:
+            left = max(0.0, replica.circuit.ready_at - clock.time())
+            lines.append(f"circuit of {model} at {replica.name} open for {left:.0f} s more")
+    return lines

@@ -13,16 +13,21 @@ import orjson
 from pydantic import Field
 from yarl import URL
 
+from drw.kernel import telemetry
 from drw.kernel.errors import DrwError
+from drw.kernel.overhead import waiting
 from drw.kernel.settings import Settings
-from drw.models.serving.errors import AnswerCut, EngineMisconfigured, EngineStalled, EngineUnavailable
-from drw.models.serving.ports import Body, Chunk, Target
+from drw.models.serving.errors import AnswerCut, EngineMisconfigured, EngineStalled, EngineUnavailable, OutOfTime
+from drw.models.serving.ports import UNLIMITED, Body, Chunk, Limits, Target
 from drw.models.serving.refusals import in_band, refusal
 
 MAX_EVENT_BYTES = 4 << 20
 MAX_ERROR_BYTES = 64 << 10
 CHECK_SECONDS = 1.0
 TAIL_SECONDS = 0.2
+FIELDS = (b"event:", b"id:", b"retry:", b":")
+"""What may stand in an event besides its data (HTML standard, "Server-sent events")."""
+LIST, DICT, TEXT = (list, type(None)), (dict, type(None)), (str, type(None))
 JSON_HEADERS = {"content-type": "application/json", "accept": "text/event-stream"}
 
 
@@ -33,6 +38,8 @@ class WireSettings(Settings):
     first_token_seconds: float = Field(default=300.0, gt=0, le=3600)
     """From the request to the first token: the prompt is read in this time."""
     between_tokens_seconds: float = Field(default=60.0, gt=0, le=3600)
+    continuous_usage: bool = False
+    """Whether to ask for the tokens so far in each event, as vLLM gives them; others refuse a request that asks."""
 
 
 class Wire:
@@ -48,23 +55,26 @@ class Wire:
         self._urls: dict[tuple[str, str], URL] = {}
 
     async def stream(
-        self, target: Target, path: str, body: Body, headers: Mapping[str, str]
+        self, target: Target, path: str, body: Body, headers: Mapping[str, str], limits: Limits = UNLIMITED
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the events of an answer up to `[DONE]`; see `ChatEngine.stream` for what is raised."""
-        clock = asyncio.get_running_loop().time
-        limit = clock() + self._settings.first_token_seconds
-        response = await self._post(target, path, orjson.dumps(body), {**JSON_HEADERS, **headers}, limit)
+        clock, end = asyncio.get_running_loop().time, limits.end
+        first = target.deadlines.first_token or self._settings.first_token_seconds
+        between = target.deadlines.between_tokens or self._settings.between_tokens_seconds
+        limit = min(clock() + first, limits.first_token, end)
+        with waiting("upstream"):
+            response = await self._post(target, path, orjson.dumps(body), _headers(headers), limit, end)
         started = False
         try:
             if response.status != 200:
                 raise await _refused(target, response)
-            reader = _Events(response.content, target)
+            reader = _Events(response.content, target, end)
             while (events := await reader.next(limit)) is not None:
                 for event in events:
                     chunk = _decoded(target, event)
                     yield chunk
                     if started := started or has_token(chunk):
-                        limit = clock() + self._settings.between_tokens_seconds
+                        limit = min(clock() + between, end)
             await self._finish(response)
         finally:
             response.close()
@@ -76,7 +86,11 @@ class Wire:
             async with (
                 asyncio.timeout(self._settings.connect_seconds),
                 self._session(target.base_url).request(
-                    verb, self._url(target.base_url, path), data=data, headers={**JSON_HEADERS, **headers}
+                    verb,
+                    self._url(target.base_url, path),
+                    data=data,
+                    headers=_headers(headers),
+                    allow_redirects=False,
                 ) as response,
             ):
                 if response.status != 200:
@@ -90,7 +104,9 @@ class Wire:
         try:
             async with (
                 asyncio.timeout(CHECK_SECONDS),
-                self._session(target.base_url).get(self._url(target.base_url, path), headers=headers) as response,
+                self._session(target.base_url).get(
+                    self._url(target.base_url, path), headers=headers, allow_redirects=False
+                ) as response,
             ):
                 return response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -102,20 +118,26 @@ class Wire:
             await session.close()
 
     async def _post(
-        self, target: Target, path: str, data: bytes, headers: Mapping[str, str], limit: float
+        self, target: Target, path: str, data: bytes, headers: Mapping[str, str], limit: float, end: float
     ) -> aiohttp.ClientResponse:
         session, url = self._session(target.base_url), self._url(target.base_url, path)
+        options: dict[str, Any] = {"data": data, "headers": headers, "allow_redirects": False}
+        if seconds := target.deadlines.connect:
+            options["timeout"] = aiohttp.ClientTimeout(total=None, sock_connect=seconds)
+        made = _connections(session)
         try:
             async with asyncio.timeout_at(limit):
                 try:
-                    return await session.post(url, data=data, headers=headers)
+                    return await session.post(url, **options)
                 except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                    if not self._reuse:
+                    if _connections(session) != made:
                         raise
                     # A kept connection that the upstream closed while nobody used it: once more, on a new one.
-                    return await session.post(url, data=data, headers=headers)
+                    return await session.post(url, **options)
+        except aiohttp.ServerTimeoutError as error:
+            raise _gone(target) from error  # no connection in time
         except TimeoutError as error:
-            raise _stalled(target) from error
+            raise _stalled(target, end) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _gone(target) from error
 
@@ -133,9 +155,9 @@ class Wire:
             options: dict[str, Any] = {"limit": 0, "force_close": not self._reuse}
             connector: aiohttp.BaseConnector
             if place:
-                connector = aiohttp.UnixConnector(place.removeprefix("unix:"), **options)
+                connector = _UnixConnector(place.removeprefix("unix:"), **options)
             else:
-                connector = aiohttp.TCPConnector(ttl_dns_cache=30, **options)
+                connector = _TcpConnector(ttl_dns_cache=30, **options)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_seconds)
             self._sessions[place] = aiohttp.ClientSession(
                 connector=connector,
@@ -154,12 +176,38 @@ class Wire:
         return found
 
 
+class _TcpConnector(aiohttp.TCPConnector):
+    """Counts the connections that it makes: none made since means that a request went over a kept one."""
+
+    made = 0
+
+    async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        self.made += 1
+        return await super()._create_connection(*args, **kwargs)
+
+
+class _UnixConnector(aiohttp.UnixConnector):
+    """The same on a Unix socket."""
+
+    made = 0
+
+    async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        self.made += 1
+        return await super()._create_connection(*args, **kwargs)
+
+
+def _connections(session: aiohttp.ClientSession) -> int:
+    connector = session.connector
+    return connector.made if isinstance(connector, _TcpConnector | _UnixConnector) else 0
+
+
 class _Events:
     """Takes server-sent events out of a body as it comes."""
 
-    def __init__(self, content: aiohttp.StreamReader, target: Target) -> None:
+    def __init__(self, content: aiohttp.StreamReader, target: Target, end: float) -> None:
         self._content = content
         self._target = target
+        self._end = end
         self._rest = b""
         self._done = False
 
@@ -169,9 +217,10 @@ class _Events:
             return None
         try:
             async with asyncio.timeout_at(limit):
-                data = await self._content.readany()
+                with waiting("upstream"):
+                    data = await self._content.readany()
         except TimeoutError as error:
-            raise _stalled(self._target) from error
+            raise _stalled(self._target, self._end) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _cut(self._target) from error
         if not data:
@@ -179,7 +228,12 @@ class _Events:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > MAX_EVENT_BYTES:
             raise EngineUnavailable(f"the engine of {self._target.model!r} sent an event over {MAX_EVENT_BYTES} bytes")
-        found = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        found = []
+        for line in lines:
+            if line.startswith(b"data:"):
+                found.append(line[5:].strip())
+            elif (line := line.strip()) and not line.startswith(FIELDS):
+                raise _garbled(self._target)  # to pass it by might leave out a word
         if b"[DONE]" in found:
             self._done = True
             found = found[: found.index(b"[DONE]")]
@@ -191,6 +245,8 @@ def has_token(chunk: Chunk) -> bool:
     for choice in chunk.get("choices") or ():
         delta = choice.get("delta") or choice
         if delta.get("content") or delta.get("text") or delta.get("tool_calls") or choice.get("finish_reason"):
+            return True
+        if delta.get("reasoning_content") or delta.get("refusal"):
             return True
     return False
 
@@ -210,16 +266,41 @@ def bearer(target: Target) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
+def _headers(own: Mapping[str, str]) -> dict[str, str]:
+    """Return what goes with every request: the trace, so that an engine's own spans are part of it."""
+    return {**JSON_HEADERS, **telemetry.outgoing_headers(), **own}
+
+
 def _decoded(target: Target, event: bytes) -> Chunk:
     try:
         chunk = orjson.loads(event)
     except orjson.JSONDecodeError as error:
-        raise _cut(target) from error
+        raise _garbled(target) from error
     if not isinstance(chunk, dict):
-        raise _cut(target)
+        raise _garbled(target)
     if problem := chunk.get("error"):
         raise in_band(target, problem)
+    if not _well_formed(chunk):
+        raise _garbled(target)
     return chunk
+
+
+def _well_formed(chunk: Chunk) -> bool:
+    """Tell whether what is read of a chunk has the types that it is read with."""
+    choices = chunk.get("choices")
+    if not isinstance(choices, LIST) or not isinstance(chunk.get("usage"), DICT):
+        return False
+    for choice in choices or ():
+        if not isinstance(choice, dict) or not isinstance(choice.get("index", 0), int):
+            return False
+        delta = choice.get("delta")
+        if not isinstance(delta, DICT) or not isinstance(choice.get("text"), TEXT):
+            return False
+        if delta and not isinstance(delta.get("content"), TEXT):
+            return False
+        if not isinstance(choice.get("finish_reason"), TEXT):
+            return False
+    return True
 
 
 async def _refused(target: Target, response: aiohttp.ClientResponse) -> DrwError:
@@ -238,5 +319,11 @@ def _cut(target: Target) -> AnswerCut:
     return AnswerCut(f"the engine of {target.model!r} ended in the middle of the answer: try again")
 
 
-def _stalled(target: Target) -> EngineStalled:
+def _garbled(target: Target) -> AnswerCut:
+    return AnswerCut(f"the engine of {target.model!r} sent what is no part of an answer: try again")
+
+
+def _stalled(target: Target, end: float) -> DrwError:
+    if asyncio.get_running_loop().time() >= end:
+        return OutOfTime(f"the time for this request ran out while {target.model!r} was answering")
     return EngineStalled(f"the engine of {target.model!r} gave no token within the time set for it")

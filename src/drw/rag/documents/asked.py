@@ -13,6 +13,8 @@ from drw.rag.documents.files import Page
 
 MAX_BODY_BYTES = 1 << 20
 MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
+MAX_NUMBER = 2**53
+"""From here on a number is not the same any more once it has been JSON: RFC 8259, section 6."""
 
 
 def page(request: Request, *, default: int, most: int) -> Page:
@@ -75,6 +77,8 @@ def pairs(value: Mapping[str, Any], name: str, kinds: tuple[type, ...] = (str, i
         if not 1 <= len(key) <= MAX_KEY or not isinstance(item, kinds) or len(str(item)) > MAX_VALUE:
             said = f"{name} has {key[:MAX_KEY]!r}: a key has 1 to {MAX_KEY} characters, a value up to {MAX_VALUE}"
             raise InvalidRequest(said, param=name)
+        if isinstance(item, int | float) and abs(item) > MAX_NUMBER:
+            raise InvalidRequest(f"{name}.{key} is {item!r}; a number can be up to 2^53 either way", param=name)
         if "\0" in key + str(item):
             raise InvalidRequest(f"{name} has a NUL character", param=name)
     return found

@@ -8,7 +8,7 @@ import numpy as np
 
 from drw.api.rag.v1 import embedding_rpc as contract
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
-from drw.kernel import settings
+from drw.kernel import gen_ai, settings, telemetry
 from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
 from drw.kernel.host import Scope
 from drw.rag.embedding.ports import TextEncoder
@@ -36,15 +36,16 @@ class Embedding(contract.Embedding):
         if request.model not in {"", self._encoder.model}:
             raise NotFound(f"there is no embedding model {request.model!r}; there is {self._encoder.model!r}")
         _check(request.texts)
-        portions = await self._turns.read(request.texts)
-        vectors = np.empty((len(request.texts), self._encoder.dimensions), np.float32)
-        for portion, encoded in zip(portions, await self._turns.encode(portions), strict=True):
-            vectors[list(portion.places)] = encoded
-        return EmbedResponse(
-            vectors=[Vector(values=vector) for vector in vectors],
-            model=self._encoder.model,
-            tokens=sum(portion.tokens for portion in portions),
-        )
+        told = {gen_ai.OPERATION: gen_ai.EMBEDDINGS, gen_ai.PROVIDER: "drw", gen_ai.REQUEST_MODEL: self._encoder.model}
+        with telemetry.span(f"{gen_ai.EMBEDDINGS} {self._encoder.model}", attributes=told) as span:
+            portions = await self._turns.read(request.texts)
+            vectors = np.empty((len(request.texts), self._encoder.dimensions), np.float32)
+            for portion, encoded in zip(portions, await self._turns.encode(portions), strict=True):
+                vectors[list(portion.places)] = encoded
+            tokens = sum(portion.tokens for portion in portions)
+            span.set_attribute(gen_ai.INPUT_TOKENS, tokens)
+        found = [Vector(values=vector) for vector in vectors]
+        return EmbedResponse(vectors=found, model=self._encoder.model, tokens=tokens)
 
     async def describe(self) -> str:
         """Return what the status shows."""

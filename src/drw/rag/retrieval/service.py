@@ -13,6 +13,7 @@ from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.retrieval_pb2 import Answer, AskEvent, AskRequest, SearchRequest, SearchResponse
 from drw.api.rag.v1.vector_store_pb2 import Passage, VectorSearchRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
+from drw.kernel import gen_ai
 from drw.kernel.audit import AuditWriter, digest
 from drw.kernel.errors import DrwError, InvalidRequest
 from drw.kernel.host import Scope
@@ -20,6 +21,8 @@ from drw.rag.retrieval import checks, prompt
 from drw.rag.retrieval.openai import SearchRoute
 from drw.rag.retrieval.settings import Asking
 
+PROVIDER = "drw"
+"""Who finds passages, in the conventions' sense: this platform itself."""
 MAX_QUESTION = 4_000
 SEARCH_LIMIT, SEARCH_MAX = 8, 50
 ASK_LIMIT, ASK_MAX = 4, 20
@@ -72,11 +75,13 @@ class Retrieval(contract.Retrieval):
             raise InvalidRequest(
                 f"a question has 1 to {MAX_QUESTION} characters, not {len(question)}", param="question"
             )
-        embedded = await self._embedding.embed(EmbedRequest(texts=[question]))
-        wanted = VectorSearchRequest(
-            collection=collection, text=question, vector=embedded.vectors[0], limit=limit, attributes=attributes
-        )
-        return (await self._store.search(wanted)).passages
+        told = {gen_ai.DATA_SOURCE: collection, gen_ai.TOP_K: limit}
+        with gen_ai.operation(gen_ai.RETRIEVAL, collection, PROVIDER, told):
+            embedded = await self._embedding.embed(EmbedRequest(texts=[question]))
+            wanted = VectorSearchRequest(
+                collection=collection, text=question, vector=embedded.vectors[0], limit=limit, attributes=attributes
+            )
+            return (await self._store.search(wanted)).passages
 
     def _chat(self, request: AskRequest, passages: Sequence[Passage]) -> ChatRequest:
         return ChatRequest(

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from drw.kernel import call, telemetry
+from drw.kernel import call, gen_ai, telemetry
 from drw.kernel.errors import DrwError, TooLarge
 from drw.kernel.rpc import translated
 from drw.workflow.orchestration import plan
@@ -43,7 +43,9 @@ class Interpreter:
         if run is None:
             return
         context = telemetry.incoming_context({"traceparent": run.trace})
-        with call.acting_for(run.caller), telemetry.tracer.start_as_current_span("orchestration/run", context=context):
+        name = run.template.name
+        told = {gen_ai.OPERATION: gen_ai.WORKFLOW, gen_ai.WORKFLOW_NAME: name, "drw.run": run.id}
+        with call.acting_for(run.caller), telemetry.span(f"{gen_ai.WORKFLOW} {name}", attributes=told, context=context):
             try:
                 output, error = await self._outcome(run, reserve)
                 await patiently(self._progress.end_run, run, output=output, error=error)

@@ -16,6 +16,7 @@ from drw.kernel.audit import AuditWriter, digest
 from drw.kernel.call import Caller
 from drw.kernel.database import Connection, Database
 from drw.workflow.orchestration import events
+from drw.workflow.orchestration.measures import ENDED
 from drw.workflow.orchestration.ports import Superseded
 from drw.workflow.orchestration.runs import close_steps
 
@@ -144,6 +145,7 @@ class Progress:
             outcome = "failed" if error else "ok"
             details = {"output": digest(written), "fence": run.fence}
             await self._audit.record("run.end", run.id, outcome=outcome, details=details, connection=connection)
+        ENDED.labels(state).inc()
 
     async def _record(
         self, connection: Connection, action: str, run: Run, step: str, outcome: str, details: dict[str, Any]

@@ -16,6 +16,7 @@ from drw.kernel.call import Caller
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from drw.workflow.orchestration import events, plan
+from drw.workflow.orchestration.measures import ENDED
 
 CHANNEL = "orchestration_run"
 """Notified when a run has been started or cancelled."""
@@ -139,6 +140,7 @@ class Runs:
             await close_steps(connection, run)
             await self._audit.record("run.end", run, outcome="cancelled", connection=connection)
             await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+        ENDED.labels("cancelled").inc()
 
     async def _check_room(self, connection: Connection, who: Caller) -> None:
         found = await connection.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from uuid import uuid4
 
 from pydantic import Field
@@ -29,6 +30,7 @@ from drw.workflow.orchestration import inputs, wire
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, scopes
 from drw.workflow.orchestration.interpreter import Interpreter
 from drw.workflow.orchestration.leading import Leader, Seat
+from drw.workflow.orchestration.measures import measure
 from drw.workflow.orchestration.ports import Engine
 from drw.workflow.orchestration.progress import Progress
 from drw.workflow.orchestration.relay import Relay
@@ -129,4 +131,5 @@ async def build(scope: Scope) -> Orchestration:
         return f"{role}, {leader.under_way()} under way"
 
     scope.describe(describe)
+    scope.measure(partial(measure, database))
     return Orchestration(Runs(database, scope.audit(), own.max_open_runs), scope.client(TemplatesClient), kills)

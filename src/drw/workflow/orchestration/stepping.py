@@ -9,12 +9,13 @@ from typing import Any, ParamSpec, TypeVar
 
 import orjson
 
-from drw.kernel import call
+from drw.kernel import call, telemetry
 from drw.kernel.errors import DeadlineExceeded, DrwError, TooLarge, Unavailable
 from drw.kernel.kills import Killed, KillList
 from drw.kernel.rpc import translated
 from drw.workflow.orchestration import retries
 from drw.workflow.orchestration.activities import ACTIVITIES, Doing, Services
+from drw.workflow.orchestration.measures import STEPS
 from drw.workflow.orchestration.plan import Step
 from drw.workflow.orchestration.ports import Superseded
 from drw.workflow.orchestration.progress import Progress, Run
@@ -56,8 +57,10 @@ class Stepper:
             if attempt.ended:
                 return {"error": attempt.error} if attempt.error else {"output": attempt.output}
             made += 1
+            told = {"drw.run": run.id, "drw.step": step.id, "drw.attempt": attempt.number}
             try:
-                output = await self._unless_killed(run, step, arguments)
+                with telemetry.span(f"step {step.node.uses}", attributes=told):
+                    output = await self._unless_killed(run, step, arguments)
             except Superseded:
                 raise
             except _Held as held:
@@ -66,12 +69,14 @@ class Stepper:
                 await asyncio.sleep(self._first_pause)  # the services may know of a kill sooner than we do
             except DrwError as error:
                 again = retries.pause(error, made, step.node.max_attempts or 1, self._first_pause)
+                STEPS.labels(step.node.uses, "failed" if again is None else "retried").inc()
                 if again is None:
                     return await self._failed(run, step, attempt.number, _worded(error, made))
                 await self._retry(run, step, attempt.number, error)
                 await asyncio.sleep(again)
             else:
                 await patiently(self._progress.end_step, run, step.id, attempt.number, output=output)
+                STEPS.labels(step.node.uses, "ok").inc()
                 return {"output": output}
 
     async def _unless_killed(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:

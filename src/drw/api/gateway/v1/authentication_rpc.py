@@ -6,13 +6,17 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.gateway.v1 import authentication_pb2
-from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, CreatedKey, Credentials, GetKeyRequest, Key, ListKeysRequest, ListKeysResponse, RevokeKeyRequest, WatchCredentialsRequest
+from drw.api.gateway.v1.authentication_pb2 import Certificate, CreateKeyRequest, CreatedKey, Credentials, DeleteCertificateRequest, DeleteDeskRequest, DeleteDeskResponse, DeleteIssuerRequest, DeleteOrgRequest, Desk, GetCertificateRequest, GetDeskRequest, GetIssuerRequest, GetKeyRequest, GetMeRequest, GetOrgRequest, Issuer, Key, ListCertificatesRequest, ListCertificatesResponse, ListDesksRequest, ListDesksResponse, ListIssuersRequest, ListIssuersResponse, ListKeysRequest, ListKeysResponse, ListOrgsRequest, ListOrgsResponse, ListSigningKeysRequest, ListSigningKeysResponse, Me, Org, PutCertificateRequest, PutDeskRequest, PutDeskResponse, PutIssuerRequest, PutOrgRequest, PutOrgResponse, RefreshIssuerRequest, RetireSigningKeyRequest, RetireSigningKeyResponse, RevokeKeyRequest, RotateKeyRequest, RotateSigningKeyRequest, SigningKey, WatchCredentialsRequest
 
 
 class Authentication(Servicer):
-    """Authentication issues, lists and revokes keys. A key is a signed token that the data plane verifies by itself."""
+    """Authentication says who is calling: it keeps orgs, their desks and their keys, and whom else it believes. A key is a signed token that the data plane verifies by itself."""
 
     contract = Contract.of(authentication_pb2.DESCRIPTOR.services_by_name["Authentication"])
+
+    async def get_me(self, request: GetMeRequest, /) -> Me:
+        """GetMe shows the caller as the platform sees it."""
+        raise Unwritten("GetMe")
 
     async def create_key(self, request: CreateKeyRequest, /) -> CreatedKey:
         """CreateKey issues a key; its secret is shown in this answer and never again."""
@@ -30,6 +34,90 @@ class Authentication(Servicer):
         """RevokeKey makes every data plane refuse the key; revoking twice is the same as once."""
         raise Unwritten("RevokeKey")
 
+    async def rotate_key(self, request: RotateKeyRequest, /) -> CreatedKey:
+        """RotateKey issues a successor with the same rights; the key itself ends after the overlap."""
+        raise Unwritten("RotateKey")
+
+    async def put_org(self, request: PutOrgRequest, /) -> PutOrgResponse:
+        """PutOrg makes an org, or sets what its desks may hold."""
+        raise Unwritten("PutOrg")
+
+    async def list_orgs(self, request: ListOrgsRequest, /) -> ListOrgsResponse:
+        """ListOrgs lists the orgs by name."""
+        raise Unwritten("ListOrgs")
+
+    async def get_org(self, request: GetOrgRequest, /) -> Org:
+        """GetOrg shows one org."""
+        raise Unwritten("GetOrg")
+
+    async def delete_org(self, request: DeleteOrgRequest, /) -> Org:
+        """DeleteOrg deletes an org that has no desks, issuers or certificates any more."""
+        raise Unwritten("DeleteOrg")
+
+    async def put_desk(self, request: PutDeskRequest, /) -> PutDeskResponse:
+        """PutDesk makes a desk, or sets what its keys may hold. A desk of another org than the caller's needs platform:admin."""
+        raise Unwritten("PutDesk")
+
+    async def list_desks(self, request: ListDesksRequest, /) -> ListDesksResponse:
+        """ListDesks lists the desks of an org by name."""
+        raise Unwritten("ListDesks")
+
+    async def get_desk(self, request: GetDeskRequest, /) -> Desk:
+        """GetDesk shows one desk."""
+        raise Unwritten("GetDesk")
+
+    async def delete_desk(self, request: DeleteDeskRequest, /) -> DeleteDeskResponse:
+        """DeleteDesk deletes a desk that has no good keys and no certificates any more."""
+        raise Unwritten("DeleteDesk")
+
+    async def list_signing_keys(self, request: ListSigningKeysRequest, /) -> ListSigningKeysResponse:
+        """ListSigningKeys lists what signs and verifies keys, newest first."""
+        raise Unwritten("ListSigningKeys")
+
+    async def rotate_signing_key(self, request: RotateSigningKeyRequest, /) -> SigningKey:
+        """RotateSigningKey makes a new signing key: every data plane hears of it at once, and it signs a little later."""
+        raise Unwritten("RotateSigningKey")
+
+    async def retire_signing_key(self, request: RetireSigningKeyRequest, /) -> RetireSigningKeyResponse:
+        """RetireSigningKey makes every key bad that this one signed, at once: for a signing key that somebody else may have."""
+        raise Unwritten("RetireSigningKey")
+
+    async def put_issuer(self, request: PutIssuerRequest, /) -> Issuer:
+        """PutIssuer makes the data planes take tokens of an issuer of JSON Web Tokens, for one org."""
+        raise Unwritten("PutIssuer")
+
+    async def list_issuers(self, request: ListIssuersRequest, /) -> ListIssuersResponse:
+        """ListIssuers lists the issuers by name."""
+        raise Unwritten("ListIssuers")
+
+    async def get_issuer(self, request: GetIssuerRequest, /) -> Issuer:
+        """GetIssuer shows one issuer."""
+        raise Unwritten("GetIssuer")
+
+    async def refresh_issuer(self, request: RefreshIssuerRequest, /) -> Issuer:
+        """RefreshIssuer fetches the issuer's keys now, before they are due."""
+        raise Unwritten("RefreshIssuer")
+
+    async def delete_issuer(self, request: DeleteIssuerRequest, /) -> Issuer:
+        """DeleteIssuer makes the data planes refuse the issuer's tokens."""
+        raise Unwritten("DeleteIssuer")
+
+    async def put_certificate(self, request: PutCertificateRequest, /) -> Certificate:
+        """PutCertificate says who calls with a client certificate that carries this name."""
+        raise Unwritten("PutCertificate")
+
+    async def list_certificates(self, request: ListCertificatesRequest, /) -> ListCertificatesResponse:
+        """ListCertificates lists the certificates by name."""
+        raise Unwritten("ListCertificates")
+
+    async def get_certificate(self, request: GetCertificateRequest, /) -> Certificate:
+        """GetCertificate shows one certificate."""
+        raise Unwritten("GetCertificate")
+
+    async def delete_certificate(self, request: DeleteCertificateRequest, /) -> Certificate:
+        """DeleteCertificate makes the data planes know the certificate no more."""
+        raise Unwritten("DeleteCertificate")
+
     def watch_credentials(self, request: WatchCredentialsRequest, /) -> AsyncIterator[Credentials]:
         """WatchCredentials sends what a data plane needs to check keys: now, and after each change."""
         raise Unwritten("WatchCredentials")
@@ -39,6 +127,11 @@ class AuthenticationClient(Client):
     """Calls Authentication."""
 
     contract = Authentication.contract
+
+    async def get_me(self, request: GetMeRequest, /, *, timeout: float | None = None) -> Me:
+        """GetMe shows the caller as the platform sees it."""
+        answer: Me = await self._unary("GetMe", request, timeout)
+        return answer
 
     async def create_key(self, request: CreateKeyRequest, /, *, timeout: float | None = None) -> CreatedKey:
         """CreateKey issues a key; its secret is shown in this answer and never again."""
@@ -58,6 +151,111 @@ class AuthenticationClient(Client):
     async def revoke_key(self, request: RevokeKeyRequest, /, *, timeout: float | None = None) -> Key:
         """RevokeKey makes every data plane refuse the key; revoking twice is the same as once."""
         answer: Key = await self._unary("RevokeKey", request, timeout)
+        return answer
+
+    async def rotate_key(self, request: RotateKeyRequest, /, *, timeout: float | None = None) -> CreatedKey:
+        """RotateKey issues a successor with the same rights; the key itself ends after the overlap."""
+        answer: CreatedKey = await self._unary("RotateKey", request, timeout)
+        return answer
+
+    async def put_org(self, request: PutOrgRequest, /, *, timeout: float | None = None) -> PutOrgResponse:
+        """PutOrg makes an org, or sets what its desks may hold."""
+        answer: PutOrgResponse = await self._unary("PutOrg", request, timeout)
+        return answer
+
+    async def list_orgs(self, request: ListOrgsRequest, /, *, timeout: float | None = None) -> ListOrgsResponse:
+        """ListOrgs lists the orgs by name."""
+        answer: ListOrgsResponse = await self._unary("ListOrgs", request, timeout)
+        return answer
+
+    async def get_org(self, request: GetOrgRequest, /, *, timeout: float | None = None) -> Org:
+        """GetOrg shows one org."""
+        answer: Org = await self._unary("GetOrg", request, timeout)
+        return answer
+
+    async def delete_org(self, request: DeleteOrgRequest, /, *, timeout: float | None = None) -> Org:
+        """DeleteOrg deletes an org that has no desks, issuers or certificates any more."""
+        answer: Org = await self._unary("DeleteOrg", request, timeout)
+        return answer
+
+    async def put_desk(self, request: PutDeskRequest, /, *, timeout: float | None = None) -> PutDeskResponse:
+        """PutDesk makes a desk, or sets what its keys may hold. A desk of another org than the caller's needs platform:admin."""
+        answer: PutDeskResponse = await self._unary("PutDesk", request, timeout)
+        return answer
+
+    async def list_desks(self, request: ListDesksRequest, /, *, timeout: float | None = None) -> ListDesksResponse:
+        """ListDesks lists the desks of an org by name."""
+        answer: ListDesksResponse = await self._unary("ListDesks", request, timeout)
+        return answer
+
+    async def get_desk(self, request: GetDeskRequest, /, *, timeout: float | None = None) -> Desk:
+        """GetDesk shows one desk."""
+        answer: Desk = await self._unary("GetDesk", request, timeout)
+        return answer
+
+    async def delete_desk(self, request: DeleteDeskRequest, /, *, timeout: float | None = None) -> DeleteDeskResponse:
+        """DeleteDesk deletes a desk that has no good keys and no certificates any more."""
+        answer: DeleteDeskResponse = await self._unary("DeleteDesk", request, timeout)
+        return answer
+
+    async def list_signing_keys(self, request: ListSigningKeysRequest, /, *, timeout: float | None = None) -> ListSigningKeysResponse:
+        """ListSigningKeys lists what signs and verifies keys, newest first."""
+        answer: ListSigningKeysResponse = await self._unary("ListSigningKeys", request, timeout)
+        return answer
+
+    async def rotate_signing_key(self, request: RotateSigningKeyRequest, /, *, timeout: float | None = None) -> SigningKey:
+        """RotateSigningKey makes a new signing key: every data plane hears of it at once, and it signs a little later."""
+        answer: SigningKey = await self._unary("RotateSigningKey", request, timeout)
+        return answer
+
+    async def retire_signing_key(self, request: RetireSigningKeyRequest, /, *, timeout: float | None = None) -> RetireSigningKeyResponse:
+        """RetireSigningKey makes every key bad that this one signed, at once: for a signing key that somebody else may have."""
+        answer: RetireSigningKeyResponse = await self._unary("RetireSigningKey", request, timeout)
+        return answer
+
+    async def put_issuer(self, request: PutIssuerRequest, /, *, timeout: float | None = None) -> Issuer:
+        """PutIssuer makes the data planes take tokens of an issuer of JSON Web Tokens, for one org."""
+        answer: Issuer = await self._unary("PutIssuer", request, timeout)
+        return answer
+
+    async def list_issuers(self, request: ListIssuersRequest, /, *, timeout: float | None = None) -> ListIssuersResponse:
+        """ListIssuers lists the issuers by name."""
+        answer: ListIssuersResponse = await self._unary("ListIssuers", request, timeout)
+        return answer
+
+    async def get_issuer(self, request: GetIssuerRequest, /, *, timeout: float | None = None) -> Issuer:
+        """GetIssuer shows one issuer."""
+        answer: Issuer = await self._unary("GetIssuer", request, timeout)
+        return answer
+
+    async def refresh_issuer(self, request: RefreshIssuerRequest, /, *, timeout: float | None = None) -> Issuer:
+        """RefreshIssuer fetches the issuer's keys now, before they are due."""
+        answer: Issuer = await self._unary("RefreshIssuer", request, timeout)
+        return answer
+
+    async def delete_issuer(self, request: DeleteIssuerRequest, /, *, timeout: float | None = None) -> Issuer:
+        """DeleteIssuer makes the data planes refuse the issuer's tokens."""
+        answer: Issuer = await self._unary("DeleteIssuer", request, timeout)
+        return answer
+
+    async def put_certificate(self, request: PutCertificateRequest, /, *, timeout: float | None = None) -> Certificate:
+        """PutCertificate says who calls with a client certificate that carries this name."""
+        answer: Certificate = await self._unary("PutCertificate", request, timeout)
+        return answer
+
+    async def list_certificates(self, request: ListCertificatesRequest, /, *, timeout: float | None = None) -> ListCertificatesResponse:
+        """ListCertificates lists the certificates by name."""
+        answer: ListCertificatesResponse = await self._unary("ListCertificates", request, timeout)
+        return answer
+
+    async def get_certificate(self, request: GetCertificateRequest, /, *, timeout: float | None = None) -> Certificate:
+        """GetCertificate shows one certificate."""
+        answer: Certificate = await self._unary("GetCertificate", request, timeout)
+        return answer
+
+    async def delete_certificate(self, request: DeleteCertificateRequest, /, *, timeout: float | None = None) -> Certificate:
+        """DeleteCertificate makes the data planes know the certificate no more."""
+        answer: Certificate = await self._unary("DeleteCertificate", request, timeout)
         return answer
 
     def watch_credentials(

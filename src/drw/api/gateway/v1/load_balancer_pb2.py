@@ -26,7 +26,7 @@ from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_ke
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&drw/api/gateway/v1/load_balancer.proto\x12\x12\x64rw.api.gateway.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\x16\n\x14ListUpstreamsRequest\"\x17\n\x15WatchUpstreamsRequest\"<\n\tUpstreams\x12/\n\tupstreams\x18\x01 \x03(\x0b\x32\x1c.drw.api.gateway.v1.Upstream\"P\n\x08Upstream\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12\x10\n\x08services\x18\x03 \x03(\t\x12\x11\n\twhen_gone\x18\x04 \x01(\t2\xfb\x01\n\x0cLoadBalancer\x12\x87\x01\n\rListUpstreams\x12(.drw.api.gateway.v1.ListUpstreamsRequest\x1a\x1d.drw.api.gateway.v1.Upstreams\"-\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/upstreams\x12\x61\n\x0eWatchUpstreams\x12).drw.api.gateway.v1.WatchUpstreamsRequest\x1a\x1d.drw.api.gateway.v1.Upstreams\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&drw/api/gateway/v1/load_balancer.proto\x12\x12\x64rw.api.gateway.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\x16\n\x14ListUpstreamsRequest\"\x17\n\x15WatchUpstreamsRequest\"%\n\x15\x44\x65leteUpstreamRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteUpstreamResponse\"<\n\tUpstreams\x12/\n\tupstreams\x18\x01 \x03(\x0b\x32\x1c.drw.api.gateway.v1.Upstream\"\xc3\x02\n\x08Upstream\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12\x10\n\x08services\x18\x03 \x03(\t\x12\x11\n\twhen_gone\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\x12\x11\n\tbalancing\x18\x06 \x01(\t\x12\x0b\n\x03tls\x18\x07 \x01(\x08\x12\x12\n\ncredential\x18\x08 \x01(\t\x12\x12\n\nconnect_ms\x18\t \x01(\x05\x12\x17\n\x0fmax_connections\x18\n \x01(\x05\x12\x13\n\x0bmax_pending\x18\x0b \x01(\x05\x12\x14\n\x0cmax_requests\x18\x0c \x01(\x05\x12\x15\n\rretry_percent\x18\r \x01(\x05\x12\x13\n\x0b\x65ject_after\x18\x0e \x01(\x05\x12\x10\n\x08\x65ject_ms\x18\x0f \x01(\x05\x12\x17\n\x0f\x65ject_on_errors\x18\x10 \x01(\x08\x32\x9f\x04\n\x0cLoadBalancer\x12\x87\x01\n\rListUpstreams\x12(.drw.api.gateway.v1.ListUpstreamsRequest\x1a\x1d.drw.api.gateway.v1.Upstreams\"-\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/upstreams\x12\x83\x01\n\x0bSetUpstream\x12\x1c.drw.api.gateway.v1.Upstream\x1a\x1c.drw.api.gateway.v1.Upstream\"8\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x1d\x1a\x18/api/v1/upstreams/{name}:\x01*\x12\x9b\x01\n\x0e\x44\x65leteUpstream\x12).drw.api.gateway.v1.DeleteUpstreamRequest\x1a*.drw.api.gateway.v1.DeleteUpstreamResponse\"2\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x1a*\x18/api/v1/upstreams/{name}\x12\x61\n\x0eWatchUpstreams\x12).drw.api.gateway.v1.WatchUpstreamsRequest\x1a\x1d.drw.api.gateway.v1.Upstreams\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,16 +35,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOADBALANCER'].methods_by_name['ListUpstreams']._loaded_options = None
   _globals['_LOADBALANCER'].methods_by_name['ListUpstreams']._serialized_options = b'\220\002\001\212\265\030\rplatform:read\202\323\344\223\002\023\022\021/api/v1/upstreams'
+  _globals['_LOADBALANCER'].methods_by_name['SetUpstream']._loaded_options = None
+  _globals['_LOADBALANCER'].methods_by_name['SetUpstream']._serialized_options = b'\220\002\002\212\265\030\016platform:admin\202\323\344\223\002\035\032\030/api/v1/upstreams/{name}:\001*'
+  _globals['_LOADBALANCER'].methods_by_name['DeleteUpstream']._loaded_options = None
+  _globals['_LOADBALANCER'].methods_by_name['DeleteUpstream']._serialized_options = b'\212\265\030\016platform:admin\202\323\344\223\002\032*\030/api/v1/upstreams/{name}'
   _globals['_LOADBALANCER'].methods_by_name['WatchUpstreams']._loaded_options = None
   _globals['_LOADBALANCER'].methods_by_name['WatchUpstreams']._serialized_options = b'\220\002\001'
   _globals['_LISTUPSTREAMSREQUEST']._serialized_start=124
   _globals['_LISTUPSTREAMSREQUEST']._serialized_end=146
   _globals['_WATCHUPSTREAMSREQUEST']._serialized_start=148
   _globals['_WATCHUPSTREAMSREQUEST']._serialized_end=171
-  _globals['_UPSTREAMS']._serialized_start=173
-  _globals['_UPSTREAMS']._serialized_end=233
-  _globals['_UPSTREAM']._serialized_start=235
-  _globals['_UPSTREAM']._serialized_end=315
-  _globals['_LOADBALANCER']._serialized_start=318
-  _globals['_LOADBALANCER']._serialized_end=569
+  _globals['_DELETEUPSTREAMREQUEST']._serialized_start=173
+  _globals['_DELETEUPSTREAMREQUEST']._serialized_end=210
+  _globals['_DELETEUPSTREAMRESPONSE']._serialized_start=212
+  _globals['_DELETEUPSTREAMRESPONSE']._serialized_end=236
+  _globals['_UPSTREAMS']._serialized_start=238
+  _globals['_UPSTREAMS']._serialized_end=298
+  _globals['_UPSTREAM']._serialized_start=301
+  _globals['_UPSTREAM']._serialized_end=624
+  _globals['_LOADBALANCER']._serialized_start=627
+  _globals['_LOADBALANCER']._serialized_end=1170
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.gateway.v1 import load_balancer_pb2
-from drw.api.gateway.v1.load_balancer_pb2 import ListUpstreamsRequest, Upstreams, WatchUpstreamsRequest
+from drw.api.gateway.v1.load_balancer_pb2 import DeleteUpstreamRequest, DeleteUpstreamResponse, ListUpstreamsRequest, Upstream, Upstreams, WatchUpstreamsRequest
 
 
 class LoadBalancer(Servicer):
@@ -17,6 +17,14 @@ class LoadBalancer(Servicer):
     async def list_upstreams(self, request: ListUpstreamsRequest, /) -> Upstreams:
         """ListUpstreams."""
         raise Unwritten("ListUpstreams")
+
+    async def set_upstream(self, request: Upstream, /) -> Upstream:
+        """SetUpstream makes an upstream, or replaces one that was made so; the answer is the upstream as it is from now on."""
+        raise Unwritten("SetUpstream")
+
+    async def delete_upstream(self, request: DeleteUpstreamRequest, /) -> DeleteUpstreamResponse:
+        """DeleteUpstream takes an upstream away that SetUpstream made."""
+        raise Unwritten("DeleteUpstream")
 
     def watch_upstreams(self, request: WatchUpstreamsRequest, /) -> AsyncIterator[Upstreams]:
         """WatchUpstreams sends all upstreams: now, and after each change."""
@@ -31,6 +39,16 @@ class LoadBalancerClient(Client):
     async def list_upstreams(self, request: ListUpstreamsRequest, /, *, timeout: float | None = None) -> Upstreams:
         """ListUpstreams."""
         answer: Upstreams = await self._unary("ListUpstreams", request, timeout)
+        return answer
+
+    async def set_upstream(self, request: Upstream, /, *, timeout: float | None = None) -> Upstream:
+        """SetUpstream makes an upstream, or replaces one that was made so; the answer is the upstream as it is from now on."""
+        answer: Upstream = await self._unary("SetUpstream", request, timeout)
+        return answer
+
+    async def delete_upstream(self, request: DeleteUpstreamRequest, /, *, timeout: float | None = None) -> DeleteUpstreamResponse:
+        """DeleteUpstream takes an upstream away that SetUpstream made."""
+        answer: DeleteUpstreamResponse = await self._unary("DeleteUpstream", request, timeout)
         return answer
 
     def watch_upstreams(

@@ -13,18 +13,56 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Limit(_message.Message):
-    __slots__ = ("key", "requests_per_minute", "org", "desk", "expires_at")
+    __slots__ = ("key", "requests_per_minute", "org", "desk", "expires_at", "subject", "model", "tokens_per_minute", "concurrent", "algorithm", "when_lost")
+    class Algorithm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ALGORITHM_UNSPECIFIED: _ClassVar[Limit.Algorithm]
+        FIXED: _ClassVar[Limit.Algorithm]
+        SLIDING: _ClassVar[Limit.Algorithm]
+    ALGORITHM_UNSPECIFIED: Limit.Algorithm
+    FIXED: Limit.Algorithm
+    SLIDING: Limit.Algorithm
+    class WhenLost(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        WHEN_LOST_UNSPECIFIED: _ClassVar[Limit.WhenLost]
+        FAIL_CLOSED: _ClassVar[Limit.WhenLost]
+        LOCAL_SHARE: _ClassVar[Limit.WhenLost]
+    WHEN_LOST_UNSPECIFIED: Limit.WhenLost
+    FAIL_CLOSED: Limit.WhenLost
+    LOCAL_SHARE: Limit.WhenLost
     KEY_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
     ORG_FIELD_NUMBER: _ClassVar[int]
     DESK_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
+    CONCURRENT_FIELD_NUMBER: _ClassVar[int]
+    ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    WHEN_LOST_FIELD_NUMBER: _ClassVar[int]
     key: str
     requests_per_minute: int
     org: str
     desk: str
     expires_at: _timestamp_pb2.Timestamp
-    def __init__(self, key: _Optional[str] = ..., requests_per_minute: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    subject: Block.Subject
+    model: str
+    tokens_per_minute: int
+    concurrent: int
+    algorithm: Limit.Algorithm
+    when_lost: Limit.WhenLost
+    def __init__(self, key: _Optional[str] = ..., requests_per_minute: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., subject: _Optional[_Union[Block.Subject, str]] = ..., model: _Optional[str] = ..., tokens_per_minute: _Optional[int] = ..., concurrent: _Optional[int] = ..., algorithm: _Optional[_Union[Limit.Algorithm, str]] = ..., when_lost: _Optional[_Union[Limit.WhenLost, str]] = ...) -> None: ...
+
+class RemoveLimitRequest(_message.Message):
+    __slots__ = ("subject", "org", "name")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    subject: Block.Subject
+    org: str
+    name: str
+    def __init__(self, subject: _Optional[_Union[Block.Subject, str]] = ..., org: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class ListLimitsRequest(_message.Message):
     __slots__ = ()
@@ -35,14 +73,139 @@ class WatchLimitsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("default_requests_per_minute", "limits", "blocks")
+    __slots__ = ("default_requests_per_minute", "limits", "blocks", "data_planes")
     DEFAULT_REQUESTS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    DATA_PLANES_FIELD_NUMBER: _ClassVar[int]
     default_requests_per_minute: int
     limits: _containers.RepeatedCompositeFieldContainer[Limit]
     blocks: _containers.RepeatedCompositeFieldContainer[Block]
-    def __init__(self, default_requests_per_minute: _Optional[int] = ..., limits: _Optional[_Iterable[_Union[Limit, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
+    data_planes: int
+    def __init__(self, default_requests_per_minute: _Optional[int] = ..., limits: _Optional[_Iterable[_Union[Limit, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., data_planes: _Optional[int] = ...) -> None: ...
+
+class Budget(_message.Message):
+    __slots__ = ("subject", "org", "name", "period", "unit", "amount", "spent", "reserved", "left", "resets_at")
+    class Period(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PERIOD_UNSPECIFIED: _ClassVar[Budget.Period]
+        DAY: _ClassVar[Budget.Period]
+        MONTH: _ClassVar[Budget.Period]
+        TOTAL: _ClassVar[Budget.Period]
+    PERIOD_UNSPECIFIED: Budget.Period
+    DAY: Budget.Period
+    MONTH: Budget.Period
+    TOTAL: Budget.Period
+    class Unit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        UNIT_UNSPECIFIED: _ClassVar[Budget.Unit]
+        USD: _ClassVar[Budget.Unit]
+        TOKENS: _ClassVar[Budget.Unit]
+    UNIT_UNSPECIFIED: Budget.Unit
+    USD: Budget.Unit
+    TOKENS: Budget.Unit
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PERIOD_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    SPENT_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    RESETS_AT_FIELD_NUMBER: _ClassVar[int]
+    subject: Block.Subject
+    org: str
+    name: str
+    period: Budget.Period
+    unit: Budget.Unit
+    amount: str
+    spent: str
+    reserved: str
+    left: str
+    resets_at: _timestamp_pb2.Timestamp
+    def __init__(self, subject: _Optional[_Union[Block.Subject, str]] = ..., org: _Optional[str] = ..., name: _Optional[str] = ..., period: _Optional[_Union[Budget.Period, str]] = ..., unit: _Optional[_Union[Budget.Unit, str]] = ..., amount: _Optional[str] = ..., spent: _Optional[str] = ..., reserved: _Optional[str] = ..., left: _Optional[str] = ..., resets_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ListBudgetsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListBudgetsResponse(_message.Message):
+    __slots__ = ("budgets",)
+    BUDGETS_FIELD_NUMBER: _ClassVar[int]
+    budgets: _containers.RepeatedCompositeFieldContainer[Budget]
+    def __init__(self, budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ...) -> None: ...
+
+class Price(_message.Message):
+    __slots__ = ("model", "version", "effective_from", "prompt_usd_per_million", "completion_usd_per_million")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_FROM_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_USD_PER_MILLION_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_USD_PER_MILLION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    effective_from: _timestamp_pb2.Timestamp
+    prompt_usd_per_million: str
+    completion_usd_per_million: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., effective_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., prompt_usd_per_million: _Optional[str] = ..., completion_usd_per_million: _Optional[str] = ...) -> None: ...
+
+class ListPricesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListPricesResponse(_message.Message):
+    __slots__ = ("prices",)
+    PRICES_FIELD_NUMBER: _ClassVar[int]
+    prices: _containers.RepeatedCompositeFieldContainer[Price]
+    def __init__(self, prices: _Optional[_Iterable[_Union[Price, _Mapping]]] = ...) -> None: ...
+
+class GetSpendRequest(_message.Message):
+    __slots__ = ("by", "since")
+    BY_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    by: str
+    since: _timestamp_pb2.Timestamp
+    def __init__(self, by: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GetSpendResponse(_message.Message):
+    __slots__ = ("by", "since", "lines", "usd")
+    class Line(_message.Message):
+        __slots__ = ("name", "calls", "prompt_tokens", "completion_tokens", "usd")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        CALLS_FIELD_NUMBER: _ClassVar[int]
+        PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+        COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+        USD_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        calls: int
+        prompt_tokens: int
+        completion_tokens: int
+        usd: str
+        def __init__(self, name: _Optional[str] = ..., calls: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., usd: _Optional[str] = ...) -> None: ...
+    BY_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    USD_FIELD_NUMBER: _ClassVar[int]
+    by: str
+    since: _timestamp_pb2.Timestamp
+    lines: _containers.RepeatedCompositeFieldContainer[GetSpendResponse.Line]
+    usd: str
+    def __init__(self, by: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lines: _Optional[_Iterable[_Union[GetSpendResponse.Line, _Mapping]]] = ..., usd: _Optional[str] = ...) -> None: ...
+
+class WatchPolicyRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Policy(_message.Message):
+    __slots__ = ("prices", "limits", "budgets")
+    PRICES_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    BUDGETS_FIELD_NUMBER: _ClassVar[int]
+    prices: _containers.RepeatedCompositeFieldContainer[Price]
+    limits: _containers.RepeatedCompositeFieldContainer[Limit]
+    budgets: _containers.RepeatedCompositeFieldContainer[Budget]
+    def __init__(self, prices: _Optional[_Iterable[_Union[Price, _Mapping]]] = ..., limits: _Optional[_Iterable[_Union[Limit, _Mapping]]] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ...) -> None: ...
 
 class Block(_message.Message):
     __slots__ = ("subject", "org", "name", "reason")

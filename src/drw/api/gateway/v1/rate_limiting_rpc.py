@@ -6,17 +6,21 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.gateway.v1 import rate_limiting_pb2
-from drw.api.gateway.v1.rate_limiting_pb2 import Limit, Limits, ListLimitsRequest, ReportUsageRequest, ReportUsageResponse, WatchLimitsRequest
+from drw.api.gateway.v1.rate_limiting_pb2 import Budget, GetSpendRequest, GetSpendResponse, Limit, Limits, ListBudgetsRequest, ListBudgetsResponse, ListLimitsRequest, ListPricesRequest, ListPricesResponse, Policy, Price, RemoveLimitRequest, ReportUsageRequest, ReportUsageResponse, WatchLimitsRequest, WatchPolicyRequest
 
 
 class RateLimiting(Servicer):
-    """RateLimiting keeps each key's limits; the data plane enforces them."""
+    """RateLimiting keeps limits, budgets, prices and the ledger; the data plane and model serving enforce them."""
 
     contract = Contract.of(rate_limiting_pb2.DESCRIPTOR.services_by_name["RateLimiting"])
 
     async def set_limit(self, request: Limit, /) -> Limit:
-        """SetLimit sets the limit of one key of the caller's org."""
+        """SetLimit sets the limits of one key, desk, org or model in place of those it had."""
         raise Unwritten("SetLimit")
+
+    async def remove_limit(self, request: RemoveLimitRequest, /) -> Limit:
+        """RemoveLimit takes the limits of a key, desk, org or model away."""
+        raise Unwritten("RemoveLimit")
 
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
         """ListLimits lists the limits of the caller's org and the default."""
@@ -25,6 +29,34 @@ class RateLimiting(Servicer):
     def watch_limits(self, request: WatchLimitsRequest, /) -> AsyncIterator[Limits]:
         """WatchLimits sends all limits: now, and after each change."""
         raise Unwritten("WatchLimits")
+
+    async def set_budget(self, request: Budget, /) -> Budget:
+        """SetBudget sets what a key, desk, org or model may spend in a period."""
+        raise Unwritten("SetBudget")
+
+    async def remove_budget(self, request: Budget, /) -> Budget:
+        """RemoveBudget takes a budget away."""
+        raise Unwritten("RemoveBudget")
+
+    async def list_budgets(self, request: ListBudgetsRequest, /) -> ListBudgetsResponse:
+        """ListBudgets lists the budgets of the caller's org, with what is spent and what is left."""
+        raise Unwritten("ListBudgets")
+
+    async def set_price(self, request: Price, /) -> Price:
+        """SetPrice sets what a model costs from a time on; what was before keeps its price."""
+        raise Unwritten("SetPrice")
+
+    async def list_prices(self, request: ListPricesRequest, /) -> ListPricesResponse:
+        """ListPrices lists every price, past, present and to come."""
+        raise Unwritten("ListPrices")
+
+    async def get_spend(self, request: GetSpendRequest, /) -> GetSpendResponse:
+        """GetSpend sums up the ledger of the caller's org."""
+        raise Unwritten("GetSpend")
+
+    def watch_policy(self, request: WatchPolicyRequest, /) -> AsyncIterator[Policy]:
+        """WatchPolicy sends what model serving needs to reserve and charge: now, and after each change."""
+        raise Unwritten("WatchPolicy")
 
     async def report_usage(self, request: ReportUsageRequest, /) -> ReportUsageResponse:
         """ReportUsage takes what a data plane let through to an upstream by itself; a request counts once, however often it is reported."""
@@ -37,8 +69,13 @@ class RateLimitingClient(Client):
     contract = RateLimiting.contract
 
     async def set_limit(self, request: Limit, /, *, timeout: float | None = None) -> Limit:
-        """SetLimit sets the limit of one key of the caller's org."""
+        """SetLimit sets the limits of one key, desk, org or model in place of those it had."""
         answer: Limit = await self._unary("SetLimit", request, timeout)
+        return answer
+
+    async def remove_limit(self, request: RemoveLimitRequest, /, *, timeout: float | None = None) -> Limit:
+        """RemoveLimit takes the limits of a key, desk, org or model away."""
+        answer: Limit = await self._unary("RemoveLimit", request, timeout)
         return answer
 
     async def list_limits(self, request: ListLimitsRequest, /, *, timeout: float | None = None) -> Limits:
@@ -51,6 +88,42 @@ class RateLimitingClient(Client):
     ) -> AsyncIterator[Limits]:
         """WatchLimits sends all limits: now, and after each change."""
         return self._stream("WatchLimits", request, timeout)
+
+    async def set_budget(self, request: Budget, /, *, timeout: float | None = None) -> Budget:
+        """SetBudget sets what a key, desk, org or model may spend in a period."""
+        answer: Budget = await self._unary("SetBudget", request, timeout)
+        return answer
+
+    async def remove_budget(self, request: Budget, /, *, timeout: float | None = None) -> Budget:
+        """RemoveBudget takes a budget away."""
+        answer: Budget = await self._unary("RemoveBudget", request, timeout)
+        return answer
+
+    async def list_budgets(self, request: ListBudgetsRequest, /, *, timeout: float | None = None) -> ListBudgetsResponse:
+        """ListBudgets lists the budgets of the caller's org, with what is spent and what is left."""
+        answer: ListBudgetsResponse = await self._unary("ListBudgets", request, timeout)
+        return answer
+
+    async def set_price(self, request: Price, /, *, timeout: float | None = None) -> Price:
+        """SetPrice sets what a model costs from a time on; what was before keeps its price."""
+        answer: Price = await self._unary("SetPrice", request, timeout)
+        return answer
+
+    async def list_prices(self, request: ListPricesRequest, /, *, timeout: float | None = None) -> ListPricesResponse:
+        """ListPrices lists every price, past, present and to come."""
+        answer: ListPricesResponse = await self._unary("ListPrices", request, timeout)
+        return answer
+
+    async def get_spend(self, request: GetSpendRequest, /, *, timeout: float | None = None) -> GetSpendResponse:
+        """GetSpend sums up the ledger of the caller's org."""
+        answer: GetSpendResponse = await self._unary("GetSpend", request, timeout)
+        return answer
+
+    def watch_policy(
+        self, request: WatchPolicyRequest, /, *, timeout: float | None = None
+    ) -> AsyncIterator[Policy]:
+        """WatchPolicy sends what model serving needs to reserve and charge: now, and after each change."""
+        return self._stream("WatchPolicy", request, timeout)
 
     async def report_usage(self, request: ReportUsageRequest, /, *, timeout: float | None = None) -> ReportUsageResponse:
         """ReportUsage takes what a data plane let through to an upstream by itself; a request counts once, however often it is reported."""

@@ -26,7 +26,7 @@ class WatchConfigurationRequest(_message.Message):
     def __init__(self, data_plane: _Optional[str] = ...) -> None: ...
 
 class Route(_message.Message):
-    __slots__ = ("name", "path", "methods", "scopes", "upstream", "max_body_bytes", "idle_seconds")
+    __slots__ = ("name", "path", "methods", "scopes", "upstream", "max_body_bytes", "idle_seconds", "models", "model_header", "headers", "tenants", "split", "fallbacks", "affinity", "pass_through", "upstream_model", "first_byte_ms", "total_ms", "origin")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     METHODS_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,18 @@ class Route(_message.Message):
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     MAX_BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
     IDLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_HEADER_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    TENANTS_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    FALLBACKS_FIELD_NUMBER: _ClassVar[int]
+    AFFINITY_FIELD_NUMBER: _ClassVar[int]
+    PASS_THROUGH_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_MODEL_FIELD_NUMBER: _ClassVar[int]
+    FIRST_BYTE_MS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_MS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
     name: str
     path: str
     methods: _containers.RepeatedScalarFieldContainer[str]
@@ -41,7 +53,136 @@ class Route(_message.Message):
     upstream: str
     max_body_bytes: int
     idle_seconds: int
-    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., methods: _Optional[_Iterable[str]] = ..., scopes: _Optional[_Iterable[str]] = ..., upstream: _Optional[str] = ..., max_body_bytes: _Optional[int] = ..., idle_seconds: _Optional[int] = ...) -> None: ...
+    models: _containers.RepeatedScalarFieldContainer[str]
+    model_header: bool
+    headers: _containers.RepeatedCompositeFieldContainer[HeaderMatch]
+    tenants: _containers.RepeatedScalarFieldContainer[str]
+    split: _containers.RepeatedCompositeFieldContainer[Share]
+    fallbacks: _containers.RepeatedScalarFieldContainer[str]
+    affinity: _containers.RepeatedScalarFieldContainer[str]
+    pass_through: bool
+    upstream_model: str
+    first_byte_ms: int
+    total_ms: int
+    origin: str
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., methods: _Optional[_Iterable[str]] = ..., scopes: _Optional[_Iterable[str]] = ..., upstream: _Optional[str] = ..., max_body_bytes: _Optional[int] = ..., idle_seconds: _Optional[int] = ..., models: _Optional[_Iterable[str]] = ..., model_header: _Optional[bool] = ..., headers: _Optional[_Iterable[_Union[HeaderMatch, _Mapping]]] = ..., tenants: _Optional[_Iterable[str]] = ..., split: _Optional[_Iterable[_Union[Share, _Mapping]]] = ..., fallbacks: _Optional[_Iterable[str]] = ..., affinity: _Optional[_Iterable[str]] = ..., pass_through: _Optional[bool] = ..., upstream_model: _Optional[str] = ..., first_byte_ms: _Optional[int] = ..., total_ms: _Optional[int] = ..., origin: _Optional[str] = ...) -> None: ...
+
+class HeaderMatch(_message.Message):
+    __slots__ = ("name", "exact", "prefix")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    exact: str
+    prefix: str
+    def __init__(self, name: _Optional[str] = ..., exact: _Optional[str] = ..., prefix: _Optional[str] = ...) -> None: ...
+
+class Share(_message.Message):
+    __slots__ = ("upstream", "weight")
+    UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    upstream: str
+    weight: int
+    def __init__(self, upstream: _Optional[str] = ..., weight: _Optional[int] = ...) -> None: ...
+
+class DeleteRouteRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class DeleteRouteResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ExplainRouteRequest(_message.Message):
+    __slots__ = ("method", "path", "headers", "model", "stream", "key", "desk")
+    class HeadersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    DESK_FIELD_NUMBER: _ClassVar[int]
+    method: str
+    path: str
+    headers: _containers.ScalarMap[str, str]
+    model: str
+    stream: bool
+    key: str
+    desk: str
+    def __init__(self, method: _Optional[str] = ..., path: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., model: _Optional[str] = ..., stream: _Optional[bool] = ..., key: _Optional[str] = ..., desk: _Optional[str] = ...) -> None: ...
+
+class Explanation(_message.Message):
+    __slots__ = ("route", "why", "refused", "taken", "targets", "scopes", "org", "desk", "key", "requests_per_minute", "deadlines", "misses", "reads_body")
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    DESK_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
+    DEADLINES_FIELD_NUMBER: _ClassVar[int]
+    MISSES_FIELD_NUMBER: _ClassVar[int]
+    READS_BODY_FIELD_NUMBER: _ClassVar[int]
+    route: str
+    why: str
+    refused: str
+    taken: Route
+    targets: _containers.RepeatedCompositeFieldContainer[Target]
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    org: str
+    desk: str
+    key: str
+    requests_per_minute: int
+    deadlines: _containers.RepeatedScalarFieldContainer[str]
+    misses: _containers.RepeatedCompositeFieldContainer[Miss]
+    reads_body: bool
+    def __init__(self, route: _Optional[str] = ..., why: _Optional[str] = ..., refused: _Optional[str] = ..., taken: _Optional[_Union[Route, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., scopes: _Optional[_Iterable[str]] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., key: _Optional[str] = ..., requests_per_minute: _Optional[int] = ..., deadlines: _Optional[_Iterable[str]] = ..., misses: _Optional[_Iterable[_Union[Miss, _Mapping]]] = ..., reads_body: _Optional[bool] = ...) -> None: ...
+
+class Target(_message.Message):
+    __slots__ = ("upstream", "addresses", "percent", "fallback")
+    UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_FIELD_NUMBER: _ClassVar[int]
+    upstream: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    percent: float
+    fallback: bool
+    def __init__(self, upstream: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., percent: _Optional[float] = ..., fallback: _Optional[bool] = ...) -> None: ...
+
+class Miss(_message.Message):
+    __slots__ = ("route", "why")
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    route: str
+    why: str
+    def __init__(self, route: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+
+class GetRolloutRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Rollout(_message.Message):
+    __slots__ = ("version", "data_planes", "lost")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DATA_PLANES_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    data_planes: _containers.RepeatedCompositeFieldContainer[ConfigurationReport]
+    lost: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[str] = ..., data_planes: _Optional[_Iterable[_Union[ConfigurationReport, _Mapping]]] = ..., lost: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Routes(_message.Message):
     __slots__ = ("routes",)
@@ -68,16 +209,46 @@ class Configuration(_message.Message):
     def __init__(self, version: _Optional[str] = ..., credentials: _Optional[_Union[_authentication_pb2.Credentials, _Mapping]] = ..., limits: _Optional[_Union[_rate_limiting_pb2.Limits, _Mapping]] = ..., upstreams: _Optional[_Union[_load_balancer_pb2.Upstreams, _Mapping]] = ..., routes: _Optional[_Union[Routes, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[_rate_limiting_pb2.Block, _Mapping]]] = ..., refusals: _Optional[str] = ...) -> None: ...
 
 class ConfigurationReport(_message.Message):
-    __slots__ = ("data_plane", "version", "error", "refusals")
+    __slots__ = ("data_plane", "version", "error", "upstreams", "notes", "refusals")
     DATA_PLANE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAMS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     REFUSALS_FIELD_NUMBER: _ClassVar[int]
     data_plane: str
     version: str
     error: str
+    upstreams: _containers.RepeatedCompositeFieldContainer[Health]
+    notes: _containers.RepeatedScalarFieldContainer[str]
     refusals: str
-    def __init__(self, data_plane: _Optional[str] = ..., version: _Optional[str] = ..., error: _Optional[str] = ..., refusals: _Optional[str] = ...) -> None: ...
+    def __init__(self, data_plane: _Optional[str] = ..., version: _Optional[str] = ..., error: _Optional[str] = ..., upstreams: _Optional[_Iterable[_Union[Health, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., refusals: _Optional[str] = ...) -> None: ...
+
+class Health(_message.Message):
+    __slots__ = ("upstream", "address", "circuit", "requests", "errors", "active")
+    class Circuit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CIRCUIT_UNSPECIFIED: _ClassVar[Health.Circuit]
+        CLOSED: _ClassVar[Health.Circuit]
+        OPEN: _ClassVar[Health.Circuit]
+        HALF_OPEN: _ClassVar[Health.Circuit]
+    CIRCUIT_UNSPECIFIED: Health.Circuit
+    CLOSED: Health.Circuit
+    OPEN: Health.Circuit
+    HALF_OPEN: Health.Circuit
+    UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    CIRCUIT_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    upstream: str
+    address: str
+    circuit: Health.Circuit
+    requests: int
+    errors: int
+    active: int
+    def __init__(self, upstream: _Optional[str] = ..., address: _Optional[str] = ..., circuit: _Optional[_Union[Health.Circuit, str]] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., active: _Optional[int] = ...) -> None: ...
 
 class ReportConfigurationResponse(_message.Message):
     __slots__ = ()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.gateway.v1 import request_router_pb2
-from drw.api.gateway.v1.request_router_pb2 import ApproveKillRequest, Configuration, ConfigurationReport, CreateKillRequest, GetKillRequest, Kill, Kills, LiftKillRequest, ListKillsRequest, ListRoutesRequest, ReportConfigurationResponse, Routes, WatchConfigurationRequest, WatchKillsRequest
+from drw.api.gateway.v1.request_router_pb2 import ApproveKillRequest, Configuration, ConfigurationReport, CreateKillRequest, DeleteRouteRequest, DeleteRouteResponse, ExplainRouteRequest, Explanation, GetKillRequest, GetRolloutRequest, Kill, Kills, LiftKillRequest, ListKillsRequest, ListRoutesRequest, ReportConfigurationResponse, Rollout, Route, Routes, WatchConfigurationRequest, WatchKillsRequest
 
 
 class RequestRouter(Servicer):
@@ -17,6 +17,22 @@ class RequestRouter(Servicer):
     async def list_routes(self, request: ListRoutesRequest, /) -> Routes:
         """ListRoutes."""
         raise Unwritten("ListRoutes")
+
+    async def set_route(self, request: Route, /) -> Route:
+        """SetRoute makes a route, or replaces one that was made so; data planes take it within moments, and GetRollout says what became of it."""
+        raise Unwritten("SetRoute")
+
+    async def delete_route(self, request: DeleteRouteRequest, /) -> DeleteRouteResponse:
+        """DeleteRoute takes a route away that SetRoute made."""
+        raise Unwritten("DeleteRoute")
+
+    async def explain_route(self, request: ExplainRouteRequest, /) -> Explanation:
+        """ExplainRoute says which route a request would take, and why."""
+        raise Unwritten("ExplainRoute")
+
+    async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
+        """GetRollout says which version is wanted, and what each data plane last said of its own and of its upstreams."""
+        raise Unwritten("GetRollout")
 
     def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
         """WatchConfiguration sends the whole desired state: now, and after each change."""
@@ -59,6 +75,26 @@ class RequestRouterClient(Client):
     async def list_routes(self, request: ListRoutesRequest, /, *, timeout: float | None = None) -> Routes:
         """ListRoutes."""
         answer: Routes = await self._unary("ListRoutes", request, timeout)
+        return answer
+
+    async def set_route(self, request: Route, /, *, timeout: float | None = None) -> Route:
+        """SetRoute makes a route, or replaces one that was made so; data planes take it within moments, and GetRollout says what became of it."""
+        answer: Route = await self._unary("SetRoute", request, timeout)
+        return answer
+
+    async def delete_route(self, request: DeleteRouteRequest, /, *, timeout: float | None = None) -> DeleteRouteResponse:
+        """DeleteRoute takes a route away that SetRoute made."""
+        answer: DeleteRouteResponse = await self._unary("DeleteRoute", request, timeout)
+        return answer
+
+    async def explain_route(self, request: ExplainRouteRequest, /, *, timeout: float | None = None) -> Explanation:
+        """ExplainRoute says which route a request would take, and why."""
+        answer: Explanation = await self._unary("ExplainRoute", request, timeout)
+        return answer
+
+    async def get_rollout(self, request: GetRolloutRequest, /, *, timeout: float | None = None) -> Rollout:
+        """GetRollout says which version is wanted, and what each data plane last said of its own and of its upstreams."""
+        answer: Rollout = await self._unary("GetRollout", request, timeout)
         return answer
 
     def watch_configuration(

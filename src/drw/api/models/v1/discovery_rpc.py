@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.models.v1 import discovery_pb2
-from drw.api.models.v1.discovery_pb2 import GetModelRequest, ListModelsRequest, ListModelsResponse, Model, ResolveModelRequest, ResolvedModel
+from drw.api.models.v1.discovery_pb2 import Alias, AliasesChanged, DeleteAliasRequest, DeleteAliasResponse, GetModelRequest, ListAliasesRequest, ListAliasesResponse, ListModelsRequest, ListModelsResponse, Model, Plan, ResolveModelRequest, ResolvePlanRequest, ResolvedModel, WatchAliasesRequest
 
 
 class Discovery(Servicer):
@@ -25,6 +25,26 @@ class Discovery(Servicer):
     async def resolve_model(self, request: ResolveModelRequest, /) -> ResolvedModel:
         """ResolveModel returns where a model answers: for services, never for callers from outside."""
         raise Unwritten("ResolveModel")
+
+    async def resolve_plan(self, request: ResolvePlanRequest, /) -> Plan:
+        """ResolvePlan returns all models that may answer for a name, in their order: for services only."""
+        raise Unwritten("ResolvePlan")
+
+    def watch_aliases(self, request: WatchAliasesRequest, /) -> AsyncIterator[AliasesChanged]:
+        """WatchAliases sends a message now and after each change of an alias, so that nobody goes on with old plans."""
+        raise Unwritten("WatchAliases")
+
+    async def list_aliases(self, request: ListAliasesRequest, /) -> ListAliasesResponse:
+        """ListAliases lists the aliases, those of the settings too."""
+        raise Unwritten("ListAliases")
+
+    async def set_alias(self, request: Alias, /) -> Alias:
+        """SetAlias makes an alias, or puts another in its place; one of the settings is hidden by it."""
+        raise Unwritten("SetAlias")
+
+    async def delete_alias(self, request: DeleteAliasRequest, /) -> DeleteAliasResponse:
+        """DeleteAlias removes an alias; one of the settings of the same name counts again."""
+        raise Unwritten("DeleteAlias")
 
 
 class DiscoveryClient(Client):
@@ -45,4 +65,30 @@ class DiscoveryClient(Client):
     async def resolve_model(self, request: ResolveModelRequest, /, *, timeout: float | None = None) -> ResolvedModel:
         """ResolveModel returns where a model answers: for services, never for callers from outside."""
         answer: ResolvedModel = await self._unary("ResolveModel", request, timeout)
+        return answer
+
+    async def resolve_plan(self, request: ResolvePlanRequest, /, *, timeout: float | None = None) -> Plan:
+        """ResolvePlan returns all models that may answer for a name, in their order: for services only."""
+        answer: Plan = await self._unary("ResolvePlan", request, timeout)
+        return answer
+
+    def watch_aliases(
+        self, request: WatchAliasesRequest, /, *, timeout: float | None = None
+    ) -> AsyncIterator[AliasesChanged]:
+        """WatchAliases sends a message now and after each change of an alias, so that nobody goes on with old plans."""
+        return self._stream("WatchAliases", request, timeout)
+
+    async def list_aliases(self, request: ListAliasesRequest, /, *, timeout: float | None = None) -> ListAliasesResponse:
+        """ListAliases lists the aliases, those of the settings too."""
+        answer: ListAliasesResponse = await self._unary("ListAliases", request, timeout)
+        return answer
+
+    async def set_alias(self, request: Alias, /, *, timeout: float | None = None) -> Alias:
+        """SetAlias makes an alias, or puts another in its place; one of the settings is hidden by it."""
+        answer: Alias = await self._unary("SetAlias", request, timeout)
+        return answer
+
+    async def delete_alias(self, request: DeleteAliasRequest, /, *, timeout: float | None = None) -> DeleteAliasResponse:
+        """DeleteAlias removes an alias; one of the settings of the same name counts again."""
+        answer: DeleteAliasResponse = await self._unary("DeleteAlias", request, timeout)
         return answer

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from drw.models.serving.errors import EngineUnavailable, NotSupported
-from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, Target
+from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
 from drw.models.serving.tools import as_tool_calls, chosen_tools, constrained
 from drw.models.serving.wire import Wire, WireSettings, bearer
 
@@ -44,7 +44,9 @@ class LlamaCppEngine(ChatEngine):
         # The server ends the connection after a stream without saying so; a kept one would fail.
         self._wire = Wire(settings, reuse=False)
 
-    def stream(self, target: Target, endpoint: Endpoint, body: Body) -> AsyncGenerator[Chunk, None]:
+    def stream(
+        self, target: Target, endpoint: Endpoint, body: Body, limits: Limits = UNLIMITED
+    ) -> AsyncGenerator[Chunk, None]:
         """Yield the server's chunks, with tool calls where the request has tools."""
         sent = translated(body, endpoint)
         tools = chosen_tools(sent)
@@ -52,8 +54,9 @@ class LlamaCppEngine(ChatEngine):
             "model": target.upstream_model,
             "stream": True,
             "stream_options": {"include_usage": True},
+            "timings_per_token": True,  # each event says how many tokens there are by then
         }
-        chunks = self._wire.stream(target, endpoint, sent, bearer(target))
+        chunks = self._wire.stream(target, endpoint, sent, bearer(target), limits)
         return as_tool_calls(chunks, tools) if tools else chunks
 
     async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:

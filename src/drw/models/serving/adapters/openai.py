@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from drw.models.serving.errors import EngineMisconfigured
-from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, Target
+from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
 from drw.models.serving.wire import Wire, WireSettings, bearer
 
 
@@ -16,11 +16,16 @@ class OpenAiEngine(ChatEngine):
 
     def __init__(self, settings: WireSettings) -> None:
         self._wire = Wire(settings, reuse=True)
+        self._options = {"include_usage": True} | (
+            {"continuous_usage_stats": True} if settings.continuous_usage else {}
+        )
 
-    def stream(self, target: Target, endpoint: Endpoint, body: Body) -> AsyncGenerator[Chunk, None]:
+    def stream(
+        self, target: Target, endpoint: Endpoint, body: Body, limits: Limits = UNLIMITED
+    ) -> AsyncGenerator[Chunk, None]:
         """Yield the upstream's chunks."""
-        sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": {"include_usage": True}}
-        return self._wire.stream(target, endpoint, sent, bearer(target))
+        sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": self._options}
+        return self._wire.stream(target, endpoint, sent, bearer(target), limits)
 
     async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
         """Return None: the API has no way to ask."""

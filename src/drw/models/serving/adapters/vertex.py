@@ -15,7 +15,7 @@ import google.auth.exceptions
 import google.auth.transport.requests
 
 from drw.models.serving.errors import EngineMisconfigured, NotSupported
-from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, Target
+from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
 from drw.models.serving.wire import Wire, WireSettings
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -31,12 +31,14 @@ class VertexEngine(ChatEngine):
         self._credentials: Any = None
         self._refreshing = asyncio.Lock()
 
-    async def stream(self, target: Target, endpoint: Endpoint, body: Body) -> AsyncGenerator[Chunk, None]:
+    async def stream(
+        self, target: Target, endpoint: Endpoint, body: Body, limits: Limits = UNLIMITED
+    ) -> AsyncGenerator[Chunk, None]:
         """Yield the upstream's chunks."""
         if endpoint != "chat/completions":
             raise NotSupported("prompt", "this model takes chats only, at /v1/chat/completions")
         sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": {"include_usage": True}}
-        chunks = self._wire.stream(target, endpoint, sent, await self._token())
+        chunks = self._wire.stream(target, endpoint, sent, await self._token(), limits)
         try:
             async for chunk in chunks:
                 yield chunk

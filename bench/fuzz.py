@@ -1,0 +1,24 @@
+"""HTTP fuzzing for longer than the tests do it, with other requests each time: `python -m bench.fuzz [EXAMPLES]`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = 500
+"""Requests to each endpoint: about half an hour on two cores."""
+
+
+def main(examples: int = EXAMPLES) -> int:
+    """Run the tests of tests/fuzzing with so many requests to each endpoint; return pytest's code."""
+    print(f"{examples} requests to each endpoint; a request that breaks a service is printed as a curl command")
+    folder = Path(__file__).parents[1] / "tests" / "fuzzing"
+    environment = {**os.environ, "DRW_FUZZ_EXAMPLES": str(examples)}
+    command = [sys.executable, "-m", "pytest", str(folder / "test_http.py"), "-v", "--timeout", "3600"]
+    return subprocess.run(command, env=environment, cwd=folder.parents[1], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))

@@ -1,0 +1,98 @@
+"""A hundred changes of routes, weights, upstreams and limits under load: what each takes, and what fails meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+
+from bench import targets
+from bench.load import Load, run
+
+CHANGES = 100
+CLIENTS = 8
+TAKE_SECONDS = 30.0
+BODY = json.dumps({"model": "passed", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}).encode()
+PATH = "/v1/chat/completions"
+
+
+def main(changes: int = CHANGES) -> None:
+    """Measure, and print."""
+    with TemporaryDirectory(prefix="drw-", dir="/tmp") as folder, targets.mock() as one, targets.mock() as two:
+        scopes = ("models:invoke", "platform:admin", "platform:read", "keys:write", "models:read")
+        with targets.platform(one, Path(folder), scopes) as (url, key):
+            asyncio.run(_measure(url, key, one, two, changes))
+
+
+async def _measure(url: str, key: str, one: int, two: int, changes: int) -> None:
+    bearer = {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=url, headers=bearer, timeout=30) as client:
+        for number in range(2):
+            await _change(client, number, one, two)
+        stop = asyncio.Event()
+        loads = asyncio.create_task(_until(stop, url, bearer))
+        took = [await _change(client, number, one, two) for number in range(2, changes + 2)]
+        stop.set()
+        done = await loads
+    _print(sorted(took), done)
+
+
+async def _until(stop: asyncio.Event, url: str, headers: dict[str, str]) -> list[Load]:
+    found = []
+    while not stop.is_set():
+        found.append(await run(url + PATH, headers, BODY, clients=CLIENTS, seconds=2.0, warm_up=0.0))
+    return found
+
+
+async def _change(client: httpx.AsyncClient, number: int, one: int, two: int) -> float:
+    """Make one change, and wait until the data plane runs it; return how long that took, in seconds."""
+    before, began = await _version(client), time.perf_counter()
+    kind = number % 4
+    if kind == 3:
+        body: dict[str, Any] = {"name": "bench", "scopes": ["models:read"], "requests_per_minute": 100 + number}
+        answer = await client.post("/api/v1/keys", json=body)
+    elif kind == 2:
+        body = {"path": f"/v1/spare{number}", "upstream": "models", "scopes": ["models:read"]}
+        answer = await client.put("/api/v1/routes/spare", json=body)
+    elif kind == 1:
+        shares = [{"upstream": "a", "weight": 1 + number % 7}, {"upstream": "b", "weight": 1 + number % 5}]
+        body = {"path": PATH, "models": ["passed"], "pass_through": True, "split": shares}
+        answer = await client.put("/api/v1/routes/passed", json=body)
+    else:
+        for name, port in (("a", one), ("b", two)):
+            body = {"addresses": [f"127.0.0.1:{port}"], "max_requests": 1000 + number}
+            answer = await client.put(f"/api/v1/upstreams/{name}", json=body)
+            answer.raise_for_status()
+    answer.raise_for_status()
+    while await _version(client) in (before, ""):
+        if time.perf_counter() - began > TAKE_SECONDS:
+            raise TimeoutError(f"the change {number} was not taken within {TAKE_SECONDS} s")
+        await asyncio.sleep(0.01)
+    return time.perf_counter() - began
+
+
+async def _version(client: httpx.AsyncClient) -> str:
+    """Return the version that is wanted and runs; empty while they differ."""
+    found = (await client.get("/api/v1/rollout")).json()
+    (plane,) = found["data_planes"]
+    if plane["error"]:
+        raise RuntimeError(plane["error"])
+    return str(found["version"]) if plane["version"] == found["version"] else ""
+
+
+def _print(took: list[float], loads: list[Load]) -> None:
+    requests = sum(load.rate * 2.0 for load in loads)
+    p50, p99 = took[len(took) // 2], took[min(len(took) - 1, int(len(took) * 0.99))]
+    print(f"\n{len(took)} changes of weights, routes, upstreams and limits, each taken before the next")
+    print(f"a change takes {p50 * 1000:.0f} ms at the median, {p99 * 1000:.0f} ms at p99, Envoy's own check included")
+    failed = sum(load.failed for load in loads)
+    print(f"meanwhile {CLIENTS} clients sent {requests:.0f} requests; failed: {failed} (aim: 0)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""`drw whoami`, `orgs`, `desks`, `issuers`, `certificates`: who there is, and whom else the gateway believes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drw.cli.api import Api
+from drw.cli.options import DataDir, Json, when, write, write_json, write_table
+from drw.kernel.errors import InvalidRequest
+
+orgs = typer.Typer(help="Orgs: what the desks of each may hold.", no_args_is_help=True)
+desks = typer.Typer(help="Desks: what the keys of each may hold.", no_args_is_help=True)
+issuers = typer.Typer(help="Issuers whose tokens the gateway takes besides its own keys.", no_args_is_help=True)
+certificates = typer.Typer(help="Client certificates, and for whom they stand.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Small letters, digits, '-' and '_'.", show_default=False)]
+Org = Annotated[str, typer.Option("--org", help="By default your own; another one needs platform:admin.")]
+Title = Annotated[str, typer.Option("--title", help="A title for people.")]
+Scopes = Annotated[list[str] | None, typer.Option("--scope", "-s", help="A scope it may hold; repeat it.")]
+Walls = Annotated[list[str] | None, typer.Option("--wall", help="A wall inside which it may stand; repeat it.")]
+RevokeWider = Annotated[bool, typer.Option("--revoke-wider", help="Revoke the keys that hold more than this.")]
+
+
+def add_to(app: typer.Typer, panel: str) -> None:
+    """Add the commands."""
+    app.command(rich_help_panel=panel)(whoami)
+    for name, group in (("orgs", orgs), ("desks", desks), ("issuers", issuers), ("certificates", certificates)):
+        app.add_typer(group, name=name, rich_help_panel=panel)
+
+
+def whoami(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Show who you are to the platform: org, desk, key, scopes and walls."""
+    found = Api.of(data_dir).get("/api/v1/me")
+    if as_json:
+        write_json(found)
+        return
+    rows = [
+        ("org and desk", f"{found['org']} / {found['desk']}"),
+        ("key", found["key"]),
+        ("identified by", found["identified_by"].lower()),
+        ("scopes", " ".join(found["scopes"]) or "none"),
+        ("walls", " ".join(found["walls"]) or "none"),
+        ("good until", when(found.get("expires_at")) or "its token or certificate ends"),
+    ]
+    write_table(("", ""), rows)
+
+
+@orgs.command("put")
+def put_org(
+    name: Name,
+    scope: Scopes = None,
+    wall: Walls = None,
+    title: Title = "",
+    revoke_wider: RevokeWider = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make an org, or set what its desks may hold; its desks are narrowed only with --revoke-wider."""
+    body = {"title": title, "scopes": scope or [], "walls": wall or [], "revoke_wider": revoke_wider}
+    _told(Api.of(data_dir).put(f"/api/v1/orgs/{name}", body), f"the org {name} is set", as_json)
+
+
+@orgs.command("list")
+def list_orgs(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the orgs."""
+    found = Api.of(data_dir).pages("/api/v1/orgs", "orgs")
+    rows = [(o["name"], o["title"], " ".join(o["walls"]), " ".join(o["scopes"])) for o in found]
+    _table(found, ("ORG", "TITLE", "WALLS", "SCOPES"), rows, "no orgs", as_json)
+
+
+@orgs.command("delete")
+def delete_org(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Delete an org that has no desks and issuers any more."""
+    _told(Api.of(data_dir).delete(f"/api/v1/orgs/{name}"), f"the org {name} is deleted", as_json)
+
+
+@desks.command("put")
+def put_desk(
+    name: Name,
+    org: Org = "",
+    scope: Scopes = None,
+    wall: Walls = None,
+    title: Title = "",
+    revoke_wider: RevokeWider = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make a desk, or set what its keys may hold."""
+    body = {"org": org, "title": title, "scopes": scope or [], "walls": wall or [], "revoke_wider": revoke_wider}
+    _told(Api.of(data_dir).put(f"/api/v1/desks/{name}", body), f"the desk {name} is set", as_json)
+
+
+@desks.command("list")
+def list_desks(org: Org = "", data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the desks of an org."""
+    found = Api.of(data_dir).pages("/api/v1/desks", "desks", org=org or None)
+    rows = [(d["name"], d["title"], " ".join(d["walls"]), " ".join(d["scopes"])) for d in found]
+    _table(found, ("DESK", "TITLE", "WALLS", "SCOPES"), rows, "no desks", as_json)
+
+
+@desks.command("delete")
+def delete_desk(
+    name: Name,
+    org: Org = "",
+    revoke_keys: Annotated[bool, typer.Option("--revoke-keys", help="Revoke its good keys first.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Delete a desk that has no good keys and no certificates any more."""
+    query = f"?revoke_keys={str(revoke_keys).lower()}" + (f"&org={org}" if org else "")
+    _told(Api.of(data_dir).delete(f"/api/v1/desks/{name}{query}"), f"the desk {name} is deleted", as_json)
+
+
+@issuers.command("put")
+def put_issuer(
+    name: Name,
+    issuer: Annotated[str, typer.Option("--issuer", help="What its tokens say in `iss`, to the letter.")],
+    org: Annotated[str, typer.Option("--org", help="The one org whose callers it may name.")],
+    audience: Annotated[list[str], typer.Option("--audience", help="What `aud` must have; repeat it.")],
+    jwks_uri: Annotated[str, typer.Option("--jwks-uri", help="Where its keys are, as in https://HOST/jwks.")] = "",
+    jwks: Annotated[Path | None, typer.Option("--jwks", help="A file with its keys, in place of a URI.")] = None,
+    role: Annotated[
+        list[str] | None,
+        typer.Option("--role", help="What a role lets do, as in trader=models:invoke,models:read; repeat it."),
+    ] = None,
+    desk: Annotated[str, typer.Option("--default-desk", help="The desk of tokens that name none.")] = "",
+    desk_claim: Annotated[str, typer.Option("--desk-claim", help="The claim that names the desk.")] = "desk",
+    roles_claim: Annotated[str, typer.Option("--roles-claim", help="The claim that lists the roles.")] = "roles",
+    walls_claim: Annotated[str, typer.Option("--walls-claim", help="The claim that lists the walls.")] = "",
+    org_claim: Annotated[str, typer.Option("--org-claim", help="A claim that must name the org.")] = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Take the tokens of an issuer, for callers of one org."""
+    body: dict[str, Any] = {
+        "issuer": issuer,
+        "org": org,
+        "audiences": audience,
+        "jwks_uri": jwks_uri,
+        "jwks": _read(jwks) if jwks else "",
+        "roles": [_role(one) for one in role or ()],
+        "default_desk": desk,
+        "claims": {"desk": desk_claim, "roles": roles_claim, "walls": walls_claim, "org": org_claim},
+    }
+    found = Api.of(data_dir).put(f"/api/v1/issuers/{name}", body)
+    _told(found, f"the issuer {name} counts, with the keys {', '.join(found['kids']) or '(without ids)'}", as_json)
+
+
+@issuers.command("list")
+def list_issuers(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the issuers."""
+    found = Api.of(data_dir).get("/api/v1/issuers")["issuers"]
+    rows = [
+        (i["name"], i["org"], i["issuer"], len(i["kids"]), when(i.get("fetched_at")), i["fetch_error"] or "good")
+        for i in found
+    ]
+    _table(found, ("ISSUER", "ORG", "ISS", "KEYS", "FETCHED", "LAST FETCH"), rows, "no issuers", as_json)
+
+
+@issuers.command("refresh")
+def refresh_issuer(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Fetch the keys of an issuer now, before they are due."""
+    found = Api.of(data_dir).post(f"/api/v1/issuers/{name}:refresh")
+    _told(found, f"the issuer {name} has the keys {', '.join(found['kids'])}", as_json)
+
+
+@issuers.command("delete")
+def delete_issuer(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Take the tokens of an issuer no more."""
+    _told(Api.of(data_dir).delete(f"/api/v1/issuers/{name}"), f"the issuer {name} counts no more", as_json)
+
+
+@certificates.command("put")
+def put_certificate(
+    name: Name,
+    san: Annotated[str, typer.Option("--san", help="The URI or DNS name in it, as in spiffe://firm/desk/pricing.")],
+    desk: Annotated[str, typer.Option("--desk", help="Whose it is.")],
+    scope: Scopes = None,
+    wall: Walls = None,
+    org: Org = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Say for whom a client certificate stands."""
+    body = {"san": san, "org": org, "desk": desk, "scopes": scope or [], "walls": wall or []}
+    found = Api.of(data_dir).put(f"/api/v1/certificates/{name}", body)
+    _told(found, f"{san} is cert:{name} of the desk {desk}", as_json)
+
+
+@certificates.command("list")
+def list_certificates(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the certificates."""
+    found = Api.of(data_dir).get("/api/v1/certificates")["certificates"]
+    rows = [(c["name"], c["san"], c["org"], c["desk"], " ".join(c["walls"]), " ".join(c["scopes"])) for c in found]
+    _table(found, ("CERTIFICATE", "SAN", "ORG", "DESK", "WALLS", "SCOPES"), rows, "no certificates", as_json)
+
+
+@certificates.command("delete")
+def delete_certificate(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Know a client certificate no more."""
+    _told(Api.of(data_dir).delete(f"/api/v1/certificates/{name}"), f"cert:{name} is nobody any more", as_json)
+
+
+def _told(found: dict[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        write_json(found)
+        return
+    write(text)
+    for kind, said in (("narrowed_desks", "narrowed"), ("revoked_keys", "revoked")):
+        for one in found.get(kind, ()):
+            write(f"{said} {one}")
+
+
+def _table(found: Any, columns: tuple[str, ...], rows: list[Any], empty: str, as_json: bool) -> None:
+    if as_json:
+        write_json(found)
+    else:
+        write_table(columns, rows, empty)
+
+
+def _role(text: str) -> dict[str, Any]:
+    name, is_there, scopes = text.rpartition("=")
+    if not is_there:
+        raise InvalidRequest(f"--role is {text!r}; write it as in trader=models:invoke,models:read")
+    return {"name": name, "scopes": [scope for scope in scopes.split(",") if scope]}
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{str(file)!r} cannot be read: {error}") from error

@@ -1,0 +1,276 @@
+"""Whose tokens count besides our own: each issuer speaks for one org, and for no more than that org's desks hold.
+
+The last keys that were good are kept, so that an issuer that cannot be reached changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from drw.api.gateway.v1.authentication_pb2 import (
+    ClaimNames,
+    GetDeskRequest,
+    Issuer,
+    ListIssuersResponse,
+    PutIssuerRequest,
+    Role,
+)
+from drw.gateway.authentication import jwks, names, rows
+from drw.gateway.authentication.fetching import DEFAULT_AGE, Fetched, Fetcher
+from drw.gateway.authentication.rows import changed
+from drw.gateway.authentication.tree import Tree
+from drw.kernel.audit import AuditWriter
+from drw.kernel.database import Connection, Database
+from drw.kernel.errors import Conflict, DrwError, InvalidRequest, NotFound
+from drw.kernel.wire_json import from_json, to_json
+
+log = logging.getLogger(__name__)
+
+MOST = 50
+MAX_NAME = 32
+"""Short, since it stands in the id of every caller."""
+
+MAX_TEXT = 200
+MAX_AUDIENCES = 20
+MAX_ROLES = 50
+AGAIN_SECONDS = 30
+"""When a fetch that failed is tried again."""
+
+
+class IssuerNotFound(NotFound):
+    """There is no such issuer."""
+
+
+class Issuers:
+    """The issuers, in the table of the service."""
+
+    def __init__(self, database: Database, audit: AuditWriter, tree: Tree, fetcher: Fetcher, own: str) -> None:
+        self._database = database
+        self._audit = audit
+        self._tree = tree
+        self._fetcher = fetcher
+        self._own = own
+
+    async def put(self, request: PutIssuerRequest) -> Issuer:
+        """Write an issuer, once its keys are there."""
+        wanted = self._wanted(request)
+        org = await self._tree.org(wanted.org)
+        for role in wanted.roles:
+            names.within(role.scopes, org.scopes, "scope", f"the role {role.name!r} in the org {org.name!r}")
+        if wanted.default_desk:
+            await self._tree.desk(GetDeskRequest(org=org.name, name=wanted.default_desk))
+        keys = await self._keys(wanted)
+        async with self._database.transaction() as connection:
+            before = await self._one(connection, wanted.name)
+            await self._check_room(connection, wanted, before)
+            after = await self._write(connection, wanted, keys)
+            await self._record("issuer.put", before, after, connection)
+        return after
+
+    async def shown(self) -> ListIssuersResponse:
+        """Return all, by name."""
+        return ListIssuersResponse(issuers=[as_issuer(row) for row in await self._all()])
+
+    async def get(self, name: str) -> Issuer:
+        """Return one."""
+        async with self._database.transaction() as connection:
+            if (found := await self._one(connection, name)) is None:
+                raise self._missing(name)
+            return found
+
+    async def delete(self, name: str) -> Issuer:
+        """Believe an issuer no more."""
+        async with self._database.transaction() as connection:
+            if (before := await self._one(connection, name)) is None:
+                raise self._missing(name)
+            await connection.execute("delete from issuer where name = %s", (name,))
+            await self._record("issuer.delete", before, None, connection)
+        return before
+
+    async def refresh(self, name: str) -> Issuer:
+        """Fetch the keys of an issuer now.
+
+        Raises:
+            Unavailable: they cannot be had; those from before count.
+        """
+        found = await self.get(name)
+        if not found.jwks_uri:
+            raise InvalidRequest(f"the issuer {name!r} has its keys in its record: `drw issuers put` changes them")
+        if failed := await self._refresh(name, found.jwks_uri):
+            raise failed
+        return await self.get(name)
+
+    async def refresh_due(self) -> None:
+        """Fetch the keys that are due."""
+        query = "select name, jwks_uri from issuer where jwks_uri <> '' and refresh_at <= now() order by refresh_at"
+        for row in await self._database.all(query):
+            await self._refresh(row["name"], row["jwks_uri"])
+
+    async def delivered(self) -> list[Issuer]:
+        """Return what the data planes must know: all, with the keys that count."""
+        return [_with_keys(row) for row in await self._all()]
+
+    def _wanted(self, request: PutIssuerRequest) -> Issuer:
+        claims = ClaimNames(desk="desk", roles="roles")
+        claims.MergeFrom(request.claims)
+        found = Issuer(
+            name=names.name(request.name, "name", MAX_NAME),
+            issuer=_text(request.issuer, "issuer"),
+            audiences=sorted({_text(audience, "audiences") for audience in request.audiences}),
+            jwks_uri=request.jwks_uri,
+            org=names.name(request.org, "org"),
+            claims=claims,
+            default_desk=names.name(request.default_desk, "default_desk") if request.default_desk else "",
+        )
+        found.roles.extend(sorted([_role(role) for role in request.roles], key=lambda role: role.name))
+        for _, value in claims.ListFields():
+            _text(value, "claims")
+        if found.issuer == self._own:
+            raise InvalidRequest(f"issuer is {found.issuer!r}, which is this platform itself", param="issuer")
+        if not 1 <= len(found.audiences) <= MAX_AUDIENCES:
+            # Without one, a token that the issuer made for anybody else would count here.
+            raise InvalidRequest(
+                f"audiences: 1 to {MAX_AUDIENCES}, what `aud` says of this platform", param="audiences"
+            )
+        if len(found.roles) > MAX_ROLES or len({role.name for role in found.roles}) < len(found.roles):
+            raise InvalidRequest(f"roles: at most {MAX_ROLES}, each once", param="roles")
+        if bool(request.jwks_uri) == bool(request.jwks):
+            raise InvalidRequest("an issuer needs jwks_uri or jwks, one of the two", param="jwks_uri")
+        found.jwks = request.jwks
+        return found
+
+    async def _keys(self, wanted: Issuer) -> Fetched:
+        if wanted.jwks_uri:
+            return await self._fetcher.fetch(wanted.jwks_uri)
+        return Fetched(jwks.read(wanted.jwks), DEFAULT_AGE)
+
+    async def _check_room(self, connection: Connection, wanted: Issuer, before: Issuer | None) -> None:
+        done = await connection.execute(
+            "select name from issuer where issuer = %s and name <> %s", (wanted.issuer, wanted.name)
+        )
+        if taken := await done.fetchone():
+            raise Conflict(f"{wanted.issuer!r} is the issuer {taken['name']!r} already; each speaks for one org")
+        counted = await (await connection.execute("select count(*) as n from issuer")).fetchone()
+        if before is None and counted and counted["n"] >= MOST:
+            raise Conflict(f"there are {MOST} issuers, which is the most there can be")
+
+    async def _write(self, connection: Connection, wanted: Issuer, keys: Fetched) -> Issuer:
+        fields = {
+            "name": wanted.name,
+            "issuer": wanted.issuer,
+            "audiences": list(wanted.audiences),
+            "uri": wanted.jwks_uri,
+            "jwks": keys.jwks,
+            "org": wanted.org,
+            "claims": Jsonb(to_json(wanted.claims)),
+            "desk": wanted.default_desk,
+            "roles": Jsonb([to_json(role) for role in wanted.roles]),
+            "age": keys.max_age,
+        }
+        done = await connection.execute(
+            """
+            insert into issuer (name, issuer, audiences, jwks_uri, jwks, org, claims, default_desk, roles,
+                                fetched_at, refresh_at)
+            values (%(name)s, %(issuer)s, %(audiences)s, %(uri)s, %(jwks)s, %(org)s, %(claims)s, %(desk)s, %(roles)s,
+                    now(), now() + make_interval(secs => %(age)s))
+            on conflict (name) do update set issuer = excluded.issuer, audiences = excluded.audiences,
+                jwks_uri = excluded.jwks_uri, jwks = excluded.jwks, org = excluded.org, claims = excluded.claims,
+                default_desk = excluded.default_desk, roles = excluded.roles, fetched_at = excluded.fetched_at,
+                refresh_at = excluded.refresh_at, fetch_error = '', updated_at = now()
+            returning *
+            """,
+            fields,
+        )
+        row = await done.fetchone()
+        assert row is not None, "it was written"
+        return as_issuer(row)
+
+    async def _refresh(self, name: str, uri: str) -> DrwError | None:
+        """Fetch and keep the keys of one issuer; return why that failed, or None."""
+        try:
+            keys = await self._fetcher.fetch(uri)
+        except DrwError as error:
+            log.warning("the keys of the issuer %r stay as they are: %s", name, error.message)
+            await self._database.all(
+                "update issuer set fetch_error = %s, refresh_at = now() + make_interval(secs => %s) "
+                "where name = %s and jwks_uri = %s returning name",
+                *(error.message[:500], AGAIN_SECONDS, name, uri),
+            )
+            return error
+        async with self._database.transaction() as connection:
+            done = await connection.execute(
+                """
+                update issuer set jwks = %(jwks)s, fetch_error = '', fetched_at = now(),
+                    refresh_at = now() + make_interval(secs => %(age)s)
+                from (select name, jwks from issuer where name = %(name)s and jwks_uri = %(uri)s for update) before
+                where issuer.name = before.name returning before.jwks
+                """,
+                {"jwks": keys.jwks, "age": keys.max_age, "name": name, "uri": uri},
+            )
+            row = await done.fetchone()
+            if row and row["jwks"] != keys.jwks:
+                details = {"before": {"kids": jwks.kids(row["jwks"])}, "after": {"kids": jwks.kids(keys.jwks)}}
+                path = f"issuer/{name}"
+                await self._audit.record("issuer.keys", path, details=details, connection=connection)
+                await changed(connection)
+        return None
+
+    async def _all(self) -> list[dict[str, Any]]:
+        return await self._database.all("select * from issuer order by name")
+
+    async def _one(self, connection: Connection, name: str) -> Issuer | None:
+        row = await (
+            await connection.execute("select * from issuer where name = %s for update", (names.looked_up(name),))
+        ).fetchone()
+        return as_issuer(row) if row else None
+
+    async def _record(self, action: str, before: Issuer | None, after: Issuer | None, connection: Connection) -> None:
+        name = (after or before or Issuer()).name
+        details = {"before": rows.told(before), "after": rows.told(after)}
+        await self._audit.record(action, f"issuer/{name}", details=details, connection=connection)
+        await changed(connection)
+
+    def _missing(self, name: str) -> IssuerNotFound:
+        return IssuerNotFound(f"there is no issuer {name[:80]!r}; `drw issuers list` shows them")
+
+
+def as_issuer(row: dict[str, Any]) -> Issuer:
+    """Return a row as the contract has it; keys that were fetched are shown by their ids only."""
+    found = Issuer(
+        name=row["name"],
+        issuer=row["issuer"],
+        audiences=row["audiences"],
+        jwks_uri=row["jwks_uri"],
+        jwks="" if row["jwks_uri"] else row["jwks"],
+        org=row["org"],
+        claims=from_json(row["claims"], ClaimNames),
+        default_desk=row["default_desk"],
+        roles=[from_json(role, Role) for role in row["roles"]],
+        fetch_error=row["fetch_error"],
+        kids=jwks.kids(row["jwks"]),
+    )
+    for field in ("created_at", "updated_at", "fetched_at"):
+        if row[field]:
+            getattr(found, field).FromDatetime(row[field])
+    return found
+
+
+def _with_keys(row: dict[str, Any]) -> Issuer:
+    found = as_issuer(row)
+    found.jwks = row["jwks"]
+    for field in ("created_at", "updated_at", "fetched_at", "fetch_error", "kids"):
+        found.ClearField(field)  # what changes nothing on a data plane is not sent to it
+    return found
+
+
+def _role(role: Role) -> Role:
+    return Role(name=_text(role.name, "roles"), scopes=names.scopes(role.scopes, "roles"))
+
+
+def _text(value: str, param: str) -> str:
+    if not 1 <= len(value) <= MAX_TEXT or not value.isprintable() or value != value.strip():
+        raise InvalidRequest(f"{param}: 1 to {MAX_TEXT} printable characters each", param=param)
+    return value

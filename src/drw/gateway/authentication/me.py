@@ -1,0 +1,20 @@
+"""Who the caller is, as the platform sees it."""
+
+from __future__ import annotations
+
+from drw.api.gateway.v1.authentication_pb2 import Me
+from drw.gateway.authentication.store import Store
+from drw.kernel import call
+
+WAYS = {"key_": Me.KEY, "oidc:": Me.ISSUER, "cert:": Me.CERTIFICATE}
+"""What the id of a caller begins with, by the way in which it was identified."""
+
+
+async def me(store: Store) -> Me:
+    """Return the caller of the present request."""
+    who = call.caller()
+    found = Me(org=who.org, desk=who.desk, key=who.key, scopes=sorted(who.scopes), walls=sorted(who.walls))
+    found.identified_by = next((way for start, way in WAYS.items() if who.key.startswith(start)), Me.OPERATOR)
+    if found.identified_by == Me.KEY and (row := await store.get(who, who.key)):
+        found.expires_at.FromDatetime(row["ends_at"] or row["expires_at"])
+    return found

@@ -1,0 +1,38 @@
+"""What the service is told: how keys are signed and kept, and which hosts it may ask for the keys of other issuers."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict, Field, SecretStr, field_validator
+
+from drw.gateway.authentication.secret import why_weak
+from drw.kernel.settings import Settings as Base
+
+
+class Settings(Base):
+    """The settings of the service; what it is given is never part of an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+    issuer: str = Field("drw", min_length=1, max_length=200)
+    """What keys say of who issued them: the same on every data plane of the platform."""
+    audience: str = Field("drw-gateway", min_length=1, max_length=200)
+    """What keys say of whom they are for."""
+    secret: SecretStr = SecretStr("")
+    """Under what the signing keys lie sealed; 32 to 1,024 characters, kept apart from the database."""
+    former_secret: SecretStr | None = None
+    """The secret from before: what lies sealed under it is sealed anew at the next start."""
+    new_signing_key_seconds: float = Field(30, ge=0, le=3600)
+    """How long a new signing key is known to the data planes before it signs."""
+    jwks_hosts: tuple[str, ...] = Field((), max_length=50)
+    """Hosts (as "host:port") inside this network, or without https, from which keys may be fetched."""
+
+    @field_validator("secret")
+    @classmethod
+    def _strong(cls, value: SecretStr) -> SecretStr:
+        if why := why_weak(value.get_secret_value()):
+            raise ValueError(why)
+        return value
+
+    def secrets(self) -> list[str]:
+        """Return the secrets under which something may lie sealed, the newest first."""
+        return [one.get_secret_value() for one in (self.secret, self.former_secret) if one is not None]

@@ -1,0 +1,217 @@
+"""Orgs and their desks: what a desk may hold is within its org's, and what a key holds within its desk's.
+
+Nothing is made by itself: a key for a desk that is not there is refused. Who narrows an org or a desk is told which
+keys hold more, and says whether they are to be revoked; a key never stays good that holds more than its desk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drw.api.gateway.v1.authentication_pb2 import (
+    DeleteDeskRequest,
+    DeleteDeskResponse,
+    Desk,
+    GetDeskRequest,
+    ListDesksRequest,
+    ListDesksResponse,
+    ListOrgsRequest,
+    ListOrgsResponse,
+    Org,
+    PutDeskRequest,
+    PutDeskResponse,
+    PutOrgRequest,
+    PutOrgResponse,
+)
+from drw.gateway.authentication import names, rows
+from drw.gateway.authentication.rows import as_desk, as_org, changed
+from drw.kernel import call
+from drw.kernel.audit import AuditWriter
+from drw.kernel.database import Connection, Database
+from drw.kernel.errors import Conflict, NotFound
+
+
+class OrgNotFound(NotFound):
+    """There is no such org."""
+
+
+class DeskNotFound(NotFound):
+    """The org has no such desk."""
+
+
+class StillHeld(Conflict):
+    """Something below holds more than it could from now on."""
+
+
+class Tree:
+    """The orgs and desks, in the tables of the service."""
+
+    def __init__(self, database: Database, audit: AuditWriter) -> None:
+        self._database = database
+        self._audit = audit
+
+    async def put_org(self, request: PutOrgRequest) -> PutOrgResponse:
+        """Make an org, or set what its desks may hold."""
+        wanted = Org(
+            name=names.name(request.name, "name"),
+            title=names.title(request.title),
+            scopes=names.scopes(request.scopes),
+            walls=names.walls(request.walls),
+        )
+        answer = PutOrgResponse()
+        async with self._database.transaction() as connection:
+            before = await rows.org(connection, wanted.name, lock="update")
+            wider = await rows.wider_desks(connection, wanted)
+            if wider and not request.revoke_wider:
+                raise self._still_held(f"the org {wanted.name!r}", "desks", [desk.name for desk in wider])
+            for desk in wider:
+                answer.narrowed_desks.append(desk.name)
+                answer.revoked_keys.extend(await self._narrow(connection, desk, wanted))
+            row = await rows.put_org(connection, wanted)
+            await self._record("org.put", f"org/{wanted.name}", before, row, connection)
+        answer.org.CopyFrom(row)
+        return answer
+
+    async def org(self, name: str) -> Org:
+        """Return an org."""
+        async with self._database.transaction() as connection:
+            return await self._org(connection, name)
+
+    async def orgs(self, request: ListOrgsRequest) -> ListOrgsResponse:
+        """Return a page of the orgs."""
+        size, after = names.page_size(request.page_size), names.page_token(request.page_token)
+        found = await self._database.all("select * from org where name > %s order by name limit %s", after, size + 1)
+        more = str(found[size - 1]["name"]) if len(found) > size else ""
+        return ListOrgsResponse(orgs=[as_org(row) for row in found[:size]], next_page_token=more)
+
+    async def delete_org(self, name: str) -> Org:
+        """Delete an org that has nothing below it."""
+        async with self._database.transaction() as connection:
+            before = await self._org(connection, name, lock="update")
+            if below := await rows.below_org(connection, name):
+                raise Conflict(f"the org {name!r} still has {names.some(below)}: delete them first")
+            await connection.execute("delete from org where name = %s", (name,))
+            await self._record("org.delete", f"org/{name}", before, None, connection)
+        return before
+
+    async def put_desk(self, request: PutDeskRequest) -> PutDeskResponse:
+        """Make a desk, or set what its keys may hold."""
+        wanted = Desk(
+            org=own_org(request.org),
+            name=names.name(request.name, "name"),
+            title=names.title(request.title),
+            scopes=names.scopes(request.scopes),
+            walls=names.walls(request.walls),
+        )
+        async with self._database.transaction() as connection:
+            org = await self._org(connection, wanted.org, lock="share")
+            names.within(wanted.scopes, org.scopes, "scope", f"a desk of {org.name!r}")
+            names.within(wanted.walls, org.walls, "wall", f"a desk of {org.name!r}")
+            before = await rows.desk(connection, wanted.org, wanted.name, lock="update")
+            if not request.revoke_wider and (wider := await rows.wider_keys(connection, wanted)):
+                raise self._still_held(f"the desk {wanted.name!r}", "keys", wider)
+            revoked = await self._revoke_wider(connection, wanted)
+            row = await rows.put_desk(connection, wanted)
+            await self._record("desk.put", _path(wanted), before, row, connection)
+            await changed(connection)
+        return PutDeskResponse(desk=row, revoked_keys=revoked)
+
+    async def desk(self, request: GetDeskRequest) -> Desk:
+        """Return a desk."""
+        async with self._database.transaction() as connection:
+            return await self.desk_of(connection, own_org(request.org), request.name)
+
+    async def desks(self, request: ListDesksRequest) -> ListDesksResponse:
+        """Return a page of the desks of an org."""
+        size, after, org = (
+            names.page_size(request.page_size),
+            names.page_token(request.page_token),
+            own_org(request.org),
+        )
+        query = "select * from desk where org = %s and name > %s order by name limit %s"
+        found = await self._database.all(query, names.looked_up(org), after, size + 1)
+        more = str(found[size - 1]["name"]) if len(found) > size else ""
+        return ListDesksResponse(desks=[as_desk(row) for row in found[:size]], next_page_token=more)
+
+    async def delete_desk(self, request: DeleteDeskRequest) -> DeleteDeskResponse:
+        """Delete a desk that nobody holds a good key or a certificate of."""
+        org = own_org(request.org)
+        async with self._database.transaction() as connection:
+            before = await self.desk_of(connection, org, request.name, lock="update")
+            nothing = Desk(org=org, name=request.name)
+            if not request.revoke_keys and (held := await rows.wider_keys(connection, nothing)):
+                raise Conflict(
+                    f"the desk {request.name!r} still has the keys {names.some(held)}: revoke them first, "
+                    "or ask for it with `revoke_keys`"
+                )
+            if below := await rows.below_desk(connection, org, request.name):
+                raise Conflict(f"the desk {request.name!r} still has {names.some(below)}: delete them first")
+            revoked = await self._revoke_wider(connection, nothing)
+            await connection.execute("delete from desk where org = %s and name = %s", (org, request.name))
+            await self._record("desk.delete", _path(before), before, None, connection)
+            await changed(connection)
+        return DeleteDeskResponse(desk=before, revoked_keys=revoked)
+
+    async def desk_of(self, connection: Connection, org: str, name: str, *, lock: rows.Lock = "") -> Desk:
+        """Return a desk, locked until the transaction ends where asked for.
+
+        Raises:
+            DeskNotFound: the org has none of this name.
+        """
+        if (found := await rows.desk(connection, org, name, lock=lock)) is None:
+            raise DeskNotFound(
+                f"the org {org!r} has no desk {name[:80]!r}; `drw desks list` shows them, `drw desks put` makes one",
+                param="desk",
+            )
+        return found
+
+    async def _org(self, connection: Connection, name: str, *, lock: rows.Lock = "") -> Org:
+        if (found := await rows.org(connection, name, lock=lock)) is None:
+            raise OrgNotFound(
+                f"there is no org {name[:80]!r}; `drw orgs list` shows them, `drw orgs put` makes one", param="org"
+            )
+        return found
+
+    async def _narrow(self, connection: Connection, desk: Desk, org: Org) -> list[str]:
+        narrowed = Desk(
+            org=desk.org,
+            name=desk.name,
+            title=desk.title,
+            scopes=[scope for scope in desk.scopes if scope in org.scopes],
+            walls=[wall for wall in desk.walls if wall in org.walls],
+        )
+        revoked = await self._revoke_wider(connection, narrowed)
+        after = await rows.put_desk(connection, narrowed)
+        await self._record("desk.put", _path(desk), desk, after, connection)
+        await changed(connection)
+        return revoked
+
+    async def _revoke_wider(self, connection: Connection, desk: Desk) -> list[str]:
+        revoked = await rows.wider_keys(connection, desk)
+        await rows.revoke(connection, revoked)
+        for key in revoked:
+            details = {"because": f"it held more than the desk {desk.name!r} may", "org": desk.org, "desk": desk.name}
+            await self._audit.record("key.revoke", f"key/{key}", details=details, connection=connection)
+        return revoked
+
+    def _still_held(self, what: str, kind: str, held: list[str]) -> StillHeld:
+        return StillHeld(
+            f"{what} cannot hold less than its {kind} {names.some(held)}: narrow or revoke them first, "
+            "or ask for it with `revoke_wider`"
+        )
+
+    async def _record(self, action: str, path: str, before: Any, after: Any, connection: Connection) -> None:
+        details = {"before": rows.told(before), "after": rows.told(after)}
+        await self._audit.record(action, path, details=details, connection=connection)
+
+
+def own_org(named: str) -> str:
+    """Return the org that a request is about: the caller's own, or another one for an admin of the platform."""
+    who = call.caller()
+    if named and named != who.org:
+        who.must_hold("platform:admin")
+    return named or who.org
+
+
+def _path(desk: Desk) -> str:
+    return f"org/{desk.org}/desk/{desk.name}"

@@ -1,0 +1,7 @@
+-- Upstreams that operators made, as the contract has them.
+create table upstream (
+    name text primary key,
+    definition jsonb not null,
+    changed_at timestamptz not null default now(),
+    changed_by text not null
+);

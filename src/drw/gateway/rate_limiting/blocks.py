@@ -1,0 +1,124 @@
+"""Who has used up tokens or money, so that data planes refuse them: from the counters, else from the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Block
+from drw.gateway.rate_limiting.store import NOTIFY, PERIODS, Store, key
+from drw.kernel.database import Connection
+from drw.kernel.metering.counters import Counters, CountersAway
+from drw.kernel.metering.subjects import Subject, begins, ends
+
+AT_ONCE = 500
+MINUTE = timedelta(minutes=1)
+PERIOD_NAMES = {"d": "day", "m": "month", "t": "total"}
+COLUMNS = {Block.KEY: "org = %(org)s and key = %(name)s", Block.DESK: "org = %(org)s and desk = %(name)s"}
+COLUMNS |= {Block.ORG: "org = %(org)s", Block.MODEL: "model = %(name)s"}
+SPENT = """
+select coalesce(sum(cost), 0) as tn, coalesce(sum(prompt_tokens + completion_tokens), 0) as tt,
+       coalesce(sum(cost) filter (where at >= %(month)s), 0) as mn,
+       coalesce(sum(prompt_tokens + completion_tokens) filter (where at >= %(month)s), 0) as mt,
+       coalesce(sum(cost) filter (where at >= %(day)s), 0) as dn,
+       coalesce(sum(prompt_tokens + completion_tokens) filter (where at >= %(day)s), 0) as dt,
+       coalesce(sum(prompt_tokens + completion_tokens) filter (where at > %(minute)s), 0) as wt
+from metering.ledger where
+"""
+
+Wanted = tuple[Subject, str, datetime | None]
+"""Whom to refuse, why, and until when."""
+
+
+class Blocks:
+    """Keeps the table of blocks as counters and caps say."""
+
+    def __init__(self, store: Store, counters: Counters) -> None:
+        self._store = store
+        self._counters = counters
+
+    async def renew(self, only: Iterable[Subject] | None = None) -> None:
+        """Block and unblock these subjects, or all that have caps; those that may not see it yet are told."""
+        _, caps = await self._store.caps()
+        capped: dict[Subject, dict[str, int]] = {}
+        for subject, field, value in caps:
+            if isinstance(value, int):
+                capped.setdefault(subject, {})[field] = value
+        chosen = list(capped) if only is None else list(only)
+        for start in range(0, len(chosen), AT_ONCE):
+            await self._renew(chosen[start : start + AT_ONCE], capped)
+        if only is None:
+            await self._forget(capped)
+
+    async def _renew(self, subjects: Sequence[Subject], capped: dict[Subject, dict[str, int]]) -> None:
+        now = datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC)
+        bound = [subject for subject in subjects if subject in capped]
+        spent = await self._spent(bound, now)
+        wanted = [block for subject in bound for block in _used_up(subject, capped[subject], spent[subject], now)]
+        async with self._store.database.transaction() as connection:
+            if await _replace(connection, subjects, wanted):
+                await connection.execute(NOTIFY.encode())
+
+    async def _spent(self, subjects: Sequence[Subject], now: datetime) -> dict[Subject, dict[str, int]]:
+        try:
+            return dict(zip(subjects, await self._counters.peek(subjects), strict=True))
+        except CountersAway:
+            async with self._store.database.transaction() as connection:
+                return {subject: await ledger_spent(connection, subject, now) for subject in subjects}
+
+    async def _forget(self, capped: dict[Subject, dict[str, int]]) -> None:
+        """Drop the blocks of those that have no caps any more, and those that are over."""
+        now = datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC)
+        names = [f"{k['kind']}/{k['org']}/{k['name']}" for k in map(key, capped)]
+        query = "delete from block where until <= %s or not kind || '/' || org || '/' || name = any(%s) returning kind"
+        async with self._store.database.transaction() as connection:
+            if await (await connection.execute(query, (now, names))).fetchall():
+                await connection.execute(NOTIFY.encode())
+
+
+async def ledger_spent(connection: Connection, subject: Subject, now: datetime) -> dict[str, int]:
+    """Return what a subject has spent by the ledger, named as the counters name it."""
+    args = {"org": subject.org, "name": subject.name, "day": begins("day", now), "month": begins("month", now)}
+    query = (SPENT + COLUMNS[subject.kind]).encode()
+    row = await (await connection.execute(query, args | {"minute": now - MINUTE})).fetchone()
+    return {name: int(value) for name, value in (row or {}).items()}
+
+
+def _used_up(subject: Subject, caps: dict[str, int], spent: dict[str, int], now: datetime) -> Iterable[Wanted]:
+    over = [
+        letter
+        for letter in PERIODS.values()
+        for unit in "nt"
+        if (cap := caps.get(f"C{letter}{unit}")) is not None and spent[f"{letter}{unit}"] >= cap
+    ]
+    if over:
+        ending = [ends(PERIOD_NAMES[letter], now) for letter in over]
+        yield subject, "MONEY", None if None in ending else max(end for end in ending if end)
+    if (cap := caps.get("Cw")) and spent["wt"] >= cap:
+        until = datetime.fromtimestamp(spent["wr"] / 1000, UTC) if "wr" in spent else now + MINUTE
+        yield subject, "TOKENS", until
+
+
+async def _replace(connection: Connection, subjects: Sequence[Subject], wanted: Sequence[Wanted]) -> bool:
+    """Put these blocks in place of all others of the subjects; return whether that changed anything."""
+    names = [f"{k['kind']}/{k['org']}/{k['name']}" for k in map(key, subjects)]
+    query = "select * from block where kind || '/' || org || '/' || name = any(%s) for update"
+    there = {_identity(row): row["until"] for row in await (await connection.execute(query, (names,))).fetchall()}
+    want: dict[tuple[str, ...], Any] = {(*key(s).values(), reason): until for s, reason, until in wanted}
+    for identity in there.keys() - want.keys():
+        await connection.execute(
+            "delete from block where kind = %s and org = %s and name = %s and reason = %s", identity
+        )
+    for identity, until in want.items():
+        if identity not in there or there[identity] != until:
+            await connection.execute(
+                "insert into block values (%s, %s, %s, %s, %s) "
+                "on conflict (kind, org, name, reason) do update set until = excluded.until",
+                (*identity, until),
+            )
+    return there.keys() != want.keys()
+
+
+def _identity(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["kind"], row["org"], row["name"], row["reason"]

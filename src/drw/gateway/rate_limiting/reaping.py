@@ -1,0 +1,41 @@
+"""Settles in place of processes that died, and tells the counters what they do not know of yet."""
+
+from __future__ import annotations
+
+import logging
+
+from drw.kernel.metering.attempts import Course
+from drw.kernel.metering.counters import Counters
+from drw.kernel.metering.ledger import Ledger, settled, total
+
+log = logging.getLogger(__name__)
+
+ABANDONED, WRITTEN_AHEAD = "abandoned", "written_ahead"
+GRACE_SECONDS = 1.0
+
+
+async def reap(counters: Counters, ledger: Ledger, grace_seconds: float = GRACE_SECONDS) -> int:
+    """Settle every reservation whose process gives no sign of life, at what it wrote ahead; return how many.
+
+    Where the process itself wrote its row before it died, that row counts. Done twice it is the same as once.
+    """
+    found = await counters.expired(int(grace_seconds * 1000))
+    for process, id, nano, _, attempts in found:
+        course, now = Course.load(attempts), counters.now_ms()
+        rows = settled(id, course, at_ms=now, most=nano, outcome=ABANDONED, counted_by=WRITTEN_AHEAD)
+        await ledger.put(rows)
+        kept = await ledger.rows(row.id for row in rows)
+        charges = total(kept) if all(row.posted for row in kept) else []
+        await counters.settle(id, kept[0].at.timestamp() * 1000, charges)
+        log.warning("settled for a process that died", extra={"fields": {"process": process, "reservation": id}})
+    return len(found)
+
+
+async def post(counters: Counters, ledger: Ledger) -> int:
+    """Count the rows of the ledger that had no reservation; return how many there were."""
+    rows = await ledger.unposted()
+    for row in rows:
+        await counters.post(row.id, row.at.timestamp() * 1000, row.charges())
+    if rows:
+        await ledger.mark_posted([row.id for row in rows])
+    return len(rows)

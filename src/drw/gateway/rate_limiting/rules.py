@@ -1,0 +1,126 @@
+"""Who may set which limits, budgets and prices, and what they may be."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Limit, Price
+from drw.kernel import call
+from drw.kernel.errors import Forbidden, InvalidRequest
+from drw.kernel.metering.amounts import MAX_NANO, MAX_TOKENS, from_usd
+from drw.kernel.metering.subjects import KINDS, Subject
+
+MAX_PER_MINUTE = 1_000_000
+MAX_TOKENS_PER_MINUTE = 1_000_000_000
+MAX_CONCURRENT = 100_000
+MAX_NAME, MAX_MODEL = 100, 128
+MAX_USD_PER_MILLION = 1_000_000
+LATE = timedelta(minutes=1)
+LIMITS, KEYS, PLATFORM, ORG = "limits:write", "keys:write", "platform:admin", "org:admin"
+
+
+def limited(limit: Limit) -> Subject:
+    """Return whom a limit is for, by the field that names it."""
+    kind = limit.subject or Block.KEY
+    name = {Block.KEY: limit.key, Block.DESK: limit.desk, Block.MODEL: limit.model}.get(kind, "")
+    param = {Block.KEY: "key", Block.DESK: "desk", Block.MODEL: "model"}.get(kind, "org")
+    return subject(kind, limit.org, name, param)
+
+
+def subject(kind: Block.Subject, org: str, name: str, param: str = "name") -> Subject:
+    """Return a subject of the caller's org, or a model.
+
+    Raises:
+        InvalidRequest: it has no name, or one too many.
+    """
+    kind = kind or Block.KEY
+    if kind == Block.MODEL:
+        return Subject(kind, "", _name(name, param, "a model"))
+    org = org or call.caller().org
+    if kind == Block.ORG:
+        if name:
+            raise InvalidRequest(f"name is {name!r}; an org has none beside org", param=param)
+        return Subject(kind, org, "")
+    return Subject(kind, org, _name(name, param, f"a {KINDS[kind]}"))
+
+
+def may_change(found: Subject, desk: str) -> None:
+    """Raise where the caller may not change what binds this subject, which is of that desk.
+
+    Raises:
+        Forbidden: it is another org's or desk's, or needs a scope that the caller lacks.
+    """
+    who = call.caller()
+    if found.kind == Block.MODEL:
+        who.must_hold(PLATFORM)
+        return
+    if found.org != who.org:
+        raise Forbidden(f"the caller belongs to the org {who.org!r}, not to {found.org!r}")
+    if found.kind == Block.ORG or (desk if found.kind == Block.KEY else found.name) != who.desk:
+        who.must_hold(ORG)
+    # Who may create keys may create them with a limit.
+    who.must_hold(*((LIMITS, KEYS) if found.kind == Block.KEY else (LIMITS,)))
+
+
+def check_limit(limit: Limit) -> None:
+    """Raise where a limit is out of bounds, or bounds nothing."""
+    for name, most in (
+        ("requests_per_minute", MAX_PER_MINUTE),
+        ("tokens_per_minute", MAX_TOKENS_PER_MINUTE),
+        ("concurrent", MAX_CONCURRENT),
+    ):
+        if not 0 <= getattr(limit, name) <= most:
+            raise InvalidRequest(f"{name} is {getattr(limit, name)}; it can be 1 to {most}, or 0 for none", param=name)
+    if not (limit.requests_per_minute or limit.tokens_per_minute or limit.concurrent):
+        raise InvalidRequest(
+            "give one of requests_per_minute, tokens_per_minute and concurrent; limits:remove takes a limit away",
+            param="requests_per_minute",
+        )
+
+
+def check_budget(budget: Budget) -> int:
+    """Return the amount of a budget in nano-dollars or tokens.
+
+    Raises:
+        InvalidRequest: it lacks a period, or the amount is none.
+    """
+    if not budget.period:
+        raise InvalidRequest("give a period: DAY, MONTH or TOTAL", param="period")
+    if budget.unit != Budget.TOKENS:
+        return from_usd(budget.amount, "amount")
+    if not (budget.amount.isascii() and budget.amount.isdigit() and int(budget.amount[:20]) <= MAX_TOKENS):
+        raise InvalidRequest(
+            f"amount is {budget.amount!r}; tokens are a whole number, at most {MAX_TOKENS}", param="amount"
+        )
+    return int(budget.amount)
+
+
+def check_price(price: Price, now: datetime) -> tuple[datetime, int, int]:
+    """Return from when on a price holds, and its two parts in nano-dollars.
+
+    Raises:
+        InvalidRequest: it is for the past, which keeps its prices, or an amount is none.
+    """
+    _name(price.model, "model", "a model")
+    if len(price.version) > MAX_NAME:
+        raise InvalidRequest(f"version has {len(price.version)} characters; at most {MAX_NAME}", param="version")
+    since = price.effective_from.ToDatetime(UTC) if price.HasField("effective_from") else now
+    if since < now - LATE:
+        raise InvalidRequest(
+            f"effective_from is {since.isoformat()}; what is past keeps its price: give a time to come, or none",
+            param="effective_from",
+        )
+    parts = []
+    for name in ("prompt_usd_per_million", "completion_usd_per_million"):
+        parts.append(nano := from_usd(getattr(price, name) or "0", name))
+        if nano > MAX_NANO * MAX_USD_PER_MILLION // 9_000_000:
+            raise InvalidRequest(f"{name} is {getattr(price, name)!r}; at most {MAX_USD_PER_MILLION}", param=name)
+    return since, parts[0], parts[1]
+
+
+def _name(name: str, param: str, what: str) -> str:
+    if not 0 < len(name) <= MAX_NAME:
+        raise InvalidRequest(
+            f"{param} is {name[:50]!r}; the name of {what} has 1 to {MAX_NAME} characters", param=param
+        )
+    return name

@@ -1,0 +1,184 @@
+"""The tables of limits, budgets, prices and blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Limit, Price
+from drw.kernel.database import Connection, Database
+from drw.kernel.metering.amounts import to_usd
+from drw.kernel.metering.subjects import Subject
+
+CHANNEL = "rate_limiting_changed"
+CHANGED = "update change set number = number + 1"
+NOTIFY = f"notify {CHANNEL}"
+LIMIT = """
+insert into subject_limit values (%(kind)s, %(org)s, %(name)s, %(desk)s, %(requests_per_minute)s,
+    %(tokens_per_minute)s, %(concurrent)s, %(algorithm)s, %(when_lost)s, %(expires_at)s)
+on conflict (kind, org, name) do update set requests_per_minute = excluded.requests_per_minute,
+    tokens_per_minute = excluded.tokens_per_minute, concurrent = excluded.concurrent, algorithm = excluded.algorithm,
+    when_lost = excluded.when_lost, expires_at = coalesce(excluded.expires_at, subject_limit.expires_at)
+"""
+BUDGET = """
+insert into budget values (%(kind)s, %(org)s, %(name)s, %(desk)s, %(period)s, %(unit)s, %(amount)s)
+on conflict (kind, org, name, period, unit) do update set amount = excluded.amount
+"""
+PRICE = """
+insert into price values (%s, %s, %s, %s, %s)
+on conflict (model, version, effective_from) do update
+set prompt = excluded.prompt, completion = excluded.completion
+"""
+# A key's desk, as something that is known of it already says.
+DESK_OF_KEY = """
+select desk from subject_limit where kind = 'KEY' and org = %(org)s and name = %(name)s
+union all select desk from budget where kind = 'KEY' and org = %(org)s and name = %(name)s
+union all (select desk from metering.ledger where org = %(org)s and key = %(name)s limit 1)
+limit 1
+"""
+GOOD = "select * from subject_limit where expires_at is null or expires_at > now() order by name, kind, org"
+KINDS = {"KEY": Block.KEY, "DESK": Block.DESK, "ORG": Block.ORG, "MODEL": Block.MODEL}
+UNITS = {"USD": "n", "TOKENS": "t"}
+PERIODS = {"DAY": "d", "MONTH": "m", "TOTAL": "t"}
+
+
+class Store:
+    """Reads and writes them."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def desk_of(self, subject: Subject) -> str | None:
+        """Return the desk of a key; None where nothing is known of it."""
+        if subject.kind != Block.KEY:
+            return subject.name if subject.kind == Block.DESK else ""
+        async with self.database.transaction() as connection:
+            answer = await connection.execute(DESK_OF_KEY, {"org": subject.org, "name": subject.name})
+            row = await answer.fetchone()
+        return row["desk"] if row else None
+
+    async def of_another_org(self, subject: Subject, connection: Connection) -> bool:
+        """Tell whether a key of this id has limits in another org: ids are unique."""
+        query = "select 1 from subject_limit where kind = 'KEY' and name = %s and org <> %s"
+        return subject.kind == Block.KEY and bool(await one(connection, query, subject.name, subject.org))
+
+    async def limits(self) -> list[Limit]:
+        """Return every limit that holds."""
+        return [as_limit(row) for row in await self.database.all(GOOD)]
+
+    async def budgets(self) -> list[tuple[Budget, str]]:
+        """Return every budget with the desk of its subject."""
+        rows = await self.database.all("select * from budget order by kind, org, name, period, unit")
+        return [(as_budget(row), row["desk"]) for row in rows]
+
+    async def prices(self) -> list[Price]:
+        """Return every price."""
+        rows = await self.database.all("select * from price order by model, version, effective_from")
+        return [as_price(row) for row in rows]
+
+    async def blocks(self, now: datetime) -> list[Block]:
+        """Return every block that holds now."""
+        query = "select * from block where until is null or until > %s order by kind, org, name, reason"
+        return [as_block(row) for row in await self.database.all(query, now)]
+
+    async def caps(self) -> tuple[int, list[tuple[Subject, str, str | int]]]:
+        """Return all caps as the counters keep them, with the number of the newest change."""
+        async with self.database.transaction() as connection:
+            await connection.execute("set transaction isolation level repeatable read")
+            number = await one(connection, "select number from change")
+            limits = await (await connection.execute(GOOD)).fetchall()
+            budgets = await (await connection.execute("select * from budget")).fetchall()
+        caps = [cap for row in limits for cap in _limit_caps(row)]
+        caps += [(_subject(row), f"C{PERIODS[row['period']]}{UNITS[row['unit']]}", row["amount"]) for row in budgets]
+        return (number or {"number": 0})["number"], caps
+
+
+async def one(connection: Connection, query: Any, *args: Any) -> dict[str, Any] | None:
+    """Return the first row of a query inside a transaction, or None."""
+    return await (await connection.execute(query, args)).fetchone()
+
+
+async def changed(connection: Connection) -> None:
+    """Number a change, and tell everybody once it is committed."""
+    await connection.execute(CHANGED)
+    await connection.execute(NOTIFY.encode())
+
+
+def key(subject: Subject) -> dict[str, str]:
+    """Return a subject as the tables name it."""
+    return {"kind": Block.Subject.Name(subject.kind), "org": subject.org, "name": subject.name}
+
+
+def as_limit(row: dict[str, Any]) -> Limit:
+    """Return a limit."""
+    limit = Limit(
+        key=row["name"] if row["kind"] == "KEY" else "",
+        requests_per_minute=row["requests_per_minute"],
+        org=row["org"],
+        desk=row["desk"],
+        subject=row["kind"],
+        model=row["name"] if row["kind"] == "MODEL" else "",
+        tokens_per_minute=row["tokens_per_minute"],
+        concurrent=row["concurrent"],
+        algorithm=row["algorithm"],
+        when_lost=row["when_lost"],
+    )
+    if row["expires_at"]:
+        limit.expires_at.FromDatetime(row["expires_at"])
+    return limit
+
+
+def as_budget(row: dict[str, Any]) -> Budget:
+    """Return a budget, without what is spent of it."""
+    return Budget(
+        subject=row["kind"],
+        org=row["org"],
+        name=row["name"],
+        period=row["period"],
+        unit=row["unit"],
+        amount=amount(row["unit"], row["amount"]),
+    )
+
+
+def as_price(row: dict[str, Any]) -> Price:
+    """Return a price."""
+    price = Price(
+        model=row["model"],
+        version=row["version"],
+        prompt_usd_per_million=to_usd(row["prompt"]),
+        completion_usd_per_million=to_usd(row["completion"]),
+    )
+    price.effective_from.FromDatetime(row["effective_from"].astimezone(UTC))
+    return price
+
+
+def as_block(row: dict[str, Any]) -> Block:
+    """Return a block."""
+    return Block(
+        subject=row["kind"],
+        org=row["org"],
+        name=row["name"],
+        reason=row["reason"],
+    )
+
+
+def amount(unit: str, value: int) -> str:
+    """Return an amount as it is shown."""
+    return str(value) if unit == "TOKENS" else to_usd(value)
+
+
+def _subject(row: dict[str, Any]) -> Subject:
+    return Subject(KINDS[row["kind"]], row["org"], row["name"])
+
+
+def _limit_caps(row: dict[str, Any]) -> Sequence[tuple[Subject, str, str | int]]:
+    subject, algorithm = _subject(row), "s" if row["algorithm"] == "SLIDING" else "f"
+    found: list[tuple[Subject, str, str | int]] = []
+    if row["tokens_per_minute"]:
+        found += [(subject, "Cw", row["tokens_per_minute"]), (subject, "Cwa", algorithm)]
+    if row["concurrent"]:
+        found += [(subject, "Cc", row["concurrent"])]
+    if row["requests_per_minute"] and subject.kind == Block.MODEL:
+        found += [(subject, "Cr", row["requests_per_minute"]), (subject, "Cra", algorithm)]
+    return found

@@ -1,0 +1,145 @@
+"""What data planes let through by themselves: each request once in the ledger, the audit trail and the counters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Price as PriceMessage
+from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, Usage
+from drw.gateway.rate_limiting.blocks import Blocks
+from drw.gateway.rate_limiting.store import Store
+from drw.kernel.audit import AuditWriter
+from drw.kernel.call import Caller, acting_for
+from drw.kernel.errors import InvalidRequest, Unavailable
+from drw.kernel.metering.amounts import FREE, Price, from_usd, to_usd
+from drw.kernel.metering.counters import Counters
+from drw.kernel.metering.ledger import Ledger, Row, add
+from drw.kernel.metering.subjects import of_call, of_model
+
+MAX_USAGES = 1000
+MAX_TEXT = 200
+MAX_TOKENS = 100_000_000
+
+
+class Reports:
+    """Takes usage in."""
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        counters: Counters,
+        blocks: Blocks,
+        audit: AuditWriter,
+        uncounted_tokens: int,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._counters = counters
+        self._blocks = blocks
+        self._audit = audit
+        self._uncounted_tokens = uncounted_tokens
+
+    async def take(self, request: ReportUsageRequest) -> None:
+        """Record what is new in a report.
+
+        Raises:
+            InvalidRequest: a usage can never be recorded as it is; none of the report is.
+            Unavailable: the database does not answer; report it again.
+        """
+        _check(request)
+        prices = await self._store.prices()
+        rows = {row.id: (row, usage) for usage in request.usages for row in [self._row(usage, prices)]}
+        async with self._store.database.transaction() as connection:
+            new = await add(connection, [row for row, _ in rows.values()])
+            for id in sorted(new):
+                row, usage = rows[id]
+                details = _details(request.data_plane, usage, row)
+                with acting_for(Caller(row.org, row.desk, row.key)):
+                    await self._audit.record(
+                        "model.pass", f"model/{row.model}", outcome=row.outcome, details=details, connection=connection
+                    )
+        await self._count([rows[id][0] for id in new])
+
+    async def _count(self, rows: Sequence[Row]) -> None:
+        """Tell the counters, and stop those whose limit is reached; the row is what counts, whatever happens here."""
+        try:
+            for row in rows:
+                await self._counters.post(row.id, row.at.timestamp() * 1000, row.charges())
+            await self._ledger.mark_posted([row.id for row in rows])
+        except Unavailable:
+            pass  # `reaping.post` does it later
+        subjects = {s for row in rows for s in (*of_call(row.org, row.desk, row.key), of_model(row.model))}
+        if subjects:
+            await self._blocks.renew(subjects)
+
+    def _row(self, usage: Usage, prices: Sequence[PriceMessage]) -> Row:
+        at = usage.at.ToDatetime(UTC)
+        good = 200 <= usage.status < 300
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        if not usage.counted:
+            prompt, completion = 0, self._uncounted_tokens if good else 0
+        price = _price(prices, usage.model, at)
+        return Row(
+            id=f"pass_{usage.request_id}",
+            at=at,
+            org=usage.org,
+            desk=usage.desk,
+            key=usage.key,
+            model=usage.model,
+            upstream=usage.upstream,
+            route="pass",
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            prompt_price=price.prompt,
+            completion_price=price.completion,
+            cost=price.cost(prompt, completion),
+            outcome=("ok" if usage.counted else "uncounted") if good else "failed",
+            counted_by="engine" if usage.counted else ("rule" if good else "nothing"),
+            posted=False,
+        )
+
+
+def _check(request: ReportUsageRequest) -> None:
+    if len(request.usages) > MAX_USAGES:
+        raise InvalidRequest(f"{len(request.usages)} usages in one report; at most {MAX_USAGES}", param="usages")
+    for number, usage in enumerate(request.usages):
+        for name in ("request_id", "org", "desk", "key", "model"):
+            if not 0 < len(getattr(usage, name)) <= MAX_TEXT:
+                raise InvalidRequest(
+                    f"usages[{number}].{name} has {len(getattr(usage, name))} characters; it can have 1 to {MAX_TEXT}",
+                    param="usages",
+                )
+        for name in ("prompt_tokens", "completion_tokens"):
+            if not 0 <= getattr(usage, name) <= MAX_TOKENS:
+                raise InvalidRequest(
+                    f"usages[{number}].{name} is {getattr(usage, name)}; it can be 0 to {MAX_TOKENS}", param="usages"
+                )
+        if not usage.HasField("at"):
+            raise InvalidRequest(f"usages[{number}].at is missing", param="usages")
+
+
+def _price(prices: Sequence[PriceMessage], model: str, at: datetime) -> Price:
+    """Return the price at the time; the pass-through route does not tell versions apart."""
+    past = [p for p in prices if p.model == model and not p.version and p.effective_from.ToDatetime(UTC) <= at]
+    if not past:
+        return FREE
+    return Price(from_usd(past[-1].prompt_usd_per_million, ""), from_usd(past[-1].completion_usd_per_million, ""))
+
+
+def _details(data_plane: str, usage: Usage, row: Row) -> dict[str, object]:
+    return {
+        "data_plane": data_plane[:MAX_TEXT],
+        "request_id": usage.request_id,
+        "trace_id": usage.trace_id[:MAX_TEXT],
+        "route": usage.route[:MAX_TEXT],
+        "upstream": row.upstream[:MAX_TEXT],
+        "status": usage.status,
+        "flags": usage.flags[:MAX_TEXT],
+        "prompt_tokens": row.prompt_tokens,
+        "completion_tokens": row.completion_tokens,
+        "counted_by": row.counted_by,
+        "cost_usd": to_usd(row.cost),
+        "ledger": row.id,
+    }

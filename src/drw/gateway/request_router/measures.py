@@ -1,0 +1,30 @@
+"""Whether the data planes run what they should, for alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import Gauge
+
+from drw.api.gateway.v1.request_router_pb2 import Configuration, ConfigurationReport
+
+DATA_PLANES = Gauge(
+    "drw_data_planes",
+    "Data planes that have reported, by the configuration they run. newest: the one that is wanted;"
+    " older: not yet; refused: they cannot run it.",
+    ["configuration"],
+)
+NEWEST, OLDER, REFUSED = (DATA_PLANES.labels(which) for which in ("newest", "older", "refused"))
+COMPLETE = Gauge("drw_configuration_complete", "1: there is a configuration to send; 0: a part of it is missing.")
+
+
+def measure(wanted: Configuration | None, reports: Iterable[ConfigurationReport]) -> None:
+    """Count the data planes by what they run."""
+    said = list(reports)
+    version = wanted.version if wanted else ""
+    refused = sum(bool(report.error) for report in said)
+    newest = sum(not report.error and report.version == version for report in said)
+    COMPLETE.set(wanted is not None)
+    NEWEST.set(newest)
+    REFUSED.set(refused)
+    OLDER.set(len(said) - newest - refused)

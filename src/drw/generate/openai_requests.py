@@ -1,0 +1,128 @@
+"""What OpenAI's endpoints take: read off the services' own models where they have such, else written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from drw.models.serving.requests import INSTEAD, ChatCompletion, Completion, Embedding
+from drw.rag.documents.asked import MAX_KEY, MAX_PAIRS, MAX_VALUE
+from drw.rag.documents.attachments import STATES
+from drw.rag.documents.openai_vector_stores import MAX_BATCH
+from drw.rag.documents.shelf import PURPOSES
+from drw.rag.retrieval.openai import SearchBody
+
+Schema = dict[str, Any]
+
+JSON, FORM = "application/json", "multipart/form-data"
+TEXT: Schema = {"type": "string"}
+PREFIX = "openai."
+NOISE = {"title", "discriminator"}
+
+MODELS: dict[str, type[BaseModel]] = {
+    "chat/create": ChatCompletion,
+    "completions/create": Completion,
+    "embeddings/create": Embedding,
+    "vector-stores/search": SearchBody,
+}
+"""Which endpoint, by its page in OpenAI's reference, reads its body with which model."""
+
+
+def _object(*required: str, **properties: Schema) -> Schema:
+    made: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return made | ({"required": list(required)} if required else {})
+
+
+def _pairs(*kinds: str) -> Schema:
+    value = {"type": list(kinds) if len(kinds) > 1 else kinds[0], "maxLength": MAX_VALUE}
+    keys = {"minLength": 1, "maxLength": MAX_KEY}
+    return {"type": "object", "additionalProperties": value, "propertyNames": keys, "maxProperties": MAX_PAIRS}
+
+
+METADATA = _pairs("string")
+ATTRIBUTES = _pairs("string", "number", "boolean")
+CHUNKING = _object("type", type={"const": "auto"})
+FILE_IDS: Schema = {"type": "array", "items": TEXT, "maxItems": MAX_BATCH}
+FILES: Schema = {
+    "type": "array",
+    "items": _object("file_id", file_id=TEXT, attributes=ATTRIBUTES),
+    "maxItems": MAX_BATCH,
+}
+
+WRITTEN: dict[str, tuple[str, Schema]] = {
+    "files/create": (
+        FORM,
+        _object("file", "purpose", file={"type": "string", "format": "binary"}, purpose={"enum": list(PURPOSES)}),
+    ),
+    "vector-stores/create": (
+        JSON,
+        _object(name=TEXT, metadata=METADATA, file_ids=FILE_IDS, chunking_strategy=CHUNKING),
+    ),
+    "vector-stores/modify": (JSON, _object(name=TEXT, metadata=METADATA)),
+    "vector-stores-files/createFile": (
+        JSON,
+        _object("file_id", file_id=TEXT, attributes=ATTRIBUTES, chunking_strategy=CHUNKING),
+    ),
+    "vector-stores-files/updateAttributes": (JSON, _object("attributes", attributes=ATTRIBUTES)),
+    "vector-stores-file-batches/createBatch": (
+        JSON,
+        _object(file_ids=FILE_IDS, files=FILES, attributes=ATTRIBUTES, chunking_strategy=CHUNKING),
+    ),
+}
+
+LISTS: dict[str, tuple[int, str]] = {
+    "files/list": (10_000, "purpose"),
+    "vector-stores/list": (100, ""),
+    "vector-stores-files/listFiles": (100, "filter"),
+    "vector-stores-file-batches/listBatchFiles": (100, "filter"),
+}
+"""Which endpoints answer with a part of a list: the most there can be in it, and by what it can be narrowed down."""
+
+NARROWED: dict[str, Schema] = {"purpose": TEXT, "filter": {"enum": list(STATES)}}
+
+
+def query(page: str) -> list[Schema]:
+    """Return the query parameters of an endpoint."""
+    if page not in LISTS:
+        return []
+    most, narrowed = LISTS[page]
+    found = {"limit": {"type": "integer", "minimum": 1, "maximum": most}, "order": {"enum": ["asc", "desc"]}}
+    found |= {"after": TEXT} | ({narrowed: NARROWED[narrowed]} if narrowed else {})
+    return [{"name": name, "in": "query", "schema": schema} for name, schema in found.items()]
+
+
+def body(page: str) -> Schema | None:
+    """Return the request body of an endpoint; None where it takes none."""
+    if page in MODELS:
+        return _content(JSON, {"$ref": _reference(MODELS[page].__name__)})
+    return _content(*WRITTEN[page]) if page in WRITTEN else None
+
+
+def schemas() -> dict[str, Schema]:
+    """Return the schemas that the bodies refer to, by their names."""
+    wanted = [(model, "validation") for model in MODELS.values()]
+    _, made = models_json_schema(wanted, ref_template=_reference("{model}"))  # type: ignore[arg-type]
+    found = {name: _shown(schema) for name, schema in made["$defs"].items()}
+    return {PREFIX + name: schema for name, schema in sorted(found.items())}
+
+
+def _content(media_type: str, schema: Schema) -> Schema:
+    return {"required": True, "content": {media_type: {"schema": schema}}}
+
+
+def _reference(name: str) -> str:
+    return f"#/components/schemas/{PREFIX}{name}"
+
+
+def _shown(value: Any) -> Any:
+    """Return a schema without what only pydantic reads, and without the fields that are only there to be refused."""
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {k: _shown(v) for k, v in value.items() if k not in NOISE and not (k == "default" and v is None)}
+    if "properties" in value:
+        kept["properties"] = {n: _shown(field) for n, field in value["properties"].items() if n not in INSTEAD}
+    return kept

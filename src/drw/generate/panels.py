@@ -1,0 +1,381 @@
+"""What the dashboards show: every panel with its queries."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+RATE = "$__rate_interval"
+"""Grafana's own: long enough for a rate at the present zoom, whatever the interval of the scrapes."""
+
+
+class Query(NamedTuple):
+    """One set of lines."""
+
+    expr: str
+    legend: str
+
+
+class Panel(NamedTuple):
+    """One picture."""
+
+    title: str
+    unit: str
+    says: str
+    queries: tuple[Query, ...]
+    kind: str = "timeseries"
+
+
+class Board(NamedTuple):
+    """One dashboard."""
+
+    name: str
+    title: str
+    panels: tuple[Panel, ...]
+
+
+def _rate(metric: str, by: str, matching: str = "") -> str:
+    return f"sum by ({by}) (rate({metric}{matching}[{RATE}]))"
+
+
+def _quantile(share: float, metric: str, by: str) -> str:
+    return f"histogram_quantile({share}, {_rate(f'{metric}_bucket', f'le, {by}')})"
+
+
+def _quantiles(metric: str, by: str) -> tuple[Query, ...]:
+    return tuple(Query(_quantile(s, metric, by), f"p{round(s * 100)} {{{{{by}}}}}") for s in (0.5, 0.95, 0.99))
+
+
+def _one(expr: str, legend: str) -> tuple[Query, ...]:
+    return (Query(expr, legend),)
+
+
+MODEL = "gen_ai_response_model"
+DRW = '{envoy_http_conn_manager_prefix="drw"}'
+
+GATEWAY = Board(
+    "gateway",
+    "Gateway",
+    (
+        Panel(
+            "Requests by route",
+            "reqps",
+            "From the access log.",
+            _one(_rate("drw_requests_total", "route"), "{{route}}"),
+        ),
+        Panel(
+            "Requests by status", "reqps", "From the access log.", _one(_rate("drw_requests_total", "code"), "{{code}}")
+        ),
+        Panel(
+            "Refused at the edge",
+            "reqps",
+            "What Envoy refuses by itself: bad keys (401), scopes and blocks (403), limits (429).",
+            (
+                Query(_rate("envoy_http_jwt_authn_denied", "envoy_http_conn_manager_prefix"), "bad key"),
+                Query(_rate("envoy_http_rbac_denied", "envoy_http_conn_manager_prefix"), "scope or block"),
+                Query(f"sum(rate(envoy_http_local_rate_limit_rate_limited[{RATE}]))", "requests a minute"),
+                Query(_rate("drw_requests_total", "route", '{code="429"}'), "429 of {{route}}"),
+            ),
+        ),
+        Panel(
+            "Failed requests",
+            "percentunit",
+            "The part of all requests that ends with a 5xx. The objective is 0.1 %.",
+            _one(
+                f'sum(rate(drw_requests_total{{code=~"5.."}}[{RATE}])) / sum(rate(drw_requests_total[{RATE}]))',
+                "failed",
+            ),
+        ),
+        Panel("Time of a request", "s", "To the last byte of the answer.", _quantiles("drw_request_seconds", "route")),
+        Panel(
+            "What we add to a model call",
+            "s",
+            "edge: Envoy. serving: our own work. line: waiting for a place at the model.",
+            _quantiles("drw_overhead_seconds", "part"),
+        ),
+        Panel(
+            "Requests under way", "short", "At the edge.", _one(f"envoy_http_downstream_rq_active{DRW}", "{{instance}}")
+        ),
+        Panel(
+            "Services",
+            "bool_yes_no",
+            "Whether each does all it should; `drw status` says why not.",
+            _one("min by (service) (drw_service_ready)", "{{service}}"),
+            "stat",
+        ),
+        Panel(
+            "Age of the signing key",
+            "s",
+            "Of the newest key that signs API keys.",
+            _one("max(drw_signing_key_age_seconds)", "age"),
+        ),
+        Panel(
+            "Calls between services",
+            "s",
+            "The slowest hundredth, on the side that serves.",
+            _one(_quantile(0.99, "drw_call_seconds", "service"), "{{service}}"),
+        ),
+        Panel(
+            "Calls that fail",
+            "reqps",
+            "On the side that serves.",
+            _one(
+                _rate("drw_call_seconds_count", "service, code", '{code!~"OK|[1234]..|CANCELLED"}'),
+                "{{service}} {{code}}",
+            ),
+        ),
+    ),
+)
+
+MODELS = Board(
+    "models",
+    "Models",
+    (
+        Panel(
+            "Calls",
+            "reqps",
+            "ok; refused: the request was at fault; failed: we or the engine; client_gone: the caller left.",
+            _one(
+                _rate("gen_ai_server_request_duration_seconds_count", f"{MODEL}, outcome"),
+                f"{{{{{MODEL}}}}} {{{{outcome}}}}",
+            ),
+        ),
+        Panel(
+            "Errors",
+            "reqps",
+            "By class.",
+            _one(
+                _rate("gen_ai_client_operation_duration_seconds_count", f"{MODEL}, error_type", '{error_type!=""}'),
+                f"{{{{{MODEL}}}}} {{{{error_type}}}}",
+            ),
+        ),
+        Panel("Time to the first token", "s", "", _quantiles("gen_ai_server_time_to_first_token_seconds", MODEL)),
+        Panel("Time between tokens", "s", "", _quantiles("gen_ai_server_time_per_output_token_seconds", MODEL)),
+        Panel(
+            "Tokens a second",
+            "short",
+            "Read (input) and written (output).",
+            _one(
+                _rate("gen_ai_client_token_usage_sum", f"{MODEL}, gen_ai_token_type"),
+                f"{{{{{MODEL}}}}} {{{{gen_ai_token_type}}}}",
+            ),
+        ),
+        Panel("Time of a whole answer", "s", "", _quantiles("gen_ai_server_request_duration_seconds", MODEL)),
+        Panel(
+            "Cost an hour",
+            "currencyUSD",
+            "By model.",
+            _one(f"sum by ({MODEL}) (increase(drw_cost_usd_total[1h]))", f"{{{{{MODEL}}}}}"),
+        ),
+        Panel(
+            "Fallbacks",
+            "reqps",
+            "Calls that another model than the first one chosen took over.",
+            _one(_rate("drw_fallbacks_total", "from, to, reason"), "{{from}} to {{to}}: {{reason}}"),
+        ),
+        Panel(
+            "Circuits",
+            "short",
+            "0 closed, 1 half-open, 2 open.",
+            _one("max by (model, replica) (drw_circuit_state)", "{{model}} {{replica}}"),
+        ),
+        Panel(
+            "Waiting for a place",
+            "s",
+            "For calls that had to wait.",
+            _one(
+                f'histogram_quantile(0.95, sum by (le) (rate(drw_overhead_seconds_bucket{{part="line"}}[{RATE}])))',
+                "p95",
+            ),
+        ),
+        Panel(
+            "Retrieval and embeddings",
+            "s",
+            "",
+            _one(
+                "histogram_quantile(0.95, sum by (le, gen_ai_operation_name)"
+                ' (rate(gen_ai_client_operation_duration_seconds_bucket{gen_ai_operation_name=~"retrieval|embeddings"}'
+                f"[{RATE}])))",
+                "p95 {{gen_ai_operation_name}}",
+            ),
+        ),
+    ),
+)
+
+MONEY = Board(
+    "money",
+    "Money",
+    (
+        Panel(
+            "Budget used",
+            "percentunit",
+            "What has been spent, as a part of the cap.",
+            _one("drw_budget_spent_usd / drw_budget_cap_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
+            "bargauge",
+        ),
+        Panel(
+            "Spent",
+            "currencyUSD",
+            "In this period.",
+            _one("drw_budget_spent_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
+        ),
+        Panel(
+            "Reserved",
+            "currencyUSD",
+            "For calls under way: the most that each can cost.",
+            _one("drw_budget_reserved_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
+        ),
+        Panel(
+            "Cost an hour",
+            "currencyUSD",
+            "By desk.",
+            _one("sum by (org, desk) (increase(drw_cost_usd_total[1h]))", "{{org}} {{desk}}"),
+        ),
+        Panel(
+            "Reservations that nobody settled",
+            "short",
+            "Of processes that died; the reaper settles them.",
+            _one("max(drw_reservations_abandoned)", "reservations"),
+        ),
+    ),
+)
+
+DATA_PLANE = Board(
+    "data-plane",
+    "Data plane",
+    (
+        Panel(
+            "Data planes by configuration",
+            "short",
+            "As they tell the router.",
+            _one("sum by (configuration) (drw_data_planes)", "{{configuration}}"),
+        ),
+        Panel(
+            "Envoy",
+            "bool_yes_no",
+            "As its agent sees it.",
+            (
+                Query("drw_data_plane_up", "answers {{instance}}"),
+                Query("drw_data_plane_current", "newest {{instance}}"),
+            ),
+            "stat",
+        ),
+        Panel(
+            "Configurations refused",
+            "short",
+            "By kind, in the last hour.",
+            (
+                Query("sum(increase(envoy_cluster_manager_cds_update_rejected[1h]))", "clusters"),
+                Query("sum(increase(envoy_listener_manager_lds_update_rejected[1h]))", "listeners"),
+                Query("sum(increase(envoy_http_rds_update_rejected[1h]))", "routes"),
+            ),
+        ),
+        Panel(
+            "Hosts that are well",
+            "percentunit",
+            "By upstream.",
+            _one(
+                "sum by (envoy_cluster_name) (envoy_cluster_membership_healthy)"
+                " / sum by (envoy_cluster_name) (envoy_cluster_membership_total)",
+                "{{envoy_cluster_name}}",
+            ),
+        ),
+        Panel(
+            "Hosts ejected",
+            "short",
+            "By upstream; only those with several hosts.",
+            _one(
+                "sum by (envoy_cluster_name) (envoy_cluster_outlier_detection_ejections_active)",
+                "{{envoy_cluster_name}}",
+            ),
+        ),
+        Panel(
+            "Upstream answers",
+            "reqps",
+            "By class of status.",
+            _one(
+                _rate("envoy_cluster_upstream_rq_xx", "envoy_cluster_name, envoy_response_code_class"),
+                "{{envoy_cluster_name}} {{envoy_response_code_class}}xx",
+            ),
+        ),
+        Panel(
+            "Upstream time",
+            "ms",
+            "p99 by upstream.",
+            _one(_quantile(0.99, "envoy_cluster_upstream_rq_time", "envoy_cluster_name"), "{{envoy_cluster_name}}"),
+        ),
+        Panel(
+            "Retries and overflow",
+            "reqps",
+            "",
+            (
+                Query(_rate("envoy_cluster_upstream_rq_retry", "envoy_cluster_name"), "retries {{envoy_cluster_name}}"),
+                Query(
+                    _rate("envoy_cluster_upstream_rq_pending_overflow", "envoy_cluster_name"),
+                    "overflow {{envoy_cluster_name}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Connections",
+            "short",
+            "From clients.",
+            _one(f"envoy_http_downstream_cx_active{DRW}", "{{instance}}"),
+        ),
+        Panel("Memory", "bytes", "Of Envoy.", _one("envoy_server_memory_allocated", "{{instance}}")),
+    ),
+)
+
+AUDIT = Board(
+    "audit",
+    "Audit",
+    (
+        Panel(
+            "Records not signed yet",
+            "short",
+            "They are on disk; a checkpoint will cover them.",
+            _one("drw_audit_unsigned_records", "records"),
+        ),
+        Panel(
+            "Oldest record not signed",
+            "s",
+            "",
+            _one("drw_audit_oldest_unsigned_seconds", "age"),
+        ),
+        Panel("Damage", "bool_yes_no", "Anything but 0: see alerts.md.", _one("drw_audit_damaged", "damaged"), "stat"),
+        Panel(
+            "Calls of the log",
+            "reqps",
+            "",
+            _one(_rate("drw_call_seconds_count", "method, code", '{service="log"}'), "{{method}} {{code}}"),
+        ),
+    ),
+)
+
+RUNS = Board(
+    "runs",
+    "Runs",
+    (
+        Panel("Open runs", "short", "By state.", _one("max by (state) (drw_runs_open)", "{{state}}")),
+        Panel(
+            "Ended an hour",
+            "short",
+            "",
+            _one("sum by (outcome) (increase(drw_runs_ended_total[1h]))", "{{outcome}}"),
+        ),
+        Panel(
+            "Attempts at steps",
+            "reqps",
+            "",
+            _one(_rate("drw_steps_total", "activity, outcome"), "{{activity}} {{outcome}}"),
+        ),
+        Panel("Oldest run that waits", "s", "", _one("max(drw_runs_oldest_queued_seconds)", "age")),
+        Panel(
+            "Events not shown yet",
+            "short",
+            "The live view of runs is that far behind.",
+            _one("max(drw_runs_events_waiting)", "events"),
+        ),
+    ),
+)
+
+BOARDS = (GATEWAY, MODELS, MONEY, DATA_PLANE, AUDIT, RUNS)

@@ -1,0 +1,266 @@
+"""Where the platform may send requests: an address must be on a list, and some are never allowed.
+
+Whoever may name an address could otherwise make us read what only we can reach: a cloud's metadata, another
+service's port. So the usual disguises of an address are refused as such, and names are judged by what they resolve to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from drw.kernel.errors import InvalidRequest
+
+Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Resolve = Callable[[str], Awaitable[list[str]]]
+
+NEVER = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "0.0.0.0/8",
+        "169.254.0.0/16",  # link-local, and the metadata of most clouds
+        "100.100.100.200/32",  # the metadata of Alibaba Cloud
+        "192.0.0.192/32",  # the metadata of Oracle Cloud
+        "224.0.0.0/4",
+        "255.255.255.255/32",
+        "::/128",
+        "fe80::/10",
+        "fd00:ec2::254/128",  # the metadata of AWS by IPv6
+        "fd20:ce::254/128",  # the metadata of Google Cloud by IPv6
+        "ff00::/8",
+    )
+)
+"""What no list can allow."""
+
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
+METADATA_NAMES = ("metadata", "metadata.google.internal", "metadata.goog", "instance-data")
+MAX_ADDRESS = 300
+MAX_UNIX = 107
+RESOLVE_SECONDS = 3.0
+
+
+class AddressNotAllowed(InvalidRequest):
+    """The address is not on the list, or is one that no list can allow."""
+
+
+class BadAddress(InvalidRequest):
+    """It is not an address as we write them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An address, read: a path of a Unix socket, or a host (an IP or a name in small letters) and a port."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    @property
+    def ip(self) -> Ip | None:
+        """The host, where it is an IP."""
+        try:
+            return ipaddress.ip_address(self.host)
+        except ValueError:
+            return None
+
+
+def read(address: str) -> Target:
+    """Read `unix:/path`, `host:port`, `http://host[:port]/...` or `https://host[:port]/...`.
+
+    Raises:
+        BadAddress: it is none of these, or a host in disguise.
+    """
+    if len(address) > MAX_ADDRESS or not address.isascii() or re.search(r"[\s\x00-\x1f\x7f\\%@]", address):
+        raise BadAddress(
+            f"{address[:MAX_ADDRESS]!r} is not an address: write it as in 'unix:/run/x.sock' or 'host:8000', without "
+            "user, '%', '\\' or blanks (a name in another script in its form 'xn--')"
+        )
+    if address.startswith("unix:"):
+        return Target(path=_path(address))
+    if "://" in address:
+        return _from_url(address)
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or (":" in host and not (host.startswith("[") and host.endswith("]"))):
+        raise BadAddress(
+            f"{address!r} is not an address: write it as in 'host:8000', '[::1]:8000' or 'unix:/run/x.sock'"
+        )
+    return Target(host=_host(host, address), port=_port(int(port), address))
+
+
+def _path(address: str) -> str:
+    path = address.removeprefix("unix:")
+    if not path.startswith("/") or ".." in path.split("/") or "//" in path or len(path) > MAX_UNIX:
+        raise BadAddress(f"{address!r}: the path of a socket is absolute, without '..', of at most {MAX_UNIX} bytes")
+    return path
+
+
+def _from_url(address: str) -> Target:
+    try:
+        url = urlsplit(address)
+        port = url.port
+    except ValueError as error:
+        raise BadAddress(f"{address!r} is not an address: {error}") from error
+    if url.scheme not in ("http", "https") or not url.hostname or url.fragment or url.query:
+        raise BadAddress(f"{address!r} is not an address: write it as in 'https://host/v1', without '?' and '#'")
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    return Target(host=_host(host, address), port=_port(port or (443 if url.scheme == "https" else 80), address))
+
+
+def _host(host: str, address: str) -> str:
+    if host.startswith("["):
+        try:
+            return str(ipaddress.IPv6Address(host.strip("[]")))
+        except ValueError as error:
+            raise BadAddress(f"{address!r}: {host!r} is not an IPv6 address") from error
+    try:
+        return str(ipaddress.IPv4Address(host))
+    except ValueError:
+        pass
+    name = host.lower()
+    last = name.rpartition(".")[2]
+    if last.isdigit() or last.startswith("0x"):  # 2130706433, 0177.0.0.1, 127.1, 0x7f.1: an IP to some libraries
+        raise BadAddress(f"{address!r}: write the IP {host!r} with four decimal numbers, as in '10.0.0.7'")
+    if len(name) > 253 or not NAME.fullmatch(name):
+        raise BadAddress(f"{address!r}: {host!r} is not a name (letters, digits, '-' and '.', no dot at its end)")
+    return name
+
+
+def _port(port: int, address: str) -> int:
+    if not 1 <= port <= 65535:
+        raise BadAddress(f"{address!r}: a port is 1 to 65535")
+    return port
+
+
+async def resolve(name: str) -> list[str]:
+    """Return the addresses of a name now; none where it has none."""
+    try:
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, TimeoutError):
+        return []
+    return sorted({str(entry[4][0]).partition("%")[0] for entry in found})
+
+
+class Allowed:
+    """A list of addresses that may be used.
+
+    An entry is a network ('10.0.0.0/8'), an IP or a name ('vllm.internal', '*.svc.cluster.local'), each with a port
+    or for all of them ('vllm.internal:8000'), or the path of a Unix socket ('unix:/run/vllm/*' for a whole folder).
+    """
+
+    def __init__(self, entries: Sequence[str], asking: Resolve = resolve) -> None:
+        """Read the list.
+
+        Raises:
+            BadAddress: an entry is none.
+        """
+        self._entries = tuple(entries)
+        self._asking = asking
+        paths = [_path(entry) for entry in entries if entry.startswith("unix:")]
+        self._paths = [path for path in paths if not path.endswith("/*")]
+        self._folders = [path.removesuffix("*") for path in paths if path.endswith("/*")]
+        self._networks: list[tuple[Network, int]] = []
+        self._names: list[tuple[str, int]] = []
+        for entry in entries:
+            if not entry.startswith("unix:"):
+                self._add(entry)
+
+    async def check(self, address: str) -> None:
+        """Return where the address may be used.
+
+        Raises:
+            BadAddress: it is not an address.
+            AddressNotAllowed: it may not be used.
+        """
+        target = read(address)
+        if target.path:
+            self._check_path(target.path, address)
+        elif (ip := target.ip) is not None:
+            self._check_ip(ip, target.port, address)
+        else:
+            await self._check_name(target, address)
+
+    def _add(self, entry: str) -> None:
+        host, port = _split(entry)
+        try:
+            self._networks.append((ipaddress.ip_network(host.strip("[]")), port))
+        except ValueError as error:
+            name = host.lower().removeprefix("*.")
+            if not NAME.fullmatch(name) or name.rpartition(".")[2].isdigit():
+                raise BadAddress(
+                    f"{entry!r} is not an entry of a list of addresses: write it as in '10.0.0.0/8', "
+                    "'vllm.internal:8000', '*.svc.cluster.local' or 'unix:/run/vllm/*'"
+                ) from error
+            self._names.append((host.lower(), port))
+
+    def _check_path(self, path: str, address: str) -> None:
+        if path not in self._paths and not any(path.startswith(folder) and path != folder for folder in self._folders):
+            raise self._not_listed(address)
+
+    def _check_ip(self, ip: Ip, port: int, address: str) -> None:
+        _never(ip, address)
+        if not self._holds(ip, port):
+            raise self._not_listed(address)
+
+    async def _check_name(self, target: Target, address: str) -> None:
+        if target.host in METADATA_NAMES:
+            raise AddressNotAllowed(f"{address!r} is a cloud's metadata, which no upstream can be", param="address")
+        found = [ipaddress.ip_address(text) for text in await self._asking(target.host)]
+        for ip in found:
+            _never(ip, address)
+        if any(_names(entry, target.host) and port in (0, target.port) for entry, port in self._names):
+            if target.host != "localhost" and any(
+                _plain(i).is_loopback and not self._holds(i, target.port) for i in found
+            ):
+                raise AddressNotAllowed(f"{address!r} is a name of this machine itself", param="address")
+            return
+        if not found or not all(self._holds(ip, target.port) for ip in found):
+            raise self._not_listed(address)
+
+    def _holds(self, ip: Ip, port: int) -> bool:
+        plain = _plain(ip)
+        return any(plain in network and wanted in (0, port) for network, wanted in self._networks)
+
+    def _not_listed(self, address: str) -> AddressNotAllowed:
+        listed = ", ".join(repr(entry) for entry in self._entries) or "nothing"
+        return AddressNotAllowed(
+            f"the address {address!r} is not allowed; allowed are: {listed} (the setting "
+            "load_balancer.allowed_upstreams)",
+            param="address",
+        )
+
+
+def _split(entry: str) -> tuple[str, int]:
+    host, colon, port = entry.rpartition(":")
+    if colon and port.isdigit() and (":" not in host or host.endswith("]")):
+        return host, _port(int(port), entry)
+    return entry, 0
+
+
+def _names(entry: str, host: str) -> bool:
+    return host.endswith(entry[1:]) if entry.startswith("*.") else host == entry
+
+
+def _plain(ip: Ip) -> Ip:
+    """Return the IPv4 address that an IPv6 address stands for, or the address itself."""
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip in NAT64:
+            return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else ip)
+    return ip
+
+
+def _never(ip: Ip, address: str) -> None:
+    plain = _plain(ip)
+    if any(plain in network for network in NEVER):
+        raise AddressNotAllowed(
+            f"{address!r} is {plain}, a link-local, metadata or multicast address, which no upstream can have",
+            param="address",
+        )

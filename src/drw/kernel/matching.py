@@ -1,0 +1,61 @@
+"""How a request finds its route: one order and one meaning for the data plane and for whoever explains it.
+
+The data plane looks twice: first by path, method, headers and caller. Where the route that it finds so stands on the
+way of routes that ask for a model, the body is read, and it looks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from drw.api.gateway.v1.request_router_pb2 import HeaderMatch, Route
+
+ORIGINS = ("record", "settings", "table")
+MODEL_HEADER = "x-model"
+ENVOY_METRICS = "/metrics/envoy"
+ITSELF = {"/healthz": "alive", ENVOY_METRICS: "envoy"}
+"""Paths at which a data plane answers by itself, before any route."""
+
+
+def ordered(routes: Iterable[Route]) -> list[Route]:
+    """Return the routes in the order in which they are tried.
+
+    The longest path first; among equal ones those that ask for more: models, then desks, orgs, headers, methods.
+    """
+    return sorted(routes, key=_place)
+
+
+def _place(route: Route) -> tuple[object, ...]:
+    desks = bool(route.tenants) and all("/" in tenant for tenant in route.tenants)
+    asked = (not route.models, not desks, not route.tenants, -len(route.headers), not route.methods)
+    origin = ORIGINS.index(route.origin) if route.origin in ORIGINS else len(ORIGINS)
+    return (-len(route.path), *asked, origin, route.path, route.name)
+
+
+def under(path: str, prefix: str) -> bool:
+    """Return whether the path is the prefix, or goes on after it with a new segment."""
+    return path == prefix or path.startswith(f"{prefix}/")
+
+
+def read_under(route: Route, routes: Sequence[Route]) -> list[str]:
+    """Return the paths at which the body of a request on this route is read; none where that is never needed.
+
+    Routes with models are tried before, so only what they left over has to be read.
+    """
+    if route.models:
+        return []
+    return sorted({other.path for other in routes if other.models and under(other.path, route.path)})
+
+
+def meets(header: HeaderMatch, value: str | None) -> bool:
+    """Return whether a header of a request, or its absence, is what is asked."""
+    if value is None:
+        return False
+    if header.exact:
+        return value == header.exact
+    return value.startswith(header.prefix)
+
+
+def belongs(tenants: Sequence[str], org: str, desk: str) -> bool:
+    """Return whether a caller is one of the tenants; everybody is one of none."""
+    return not tenants or org in tenants or f"{org}/{desk}" in tenants

@@ -1,0 +1,274 @@
+"""The counters in Valkey: each method is one script, answered within a bounded time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from drw.kernel.errors import Unavailable
+from drw.kernel.metering import scripts
+from drw.kernel.metering.subjects import PREFIX, Subject
+
+CONNECTIONS = 64
+
+Charge = tuple[Subject, int, int]
+"""A subject, and the nano-dollars and tokens that it spent."""
+
+
+class CountersAway(Unavailable):
+    """Valkey does not answer, or does not have its data: nothing can be reserved."""
+
+
+class NotOpen(CountersAway):
+    """The counters are being rebuilt."""
+
+
+class Unregistered(Exception):
+    """Valkey knows no lease of this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The tightest bound on the tokens of a minute."""
+
+    limit: int
+    left: int
+    resets_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What is reserved in all."""
+
+    nano: int
+    tokens: int
+    window: Window | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Which limit binds, and what is left of it."""
+
+    subject: Subject
+    measure: str
+    """money, tokens, concurrent or requests."""
+    period: str
+    cap: int
+    left: int
+    wait_ms: int
+    """Until some of it is free again, where that is known here; else 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to reserve: `step` counts up with each wish for the same reservation."""
+
+    id: str
+    step: int
+    subjects: Sequence[Subject]
+    nano: int
+    tokens: int
+    attempts: bytes
+    """What a reaper needs to settle it, as `attempts.dump` writes it."""
+    least: tuple[int, int] | None = None
+    """The nano-dollars and tokens that are worth having where all are not to be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One reservation as its process keeps it."""
+
+    id: str
+    step: int
+    subjects: Sequence[Subject]
+    nano: int
+    tokens: int
+    attempts: bytes
+
+
+class Counters:
+    """Counters, caps, reservations and leases.
+
+    `clock` gives the time in ms where a test decides it; else Valkey's own counts, the same for all processes.
+    """
+
+    def __init__(self, url: str, *, seconds: float = 1.0, clock: Callable[[], float] | None = None) -> None:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=seconds,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            retry=Retry(NoBackoff(), 1),  # for a pooled connection that died with an earlier Valkey
+            protocol=2,
+        )
+        self._redis = Redis.from_pool(pool)
+        self._clock = clock
+        self._scripts: dict[str, Any] = {}
+
+    async def reserve(self, process: str, wish: Wish) -> Granted | Refused | None:
+        """Reserve for all subjects or none; None: an earlier step of it is not held any more.
+
+        Raises:
+            NotOpen: the counters are being rebuilt.
+            Unregistered: the process has no lease.
+            CountersAway: no answer.
+        """
+        least = wish.least or (-1, -1)
+        names = [subject.counter for subject in wish.subjects]
+        answer = await self._run(
+            scripts.RESERVE,
+            self._now(), process, wish.id, wish.step, wish.nano, wish.tokens, *least, wish.attempts, *names,
+        )  # fmt: skip
+        said, *rest = (part.decode() if isinstance(part, bytes) else part for part in answer)
+        if said == "closed":
+            raise NotOpen("the counters of money and tokens are being rebuilt", part="valkey", retry_after="5")
+        if said == "unregistered":
+            raise Unregistered
+        if said == "lost":
+            return None
+        if said == "refused":
+            place, measure, period, *numbers = rest
+            return Refused(wish.subjects[int(place) - 1], measure, period, *map(int, numbers))
+        nano, tokens, *window = map(int, rest)
+        return Granted(nano, tokens, Window(*window) if window else None)
+
+    async def advance(self, process: str, id: str, attempts: bytes) -> bool:
+        """Write down how far an answer may go; False: the reservation is not held any more."""
+        return bool(await self._run(scripts.ADVANCE, self._now(), process, id, attempts))
+
+    async def settle(self, id: str, at_ms: float, charges: Iterable[Charge]) -> bool:
+        """Move what was used to spent and release the rest; False: somebody did before."""
+        return bool(await self._run(scripts.SETTLE, id, int(at_ms), *_flat(charges)))
+
+    async def renew(self, process: str, ttl_ms: int) -> bool:
+        """Lengthen a lease; False: there is none any more."""
+        return bool(await self._run(scripts.RENEW, self._now(), ttl_ms, process))
+
+    async def register(self, process: str, ttl_ms: int, held: Iterable[Held]) -> bool:
+        """Begin a lease with these reservations; False: the counters are open and do not know them."""
+        parts: list[Any] = []
+        for one in held:
+            names = orjson.dumps([subject.counter for subject in one.subjects])
+            parts += [one.id, one.nano, one.tokens, one.step, names, one.attempts]
+        return bool(await self._run(scripts.REGISTER, self._now(), ttl_ms, process, *parts))
+
+    async def leave(self, process: str) -> None:
+        """End the lease of a process that holds nothing."""
+        await self._run(scripts.LEAVE, process)
+
+    async def held_by(self, process: str) -> set[str]:
+        """Return the ids of a process's reservations."""
+        with _answering():
+            found: Any = await self._redis.smembers(f"{PREFIX}p:{process}")
+        return {id.decode() for id in found}
+
+    async def expired(self, grace_ms: int) -> list[tuple[str, str, int, int, bytes]]:
+        """Return process, id, nano-dollars, tokens and attempts of each reservation whose lease has ended."""
+        found = await self._run(scripts.EXPIRED, self._now(), grace_ms)
+        return [(p.decode(), id.decode(), int(n), int(t), a) for p, id, n, t, a in found if n is not None]
+
+    async def is_open(self) -> bool:
+        """Tell whether the counters are whole."""
+        with _answering():
+            return bool(await self._redis.exists(f"{PREFIX}epoch"))
+
+    async def survey(self) -> tuple[str, set[str], set[str]]:
+        """Return the count of changes, the processes with a lease, and the ids of all reservations."""
+        changes, processes, ids = await self._run(scripts.SURVEY)
+        return changes.decode(), {p.decode() for p in processes}, {id.decode() for id in ids}
+
+    async def load(self, subjects: Mapping[str, Mapping[str, int]]) -> None:
+        """Set the counters of these subjects, by the names of their counters."""
+        names = list(subjects)
+        for start in range(0, len(names), 200):
+            parts: list[Any] = []
+            for name in names[start : start + 200]:
+                flat = [part for pair in subjects[name].items() for part in pair]
+                parts += [name, len(flat), *flat]
+            if parts:
+                await self._run(scripts.LOAD, *parts)
+
+    async def open(self, epoch: str, changes: str, settled: Sequence[str], posted: Sequence[str]) -> bool:
+        """Open the counters; False: reservations have changed since the survey."""
+        return bool(await self._run(scripts.OPEN, epoch, changes, len(settled), *settled, *posted))
+
+    async def set_caps(self, version: int, caps: Iterable[tuple[Subject, str, str | int]]) -> None:
+        """Put these caps in place of all others, unless newer ones are there."""
+        flat = [part for subject, field, value in caps for part in (subject.counter, field, value)]
+        await self._run(scripts.CAPS, version, *flat)
+
+    async def set_tokens(self, subject: Subject, day: int, month: int, total: int) -> None:
+        """Set what tokens a subject has used; done where they get their first budget."""
+        await self._run(scripts.TOKENS, self._now(), subject.counter, day, month, total)
+
+    async def post(self, id: str, at_ms: float, charges: Iterable[Charge]) -> bool:
+        """Count a row of the ledger that had no reservation; once, however often it is posted.
+
+        Raises:
+            NotOpen: the counters are being rebuilt, and it will be in what they are rebuilt from.
+        """
+        if (said := await self._run(scripts.POST, id, int(at_ms), *_flat(charges))) < 0:
+            raise NotOpen("the counters of money and tokens are being rebuilt", part="valkey", retry_after="5")
+        return bool(said)
+
+    async def peek(self, subjects: Sequence[Subject]) -> list[dict[str, int]]:
+        """Return counters and caps of each subject, as `scripts` names them.
+
+        Raises:
+            NotOpen: the counters are being rebuilt.
+        """
+        if not subjects:
+            return []
+        epoch, found = await self._run(scripts.PEEK, self._now(), *(subject.counter for subject in subjects))
+        if not epoch:
+            raise NotOpen("the counters of money and tokens are being rebuilt", part="valkey", retry_after="5")
+        return [_counters(flat) for flat in found]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+    def now_ms(self) -> float:
+        """Return the time by this process's clock, or the test's."""
+        return self._clock() if self._clock else time.time() * 1000
+
+    def _now(self) -> str:
+        return str(int(self._clock())) if self._clock else ""
+
+    def _run(self, script: str, *args: Any) -> Awaitable[Any]:
+        if script not in self._scripts:
+            self._scripts[script] = self._redis.register_script(script)
+        return self._answered(self._scripts[script], args)
+
+    async def _answered(self, script: Any, args: Sequence[Any]) -> Any:
+        with _answering():
+            return await script(args=args)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, TimeoutError, OSError) as error:
+        message = f"money and tokens cannot be counted now: Valkey does not answer ({type(error).__name__})"
+        raise CountersAway(message, part="valkey", retry_after="2") from error
+
+
+def _flat(charges: Iterable[Charge]) -> list[Any]:
+    return [part for subject, nano, tokens in charges for part in (subject.counter, nano, tokens)]
+
+
+def _counters(flat: Sequence[bytes]) -> dict[str, int]:
+    pairs = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+    return {name: int(value) for name, value in pairs.items() if name not in ("Cwa", "Cra")}

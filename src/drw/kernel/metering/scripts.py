@@ -1,0 +1,421 @@
+"""The scripts that Valkey runs: each is one atomic step of the protocol in docs/concepts/money.md.
+
+Keys, all with one hash tag:
+  drw:{meter}:epoch            there while the counters are whole; gone with a loss of the data
+  drw:{meter}:changes          counts what happens to reservations while there is no epoch
+  drw:{meter}:leases           sorted set: process -> when its lease ends, in ms
+  drw:{meter}:p:PROCESS        set: the reservations of a process
+  drw:{meter}:h:ID             hash: one reservation
+  drw:{meter}:s:SUBJECT        hash: one subject's counters and caps
+  drw:{meter}:capped           set: the subjects that have caps
+  drw:{meter}:caps             the version of the caps
+  drw:{meter}:posted:ID        a row of the ledger without a reservation, already counted
+
+Fields of a subject: n, t, c (nano-dollars and tokens reserved, calls under way); d, dn, dt (day, spent in it);
+m, mn, mt (month); tn, tt (all time); Cdn ... Ctt (caps of these), Cw and Cwa (tokens a minute and its algorithm),
+Cc (calls at once), Cr and Cra (requests a minute). Tokens and requests of the last minute lie in rings of 5 s buckets.
+"""
+
+from __future__ import annotations
+
+PRELUDE = """
+local P = 'drw:{meter}:'
+local BUCKET, RING = 5000, 13
+local SPENT = {'n', 't', 'c', 'd', 'dn', 'dt', 'm', 'mn', 'mt', 'tn', 'tt'}
+local CAPS = {'Cdn', 'Cmn', 'Ctn', 'Cdt', 'Cmt', 'Ctt', 'Cw', 'Cc', 'Cr', 'Cwa', 'Cra'}
+local FIELDS = {}
+for _, f in ipairs(SPENT) do table.insert(FIELDS, f) end
+for _, f in ipairs(CAPS) do table.insert(FIELDS, f) end
+
+local function text(x) return string.format('%.0f', x) end
+
+local function clock(given)
+  if given ~= '' then return tonumber(given) end
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
+local function month_of(day)
+  local z = day + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local m = mp < 10 and mp + 3 or mp - 9
+  local y = yoe + era * 400
+  if m <= 2 then y = y + 1 end
+  return y * 12 + m - 1
+end
+
+local function read(key, now)
+  local v = redis.call('HMGET', key, unpack(FIELDS))
+  local s = {}
+  for i, f in ipairs(FIELDS) do
+    if v[i] then s[f] = tonumber(v[i]) or v[i] end
+  end
+  for _, f in ipairs(SPENT) do s[f] = s[f] or 0 end
+  local day = math.floor(now / 86400000)
+  local month = month_of(day)
+  if day > s.d then s.d, s.dn, s.dt = day, 0, 0 end
+  if month > s.m then s.m, s.mn, s.mt = month, 0, 0 end
+  return s
+end
+
+local function roll(key, s)
+  redis.call('HSET', key, 'd', s.d, 'dn', text(s.dn), 'dt', text(s.dt), 'm', s.m, 'mn', text(s.mn), 'mt', text(s.mt))
+end
+
+local function ring(key, name)
+  local fields = {name .. 'k'}
+  for i = 0, RING - 1 do table.insert(fields, name .. i) end
+  return redis.call('HMGET', key, unpack(fields))
+end
+
+-- The sum, and when the oldest part of it no longer counts.
+local function ring_sum(key, name, now, sliding)
+  local v = ring(key, name)
+  local k = tonumber(v[1] or 0)
+  local i = math.max(math.floor(now / BUCKET), k)
+  local first = sliding and i - RING + 1 or i - i % 12
+  local sum, oldest = 0, nil
+  for j = first, i do
+    if j <= k and j > k - RING then
+      local part = tonumber(v[2 + j % RING] or 0)
+      if part > 0 and not oldest then oldest = j end
+      sum = sum + part
+    end
+  end
+  if sliding then return sum, ((oldest or i) + RING) * BUCKET end
+  return sum, (i - i % 12 + 12) * BUCKET
+end
+
+local function ring_add(key, name, now, amount)
+  local i = math.floor(now / BUCKET)
+  local k = tonumber(redis.call('HGET', key, name .. 'k') or i - RING)
+  i = math.max(i, k)
+  for j = math.max(k + 1, i - RING + 1), i do redis.call('HSET', key, name .. j % RING, 0) end
+  redis.call('HSET', key, name .. 'k', i)
+  redis.call('HINCRBY', key, name .. i % RING, amount)
+end
+
+local function add(key, field, amount)
+  if amount ~= 0 then redis.call('HINCRBY', key, field, text(amount)) end
+end
+
+-- Counts what was spent at a moment: for a day or month that is over it counts no more.
+local function charge(key, nano, tokens, at)
+  local s = read(key, at)
+  roll(key, s)
+  local day = math.floor(at / 86400000)
+  if day == s.d then add(key, 'dn', nano) add(key, 'dt', tokens) end
+  if month_of(day) == s.m then add(key, 'mn', nano) add(key, 'mt', tokens) end
+  add(key, 'tn', nano)
+  add(key, 'tt', tokens)
+  if s.Cw and tokens > 0 then ring_add(key, 'r', at, text(tokens)) end
+end
+
+local function open() return redis.call('EXISTS', P .. 'epoch') == 1 end
+
+local function leased(process, now)
+  local until_ms = redis.call('ZSCORE', P .. 'leases', process)
+  return until_ms and tonumber(until_ms) > now
+end
+
+local function release(id)
+  local h = redis.call('HMGET', P .. 'h:' .. id, 'n', 't', 's', 'p')
+  if not h[3] then return false end
+  for _, key in ipairs(cjson.decode(h[3])) do
+    add(key, 'n', -tonumber(h[1]))
+    add(key, 't', -tonumber(h[2]))
+    add(key, 'c', -1)
+  end
+  redis.call('DEL', P .. 'h:' .. id)
+  redis.call('SREM', P .. 'p:' .. h[4], id)
+  return true
+end
+
+local function change() if not open() then redis.call('INCR', P .. 'changes') end end
+"""
+
+RESERVE = (
+    PRELUDE
+    + """
+-- now, process, id, step, nano, tokens, least nano, least tokens (-1: all or nothing), attempts, subjects...
+local now, process, id, step = clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
+local nano, tokens = tonumber(ARGV[5]), tonumber(ARGV[6])
+local least_nano, least_tokens = tonumber(ARGV[7]), tonumber(ARGV[8])
+if not open() then return {'closed'} end
+if not leased(process, now) then return {'unregistered'} end
+local held = redis.call('HMGET', P .. 'h:' .. id, 'n', 't', 'o')
+local more = held[1] and true or false
+if step > 1 and not more then return {'lost'} end
+if more and tonumber(held[3]) >= step then return {'granted', held[1], held[2]} end
+
+local left_nano, left_tokens, nano_by, tokens_by = math.huge, math.huge, nil, nil
+local window = {}
+for i = 10, #ARGV do
+  local key = ARGV[i]
+  local s = read(key, now)
+  local money = {{'day', s.Cdn, s.dn}, {'month', s.Cmn, s.mn}, {'total', s.Ctn, s.tn}}
+  for _, b in ipairs(money) do
+    if b[2] and b[2] - b[3] - s.n < left_nano then
+      left_nano, nano_by = b[2] - b[3] - s.n, {i - 9, 'money', b[1], b[2], 0}
+    end
+  end
+  local counts = {{'day', s.Cdt, s.dt, 0}, {'month', s.Cmt, s.mt, 0}, {'total', s.Ctt, s.tt, 0}}
+  if s.Cw then
+    local sum, resets = ring_sum(key, 'r', now, s.Cwa == 's')
+    table.insert(counts, {'minute', s.Cw, sum, resets})
+    local free = s.Cw - sum - s.t
+    if not window[1] or free < window[2] then window = {s.Cw, free, resets} end
+  end
+  for _, b in ipairs(counts) do
+    if b[2] and b[2] - b[3] - s.t < left_tokens then
+      left_tokens, tokens_by = b[2] - b[3] - s.t, {i - 9, 'tokens', b[1], b[2], b[4]}
+    end
+  end
+  if not more and s.Cc and s.Cc - s.c < 1 then return {'refused', i - 9, 'concurrent', '', text(s.Cc), '0', '0'} end
+  if not more and s.Cr then
+    local sum, resets = ring_sum(key, 'q', now, s.Cra == 's')
+    if s.Cr - sum < 1 then return {'refused', i - 9, 'requests', 'minute', text(s.Cr), '0', text(resets - now)} end
+  end
+end
+
+local function refused(by, left)
+  local wait = by[5] > 0 and by[5] - now or 0
+  return {'refused', by[1], by[2], by[3], text(by[4]), text(math.max(left, 0)), text(wait)}
+end
+local partial = least_nano >= 0
+if left_nano < (partial and least_nano or nano) then return refused(nano_by, left_nano) end
+if left_tokens < (partial and least_tokens or tokens) then return refused(tokens_by, left_tokens) end
+nano, tokens = math.min(nano, left_nano), math.min(tokens, left_tokens)
+
+local names = {}
+for i = 10, #ARGV do
+  local key = ARGV[i]
+  local s = read(key, now)
+  roll(key, s)
+  add(key, 'n', nano)
+  add(key, 't', tokens)
+  if not more then
+    add(key, 'c', 1)
+    if s.Cr then ring_add(key, 'q', now, 1) end
+  end
+  table.insert(names, key)
+end
+local all_nano, all_tokens = nano + tonumber(held[1] or 0), tokens + tonumber(held[2] or 0)
+redis.call('HSET', P .. 'h:' .. id, 'p', process, 'n', text(all_nano), 't', text(all_tokens), 'o', step,
+  's', cjson.encode(names), 'a', ARGV[9])
+redis.call('SADD', P .. 'p:' .. process, id)
+local answer = {'granted', text(all_nano), text(all_tokens)}
+if window[1] then
+  for _, x in ipairs({window[1], math.max(0, window[2] - tokens), window[3] - now}) do
+    table.insert(answer, text(x))
+  end
+end
+return answer
+"""
+)
+"""Reserves for all subjects or for none; a step that was taken before is answered as it was then."""
+
+ADVANCE = (
+    PRELUDE
+    + """
+-- now, process, id, attempts
+if not leased(ARGV[2], clock(ARGV[1])) then return 0 end
+if redis.call('EXISTS', P .. 'h:' .. ARGV[3]) == 0 then return 0 end
+redis.call('HSET', P .. 'h:' .. ARGV[3], 'a', ARGV[4])
+return 1
+"""
+)
+"""Writes down how far an answer may have gone before it goes there: 0, the reservation is not held any more."""
+
+SETTLE = (
+    PRELUDE
+    + """
+-- id, at, then for each charge: subject, nano, tokens
+local at = clock(ARGV[2])
+change()
+if not release(ARGV[1]) then return 0 end
+if open() then
+  for i = 3, #ARGV, 3 do charge(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), at) end
+end
+return 1
+"""
+)
+"""Moves what was used from reserved to spent and releases the rest: 0, there was no such reservation any more."""
+
+RENEW = (
+    PRELUDE
+    + """
+-- now, ttl, process
+local now = clock(ARGV[1])
+if not leased(ARGV[3], now) then return 0 end
+redis.call('ZADD', P .. 'leases', text(now + tonumber(ARGV[2])), ARGV[3])
+return 1
+"""
+)
+
+REGISTER = (
+    PRELUDE
+    + """
+-- now, ttl, process, then for each reservation: id, nano, tokens, step, subjects, attempts
+local now = clock(ARGV[1])
+local process = ARGV[3]
+if #ARGV > 3 and open() then return 0 end
+redis.call('ZADD', P .. 'leases', text(now + tonumber(ARGV[2])), process)
+for i = 4, #ARGV, 6 do
+  local key = P .. 'h:' .. ARGV[i]
+  if redis.call('EXISTS', key) == 0 then
+    redis.call('HSET', key, 'p', process, 'n', ARGV[i + 1], 't', ARGV[i + 2], 'o', ARGV[i + 3], 's', ARGV[i + 4],
+      'a', ARGV[i + 5])
+    redis.call('SADD', P .. 'p:' .. process, ARGV[i])
+    for _, s in ipairs(cjson.decode(ARGV[i + 4])) do
+      add(s, 'n', tonumber(ARGV[i + 1]))
+      add(s, 't', tonumber(ARGV[i + 2]))
+      add(s, 'c', 1)
+    end
+  end
+end
+change()
+return 1
+"""
+)
+"""Begins a lease. A process brings its reservations along only while the counters are being rebuilt."""
+
+LEAVE = (
+    PRELUDE
+    + """
+-- process: ends a lease that holds nothing
+if redis.call('SCARD', P .. 'p:' .. ARGV[1]) > 0 then return 0 end
+redis.call('ZREM', P .. 'leases', ARGV[1])
+return 1
+"""
+)
+
+EXPIRED = (
+    PRELUDE
+    + """
+-- now, grace: the processes whose lease ended longer than so many ms ago, each with its reservations
+local ended = redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', text(clock(ARGV[1]) - tonumber(ARGV[2])))
+local found = {}
+for _, process in ipairs(ended) do
+  for _, id in ipairs(redis.call('SMEMBERS', P .. 'p:' .. process)) do
+    local h = redis.call('HMGET', P .. 'h:' .. id, 'n', 't', 'a')
+    table.insert(found, {process, id, h[1], h[2], h[3]})
+  end
+  if redis.call('SCARD', P .. 'p:' .. process) == 0 then redis.call('ZREM', P .. 'leases', process) end
+end
+return found
+"""
+)
+
+SURVEY = (
+    PRELUDE
+    + """
+-- What a rebuild starts from: how often reservations changed, which processes there are, which reservations.
+local answer = {tostring(redis.call('GET', P .. 'changes') or '0'), {}, {}}
+for _, process in ipairs(redis.call('ZRANGE', P .. 'leases', 0, -1)) do
+  table.insert(answer[2], process)
+  for _, id in ipairs(redis.call('SMEMBERS', P .. 'p:' .. process)) do table.insert(answer[3], id) end
+end
+return answer
+"""
+)
+
+LOAD = (
+    PRELUDE
+    + """
+-- subject, number of fields, fields and values...: sets counters, and leaves what is reserved alone
+if open() then return 0 end
+local i = 1
+while i <= #ARGV do
+  local n = tonumber(ARGV[i + 1])
+  local flat = {}
+  for j = i + 2, i + 1 + n do table.insert(flat, ARGV[j]) end
+  redis.call('HSET', ARGV[i], unpack(flat))
+  i = i + 2 + n
+end
+return 1
+"""
+)
+
+OPEN = (
+    PRELUDE
+    + """
+-- epoch, changes, number of settled reservations, these, rows that are counted in what was loaded...
+if tostring(redis.call('GET', P .. 'changes') or '0') ~= ARGV[2] then return 0 end
+if open() then return 0 end
+local last = 3 + tonumber(ARGV[3])
+for i = 4, last do release(ARGV[i]) end
+for i = last + 1, #ARGV do redis.call('SET', P .. 'posted:' .. ARGV[i], 1, 'EX', 604800) end
+redis.call('SET', P .. 'epoch', ARGV[1])
+return 1
+"""
+)
+"""Ends a rebuild, unless a reservation has changed since the survey."""
+
+CAPS = (
+    PRELUDE
+    + """
+-- version, then for each cap: subject, field, value
+if tonumber(redis.call('GET', P .. 'caps') or '-1') > tonumber(ARGV[1]) then return 0 end
+for _, key in ipairs(redis.call('SMEMBERS', P .. 'capped')) do redis.call('HDEL', key, unpack(CAPS)) end
+redis.call('DEL', P .. 'capped')
+for i = 2, #ARGV, 3 do
+  redis.call('HSET', ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  redis.call('SADD', P .. 'capped', ARGV[i])
+end
+redis.call('SET', P .. 'caps', ARGV[1])
+return 1
+"""
+)
+"""Puts all caps in place of those that were; older ones never replace newer ones."""
+
+POST = (
+    PRELUDE
+    + """
+-- id, at, then for each charge: subject, nano, tokens
+if not open() then return -1 end
+if not redis.call('SET', P .. 'posted:' .. ARGV[1], 1, 'NX', 'EX', 604800) then return 0 end
+for i = 3, #ARGV, 3 do charge(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), clock(ARGV[2])) end
+return 1
+"""
+)
+"""Counts a row of the ledger that had no reservation, once."""
+
+PEEK = (
+    PRELUDE
+    + """
+-- now, subjects...: counters and caps of each, with the tokens and requests of the minute
+local now = clock(ARGV[1])
+local found = {}
+for i = 2, #ARGV do
+  local s = read(ARGV[i], now)
+  local tokens, t_resets = ring_sum(ARGV[i], 'r', now, s.Cwa == 's')
+  local requests, q_resets = ring_sum(ARGV[i], 'q', now, s.Cra == 's')
+  local flat = {}
+  for f, v in pairs(s) do table.insert(flat, f) table.insert(flat, type(v) == 'number' and text(v) or v) end
+  for f, v in pairs({wt = tokens, wr = t_resets, qn = requests, qr = q_resets}) do
+    table.insert(flat, f) table.insert(flat, text(v))
+  end
+  table.insert(found, flat)
+end
+return {tostring(redis.call('GET', P .. 'epoch') or ''), found}
+"""
+)
+
+TOKENS = (
+    PRELUDE
+    + """
+-- now, subject, tokens of the day, of the month, of all time: what was used before tokens had a budget
+if not open() then return 0 end
+local s = read(ARGV[2], clock(ARGV[1]))
+s.dt, s.mt = tonumber(ARGV[3]), tonumber(ARGV[4])
+roll(ARGV[2], s)
+redis.call('HSET', ARGV[2], 'tt', ARGV[5])
+return 1
+"""
+)

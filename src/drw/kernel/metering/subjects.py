@@ -1,0 +1,77 @@
+"""Whose money and tokens are counted, what is counted, and over which time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from urllib.parse import quote
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Block
+
+PREFIX = "drw:{meter}:"
+"""One hash tag for all keys, so that one script may touch any of them on a cluster too."""
+
+KINDS: dict[Block.Subject, str] = {Block.KEY: "key", Block.DESK: "desk", Block.ORG: "org", Block.MODEL: "model"}
+Period = Literal["minute", "day", "month", "total"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A key, a desk, an org or a model."""
+
+    kind: Block.Subject
+    org: str
+    """Empty for a model, which every org shares."""
+    name: str
+    """Empty for an org."""
+
+    @property
+    def counter(self) -> str:
+        """The name of the subject's counters in Valkey."""
+        return f"{PREFIX}s:{KINDS[self.kind]}:{quote(self.org, safe='')}:{quote(self.name, safe='')}"
+
+    def __str__(self) -> str:
+        return f"{KINDS[self.kind]} {self.name or self.org!r}"
+
+
+def of_call(org: str, desk: str, key: str) -> tuple[Subject, Subject, Subject]:
+    """Return the three subjects that a caller is."""
+    return Subject(Block.KEY, org, key), Subject(Block.DESK, org, desk), Subject(Block.ORG, org, "")
+
+
+def of_model(model: str) -> Subject:
+    """Return the subject that a model is."""
+    return Subject(Block.MODEL, "", model)
+
+
+def day_of(at: datetime) -> int:
+    """Return the days since 1970, UTC."""
+    return int(at.timestamp()) // 86400
+
+
+def month_of(at: datetime) -> int:
+    """Return the months since the year 0, UTC."""
+    at = at.astimezone(UTC)
+    return at.year * 12 + at.month - 1
+
+
+def ends(period: str, at: datetime) -> datetime | None:
+    """Return when the period in which a moment lies ends, UTC; None for one without an end."""
+    at = at.astimezone(UTC)
+    if period == "minute":
+        return at.replace(second=0, microsecond=0) + timedelta(minutes=1)
+    midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
+    if period == "day":
+        return midnight + timedelta(days=1)
+    if period == "month":
+        return (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return None
+
+
+def begins(period: str, at: datetime) -> datetime:
+    """Return when the period in which a moment lies began, UTC."""
+    at = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if period == "day":
+        return at
+    return at.replace(day=1) if period == "month" else datetime(1970, 1, 1, tzinfo=UTC)

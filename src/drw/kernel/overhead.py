@@ -1,0 +1,81 @@
+"""What the platform itself adds to a request: its time, less the time for which it waited for others.
+
+Whoever waits says so with `waiting`, wherever it is in the code; `begin` starts the account of a request, and
+what is done on its behalf, in its task or in tasks it makes, finds it by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Literal
+
+from prometheus_client import Histogram
+
+SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+OVERHEAD = Histogram(
+    "drw_overhead_seconds",
+    "Time that the platform adds to a model call. edge: Envoy; serving: our own work, the audit record included;"
+    " line: waiting for a place at the model.",
+    ["part"],
+    buckets=SECONDS,
+)
+EDGE, SERVING, LINE = (OVERHEAD.labels(part) for part in ("edge", "serving", "line"))
+
+BLOCKED_SECONDS = 0.001
+"""A send that takes longer than this waited for a client that reads slowly; a shorter one is our own work."""
+
+What = Literal["upstream", "line", "client"]
+
+
+class Account:
+    """For how long one request has waited, in seconds. Waits at the same time count each."""
+
+    __slots__ = ("client", "line", "upstream")
+
+    def __init__(self) -> None:
+        self.upstream = 0.0
+        self.line = 0.0
+        self.client = 0.0
+
+    def close(self, seconds: float) -> float:
+        """Take down what is ours of a model call that took so long, and return it in seconds."""
+        own = max(0.0, seconds - self.upstream - self.line - self.client)
+        SERVING.observe(own)
+        if self.line:
+            LINE.observe(self.line)
+        return own
+
+
+_account: ContextVar[Account | None] = ContextVar("account", default=None)
+
+
+def begin() -> Account:
+    """Start the account of the request of this task."""
+    account = Account()
+    _account.set(account)
+    return account
+
+
+def waited(what: What, seconds: float) -> None:
+    """Say for how long whatever request this is has waited."""
+    if account := _account.get():
+        setattr(account, what, getattr(account, what) + seconds)
+
+
+class waiting:
+    """Around a wait, on behalf of whatever request this is."""
+
+    __slots__ = ("_began", "_what")
+
+    def __init__(self, what: What) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        waited(self._what, time.perf_counter() - self._began)

@@ -1,0 +1,42 @@
+"""Takes out of a text what must not leave with it: secrets, addresses of people, numbers of accounts and cards.
+
+A short list of patterns, which errs on the side of taking out too much: ten digits in a row may be a card or a
+quantity, and nobody can tell. It finds what looks like a secret, never that something is one: a password in
+plain words stays. So what is redacted is still confidential; it is only less bad where it gets out.
+"""
+
+from __future__ import annotations
+
+import re
+
+PATTERNS = {
+    "private key": r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
+    "token": r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?",  # a JWT, as our own keys are
+    "key": r"\b(?:sk|pk|rk)[-_][\w-]{8,}|\b(?:gh[opsur]|github_pat|glpat|hf|npm|pypi|xox[abeoprs]|dop_v1)[-_][\w-]{8,}"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|\bAIza[\w-]{20,}|\bya29\.[\w-]{8,}",
+    "credentials": r"(?i:\b(?:bearer|basic)\s{1,4}[\w.~+/=-]{8,})|(?<=://)[^\s/@:]{1,100}:[^\s/@]{1,200}(?=@)",
+    "secret": r"(?i:(?:api[_-]?key|secret|passwor[dt]|passwd|passphrase|token|credential)[\w-]{0,20}"
+    r"[\"']?\s{0,4}(?::=|[:=])\s{0,4}[\"']?[^\s\"',;]{4,})",
+    "email": r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+",
+    "account": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",  # an IBAN
+    "number": r"(?<![\w.])\+?\d(?:[ -]?\d){8,}(?![\w.]\d)",  # cards, accounts, social security, telephones
+}
+"""What is looked for, in this order; the name stands in the place of what was found."""
+
+FOUND = re.compile("|".join(f"(?P<{name.replace(' ', '_')}>{p})" for name, p in PATTERNS.items()), re.DOTALL)
+
+LONGEST = 4096
+"""A secret is not longer than this, so a text that is cut loses this much more at the cut."""
+
+
+def redacted(text: str) -> str:
+    """Return the text with `[redacted: what]` in place of what the patterns find."""
+    return FOUND.sub(lambda found: f"[redacted: {(found.lastgroup or '').replace('_', ' ')}]", text)
+
+
+def excerpt(text: str, most: int) -> str:
+    """Return at most `most` characters of the text, redacted; no part of a secret stays at the cut."""
+    if len(text) <= most:
+        return redacted(text)[:most]
+    clean = redacted(text[: most + LONGEST])
+    return f"{clean[: max(0, min(most, len(clean) - LONGEST))]}[... {len(text)} characters]"

@@ -1,0 +1,115 @@
+"""Circuit breakers: what fails again and again is left alone for a while, then tried by one request.
+
+After Nygard, "Release It!" (2007): closed, everything passes; open, nothing does; half-open, one request probes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import IntEnum
+
+from prometheus_client import Gauge
+from pydantic import Field
+
+from drw.kernel.clock import Clock
+from drw.kernel.settings import Settings
+
+STATE = Gauge("drw_circuit_state", "Of each place of a model: 0 closed, 1 half-open, 2 open.", ["model", "replica"])
+
+
+class CircuitSettings(Settings):
+    """When a circuit opens, and for how long; times are in seconds."""
+
+    consecutive_failures: int = Field(default=5, ge=1, le=1000)
+    """So many in a row open it."""
+    failure_rate: float = Field(default=0.5, gt=0, le=1)
+    """So many of the last `window` answers open it too, once there are `window`."""
+    window: int = Field(default=20, ge=2, le=1000)
+    open_seconds: float = Field(default=2.0, gt=0, le=3600)
+    """Doubled each time that a probe fails."""
+    most_open_seconds: float = Field(default=20.0, gt=0, le=3600)
+    probe_seconds: float = Field(default=10.0, gt=0, le=3600)
+    """A probe's first token must come within this time where somebody else could answer."""
+
+
+class State(IntEnum):
+    """How a circuit is."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
+
+
+class Circuit:
+    """The circuit of one place of one model. Failures are only those that are the upstream's own fault."""
+
+    def __init__(self, settings: CircuitSettings, clock: Clock, model: str, replica: str) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._gauge = STATE.labels(model, replica)
+        self._failed: deque[bool] = deque(maxlen=settings.window)
+        self._in_a_row = 0
+        self._opened = 0
+        """How often in a row it opened without a whole answer in between."""
+        self._opens_until = 0.0
+        self.state = State.CLOSED
+        self._gauge.set(State.CLOSED)
+
+    @property
+    def ready_at(self) -> float:
+        """When it lets somebody through: in the past where it would now, infinity while a probe is under way."""
+        if self.state is State.HALF_OPEN:
+            return float("inf")
+        return self._opens_until if self.state is State.OPEN else 0.0
+
+    def enter(self) -> bool:
+        """Let a request through; return whether it is the probe. Only for circuits that are ready."""
+        if self.state is State.CLOSED:
+            return False
+        self._turn(State.HALF_OPEN)
+        return True
+
+    def answering(self) -> None:
+        """Take note of a probe's first token: the circuit closes, on trial until an answer is whole."""
+        if self.state is State.HALF_OPEN:
+            self._in_a_row = self._settings.consecutive_failures - 1
+            self._failed.clear()
+            self._turn(State.CLOSED)
+
+    def succeeded(self) -> None:
+        """Take note of a whole answer."""
+        if self.state is State.HALF_OPEN:
+            self._failed.clear()
+            self._turn(State.CLOSED)
+        self._in_a_row = 0
+        self._opened = 0
+        self._failed.append(False)
+
+    def failed(self) -> None:
+        """Take note of a failure."""
+        self._failed.append(True)
+        self._in_a_row += 1
+        if self.state is State.HALF_OPEN or (self.state is State.CLOSED and self._too_many()):
+            self._open()
+
+    def left(self) -> None:
+        """Take note of a request that ended without telling anything, as when the caller left."""
+        if self.state is State.HALF_OPEN:
+            self._turn(State.OPEN)  # the next request probes
+
+    def _too_many(self) -> bool:
+        if self._in_a_row >= self._settings.consecutive_failures:
+            return True
+        full = len(self._failed) == self._failed.maxlen
+        return full and sum(self._failed) >= self._settings.failure_rate * len(self._failed)
+
+    def _open(self) -> None:
+        seconds = min(self._settings.open_seconds * 2.0 ** min(self._opened, 16), self._settings.most_open_seconds)
+        self._opened += 1
+        self._opens_until = self._clock.time() + seconds
+        self._failed.clear()
+        self._turn(State.OPEN)
+
+    def _turn(self, state: State) -> None:
+        self.state = state
+        self._gauge.set(state)

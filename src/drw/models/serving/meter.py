@@ -1,0 +1,311 @@
+"""This process's part in counting money: its lease, its reservations, and what it still owes the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from pydantic import Field
+
+from drw.kernel.errors import Unavailable
+from drw.kernel.metering.attempts import Course
+from drw.kernel.metering.counters import (
+    Counters,
+    CountersAway,
+    Granted,
+    Held,
+    Refused,
+    Unregistered,
+    Window,
+    Wish,
+)
+from drw.kernel.metering.ledger import Ledger, Row, settled, total
+from drw.kernel.metering.subjects import Subject
+from drw.kernel.settings import Settings
+from drw.models.serving.quota import ReservationLost, refusal
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 0.1
+LEASE_SHARE = 0.9
+"""How much of a lease is used: the rest is for clocks that do not run alike."""
+
+
+class MeterSettings(Settings):
+    """How reservations are held."""
+
+    lease_seconds: float = Field(default=30.0, gt=0, le=600)
+    """After this long without a sign of life a process's reservations are settled in its place."""
+    heartbeat_seconds: float = Field(default=5.0, gt=0, le=60)
+    answer_seconds: float = Field(default=1.0, gt=0, le=10)
+    """How long Valkey may take for one step."""
+    patience_seconds: float = Field(default=8.0, ge=0, le=60)
+    """How long a stream waits, between two tokens, for a Valkey that has gone away."""
+    block_tokens: int = Field(default=16, ge=1, le=4096)
+    """How many tokens are written down ahead of those passed on: at most so many are charged that nobody got."""
+    least_tokens: int = Field(default=16, ge=1, le=4096)
+    """A stream begins where its budget reaches for so many tokens, though not for all that it may take."""
+    most_tokens: int = Field(default=4096, ge=1, le=1_000_000)
+    """How long an answer may become where neither the request nor the model says."""
+    image_tokens: int = Field(default=4096, ge=1, le=1_000_000)
+    """What one picture may take of a prompt at most."""
+    processes: int = Field(default=1, ge=1, le=10_000)
+    """How many processes serve models: each takes its share of a limit while Valkey is away."""
+
+
+class Reservation:
+    """What one call may cost and take, held against every budget and limit that binds it."""
+
+    def __init__(self, meter: Meter, course: Course, subjects: Sequence[Subject]) -> None:
+        self.id = f"res_{secrets.token_hex(12)}"
+        self.course = course
+        self.subjects = subjects
+        self.nano = 0
+        self.tokens = 0
+        self.window: Window | None = None
+        self.process = ""
+        self.lost = False
+        self.step = 0
+        self._meter = meter
+
+    async def reserve(self, nano: int, tokens: int, least: tuple[int, int] | None = None) -> None:
+        """Reserve this much more, or what there is where that is at least `least`.
+
+        Raises:
+            InsufficientQuota: a budget does not reach.
+            LimitReached: a limit binds.
+            CountersAway: nothing can be counted now.
+            ReservationLost: what was reserved before is not held any more.
+        """
+        wish = Wish(self.id, self.step + 1, self.subjects, nano, tokens, self.course.dump(), least)
+        answer = await self._meter.reserve(self, wish)
+        if isinstance(answer, Refused):
+            raise refusal(answer, nano, tokens)
+        self.step, self.nano, self.tokens, self.window = wish.step, answer.nano, answer.tokens, answer.window
+
+    async def advance(self) -> None:
+        """Write down what the course says: tokens may be passed on up to there.
+
+        Raises:
+            ReservationLost: they may not.
+            CountersAway: it could not be written down in time.
+        """
+        await self._meter.advance(self)
+
+    async def check(self) -> None:
+        """Return while the reservation is held for certain.
+
+        Raises:
+            ReservationLost: it may not be any more.
+        """
+        if not self._meter.holds(self):
+            await self.advance()
+
+    async def settle(self, outcome: str, counted_by: str) -> list[Row]:
+        """Charge what the course says, and release the rest.
+
+        Raises:
+            Unavailable: the ledger cannot be written now; the meter goes on trying.
+        """
+        return await self._meter.settle(self, outcome, counted_by)
+
+    def held(self) -> Held:
+        """Return it as the counters keep it."""
+        return Held(self.id, self.step, self.subjects, self.nano, self.tokens, self.course.dump())
+
+
+class Meter:
+    """Reserves and settles for one process.
+
+    `clock` is monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        ledger: Ledger,
+        settings: MeterSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self._counters = counters
+        self._ledger = ledger
+        self._clock = clock
+        self._process = ""
+        self._until = 0.0
+        self._held: dict[str, Reservation] = {}
+        self._owed: dict[str, tuple[list[Row], bool]] = {}
+        """Rows to write, and whether the ledger has them already."""
+        self._strange: set[str] = set()
+        self._registering = asyncio.Lock()
+
+    async def reserve(self, reservation: Reservation, wish: Wish) -> Granted | Refused:
+        """Take one step of a reservation; see `Reservation.reserve`."""
+        for _ in range(3):
+            process = reservation.process if wish.step > 1 else await self._registered()
+            reservation.process = process
+            self._held[reservation.id] = reservation
+            try:
+                answer = await self._counters.reserve(process, wish)
+            except Unregistered:
+                await self._register_again(process)
+                if wish.step > 1 and reservation.lost:
+                    break
+                continue
+            except BaseException:
+                if wish.step == 1:  # whether it was reserved is not known; `_sweep` releases it if so
+                    self._held.pop(reservation.id, None)
+                raise
+            if answer is None:
+                break
+            if isinstance(answer, Refused) and wish.step == 1:
+                del self._held[reservation.id]
+            return answer
+        if wish.step == 1:
+            self._held.pop(reservation.id, None)
+            raise CountersAway("money and tokens cannot be counted now; try again", part="valkey", retry_after="2")
+        raise _lost()
+
+    def holds(self, reservation: Reservation) -> bool:
+        """Tell whether the reservation is held for certain."""
+        return not reservation.lost and reservation.process == self._process and self._clock() < self._until
+
+    async def advance(self, reservation: Reservation) -> None:
+        """See `Reservation.advance`."""
+        end = self._clock() + self.settings.patience_seconds
+        tried = False
+        while True:
+            try:
+                if not self.holds(reservation):
+                    await self._register_again(reservation.process)
+                if reservation.lost:
+                    raise _lost()
+                if await self._counters.advance(reservation.process, reservation.id, reservation.course.dump()):
+                    return
+                if tried:
+                    reservation.lost = True
+                    raise _lost()
+                tried = True
+                await self._register_again(reservation.process)
+            except CountersAway:
+                if self._clock() >= end:
+                    raise
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def settle(self, reservation: Reservation, outcome: str, counted_by: str) -> list[Row]:
+        """See `Reservation.settle`."""
+        lost = not self.holds(reservation)
+        rows = settled(
+            reservation.id,
+            reservation.course,
+            at_ms=self._counters.now_ms(),
+            most=reservation.nano,
+            outcome=outcome,
+            counted_by=counted_by,
+            posted=not lost,
+        )
+        self._owed[reservation.id] = rows, False
+        await self._pay(reservation.id)
+        return rows
+
+    async def beat(self) -> None:
+        """Give a sign of life, pay what is owed, and release what nobody here knows of."""
+        if not self._process:
+            return
+        with suppress(Unavailable):
+            await self._renew()
+        for id in list(self._owed):
+            with suppress(Unavailable):
+                await self._pay(id)
+        with suppress(Unavailable):
+            await self._ledger.hold(self._process)
+            await self._sweep()
+
+    async def run(self) -> None:
+        """Beat for ever."""
+        while True:
+            await asyncio.sleep(self.settings.heartbeat_seconds)
+            await self.beat()
+
+    async def close(self) -> None:
+        """Pay what is owed and end the lease, where that can be done."""
+        await self.beat()
+        if self._process and not self._held:
+            with suppress(Unavailable):
+                await self._counters.leave(self._process)
+                await self._ledger.let_go(self._process)
+
+    async def _registered(self) -> str:
+        """Return the process's name for this lease, with a lease that has begun."""
+        if not self._process or self._clock() >= self._until:
+            async with self._registering:
+                if not self._process or self._clock() >= self._until:
+                    await self._begin()
+        return self._process
+
+    async def _begin(self) -> None:
+        """Begin a new lease under a new name; what was held under the old one is lost."""
+        for reservation in self._held.values():
+            reservation.lost = True
+        process = f"ser_{secrets.token_hex(8)}"
+        await self._ledger.hold(process)  # first, so that a rebuild knows whom to wait for
+        began = self._clock()
+        await self._counters.register(process, self._ttl_ms, ())
+        self._process, self._until = process, began + self.settings.lease_seconds * LEASE_SHARE
+
+    async def _renew(self) -> None:
+        began = self._clock()
+        if began < self._until and await self._counters.renew(self._process, self._ttl_ms):
+            self._until = began + self.settings.lease_seconds * LEASE_SHARE
+        else:
+            await self._register_again(self._process)
+
+    async def _register_again(self, process: str) -> None:
+        """Bring the reservations back after a loss of the counters; where that is too late they are lost."""
+        async with self._registering:
+            if process != self._process:
+                return
+            began = self._clock()
+            if began < self._until:
+                if await self._counters.renew(process, self._ttl_ms):
+                    return
+                mine = [r.held() for r in self._held.values() if r.step and not r.lost and r.process == process]
+                if await self._counters.register(process, self._ttl_ms, mine):
+                    self._until = began + self.settings.lease_seconds * LEASE_SHARE
+                    return
+            await self._begin()
+
+    async def _pay(self, id: str) -> None:
+        rows, written = self._owed[id]
+        if not written:
+            await self._ledger.put(rows)
+            if id in self._owed:
+                self._owed[id] = rows, True
+        charges = total(rows) if all(row.posted for row in rows) else []  # the others are counted by `Posting`
+        try:
+            await self._counters.settle(id, rows[0].at.timestamp() * 1000, charges)
+        except CountersAway:
+            log.warning("the counters are away: a call is settled in the ledger, and with them later")
+            return
+        self._owed.pop(id, None)
+        self._held.pop(id, None)
+
+    async def _sweep(self) -> None:
+        """Release what Valkey holds for us from calls whose answer from it never came."""
+        strange = await self._counters.held_by(self._process) - self._held.keys()
+        for id in strange & self._strange:
+            await self._counters.settle(id, self._counters.now_ms(), ())
+        self._strange = strange
+
+    @property
+    def _ttl_ms(self) -> int:
+        return int(self.settings.lease_seconds * 1000)
+
+
+def _lost() -> ReservationLost:
+    return ReservationLost("this answer was away for too long and may not go on: ask again", retry_after="1")

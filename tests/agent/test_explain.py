@@ -1,0 +1,162 @@
+"""What is explained is what Envoy does: the same requests, put to both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from agent.conftest import Fed, until
+from agent.test_pass_through import usage
+from agent.upstream import DoubleVllm
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream
+from drw.api.gateway.v1.request_router_pb2 import Configuration, Route, Share
+from drw.gateway.authentication.signing import Claims
+from drw.gateway.request_router.explain import Asked, explain
+from drw.gateway.request_router.rules import with_defaults
+from drw.kernel.call import Caller
+
+CHAT = "/v1/chat/completions"
+ORIGIN = {"path": CHAT, "upstream": "vllm", "pass_through": True}
+
+
+def routes() -> Iterator[Route]:
+    for made in [
+        {"name": "m", "models": ["llama", "qwen"], **ORIGIN},
+        {"name": "m.acme", "models": ["llama"], "tenants": ["acme"], **ORIGIN},
+        {"name": "m.desk", "models": ["llama"], "tenants": ["acme/trading"], "scopes": ["experiments:read"], **ORIGIN},
+        {"name": "m.lab", "models": ["llama"], "headers": [{"name": "x-lab", "prefix": "q"}], **ORIGIN},
+        {"name": "m.large", "models": ["large"], "model_header": True, **ORIGIN},
+        {"name": "h.lab", "methods": ["POST"], "headers": [{"name": "x-lab", "exact": "z"}], **ORIGIN},
+        {"name": "alone", "models": ["llama"], **ORIGIN, "path": "/v1/responses"},
+        {
+            "name": "below",
+            "methods": ["GET"],
+            "scopes": ["models:read"],
+            "path": "/v1/responses/input",
+            "upstream": "vllm",
+        },
+        {"name": "wide", "scopes": ["models:invoke"], "path": "/v1/responses/wide", "upstream": "models"},
+        {"name": "wide.m", "models": ["qwen"], **ORIGIN, "path": "/v1/responses/wide/narrow"},
+    ]:
+        yield with_defaults(Route(**made))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request: who, where, and what it says."""
+
+    path: str = CHAT
+    method: str = "POST"
+    org: str = "local"
+    desk: str = "research"
+    model: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    scopes: tuple[str, ...] = ("models:invoke",)
+
+
+CASES = [
+    Case(org=org, desk=desk, model=model, headers=headers)
+    for org, desk in [("local", "research"), ("acme", "research"), ("acme", "trading")]
+    for model in ["", "llama", "qwen", "large", "other"]
+    for headers in [{}, {"x-lab": "quant"}, {"x-lab": "z"}, {"x-model": "large"}, {"x-model": "llama"}]
+] + [
+    Case(path=path, method=method, model=model, scopes=scopes)
+    for path in ["/v1/responses", "/v1/responses/input", "/v1/responses/wide/narrow/x", "/v1/responsesx", f"{CHAT}/x"]
+    for method in ["POST", "GET"]
+    for model in ["llama", "qwen"]
+    for scopes in [("models:invoke",), ("models:read", "models:invoke")]
+]
+CASES += [
+    Case(org="acme", desk="trading", model="llama", scopes=("models:invoke", "experiments:read")),
+    Case(org="acme", desk="trading", model="llama", scopes=("experiments:read",)),
+    Case(scopes=("documents:read",), model="llama"),
+    Case(path="/v1/models", method="GET", scopes=("models:read",)),
+    Case(path="/v1/models", method="DELETE", scopes=("models:read",)),
+]
+
+
+@pytest.fixture
+async def vllm() -> AsyncIterator[DoubleVllm]:
+    """An upstream of others, running."""
+    double = await DoubleVllm().start()
+    yield double
+    await double.stop()
+
+
+async def test_what_is_explained_is_what_envoy_does(fed, vllm):
+    made, records = (Upstream(name="vllm", addresses=[vllm.where]),), list(routes())
+    assert (await fed.want(records=records, made=made)).error == ""
+    configuration = fed.configuration(records=records, made=made)
+    log = fed.profile.data_plane.folder / "access.log"
+    expected = []
+    async with fed.client() as client:
+        for number, case in enumerate(CASES):
+            body = {"model": case.model} if case.model else {}
+            headers = case.headers | {"authorization": f"Bearer {token(fed, case)}", "user-agent": f"case-{number}"}
+            send = {"json": body} if case.method == "POST" else {}
+            answer = await client.request(case.method, case.path, headers=headers, **send)
+            expected.append((answer.headers["x-request-id"], answer.status_code))
+
+        async def written() -> bool:
+            return log.exists() and expected[-1][0] in log.read_text()
+
+        await until(written, "the last line of the log")
+    lines = {line["request_id"]: line for line in map(_json, log.read_text().splitlines())}
+    wrong = []
+    for case, (request_id, status) in zip(CASES, expected, strict=True):
+        found = explained(configuration, case)
+        seen = lines[request_id]
+        refused = 403 if found.refused.startswith("403") else 404 if not found.route else 0
+        same = refused == status if refused else status not in (403, 404) or bool(vllm_404(status, found))
+        name = found.route or "nothing"
+        if not (same and (refused == 403 or seen["route"] == name)):
+            wrong.append((case, name, found.refused, seen["route"], status))
+    assert wrong == []
+    assert {line["route"] for line in usage(fed)} >= {"m", "m.acme", "m.lab", "m.large", "h.lab", "alone", "wide.m"}
+
+
+def vllm_404(status: int, found) -> bool:
+    """Return whether it is the upstream itself that has nothing there."""
+    return status == 404 and found.taken.upstream == "vllm"
+
+
+def explained(configuration: Configuration, case: Case):
+    who = Caller(case.org, case.desk, "key_1", frozenset(case.scopes))
+    return explain(configuration, Asked(case.method, case.path, case.headers, case.model), who)
+
+
+def token(fed: Fed, case: Case) -> str:
+    now = datetime.now(UTC)
+    return fed.signing.sign(Claims("key_1", case.org, case.desk, case.scopes, now, now + timedelta(hours=1)))
+
+
+def _json(line: str) -> dict:
+    return json.loads(line)
+
+
+def test_an_explanation_says_all_that_counts(front_profile):
+    fed = Fed(front_profile)
+    made = [Upstream(name=name, addresses=["127.0.0.1:9"], connect_ms=50) for name in ("a", "b", "c")]
+    shares = [Share(upstream="a", weight=3), Share(upstream="b", weight=1)]
+    route = with_defaults(
+        Route(name="r", path=CHAT, split=shares, fallbacks=["c"], models=["llama"], first_byte_ms=9, total_ms=99)
+    )
+    configuration = fed.configuration(records=[route], made=made, own={"key_1": 7})
+    found = explained(configuration, Case(model="llama"))
+    assert [(t.upstream, t.percent, t.fallback) for t in found.targets] == [
+        ("a", 75, False),
+        ("b", 25, False),
+        ("c", 0, True),
+    ]
+    assert list(found.deadlines) == [
+        "50 ms to connect", "9 ms until the answer begins", "300 s for a pause in it", "99 ms in all",
+    ]  # fmt: skip
+    assert (found.requests_per_minute, found.reads_body, found.refused) == (7, True, "")
+    assert found.why == f"the path is at or below {CHAT}; the method is POST; the body names the model 'llama'"
+    found = explained(configuration, Case(model="other", scopes=("models:read",)))
+    assert found.route == "chat" and found.refused.startswith("403: the route 'chat' needs the scope 'models:invoke'")
+    assert [(miss.route, miss.why) for miss in found.misses] == [("r", "it serves llama; the body names 'other'")]

@@ -1,0 +1,96 @@
+"""What the data plane tells Prometheus: Envoy's own numbers, how requests ended, and what Envoy adds to them."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+from prometheus_client import REGISTRY
+
+from agent.conftest import until
+from drw.agent import envoy
+from drw.agent.access import Lines
+
+CHAT = "/v1/chat/completions"
+
+
+def sample(name, **labels):
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def line(route="chat", status=200, **more):
+    return json.dumps({"route": route, "status": status, "ms": 12, "before_us": 300, "after_us": 200, **more}) + "\n"
+
+
+@pytest.fixture
+def log(tmp_path):
+    file = tmp_path / "access.log"
+    file.write_text(line("old"))
+    lines = Lines(file)
+    yield file, lines
+    lines.close()
+
+
+async def test_each_line_counts_once_also_over_a_file_that_is_put_aside(log):
+    file, lines = log
+    counts = {code: sample("drw_requests_total", route="chat", code=code) for code in ("200", "429", "503")}
+    edge = sample("drw_overhead_seconds_count", part="edge"), sample("drw_overhead_seconds_sum", part="edge")
+    with file.open("a") as writing:
+        writing.write(line() + line(status=429, before_us=None, after_us=None) + "not JSON\n" + line()[:-20])
+        writing.flush()
+        await lines.count()
+        aside = file.with_suffix(".1.log")
+        file.rename(aside)
+        await lines.count()
+        writing.write(line()[-20:] + line(status=503))
+    file.write_text(line())
+    await lines.count()
+    await lines.count()
+    assert sample("drw_requests_total", route="old", code="200") == 0
+    now = {code: sample("drw_requests_total", route="chat", code=code) - before for code, before in counts.items()}
+    assert now == {"200": 3, "429": 1, "503": 1}
+    assert sample("drw_overhead_seconds_count", part="edge") == edge[0] + 4
+    assert sample("drw_overhead_seconds_sum", part="edge") == pytest.approx(edge[1] + 4 * 0.0005)
+
+
+async def test_a_log_that_is_not_there_yet_is_read_from_its_beginning(tmp_path):
+    lines = Lines(tmp_path / "access.log")
+    await lines.count()
+    before = sample("drw_requests_total", route="late", code="200")
+    (tmp_path / "access.log").write_text(line("late"))
+    await lines.count()
+    assert sample("drw_requests_total", route="late", code="200") == before + 1
+    lines.close()
+
+
+async def test_the_gateway_shows_the_metrics_of_its_data_plane(front):
+    async with front.client(await front.key("models:invoke", "platform:read")) as client:
+        requests, edge = sample("drw_requests_total", route="chat", code="200"), edge_count()
+        assert (await client.post(CHAT, json={})).status_code == 200
+
+        async def counted() -> bool:
+            return sample("drw_requests_total", route="chat", code="200") > requests and edge_count() > edge
+
+        await until(counted, "the line of the access log")
+        answer = await client.get("/metrics/agent")
+        assert answer.status_code == 200
+        for name in ("envoy_http_downstream_rq_xx", "drw_data_plane_up 1.0", "drw_data_plane_current 1.0"):
+            assert name in answer.text
+    async with front.client(await front.key("models:invoke")) as client:
+        assert (await client.get("/metrics/agent")).status_code == 403
+    assert REGISTRY.get_sample_value("drw_overhead_seconds_sum", {"part": "edge"}) > 0
+
+
+async def test_without_envoy_the_agent_says_so(front):
+    await front.stop_envoy()
+    socket = envoy.plane(front.profile).metrics.removeprefix("unix:")
+    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), base_url="http://agent") as client:
+        answer = await client.get("/metrics/agent")
+    assert answer.status_code == 200
+    assert "drw_data_plane_up 0.0" in answer.text
+    assert "envoy_" not in answer.text
+
+
+def edge_count() -> float:
+    return sample("drw_overhead_seconds_count", part="edge")

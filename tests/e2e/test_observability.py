@@ -1,0 +1,120 @@
+"""What a whole platform tells: one trace through all processes, every metric, and no word of anybody's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+import drw
+from drw.local.layout import Layout
+from observability.queries import NOT_HERE, OF_SEVERAL_HOSTS, queries, recorded, selectors
+from support.parts import wait_until
+
+DEMO = Path(drw.__file__).parent / "demo" / "documents" / "risk-policy.md"
+TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+QUESTION = "Which zebra signs a waiver of a risk limit?"
+WORD = b"zebra"
+PROCESSES = ("gateway", "models", "rag", "workflow", "agent")
+
+
+@pytest.fixture(scope="module")
+def http(platform):
+    """The gateway, with the first key, as part of one trace."""
+    kept = platform.credentials
+    headers = {"authorization": f"Bearer {kept['api_key']}", "traceparent": f"00-{TRACE}-{CALLER}-01"}
+    with httpx.Client(base_url=kept["url"], headers=headers, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def asked(platform, http):
+    """A whole ask, an embedding and a run, in that trace; returns the run."""
+    platform.json("ingest", str(DEMO), "--collection", "traced")
+    answer = http.post("/api/v1/collections/traced:ask", json={"question": QUESTION})
+    assert answer.status_code == 200
+    assert answer.headers["x-trace-id"] == TRACE
+    assert http.post("/v1/embeddings", json={"model": "all-minilm-l6-v2", "input": "zebra"}).status_code == 200
+    file = http.get("/v1/files").json()["data"][0]["id"]
+    run = http.post("/api/v1/runs", json={"template": "digest", "inputs": {"files": [file], "collection": "traced"}})
+    assert run.status_code == 200, run.text
+    name = run.json()["id"]
+    wait_until(lambda: http.get(f"/api/v1/runs/{name}").json()["state"] in ("SUCCEEDED", "FAILED"), "the run", 120)
+    return name
+
+
+def test_one_trace_goes_through_every_process(platform, collector, asked):
+    wanted = {
+        ("drw-rag", "http/POST"),
+        ("drw-rag", "retrieval traced"),
+        ("drw-rag", "embeddings all-minilm-l6-v2"),
+        ("drw-models", "serving/Chat"),
+        ("drw-models", "chat smollm2-135m-instruct"),
+        ("drw-models", "embeddings all-minilm-l6-v2"),
+        ("drw-workflow", "http/POST"),
+        ("drw-workflow", "invoke_workflow digest"),
+    }
+
+    def there() -> bool:
+        spans = collector.spans(TRACE)
+        ids = {span.id for span in spans} | {CALLER}
+        whole = all(span.parent in ids for span in spans)
+        return whole and wanted <= {(s.service, s.name) for s in spans} and "drw-gateway" in {s.service for s in spans}
+
+    wait_until(there, f"the spans {wanted} with all between them and the caller's; there are {collector.spans(TRACE)}")
+    spans = {span.id: span for span in collector.spans(TRACE)}
+    chat = next(span for span in spans.values() if span.name == "serving/Chat")
+    way = [chat.service]
+    while (chat := spans.get(chat.parent)) is not None:
+        way.append(chat.service)
+    assert list(dict.fromkeys(way)) == ["drw-models", "drw-rag", "drw-gateway"]
+    assert any(span.name.startswith("step ") for span in spans.values())
+
+
+def test_audit_records_carry_the_trace(platform, asked):
+    with psycopg.connect(_dsn(platform)) as connection:
+        platform.run("audit", "verify")  # which takes what is in the inbox
+        rows = connection.execute("select action, service from log.record where trace_id = %s", (TRACE,)).fetchall()
+    assert {action for action, _ in rows} >= {
+        "collection.ask",
+        "collection.answer",
+        "model.chat",
+        "model.embedding",
+        "run.start",
+        "step.begin",
+        "step.end",
+        "run.end",
+    }
+
+
+def test_every_metric_that_dashboards_and_alerts_use_is_there(http, asked):
+    exposed: set[str] = set()
+    for process in PROCESSES:
+        answer = http.get(f"/metrics/{process}")
+        assert answer.status_code == 200
+        exposed |= {
+            name
+            for line in answer.text.splitlines()
+            if line.startswith("# TYPE ")
+            for _, _, metric, kind in [line.split()]
+            for name in (metric, *(f"{metric}_{part}" for part in ("bucket", "sum", "count") if kind == "histogram"))
+        }
+    used = {selector.name for query in queries() for selector in selectors(query)}
+    assert used - exposed - recorded().keys() <= NOT_HERE.keys() | OF_SEVERAL_HOSTS
+
+
+def test_no_word_of_a_question_is_in_traces_logs_or_metrics(platform, collector, http, asked):
+    told = [*collector.bodies, *(http.get(f"/metrics/{process}").content for process in PROCESSES)]
+    files = [*(platform.data / "logs").iterdir(), platform.data / "envoy" / "access.log"]
+    assert len(files) > 6
+    told += [file.read_bytes() for file in files]
+    assert b'"/v1/embeddings"' in b"".join(told)
+    assert not any(WORD in part.lower() for part in told)
+
+
+def _dsn(platform) -> str:
+    from drw.local import postgres
+
+    return postgres.dsn(Layout.of(platform.data).run / "pg")

@@ -1,0 +1,304 @@
+"""Issuers and certificates as records: what is taken, what is fetched and kept, what the data planes hear."""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from conftest import hosted
+from drw.api.gateway.v1.authentication_pb2 import (
+    DeleteCertificateRequest,
+    DeleteDeskRequest,
+    DeleteIssuerRequest,
+    DeleteOrgRequest,
+    GetCertificateRequest,
+    GetIssuerRequest,
+    ListCertificatesRequest,
+    ListIssuersRequest,
+    PutCertificateRequest,
+    PutDeskRequest,
+    PutIssuerRequest,
+    RefreshIssuerRequest,
+    Role,
+    WatchCredentialsRequest,
+)
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.gateway.authentication import jwks
+from drw.gateway.authentication.fetching import Fetcher
+from drw.kernel.call import acting_for
+from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
+from drw.kernel.http import HttpServer
+from drw.local.first_key import OPERATOR
+
+SERVICES = ["authentication", "rate_limiting"]
+
+
+def ec_key(kid: str, **more) -> dict:
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return {**json.loads(ECAlgorithm.to_jwk(public)), "kid": kid, "use": "sig", **more}
+
+
+def key_set(*keys: dict) -> str:
+    return json.dumps({"keys": list(keys)})
+
+
+class DoubleIssuer:
+    """Answers for the keys of an issuer, as the test says."""
+
+    def __init__(self) -> None:
+        self.body = key_set(ec_key("k1"))
+        self.status = 200
+        self.asked = 0
+        self.app = Starlette(routes=[Route("/jwks", self._answer), Route("/away", self._redirect)])
+
+    async def _answer(self, request: Request) -> Response:
+        self.asked += 1
+        return Response(self.body, self.status, headers={"cache-control": "max-age=600"})
+
+    async def _redirect(self, request: Request) -> Response:
+        return RedirectResponse("/jwks")
+
+
+@pytest.fixture
+async def issuer():
+    double = DoubleIssuer()
+    server = HttpServer(double.app)
+    double.where = await server.start("127.0.0.1:0")
+    yield double
+    await server.stop(0)
+
+
+@pytest.fixture
+async def client(profile, issuer) -> AuthenticationClient:
+    own = profile.services["authentication"] | {"jwks_hosts": [issuer.where]}
+    own = profile.model_copy(update={"services": {"authentication": own}})
+    async with hosted(own, SERVICES) as host:
+        yield host.client(AuthenticationClient)
+
+
+def wanted(**fields) -> PutIssuerRequest:
+    base = {"name": "idp", "issuer": "https://idp.example", "audiences": ["drw"], "org": "acme"}
+    if "jwks_uri" not in fields:
+        base["jwks"] = key_set(ec_key("k0"))
+    return PutIssuerRequest(**{**base, "roles": [Role(name="trader", scopes=["models:invoke"])], **fields})
+
+
+async def put(client, **fields):
+    with acting_for(OPERATOR):
+        return await client.put_issuer(wanted(**fields))
+
+
+async def get(client, name="idp"):
+    with acting_for(OPERATOR):
+        return await client.get_issuer(GetIssuerRequest(name=name))
+
+
+async def refresh(client):
+    with acting_for(OPERATOR):
+        return await client.refresh_issuer(RefreshIssuerRequest(name="idp"))
+
+
+async def told(client):
+    async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as news:
+        return await anext(news)
+
+
+def query(profile, text: str) -> list[tuple]:
+    with psycopg.connect(profile.postgres, autocommit=True) as connection:
+        done = connection.execute(text.encode())
+        return done.fetchall() if done.description else []
+
+
+def records(profile) -> list[dict]:
+    return [json.loads(row[0]) for row in query(profile, "select record from audit.inbox order by id")]
+
+
+async def test_the_data_planes_hear_of_an_issuer_with_its_keys_and_bounds(client, profile):
+    async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as news:
+        assert not (await anext(news)).issuers
+        made = await put(client)
+        found = await anext(news)
+        assert [one.name for one in found.issuers] == ["idp"]
+        assert jwks.kids(found.issuers[0].jwks) == list(made.kids) == ["k0"]
+        assert [(desk.org, desk.name) for desk in found.desks] == [("acme", "research")]
+        assert (made.claims.desk, made.claims.roles, made.claims.org, made.claims.walls) == ("desk", "roles", "", "")
+        with acting_for(OPERATOR):
+            await client.put_desk(PutDeskRequest(org="acme", name="new", scopes=["models:read"]))
+            assert [desk.name for desk in (await anext(news)).desks] == ["new", "research"]
+            await client.delete_issuer(DeleteIssuerRequest(name="idp"))
+            assert not (await anext(news)).issuers
+            with pytest.raises(NotFound, match="there is no issuer 'idp'"):
+                await client.delete_issuer(DeleteIssuerRequest(name="idp"))
+    first, last = (record for record in records(profile) if record["action"].startswith("issuer."))
+    assert (first["actor"], first["details"]["before"]) == ("operator", None)
+    assert first["details"]["after"]["roles"] == [{"name": "trader", "scopes": ["models:invoke"]}]
+    assert last["details"]["after"] is None
+
+
+async def test_the_last_good_keys_outlive_the_issuer(client, issuer, profile):
+    made = await put(client, jwks_uri=f"http://{issuer.where}/jwks")
+    assert list(made.kids) == ["k1"] and made.jwks == ""
+    before = await told(client)
+    for body, status, said in [
+        (issuer.body, 500, "answered 500"),
+        ("no keys", 200, "a JWKS is a JSON object"),
+        (key_set(), 200, "has no key for signatures"),
+        ("x" * (jwks.MAX_BYTES + 1), 200, "more than 262144 bytes"),
+    ]:
+        issuer.body, issuer.status = body, status
+        with pytest.raises((Unavailable, InvalidRequest), match=said):
+            await refresh(client)
+        assert said in (await get(client)).fetch_error
+        assert await told(client) == before
+    assert list((await get(client)).kids) == ["k1"]
+    # And a rotation is followed: told at once, on record.
+    issuer.body, issuer.status = key_set(ec_key("k1"), ec_key("k2")), 200
+    async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as news:
+        assert await anext(news) == before
+        assert list((await refresh(client)).kids) == ["k1", "k2"]
+        assert sorted(jwks.kids((await anext(news)).issuers[0].jwks)) == ["k1", "k2"]
+    assert (await get(client)).fetch_error == ""
+    last = [record for record in records(profile) if record["action"] == "issuer.keys"][-1]
+    assert last["details"] == {"before": {"kids": ["k1"]}, "after": {"kids": ["k1", "k2"]}}
+
+
+async def test_keys_are_fetched_again_when_they_are_due(client, issuer, profile):
+    await put(client, jwks_uri=f"http://{issuer.where}/jwks")
+    issuer.body = key_set(ec_key("k2"))
+    async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as news:
+        await anext(news)
+        query(profile, "update authentication.issuer set refresh_at = now()")
+        assert jwks.kids((await anext(news)).issuers[0].jwks) == ["k2"]
+    ((left,),) = query(profile, "select extract(epoch from refresh_at - now()) from authentication.issuer")
+    assert 500 < left <= 600  # as the issuer says
+
+
+async def test_a_wrong_issuer_is_told_what_would_be_right(client, issuer):
+    for fields, error, said in [
+        ({"name": "A"}, InvalidRequest, "name is 'A'"),
+        ({"name": "x" * 33}, InvalidRequest, "at most 32"),
+        ({"issuer": ""}, InvalidRequest, "issuer: 1 to 200"),
+        ({"issuer": "drw"}, InvalidRequest, "which is this platform itself"),
+        ({"audiences": []}, InvalidRequest, "audiences: 1 to 20"),
+        ({"org": "ghosts"}, NotFound, "there is no org 'ghosts'"),
+        ({"default_desk": "ghosts"}, NotFound, "has no desk 'ghosts'"),
+        ({"roles": [Role(name="a", scopes=["models:fly"])]}, InvalidRequest, "'models:fly' is not a scope"),
+        ({"roles": [Role(name="a")] * 2}, InvalidRequest, "each once"),
+        ({"jwks": ""}, InvalidRequest, "needs jwks_uri or jwks, one of the two"),
+        ({"jwks_uri": "https://x.example/", "jwks": "{}"}, InvalidRequest, "one of the two"),
+        ({"jwks": "{}"}, InvalidRequest, 'a list of "keys"'),
+        ({"jwks_uri": f"http://{issuer.where}/away"}, Unavailable, "answered 307"),
+        ({"jwks_uri": "http://127.0.0.1:9/jwks"}, InvalidRequest, "keys are fetched over https"),
+    ]:
+        with pytest.raises(error) as caught:
+            await put(client, **fields)
+        assert said in caught.value.message, fields
+    await put(client)
+    with pytest.raises(Conflict, match="is the issuer 'idp' already; each speaks for one org"):
+        await put(client, name="other", org="local")
+    with acting_for(OPERATOR):
+        assert [one.name for one in (await client.list_issuers(ListIssuersRequest())).issuers] == ["idp"]
+        with pytest.raises(InvalidRequest, match="has its keys in its record"):
+            await client.refresh_issuer(RefreshIssuerRequest(name="idp"))
+        await client.delete_desk(DeleteDeskRequest(org="acme", name="research"))
+        with pytest.raises(Conflict, match="still has 'the issuer idp'"):
+            await client.delete_org(DeleteOrgRequest(name="acme"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("ftp://idp.example/jwks", "keys are fetched over https"),
+        ("https://169.254.169.254/jwks", "inside this network"),
+        ("https://[::1]/jwks", "inside this network"),
+        ("https://user:pass@idp.example/jwks", "no user or password"),
+        ("https://idp.example:x/jwks", "which is no URI"),
+        ("https://idp.example/" + "x" * 500, "https://host/path"),
+        ("jwks", "https://host/path"),
+    ],
+)
+def test_keys_come_from_where_they_may(uri, said):
+    with pytest.raises(InvalidRequest, match=said):
+        Fetcher(()).check(uri)
+
+
+async def test_a_name_that_leads_inside_is_refused():
+    with pytest.raises(Unavailable, match="inside this network"):
+        await Fetcher(()).fetch("https://localhost/jwks")
+
+
+def test_only_public_keys_for_signatures_are_kept():
+    def ed(**more) -> dict:
+        return {**json.loads(OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate().public_key())), **more}
+
+    def rsa_key(bits: int) -> dict:
+        return json.loads(RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, bits).public_key()))
+
+    kept = jwks.read(
+        key_set(
+            ec_key("a", x5c=["..."], note=1),
+            ec_key("b", use="enc"),
+            {"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA", "kid": "c"},
+            ed(kid="d"),
+            rsa_key(2048),
+            {"kty": "new"},
+        )
+    )
+    assert sorted(jwks.kids(kept)) == ["a", "d"] and len(json.loads(kept)["keys"]) == 3
+    assert "x5c" not in kept
+    private = json.loads(ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1())))
+    for bad, said in [
+        ({"kty": "oct", "k": "c2VjcmV0"}, "symmetric or a private key"),
+        (private, "symmetric or a private key"),
+        (rsa_key(1024), "an RSA key of 1024 bits; it needs 2048"),
+        (ec_key("a") | {"x": "AA"}, "cannot be read"),
+        (ec_key("a") | {"x": 7}, "lacks a part"),
+        (ec_key("a", alg="HS256"), "no key for signatures"),
+    ]:
+        with pytest.raises(InvalidRequest, match=said):
+            jwks.read(key_set(bad))
+    with pytest.raises(InvalidRequest, match="at most 50 objects"):
+        jwks.read(key_set(*[ec_key("a")] * 51))
+
+
+def certificate(**fields) -> PutCertificateRequest:
+    base = {"name": "pricing", "san": "spiffe://firm/pricing", "org": "acme", "desk": "research"}
+    return PutCertificateRequest(**{**base, "scopes": ["models:read"], "walls": ["rates"], **fields})
+
+
+async def test_a_certificate_stands_for_a_desk_and_holds_no_more(client, profile):
+    with acting_for(OPERATOR):
+        made = await client.put_certificate(certificate())
+        for fields, error, said in [
+            ({"name": "A"}, InvalidRequest, "name is 'A'"),
+            ({"san": "*.firm.example"}, InvalidRequest, "san is '*.firm.example'"),
+            ({"san": "localhost"}, InvalidRequest, "a DNS name"),
+            ({"scopes": []}, InvalidRequest, "at least one scope"),
+            ({"desk": "ghosts"}, NotFound, "has no desk 'ghosts'"),
+            ({"walls": ["other"]}, Forbidden, "may not hold the wall 'other'"),
+            ({"name": "second"}, Conflict, "is the certificate 'pricing' already"),
+        ]:
+            with pytest.raises(error) as caught:
+                await client.put_certificate(certificate(**fields))
+            assert said in caught.value.message
+        (found,) = (await client.list_certificates(ListCertificatesRequest())).certificates
+        assert found == made == await client.get_certificate(GetCertificateRequest(name="pricing"))
+        assert [one.san for one in (await told(client)).certificates] == ["spiffe://firm/pricing"]
+        with pytest.raises(Conflict, match="still has 'the certificate pricing'"):
+            await client.delete_desk(DeleteDeskRequest(org="acme", name="research"))
+        await client.put_certificate(certificate(scopes=["models:invoke"]))
+        await client.delete_certificate(DeleteCertificateRequest(name="pricing"))
+        with pytest.raises(NotFound, match="`drw certificates list` shows them"):
+            await client.get_certificate(GetCertificateRequest(name="pricing"))
+    changes = [record["details"] for record in records(profile) if record["action"].startswith("certificate.")]
+    held = [[side and side["scopes"] for side in (change["before"], change["after"])] for change in changes]
+    assert held == [[None, ["models:read"]], [["models:read"], ["models:invoke"]], [["models:invoke"], None]]

@@ -1,0 +1,301 @@
+"""Routes and upstreams that operators make: what is refused, what is kept, who hears of it."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import replace
+
+import orjson
+import psycopg
+import pytest
+
+from conftest import hosted
+from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.api.gateway.v1.load_balancer_pb2 import DeleteUpstreamRequest, ListUpstreamsRequest, Upstream
+from drw.api.gateway.v1.load_balancer_rpc import LoadBalancerClient
+from drw.api.gateway.v1.request_router_pb2 import (
+    ConfigurationReport,
+    DeleteRouteRequest,
+    ExplainRouteRequest,
+    GetRolloutRequest,
+    Health,
+    ListRoutesRequest,
+    Route,
+    WatchConfigurationRequest,
+)
+from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
+from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
+from drw.gateway.request_router import store as routes
+from drw.kernel.call import acting_for
+from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from drw.kernel.host import Host
+from drw.kernel.settings import ConfigError
+
+GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
+HOW = ["together", "strict", "apart"]
+
+
+@pytest.fixture
+def open_profile(profile):
+    """A profile that allows upstreams at 10.0.0.0/8, with one of the settings."""
+    section = {"allowed_upstreams": ["10.0.0.0/8"], "upstreams": {"fixed": {"addresses": ["10.9.9.9:80"]}}}
+    return profile.model_copy(update={"services": {"load_balancer": section}})
+
+
+def upstream(name: str = "vllm", *addresses: str, **other) -> Upstream:
+    return Upstream(name=name, addresses=addresses or ["10.0.0.1:8000"], **other)
+
+
+def route(**other) -> Route:
+    return Route(**({"name": "llama", "path": "/v1/x", "upstream": "vllm", "scopes": ["models:invoke"]} | other))
+
+
+def audited(profile) -> list[dict]:
+    with psycopg.connect(profile.postgres) as connection:
+        rows = connection.execute("select record from audit.inbox").fetchall()
+    found = [row[0] if isinstance(row[0], dict) else orjson.loads(row[0]) for row in rows]
+    return [r for r in found if r["action"].startswith(("route.", "upstream."))]
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_routes_and_upstreams_are_made_changed_and_taken_away(open_profile, caller, how):
+    async with hosted(open_profile, GATEWAY, how) as host:
+        balancer, router = host.client(LoadBalancerClient), host.client(RequestRouterClient)
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
+            await anext(news)
+            with acting_for(caller):
+                made = await balancer.set_upstream(upstream())
+                assert (made.origin, made.when_gone) == ("record", "vllm does not answer")
+                with pytest.raises(InvalidRequest, match="there is no 'nowhere'; there are: .*fixed, .*vllm"):
+                    await router.set_route(route(upstream="nowhere"))
+                kept = await router.set_route(route())
+                assert (kept.origin, kept.max_body_bytes, kept.idle_seconds) == ("record", 1 << 20, 120)
+                await router.set_route(route(first_byte_ms=5))
+            async for state in news:
+                found = {one.name: one for one in state.routes.routes}
+                if "llama" in found and found["llama"].first_byte_ms == 5:
+                    break
+            with acting_for(caller):
+                await router.delete_route(DeleteRouteRequest(name="llama"))
+            async for state in news:
+                if "llama" not in {one.name for one in state.routes.routes}:
+                    break
+        with acting_for(caller):
+            await balancer.delete_upstream(DeleteUpstreamRequest(name="vllm"))
+            with pytest.raises(NotFound):
+                await host.client(LoadBalancerClient).delete_upstream(DeleteUpstreamRequest(name="never"))
+            with pytest.raises(NotFound):
+                await router.delete_route(DeleteRouteRequest(name="never"))
+
+
+async def test_every_change_is_audited_with_what_was_before(open_profile, caller):
+    async with hosted(open_profile, GATEWAY) as host:
+        balancer, router = host.client(LoadBalancerClient), host.client(RequestRouterClient)
+        with acting_for(caller):
+            await balancer.set_upstream(upstream())
+            await balancer.set_upstream(upstream("vllm", "10.0.0.2:1"))
+            await router.set_route(route())
+            await router.delete_route(DeleteRouteRequest(name="llama"))
+            await balancer.delete_upstream(DeleteUpstreamRequest(name="vllm"))
+    told = audited(open_profile)
+    assert [(r["action"], r["resource"], r["actor"], r["org"]) for r in told] == [
+        (action, resource, "key_test", "acme")
+        for action, resource in [
+            ("upstream.set", "upstream/vllm"),
+            ("upstream.set", "upstream/vllm"),
+            ("route.set", "route/llama"),
+            ("route.delete", "route/llama"),
+            ("upstream.delete", "upstream/vllm"),
+        ]
+    ]
+    changes = [(r["details"]["before"], r["details"]["after"]) for r in told]
+    assert changes[0][0] is None and changes[0][1]["addresses"] == ["10.0.0.1:8000"]
+    assert (changes[1][0]["addresses"], changes[1][1]["addresses"]) == (["10.0.0.1:8000"], ["10.0.0.2:1"])
+    assert changes[3][0]["name"] == "llama" and changes[3][1] is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"name": "Big"}, "small letters"),
+        ({"name": ""}, "small letters"),
+        ({"name": "gateway"}, "the profile says where 'gateway' is"),
+        ({"name": "fixed"}, "the settings says where 'fixed' is"),
+        ({"addresses": []}, "1 to 64 addresses"),
+        ({"addresses": ["10.0.0.1:80", "10.0.0.1:80"]}, "twice"),
+        ({"addresses": ["http://10.0.0.1:80"]}, "without 'http://'"),
+        ({"addresses": ["10.0.0.1"]}, "'host:8000'"),
+        ({"addresses": ["11.0.0.1:80"]}, "not allowed; allowed are: '10.0.0.0/8'"),
+        ({"addresses": ["169.254.169.254:80"]}, "metadata"),
+        ({"addresses": ["127.0.0.1:5432"]}, "not allowed"),
+        ({"addresses": ["unix:/run/postgres"]}, "not allowed"),
+        ({"balancing": "fair"}, "least_request, ring_hash"),
+        ({"credential": "sk-123/../x"}, "never the key itself"),
+        ({"services": ["serving"]}, "leave it out"),
+        ({"connect_ms": 60_001}, "0 \\(the default\\) to 60000"),
+        ({"retry_percent": -1}, "0 \\(the default\\) to 100"),
+        ({"when_gone": "x\ny"}, "printable"),
+    ],
+)
+async def test_an_upstream_that_cannot_be_is_refused(open_profile, caller, wrong, said):
+    place = {"gateway": {"services": tuple(GATEWAY), "grpc": "unix:/nowhere.g", "http": "unix:/nowhere.h"}}
+    own = type(open_profile).model_validate(open_profile.model_dump() | {"processes": place})
+    async with hosted(own, ["load_balancer"]) as host:
+        fields = {"name": "vllm", "addresses": ["10.0.0.1:80"]} | wrong
+        with acting_for(caller), pytest.raises((InvalidRequest, Conflict), match=said):
+            await host.client(LoadBalancerClient).set_upstream(Upstream(**fields))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"name": "A"}, "small letters"),
+        ({"name": "chat"}, "is a route of the platform"),
+        ({"path": "v1"}, "begins with '/'"),
+        ({"path": "/v1/"}, "ends without one"),
+        ({"path": "/v1/../x"}, "begins with '/'"),
+        ({"path": "/v1/a b"}, "begins with '/'"),
+        ({"path": "/api/v1/keys"}, "is the platform's"),
+        ({"path": "/metrics/x"}, "is the platform's"),
+        ({"methods": ["get"]}, "there are: GET"),
+        ({"scopes": []}, "scopes: one at least"),
+        ({"scopes": ["fly"]}, "there is no 'fly'"),
+        ({"upstream": ""}, "either an upstream or a split"),
+        ({"split": [{"upstream": "vllm", "weight": 1}]}, "either an upstream or a split"),
+        ({"upstream": "", "split": [{"upstream": "vllm", "weight": 0}]}, "above 0"),
+        ({"upstream": "", "split": [{"upstream": "vllm", "weight": 1001}]}, "0 to 1000"),
+        ({"upstream": "", "split": [{"upstream": "vllm", "weight": 1}] * 2}, "twice"),
+        ({"fallbacks": ["nowhere"]}, "there is no 'nowhere'"),
+        ({"fallbacks": ["secret"]}, "must have the same credential"),
+        ({"tenants": ["acme/"]}, "'acme/research'"),
+        ({"tenants": ["a b"]}, "an org or a desk"),
+        ({"headers": [{"name": "X-A"}]}, "small letters"),
+        ({"headers": [{"name": "x-drw-org", "exact": "a"}]}, "use tenants"),
+        ({"headers": [{"name": "x-a", "exact": "a", "prefix": "b"}]}, "not both"),
+        ({"headers": [{"name": "x-a", "exact": "a\n"}]}, "printable"),
+        ({"affinity": ["cookie"]}, "'header:x-session-id'"),
+        ({"affinity": ["body:user"]}, "a body is read only"),
+        ({"models": ["a"], "methods": ["GET"]}, "the one method POST"),
+        ({"models": ["a", "a"]}, "each once"),
+        ({"model_header": True}, "needs models"),
+        ({"upstream_model": "b"}, "needs models and pass_through"),
+        ({"models": ["a"], "pass_through": True, "upstream_model": "b", "model_header": True}, "one of them"),
+        ({"models": ["a"], "max_body_bytes": 1 << 29}, "held until it is read"),
+        ({"max_body_bytes": -1}, "0 to"),
+        ({"idle_seconds": 3601}, "0 to 3600"),
+        ({"first_byte_ms": 10, "total_ms": 5}, "less than first_byte_ms"),
+        ({"tenants": ["a"] * 51}, "at most 50"),
+    ],
+)
+async def test_a_route_that_cannot_be_is_refused(open_profile, caller, wrong, said):
+    async with hosted(open_profile, GATEWAY) as host:
+        with acting_for(caller):
+            await host.client(LoadBalancerClient).set_upstream(upstream())
+            await host.client(LoadBalancerClient).set_upstream(upstream("secret", credential="one"))
+            with pytest.raises((InvalidRequest, Conflict), match=said):
+                await host.client(RequestRouterClient).set_route(route(**wrong))
+
+
+async def test_there_is_an_end_to_the_number_of_routes(open_profile, caller, monkeypatch):
+    monkeypatch.setattr(routes, "MAX_ROUTES", 1)
+    async with hosted(open_profile, GATEWAY) as host:
+        router = host.client(RequestRouterClient)
+        with acting_for(caller):
+            await host.client(LoadBalancerClient).set_upstream(upstream())
+            await router.set_route(route())
+            await router.set_route(route(idle_seconds=5))
+            with pytest.raises(Conflict, match="delete one first"):
+                await router.set_route(route(name="second"))
+
+
+async def test_a_route_whose_upstream_has_gone_leads_nowhere_and_is_told(open_profile, caller):
+    async with hosted(open_profile, GATEWAY) as host:
+        balancer, router = host.client(LoadBalancerClient), host.client(RequestRouterClient)
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
+            with acting_for(caller):
+                await balancer.set_upstream(upstream())
+                await router.set_route(route())
+                async for state in news:
+                    if "llama" in {one.name for one in state.routes.routes}:
+                        break
+                await balancer.delete_upstream(DeleteUpstreamRequest(name="vllm"))
+                async for state in news:
+                    if "llama" not in {one.name for one in state.routes.routes}:
+                        break
+                rollout = await router.get_rollout(GetRolloutRequest())
+        assert list(rollout.lost) == ["'llama': there is no upstream 'vllm'"]
+        status = next(s for s in (await host.status()).services if s.name == "request_router")
+        assert status.state == ServiceStatus.DEGRADED and "'llama'" in status.detail
+
+
+async def test_an_upstream_is_left_out_once_the_list_has_become_shorter(open_profile, caller):
+    async with hosted(open_profile, ["load_balancer"]) as host:
+        with acting_for(caller):
+            await host.client(LoadBalancerClient).set_upstream(upstream())
+    shorter = open_profile.model_copy(update={"services": {"load_balancer": {"allowed_upstreams": ["10.7.0.0/16"]}}})
+    async with hosted(shorter, ["load_balancer"]) as host:
+        with acting_for(caller):
+            found = await host.client(LoadBalancerClient).list_upstreams(ListUpstreamsRequest())
+        assert list(found.upstreams) == []
+        (status,) = (await host.status()).services
+        assert status.state == ServiceStatus.DEGRADED and "left out: 'vllm'" in status.detail
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"allowed_upstreams": ["*"]}, "not an entry of a list of addresses"),
+        ({"upstreams": {"x": {"addresses": ["10.0.0.1:80"]}}}, "upstreams.x: the address '10.0.0.1:80' is not allowed"),
+        ({"allowed_upstreams": ["0.0.0.0/0"], "upstreams": {"x": {"addresses": ["169.254.169.254:80"]}}}, "metadata"),
+    ],
+)
+async def test_settings_with_an_address_that_is_not_allowed_do_not_start(profile, section, said):
+    host = Host(profile.model_copy(update={"services": {"load_balancer": section}}), "test", ["load_balancer"])
+    with pytest.raises(ConfigError, match=said):
+        await host.start()
+    await host.stop()
+
+
+async def test_the_rollout_says_what_each_data_plane_said(open_profile, caller):
+    health = Health(upstream="vllm", address="10.0.0.1:80", circuit=Health.OPEN)
+    async with hosted(open_profile, GATEWAY) as host:
+        router = host.client(RequestRouterClient)
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
+            version = (await anext(news)).version
+        report = ConfigurationReport(data_plane="dp", version=version, upstreams=[health], notes=["see to it"])
+        await router.report_configuration(report)
+        with acting_for(caller):
+            rollout = await router.get_rollout(GetRolloutRequest())
+        assert (rollout.version, list(rollout.data_planes)) == (version, [report])
+        status = next(s for s in (await host.status()).services if s.name == "request_router")
+        assert status.state == ServiceStatus.DEGRADED
+        assert status.detail.endswith("(see to it); circuit open: vllm at 10.0.0.1:80")
+
+
+async def test_a_request_is_explained_as_a_key_or_desk_that_the_caller_may_see(open_profile, caller):
+    async with hosted(open_profile, GATEWAY) as host:
+        router, keys = host.client(RequestRouterClient), host.client(AuthenticationClient)
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
+            await anext(news)
+        with acting_for(caller):
+            key = (await keys.create_key(CreateKeyRequest(name="n", scopes=["models:read"]))).key.id
+            await host.client(LoadBalancerClient).set_upstream(upstream())
+            found = await router.explain_route(ExplainRouteRequest(path="/v1/nothing?x=1", key=key))
+            assert (found.route, found.key, list(found.scopes)) == ("", key, ["models:read"])
+            for wrong, error in [
+                ({"path": "x"}, InvalidRequest),
+                ({"path": "/x", "key": key, "desk": "d"}, InvalidRequest),
+                ({"path": "/x", "desk": "trading"}, Forbidden),
+                ({"path": "/x", "key": "key_none"}, NotFound),
+            ]:
+                with pytest.raises(error):
+                    await router.explain_route(ExplainRouteRequest(**wrong))
+        with acting_for(replace(caller, org="other")), pytest.raises(NotFound):
+            await router.explain_route(ExplainRouteRequest(path="/x", key=key))
+        with acting_for(replace(caller, scopes=frozenset({"org:admin"}))):
+            found = await router.explain_route(ExplainRouteRequest(path="/x", desk="trading"))
+            assert (found.desk, found.key) == ("trading", "")
+        with acting_for(caller):
+            listed = await router.list_routes(ListRoutesRequest())
+        assert all(one.origin == "table" for one in listed.routes)

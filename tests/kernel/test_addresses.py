@@ -1,0 +1,166 @@
+"""Which addresses the platform may send requests to, in every form that one may be written in."""
+
+from __future__ import annotations
+
+import pytest
+
+from drw.kernel.addresses import AddressNotAllowed, Allowed, BadAddress, resolve
+
+NAMES = {
+    "vllm.internal": ["172.16.0.7"],
+    "a.svc.cluster.local": ["192.168.3.4"],
+    "evil.svc.cluster.local": ["169.254.169.254"],
+    "half.svc.cluster.local": ["192.168.3.4", "::ffff:169.254.169.254"],
+    "rebound.svc.cluster.local": ["127.0.0.1"],
+    "in-network.example": ["10.2.2.2"],
+    "partly-in-network.example": ["10.2.2.2", "8.8.8.8"],
+}
+LIST = ("10.0.0.0/8", "vllm.internal:8000", "*.svc.cluster.local", "unix:/run/vllm/*", "unix:/run/one", "[fd12::]:80")
+
+
+async def double_resolve(name: str) -> list[str]:
+    return NAMES.get(name, [])
+
+
+def allowed(*entries: str) -> Allowed:
+    return Allowed(entries or LIST, double_resolve)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.1.2.3:80",
+        "[::ffff:10.1.2.3]:80",
+        "http://10.1.2.3",
+        "https://10.1.2.3:8443/v1",
+        "vllm.internal:8000",
+        "VLLM.internal:8000",
+        "a.svc.cluster.local:1",
+        "not-there-yet.svc.cluster.local:1",
+        "in-network.example:443",
+        "unix:/run/vllm/a.sock",
+        "unix:/run/one",
+        "[fd12::]:80",
+    ],
+)
+async def test_what_is_on_the_list(address):
+    await allowed().check(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "11.1.2.3:80",
+        "127.0.0.1:80",
+        "[::1]:80",
+        "[::ffff:127.0.0.1]:80",
+        "vllm.internal:8001",
+        "evilvllm.internal:8000",
+        "svc.cluster.local:1",
+        "nowhere.example:80",
+        "partly-in-network.example:443",
+        "rebound.svc.cluster.local:80",
+        "unix:/run/vllm/",
+        "unix:/run/vllm",
+        "unix:/run/one/more",
+        "unix:/run/other",
+        "localhost:80",
+    ],
+)
+async def test_what_is_not_on_the_list(address):
+    with pytest.raises(AddressNotAllowed):
+        await allowed().check(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254:80",
+        "http://169.254.169.254/latest/meta-data",
+        "[::ffff:169.254.169.254]:80",
+        "[::ffff:a9fe:a9fe]:80",
+        "[64:ff9b::a9fe:a9fe]:80",
+        "[2002:a9fe:a9fe::]:80",
+        "[fe80::1]:80",
+        "[fd00:ec2::254]:80",
+        "100.100.100.200:80",
+        "0.0.0.0:80",
+        "[::]:80",
+        "224.0.0.1:80",
+        "255.255.255.255:80",
+        "metadata.google.internal:80",
+        "evil.svc.cluster.local:80",
+        "half.svc.cluster.local:80",
+    ],
+)
+async def test_what_no_list_can_allow(address):
+    everything = allowed("0.0.0.0/0", "::/0", "*.svc.cluster.local", "metadata.google.internal")
+    with pytest.raises(AddressNotAllowed):
+        await everything.check(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "2130706433:80",
+        "0x7f000001:80",
+        "0x7f.1:80",
+        "0177.0.0.1:80",
+        "127.1:80",
+        "10.0.0.08:80",
+        "http://2852039166/",
+        "http://10.0.0.1@169.254.169.254/",
+        "user:word@10.0.0.1:80",
+        "http://user@10.0.0.1/",
+        "10.0.0.1.:80",
+        "vllm.internal.:8000",
+        "http://10.0.0.1%2f@evil/",
+        "[fe80::1%25eth0]:80",
+        "10.0.0.1\\@evil:80",
+        "10.0.0.1 :80",
+        "10.0.0.1:80\n",
+        "①⓪.0.0.1:80",
+        "10.0.0.1",
+        "10.0.0.1:0",
+        "10.0.0.1:65536",
+        "10.0.0.1:80:80",
+        "::1:80",
+        "[10.0.0.1]:80",
+        "-a.example:80",
+        "a..example:80",
+        "",
+        ":80",
+        "file:///etc/passwd",
+        "gopher://10.0.0.1:80/",
+        "http://10.0.0.1/?x=1",
+        "unix:run/one",
+        "unix:/run/vllm/../one",
+        "unix:/run/vllm//a",
+        f"unix:/{'a' * 108}",
+        "a" * 400,
+    ],
+)
+async def test_what_is_no_address(address):
+    with pytest.raises(BadAddress):
+        await allowed("0.0.0.0/0", "::/0", "*.example").check(address)
+
+
+async def test_a_refusal_names_the_address_and_the_list():
+    with pytest.raises(AddressNotAllowed, match=r"'8.8.8.8:53' is not allowed; allowed are: '10.0.0.0/8' .*setting"):
+        await allowed("10.0.0.0/8").check("8.8.8.8:53")
+    with pytest.raises(AddressNotAllowed, match="allowed are: nothing"):
+        await Allowed(()).check("8.8.8.8:53")
+
+
+@pytest.mark.parametrize("entry", ["10.0.0.1/8", "*", "http://x", "a b", "1.2.3", "x:99999", "unix:x", "*.*.x"])
+def test_an_entry_that_is_none_is_refused(entry):
+    with pytest.raises(BadAddress):
+        Allowed([entry])
+
+
+async def test_names_of_this_machine_are_resolved():
+    assert "127.0.0.1" in await resolve("localhost")
+    with pytest.raises(AddressNotAllowed):
+        await Allowed(["10.0.0.0/8"]).check("localhost:80")
+    await Allowed(["localhost:80"]).check("localhost:80")
+    assert await resolve("nothing.invalid") == []

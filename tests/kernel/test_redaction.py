@@ -1,0 +1,65 @@
+"""What is taken out of texts that leave: secrets, people's addresses, numbers of accounts; and what stays."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drw.kernel.redaction import LONGEST, excerpt, redacted
+
+JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJrZXlfMSJ9.c2lnbmF0dXJl"
+PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIBLF\nabc=\n-----END EC PRIVATE KEY-----"
+AWS, GITHUB = "AKIA" + "IOSFODNN7EXAMPLE", "ghp_" + "a1" * 18
+SECRETS = [
+    ("private key", PEM),
+    ("token", JWT),
+    ("key", "sk-proj-abcdef0123456789"),
+    ("key", GITHUB),
+    ("key", AWS),
+    ("credentials", "Bearer abcdef.012345"),
+    ("credentials", "trader:hunter22@db"),
+    ("secret", "api_key: hunter22"),
+    ("secret", 'PASSWORD="hunter22"'),
+    ("secret", "client_secret=hunter22"),
+    ("email", "ann.smith+desk@example.co.uk"),
+    ("account", "CH93 0076 2011 6238 5295 7"),
+    ("account", "DE89370400440532013000"),
+    ("number", "4111 1111 1111 1111"),
+    ("number", "4111-1111-1111-1111"),
+    ("number", "078-05-1120"),
+    ("number", "+41 44 668 18 00"),
+]
+PLAIN = [
+    "Who signs a waiver of a risk limit above USD 2,500,000.00?",
+    "On 2026-02-11 VaR was 12.75 million, 3.1% over the limit of 12,366,500.",
+    "The desk's password policy has 14 pages; tokens are counted by the engine.",
+    "risk-adjusted skew, ask price 101.25, isin-like words and a@b",
+]
+
+
+@pytest.mark.parametrize(("kind", "secret"), SECRETS)
+def test_a_secret_gives_way_to_its_kind(kind, secret):
+    text = f"before {secret} after" if "@db" not in secret else f"postgres://{secret}/x"
+    clean = redacted(text)
+    assert f"[redacted: {kind}]" in clean
+    for part in (secret, "hunter22", "MHcCAQEEIBLF"):
+        assert part not in clean
+    assert clean.startswith(text[:7])
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_ordinary_text_stays(text):
+    assert redacted(text) == text
+
+
+@given(st.integers(0, 3 * LONGEST), st.integers(0, 2 * LONGEST), st.sampled_from([s for _, s in SECRETS[:5]]))
+def test_no_part_of_a_secret_stays_where_a_text_is_cut(before, most, secret):
+    shown = excerpt(f"{'x ' * (before // 2)}{secret} {'y ' * LONGEST}", most)
+    assert secret[:12] not in shown
+    assert secret[-12:] not in shown
+    assert len(shown) <= most + 40
+
+
+def test_a_long_text_without_secrets_is_read_in_one_pass(benchmark_free_text="aA1-_@.: " * 60_000):
+    assert redacted(benchmark_free_text)  # a pattern that goes back and forth would not end within the test's time

@@ -1,0 +1,261 @@
+"""An upstream that speaks OpenAI's API over TCP and misbehaves as its script says, request by request."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletionChunk
+
+from models.failover.time_loop import DoubleClock
+
+TOKENS = [f" word{i}" + ("\n" if i % 10 == 9 else "") for i in range(60)]
+"""An answer of 60 tokens; the 40th ends with white space, which chat templates take off."""
+TEXT = "".join(TOKENS)
+PROMPT_TOKENS = 7
+
+
+class DoubleUpstream:
+    """Answers with `TEXT`, or goes on with it where the request has a beginning of it.
+
+    `script` names a behaviour, a method of this class, for each request; the last one stays.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.script = ["well"]
+        self.bodies: list[dict[str, Any]] = []
+        self.base_url = ""
+        self.under_way = 0
+        self._clock = DoubleClock()
+
+    @property
+    def asked(self) -> int:
+        """How often it was asked for an answer."""
+        return len(self.bodies)
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        self.bodies.append(body := await request.json())
+        behaviour = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        self.under_way += 1
+        try:
+            return await getattr(self, behaviour)(request, body)
+        finally:
+            self.under_way -= 1
+
+    async def well(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response, tokens = await self._begin(request), _left(body)
+        await self._words(response, tokens)
+        await self._finish(response, len(tokens), body)
+        await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+        return response
+
+    async def limited(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return _error(429, "slow down", "rate_limit_exceeded", {"retry-after": "4"})
+
+    async def limited_long(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return _error(429, "slow down", "rate_limit_exceeded", {"retry-after": "40"})
+
+    async def status_500(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return _error(500, "it broke", "server_error")
+
+    async def status_503(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return _error(503, "no place free", "service_unavailable")
+
+    async def resting(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return _error(503, "in maintenance", "service_unavailable", {"retry-after": "40"})
+
+    async def elsewhere(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return web.Response(status=307, headers={"location": f"{request.url.origin()}/elsewhere"})
+
+    async def status_400(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return _error(400, "temperature is out of range", "invalid_value")
+
+    async def reset(self, request: web.Request, body: dict[str, Any]) -> Any:
+        _reset(request)
+        return web.Response()
+
+    async def silent(self, request: web.Request, body: dict[str, Any]) -> Any:
+        await self._clock.sleep(120)
+        return await self.well(request, body)
+
+    async def slow_start(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._clock.sleep(20)
+        await self._words(response, TOKENS)
+        await self._finish(response, 60, body)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def cut(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._words(response, TOKENS[:40])
+        await self._told(request)
+        _reset(request)
+        return response
+
+    async def stall(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._words(response, TOKENS[:40])
+        await self._clock.sleep(30)
+        await self._words(response, TOKENS[40:])
+        await self._finish(response, 60, body)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def malformed(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._words(response, TOKENS[:40])
+        await response.write(b'data: {"choices": [{"delta": {"content": "wor\n\n')
+        await self._words(response, TOKENS[41:])
+        await self._finish(response, 60, body)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def no_field(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._words(response, TOKENS[:40])
+        await response.write(b'{"choices": [{"index": 0, "delta": {"content": "lost"}}]}\n\n')
+        await self._words(response, TOKENS[41:])
+        await self._finish(response, 60, body)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def no_done(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._words(response, TOKENS)
+        await self._finish(response, 60, body)
+        return response
+
+    async def no_finish(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._words(response, TOKENS[:40])
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def too_long(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return _error(400, "maximum context length is 4096 tokens", "context_length_exceeded")
+
+    async def filtered(self, request: web.Request, body: dict[str, Any]) -> Any:
+        return _error(400, "the prompt is against our rules", "content_filter")
+
+    async def filtered_end(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._words(response, TOKENS[:40])
+        await self._send(response, {}, "content_filter")
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def filtered_event(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._words(response, TOKENS[:40])
+        await response.write(b'data: {"error": {"message": "against our rules", "code": "content_filter"}}\n\n')
+        return response
+
+    async def no_prefill(self, request: web.Request, body: dict[str, Any]) -> Any:
+        if body["messages"][-1]["role"] == "assistant":
+            return _error(400, "the last message must be the user's", "invalid_request_error")
+        return await self.well(request, body)
+
+    async def echo(self, request: web.Request, body: dict[str, Any]) -> Any:
+        """Say all of it again, as an engine does that gives a beginning back with its answer."""
+        return await self.well(request, body | {"messages": body["messages"][:1]})
+
+    async def well_elsewhere(self, request: web.Request) -> Any:
+        """Answer where nobody was to go."""
+        return await self.well(request, await request.json())
+
+    async def _told(self, request: web.Request) -> None:
+        """Return when the client has read what was written: a reset would take back what it has not."""
+        assert request.transport is not None
+        plug = request.transport.get_extra_info("socket")
+        while _unread(plug):
+            await asyncio.sleep(0.001)
+
+    async def _begin(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await self._send(response, {"role": "assistant", "content": ""})
+        return response
+
+    async def _words(self, response: web.StreamResponse, tokens: list[str]) -> None:
+        for token in tokens:
+            await self._send(response, {"content": token})
+
+    async def _finish(self, response: web.StreamResponse, tokens: int, body: dict[str, Any]) -> None:
+        await self._send(response, {}, "stop")
+        prompt = PROMPT_TOKENS + 60 - len(_left(body))
+        usage = CompletionUsage(prompt_tokens=prompt, completion_tokens=tokens, total_tokens=prompt + tokens)
+        await self._chunk(response, choices=[], usage=usage)
+
+    async def _send(self, response: web.StreamResponse, delta: dict[str, str], finish: str | None = None) -> None:
+        await self._chunk(response, choices=[{"index": 0, "delta": delta, "finish_reason": finish}])
+
+    async def _chunk(self, response: web.StreamResponse, **said: Any) -> None:
+        head = {"id": "up", "object": "chat.completion.chunk", "created": 1, "model": self.name}
+        chunk = ChatCompletionChunk.model_validate(head | said)
+        await response.write(b"data: " + chunk.model_dump_json(exclude_none=True).encode() + b"\n\n")
+
+
+def _left(body: dict[str, Any]) -> list[str]:
+    """Return what is to be said: after a beginning, the rest of the text, as an engine with its template would."""
+    last = body["messages"][-1]
+    if last["role"] != "assistant":
+        return TOKENS
+    assert body["continue_final_message"] is True
+    assert body["add_generation_prompt"] is False
+    begun = last["content"]
+    assert TEXT.startswith(begun), f"{begun!r} is no beginning of the answer"
+    rest = TEXT[len(begun) :]
+    words = rest.split(" ")
+    return [piece for piece in [words[0], *(f" {word}" for word in words[1:])] if piece]
+
+
+def _error(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> web.Response:
+    error = {"message": message, "type": "error", "code": code, "param": None}
+    return web.json_response({"error": error}, status=status, headers=headers)
+
+
+def _reset(request: web.Request) -> None:
+    assert request.transport is not None
+    plug = request.transport.get_extra_info("socket")
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.transport.abort()
+
+
+def _unread(plug: Any) -> int:
+    """Return the bytes that the other side's kernel has not acknowledged."""
+    import fcntl
+    import termios
+
+    return int(struct.unpack("i", fcntl.ioctl(plug.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
+
+
+@asynccontextmanager
+async def double_upstream(name: str) -> AsyncIterator[DoubleUpstream]:
+    """Serve a `DoubleUpstream` on a port of the loopback."""
+    upstream = DoubleUpstream(name)
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": []})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", upstream.serve)
+    app.router.add_post("/elsewhere", upstream.well_elsewhere)
+    app.router.add_get("/v1/models", models)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    upstream.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        yield upstream
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,334 @@
+"""Several places of one model, aliases that change while requests come, and deadlines, through serving itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from drw.api.models.v1.discovery_pb2 import Alias, DeleteAliasRequest, WeightedTarget
+from drw.api.models.v1.discovery_rpc import DiscoveryClient
+from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
+from drw.api.models.v1.serving_rpc import ServingClient
+from drw.kernel.call import Caller, acting_for
+from models.failover.double_upstream import TEXT
+from models.failover.time_loop import passing
+from models.failover.world import World, fallbacks
+
+ADMIN = Caller("acme", "research", "key_admin", frozenset({"platform:admin", "models:invoke"}))
+SESSION = {"x-session-id": "s1"}
+
+
+@pytest.fixture
+def in_places(in_world):
+    """Run a case with the model `primary` in three places: `primary`, `b` and `c`."""
+    return lambda case, **primary: in_world(case, places=("b", "c"), primary=primary)
+
+
+async def asked(world: World, *requests: dict) -> list[str]:
+    """Ask one after the other; return which place answered each."""
+    found = []
+    for more in requests:
+        before = {name: each.asked for name, each in world.upstreams.items()}
+        reply = await world.ask(stream=False, **more)
+        assert reply.verdict == "whole", reply
+        found.append(next(name for name, each in world.upstreams.items() if each.asked > before[name]))
+    return found
+
+
+def test_requests_spread_over_the_places_and_a_session_stays(in_places):
+    async def run(world: World) -> None:
+        busy = [asyncio.ensure_future(world.ask(stream=False)) for _ in range(9)]
+        await asyncio.gather(*busy)
+        assert {world[name].asked for name in ("primary", "b", "c")} <= {2, 3, 4}
+        for more in ({"headers": SESSION}, {"prompt_cache_key": "k"}, {"user": "u"}):
+            assert len(set(await asked(world, *[more] * 6))) == 1
+        homes = await asked(world, *({"headers": {"x-session-id": f"s{i}"}} for i in range(20)))
+        assert len(set(homes)) == 3
+
+    in_places(run)
+
+
+def test_a_place_that_is_broken_is_passed_by_and_its_sessions_move(in_places):
+    async def run(world: World) -> None:
+        (home,) = set(await asked(world, {"headers": SESSION}))
+        world[home].script = ["status_503"]
+        for _ in range(12):
+            reply = await world.ask(stream=True, headers=SESSION)
+            assert (reply.verdict, reply.model) == ("whole", "primary")  # another place of the same model
+        assert world[home].asked == 1 + 5  # then its circuit was open
+        assert world["fallback"].asked == 0
+        world[home].script = ["well"]
+        await world.wait(3)
+        assert await asked(world, {"headers": SESSION}) == [home]  # the probe; and the session is at home again
+
+    in_places(run)
+
+
+def test_prompts_that_begin_alike_go_to_one_place(in_places):
+    async def run(world: World) -> None:
+        began = [{"role": "system", "content": "All that the desk must know. " * 60}]
+        same = [{"messages": [*began, {"role": "user", "content": f"question {i}"}]} for i in range(6)]
+        assert len(set(await asked(world, *same))) == 1
+        other = [{"messages": [{"role": "user", "content": f"{i} is how it begins"}]} for i in range(20)]
+        assert len(set(await asked(world, *other))) == 3
+
+    in_places(run, affinity="prefix")
+
+
+def test_all_places_broken_means_the_fallback(in_places):
+    async def run(world: World) -> None:
+        for name in ("primary", "b", "c"):
+            world[name].script = ["reset"]
+        reply = await world.ask(stream=True)
+        assert (reply.verdict, reply.model) == ("whole", "fallback")
+        assert [world[name].asked for name in ("primary", "b", "c", "fallback")] == [1, 1, 1, 1]
+
+    in_places(run)
+
+
+def test_a_stream_is_gone_on_with_at_another_place_of_the_same_model(in_places):
+    async def run(world: World) -> None:
+        (home,) = set(await asked(world, {"headers": SESSION}))
+        world[home].script = ["cut"]
+        reply = await world.ask(stream=True, headers=SESSION)
+        assert (reply.verdict, reply.models) == ("whole", ["primary"])
+
+    in_places(run)
+
+
+def test_an_alias_counts_for_the_next_request_and_is_listed_as_a_model(in_world):
+    async def run(world: World) -> None:
+        discovery = world.host.client(DiscoveryClient)
+
+        async def becomes(**weights: int) -> None:
+            targets = [WeightedTarget(model=model, weight=weight) for model, weight in weights.items()]
+            with acting_for(ADMIN):
+                await discovery.set_alias(Alias(name="fast", targets=targets))
+
+        async def shares() -> Counter[str]:
+            replies = [await world.ask(stream=False, model="fast", user=f"u{i}") for i in range(40)]
+            return Counter(reply.model for reply in replies)
+
+        await becomes(primary=1)
+        assert await shares() == {"primary": 40}
+        await becomes(fallback=1)
+        await asyncio.sleep(0)  # the watch's turn
+        assert await shares() == {"fallback": 40}
+        await becomes(primary=50, fallback=50)
+        await asyncio.sleep(0)
+        first = await shares()
+        assert 8 < first["primary"] < 32
+        assert await shares() == first  # sticky
+        listed = (await world.http.get("/v1/models")).json()["data"]
+        assert "fast" in {model["id"] for model in listed}
+        assert (await world.http.get("/v1/models/fast")).json()["owned_by"] == "openai"
+        with acting_for(ADMIN):
+            await discovery.delete_alias(DeleteAliasRequest(name="fast"))
+        await asyncio.sleep(0)
+        reply = await world.ask(stream=False, model="fast")
+        assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+
+    in_world(run, remember_models_seconds=300)
+
+
+def test_the_other_target_of_an_alias_answers_before_its_fallbacks(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["status_500"]
+        reply = await world.ask(stream=False, model="canary")
+        assert (reply.verdict, reply.model) == ("whole", "fallback")
+        world["fallback"].script = ["status_500"]
+        reply = await world.ask(stream=False, model="canary")
+        assert (reply.verdict, reply.model) == ("whole", "third")
+
+    aliases = {"canary": {"targets": {"primary": 99, "fallback": 0}, "fallbacks": ["third"]}}
+    in_world(run, third={}, aliases=aliases)
+
+
+def test_a_service_that_asks_over_the_contract_gets_the_same(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["cut", "silent"]
+        client = world.host.client(ServingClient)
+
+        async def chat():
+            request = ChatRequest(model="primary", messages=[ChatMessage(role="user", content="Count.")])
+            return [piece async for piece in client.chat(request)]
+
+        for _ in range(2):
+            with acting_for(ADMIN):
+                *pieces, last = await passing(chat())
+            assert "".join(piece.text for piece in pieces) == TEXT
+            assert (last.model, last.finish_reason) == ("fallback", "stop")
+
+    in_world(run)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_whole_has_a_deadline_whoever_answers(in_world, stream):
+    async def run(world: World) -> None:
+        for name in ("primary", "fallback"):
+            world[name].script = ["silent"]
+        reply = await world.ask(stream=stream)
+        assert (reply.verdict, reply.status) == ("error", 504)
+        assert reply.seconds < 10  # 4 for the first half, 4 for the rest
+        assert [a["outcome"] for a in world.records()[0]["details"]["attempts"]] == ["stalled", "out_of_time"]
+        world["primary"].script = ["status_503"]
+        assert (await world.ask(stream=stream)).seconds < 10
+
+    deadlines = {"first_token_seconds": 100, "total_seconds": 8}
+    in_world(run, primary={"deadlines": deadlines}, fallback={"deadlines": deadlines})
+
+
+def test_a_probe_that_hangs_costs_little(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["status_503"] * 5 + ["silent"]
+        for _ in range(5):
+            await world.ask(stream=False)
+        await world.wait(3)
+        reply = await world.ask(stream=False)
+        assert (reply.verdict, reply.model) == ("whole", "fallback")
+        assert 1 < reply.seconds < 5
+        assert world.circuit("primary") == 2
+        assert (await world.ask(stream=False)).seconds < 1
+
+    deadlines = {"first_token_seconds": 100, "total_seconds": 300}
+    in_world(run, primary={"deadlines": deadlines}, circuits={"probe_seconds": 2})
+
+
+def test_with_nobody_left_the_caller_hears_when_to_come_back(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["status_503"]
+        for _ in range(3):
+            reply = await world.ask(stream=False)
+        assert (reply.status, reply.error["code"]) == (503, "service_unavailable")
+        asked = world["primary"].asked
+        reply = await world.ask(stream=False)
+        assert (reply.status, "is left alone for" in reply.error["message"]) == (503, True)
+        assert 1 <= int(reply.headers["retry-after"]) <= 20
+        assert world["primary"].asked == asked
+        await world.wait(20)
+        world["primary"].script = ["well"]
+        assert (await world.ask(stream=False)).verdict == "whole"
+
+    in_world(run, primary={"fallbacks": []}, circuits={"open_seconds": 20})
+
+
+def test_a_fallback_that_gives_the_beginning_back_says_nothing_twice(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script, world["fallback"].script = ["cut"], ["echo"]
+        assert (await world.ask(stream=True)).verdict == "whole"
+
+    in_world(run)
+
+
+def test_a_pause_that_a_failing_upstream_asks_for_is_told(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["resting"]
+        for said in ("in maintenance", "wants to be left alone for 40 s"):
+            reply = await world.ask(stream=False)
+            assert (reply.status, reply.headers["retry-after"]) == (503, "40")
+            assert said in reply.error["message"]
+        assert world["primary"].asked == 1
+
+    in_world(run, primary={"fallbacks": []})
+
+
+def test_an_upstream_cannot_send_a_request_elsewhere(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["elsewhere"]
+        reply = await world.ask(stream=False)
+        assert (reply.verdict, reply.model) == ("whole", "fallback")
+
+    in_world(run)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"n": 2},
+        {"logprobs": True},
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"response_format": {"type": "json_object"}},
+    ],
+    ids=["n", "logprobs", "tools", "json"],
+)
+def test_what_cannot_be_gone_on_with_ends_with_an_error_inside_the_stream(in_world, more):
+    async def run(world: World) -> None:
+        world["primary"].script = ["cut"]
+        reply = await world.ask(stream=True, **more)
+        assert (reply.status, reply.verdict, reply.done) == (200, "error", False)
+        assert world["fallback"].asked == 0
+
+    in_world(run)
+
+
+def test_a_stream_at_its_most_tokens_is_not_gone_on_with(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["cut"]
+        assert (await world.ask(stream=True, max_tokens=40)).verdict == "error"
+        reply = await world.ask(stream=True, max_tokens=60)
+        assert reply.verdict == "whole"
+        assert world["fallback"].bodies[-1]["max_tokens"] == 20
+
+    in_world(run)
+
+
+def test_retries_have_a_budget(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["status_500"]
+        for _ in range(20):
+            assert (await world.ask(stream=False)).verdict == "error"
+        assert 20 <= world["primary"].asked <= 20 + 4  # 20 % of them
+
+    retries = {"budget_floor": 0, "budget_ratio": 0.2}
+    in_world(run, primary={"fallbacks": []}, retries=retries, circuits={"consecutive_failures": 1000, "window": 1000})
+
+
+def test_a_longer_answer_than_the_model_takes_goes_to_one_that_takes_it(in_world):
+    async def run(world: World) -> None:
+        before = fallbacks("primary", "third", "context_length")
+        reply = await world.ask(stream=False, max_tokens=9000)
+        assert (reply.verdict, reply.model) == ("whole", "third")
+        assert fallbacks("primary", "third", "context_length") == before + 1
+        reply = await world.ask(stream=False, max_tokens=90000)
+        assert (reply.status, reply.error["code"]) == (400, "invalid_value")
+        assert "'third' have 32768 tokens" in reply.error["message"]
+
+    in_world(run, third={"context_length": 32768})
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(in_world):
+    async def run(world: World) -> None:
+        assert (await world.ask(stream=False)).verdict == "whole"
+        world["primary"].script = ["reset", "well"]  # the first over the kept connection
+        reply = await world.ask(stream=False)
+        assert (reply.verdict, reply.model) == ("whole", "primary")
+        assert len(world.records()[-1]["details"]["attempts"]) == 1
+
+    in_world(run)
+
+
+def test_a_caller_who_leaves_is_nobodys_failure(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["silent"]
+        asking = asyncio.ensure_future(world.http.post("/v1/chat/completions", json=BODY))
+        await until(lambda: world["primary"].under_way == 1)
+        asking.cancel()
+        await until(lambda: world["primary"].under_way == 0)
+        found: list[dict] = []
+        await until(lambda: bool(found.extend(world.records()) or found))
+        assert [a["outcome"] for a in found[0]["details"]["attempts"]] == ["client_gone"]
+        assert world["fallback"].asked == 0
+        assert world.circuit("primary") == 0
+
+    in_world(run)
+
+
+BODY = {"model": "primary", "messages": [{"role": "user", "content": "Count."}]}
+
+
+async def until(ready) -> None:
+    async with asyncio.timeout(30):
+        while not ready():
+            await asyncio.sleep(0.005)

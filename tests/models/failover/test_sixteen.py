@@ -1,0 +1,307 @@
+"""Sixteen ways in which an upstream fails while one fallback is well, and the best that a caller can get of each.
+
+After the catalogue of FailoverBench. A truncated answer passed off as whole, and a hang, are the two that must
+never be. `python -m bench.failover` shows the sixteen as a table.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from models.failover.world import PREFILL, Reply, World, fallbacks
+
+BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+NONE = {"prefill": "none"}
+
+
+def case(number: int, name: str, best: str) -> pytest.MarkDecorator:
+    return pytest.mark.case(number, name, best)
+
+
+def is_whole(reply: Reply, model: str = "fallback", within: float = 1.0) -> None:
+    """Assert that the answer is whole, by whom, and that nobody waited longer than that for it."""
+    assert (reply.verdict, reply.error) == ("whole", {}), reply
+    assert reply.model == model
+    assert reply.seconds < within, f"took {reply.seconds} s"
+
+
+def is_error(reply: Reply, code: str) -> None:
+    assert reply.verdict == "error", reply
+    assert reply.error["code"] == code
+    assert reply.status == 200 or reply.text == ""
+
+
+@case(1, "429 with Retry-After", "whole, by the fallback at once; the primary again when its time is over")
+@BOTH
+def test_a_429_with_retry_after(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["limited_long", "well"]
+        is_whole(await world.ask(stream=stream))
+        is_whole(await world.ask(stream=stream))
+        assert world["primary"].asked == 1
+        await world.wait(40)
+        is_whole(await world.ask(stream=stream), "primary")
+
+    in_world(run)
+
+
+@case(1, "429 with Retry-After", "without a fallback: whole, by the primary after its pause")
+@BOTH
+def test_a_429_without_a_fallback_is_waited_for(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["limited", "well"]
+        reply = await world.ask(stream=stream)
+        is_whole(reply, "primary", within=5)
+        assert reply.seconds > 3
+        world["primary"].script = ["limited_long"]
+        reply = await world.ask(stream=stream)
+        is_error(reply, "rate_limit_exceeded")
+        assert (reply.status, reply.headers["retry-after"]) == (429, "40")
+        assert reply.seconds < 1
+
+    in_world(run, primary={"fallbacks": []})
+
+
+@case(2, "lasting 429", "whole, by the fallback; the primary asked once in its Retry-After")
+@BOTH
+def test_b_lasting_429(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["limited_long"]
+        for _ in range(12):
+            is_whole(await world.ask(stream=stream))
+            await world.wait(5)
+        assert world["primary"].asked == 2
+        assert world.circuit("primary") == 0  # a limit is no fault
+
+    in_world(run)
+
+
+@case(3, "one 500", "whole, by the fallback at once; the next by the primary")
+@BOTH
+def test_c_one_500(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["status_500", "well"]
+        is_whole(await world.ask(stream=stream))
+        is_whole(await world.ask(stream=stream), "primary")
+
+    in_world(run)
+
+
+@case(3, "one 500", "without a fallback: whole, by the primary's second attempt")
+@BOTH
+def test_c_one_500_without_a_fallback_is_tried_again(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["status_500", "well"]
+        is_whole(await world.ask(stream=stream), "primary")
+        world["primary"].script = ["status_400"]
+        is_error(await world.ask(stream=stream), "invalid_value")
+        assert world["primary"].asked == 3  # what the caller did wrong is not tried again
+
+    in_world(run, primary={"fallbacks": []})
+
+
+@case(4, "lasting 503", "whole, by the fallback; the circuit opens, and the primary is left alone")
+@BOTH
+def test_d_lasting_503(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["status_503"]
+        for _ in range(20):
+            is_whole(await world.ask(stream=stream))
+        assert world["primary"].asked == 5
+        assert world.circuit("primary") == 2
+        assert "circuit of primary at" in await world.status()
+
+    in_world(run, circuits={"open_seconds": 20})
+
+
+@case(5, "TCP reset", "whole, by the fallback at once")
+@BOTH
+def test_e_tcp_reset(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["reset"]
+        is_whole(await world.ask(stream=stream))
+        assert world["primary"].asked == 1  # not twice in a row where there is another
+
+    in_world(run)
+
+
+@case(6, "no answer for 120 s", "whole, by the fallback when the first token is overdue")
+@BOTH
+def test_f_no_answer(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["silent"]
+        is_whole(await world.ask(stream=stream), within=8)
+        await world.wait(0.1)
+        assert world["primary"].under_way == 0  # the work nobody waits for is stopped
+
+    in_world(run)
+
+
+@case(7, "first token after 20 s", "whole, by the fallback when the first token is overdue")
+@BOTH
+def test_g_slow_first_token(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["slow_start"]
+        reply = await world.ask(stream=stream)
+        is_whole(reply, within=8)
+        assert reply.headers["x-drw-model"] == "fallback"
+
+    in_world(run)
+
+
+@case(8, "stream cut after 40 of 60 tokens", "whole: the fallback goes on where the primary broke off")
+@BOTH
+def test_h_cut(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["cut"]
+        reply = await world.ask(stream=stream)
+        is_whole(reply)
+        assert reply.models == (["primary", "fallback"] if stream else [])
+        assert len(world["fallback"].bodies[0]["messages"]) == (2 if stream else 1)
+
+    in_world(run)
+
+
+@case(9, "30 s stall in mid-stream", "whole: the fallback goes on when the next token is overdue")
+@BOTH
+def test_i_stall(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["stall"]
+        is_whole(await world.ask(stream=stream), within=8)
+
+    in_world(run)
+
+
+@case(10, "malformed SSE event", "whole: the fallback goes on before it; no word is left out")
+@pytest.mark.parametrize("how", ["malformed", "no_field"])
+@BOTH
+def test_j_malformed(in_world, stream, how):
+    async def run(world: World) -> None:
+        world["primary"].script = [how]
+        is_whole(await world.ask(stream=stream))
+
+    in_world(run)
+
+
+@case(11, "missing [DONE]", "whole: the fallback says whether there is more")
+@pytest.mark.parametrize("how", ["no_done", "no_finish"])
+@BOTH
+def test_k_missing_done(in_world, stream, how):
+    async def run(world: World) -> None:
+        world["primary"].script = [how]
+        is_whole(await world.ask(stream=stream))
+        assert fallbacks("primary", "fallback", "cut") > 0
+
+    in_world(run)
+
+
+@case(12, "context_length_exceeded", "whole, by a model with more room")
+@BOTH
+def test_l_context_length(in_world, stream):
+    async def with_room(world: World) -> None:
+        world["primary"].script = ["too_long"]
+        is_whole(await world.ask(stream=stream), "third")
+        assert (world["fallback"].asked, world["third"].asked) == (0, 1)
+        assert world.circuit("primary") == 0
+
+    in_world(with_room, third={"context_length": 32768})
+
+
+@case(12, "context_length_exceeded", "an error at once where no model has more room")
+@BOTH
+def test_l_context_length_without_more_room(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["too_long"]
+        reply = await world.ask(stream=stream)
+        is_error(reply, "context_length_exceeded")
+        assert (reply.status, world["primary"].asked, world["fallback"].asked) == (400, 1, 0)
+
+    in_world(run)
+
+
+@case(13, "content filter", "the filter's own answer; nobody else is asked")
+@pytest.mark.parametrize("how", ["filtered", "filtered_end", "filtered_event"])
+@BOTH
+def test_m_content_filter(in_world, stream, how):
+    async def run(world: World) -> None:
+        world["primary"].script = [how]
+        reply = await world.ask(stream=stream)
+        if how == "filtered_end":
+            assert (reply.finish_reason, reply.done, reply.model) == ("content_filter", True, "primary")
+        else:
+            is_error(reply, "content_filter")
+        assert (world["primary"].asked, world["fallback"].asked) == (1, 0)
+
+    in_world(run)
+
+
+@case(14, "fallback refuses a prefill", "an error inside the stream; whole where nothing was sent yet")
+@pytest.mark.parametrize("prefill", ["none", PREFILL], ids=["known", "unknown"])
+@BOTH
+def test_n_fallback_without_prefill(in_world, stream, prefill):
+    async def run(world: World) -> None:
+        world["primary"].script, world["fallback"].script = ["cut"], ["no_prefill"]
+        reply = await world.ask(stream=stream)
+        if stream:
+            is_error(reply, "service_unavailable")
+            assert not reply.done
+            assert world["fallback"].asked == (0 if prefill == "none" else 1)
+        else:
+            is_whole(reply)
+
+    in_world(run, primary=NONE, fallback={"prefill": prefill})
+
+
+@case(14, "fallback refuses a prefill", "whole where a further fallback takes one")
+def test_n_another_fallback_goes_on(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script, world["fallback"].script = ["cut"], ["no_prefill"]
+        is_whole(await world.ask(stream=True), "third")
+
+    in_world(run, third={})
+
+
+@case(15, "60 s flap", "whole throughout; the circuit opens, probes, and closes within 30 s")
+@BOTH
+def test_o_flap(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["status_503"]
+        began, states = world.now(), []
+        while world.now() - began < 60:
+            is_whole(await world.ask(stream=stream))
+            states.append(world.circuit("primary"))
+            await world.wait(1)
+        assert states == [0] * 4 + [2] * (len(states) - 4)
+        assert 5 + 3 <= world["primary"].asked <= 5 + 6  # five opened it; then came probes, ever later
+        world["primary"].script, well = ["well"], world.now()
+        while (reply := await world.ask(stream=stream)).model != "primary":
+            is_whole(reply)
+            await world.wait(1)
+        is_whole(reply, "primary")
+        assert world.now() - well < 30
+        assert world.circuit("primary") == 0
+
+    in_world(run)
+
+
+@case(16, "accounting", "the caller sees who answered and the usage; record and metrics name each attempt")
+@BOTH
+def test_p_accounting(in_world, stream):
+    async def run(world: World) -> None:
+        before = fallbacks("primary", "fallback", "cut")
+        world["primary"].script = ["cut"]
+        reply = await world.ask(stream=stream)
+        is_whole(reply)
+        assert reply.usage["total_tokens"] == 67 == reply.usage["prompt_tokens"] + reply.usage["completion_tokens"]
+        assert abs(reply.usage["completion_tokens"] - 60) <= 1  # the white space at the seam is counted twice
+        assert fallbacks("primary", "fallback", "cut") == before + 1
+        (record,) = world.records()
+        assert (record["resource"], record["outcome"]) == ("model/fallback", "ok")
+        first, last = record["details"]["attempts"]
+        assert (first["model"], first["outcome"], first["completion_tokens"]) == ("primary", "cut", 40)
+        assert (last["model"], last["outcome"]) == ("fallback", "ok")
+        assert last["prompt_tokens"] + last["completion_tokens"] == 67
+        assert last["replica"] in world["fallback"].base_url
+        assert record["details"]["completion_tokens"] == reply.usage["completion_tokens"]
+
+    in_world(run)

@@ -1,0 +1,206 @@
+"""Serving with two or three upstreams that misbehave as told, asked over its own socket, in a time that can pass."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import psycopg
+import pytest
+from prometheus_client import REGISTRY
+
+from drw.kernel.host import Host
+from drw.kernel.settings import Place, Profile
+from drw.models.serving import service
+from models.failover.double_upstream import TEXT, DoubleUpstream, double_upstream
+from models.failover.time_loop import DoubleClock, passed, passing, run
+
+KEY = {"x-drw-key": "key_test", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "models:invoke"}
+DEADLINES = {"connect_seconds": 2, "first_token_seconds": 5, "between_tokens_seconds": 5, "total_seconds": 60}
+PREFILL = "continue_final_message"
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Reply:
+    """What a caller got, and how long it took."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+    seconds: float
+    model: str = ""
+    finish_reason: str | None = None
+    error: dict[str, Any] = field(default_factory=dict)
+    done: bool = True
+    """Whether it claims to be at its end."""
+    usage: dict[str, Any] | None = None
+    models: list[str] = field(default_factory=list)
+    """Every model that a stream named, in its order."""
+
+    @property
+    def verdict(self) -> str:
+        """In a word: `whole`, `error`, or what must never be: `truncated`."""
+        if self.error:
+            return "truncated" if self.done and self.status == 200 else "error"
+        return "whole" if self.text == TEXT and self.finish_reason == "stop" and self.done else "truncated"
+
+
+@dataclass
+class World:
+    """A running serving with its upstreams."""
+
+    http: httpx.AsyncClient
+    upstreams: dict[str, DoubleUpstream]
+    host: Host
+    database: str
+    seen: int = 0
+
+    def __getitem__(self, name: str) -> DoubleUpstream:
+        return self.upstreams[name]
+
+    async def ask(self, *, stream: bool, model: str = "primary", headers: dict[str, str] | None = None, **more: Any):
+        """Ask once, and return what came."""
+        body = {"model": model, "messages": [{"role": "user", "content": "Count."}], "stream": stream, **more}
+        if stream:
+            body["stream_options"] = {"include_usage": True}
+        began = self.now()
+        reply = await passing(self._asked(body, headers or {}))
+        reply.seconds = self.now() - began
+        return reply
+
+    async def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        await passing(DoubleClock().sleep(seconds))
+
+    def now(self) -> float:
+        """Return how much time was made to pass; what the machine itself takes is not in it."""
+        return passed()
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the audit records that are new since the last look."""
+        with psycopg.connect(self.database) as connection:
+            rows = connection.execute("select record::jsonb from audit.inbox order by id").fetchall()
+        new, self.seen = [row[0] for row in rows][self.seen :], len(rows)
+        return new
+
+    def circuit(self, model: str) -> float | None:
+        """Return the metric of the circuit of a model with one place."""
+        replica = self[model].base_url.removeprefix("http://").removesuffix("/v1")
+        return REGISTRY.get_sample_value("drw_circuit_state", {"model": model, "replica": replica})
+
+    async def status(self) -> str:
+        """Return what `drw status` says of serving."""
+        return next(s.detail for s in (await self.host.status()).services if s.name == "serving")
+
+    async def _asked(self, body: dict[str, Any], headers: dict[str, str]) -> Reply:
+        answer = await self.http.post("/v1/chat/completions", json=body, headers=headers)
+        made = Reply(answer.status_code, answer.headers, "", 0.0)
+        if not answer.headers["content-type"].startswith("text/event-stream"):
+            said = answer.json()
+            made.error = said.get("error") or {}
+            if not made.error:
+                (choice,) = said["choices"]
+                made.text, made.finish_reason = choice["message"]["content"], choice["finish_reason"]
+                made.model, made.usage = said["model"], said["usage"]
+            return made
+        made.done = False
+        for line in answer.text.splitlines():
+            if line == "data: [DONE]":
+                made.done = True
+            elif line:
+                _take(made, orjson.loads(line.removeprefix("data: ")))
+        return made
+
+
+def _take(made: Reply, event: dict[str, Any]) -> None:
+    if error := event.get("error"):
+        made.error = error
+        return
+    if made.model != event["model"]:
+        made.model = event["model"]
+        made.models.append(made.model)
+    made.usage = event.get("usage") or made.usage
+    for choice in event["choices"]:
+        made.text += choice["delta"].get("content") or ""
+        made.finish_reason = choice.get("finish_reason") or made.finish_reason
+
+
+def fallbacks(before: str, after: str, reason: str) -> float:
+    """Return how often requests went from one model to another for a reason."""
+    labels = {"from": before, "to": after, "reason": reason}
+    return REGISTRY.get_sample_value("drw_fallbacks_total", labels) or 0.0
+
+
+@asynccontextmanager
+async def world(
+    profile: Profile,
+    folder: Path,
+    *,
+    primary: dict[str, Any] | None = None,
+    fallback: dict[str, Any] | None = None,
+    third: dict[str, Any] | None = None,
+    places: tuple[str, ...] = (),
+    aliases: dict[str, Any] | None = None,
+    **serving: Any,
+) -> AsyncIterator[World]:
+    """Run serving with `primary`, `fallback` and, where given, `third`; `places` are further ones of `primary`."""
+    base = f"{folder}/f{next(_numbers)}"
+    own = {"primary": primary or {}, "fallback": fallback or {}} | ({} if third is None else {"third": third})
+    async with AsyncExitStack() as stack:
+        upstreams = {name: await stack.enter_async_context(double_upstream(name)) for name in (*own, *places)}
+        models: dict[str, Any] = {
+            name: {
+                "engine": "openai",
+                "base_url": upstreams[name].base_url,
+                "context_length": 4096,
+                "deadlines": DEADLINES,
+                "prefill": PREFILL,
+                **more,
+            }
+            for name, more in own.items()
+        }
+        models["primary"].setdefault("fallbacks", [name for name in own if name != "primary"])
+        if places:
+            models["primary"] |= {
+                "base_url": "",
+                "base_urls": [upstreams[name].base_url for name in ("primary", *places)],
+            }
+        discovery = {"models": models, "default_model": "primary", "aliases": aliases or {}}
+        rag = Place(services=("embedding",), grpc=f"unix:{base}.r", http="")
+        gateway = Place(services=("request_router",), grpc=f"unix:{base}.q", http="")
+        services = {"discovery": discovery, "serving": serving}
+        host = Host(
+            profile.model_copy(update={"services": services, "processes": {"rag": rag, "gateway": gateway}}),
+            "test",
+            ["discovery", "serving"],
+        )
+        stack.push_async_callback(host.stop, grace=0)
+        await host.start(f"unix:{base}.g", f"unix:{base}.h")
+        transport = httpx.AsyncHTTPTransport(uds=f"{base}.h")
+        http = httpx.AsyncClient(transport=transport, base_url="http://drw", headers=KEY, timeout=None)
+        made = World(await stack.enter_async_context(http), upstreams, host, profile.postgres)
+        made.records()  # those of others
+        yield made
+
+
+@pytest.fixture
+def in_world(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run a case: `in_world(case, fallback={...}, **serving)`."""
+    monkeypatch.setattr(service, "Clock", DoubleClock)
+
+    def go(case: Any, **settings: Any) -> None:
+        async def inside() -> None:
+            async with world(profile, folder, **settings) as made:
+                await case(made)
+
+        run(inside())
+
+    return go

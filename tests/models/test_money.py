@@ -1,0 +1,246 @@
+"""Money on the managed route: what is reserved before the engine is asked, charged after, and said to the caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import openai
+import orjson
+import psycopg
+import pytest
+import redis
+
+from drw.api.gateway.v1.rate_limiting_pb2 import (
+    Block,
+    Budget,
+    GetSpendRequest,
+    Limit,
+    ListBudgetsRequest,
+    Policy,
+    Price,
+    WatchPolicyRequest,
+)
+from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.kernel.call import SCOPES, Caller, acting_for
+from models.conftest import Web
+from models.double_engine import WORDS
+
+TEXT = "".join(WORDS)
+BOSS = Caller("acme", "research", "key_boss", frozenset(SCOPES))
+PROMPT, COMPLETION = 5, 3
+"""What the double counts."""
+
+
+def ask(how="plain", **more):
+    return {"model": "double", "messages": [{"role": "user", "content": how}], **more}
+
+
+class Till:
+    """Rate limiting of a running cluster."""
+
+    def __init__(self, web: Web) -> None:
+        self.web = web
+        self.client = web.host.client(RateLimitingClient)
+        self.file = web.host.profile.data / "serving" / "policy.pb"
+        self.seen = 0
+
+    async def set(self, budget: str = "", **price: str) -> None:
+        """Give the model a price and the desk a budget, and return when serving knows."""
+        with acting_for(BOSS):
+            if price:
+                await self.client.set_price(Price(model="double", **price))
+            if budget:
+                desk = Budget(subject=Block.DESK, name="research", period=Budget.DAY, amount=budget)
+                await self.client.set_budget(desk)
+        await self.known()
+
+    async def known(self) -> None:
+        """Return when serving knows what rate limiting does."""
+        async with aclosing(self.client.watch_policy(WatchPolicyRequest())) as news:
+            policy = await anext(news)
+
+        def told() -> bool:
+            return self.file.exists() and Policy.FromString(self.file.read_bytes()) == policy
+
+        await self.web.until(told, "the newest prices and budgets")
+        self.seen = len(self.rows())
+
+    def rows(self) -> list[dict]:
+        with psycopg.connect(self.web.database, row_factory=psycopg.rows.dict_row) as connection:
+            return connection.execute("select * from metering.ledger order by at, id").fetchall()
+
+    def new(self) -> list[dict]:
+        """Return the rows since the last look."""
+        rows = self.rows()
+        found, self.seen = rows[self.seen :], len(rows)
+        return found
+
+    async def budget(self) -> Budget:
+        with acting_for(BOSS):
+            return (await self.client.list_budgets(ListBudgetsRequest())).budgets[0]
+
+
+@pytest.fixture
+def till(start):
+    @asynccontextmanager
+    async def begin(**more) -> AsyncIterator[Till]:
+        async with start(more=("rate_limiting",), **more) as web:
+            made = Till(web)
+            await made.known()
+            yield made
+
+    return begin
+
+
+async def test_an_answer_is_charged_by_its_usage_before_it_is_given(till):
+    async with till() as at:
+        await at.set(budget="1", prompt_usd_per_million="2", completion_usd_per_million="10")
+        before = await at.budget()
+        answer = await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=100))
+        assert answer.status_code == 200
+        (row,) = at.new()
+        assert row["cost"] == PROMPT * 2000 + COMPLETION * 10_000
+        assert (row["org"], row["desk"], row["key"], row["model"]) == ("acme", "research", "key_test", "double")
+        assert (row["outcome"], row["counted_by"], row["route"], row["upstream"]) == ("ok", "engine", "managed", "up-1")
+        after = await at.budget()
+        assert (after.reserved, after.amount) == ("0.00", "1.00")
+        assert float(after.spent) - float(before.spent) == pytest.approx(0.00004)
+        record = at.web.records()[-1]
+        assert record["details"]["ledger"] == row["id"]
+        assert record["details"]["cost_usd"] == "0.00004"
+        with acting_for(BOSS):
+            spend = await at.client.get_spend(GetSpendRequest(by="model"))
+        assert spend.lines[0].name == "double" and float(spend.usd) == pytest.approx(float(after.spent))
+
+
+async def test_what_does_not_fit_is_refused_in_openais_words(till):
+    async with till() as at:
+        await at.set(budget="0.0001", completion_usd_per_million="10")
+        with pytest.raises(openai.RateLimitError, match="the desk 'research' has") as caught:
+            await at.web.client.chat.completions.create(**ask(max_tokens=1000))
+        assert caught.value.code == "insufficient_quota"
+        assert at.web.records()[-1]["outcome"] == "refused"
+        assert at.web.double.bodies == []  # the engine was not asked
+
+
+async def test_a_stream_that_reaches_its_cap_ends_with_an_error_in_the_stream(till):
+    async with till(metering={"least_tokens": 1}) as at:
+        await at.set(budget="0.00002", completion_usd_per_million="10")  # two tokens
+        answer = await at.web.http.post("/v1/chat/completions", json=ask(stream=True))
+        events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+        assert "[DONE]" not in events
+        assert orjson.loads(events[-1])["error"]["code"] == "insufficient_quota"
+        assert [(row["outcome"], row["completion_tokens"]) for row in at.new()] == [("cut", 2)]
+        assert (await at.budget()).left == "0.00"
+
+
+@pytest.mark.parametrize("how", ["cut", "no_done", "error_event"])
+async def test_an_engine_that_dies_is_paid_for_what_it_gave(till, how):
+    async with till() as at:
+        await at.set(prompt_usd_per_million="0", completion_usd_per_million="10")
+        await at.web.http.post("/v1/chat/completions", json=ask(how, stream=True))
+        (row,) = at.new()
+        given = {"cut": 1, "no_done": COMPLETION, "error_event": 1}[how]
+        assert (row["outcome"], row["completion_tokens"], row["cost"]) == ("failed", given, given * 10_000)
+        await at.web.http.post("/v1/chat/completions", json=ask("status_500"))
+        assert [(row["cost"], row["counted_by"]) for row in at.new()] == [(0, "nothing")]
+
+
+async def test_a_caller_who_leaves_pays_for_what_came(till):
+    async with till() as at:
+        await at.set(budget="1", completion_usd_per_million="10")
+        asking = asyncio.create_task(at.web.http.post("/v1/chat/completions", json=ask("stall", stream=True)))
+        await at.web.until(lambda: at.web.double.under_way == 1, "the request to reach the engine")
+        assert float((await at.budget()).reserved) > 0
+        asking.cancel()
+        found: list[dict] = []
+        await at.web.until(lambda: bool(found.extend(at.new()) or found), "the row in the ledger")
+        assert found[0]["outcome"] == "client_gone"
+        assert found[0]["completion_tokens"] <= 1
+        async with asyncio.timeout(20):
+            while (await at.budget()).reserved != "0.00":
+                await asyncio.sleep(0.02)
+
+
+async def test_embeddings_are_charged_too(till):
+    async with till() as at:
+        with acting_for(BOSS):
+            await at.client.set_price(Price(model="vectors", prompt_usd_per_million="1"))
+        await at.known()
+        await at.web.client.embeddings.create(model="vectors", input=["one", "two"])
+        assert at.rows()[-1]["cost"] == 2 * 1000
+        assert (at.rows()[-1]["route"], at.rows()[-1]["prompt_tokens"]) == ("embedding", 2)
+
+
+async def test_tokens_of_the_minute_are_bounded_and_said(till):
+    async with till() as at:
+        with acting_for(BOSS):
+            own = Limit(key="key_test", tokens_per_minute=200, algorithm=Limit.SLIDING)
+            await at.client.set_limit(own)
+        await at.known()
+        answer = await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=10))
+        headers = answer.headers
+        assert headers["x-ratelimit-limit-tokens"] == "200"
+        assert headers["ratelimit-policy"] == '"tokens";q=200;w=60'
+        assert 0 < int(headers["x-ratelimit-remaining-tokens"]) < 190
+        assert headers["ratelimit"].startswith('"tokens";r=')
+        refused = await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=200))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert 0 < int(refused.headers["retry-after"]) <= 65
+
+
+async def test_a_valkey_that_lost_its_data_is_filled_from_the_ledger(till, profile):
+    async with till() as at:
+        await at.set(budget="1", completion_usd_per_million="10")
+        await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=5))
+        before = await at.budget()
+        assert before.spent == "0.00003"
+        redis.Redis.from_url(profile.valkey).flushdb()
+        statuses = set()
+        async with asyncio.timeout(30):
+            while (answer := await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=5))).status_code != 200:
+                statuses.add((answer.status_code, answer.headers["retry-after"]))
+        assert statuses <= {(503, "5"), (503, "2")}
+        after = await at.budget()
+        assert after.spent == "0.00006"
+
+
+async def test_without_prices_budgets_and_limits_valkey_is_not_needed(start, profile):
+    away = profile.model_copy(update={"valkey": "unix:///nowhere"})
+    async with start(more=("rate_limiting",), on=away) as web:
+        at = Till(web)
+        await at.known()
+        answer = await web.http.post("/v1/chat/completions", json=ask())
+        assert answer.status_code == 200
+        with acting_for(BOSS):
+            await at.client.set_price(Price(model="double", completion_usd_per_million="1"))
+        await at.known()
+        answer = await web.http.post("/v1/chat/completions", json=ask())
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert "Valkey does not answer" in answer.text
+
+
+async def test_the_real_engine_counts_prompts_before_and_tokens_as_they_come(till, engine):
+    async with till(small=engine) as at:
+        with acting_for(BOSS):
+            await at.client.set_price(Price(model="small", prompt_usd_per_million="1", completion_usd_per_million="1"))
+        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name three rates desks."}]
+        await at.known()
+        body = {"model": "small", "messages": messages, "max_tokens": 24, "seed": 1}
+        answer = await at.web.http.post("/v1/chat/completions", json=body)
+        usage, row = answer.json()["usage"], at.rows()[-1]
+        assert (row["prompt_tokens"], row["completion_tokens"]) == (usage["prompt_tokens"], usage["completion_tokens"])
+        assert row["excess"] == 0  # what was counted before was enough
+        got = []
+        async with at.web.http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
+            async for line in stream.aiter_lines():
+                got.append(line)
+                if len([g for g in got if '"content":"' in g]) == 3:
+                    break
+        await at.web.until(lambda: at.rows()[-1]["outcome"] == "client_gone", "the row in the ledger")
+        rows = at.rows()
+        assert rows[-1]["counted_by"] == "chunk_usage"
+        assert rows[-1]["prompt_tokens"] == usage["prompt_tokens"]
+        assert 3 <= rows[-1]["completion_tokens"] <= 24

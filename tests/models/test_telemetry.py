@@ -1,0 +1,218 @@
+"""Spans, metrics and log lines of model calls: by OpenTelemetry's conventions, and without a word of anybody's."""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import orjson
+import pytest
+from opentelemetry.trace import SpanKind, StatusCode
+from prometheus_client import REGISTRY, generate_latest
+
+from drw.kernel.telemetry import JsonFormatter
+from drw.models.serving import content
+from drw.models.serving.record import Record
+from drw.models.serving.service import ServingSettings
+from support.spans import recorded
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+WORDS = "the zebra crosses at noon"
+SECRET = "sk-proj-abcdef0123456789"
+LABELS = {
+    "gen_ai_operation_name": "chat",
+    "gen_ai_provider_name": "openai",
+    "gen_ai_request_model": "double",
+    "gen_ai_response_model": "double",
+}
+
+
+@pytest.fixture
+def spans():
+    with recorded() as found:
+        yield found
+
+
+@pytest.fixture
+def lines():
+    """The log as a process writes it."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter("test"))
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield lambda: [orjson.loads(line) for line in stream.getvalue().splitlines()]
+    root.removeHandler(handler)
+    root.setLevel(before)
+
+
+async def ask(web, how="plain", **more):
+    messages = [{"role": "system", "content": f"{WORDS} {SECRET}"}, {"role": "user", "content": how}]
+    body = {"model": "double", "messages": messages, "stream": True, **more}
+    return await web.http.post("/v1/chat/completions", json=body, headers=PARENT)
+
+
+def sample(name, **labels):
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part_of_its_trace(web, spans):
+    asked = {"temperature": 0.5, "max_tokens": 9, "seed": 3, "top_p": 0.9, "n": 1, "stop": ["noon"]}
+    assert (await ask(web, **asked)).status_code == 200
+    span, server = spans.one("chat double"), spans.one("http/POST")
+    assert span.kind is SpanKind.CLIENT
+    assert span.parent.span_id == server.context.span_id
+    assert f"{span.context.trace_id:032x}" == TRACE
+    told = dict(span.attributes)
+    assert told.pop("gen_ai.response.id").startswith("chatcmpl-")
+    assert 0 < told.pop("gen_ai.response.time_to_first_chunk") < 60
+    assert told.pop("server.address").endswith(".d")
+    assert told == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "double",
+        "gen_ai.response.model": "double",
+        "gen_ai.request.stream": True,
+        "gen_ai.request.temperature": 0.5,
+        "gen_ai.request.max_tokens": 9,
+        "gen_ai.request.seed": 3,
+        "gen_ai.request.top_p": 0.9,
+        "gen_ai.response.finish_reasons": ("stop",),
+        "gen_ai.usage.input_tokens": 5,
+        "gen_ai.usage.output_tokens": 3,
+    }
+    assert server.attributes["http.response.status_code"] == 200
+    (headers,) = web.double.headers
+    version, trace_id, caller, flags = headers["traceparent"].split("-")
+    assert (version, trace_id, flags) == ("00", TRACE, "01")
+    asking = next(s for s in spans.all() if f"{s.context.span_id:016x}" == caller)
+    assert span.context.span_id in (asking.context.span_id, asking.parent.span_id)  # an attempt is a child of the call
+    assert [record["trace_id"] for record in web.records()] == [TRACE]
+
+
+async def test_a_failure_is_on_the_span_by_its_class_alone(web, spans):
+    await ask(web, "quoting")
+    span = spans.one("chat double")
+    assert span.attributes["error.type"] == "EngineUnavailable"
+    assert (span.status.status_code, span.status.description, span.events) == (StatusCode.ERROR, None, ())
+    assert spans.one("http/POST").attributes["error.type"] == "EngineUnavailable"
+
+
+async def test_completions_and_embeddings_have_their_own_operation(web, spans):
+    await web.client.completions.create(model="double", prompt="plain", max_tokens=4)
+    await web.client.embeddings.create(model="vectors", input=["one", "three"])
+    assert spans.one("text_completion double").attributes["gen_ai.request.max_tokens"] == 4
+    found = spans.one("embeddings vectors")
+    assert (found.kind, found.attributes["gen_ai.usage.input_tokens"]) == (SpanKind.CLIENT, 2)
+
+
+async def test_metrics_have_the_conventions_names_and_a_callers_words_make_no_label(web):
+    ended = {"error_type": "", "outcome": "ok"}
+    names = [
+        ("gen_ai_server_time_to_first_token_seconds_count", {}),
+        ("gen_ai_server_time_per_output_token_seconds_count", {}),
+        ("gen_ai_server_request_duration_seconds_count", ended),
+        ("gen_ai_client_operation_duration_seconds_count", {"error_type": ""}),
+    ]
+    counts = [sample(name, **LABELS, **more) for name, more in names]
+    tokens = [sample("gen_ai_client_token_usage_sum", **LABELS, gen_ai_token_type=k) for k in ("input", "output")]
+    overhead = sample("drw_overhead_seconds_count", part="serving")
+    await ask(web)
+    assert [sample(name, **LABELS, **more) for name, more in names] == [count + 1 for count in counts]
+    assert [sample("gen_ai_client_token_usage_sum", **LABELS, gen_ai_token_type=k) for k in ("input", "output")] == [
+        tokens[0] + 5,
+        tokens[1] + 3,
+    ]
+    assert sample("drw_overhead_seconds_count", part="serving") == overhead + 1
+    await ask(web, model="zebra-of-the-caller")
+    await web.http.request("PROPFIND", "/v1/zebra")
+    text = generate_latest().decode()
+    assert "zebra" not in text.lower()
+    assert 'method="_OTHER"' in text
+
+
+async def test_a_log_line_has_the_names_that_spans_have(web, lines):
+    await ask(web)
+    (line,) = (line for line in lines() if line.get("path") == "/v1/chat/completions")
+    assert line["trace_id"] == TRACE
+    assert line["gen_ai.request.model"] == line["gen_ai.response.model"] == "double"
+    assert (line["gen_ai.usage.input_tokens"], line["gen_ai.usage.output_tokens"]) == (5, 3)
+    assert line["overhead_ms"] > 0 < line["upstream_ms"]
+    assert line["overhead_ms"] + line["upstream_ms"] <= line["ms"] + 0.02  # each is rounded
+    await ask(web, "status_429")
+    (line,) = (line for line in lines() if line.get("code") == "429")
+    assert (line["error.type"], line["error"]) == ("RateLimited", "the upstream of 'double' is over its limit")
+
+
+@pytest.mark.parametrize("how", ["repeating", "quoting", "quoting_400", "quoting_429", "quoting_event", "no_finish"])
+async def test_by_default_no_word_of_prompt_or_answer_leaves(web, spans, lines, how):
+    answer = await ask(web, how)
+    assert WORDS in answer.text or how == "no_finish"
+    for place in (spans_text(spans), orjson.dumps(lines()).decode(), generate_latest().decode()):
+        assert WORDS not in place
+        assert SECRET not in place
+        assert how not in place.replace("drw_", "")  # the caller's own last message
+
+
+async def test_content_is_on_the_span_where_the_operator_wants_it_without_secrets(start, spans, lines):
+    async with start(capture_content=True, capture_characters=400) as web:
+        tool = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"password": "hunter22"}'}}
+        messages = [
+            {"role": "system", "content": f"{WORDS}: {SECRET}, mail ann@example.com, card 4111 1111 1111 1111"},
+            {"role": "assistant", "tool_calls": [tool]},
+            {"role": "tool", "tool_call_id": "c1", "content": "found"},
+            {"role": "user", "content": "repeating"},
+        ]
+        await web.client.chat.completions.create(model="double", messages=messages)
+        told = spans.one("chat double").attributes
+        sent, got = (orjson.loads(told[f"gen_ai.{way}.messages"]) for way in ("input", "output"))
+        clean = f"{WORDS}: [redacted: key], mail [redacted: email], card [redacted: number]"
+        assert sent[0] == {"role": "system", "parts": [{"type": "text", "content": clean}]}
+        assert sent[1]["parts"][0]["name"] == "look"
+        assert sent[2]["parts"] == [{"type": "tool_call_response", "id": "c1", "response": "found"}]
+        assert got[0]["parts"] == [{"type": "text", "content": clean}]
+        assert got[0]["finish_reason"] == "stop"
+        for secret in (SECRET, "hunter22", "ann@example.com", "4111"):
+            assert secret not in spans_text(spans)
+        spans.exporter.clear()
+        long = [{"role": "system", "content": f"{WORDS} " * 500}, {"role": "user", "content": "repeating"}]
+        await web.client.chat.completions.create(model="double", messages=long)
+        told = spans.one("chat double").attributes
+        assert all(len(told[f"gen_ai.{way}.messages"]) < 700 for way in ("input", "output"))
+        assert WORDS not in orjson.dumps(lines()).decode()
+        assert WORDS not in generate_latest().decode()
+
+
+@pytest.mark.parametrize(("said", "wanted"), [("true", True), ("SPAN_ONLY", True), ("", False), ("EVENT_ONLY", False)])
+def test_opentelemetrys_own_variable_turns_content_on_too(monkeypatch, said, wanted):
+    monkeypatch.setenv(content.VARIABLE, said)
+    assert ServingSettings().capture_content is wanted
+    assert ServingSettings(capture_content=False).capture_content is False
+
+
+async def test_cost_is_counted_at_the_model_that_took_over(spans):
+    class DoubleAudit:
+        async def record(self, *args, **more) -> None:
+            self.details = more["details"]
+
+    audit = DoubleAudit()
+    labels = {"org": "", "desk": "", "gen_ai_response_model": "second"}
+    cost = sample("drw_cost_usd_total", **labels)
+    record = Record(audit, "chat", b"{}")
+    record.served_by("first", "openai", "up", asked="alias", at="https://models.example.com/v1")
+    record.served_by("second", "vertex", "up")
+    record.cost(1_000_000_000)
+    record.cost(500_000_000, "second")
+    await record.close()
+    told = spans.one("chat alias").attributes
+    assert (told["gen_ai.request.model"], told["gen_ai.response.model"]) == ("alias", "second")
+    assert (told["server.address"], told["server.port"], told["drw.cost.usd"]) == ("models.example.com", 443, 1.5)
+    assert sample("drw_cost_usd_total", **labels) == cost + 1.5
+    assert audit.details["model"] == "second"
+
+
+def spans_text(spans) -> str:
+    return "\n".join(span.to_json() for span in spans.all())

@@ -1,0 +1,222 @@
+"""Whatever happens, no cap is ever exceeded, and in the end the counters say what the ledger says."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
+from drw.kernel.call import Caller
+from drw.kernel.errors import DrwError
+from drw.kernel.metering.ledger import settled
+from drw.kernel.metering.subjects import Subject
+from drw.models.serving.record import ClientGone
+from money.world import BLOCK, LEASE, Call, World, model, token, usage, world
+
+MODELS = [model("cheap"), model("dear")]
+CALLERS = [Caller("acme", "rates", "key_1"), Caller("acme", "rates", "key_2"), Caller("acme", "fx", "key_3")]
+POLICY = Policy(
+    prices=[
+        Price(model="cheap", prompt_usd_per_million="0.0375", completion_usd_per_million="0.15"),
+        Price(model="dear", prompt_usd_per_million="2.5", completion_usd_per_million="10"),
+    ]
+)
+KEY, DESK, ORG, DEAR = (
+    Subject(Block.KEY, "acme", "key_1"),
+    Subject(Block.DESK, "acme", "rates"),
+    Subject(Block.ORG, "acme", ""),
+    Subject(Block.MODEL, "", "dear"),
+)
+CAPS = [
+    (KEY, "Cdn", 400_000),
+    (DESK, "Ctn", 900_000),
+    (ORG, "Cmn", 1_200_000),
+    (ORG, "Cw", 900),
+    (ORG, "Cwa", "s"),
+    (DEAR, "Cdn", 700_000),
+    (DEAR, "Cc", 4),
+    (KEY, "Cw", 300),
+    (KEY, "Cwa", "f"),
+]
+SUBJECTS = [KEY, DESK, ORG, DEAR, Subject(Block.KEY, "acme", "key_3"), Subject(Block.MODEL, "", "cheap")]
+
+PHASES = (Phase.explicit, Phase.generate)  # a long schedule says enough, and shrinking one takes minutes
+
+one, any_call = st.integers(0, 2), st.integers(0, 30)
+KINDS_OF_STEPS = {
+    "open": (8, st.tuples(one, one, st.integers(0, 1), st.integers(1, 40), st.integers(1, 60), st.booleans())),
+    "feed": (6, st.tuples(any_call, st.integers(1, 9))),
+    "finish": (2, st.tuples(any_call)),
+    "leave": (2, st.tuples(any_call)),
+    "crash": (1, st.tuples(one)),
+    "crash_while_settling": (1, st.tuples(one)),
+    "lose_the_counters": (1, st.tuples()),
+    "beat": (3, st.tuples(one)),
+    "tick": (5, st.tuples()),
+    "time": (3, st.tuples(st.sampled_from([1, 4, 20, 35, 70]))),
+}
+names = st.sampled_from([name for name, (weight, _) in KINDS_OF_STEPS.items() for _ in range(weight)])
+steps = names.flatmap(lambda name: st.tuples(st.just(name), KINDS_OF_STEPS[name][1]))
+
+
+class Story:
+    """Plays a schedule on a world."""
+
+    def __init__(self, on: World) -> None:
+        self.on = on
+        self.gateways = [on.gateway() for _ in range(3)]
+        self.calls: list[Call] = []
+
+    async def play(self, name: str, args: tuple) -> None:
+        with suppress(DrwError):
+            await getattr(self, name)(*args)
+        await self.check()
+
+    async def check(self) -> None:
+        """No cap is exceeded by what is spent and reserved together."""
+        if not await self.on.counters.is_open():
+            return
+        for counters in await self.on.counters.peek([KEY, DESK, ORG, DEAR]):
+            for cap, spent in (("Cdn", "dn"), ("Cmn", "mn"), ("Ctn", "tn")):
+                if cap in counters:
+                    assert counters[spent] + counters["n"] <= counters[cap]
+            if "Cw" in counters:
+                assert counters["wt"] + counters["t"] <= counters["Cw"]
+            assert counters["c"] <= counters.get("Cc", 1000)
+            assert min(counters[name] for name in ("n", "t", "c", "dn", "mn", "tn")) >= 0
+
+    def active(self) -> list[Call]:
+        return [call for call in self.calls if not call.ended]
+
+    def pick(self, number: int) -> Call | None:
+        found = self.active()
+        return found[number % len(found)] if found else None
+
+    async def open(self, gateway: int, who: int, which: int, prompt: int, most: int, stream: bool) -> None:
+        at = self.gateways[gateway]
+        call = await self.on.open(at, CALLERS[who], MODELS[which], prompt=prompt, most=most, stream=stream)
+        self.calls.append(call)
+        self.seen(gateway)
+
+    async def feed(self, number: int, count: int) -> None:
+        if (call := self.pick(number)) is None:
+            return
+        try:
+            for _ in range(count):
+                await call.hold.progress(token())
+                call.delivered += 1
+        except DrwError as error:
+            call.ended = "cut"
+            await call.hold.settle(error)
+
+    async def finish(self, number: int) -> None:
+        if (call := self.pick(number)) is not None:
+            call.ended = "finished"
+            await call.hold.progress(usage(call.prompt, call.delivered))
+            await call.hold.settle()
+
+    async def leave(self, number: int) -> None:
+        if (call := self.pick(number)) is not None:
+            call.ended = "left"
+            await call.hold.settle(ClientGone())
+
+    async def crash(self, number: int) -> None:
+        for call in self.gateways[number].calls:
+            call.ended = call.ended or "crashed"
+        self.gateways[number] = self.on.gateway()
+
+    async def crash_while_settling(self, number: int) -> None:
+        """The row is in the ledger; the counters have not heard of it."""
+        for call in self.gateways[number].calls:
+            if not call.ended and call.hold.reservation and self.gateways[number].meter.holds(call.hold.reservation):
+                call.ended = "recorded"
+                call.hold._end_attempt(ClientGone())
+                most = call.hold.reservation.nano
+                rows = settled(call.id, call.hold.course, at_ms=self.on.ms, most=most, outcome="x", counted_by="chunks")
+                await self.on.ledger.put(rows)
+                break
+        await self.crash(number)
+
+    async def lose_the_counters(self) -> None:
+        await self.on.redis.flushdb()
+        for call in self.calls:
+            call.sure = False
+
+    async def beat(self, number: int) -> None:
+        await self.gateways[number].meter.beat()
+        self.seen(number)
+
+    def seen(self, number: int) -> None:
+        """What a gateway holds for certain the counters know of."""
+        for call in self.gateways[number].calls:
+            call.sure = call.sure or self.gateways[number].meter.holds(call.hold.reservation)
+
+    async def tick(self) -> None:
+        await self.on.tick()
+
+    async def time(self, seconds: int) -> None:
+        self.on.ms += seconds * 1000
+
+    async def end(self) -> None:
+        """End every call, wait for every lease, and compare the books."""
+        for call in self.active():
+            call.ended = "left"
+            with suppress(DrwError):
+                await call.hold.settle(ClientGone())
+        for _ in range(4):
+            for number in range(3):
+                await self.beat(number)
+            self.on.ms += LEASE * 1000 + 2000
+            await self.on.tick()
+        assert await self.on.counters.is_open()
+        await self.check()
+        await self.compare()
+        for call in self.calls:
+            await self.compare_call(call)
+
+    async def compare(self) -> None:
+        rows = await self.on.database.all("select * from metering.ledger")
+        for subject, counters in zip(SUBJECTS, await self.on.counters.peek(SUBJECTS), strict=True):
+            mine = [row for row in rows if _is_of(row, subject)]
+            assert counters["tn"] == sum(row["cost"] for row in mine)
+            assert (counters["n"], counters["t"], counters["c"]) == (0, 0, 0)
+
+    async def compare_call(self, call: Call) -> None:
+        query = "select * from metering.ledger where id = any(%s) order by id"
+        rows = await self.on.database.all(query, [call.id, f"{call.id}/late"])
+        charged = sum(row["completion_tokens"] for row in rows)
+        if call.ended in ("finished", "left", "cut", "recorded"):
+            assert charged == call.delivered
+        elif rows:
+            most = call.delivered + BLOCK if call.stream else 0
+            assert charged <= most
+            assert charged >= (call.delivered if call.stream and call.sure else 0)
+        else:
+            assert not call.sure  # the process and the counters died together
+
+
+def _is_of(row: dict, subject: Subject) -> bool:
+    if subject.kind == Block.MODEL:
+        return row["model"] == subject.name
+    names = {Block.KEY: row["key"], Block.DESK: row["desk"], Block.ORG: ""}
+    return row["org"] == subject.org and names[subject.kind] == subject.name
+
+
+@pytest.fixture
+async def on(profile):
+    async with world(profile, POLICY, CAPS) as made:
+        yield made
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
+@given(schedule=st.lists(steps, min_size=25, max_size=60))
+async def test_no_cap_is_exceeded_and_the_books_agree(on, schedule):
+    on.ms += 86_400_000
+    await on.clear()
+    story = Story(on)
+    for step in schedule:
+        await story.play(*step)
+    await story.end()

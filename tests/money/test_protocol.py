@@ -1,0 +1,317 @@
+"""The protocol step by step: races at the edge of a cap, zombies, losses, cuts, attempts on several models."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Policy, Price
+from drw.gateway.rate_limiting.rebuild import Rebuild
+from drw.kernel.call import Caller, acting_for
+from drw.kernel.metering.counters import Counters, CountersAway
+from drw.kernel.metering.ledger import settled, total
+from drw.kernel.metering.subjects import Subject
+from drw.models.serving.metering import Asked, Metering
+from drw.models.serving.quota import EngineOvershot, InsufficientQuota, LimitReached, ReservationLost
+from drw.models.serving.record import ClientGone
+from drw.models.serving.tariff import Tariffs
+from money.world import BEAT, BLOCK, LEASE, model, token, usage, world
+
+WHO = Caller("acme", "rates", "key_1")
+KEY, DESK = Subject(Block.KEY, "acme", "key_1"), Subject(Block.DESK, "acme", "rates")
+ONE, TWO = model("one"), model("two")
+POLICY = Policy(
+    prices=[
+        Price(model="one", prompt_usd_per_million="1", completion_usd_per_million="1"),
+        Price(model="two", prompt_usd_per_million="2", completion_usd_per_million="4"),
+    ]
+)
+TOKEN = 1000
+"""Nano-dollars that a token of the model `one` costs."""
+
+
+@pytest.fixture
+async def on(profile):
+    """A desk that may spend what 100 tokens of the model `one` cost."""
+    async with world(profile, POLICY, [(DESK, "Cdn", 100 * TOKEN)]) as made:
+        yield made
+
+
+async def spent(on) -> tuple[int, int]:
+    (found,) = await on.counters.peek([DESK])
+    return found["tn"], found["n"]
+
+
+async def rows(on) -> list[dict]:
+    return await on.database.all("select * from metering.ledger order by id")
+
+
+async def test_of_many_at_the_edge_only_as_many_pass_as_fit(on):
+    gateways = [on.gateway() for _ in range(4)]
+
+    async def ask(number: int):
+        return await on.open(gateways[number % 4], WHO, ONE, prompt=3, most=7, stream=False)
+
+    found = await asyncio.gather(*(ask(number) for number in range(64)), return_exceptions=True)
+    passed = [call for call in found if not isinstance(call, BaseException)]
+    assert len(passed) == 10
+    assert {type(error) for error in found if isinstance(error, BaseException)} == {InsufficientQuota}
+    assert await spent(on) == (0, 100 * TOKEN)
+    await asyncio.gather(*(call.hold.settle(ClientGone()) for call in passed))
+    assert await spent(on) == (30 * TOKEN, 0)  # the prompts that the engine was asked with
+
+
+async def test_a_refusal_says_which_limit_binds_and_what_is_left(on):
+    with pytest.raises(InsufficientQuota) as caught:
+        await on.open(on.gateway(), WHO, ONE, prompt=1, most=100, stream=False)
+    assert caught.value.metadata["code"] == "insufficient_quota"
+    assert caught.value.metadata["limit"] == "desk.money.day"
+    assert "may cost 0.000101 USD; the desk 'rates' has 0.0001 USD left of 0.0001 USD for today" in str(caught.value)
+
+
+async def test_a_stream_that_does_not_fit_begins_and_is_cut_at_the_cap(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=1000, stream=True)
+    assert await spent(on) == (0, 100 * TOKEN)
+    for _ in range(90):
+        await call.hold.progress(token())
+    with pytest.raises(InsufficientQuota, match="cut after 90 tokens") as caught:
+        await call.hold.progress(token())
+    await call.hold.settle(caught.value)
+    assert await spent(on) == (100 * TOKEN, 0)
+    (row,) = await rows(on)
+    assert (row["completion_tokens"], row["outcome"], row["counted_by"]) == (90, "cut", "chunks")
+
+
+async def test_an_engine_that_goes_on_behind_max_tokens_is_cut(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=2, stream=True)
+    await call.hold.progress(token())
+    await call.hold.progress(token())
+    with pytest.raises(EngineOvershot, match="more than the 2 tokens"):
+        await call.hold.progress(token())
+
+
+async def test_what_an_engine_counts_beyond_the_reservation_is_charged_to_nobody(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
+    await call.hold.progress(usage(20, 5))
+    await call.hold.settle()
+    (row,) = await rows(on)
+    assert (row["cost"], row["excess"], row["prompt_tokens"]) == (15 * TOKEN, 10 * TOKEN, 20)
+    assert await spent(on) == (15 * TOKEN, 0)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "charged", "by"),
+    [
+        ([token(), token(), usage(9, 40)], (9, 40), "engine"),
+        ([token(), {**token(), "usage": {"prompt_tokens": 9, "completion_tokens": 7}}], (9, 7), "chunk_usage"),
+        ([{**token(), "timings": {"prompt_n": 2, "cache_n": 7, "predicted_n": 5}}], (9, 5), "chunk_usage"),
+        ([token(), token(), token()], (10, 3), "chunks"),
+    ],
+)
+async def test_an_answer_that_is_left_is_charged_by_the_best_count_there_is(on, chunks, charged, by):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
+    for chunk in chunks:
+        await call.hold.progress(chunk)
+    await call.hold.settle(ClientGone())
+    (row,) = await rows(on)
+    assert (row["prompt_tokens"], row["completion_tokens"], row["counted_by"]) == (*charged, by)
+    assert await spent(on) == (sum(charged) * TOKEN, 0)
+
+
+async def test_an_engine_that_dies_before_its_first_token_costs_nothing(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
+    await call.hold.settle(CountersAway("the engine died"))
+    assert await spent(on) == (0, 0)
+    assert [(row["cost"], row["outcome"], row["counted_by"]) for row in await rows(on)] == [(0, "failed", "nothing")]
+
+
+async def test_each_attempt_is_charged_at_its_own_price(on):
+    gateway = on.gateway()
+    with acting_for(WHO):
+        hold = await gateway.metering.hold(Asked("completions", {"prompt": 5}, (ONE, TWO), 10, 1, True))
+    assert await spent(on) == (0, 50 * TOKEN)  # at the dearest: 5 * 2 + 10 * 4
+    await hold.begin(ONE)
+    for _ in range(4):
+        await hold.progress(token())
+    await hold.begin(TWO)  # which needs more than what is left of 50
+    assert await spent(on) == (0, 59 * TOKEN)
+    await hold.progress(token())
+    await hold.progress(usage(5, 10))
+    await hold.settle()
+    assert await spent(on) == (59 * TOKEN, 0)
+    assert [(row["model"], row["cost"] // TOKEN) for row in await rows(on)] == [("one", 9), ("two", 50)]
+    found = await on.counters.peek([Subject(Block.MODEL, "", "one"), Subject(Block.MODEL, "", "two")])
+    assert [(values["tn"], values["n"]) for values in found] == [(9 * TOKEN, 0), (50 * TOKEN, 0)]
+
+
+async def test_settling_twice_is_settling_once(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=5, most=5, stream=False)
+    await call.hold.progress(usage(5, 5))
+    await call.hold.settle()
+    await call.hold.settle()
+    assert not await on.counters.settle(call.id, on.ms, total(call.hold.rows))
+    assert await spent(on) == (10 * TOKEN, 0)
+    for _ in range(2):
+        await on.ledger.put(call.hold.rows)
+    assert len(await rows(on)) == 1
+
+
+async def test_a_process_that_died_is_settled_at_what_it_wrote_ahead(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
+    for _ in range(BLOCK + 1):
+        await call.hold.progress(token())
+    on.ms += LEASE * 1000 - 1
+    await on.tick()
+    assert await spent(on) == (0, 70 * TOKEN)  # not yet
+    on.ms += 2000
+    await on.tick()
+    (row,) = await rows(on)
+    assert (row["completion_tokens"], row["outcome"], row["counted_by"]) == (2 * BLOCK, "abandoned", "written_ahead")
+    assert await spent(on) == ((10 + 2 * BLOCK) * TOKEN, 0)
+
+
+async def recorded(on, call, *chunks) -> None:
+    """Leave the call as it is when its process dies between the ledger and the counters."""
+    for chunk in chunks:
+        await call.hold.progress(chunk)
+    call.hold._end_attempt(None)
+    most = call.hold.reservation.nano
+    await on.ledger.put(settled(call.id, call.hold.course, at_ms=on.ms, most=most, outcome="ok", counted_by="engine"))
+
+
+async def test_a_process_that_died_after_its_row_is_settled_by_its_row(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
+    await recorded(on, call, token(), usage(8, 1))
+    on.ms += LEASE * 1000 + 2000
+    await on.tick()
+    assert await spent(on) == (9 * TOKEN, 0)
+    assert len(await rows(on)) == 1
+
+
+async def test_what_was_in_the_ledger_at_a_loss_is_not_held_again(on):
+    gateway = on.gateway()
+    call = await on.open(gateway, WHO, ONE, prompt=10, most=60, stream=True)
+    await recorded(on, call, token(), usage(8, 1))
+    await on.redis.flushdb()
+    await gateway.meter.beat()
+    assert await on.rebuild.tick()
+    assert await spent(on) == (9 * TOKEN, 0)
+    assert not await on.counters.settle(call.id, on.ms, [(DESK, 9 * TOKEN, 9)])
+    assert await spent(on) == (9 * TOKEN, 0)
+
+
+async def test_a_process_that_was_paused_may_not_go_on_and_is_not_charged_twice(on):
+    gateway = on.gateway()
+    call = await on.open(gateway, WHO, ONE, prompt=10, most=60, stream=True)
+    await call.hold.progress(token())
+    on.ms += LEASE * 1000 + 2000
+    await on.tick()  # the reaper charges a whole block
+    assert await spent(on) == ((10 + BLOCK) * TOKEN, 0)
+    with pytest.raises(ReservationLost) as caught:
+        await call.hold.progress(token())
+    await call.hold.settle(caught.value)
+    await on.tick()
+    assert [(row["id"], row["completion_tokens"], row["counted_by"]) for row in await rows(on)] == [
+        (call.id, BLOCK, "written_ahead"),
+        (f"{call.id}/late", 1 - BLOCK, "chunks"),
+    ]
+    assert await spent(on) == (11 * TOKEN, 0)
+    again = await on.open(gateway, WHO, ONE, prompt=1, most=1, stream=True)  # under a new lease
+    await again.hold.settle(ClientGone())
+
+
+async def test_a_lost_valkey_refuses_until_the_books_are_whole_and_live_streams_go_on(on):
+    gateway = on.gateway()
+    done = await on.open(gateway, WHO, ONE, prompt=10, most=5, stream=False)
+    await done.hold.progress(usage(10, 5))
+    await done.hold.settle()
+    live = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=True)
+    await live.hold.progress(token())
+    await on.redis.flushdb()
+    with pytest.raises(CountersAway, match="being rebuilt") as caught:
+        await on.open(gateway, WHO, ONE, prompt=1, most=1, stream=False)
+    assert caught.value.metadata["retry_after"] == "5"
+    assert not await on.rebuild.tick()  # the process that holds something has not shown itself
+    on.ms += BEAT * 1000
+    await gateway.meter.beat()
+    assert await on.rebuild.tick()
+    assert await spent(on) == (15 * TOKEN, 30 * TOKEN)
+    await live.hold.progress(token())
+    await live.hold.progress(usage(10, 2))
+    await live.hold.settle()
+    assert await spent(on) == (27 * TOKEN, 0)
+
+
+async def test_what_is_settled_while_the_books_are_rebuilt_counts_once(on):
+    gateway = on.gateway()
+    call = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=False)
+    await on.redis.flushdb()
+    await gateway.meter.beat()  # registers what it holds
+
+    class Interrupted(Rebuild):
+        async def _from_ledger(self, *args):
+            if not call.hold.rows:  # between the survey and the snapshot
+                await call.hold.progress(usage(10, 5))
+                await call.hold.settle()
+            return await super()._from_ledger(*args)
+
+    rebuild = Interrupted(on.counters, on.database, on.push_caps, LEASE, lambda: on.ms / 1000)
+    assert not await rebuild.tick()  # something has changed: once more
+    assert await rebuild.tick()
+    assert await spent(on) == (15 * TOKEN, 0)
+
+
+async def test_a_valkey_that_is_gone_refuses_money_at_once_and_shares_limits(on, profile):
+    gone = Counters("unix:///nowhere", seconds=0.2)
+    gateway = on.gateway()
+    gateway.meter._counters = gone
+    with pytest.raises(CountersAway, match="Valkey does not answer") as caught:
+        await on.open(gateway, WHO, ONE, prompt=1, most=1, stream=False)
+    assert caught.value.metadata["retry_after"] == "2"
+    free = model("free")
+    limits = [
+        Limit(key="key_1", org="acme", tokens_per_minute=100, concurrent=3, when_lost=Limit.LOCAL_SHARE),
+        Limit(subject=Block.DESK, org="acme", desk="strict", concurrent=3, when_lost=Limit.FAIL_CLOSED),
+    ]
+    gateway.metering = Metering(Tariffs.fixed(Policy(limits=limits)), gateway.meter, on.ledger)
+    call = await on.open(gateway, WHO, free, prompt=40, most=20, stream=False)
+    with pytest.raises(LimitReached, match="40 left of 100 for this minute"):
+        await on.open(gateway, WHO, free, prompt=40, most=20, stream=False)
+    await call.hold.progress(usage(40, 2))
+    await call.hold.settle()
+    await on.open(gateway, WHO, free, prompt=38, most=20, stream=False)
+    with pytest.raises(CountersAway):
+        await on.open(gateway, Caller("acme", "strict", "key_2"), free, prompt=1, most=1, stream=False)
+    await on.open(gateway, Caller("acme", "other", "key_3"), free, prompt=1, most=1, stream=False)  # bound by nothing
+    await on.tick()
+    assert (await on.counters.peek([KEY]))[0]["tt"] == 42  # what Valkey did not see it is told later
+    await gone.close()
+
+
+async def test_sliding_windows_and_fixed_ones(on):
+    sliding, fixed = Subject(Block.KEY, "acme", "key_1"), Subject(Block.KEY, "acme", "key_2")
+    on.caps = [(sliding, "Cw", 100), (sliding, "Cwa", "s"), (fixed, "Cw", 100), (fixed, "Cwa", "f"), (DESK, "Cc", 1)]
+    await on.push_caps()
+    on.ms += 20_000  # 23:59:50
+    gateway, free = on.gateway(), model("free")
+    limits = [Limit(key=f"key_{n}", org="acme", tokens_per_minute=100) for n in (1, 2)]
+    gateway.metering = Metering(Tariffs.fixed(Policy(limits=limits)), gateway.meter, on.ledger)
+
+    async def ask(key: str, tokens: int) -> None:
+        call = await on.open(gateway, Caller("acme", "rates", key), free, prompt=tokens, most=1, stream=False)
+        await call.hold.progress(usage(tokens, 0))
+        await call.hold.settle()
+
+    for key in ("key_1", "key_2"):
+        await ask(key, 90)
+        with pytest.raises(LimitReached, match="10 left of 100"):
+            await ask(key, 20)
+    on.ms += 15_000  # the minute of the clock is over, the last 60 seconds are not
+    await ask("key_2", 90)
+    with pytest.raises(LimitReached, match="10 left of 100") as caught:
+        await ask("key_1", 20)
+    assert caught.value.metadata["retry_after"] == "50"
+    on.ms += 50_000
+    await gateway.meter.beat()
+    await ask("key_1", 90)

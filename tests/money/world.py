@@ -1,0 +1,168 @@
+"""Several gateways on one Valkey and one PostgreSQL, with a clock that the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Policy
+from drw.gateway.rate_limiting.reaping import post, reap
+from drw.gateway.rate_limiting.rebuild import Rebuild
+from drw.kernel.call import Caller, acting_for
+from drw.kernel.database import Database
+from drw.kernel.metering.counters import Counters
+from drw.kernel.metering.ledger import Ledger
+from drw.kernel.metering.subjects import Subject
+from drw.kernel.settings import Profile
+from drw.models.serving.hold import Hold
+from drw.models.serving.line import Line
+from drw.models.serving.meter import Meter, MeterSettings
+from drw.models.serving.metering import Asked, Metering
+from drw.models.serving.models import ChatModel
+from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, Target
+from drw.models.serving.tariff import Tariffs
+
+Cap = tuple[Subject, str, str | int]
+
+LEASE, BEAT, BLOCK = 30.0, 5.0, 4
+START_MS = 1_790_726_370_000.0  # 2026-09-29 23:59:30 UTC: a day ends soon, and the month the day after
+
+
+class DoubleChat(ChatEngine):
+    """Counts prompts as long as they say they are."""
+
+    def stream(self, target: Target, endpoint: Endpoint, body: Body) -> AsyncGenerator[Chunk, None]:
+        raise NotImplementedError
+
+    async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
+        return int(body["prompt"])
+
+    async def check(self, target: Target) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def model(name: str) -> ChatModel:
+    line = Line(name, 1000, 0, 1)
+    return ChatModel(name, Target(name, "http://x", f"up-{name}", ""), DoubleChat(), "double", line, 0, 0)
+
+
+def token(text: str = "x") -> Chunk:
+    return {"choices": [{"index": 0, "delta": {"content": text}}]}
+
+
+def usage(prompt: int, completion: int) -> Chunk:
+    return {"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": completion}}
+
+
+@dataclass
+class Call:
+    """One request under way, and what its caller has got of it."""
+
+    gateway: Gateway
+    hold: Hold
+    prompt: int
+    stream: bool
+    delivered: int = 0
+    ended: str = ""
+    sure: bool = True
+    """Whether the counters know of it: not between a loss of their data and the next sign of life."""
+
+    @property
+    def id(self) -> str:
+        assert self.hold.reservation is not None
+        return self.hold.reservation.id
+
+
+@dataclass
+class Gateway:
+    """One process that serves models."""
+
+    meter: Meter
+    metering: Metering
+    counters: Counters
+    calls: list[Call] = field(default_factory=list)
+
+
+class World:
+    """The parts, and the time."""
+
+    def __init__(self, profile: Profile, database: Database, policy: Policy, caps: Sequence[Cap]) -> None:
+        self.ms = START_MS
+        self.profile = profile
+        self.database = database
+        self.ledger = Ledger(database)
+        self.policy = policy
+        self.caps = list(caps)
+        self.version = 0
+        self.redis = redis.asyncio.Redis.from_url(profile.valkey)
+        self._made: list[Counters] = []
+        self.counters = self.connect()
+        self.rebuild = Rebuild(self.counters, database, self.push_caps, LEASE, lambda: self.ms / 1000)
+
+    def connect(self) -> Counters:
+        made = Counters(self.profile.valkey, clock=lambda: self.ms)
+        self._made.append(made)
+        return made
+
+    def gateway(self, **settings: Any) -> Gateway:
+        own = {"lease_seconds": LEASE, "heartbeat_seconds": BEAT, "patience_seconds": 0, "block_tokens": BLOCK}
+        counters = self.connect()
+        meter = Meter(
+            counters,
+            Ledger(self.database),
+            MeterSettings(**{**own, "least_tokens": 2, **settings}),
+            clock=lambda: self.ms / 1000,
+        )
+        return Gateway(meter, Metering(Tariffs.fixed(self.policy), meter, Ledger(self.database)), counters)
+
+    async def push_caps(self) -> None:
+        self.version += 1
+        await self.counters.set_caps(self.version, self.caps)
+
+    async def clear(self) -> None:
+        """Begin anew, with open counters."""
+        await self.redis.flushdb()
+        async with self.database.transaction() as connection:
+            await connection.execute("truncate metering.ledger, metering.holder")
+        assert await self.rebuild.tick()
+
+    async def tick(self) -> None:
+        """Do once what rate limiting does all the time."""
+        if await self.rebuild.tick():
+            await reap(self.counters, self.ledger)
+            await post(self.counters, self.ledger)
+
+    async def close(self) -> None:
+        for counters in self._made:
+            await counters.close()
+        await self.redis.aclose()
+
+    async def open(
+        self, gateway: Gateway, who: Caller, *models: ChatModel, prompt: int, most: int, stream: bool
+    ) -> Call:
+        """Reserve for a request and begin its first attempt."""
+        with acting_for(who):
+            hold = await gateway.metering.hold(Asked("completions", {"prompt": prompt}, models, most, 1, stream))
+        call = Call(gateway, hold, prompt, stream)
+        gateway.calls.append(call)
+        await hold.begin(models[0])
+        return call
+
+
+@asynccontextmanager
+async def world(profile: Profile, policy: Policy, caps: Sequence[Cap]) -> AsyncIterator[World]:
+    """Give a world with empty books."""
+    database = Database(profile.postgres, "metering")
+    await database.start("drw.kernel.metering")
+    made = World(profile, database, policy, caps)
+    try:
+        await made.clear()
+        yield made
+    finally:
+        await made.close()
+        await database.stop()

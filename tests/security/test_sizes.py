@@ -1,0 +1,105 @@
+"""Requests that are too much: headers, clients that dribble, bodies that are small on the wire only."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections import defaultdict
+from urllib.parse import urlsplit
+
+import pytest
+
+from agent.conftest import Fed, front_profile, running
+from drw.agent import listener
+
+__all__ = ["front_profile"]
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize(
+    ("path", "lines"),
+    [
+        ("/v1/models", [b"x-long: " + b"a" * 61_440]),
+        ("/v1/models", [b"x-%d: " % i + b"a" * 7_000 for i in range(10)]),
+        ("/v1/models", [b"x-%d: a" % i for i in range(101)]),
+        ("/v1/models", [b"a" * 61_440 + b": x"]),
+        ("/v1/models?x=" + "a" * 61_440, []),
+        ("/v1/models/" + "a" * 61_440, []),
+    ],
+    ids=["one long", "long together", "many", "a long name", "a long query", "a long path"],
+)
+async def test_headers_that_are_too_large_or_too_many(gate, path, lines):
+    assert gate.arrived is not None
+    assert await gate.send(gate.request("GET", path, *lines)) == [431]
+    assert gate.arrived == []
+
+
+async def test_a_client_that_dribbles_is_let_go(front_profile, monkeypatch):
+    monkeypatch.setattr("drw.agent.listener.HEADERS_TIMEOUT", "0.3s")
+    monkeypatch.setattr("drw.agent.listener.REQUEST_TIMEOUT", "0.6s")
+    async with running(Fed(front_profile)) as fed:
+        key = fed.sign("key_slow", "models:invoke")
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: drw\r\nauthorization: Bearer {key}\r\ncontent-length: 100000\r\n"
+        for start in (head.encode()[:-2], head.encode() + b"\r\n"):
+            answer = await dribble(fed.url, start)
+            assert answer.startswith(b"HTTP/1.1 408 "), answer
+            assert b"did not come whole in the time" in answer
+        async with fed.client(key) as client:  # who is not slow is served
+            assert (await client.post(CHAT, json={})).status_code == 200
+
+
+async def dribble(url: str, start: bytes) -> bytes:
+    """Send the start of a request, and then byte by byte until the other side has had enough; return what it says."""
+    where = urlsplit(url)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    writer.write(start)
+    answer = asyncio.create_task(reader.readuntil(b"}}"))
+    async with asyncio.timeout(20):
+        while not answer.done():
+            writer.write(b"a")
+            await asyncio.wait([answer], timeout=0.05)
+    writer.close()
+    return answer.result()
+
+
+def test_every_wait_for_a_client_is_bounded():
+    made = listener.listener("127.0.0.1:1", "/log", "", defaultdict(dict), {})
+    bounds = made["filter_chains"][0]["filters"][0]["typed_config"]
+    assert bounds["request_headers_timeout"] == "10s" and bounds["request_timeout"] == "900s"
+    assert bounds["stream_idle_timeout"] == "300s"
+    assert bounds["common_http_protocol_options"]["idle_timeout"] == "3600s"
+
+
+BOMBS = {
+    "deep": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "a deep list": b"[" * 500_000,
+    "a long number": b'{"max_tokens":' + b"9" * 500_000 + b"}",
+    "a large exponent": b'{"temperature":1e999999999}',
+    "not a number": b'{"temperature":NaN}',
+    "many keys": b"{" + b",".join(b'"k%d":1' % i for i in range(50_000)) + b"}",
+    "one after the other": b"{}{}",
+    "half a surrogate": b'{"model":"\\ud800"}',
+    "another encoding": '{"model":"double"}'.encode("utf-16"),
+    "in gzip": gzip.compress(b'{"model":"double","prompt":"' + b"a" * 10_000_000 + b'"}'),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("path", [CHAT, "/v1/embeddings", "/v1/vector_stores", "/api/v1/runs", "/api/v1/keys"])
+def test_a_bomb_is_refused(desk, path, bomb):
+    headers = {"content-type": "application/json"} | ({"content-encoding": "gzip"} if bomb == "in gzip" else {})
+    answer = desk.post(path, content=BOMBS[bomb], headers=headers)
+    assert answer.status_code in {400, 413}
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert len(answer.content) < 10_000
+
+
+def test_of_a_key_given_twice_the_last_counts_everywhere(desk):
+    """Two readers that took different ones could be told different things."""
+    body = b'{"model":"nothing","model":"double","messages":[{"role":"user","content":"x"}]}'
+    assert desk.post(CHAT, content=body).status_code == 200
+    assert desk.post("/v1/vector_stores", content=b'{"name":5,"name":"last"}').json()["name"] == "last"
+    made = desk.post("/api/v1/keys", content=b'{"name":5,"name":"last","scopes":["models:read"]}')
+    assert made.json()["key"]["name"] == "last"

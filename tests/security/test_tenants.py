@@ -1,0 +1,136 @@
+"""A desk that names what is another desk's, at every endpoint of docs/reference/openapi.json that takes an id.
+
+It is told that there is no such thing, and nothing happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from fuzzing.conftest import DOCUMENT, KEY, Served
+
+SHARED = {
+    "/api/v1/models/{id}": "models are the platform's",
+    "/v1/models/{model}": "models are the platform's",
+    "/api/v1/templates/{name}": "templates are the platform's",
+    "/api/v1/audit/records/{index}/proof": "a proof shows a record to its own desk only: see below",
+}
+"""What is nobody's own, and why."""
+
+OTHERS = {
+    "another org": {"x-drw-org": "other", "x-drw-key": "key_other"},
+    "another desk": {"x-drw-desk": "equities", "x-drw-key": "key_equities"},
+}
+NOT_FOUND = (403, 404, 501)
+SEEN = (
+    *("/v1/files", "/v1/vector_stores", "/api/v1/collections", "/api/v1/runs", "/api/v1/keys?all=true"),
+    *("/v1/vector_stores/{vector_store_id}/files", "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}"),
+)
+"""What the owner looks at, to see that nothing has changed."""
+
+BODIES: dict[str, Any] = {
+    "/v1/vector_stores/{vector_store_id}": {"name": "stolen"},
+    "/v1/vector_stores/{vector_store_id}/files/{file_id}": {"attributes": {"stolen": True}},
+    "/v1/vector_stores/{vector_store_id}/files": {"file_id": "{file_id}"},
+    "/v1/vector_stores/{vector_store_id}/file_batches": {"file_ids": ["{file_id}"]},
+    "/v1/vector_stores/{vector_store_id}/search": {"query": "rates"},
+    "/api/v1/collections/{collection}:search": {"question": "rates"},
+    "/api/v1/collections/{collection}:ask": {"question": "rates"},
+}
+NAMED_IN_BODIES = {
+    "/v1/vector_stores": {"name": "mine", "file_ids": ["{file_id}"]},
+    "/api/v1/runs": {"template": "digest", "inputs": {"files": ["{file_id}"]}},
+}
+
+
+def taking_ids() -> Iterator[tuple[str, str]]:
+    for path, verbs in DOCUMENT["paths"].items():
+        if "{" in path and path not in SHARED:
+            yield from ((verb.upper(), path) for verb in verbs)
+
+
+@pytest.fixture(params=OTHERS)
+def stranger(served: Served, request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+    """A client for somebody else, who holds every scope."""
+    scopes = {"x-drw-scopes": KEY["x-drw-scopes"].replace(" org:admin", "")}
+    headers = KEY | scopes | OTHERS[request.param]
+    with httpx.Client(base_url=served.url, headers=headers, timeout=30) as http:
+        yield http
+
+
+def filled(value: Any, served: Served) -> Any:
+    """A body with the ids of what the owner has."""
+    if isinstance(value, dict):
+        return {name: filled(item, served) for name, item in value.items()}
+    if isinstance(value, list):
+        return [filled(item, served) for item in value]
+    return served.known[value[1:-1]] if isinstance(value, str) and value.startswith("{") else value
+
+
+def seen(desk: httpx.Client, served: Served) -> list[Any]:
+    answers = [desk.get(served.path(path)) for path in SEEN]
+    assert [answer.status_code for answer in answers] == [200] * len(SEEN)
+    return [answer.json() for answer in answers]
+
+
+@pytest.mark.parametrize(("verb", "path"), list(taking_ids()), ids=[" ".join(one) for one in taking_ids()])
+def test_what_is_anothers_is_not_there(served, desk, stranger, verb, path):
+    named = [name for name in DOCUMENT["paths"][path][verb.lower()]["parameters"] if name["in"] == "path"]
+    for parameter in named:
+        known = served.id_of(parameter["name"], path) or path.startswith("/api/v1/deadLetters")
+        assert known, f"make one in fuzzing/conftest.py, or say in SHARED why {path} is nobody's own"
+    before = seen(desk, served)
+    answer = stranger.request(verb, served.path(path), **_body(verb, path, served))
+    assert answer.status_code in NOT_FOUND, answer.text
+    assert seen(desk, served) == before
+
+
+@pytest.mark.parametrize("path", NAMED_IN_BODIES)
+def test_what_is_anothers_cannot_be_named_in_a_body(served, desk, stranger, path):
+    before = seen(desk, served)
+    answer = stranger.post(path, json=filled(NAMED_IN_BODIES[path], served))
+    if path == "/api/v1/runs" and answer.status_code == 200:  # a run finds out when it comes to the file
+        run = answer.json()["id"]
+        with stranger.stream("GET", f"/api/v1/runs/{run}:watch") as watched:
+            assert "event: done" in list(watched.iter_lines())
+        assert "there is no file" in stranger.get(f"/api/v1/runs/{run}").json()["error"]
+    else:
+        assert answer.status_code in NOT_FOUND, answer.text
+    assert seen(desk, served) == before
+
+
+def test_lists_and_the_audit_trail_show_ones_own(served, desk, stranger):
+    ids = {served.known[name] for name in ("file_id", "vector_store_id", "run")} | {served.known["/api/v1/keys/{id}"]}
+    assert all(id_ in str(seen(desk, served)) for id_ in ids)
+    for path in SEEN[:5]:
+        if path.startswith("/api/v1/keys") and stranger.headers["x-drw-org"] == KEY["x-drw-org"]:
+            continue  # keys are the org's: who may list them sees those of its desks
+        text = stranger.get(path).text
+        named = ids - {served.known["file_id"]} if path == "/api/v1/runs" else ids  # as an input that it gave itself
+        assert not [id_ for id_ in named if id_ in text], path
+    records = stranger.get("/api/v1/audit/records", params={"page_size": 100}).json()["records"]
+    assert {record["actor"] for record in records} <= {stranger.headers["x-drw-key"]}
+    first = desk.get("/api/v1/audit/records", params={"page_size": 100}).json()["records"][-1]
+    assert stranger.get(f"/api/v1/audit/records/{first['index']}/proof").status_code in NOT_FOUND
+
+
+def _body(verb: str, path: str, served: Served) -> dict[str, Any]:
+    return {"json": filled(BODIES.get(path, {}), served)} if verb == "POST" else {}
+
+
+def test_a_name_of_a_file_makes_no_header(desk):
+    for name in ("a\r\nset-cookie: x=1.txt", 'a"; filename="b.exe.txt', "a\nb.txt", "ü€.txt"):
+        form = {"file": (name, b"Rates rose."), "purpose": (None, "user_data")}
+        made = desk.post("/v1/files", files=form)
+        if made.status_code == 200:
+            answer = desk.get(f"/v1/files/{made.json()['id']}/content")
+            assert answer.status_code == 200
+            assert "set-cookie" not in answer.headers
+            assert '"b.exe' not in answer.headers["content-disposition"]
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        else:
+            assert made.status_code == 400
