@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from conftest import SECRET
+from conftest import SECRET, with_secret
 from drw.agent import envoy
 from drw.agent.admin import Admin
 from drw.agent.agent import Agent
@@ -111,7 +111,7 @@ class Front:
     """The whole front door of a profile, each part to be stopped and started."""
 
     def __init__(self, profile: Profile) -> None:
-        self.profile = profile
+        self.profile = with_secret(profile)
         self.url = f"http://{envoy.plane(profile).listen}"
         self.models = DoubleModels()
         self._agent: asyncio.Task[None] | None = None

@@ -18,7 +18,10 @@ from drw.api.gateway.v1.authentication_pb2 import (
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.kernel.call import SCOPES, acting_for
-from drw.local.first_key import OPERATOR
+from drw.kernel.rpc import Channels
+from drw.local.credentials import write
+from drw.local.first_key import OPERATOR, ensure
+from drw.local.layout import Layout
 
 LIST = "/v1/models"
 
@@ -138,3 +141,32 @@ async def test_orgs_desks_issuers_and_oneself_over_rest(front):
             assert (await alice.get("/api/v1/me")).status_code == 401
     async with front.client() as nobody:
         assert (await nobody.get("/api/v1/me")).status_code == 401
+
+
+async def test_the_first_key_may_do_everything_and_is_made_once(front, tmp_path):
+    layout, channels = Layout(tmp_path / "data"), Channels()
+    layout.data.mkdir()
+
+    async def kept() -> str:
+        await ensure(layout, front.profile, channels)
+        return json.loads(layout.credentials.read_text())["api_key"]
+
+    try:
+        first = await kept()
+        assert await kept() == first
+        narrow = await front.key("models:read", "keys:read")  # as a release with fewer scopes would have made it
+        write(layout.credentials, front.url, narrow)
+        again = await kept()
+        assert again not in (first, narrow)
+        for secret, scopes in ((again, len(SCOPES)), (narrow, 2)):
+            async with front.client(secret) as client:
+                assert len((await client.get("/api/v1/me")).json()["scopes"]) == scopes
+        # Its org and desk become whole again where somebody narrowed them.
+        client, own = front.host.client(AuthenticationClient), {"name": "research", "scopes": ["keys:read"]}
+        before = await front.wanted()
+        with acting_for(OPERATOR):
+            await client.put_desk(PutDeskRequest(**own, revoke_wider=True))
+        await front.settled(before)
+        assert await kept() not in (first, again, narrow)
+    finally:
+        await channels.close()

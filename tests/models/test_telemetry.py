@@ -93,6 +93,13 @@ async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part
     assert [record["trace_id"] for record in web.records()] == [TRACE]
 
 
+async def test_a_key_that_somebody_puts_into_a_path_is_on_no_span(web, spans):
+    key = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJrZXlfMSJ9.c2lnbmF0dXJl"
+    await web.http.get(f"/v1/models/{key}")
+    assert spans.one("http/GET").attributes["url.path"] == "/v1/models/[redacted: token]"
+    assert key not in spans_text(spans)
+
+
 async def test_a_failure_is_on_the_span_by_its_class_alone(web, spans):
     await ask(web, "quoting")
     span = spans.one("chat double")

@@ -221,6 +221,29 @@ async def test_a_process_that_was_paused_may_not_go_on_and_is_not_charged_twice(
     await again.hold.settle(ClientGone())
 
 
+async def test_a_whole_answer_whose_reservation_is_gone_is_given_to_nobody(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=False)
+    await call.hold.progress(usage(10, 50))
+    on.ms += LEASE * 1000 + 2000
+    await on.tick()
+    with pytest.raises(ReservationLost) as caught:
+        await call.hold.settle()
+    await call.hold.settle(caught.value)
+    await on.tick()
+    assert await spent(on) == (0, 0)
+
+
+async def test_a_lease_that_only_its_own_process_takes_for_over_is_settled_once(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
+    await call.hold.progress(token())
+    on.ms += LEASE * 1000 - 1000  # over by its own clock, which is careful; not by Valkey's
+    await call.hold.settle(ClientGone())
+    assert await spent(on) == (11 * TOKEN, 0)
+    await on.tick()
+    assert await spent(on) == (11 * TOKEN, 0)
+    assert [row["posted"] for row in await rows(on)] == [True]
+
+
 async def test_a_lost_valkey_refuses_until_the_books_are_whole_and_live_streams_go_on(on):
     gateway = on.gateway()
     done = await on.open(gateway, WHO, ONE, prompt=10, most=5, stream=False)
@@ -241,6 +264,14 @@ async def test_a_lost_valkey_refuses_until_the_books_are_whole_and_live_streams_
     await live.hold.progress(usage(10, 2))
     await live.hold.settle()
     assert await spent(on) == (27 * TOKEN, 0)
+
+
+async def test_counters_of_another_ledger_are_dropped(on):
+    await on.redis.set("drw:{meter}:epoch", "another.1")
+    await on.counters.load({DESK.counter: {"tn": 5}})
+    assert await on.rebuild.tick()
+    assert await spent(on) == (0, 0)
+    assert [key async for key in on.redis.scan_iter(match="drw:{meter}:s:*")] == [DESK.counter.encode()]  # its cap
 
 
 async def test_what_is_settled_while_the_books_are_rebuilt_counts_once(on):

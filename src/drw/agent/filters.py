@@ -1,20 +1,22 @@
 """Request to filters: what happens to a request before it is routed, in order.
 
-strip (early) > keys > identity > blocked > cutter > known > scopes > limits > drain > sizes > body > models > further >
-router. What changes while the data plane runs is delivered each by itself: the buckets of the limits begin anew
-whenever their message is sent again.
+strip (early) > told > keys > identity > blocked > cutter > known > scopes > limits > drain > sizes > body > models >
+further > router. What changes while the data plane runs is delivered each by itself: the buckets of the limits begin
+anew whenever their message is sent again.
 """
 
 from __future__ import annotations
 
 import re
 
+from drw.agent import limiting
 from drw.agent.blocked import BLOCKED, MODELS, RBAC
 from drw.agent.cutter import CUTTER, WASM
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.rate_limiting_pb2 import Limits
 
+TOLD = "drw.told"
 DRAIN = "envoy.filters.http.buffer"
 SIZES = "drw.sizes"
 KEYS = "drw.keys"
@@ -29,11 +31,10 @@ ROUTER = "envoy.filters.http.router"
 JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 COMPOSITE = "envoy.extensions.filters.http.composite.v3"
 LUA = "envoy.extensions.filters.http.lua.v3.Lua"
-LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 KEY_STATE = "drw.key"
 
-DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: WASM, LIMITS: LIMIT}
+DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: WASM, LIMITS: limiting.LIMIT}
 """The filters that are delivered by themselves, and their types."""
 
 PROVIDER = "drw"
@@ -61,9 +62,7 @@ ISSUER = "drw.issuer."
 
 SCHEMES = ("Bearer", "bearer")
 CLOCK_SKEW_SECONDS = 10
-UNBOUNDED = 1_000_000_000
 MANY_KEYS = 10_000
-ALWAYS = {"default_value": {"numerator": 100}}
 
 
 def strip() -> Json:
@@ -71,6 +70,12 @@ def strip() -> Json:
     removals = [{"remove_on_match": {"key_matcher": {"prefix": p, "ignore_case": True}}} for p in FOREIGN]
     message = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
     return extension("envoy.http.early_header_mutation.header_mutation", typed(message, mutations=removals))
+
+
+def told() -> Json:
+    """Return the filter that tells a client what is left of its limits: the first one, which sees answers last."""
+    message = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
+    return extension(TOLD, typed(message, mutations={"response_mutations": limiting.headers()}))
 
 
 def known() -> Json:
@@ -161,25 +166,8 @@ def one_of(wanted: list[str]) -> Json:
 
 
 def limits(wanted: Limits) -> Json:
-    """Return the filter that bounds the requests a minute of each key."""
-    own = [
-        {"entries": [{"key": "key", "value": limit.key}], "token_bucket": _bucket(limit.requests_per_minute)}
-        for limit in sorted(wanted.limits, key=lambda limit: limit.key)
-    ]
-    rest = {"entries": [{"key": "key"}], "token_bucket": _bucket(wanted.default_requests_per_minute)}
-    return typed(
-        LIMIT,
-        stat_prefix="keys",
-        token_bucket={"max_tokens": UNBOUNDED, "tokens_per_fill": UNBOUNDED, "fill_interval": "1s"},
-        filter_enabled=ALWAYS,
-        filter_enforced=ALWAYS,
-        rate_limits=[{"actions": [{"request_headers": {"header_name": "x-drw-key", "descriptor_key": "key"}}]}],
-        descriptors=[*own, rest],
-        max_dynamic_descriptors=MANY_KEYS,
-        always_consume_default_token_bucket=False,
-        enable_x_ratelimit_headers="DRAFT_VERSION_03",
-        enable_retry_after_header=True,
-    )
+    """Return the filter that bounds the requests a minute of each key, desk and org."""
+    return limiting.limits(wanted)
 
 
 def literal(text: str) -> str:
@@ -202,10 +190,6 @@ def size_limit(limit: int) -> Json:
     """Return the filter itself that refuses a body of more bytes."""
     bound = typed("envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit", max_request_bytes=limit)
     return extension("envoy.filters.http.body_size_limit", bound)
-
-
-def _bucket(per_minute: int) -> Json:
-    return {"max_tokens": per_minute, "tokens_per_fill": per_minute, "fill_interval": "60s"}
 
 
 def _policy(principals: list[Json]) -> Json:

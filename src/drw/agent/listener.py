@@ -102,6 +102,7 @@ def listener(
 
 def _chain(changing: Mapping[str, Json]) -> list[Json]:
     return [
+        filters.told(),
         changing[filters.KEYS],
         changing[filters.IDENTITY],
         changing[BLOCKED],

@@ -25,6 +25,7 @@ PATTERNS = {
 
 FOUND = re.compile("|".join(f"(?P<{name.replace(' ', '_')}>{p})" for name, p in PATTERNS.items()), re.DOTALL)
 
+TOKEN = re.compile(PATTERNS["token"])
 LONGEST = 4096
 """A secret is not longer than this, so a text that is cut loses this much more at the cut."""
 
@@ -32,6 +33,11 @@ LONGEST = 4096
 def redacted(text: str) -> str:
     """Return the text with `[redacted: what]` in place of what the patterns find."""
     return FOUND.sub(lambda found: f"[redacted: {(found.lastgroup or '').replace('_', ' ')}]", text)
+
+
+def without_tokens(text: str) -> str:
+    """Return the text without what looks like one of our keys, and else as it is."""
+    return TOKEN.sub("[redacted: token]", text)
 
 
 def excerpt(text: str, most: int) -> str:

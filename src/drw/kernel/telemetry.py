@@ -21,7 +21,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from prometheus_client import Counter, Histogram
 
 from drw.kernel.errors import DrwError, InvalidRequest
-from drw.kernel.redaction import redacted
+from drw.kernel.redaction import redacted, without_tokens
 
 FAILURES = {"500", "501", "502", "503", "504"} | {"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"}
 """Which ends of a request are the server's fault, by the conventions for HTTP and gRPC."""
@@ -231,7 +231,7 @@ class Request:
     def _attributes(self, code: str) -> dict[str, str | int]:
         """Return what the conventions for HTTP and RPC want of a server's span."""
         if self._service == "http":
-            path = str(self.fields.get("path", ""))
+            path = without_tokens(str(self.fields.get("path", "")))
             return {"http.request.method": self._method, "http.response.status_code": int(code), "url.path": path}
         return {
             "rpc.system": "grpc",

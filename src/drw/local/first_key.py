@@ -28,12 +28,15 @@ OPERATOR = Caller(org="local", desk="research", key="operator", scopes=frozenset
 
 
 async def ensure(layout: Layout, profile: Profile, channels: Channels) -> None:
-    """Make sure that there is a key that the gateway takes, and write it down."""
+    """Make sure that there is a key that the gateway takes and that may do everything, and write it down.
+
+    One that a release with fewer scopes made gives way to a new one, and stays good.
+    """
     assert profile.data_plane is not None, "a local profile has a data plane"
     url = f"http://{profile.data_plane.listen}"
     if layout.credentials.exists():
         kept = json.loads(layout.credentials.read_text(encoding="utf-8"))
-        if await _accepted(url, kept["api_key"]):
+        if await _scopes(url, kept["api_key"]) == frozenset(SCOPES):
             write(layout.credentials, url, kept["api_key"])
             return
     with acting_for(OPERATOR):
@@ -48,7 +51,7 @@ async def ensure(layout: Layout, profile: Profile, channels: Channels) -> None:
             )
         )
     write(layout.credentials, url, made.secret)
-    if not await _accepted(url, made.secret):
+    if not await _scopes(url, made.secret):
         raise Unavailable("the gateway does not take the key that was made for it; `drw logs agent` may say why")
 
 
@@ -71,12 +74,13 @@ async def make_home(client: AuthenticationClient) -> None:
         await client.put_desk(PutDeskRequest(name=desk.name, title=desk.title, walls=desk.walls, scopes=everything))
 
 
-async def _accepted(url: str, key: str) -> bool:
+async def _scopes(url: str, key: str) -> frozenset[str]:
+    """Return what the key may do at the gateway; nothing where the gateway does not take it."""
     headers = {"authorization": f"Bearer {key}"}
     timeout = aiohttp.ClientTimeout(total=10)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         try:
-            async with session.get(f"{url}/api/v1/keys", headers=headers) as answer:
-                return answer.status == 200
+            async with session.get(f"{url}/api/v1/me", headers=headers) as answer:
+                return frozenset((await answer.json())["scopes"] if answer.status == 200 else ())
         except (aiohttp.ClientError, TimeoutError):
-            return False
+            return frozenset()

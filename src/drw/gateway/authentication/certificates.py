@@ -40,6 +40,7 @@ class Certificates:
             desk = await self._tree.desk_of(connection, wanted.org, wanted.desk, lock="share")
             names.within(wanted.scopes, desk.scopes, "scope", f"a certificate of the desk {desk.name!r}")
             names.within(wanted.walls, desk.walls, "wall", f"a certificate of the desk {desk.name!r}")
+            await connection.execute("lock table certificate in share row exclusive mode")  # two at once would clash
             before = await self._one(connection, wanted.name)
             await self._check_room(connection, wanted, before)
             after = await self._write(connection, wanted)

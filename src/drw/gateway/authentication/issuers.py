@@ -18,7 +18,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
     PutIssuerRequest,
     Role,
 )
-from drw.gateway.authentication import jwks, names, rows
+from drw.gateway.authentication import issuer_rules, jwks, names, rows
 from drw.gateway.authentication.fetching import DEFAULT_AGE, Fetched, Fetcher
 from drw.gateway.authentication.rows import changed
 from drw.gateway.authentication.tree import Tree
@@ -30,12 +30,6 @@ from drw.kernel.wire_json import from_json, to_json
 log = logging.getLogger(__name__)
 
 MOST = 50
-MAX_NAME = 32
-"""Short, since it stands in the id of every caller."""
-
-MAX_TEXT = 200
-MAX_AUDIENCES = 20
-MAX_ROLES = 50
 AGAIN_SECONDS = 30
 """When a fetch that failed is tried again."""
 
@@ -56,7 +50,7 @@ class Issuers:
 
     async def put(self, request: PutIssuerRequest) -> Issuer:
         """Write an issuer, once its keys are there."""
-        wanted = self._wanted(request)
+        wanted = issuer_rules.wanted(request, self._own)
         org = await self._tree.org(wanted.org)
         for role in wanted.roles:
             names.within(role.scopes, org.scopes, "scope", f"the role {role.name!r} in the org {org.name!r}")
@@ -64,6 +58,7 @@ class Issuers:
             await self._tree.desk(GetDeskRequest(org=org.name, name=wanted.default_desk))
         keys = await self._keys(wanted)
         async with self._database.transaction() as connection:
+            await connection.execute("lock table issuer in share row exclusive mode")  # two at once would clash
             before = await self._one(connection, wanted.name)
             await self._check_room(connection, wanted, before)
             after = await self._write(connection, wanted, keys)
@@ -112,35 +107,6 @@ class Issuers:
     async def delivered(self) -> list[Issuer]:
         """Return what the data planes must know: all, with the keys that count."""
         return [_with_keys(row) for row in await self._all()]
-
-    def _wanted(self, request: PutIssuerRequest) -> Issuer:
-        claims = ClaimNames(desk="desk", roles="roles")
-        claims.MergeFrom(request.claims)
-        found = Issuer(
-            name=names.name(request.name, "name", MAX_NAME),
-            issuer=_text(request.issuer, "issuer"),
-            audiences=sorted({_text(audience, "audiences") for audience in request.audiences}),
-            jwks_uri=request.jwks_uri,
-            org=names.name(request.org, "org"),
-            claims=claims,
-            default_desk=names.name(request.default_desk, "default_desk") if request.default_desk else "",
-        )
-        found.roles.extend(sorted([_role(role) for role in request.roles], key=lambda role: role.name))
-        for _, value in claims.ListFields():
-            _text(value, "claims")
-        if found.issuer == self._own:
-            raise InvalidRequest(f"issuer is {found.issuer!r}, which is this platform itself", param="issuer")
-        if not 1 <= len(found.audiences) <= MAX_AUDIENCES:
-            # Without one, a token that the issuer made for anybody else would count here.
-            raise InvalidRequest(
-                f"audiences: 1 to {MAX_AUDIENCES}, what `aud` says of this platform", param="audiences"
-            )
-        if len(found.roles) > MAX_ROLES or len({role.name for role in found.roles}) < len(found.roles):
-            raise InvalidRequest(f"roles: at most {MAX_ROLES}, each once", param="roles")
-        if bool(request.jwks_uri) == bool(request.jwks):
-            raise InvalidRequest("an issuer needs jwks_uri or jwks, one of the two", param="jwks_uri")
-        found.jwks = request.jwks
-        return found
 
     async def _keys(self, wanted: Issuer) -> Fetched:
         if wanted.jwks_uri:
@@ -264,13 +230,3 @@ def _with_keys(row: dict[str, Any]) -> Issuer:
     for field in ("created_at", "updated_at", "fetched_at", "fetch_error", "kids"):
         found.ClearField(field)  # what changes nothing on a data plane is not sent to it
     return found
-
-
-def _role(role: Role) -> Role:
-    return Role(name=_text(role.name, "roles"), scopes=names.scopes(role.scopes, "roles"))
-
-
-def _text(value: str, param: str) -> str:
-    if not 1 <= len(value) <= MAX_TEXT or not value.isprintable() or value != value.strip():
-        raise InvalidRequest(f"{param}: 1 to {MAX_TEXT} printable characters each", param=param)
-    return value

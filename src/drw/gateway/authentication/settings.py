@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pydantic import ConfigDict, Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
 
 from drw.gateway.authentication.secret import why_weak
 from drw.kernel.settings import Settings as Base
@@ -30,7 +31,7 @@ class Settings(Base):
     @classmethod
     def _strong(cls, value: SecretStr) -> SecretStr:
         if why := why_weak(value.get_secret_value()):
-            raise ValueError(why)
+            raise PydanticCustomError("weak_secret", "{why}", {"why": why})
         return value
 
     def secrets(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,9 +38,15 @@ class Blocks:
     def __init__(self, store: Store, counters: Counters) -> None:
         self._store = store
         self._counters = counters
+        self._renewing = asyncio.Lock()
+        """One after the other: an older look at the caps must not undo what came of a newer one."""
 
     async def renew(self, only: Iterable[Subject] | None = None) -> None:
-        """Block and unblock these subjects, or all that have caps; those that may not see it yet are told."""
+        """Block and unblock these subjects, or all that have caps, and tell the watchers of a change."""
+        async with self._renewing:
+            await self._renew_all(only)
+
+    async def _renew_all(self, only: Iterable[Subject] | None) -> None:
         _, caps = await self._store.caps()
         capped: dict[Subject, dict[str, int]] = {}
         for subject, field, value in caps:

@@ -25,8 +25,9 @@ async def reap(counters: Counters, ledger: Ledger, grace_seconds: float = GRACE_
         rows = settled(id, course, at_ms=now, most=nano, outcome=ABANDONED, counted_by=WRITTEN_AHEAD)
         await ledger.put(rows)
         kept = await ledger.rows(row.id for row in rows)
-        charges = total(kept) if all(row.posted for row in kept) else []
-        await counters.settle(id, kept[0].at.timestamp() * 1000, charges)
+        late = [row.id for row in kept if not row.posted]
+        if await counters.settle(id, kept[0].at.timestamp() * 1000, total(kept), late) and late:
+            await ledger.mark_posted(late)
         log.warning("settled for a process that died", extra={"fields": {"process": process, "reservation": id}})
     return len(found)
 

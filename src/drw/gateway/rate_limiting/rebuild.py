@@ -63,10 +63,11 @@ class Rebuild:
         self._lease_seconds = lease_seconds
         self._clock = clock
         self._since: float | None = None
+        self._book: str | None = None
 
     async def tick(self) -> bool:
         """Do what can be done now; return whether the counters are open."""
-        if await self._counters.is_open():
+        if await self.check():
             self._since = None
             return True
         if self._since is None:
@@ -75,6 +76,18 @@ class Rebuild:
         async with self._database.transaction() as alone:
             got = await (await alone.execute("select pg_try_advisory_xact_lock(%s) as ok", (LOCK,))).fetchone()
             return bool(got and got["ok"]) and await self._rebuild()
+
+    async def check(self) -> bool:
+        """Tell whether the counters are open; those of another ledger are dropped."""
+        if self._book is None:
+            row = await self._database.one("select id from metering.book")
+            self._book = row["id"] if row else ""
+        epoch = await self._counters.epoch()
+        if epoch and not epoch.startswith(self._book):
+            log.warning("the counters of money were made from another ledger: they are dropped")
+            await self._counters.forget()
+            return False
+        return bool(epoch)
 
     async def _rebuild(self) -> bool:
         await self._push_caps()
@@ -94,7 +107,7 @@ class Rebuild:
         query = "select id from metering.ledger where id = any(%s)"
         settled = [row["id"] for row in await _rows(connection, query, (list(held),))]
         posted = [row["id"] for row in await _rows(connection, "select id from metering.ledger where not posted")]
-        if not await self._counters.open(secrets.token_hex(8), changes, settled, posted):
+        if not await self._counters.open(f"{self._book}.{secrets.token_hex(8)}", changes, settled, posted):
             return False
         await connection.execute("update metering.ledger set posted = true where id = any(%s)", (posted,))
         gone = list(holders - processes)

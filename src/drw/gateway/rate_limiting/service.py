@@ -216,6 +216,11 @@ class RateLimiting(contract.RateLimiting):
         await self._reports.take(request)
         return ReportUsageResponse()
 
+    async def begin(self) -> None:
+        """Let nobody spend by counters that are not of our ledger."""
+        with suppress(CountersAway):
+            await self._rebuild.check()
+
     async def push_caps(self) -> None:
         """Tell the counters what the caps are now."""
         version, caps = await self._store.caps()
@@ -269,6 +274,8 @@ class RateLimiting(contract.RateLimiting):
         return desk
 
     async def _changed(self, connection: Connection, action: str, subject: Subject, before: Any, after: Any) -> None:
+        if before == after:
+            return
         details = {"before": before, "after": after}
         resource = str(subject).replace(" ", "/", 1).replace("'", "")
         await self._audit.record(action, resource, details=details, connection=connection)
@@ -350,6 +357,7 @@ async def build(scope: Scope) -> RateLimiting:
     blocks = Blocks(kept, counters)
     reports = Reports(kept, ledger, counters, blocks, scope.audit(), settings.uncounted_tokens)
     service = RateLimiting(settings, kept, scope.audit(), counters, ledger, reports, blocks)
+    await service.begin()
     scope.background(service.follow)
     scope.background(service.keep)
     scope.describe(service.detail)

@@ -146,9 +146,12 @@ class Counters:
         """Write down how far an answer may go; False: the reservation is not held any more."""
         return bool(await self._run(scripts.ADVANCE, self._now(), process, id, attempts))
 
-    async def settle(self, id: str, at_ms: float, charges: Iterable[Charge]) -> bool:
-        """Move what was used to spent and release the rest; False: somebody did before."""
-        return bool(await self._run(scripts.SETTLE, id, int(at_ms), *_flat(charges)))
+    async def settle(self, id: str, at_ms: float, charges: Iterable[Charge], late: Sequence[str] = ()) -> bool:
+        """Move what was used to spent and release the rest; False: somebody did before, or does it by `post`.
+
+        `late` are the rows of the ledger that stand there as not posted yet.
+        """
+        return int(await self._run(scripts.SETTLE, id, int(at_ms), len(late), *late, *_flat(charges))) == 1
 
     async def renew(self, process: str, ttl_ms: int) -> bool:
         """Lengthen a lease; False: there is none any more."""
@@ -179,8 +182,20 @@ class Counters:
 
     async def is_open(self) -> bool:
         """Tell whether the counters are whole."""
+        return bool(await self.epoch())
+
+    async def epoch(self) -> str:
+        """Return the name under which the counters were opened; empty where they are not whole."""
         with _answering():
-            return bool(await self._redis.exists(f"{PREFIX}epoch"))
+            found: Any = await self._redis.get(f"{PREFIX}epoch")
+        return found.decode() if found else ""
+
+    async def forget(self) -> None:
+        """Close the counters, and drop all that they hold."""
+        with _answering():
+            await self._redis.delete(f"{PREFIX}epoch")
+            async for key in self._redis.scan_iter(match=f"{PREFIX}*", count=1000):
+                await self._redis.unlink(key)
 
     async def survey(self) -> tuple[str, set[str], set[str]]:
         """Return the count of changes, the processes with a lease, and the ids of all reservations."""

@@ -22,12 +22,14 @@ ADD = """
 insert into metering.ledger select * from jsonb_populate_recordset(null::metering.ledger, %s::jsonb)
 on conflict (id) do nothing returning id
 """
-# What a process says of a call that was settled in its place: the difference, once.
+# What a process says of a call that was settled in its place: the difference, once. Its reservation is gone by then,
+# so that what it says beyond is charged to nobody.
 CORRECT = """
 insert into metering.ledger
 select wanted.id || '/late', wanted.at, wanted.org, wanted.desk, wanted.key, wanted.model, wanted.upstream,
        wanted.route, wanted.prompt_tokens - held.prompt_tokens, wanted.completion_tokens - held.completion_tokens,
-       wanted.prompt_price, wanted.completion_price, wanted.cost - held.cost, wanted.excess, 'correction',
+       wanted.prompt_price, wanted.completion_price, least(0, wanted.cost - held.cost),
+       wanted.excess + greatest(0, wanted.cost - held.cost), 'correction',
        wanted.counted_by, false
 from jsonb_populate_recordset(null::metering.ledger, %s::jsonb) wanted join metering.ledger held using (id)
 where held.counted_by = 'written_ahead' and (wanted.cost, wanted.prompt_tokens, wanted.completion_tokens)

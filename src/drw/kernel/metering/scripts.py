@@ -235,17 +235,23 @@ return 1
 SETTLE = (
     PRELUDE
     + """
--- id, at, then for each charge: subject, nano, tokens
-local at = clock(ARGV[2])
+-- id, at, number of rows that are posted by this, these, then for each charge: subject, nano, tokens
+local at, rows = clock(ARGV[2]), tonumber(ARGV[3])
 change()
 if not release(ARGV[1]) then return 0 end
-if open() then
-  for i = 3, #ARGV, 3 do charge(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), at) end
+if not open() then return 1 end
+for i = 4, 3 + rows do
+  if redis.call('EXISTS', P .. 'posted:' .. ARGV[i]) == 1 then return 2 end
 end
+for i = 4, 3 + rows do redis.call('SET', P .. 'posted:' .. ARGV[i], 1, 'EX', 604800) end
+for i = 4 + rows, #ARGV, 3 do charge(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), at) end
 return 1
 """
 )
-"""Moves what was used from reserved to spent and releases the rest: 0, there was no such reservation any more."""
+"""Moves what was used from reserved to spent and releases the rest.
+
+0: there was no such reservation any more. 2: it is released, and its rows are counted by `POST`.
+"""
 
 RENEW = (
     PRELUDE

@@ -15,7 +15,7 @@ from drw.kernel.metering.ledger import Ledger, Row, settled
 from drw.models.serving.meter import Reservation
 from drw.models.serving.plans import ChatModel
 from drw.models.serving.ports import Chunk
-from drw.models.serving.quota import EngineOvershot, InsufficientQuota
+from drw.models.serving.quota import EngineOvershot, InsufficientQuota, ReservationLost
 from drw.models.serving.record import ClientGone, Record
 
 LEFT = (ClientGone, asyncio.CancelledError, GeneratorExit)
@@ -147,10 +147,14 @@ class Hold:
         """Charge what was taken and release the rest, once.
 
         Raises:
-            Unavailable: the ledger cannot be written, so the answer must not be given as whole.
+            Unavailable: the ledger cannot be written, or what was reserved is gone: the answer must not be given as
+                whole. In the second case it is not settled yet.
         """
         if self._settled:
             return
+        if error is None and self._exact:
+            assert self.reservation is not None
+            await self.reservation.check()  # an answer whose reservation is gone is given to nobody
         self._settled = True
         self._end_attempt(error)
         outcome = _outcome(error)
@@ -229,6 +233,8 @@ class Hold:
         attempt = self.course.attempts[-1]
         attempt.completion_tokens = self._seen if self._final is None else self._final
         attempt.prompt_tokens = self._prompt or attempt.prompt_tokens
+        if isinstance(error, ReservationLost) and not self._stream:
+            attempt.completion_tokens, self._final = 0, None  # nobody got any of it
         left = isinstance(error, LEFT)
         if not self._begun or not (attempt.completion_tokens or self._final is not None or left):
             attempt.started = False  # it died before it said anything: nothing to charge

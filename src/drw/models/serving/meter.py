@@ -31,6 +31,8 @@ from drw.models.serving.quota import ReservationLost, refusal
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 0.1
+MAX_OWED = 1000
+"""Calls that the ledger does not know of yet; with more, none is begun."""
 LEASE_SHARE = 0.9
 """How much of a lease is used: the rest is for clocks that do not run alike."""
 
@@ -146,6 +148,8 @@ class Meter:
 
     async def reserve(self, reservation: Reservation, wish: Wish) -> Granted | Refused:
         """Take one step of a reservation; see `Reservation.reserve`."""
+        if wish.step == 1 and len(self._owed) >= MAX_OWED:
+            raise Unavailable("the ledger cannot be written, so nothing more is begun", part="postgres")
         for _ in range(3):
             process = reservation.process if wish.step > 1 else await self._registered()
             reservation.process = process
@@ -286,9 +290,10 @@ class Meter:
             await self._ledger.put(rows)
             if id in self._owed:
                 self._owed[id] = rows, True
-        charges = total(rows) if all(row.posted for row in rows) else []  # the others are counted by `Posting`
+        late = [row.id for row in rows if not row.posted]
         try:
-            await self._counters.settle(id, rows[0].at.timestamp() * 1000, charges)
+            if await self._counters.settle(id, rows[0].at.timestamp() * 1000, total(rows), late) and late:
+                await self._ledger.mark_posted(late)
         except CountersAway:
             log.warning("the counters are away: a call is settled in the ledger, and with them later")
             return

@@ -12,6 +12,7 @@ import orjson
 from drw.api.gateway.v1.rate_limiting_pb2 import Policy, WatchPolicyRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel import call
+from drw.kernel.call import Caller
 from drw.kernel.database import Database
 from drw.kernel.errors import DeadlineExceeded, Unavailable
 from drw.kernel.host import Scope
@@ -33,6 +34,8 @@ MESSAGE_TOKENS = 32
 TEXT_TOKENS = 8
 """What an embedding model may put around one text."""
 UNBOUNDED = 1 << 53
+PLATFORM = Caller("", "", "platform")
+"""Whose calls those are that nobody's key began."""
 
 Headers = list[tuple[bytes, bytes]]
 Run = Callable[[Hold], AsyncGenerator[Chunk, None]]
@@ -76,7 +79,7 @@ class Metering:
     @asynccontextmanager
     async def embedding(self, model: str, texts: Sequence[str]) -> AsyncIterator[Hold]:
         """Hold an embedding for the block; say what it took by `Hold.progress`. Raises as `metered` does."""
-        who, tariff = call.caller(), self._tariffs.newest()
+        who, tariff = call.caller_or_none() or PLATFORM, self._tariffs.newest()
         course = Course(who.org, who.desk, who.key, "embedding", [Attempt(model, model)])
         subjects = (*of_call(who.org, who.desk, who.key), of_model(model))
         price = tariff.price(model, model, datetime.now(UTC))
@@ -94,7 +97,7 @@ class Metering:
 
     async def hold(self, asked: Asked) -> Hold:
         """Return the hold of a request; see `metered` for what is raised."""
-        who, tariff = call.caller(), self._tariffs.newest()
+        who, tariff = call.caller_or_none() or PLATFORM, self._tariffs.newest()
         first = asked.models[0]
         course = Course(who.org, who.desk, who.key, "managed", [Attempt(first.id, first.upstream_model)])
         subjects = (*of_call(who.org, who.desk, who.key), *(of_model(model.id) for model in asked.models))

@@ -32,3 +32,7 @@ create table holder (
     id text primary key,
     seen timestamptz not null default now()
 );
+
+-- Names these books: counters that were made from others (a database that was put back, say) are not ours.
+create table book (id text not null);
+insert into book values (gen_random_uuid()::text);

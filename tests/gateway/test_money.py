@@ -1,0 +1,303 @@
+"""Limits, budgets and prices as people set them, and the usage that data planes report."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import psycopg
+import pytest
+
+from conftest import hosted
+from drw.api.gateway.v1.rate_limiting_pb2 import (
+    Block,
+    Budget,
+    GetSpendRequest,
+    Limit,
+    ListBudgetsRequest,
+    ListLimitsRequest,
+    ListPricesRequest,
+    Price,
+    RemoveLimitRequest,
+    ReportUsageRequest,
+    Usage,
+    WatchLimitsRequest,
+    WatchPolicyRequest,
+)
+from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.kernel.call import SCOPES, Caller, acting_for
+from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
+
+BOSS = Caller("acme", "research", "key_boss", frozenset(SCOPES))
+DESK = {"subject": Block.DESK, "name": "research"}
+
+
+def records(profile, action: str) -> list[dict]:
+    with psycopg.connect(profile.postgres) as connection:
+        rows = connection.execute("select record from audit.inbox order by id").fetchall()
+    return [found for (row,) in rows if (found := orjson.loads(row))["action"] == action]
+
+
+def usage(request_id: str, *, counted: bool = True, status: int = 200, **fields) -> Usage:
+    made = Usage(
+        request_id=request_id,
+        org="acme",
+        desk="research",
+        key="key_1",
+        model="vllm",
+        route="pass.vllm",
+        prompt_tokens=100,
+        completion_tokens=50,
+        counted=counted,
+        status=status,
+        trace_id="t" * 32,
+        **fields,
+    )
+    made.at.FromDatetime(datetime.now(UTC))
+    return made
+
+
+@pytest.mark.parametrize("how", ["together", "strict", "apart"])
+async def test_budgets_are_set_seen_and_taken_away_and_every_change_is_audited(profile, how):
+    async with hosted(profile, ["rate_limiting"], how) as host:
+        client = host.client(RateLimitingClient)
+        with acting_for(BOSS):
+            for amount in ("12.5", "20"):
+                await client.set_budget(Budget(**DESK, period=Budget.DAY, amount=amount))
+            await client.set_budget(Budget(subject=Block.ORG, period=Budget.TOTAL, unit=Budget.TOKENS, amount="1000"))
+            found = (await client.list_budgets(ListBudgetsRequest())).budgets
+            assert [(b.subject, b.name, b.unit, b.amount) for b in found] == [
+                (Block.DESK, "research", Budget.USD, "20.00"),
+                (Block.ORG, "", Budget.TOKENS, "1000"),
+            ]
+            assert found[0].HasField("resets_at") and not found[1].HasField("resets_at")
+            gone = Budget(**DESK, period=Budget.DAY)
+            await client.remove_budget(gone)
+            with pytest.raises(NotFound, match="desk 'research' has no such budget"):
+                await client.remove_budget(gone)
+    details = [found["details"] for found in records(profile, "budget.set")]
+    assert [(d["before"] and d["before"]["amount"], d["after"]["amount"]) for d in details] == [
+        (None, "12.50"),
+        ("12.50", "20.00"),
+        (None, "1000"),
+    ]
+    (removed,) = records(profile, "budget.remove")
+    assert (removed["resource"], removed["actor"], removed["details"]["after"]) == ("desk/research", "key_boss", None)
+
+
+async def test_who_may_change_what(profile, caller):
+    async with hosted(profile, ["rate_limiting"]) as host:
+        client = host.client(RateLimitingClient)
+
+        async def budget(who, **fields) -> None:
+            with acting_for(who):
+                await client.set_budget(Budget(**{"period": Budget.DAY, "amount": "1", **fields}))
+
+        plain = replace(caller, scopes=frozenset({"limits:write"}))
+        await budget(plain, **DESK)
+        await budget(plain, subject=Block.KEY, name="key_1")
+        for fields, said in [
+            ({"subject": Block.DESK, "name": "trading"}, "org:admin"),
+            ({"subject": Block.ORG}, "org:admin"),
+            ({"subject": Block.MODEL, "name": "gpt"}, "platform:admin"),
+            ({**DESK, "org": "other"}, "not to 'other'"),
+        ]:
+            with pytest.raises(Forbidden, match=said):
+                await budget(plain, **fields)
+        with pytest.raises(Forbidden, match="org:admin"):  # the key is of the desk research
+            await budget(replace(plain, desk="trading"), subject=Block.KEY, name="key_1")
+        with pytest.raises(Forbidden, match="limits:write"):
+            await budget(replace(caller, scopes=frozenset({"keys:write"})), **DESK)
+        with acting_for(plain), pytest.raises(Forbidden, match="platform:admin"):
+            await client.set_price(Price(model="m", prompt_usd_per_million="1"))
+        with acting_for(replace(caller, desk="trading")):
+            assert (await client.list_budgets(ListBudgetsRequest())).budgets == []
+        with acting_for(replace(BOSS, org="other")):
+            assert (await client.list_budgets(ListBudgetsRequest())).budgets == []
+            assert (await client.get_spend(GetSpendRequest())).lines == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"amount": "1e9"}, "amount is '1e9'"),
+        ({"amount": "9000000.01"}, "it can be 0.00 to 9000000"),
+        ({"amount": "-1"}, "write dollars as in '12.50'"),
+        ({"amount": "0.0000000001"}, "at most 9 decimals"),
+        ({"amount": "1.5", "unit": Budget.TOKENS}, "tokens are a whole number"),
+        ({"amount": "1", "period": Budget.PERIOD_UNSPECIFIED}, "give a period"),
+        ({"amount": "1", "name": ""}, "1 to 100 characters"),
+    ],
+)
+async def test_a_budget_that_is_none_is_refused_with_what_would_be_right(profile, fields, said):
+    async with hosted(profile, ["rate_limiting"]) as host:
+        with acting_for(BOSS), pytest.raises(InvalidRequest, match=said):
+            await host.client(RateLimitingClient).set_budget(Budget(**{**DESK, "period": Budget.DAY, **fields}))
+
+
+async def test_prices_have_a_beginning_and_the_past_keeps_its_own(profile):
+    async with hosted(profile, ["rate_limiting"]) as host:
+        client = host.client(RateLimitingClient)
+        with acting_for(BOSS):
+            await client.set_price(Price(model="m", prompt_usd_per_million="0.0375"))
+            later = Price(model="m", prompt_usd_per_million="1", completion_usd_per_million="2.5")
+            later.effective_from.FromDatetime(datetime.now(UTC) + timedelta(days=1))
+            await client.set_price(later)
+            prices = (await client.list_prices(ListPricesRequest())).prices
+            assert [(p.prompt_usd_per_million, p.completion_usd_per_million) for p in prices] == [
+                ("0.0375", "0.00"),
+                ("1.00", "2.50"),
+            ]
+            past = Price(model="m", prompt_usd_per_million="1")
+            past.effective_from.FromDatetime(datetime.now(UTC) - timedelta(days=1))
+            with pytest.raises(InvalidRequest, match="what is past keeps its price"):
+                await client.set_price(past)
+        details = [found["details"] for found in records(profile, "price.set")]
+        assert details[1]["before"]["prompt_usd_per_million"] == "0.0375"
+
+
+async def test_limits_of_every_subject_are_watched_and_taken_away(profile):
+    async with hosted(profile, ["rate_limiting"]) as host:
+        client = host.client(RateLimitingClient)
+        async with aclosing(client.watch_policy(WatchPolicyRequest())) as news:
+            assert (await anext(news)).limits == []
+            with acting_for(BOSS):
+                strict = Limit(subject=Block.MODEL, model="m", concurrent=2, when_lost=Limit.FAIL_CLOSED)
+                await client.set_limit(strict)
+                sliding = Limit(subject=Block.DESK, desk="research", tokens_per_minute=9, algorithm=Limit.SLIDING)
+                await client.set_limit(sliding)
+            async for policy in news:
+                if len(policy.limits) == 2:
+                    break
+        found = {limit.subject: limit for limit in policy.limits}
+        assert (found[Block.MODEL].concurrent, found[Block.MODEL].when_lost) == (2, Limit.FAIL_CLOSED)
+        assert (found[Block.DESK].tokens_per_minute, found[Block.DESK].algorithm) == (9, Limit.SLIDING)
+        with acting_for(BOSS):
+            await client.remove_limit(RemoveLimitRequest(subject=Block.DESK, name="research"))
+            left = (await client.list_limits(ListLimitsRequest())).limits
+        assert [limit.subject for limit in left] == [Block.MODEL]
+
+
+async def test_reported_usage_counts_once_and_is_charged_and_audited(profile):
+    async with hosted(profile, ["rate_limiting"]) as host:
+        client = host.client(RateLimitingClient)
+        with acting_for(BOSS):
+            await client.set_price(Price(model="vllm", prompt_usd_per_million="1", completion_usd_per_million="2"))
+            await client.set_budget(Budget(**DESK, period=Budget.MONTH, amount="1"))
+        batch = [usage("a"), usage("b", counted=False, flags="DC"), usage("c", counted=False, status=503)]
+        await asyncio.gather(
+            *(client.report_usage(ReportUsageRequest(data_plane="dp", usages=batch)) for _ in range(3)),
+            client.report_usage(ReportUsageRequest(data_plane="dp", usages=[*batch[:1], *batch[:1]])),
+        )
+        ruled = 4096 * 2000  # what nobody counted is charged by the rule
+        with acting_for(BOSS):
+
+            async def spent() -> str:
+                return (await client.list_budgets(ListBudgetsRequest())).budgets[0].spent
+
+            async with asyncio.timeout(20):
+                while await spent() != f"{(200_000 + ruled) / 1e9:.9f}".rstrip("0"):
+                    await asyncio.sleep(0.02)
+            spend = await client.get_spend(GetSpendRequest(by="key"))
+        assert [(line.name, line.calls, line.prompt_tokens) for line in spend.lines] == [("key_1", 3, 100)]
+    audited = records(profile, "model.pass")
+    assert sorted((a["details"]["request_id"], a["outcome"], a["details"]["counted_by"]) for a in audited) == [
+        ("a", "ok", "engine"),
+        ("b", "uncounted", "rule"),
+        ("c", "failed", "nothing"),
+    ]
+    assert {(a["org"], a["desk"], a["actor"], a["resource"]) for a in audited} == {
+        ("acme", "research", "key_1", "model/vllm")
+    }
+
+
+async def test_a_report_that_can_never_be_recorded_names_what_is_wrong(profile):
+    async with hosted(profile, ["rate_limiting"]) as host:
+        client = host.client(RateLimitingClient)
+        for wrong, said in [
+            (usage(""), r"usages\[1\].request_id has 0 characters"),
+            (Usage(request_id="x", org="o", desk="d", key="k", model="m"), "at is missing"),
+        ]:
+            with pytest.raises(InvalidRequest, match=said):
+                await client.report_usage(ReportUsageRequest(usages=[usage("good"), wrong]))
+        with psycopg.connect(profile.postgres) as connection:
+            assert connection.execute("select count(*) from metering.ledger").fetchone() == (0,)
+
+
+async def test_who_has_used_up_money_is_blocked_until_there_is_more_and_the_overrun_is_what_was_under_way(profile):
+    """A data plane lets calls through until the block reaches it: those, and no more, are beyond the budget."""
+    under_way = 8
+    async with hosted(profile, ["rate_limiting"]) as host:
+        client = host.client(RateLimitingClient)
+        with acting_for(BOSS):
+            await client.set_price(Price(model="vllm", completion_usd_per_million="10"))  # a call costs 0.0005
+            await client.set_budget(Budget(**DESK, period=Budget.DAY, amount="0.01"))
+        blocked = asyncio.Event()
+        passed = 0
+
+        async def plane() -> None:
+            """What a data plane knows."""
+            async with aclosing(client.watch_limits(WatchLimitsRequest())) as news:
+                async for limits in news:
+                    wanted = Block(subject=Block.DESK, org="acme", name="research", reason=Block.MONEY)
+                    (blocked.set if wanted in limits.blocks else blocked.clear)()
+
+        async def caller(number: int) -> None:
+            nonlocal passed
+            while not blocked.is_set():
+                passed += 1
+                report = ReportUsageRequest(data_plane="dp", usages=[usage(f"{number}-{passed}")])
+                await client.report_usage(report)  # the report of a call comes before the caller's next one
+                await asyncio.sleep(0)
+
+        watching = asyncio.create_task(plane())
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(caller(number) for number in range(under_way)))
+        with acting_for(BOSS):
+            (budget,) = (await client.list_budgets(ListBudgetsRequest())).budgets
+            assert budget.left == "0.00"
+            # The budget's 20, the 8 that were under way, and what went through until the block was delivered.
+            assert 20 <= passed <= 20 + 3 * under_way
+            await client.set_budget(Budget(**DESK, period=Budget.DAY, amount="1"))
+            async with asyncio.timeout(20):
+                while blocked.is_set():
+                    await asyncio.sleep(0.02)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_tokens_of_the_minute_block_until_the_window_ends(profile):
+    async with hosted(profile, ["rate_limiting"]) as host:
+        client = host.client(RateLimitingClient)
+        with acting_for(BOSS):
+            await client.set_limit(Limit(key="key_1", tokens_per_minute=100, algorithm=Limit.SLIDING))
+        await client.report_usage(ReportUsageRequest(usages=[usage("a")]))
+        async with aclosing(client.watch_limits(WatchLimitsRequest())) as news:
+            async for limits in news:
+                if limits.blocks:
+                    break
+            assert [(b.subject, b.name, b.reason) for b in limits.blocks] == [(Block.KEY, "key_1", Block.TOKENS)]
+            with psycopg.connect(profile.postgres) as connection:
+                (until,) = connection.execute("select until from rate_limiting.block").fetchone()
+                assert timedelta(seconds=55) < until - datetime.now(UTC) < timedelta(seconds=66)
+            with acting_for(BOSS):
+                await client.remove_limit(RemoveLimitRequest(subject=Block.KEY, name="key_1"))
+            async for limits in news:
+                if not limits.blocks:
+                    break
+
+
+async def test_without_valkey_reported_usage_blocks_by_the_ledger(profile):
+    away = profile.model_copy(update={"valkey": "unix:///nowhere"})
+    async with hosted(away, ["rate_limiting"]) as host:
+        client = host.client(RateLimitingClient)
+        with acting_for(BOSS):
+            await client.set_price(Price(model="vllm", completion_usd_per_million="10"))
+            await client.set_budget(Budget(**DESK, period=Budget.TOTAL, amount="0.0005"))
+        await client.report_usage(ReportUsageRequest(usages=[usage("a")]))
+        with acting_for(BOSS):
+            found = await client.list_limits(ListLimitsRequest())
+        assert [(b.name, b.reason) for b in found.blocks] == [("research", Block.MONEY)]
