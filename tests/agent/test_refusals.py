@@ -13,7 +13,8 @@ from drw.agent import agent, refusals, translation
 from drw.agent.blocked import blocked, models
 from drw.agent.cutter import cutter, fnv
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
-from drw.api.gateway.v1.request_router_pb2 import Configuration
+from drw.api.gateway.v1.request_router_pb2 import Configuration, Route
+from drw.gateway.request_router.rules import with_defaults
 from drw.gateway.request_router.table import More
 
 CHAT = "/v1/chat/completions"
@@ -113,6 +114,21 @@ async def test_streams_of_whoever_is_killed_end_with_an_error(fed):
             assert set(before) == {"data: on"} and empty == ""
             error = json.loads(last.removeprefix("data: "))["error"]
             assert (error["type"], error["code"]) == ("permission_error", "killed")
+
+
+async def test_a_model_that_passes_by_our_services_is_known_by_the_body(fed):
+    large = with_defaults(Route(name="large", path=CHAT, upstream="models", models=["large"], pass_through=True))
+    assert (await fed.want(records=(large,))).error == ""
+    body = '{"model": "large", "endless": true}'
+    stream = asyncio.create_task(streamed(fed, "key_good", body))
+    await until_streams(fed, 1)
+    assert (await fed.want(records=(large,), blocks=[block("MODEL", "large", org="")])).error == ""
+    assert '"code": "killed"' in await stream
+    async with fed.client(fed.sign("key_good", "models:invoke")) as client:
+        answer = await client.post(CHAT, content=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "killed")
+        assert (await client.post(CHAT, json={"model": "small"})).status_code == 200
+    await until_streams(fed, 0)
 
 
 async def test_a_request_without_an_answer_yet_gets_one(fed):
