@@ -91,7 +91,7 @@ def _has(bound: Iterable[Limit], subject: Block.Subject) -> bool:
 
 
 def _share(per_minute: int, planes: int) -> int:
-    return max(1, per_minute // planes)
+    return per_minute // planes or 1
 
 
 def _bucket(per_minute: int) -> Json:
