@@ -33,12 +33,28 @@ def from_json(fields: Mapping[str, Any], cls: type[M]) -> M:
         InvalidRequest: a field does not exist, or has a wrong value.
     """
     try:
-        return json_format.ParseDict(dict(fields), cls())
+        return _known(json_format.ParseDict(dict(fields), cls()))
     except json_format.ParseError as error:
         text = str(error)
         if match := re.search(r"Failed to parse (\w+) field", text):
             raise InvalidRequest(text, param=match[1]) from error
         raise InvalidRequest(_readable(text)) from error
+
+
+def _known(message: M) -> M:
+    """Return the message, whose enums all have values that there are: any number is read as one.
+
+    Raises:
+        InvalidRequest: one has another.
+    """
+    for field, value in message.ListFields():
+        for one in value if field.is_repeated and not isinstance(value, Mapping) else (value,):
+            if isinstance(one, Message) and one.DESCRIPTOR.file.package.startswith("drw."):
+                _known(one)
+            elif (enum := field.enum_type) and one not in enum.values_by_number:
+                known = ", ".join(enum.values_by_name)
+                raise InvalidRequest(f"{field.name} is {one!r}; it can be: {known}", param=field.name)
+    return message
 
 
 def _readable(text: str) -> str:
