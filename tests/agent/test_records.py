@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agent.conftest import Fed, Front, running, until
+from agent.conftest import Fed, Front, running
 from agent.upstream import DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import HeaderMatch, Route, Share
@@ -166,26 +166,3 @@ async def test_changes_of_routes_weights_and_limits_fail_no_request(fed: Fed):
     assert statuses.keys() == {200} and statuses[200] > 100
     assert a.got and b.got
     assert all(count == 0 for count in (await fed.admin().refusals()).values())
-
-
-async def test_metrics_of_envoy_are_had_with_a_key(open_front):
-    async with open_front.client(await open_front.key("platform:read")) as client:
-
-        async def told() -> bool:
-            return "envoy_cluster_upstream_rq_total" in (await client.get("/metrics/envoy")).text
-
-        await until(told, "the metrics of Envoy")
-        answer = await client.get("/metrics/envoy")
-        assert answer.headers["content-type"].startswith("text/plain")
-        assert 'envoy_cluster_name="models"' in answer.text
-        assert "envoy_cluster_circuit_breakers_default_rq_open" in answer.text
-        for path in (
-            "/metrics/envoy/x",
-            "/metrics/envoy?filter=.*",
-            "/metrics/envoy?",
-            "/metrics/envoy/../config_dump",
-        ):
-            assert (await client.get(path)).status_code == 404, path
-        assert (await client.post("/metrics/envoy", content=b"")).status_code == 404
-    async with open_front.client(await open_front.key("models:read")) as client:
-        assert (await client.get("/metrics/envoy")).status_code == 403

@@ -188,15 +188,15 @@ def test_a_cluster_goes_after_the_routes_that_name_it(tmp_path):
     files.write(translate(state, edge(tmp_path)), "v1")
     del state.routes.routes[2], state.upstreams.upstreams[1]
     assert "routes" in files.write(translate(state, edge(tmp_path)), "v2")
-    assert names() == ["models", "drw.admin", "traces", "rag"]
+    assert names() == ["models", "traces", "rag"]
     files.write(translate(state, edge(tmp_path)), "v3")
-    assert names() == ["models", "drw.admin", "traces"]
+    assert names() == ["models", "traces"]
 
 
 def test_so_do_the_clusters_of_a_split_and_of_its_fallbacks(tmp_path):
     def names() -> set[str]:
         resources = json.loads(edge(tmp_path).file("clusters").read_text())["resources"]
-        return {cluster["name"] for cluster in resources} - {"models", "drw.admin", "traces"}
+        return {cluster["name"] for cluster in resources} - {"models", "traces"}
 
     files, state = Files(edge(tmp_path)), passing()
     files.write(translate(state, edge(tmp_path)), "v1")

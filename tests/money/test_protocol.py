@@ -12,11 +12,11 @@ from drw.kernel.call import Caller, acting_for
 from drw.kernel.metering.counters import Counters, CountersAway
 from drw.kernel.metering.ledger import settled, total
 from drw.kernel.metering.subjects import Subject
-from drw.models.serving.metering import Asked, Metering
+from drw.models.serving.metering import Metering
 from drw.models.serving.quota import EngineOvershot, InsufficientQuota, LimitReached, ReservationLost
 from drw.models.serving.record import ClientGone
 from drw.models.serving.tariff import Tariffs
-from money.world import BEAT, BLOCK, LEASE, model, token, usage, world
+from money.world import BEAT, BLOCK, LEASE, asked, model, token, usage, world
 
 WHO = Caller("acme", "rates", "key_1")
 KEY, DESK = Subject(Block.KEY, "acme", "key_1"), Subject(Block.DESK, "acme", "rates")
@@ -129,7 +129,7 @@ async def test_an_engine_that_dies_before_its_first_token_costs_nothing(on):
 async def test_each_attempt_is_charged_at_its_own_price(on):
     gateway = on.gateway()
     with acting_for(WHO):
-        hold = await gateway.metering.hold(Asked("completions", {"prompt": 5}, (ONE, TWO), 10, 1, True))
+        hold = await gateway.metering.hold(asked((ONE, TWO), prompt=5, most=10, stream=True))
     assert await spent(on) == (0, 50 * TOKEN)  # at the dearest: 5 * 2 + 10 * 4
     await hold.begin(ONE)
     for _ in range(4):

@@ -13,16 +13,19 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Policy
 from drw.gateway.rate_limiting.reaping import post, reap
 from drw.gateway.rate_limiting.rebuild import Rebuild
 from drw.kernel.call import Caller, acting_for
+from drw.kernel.clock import Clock
 from drw.kernel.database import Database
 from drw.kernel.metering.counters import Counters
 from drw.kernel.metering.ledger import Ledger
 from drw.kernel.metering.subjects import Subject
 from drw.kernel.settings import Profile
+from drw.models.serving.balance import Affinity, Replica
+from drw.models.serving.circuits import Circuit, CircuitSettings
 from drw.models.serving.hold import Hold
 from drw.models.serving.line import Line
 from drw.models.serving.meter import Meter, MeterSettings
-from drw.models.serving.metering import Asked, Metering
-from drw.models.serving.models import ChatModel
+from drw.models.serving.metering import Metering
+from drw.models.serving.plans import Asked, ChatModel
 from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, Target
 from drw.models.serving.tariff import Tariffs
 
@@ -48,7 +51,16 @@ class DoubleChat(ChatEngine):
 
 def model(name: str) -> ChatModel:
     line = Line(name, 1000, 0, 1)
-    return ChatModel(name, Target(name, "http://x", f"up-{name}", ""), DoubleChat(), "double", line, 0, 0)
+    circuit = Circuit(CircuitSettings(), Clock(), name, "x")
+    replica = Replica("x", Target(name, "http://x", f"up-{name}", ""), circuit)
+    return ChatModel(name, f"up-{name}", DoubleChat(), "double", line, (replica,), 0, 0, 0, "none", "none")
+
+
+def asked(models: Sequence[ChatModel], *, prompt: int, most: int, stream: bool) -> Asked:
+    """Return a request for an answer of at most so many tokens."""
+    body = {"prompt": prompt}
+    affinity = Affinity("", "", body)
+    return Asked("completions", body, affinity, tuple(models), stream, most_tokens=most)
 
 
 def token(text: str = "x") -> Chunk:
@@ -147,7 +159,7 @@ class World:
     ) -> Call:
         """Reserve for a request and begin its first attempt."""
         with acting_for(who):
-            hold = await gateway.metering.hold(Asked("completions", {"prompt": prompt}, models, most, 1, stream))
+            hold = await gateway.metering.hold(asked(models, prompt=prompt, most=most, stream=stream))
         call = Call(gateway, hold, prompt, stream)
         gateway.calls.append(call)
         await hold.begin(models[0])

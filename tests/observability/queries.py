@@ -23,15 +23,6 @@ RULES = sorted((FOLDER / "rules").glob("*.yaml"))
 VARIABLES = {"$__rate_interval": "5m"}
 """Grafana's own, with a value that it might have."""
 
-NOT_HERE = {
-    "drw_budget_cap_usd": {"kind", "org", "name", "period"},
-    "drw_budget_reserved_usd": {"kind", "org", "name", "period"},
-    "drw_budget_spent_usd": {"kind", "org", "name", "period"},
-    "drw_circuit_state": {"model", "replica"},
-    "drw_fallbacks_total": {"from", "to", "reason"},
-    "drw_reservations_abandoned": set(),
-}
-"""Metrics that the queries use and that no code has yet, with their labels."""
 OF_SEVERAL_HOSTS = {"envoy_cluster_outlier_detection_ejections_active"}
 """What Envoy counts only for upstreams with several hosts."""
 

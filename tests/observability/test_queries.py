@@ -19,7 +19,7 @@ from grafana_foundation_sdk.models import prometheus
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from pydantic import BaseModel, ConfigDict, Field
 
-from observability.queries import NOT_HERE, RULES, dashboards, nodes, own, parsed, queries, recorded, rules, selectors
+from observability.queries import RULES, dashboards, nodes, own, parsed, queries, recorded, rules, selectors
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = ROOT / "docs" / "how-to" / "alerts.md"
@@ -99,7 +99,7 @@ def test_grafanas_own_types_take_all_of_a_dashboard(name, board):
 @pytest.mark.parametrize("query", ALL, ids=lambda query: query.where)
 def test_a_query_is_promql_over_metrics_and_labels_that_there_are(query):
     assert parsed(query) is not None
-    ours = own() | NOT_HERE | recorded()
+    ours = own() | recorded()
     known = set(INVOLVED)
     for selector in selectors(query):
         if selector.name.startswith("envoy_"):
@@ -112,11 +112,6 @@ def test_a_query_is_promql_over_metrics_and_labels_that_there_are(query):
     for node in nodes(query):
         if isinstance(node, promql_parser.AggregateExpr) and node.modifier:
             assert set(node.modifier.labels) <= known, f"{query.where}: no {set(node.modifier.labels) - known}"
-
-
-def test_what_is_not_here_yet_is_used():
-    read = {selector.name for query in ALL for selector in selectors(query)}
-    assert NOT_HERE.keys() <= read
 
 
 def test_a_query_that_is_wrong_is_found():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from drw.agent import bodies, clusters, filters, metrics
+from drw.agent import bodies, clusters, filters
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route
 from drw.kernel.matching import MODEL_HEADER, ordered, read_under
@@ -34,7 +34,7 @@ def route_configuration(configuration: Configuration) -> Json:
     gone = {upstream.name: upstream.when_gone for upstream in configuration.upstreams.upstreams}
     routes = ordered(configuration.routes.routes)
     own = [entry for route in routes for entry in _entries(route, gone[clusters.first(route)], routes)]
-    host = {"name": NAME, "domains": ["*"], "routes": [_alive(), metrics.route(), *own, _nothing(routes)]}
+    host = {"name": NAME, "domains": ["*"], "routes": [_alive(), *own, _nothing(routes)]}
     return typed("envoy.config.route.v3.RouteConfiguration", name=NAME, virtual_hosts=[host])
 
 

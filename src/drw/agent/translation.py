@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drw.agent import clusters, filters, identity, listener, metrics, routes, tls
+from drw.agent import clusters, filters, identity, listener, routes, tls
 from drw.agent.blocked import BLOCKED, MODELS, blocked, models
 from drw.agent.cutter import CUTTER, cutter
 from drw.agent.shapes import Json, address, file_source, typed
@@ -197,7 +197,6 @@ def _clusters(configuration: Configuration, edge: Edge) -> list[Json]:
     return [
         *found,
         *chains,
-        metrics.cluster(edge.plane.admin),
         *([clusters.trace_collector(edge.otlp_endpoint)] if edge.otlp_endpoint else []),
     ]
 

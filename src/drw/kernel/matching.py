@@ -12,8 +12,7 @@ from drw.api.gateway.v1.request_router_pb2 import HeaderMatch, Route
 
 ORIGINS = ("record", "settings", "table")
 MODEL_HEADER = "x-model"
-ENVOY_METRICS = "/metrics/envoy"
-ITSELF = {"/healthz": "alive", ENVOY_METRICS: "envoy"}
+ITSELF = {"/healthz": "alive"}
 """Paths at which a data plane answers by itself, before any route."""
 
 

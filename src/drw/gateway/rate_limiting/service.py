@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -34,6 +35,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
 )
 from drw.gateway.rate_limiting import rules, spend, store
 from drw.gateway.rate_limiting.blocks import Blocks, ledger_spent
+from drw.gateway.rate_limiting.measures import measure
 from drw.gateway.rate_limiting.reaping import post, reap
 from drw.gateway.rate_limiting.rebuild import Rebuild
 from drw.gateway.rate_limiting.store import CHANNEL, Store, as_budget, as_limit, as_price, changed, key, one
@@ -361,4 +363,5 @@ async def build(scope: Scope) -> RateLimiting:
     scope.background(service.follow)
     scope.background(service.keep)
     scope.describe(service.detail)
+    scope.measure(partial(measure, kept, counters))
     return service
