@@ -87,6 +87,16 @@ async def test_one_line_of_the_operators_file_adds_a_model_and_makes_it_the_defa
         ({"models": {"a": SMALL}, "default_model": "c"}, "default_model is 'c'; the chat models are: a"),
         ({"models": {"a": SMALL | {"default": True}, "b": LARGE | {"default": True}}}, "now a and b have it"),
         ({"models": {"a": {"engine": "openai"}}}, "base_url is ''; it must be like"),
+        ({"models": {"a": LARGE | {"base_url": "http://169.254.169.254/v1"}}}, "a link-local, metadata or multicast"),
+        (
+            {"models": {"a": LARGE | {"base_url": "http://[::ffff:a9fe:a9fe]/v1"}}},
+            "a link-local, metadata or multicast",
+        ),
+        ({"models": {"a": LARGE | {"base_url": "http://metadata.google.internal/v1"}}}, "is a cloud's metadata"),
+        (
+            {"models": {"a": LARGE | {"base_url": "http://2852039166/v1"}}},
+            "write the IP '2852039166' with four decimal",
+        ),
         ({"models": {"a": SMALL | {"engine": "abacus"}}}, "models.a.engine: Input should be 'llama_cpp'"),
         ({"models": {"a": SMALL | {"colour": "red"}}}, "models.a.colour: Extra inputs are not permitted"),
         ({"models": {"a": VECTORS | {"default": True}}}, "only a chat model can be the default"),

@@ -148,6 +148,20 @@ async def resolve(name: str) -> list[str]:
     return sorted({str(entry[4][0]).partition("%")[0] for entry in found})
 
 
+def check_settings(address: str) -> None:
+    """Return where an address of the operator's own settings may be used: those are a list by themselves.
+
+    Raises:
+        BadAddress: it is not an address.
+        AddressNotAllowed: it is one that no list can allow.
+    """
+    target = read(address)
+    if target.host in METADATA_NAMES:
+        raise _metadata(address)
+    if target.ip is not None:
+        _never(target.ip, address)
+
+
 class Allowed:
     """A list of addresses that may be used.
 
@@ -211,7 +225,7 @@ class Allowed:
 
     async def _check_name(self, target: Target, address: str) -> None:
         if target.host in METADATA_NAMES:
-            raise AddressNotAllowed(f"{address!r} is a cloud's metadata, which no upstream can be", param="address")
+            raise _metadata(address)
         found = [ipaddress.ip_address(text) for text in await self._asking(target.host)]
         for ip in found:
             _never(ip, address)
@@ -235,6 +249,10 @@ class Allowed:
             "load_balancer.allowed_upstreams)",
             param="address",
         )
+
+
+def _metadata(address: str) -> AddressNotAllowed:
+    return AddressNotAllowed(f"{address!r} is a cloud's metadata, which no upstream can be", param="address")
 
 
 def _split(entry: str) -> tuple[str, int]:

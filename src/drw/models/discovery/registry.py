@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from drw.api.models.v1.discovery_pb2 import Alias, Deadlines, Model, Plan, ResolvedModel, Target
-from drw.kernel.errors import NotFound
+from drw.kernel.addresses import check_settings
+from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.settings import ConfigError, Settings
 from drw.models.discovery.aliases import Aliases, AliasSettings
 
@@ -111,6 +112,10 @@ class ModelSettings(Settings):
         for url in self.base_urls or (self.base_url,):
             if not ADDRESS.fullmatch(url):
                 raise ValueError(f"base_url is {url!r}; it must be like 'https://host/v1' or 'unix:/path'")
+            try:
+                check_settings(url)
+            except InvalidRequest as error:
+                raise ValueError(error.message) from error
         if len(set(self.addresses())) != len(self.addresses()):
             raise ValueError("base_urls has an address twice")
 
