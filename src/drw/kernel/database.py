@@ -137,9 +137,16 @@ class Database:
                         async for _ in connection.notifies(stop_after=1):
                             pass  # whoever reads the state anew has seen what all of them tell
                         yield
-            except psycopg.OperationalError:
+            except psycopg.OperationalError as error:
+                if _is_cancelled():  # which the driver's own trouble with ending its wait would hide
+                    raise asyncio.CancelledError from error
                 log.warning("lost the database; listening again to %s", channel)
                 await asyncio.sleep(0.5)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _check(connection: Connection) -> None:

@@ -30,6 +30,9 @@ from drw.kernel.settings import ConfigError, Profile, Settings, explain
 
 log = logging.getLogger(__name__)
 
+CANCEL_SECONDS = 1.0
+"""After so long background work that did not end is told again."""
+
 C = TypeVar("C", bound=Client)
 P = TypeVar("P")
 S = TypeVar("S", bound=Settings)
@@ -294,9 +297,11 @@ class Scope:
 
     async def close(self) -> None:
         """End the background work, then run what was given to `on_stop`."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        waiting = self._tasks
+        while waiting:  # more than once: an error on the way out can take the place of a cancellation
+            for task in waiting:
+                task.cancel()
+            _, waiting = await asyncio.wait(waiting, timeout=CANCEL_SECONDS)
         async with AsyncExitStack() as stack:  # which runs all of them, even where one fails
             for hook in reversed(self._hooks["stop"]):
                 stack.push_async_callback(hook)
