@@ -117,7 +117,7 @@ async def serving(profile: Profile, folder: Path) -> AsyncIterator[str]:
 def served(postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The services, running in a thread of their own: what sends the requests waits for each answer."""
     data = tmp_path_factory.mktemp("fuzz")
-    profile = with_secret(Profile(name="test", data=data, postgres=new_database(postgres), valkey=f"{valkey}?db=15"))
+    profile = with_secret(Profile(name="test", data=data, postgres=new_database(postgres), valkey=f"{valkey}?db=9998"))
     addresses: queue.Queue[str] = queue.Queue()
     over = threading.Event()
 

@@ -99,7 +99,7 @@ async def test_the_secret_is_kept_nowhere(keys, caller, profile, caplog):
         for schema, table in connection.execute(tables).fetchall():
             query = sql.SQL("select * from {}").format(sql.Identifier(schema, table))
             kept[f"{schema}.{table}"] = str(connection.execute(query).fetchall())
-    assert {"authentication.key", "audit.inbox", "rate_limiting.key_limit"} <= {
+    assert {"authentication.key", "audit.inbox", "rate_limiting.subject_limit"} <= {
         n for n in kept if made.key.id in kept[n]
     }
     for one in (made, successor):

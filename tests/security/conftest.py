@@ -101,7 +101,7 @@ async def gate(
         name="test",
         data=data,
         postgres=new_database(postgres),
-        valkey=f"{valkey}?db=14",
+        valkey=f"{valkey}?db=9999",
         otlp_endpoint=f"http://{address}",
     )
     front = Front(front_profile_of(with_secret(profile), folder))

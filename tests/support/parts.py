@@ -91,7 +91,7 @@ def new_database(sockets: Path) -> str:
 def running_valkey(folder: Path) -> Iterator[str]:
     """Run Valkey; gives its URL."""
     socket = folder / "v.sock"
-    with running(valkey.command(folder / "valkey", socket), folder / "valkey.log"):
+    with running([*valkey.command(folder / "valkey", socket), "--databases", "10000"], folder / "valkey.log"):
         wait_until(socket.exists, "Valkey")
         wait_until(lambda: _pings(valkey.url(socket)), "Valkey")
         yield valkey.url(socket)
