@@ -25,7 +25,7 @@ DRW = Path(sys.executable).with_name("drw")
 MONEY = (
     ("prices", "set", "mock", "--prompt", "0.15", "--completion", "0.60"),
     ("budgets", "set", "1000000", "--org", "--period", "day"),
-    ("limits", "set", "--org", "--rpm", "100000000", "--tpm", "1000000000"),
+    ("limits", "set", "--org", "--rpm", "1000000", "--tpm", "1000000000"),
 )
 """What puts a price on the mock and bounds on the org: none of them is reached, and each call is counted."""
 

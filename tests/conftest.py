@@ -64,9 +64,7 @@ def database(postgres: Path) -> Iterator[str]:
 @pytest.fixture
 def profile(database: str, valkey: str, tmp_path: Path) -> Profile:
     """A profile without processes or settings: `profile.model_copy(update=...)` adds what a test needs."""
-    return with_secret(
-        Profile(name="test", data=tmp_path, postgres=database, valkey=f"{valkey}?db={next(_numbers)}")
-    )
+    return with_secret(Profile(name="test", data=tmp_path, postgres=database, valkey=f"{valkey}?db={next(_numbers)}"))
 
 
 def with_secret(profile: Profile) -> Profile:
