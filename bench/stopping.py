@@ -52,6 +52,7 @@ def stand(data: Path) -> Iterator[Stand]:
         (data / "drw.toml").write_text(
             "services.discovery.models.endless = "
             f'{{ engine = "openai", base_url = "http://{address}/v1", max_concurrent = 1000 }}\n'
+            f'services.load_balancer.allowed_upstreams = ["{address}"]\n'
             f'services.load_balancer.upstreams.endless = {{ addresses = ["{address}"] }}\n'
             f'services.request_router.routes = [{{ {route}, upstream = "endless" }}]\n'
         )
@@ -65,7 +66,8 @@ def stand(data: Path) -> Iterator[Stand]:
 
 
 def make_key(api: httpx.Client, desk: str, *scopes: str, rpm: int = 1_000_000) -> tuple[str, str]:
-    """Return the id and the secret of a new key."""
+    """Return the id and the secret of a new key; its desk is made where it is not there."""
+    api.put(f"/api/v1/desks/{desk}", json={"scopes": scopes}).raise_for_status()
     body = {"desk": desk, "name": "bench", "scopes": scopes, "requests_per_minute": rpm}
     made = api.post("/api/v1/keys", json=body).raise_for_status().json()
     return made["key"]["id"], made["secret"]
