@@ -73,8 +73,9 @@ def fill(at: Stand) -> None:
             (MANY,),
         )
         database.execute(
-            "insert into rate_limiting.key_limit (key, org, desk, requests_per_minute, expires_at)"
-            " select 'key_' || md5('l' || n), 'local', 'research', 100, now() + interval '90 days'"
+            "insert into rate_limiting.subject_limit"
+            " select 'KEY', 'local', 'key_' || md5('l' || n), 'research', 100, 0, 0, 'FIXED', 'LOCAL_SHARE',"
+            " now() + interval '90 days'"
             " from generate_series(1, %s) n",
             (MANY,),
         )
