@@ -42,7 +42,7 @@ OTHERS: dict[str, tuple[Callable[[int], AbstractContextManager[str]], dict[str, 
 def body(**more: object) -> bytes:
     """Return the body of a request."""
     said = [{"role": "user", "content": ("paced " if more else "") + "How did the spread move today? " * 8}]
-    return json.dumps({"model": "mock", "messages": said, "max_tokens": 16, **more}).encode()
+    return json.dumps({"model": "mock", "messages": said, "max_tokens": 64, **more}).encode()
 
 
 @dataclass

@@ -110,7 +110,7 @@ async def _words(reader: asyncio.StreamReader) -> AsyncIterator[tuple[int, bytes
         came = time.monotonic_ns()
         if found := WORD.search(line):
             yield came, found[1]
-        if b"[DONE]" in line:
+        if b"[DONE]" in line or b'"error"' in line:
             return
 
 
