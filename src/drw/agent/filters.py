@@ -62,7 +62,6 @@ ISSUER = "drw.issuer."
 
 SCHEMES = ("Bearer", "bearer")
 CLOCK_SKEW_SECONDS = 10
-MANY_KEYS = 10_000
 
 
 def strip() -> Json:
@@ -212,5 +211,5 @@ def _provider(issuer: str, audiences: list[str], jwks: str) -> Json:
         "from_headers": [{"name": "authorization", "value_prefix": f"{scheme} "} for scheme in SCHEMES],
         "clock_skew_seconds": CLOCK_SKEW_SECONDS,
         "forward": False,
-        "jwt_cache_config": {"jwt_cache_size": MANY_KEYS},
+        "jwt_cache_config": {"jwt_cache_size": limiting.MANY_KEYS},
     }
