@@ -8,7 +8,7 @@ import orjson
 import psycopg
 import pytest
 
-from drw.kernel import audit
+from drw.kernel import batches
 from drw.kernel.audit import AuditWriter
 from drw.kernel.call import acting_for
 from drw.kernel.database import Database
@@ -54,7 +54,7 @@ async def test_a_record_says_who_did_what(ours, caller):
 
 
 async def test_who_waits_together_is_written_together(ours, monkeypatch):
-    monkeypatch.setattr(audit, "BATCH", 50)
+    monkeypatch.setattr(batches, "MOST", 50)
     writer = AuditWriter(ours, "serving")
     await asyncio.gather(*(writer.record("a", str(i)) for i in range(120)))
     assert [r["resource"] for r in await records(ours)] == [str(i) for i in range(120)]

@@ -110,6 +110,11 @@ async def test_an_answer_is_charged_by_its_usage_before_it_is_given(till):
         record = at.web.records()[-1]
         assert record["details"]["ledger"] == row["id"]
         assert record["details"]["cost_usd"] == "0.00004"
+        with psycopg.connect(at.web.database) as connection:  # one commit has both
+            query = """select (select xmin::text from audit.inbox order by id desc limit 1), xmin::text
+                       from metering.ledger where id = %s"""
+            recorded, charged = connection.execute(query, (row["id"],)).fetchone()
+            assert recorded == charged
         with acting_for(BOSS):
             spend = await at.client.get_spend(GetSpendRequest(by="model"))
         assert spend.lines[0].name == "double" and float(spend.usd) == pytest.approx(float(after.spent))

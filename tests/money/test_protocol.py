@@ -10,7 +10,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Policy, Price
 from drw.gateway.rate_limiting.rebuild import Rebuild
 from drw.kernel.call import Caller, acting_for
 from drw.kernel.metering.counters import Counters, CountersAway
-from drw.kernel.metering.ledger import settled, total
+from drw.kernel.metering.ledger import Ledger, settled, total
 from drw.kernel.metering.subjects import Subject
 from drw.models.serving.metering import Metering
 from drw.models.serving.quota import EngineOvershot, InsufficientQuota, LimitReached, ReservationLost
@@ -346,3 +346,28 @@ async def test_sliding_windows_and_fixed_ones(on):
     on.ms += 50_000
     await gateway.meter.beat()
     await ask("key_1", 90)
+
+
+async def test_a_beat_and_calls_that_pay_at_the_same_time(on, monkeypatch):
+    gateway = on.gateway()
+    first, second = [await on.open(gateway, WHO, ONE, prompt=3, most=7, stream=False) for _ in range(2)]
+    for call in (first, second):
+        await call.hold.progress(usage(3, 7))
+        call.hold.course.attempts[-1].completion_tokens = 7
+        call.hold.reservation.charge("ok", "engine")
+
+    async def put(self, rows, record="") -> None:
+        monkeypatch.undo()
+        await second.hold.reservation.pay()  # between the beat's look at what is owed and its turn
+        await self.put(rows, record)
+
+    monkeypatch.setattr(Ledger, "put", put)
+    await gateway.meter.beat()
+    assert await spent(on) == (20 * TOKEN, 0)
+
+
+async def test_sums_are_exact_beyond_what_a_double_holds(on):
+    nobody = Subject(Block.ORG, "uncapped", "")
+    for number, nano in enumerate((2**53 - 1, 1, 1, 1)):
+        await on.counters.post(f"row_{number}", on.ms, [(nobody, nano, 0)])
+    assert await on.redis.hget(nobody.counter, "tn") == str(2**53 + 2).encode()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from drw.kernel import call, telemetry
+from drw.kernel.batches import Batches
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import InvalidRequest
 
 MAX_RECORD_BYTES = 60_000
-BATCH = 500
 # Binary, since the text form of an array has every quote of the JSON escaped one by one.
 INSERT = "insert into audit.inbox (record) select unnest(%b::text[])"
 
@@ -29,8 +28,7 @@ class AuditWriter:
     def __init__(self, database: Database, service: str) -> None:
         self._database = database
         self._service = service
-        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._batches = Batches(self._write)
 
     async def record(
         self,
@@ -49,17 +47,14 @@ class AuditWriter:
         Raises:
             Unavailable: the database does not answer; nothing may be acknowledged.
         """
-        line = self._line(action, resource, outcome, details or {})
+        line = self.line(action, resource, outcome, details or {})
         if connection is not None:
             await connection.execute(INSERT, ([line],))
-            return
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((line, written))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
-        await written
+        else:
+            await self._batches.put(line)
 
-    def _line(self, action: str, resource: str, outcome: str, details: Mapping[str, Any]) -> str:
+    def line(self, action: str, resource: str, outcome: str, details: Mapping[str, Any]) -> str:
+        """Return a record as it is written, for whoever writes it together with something else: see `INSERT`."""
         who = call.caller_or_none()
         record = {
             "at": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
@@ -78,25 +73,8 @@ class AuditWriter:
             raise InvalidRequest(f"an audit record of {len(line)} bytes; at most {MAX_RECORD_BYTES}")
         return line.decode()
 
-    async def _write(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                await self._write_batch(batch)
-        finally:
-            self._writing = None
-
-    async def _write_batch(self, batch: list[tuple[str, asyncio.Future[None]]]) -> None:
-        try:
-            await self._database.run(INSERT, [line for line, _ in batch])
-        except Exception as error:  # noqa: BLE001 - every waiting request must hear of it, whatever it is
-            for _, written in batch:
-                if not written.done():
-                    written.set_exception(error)
-            return
-        for _, written in batch:
-            if not written.done():
-                written.set_result(None)
+    async def _write(self, lines: Sequence[str]) -> None:
+        await self._database.run(INSERT, list(lines))
 
 
 def digest(text: str | bytes) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import psycopg
 
+from drw.kernel import audit
+from drw.kernel.batches import Batches
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Unavailable
 from drw.kernel.metering.attempts import Course
@@ -22,6 +23,7 @@ ADD = """
 insert into metering.ledger select * from jsonb_populate_recordset(null::metering.ledger, %s::jsonb)
 on conflict (id) do nothing returning id
 """
+ADD_RECORDED = " ".join(("with recorded as (", audit.INSERT, "), added as (", ADD, ") select id from added"))
 # What a process says of a call that was settled in its place: the difference, once. Its reservation is gone by then,
 # so that what it says beyond is charged to nobody.
 CORRECT = """
@@ -68,25 +70,21 @@ class Row:
 
 
 class Ledger:
-    """Writes rows: those that wait at one moment in one statement, and each once."""
+    """Writes rows: those that wait at one moment in one statement with their audit records, and each row once."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: list[tuple[Row, asyncio.Future[None]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._batches = Batches(self._write)
 
-    async def put(self, rows: Sequence[Row]) -> None:
+    async def put(self, rows: Sequence[Row], record: str = "") -> None:
         """Return when the rows are there for good; one that is there already stays, and a difference is corrected.
+
+        With them goes the audit record of the call, where there is one: `AuditWriter.line`.
 
         Raises:
             Unavailable: the database does not answer; nothing may be acknowledged.
         """
-        loop = asyncio.get_running_loop()
-        waiting = [(row, loop.create_future()) for row in rows]
-        self._waiting += waiting
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
-        await asyncio.gather(*(written for _, written in waiting))
+        await self._batches.put((rows, record))
 
     async def rows(self, ids: Iterable[str]) -> list[Row]:
         """Return the rows with these ids."""
@@ -115,29 +113,17 @@ class Ledger:
         """Return the processes that may hold reservations."""
         return {row["id"] for row in await self._database.all("select id from metering.holder")}
 
-    async def _write(self) -> None:
+    async def _write(self, calls: Sequence[tuple[Sequence[Row], str]]) -> None:
+        rows = {row.id: row for own, _ in calls for row in own}
+        records = [record for _, record in calls if record]
         try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                await self._write_batch(batch)
-        finally:
-            self._writing = None
-
-    async def _write_batch(self, batch: list[tuple[Row, asyncio.Future[None]]]) -> None:
-        error: Exception | None = None
-        try:
-            rows = {row.id: row for row, _ in batch}
-            added = {row["id"] for row in await self._database.fetch(ADD, dump(rows.values()))}
+            query, args = (ADD_RECORDED, [records]) if records else (ADD, [])
+            added = {row["id"] for row in await self._database.fetch(query, *args, dump(rows.values()))}
             if late := [row for id, row in rows.items() if id not in added]:
                 await self._database.fetch(CORRECT, dump(late))
-        except Unavailable as away:
-            error = away
         except psycopg.Error as refused:
-            error = Unavailable("the ledger cannot be written, so there is no answer", part="postgres")
-            error.__cause__ = refused
-        for _, written in batch:
-            if not written.done():
-                written.set_exception(error) if error else written.set_result(None)
+            what = "the ledger and the audit record cannot be written, so there is no answer"
+            raise Unavailable(what, part="postgres") from refused
 
 
 async def add(connection: Connection, rows: Iterable[Row]) -> set[str]:
@@ -148,7 +134,7 @@ async def add(connection: Connection, rows: Iterable[Row]) -> set[str]:
 
 def dump(rows: Iterable[Row]) -> str:
     """Return rows as PostgreSQL reads them."""
-    return orjson.dumps([asdict(row) for row in rows]).decode()
+    return orjson.dumps(list(rows)).decode()
 
 
 def as_row(found: dict[str, Any]) -> Row:

@@ -21,6 +21,7 @@ from __future__ import annotations
 PRELUDE = """
 local P = 'drw:{meter}:'
 local BUCKET, RING = 5000, 13
+local EXACT = 2 ^ 53
 local SPENT = {'n', 't', 'c', 'd', 'dn', 'dt', 'm', 'mn', 'mt', 'tn', 'tt'}
 local CAPS = {'Cdn', 'Cmn', 'Ctn', 'Cdt', 'Cmt', 'Ctt', 'Cw', 'Cc', 'Cr', 'Cwa', 'Cra'}
 local FIELDS = {}
@@ -58,13 +59,29 @@ local function read(key, now)
   for _, f in ipairs(SPENT) do s[f] = s[f] or 0 end
   local day = math.floor(now / 86400000)
   local month = month_of(day)
+  s.rolled = day > s.d or month > s.m
   if day > s.d then s.d, s.dn, s.dt = day, 0, 0 end
   if month > s.m then s.m, s.mn, s.mt = month, 0, 0 end
   return s
 end
 
-local function roll(key, s)
-  redis.call('HSET', key, 'd', s.d, 'dn', text(s.dn), 'dt', text(s.dt), 'm', s.m, 'mn', text(s.mn), 'mt', text(s.mt))
+-- Adds to fields that `read` has read, in one write; a sum that a double cannot hold is left to Valkey's integers.
+local function put(key, s, more)
+  local flat, large = {}, {}
+  if s.rolled then
+    flat = {'d', s.d, 'dn', text(s.dn), 'dt', text(s.dt), 'm', s.m, 'mn', text(s.mn), 'mt', text(s.mt)}
+  end
+  for field, amount in pairs(more) do
+    local sum = s[field] + amount
+    if sum >= EXACT then
+      large[field] = amount
+    elseif amount ~= 0 then
+      table.insert(flat, field)
+      table.insert(flat, text(sum))
+    end
+  end
+  if #flat > 0 then redis.call('HSET', key, unpack(flat)) end
+  for field, amount in pairs(large) do redis.call('HINCRBY', key, field, text(amount)) end
 end
 
 local function ring(key, name)
@@ -95,8 +112,14 @@ local function ring_add(key, name, now, amount)
   local i = math.floor(now / BUCKET)
   local k = tonumber(redis.call('HGET', key, name .. 'k') or i - RING)
   i = math.max(i, k)
-  for j = math.max(k + 1, i - RING + 1), i do redis.call('HSET', key, name .. j % RING, 0) end
-  redis.call('HSET', key, name .. 'k', i)
+  if i > k then
+    local flat = {name .. 'k', i}
+    for j = math.max(k + 1, i - RING + 1), i do
+      table.insert(flat, name .. j % RING)
+      table.insert(flat, 0)
+    end
+    redis.call('HSET', key, unpack(flat))
+  end
   redis.call('HINCRBY', key, name .. i % RING, amount)
 end
 
@@ -104,15 +127,14 @@ local function add(key, field, amount)
   if amount ~= 0 then redis.call('HINCRBY', key, field, text(amount)) end
 end
 
--- Counts what was spent at a moment: for a day or month that is over it counts no more.
-local function charge(key, nano, tokens, at)
+-- Counts what was spent at a moment: for a day or month that is over it counts no more. `more` is added too.
+local function charge(key, nano, tokens, at, more)
   local s = read(key, at)
-  roll(key, s)
   local day = math.floor(at / 86400000)
-  if day == s.d then add(key, 'dn', nano) add(key, 'dt', tokens) end
-  if month_of(day) == s.m then add(key, 'mn', nano) add(key, 'mt', tokens) end
-  add(key, 'tn', nano)
-  add(key, 'tt', tokens)
+  if day == s.d then more.dn, more.dt = nano, tokens end
+  if month_of(day) == s.m then more.mn, more.mt = nano, tokens end
+  more.tn, more.tt = nano, tokens
+  put(key, s, more)
   if s.Cw and tokens > 0 then ring_add(key, 'r', at, text(tokens)) end
 end
 
@@ -123,17 +145,17 @@ local function leased(process, now)
   return until_ms and tonumber(until_ms) > now
 end
 
-local function release(id)
+-- Takes a reservation away; what it held in which subjects, or nothing where there is none.
+local function take(id)
   local h = redis.call('HMGET', P .. 'h:' .. id, 'n', 't', 's', 'p')
-  if not h[3] then return false end
-  for _, key in ipairs(cjson.decode(h[3])) do
-    add(key, 'n', -tonumber(h[1]))
-    add(key, 't', -tonumber(h[2]))
-    add(key, 'c', -1)
-  end
+  if not h[3] then return nil end
   redis.call('DEL', P .. 'h:' .. id)
   redis.call('SREM', P .. 'p:' .. h[4], id)
-  return true
+  return cjson.decode(h[3]), {n = -tonumber(h[1]), t = -tonumber(h[2]), c = -1}
+end
+
+local function release(key, held)
+  for field, amount in pairs(held) do add(key, field, amount) end
 end
 
 local function change() if not open() then redis.call('INCR', P .. 'changes') end end
@@ -154,10 +176,11 @@ if step > 1 and not more then return {'lost'} end
 if more and tonumber(held[3]) >= step then return {'granted', held[1], held[2]} end
 
 local left_nano, left_tokens, nano_by, tokens_by = math.huge, math.huge, nil, nil
-local window = {}
+local window, found = {}, {}
 for i = 10, #ARGV do
   local key = ARGV[i]
   local s = read(key, now)
+  found[i] = s
   local money = {{'day', s.Cdn, s.dn}, {'month', s.Cmn, s.mn}, {'total', s.Ctn, s.tn}}
   for _, b in ipairs(money) do
     if b[2] and b[2] - b[3] - s.n < left_nano then
@@ -194,15 +217,9 @@ nano, tokens = math.min(nano, left_nano), math.min(tokens, left_tokens)
 
 local names = {}
 for i = 10, #ARGV do
-  local key = ARGV[i]
-  local s = read(key, now)
-  roll(key, s)
-  add(key, 'n', nano)
-  add(key, 't', tokens)
-  if not more then
-    add(key, 'c', 1)
-    if s.Cr then ring_add(key, 'q', now, 1) end
-  end
+  local key, s = ARGV[i], found[i]
+  put(key, s, {n = nano, t = tokens, c = more and 0 or 1})
+  if not more and s.Cr then ring_add(key, 'q', now, 1) end
   table.insert(names, key)
 end
 local all_nano, all_tokens = nano + tonumber(held[1] or 0), tokens + tonumber(held[2] or 0)
@@ -238,14 +255,21 @@ SETTLE = (
 -- id, at, number of rows that are posted by this, these, then for each charge: subject, nano, tokens
 local at, rows = clock(ARGV[2]), tonumber(ARGV[3])
 change()
-if not release(ARGV[1]) then return 0 end
-if not open() then return 1 end
-for i = 4, 3 + rows do
-  if redis.call('EXISTS', P .. 'posted:' .. ARGV[i]) == 1 then return 2 end
+local names, held = take(ARGV[1])
+if not names then return 0 end
+local holds, posted = {}, false
+for _, key in ipairs(names) do holds[key] = true end
+for i = 4, 3 + rows do posted = posted or redis.call('EXISTS', P .. 'posted:' .. ARGV[i]) == 1 end
+if open() and not posted then
+  for i = 4, 3 + rows do redis.call('SET', P .. 'posted:' .. ARGV[i], 1, 'EX', 604800) end
+  for i = 4 + rows, #ARGV, 3 do
+    local key, more = ARGV[i], {}
+    if holds[key] then more, holds[key] = {n = held.n, t = held.t, c = held.c}, nil end
+    charge(key, tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), at, more)
+  end
 end
-for i = 4, 3 + rows do redis.call('SET', P .. 'posted:' .. ARGV[i], 1, 'EX', 604800) end
-for i = 4 + rows, #ARGV, 3 do charge(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), at) end
-return 1
+for key in pairs(holds) do release(key, held) end
+return posted and open() and 2 or 1
 """
 )
 """Moves what was used from reserved to spent and releases the rest.
@@ -355,7 +379,10 @@ OPEN = (
 if tostring(redis.call('GET', P .. 'changes') or '0') ~= ARGV[2] then return 0 end
 if open() then return 0 end
 local last = 3 + tonumber(ARGV[3])
-for i = 4, last do release(ARGV[i]) end
+for i = 4, last do
+  local names, held = take(ARGV[i])
+  for _, key in ipairs(names or {}) do release(key, held) end
+end
 for i = last + 1, #ARGV do redis.call('SET', P .. 'posted:' .. ARGV[i], 1, 'EX', 604800) end
 redis.call('SET', P .. 'epoch', ARGV[1])
 return 1
@@ -386,7 +413,7 @@ POST = (
 -- id, at, then for each charge: subject, nano, tokens
 if not open() then return -1 end
 if not redis.call('SET', P .. 'posted:' .. ARGV[1], 1, 'NX', 'EX', 604800) then return 0 end
-for i = 3, #ARGV, 3 do charge(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), clock(ARGV[2])) end
+for i = 3, #ARGV, 3 do charge(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), clock(ARGV[2]), {}) end
 return 1
 """
 )
@@ -400,6 +427,7 @@ local now = clock(ARGV[1])
 local found = {}
 for i = 2, #ARGV do
   local s = read(ARGV[i], now)
+  s.rolled = nil
   local tokens, t_resets = ring_sum(ARGV[i], 'r', now, s.Cwa == 's')
   local requests, q_resets = ring_sum(ARGV[i], 'q', now, s.Cra == 's')
   local flat = {}
@@ -419,9 +447,8 @@ TOKENS = (
 -- now, subject, tokens of the day, of the month, of all time: what was used before tokens had a budget
 if not open() then return 0 end
 local s = read(ARGV[2], clock(ARGV[1]))
-s.dt, s.mt = tonumber(ARGV[3]), tonumber(ARGV[4])
-roll(ARGV[2], s)
-redis.call('HSET', ARGV[2], 'tt', ARGV[5])
+redis.call('HSET', ARGV[2], 'd', s.d, 'dn', text(s.dn), 'dt', ARGV[3], 'm', s.m, 'mn', text(s.mn), 'mt', ARGV[4],
+  'tt', ARGV[5])
 return 1
 """
 )

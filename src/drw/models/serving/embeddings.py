@@ -37,15 +37,13 @@ class Embeddings:
         model = await self._models.embedding(request.model)
         _check_dimensions(request, model)
         record.served_by(model.id, model.engine, model.id)
-        async with self._metering.embedding(model.id, texts) as hold:
+        async with self._metering.embedding(model.id, texts, record) as hold:
             vectors, tokens = await self._embed(texts, model.id)
             usage = {"prompt_tokens": tokens, "total_tokens": tokens}
             await hold.progress({"usage": usage})
-        hold.tell(record)
-        data = [_item(i, vector, request.encoding_format) for i, vector in enumerate(vectors)]
-        body = orjson.dumps({"object": "list", "data": data, "model": request.model, "usage": usage})
-        record.answered(body, usage)
-        await record.close()
+            data = [_item(i, vector, request.encoding_format) for i, vector in enumerate(vectors)]
+            body = orjson.dumps({"object": "list", "data": data, "model": request.model, "usage": usage})
+            record.answered(body, usage)
         return body
 
     async def _embed(self, texts: list[str], model: str) -> tuple[list[Vector], int]:

@@ -113,24 +113,20 @@ class ChatEndpoints:
         chunks = self._metering.metered(asked, record, run, exchange.headers)
         try:
             if request.stream:
-                await self._stream(exchange, record, answer, chunks, with_usage=request.usage_in_stream)
+                await self._stream(exchange, answer, chunks, with_usage=request.usage_in_stream)
             else:
-                await self._whole(exchange, record, answer, chunks)
+                await self._whole(exchange, answer, chunks)
         finally:
             await chunks.aclose()
 
-    async def _whole(
-        self, exchange: Exchange, record: Record, answer: Answer, chunks: AsyncGenerator[Chunk, None]
-    ) -> None:
+    async def _whole(self, exchange: Exchange, answer: Answer, chunks: AsyncGenerator[Chunk, None]) -> None:
         async for _ in chunks:
             pass
-        await record.close()
         await exchange.answer(answer.body(), answer.model)
 
     async def _stream(
         self,
         exchange: Exchange,
-        record: Record,
         answer: Answer,
         chunks: AsyncGenerator[Chunk, None],
         *,
@@ -143,7 +139,6 @@ class ChatEndpoints:
                 begun = True
             if event := answer.event(chunk, with_usage=with_usage):
                 await exchange.event(event)
-        await record.close()
         await exchange.end_events((answer.usage_event() if with_usage else b"") + DONE)
 
 

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, RateLimited
 from drw.kernel.metering.amounts import Price, to_usd
@@ -143,8 +144,10 @@ class Hold:
         self._seen = now
         self._counted.add("chunk_usage" if told is not None else "chunks")
 
-    async def settle(self, error: BaseException | None = None) -> None:
-        """Charge what was taken and release the rest, once.
+    async def settle(self, error: BaseException | None = None, record: Record | None = None) -> None:
+        """Charge what was taken and release the rest, once; what it took is told to the record.
+
+        A call that went well closes its record in the same step, and one commit has both.
 
         Raises:
             Unavailable: the ledger cannot be written, or what was reserved is gone: the answer must not be given as
@@ -159,7 +162,8 @@ class Hold:
         self._end_attempt(error)
         outcome = _outcome(error)
         if self.reservation is not None:
-            self.rows = await self.reservation.settle(outcome, self._by)
+            self.rows = self.reservation.charge(outcome, self._by)
+            pay = self.reservation.pay
         else:
             now = time.time() * 1000
             id = f"call_{secrets.token_hex(12)}"
@@ -170,17 +174,18 @@ class Hold:
             )
             if self._finish:
                 self._finish(sum(row.prompt_tokens + row.completion_tokens for row in self.rows))
-            await self._ledger.put(self.rows)
+            pay = partial(self._ledger.put, self.rows)
+        if record:
+            self._tell(record)
+        await (record.close(pay=pay) if record and error is None else pay())
 
-    def tell(self, record: Record) -> None:
-        """Say in the record what the call took, once it is settled."""
-        if self.rows:
-            cost = sum(row.cost for row in self.rows)
-            counted = {"ledger": self.rows[0].id, "cost_usd": to_usd(cost), "counted_by": self.rows[-1].counted_by}
-            record.details |= counted
-            for row in self.rows:
-                if row.cost:
-                    record.cost(row.cost, row.model)
+    def _tell(self, record: Record) -> None:
+        cost = sum(row.cost for row in self.rows)
+        counted = {"ledger": self.rows[0].id, "cost_usd": to_usd(cost), "counted_by": self.rows[-1].counted_by}
+        record.details |= counted
+        for row in self.rows:
+            if row.cost:
+                record.cost(row.cost, row.model)
 
     async def _reserve(self, wanted: Estimate, spent_nano: int, spent_tokens: int) -> None:
         assert self.reservation is not None

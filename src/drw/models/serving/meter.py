@@ -107,13 +107,17 @@ class Reservation:
         if not self._meter.holds(self):
             await self.advance()
 
-    async def settle(self, outcome: str, counted_by: str) -> list[Row]:
-        """Charge what the course says, and release the rest.
+    def charge(self, outcome: str, counted_by: str) -> list[Row]:
+        """Return what the course says is to be charged: from now on it is owed, until it is paid."""
+        return self._meter.charge(self, outcome, counted_by)
+
+    async def pay(self, record: str = "") -> None:
+        """Write what is owed, with the audit record of the call, and release the rest.
 
         Raises:
-            Unavailable: the ledger cannot be written now; the meter goes on trying.
+            Unavailable: the ledger cannot be written now; the meter goes on trying, without the record.
         """
-        return await self._meter.settle(self, outcome, counted_by)
+        await self._meter.pay(self.id, record)
 
     def held(self) -> Held:
         """Return it as the counters keep it."""
@@ -201,8 +205,8 @@ class Meter:
                     raise
                 await asyncio.sleep(AGAIN_SECONDS)
 
-    async def settle(self, reservation: Reservation, outcome: str, counted_by: str) -> list[Row]:
-        """See `Reservation.settle`."""
+    def charge(self, reservation: Reservation, outcome: str, counted_by: str) -> list[Row]:
+        """See `Reservation.charge`."""
         lost = not self.holds(reservation)
         rows = settled(
             reservation.id,
@@ -214,8 +218,24 @@ class Meter:
             posted=not lost,
         )
         self._owed[reservation.id] = rows, False
-        await self._pay(reservation.id)
         return rows
+
+    async def pay(self, id: str, record: str = "") -> None:
+        """Pay what is owed for a reservation; see `Reservation.pay`."""
+        rows, written = self._owed[id]
+        if not written:
+            await self._ledger.put(rows, record)
+            if id in self._owed:
+                self._owed[id] = rows, True
+        late = [row.id for row in rows if not row.posted]
+        try:
+            if await self._counters.settle(id, rows[0].at.timestamp() * 1000, total(rows), late) and late:
+                await self._ledger.mark_posted(late)
+        except CountersAway:
+            log.warning("the counters are away: a call is settled in the ledger, and with them later")
+            return
+        self._owed.pop(id, None)
+        self._held.pop(id, None)
 
     async def beat(self) -> None:
         """Give a sign of life, pay what is owed, and release what nobody here knows of."""
@@ -224,8 +244,9 @@ class Meter:
         with suppress(Unavailable):
             await self._renew()
         for id in list(self._owed):
-            with suppress(Unavailable):
-                await self._pay(id)
+            if id in self._owed:  # most are paid, meanwhile, by the calls that owe them
+                with suppress(Unavailable):
+                    await self.pay(id)
         with suppress(Unavailable):
             await self._ledger.hold(self._process)
             await self._sweep()
@@ -283,22 +304,6 @@ class Meter:
                     self._until = began + self.settings.lease_seconds * LEASE_SHARE
                     return
             await self._begin()
-
-    async def _pay(self, id: str) -> None:
-        rows, written = self._owed[id]
-        if not written:
-            await self._ledger.put(rows)
-            if id in self._owed:
-                self._owed[id] = rows, True
-        late = [row.id for row in rows if not row.posted]
-        try:
-            if await self._counters.settle(id, rows[0].at.timestamp() * 1000, total(rows), late) and late:
-                await self._ledger.mark_posted(late)
-        except CountersAway:
-            log.warning("the counters are away: a call is settled in the ledger, and with them later")
-            return
-        self._owed.pop(id, None)
-        self._held.pop(id, None)
 
     async def _sweep(self) -> None:
         """Release what Valkey holds for us from calls whose answer from it never came."""

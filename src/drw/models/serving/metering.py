@@ -55,7 +55,7 @@ class Metering:
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of `run`, which tells its attempts to the hold that it is given.
 
-        Ends only when all is settled. Raises what `run` raises, and:
+        Ends only when all is settled and the record of the call is closed. Raises what `run` raises, and:
             InsufficientQuota, LimitReached: the call does not fit.
             CountersAway: whether it fits cannot be known now.
             Unavailable: the ledger cannot be written.
@@ -67,18 +67,19 @@ class Metering:
         try:
             async for chunk in chunks:
                 yield chunk
-            await hold.settle()
+            await hold.settle(record=record)
         except BaseException as error:
             await chunks.aclose()
             with suppress(Unavailable):  # the meter goes on trying
-                await hold.settle(error)
+                await hold.settle(error, record)
             raise
-        finally:
-            hold.tell(record)
 
     @asynccontextmanager
-    async def embedding(self, model: str, texts: Sequence[str]) -> AsyncIterator[Hold]:
-        """Hold an embedding for the block; say what it took by `Hold.progress`. Raises as `metered` does."""
+    async def embedding(self, model: str, texts: Sequence[str], record: Record) -> AsyncIterator[Hold]:
+        """Hold an embedding for the block; say what it took by `Hold.progress`, and what came of it to the record.
+
+        Raises and ends as `metered` does.
+        """
         who, tariff = call.caller_or_none() or PLATFORM, self._tariffs.newest()
         course = Course(who.org, who.desk, who.key, "embedding", [Attempt(model, model)])
         subjects = (*of_call(who.org, who.desk, who.key), of_model(model))
@@ -89,10 +90,10 @@ class Metering:
         try:
             await hold.begin_as(wanted)
             yield hold
-            await hold.settle()
+            await hold.settle(record=record)
         except BaseException as error:
             with suppress(Unavailable):
-                await hold.settle(error)
+                await hold.settle(error, record)
             raise
 
     async def hold(self, asked: Asked) -> Hold:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import psycopg
@@ -24,6 +24,8 @@ TOLD = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_
 STREAMED = dict.fromkeys((gen_ai.CHAT, gen_ai.COMPLETION), {gen_ai.REQUEST_STREAM: True})
 """Engines are always asked for a stream, whatever the caller asked for."""
 NANO = 1_000_000_000
+Pay = Callable[[str], Awaitable[None]]
+"""Writes what a call is charged, and its record with it."""
 REFUSED = (InvalidRequest, NotFound, Forbidden, RateLimited)
 
 
@@ -117,8 +119,10 @@ class Record:
         """Return what the line of log shows of the call, under the names that its span has."""
         return self._brief
 
-    async def close(self, ending: str = "ok") -> None:
+    async def close(self, ending: str = "ok", pay: Pay | None = None) -> None:
         """Write the record; what is said about the call afterwards is not in it.
+
+        With `pay` it is written together with what the call is charged.
 
         Raises:
             Unavailable: it cannot be written, so the answer must not be given as whole.
@@ -136,7 +140,7 @@ class Record:
         self._count_tokens(now - self._began - self._account.client)
         self._end_span()
         try:
-            await self._write(ending)
+            await self._write(ending, pay)
         except Unavailable as error:
             ending, self._error_type = "failed", telemetry.error_type(error)
             raise
@@ -202,10 +206,13 @@ class Record:
                 telemetry.failed(self._span.span, self._error_type)
         self._span.end()
 
-    async def _write(self, ending: str) -> None:
+    async def _write(self, ending: str, pay: Pay | None) -> None:
+        action, resource = f"model.{self._operation}", f"model/{self._model or '?'}"
         try:
-            resource = f"model/{self._model or '?'}"
-            await self._audit.record(f"model.{self._operation}", resource, outcome=ending, details=self.details)
+            if pay:
+                await pay(self._audit.line(action, resource, ending, self.details))
+            else:
+                await self._audit.record(action, resource, outcome=ending, details=self.details)
         except psycopg.Error as error:
             raise Unavailable("the audit record cannot be written, so there is no answer") from error
 

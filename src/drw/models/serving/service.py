@@ -93,7 +93,6 @@ class Serving(contract.Serving):
                 async for chunk in lasting:
                     if text := pieces.text(chunk):
                         yield ChatChunk(text=text)
-            await record.close()
         except BaseException as error:
             await record.fail(error)
             raise

@@ -1,0 +1,48 @@
+"""Writes what waits at one moment together: under load a hundred callers share one commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+MOST = 500
+T = TypeVar("T")
+
+
+class Batches(Generic[T]):
+    """Hands what is put to `write`, one batch after the other, in the order in which it came."""
+
+    def __init__(self, write: Callable[[Sequence[T]], Awaitable[None]]) -> None:
+        self._write = write
+        self._waiting: list[tuple[T, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def put(self, item: T) -> None:
+        """Return when the batch with the item is written; raise what `write` raised for it.
+
+        A caller who is cancelled no longer waits; the item is written all the same.
+        """
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, written))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
+        await written
+
+    async def _write_all(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+                await self._write_batch(batch)
+        finally:
+            self._writing = None
+
+    async def _write_batch(self, batch: Sequence[tuple[T, asyncio.Future[None]]]) -> None:
+        error: Exception | None = None
+        try:
+            await self._write([item for item, _ in batch])
+        except Exception as refused:  # noqa: BLE001 - every caller must hear of it, whatever it is
+            error = refused
+        for _, written in batch:
+            if not written.done():
+                written.set_exception(error) if error else written.set_result(None)
