@@ -38,7 +38,7 @@ class Stream:
         """Read it to its end."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        head += f"authorization: Bearer {secret}\r\nx-model: endless\r\ncontent-length: {len(BODY)}\r\n\r\n"
+        head += f"authorization: Bearer {secret}\r\ncontent-length: {len(BODY)}\r\n\r\n"
         writer.write(head.encode() + BODY)
         try:
             while data := await reader.read(1 << 16):
@@ -94,7 +94,7 @@ def _lift(api: httpx.Client, kill: str, secret: str) -> None:
 
 def _passes(api: httpx.Client, secret: str) -> None:
     """Return once both ways let the key through."""
-    headers = {"authorization": f"Bearer {secret}", "content-type": "application/json", "x-model": "endless"}
+    headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
     for path in PATHS:
         status = 0
         while status != 200:

@@ -48,7 +48,7 @@ def stand(data: Path) -> Iterator[Stand]:
     with started(command, "endless.log", stdout=subprocess.PIPE) as engine:
         assert engine.stdout is not None
         address = f"127.0.0.1:{int(engine.stdout.readline())}"
-        route = 'name = "endless", path = "/endless", methods = ["POST"], scopes = ["models:invoke"]'
+        route = 'name = "endless", path = "/endless", models = ["endless"], scopes = ["models:invoke"]'
         (data / "drw.toml").write_text(
             "services.discovery.models.endless = "
             f'{{ engine = "openai", base_url = "http://{address}/v1", max_concurrent = 1000 }}\n'

@@ -85,12 +85,17 @@ class DoubleModels:
         body = await request.body()
         if request.url.path == "/v1/never":
             await asyncio.Event().wait()
+        if b'"never"' in body:
+            await asyncio.Event().wait()
+        found = re.search(rb'"answering": "(\w+)"', body)
+        model = found[1].decode() if found else request.headers.get("x-model")
+        said = {"x-drw-model": model} if model else {}
         if b'"endless"' in body:
-            said = {"x-drw-model": model} if (model := request.headers.get("x-model")) else {}
             return StreamingResponse(self._endless(b'"quiet"' in body), media_type="text/event-stream", headers=said)
         if b'"stream"' in body:
             return StreamingResponse(self._events(), media_type="text/event-stream")
-        return JSONResponse({"headers": dict(request.headers), "bytes": len(body), "path": request.url.path})
+        echo = {"headers": dict(request.headers), "bytes": len(body), "path": request.url.path}
+        return JSONResponse(echo, headers=said)
 
     async def _endless(self, quiet: bool) -> AsyncIterator[str]:
         self.streams += 1

@@ -26,10 +26,10 @@ def block(subject: str, name: str, reason: str = "KILLED", org: str = "local") -
     return Block(subject=subject, org=org, name=name, reason=reason)
 
 
-async def refused(fed: Fed, key: str, **identity: str) -> tuple[int, str]:
+async def refused(fed: Fed, key: str, path: str = "/v1/models", **identity: str) -> tuple[int, str]:
     """Return the status and the code that a key gets; 200 has none."""
     async with fed.client(fed.sign(key, "models:read", **identity)) as client:
-        answer = await client.get("/v1/models")
+        answer = await client.get(path)
     return answer.status_code, answer.json().get("error", {}).get("code", "")
 
 
@@ -56,6 +56,7 @@ async def each_reason_has_its_answer(fed: Fed) -> None:
         block("DESK", "trading"),
         block("ORG", "", "MONEY", org="poor"),
         block("MODEL", "m", org=""),
+        block("DESK", "stopped", org="poor"),
     ]
     assert (await fed.want(blocks=blocks, revoked=["key_revoked"])).error == ""
     assert await refused(fed, "key_good") == (200, "")
@@ -73,6 +74,14 @@ async def each_reason_has_its_answer(fed: Fed) -> None:
     async with fed.client(fed.sign("key_good", "models:read")) as client:
         answer = await client.get("/v1/models", headers={"x-model": "m"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "killed")
+    assert await refused(fed, "key_good", org="poor", desk="stopped") == (403, "killed")
+    # Who has spent all still administers; who is stopped does not.
+    me, through = "/api/v1/me", (503, "service_unavailable")  # to services that are not here
+    assert await refused(fed, "key_spent", me) == through
+    assert await refused(fed, "key_tokens", me) == through
+    assert await refused(fed, "key_good", me, org="poor") == through
+    assert await refused(fed, "key_spent", me, desk="trading") == (403, "killed")
+    assert await refused(fed, "key_good", me, org="poor", desk="stopped") == (403, "killed")
     async with fed.client(fed.sign("key_tokens", "models:read")) as client:
         assert (await client.get("/v1/models")).headers["retry-after"] == "10"
         assert (await client.get("/healthz")).text == "ok\n"
@@ -129,6 +138,38 @@ async def test_a_model_that_passes_by_our_services_is_known_by_the_body(fed):
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "killed")
         assert (await client.post(CHAT, json={"model": "small"})).status_code == 200
     await until_streams(fed, 0)
+
+
+async def test_a_model_that_only_the_answer_names_is_cut_too(fed):
+    kill = [block("MODEL", "large", org="")]
+    stream = asyncio.create_task(streamed(fed, "key_good", '{"endless", "answering": "large"}'))
+    await until_streams(fed, 1)
+    assert (await fed.want(blocks=kill)).error == ""
+    assert '"code": "killed"' in await stream
+    async with fed.client(fed.sign("key_good", "models:invoke")) as client:
+        answer = await client.post(CHAT, content='{"answering": "large"}')
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "killed")
+        assert (await client.post(CHAT, content='{"answering": "small"}')).status_code == 200
+    await until_streams(fed, 0)
+
+
+async def test_who_waits_for_a_model_of_an_upstream_gets_an_answer_when_it_is_killed(fed):
+    large = with_defaults(Route(name="large", path=CHAT, upstream="models", models=["large"], pass_through=True))
+    assert (await fed.want(records=(large,))).error == ""
+
+    async def ask() -> httpx.Response:
+        async with fed.client(fed.sign("key_good", "models:invoke")) as client:
+            return await client.post(CHAT, json={"model": "large", "never": True})
+
+    asking = asyncio.create_task(ask())
+
+    async def under_way() -> bool:
+        return bool(await fed.admin().active())
+
+    await until(under_way, "the request")
+    assert (await fed.want(records=(large,), blocks=[block("MODEL", "large", org="")])).error == ""
+    answer = await asking
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "killed")
 
 
 async def test_a_request_without_an_answer_yet_gets_one(fed):

@@ -25,6 +25,8 @@ BODY = "drw.body"
 """The metadata that hold what a request's body says, where a route has it read."""
 
 GRAVEST = (KILLED, MONEY, TOKENS)
+ADMINISTRATION = "/api/"
+"""Below it nothing is spent without model serving, which refuses by itself; cutter.c has it too."""
 MAX_NAME = 512
 """Longer names fit into no header that a verified identity makes; a block of one would refuse nobody."""
 
@@ -32,12 +34,11 @@ MAX_NAME = 512
 def blocked(configuration: Configuration) -> Json:
     """Return the filter: a key by its id, then its desk, then its org; local replies word the refusals."""
     named = _gravest(configuration.blocks)
-    by_org: dict[str, Json] = {}
-    for (org, _), reason in named[Block.ORG].items():
-        by_org[org] = _decision(reason)
+    by_org: dict[str, Json] = {org: _decision(reason) for (org, _), reason in named[Block.ORG].items()}
     for org, desks in _by_org(named[Block.DESK]).items():
-        if org not in by_org:
-            by_org[org] = _tree("x-drw-desk", {desk: _decision(reason) for desk, reason in desks.items()})
+        if named[Block.ORG].get((org, "")) != KILLED:
+            tree = _tree("x-drw-desk", {desk: _decision(reason) for desk, reason in desks.items()})
+            by_org[org] = _ending(tree, by_org[org]) if org in by_org else tree
     rest = _ending(_tree("x-drw-org", by_org), _allowed()) if by_org else _allowed()
     by_key = dict.fromkeys(filter(None, configuration.credentials.revoked), _decision(REVOKED))
     for key, orgs in _by_key(named[Block.KEY]).items():
@@ -86,12 +87,15 @@ def _by_key(named: Named) -> dict[str, dict[str, str]]:
 
 
 def _tree(header: str, branches: dict[str, Json]) -> Json:
-    read = typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=header)
     tree = {
-        "input": extension(header, read),
+        "input": _header(header),
         "exact_match_map": {"map": {value: branches[value] for value in sorted(branches)}},
     }
     return {"matcher": {"matcher_tree": tree}}
+
+
+def _header(name: str) -> Json:
+    return extension(name, typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=name))
 
 
 def _ending(tree: Json, rest: Json) -> Json:
@@ -103,7 +107,13 @@ def _allowed() -> Json:
 
 
 def _decision(reason: str) -> Json:
-    return _action(reason, "DENY")
+    """Return a refusal; whoever has only spent all may still administer, and goes on to the end of the outer tree."""
+    refused = _action(reason, "DENY")
+    if reason not in (MONEY, TOKENS):
+        return refused
+    administers = {"single_predicate": {"input": _header(":path"), "value_match": {"prefix": ADMINISTRATION}}}
+    spends = {"predicate": {"not_matcher": administers}, "on_match": refused}
+    return {"matcher": {"matcher_list": {"matchers": [spends]}}}
 
 
 def _action(name: str, action: str) -> Json:

@@ -12,7 +12,7 @@ from drw.agent.shapes import Json, header, typed
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 
 UNBOUNDED = 1_000_000_000
-"""What the filter says of a request that no limit binds."""
+"""What the filter needs for a request that no limit binds; there is none, since each key has the default limit."""
 MANY_KEYS = 10_000
 BURST_SHARE = 10
 ALWAYS = {"default_value": {"numerator": 100}}
@@ -48,7 +48,8 @@ def limits(wanted: Limits) -> Json:
 def headers() -> list[Json]:
     """Return the mutations that say the filter's x-ratelimit-* in OpenAI's names and in the RateLimit fields.
 
-    Fields: draft-ietf-httpapi-ratelimit-headers; the tokens in them are model serving's.
+    Fields: draft-ietf-httpapi-ratelimit-headers; the tokens in them are model serving's. A refusal that comes before
+    the limits has nothing to say: what it does not have is left out, and so is the text around it.
     """
     limit, left, resets = (_said(name) for name in ("limit", "remaining", "reset"))
     one = [
@@ -104,13 +105,9 @@ def _sliding(per_minute: int) -> Json:
 
 
 def _said(name: str) -> str:
-    return _bound(f"response.headers['x-ratelimit-{name}']")
+    return f"%RESP(x-ratelimit-{name})%"
 
 
 def _text(text: str) -> str:
-    return _bound(f"'{text}'")
-
-
-def _bound(expression: str) -> str:
-    """Return an expression's value where a limit bound the request, else nothing; Envoy's CEL joins no strings."""
-    return f"%CEL(response.headers['x-ratelimit-limit'] != '{UNBOUNDED}' ? {expression} : '')%"
+    """Return a text that stands only where a limit bound the request."""
+    return f"%CEL('x-ratelimit-limit' in response.headers ? '{text}' : '')%"

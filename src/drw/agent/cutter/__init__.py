@@ -21,7 +21,8 @@ MODULE = "cutter.wasm"
 KINDS = {Block.KEY: "key", Block.DESK: "desk", Block.ORG: "org", Block.MODEL: "model"}
 REVOKED, KILLED, MONEY, TOKENS = "r", "k", "m", "t"
 LETTERS = {Block.KILLED: KILLED, Block.MONEY: MONEY, Block.TOKENS: TOKENS}
-GRAVEST = (REVOKED, KILLED, MONEY, TOKENS)
+ORDER = (KILLED, REVOKED, MONEY, TOKENS)
+"""What must be cut comes first: there is room for so many, and nothing else cuts."""
 
 REFUSED, CUT = "drw_refused_", "drw_cut"
 """How the details of its answers begin, by which local replies know them."""
@@ -33,7 +34,7 @@ FNV_OFFSET, FNV_PRIME = 14695981039346656037, 1099511628211
 
 
 def cutter(configuration: Configuration) -> Json:
-    """Return the filter with the list of who is blocked, the gravest first.
+    """Return the filter with the list of who is blocked.
 
     A list of this kind is in force within milliseconds however long it is, which those of Envoy's own filters are
     not; `drw.agent.blocked` makes the same refusals with them, for good. Only what is killed is cut.
@@ -74,7 +75,7 @@ def _hashed(subject: str) -> str:
 
 
 def _text(found: Iterable[tuple[str, str]]) -> str:
-    ordered = sorted(set(found), key=lambda line: (GRAVEST.index(line[0]), line[1]))
+    ordered = sorted(set(found), key=lambda line: (ORDER.index(line[0]), line[1]))
     return "".join(f"{letter}{subject}\n" for letter, subject in ordered[:MOST])
 
 

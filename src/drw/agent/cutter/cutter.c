@@ -61,12 +61,13 @@ static const struct Reason {
   u32 status;
   const char *details;
   u32 size;
+  u32 spent; /* whoever has spent all may still administer: raise a budget, or stop somebody */
 } REASONS[] = {
-#define REASON(letter, status, details) {letter, status, details, sizeof details - 1}
-    REASON('r', 401, "drw_refused_revoked"),
-    REASON(KILLED, 403, "drw_refused_killed"),
-    REASON('m', 429, "drw_refused_money"),
-    REASON('t', 429, "drw_refused_tokens"),
+#define REASON(letter, status, details, spent) {letter, status, details, sizeof details - 1, spent}
+    REASON('r', 401, "drw_refused_revoked", 0),
+    REASON(KILLED, 403, "drw_refused_killed", 0),
+    REASON('m', 429, "drw_refused_money", 1),
+    REASON('t', 429, "drw_refused_tokens", 1),
 };
 enum { REASONS_COUNT = sizeof REASONS / sizeof *REASONS };
 
@@ -168,11 +169,33 @@ static void block(u64 subject, u8 letter) {
 }
 
 static void check(Stream *stream) {
-  for (u32 s = 0; s < 4 && stream->state == LIVE; s++)
+  for (u32 s = 0; s < SUBJECTS && stream->state == LIVE; s++)
     if (reason_of(stream->subjects[s]) == KILLED) {
       stream->state = DOOMED;
       doomed++;
     }
+}
+
+/* Which model the body asked for, once it has been read; the stream's own context must be the effective one. */
+static void read_model(Stream *stream) {
+  u8 *model;
+  u32 size = 0;
+  scratch_used = 0;
+  if (proxy_get_property(BODY_MODEL, sizeof BODY_MODEL - 1, &model, &size) == OK && size)
+    stream->subjects[MODEL] = model_subject(model, size);
+}
+
+static u32 begins(const u8 *data, u32 size, const char *with, u32 with_size) {
+  u32 same = 0;
+  while (same < size && same < with_size && data[same] == (u8)with[same])
+    same++;
+  return same == with_size;
+}
+
+static u32 administers(void) {
+  u8 *path;
+  u32 size = HEADER(REQUEST_HEADERS, ":path", &path);
+  return begins(path, size, "/api/", 5);
 }
 
 /* Refuses a new request if it is to be; returns whether it was. */
@@ -183,7 +206,7 @@ static u32 refuse(const Stream *stream, u64 revocable) {
     u32 hit = reason_of(revocable) == REASONS[r].letter;
     for (u32 s = 0; s < SUBJECTS; s++)
       hit |= reason_of(stream->subjects[s]) == REASONS[r].letter;
-    if (hit) {
+    if (hit && !(REASONS[r].spent && administers())) {
       proxy_send_local_response(REASONS[r].status, REASONS[r].details, REASONS[r].size, "", 0, 0, 0, (u32)-1);
       return 1;
     }
@@ -240,6 +263,8 @@ u32 EXPORT(proxy_on_request_headers)(u32 id, u32 count, u32 end) {
   return CONTINUE;
 }
 
+static void say(void) { proxy_send_local_response(403, TOLD, sizeof TOLD - 1, "", 0, 0, 0, (u32)-1); }
+
 u32 EXPORT(proxy_on_response_headers)(u32 id, u32 count, u32 end) {
   static const char EVENT_STREAM[] = "text/event-stream";
   u8 *type, *model;
@@ -248,16 +273,15 @@ u32 EXPORT(proxy_on_response_headers)(u32 id, u32 count, u32 end) {
     return CONTINUE;
   scratch_used = 0;
   u32 size = HEADER(RESPONSE_HEADERS, "content-type", &type);
-  u32 same = 0;
-  while (same < size && same < sizeof EVENT_STREAM - 1 && type[same] == (u8)EVENT_STREAM[same])
-    same++;
-  stream->kind = same == sizeof EVENT_STREAM - 1 ? EVENTS : OTHER;
+  stream->kind = begins(type, size, EVENT_STREAM, sizeof EVENT_STREAM - 1) ? EVENTS : OTHER;
   if ((size = HEADER(RESPONSE_HEADERS, "x-drw-model", &model)))
     stream->subjects[ANSWERING] = model_subject(model, size);
-  if (proxy_get_property(BODY_MODEL, sizeof BODY_MODEL - 1, &model, &size) == OK && size)
-    stream->subjects[MODEL] = model_subject(model, size);
+  read_model(stream);
   check(stream);
-  return CONTINUE;
+  if (stream->state == LIVE || stream->kind == EVENTS)
+    return CONTINUE;
+  say(); /* the whole answer may come before the next tick */
+  return STOP;
 }
 
 /* Where the event ends that is under way: the bytes up to there; 0: not in this chunk. */
@@ -294,9 +318,17 @@ u32 EXPORT(proxy_on_response_body)(u32 id, u32 size, u32 end) {
 static void end(Stream *stream) {
   proxy_set_effective_context(stream->id);
   if (stream->kind == WAITING)
-    proxy_send_local_response(403, TOLD, sizeof TOLD - 1, "", 0, 0, 0, (u32)-1);
+    say();
   else
     proxy_close_stream(RESPONSE_STREAM);
+}
+
+static void meet(Stream *stream) {
+  if (stream->kind == WAITING) {
+    proxy_set_effective_context(stream->id);
+    read_model(stream);
+  }
+  check(stream);
 }
 
 void EXPORT(proxy_on_tick)(u32 root) {
@@ -306,7 +338,7 @@ void EXPORT(proxy_on_tick)(u32 root) {
     for (Stream *stream = buckets[b], *next; stream; stream = next) {
       next = stream->next; /* before it is ended, which may take it out of the table */
       if (to_check)
-        check(stream);
+        meet(stream);
       if (stream->state == LIVE)
         continue;
       if (stream->state == SAID ? stream->ticks++ > 0 : stream->kind != EVENTS || stream->ticks++ >= GRACE_TICKS)
