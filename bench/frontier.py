@@ -1,8 +1,9 @@
 """How many requests a second each gateway answers while 99 of 100 stay under 5, 10 and 50 ms; and what streams cost.
 
 `python -m bench.frontier [--no-money] [--without litellm,...] [--rounds N]`. Everything stands in front of the same
-mock, in one run, by turns. The platform checks a key, a scope and the limits, and writes its audit record; with money
-it reserves and settles the price of each call too.
+mock, in one run, by turns. Our three ways, from the least to the most: Envoy's chain checks a key, a scope and the
+limits; past model serving, it reads the model and the usage too, which are charged and recorded afterwards; managed,
+each call is reserved, settled and recorded before its answer ends. Without money nothing has a price or a budget.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SECONDS, WARM_UP = 1.5, 0.3
 ROUNDS = 3
 STREAMS, READERS = 10, 4
 PATH = "/v1/chat/completions"
-MOCK, BARE, CHAIN, MANAGED = "mock alone", "bare Envoy", "Envoy's chain", "managed path"
+MOCK, BARE, CHAIN, PASS, MANAGED = "mock alone", "bare Envoy", "Envoy's chain", "pass-through", "managed path"
 
 OTHERS: dict[str, tuple[Callable[[int], AbstractContextManager[str]], dict[str, str]]] = {
     "vllm-router": (targets.vllm_router, {}),
@@ -88,8 +89,7 @@ def main(*, money: bool, without: tuple[str, ...] = (), rounds: int = ROUNDS) ->
             for target in list(found.values()) if number % 2 == 0 else reversed(found.values()):
                 target.climb()
                 target.read()
-    counted = "authentication, limits, audit" + (" and money" if money else "; no money")
-    print(f"\nOurs with {counted}. Median of {rounds} rounds in changing order;")
+    print(f"\nOurs with {'prices and a budget' if money else 'no money'}. Median of {rounds} rounds in changing order;")
     print(f"closed loops of 1 to {CLIENTS[-1]} clients on the machine that everything else runs on: read the ratios.")
     _print_rates(found)
     _print_streams(found)
@@ -105,6 +105,7 @@ def _started(stack: ExitStack, *, money: bool, without: tuple[str, ...]) -> dict
         MOCK: Target(f"http://127.0.0.1:{upstream}{PATH}", {}),
         BARE: Target(stack.enter_context(targets.bare_envoy(upstream)) + PATH, {}),
         CHAIN: Target(f"{url}/bench{PATH}", bearer),
+        PASS: Target(f"{url}/through{PATH}", bearer),
         MANAGED: Target(url + PATH, bearer),
     }
     for name, (start, headers) in OTHERS.items():
@@ -124,7 +125,7 @@ def _print_rates(found: dict[str, Target]) -> None:
     for name, target in found.items():
         rates = "".join(f"{target.rate(bound):8.0f}" for bound in BOUNDS)
         print(f"{name:30}{rates}{_ratios(target, found[BARE])}{target.failed:8}")
-    for ours in (CHAIN, MANAGED):
+    for ours in (CHAIN, PASS, MANAGED):
         for other in OTHERS:
             if other in found:
                 print(f"{f'{ours} / {other}':30}{_ratios(found[ours], found[other])}")
@@ -154,7 +155,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
     main(
-        money=not given.no_money and targets.has_money(),
+        money=not given.no_money,
         without=tuple(given.without.split(",")),
         rounds=given.rounds,
     )

@@ -36,9 +36,19 @@ class Load:
 
 
 async def run(
-    url: str, headers: dict[str, str], body: bytes, *, clients: int, seconds: float, warm_up: float = 0.5
+    url: str,
+    headers: dict[str, str],
+    body: bytes,
+    *,
+    clients: int,
+    seconds: float,
+    warm_up: float = 0.5,
+    status: int = 200,
 ) -> Load:
-    """POST the body from so many clients at once for so long; what comes before `warm_up` does not count."""
+    """POST the body from so many clients at once for so long; what comes before `warm_up` does not count.
+
+    An answer with another status than this has failed.
+    """
     parts = urlsplit(url)
     data = _request(url, headers, body)
     began = time.perf_counter()
@@ -54,6 +64,7 @@ async def run(
                 failures,
                 began + warm_up,
                 began + warm_up + seconds,
+                status,
             )
             for _ in range(clients)
         )
@@ -127,27 +138,36 @@ def _request(url: str, headers: dict[str, str], body: bytes) -> bytes:
 
 
 async def _client(
-    host: str, port: int, data: bytes, times: list[float], failures: list[int], start: float, end: float
+    host: str,
+    port: int,
+    data: bytes,
+    times: list[float],
+    failures: list[int],
+    start: float,
+    end: float,
+    wanted: int,
 ) -> None:
     reader, writer = await asyncio.open_connection(host, port)
     while (sent := time.perf_counter()) < end:
         try:
             writer.write(data)
-            status = await _answer(reader)
+            status, stays = await _answer(reader)
         except (OSError, asyncio.IncompleteReadError):
-            status = 0
+            status, stays = 0, False
+        done = time.perf_counter()
+        if not stays:
             writer.close()
             reader, writer = await asyncio.open_connection(host, port)
-        done = time.perf_counter()
         if sent >= start and done <= end:
-            if status == 200:
+            if status == wanted:
                 times.append(done - sent)
             else:
                 failures[0] += 1
     writer.close()
 
 
-async def _answer(reader: asyncio.StreamReader) -> int:
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
+    """Read an answer; return its status, and whether the connection stays open after it."""
     head = await reader.readuntil(b"\r\n\r\n")
     lower = head.lower()
     if (at := lower.find(b"content-length:")) >= 0:
@@ -156,4 +176,4 @@ async def _answer(reader: asyncio.StreamReader) -> int:
         while size := int(await reader.readline(), 16):
             await reader.readexactly(size + 2)
         await reader.readline()
-    return int(head[9:12])
+    return int(head[9:12]), b"connection: close" not in lower

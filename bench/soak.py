@@ -74,22 +74,23 @@ class Memory:
 
 
 def main(minutes: float = MINUTES, clients: int = CLIENTS, *, money: bool = False) -> int:
-    """Load the platform for so long, print the table; return 1 where a part leaks."""
+    """Load the platform for so long, print the table; return 1 where a part leaks, ends, or does not do its work."""
     with ExitStack() as stack:
         data = Path(stack.enter_context(TemporaryDirectory(prefix="drw-", dir="/tmp")))
         upstream = stack.enter_context(targets.mock())
         url, key = stack.enter_context(targets.platform(upstream, data, money=money))
         bearer = {"authorization": f"Bearer {key}"}
-        found, sent = asyncio.run(_soak(url, bearer, data, minutes * 60, clients))
+        found, sent, failed = asyncio.run(_soak(url, bearer, data, minutes * 60, clients))
     start = minutes * 60 * WARM_UP_SHARE
     print(
-        f"\n{minutes:g} minutes, {clients} clients, {sent} requests; the first {start / 60:.1f} minutes are warm-up.\n"
+        f"\n{minutes:g} minutes, {clients} clients, {sent} requests, {failed} not answered as they should be; "
+        f"the first {start / 60:.1f} minutes are warm-up.\n"
     )
     heads = "".join(f"{head:>12}{'last':>8}" for head in ("RSS first", "PSS first", "USS first"))
     print(f"{'MB':10}{heads}{'slope, MB an hour':>20}{'95 %':>18}")
     leaks = [name for name, memory in found.items() if _print(name, memory, start)]
     print(f"\n{'grows: ' + ', '.join(leaks) if leaks else 'no part grows'}")
-    return 1 if leaks else 0
+    return 1 if leaks or failed else 0
 
 
 def _print(name: str, memory: Memory, start: float) -> bool:
@@ -101,35 +102,43 @@ def _print(name: str, memory: Memory, start: float) -> bool:
 
 async def _soak(
     url: str, bearer: dict[str, str], data: Path, seconds: float, clients: int
-) -> tuple[dict[str, Memory], int]:
+) -> tuple[dict[str, Memory], int, int]:
     found = {name: Memory() for name in PARTS}
     began = time.monotonic()
     load = asyncio.create_task(_load(url, bearer, began + seconds, clients))
+    before = await asyncio.to_thread(_pids, data)
     while not load.done():
         pids = await asyncio.to_thread(_pids, data)
+        assert pids == before, f"a part has ended and begun anew: {before} are now {pids}"
         for name, memory in found.items():
             memory.add(time.monotonic() - began, pids[name])
         print(f"\r{time.monotonic() - began:6.0f} s", end="", flush=True)
         await asyncio.wait([load], timeout=EVERY_SECONDS)
-    return found, load.result()
+    return found, *load.result()
 
 
-async def _load(url: str, bearer: dict[str, str], end: float, clients: int) -> int:
-    """Send what a day has in it, by turns: whole answers, streams, refusals, Envoy's own route; return how many."""
-    sent = 0
-    wrong = json.dumps({"model": "none", "messages": []}).encode()
+async def _load(url: str, bearer: dict[str, str], end: float, clients: int) -> tuple[int, int]:
+    """Send what a day has in it, by turns: whole answers, streams, refusals, both ways past model serving.
+
+    Return how many, and how many of them were not answered as they should be.
+    """
+    sent = failed = 0
+    wrong = json.dumps({"model": "none", "messages": [{"role": "user", "content": "x"}]}).encode()
     while time.monotonic() < end:
-        for path, asked, headers in (
-            (PATH, body(), bearer),
-            (f"/bench{PATH}", body(), bearer),
-            (PATH, wrong, bearer),
-            (PATH, body(), {"authorization": "Bearer wrong"}),
+        for path, asked, headers, status in (
+            (PATH, body(), bearer, 200),
+            (f"/bench{PATH}", body(), bearer, 200),
+            (f"/through{PATH}", body(), bearer, 200),
+            (PATH, wrong, bearer, 404),
+            (PATH, body(), {"authorization": "Bearer wrong"}, 401),
         ):
-            loaded = await run(url + path, headers, asked, clients=clients, seconds=2, warm_up=0)
+            loaded = await run(url + path, headers, asked, clients=clients, seconds=2, warm_up=0, status=status)
             sent += int(loaded.rate * 2) + loaded.failed
-        await stream(url + PATH, bearer, body(stream=True), clients=clients, answers=5)
+            failed += loaded.failed
+        streamed = await stream(url + PATH, bearer, body(stream=True), clients=clients, answers=5)
         sent += clients * 5
-    return sent
+        failed += streamed.failed
+    return sent, failed
 
 
 def _pids(data: Path) -> dict[str, int]:
@@ -145,4 +154,4 @@ if __name__ == "__main__":
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--no-money", action="store_true", help="without prices, budgets and limits")
     given = parser.parse_args()
-    sys.exit(main(given.minutes, given.clients, money=not given.no_money and targets.has_money()))
+    sys.exit(main(given.minutes, given.clients, money=not given.no_money))

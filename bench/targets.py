@@ -93,16 +93,22 @@ def platform(
 ) -> Iterator[tuple[str, str]]:
     """Run a platform with the mock as a model and as an upstream of its own; gives its address and a key.
 
-    With `money` the mock has a price, and the org a budget and limits of its own.
+    Below /bench Envoy checks the key, its scope and its limits, and passes the request on; below /through it reads the
+    model and the usage too, which are charged and recorded. With `money` the mock has a price, and the org a budget
+    and limits of its own.
     """
     data.mkdir(parents=True, exist_ok=True)
     address = f"127.0.0.1:{upstream}"
-    route = 'name = "bench", path = "/bench", methods = ["POST"], scopes = ["models:invoke"], upstream = "mock"'
+    asked = 'methods = ["POST"], scopes = ["models:invoke"], upstream = "mock"'
+    routes = (
+        f'{{ name = "bench", path = "/bench", {asked} }}',
+        f'{{ name = "through", path = "/through", models = ["mock"], pass_through = true, {asked} }}',
+    )
     (data / "drw.toml").write_text(
         f'services.discovery.models.mock = {{ engine = "openai", base_url = "http://{address}/v1" }}\n'
         f'services.load_balancer.upstreams.mock = {{ addresses = ["{address}"] }}\n'
         'services.load_balancer.allowed_upstreams = ["127.0.0.1"]\n'
-        f"services.request_router.routes = [{{ {route} }}]\n"
+        f"services.request_router.routes = [{', '.join(routes)}]\n"
     )
     env = {**os.environ, "DRW_DATA_DIR": str(data)}
     subprocess.run([DRW, "up", "--detach", "--port", "0"], env=env, check=True, stdout=subprocess.DEVNULL)
@@ -177,11 +183,6 @@ def installed(requirement: str) -> Path:
         subprocess.run([uv, "pip", "install", "-q", "--python", venv / "bin" / "python", requirement], check=True)
         (venv / "done").touch()
     return venv
-
-
-def has_money() -> bool:
-    """Whether this release counts money."""
-    return subprocess.run([DRW, "prices", "--help"], capture_output=True, check=False).returncode == 0
 
 
 def _bare(port: int, upstream: int) -> dict:
