@@ -158,11 +158,10 @@ async def _client(
         if not stays:
             writer.close()
             reader, writer = await asyncio.open_connection(host, port)
-        if sent >= start and done <= end:
-            if status == wanted:
-                times.append(done - sent)
-            else:
-                failures[0] += 1
+        if status != wanted:
+            failures[0] += 1  # whenever it was
+        elif sent >= start and done <= end:
+            times.append(done - sent)
     writer.close()
 
 
