@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -20,7 +21,7 @@ from drw.gateway.load_balancer import rules
 from drw.gateway.load_balancer.store import CHANNEL, Store
 from drw.gateway.load_balancer.upstreams import More, from_profile, with_records
 from drw.kernel.addresses import Allowed
-from drw.kernel.errors import Conflict, DrwError, InvalidRequest, NotFound, Unavailable
+from drw.kernel.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from drw.kernel.host import Scope
 from drw.kernel.settings import ConfigError
 from drw.kernel.settings import Settings as Base
@@ -71,7 +72,7 @@ class LoadBalancer(contract.LoadBalancer):
         for address in request.addresses:
             if "://" in address:
                 raise InvalidRequest(f"{address!r}: an address is 'host:port', without 'http://'", param="addresses")
-            await self._allowed.check(address)
+        await asyncio.gather(*map(self._allowed.check_now, request.addresses))
         wanted = Upstream()
         wanted.CopyFrom(request)
         wanted.origin = "record"
@@ -110,9 +111,9 @@ class LoadBalancer(contract.LoadBalancer):
         for record in await self._store.all():
             try:
                 for address in record.addresses:
-                    await self._allowed.check(address)
+                    self._allowed.check(address)
                 good.append(record)
-            except DrwError as error:
+            except InvalidRequest as error:
                 left_out.append(f"{record.name!r}: {error.message}")
         return with_records(self._fixed, good), left_out
 
@@ -126,8 +127,7 @@ async def _checked(settings: Settings) -> Allowed:
     allowed = Allowed(settings.allowed_upstreams)
     for name, upstream in settings.upstreams.items():
         try:
-            for address in upstream.addresses:
-                await allowed.check(address)
+            await asyncio.gather(*map(allowed.check_now, upstream.addresses))
         except InvalidRequest as error:
             raise ConfigError(f"load_balancer.upstreams.{name}: {error.message}") from error
     return allowed
