@@ -51,7 +51,7 @@ SERVICES = (
     _row("models", "experiments", "Splits traffic between model versions and compares them."),
     _row("models", "health", "Watches every service, and says which are fit to serve."),
     _row("rag", "documents", "Turns documents into passages and indexes them.", "embedding", "vector_store"),
-    _row("rag", "embedding", "Turns text into vectors."),
+    _row("rag", "embedding", "Turns text into vectors.", "request_router"),
     _row("rag", "vector_store", "Stores passages with their vectors and words, and finds the nearest."),
     _row(
         "rag",
