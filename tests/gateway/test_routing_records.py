@@ -259,19 +259,21 @@ async def test_settings_with_an_address_that_is_not_allowed_do_not_start(profile
 
 
 async def test_the_rollout_says_what_each_data_plane_said(open_profile, caller):
-    health = Health(upstream="vllm", address="10.0.0.1:80", circuit=Health.OPEN)
+    circuits = {"10.0.0.1:80": Health.OPEN, "10.0.0.2:80": Health.HALF_OPEN, "10.0.0.3:80": Health.CLOSED}
+    health = [Health(upstream="vllm", address=where, circuit=circuit) for where, circuit in circuits.items()]
     async with hosted(open_profile, GATEWAY) as host:
         router = host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
             version = (await anext(news)).version
-        report = ConfigurationReport(data_plane="dp", version=version, upstreams=[health], notes=["see to it"])
+        report = ConfigurationReport(data_plane="dp", version=version, upstreams=health, notes=["see to it"])
         await router.report_configuration(report)
         with acting_for(caller):
             rollout = await router.get_rollout(GetRolloutRequest())
         assert (rollout.version, list(rollout.data_planes)) == (version, [report])
         status = next(s for s in (await host.status()).services if s.name == "request_router")
         assert status.state == ServiceStatus.DEGRADED
-        assert status.detail.endswith("(see to it); circuit open: vllm at 10.0.0.1:80")
+        told = "(see to it); circuit open: vllm at 10.0.0.1:80; circuit half-open: vllm at 10.0.0.2:80"
+        assert status.detail.endswith(told)
 
 
 async def test_a_request_is_explained_as_a_key_or_desk_that_the_caller_may_see(open_profile, caller):

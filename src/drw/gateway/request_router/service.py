@@ -246,12 +246,16 @@ def _told(report: ConfigurationReport, wanted: Configuration) -> str:
     # Who is revoked, killed or over a limit is in force before the rest of a version is.
     late = "" if report.refusals == wanted.refusals else ", and does not refuse all yet that it should"
     notes = f" ({'; '.join(report.notes)})" if report.notes else ""
-    return f"data plane {report.data_plane!r} {fate}{late}{notes}{_open(report)}"
+    return f"data plane {report.data_plane!r} {fate}{late}{notes}{_circuits(report)}"
 
 
-def _open(report: ConfigurationReport) -> str:
-    hosts = [f"{h.upstream} at {h.address}" for h in report.upstreams if h.circuit == Health.OPEN]
-    return f"; circuit open: {', '.join(hosts)}" if hosts else ""
+def _circuits(report: ConfigurationReport) -> str:
+    """Return which circuits are not closed."""
+    told = ""
+    for state, word in ((Health.OPEN, "open"), (Health.HALF_OPEN, "half-open")):
+        if hosts := [f"{h.upstream} at {h.address}" for h in report.upstreams if h.circuit == state]:
+            told += f"; circuit {word}: {', '.join(hosts)}"
+    return told
 
 
 async def _follow(desired: Desired, watch: Callable[[], AsyncIterator[Part]]) -> None:
