@@ -45,6 +45,7 @@ SERVICES = (
         "authentication",
         "rate_limiting",
         "load_balancer",
+        "discovery",
     ),
     _row("models", "serving", "Runs models.", "discovery", "embedding", "rate_limiting", "request_router"),
     _row("models", "discovery", "Knows every model and where it is served."),

@@ -38,7 +38,6 @@ def explain(configuration: Configuration, asked: Asked, who: Caller) -> Explanat
     explanation = Explanation(
         org=who.org, desk=who.desk, key=who.key, scopes=sorted(who.scopes), misses=reversed(misses), reads_body=reads
     )
-    explanation.requests_per_minute = _per_minute(configuration, who)
     if found is None:
         explanation.why = f"no route takes {asked.method} {asked.path}: the answer is 404"
         explanation.refused = explanation.why
@@ -153,8 +152,3 @@ def _deadlines(route: Route, upstreams: Mapping[str, Upstream]) -> list[str]:
     found += [f"{route.first_byte_ms} ms until the answer begins"] if route.first_byte_ms else []
     found.append(f"{route.idle_seconds or DEFAULT_IDLE_SECONDS} s for a pause in it")
     return [*found, f"{route.total_ms} ms in all" if route.total_ms else "no bound in all"]
-
-
-def _per_minute(configuration: Configuration, who: Caller) -> int:
-    own = {limit.key: limit.requests_per_minute for limit in configuration.limits.limits}
-    return own.get(who.key, configuration.limits.default_requests_per_minute)

@@ -39,7 +39,9 @@ from drw.api.gateway.v1.request_router_pb2 import (
     WatchConfigurationRequest,
     WatchKillsRequest,
 )
+from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.gateway.request_router import rules
+from drw.gateway.request_router.behind import Behind
 from drw.gateway.request_router.desired import Desired, Part
 from drw.gateway.request_router.explain import Asked, explain
 from drw.gateway.request_router.kill_store import KillStore
@@ -89,6 +91,7 @@ class RequestRouter(contract.RequestRouter):
         more: tuple[More, ...],
         balancer: LoadBalancerClient,
         authentication: AuthenticationClient,
+        behind: Behind,
     ) -> None:
         self._desired = desired
         self._kills = kills
@@ -96,6 +99,7 @@ class RequestRouter(contract.RequestRouter):
         self._more = more
         self._balancer = balancer
         self._authentication = authentication
+        self._behind = behind
         self._reports: dict[str, ConfigurationReport] = {}
 
     async def list_routes(self, request: ListRoutesRequest, /) -> Routes:
@@ -131,7 +135,10 @@ class RequestRouter(contract.RequestRouter):
         headers = {name.lower(): value for name, value in request.headers.items()}
         path = request.path.partition("?")[0]
         asked = Asked(request.method.upper() or "POST", path, headers, request.model)
-        return explain(configuration, asked, await self._as(request))
+        who = await self._as(request)
+        explanation = explain(configuration, asked, who)
+        await self._behind.add(explanation, configuration, asked, who)
+        return explanation
 
     async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
         """GetRollout says which version is wanted, and what each data plane last said."""
@@ -276,7 +283,9 @@ async def build(scope: Scope) -> RequestRouter:
     authentication = scope.client(AuthenticationClient)
     limiting = scope.client(RateLimitingClient)
     balancer = scope.client(LoadBalancerClient)
-    service = RequestRouter(desired, switch, store, own.routes, balancer, authentication)
+    discovery = scope.client(DiscoveryClient) if scope.has("discovery") else None
+    behind = Behind(discovery, limiting)
+    service = RequestRouter(desired, switch, store, own.routes, balancer, authentication, behind)
 
     async def credentials() -> None:
         await _follow(desired, lambda: authentication.watch_credentials(WatchCredentialsRequest()))
