@@ -9,11 +9,10 @@ from drw.api.models.v1.discovery_pb2 import Plan, ResolvePlanRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.gateway.request_router import bounds
 from drw.gateway.request_router.explain import Asked
-from drw.gateway.request_router.rules import named
 from drw.kernel import call
 from drw.kernel.call import Caller
 from drw.kernel.errors import DrwError
-from drw.kernel.matching import ITSELF, MODEL_HEADER
+from drw.kernel.matching import ITSELF, MODEL_HEADER, named
 
 SERVING = "serving"
 INVOKE = "models:invoke"

@@ -9,10 +9,17 @@ from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Explanation, HeaderMatch, Miss, Route, Target
 from drw.kernel.call import Caller
-from drw.kernel.matching import ITSELF, MODEL_HEADER, belongs, meets, ordered, read_under, under
-
-DEFAULT_CONNECT_MS = 1000
-DEFAULT_IDLE_SECONDS = 300
+from drw.kernel.matching import (
+    CONNECT_MS,
+    IDLE_SECONDS,
+    ITSELF,
+    MODEL_HEADER,
+    belongs,
+    meets,
+    ordered,
+    read_under,
+    under,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +154,8 @@ def _targets(route: Route, upstreams: Mapping[str, Upstream]) -> list[Target]:
 
 
 def _deadlines(route: Route, upstreams: Mapping[str, Upstream]) -> list[str]:
-    connect = max(upstreams[t.upstream].connect_ms or DEFAULT_CONNECT_MS for t in _targets(route, upstreams))
+    connect = max(upstreams[t.upstream].connect_ms or CONNECT_MS for t in _targets(route, upstreams))
     found = [f"{connect} ms to connect"]
     found += [f"{route.first_byte_ms} ms until the answer begins"] if route.first_byte_ms else []
-    found.append(f"{route.idle_seconds or DEFAULT_IDLE_SECONDS} s for a pause in it")
+    found.append(f"{route.idle_seconds or IDLE_SECONDS} s for a pause in it")
     return [*found, f"{route.total_ms} ms in all" if route.total_ms else "no bound in all"]

@@ -47,12 +47,12 @@ from drw.gateway.request_router.explain import Asked, explain
 from drw.gateway.request_router.kill_store import KillStore
 from drw.gateway.request_router.kills import KillSwitch, Policy
 from drw.gateway.request_router.measures import measure
-from drw.gateway.request_router.store import CHANNEL, Store
 from drw.gateway.request_router.table import More, fixed
 from drw.kernel import call
 from drw.kernel.call import Caller
 from drw.kernel.errors import Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.kernel.host import Scope
+from drw.kernel.records import Kind, Records
 from drw.kernel.settings import Settings as Base
 
 MAX_NAME = 100
@@ -61,6 +61,7 @@ MAX_ERROR = 2000
 MAX_HOSTS = 2000
 MAX_NOTES = 50
 MAX_HEADERS = 100
+ROUTES = Kind(Route, "route", "request_router_routes")
 
 
 class Settings(Base):
@@ -87,7 +88,7 @@ class RequestRouter(contract.RequestRouter):
         self,
         desired: Desired,
         kills: KillSwitch,
-        store: Store,
+        records: Records[Route],
         more: tuple[More, ...],
         balancer: LoadBalancerClient,
         authentication: AuthenticationClient,
@@ -95,7 +96,7 @@ class RequestRouter(contract.RequestRouter):
     ) -> None:
         self._desired = desired
         self._kills = kills
-        self._store = store
+        self._records = records
         self._more = more
         self._balancer = balancer
         self._authentication = authentication
@@ -114,13 +115,13 @@ class RequestRouter(contract.RequestRouter):
         self._refuse_fixed(request.name, upstreams)
         wanted = rules.with_defaults(request)
         rules.check(wanted, upstreams)
-        await self._store.put(wanted)
+        await self._records.put(wanted.name, wanted)
         return wanted
 
     async def delete_route(self, request: DeleteRouteRequest, /) -> DeleteRouteResponse:
         """DeleteRoute takes a route away that SetRoute made."""
         self._refuse_fixed(request.name, await self._upstreams())
-        if not await self._store.delete(request.name):
+        if not await self._records.delete(request.name):
             raise RouteNotFound(f"there is no route {request.name[:80]!r}; `drw routes list` shows all")
         return DeleteRouteResponse()
 
@@ -279,13 +280,13 @@ async def build(scope: Scope) -> RequestRouter:
     desired = Desired(own.routes)
     database, audit = await scope.database(), scope.audit()
     switch = KillSwitch(KillStore(database), audit, own.kill_approvals, own.kill_proposal_seconds)
-    store = Store(database, audit)
+    records = Records(ROUTES, database, audit)
     authentication = scope.client(AuthenticationClient)
     limiting = scope.client(RateLimitingClient)
     balancer = scope.client(LoadBalancerClient)
     discovery = scope.client(DiscoveryClient) if scope.has("discovery") else None
     behind = Behind(discovery, limiting)
-    service = RequestRouter(desired, switch, store, own.routes, balancer, authentication, behind)
+    service = RequestRouter(desired, switch, records, own.routes, balancer, authentication, behind)
 
     async def credentials() -> None:
         await _follow(desired, lambda: authentication.watch_credentials(WatchCredentialsRequest()))
@@ -300,9 +301,9 @@ async def build(scope: Scope) -> RequestRouter:
         await _follow(desired, switch.watch)
 
     async def routes() -> None:
-        async with aclosing(store.database.notifications(CHANNEL)) as changes:
+        async with aclosing(records.changes()) as changes:
             async for _ in changes:
-                await desired.put(await store.all())
+                await desired.put(Routes(routes=await records.all()))
 
     for source in (credentials, limits, upstreams, kills, routes):
         scope.background(source)
