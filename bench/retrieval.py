@@ -45,7 +45,7 @@ from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.kernel.errors import NotFound
 from drw.kernel.host import Host
-from drw.kernel.settings import Profile
+from drw.kernel.settings import Place, Profile
 from drw.local import postgres
 from drw.rag.embedding import weights
 
@@ -136,7 +136,9 @@ async def hosted(profile: Profile, ranking: Mapping[str, float], *services: str)
     weights.prepare(profile.data / "embedding-model", print)
     encoder = {"encoder": "onnx", "onnx": {"folder": str(profile.data / "embedding-model")}}
     sections = {"vector_store": dict(ranking), "embedding": encoder}
-    host = Host(profile.model_copy(update={"services": sections}), "bench", services)
+    gateway = Place(services=("request_router",), grpc="unix:/nothing", http="")  # nothing is killed here
+    own = {"services": sections, "processes": {"gateway": gateway}}
+    host = Host(profile.model_copy(update=own), "bench", services)
     try:
         await host.start()
         with acting_for(WHO):

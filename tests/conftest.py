@@ -93,7 +93,7 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
         profile = with_secret(profile)
     try:
         if how == "apart":
-            processes: dict[str, Any] = {}
+            processes: dict[str, Any] = dict(profile.processes)
             sockets = Path(profile.postgres.split("host=")[1].split()[0])
             for name in services:
                 base = f"unix:{sockets}/{next(_numbers)}"

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from prometheus_client import REGISTRY
+
 from drw.agent.health import Circuits
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Health
 from drw.kernel.errors import Unavailable
+
+
+def counted(upstream: str) -> dict[str, float]:
+    """Return what Prometheus reads of an upstream."""
+    states = ("closed", "open", "half_open")
+    values = {s: REGISTRY.get_sample_value("drw_upstream_hosts", {"upstream": upstream, "circuit": s}) for s in states}
+    return {state: value for state, value in values.items() if value is not None}
 
 
 class DoubleAdmin:
@@ -44,12 +53,18 @@ async def test_a_circuit_is_half_open_until_an_answer_is_good():
     assert await circuit() == Health.CLOSED
     admin.good, admin.ejected = 5, True
     assert await circuit() == Health.OPEN
+    assert counted("vllm") == {"closed": 0, "open": 1, "half_open": 0}
     admin.ejected = False
     assert [await circuit(), await circuit()] == [Health.HALF_OPEN] * 2
+    assert counted("vllm") == {"closed": 0, "open": 0, "half_open": 1}
     admin.ejected = True
     assert await circuit() == Health.OPEN
     admin.ejected, admin.good = False, 6
     assert [await circuit(), await circuit()] == [Health.CLOSED] * 2
+    assert counted("vllm") == {"closed": 1, "open": 0, "half_open": 0}
+    assert counted("drw.admin") == {}
+    admin.gone = True
+    assert await circuits.seen(upstreams) == [] and counted("vllm") == {}
 
 
 async def test_without_envoy_nothing_is_said_and_sockets_have_paths():

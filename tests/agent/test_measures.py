@@ -75,7 +75,8 @@ async def test_the_gateway_shows_the_metrics_of_its_data_plane(front):
         await until(counted, "the line of the access log")
         answer = await client.get("/metrics/agent")
         assert answer.status_code == 200
-        for name in ("envoy_http_downstream_rq_xx", "drw_data_plane_up 1.0", "drw_data_plane_current 1.0"):
+        hosts = 'drw_upstream_hosts{circuit="closed",upstream="models"} 1.0'
+        for name in ("envoy_http_downstream_rq_xx", "drw_data_plane_up 1.0", "drw_data_plane_current 1.0", hosts):
             assert name in answer.text
     async with front.client(await front.key("models:invoke")) as client:
         assert (await client.get("/metrics/agent")).status_code == 403

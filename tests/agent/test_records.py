@@ -70,6 +70,7 @@ async def test_routes_and_upstreams_are_made_by_command(open_front, vllm):
     assert "vllm (pass-through)" in listed and "model llama" in listed
     assert "closed" in ups
     assert told.startswith("route: llama\nwhy: ") and f"to: vllm at {vllm.where} (100 %)" in told
+    assert "limit: 600 requests a minute, keys without a limit of their own (the tightest)\n" in told
     assert wrong.startswith("drw: ") and "metadata" in wrong
     async with front.client(await front.key("platform:read")) as client:
         assert (await client.delete("/api/v1/routes/llama")).status_code == 403

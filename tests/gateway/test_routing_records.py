@@ -26,7 +26,7 @@ from drw.api.gateway.v1.request_router_pb2 import (
 )
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
-from drw.gateway.request_router import store as routes
+from drw.kernel import records
 from drw.kernel.call import acting_for
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.host import Host
@@ -127,14 +127,15 @@ async def test_every_change_is_audited_with_what_was_before(open_profile, caller
         ({"addresses": ["http://10.0.0.1:80"]}, "without 'http://'"),
         ({"addresses": ["10.0.0.1"]}, "'host:8000'"),
         ({"addresses": ["11.0.0.1:80"]}, "not allowed; allowed are: '10.0.0.0/8'"),
+        ({"addresses": ["rebind.example:80"]}, "a name needs an entry of its own, as in 'rebind.example:80'"),
         ({"addresses": ["169.254.169.254:80"]}, "metadata"),
         ({"addresses": ["127.0.0.1:5432"]}, "not allowed"),
         ({"addresses": ["unix:/run/postgres"]}, "not allowed"),
         ({"balancing": "fair"}, "least_request, ring_hash"),
         ({"credential": "sk-123/../x"}, "never the key itself"),
         ({"services": ["serving"]}, "leave it out"),
-        ({"connect_ms": 60_001}, "0 \\(the default\\) to 60000"),
-        ({"retry_percent": -1}, "0 \\(the default\\) to 100"),
+        ({"connect_ms": 60_001}, "it can be 0 to 60000"),
+        ({"retry_percent": -1}, "it can be 0 to 100"),
         ({"when_gone": "x\ny"}, "printable"),
     ],
 )
@@ -198,7 +199,7 @@ async def test_a_route_that_cannot_be_is_refused(open_profile, caller, wrong, sa
 
 
 async def test_there_is_an_end_to_the_number_of_routes(open_profile, caller, monkeypatch):
-    monkeypatch.setattr(routes, "MAX_ROUTES", 1)
+    monkeypatch.setattr(records, "MOST", 1)
     async with hosted(open_profile, GATEWAY) as host:
         router = host.client(RequestRouterClient)
         with acting_for(caller):
@@ -258,19 +259,21 @@ async def test_settings_with_an_address_that_is_not_allowed_do_not_start(profile
 
 
 async def test_the_rollout_says_what_each_data_plane_said(open_profile, caller):
-    health = Health(upstream="vllm", address="10.0.0.1:80", circuit=Health.OPEN)
+    circuits = {"10.0.0.1:80": Health.OPEN, "10.0.0.2:80": Health.HALF_OPEN, "10.0.0.3:80": Health.CLOSED}
+    health = [Health(upstream="vllm", address=where, circuit=circuit) for where, circuit in circuits.items()]
     async with hosted(open_profile, GATEWAY) as host:
         router = host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
             version = (await anext(news)).version
-        report = ConfigurationReport(data_plane="dp", version=version, upstreams=[health], notes=["see to it"])
+        report = ConfigurationReport(data_plane="dp", version=version, upstreams=health, notes=["see to it"])
         await router.report_configuration(report)
         with acting_for(caller):
             rollout = await router.get_rollout(GetRolloutRequest())
         assert (rollout.version, list(rollout.data_planes)) == (version, [report])
         status = next(s for s in (await host.status()).services if s.name == "request_router")
         assert status.state == ServiceStatus.DEGRADED
-        assert status.detail.endswith("(see to it); circuit open: vllm at 10.0.0.1:80")
+        told = "(see to it); circuit open: vllm at 10.0.0.1:80; circuit half-open: vllm at 10.0.0.2:80"
+        assert status.detail.endswith(told)
 
 
 async def test_a_request_is_explained_as_a_key_or_desk_that_the_caller_may_see(open_profile, caller):

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from drw.agent.shapes import Json, address, extension, file_source, typed
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Route
+from drw.kernel.matching import CONNECT_MS
 
 CLUSTER = "envoy.config.cluster.v3.Cluster"
 AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
@@ -23,12 +24,6 @@ THEN = ">"
 def first(route: Route) -> str:
     """Return the upstream of a route that a client reads of when nothing answers."""
     return route.split[0].upstream if route.split else route.upstream
-
-
-def named(route: Route) -> list[str]:
-    """Return all upstreams of a route."""
-    own = [share.upstream for share in route.split] or [route.upstream]
-    return list(dict.fromkeys([*own, *route.fallbacks]))
 
 
 def target(upstream: str, fallbacks: Sequence[str]) -> str:
@@ -71,7 +66,7 @@ def _chain(name: str, credentials: Mapping[str, str], secret: Callable[[str], st
 
 def cluster(upstream: Upstream, secret: str = "", authorities: str = "") -> Json:
     """Return one upstream; `secret` is the file with its credential, `authorities` that of who may sign for it."""
-    found = _cluster(upstream.name, list(upstream.addresses), upstream.connect_ms or 1000)
+    found = _cluster(upstream.name, list(upstream.addresses), upstream.connect_ms or CONNECT_MS)
     found["circuit_breakers"] = _bounds(upstream)
     if len(upstream.addresses) > 1:
         found["lb_policy"] = POLICIES.get(upstream.balancing, "LEAST_REQUEST")
@@ -88,7 +83,7 @@ def cluster(upstream: Upstream, secret: str = "", authorities: str = "") -> Json
 def trace_collector(endpoint: str) -> Json:
     """Return where traces go, as in `http://127.0.0.1:4318`."""
     url = urlsplit(endpoint)
-    return _cluster(TRACES, [f"{url.hostname}:{url.port or 80}"], 1000)
+    return _cluster(TRACES, [f"{url.hostname}:{url.port or 80}"], CONNECT_MS)
 
 
 def _cluster(name: str, addresses: list[str], connect_ms: int) -> Json:

@@ -15,6 +15,7 @@ from drw.agent.cutter import CUTTER, WASM
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.rate_limiting_pb2 import Limits
+from drw.kernel.matching import FOREIGN
 
 TOLD = "drw.told"
 DRAIN = "envoy.filters.http.buffer"
@@ -53,9 +54,6 @@ CLAIMS = {
     "x-drw-walls": "walls",
 }
 """Which claim of a key goes into which header: what `drw.kernel.call.Caller.from_headers` reads."""
-
-FOREIGN = ("x-drw-", "x-envoy-")
-"""Headers that only we may set: a client's own are dropped."""
 
 ISSUER = "drw.issuer."
 """What the payload of an issuer's token is called where the identity filter finds it; the issuer's name follows."""

@@ -1,9 +1,17 @@
-"""How Envoy sees each host of an upstream: whether its circuit is closed, open, or being tried again."""
+"""How Envoy sees each host of an upstream: whether its circuit is closed, open, or half-open.
+
+Envoy itself knows in and out alone: when its time is over, a host gets all of its share again at once. Half-open is
+what we call it from then until an answer is good; the next failures in a row put it out again. (Envoy's slow start is
+for hosts that are new or pass active health checks, not for those that come back.)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from prometheus_client import Gauge
 
 from drw.agent.admin import Admin
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
@@ -11,6 +19,8 @@ from drw.api.gateway.v1.request_router_pb2 import Health
 from drw.kernel.errors import Unavailable
 
 MAX_HOSTS = 2000
+STATES = (Health.CLOSED, Health.OPEN, Health.HALF_OPEN)
+HOSTS = Gauge("drw_upstream_hosts", "Hosts of each upstream, by the state of their circuit.", ["upstream", "circuit"])
 
 
 class Circuits:
@@ -22,15 +32,17 @@ class Circuits:
         """Hosts that were ejected, and how often they had answered well by then."""
 
     async def seen(self, upstreams: Iterable[Upstream]) -> list[Health]:
-        """Return every host of these upstreams, sorted; none where Envoy does not answer."""
+        """Return every host of these upstreams, sorted, and count them; none where Envoy does not answer."""
         names = {upstream.name for upstream in upstreams}
         try:
             found = await self._admin.hosts()
         except Unavailable:
+            HOSTS.clear()
             return []
         hosts = [self._health(name, host) for name, host in found if name in names]
         kept = {(host.upstream, host.address) for host in hosts}
         self._tried = {host: count for host, count in self._tried.items() if host in kept}
+        _count(hosts)
         return sorted(hosts, key=lambda host: (host.upstream, host.address))[:MAX_HOSTS]
 
     def _health(self, upstream: str, host: dict[str, Any]) -> Health:
@@ -53,6 +65,14 @@ class Circuits:
             return Health.HALF_OPEN
         self._tried.pop(host, None)
         return Health.CLOSED
+
+
+def _count(hosts: Sequence[Health]) -> None:
+    counts = Counter((host.upstream, host.circuit) for host in hosts)
+    HOSTS.clear()
+    for upstream in {host.upstream for host in hosts}:
+        for state in STATES:
+            HOSTS.labels(upstream, Health.Circuit.Name(state).lower()).set(counts[upstream, state])
 
 
 def _address(address: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from drw.agent import bodies, clusters, filters
 from drw.agent.blocked import ADMINISTRATION
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route
-from drw.kernel.matching import MODEL_HEADER, ordered, read_under
+from drw.kernel.matching import IDLE_SECONDS, MODEL_HEADER, ordered, read_under
 
 NAME = "drw"
 NOTES = "drw"
@@ -22,7 +22,6 @@ FALL_BACK_STATUS = [429, 500]
 """With fallbacks a request may run twice: whoever names them asks for that."""
 
 BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")
-DEFAULT_IDLE_SECONDS = 300
 KEPT_HERE = ["authorization", "cookie", MODEL_HEADER, *filters.CLAIMS]
 """Headers that an upstream never sees which is not ours."""
 
@@ -157,7 +156,7 @@ def _drained(entry: Json) -> Json:
 def _action(route: Route) -> Json:
     found: Json = {
         "timeout": f"{route.total_ms / 1000:g}s",  # without a bound a stream may last; only a pause in it is bounded
-        "idle_timeout": f"{route.idle_seconds or DEFAULT_IDLE_SECONDS}s",
+        "idle_timeout": f"{route.idle_seconds or IDLE_SECONDS}s",
         "retry_policy": _retries(route),
         **_where(route),
     }

@@ -16,6 +16,7 @@ from drw.agent.cutter import CUTTER, cutter
 from drw.agent.shapes import Json, address, file_source, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.matching import named
 from drw.kernel.settings import ConfigError, DataPlane, Profile, Tls
 
 FILTER_KINDS = {
@@ -204,7 +205,7 @@ def _clusters(configuration: Configuration, edge: Edge) -> list[Json]:
 def _check(configuration: Configuration) -> None:
     known = sorted(upstream.name for upstream in configuration.upstreams.upstreams)
     for route in configuration.routes.routes:
-        for upstream in clusters.named(route):
+        for upstream in named(route):
             if upstream not in known:
                 there = ", ".join(known) or "none"
                 raise BadConfiguration(f"the route {route.name!r} names the upstream {upstream!r}; there are: {there}")

@@ -17,6 +17,7 @@ upstreams = typer.Typer(help="List and change where routes lead.", no_args_is_he
 ROLLOUT_SECONDS = 15.0
 UNCHANGED_SECONDS = 1.0
 PAUSE_SECONDS = 0.1
+PERIODS = {"DAY": "a day", "MONTH": "a month"}
 
 Words = list[str] | None
 
@@ -245,7 +246,7 @@ def _explain(found: dict[str, Any]) -> None:
     write(f"route: {found['route'] or 'none'}")
     write(f"why: {found['why']}")
     who = f"{found['key'] or 'any key'} of {found['org']}/{found['desk']}"
-    write(f"as: {who}; {found['requests_per_minute']} requests a minute")
+    write(f"as: {who}")
     if found["refused"]:
         write(f"refused: {found['refused']}")
     if found["reads_body"]:
@@ -253,10 +254,28 @@ def _explain(found: dict[str, Any]) -> None:
     for target in found["targets"]:
         share = "if those before it fail" if target["fallback"] else f"{target['percent']:g} %"
         write(f"to: {target['upstream']} at {', '.join(target['addresses'])} ({share})")
+    for one in found["models"]:
+        share = f"{one['percent']:g} %" if one["percent"] else "if those before it fail"
+        write(f"model: {one['model']} ({share})")
     if found["deadlines"]:
         write(f"deadlines: {'; '.join(found['deadlines'])}")
+    for bound in found["limits"]:
+        mark = " (the tightest)" if bound["tightest"] else ""
+        write(f"limit: {bound['most']} {bound['what']}, {_whose(bound)}{mark}")
+    for budget in found["budgets"]:
+        left = f"; {budget['left']} left" if budget["left"] else ""
+        period = PERIODS.get(budget["period"], "in all")
+        write(f"budget: {budget['amount']} {budget['unit']} {period}, {_whose(budget)}{left}")
     for miss in found["misses"]:
         write(f"not {miss['route']}: {miss['why']}")
+    for note in found["notes"]:
+        write(f"note: {note}")
+
+
+def _whose(bound: dict[str, Any]) -> str:
+    """Return whom a limit or a budget is for."""
+    name = bound["name"] or bound.get("org", "")
+    return f"{bound['subject'].lower()} {name}" if name else "keys without a limit of their own"
 
 
 def _share(text: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Where the platform may send requests: an address must be on a list, and some are never allowed.
 
 Whoever may name an address could otherwise make us read what only we can reach: a cloud's metadata, another
-service's port. So the usual disguises of an address are refused as such, and names are judged by what they resolve to.
+service's port. So the usual disguises of an address are refused as such. A name must be on the list as a name: what it
+resolves to is up to its DNS, today and tomorrow, so that no network of the list can stand for it.
 """
 
 from __future__ import annotations
@@ -167,6 +168,7 @@ class Allowed:
 
     An entry is a network ('10.0.0.0/8'), an IP or a name ('vllm.internal', '*.svc.cluster.local'), each with a port
     or for all of them ('vllm.internal:8000'), or the path of a Unix socket ('unix:/run/vllm/*' for a whole folder).
+    Networks and IPs allow addresses that are written as IPs; a name needs an entry of names, whose DNS is trusted.
     """
 
     def __init__(self, entries: Sequence[str], asking: Resolve = resolve) -> None:
@@ -186,8 +188,8 @@ class Allowed:
             if not entry.startswith("unix:"):
                 self._add(entry)
 
-    async def check(self, address: str) -> None:
-        """Return where the address may be used.
+    def check(self, address: str) -> Target:
+        """Return the address, read, where it may be used; a name is judged as it is written.
 
         Raises:
             BadAddress: it is not an address.
@@ -199,7 +201,25 @@ class Allowed:
         elif (ip := target.ip) is not None:
             self._check_ip(ip, target.port, address)
         else:
-            await self._check_name(target, address)
+            self._check_name(target, address)
+        return target
+
+    async def check_now(self, address: str) -> None:
+        """Do the same, and look where a name leads at this moment; one that leads nowhere yet is well.
+
+        It finds mistakes. It binds nobody: whoever uses the name resolves it anew.
+
+        Raises:
+            BadAddress: it is not an address.
+            AddressNotAllowed: it may not be used, or leads to what no list can allow, or to this machine.
+        """
+        target = self.check(address)
+        if target.path or target.ip is not None:
+            return
+        for ip in map(ipaddress.ip_address, await self._asking(target.host)):
+            _never(ip, address)
+            if target.host != "localhost" and _plain(ip).is_loopback and not self._holds(ip, target.port):
+                raise AddressNotAllowed(f"{address!r} is a name of this machine itself", param="address")
 
     def _add(self, entry: str) -> None:
         host, port = _split(entry)
@@ -223,30 +243,22 @@ class Allowed:
         if not self._holds(ip, port):
             raise self._not_listed(address)
 
-    async def _check_name(self, target: Target, address: str) -> None:
+    def _check_name(self, target: Target, address: str) -> None:
         if target.host in METADATA_NAMES:
             raise _metadata(address)
-        found = [ipaddress.ip_address(text) for text in await self._asking(target.host)]
-        for ip in found:
-            _never(ip, address)
-        if any(_names(entry, target.host) and port in (0, target.port) for entry, port in self._names):
-            if target.host != "localhost" and any(
-                _plain(i).is_loopback and not self._holds(i, target.port) for i in found
-            ):
-                raise AddressNotAllowed(f"{address!r} is a name of this machine itself", param="address")
-            return
-        if not found or not all(self._holds(ip, target.port) for ip in found):
-            raise self._not_listed(address)
+        if not any(_names(entry, target.host) and port in (0, target.port) for entry, port in self._names):
+            own = f"{target.host}:{target.port}"
+            raise self._not_listed(address, f"; a name needs an entry of its own, as in {own!r}: networks allow IPs")
 
     def _holds(self, ip: Ip, port: int) -> bool:
         plain = _plain(ip)
         return any(plain in network and wanted in (0, port) for network, wanted in self._networks)
 
-    def _not_listed(self, address: str) -> AddressNotAllowed:
+    def _not_listed(self, address: str, more: str = "") -> AddressNotAllowed:
         listed = ", ".join(repr(entry) for entry in self._entries) or "nothing"
         return AddressNotAllowed(
             f"the address {address!r} is not allowed; allowed are: {listed} (the setting "
-            "load_balancer.allowed_upstreams)",
+            f"load_balancer.allowed_upstreams){more}",
             param="address",
         )
 

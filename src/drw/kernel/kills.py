@@ -36,7 +36,7 @@ class Killed(Forbidden):
 class _Guard:
     """Something under way: for whom, and by which names; `hit` is called once a kill names one of them."""
 
-    def __init__(self, who: Caller, models: Callable[[], Collection[str]], workflow: str) -> None:
+    def __init__(self, who: Caller | None, models: Callable[[], Collection[str]], workflow: str) -> None:
         self.who = who
         self.models = models
         self.workflow = workflow
@@ -90,7 +90,7 @@ class KillList:
             await self._changed.wait()
 
     @asynccontextmanager
-    async def ending(self, who: Caller, models: Callable[[], Collection[str]]) -> AsyncIterator[None]:
+    async def ending(self, who: Caller | None, models: Callable[[], Collection[str]]) -> AsyncIterator[None]:
         """Run the block, which awaits nothing of its caller's, and raise `Killed` in it as soon as a kill names it.
 
         `models` is asked at each kill, since which model answers may change on the way.

@@ -1,4 +1,4 @@
-"""How a request finds its route: one order and one meaning for the data plane and for whoever explains it.
+"""How a request finds its route and its bounds: one meaning for the data plane and for whoever explains it.
 
 The data plane looks twice: first by path, method, headers and caller. Where the route that it finds so stands on the
 way of routes that ask for a model, the body is read, and it looks again.
@@ -14,6 +14,19 @@ ORIGINS = ("record", "settings", "table")
 MODEL_HEADER = "x-model"
 ITSELF = {"/healthz": "alive"}
 """Paths at which a data plane answers by itself, before any route."""
+
+FOREIGN = ("x-drw-", "x-envoy-")
+"""Headers that only we may set: a client's own are dropped."""
+
+CONNECT_MS = 1000
+IDLE_SECONDS = 300
+"""What holds where an upstream or a route does not say."""
+
+
+def named(route: Route) -> list[str]:
+    """Return all upstreams of a route, each once."""
+    own = [share.upstream for share in route.split] or [route.upstream]
+    return list(dict.fromkeys([*own, *route.fallbacks]))
 
 
 def ordered(routes: Iterable[Route]) -> list[Route]:

@@ -16,8 +16,8 @@ SERVICES = ["embedding", "vector_store", "documents"]
 
 
 @pytest.fixture
-def rag(profile):
-    return profile.model_copy(update={"services": {"embedding": {"encoder": "hashing"}}})
+def rag(hashing):
+    return hashing
 
 
 class Desk:

@@ -238,6 +238,7 @@ def _process(profile, tmp_path, folder):
     file.write_text(
         f'name = "t"\ndata = "{profile.data}"\npostgres = "{profile.postgres}"\nvalkey = "{profile.valkey}"\n'
         f'[processes.all]\nservices = [{names}]\ngrpc = "unix:{folder}/k.g"\nhttp = "unix:{folder}/k.h"\n'
+        '[processes.gateway]\nservices = ["request_router"]\ngrpc = "unix:/nothing"\nhttp = ""\n'
         '[services.embedding]\nencoder = "hashing"\n'
     )
     command = [sys.executable, "-m", "drw.kernel.process", "all", str(file)]

@@ -18,11 +18,6 @@ from drw.rag.embedding.turns import SHORT, Turns
 TEXTS = ["the desk hedges gamma", "the desk hedges its gamma daily", "coffee is served at nine"]
 
 
-@pytest.fixture
-def hashing(profile):
-    return profile.model_copy(update={"services": {"embedding": {"encoder": "hashing"}}})
-
-
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
 async def test_texts_that_share_words_are_near(hashing, how):
     async with hosted(hashing, ["embedding"], how) as host:

@@ -6,8 +6,8 @@ import re
 
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.fields import between, check_name, one_of
 
-NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?")
 CREDENTIAL = re.compile(r"[A-Za-z0-9_-]{1,63}")
 BALANCING = ("least_request", "ring_hash", "round_robin", "random")
 MAX_ADDRESSES = 64
@@ -21,7 +21,7 @@ MOST = {
     "eject_after": 1_000,
     "eject_ms": 3_600_000,
 }
-"""The most of each number; none is below 0."""
+"""The most of each number; none is below 0, which means the default."""
 
 
 def check(upstream: Upstream) -> None:
@@ -30,11 +30,7 @@ def check(upstream: Upstream) -> None:
     Raises:
         InvalidRequest: a field has a wrong value; the message says what would be right.
     """
-    if not NAME.fullmatch(upstream.name):
-        raise InvalidRequest(
-            f"name is {upstream.name[:80]!r}; it can have small letters, digits, '-', '_' and '.', at most 63",
-            param="name",
-        )
+    check_name(upstream.name)
     if not 1 <= len(upstream.addresses) <= MAX_ADDRESSES:
         raise InvalidRequest(f"an upstream has 1 to {MAX_ADDRESSES} addresses", param="addresses")
     if len(set(upstream.addresses)) != len(upstream.addresses):
@@ -43,16 +39,13 @@ def check(upstream: Upstream) -> None:
         raise InvalidRequest("services are those of the platform's own processes: leave it out", param="services")
     _check_words(upstream)
     for field, most in MOST.items():
-        if not 0 <= (value := getattr(upstream, field)) <= most:
-            raise InvalidRequest(f"{field} is {value}; it can be 0 (the default) to {most}", param=field)
+        between(getattr(upstream, field), 0, most, field)
 
 
 def _check_words(upstream: Upstream) -> None:
-    if upstream.balancing not in ("", *BALANCING):
-        raise InvalidRequest(
-            f"balancing is {upstream.balancing[:80]!r}; it can be: {', '.join(BALANCING)}", param="balancing"
-        )
-    if upstream.credential and not CREDENTIAL.fullmatch(upstream.credential):
+    if upstream.balancing:
+        one_of(upstream.balancing, BALANCING, "balancing")
+    if upstream.credential and not CREDENTIAL.fullmatch(upstream.credential):  # which is not repeated: it may be a key
         raise InvalidRequest(
             "credential is the name of a file (letters, digits, '-' and '_'), never the key itself", param="credential"
         )

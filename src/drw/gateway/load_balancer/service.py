@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -17,13 +18,15 @@ from drw.api.gateway.v1.load_balancer_pb2 import (
     WatchUpstreamsRequest,
 )
 from drw.gateway.load_balancer import rules
-from drw.gateway.load_balancer.store import CHANNEL, Store
 from drw.gateway.load_balancer.upstreams import More, from_profile, with_records
 from drw.kernel.addresses import Allowed
-from drw.kernel.errors import Conflict, DrwError, InvalidRequest, NotFound, Unavailable
+from drw.kernel.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from drw.kernel.host import Scope
+from drw.kernel.records import Kind, Records
 from drw.kernel.settings import ConfigError
 from drw.kernel.settings import Settings as Base
+
+UPSTREAMS = Kind(Upstream, "upstream", "load_balancer_changed")
 
 
 class Settings(Base):
@@ -54,10 +57,10 @@ class UpstreamIsFixed(Conflict):
 class LoadBalancer(contract.LoadBalancer):
     """Serves `drw.api.gateway.v1.LoadBalancer`."""
 
-    def __init__(self, fixed: list[Upstream], allowed: Allowed, store: Store) -> None:
+    def __init__(self, fixed: list[Upstream], allowed: Allowed, records: Records[Upstream]) -> None:
         self._fixed = {upstream.name: upstream for upstream in fixed}
         self._allowed = allowed
-        self._store = store
+        self._records = records
 
     async def list_upstreams(self, request: ListUpstreamsRequest, /) -> Upstreams:
         """ListUpstreams lists where each upstream answers."""
@@ -71,23 +74,23 @@ class LoadBalancer(contract.LoadBalancer):
         for address in request.addresses:
             if "://" in address:
                 raise InvalidRequest(f"{address!r}: an address is 'host:port', without 'http://'", param="addresses")
-            await self._allowed.check(address)
+        await asyncio.gather(*map(self._allowed.check_now, request.addresses))
         wanted = Upstream()
         wanted.CopyFrom(request)
         wanted.origin = "record"
-        await self._store.put(wanted)
+        await self._records.put(wanted.name, wanted)
         return next(found for found in with_records(self._fixed, [wanted]) if found.name == wanted.name)
 
     async def delete_upstream(self, request: DeleteUpstreamRequest, /) -> DeleteUpstreamResponse:
         """DeleteUpstream takes an upstream away that SetUpstream made."""
         self._refuse_fixed(request.name)
-        if not await self._store.delete(request.name):
+        if not await self._records.delete(request.name):
             raise UpstreamNotFound(f"there is no upstream {request.name[:80]!r}; `drw upstreams list` shows all")
         return DeleteUpstreamResponse()
 
     async def watch_upstreams(self, request: WatchUpstreamsRequest, /) -> AsyncIterator[Upstreams]:
         """WatchUpstreams sends all upstreams: now, and after each change."""
-        async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
+        async with aclosing(self._records.changes()) as changes:
             async for _ in changes:
                 found, _ = await self._present()
                 yield Upstreams(upstreams=found)
@@ -107,12 +110,12 @@ class LoadBalancer(contract.LoadBalancer):
     async def _present(self) -> tuple[list[Upstream], list[str]]:
         """Return the upstreams, and why some that are kept are not among them: the list may have become shorter."""
         good, left_out = [], []
-        for record in await self._store.all():
+        for record in await self._records.all():
             try:
                 for address in record.addresses:
-                    await self._allowed.check(address)
+                    self._allowed.check(address)
                 good.append(record)
-            except DrwError as error:
+            except InvalidRequest as error:
                 left_out.append(f"{record.name!r}: {error.message}")
         return with_records(self._fixed, good), left_out
 
@@ -126,8 +129,7 @@ async def _checked(settings: Settings) -> Allowed:
     allowed = Allowed(settings.allowed_upstreams)
     for name, upstream in settings.upstreams.items():
         try:
-            for address in upstream.addresses:
-                await allowed.check(address)
+            await asyncio.gather(*map(allowed.check_now, upstream.addresses))
         except InvalidRequest as error:
             raise ConfigError(f"load_balancer.upstreams.{name}: {error.message}") from error
     return allowed
@@ -136,8 +138,8 @@ async def _checked(settings: Settings) -> Allowed:
 async def build(scope: Scope) -> LoadBalancer:
     """Make the service with what the configuration names."""
     settings = scope.settings(Settings)
-    store = Store(await scope.database(), scope.audit())
+    records = Records(UPSTREAMS, await scope.database(), scope.audit())
     fixed = from_profile(scope.profile.http_places(), settings.upstreams)
-    service = LoadBalancer(fixed, await _checked(settings), store)
+    service = LoadBalancer(fixed, await _checked(settings), records)
     scope.describe(service.detail)
     return service

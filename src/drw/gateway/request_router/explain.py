@@ -9,10 +9,17 @@ from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Explanation, HeaderMatch, Miss, Route, Target
 from drw.kernel.call import Caller
-from drw.kernel.matching import ITSELF, MODEL_HEADER, belongs, meets, ordered, read_under, under
-
-DEFAULT_CONNECT_MS = 1000
-DEFAULT_IDLE_SECONDS = 300
+from drw.kernel.matching import (
+    CONNECT_MS,
+    IDLE_SECONDS,
+    ITSELF,
+    MODEL_HEADER,
+    belongs,
+    meets,
+    ordered,
+    read_under,
+    under,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,6 @@ def explain(configuration: Configuration, asked: Asked, who: Caller) -> Explanat
     explanation = Explanation(
         org=who.org, desk=who.desk, key=who.key, scopes=sorted(who.scopes), misses=reversed(misses), reads_body=reads
     )
-    explanation.requests_per_minute = _per_minute(configuration, who)
     if found is None:
         explanation.why = f"no route takes {asked.method} {asked.path}: the answer is 404"
         explanation.refused = explanation.why
@@ -148,13 +154,8 @@ def _targets(route: Route, upstreams: Mapping[str, Upstream]) -> list[Target]:
 
 
 def _deadlines(route: Route, upstreams: Mapping[str, Upstream]) -> list[str]:
-    connect = max(upstreams[t.upstream].connect_ms or DEFAULT_CONNECT_MS for t in _targets(route, upstreams))
+    connect = max(upstreams[t.upstream].connect_ms or CONNECT_MS for t in _targets(route, upstreams))
     found = [f"{connect} ms to connect"]
     found += [f"{route.first_byte_ms} ms until the answer begins"] if route.first_byte_ms else []
-    found.append(f"{route.idle_seconds or DEFAULT_IDLE_SECONDS} s for a pause in it")
+    found.append(f"{route.idle_seconds or IDLE_SECONDS} s for a pause in it")
     return [*found, f"{route.total_ms} ms in all" if route.total_ms else "no bound in all"]
-
-
-def _per_minute(configuration: Configuration, who: Caller) -> int:
-    own = {limit.key: limit.requests_per_minute for limit in configuration.limits.limits}
-    return own.get(who.key, configuration.limits.default_requests_per_minute)

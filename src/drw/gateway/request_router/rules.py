@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping
 from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.kernel.call import SCOPES
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.fields import between, check_name, like, one_of
+from drw.kernel.matching import FOREIGN, IDLE_SECONDS, named
 
-NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?")
 PATH = re.compile(r"(/[A-Za-z0-9_.:~-]+)+")
 HEADER = re.compile(r"[a-z0-9-]{1,100}")
 TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}(/[a-z0-9][a-z0-9_-]{0,62})?")
@@ -23,7 +24,6 @@ OPENAI_BODY = 33 * MIB
 """A prompt of 32 MiB with the JSON around it."""
 
 REST_BODY = MIB
-MODEL_IDLE_SECONDS = 300
 REST_IDLE_SECONDS = 120
 
 MAX_PATH = 200
@@ -36,7 +36,6 @@ MAX_HELD_BYTES = 40 * MIB
 MAX_IDLE_SECONDS = 3600
 MAX_MS = 3_600_000
 MAX_WEIGHT = 1000
-FOREIGN = ("x-drw-", "x-envoy-")
 
 
 def check(route: Route, upstreams: Mapping[str, str]) -> None:
@@ -62,7 +61,7 @@ def with_defaults(route: Route) -> Route:
     if route.models and not route.methods:
         found.methods.append("POST")
     found.max_body_bytes = route.max_body_bytes or (OPENAI_BODY if models else REST_BODY)
-    found.idle_seconds = route.idle_seconds or (MODEL_IDLE_SECONDS if models else REST_IDLE_SECONDS)
+    found.idle_seconds = route.idle_seconds or (IDLE_SECONDS if models else REST_IDLE_SECONDS)
     if not found.scopes:
         raise InvalidRequest(f"scopes: one at least; there are: {', '.join(SCOPES)}", param="scopes")
     return found
@@ -83,11 +82,6 @@ def check_shape(route: Route, upstreams: Collection[str]) -> None:
     _check_models(route)
 
 
-def named(route: Route) -> list[str]:
-    """Return all upstreams of a route."""
-    return [*([share.upstream for share in route.split] or [route.upstream]), *route.fallbacks]
-
-
 def unlike(route: Route, credentials: Mapping[str, str]) -> str:
     """Return what is wrong with the credentials of a route's upstreams; empty: nothing.
 
@@ -103,11 +97,7 @@ def unlike(route: Route, credentials: Mapping[str, str]) -> str:
 
 
 def _check_where(route: Route) -> None:
-    if not NAME.fullmatch(route.name):
-        raise InvalidRequest(
-            f"name is {route.name[:80]!r}; it can have small letters, digits, '-', '_' and '.', at most 63",
-            param="name",
-        )
+    check_name(route.name)
     if len(route.path) > MAX_PATH or not PATH.fullmatch(route.path) or {".", ".."} & set(route.path.split("/")):
         raise InvalidRequest(
             f"path is {route.path[:MAX_PATH]!r}; it begins with '/', ends without one, and takes everything below it, "
@@ -120,13 +110,13 @@ def _check_where(route: Route) -> None:
 
 def _check_words(route: Route) -> None:
     for method in route.methods:
-        _one_of(method, METHODS, "methods")
+        one_of(method, METHODS, "methods")
     for scope in route.scopes:
-        _one_of(scope, tuple(SCOPES), "scopes")
+        one_of(scope, tuple(SCOPES), "scopes")
     for tenant in route.tenants:
-        _like(tenant, TENANT, "tenants", "an org or a desk, as in 'acme' or 'acme/research'")
+        like(tenant, TENANT, "tenants", "an org or a desk, as in 'acme' or 'acme/research'")
     for header in route.headers:
-        _like(header.name, HEADER, "headers", "a header's name in small letters, as in 'x-team'")
+        like(header.name, HEADER, "headers", "a header's name in small letters, as in 'x-team'")
         if header.name.startswith(FOREIGN):
             raise InvalidRequest(f"headers: {header.name!r} is set by the gateway; use tenants", param="headers")
         if header.exact and header.prefix:
@@ -156,21 +146,21 @@ def _check_upstreams(route: Route, upstreams: Collection[str]) -> None:
         raise InvalidRequest("a route has either an upstream or a split over several", param="upstream")
     own = [share.upstream for share in route.split] or [route.upstream]
     for name in (*own, *route.fallbacks):
-        _one_of(name, tuple(sorted(upstreams)), "upstream")
+        one_of(name, tuple(sorted(upstreams)), "upstream")
     for names, field in ((own, "split"), (route.fallbacks, "fallbacks")):
         if len(set(names)) != len(names):
             raise InvalidRequest(f"{field}: an upstream is named twice", param=field)
     for share in route.split:
-        _between(share.weight, 0, MAX_WEIGHT, "split")
+        between(share.weight, 0, MAX_WEIGHT, "split")
     if route.split and not any(share.weight for share in route.split):
         raise InvalidRequest("split: one weight at least is above 0", param="split")
 
 
 def _check_numbers(route: Route) -> None:
-    _between(route.max_body_bytes, 0, MAX_BODY_BYTES, "max_body_bytes")
-    _between(route.idle_seconds, 0, MAX_IDLE_SECONDS, "idle_seconds")
-    _between(route.first_byte_ms, 0, MAX_MS, "first_byte_ms")
-    _between(route.total_ms, 0, MAX_MS, "total_ms")
+    between(route.max_body_bytes, 0, MAX_BODY_BYTES, "max_body_bytes")
+    between(route.idle_seconds, 0, MAX_IDLE_SECONDS, "idle_seconds")
+    between(route.first_byte_ms, 0, MAX_MS, "first_byte_ms")
+    between(route.total_ms, 0, MAX_MS, "total_ms")
     if 0 < route.total_ms < route.first_byte_ms:
         raise InvalidRequest(
             f"total_ms is {route.total_ms}, less than first_byte_ms, {route.first_byte_ms}", param="total_ms"
@@ -199,25 +189,8 @@ def _check_models(route: Route) -> None:
         )
 
 
-def _one_of(value: str, known: Collection[str], field: str) -> None:
-    if value not in known:
-        raise InvalidRequest(
-            f"{field}: there is no {value[:80]!r}; there are: {', '.join(known) or 'none'}", param=field
-        )
-
-
-def _like(value: str, pattern: re.Pattern[str], field: str, right: str) -> None:
-    if not pattern.fullmatch(value):
-        raise InvalidRequest(f"{field}: {value[:80]!r} is not {right}", param=field)
-
-
 def _printable(value: str, field: str) -> None:
     if len(value) > MAX_VALUE or not value.isprintable() or not value.isascii() or value != value.strip():
         raise InvalidRequest(
             f"{field}: {value[:80]!r} has other than 1 to {MAX_VALUE} printable characters", param=field
         )
-
-
-def _between(value: int, least: int, most: int, field: str) -> None:
-    if not least <= value <= most:
-        raise InvalidRequest(f"{field} is {value}; it can be {least} to {most}", param=field)

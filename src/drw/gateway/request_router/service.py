@@ -39,18 +39,20 @@ from drw.api.gateway.v1.request_router_pb2 import (
     WatchConfigurationRequest,
     WatchKillsRequest,
 )
+from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.gateway.request_router import rules
+from drw.gateway.request_router.behind import Behind
 from drw.gateway.request_router.desired import Desired, Part
 from drw.gateway.request_router.explain import Asked, explain
 from drw.gateway.request_router.kill_store import KillStore
 from drw.gateway.request_router.kills import KillSwitch, Policy
 from drw.gateway.request_router.measures import measure
-from drw.gateway.request_router.store import CHANNEL, Store
 from drw.gateway.request_router.table import More, fixed
 from drw.kernel import call
 from drw.kernel.call import Caller
 from drw.kernel.errors import Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.kernel.host import Scope
+from drw.kernel.records import Kind, Records
 from drw.kernel.settings import Settings as Base
 
 MAX_NAME = 100
@@ -59,6 +61,7 @@ MAX_ERROR = 2000
 MAX_HOSTS = 2000
 MAX_NOTES = 50
 MAX_HEADERS = 100
+ROUTES = Kind(Route, "route", "request_router_routes")
 
 
 class Settings(Base):
@@ -85,17 +88,19 @@ class RequestRouter(contract.RequestRouter):
         self,
         desired: Desired,
         kills: KillSwitch,
-        store: Store,
+        records: Records[Route],
         more: tuple[More, ...],
         balancer: LoadBalancerClient,
         authentication: AuthenticationClient,
+        behind: Behind,
     ) -> None:
         self._desired = desired
         self._kills = kills
-        self._store = store
+        self._records = records
         self._more = more
         self._balancer = balancer
         self._authentication = authentication
+        self._behind = behind
         self._reports: dict[str, ConfigurationReport] = {}
 
     async def list_routes(self, request: ListRoutesRequest, /) -> Routes:
@@ -110,13 +115,13 @@ class RequestRouter(contract.RequestRouter):
         self._refuse_fixed(request.name, upstreams)
         wanted = rules.with_defaults(request)
         rules.check(wanted, upstreams)
-        await self._store.put(wanted)
+        await self._records.put(wanted.name, wanted)
         return wanted
 
     async def delete_route(self, request: DeleteRouteRequest, /) -> DeleteRouteResponse:
         """DeleteRoute takes a route away that SetRoute made."""
         self._refuse_fixed(request.name, await self._upstreams())
-        if not await self._store.delete(request.name):
+        if not await self._records.delete(request.name):
             raise RouteNotFound(f"there is no route {request.name[:80]!r}; `drw routes list` shows all")
         return DeleteRouteResponse()
 
@@ -131,7 +136,10 @@ class RequestRouter(contract.RequestRouter):
         headers = {name.lower(): value for name, value in request.headers.items()}
         path = request.path.partition("?")[0]
         asked = Asked(request.method.upper() or "POST", path, headers, request.model)
-        return explain(configuration, asked, await self._as(request))
+        who = await self._as(request)
+        explanation = explain(configuration, asked, who)
+        await self._behind.add(explanation, configuration, asked, who)
+        return explanation
 
     async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
         """GetRollout says which version is wanted, and what each data plane last said."""
@@ -246,12 +254,16 @@ def _told(report: ConfigurationReport, wanted: Configuration) -> str:
     # Who is revoked, killed or over a limit is in force before the rest of a version is.
     late = "" if report.refusals == wanted.refusals else ", and does not refuse all yet that it should"
     notes = f" ({'; '.join(report.notes)})" if report.notes else ""
-    return f"data plane {report.data_plane!r} {fate}{late}{notes}{_open(report)}"
+    return f"data plane {report.data_plane!r} {fate}{late}{notes}{_circuits(report)}"
 
 
-def _open(report: ConfigurationReport) -> str:
-    hosts = [f"{h.upstream} at {h.address}" for h in report.upstreams if h.circuit == Health.OPEN]
-    return f"; circuit open: {', '.join(hosts)}" if hosts else ""
+def _circuits(report: ConfigurationReport) -> str:
+    """Return which circuits are not closed."""
+    told = ""
+    for state, word in ((Health.OPEN, "open"), (Health.HALF_OPEN, "half-open")):
+        if hosts := [f"{h.upstream} at {h.address}" for h in report.upstreams if h.circuit == state]:
+            told += f"; circuit {word}: {', '.join(hosts)}"
+    return told
 
 
 async def _follow(desired: Desired, watch: Callable[[], AsyncIterator[Part]]) -> None:
@@ -268,11 +280,13 @@ async def build(scope: Scope) -> RequestRouter:
     desired = Desired(own.routes)
     database, audit = await scope.database(), scope.audit()
     switch = KillSwitch(KillStore(database), audit, own.kill_approvals, own.kill_proposal_seconds)
-    store = Store(database, audit)
+    records = Records(ROUTES, database, audit)
     authentication = scope.client(AuthenticationClient)
     limiting = scope.client(RateLimitingClient)
     balancer = scope.client(LoadBalancerClient)
-    service = RequestRouter(desired, switch, store, own.routes, balancer, authentication)
+    discovery = scope.client(DiscoveryClient) if scope.has("discovery") else None
+    behind = Behind(discovery, limiting)
+    service = RequestRouter(desired, switch, records, own.routes, balancer, authentication, behind)
 
     async def credentials() -> None:
         await _follow(desired, lambda: authentication.watch_credentials(WatchCredentialsRequest()))
@@ -287,9 +301,9 @@ async def build(scope: Scope) -> RequestRouter:
         await _follow(desired, switch.watch)
 
     async def routes() -> None:
-        async with aclosing(store.database.notifications(CHANNEL)) as changes:
+        async with aclosing(records.changes()) as changes:
             async for _ in changes:
-                await desired.put(await store.all())
+                await desired.put(Routes(routes=await records.all()))
 
     for source in (credentials, limits, upstreams, kills, routes):
         scope.background(source)

@@ -12,17 +12,10 @@ from pydantic import Field, field_validator, model_validator
 
 from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.gateway.request_router import rules
-from drw.gateway.request_router.rules import (
-    MIB,
-    MODEL_IDLE_SECONDS,
-    OPENAI_BODY,
-    REST_BODY,
-    REST_IDLE_SECONDS,
-    named,
-    unlike,
-)
+from drw.gateway.request_router.rules import MIB, OPENAI_BODY, REST_BODY, REST_IDLE_SECONDS, unlike
 from drw.kernel.call import SCOPES
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.matching import IDLE_SECONDS, named
 from drw.kernel.settings import Settings as Base
 
 UPLOAD_BODY = 513 * MIB
@@ -188,7 +181,7 @@ def _metrics(processes: Sequence[str]) -> Iterable[Route]:
 def _route(
     name: str, path: str, upstream: str, *methods: str, scopes: Sequence[str] = (), body: int = REST_BODY
 ) -> Route:
-    idle = MODEL_IDLE_SECONDS if path.startswith("/v1/") else REST_IDLE_SECONDS
+    idle = IDLE_SECONDS if path.startswith("/v1/") else REST_IDLE_SECONDS
     idle = WATCH_IDLE_SECONDS if path == "/api/v1/runs" else idle
     return Route(
         name=name,

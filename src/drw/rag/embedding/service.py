@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.rag.v1 import embedding_rpc as contract
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
 from drw.kernel import gen_ai, settings, telemetry
+from drw.kernel.call import caller_or_none
 from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
 from drw.kernel.host import Scope
+from drw.kernel.kills import KillList
 from drw.rag.embedding.ports import TextEncoder
 from drw.rag.embedding.turns import Turns
 
@@ -28,28 +31,34 @@ class Settings(settings.Settings):
 class Embedding(contract.Embedding):
     """Serves `drw.api.rag.v1.Embedding`."""
 
-    def __init__(self, encoder: TextEncoder, turns: Turns) -> None:
+    def __init__(self, encoder: TextEncoder, turns: Turns, kills: KillList) -> None:
         self._encoder = encoder
         self._turns = turns
+        self._kills = kills
 
     async def embed(self, request: EmbedRequest, /) -> EmbedResponse:
         if request.model not in {"", self._encoder.model}:
             raise NotFound(f"there is no embedding model {request.model!r}; there is {self._encoder.model!r}")
         _check(request.texts)
+        # Here and not at the callers alone: documents and questions come this way past every data plane.
+        async with self._kills.ending(caller_or_none(), lambda: (self._encoder.model,)):
+            return await self._embed(request.texts)
+
+    async def describe(self) -> str:
+        """Return what the status shows."""
+        return f"{self._encoder.model}, {self._encoder.dimensions} dimensions"
+
+    async def _embed(self, texts: Sequence[str]) -> EmbedResponse:
         told = {gen_ai.OPERATION: gen_ai.EMBEDDINGS, gen_ai.PROVIDER: "drw", gen_ai.REQUEST_MODEL: self._encoder.model}
         with telemetry.span(f"{gen_ai.EMBEDDINGS} {self._encoder.model}", attributes=told) as span:
-            portions = await self._turns.read(request.texts)
-            vectors = np.empty((len(request.texts), self._encoder.dimensions), np.float32)
+            portions = await self._turns.read(texts)
+            vectors = np.empty((len(texts), self._encoder.dimensions), np.float32)
             for portion, encoded in zip(portions, await self._turns.encode(portions), strict=True):
                 vectors[list(portion.places)] = encoded
             tokens = sum(portion.tokens for portion in portions)
             span.set_attribute(gen_ai.INPUT_TOKENS, tokens)
         found = [Vector(values=vector) for vector in vectors]
         return EmbedResponse(vectors=found, model=self._encoder.model, tokens=tokens)
-
-    async def describe(self) -> str:
-        """Return what the status shows."""
-        return f"{self._encoder.model}, {self._encoder.dimensions} dimensions"
 
 
 async def build(scope: Scope) -> Embedding:
@@ -59,7 +68,9 @@ async def build(scope: Scope) -> Embedding:
     turns = Turns(encoder, own.most_waiting_texts)
     scope.background(turns.work)
     scope.on_stop(turns.stop)
-    service = Embedding(encoder, turns)
+    kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
+    scope.background(kills.follow)
+    service = Embedding(encoder, turns, kills)
     scope.describe(service.describe)
     return service
 

@@ -96,7 +96,7 @@ class DeleteRouteResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ExplainRouteRequest(_message.Message):
-    __slots__ = ("method", "path", "headers", "model", "stream", "key", "desk")
+    __slots__ = ("method", "path", "headers", "model", "key", "desk")
     class HeadersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -108,20 +108,18 @@ class ExplainRouteRequest(_message.Message):
     PATH_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
-    STREAM_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     DESK_FIELD_NUMBER: _ClassVar[int]
     method: str
     path: str
     headers: _containers.ScalarMap[str, str]
     model: str
-    stream: bool
     key: str
     desk: str
-    def __init__(self, method: _Optional[str] = ..., path: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., model: _Optional[str] = ..., stream: _Optional[bool] = ..., key: _Optional[str] = ..., desk: _Optional[str] = ...) -> None: ...
+    def __init__(self, method: _Optional[str] = ..., path: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., model: _Optional[str] = ..., key: _Optional[str] = ..., desk: _Optional[str] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("route", "why", "refused", "taken", "targets", "scopes", "org", "desk", "key", "requests_per_minute", "deadlines", "misses", "reads_body")
+    __slots__ = ("route", "why", "refused", "taken", "targets", "scopes", "org", "desk", "key", "requests_per_minute", "deadlines", "misses", "reads_body", "limits", "budgets", "models", "notes")
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +133,10 @@ class Explanation(_message.Message):
     DEADLINES_FIELD_NUMBER: _ClassVar[int]
     MISSES_FIELD_NUMBER: _ClassVar[int]
     READS_BODY_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    BUDGETS_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     route: str
     why: str
     refused: str
@@ -148,7 +150,33 @@ class Explanation(_message.Message):
     deadlines: _containers.RepeatedScalarFieldContainer[str]
     misses: _containers.RepeatedCompositeFieldContainer[Miss]
     reads_body: bool
-    def __init__(self, route: _Optional[str] = ..., why: _Optional[str] = ..., refused: _Optional[str] = ..., taken: _Optional[_Union[Route, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., scopes: _Optional[_Iterable[str]] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., key: _Optional[str] = ..., requests_per_minute: _Optional[int] = ..., deadlines: _Optional[_Iterable[str]] = ..., misses: _Optional[_Iterable[_Union[Miss, _Mapping]]] = ..., reads_body: _Optional[bool] = ...) -> None: ...
+    limits: _containers.RepeatedCompositeFieldContainer[Bound]
+    budgets: _containers.RepeatedCompositeFieldContainer[_rate_limiting_pb2.Budget]
+    models: _containers.RepeatedCompositeFieldContainer[Answering]
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, route: _Optional[str] = ..., why: _Optional[str] = ..., refused: _Optional[str] = ..., taken: _Optional[_Union[Route, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., scopes: _Optional[_Iterable[str]] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., key: _Optional[str] = ..., requests_per_minute: _Optional[int] = ..., deadlines: _Optional[_Iterable[str]] = ..., misses: _Optional[_Iterable[_Union[Miss, _Mapping]]] = ..., reads_body: _Optional[bool] = ..., limits: _Optional[_Iterable[_Union[Bound, _Mapping]]] = ..., budgets: _Optional[_Iterable[_Union[_rate_limiting_pb2.Budget, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[Answering, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Bound(_message.Message):
+    __slots__ = ("subject", "name", "what", "most", "tightest")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    TIGHTEST_FIELD_NUMBER: _ClassVar[int]
+    subject: _rate_limiting_pb2.Block.Subject
+    name: str
+    what: str
+    most: int
+    tightest: bool
+    def __init__(self, subject: _Optional[_Union[_rate_limiting_pb2.Block.Subject, str]] = ..., name: _Optional[str] = ..., what: _Optional[str] = ..., most: _Optional[int] = ..., tightest: _Optional[bool] = ...) -> None: ...
+
+class Answering(_message.Message):
+    __slots__ = ("model", "percent")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    percent: float
+    def __init__(self, model: _Optional[str] = ..., percent: _Optional[float] = ...) -> None: ...
 
 class Target(_message.Message):
     __slots__ = ("upstream", "addresses", "percent", "fallback")

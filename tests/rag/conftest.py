@@ -1,0 +1,15 @@
+"""A profile in which texts become vectors without a model."""
+
+from __future__ import annotations
+
+import pytest
+
+from drw.kernel.settings import Place, Profile
+
+
+@pytest.fixture
+def hashing(profile: Profile) -> Profile:
+    """The embedding service with the double of an encoder; its request router has a place, and does not answer."""
+    gateway = Place(services=("request_router",), grpc="unix:/nothing", http="")
+    encoder = {"embedding": {"encoder": "hashing"}}
+    return profile.model_copy(update={"services": encoder, "processes": {"gateway": gateway}})

@@ -1,0 +1,87 @@
+"""What a kill switch does to the embedding model: every way to it is refused, and documents say why they failed."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from conftest import hosted
+from drw.api.rag.v1.documents_pb2 import IndexFileRequest, Indexing, PutFileRequest
+from drw.api.rag.v1.documents_rpc import DocumentsClient
+from drw.api.rag.v1.embedding_pb2 import EmbedRequest
+from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.api.rag.v1.retrieval_pb2 import AskRequest, SearchRequest
+from drw.api.rag.v1.retrieval_rpc import RetrievalClient
+from drw.kernel.call import acting_for
+from drw.kernel.kills import Killed
+from drw.kernel.settings import Place
+from drw.rag.embedding.service import Embedding
+from drw.rag.embedding.turns import Turns
+from support.kills import double_kills, kill
+
+SERVICES = ["embedding", "vector_store", "documents", "retrieval"]
+HASHING = kill("MODEL", "hashing")
+
+
+@asynccontextmanager
+async def killing(profile, folder, how="together"):
+    """Run the cluster with a stand-in for the request router; gives both."""
+    async with double_kills(f"unix:{folder}/rag.k") as kills:
+        none = Place(services=("serving",), grpc="unix:/nothing", http="")
+        places = {"gateway": kills.place, "models": none}
+        async with hosted(profile.model_copy(update={"processes": places}), SERVICES, how) as host:
+            yield host, kills
+
+
+async def until_embedding_is(host, refused):
+    """Return when the embedding service has heard of the last change, with its error."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await host.client(EmbeddingClient).embed(EmbedRequest(texts=["x"]))
+                error = None
+            except Killed as killed:
+                error = killed
+            if bool(error) == refused:
+                return error
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["together", "apart"])
+async def test_a_killed_embedding_model_serves_nobody_and_no_document_is_lost(hashing, folder, caller, how):
+    async with killing(hashing, folder, how) as (host, kills):
+        documents, retrieval = host.client(DocumentsClient), host.client(RetrievalClient)
+        with acting_for(caller):
+            file = await documents.put_file(PutFileRequest(name="a.txt", content=b"The desk hedges gamma."))
+            await kills.kill(HASHING)
+            error = await until_embedding_is(host, refused=True)
+            assert error.metadata == {"code": "killed", "killed": "model"}
+            order = IndexFileRequest(file=file.id, collection="c")
+            found = await documents.index_file(order)
+            assert found.state == Indexing.FAILED
+            assert found.error.startswith("the model 'hashing' is stopped by a kill switch")
+            with pytest.raises(Killed, match="the model 'hashing' is stopped"):
+                await retrieval.search(SearchRequest(collection="c", question="What is hedged?"))
+            with pytest.raises(Killed, match="the model 'hashing' is stopped"):
+                await anext(retrieval.ask(AskRequest(collection="c", question="What is hedged?")))
+            await kills.kill()
+            await until_embedding_is(host, refused=False)
+            assert (await documents.index_file(order)).state == Indexing.COMPLETED
+            answer = await retrieval.search(SearchRequest(collection="c", question="What is hedged?"))
+            assert [passage.document for passage in answer.passages] == [file.id]
+
+
+@pytest.mark.parametrize("what", [HASHING, kill("DESK", "research", "acme"), kill("KEY", "key_test", "acme")])
+async def test_texts_that_wait_for_their_turn_are_let_go(hashing, folder, caller, what):
+    async with killing(hashing, folder) as (host, kills):
+        service = host._servicers["embedding"]
+        assert isinstance(service, Embedding)
+        service._turns = Turns(service._encoder, 1000)  # at which nobody works
+        with acting_for(caller):
+            waiting = asyncio.create_task(host.client(EmbeddingClient).embed(EmbedRequest(texts=["x"])))
+            await kills.kill(what)
+            with pytest.raises(Killed):
+                await asyncio.wait_for(waiting, 30)
+        assert service._turns._texts == 0
