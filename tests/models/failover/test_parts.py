@@ -21,6 +21,7 @@ from drw.models.serving.answers import Answer
 from drw.models.serving.balance import LOAD_BOUND, Affinity, Replica, by_weight, pick
 from drw.models.serving.causes import cause
 from drw.models.serving.circuits import Circuit, CircuitSettings, State
+from drw.models.serving.deltas import has_token, is_filtered, is_whole
 from drw.models.serving.errors import ContentFiltered, ContextLengthExceeded, EngineLimited, EngineUnavailable
 from drw.models.serving.line import Line
 from drw.models.serving.models import Models
@@ -119,9 +120,11 @@ def test_what_cannot_be_gone_on_with(more, may):
     answer = Answer("chat/completions", "m", 1)
     answer.add({"choices": [{"delta": {"content": "So"}}]})
     assert may_continue("chat/completions", more, answer) is may
-    thinking = Answer("chat/completions", "m", 1)
-    thinking.add({"choices": [{"delta": {"content": "So", "reasoning_content": "hm"}}]})
-    assert not may_continue("chat/completions", {}, thinking)
+    for name in ("reasoning_content", "reasoning"):
+        thinking = Answer("chat/completions", "m", 1)
+        thinking.add({"choices": [{"delta": {"content": "So", name: "hm"}}]})
+        assert not may_continue("chat/completions", {}, thinking)
+        assert thinking.messages()[0][name] == "hm"
     assert not may_continue("chat/completions", {}, Answer("chat/completions", "m", 2))
 
 
@@ -252,6 +255,24 @@ def test_waits_double_with_some_chance_up_to_the_most():
         waits = [retries.wait(attempts) for _ in range(50)]
         assert longest / 2 <= min(waits) < max(waits) <= longest
         assert len(set(waits)) > 40
+
+
+@pytest.mark.parametrize(
+    ("reason", "whole", "filtered"),
+    [
+        *((reason, True, False) for reason in ("stop", "length", "tool_calls", "function_call", "eos_token", "STOP")),
+        *((reason, True, True) for reason in ("content_filter", "content_filter: SAFETY", "RECITATION")),
+        *((reason, False, False) for reason in ("abort", "error", "repetition", "insufficient_system_resource", "?")),
+    ],
+)
+def test_what_engines_call_the_end_of_an_answer(reason, whole, filtered):
+    assert (is_whole(reason), is_filtered(reason)) == (whole, filtered)
+
+
+@pytest.mark.parametrize("name", ["content", "reasoning_content", "reasoning", "refusal"])
+def test_every_kind_of_words_is_a_token(name):
+    assert has_token({"choices": [{"delta": {name: "hm"}, "finish_reason": None}]})
+    assert not has_token({"choices": [{"delta": {"role": "assistant", name: ""}, "finish_reason": None}]})
 
 
 def body(**error):

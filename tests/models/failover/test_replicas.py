@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from random import Random
 
+import orjson
 import pytest
 
 from drw.api.gateway.v1.request_router_pb2 import Kill
@@ -15,7 +16,7 @@ from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.call import Caller, acting_for
 from drw.kernel.kills import KillList
-from models.failover.double_upstream import TEXT
+from models.failover.double_upstream import TEXT, THOUGHTS
 from models.failover.time_loop import passing
 from models.failover.world import World, fallbacks
 
@@ -34,6 +35,7 @@ BEHAVIOURS = [
         "malformed",
     ),
     *("no_field", "no_done", "no_finish", "too_long", "filtered", "filtered_end", "no_prefill", "echo", "elsewhere"),
+    *("gave_up", "heartbeats"),
 ]
 ADMIN = Caller("acme", "research", "key_admin", frozenset({"platform:admin", "models:invoke"}))
 SESSION = {"x-session-id": "s1"}
@@ -323,6 +325,56 @@ def test_a_stream_at_its_most_tokens_is_not_gone_on_with(in_world):
         reply = await world.ask(stream=True, max_tokens=60)
         assert reply.verdict == "whole"
         assert world["fallback"].bodies[-1]["max_tokens"] == 20
+
+    in_world(run)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_engine_that_gives_an_answer_up_has_not_given_it(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["gave_up"]
+        reply = await world.ask(stream=stream)
+        assert (reply.verdict, reply.model) == ("whole", "fallback")
+        assert [a["outcome"] for a in world.records()[0]["details"]["attempts"]] == ["cut", "ok"]
+
+    in_world(run)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_signs_of_life_are_no_tokens(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["heartbeats"]
+        reply = await world.ask(stream=stream)
+        assert (reply.verdict, reply.model) == ("whole", "fallback")
+        assert reply.seconds < 8
+
+    in_world(run)
+
+
+def test_reasoning_is_a_part_of_the_answer_under_its_engines_name(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["thinking"]
+        reply = await world.ask(stream=True)
+        assert (reply.verdict, reply.model) == ("whole", "primary")  # 40 s of thoughts, 5 s for the first token
+        answer = await passing(world.http.post("/v1/chat/completions", json=BODY))
+        message = answer.json()["choices"][0]["message"]
+        assert (message["reasoning"], message["content"]) == ("".join(THOUGHTS), TEXT)
+        answer = await passing(world.http.post("/v1/chat/completions", json=BODY | {"stream": True}))
+        events = [orjson.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        deltas = [choice["delta"] for event in events for choice in event["choices"]]
+        assert [delta["reasoning"] for delta in deltas if "reasoning" in delta] == THOUGHTS
+        assert world["fallback"].asked == 0
+        assert world.circuit("primary") == 0
+
+    in_world(run)
+
+
+def test_a_thought_is_not_gone_on_with(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["cut_thinking"]
+        reply = await world.ask(stream=True)
+        assert (reply.verdict, reply.done) == ("error", False)
+        assert world["fallback"].asked == 0
 
     in_world(run)
 

@@ -17,6 +17,7 @@ from drw.models.serving.balance import Replica, pick
 from drw.models.serving.causes import Cause, cause
 from drw.models.serving.circuits import CircuitSettings, State
 from drw.models.serving.errors import (
+    ContentFiltered,
     ContextLengthExceeded,
     EngineBusy,
     EngineLimited,
@@ -100,6 +101,8 @@ class Course:
 
     def failed(self, attempt: Attempt, error: DrwError) -> None:
         """Take note of a failure; raise an error where no other attempt may help."""
+        if attempt.filtered and not isinstance(error, ContentFiltered):
+            error = ContentFiltered("a content filter ended the answer")  # whatever broke after it
         why = cause(error)
         self._note(attempt.replica, error, why)
         self._close(attempt, why.reason)

@@ -17,6 +17,7 @@ from drw.kernel import telemetry
 from drw.kernel.errors import DrwError
 from drw.kernel.overhead import waiting
 from drw.kernel.settings import Settings
+from drw.models.serving.deltas import BESIDES, TEXT, has_token
 from drw.models.serving.errors import AnswerCut, EngineMisconfigured, EngineStalled, EngineUnavailable, OutOfTime
 from drw.models.serving.ports import UNLIMITED, Body, Chunk, Limits, Target
 from drw.models.serving.refusals import in_band, refusal
@@ -27,7 +28,7 @@ CHECK_SECONDS = 1.0
 TAIL_SECONDS = 0.2
 FIELDS = (b"event:", b"id:", b"retry:", b":")
 """What may stand in an event besides its data (HTML standard, "Server-sent events")."""
-LIST, DICT, TEXT = (list, type(None)), (dict, type(None)), (str, type(None))
+LIST, DICT, STRING = (list, type(None)), (dict, type(None)), (str, type(None))
 JSON_HEADERS = {"content-type": "application/json", "accept": "text/event-stream"}
 
 
@@ -64,7 +65,6 @@ class Wire:
         limit = min(clock() + first, limits.first_token, end)
         with waiting("upstream"):
             response = await self._post(target, path, orjson.dumps(body), _headers(headers), limit, end)
-        started = False
         try:
             if response.status != 200:
                 raise await _refused(target, response)
@@ -72,8 +72,9 @@ class Wire:
             while (events := await reader.next(limit)) is not None:
                 for event in events:
                     chunk = _decoded(target, event)
+                    goes_on = has_token(chunk)  # an empty event is a sign of life of the connection only
                     yield chunk
-                    if started := started or has_token(chunk):
+                    if goes_on:
                         limit = min(clock() + between, end)
             await self._finish(response)
         finally:
@@ -240,17 +241,6 @@ class _Events:
         return found
 
 
-def has_token(chunk: Chunk) -> bool:
-    """Tell whether an event carries more than the announcement of an answer."""
-    for choice in chunk.get("choices") or ():
-        delta = choice.get("delta") or choice
-        if delta.get("content") or delta.get("text") or delta.get("tool_calls") or choice.get("finish_reason"):
-            return True
-        if delta.get("reasoning_content") or delta.get("refusal"):
-            return True
-    return False
-
-
 def bearer(target: Target) -> dict[str, str]:
     """Return the header with the upstream's key, out of the environment.
 
@@ -293,12 +283,12 @@ def _well_formed(chunk: Chunk) -> bool:
     for choice in choices or ():
         if not isinstance(choice, dict) or not isinstance(choice.get("index", 0), int):
             return False
-        delta = choice.get("delta")
-        if not isinstance(delta, DICT) or not isinstance(choice.get("text"), TEXT):
+        if not isinstance(choice.get("delta"), DICT) or not isinstance(choice.get("finish_reason"), STRING):
             return False
-        if delta and not isinstance(delta.get("content"), TEXT):
+        said = choice.get("delta") or choice
+        if not all(isinstance(said.get(name), STRING) for name in (*TEXT, *BESIDES)):
             return False
-        if not isinstance(choice.get("finish_reason"), TEXT):
+        if not isinstance(said.get("tool_calls"), LIST):
             return False
     return True
 
