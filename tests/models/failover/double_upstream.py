@@ -154,6 +154,15 @@ class DoubleUpstream:
     async def filtered(self, request: web.Request, body: dict[str, Any]) -> Any:
         return _error(400, "the prompt is against our rules", "content_filter")
 
+    async def filtered_in_parts(self, request: web.Request, body: dict[str, Any]) -> Any:
+        """Refuse with a status that says nothing, and a body that comes in two parts."""
+        response = web.StreamResponse(status=500, headers={"content-type": "application/json"})
+        await response.prepare(request)
+        await response.write(b'{"error": {"message": "against our rules", ')
+        await self._clock.sleep(0.2)
+        await response.write(b'"code": "content_filter"}}')
+        return response
+
     async def filtered_end(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
         await self._words(response, TOKENS[:40])

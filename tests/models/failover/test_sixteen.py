@@ -221,7 +221,9 @@ def test_l_context_length_without_more_room(in_world, stream):
 
 
 @case(13, "content filter", "the filter's own answer; nobody else is asked")
-@pytest.mark.parametrize("how", ["filtered", "filtered_end", "filtered_event", "filtered_cut", "filtered_stall"])
+@pytest.mark.parametrize(
+    "how", ["filtered", "filtered_in_parts", "filtered_end", "filtered_event", "filtered_cut", "filtered_stall"]
+)
 @BOTH
 def test_m_content_filter(in_world, stream, how):
     async def run(world: World) -> None:

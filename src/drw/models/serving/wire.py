@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import orjson
@@ -21,6 +21,8 @@ from drw.models.serving.deltas import BESIDES, TEXT, has_token
 from drw.models.serving.errors import AnswerCut, EngineMisconfigured, EngineStalled, EngineUnavailable, OutOfTime
 from drw.models.serving.ports import UNLIMITED, Body, Chunk, Limits, Target
 from drw.models.serving.refusals import in_band, refusal
+
+T = TypeVar("T")
 
 MAX_EVENT_BYTES = 4 << 20
 MAX_ERROR_BYTES = 64 << 10
@@ -80,25 +82,32 @@ class Wire:
         finally:
             response.close()
 
-    async def ask(self, target: Target, path: str, body: Body | None, headers: Mapping[str, str]) -> Any:
-        """Return the JSON that answers one short question; without a body it is a GET."""
-        verb, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
+    async def ask(
+        self, target: Target, path: str, body: Body, headers: Mapping[str, str], name: str, kind: type[T]
+    ) -> T:
+        """Return the field of this name and type in the JSON that answers one short question.
+
+        Raises:
+            EngineUnavailable: no answer came in time.
+            AnswerCut: it is not what was asked for.
+            DrwError: it is a refusal; see `refusals.refusal`.
+        """
         try:
             async with (
                 asyncio.timeout(self._settings.connect_seconds),
-                self._session(target.base_url).request(
-                    verb,
+                self._session(target.base_url).post(
                     self._url(target.base_url, path),
-                    data=data,
+                    data=orjson.dumps(body),
                     headers=_headers(headers),
                     allow_redirects=False,
                 ) as response,
             ):
                 if response.status != 200:
                     raise await _refused(target, response)
-                return orjson.loads(await response.content.read(MAX_EVENT_BYTES))
+                raw = b"".join([data async for data in _parts(response, MAX_EVENT_BYTES)])
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _gone(target) from error
+        return _field(target, raw, name, kind)
 
     async def reach(self, target: Target, path: str, headers: Mapping[str, str]) -> int:
         """Return the status of a GET; raise `EngineUnavailable` where nothing answers within a second."""
@@ -294,11 +303,30 @@ def _well_formed(chunk: Chunk) -> bool:
 
 
 async def _refused(target: Target, response: aiohttp.ClientResponse) -> DrwError:
-    raw = b""
+    raw = bytearray()
     with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(CHECK_SECONDS):
-            raw = await response.content.read(MAX_ERROR_BYTES)
-    return refusal(target, response.status, raw, response.headers.get("retry-after"))
+            async for data in _parts(response, MAX_ERROR_BYTES):
+                raw += data
+    return refusal(target, response.status, bytes(raw), response.headers.get("retry-after"))
+
+
+async def _parts(response: aiohttp.ClientResponse, most: int) -> AsyncIterator[bytes]:
+    """Yield a body up to so many bytes as it comes: one read returns only what has arrived."""
+    while most > 0 and (data := await response.content.read(most)):
+        most -= len(data)
+        yield data
+
+
+def _field(target: Target, raw: bytes, name: str, kind: type[T]) -> T:
+    try:
+        said = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise _garbled(target) from error
+    found = said.get(name) if isinstance(said, dict) else None
+    if not isinstance(found, kind):
+        raise _garbled(target)
+    return found
 
 
 def _gone(target: Target) -> EngineUnavailable:
