@@ -94,6 +94,16 @@ class DoubleUpstream:
         await self.go.wait()
         return await self.well(request, body)
 
+    async def held_500(self, request: web.Request, body: dict[str, Any]) -> Any:
+        await self.go.wait()
+        return await self.status_500(request, body)
+
+    async def held_stream(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._words(response, TOKENS[:40])
+        await self.go.wait()
+        return response
+
     async def slow_start(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
         await self._clock.sleep(20)

@@ -188,29 +188,47 @@ def test_a_circuit_opens_probes_once_and_closes_on_trial():
     clock = HandClock()
     circuit = Circuit(CircuitSettings(), clock, "m", "test")
     for _ in range(4):
-        circuit.failed()
-    circuit.succeeded()
+        circuit.failed(circuit.enter())
+    circuit.succeeded(circuit.enter())
     for _ in range(5):
         assert circuit.state is State.CLOSED
-        circuit.failed()
+        circuit.failed(circuit.enter())
     assert (circuit.state, circuit.ready_at) == (State.OPEN, clock.now + 2)
     clock.now += 2
-    assert circuit.enter()
+    probe = circuit.enter()
+    assert circuit.state is State.HALF_OPEN
     assert circuit.ready_at == float("inf")  # nobody else while the probe is under way
-    circuit.answering()
+    circuit.answering(probe)
     assert circuit.state is State.CLOSED
-    circuit.failed()  # on trial: once is enough
+    circuit.failed(probe)  # on trial: once is enough
     assert (circuit.state, circuit.ready_at) == (State.OPEN, clock.now + 4)
     clock.now += 4
-    circuit.enter()
-    circuit.left()
+    circuit.left(circuit.enter())
     assert (circuit.state, circuit.ready_at <= clock.now) == (State.OPEN, True)  # the next one probes
-    circuit.enter()
-    circuit.answering()
-    circuit.succeeded()
+    probe = circuit.enter()
+    circuit.answering(probe)
+    circuit.succeeded(probe)
     for _ in range(4):
-        circuit.failed()
+        circuit.failed(circuit.enter())
     assert circuit.state is State.CLOSED
+
+
+def test_what_began_before_a_circuit_opened_says_nothing_of_the_probe():
+    clock = HandClock()
+    circuit = Circuit(CircuitSettings(consecutive_failures=1), clock, "m", "test")
+    old = circuit.enter()
+    circuit.failed(circuit.enter())
+    clock.now += 2
+    probe = circuit.enter()
+    for told in (circuit.left, circuit.answering, circuit.succeeded, circuit.failed):
+        told(old)
+        assert circuit.state is State.HALF_OPEN
+    circuit.left(probe)
+    probe, left = circuit.enter(), probe
+    circuit.failed(left)
+    assert circuit.state is State.HALF_OPEN
+    circuit.failed(probe)
+    assert (circuit.state, circuit.ready_at) == (State.OPEN, clock.now + 4)  # doubled once
 
 
 def test_an_open_circuit_is_probed_ever_later_and_at_most_so_late():
@@ -218,10 +236,9 @@ def test_an_open_circuit_is_probed_ever_later_and_at_most_so_late():
     circuit = Circuit(CircuitSettings(consecutive_failures=1), clock, "m", "test")
     waits = []
     for _ in range(8):
-        circuit.failed()
+        circuit.failed(circuit.enter())
         waits.append(circuit.ready_at - clock.now)
         clock.now = circuit.ready_at
-        circuit.enter()
     assert waits[:4] == [2, 4, 8, 16]
     assert set(waits[4:]) == {20}
 
@@ -231,9 +248,9 @@ def test_every_second_failure_opens_a_circuit_too():
     for number in range(10):
         assert circuit.state is State.CLOSED
         if number % 2:
-            circuit.failed()
+            circuit.failed(circuit.enter())
         else:
-            circuit.succeeded()
+            circuit.succeeded(circuit.enter())
     assert circuit.state is State.OPEN
 
 

@@ -16,6 +16,8 @@ from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.call import Caller, acting_for
 from drw.kernel.kills import KillList
+from drw.models.serving import service
+from drw.models.serving.line import Line
 from models.failover.double_upstream import TEXT, THOUGHTS
 from models.failover.time_loop import passing
 from models.failover.world import World, fallbacks
@@ -249,6 +251,52 @@ def test_while_one_request_probes_the_others_are_told(in_world):
         assert (await world.ask(stream=False)).verdict == "whole"
 
     in_world(run, primary={"fallbacks": []}, circuits={"open_seconds": 20})
+
+
+def test_who_leaves_a_stream_lets_no_second_probe_in(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["held_stream"] + ["status_503"] * 5 + ["held"]
+        live = BODY | {"stream": True}
+        async with world.http.stream("POST", "/v1/chat/completions", json=live) as old:
+            lines = old.aiter_lines()
+            await anext(lines)
+            for _ in range(2):
+                await world.ask(stream=False)
+            await world.wait(21)
+            probing = asyncio.ensure_future(world.http.post("/v1/chat/completions", json=BODY))
+            await until(lambda: world["primary"].under_way == 2)
+        await until(lambda: world["primary"].under_way == 1)
+        await until(lambda: any(r["outcome"] == "client_gone" for r in world.records()))
+        assert world.circuit("primary") == 1
+        assert (await world.ask(stream=False)).status == 503
+        world["primary"].go.set()
+        assert (await probing).status_code == 200
+        assert world["primary"].asked == 1 + 5 + 1
+
+    patient = {"first_token_seconds": 100, "between_tokens_seconds": 100, "total_seconds": 300}
+    in_world(run, primary={"fallbacks": [], "deadlines": patient}, circuits={"open_seconds": 20})
+
+
+def test_who_waited_in_line_while_a_circuit_opened_goes_elsewhere(in_world, monkeypatch):
+    class SeenLine(Line):
+        waiting = 0
+
+        async def _wait(self, seconds: float) -> None:
+            SeenLine.waiting += 1
+            await super()._wait(seconds)
+
+    async def run(world: World) -> None:
+        world["primary"].script = ["held_500"]
+        both = [asyncio.ensure_future(world.http.post("/v1/chat/completions", json=BODY)) for _ in range(2)]
+        await until(lambda: SeenLine.waiting == 1 and world["primary"].under_way == 1)
+        world["primary"].go.set()
+        assert [(await each).json()["model"] for each in both] == ["fallback"] * 2
+        assert world["primary"].asked == 1
+        outcomes = [[a["outcome"] for a in r["details"]["attempts"]] for r in world.records()]
+        assert sorted(outcomes) == [["circuit_open", "ok"], ["unavailable", "ok"]]
+
+    monkeypatch.setattr(service, "Line", SeenLine)
+    in_world(run, primary={"max_concurrent": 1}, circuits={"consecutive_failures": 1})
 
 
 def test_with_nobody_left_the_caller_hears_when_to_come_back(in_world):

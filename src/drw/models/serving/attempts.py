@@ -15,6 +15,8 @@ from drw.models.serving.record import Record
 from drw.models.serving.seams import Seam
 
 MAX_REASON = 32
+OUTSIDE = -1
+"""Of an attempt that has not entered its circuit: what becomes of it says nothing of the upstream."""
 
 
 class Attempt:
@@ -37,6 +39,7 @@ class Attempt:
         "limits",
         "model",
         "replica",
+        "ticket",
         "tokens",
         "usage",
     )
@@ -58,6 +61,8 @@ class Attempt:
         self.limits = limits
         self.tokens = 0
         """Pieces of the answer so far, which are tokens as a rule."""
+        self.ticket = OUTSIDE
+        """What its place's circuit knows it by."""
         self.filtered = False
         """Whether a rule about content ended a part of the answer."""
         self.usage: dict[str, Any] | None = None
@@ -138,7 +143,7 @@ class Attempt:
 
     def _begin(self, chunk: Chunk) -> Sequence[Chunk]:
         self._begun = True
-        self.replica.circuit.answering()
+        self.replica.circuit.answering(self.ticket)
         self._record.token()
         held, self._held = [*self._held, chunk], []
         for each in held:

@@ -32,6 +32,7 @@ async def generate(
             attempt = await course.next()
             try:
                 async with attempt.model.line.turn(attempt.patience(rules.clock.time())):
+                    course.enter(attempt)
                     await _check_prompt(attempt, asked.endpoint)
                     await hold.begin(attempt.model)
                     chunks = attempt.stream(asked.endpoint)

@@ -92,9 +92,20 @@ class Course:
                 return self._begin(model, replica)
             await self._rules.clock.sleep(wait)
 
+    def enter(self, attempt: Attempt) -> None:
+        """Let an attempt into its circuit, now that it is its turn; while it waited, others may have found a fault.
+
+        Raises:
+            EngineResting: its place is left alone.
+        """
+        now, circuit = self._rules.clock.time(), attempt.replica.circuit
+        if circuit.ready_at > now:
+            raise _resting(attempt.model, attempt.replica, now)
+        attempt.ticket = circuit.enter()
+
     def succeeded(self, attempt: Attempt) -> None:
         """Take note of a whole answer."""
-        attempt.replica.circuit.succeeded()
+        attempt.replica.circuit.succeeded(attempt.ticket)
         self._close(attempt, "ok")
         if self._tokens and (usage := self._answer.usage):
             self._answer.usage = _whole_usage(usage, self._tokens)
@@ -104,7 +115,7 @@ class Course:
         if attempt.filtered and not isinstance(error, ContentFiltered):
             error = ContentFiltered("a content filter ended the answer")  # whatever broke after it
         why = cause(error)
-        self._note(attempt.replica, error, why)
+        self._note(attempt, error, why)
         self._close(attempt, why.reason)
         self._failed[attempt.replica] = why.again
         self._tokens += attempt.tokens if self.sent else 0
@@ -119,7 +130,7 @@ class Course:
 
     def left(self, attempt: Attempt, outcome: str) -> None:
         """Take note of an attempt that ended for a reason of the caller's or of ours."""
-        attempt.replica.circuit.left()
+        attempt.replica.circuit.left(attempt.ticket)
         self._close(attempt, outcome)
 
     def _decline(self, attempt: Attempt, error: DrwError) -> None:
@@ -193,19 +204,7 @@ class Course:
         places = [(model, replica) for model in self._models if self._may(model) for replica in model.replicas]
         if not places:
             return EngineUnavailable("no model is left that may answer")
-        model, replica = min(places, key=lambda place: min(place[1].ready_at, now + MOST_REST_SECONDS))
-        if replica.circuit.state is State.HALF_OPEN:
-            message = f"the engine of {model.id!r} failed again and again, and is being tried by another request"
-            return EngineResting(message, retry_after="1")
-        seconds = str(max(1, round(replica.ready_at - now)))
-        if replica.circuit.state is State.OPEN:
-            message = f"the engine of {model.id!r} failed again and again, and is left alone for {seconds} s"
-            return EngineResting(message, retry_after=seconds)
-        if not replica.limited:
-            message = f"the engine of {model.id!r} failed, and wants to be left alone for {seconds} s"
-            return EngineResting(message, retry_after=seconds)
-        message = f"the upstream of {model.id!r} is over its limit for {seconds} s more"
-        return EngineLimited(message, retry_after=seconds)
+        return _resting(*min(places, key=lambda place: min(place[1].ready_at, now + MOST_REST_SECONDS)), now)
 
     def _begin(self, model: ChatModel, replica: Replica) -> Attempt:
         now = self._rules.clock.time()
@@ -219,7 +218,6 @@ class Course:
         else:
             self._answer.begin(model.id)
         limits = Limits(self._patience(model, replica, now), self._end)
-        replica.circuit.enter()
         replica.outstanding += 1
         place = replica.target.base_url
         self._record.served_by(model.id, model.engine_name, model.upstream_model, asked=self._name, at=place)
@@ -260,15 +258,16 @@ class Course:
         closed = any(replica.circuit.state is State.CLOSED for replica in model.replicas)
         return "rate_limited" if closed else "circuit_open"
 
-    def _note(self, replica: Replica, error: DrwError, why: Cause) -> None:
+    def _note(self, attempt: Attempt, error: DrwError, why: Cause) -> None:
         """Tell the circuit, and remember a pause that the upstream asks for."""
-        if isinstance(error, EngineBusy | OutOfTime):
-            replica.circuit.left()  # nothing is known of the upstream
+        replica = attempt.replica
+        if isinstance(error, EngineBusy | EngineResting | OutOfTime):
+            replica.circuit.left(attempt.ticket)  # nothing is known of the upstream
             return
         if why.blames:
-            replica.circuit.failed()
+            replica.circuit.failed(attempt.ticket)
         else:
-            replica.circuit.answering()
+            replica.circuit.answering(attempt.ticket)
         after = error.metadata.get("retry_after") or ("1" if isinstance(error, EngineLimited) else "")
         if after.isdigit():
             replica.rests_until = self._rules.clock.time() + min(float(after), MOST_REST_SECONDS)
@@ -277,6 +276,22 @@ class Course:
     def _close(self, attempt: Attempt, outcome: str) -> None:
         attempt.replica.outstanding -= 1
         self._record.attempt(attempt.entry(outcome, self._rules.clock.time()))
+
+
+def _resting(model: ChatModel, replica: Replica, now: float) -> EngineResting | EngineLimited:
+    """Return the error of a place that takes no request for now."""
+    if replica.circuit.state is State.HALF_OPEN:
+        message = f"the engine of {model.id!r} failed again and again, and is being tried by another request"
+        return EngineResting(message, retry_after="1")
+    seconds = str(max(1, round(replica.ready_at - now)))
+    if replica.circuit.state is State.OPEN:
+        message = f"the engine of {model.id!r} failed again and again, and is left alone for {seconds} s"
+        return EngineResting(message, retry_after=seconds)
+    if not replica.limited:
+        message = f"the engine of {model.id!r} failed, and wants to be left alone for {seconds} s"
+        return EngineResting(message, retry_after=seconds)
+    message = f"the upstream of {model.id!r} is over its limit for {seconds} s more"
+    return EngineLimited(message, retry_after=seconds)
 
 
 def _whole_usage(usage: dict[str, object], earlier: int) -> dict[str, object]:
