@@ -27,7 +27,7 @@ PREFIX_CHARACTERS = 1024
 class Replica:
     """One place where a model answers."""
 
-    __slots__ = ("circuit", "limited", "name", "outstanding", "rests_until", "target")
+    __slots__ = ("circuit", "limited", "mute_until", "name", "outstanding", "rests_until", "target")
 
     def __init__(self, name: str, target: Target, circuit: Circuit) -> None:
         self.name = name
@@ -39,6 +39,8 @@ class Replica:
         """Until then its upstream wants no requests, by its `Retry-After`."""
         self.limited = False
         """Whether that is because of a limit, and not because it has failed."""
+        self.mute_until = 0.0
+        """Until then it is not asked to count prompts."""
 
     @property
     def ready_at(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -49,6 +50,11 @@ class Rules:
     kills: KillList
     total_seconds: float
 
+    def end(self, plan: Plan, models: Sequence[ChatModel]) -> float:
+        """Return until when a request to these models goes on that begins now."""
+        seconds, left = plan.total_seconds or models[0].total_seconds or self.total_seconds, call.time_left()
+        return self.clock.time() + (seconds if left is None else min(seconds, left))
+
 
 class Course:
     """The course of one request."""
@@ -61,7 +67,6 @@ class Course:
         self._name = plan.id
         self._models = asked.models
         check_length(self._models, asked)
-        self._end = self._ending(plan.total_seconds or self._models[0].total_seconds or rules.total_seconds)
         self._failed: dict[Replica, bool] = {}
         """The places that failed this request, and whether they may be asked again."""
         self._refused: set[str] = set()
@@ -139,14 +144,10 @@ class Course:
             raise error
         self._refused.add(attempt.model.id)
 
-    def _ending(self, seconds: float) -> float:
-        left = call.time_left()
-        return self._rules.clock.time() + (seconds if left is None else min(seconds, left))
-
     def _choose(self) -> tuple[ChatModel, Replica, float]:
         """Return whom to ask next, and after how many seconds."""
         now = self._rules.clock.time()
-        if now >= self._end:
+        if now >= self._asked.end:
             raise OutOfTime("the time for this request ran out") from self._error
         if self._attempts < self._rules.retries.settings.most_attempts:
             for model in self._models:
@@ -186,7 +187,7 @@ class Course:
                 continue
             rested = replica.rests_until + self._rules.random.random() * pause  # not all who wait at once
             when = max(rested, now + pause if failed else now)
-            if when - now <= self._rules.retries.settings.most_wait_seconds and when < self._end:
+            if when - now <= self._rules.retries.settings.most_wait_seconds and when < self._asked.end:
                 just_now = failed and replica is next(reversed(self._failed))
                 found.append((just_now, when, number))
         if not found:
@@ -217,7 +218,7 @@ class Course:
             self._answer.go_on(model.id)
         else:
             self._answer.begin(model.id)
-        limits = Limits(self._patience(model, replica, now), self._end)
+        limits = Limits(self._patience(model, replica, now), self._asked.end)
         replica.outstanding += 1
         place = replica.target.base_url
         self._record.served_by(model.id, model.engine_name, model.upstream_model, asked=self._name, at=place)
@@ -242,7 +243,7 @@ class Course:
         others = (r for m in self._models if self._may(m) for r in self._ready(m, now) if r is not replica)
         if next(others, None) is None:
             return FOREVER
-        left = self._end - now
+        left = self._asked.end - now
         if replica.circuit.state is State.CLOSED:
             return now + left / 2
         return now + min(left / 4, self._rules.circuits.probe_seconds)
