@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import orjson
@@ -20,7 +21,7 @@ from drw.models.serving import service
 from drw.models.serving.line import Line
 from models.failover.double_upstream import TEXT, THOUGHTS
 from models.failover.time_loop import passing
-from models.failover.world import World, fallbacks
+from models.failover.world import Reply, World, fallbacks
 
 BEHAVIOURS = [
     *["well"] * 6,
@@ -100,6 +101,22 @@ def test_prompts_that_begin_alike_go_to_one_place(in_places):
     in_places(run, affinity="prefix")
 
 
+def test_a_conversation_keeps_its_place_from_its_first_question_on(in_places):
+    async def run(world: World) -> None:
+        homes = []
+        for first in range(12):
+            said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"question {first}"}]
+            turns = []
+            for turn in range(3):
+                turns.append({"messages": list(said)})
+                said += [{"role": "assistant", "content": f"answer {turn}"}, {"role": "user", "content": "and then?"}]
+            (home,) = set(await asked(world, *turns))
+            homes.append(home)
+        assert len(set(homes)) > 1
+
+    in_places(run, affinity="prefix")
+
+
 def test_all_places_broken_means_the_fallback(in_places):
     async def run(world: World) -> None:
         for name in ("primary", "b", "c"):
@@ -134,13 +151,19 @@ def test_an_alias_counts_for_the_next_request_and_is_listed_as_a_model(in_world)
             replies = [await world.ask(stream=False, model="fast", user=f"u{i}") for i in range(40)]
             return Counter(reply.model for reply in replies)
 
+        async def known(users: range, is_new: Callable[[Reply], bool]) -> None:
+            """Return when the watch has told serving of the change, as an answer to one of the users shows."""
+            async with asyncio.timeout(30):
+                while not any([is_new(await world.ask(stream=False, model="fast", user=f"u{i}")) for i in users]):
+                    await asyncio.sleep(0)
+
         await becomes(primary=1)
         assert await shares() == {"primary": 40}
         await becomes(fallback=1)
-        await asyncio.sleep(0)  # the watch's turn
+        await known(range(1), lambda reply: reply.model == "fallback")
         assert await shares() == {"fallback": 40}
         await becomes(primary=50, fallback=50)
-        await asyncio.sleep(0)
+        await known(range(40), lambda reply: reply.model == "primary")
         first = await shares()
         assert 8 < first["primary"] < 32
         assert await shares() == first  # sticky
@@ -149,7 +172,7 @@ def test_an_alias_counts_for_the_next_request_and_is_listed_as_a_model(in_world)
         assert (await world.http.get("/v1/models/fast")).json()["owned_by"] == "openai"
         with acting_for(ADMIN):
             await discovery.delete_alias(DeleteAliasRequest(name="fast"))
-        await asyncio.sleep(0)
+        await known(range(1), lambda reply: reply.status == 404)
         reply = await world.ask(stream=False, model="fast")
         assert (reply.status, reply.error["code"]) == (404, "model_not_found")
 
