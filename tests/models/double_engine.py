@@ -50,6 +50,14 @@ class DoubleEngine:
         await response.write_eof()
         return response
 
+    async def thinking(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        for word in self.words:
+            await self._send(response, self._choices(body, {"reasoning": word}))
+        await self._send(response, self._choices(body, {"content": "So."}, "stop"))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
     async def wait(self, request: web.Request, body: dict[str, Any]) -> Any:
         await self.go.wait()
         return await self.plain(request, body)

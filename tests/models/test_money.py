@@ -130,10 +130,11 @@ async def test_what_does_not_fit_is_refused_in_openais_words(till):
         assert at.web.double.bodies == []  # the engine was not asked
 
 
-async def test_a_stream_that_reaches_its_cap_ends_with_an_error_in_the_stream(till):
+@pytest.mark.parametrize("how", ["plain", "thinking"])
+async def test_a_stream_that_reaches_its_cap_ends_with_an_error_in_the_stream(till, how):
     async with till(metering={"least_tokens": 1}) as at:
         await at.set(budget="0.00002", completion_usd_per_million="10")  # two tokens
-        answer = await at.web.http.post("/v1/chat/completions", json=ask(stream=True))
+        answer = await at.web.http.post("/v1/chat/completions", json=ask(how, stream=True))
         events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
         assert "[DONE]" not in events
         assert orjson.loads(events[-1])["error"]["code"] == "insufficient_quota"

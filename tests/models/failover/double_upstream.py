@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from models.failover.time_loop import DoubleClock
 TOKENS = [f" word{i}" + ("\n" if i % 10 == 9 else "") for i in range(60)]
 """An answer of 60 tokens; the 40th ends with white space, which chat templates take off."""
 TEXT = "".join(TOKENS)
+THOUGHTS = [f"thought {i}; " for i in range(20)]
 PROMPT_TOKENS = 7
 
 
@@ -92,6 +94,16 @@ class DoubleUpstream:
         await self.go.wait()
         return await self.well(request, body)
 
+    async def held_500(self, request: web.Request, body: dict[str, Any]) -> Any:
+        await self.go.wait()
+        return await self.status_500(request, body)
+
+    async def held_stream(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._words(response, TOKENS[:40])
+        await self.go.wait()
+        return response
+
     async def slow_start(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
         await self._clock.sleep(20)
@@ -152,12 +164,69 @@ class DoubleUpstream:
     async def filtered(self, request: web.Request, body: dict[str, Any]) -> Any:
         return _error(400, "the prompt is against our rules", "content_filter")
 
+    async def filtered_in_parts(self, request: web.Request, body: dict[str, Any]) -> Any:
+        """Refuse with a status that says nothing, and a body that comes in two parts."""
+        response = web.StreamResponse(status=500, headers={"content-type": "application/json"})
+        await response.prepare(request)
+        await response.write(b'{"error": {"message": "against our rules", ')
+        await self._clock.sleep(0.2)
+        await response.write(b'"code": "content_filter"}}')
+        return response
+
     async def filtered_end(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
         await self._words(response, TOKENS[:40])
         await self._send(response, {}, "content_filter")
         await response.write(b"data: [DONE]\n\n")
         return response
+
+    async def filtered_cut(self, request: web.Request, body: dict[str, Any]) -> Any:
+        """End by the filter, and then the connection without `[DONE]`."""
+        response = await self._begin(request)
+        await self._words(response, TOKENS[:40])
+        await self._send(response, {}, "content_filter")
+        return response
+
+    async def filtered_stall(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._words(response, TOKENS[:40])
+        await self._raw(response, {}, "content_filter: SAFETY")  # as Gemini words it
+        await self._clock.sleep(30)
+        return response
+
+    async def gave_up(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._words(response, TOKENS[:39])
+        await self._raw(response, {"content": TOKENS[39]}, "abort")
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def thinking(self, request: web.Request, body: dict[str, Any]) -> Any:
+        """Think for a while, under the newer name for it, then answer."""
+        response = await self._begin(request)
+        for thought in THOUGHTS:
+            await self._clock.sleep(2)
+            await self._raw(response, {"reasoning": thought})
+        await self._words(response, TOKENS)
+        await self._finish(response, 60, body)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def cut_thinking(self, request: web.Request, body: dict[str, Any]) -> Any:
+        response = await self._begin(request)
+        await self._raw(response, {"reasoning": THOUGHTS[0]})
+        await self._words(response, TOKENS[:1])
+        await self._told(request)
+        _reset(request)
+        return response
+
+    async def heartbeats(self, request: web.Request, body: dict[str, Any]) -> Any:
+        """Show signs of life, and say nothing more."""
+        response = await self._begin(request)
+        await self._words(response, TOKENS[:40])
+        while True:
+            await self._clock.sleep(1)
+            await self._send(response, {})
 
     async def filtered_event(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
@@ -203,6 +272,11 @@ class DoubleUpstream:
 
     async def _send(self, response: web.StreamResponse, delta: dict[str, str], finish: str | None = None) -> None:
         await self._chunk(response, choices=[{"index": 0, "delta": delta, "finish_reason": finish}])
+
+    async def _raw(self, response: web.StreamResponse, delta: dict[str, str], finish: str | None = None) -> None:
+        """Send what OpenAI's own types do not have."""
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        await response.write(b"data: " + json.dumps({"id": "up", "choices": [choice]}).encode() + b"\n\n")
 
     async def _chunk(self, response: web.StreamResponse, **said: Any) -> None:
         head = {"id": "up", "object": "chat.completion.chunk", "created": 1, "model": self.name}

@@ -21,6 +21,7 @@ from drw.models.serving.answers import Answer
 from drw.models.serving.balance import LOAD_BOUND, Affinity, Replica, by_weight, pick
 from drw.models.serving.causes import cause
 from drw.models.serving.circuits import Circuit, CircuitSettings, State
+from drw.models.serving.deltas import has_token, is_filtered, is_whole
 from drw.models.serving.errors import ContentFiltered, ContextLengthExceeded, EngineLimited, EngineUnavailable
 from drw.models.serving.line import Line
 from drw.models.serving.models import Models
@@ -119,9 +120,11 @@ def test_what_cannot_be_gone_on_with(more, may):
     answer = Answer("chat/completions", "m", 1)
     answer.add({"choices": [{"delta": {"content": "So"}}]})
     assert may_continue("chat/completions", more, answer) is may
-    thinking = Answer("chat/completions", "m", 1)
-    thinking.add({"choices": [{"delta": {"content": "So", "reasoning_content": "hm"}}]})
-    assert not may_continue("chat/completions", {}, thinking)
+    for name in ("reasoning_content", "reasoning"):
+        thinking = Answer("chat/completions", "m", 1)
+        thinking.add({"choices": [{"delta": {"content": "So", name: "hm"}}]})
+        assert not may_continue("chat/completions", {}, thinking)
+        assert thinking.messages()[0][name] == "hm"
     assert not may_continue("chat/completions", {}, Answer("chat/completions", "m", 2))
 
 
@@ -185,29 +188,47 @@ def test_a_circuit_opens_probes_once_and_closes_on_trial():
     clock = HandClock()
     circuit = Circuit(CircuitSettings(), clock, "m", "test")
     for _ in range(4):
-        circuit.failed()
-    circuit.succeeded()
+        circuit.failed(circuit.enter())
+    circuit.succeeded(circuit.enter())
     for _ in range(5):
         assert circuit.state is State.CLOSED
-        circuit.failed()
+        circuit.failed(circuit.enter())
     assert (circuit.state, circuit.ready_at) == (State.OPEN, clock.now + 2)
     clock.now += 2
-    assert circuit.enter()
+    probe = circuit.enter()
+    assert circuit.state is State.HALF_OPEN
     assert circuit.ready_at == float("inf")  # nobody else while the probe is under way
-    circuit.answering()
+    circuit.answering(probe)
     assert circuit.state is State.CLOSED
-    circuit.failed()  # on trial: once is enough
+    circuit.failed(probe)  # on trial: once is enough
     assert (circuit.state, circuit.ready_at) == (State.OPEN, clock.now + 4)
     clock.now += 4
-    circuit.enter()
-    circuit.left()
+    circuit.left(circuit.enter())
     assert (circuit.state, circuit.ready_at <= clock.now) == (State.OPEN, True)  # the next one probes
-    circuit.enter()
-    circuit.answering()
-    circuit.succeeded()
+    probe = circuit.enter()
+    circuit.answering(probe)
+    circuit.succeeded(probe)
     for _ in range(4):
-        circuit.failed()
+        circuit.failed(circuit.enter())
     assert circuit.state is State.CLOSED
+
+
+def test_what_began_before_a_circuit_opened_says_nothing_of_the_probe():
+    clock = HandClock()
+    circuit = Circuit(CircuitSettings(consecutive_failures=1), clock, "m", "test")
+    old = circuit.enter()
+    circuit.failed(circuit.enter())
+    clock.now += 2
+    probe = circuit.enter()
+    for told in (circuit.left, circuit.answering, circuit.succeeded, circuit.failed):
+        told(old)
+        assert circuit.state is State.HALF_OPEN
+    circuit.left(probe)
+    probe, left = circuit.enter(), probe
+    circuit.failed(left)
+    assert circuit.state is State.HALF_OPEN
+    circuit.failed(probe)
+    assert (circuit.state, circuit.ready_at) == (State.OPEN, clock.now + 4)  # doubled once
 
 
 def test_an_open_circuit_is_probed_ever_later_and_at_most_so_late():
@@ -215,10 +236,9 @@ def test_an_open_circuit_is_probed_ever_later_and_at_most_so_late():
     circuit = Circuit(CircuitSettings(consecutive_failures=1), clock, "m", "test")
     waits = []
     for _ in range(8):
-        circuit.failed()
+        circuit.failed(circuit.enter())
         waits.append(circuit.ready_at - clock.now)
         clock.now = circuit.ready_at
-        circuit.enter()
     assert waits[:4] == [2, 4, 8, 16]
     assert set(waits[4:]) == {20}
 
@@ -228,9 +248,9 @@ def test_every_second_failure_opens_a_circuit_too():
     for number in range(10):
         assert circuit.state is State.CLOSED
         if number % 2:
-            circuit.failed()
+            circuit.failed(circuit.enter())
         else:
-            circuit.succeeded()
+            circuit.succeeded(circuit.enter())
     assert circuit.state is State.OPEN
 
 
@@ -252,6 +272,24 @@ def test_waits_double_with_some_chance_up_to_the_most():
         waits = [retries.wait(attempts) for _ in range(50)]
         assert longest / 2 <= min(waits) < max(waits) <= longest
         assert len(set(waits)) > 40
+
+
+@pytest.mark.parametrize(
+    ("reason", "whole", "filtered"),
+    [
+        *((reason, True, False) for reason in ("stop", "length", "tool_calls", "function_call", "eos_token", "STOP")),
+        *((reason, True, True) for reason in ("content_filter", "content_filter: SAFETY", "RECITATION")),
+        *((reason, False, False) for reason in ("abort", "error", "repetition", "insufficient_system_resource", "?")),
+    ],
+)
+def test_what_engines_call_the_end_of_an_answer(reason, whole, filtered):
+    assert (is_whole(reason), is_filtered(reason)) == (whole, filtered)
+
+
+@pytest.mark.parametrize("name", ["content", "reasoning_content", "reasoning", "refusal"])
+def test_every_kind_of_words_is_a_token(name):
+    assert has_token({"choices": [{"delta": {name: "hm"}, "finish_reason": None}]})
+    assert not has_token({"choices": [{"delta": {"role": "assistant", name: ""}, "finish_reason": None}]})
 
 
 def body(**error):

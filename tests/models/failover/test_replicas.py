@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
+import orjson
 import pytest
 
 from drw.api.gateway.v1.request_router_pb2 import Kill
@@ -15,9 +17,11 @@ from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.call import Caller, acting_for
 from drw.kernel.kills import KillList
-from models.failover.double_upstream import TEXT
+from drw.models.serving import service
+from drw.models.serving.line import Line
+from models.failover.double_upstream import TEXT, THOUGHTS
 from models.failover.time_loop import passing
-from models.failover.world import World, fallbacks
+from models.failover.world import Reply, World, fallbacks
 
 BEHAVIOURS = [
     *["well"] * 6,
@@ -34,6 +38,7 @@ BEHAVIOURS = [
         "malformed",
     ),
     *("no_field", "no_done", "no_finish", "too_long", "filtered", "filtered_end", "no_prefill", "echo", "elsewhere"),
+    *("gave_up", "heartbeats"),
 ]
 ADMIN = Caller("acme", "research", "key_admin", frozenset({"platform:admin", "models:invoke"}))
 SESSION = {"x-session-id": "s1"}
@@ -96,6 +101,22 @@ def test_prompts_that_begin_alike_go_to_one_place(in_places):
     in_places(run, affinity="prefix")
 
 
+def test_a_conversation_keeps_its_place_from_its_first_question_on(in_places):
+    async def run(world: World) -> None:
+        homes = []
+        for first in range(12):
+            said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"question {first}"}]
+            turns = []
+            for turn in range(3):
+                turns.append({"messages": list(said)})
+                said += [{"role": "assistant", "content": f"answer {turn}"}, {"role": "user", "content": "and then?"}]
+            (home,) = set(await asked(world, *turns))
+            homes.append(home)
+        assert len(set(homes)) > 1
+
+    in_places(run, affinity="prefix")
+
+
 def test_all_places_broken_means_the_fallback(in_places):
     async def run(world: World) -> None:
         for name in ("primary", "b", "c"):
@@ -130,13 +151,19 @@ def test_an_alias_counts_for_the_next_request_and_is_listed_as_a_model(in_world)
             replies = [await world.ask(stream=False, model="fast", user=f"u{i}") for i in range(40)]
             return Counter(reply.model for reply in replies)
 
+        async def known(users: range, is_new: Callable[[Reply], bool]) -> None:
+            """Return when the watch has told serving of the change, as an answer to one of the users shows."""
+            async with asyncio.timeout(30):
+                while not any([is_new(await world.ask(stream=False, model="fast", user=f"u{i}")) for i in users]):
+                    await asyncio.sleep(0)
+
         await becomes(primary=1)
         assert await shares() == {"primary": 40}
         await becomes(fallback=1)
-        await asyncio.sleep(0)  # the watch's turn
+        await known(range(1), lambda reply: reply.model == "fallback")
         assert await shares() == {"fallback": 40}
         await becomes(primary=50, fallback=50)
-        await asyncio.sleep(0)
+        await known(range(40), lambda reply: reply.model == "primary")
         first = await shares()
         assert 8 < first["primary"] < 32
         assert await shares() == first  # sticky
@@ -145,7 +172,7 @@ def test_an_alias_counts_for_the_next_request_and_is_listed_as_a_model(in_world)
         assert (await world.http.get("/v1/models/fast")).json()["owned_by"] == "openai"
         with acting_for(ADMIN):
             await discovery.delete_alias(DeleteAliasRequest(name="fast"))
-        await asyncio.sleep(0)
+        await known(range(1), lambda reply: reply.status == 404)
         reply = await world.ask(stream=False, model="fast")
         assert (reply.status, reply.error["code"]) == (404, "model_not_found")
 
@@ -249,6 +276,52 @@ def test_while_one_request_probes_the_others_are_told(in_world):
     in_world(run, primary={"fallbacks": []}, circuits={"open_seconds": 20})
 
 
+def test_who_leaves_a_stream_lets_no_second_probe_in(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["held_stream"] + ["status_503"] * 5 + ["held"]
+        live = BODY | {"stream": True}
+        async with world.http.stream("POST", "/v1/chat/completions", json=live) as old:
+            lines = old.aiter_lines()
+            await anext(lines)
+            for _ in range(2):
+                await world.ask(stream=False)
+            await world.wait(21)
+            probing = asyncio.ensure_future(world.http.post("/v1/chat/completions", json=BODY))
+            await until(lambda: world["primary"].under_way == 2)
+        await until(lambda: world["primary"].under_way == 1)
+        await until(lambda: any(r["outcome"] == "client_gone" for r in world.records()))
+        assert world.circuit("primary") == 1
+        assert (await world.ask(stream=False)).status == 503
+        world["primary"].go.set()
+        assert (await probing).status_code == 200
+        assert world["primary"].asked == 1 + 5 + 1
+
+    patient = {"first_token_seconds": 100, "between_tokens_seconds": 100, "total_seconds": 300}
+    in_world(run, primary={"fallbacks": [], "deadlines": patient}, circuits={"open_seconds": 20})
+
+
+def test_who_waited_in_line_while_a_circuit_opened_goes_elsewhere(in_world, monkeypatch):
+    class SeenLine(Line):
+        waiting = 0
+
+        async def _wait(self, seconds: float) -> None:
+            SeenLine.waiting += 1
+            await super()._wait(seconds)
+
+    async def run(world: World) -> None:
+        world["primary"].script = ["held_500"]
+        both = [asyncio.ensure_future(world.http.post("/v1/chat/completions", json=BODY)) for _ in range(2)]
+        await until(lambda: SeenLine.waiting == 1 and world["primary"].under_way == 1)
+        world["primary"].go.set()
+        assert [(await each).json()["model"] for each in both] == ["fallback"] * 2
+        assert world["primary"].asked == 1
+        outcomes = [[a["outcome"] for a in r["details"]["attempts"]] for r in world.records()]
+        assert sorted(outcomes) == [["circuit_open", "ok"], ["unavailable", "ok"]]
+
+    monkeypatch.setattr(service, "Line", SeenLine)
+    in_world(run, primary={"max_concurrent": 1}, circuits={"consecutive_failures": 1})
+
+
 def test_with_nobody_left_the_caller_hears_when_to_come_back(in_world):
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"]
@@ -323,6 +396,56 @@ def test_a_stream_at_its_most_tokens_is_not_gone_on_with(in_world):
         reply = await world.ask(stream=True, max_tokens=60)
         assert reply.verdict == "whole"
         assert world["fallback"].bodies[-1]["max_tokens"] == 20
+
+    in_world(run)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_engine_that_gives_an_answer_up_has_not_given_it(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["gave_up"]
+        reply = await world.ask(stream=stream)
+        assert (reply.verdict, reply.model) == ("whole", "fallback")
+        assert [a["outcome"] for a in world.records()[0]["details"]["attempts"]] == ["cut", "ok"]
+
+    in_world(run)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_signs_of_life_are_no_tokens(in_world, stream):
+    async def run(world: World) -> None:
+        world["primary"].script = ["heartbeats"]
+        reply = await world.ask(stream=stream)
+        assert (reply.verdict, reply.model) == ("whole", "fallback")
+        assert reply.seconds < 8
+
+    in_world(run)
+
+
+def test_reasoning_is_a_part_of_the_answer_under_its_engines_name(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["thinking"]
+        reply = await world.ask(stream=True)
+        assert (reply.verdict, reply.model) == ("whole", "primary")  # 40 s of thoughts, 5 s for the first token
+        answer = await passing(world.http.post("/v1/chat/completions", json=BODY))
+        message = answer.json()["choices"][0]["message"]
+        assert (message["reasoning"], message["content"]) == ("".join(THOUGHTS), TEXT)
+        answer = await passing(world.http.post("/v1/chat/completions", json=BODY | {"stream": True}))
+        events = [orjson.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        deltas = [choice["delta"] for event in events for choice in event["choices"]]
+        assert [delta["reasoning"] for delta in deltas if "reasoning" in delta] == THOUGHTS
+        assert world["fallback"].asked == 0
+        assert world.circuit("primary") == 0
+
+    in_world(run)
+
+
+def test_a_thought_is_not_gone_on_with(in_world):
+    async def run(world: World) -> None:
+        world["primary"].script = ["cut_thinking"]
+        reply = await world.ask(stream=True)
+        assert (reply.verdict, reply.done) == ("error", False)
+        assert world["fallback"].asked == 0
 
     in_world(run)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from models.failover.double_upstream import TEXT
 from models.failover.world import PREFILL, Reply, World, fallbacks
 
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -220,7 +221,9 @@ def test_l_context_length_without_more_room(in_world, stream):
 
 
 @case(13, "content filter", "the filter's own answer; nobody else is asked")
-@pytest.mark.parametrize("how", ["filtered", "filtered_end", "filtered_event"])
+@pytest.mark.parametrize(
+    "how", ["filtered", "filtered_in_parts", "filtered_end", "filtered_event", "filtered_cut", "filtered_stall"]
+)
 @BOTH
 def test_m_content_filter(in_world, stream, how):
     async def run(world: World) -> None:
@@ -230,7 +233,9 @@ def test_m_content_filter(in_world, stream, how):
             assert (reply.finish_reason, reply.done, reply.model) == ("content_filter", True, "primary")
         else:
             is_error(reply, "content_filter")
+        assert not reply.text or TEXT.startswith(reply.text)
         assert (world["primary"].asked, world["fallback"].asked) == (1, 0)
+        assert world.circuit("primary") == 0
 
     in_world(run)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from drw.models.serving.deltas import BESIDES, TEXT, words
 from drw.models.serving.errors import AnswerCut
 from drw.models.serving.ports import Chunk, Endpoint
 
@@ -31,14 +32,14 @@ class Choice:
 
     def add(self, part: dict[str, Any]) -> None:
         """Take in one chunk's part of the choice."""
-        delta = part.get("delta") or part
-        if piece := delta.get("content") or delta.get("text"):
-            self.pieces.append(piece)
-        for name in ("refusal", "reasoning_content"):
-            if more := delta.get(name):
-                self.extra[name] = self.extra.get(name, "") + more
-        for call in delta.get("tool_calls") or ():
-            self._add_call(call)
+        for name, said in words(part).items():
+            if name in TEXT:
+                self.pieces.append(said)
+            elif name in BESIDES:
+                self.extra[name] = self.extra.get(name, "") + said
+            else:
+                for call in said:
+                    self._add_call(call)
         if logprobs := part.get("logprobs"):
             self.logprobs.extend(logprobs.get("content") or ())
         self.finish_reason = part.get("finish_reason") or self.finish_reason

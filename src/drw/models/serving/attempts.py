@@ -7,11 +7,16 @@ from typing import Any
 
 from drw.models.serving.answers import Answer
 from drw.models.serving.balance import Replica
+from drw.models.serving.deltas import has_token, is_filtered, is_whole
+from drw.models.serving.errors import AnswerCut
 from drw.models.serving.plans import ChatModel
 from drw.models.serving.ports import Body, Chunk, Endpoint, Limits
 from drw.models.serving.record import Record
 from drw.models.serving.seams import Seam
-from drw.models.serving.wire import has_token
+
+MAX_REASON = 32
+OUTSIDE = -1
+"""Of an attempt that has not entered its circuit: what becomes of it says nothing of the upstream."""
 
 
 class Attempt:
@@ -30,9 +35,11 @@ class Attempt:
         "_record",
         "_seam",
         "body",
+        "filtered",
         "limits",
         "model",
         "replica",
+        "ticket",
         "tokens",
         "usage",
     )
@@ -54,6 +61,10 @@ class Attempt:
         self.limits = limits
         self.tokens = 0
         """Pieces of the answer so far, which are tokens as a rule."""
+        self.ticket = OUTSIDE
+        """What its place's circuit knows it by."""
+        self.filtered = False
+        """Whether a rule about content ended a part of the answer."""
         self.usage: dict[str, Any] | None = None
         self._answer = answer
         self._record = record
@@ -72,9 +83,14 @@ class Attempt:
         return max(0.0, min((self.limits.first_token - now) / 2, self.limits.end - now))
 
     def take(self, chunk: Chunk) -> Sequence[Chunk]:
-        """Take note of a chunk; return what goes out now."""
+        """Take note of a chunk; return what goes out now.
+
+        Raises:
+            AnswerCut: the engine ended the answer for a reason that leaves it in pieces.
+        """
         if usage := chunk.get("usage"):
             self.usage = usage
+        ended = self._ended(chunk)
         if self._finished >= self._answer.choices:
             self._held.append(chunk)
             return ()
@@ -82,9 +98,7 @@ class Attempt:
             self._join(chunk)
         if not has_token(chunk):
             return self._wait(chunk)
-        for choice in chunk["choices"]:
-            if choice.get("finish_reason"):
-                self._finished += 1
+        self._finished += ended
         if self._finished >= self._answer.choices:
             self._held.append(chunk)
             return ()
@@ -117,9 +131,19 @@ class Attempt:
         place = {"model": self.model.id, "replica": self.replica.name}
         return place | {"outcome": outcome, "ms": round(seconds * 1000, 2)} | counted
 
+    def _ended(self, chunk: Chunk) -> int:
+        """Return how many choices end with a chunk."""
+        reasons = [reason for choice in chunk.get("choices") or () if (reason := choice.get("finish_reason"))]
+        for reason in reasons:
+            self.filtered = self.filtered or is_filtered(reason)
+            if not is_whole(reason):
+                message = f"the engine of {self.model.id!r} gave the answer up ({reason[:MAX_REASON]!r}): try again"
+                raise AnswerCut(message)
+        return len(reasons)
+
     def _begin(self, chunk: Chunk) -> Sequence[Chunk]:
         self._begun = True
-        self.replica.circuit.answering()
+        self.replica.circuit.answering(self.ticket)
         self._record.token()
         held, self._held = [*self._held, chunk], []
         for each in held:

@@ -21,13 +21,13 @@ from drw.models.serving.ports import Body, Target
 LOAD_BOUND = 1.25
 """How much more than the mean a place may have under way before affinity gives way."""
 PREFIX_CHARACTERS = 1024
-"""Prompts that agree in so many characters share what the engine keeps of them."""
+"""Prompts whose beginning agrees in so many characters share what the engine keeps of them."""
 
 
 class Replica:
     """One place where a model answers."""
 
-    __slots__ = ("circuit", "limited", "name", "outstanding", "rests_until", "target")
+    __slots__ = ("circuit", "limited", "mute_until", "name", "outstanding", "rests_until", "target")
 
     def __init__(self, name: str, target: Target, circuit: Circuit) -> None:
         self.name = name
@@ -39,6 +39,8 @@ class Replica:
         """Until then its upstream wants no requests, by its `Retry-After`."""
         self.limited = False
         """Whether that is because of a limit, and not because it has failed."""
+        self.mute_until = 0.0
+        """Until then it is not asked to count prompts."""
 
     @property
     def ready_at(self) -> float:
@@ -106,14 +108,17 @@ def _weighted(key: str, name: str, weight: int) -> float:
 
 
 def _beginning(body: Body) -> str:
-    """Return the first characters of the prompt, with the roles that templates put between messages."""
+    """Return the first characters of the prompt, with the roles that templates put between messages.
+
+    What follows the first question does not count, so that a conversation keeps its place as it grows.
+    """
     left, said = PREFIX_CHARACTERS, []
     if isinstance(prompt := body.get("prompt"), str):
         return prompt[:left]
     for message in body.get("messages", ()):
         text = f"{message['role']}:{_text(message.get('content'))}\n"[:left]
         said.append(text)
-        if (left := left - len(text)) <= 0:
+        if message["role"] == "user" or (left := left - len(text)) <= 0:
             break
     return "".join(said)
 

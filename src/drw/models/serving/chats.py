@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from drw.kernel.errors import DrwError
@@ -9,7 +10,7 @@ from drw.kernel.overhead import waiting
 from drw.models.serving.answers import Answer
 from drw.models.serving.attempts import Attempt
 from drw.models.serving.courses import Course, Rules
-from drw.models.serving.errors import ContextLengthExceeded
+from drw.models.serving.errors import ContextLengthExceeded, OutOfTime
 from drw.models.serving.hold import Hold
 from drw.models.serving.plans import Asked, Plan
 from drw.models.serving.ports import Body, Chunk, Endpoint
@@ -32,6 +33,7 @@ async def generate(
             attempt = await course.next()
             try:
                 async with attempt.model.line.turn(attempt.patience(rules.clock.time())):
+                    course.enter(attempt)
                     await _check_prompt(attempt, asked.endpoint)
                     await hold.begin(attempt.model)
                     chunks = attempt.stream(asked.endpoint)
@@ -67,8 +69,12 @@ async def _check_prompt(attempt: Attempt, endpoint: Endpoint) -> None:
     most = attempt.model.max_prompt_tokens
     if not most or _bytes(attempt.body) <= most:  # no token is shorter than a byte
         return
-    with waiting("upstream"):
-        counted = await attempt.model.engine.count_prompt(attempt.replica.target, endpoint, attempt.body)
+    try:
+        with waiting("upstream"):
+            async with asyncio.timeout_at(attempt.limits.end):
+                counted = await attempt.model.engine.count_prompt(attempt.replica.target, endpoint, attempt.body)
+    except TimeoutError as error:
+        raise OutOfTime("the time for this request ran out while its prompt was counted") from error
     if counted is not None and counted > most:
         raise ContextLengthExceeded.counted(counted, most, "prompt" if endpoint == "completions" else "messages")
 

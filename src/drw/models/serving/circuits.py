@@ -41,7 +41,11 @@ class State(IntEnum):
 
 
 class Circuit:
-    """The circuit of one place of one model. Failures are only those that are the upstream's own fault."""
+    """The circuit of one place of one model. Failures are only those that are the upstream's own fault.
+
+    Whoever enters gets a ticket, and tells of the outcome with it: once the circuit has opened, what entered before
+    says nothing of how the upstream is now.
+    """
 
     def __init__(self, settings: CircuitSettings, clock: Clock, model: str, replica: str) -> None:
         self._settings = settings
@@ -52,6 +56,7 @@ class Circuit:
         self._opened = 0
         """How often in a row it opened without a whole answer in between."""
         self._opens_until = 0.0
+        self._ticket = 0
         self.state = State.CLOSED
         self._gauge.set(State.CLOSED)
 
@@ -62,22 +67,23 @@ class Circuit:
             return float("inf")
         return self._opens_until if self.state is State.OPEN else 0.0
 
-    def enter(self) -> bool:
-        """Let a request through; return whether it is the probe. Only for circuits that are ready."""
-        if self.state is State.CLOSED:
-            return False
-        self._turn(State.HALF_OPEN)
-        return True
+    def enter(self) -> int:
+        """Let a request through, as the probe where the circuit is open. Only for circuits that are ready."""
+        if self.state is State.OPEN:
+            self._turn(State.HALF_OPEN)
+        return self._ticket
 
-    def answering(self) -> None:
+    def answering(self, ticket: int) -> None:
         """Take note of a probe's first token: the circuit closes, on trial until an answer is whole."""
-        if self.state is State.HALF_OPEN:
+        if ticket == self._ticket and self.state is State.HALF_OPEN:
             self._in_a_row = self._settings.consecutive_failures - 1
             self._failed.clear()
             self._turn(State.CLOSED)
 
-    def succeeded(self) -> None:
+    def succeeded(self, ticket: int) -> None:
         """Take note of a whole answer."""
+        if ticket != self._ticket:
+            return
         if self.state is State.HALF_OPEN:
             self._failed.clear()
             self._turn(State.CLOSED)
@@ -85,16 +91,18 @@ class Circuit:
         self._opened = 0
         self._failed.append(False)
 
-    def failed(self) -> None:
+    def failed(self, ticket: int) -> None:
         """Take note of a failure."""
+        if ticket != self._ticket:
+            return
         self._failed.append(True)
         self._in_a_row += 1
-        if self.state is State.HALF_OPEN or (self.state is State.CLOSED and self._too_many()):
+        if self.state is State.HALF_OPEN or self._too_many():
             self._open()
 
-    def left(self) -> None:
+    def left(self, ticket: int) -> None:
         """Take note of a request that ended without telling anything, as when the caller left."""
-        if self.state is State.HALF_OPEN:
+        if ticket == self._ticket and self.state is State.HALF_OPEN:
             self._turn(State.OPEN)  # the next request probes
 
     def _too_many(self) -> bool:
@@ -111,5 +119,7 @@ class Circuit:
         self._turn(State.OPEN)
 
     def _turn(self, state: State) -> None:
+        if state is State.OPEN:
+            self._ticket += 1
         self.state = state
         self._gauge.set(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -17,6 +18,7 @@ from drw.models.serving.balance import Replica, pick
 from drw.models.serving.causes import Cause, cause
 from drw.models.serving.circuits import CircuitSettings, State
 from drw.models.serving.errors import (
+    ContentFiltered,
     ContextLengthExceeded,
     EngineBusy,
     EngineLimited,
@@ -48,6 +50,11 @@ class Rules:
     kills: KillList
     total_seconds: float
 
+    def end(self, plan: Plan, models: Sequence[ChatModel]) -> float:
+        """Return until when a request to these models goes on that begins now."""
+        seconds, left = plan.total_seconds or models[0].total_seconds or self.total_seconds, call.time_left()
+        return self.clock.time() + (seconds if left is None else min(seconds, left))
+
 
 class Course:
     """The course of one request."""
@@ -60,7 +67,6 @@ class Course:
         self._name = plan.id
         self._models = asked.models
         check_length(self._models, asked)
-        self._end = self._ending(plan.total_seconds or self._models[0].total_seconds or rules.total_seconds)
         self._failed: dict[Replica, bool] = {}
         """The places that failed this request, and whether they may be asked again."""
         self._refused: set[str] = set()
@@ -91,17 +97,30 @@ class Course:
                 return self._begin(model, replica)
             await self._rules.clock.sleep(wait)
 
+    def enter(self, attempt: Attempt) -> None:
+        """Let an attempt into its circuit, now that it is its turn; while it waited, others may have found a fault.
+
+        Raises:
+            EngineResting: its place is left alone.
+        """
+        now, circuit = self._rules.clock.time(), attempt.replica.circuit
+        if circuit.ready_at > now:
+            raise _resting(attempt.model, attempt.replica, now)
+        attempt.ticket = circuit.enter()
+
     def succeeded(self, attempt: Attempt) -> None:
         """Take note of a whole answer."""
-        attempt.replica.circuit.succeeded()
+        attempt.replica.circuit.succeeded(attempt.ticket)
         self._close(attempt, "ok")
         if self._tokens and (usage := self._answer.usage):
             self._answer.usage = _whole_usage(usage, self._tokens)
 
     def failed(self, attempt: Attempt, error: DrwError) -> None:
         """Take note of a failure; raise an error where no other attempt may help."""
+        if attempt.filtered and not isinstance(error, ContentFiltered):
+            error = ContentFiltered("a content filter ended the answer")  # whatever broke after it
         why = cause(error)
-        self._note(attempt.replica, error, why)
+        self._note(attempt, error, why)
         self._close(attempt, why.reason)
         self._failed[attempt.replica] = why.again
         self._tokens += attempt.tokens if self.sent else 0
@@ -116,7 +135,7 @@ class Course:
 
     def left(self, attempt: Attempt, outcome: str) -> None:
         """Take note of an attempt that ended for a reason of the caller's or of ours."""
-        attempt.replica.circuit.left()
+        attempt.replica.circuit.left(attempt.ticket)
         self._close(attempt, outcome)
 
     def _decline(self, attempt: Attempt, error: DrwError) -> None:
@@ -125,14 +144,10 @@ class Course:
             raise error
         self._refused.add(attempt.model.id)
 
-    def _ending(self, seconds: float) -> float:
-        left = call.time_left()
-        return self._rules.clock.time() + (seconds if left is None else min(seconds, left))
-
     def _choose(self) -> tuple[ChatModel, Replica, float]:
         """Return whom to ask next, and after how many seconds."""
         now = self._rules.clock.time()
-        if now >= self._end:
+        if now >= self._asked.end:
             raise OutOfTime("the time for this request ran out") from self._error
         if self._attempts < self._rules.retries.settings.most_attempts:
             for model in self._models:
@@ -172,7 +187,7 @@ class Course:
                 continue
             rested = replica.rests_until + self._rules.random.random() * pause  # not all who wait at once
             when = max(rested, now + pause if failed else now)
-            if when - now <= self._rules.retries.settings.most_wait_seconds and when < self._end:
+            if when - now <= self._rules.retries.settings.most_wait_seconds and when < self._asked.end:
                 just_now = failed and replica is next(reversed(self._failed))
                 found.append((just_now, when, number))
         if not found:
@@ -190,19 +205,7 @@ class Course:
         places = [(model, replica) for model in self._models if self._may(model) for replica in model.replicas]
         if not places:
             return EngineUnavailable("no model is left that may answer")
-        model, replica = min(places, key=lambda place: min(place[1].ready_at, now + MOST_REST_SECONDS))
-        if replica.circuit.state is State.HALF_OPEN:
-            message = f"the engine of {model.id!r} failed again and again, and is being tried by another request"
-            return EngineResting(message, retry_after="1")
-        seconds = str(max(1, round(replica.ready_at - now)))
-        if replica.circuit.state is State.OPEN:
-            message = f"the engine of {model.id!r} failed again and again, and is left alone for {seconds} s"
-            return EngineResting(message, retry_after=seconds)
-        if not replica.limited:
-            message = f"the engine of {model.id!r} failed, and wants to be left alone for {seconds} s"
-            return EngineResting(message, retry_after=seconds)
-        message = f"the upstream of {model.id!r} is over its limit for {seconds} s more"
-        return EngineLimited(message, retry_after=seconds)
+        return _resting(*min(places, key=lambda place: min(place[1].ready_at, now + MOST_REST_SECONDS)), now)
 
     def _begin(self, model: ChatModel, replica: Replica) -> Attempt:
         now = self._rules.clock.time()
@@ -215,8 +218,7 @@ class Course:
             self._answer.go_on(model.id)
         else:
             self._answer.begin(model.id)
-        limits = Limits(self._patience(model, replica, now), self._end)
-        replica.circuit.enter()
+        limits = Limits(self._patience(model, replica, now), self._asked.end)
         replica.outstanding += 1
         place = replica.target.base_url
         self._record.served_by(model.id, model.engine_name, model.upstream_model, asked=self._name, at=place)
@@ -241,7 +243,7 @@ class Course:
         others = (r for m in self._models if self._may(m) for r in self._ready(m, now) if r is not replica)
         if next(others, None) is None:
             return FOREVER
-        left = self._end - now
+        left = self._asked.end - now
         if replica.circuit.state is State.CLOSED:
             return now + left / 2
         return now + min(left / 4, self._rules.circuits.probe_seconds)
@@ -257,15 +259,16 @@ class Course:
         closed = any(replica.circuit.state is State.CLOSED for replica in model.replicas)
         return "rate_limited" if closed else "circuit_open"
 
-    def _note(self, replica: Replica, error: DrwError, why: Cause) -> None:
+    def _note(self, attempt: Attempt, error: DrwError, why: Cause) -> None:
         """Tell the circuit, and remember a pause that the upstream asks for."""
-        if isinstance(error, EngineBusy | OutOfTime):
-            replica.circuit.left()  # nothing is known of the upstream
+        replica = attempt.replica
+        if isinstance(error, EngineBusy | EngineResting | OutOfTime):
+            replica.circuit.left(attempt.ticket)  # nothing is known of the upstream
             return
         if why.blames:
-            replica.circuit.failed()
+            replica.circuit.failed(attempt.ticket)
         else:
-            replica.circuit.answering()
+            replica.circuit.answering(attempt.ticket)
         after = error.metadata.get("retry_after") or ("1" if isinstance(error, EngineLimited) else "")
         if after.isdigit():
             replica.rests_until = self._rules.clock.time() + min(float(after), MOST_REST_SECONDS)
@@ -274,6 +277,22 @@ class Course:
     def _close(self, attempt: Attempt, outcome: str) -> None:
         attempt.replica.outstanding -= 1
         self._record.attempt(attempt.entry(outcome, self._rules.clock.time()))
+
+
+def _resting(model: ChatModel, replica: Replica, now: float) -> EngineResting | EngineLimited:
+    """Return the error of a place that takes no request for now."""
+    if replica.circuit.state is State.HALF_OPEN:
+        message = f"the engine of {model.id!r} failed again and again, and is being tried by another request"
+        return EngineResting(message, retry_after="1")
+    seconds = str(max(1, round(replica.ready_at - now)))
+    if replica.circuit.state is State.OPEN:
+        message = f"the engine of {model.id!r} failed again and again, and is left alone for {seconds} s"
+        return EngineResting(message, retry_after=seconds)
+    if not replica.limited:
+        message = f"the engine of {model.id!r} failed, and wants to be left alone for {seconds} s"
+        return EngineResting(message, retry_after=seconds)
+    message = f"the upstream of {model.id!r} is over its limit for {seconds} s more"
+    return EngineLimited(message, retry_after=seconds)
 
 
 def _whole_usage(usage: dict[str, object], earlier: int) -> dict[str, object]:

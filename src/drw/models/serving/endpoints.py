@@ -107,7 +107,9 @@ class ChatEndpoints:
         body, choices = request.body(), request.choices
         affinity = Affinity(owner(), exchange.header(SESSION)[:MAX_SESSION] or request.session, body)
         models = plan.order(affinity)
-        asked = Asked(endpoint, body, affinity, models, bool(request.stream), choices, *request.most_tokens())
+        param, most = request.most_tokens()
+        end = self._rules.end(plan, models)
+        asked = Asked(endpoint, body, affinity, models, bool(request.stream), choices, param, most, end)
         answer = Answer(endpoint, plan.id, choices)
         run = partial(generate, self._rules, plan, asked, answer, record)
         chunks = self._metering.metered(asked, record, run, exchange.headers)

@@ -13,6 +13,7 @@ from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, RateLimited
 from drw.kernel.metering.amounts import Price, to_usd
 from drw.kernel.metering.attempts import Attempt, Course
 from drw.kernel.metering.ledger import Ledger, Row, settled
+from drw.models.serving.deltas import words
 from drw.models.serving.meter import Reservation
 from drw.models.serving.plans import ChatModel
 from drw.models.serving.ports import Chunk
@@ -262,11 +263,7 @@ class Hold:
 
 def _pieces(chunk: Chunk) -> int:
     """Return how many choices get something in a chunk: each piece has at least one token."""
-    found = 0
-    for choice in chunk.get("choices") or ():
-        delta = choice.get("delta") or choice
-        found += any(delta.get(name) for name in ("content", "text", "tool_calls", "reasoning_content", "refusal"))
-    return found
+    return sum(bool(words(choice)) for choice in chunk.get("choices") or ())
 
 
 def _outcome(error: BaseException | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -14,13 +15,15 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel import call
 from drw.kernel.call import Caller
 from drw.kernel.database import Database
-from drw.kernel.errors import DeadlineExceeded, Unavailable
+from drw.kernel.errors import Unavailable
 from drw.kernel.host import Scope
 from drw.kernel.metering.amounts import FREE, Price
 from drw.kernel.metering.attempts import Attempt, Course
 from drw.kernel.metering.counters import Counters, CountersAway, Window
 from drw.kernel.metering.ledger import Ledger
 from drw.kernel.metering.subjects import Subject, of_call, of_model
+from drw.kernel.overhead import waiting
+from drw.models.serving.counting import counted
 from drw.models.serving.hold import Estimate, Estimating, Hold
 from drw.models.serving.meter import Meter, MeterSettings, Reservation
 from drw.models.serving.plans import Asked, ChatModel
@@ -115,7 +118,8 @@ class Metering:
                 known[model.id] = await _estimate(model, asked, price, self._meter.settings)
             return known[model.id]
 
-        estimates = [await estimate(model) for model in asked.models]
+        with waiting("upstream"):
+            estimates = await asyncio.gather(*(estimate(model) for model in asked.models))
         return await self._reserved(course, subjects, terms, estimates, estimate, stream=asked.live)
 
     async def _reserved(
@@ -178,23 +182,16 @@ def window_headers(window: Window) -> Headers:
 
 
 async def _estimate(model: ChatModel, asked: Asked, price: Price, settings: MeterSettings) -> Estimate:
-    counted = await _counted(model, asked)
-    prompt = prompt_bound(asked.body, settings.image_tokens) if counted is None else counted
+    tokens = await counted(model, asked)
+    prompt = prompt_bound(asked.body, settings.image_tokens) if tokens is None else tokens
     # A bound on the prompt says nothing of the room that it leaves.
-    room = model.context_length - (counted or 0) if model.context_length else None
+    room = model.context_length - (tokens or 0) if model.context_length else None
     each = min((bound for bound in (asked.most_tokens, room) if bound is not None), default=settings.most_tokens)
     return Estimate(model.id, model.upstream_model, price, prompt, max(1, each) * asked.choices)
 
 
 async def _free(model: ChatModel) -> Estimate:
     return Estimate(model.id, model.upstream_model, FREE, 0, UNBOUNDED)
-
-
-async def _counted(model: ChatModel, asked: Asked) -> int | None:
-    try:
-        return await model.engine.count_prompt(model.replicas[0].target, asked.endpoint, asked.body)
-    except (Unavailable, DeadlineExceeded):
-        return None  # the attempt itself will say what is wrong
 
 
 async def build(scope: Scope, settings: MeterSettings) -> Metering:

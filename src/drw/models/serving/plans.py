@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.balance import Affinity, Replica, by_weight
 from drw.models.serving.line import Line
-from drw.models.serving.ports import Body, ChatEngine, Endpoint
+from drw.models.serving.ports import FOREVER, Body, ChatEngine, Endpoint
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +80,8 @@ class Asked:
     param: str = "max_tokens"
     """The field that bounds the answer."""
     most_tokens: int | None = None
+    end: float = FOREVER
+    """Until when it goes on, whatever becomes of it, in the event loop's time."""
 
 
 def check_length(models: tuple[ChatModel, ...], asked: Asked) -> None:

@@ -84,8 +84,9 @@ class Serving(contract.Serving):
             record.models.add(request.model)
             plan = await self._models.plan(request.model)
             affinity = Affinity(owner(), "", body)
-            most = request.max_tokens or None
-            asked = Asked(CHAT, body, affinity, plan.order(affinity), live=True, most_tokens=most)
+            models, most = plan.order(affinity), request.max_tokens or None
+            end = self._rules.end(plan, models)
+            asked = Asked(CHAT, body, affinity, models, live=True, most_tokens=most, end=end)
             answer = Answer(CHAT, plan.id, 1)
             run = partial(generate, self._rules, plan, asked, answer, record)
             chunks = self._metering.metered(asked, record, run)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import orjson
@@ -17,9 +17,12 @@ from drw.kernel import telemetry
 from drw.kernel.errors import DrwError
 from drw.kernel.overhead import waiting
 from drw.kernel.settings import Settings
+from drw.models.serving.deltas import BESIDES, TEXT, has_token
 from drw.models.serving.errors import AnswerCut, EngineMisconfigured, EngineStalled, EngineUnavailable, OutOfTime
 from drw.models.serving.ports import UNLIMITED, Body, Chunk, Limits, Target
 from drw.models.serving.refusals import in_band, refusal
+
+T = TypeVar("T")
 
 MAX_EVENT_BYTES = 4 << 20
 MAX_ERROR_BYTES = 64 << 10
@@ -27,7 +30,7 @@ CHECK_SECONDS = 1.0
 TAIL_SECONDS = 0.2
 FIELDS = (b"event:", b"id:", b"retry:", b":")
 """What may stand in an event besides its data (HTML standard, "Server-sent events")."""
-LIST, DICT, TEXT = (list, type(None)), (dict, type(None)), (str, type(None))
+LIST, DICT, STRING = (list, type(None)), (dict, type(None)), (str, type(None))
 JSON_HEADERS = {"content-type": "application/json", "accept": "text/event-stream"}
 
 
@@ -64,7 +67,6 @@ class Wire:
         limit = min(clock() + first, limits.first_token, end)
         with waiting("upstream"):
             response = await self._post(target, path, orjson.dumps(body), _headers(headers), limit, end)
-        started = False
         try:
             if response.status != 200:
                 raise await _refused(target, response)
@@ -72,32 +74,40 @@ class Wire:
             while (events := await reader.next(limit)) is not None:
                 for event in events:
                     chunk = _decoded(target, event)
+                    goes_on = has_token(chunk)  # an empty event is a sign of life of the connection only
                     yield chunk
-                    if started := started or has_token(chunk):
+                    if goes_on:
                         limit = min(clock() + between, end)
             await self._finish(response)
         finally:
             response.close()
 
-    async def ask(self, target: Target, path: str, body: Body | None, headers: Mapping[str, str]) -> Any:
-        """Return the JSON that answers one short question; without a body it is a GET."""
-        verb, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
+    async def ask(
+        self, target: Target, path: str, body: Body, headers: Mapping[str, str], name: str, kind: type[T]
+    ) -> T:
+        """Return the field of this name and type in the JSON that answers one short question.
+
+        Raises:
+            EngineUnavailable: no answer came in time.
+            AnswerCut: it is not what was asked for.
+            DrwError: it is a refusal; see `refusals.refusal`.
+        """
         try:
             async with (
                 asyncio.timeout(self._settings.connect_seconds),
-                self._session(target.base_url).request(
-                    verb,
+                self._session(target.base_url).post(
                     self._url(target.base_url, path),
-                    data=data,
+                    data=orjson.dumps(body),
                     headers=_headers(headers),
                     allow_redirects=False,
                 ) as response,
             ):
                 if response.status != 200:
                     raise await _refused(target, response)
-                return orjson.loads(await response.content.read(MAX_EVENT_BYTES))
+                raw = b"".join([data async for data in _parts(response, MAX_EVENT_BYTES)])
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _gone(target) from error
+        return _field(target, raw, name, kind)
 
     async def reach(self, target: Target, path: str, headers: Mapping[str, str]) -> int:
         """Return the status of a GET; raise `EngineUnavailable` where nothing answers within a second."""
@@ -240,17 +250,6 @@ class _Events:
         return found
 
 
-def has_token(chunk: Chunk) -> bool:
-    """Tell whether an event carries more than the announcement of an answer."""
-    for choice in chunk.get("choices") or ():
-        delta = choice.get("delta") or choice
-        if delta.get("content") or delta.get("text") or delta.get("tool_calls") or choice.get("finish_reason"):
-            return True
-        if delta.get("reasoning_content") or delta.get("refusal"):
-            return True
-    return False
-
-
 def bearer(target: Target) -> dict[str, str]:
     """Return the header with the upstream's key, out of the environment.
 
@@ -293,22 +292,41 @@ def _well_formed(chunk: Chunk) -> bool:
     for choice in choices or ():
         if not isinstance(choice, dict) or not isinstance(choice.get("index", 0), int):
             return False
-        delta = choice.get("delta")
-        if not isinstance(delta, DICT) or not isinstance(choice.get("text"), TEXT):
+        if not isinstance(choice.get("delta"), DICT) or not isinstance(choice.get("finish_reason"), STRING):
             return False
-        if delta and not isinstance(delta.get("content"), TEXT):
+        said = choice.get("delta") or choice
+        if not all(isinstance(said.get(name), STRING) for name in (*TEXT, *BESIDES)):
             return False
-        if not isinstance(choice.get("finish_reason"), TEXT):
+        if not isinstance(said.get("tool_calls"), LIST):
             return False
     return True
 
 
 async def _refused(target: Target, response: aiohttp.ClientResponse) -> DrwError:
-    raw = b""
+    raw = bytearray()
     with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(CHECK_SECONDS):
-            raw = await response.content.read(MAX_ERROR_BYTES)
-    return refusal(target, response.status, raw, response.headers.get("retry-after"))
+            async for data in _parts(response, MAX_ERROR_BYTES):
+                raw += data
+    return refusal(target, response.status, bytes(raw), response.headers.get("retry-after"))
+
+
+async def _parts(response: aiohttp.ClientResponse, most: int) -> AsyncIterator[bytes]:
+    """Yield a body up to so many bytes as it comes: one read returns only what has arrived."""
+    while most > 0 and (data := await response.content.read(most)):
+        most -= len(data)
+        yield data
+
+
+def _field(target: Target, raw: bytes, name: str, kind: type[T]) -> T:
+    try:
+        said = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise _garbled(target) from error
+    found = said.get(name) if isinstance(said, dict) else None
+    if not isinstance(found, kind):
+        raise _garbled(target)
+    return found
 
 
 def _gone(target: Target) -> EngineUnavailable:

@@ -63,12 +63,11 @@ class LlamaCppEngine(ChatEngine):
         """Ask the server, which counts as it will read."""
         sent = translated(body, endpoint)
         if endpoint == "completions":
-            answer = await self._wire.ask(target, "/tokenize", {"content": sent["prompt"]}, bearer(target))
-            return len(answer["tokens"])
+            asked = {"content": sent["prompt"]}
+            return len(await self._wire.ask(target, "/tokenize", asked, bearer(target), "tokens", list))
         sent = constrained(sent, chosen_tools(sent))
-        counted = {"messages": sent["messages"]}
-        answer = await self._wire.ask(target, "chat/completions/input_tokens", counted, bearer(target))
-        return int(answer["input_tokens"])
+        asked, path = {"messages": sent["messages"]}, "chat/completions/input_tokens"
+        return await self._wire.ask(target, path, asked, bearer(target), "input_tokens", int)
 
     async def check(self, target: Target) -> None:
         """Ask for its health: it answers with 503 while it loads."""

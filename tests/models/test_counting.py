@@ -1,0 +1,61 @@
+"""Asking the llama.cpp server how long a prompt is, over a wire that gives answers as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from drw.models.serving.adapters.llama_cpp import LlamaCppEngine
+from drw.models.serving.errors import AnswerCut
+from drw.models.serving.ports import Target
+from drw.models.serving.wire import WireSettings
+
+Serving = Callable[[Sequence[bytes]], AbstractAsyncContextManager[tuple[LlamaCppEngine, Target]]]
+
+
+@pytest.fixture
+def answering(folder: Path) -> Serving:
+    """Serve an answer in these parts, each sent when the one before has been taken."""
+
+    @asynccontextmanager
+    async def begin(parts: Sequence[bytes]) -> AsyncIterator[tuple[LlamaCppEngine, Target]]:
+        async def tokenize(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"content-type": "application/json"})
+            await response.prepare(request)
+            for part in parts:
+                await response.write(part)
+                for _ in range(10):
+                    await asyncio.sleep(0)  # the client's turn
+            return response
+
+        app = web.Application()
+        app.router.add_post("/tokenize", tokenize)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        socket = folder / "counting.sock"
+        await web.UnixSite(runner, str(socket)).start()
+        engine = LlamaCppEngine(WireSettings())
+        try:
+            yield engine, Target("m", f"unix:{socket}", "m", "")
+        finally:
+            await engine.close()
+            await runner.cleanup()
+
+    return begin
+
+
+async def test_an_answer_in_several_reads_is_read_to_its_end(answering):
+    async with answering([b'{"tokens": [1, 2, 3', b", 4, 5", b"]}"]) as (engine, target):
+        assert await engine.count_prompt(target, "completions", {"prompt": "long"}) == 5
+
+
+@pytest.mark.parametrize("said", [b'{"tokens": [1, 2', b"[1, 2]", b"", b'{"tokens": 2}'])
+async def test_what_is_no_answer_is_an_error_that_others_can_make_good(answering, said):
+    async with answering([said]) as (engine, target):
+        with pytest.raises(AnswerCut, match="no part of an answer"):
+            await engine.count_prompt(target, "completions", {"prompt": "long"})
