@@ -178,8 +178,8 @@ def _check_models(route: Route) -> None:
         raise InvalidRequest("a route with models has the one method POST, since it reads bodies", param="methods")
     if len(set(route.models)) != len(route.models) or not all(route.models):
         raise InvalidRequest("models: each once, and none empty", param="models")
-    if route.model_header and not route.models:
-        raise InvalidRequest("model_header needs models that it may name", param="model_header")
+    if route.model_header and len(route.models) != 1:  # else a header names one, and the unread body another
+        raise InvalidRequest("model_header needs one model: the only one of its upstream", param="model_header")
     if route.upstream_model and not (route.models and route.pass_through):
         raise InvalidRequest("upstream_model needs models and pass_through", param="upstream_model")
     if route.upstream_model and route.model_header:
