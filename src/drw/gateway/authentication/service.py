@@ -167,10 +167,15 @@ class Authentication(contract.Authentication):
         told = f"; counting on the last keys of {', '.join(lost)}, which cannot be reached" if lost else ""
         return f"{good} good keys, {revoked} revoked before their end{told}"
 
-    async def look(self) -> None:
-        """Do what is due by now, again and again."""
+    async def refresh_issuers(self) -> None:
+        """Fetch the keys of issuers that are due, again and again."""
         while True:
             await self._issuers.refresh_due()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def end_rotated(self) -> None:
+        """Revoke the keys whose successors take over, again and again."""
+        while True:
             soon = await self._keys.end_rotated()
             await asyncio.sleep(LOOK_SECONDS if soon is None else max(0.1, min(soon, LOOK_SECONDS)))
 
@@ -209,7 +214,8 @@ async def build(scope: Scope) -> Authentication:
     keys = Keys(store, tree, signing, audit, scope.client(RateLimitingClient))
     issuers = Issuers(database, audit, tree, Fetcher(settings.jwks_hosts), settings.issuer)
     service = Authentication(settings, store, tree, keys, signing, issuers, Certificates(database, audit, tree))
-    scope.background(service.look)
+    scope.background(service.end_rotated)
+    scope.background(service.refresh_issuers)
     scope.describe(service.detail)
     scope.measure(partial(measure, store.database))
     return service
