@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from psycopg import sql
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -40,6 +44,7 @@ from drw.kernel.call import acting_for
 from drw.kernel.errors import Conflict, Forbidden, InternalError, InvalidRequest, NotFound, Unavailable
 from drw.kernel.http import HttpServer
 from drw.local.first_key import OPERATOR
+from support.locks import waiting
 
 SERVICES = ["authentication", "rate_limiting"]
 
@@ -376,3 +381,35 @@ async def test_a_certificate_stands_for_a_desk_and_holds_no_more(client, profile
     changes = [record["details"] for record in records(profile) if record["action"].startswith("certificate.")]
     held = [[side and side["scopes"] for side in (change["before"], change["after"])] for change in changes]
     assert held == [[None, ["models:read"]], [["models:read"], ["models:invoke"]], [["models:invoke"], None]]
+
+
+async def test_nobody_vouches_for_more_than_they_hold(client):
+    admin = replace(OPERATOR, org="acme", key="key_admin", scopes=frozenset({"platform:admin", "models:read"}))
+    with acting_for(admin):
+        with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot pass it on"):
+            await client.put_issuer(wanted())
+        with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot pass it on"):
+            await client.put_certificate(certificate(scopes=["models:invoke"], walls=[]))
+        with pytest.raises(Forbidden, match="stands outside the wall 'rates'"):
+            await client.put_certificate(certificate())
+        assert await client.put_certificate(certificate(walls=[]))
+        assert await client.put_issuer(wanted(roles=[Role(name="reader", scopes=["models:read"])]))
+
+
+@pytest.mark.parametrize("kind", ["certificate", "issuer"])
+async def test_a_record_that_is_put_and_one_that_is_deleted_do_not_wait_for_each_other(client, profile, kind):
+    if kind == "certificate":
+        put_it = partial(client.put_certificate, certificate())
+        delete_it = partial(client.delete_certificate, DeleteCertificateRequest(name="pricing"))
+    else:
+        put_it = partial(client.put_issuer, wanted())
+        delete_it = partial(client.delete_issuer, DeleteIssuerRequest(name="idp"))
+    with acting_for(OPERATOR):
+        await put_it()
+        with psycopg.connect(profile.postgres) as held:
+            held.execute(sql.SQL("select 1 from {} for update").format(sql.Identifier("authentication", kind)))
+            deleting = asyncio.create_task(delete_it())
+            await waiting(profile, 1)
+            putting = asyncio.create_task(put_it())
+            await waiting(profile, 2)
+        assert (await deleting).name == (await putting).name

@@ -6,9 +6,10 @@ import re
 from typing import Any, LiteralString
 
 from drw.api.gateway.v1.authentication_pb2 import Certificate, ListCertificatesResponse, PutCertificateRequest
-from drw.gateway.authentication import names, rows
+from drw.gateway.authentication import names, rows, rules
 from drw.gateway.authentication.rows import changed
 from drw.gateway.authentication.tree import Tree, own_org
+from drw.kernel import call
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
@@ -38,6 +39,8 @@ class Certificates:
     async def put(self, request: PutCertificateRequest) -> Certificate:
         """Write whose a certificate is and what it may do."""
         wanted = _wanted(request)
+        rules.held(wanted.scopes, call.caller())
+        rules.inside(wanted.walls, call.caller())
         async with self._database.transaction() as connection:
             desk = await self._tree.desk_of(connection, wanted.org, wanted.desk, lock="share")
             names.within(wanted.scopes, desk.scopes, "scope", f"a certificate of the desk {desk.name!r}")

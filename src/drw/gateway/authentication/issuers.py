@@ -20,10 +20,11 @@ from drw.api.gateway.v1.authentication_pb2 import (
     PutIssuerRequest,
     Role,
 )
-from drw.gateway.authentication import issuer_rules, jwks, names, rows
+from drw.gateway.authentication import issuer_rules, jwks, names, rows, rules
 from drw.gateway.authentication.fetching import DEFAULT_AGE, Fetched, Fetcher
 from drw.gateway.authentication.rows import changed
 from drw.gateway.authentication.tree import Tree
+from drw.kernel import call
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Conflict, DrwError, InternalError, InvalidRequest, NotFound
@@ -61,6 +62,7 @@ class Issuers:
         wanted = issuer_rules.wanted(request, self._own)
         org = await self._tree.org(wanted.org)
         for role in wanted.roles:
+            rules.held(role.scopes, call.caller())
             names.within(role.scopes, org.scopes, "scope", f"the role {role.name!r} in the org {org.name!r}")
         if wanted.default_desk:
             await self._tree.desk(GetDeskRequest(org=org.name, name=wanted.default_desk))
