@@ -67,6 +67,8 @@ class DoubleIssuer:
         self.asked = 0
         self.odd = self.body
         """What it answers at another path."""
+        self.answers = asyncio.Event()
+        self.answers.set()
         routes = [Route("/jwks", self._answer), Route("/odd", self._odd), Route("/away", self._redirect)]
         self.app = Starlette(routes=routes)
 
@@ -75,6 +77,7 @@ class DoubleIssuer:
         return Response(self.body, self.status, headers={"cache-control": "max-age=600"})
 
     async def _odd(self, request: Request) -> Response:
+        await self.answers.wait()
         return Response(self.odd)
 
     async def _redirect(self, request: Request) -> Response:
@@ -223,6 +226,19 @@ async def test_what_one_issuer_sends_is_nobody_elses_trouble(client, issuer, pro
         profile, "select extract(epoch from refresh_at - now()) from authentication.issuer where name = 'odd'"
     )
     assert 0 < left <= 30
+
+
+async def test_an_issuer_that_takes_its_time_holds_up_no_other(client, issuer, profile):
+    await put(client, name="odd", issuer="https://odd.example", jwks_uri=f"http://{issuer.where}/odd")
+    await put(client, jwks_uri=f"http://{issuer.where}/jwks")
+    issuer.answers.clear()
+    issuer.body = key_set(ec_key("k2"))
+    async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as news:
+        await anext(news)
+        query(profile, "update authentication.issuer set refresh_at = now() - (name = 'odd')::int * interval '1 s'")
+        assert jwks.kids((await anext(news)).issuers[0].jwks) == ["k2"]
+    assert (await get(client, "odd")).fetch_error == ""  # it is still waited for
+    issuer.answers.set()
 
 
 async def test_whatever_goes_wrong_at_one_issuer_is_noted_there(client, issuer, monkeypatch):
