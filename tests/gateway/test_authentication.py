@@ -20,8 +20,10 @@ from drw.api.gateway.v1.authentication_pb2 import (
     ListKeysRequest,
     PutDeskRequest,
     PutOrgRequest,
+    RetireSigningKeyRequest,
     RevokeKeyRequest,
     RotateKeyRequest,
+    RotateSigningKeyRequest,
     WatchCredentialsRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
@@ -270,5 +272,12 @@ async def test_metrics_tell_how_old_the_signing_key_is(profile, caller):
         with psycopg.connect(profile.postgres) as connection:
             connection.execute("update authentication.signing_key set created_at = now() - interval '100 days'")
         later = await measured(host)
+        with acting_for(OPERATOR):  # one that is new and signs nothing yet, and one that was and is retired
+            new = await host.client(AuthenticationClient).rotate_signing_key(RotateSigningKeyRequest())
+            waits = await measured(host)
+            await host.client(AuthenticationClient).retire_signing_key(RetireSigningKeyRequest(kid=new.kid))
+        retired = await measured(host)
+    for found_later in (waits, retired):
+        assert found_later["drw_signing_key_age_seconds"] >= 100 * 86400
     assert 0 <= found["drw_signing_key_age_seconds"] < 3600
     assert 100 * 86400 <= later["drw_signing_key_age_seconds"] < 101 * 86400

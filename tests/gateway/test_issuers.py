@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from psycopg import sql
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -16,6 +20,7 @@ from starlette.routing import Route
 
 from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import (
+    CreateKeyRequest,
     DeleteCertificateRequest,
     DeleteDeskRequest,
     DeleteIssuerRequest,
@@ -29,21 +34,23 @@ from drw.api.gateway.v1.authentication_pb2 import (
     PutIssuerRequest,
     RefreshIssuerRequest,
     Role,
+    RotateKeyRequest,
     WatchCredentialsRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.gateway.authentication import jwks
 from drw.gateway.authentication.fetching import Fetcher
 from drw.kernel.call import acting_for
-from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
+from drw.kernel.errors import Conflict, Forbidden, InternalError, InvalidRequest, NotFound, Unavailable
 from drw.kernel.http import HttpServer
 from drw.local.first_key import OPERATOR
+from support.locks import waiting
 
 SERVICES = ["authentication", "rate_limiting"]
 
 
-def ec_key(kid: str, **more) -> dict:
-    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+def ec_key(kid: str, *, curve: ec.EllipticCurve | None = None, **more) -> dict:
+    public = ec.generate_private_key(curve or ec.SECP256R1()).public_key()
     return {**json.loads(ECAlgorithm.to_jwk(public)), "kid": kid, "use": "sig", **more}
 
 
@@ -58,11 +65,20 @@ class DoubleIssuer:
         self.body = key_set(ec_key("k1"))
         self.status = 200
         self.asked = 0
-        self.app = Starlette(routes=[Route("/jwks", self._answer), Route("/away", self._redirect)])
+        self.odd = self.body
+        """What it answers at another path."""
+        self.answers = asyncio.Event()
+        self.answers.set()
+        routes = [Route("/jwks", self._answer), Route("/odd", self._odd), Route("/away", self._redirect)]
+        self.app = Starlette(routes=routes)
 
     async def _answer(self, request: Request) -> Response:
         self.asked += 1
         return Response(self.body, self.status, headers={"cache-control": "max-age=600"})
+
+    async def _odd(self, request: Request) -> Response:
+        await self.answers.wait()
+        return Response(self.odd)
 
     async def _redirect(self, request: Request) -> Response:
         return RedirectResponse("/jwks")
@@ -102,9 +118,9 @@ async def get(client, name="idp"):
         return await client.get_issuer(GetIssuerRequest(name=name))
 
 
-async def refresh(client):
+async def refresh(client, name="idp"):
     with acting_for(OPERATOR):
-        return await client.refresh_issuer(RefreshIssuerRequest(name="idp"))
+        return await client.refresh_issuer(RefreshIssuerRequest(name=name))
 
 
 async def told(client):
@@ -168,7 +184,7 @@ async def test_the_last_good_keys_outlive_the_issuer(client, issuer, profile):
         assert sorted(jwks.kids((await anext(news)).issuers[0].jwks)) == ["k1", "k2"]
     assert (await get(client)).fetch_error == ""
     last = [record for record in records(profile) if record["action"] == "issuer.keys"][-1]
-    assert last["details"] == {"before": {"kids": ["k1"]}, "after": {"kids": ["k1", "k2"]}}
+    assert [last["details"][side]["kids"] for side in ("before", "after")] == [["k1"], ["k1", "k2"]]
 
 
 async def test_keys_are_fetched_again_when_they_are_due(client, issuer, profile):
@@ -180,6 +196,79 @@ async def test_keys_are_fetched_again_when_they_are_due(client, issuer, profile)
         assert jwks.kids((await anext(news)).issuers[0].jwks) == ["k2"]
     ((left,),) = query(profile, "select extract(epoch from refresh_at - now()) from authentication.issuer")
     assert 500 < left <= 600  # as the issuer says
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ('{"keys": [{"kty": []}]}', "has no key for signatures"),
+        (key_set(ec_key("\ud800")), "a `kid` of the JWKS is not at most 200 printable ASCII characters"),
+        (key_set(*(ec_key(f"{number}" * 2000) for number in range(10, 30))), "a `kid` of the JWKS"),
+    ],
+)
+async def test_what_one_issuer_sends_is_nobody_elses_trouble(client, issuer, profile, odd, said):
+    await put(client, name="odd", issuer="https://odd.example", jwks_uri=f"http://{issuer.where}/odd")
+    await put(client, jwks_uri=f"http://{issuer.where}/jwks")
+    with acting_for(OPERATOR):
+        key = (await client.create_key(CreateKeyRequest(name="n", scopes=["models:read"]))).key.id
+        await client.rotate_key(RotateKeyRequest(id=key, overlap_seconds=3600))
+    issuer.odd, issuer.body = odd, key_set(ec_key("k2"))
+    async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as news:
+        found = await anext(news)
+        query(profile, "update authentication.issuer set refresh_at = now() - (name = 'odd')::int * interval '1 s'")
+        query(profile, "update authentication.key set ends_at = now() where ends_at is not null")
+        while not (jwks.kids(found.issuers[0].jwks) == ["k2"] and list(found.revoked) == [key]):
+            found = await anext(news)
+    with pytest.raises(InvalidRequest):
+        await refresh(client, "odd")
+    assert said in (await get(client, "odd")).fetch_error
+    ((left,),) = query(
+        profile, "select extract(epoch from refresh_at - now()) from authentication.issuer where name = 'odd'"
+    )
+    assert 0 < left <= 30
+
+
+async def test_an_issuer_that_takes_its_time_holds_up_no_other(client, issuer, profile):
+    await put(client, name="odd", issuer="https://odd.example", jwks_uri=f"http://{issuer.where}/odd")
+    await put(client, jwks_uri=f"http://{issuer.where}/jwks")
+    issuer.answers.clear()
+    issuer.body = key_set(ec_key("k2"))
+    async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as news:
+        await anext(news)
+        query(profile, "update authentication.issuer set refresh_at = now() - (name = 'odd')::int * interval '1 s'")
+        assert jwks.kids((await anext(news)).issuers[0].jwks) == ["k2"]
+    assert (await get(client, "odd")).fetch_error == ""  # it is still waited for
+    issuer.answers.set()
+
+
+async def test_whatever_goes_wrong_at_one_issuer_is_noted_there(client, issuer, monkeypatch):
+    await put(client, jwks_uri=f"http://{issuer.where}/jwks")
+
+    def read(text: bytes) -> str:
+        raise RecursionError("deep\0")
+
+    monkeypatch.setattr(jwks, "read", read)
+    with pytest.raises(InternalError, match="its keys cannot be taken: RecursionError"):
+        await refresh(client)
+    assert (await get(client)).fetch_error == "its keys cannot be taken: RecursionError"
+
+
+async def test_an_issuer_with_many_keys_can_be_changed(client, profile):
+    many = [ec_key(f"{number}" + "k" * 190) for number in range(10, 60)]
+    for title in ("one", "two"):
+        await put(client, jwks=key_set(*many), audiences=[title])
+    first, last = (record["details"] for record in records(profile) if record["action"] == "issuer.put")
+    assert last["before"] == first["after"] and len(last["after"]["keys"]["kids"]) == 20
+    await put(client, jwks=key_set(*many[:49]), audiences=["two"])
+    details = records(profile)[-1]["details"]
+    assert details["before"]["keys"]["digest"] != details["after"]["keys"]["digest"]
+    wide = [Role(name=f"{number}" + "ö" * 190, scopes=["models:invoke"]) for number in range(10, 60)]
+    await put(client, roles=wide)
+    await put(client, audiences=["three"], roles=wide)
+    with pytest.raises(InvalidRequest, match="at most 28000 besides its keys"):
+        await put(client, roles=[Role(name=role.name, scopes=sorted(OPERATOR.scopes)) for role in wide])
+    with acting_for(OPERATOR):
+        await client.delete_issuer(DeleteIssuerRequest(name="idp"))
 
 
 async def test_a_wrong_issuer_is_told_what_would_be_right(client, issuer):
@@ -250,10 +339,13 @@ def test_only_public_keys_for_signatures_are_kept():
             {"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA", "kid": "c"},
             ed(kid="d"),
             rsa_key(2048),
+            ec_key("e", curve=ec.SECP384R1(), alg="ES384"),
+            ec_key("f", curve=ec.SECP521R1()),
             {"kty": "new"},
+            {"kty": {}},
         )
     )
-    assert sorted(jwks.kids(kept)) == ["a", "d"] and len(json.loads(kept)["keys"]) == 3
+    assert sorted(jwks.kids(kept)) == ["a", "d", "e", "f"] and len(json.loads(kept)["keys"]) == 5
     assert "x5c" not in kept
     private = json.loads(ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1())))
     for bad, said in [
@@ -263,6 +355,9 @@ def test_only_public_keys_for_signatures_are_kept():
         (ec_key("a") | {"x": "AA"}, "cannot be read"),
         (ec_key("a") | {"x": 7}, "lacks a part"),
         (ec_key("a", alg="HS256"), "no key for signatures"),
+        (ec_key("a", curve=ec.SECP384R1(), alg="ES256"), "no key for signatures"),
+        (ec_key("a", alg=["ES256"]), "no key for signatures"),
+        (ec_key("a\nb"), "a `kid` of the JWKS"),
     ]:
         with pytest.raises(InvalidRequest, match=said):
             jwks.read(key_set(bad))
@@ -302,3 +397,35 @@ async def test_a_certificate_stands_for_a_desk_and_holds_no_more(client, profile
     changes = [record["details"] for record in records(profile) if record["action"].startswith("certificate.")]
     held = [[side and side["scopes"] for side in (change["before"], change["after"])] for change in changes]
     assert held == [[None, ["models:read"]], [["models:read"], ["models:invoke"]], [["models:invoke"], None]]
+
+
+async def test_nobody_vouches_for_more_than_they_hold(client):
+    admin = replace(OPERATOR, org="acme", key="key_admin", scopes=frozenset({"platform:admin", "models:read"}))
+    with acting_for(admin):
+        with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot pass it on"):
+            await client.put_issuer(wanted())
+        with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot pass it on"):
+            await client.put_certificate(certificate(scopes=["models:invoke"], walls=[]))
+        with pytest.raises(Forbidden, match="stands outside the wall 'rates'"):
+            await client.put_certificate(certificate())
+        assert await client.put_certificate(certificate(walls=[]))
+        assert await client.put_issuer(wanted(roles=[Role(name="reader", scopes=["models:read"])]))
+
+
+@pytest.mark.parametrize("kind", ["certificate", "issuer"])
+async def test_a_record_that_is_put_and_one_that_is_deleted_do_not_wait_for_each_other(client, profile, kind):
+    if kind == "certificate":
+        put_it = partial(client.put_certificate, certificate())
+        delete_it = partial(client.delete_certificate, DeleteCertificateRequest(name="pricing"))
+    else:
+        put_it = partial(client.put_issuer, wanted())
+        delete_it = partial(client.delete_issuer, DeleteIssuerRequest(name="idp"))
+    with acting_for(OPERATOR):
+        await put_it()
+        with psycopg.connect(profile.postgres) as held:
+            held.execute(sql.SQL("select 1 from {} for update").format(sql.Identifier("authentication", kind)))
+            deleting = asyncio.create_task(delete_it())
+            await waiting(profile, 1)
+            putting = asyncio.create_task(put_it())
+            await waiting(profile, 2)
+        assert (await deleting).name == (await putting).name

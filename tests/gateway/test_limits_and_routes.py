@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import re
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 
 import pytest
 
@@ -14,16 +16,17 @@ from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, RevokeKeyReq
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.load_balancer_pb2 import ListUpstreamsRequest
 from drw.api.gateway.v1.load_balancer_rpc import LoadBalancerClient
-from drw.api.gateway.v1.rate_limiting_pb2 import Limit, ListLimitsRequest, WatchLimitsRequest
+from drw.api.gateway.v1.rate_limiting_pb2 import Budget, Limit, ListLimitsRequest, WatchLimitsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import ConfigurationReport, ListRoutesRequest, WatchConfigurationRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.catalog import SERVICES
+from drw.gateway.authentication import issuer_rules
 from drw.gateway.load_balancer.upstreams import More, from_profile
 from drw.gateway.request_router.table import table
 from drw.kernel import rest
-from drw.kernel.call import SCOPES, acting_for
+from drw.kernel.call import MAX_ID, SCOPES, Caller, acting_for
 from drw.kernel.errors import Forbidden, InvalidRequest
 from drw.kernel.host import Host
 from drw.kernel.settings import ConfigError, Place
@@ -75,7 +78,7 @@ async def test_a_limit_belongs_to_its_desk_and_ends_with_its_key(profile, caller
                 await client.set_limit(limit(org="other"))
             with pytest.raises(Forbidden, match="org:admin"):
                 await client.set_limit(limit(desk="trading"))
-            for wrong in (limit(0), limit(1_000_001), limit(key=""), limit(key="k" * 101)):
+            for wrong in (limit(0), limit(1_000_001), limit(key=""), limit(key="k" * (MAX_ID + 1))):
                 with pytest.raises(InvalidRequest):
                     await client.set_limit(wrong)
         with acting_for(replace(caller, org="other")), pytest.raises(Forbidden, match="belongs to another org"):
@@ -84,6 +87,20 @@ async def test_a_limit_belongs_to_its_desk_and_ends_with_its_key(profile, caller
         assert await seen(replace(caller, desk="trading")) == []
         assert await seen(replace(caller, desk="trading", scopes=frozenset(SCOPES))) == ["key_1"]
         assert await seen(replace(caller, org="other", scopes=frozenset(SCOPES))) == []
+
+
+async def test_whoever_an_issuer_names_can_have_limits_and_budgets(profile):
+    lua = (resources.files("drw.agent") / "identity.lua").read_text()
+    (longest,) = re.findall(r"MOST_SUBJECT = (\d+)", lua)
+    who = f"oidc:{'i' * issuer_rules.MAX_NAME}:{'s' * int(longest)}"
+    assert len(who) <= MAX_ID
+    boss = Caller("acme", "research", "key_boss", frozenset(SCOPES))
+    async with hosted(profile, ["rate_limiting"]) as host:
+        client = host.client(RateLimitingClient)
+        with acting_for(boss):
+            await client.set_limit(limit(key=who))
+            await client.set_budget(Budget(name=who, period=Budget.DAY, amount="1"))
+            assert [one.key for one in (await client.list_limits(ListLimitsRequest())).limits] == [who]
 
 
 def test_an_upstream_that_is_gone_says_what_is_not_affected():

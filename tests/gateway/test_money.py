@@ -129,7 +129,7 @@ async def test_who_may_change_what(profile, caller):
         ({"amount": "0.0000000001"}, "at most 9 decimals"),
         ({"amount": "1.5", "unit": Budget.TOKENS}, "tokens are a whole number"),
         ({"amount": "1", "period": Budget.PERIOD_UNSPECIFIED}, "give a period"),
-        ({"amount": "1", "name": ""}, "1 to 100 characters"),
+        ({"amount": "1", "name": ""}, "1 to 200 characters"),
     ],
 )
 async def test_a_budget_that_is_none_is_refused_with_what_would_be_right(profile, fields, said):

@@ -174,6 +174,12 @@ async def test_changes_of_signing_keys_are_on_record(client, profile):
     assert found["signing_key.rotate"]["details"]["before"] == {"signs": old}
     assert found["signing_key.rotate"]["actor"] == "operator"
     assert found["signing_key.retire"]["details"]["revoked_keys"] == 1
+    assert len(found["signing_key.retire"]["details"]["revoked"]) == 1
+    assert (found["signing_key.create"]["actor"], found["signing_key.create"]["resource"]) == (
+        "platform",
+        f"signingKey/{old}",
+    )
+    assert found["signing_key.create"]["details"] == {"before": None, "after": {"signs": old}}
     assert found["signing_key.retire"]["details"]["after"] == {"signs": new}
 
 
@@ -210,6 +216,21 @@ async def test_another_secret_is_told_and_the_former_one_helps(profile):
     for now in (both, with_settings(profile, secret=OTHER)):
         async with hosted(now, SERVICES) as host:
             assert signed_with(await made(host.client(AuthenticationClient))) == kid
+    rows = [json.loads(row[0]) for row in execute(profile, "select record from audit.inbox order by id")]
+    (sealed,) = (row for row in rows if row["action"] == "signing_key.seal")
+    assert sealed["resource"] == f"signingKey/{kid}"
+    assert sealed["details"] == {
+        "before": {"sealed_under": "the former secret"},
+        "after": {"sealed_under": "the secret"},
+    }
+
+
+async def test_looking_makes_no_signing_key(profile):
+    async with hosted(profile, SERVICES) as host:
+        execute(profile, "delete from authentication.signing_key")
+        client = host.client(AuthenticationClient)
+        assert await states(client) == [] and await published(client) == set()
+        assert execute(profile, "select kid from authentication.signing_key") == []
 
 
 async def test_a_platform_of_the_first_release_goes_on(profile, caller):

@@ -14,6 +14,8 @@ from drw.kernel.errors import InvalidRequest
 
 keys = typer.Typer(help="Create, list, rotate and revoke API keys, and what signs them.", no_args_is_help=True)
 
+Org = Annotated[str, typer.Option("--org", help="Another org than your own; needs platform:admin.", show_default=False)]
+
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -37,7 +39,12 @@ def create_key(
         str, typer.Option(help="Whose desk it is; another org than your own needs platform:admin.", show_default=False)
     ] = "",
     name: Annotated[str, typer.Option(help="What the key is for.")] = "unnamed",
-    ttl: Annotated[str, typer.Option(help="How long it is good, as in 30d, 12h, 15m.")] = "90d",
+    ttl: Annotated[
+        str,
+        typer.Option(
+            help="How long it is good, as in 30d, 12h, 15m; by default 90d, or as long as you may.", show_default=False
+        ),
+    ] = "",
     rpm: Annotated[int, typer.Option(min=0, help="Requests a minute; 0: the platform's default.")] = 0,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -49,7 +56,7 @@ def create_key(
         "desk": desk,
         "name": name,
         "scopes": scope,
-        "ttl_seconds": _seconds(ttl),
+        "ttl_seconds": _seconds(ttl) if ttl else 0,
         "requests_per_minute": rpm,
         "walls": wall or [],
         "org": org,
@@ -60,11 +67,12 @@ def create_key(
 @keys.command("list")
 def list_keys(
     every: Annotated[bool, typer.Option("--all", help="Also those that are revoked or expired.")] = False,
+    org: Org = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """List the keys."""
-    found = Api.of(data_dir).pages("/api/v1/keys", "keys", all=every)
+    found = Api.of(data_dir).pages("/api/v1/keys", "keys", all=every, org=org or None)
     if as_json:
         write_json(found)
         return
@@ -76,21 +84,23 @@ def list_keys(
             f"…{k['last_characters']}",
             "revoked" if k.get("revoked_at") else when(k["expires_at"]),
             k["requests_per_minute"] or "default",
+            k["created_by"],
             " ".join(k["scopes"]),
         )
         for k in found
     ]
-    write_table(("KEY", "DESK", "NAME", "ENDS IN", "GOOD UNTIL", "RPM", "SCOPES"), rows, "no keys")
+    write_table(("KEY", "DESK", "NAME", "ENDS IN", "GOOD UNTIL", "RPM", "MADE BY", "SCOPES"), rows, "no keys")
 
 
 @keys.command("revoke")
 def revoke_key(
     key: Annotated[str, typer.Argument(help="The id of the key, as `drw keys list` shows it.")],
+    org: Org = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Revoke a key: every data plane refuses it from then on."""
-    found = Api.of(data_dir).post(f"/api/v1/keys/{key}:revoke")
+    found = Api.of(data_dir).post(f"/api/v1/keys/{key}:revoke", {"org": org})
     if as_json:
         write_json(found)
     else:
@@ -100,11 +110,12 @@ def revoke_key(
 @keys.command("show")
 def show_key(
     key: Annotated[str, typer.Argument(help="The id of the key, as `drw keys list` shows it.")],
+    org: Org = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Show one key: whose it is, what it may do, how it ends."""
-    found = Api.of(data_dir).get(f"/api/v1/keys/{key}")
+    found = Api.of(data_dir).get(f"/api/v1/keys/{key}", org=org or None)
     if as_json:
         write_json(found)
         return
@@ -117,6 +128,7 @@ def show_key(
         ("ends in", f"…{found['last_characters']}"),
         ("requests a minute", found["requests_per_minute"] or "the default"),
         ("made", when(found["created_at"])),
+        ("made by", found["created_by"] or "unknown"),
         ("good until", when(found.get("ends_at") or found["expires_at"])),
         ("revoked", when(found.get("revoked_at")) or "no"),
         ("successor", found["successor"] or "none"),
@@ -129,11 +141,13 @@ def show_key(
 def rotate_key(
     key: Annotated[str, typer.Argument(help="The id of the key, as `drw keys list` shows it.")],
     overlap: Annotated[str, typer.Option(help="How long both are good, as in 1h; 0s: not at all.")] = "1h",
+    org: Org = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key's successor, with the same rights. The key itself ends after the overlap."""
-    made = Api.of(data_dir).post(f"/api/v1/keys/{key}:rotate", {"overlap_seconds": _seconds(overlap)})
+    """Make a key's successor, with the same rights, limits and budgets. The key itself ends after the overlap."""
+    body = {"overlap_seconds": _seconds(overlap), "org": org}
+    made = Api.of(data_dir).post(f"/api/v1/keys/{key}:rotate", body)
     _show_secret(made, as_json)
 
 

@@ -31,6 +31,9 @@ SCOPES = {
 }
 """Every scope there is, and what it lets a key do."""
 
+MAX_ID = 200
+"""The longest id of a caller: "oidc:", an issuer's name of 32, ":" and a subject of 128 are within it."""
+
 ANY_SCOPE = "*"
 """What a method asks for that any known caller may call."""
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, LiteralString
 
 from drw.api.gateway.v1.authentication_pb2 import Certificate, ListCertificatesResponse, PutCertificateRequest
-from drw.gateway.authentication import names, rows
+from drw.gateway.authentication import names, rows, rules
 from drw.gateway.authentication.rows import changed
 from drw.gateway.authentication.tree import Tree, own_org
+from drw.kernel import call
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 
 MOST = 1000
+ALONE: LiteralString = "lock table certificate in share row exclusive mode"
+"""Before any of its rows is locked, in every change: two at once would clash, or wait for each other."""
 SAN = re.compile(
     r"[a-z][a-z0-9+.-]{1,30}://[A-Za-z0-9._~/%:@-]{1,200}"
     r"|(?=.{1,200}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+"
@@ -36,11 +39,13 @@ class Certificates:
     async def put(self, request: PutCertificateRequest) -> Certificate:
         """Write whose a certificate is and what it may do."""
         wanted = _wanted(request)
+        rules.held(wanted.scopes, call.caller())
+        rules.inside(wanted.walls, call.caller())
         async with self._database.transaction() as connection:
             desk = await self._tree.desk_of(connection, wanted.org, wanted.desk, lock="share")
             names.within(wanted.scopes, desk.scopes, "scope", f"a certificate of the desk {desk.name!r}")
             names.within(wanted.walls, desk.walls, "wall", f"a certificate of the desk {desk.name!r}")
-            await connection.execute("lock table certificate in share row exclusive mode")  # two at once would clash
+            await connection.execute(ALONE)
             before = await self._one(connection, wanted.name)
             await self._check_room(connection, wanted, before)
             after = await self._write(connection, wanted)
@@ -60,6 +65,7 @@ class Certificates:
     async def delete(self, name: str) -> Certificate:
         """Know a certificate no more."""
         async with self._database.transaction() as connection:
+            await connection.execute(ALONE)
             before = await self._there(connection, name)
             await connection.execute("delete from certificate where name = %s", (name,))
             await self._record("certificate.delete", before, None, connection)
@@ -79,9 +85,7 @@ class Certificates:
         return found
 
     async def _one(self, connection: Connection, name: str) -> Certificate | None:
-        done = await connection.execute(
-            "select * from certificate where name = %s for update", (names.looked_up(name),)
-        )
+        done = await connection.execute("select * from certificate where name = %s", (names.looked_up(name),))
         row = await done.fetchone()
         return _shown(row) if row else None
 

@@ -5,8 +5,10 @@ The last keys that were good are kept, so that an issuer that cannot be reached 
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg.types.json import Jsonb
 
@@ -18,20 +20,27 @@ from drw.api.gateway.v1.authentication_pb2 import (
     PutIssuerRequest,
     Role,
 )
-from drw.gateway.authentication import issuer_rules, jwks, names, rows
+from drw.gateway.authentication import issuer_rules, jwks, names, rows, rules
 from drw.gateway.authentication.fetching import DEFAULT_AGE, Fetched, Fetcher
 from drw.gateway.authentication.rows import changed
 from drw.gateway.authentication.tree import Tree
+from drw.kernel import call
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Connection, Database
-from drw.kernel.errors import Conflict, DrwError, InvalidRequest, NotFound
+from drw.kernel.errors import Conflict, DrwError, InternalError, InvalidRequest, NotFound
 from drw.kernel.wire_json import from_json, to_json
 
 log = logging.getLogger(__name__)
 
 MOST = 50
+MAX_TOLD_BYTES = 28_000
+"""Twice that, with what else an audit record has, is within `MAX_RECORD_BYTES`."""
+ALONE: LiteralString = "lock table issuer in share row exclusive mode"
+"""Before any of its rows is locked, in every change: two at once would clash, or wait for each other."""
 AGAIN_SECONDS = 30
 """When a fetch that failed is tried again."""
+AT_ONCE = 8
+"""So many fetches are under way at once, so that one slow issuer holds up none of the others."""
 
 
 class IssuerNotFound(NotFound):
@@ -53,17 +62,19 @@ class Issuers:
         wanted = issuer_rules.wanted(request, self._own)
         org = await self._tree.org(wanted.org)
         for role in wanted.roles:
+            rules.held(role.scopes, call.caller())
             names.within(role.scopes, org.scopes, "scope", f"the role {role.name!r} in the org {org.name!r}")
         if wanted.default_desk:
             await self._tree.desk(GetDeskRequest(org=org.name, name=wanted.default_desk))
         keys = await self._keys(wanted)
         async with self._database.transaction() as connection:
-            await connection.execute("lock table issuer in share row exclusive mode")  # two at once would clash
+            await connection.execute(ALONE)
             before = await self._one(connection, wanted.name)
             await self._check_room(connection, wanted, before)
             after = await self._write(connection, wanted, keys)
+            _check_told(after)
             await self._record("issuer.put", before, after, connection)
-        return after
+        return as_issuer(after)
 
     async def shown(self) -> ListIssuersResponse:
         """Return all, by name."""
@@ -74,16 +85,17 @@ class Issuers:
         async with self._database.transaction() as connection:
             if (found := await self._one(connection, name)) is None:
                 raise self._missing(name)
-            return found
+            return as_issuer(found)
 
     async def delete(self, name: str) -> Issuer:
         """Believe an issuer no more."""
         async with self._database.transaction() as connection:
+            await connection.execute(ALONE)
             if (before := await self._one(connection, name)) is None:
                 raise self._missing(name)
             await connection.execute("delete from issuer where name = %s", (name,))
             await self._record("issuer.delete", before, None, connection)
-        return before
+        return as_issuer(before)
 
     async def refresh(self, name: str) -> Issuer:
         """Fetch the keys of an issuer now.
@@ -101,8 +113,16 @@ class Issuers:
     async def refresh_due(self) -> None:
         """Fetch the keys that are due."""
         query = "select name, jwks_uri from issuer where jwks_uri <> '' and refresh_at <= now() order by refresh_at"
-        for row in await self._database.all(query):
-            await self._refresh(row["name"], row["jwks_uri"])
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def refresh(row: dict[str, Any]) -> None:
+            async with turns:
+                await self._refresh(row["name"], row["jwks_uri"])
+
+        due = await self._database.all(query)
+        async with asyncio.TaskGroup() as group:
+            for row in due:
+                group.create_task(refresh(row))
 
     async def delivered(self) -> list[Issuer]:
         """Return what the data planes must know: all, with the keys that count."""
@@ -113,7 +133,7 @@ class Issuers:
             return await self._fetcher.fetch(wanted.jwks_uri)
         return Fetched(jwks.read(wanted.jwks), DEFAULT_AGE)
 
-    async def _check_room(self, connection: Connection, wanted: Issuer, before: Issuer | None) -> None:
+    async def _check_room(self, connection: Connection, wanted: Issuer, before: dict[str, Any] | None) -> None:
         done = await connection.execute(
             "select name from issuer where issuer = %s and name <> %s", (wanted.issuer, wanted.name)
         )
@@ -123,7 +143,7 @@ class Issuers:
         if before is None and counted and counted["n"] >= MOST:
             raise Conflict(f"there are {MOST} issuers, which is the most there can be")
 
-    async def _write(self, connection: Connection, wanted: Issuer, keys: Fetched) -> Issuer:
+    async def _write(self, connection: Connection, wanted: Issuer, keys: Fetched) -> dict[str, Any]:
         fields = {
             "name": wanted.name,
             "issuer": wanted.issuer,
@@ -152,20 +172,30 @@ class Issuers:
         )
         row = await done.fetchone()
         assert row is not None, "it was written"
-        return as_issuer(row)
+        return row
 
     async def _refresh(self, name: str, uri: str) -> DrwError | None:
-        """Fetch and keep the keys of one issuer; return why that failed, or None."""
+        """Fetch and keep the keys of one issuer; return why that failed, or None.
+
+        Whatever is wrong with what one issuer sends is noted at that issuer, and nobody else's trouble.
+        """
         try:
-            keys = await self._fetcher.fetch(uri)
+            await self._keep(name, uri, await self._fetcher.fetch(uri))
+            return None
         except DrwError as error:
+            failed = error
             log.warning("the keys of the issuer %r stay as they are: %s", name, error.message)
-            await self._database.all(
-                "update issuer set fetch_error = %s, refresh_at = now() + make_interval(secs => %s) "
-                "where name = %s and jwks_uri = %s returning name",
-                *(error.message[:500], AGAIN_SECONDS, name, uri),
-            )
-            return error
+        except Exception as error:
+            failed = InternalError(f"its keys cannot be taken: {type(error).__name__}")
+            log.exception("the keys of the issuer %r stay as they are", name)
+        await self._database.all(
+            "update issuer set fetch_error = %s, refresh_at = now() + make_interval(secs => %s) "
+            "where name = %s and jwks_uri = %s returning name",
+            *(_shown(failed.message)[:500], AGAIN_SECONDS, name, uri),
+        )
+        return failed
+
+    async def _keep(self, name: str, uri: str, keys: Fetched) -> None:
         async with self._database.transaction() as connection:
             done = await connection.execute(
                 """
@@ -178,24 +208,23 @@ class Issuers:
             )
             row = await done.fetchone()
             if row and row["jwks"] != keys.jwks:
-                details = {"before": {"kids": jwks.kids(row["jwks"])}, "after": {"kids": jwks.kids(keys.jwks)}}
+                details = {"before": jwks.told(row["jwks"]), "after": jwks.told(keys.jwks)}
                 path = f"issuer/{name}"
                 await self._audit.record("issuer.keys", path, details=details, connection=connection)
                 await changed(connection)
-        return None
 
     async def _all(self) -> list[dict[str, Any]]:
         return await self._database.all("select * from issuer order by name")
 
-    async def _one(self, connection: Connection, name: str) -> Issuer | None:
-        row = await (
-            await connection.execute("select * from issuer where name = %s for update", (names.looked_up(name),))
-        ).fetchone()
-        return as_issuer(row) if row else None
+    async def _one(self, connection: Connection, name: str) -> dict[str, Any] | None:
+        done = await connection.execute("select * from issuer where name = %s", (names.looked_up(name),))
+        return await done.fetchone()
 
-    async def _record(self, action: str, before: Issuer | None, after: Issuer | None, connection: Connection) -> None:
-        name = (after or before or Issuer()).name
-        details = {"before": rows.told(before), "after": rows.told(after)}
+    async def _record(
+        self, action: str, before: dict[str, Any] | None, after: dict[str, Any] | None, connection: Connection
+    ) -> None:
+        name = (after or before or {})["name"]
+        details = {"before": before and _told(before), "after": after and _told(after)}
         await self._audit.record(action, f"issuer/{name}", details=details, connection=connection)
         await changed(connection)
 
@@ -222,6 +251,25 @@ def as_issuer(row: dict[str, Any]) -> Issuer:
         if row[field]:
             getattr(found, field).FromDatetime(row[field])
     return found
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what the audit trail says of an issuer: its keys by their ids and a digest."""
+    found = as_issuer(row)
+    for field in ("jwks", "kids", "fetch_error"):
+        found.ClearField(field)
+    return {**rows.told(found), "keys": jwks.told(row["jwks"])}
+
+
+def _check_told(row: dict[str, Any]) -> None:
+    """Raise where an issuer is so large that its next change, with before and after, would fit no audit record."""
+    if (size := len(json.dumps(_told(row), ensure_ascii=False).encode())) > MAX_TOLD_BYTES:
+        raise InvalidRequest(f"an issuer of {size} bytes; at most {MAX_TOLD_BYTES} besides its keys", param="roles")
+
+
+def _shown(text: str) -> str:
+    """Return a text that the database can keep, whatever an issuer put into it."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _with_keys(row: dict[str, Any]) -> Issuer:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from drw.api.gateway.v1.authentication_pb2 import (
     CreatedKey,
@@ -15,20 +18,26 @@ from drw.api.gateway.v1.authentication_pb2 import (
     ListKeysResponse,
     RotateKeyRequest,
 )
-from drw.api.gateway.v1.rate_limiting_pb2 import Limit
+from drw.api.gateway.v1.rate_limiting_pb2 import BindKeyRequest, UnbindKeyRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.authentication import names, rules
 from drw.gateway.authentication.signing import Claims
 from drw.gateway.authentication.signing_keys import SigningKeys
-from drw.gateway.authentication.store import Store, as_key
+from drw.gateway.authentication.store import Store, View, as_key
 from drw.gateway.authentication.tree import Tree, own_org
 from drw.kernel import call
 from drw.kernel.audit import AuditWriter
+from drw.kernel.call import Caller
 from drw.kernel.database import Connection
-from drw.kernel.errors import Conflict, InvalidRequest, NotFound
+from drw.kernel.errors import Conflict, DrwError, InvalidRequest, NotFound
+
+log = logging.getLogger(__name__)
 
 NEWEST = (1 << 63) - 1
 SHOWN_CHARACTERS = 6
+LIMITS = "limits:write"
+ELSEWHERE = ("oidc:", "cert:")
+"""What the ids of callers begin with whose identity ends elsewhere: at an issuer, or with a certificate."""
 
 
 class KeyNotFound(NotFound):
@@ -36,29 +45,38 @@ class KeyNotFound(NotFound):
 
 
 class Keys:
-    """The keys of the platform."""
+    """The keys of the platform; `borrowed` is the longest life of one whose maker has its identity from elsewhere."""
 
     def __init__(
-        self, store: Store, tree: Tree, signing: SigningKeys, audit: AuditWriter, limits: RateLimitingClient
+        self,
+        store: Store,
+        tree: Tree,
+        signing: SigningKeys,
+        audit: AuditWriter,
+        limits: RateLimitingClient,
+        borrowed: timedelta,
     ) -> None:
         self._store = store
         self._tree = tree
         self._signing = signing
         self._audit = audit
         self._limits = limits
+        self._borrowed = borrowed
 
     async def create(self, request: CreateKeyRequest) -> CreatedKey:
         """Issue a key."""
         who, org = call.caller(), own_org(request.org)
-        name, life, rpm = rules.name(request), rules.life(request), rules.requests_per_minute(request)
+        most, borrowed = await self._most(who)
+        name, life, rpm = rules.name(request), rules.life(request, most), rules.requests_per_minute(request)
         named = rules.desk(request, who, org)
         async with self._store.database.transaction() as connection:
             desk = await self._tree.desk_of(connection, org, named)
-        key = Key(name=name, org=org, desk=named, requests_per_minute=rpm)
+        key = Key(name=name, org=org, desk=named, requests_per_minute=rpm, borrowed=borrowed)
         key.scopes.extend(rules.scopes(request, who, desk))
         key.walls.extend(rules.walls(request, who, desk))
         made = await self._made(key, life)
-        async with self._store.database.transaction() as connection:
+        async with self._bound(made.key), self._store.database.transaction() as connection:
+            await self._check(made.key, connection)
             await self._add(made.key, connection)
         return made
 
@@ -66,47 +84,50 @@ class Keys:
         """Return keys that the caller may see, newest first."""
         size = names.page_size(request.page_size)
         before = _page_token(request.page_token)
-        rows = await self._store.page(call.caller(), ended=request.all, before=before, size=size + 1)
+        rows = await self._store.page(_view(request.org), ended=request.all, before=before, size=size + 1)
         more = str(rows[size - 1]["number"]) if len(rows) > size else ""
         return ListKeysResponse(keys=[as_key(row) for row in rows[:size]], next_page_token=more)
 
-    async def get(self, key: str) -> Key:
+    async def get(self, key: str, org: str = "") -> Key:
         """Return one key."""
-        row = await self._store.get(call.caller(), names.looked_up(key))
+        row = await self._store.get(_view(org), names.looked_up(key))
         if row is None:
             raise KeyNotFound(f"there is no key {key[:80]!r}; `drw keys list` shows the keys of your desk")
         return as_key(row)
 
-    async def revoke(self, key: str) -> Key:
+    async def revoke(self, key: str, org: str = "") -> Key:
         """Revoke a key; twice is the same as once."""
         async with self._store.database.transaction() as connection:
-            row = await self._store.revoke(call.caller(), names.looked_up(key), connection)
+            row = await self._store.revoke(_view(org), names.looked_up(key), connection)
             if row:
-                await self._audit.record("key.revoke", f"key/{key}", connection=connection)
-        return as_key(row) if row else await self.get(key)
+                await self._record_revoked(row, connection)
+        return as_key(row) if row else await self.get(key, org)
 
     async def rotate(self, request: RotateKeyRequest) -> CreatedKey:
         """Issue a successor with the same rights and the same length of life; the key ends after the overlap."""
-        overlap, old = rules.overlap(request.overlap_seconds), await self.get(request.id)
+        overlap, old = rules.overlap(request.overlap_seconds), await self.get(request.id, request.org)
         who = call.caller()
-        # The same check as for a new key: nobody gets from a rotation what they could not have made.
+        most, borrowed = await self._most(who)
+        # The same checks as for a new key: nobody gets from a rotation what they could not have made.
         rules.scopes(CreateKeyRequest(scopes=old.scopes), who, Desk(name=old.desk, scopes=old.scopes))
         rules.walls(CreateKeyRequest(walls=old.walls), who, Desk(name=old.desk, walls=old.walls))
+        life = min(old.expires_at.ToDatetime(UTC) - old.created_at.ToDatetime(UTC), most)
+        rules.life(CreateKeyRequest(ttl_seconds=int(life.total_seconds())), most)
+        _check_good(old)
         key = Key()
         key.CopyFrom(old)
         for field in ("revoked_at", "ends_at", "successor"):
             key.ClearField(field)
-        made = await self._made(key, old.expires_at.ToDatetime(UTC) - old.created_at.ToDatetime(UTC))
-        async with self._store.database.transaction() as connection:
-            ends = await self._store.succeed(who, old.id, made.key.id, overlap, connection)
+        key.borrowed = old.borrowed or borrowed
+        made = await self._made(key, life)
+        async with self._bound(made.key, old.id), self._store.database.transaction() as connection:
+            await self._check(made.key, connection)
+            ends = await self._store.succeed(View.of(who, old.org), old.id, made.key.id, overlap, connection)
             if ends is None:
-                raise Conflict(
-                    f"the key {old.id!r} has ended, is revoked or has a successor already: `drw keys show` says which"
-                )
+                raise _ended(old)
             await self._add(made.key, connection)
-            details = {"successor": made.key.id, "ends_at": ends.isoformat(timespec="seconds")}
-            await self._audit.record("key.rotate", f"key/{old.id}", details=details, connection=connection)
-            await self._end(connection)
+            await self._record_rotated(old, made.key.id, ends, connection)
+            await self._end(connection, old.id)
         return made
 
     async def end_rotated(self) -> float | None:
@@ -115,44 +136,106 @@ class Keys:
             await self._end(connection)
         return await self._store.next_end()
 
-    async def _end(self, connection: Connection) -> None:
-        for ended in await self._store.end(connection):
-            details = {"because": "its successor has taken over"}
-            await self._audit.record("key.revoke", f"key/{ended}", details=details, connection=connection)
+    async def _most(self, who: Caller) -> tuple[timedelta, bool]:
+        """Return how long a key of this caller may live, and whether it is borrowed.
+
+        Who is taken away at an issuer has no key left a little later, nor one made with such a key.
+        """
+        if who.key.startswith(ELSEWHERE):
+            return self._borrowed, True
+        row = await self._store.maker(who)
+        if row is None or not row["borrowed"]:
+            return rules.MAX_LIFE, False
+        left = (row["ends_at"] or row["expires_at"]) - datetime.now(UTC)
+        return timedelta(seconds=int(left.total_seconds())), True
+
+    async def _end(self, connection: Connection, key: str = "") -> None:
+        for row in await self._store.end(connection, key):
+            await self._record_revoked(row, connection, because="its successor has taken over")
 
     async def _made(self, key: Key, life: timedelta) -> CreatedKey:
-        """Sign a key, and set its limit first, so that none is ever good without it."""
+        """Sign a key, which is good once it is kept."""
         now, signer = datetime.now(UTC).replace(microsecond=0), await self._signing.signer()
         key.id = f"key_{secrets.token_hex(12)}"
+        key.created_by = call.caller().key
         key.created_at.FromDatetime(now)
         key.expires_at.FromDatetime(now + life)
         key.signed_with = signer.kid
         secret = signer.sign(_claims(key))
         key.last_characters = secret[-SHOWN_CHARACTERS:]
-        if key.requests_per_minute:
-            who = call.caller()
-            with call.acting_for(replace(who, org=key.org, desk=key.desk if key.org != who.org else who.desk)):
-                await self._limits.set_limit(_limit(key))
         return CreatedKey(key=key, secret=secret)
 
-    async def _add(self, key: Key, connection: Connection) -> None:
-        """Keep a key, unless its desk has become narrower or its signing key was retired in the meantime."""
-        desk = await self._tree.desk_of(connection, key.org, key.desk, lock="share")
-        names.within(key.scopes, desk.scopes, "scope", f"a key of the desk {desk.name!r}")
-        names.within(key.walls, desk.walls, "wall", f"a key of the desk {desk.name!r}")
+    @asynccontextmanager
+    async def _bound(self, key: Key, predecessor: str = "") -> AsyncIterator[None]:
+        """Set what binds a key first, so that none is ever good without; and no more of it where none comes to be."""
+        async with AsyncExitStack() as undo:
+            if predecessor or key.requests_per_minute or LIMITS not in call.caller().scopes:
+                undo.push_async_callback(self._unbind, key)
+                limit = await self._limits.bind_key(_binding(key, predecessor))
+                key.requests_per_minute = limit.requests_per_minute
+            yield
+            undo.pop_all()
+
+    async def _unbind(self, key: Key) -> None:
+        try:
+            await self._limits.unbind_key(UnbindKeyRequest(key=key.id, org=key.org))
+        except DrwError as error:
+            log.warning("the limits of %s stay, though there is no such key: %s", key.id, error.message)
+
+    async def _check(self, key: Key, connection: Connection) -> None:
+        """Raise where the desk has become narrower or the signing key was retired in the meantime; hold both."""
         live = "select 1 from signing_key where kid = %s and retired_at is null for share"
         if await (await connection.execute(live, (key.signed_with,))).fetchone() is None:
             raise Conflict(f"the signing key {key.signed_with!r} was retired just now; create the key again")
+        desk = await self._tree.desk_of(connection, key.org, key.desk, lock="share")
+        names.within(key.scopes, desk.scopes, "scope", f"a key of the desk {desk.name!r}")
+        names.within(key.walls, desk.walls, "wall", f"a key of the desk {desk.name!r}")
+
+    async def _add(self, key: Key, connection: Connection) -> None:
         await self._store.add(key, connection)
         details = {
+            "name": key.name,
             "org": key.org,
             "desk": key.desk,
             "scopes": list(key.scopes),
             "walls": list(key.walls),
+            "requests_per_minute": key.requests_per_minute,
             "expires_at": key.expires_at.ToJsonString(),
+            "borrowed": key.borrowed,
             "signed_with": key.signed_with,
         }
         await self._audit.record("key.create", f"key/{key.id}", details=details, connection=connection)
+
+    async def _record_rotated(self, old: Key, successor: str, ends: datetime, connection: Connection) -> None:
+        before = {"successor": "", "ends_at": _told(old.expires_at.ToDatetime(UTC))}
+        details = {"before": before, "after": {"successor": successor, "ends_at": _told(ends)}}
+        await self._audit.record("key.rotate", f"key/{old.id}", details=details, connection=connection)
+
+    async def _record_revoked(self, row: dict[str, Any], connection: Connection, because: str = "") -> None:
+        details = {name: row[name] for name in ("name", "org", "desk")} | {
+            "before": {"revoked_at": None, "good_until": _told(row["ends_at"] or row["expires_at"])},
+            "after": {"revoked_at": _told(row["revoked_at"])},
+        }
+        if because:
+            details["because"] = because
+        await self._audit.record("key.revoke", f"key/{row['id']}", details=details, connection=connection)
+
+
+def _view(org: str) -> View:
+    return View.of(call.caller(), own_org(org))
+
+
+def _told(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _check_good(key: Key) -> None:
+    if key.HasField("revoked_at") or key.successor or key.expires_at.ToDatetime(UTC) <= datetime.now(UTC):
+        raise _ended(key)
+
+
+def _ended(key: Key) -> Conflict:
+    return Conflict(f"the key {key.id!r} has ended, is revoked or has a successor already: `drw keys show` says which")
 
 
 def _claims(key: Key) -> Claims:
@@ -160,13 +243,14 @@ def _claims(key: Key) -> Claims:
     return Claims(key.id, key.org, key.desk, tuple(key.scopes), issued, expires, tuple(key.walls))
 
 
-def _limit(key: Key) -> Limit:
-    return Limit(
+def _binding(key: Key, predecessor: str) -> BindKeyRequest:
+    return BindKeyRequest(
         key=key.id,
         requests_per_minute=key.requests_per_minute,
         org=key.org,
         desk=key.desk,
         expires_at=key.expires_at,
+        predecessor=predecessor,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drw.api.gateway.v1.authentication_pb2 import Me
-from drw.gateway.authentication.store import Store
+from drw.gateway.authentication.store import Store, View
 from drw.kernel import call
 
 WAYS = {"key_": Me.KEY, "oidc:": Me.ISSUER, "cert:": Me.CERTIFICATE}
@@ -15,6 +15,6 @@ async def me(store: Store) -> Me:
     who = call.caller()
     found = Me(org=who.org, desk=who.desk, key=who.key, scopes=sorted(who.scopes), walls=sorted(who.walls))
     found.identified_by = next((way for start, way in WAYS.items() if who.key.startswith(start)), Me.OPERATOR)
-    if found.identified_by == Me.KEY and (row := await store.get(who, who.key)):
+    if found.identified_by == Me.KEY and (row := await store.get(View.of(who, who.org), who.key)):
         found.expires_at.FromDatetime(row["ends_at"] or row["expires_at"])
     return found

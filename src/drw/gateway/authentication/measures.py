@@ -6,14 +6,17 @@ from prometheus_client import Gauge
 
 from drw.kernel.database import Database
 
-AGE = Gauge("drw_signing_key_age_seconds", "Age of the newest key that signs API keys.")
-NEWEST = """
-select coalesce(extract(epoch from clock_timestamp() - max(created_at)), 0)::float8 as seconds from signing_key
+AGE = Gauge("drw_signing_key_age_seconds", "Age of the key that signs API keys now.")
+SIGNS = """
+select coalesce((
+    select extract(epoch from clock_timestamp() - created_at) from signing_key
+    where retired_at is null and signs_from <= now() order by signs_from desc, created_at desc, kid limit 1
+), 0)::float8 as seconds
 """
 
 
 async def measure(database: Database) -> None:
     """Bring the metrics up to date."""
-    found = await database.one(NEWEST)
+    found = await database.one(SIGNS)
     assert found is not None
     AGE.set(max(0.0, found["seconds"]))

@@ -95,8 +95,12 @@ async def wider_keys(connection: Connection, wanted: Desk) -> list[str]:
 
 
 async def revoke(connection: Connection, keys: list[str]) -> None:
-    """Revoke keys."""
-    await connection.execute("update key set revoked_at = now() where id = any(%s)", (keys,))
+    """Revoke keys, locked by their number as everywhere: see `Store`."""
+    query: LiteralString = """
+        with wider as materialized (select number from key where id = any(%s) order by number for update)
+        update key set revoked_at = now() from wider where key.number = wider.number
+    """
+    await connection.execute(query, (keys,))
 
 
 async def below_org(connection: Connection, name: str) -> list[str]:

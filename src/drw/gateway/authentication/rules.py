@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Desk
@@ -49,32 +50,46 @@ def scopes(request: CreateKeyRequest, who: Caller, bound: Desk) -> tuple[str, ..
     wanted = names.scopes(request.scopes)
     if not wanted:
         raise InvalidRequest(f"a key needs at least one scope; there are: {', '.join(bound.scopes)}", param="scopes")
+    held(wanted, who)
+    names.within(wanted, bound.scopes, "scope", f"a key of the desk {bound.name!r}")
+    return wanted
+
+
+def held(wanted: Iterable[str], who: Caller) -> None:
+    """Raise where the caller would pass on a scope that it lacks, to a key or to anybody else."""
     if missing := [scope for scope in wanted if scope not in who.scopes]:
         raise ScopeNotHeld(
             f"the key {who.key!r} lacks the scope {missing[0]!r}, so it cannot pass it on", scope=missing[0]
         )
-    names.within(wanted, bound.scopes, "scope", f"a key of the desk {bound.name!r}")
-    return wanted
 
 
 def walls(request: CreateKeyRequest, who: Caller, bound: Desk) -> tuple[str, ...]:
     """Return the walls of the key, sorted: within the desk's, and the caller's own where it is no admin of the org."""
     wanted = names.walls(request.walls)
-    if ADMIN not in who.scopes and (outside := [wall for wall in wanted if wall not in who.walls]):
-        raise WallNotHeld(
-            f"the key {who.key!r} stands outside the wall {outside[0]!r}, so it cannot pass it on", param="walls"
-        )
+    inside(wanted, who)
     names.within(wanted, bound.walls, "wall", f"a key of the desk {bound.name!r}")
     return wanted
 
 
-def life(request: CreateKeyRequest) -> timedelta:
-    """Return for how long the key is good."""
-    wanted = timedelta(seconds=min(request.ttl_seconds, 1 << 40)) if request.ttl_seconds else DEFAULT_LIFE
-    if not MIN_LIFE <= wanted <= MAX_LIFE:
+def inside(wanted: Iterable[str], who: Caller) -> None:
+    """Raise where the caller would pass on a wall outside which it stands, and is no admin of the org."""
+    if ADMIN not in who.scopes and (outside := [wall for wall in wanted if wall not in who.walls]):
+        raise WallNotHeld(
+            f"the key {who.key!r} stands outside the wall {outside[0]!r}, so it cannot pass it on", param="walls"
+        )
+
+
+def life(request: CreateKeyRequest, most: timedelta) -> timedelta:
+    """Return for how long the key is good; `most` is what the caller may give, in whole seconds."""
+    if most < MIN_LIFE:
+        raise Forbidden("the caller's own key ends within a minute, and so would all that is made with it")
+    usual = min(DEFAULT_LIFE, most)
+    wanted = timedelta(seconds=min(request.ttl_seconds, 1 << 40)) if request.ttl_seconds else usual
+    if not MIN_LIFE <= wanted <= most:
+        why = "" if most == MAX_LIFE else ": the caller's own identity is short-lived"
         raise InvalidRequest(
             f"ttl_seconds is {request.ttl_seconds}; it can be {MIN_LIFE.total_seconds():.0f} "
-            f"to {MAX_LIFE.total_seconds():.0f}, by default {DEFAULT_LIFE.total_seconds():.0f}",
+            f"to {most.total_seconds():.0f}, by default {usual.total_seconds():.0f}{why}",
             param="ttl_seconds",
         )
     return wanted

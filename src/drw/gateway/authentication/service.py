@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import timedelta
 from functools import partial
 
 from drw.api.gateway.v1 import authentication_pb2 as wire
@@ -64,14 +65,14 @@ class Authentication(contract.Authentication):
 
     async def get_key(self, request: wire.GetKeyRequest, /) -> wire.Key:
         """GetKey shows one key."""
-        return await self._keys.get(request.id)
+        return await self._keys.get(request.id, request.org)
 
     async def revoke_key(self, request: wire.RevokeKeyRequest, /) -> wire.Key:
         """RevokeKey makes every data plane refuse the key; revoking twice is the same as once."""
-        return await self._keys.revoke(request.id)
+        return await self._keys.revoke(request.id, request.org)
 
     async def rotate_key(self, request: wire.RotateKeyRequest, /) -> wire.CreatedKey:
-        """RotateKey issues a successor with the same rights; the key itself ends after the overlap."""
+        """RotateKey issues a successor with the same rights, limits and budgets; the key ends after the overlap."""
         return await self._keys.rotate(request)
 
     async def put_org(self, request: wire.PutOrgRequest, /) -> wire.PutOrgResponse:
@@ -167,10 +168,15 @@ class Authentication(contract.Authentication):
         told = f"; counting on the last keys of {', '.join(lost)}, which cannot be reached" if lost else ""
         return f"{good} good keys, {revoked} revoked before their end{told}"
 
-    async def look(self) -> None:
-        """Do what is due by now, again and again."""
+    async def refresh_issuers(self) -> None:
+        """Fetch the keys of issuers that are due, again and again."""
         while True:
             await self._issuers.refresh_due()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def end_rotated(self) -> None:
+        """Revoke the keys whose successors take over, again and again."""
+        while True:
             soon = await self._keys.end_rotated()
             await asyncio.sleep(LOOK_SECONDS if soon is None else max(0.1, min(soon, LOOK_SECONDS)))
 
@@ -204,12 +210,14 @@ async def build(scope: Scope) -> Authentication:
     signing = SigningKeys(
         database, audit, sealers, settings.issuer, settings.audience, lead=settings.new_signing_key_seconds
     )
-    await signing.seal()
+    await signing.begin()
     store, tree = Store(database), Tree(database, audit)
-    keys = Keys(store, tree, signing, audit, scope.client(RateLimitingClient))
+    borrowed = timedelta(seconds=settings.borrowed_key_seconds)
+    keys = Keys(store, tree, signing, audit, scope.client(RateLimitingClient), borrowed)
     issuers = Issuers(database, audit, tree, Fetcher(settings.jwks_hosts), settings.issuer)
     service = Authentication(settings, store, tree, keys, signing, issuers, Certificates(database, audit, tree))
-    scope.background(service.look)
+    scope.background(service.end_rotated)
+    scope.background(service.refresh_issuers)
     scope.describe(service.detail)
     scope.measure(partial(measure, store.database))
     return service

@@ -24,6 +24,8 @@ class Settings(Base):
     """The secret from before: what lies sealed under it is sealed anew at the next start."""
     new_signing_key_seconds: float = Field(30, ge=0, le=3600)
     """How long a new signing key is known to the data planes before it signs."""
+    borrowed_key_seconds: int = Field(86400, ge=60, le=366 * 86400)
+    """How long keys live at most that a caller makes whom an issuer or a certificate identifies."""
     jwks_hosts: tuple[str, ...] = Field((), max_length=50)
     """Hosts (as "host:port") inside this network, or without https, from which keys may be fetched."""
 

@@ -18,10 +18,12 @@ from drw.gateway.authentication.sealing import Sealer, WrongSecret, is_sealed
 from drw.gateway.authentication.signing import Signer, new_private_key
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Connection, Database
-from drw.kernel.errors import Conflict, NotFound
+from drw.kernel.errors import Conflict, InternalError, NotFound
 from drw.kernel.settings import ConfigError
 
 LOCK = 0x6B6579  # "key"
+MOST_TOLD = 1000
+"""So many ids of keys stand in the record of a retirement; the keys themselves say when they were revoked."""
 MOST_LIVE = 8
 """Each adds to what the data planes hold; keys live a year at most, so that a rotation a month fits only with ends."""
 
@@ -53,6 +55,15 @@ ALL: LiteralString = """
 """With their states. A key counts for an hour past its end: more than clocks differ, and than Envoy forgives."""
 
 
+REVOKE: LiteralString = """
+    with bad as materialized (
+        select number from key where signed_with = %s and revoked_at is null and expires_at > now()
+        order by number for update
+    )
+    update key set revoked_at = now() from bad where key.number = bad.number returning id
+"""
+
+
 class SigningKeyNotFound(NotFound):
     """There is no such signing key."""
 
@@ -70,44 +81,35 @@ class SigningKeys:
         self._audience = audience
         self._lead = lead
 
-    async def seal(self) -> None:
-        """Seal what lies there unsealed, or sealed under the secret from before.
+    async def begin(self) -> None:
+        """Seal what lies there unsealed or under the secret from before, and make the first one where none signs.
 
         Raises:
             ConfigError: something was sealed under another secret.
         """
         async with self._locked() as connection:
-            done = await connection.execute("select kid, private_key from signing_key where retired_at is null")
-            for row in await done.fetchall():
-                text, newest = self._open(row["kid"], row["private_key"])
-                if not newest:
-                    sealed = self._sealers[0].seal(row["kid"], text)
-                    await connection.execute(
-                        "update signing_key set private_key = %s where kid = %s", (sealed, row["kid"])
-                    )
+            await self._seal(connection)
+            if await (await connection.execute(SIGNS)).fetchone() is None:
+                made = await self._make(connection, lead=0)
+                details = {"before": None, "after": {"signs": made.kid}}
+                await self._record("create", made.kid, details, connection)
 
     async def signer(self) -> Signer:
-        """Return what signs now, and make the first one where there is none yet."""
-        if row := await self._database.one(SIGNS):
-            return self._signer(row)
-        async with self._locked() as connection:
-            if row := await (await connection.execute(SIGNS)).fetchone():
-                return self._signer(row)
-            return await self._make(connection, lead=0)
+        """Return what signs now."""
+        if (row := await self._database.one(SIGNS)) is None:
+            raise InternalError("no signing key signs; one is made when the service starts")
+        return self._signer(row)
 
     async def verifying(self) -> list[Signer]:
         """Return what the data planes must know, newest first."""
-        await self.signer()
         return [self._signer(row) for row in await self._rows() if row["state"] in ("published", "signs", "verifies")]
 
     async def shown(self) -> ListSigningKeysResponse:
         """Return all, newest first."""
-        await self.signer()
         return ListSigningKeysResponse(signing_keys=[_shown(row) for row in await self._rows()])
 
     async def rotate(self) -> SigningKey:
         """Make a new one, which signs once the data planes have had the time to hear of it."""
-        await self.signer()
         async with self._locked() as connection:
             rows = await self._rows(connection)
             live = [row for row in rows if row["state"] in ("published", "signs", "verifies")]
@@ -123,14 +125,12 @@ class SigningKeys:
                 )
             made = await self._make(connection, lead=self._lead)
             details = {"before": {"signs": live[0]["kid"]}, "after": {"signs": made.kid, "in_seconds": self._lead}}
-            path = f"signingKey/{made.kid}"
-            await self._audit.record("signing_key.rotate", path, details=details, connection=connection)
-            await changed(connection)
+            await self._record("rotate", made.kid, details, connection)
         return await self._one(made.kid)
 
     async def retire(self, kid: str) -> RetireSigningKeyResponse:
         """Make everything bad that one signed; retiring twice is the same as once."""
-        revoked = 0
+        revoked: list[str] = []
         async with self._locked() as connection:
             done = await connection.execute(
                 "update signing_key set retired_at = now(), private_key = '' where kid = %s and retired_at is null "
@@ -138,18 +138,17 @@ class SigningKeys:
                 (names.looked_up(kid),),
             )
             if await done.fetchone():
-                bad = await connection.execute(
-                    "update key set revoked_at = now() "
-                    "where signed_with = %s and revoked_at is null and expires_at > now()",
-                    (kid,),
-                )
-                revoked = bad.rowcount
-                successor = await self._take_over(connection)
-                details = {"revoked_keys": revoked, "before": {"signs_or_verifies": kid}, "after": {"signs": successor}}
-                path = f"signingKey/{kid}"
-                await self._audit.record("signing_key.retire", path, details=details, connection=connection)
-                await changed(connection)
-        return RetireSigningKeyResponse(signing_key=await self._one(kid), revoked_keys=revoked)
+                successor = await self._take_over(connection)  # before any key is locked: see `Store`
+                bad = await connection.execute(REVOKE, (kid,))
+                revoked = [row["id"] for row in await bad.fetchall()]
+                details = {
+                    "revoked_keys": len(revoked),
+                    "revoked": sorted(revoked)[:MOST_TOLD],
+                    "before": {"signs_or_verifies": kid},
+                    "after": {"signs": successor},
+                }
+                await self._record("retire", kid, details, connection)
+        return RetireSigningKeyResponse(signing_key=await self._one(kid), revoked_keys=len(revoked))
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[Connection]:
@@ -157,6 +156,21 @@ class SigningKeys:
         async with self._database.transaction() as connection:
             await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
             yield connection
+
+    async def _seal(self, connection: Connection) -> None:
+        done = await connection.execute("select kid, private_key from signing_key where retired_at is null")
+        for row in await done.fetchall():
+            kid, (text, newest) = row["kid"], self._open(row["kid"], row["private_key"])
+            if not newest:
+                sealed = self._sealers[0].seal(kid, text)
+                await connection.execute("update signing_key set private_key = %s where kid = %s", (sealed, kid))
+                before = "the former secret" if is_sealed(row["private_key"]) else "nothing"
+                details = {"before": {"sealed_under": before}, "after": {"sealed_under": "the secret"}}
+                await self._record("seal", kid, details, connection)
+
+    async def _record(self, action: str, kid: str, details: dict[str, Any], connection: Connection) -> None:
+        await self._audit.record(f"signing_key.{action}", f"signingKey/{kid}", details=details, connection=connection)
+        await changed(connection)
 
     async def _take_over(self, connection: Connection) -> str:
         """Make sure that one signs now, at once where the one that did is gone; return its id."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 from drw.api.gateway.v1.authentication_pb2 import Key
 from drw.gateway.authentication.rows import changed
@@ -14,8 +15,35 @@ from drw.kernel.database import Connection, Database
 ADMIN = "org:admin"
 
 
+END: LiteralString = """
+with due as materialized (
+    select number from key
+    where ends_at <= now() and revoked_at is null and (%(key)s = '' or id = %(key)s) order by number for update
+)
+update key set revoked_at = now() from due where key.number = due.number returning key.*
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which keys somebody may see: those of a desk, or of the whole org."""
+
+    org: str
+    desk: str
+    whole: bool
+
+    @classmethod
+    def of(cls, who: Caller, org: str) -> View:
+        """Return what the caller may see of an org; another one than its own only an admin of the platform asks for."""
+        return cls(org, who.desk, whole=ADMIN in who.scopes or org != who.org)
+
+
 class Store:
-    """The table of the keys."""
+    """The table of the keys.
+
+    Whoever locks several rows of it does so by their number, and after the signing key and the desk, where these are
+    locked too: so nobody waits for each other.
+    """
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -26,8 +54,8 @@ class Store:
             """
             insert into key
                 (id, name, org, desk, scopes, walls, last_characters, created_at, expires_at, requests_per_minute,
-                 signed_with)
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                 signed_with, created_by, borrowed)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             """,
             (
                 key.id,
@@ -41,10 +69,12 @@ class Store:
                 _time(key.expires_at),
                 key.requests_per_minute,
                 key.signed_with,
+                key.created_by,
+                key.borrowed,
             ),
         )
 
-    async def page(self, who: Caller, *, ended: bool, before: int, size: int) -> list[dict[str, Any]]:
+    async def page(self, view: View, *, ended: bool, before: int, size: int) -> list[dict[str, Any]]:
         """Return rows that the caller may see, newest first, older than the number `before`."""
         return await self.database.all(
             """
@@ -53,22 +83,22 @@ class Store:
               and (%s or (revoked_at is null and expires_at > now()))
             order by number desc limit %s
             """,
-            *(who.org, who.desk, ADMIN in who.scopes, before, ended, size),
+            *(view.org, view.desk, view.whole, before, ended, size),
         )
 
-    async def get(self, who: Caller, key: str) -> dict[str, Any] | None:
+    async def get(self, view: View, key: str) -> dict[str, Any] | None:
         """Return one row that the caller may see."""
         query = "select * from key where org = %s and (desk = %s or %s) and id = %s"
-        return await self.database.one(query, who.org, who.desk, ADMIN in who.scopes, key)
+        return await self.database.one(query, view.org, view.desk, view.whole, key)
 
-    async def revoke(self, who: Caller, key: str, connection: Connection) -> dict[str, Any] | None:
+    async def revoke(self, view: View, key: str, connection: Connection) -> dict[str, Any] | None:
         """Revoke a key that is not revoked yet and that the caller may see; return its row, or None."""
         done = await connection.execute(
             """
             update key set revoked_at = now()
             where org = %s and (desk = %s or %s) and id = %s and revoked_at is null returning *
             """,
-            (who.org, who.desk, ADMIN in who.scopes, key),
+            (view.org, view.desk, view.whole, key),
         )
         row = await done.fetchone()
         if row:
@@ -76,7 +106,7 @@ class Store:
         return row
 
     async def succeed(
-        self, who: Caller, key: str, successor: str, overlap: timedelta, connection: Connection
+        self, view: View, key: str, successor: str, overlap: timedelta, connection: Connection
     ) -> datetime | None:
         """Let a good key end when its successor takes over; return when, or None where it has one already."""
         done = await connection.execute(
@@ -86,20 +116,22 @@ class Store:
               and revoked_at is null and successor is null and expires_at > now()
             returning ends_at
             """,
-            (successor, overlap, who.org, who.desk, ADMIN in who.scopes, key),
+            (successor, overlap, view.org, view.desk, view.whole, key),
         )
         row = await done.fetchone()
         return row["ends_at"] if row else None
 
-    async def end(self, connection: Connection) -> list[str]:
-        """Revoke the keys whose successors have taken over by now; return their ids."""
-        done = await connection.execute(
-            "update key set revoked_at = now() where ends_at <= now() and revoked_at is null returning id"
-        )
-        ended = sorted([row["id"] for row in await done.fetchall()])
+    async def end(self, connection: Connection, key: str = "") -> list[dict[str, Any]]:
+        """Revoke the keys whose successors have taken over by now, or this one of them; return their rows."""
+        done = await connection.execute(END, {"key": key})
+        ended = sorted(await done.fetchall(), key=lambda row: str(row["id"]))
         if ended:
             await changed(connection)
         return ended
+
+    async def maker(self, who: Caller) -> dict[str, Any] | None:
+        """Return the row of the key with which the caller calls; None where it is none."""
+        return await self.database.one("select * from key where id = %s", who.key)
 
     async def next_end(self) -> float | None:
         """Return in how many seconds the next successor takes over; None where there is none."""
@@ -147,6 +179,8 @@ def as_key(row: dict[str, Any]) -> Key:
         walls=row["walls"],
         signed_with=row["signed_with"] or "",
         successor=row["successor"] or "",
+        created_by=row["created_by"],
+        borrowed=row["borrowed"],
     )
     key.created_at.FromDatetime(row["created_at"])
     key.expires_at.FromDatetime(row["expires_at"])

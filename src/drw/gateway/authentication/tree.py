@@ -64,9 +64,8 @@ class Tree:
             wider = await rows.wider_desks(connection, wanted)
             if wider and not request.revoke_wider:
                 raise self._still_held(f"the org {wanted.name!r}", "desks", [desk.name for desk in wider])
-            for desk in wider:
-                answer.narrowed_desks.append(desk.name)
-                answer.revoked_keys.extend(await self._narrow(connection, desk, wanted))
+            answer.narrowed_desks.extend(desk.name for desk in wider)
+            answer.revoked_keys.extend(await self._narrow(connection, wider, wanted))
             row = await rows.put_org(connection, wanted)
             await self._record("org.put", f"org/{wanted.name}", before, row, connection)
         answer.org.CopyFrom(row)
@@ -172,24 +171,29 @@ class Tree:
             )
         return found
 
-    async def _narrow(self, connection: Connection, desk: Desk, org: Org) -> list[str]:
-        narrowed = Desk(
-            org=desk.org,
-            name=desk.name,
-            title=desk.title,
-            scopes=[scope for scope in desk.scopes if scope in org.scopes],
-            walls=[wall for wall in desk.walls if wall in org.walls],
-        )
-        revoked = await self._revoke_wider(connection, narrowed)
-        after = await rows.put_desk(connection, narrowed)
-        await self._record("desk.put", _path(desk), desk, after, connection)
+    async def _narrow(self, connection: Connection, desks: list[Desk], org: Org) -> list[str]:
+        narrowed = [
+            Desk(
+                org=desk.org,
+                name=desk.name,
+                title=desk.title,
+                scopes=[scope for scope in desk.scopes if scope in org.scopes],
+                walls=[wall for wall in desk.walls if wall in org.walls],
+            )
+            for desk in desks
+        ]
+        revoked = await self._revoke_wider(connection, *narrowed)
+        for before, wanted in zip(desks, narrowed, strict=True):
+            after = await rows.put_desk(connection, wanted)
+            await self._record("desk.put", _path(wanted), before, after, connection)
         await changed(connection)
         return revoked
 
-    async def _revoke_wider(self, connection: Connection, desk: Desk) -> list[str]:
-        revoked = await rows.wider_keys(connection, desk)
+    async def _revoke_wider(self, connection: Connection, *desks: Desk) -> list[str]:
+        wider = [(key, desk) for desk in desks for key in await rows.wider_keys(connection, desk)]
+        revoked = [key for key, _ in wider]
         await rows.revoke(connection, revoked)
-        for key in revoked:
+        for key, desk in wider:
             details = {"because": f"it held more than the desk {desk.name!r} may", "org": desk.org, "desk": desk.name}
             await self._audit.record("key.revoke", f"key/{key}", details=details, connection=connection)
         return revoked

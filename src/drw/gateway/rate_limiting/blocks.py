@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
+from drw.gateway.rate_limiting.carried import added, carried
 from drw.gateway.rate_limiting.store import NOTIFY, PERIODS, Store, key
 from drw.kernel.database import Connection
 from drw.kernel.metering.counters import Counters, CountersAway
@@ -85,11 +86,14 @@ class Blocks:
 
 
 async def ledger_spent(connection: Connection, subject: Subject, now: datetime) -> dict[str, int]:
-    """Return what a subject has spent by the ledger, named as the counters name it."""
+    """Return what a subject has spent by the ledger and took over, named as the counters name it."""
     args = {"org": subject.org, "name": subject.name, "day": begins("day", now), "month": begins("month", now)}
     query = (SPENT + COLUMNS[subject.kind]).encode()
     row = await (await connection.execute(query, args | {"minute": now - MINUTE})).fetchone()
-    return {name: int(value) for name, value in (row or {}).items()}
+    spent = {name: int(value) for name, value in (row or {}).items()}
+    if subject.kind != Block.KEY:
+        return spent
+    return added(spent, (await carried(connection, now, subject)).get((subject.org, subject.name), {}))
 
 
 def _used_up(subject: Subject, caps: dict[str, int], spent: dict[str, int], now: datetime) -> Iterable[Wanted]:

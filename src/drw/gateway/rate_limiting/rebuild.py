@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
+from drw.gateway.rate_limiting.carried import added, carried
 from drw.kernel.database import Connection, Database
 from drw.kernel.metering.counters import Counters
 from drw.kernel.metering.subjects import Subject, begins, day_of, month_of
@@ -123,6 +124,9 @@ async def _spent(connection: Connection, now: datetime) -> dict[str, dict[str, i
     for row in await _rows(connection, SPENT, {"day": day, "month": month}):
         counters = {name: int(row[name]) for name in ("tn", "tt", "mn", "mt", "dn", "dt")}
         found[_name(row)] = {"d": day_of(now), "m": month_of(now), **counters}
+    for (org, key), more in (await carried(connection, now)).items():
+        name = Subject(Block.KEY, org, key).counter
+        found[name] = added(found.get(name, {"d": day_of(now), "m": month_of(now)}), more)
     newest = int(now.timestamp()) // BUCKET_SECONDS
     oldest = datetime.fromtimestamp((newest - RING + 1) * BUCKET_SECONDS, UTC)
     for row in await _rows(connection, RECENT, {"recent": oldest}):

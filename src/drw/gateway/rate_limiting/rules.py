@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Limit, Price
 from drw.kernel import call
+from drw.kernel.call import MAX_ID
 from drw.kernel.errors import Forbidden, InvalidRequest
 from drw.kernel.metering.amounts import MAX_NANO, MAX_TOKENS, from_usd
 from drw.kernel.metering.subjects import KINDS, Subject
@@ -13,10 +14,10 @@ from drw.kernel.metering.subjects import KINDS, Subject
 MAX_PER_MINUTE = 1_000_000
 MAX_TOKENS_PER_MINUTE = 1_000_000_000
 MAX_CONCURRENT = 100_000
-MAX_NAME, MAX_MODEL = 100, 128
+MAX_VERSION = 100
 MAX_USD_PER_MILLION = 1_000_000
 LATE = timedelta(minutes=1)
-LIMITS, KEYS, PLATFORM, ORG = "limits:write", "keys:write", "platform:admin", "org:admin"
+LIMITS, PLATFORM, ORG = "limits:write", "platform:admin", "org:admin"
 
 
 def limited(limit: Limit) -> Subject:
@@ -58,8 +59,7 @@ def may_change(found: Subject, desk: str) -> None:
         raise Forbidden(f"the caller belongs to the org {who.org!r}, not to {found.org!r}")
     if found.kind == Block.ORG or (desk if found.kind == Block.KEY else found.name) != who.desk:
         who.must_hold(ORG)
-    # Who may create keys may create them with a limit.
-    who.must_hold(*((LIMITS, KEYS) if found.kind == Block.KEY else (LIMITS,)))
+    who.must_hold(LIMITS)
 
 
 def check_limit(limit: Limit) -> None:
@@ -102,8 +102,8 @@ def check_price(price: Price, now: datetime) -> tuple[datetime, int, int]:
         InvalidRequest: it is for the past, which keeps its prices, or an amount is none.
     """
     _name(price.model, "model", "a model")
-    if len(price.version) > MAX_NAME:
-        raise InvalidRequest(f"version has {len(price.version)} characters; at most {MAX_NAME}", param="version")
+    if len(price.version) > MAX_VERSION:
+        raise InvalidRequest(f"version has {len(price.version)} characters; at most {MAX_VERSION}", param="version")
     since = price.effective_from.ToDatetime(UTC) if price.HasField("effective_from") else now
     if since < now - LATE:
         raise InvalidRequest(
@@ -119,8 +119,6 @@ def check_price(price: Price, now: datetime) -> tuple[datetime, int, int]:
 
 
 def _name(name: str, param: str, what: str) -> str:
-    if not 0 < len(name) <= MAX_NAME:
-        raise InvalidRequest(
-            f"{param} is {name[:50]!r}; the name of {what} has 1 to {MAX_NAME} characters", param=param
-        )
+    if not 0 < len(name) <= MAX_ID:
+        raise InvalidRequest(f"{param} is {name[:50]!r}; the name of {what} has 1 to {MAX_ID} characters", param=param)
     return name

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from drw.api.gateway.v1 import rate_limiting_rpc as contract
 from drw.api.gateway.v1.rate_limiting_pb2 import (
+    BindKeyRequest,
     Block,
     Budget,
     GetSpendRequest,
@@ -30,10 +31,13 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     RemoveLimitRequest,
     ReportUsageRequest,
     ReportUsageResponse,
+    UnbindKeyRequest,
+    UnbindKeyResponse,
     WatchLimitsRequest,
     WatchPolicyRequest,
 )
 from drw.gateway.rate_limiting import rules, spend, store
+from drw.gateway.rate_limiting.binding import bind, unbind
 from drw.gateway.rate_limiting.blocks import Blocks, ledger_spent
 from drw.gateway.rate_limiting.measures import measure
 from drw.gateway.rate_limiting.reaping import post, reap
@@ -144,6 +148,33 @@ class RateLimiting(contract.RateLimiting):
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
                 yield self._limits(await self._store.limits(), await self._store.blocks(self._now()))
+
+    async def bind_key(self, request: BindKeyRequest, /) -> Limit:
+        """BindKey sets what binds a key before it is good."""
+        subject, default = Subject(Block.KEY, request.org, request.key), self._settings.default_requests_per_minute
+        async with self._store.database.transaction() as connection:
+            found = await bind(connection, self._counters, request, default, self._now())
+            for row in found.limits:
+                await self._changed(connection, "limit.set", subject, None, _limit_details(row))
+            for row in found.budgets:
+                await self._changed(connection, "budget.set", subject, None, _budget_details(row))
+            limit = await one(connection, SHOWN_LIMIT, *key(subject).values())
+        if found.limits or found.budgets:
+            await self._caps_changed(subject)
+        return as_limit(limit) if limit else Limit(key=request.key, org=request.org)
+
+    async def unbind_key(self, request: UnbindKeyRequest, /) -> UnbindKeyResponse:
+        """UnbindKey takes away what BindKey set."""
+        subject = Subject(Block.KEY, request.org, request.key)
+        async with self._store.database.transaction() as connection:
+            found = await unbind(connection, subject)
+            for row in found.limits:
+                await self._changed(connection, "limit.remove", subject, _limit_details(row), None)
+            for row in found.budgets:
+                await self._changed(connection, "budget.remove", subject, _budget_details(row), None)
+        if found.limits or found.budgets:
+            await self._caps_changed(subject)
+        return UnbindKeyResponse()
 
     async def set_budget(self, request: Budget, /) -> Budget:
         """SetBudget sets what a key, desk, org or model may spend in a period."""

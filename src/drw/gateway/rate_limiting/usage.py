@@ -10,7 +10,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, Usage
 from drw.gateway.rate_limiting.blocks import Blocks
 from drw.gateway.rate_limiting.store import Store
 from drw.kernel.audit import AuditWriter
-from drw.kernel.call import Caller, acting_for
+from drw.kernel.call import MAX_ID, Caller, acting_for
 from drw.kernel.errors import InvalidRequest, Unavailable
 from drw.kernel.metering.amounts import FREE, Price, from_usd, to_usd
 from drw.kernel.metering.counters import Counters
@@ -18,7 +18,7 @@ from drw.kernel.metering.ledger import Ledger, Row, add
 from drw.kernel.metering.subjects import of_call, of_model
 
 MAX_USAGES = 1000
-MAX_TEXT = 200
+MAX_TEXT = MAX_ID
 MAX_TOKENS = 100_000_000
 
 

@@ -35,7 +35,7 @@ class Authentication(Servicer):
         raise Unwritten("RevokeKey")
 
     async def rotate_key(self, request: RotateKeyRequest, /) -> CreatedKey:
-        """RotateKey issues a successor with the same rights; the key itself ends after the overlap."""
+        """RotateKey issues a successor with the same rights, limits and budgets; the key itself ends after the overlap."""
         raise Unwritten("RotateKey")
 
     async def put_org(self, request: PutOrgRequest, /) -> PutOrgResponse:
@@ -154,7 +154,7 @@ class AuthenticationClient(Client):
         return answer
 
     async def rotate_key(self, request: RotateKeyRequest, /, *, timeout: float | None = None) -> CreatedKey:
-        """RotateKey issues a successor with the same rights; the key itself ends after the overlap."""
+        """RotateKey issues a successor with the same rights, limits and budgets; the key itself ends after the overlap."""
         answer: CreatedKey = await self._unary("RotateKey", request, timeout)
         return answer
 

@@ -54,6 +54,34 @@ class Limit(_message.Message):
     when_lost: Limit.WhenLost
     def __init__(self, key: _Optional[str] = ..., requests_per_minute: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., subject: _Optional[_Union[Block.Subject, str]] = ..., model: _Optional[str] = ..., tokens_per_minute: _Optional[int] = ..., concurrent: _Optional[int] = ..., algorithm: _Optional[_Union[Limit.Algorithm, str]] = ..., when_lost: _Optional[_Union[Limit.WhenLost, str]] = ...) -> None: ...
 
+class BindKeyRequest(_message.Message):
+    __slots__ = ("key", "org", "desk", "expires_at", "requests_per_minute", "predecessor")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    DESK_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
+    PREDECESSOR_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    org: str
+    desk: str
+    expires_at: _timestamp_pb2.Timestamp
+    requests_per_minute: int
+    predecessor: str
+    def __init__(self, key: _Optional[str] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., requests_per_minute: _Optional[int] = ..., predecessor: _Optional[str] = ...) -> None: ...
+
+class UnbindKeyRequest(_message.Message):
+    __slots__ = ("key", "org")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    org: str
+    def __init__(self, key: _Optional[str] = ..., org: _Optional[str] = ...) -> None: ...
+
+class UnbindKeyResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class RemoveLimitRequest(_message.Message):
     __slots__ = ("subject", "org", "name")
     SUBJECT_FIELD_NUMBER: _ClassVar[int]

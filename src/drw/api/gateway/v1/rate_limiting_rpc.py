@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.gateway.v1 import rate_limiting_pb2
-from drw.api.gateway.v1.rate_limiting_pb2 import Budget, GetSpendRequest, GetSpendResponse, Limit, Limits, ListBudgetsRequest, ListBudgetsResponse, ListLimitsRequest, ListPricesRequest, ListPricesResponse, Policy, Price, RemoveLimitRequest, ReportUsageRequest, ReportUsageResponse, WatchLimitsRequest, WatchPolicyRequest
+from drw.api.gateway.v1.rate_limiting_pb2 import BindKeyRequest, Budget, GetSpendRequest, GetSpendResponse, Limit, Limits, ListBudgetsRequest, ListBudgetsResponse, ListLimitsRequest, ListPricesRequest, ListPricesResponse, Policy, Price, RemoveLimitRequest, ReportUsageRequest, ReportUsageResponse, UnbindKeyRequest, UnbindKeyResponse, WatchLimitsRequest, WatchPolicyRequest
 
 
 class RateLimiting(Servicer):
@@ -29,6 +29,14 @@ class RateLimiting(Servicer):
     def watch_limits(self, request: WatchLimitsRequest, /) -> AsyncIterator[Limits]:
         """WatchLimits sends all limits: now, and after each change."""
         raise Unwritten("WatchLimits")
+
+    async def bind_key(self, request: BindKeyRequest, /) -> Limit:
+        """BindKey sets what binds a key before it is good: all that binds the key whose place it takes, or else its requests a minute, within those of the caller that makes it."""
+        raise Unwritten("BindKey")
+
+    async def unbind_key(self, request: UnbindKeyRequest, /) -> UnbindKeyResponse:
+        """UnbindKey takes away what BindKey set, for a key that came to nothing."""
+        raise Unwritten("UnbindKey")
 
     async def set_budget(self, request: Budget, /) -> Budget:
         """SetBudget sets what a key, desk, org or model may spend in a period."""
@@ -88,6 +96,16 @@ class RateLimitingClient(Client):
     ) -> AsyncIterator[Limits]:
         """WatchLimits sends all limits: now, and after each change."""
         return self._stream("WatchLimits", request, timeout)
+
+    async def bind_key(self, request: BindKeyRequest, /, *, timeout: float | None = None) -> Limit:
+        """BindKey sets what binds a key before it is good: all that binds the key whose place it takes, or else its requests a minute, within those of the caller that makes it."""
+        answer: Limit = await self._unary("BindKey", request, timeout)
+        return answer
+
+    async def unbind_key(self, request: UnbindKeyRequest, /, *, timeout: float | None = None) -> UnbindKeyResponse:
+        """UnbindKey takes away what BindKey set, for a key that came to nothing."""
+        answer: UnbindKeyResponse = await self._unary("UnbindKey", request, timeout)
+        return answer
 
     async def set_budget(self, request: Budget, /, *, timeout: float | None = None) -> Budget:
         """SetBudget sets what a key, desk, org or model may spend in a period."""
