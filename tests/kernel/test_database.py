@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from drw.kernel import database as kernel_database
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Database
+from drw.kernel.settings import ConfigError
 
 
 async def test_a_connection_that_the_server_closed_is_replaced(database):
@@ -37,6 +38,12 @@ async def test_one_statement_alone_is_committed_at_once(database):
     async with ours.transaction() as connection:
         assert not connection.autocommit
     await ours.stop()
+
+
+def test_what_is_no_connection_string_is_told_without_what_it_holds():
+    with pytest.raises(ConfigError, match="postgres is not a connection string") as caught:
+        Database("host=db hunter2", "audit")
+    assert "hunter2" not in caught.value.message
 
 
 class Relay:

@@ -19,6 +19,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from drw.kernel.errors import InvalidRequest, Unavailable
+from drw.kernel.settings import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,14 @@ MIGRATION_LOCK = 0x647277  # "drw"
 
 
 class Database:
-    """The part of the database that belongs to one service."""
+    """The part of the database that belongs to one service.
+
+    Raises:
+        ConfigError: `dsn` is not a connection string.
+    """
 
     def __init__(self, dsn: str, schema: str, *, pool_size: int = 4) -> None:
-        self._dsn = make_conninfo("", **LINK | conninfo_to_dict(dsn))
+        self._dsn = _bounded(dsn)
         self._schema = schema
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self._dsn,
@@ -157,6 +162,14 @@ class Database:
                     raise asyncio.CancelledError from error
                 log.warning("lost the database; listening again to %s", channel)
                 await asyncio.sleep(0.5)
+
+
+def _bounded(dsn: str) -> str:
+    try:
+        return make_conninfo("", **LINK | conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError:  # which may quote a password
+        example = "host=db.example user=drw dbname=drw"
+        raise ConfigError(f"postgres is not a connection string of libpq, which is as {example!r}") from None
 
 
 async def _hears(connection: psycopg.AsyncConnection[Any]) -> bool:
