@@ -7,8 +7,8 @@ import re
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -355,6 +355,18 @@ class Fed(Front):
     def sign(self, key: str, *scopes: str, org: str = "local", desk: str = "research") -> str:
         now = datetime.now(UTC)
         return self.signing.sign(Claims(key, org, desk, scopes, now, now + timedelta(hours=1)))
+
+
+@contextmanager
+def unwritable(fed: Fed, file: str) -> Iterator[None]:
+    """Let this file of the data plane not be written for as long as the block lasts."""
+    wanted = envoy.plane(fed.profile).folder / file
+    draft = wanted.parent.parent / f".{wanted.name}.new"
+    draft.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        draft.rmdir()
 
 
 def free_port() -> int:

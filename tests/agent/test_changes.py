@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from asyncio.subprocess import PIPE
 
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agent.conftest import Fed, until
-from drw.agent import envoy
-from drw.agent.log import KEPT, AccessLog
+from agent.conftest import Fed, running, until, unwritable
+from drw.agent import agent, envoy
+from drw.agent.admin import Admin
+from drw.agent.log import KEPT, MAX_BYTES, AccessLog
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream as MadeUpstream
 from drw.gateway.load_balancer.upstreams import More as Upstream
 from drw.gateway.request_router.table import More
+from drw.kernel.errors import Unavailable
 from drw.kernel.http import HttpServer
 from drw.kernel.settings import Profile
-from support.parts import running
+from support.parts import running as running_process
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -99,6 +104,51 @@ async def test_what_is_wrong_is_refused_and_the_old_state_stays(fed):
         assert (await client.get("/v1/models")).status_code == 200
         assert (await fed.want(more=(SPARE,))).error == ""
         assert (await client.get("/v1/spare")).status_code == 200
+
+
+async def test_what_is_good_beside_a_bad_route_is_tried_until_it_is_there(fed, monkeypatch):
+    given, validate = [], agent.envoy.validate
+
+    async def gives_no_verdict_at_first(configuration: dict) -> None:
+        given.append(configuration)
+        if len(given) == 1:
+            raise Unavailable("Envoy did not check the configuration")
+        await validate(configuration)
+
+    monkeypatch.setattr(agent.envoy, "validate", gives_no_verdict_at_first)
+    wrong = fed.configuration(own={"key_slow": 1})
+    wrong.routes.routes.add(name="lost", path="/v1/lost", upstream="nowhere")
+    wanting = asyncio.create_task(fed.router_double.want(wrong))
+
+    async def limited() -> bool:
+        return "key_slow" in (fed.profile.data_plane.folder / "xds" / "limits" / "limits.json").read_text()
+
+    await until(limited, "the limit")
+    await wanting
+    assert len(given) == 2
+
+
+async def test_an_agent_that_cannot_write_credentials_goes_on(fed):
+    theirs = MadeUpstream(name="theirs", addresses=["127.0.0.1:9"], credential="extra")
+    with unwritable(fed, "xds/secrets/extra/secret.json"):
+        assert "cannot be written" in (await fed.want(made=[theirs])).error
+    assert (await fed.want(made=[theirs], more=(SPARE,))).error == ""
+
+
+async def test_an_agent_that_cannot_put_its_log_aside_goes_on(front_profile, monkeypatch, caplog):
+    monkeypatch.setattr(agent, "LOOK_SECONDS", 0.02)
+    folder = front_profile.data_plane.folder
+    (folder / f"access.{KEPT}.log").mkdir(parents=True)  # which no file can replace
+    for number, size in ((f".{KEPT - 1}", 0), ("", MAX_BYTES)):
+        (folder / f"access{number}.log").touch()
+        os.truncate(folder / f"access{number}.log", size)
+    async with running(Fed(front_profile)) as fed:
+
+        async def warned() -> bool:
+            return "the access log cannot be put aside" in caplog.text
+
+        await until(warned, "the warning")
+        assert (await fed.want(more=(SPARE,))).error == ""
 
 
 async def test_envoy_starts_without_the_control_plane(fed):
@@ -212,6 +262,26 @@ async def test_a_full_log_is_put_aside(fed):
     assert all(len(found.read_text().splitlines()) == 1 for found in file.parent.glob("access.*"))
 
 
+async def test_a_log_that_was_put_aside_while_envoy_did_not_answer_is_followed_by_another(fed):
+    file = fed.profile.data_plane.folder / "access.log"
+
+    async def ask() -> str:
+        async with fed.client(fed.sign("key_1", "models:read")) as client:
+            return str((await client.get("/v1/models")).headers["x-request-id"])
+
+    before = await ask()
+
+    async def written() -> bool:
+        return file.exists() and before in file.read_text()
+
+    await until(written, "the line of the log")
+    with pytest.raises(Unavailable):
+        await AccessLog(file, Admin("unix:/nowhere"), most=10).turn()
+    await AccessLog(file, fed.admin(), most=1 << 20).turn()
+    before = await ask()
+    await until(written, "the line of the new log")
+
+
 async def test_a_stream_under_way_outlives_an_orderly_stop(fed):
     async def stop() -> None:
         await fed.admin().drain(30)
@@ -237,7 +307,7 @@ async def test_the_agent_is_a_process_of_its_own(front_profile, tmp_path):
     fed, file, said = Fed(front_profile), tmp_path / "profile.toml", tmp_path / "agent.log"
     file.write_text(as_toml(front_profile))
     await fed.start_gateway()
-    with running([sys.executable, "-m", "drw.agent", str(file)], said) as agent:
+    with running_process([sys.executable, "-m", "drw.agent", str(file)], said) as agent:
         try:
             wanting = asyncio.create_task(fed.want())
             await fed.start_envoy()

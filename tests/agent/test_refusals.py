@@ -8,7 +8,7 @@ import json
 import httpx
 import pytest
 
-from agent.conftest import Fed, running, until
+from agent.conftest import Fed, running, until, unwritable
 from drw.agent import agent, refusals, translation
 from drw.agent.blocked import blocked, models
 from drw.agent.cutter import cutter, fnv
@@ -253,6 +253,63 @@ async def test_refusals_that_envoy_does_not_take_leave_those_before(fed, monkeyp
     assert await refused(fed, "key_bad") == (401, "invalid_api_key")
     assert (await fed.want(revoked=["key_worse"])).error == ""
     assert await refused(fed, "key_worse") == (401, "invalid_api_key")
+
+
+def wrong(fed: Fed, **differences: object) -> Configuration:
+    """Return a desired state with a route that leads nowhere."""
+    made = fed.configuration(**differences)
+    made.routes.routes.add(name="lost", path="/v1/lost", upstream="nowhere")
+    made.version = f"wrong {made.version}"
+    return made
+
+
+async def is_refused(fed: Fed, key: str) -> bool:
+    return await refused(fed, key) == (401, "invalid_api_key")
+
+
+async def test_a_route_that_is_refused_keeps_nobody_off_envoys_own_filter(fed, monkeypatch):
+    """The other one fails open, so that for as long as the route is there nothing else would refuse for good."""
+    own = fed.profile.data_plane.folder / "xds" / "blocked" / "blocked.json"
+    monkeypatch.setattr(translation, "cutter", lambda configuration: cutter(Configuration()))
+    report = await fed.router_double.want(wrong(fed, revoked=["key_a"]))
+    assert "the route 'lost' names the upstream 'nowhere'" in report.error
+    await until(lambda: is_refused(fed, "key_a"), "Envoy's own filter")
+    monkeypatch.setattr(refusals, "LONG", 2)
+    monkeypatch.setattr(refusals, "QUIET_SECONDS", 3600.0)
+    await fed.router_double.want(wrong(fed, revoked=["key_a", "key_b"]))
+    assert "key_b" not in own.read_text()
+    monkeypatch.setattr(refusals, "LATEST_SECONDS", 0.0)
+    await until(lambda: is_refused(fed, "key_b"), "Envoy's own filter")
+
+
+async def test_refusals_that_cannot_be_written_are_tried_again(fed):
+    wanted = wrong(fed, revoked=["key_bad"])
+    with unwritable(fed, "xds/cutter/cutter.json"):
+        report = await fed.router_double.want(wanted)
+        assert "the route 'lost' names the upstream 'nowhere'" in report.error
+        assert report.refusals != wanted.refusals
+
+    async def told() -> bool:
+        return fed.router_double.reports[-1].refusals == wanted.refusals
+
+    await until(told, "word that the refusals are in force")
+    assert await refused(fed, "key_bad") == (401, "invalid_api_key")
+
+
+async def test_refusals_that_were_half_written_are_not_taken_for_those_before(fed, monkeypatch):
+    nothing = Configuration()
+    monkeypatch.setattr(translation, "blocked", lambda configuration: blocked(nothing))
+    before = [KILLED_KEY, block("MODEL", "m", org="")]
+    assert (await fed.want(blocks=before)).error == ""
+    with unwritable(fed, "xds/models/models.json"):
+        assert "cannot be written" in (await fed.want()).error
+
+        async def lifted() -> bool:
+            return await refused(fed, "key_bad") == (200, "")
+
+        await until(lifted, "the half that was written")
+        assert (await fed.want(blocks=before)).error == ""
+        assert await refused(fed, "key_bad") == (403, "killed")
 
 
 def test_a_hash_is_that_of_the_standard():

@@ -80,6 +80,11 @@ async def published(client) -> set[str]:
         return {key["kid"] for key in json.loads((await anext(news)).jwks)["keys"]}
 
 
+async def revoked(client) -> set[str]:
+    async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as news:
+        return set((await anext(news)).revoked)
+
+
 async def states(client) -> list[tuple[str, str]]:
     with acting_for(OPERATOR):
         found = (await client.list_signing_keys(ListSigningKeysRequest())).signing_keys
@@ -142,6 +147,16 @@ async def test_a_retired_signing_key_takes_its_keys_with_it(client, profile):
     with acting_for(OPERATOR):
         await client.retire_signing_key(RetireSigningKeyRequest(kid=signed_with(good)))
     assert await published(client) == {signed_with(await made(client))}
+
+
+async def test_keys_stay_refused_until_every_data_plane_has_forgotten_what_signed_them(client, profile):
+    early, late = await made(client), await made(client)
+    with acting_for(OPERATOR):
+        await client.revoke_key(RevokeKeyRequest(id=early.key.id))
+        await client.retire_signing_key(RetireSigningKeyRequest(kid=signed_with(late)))
+    assert await revoked(client) == {early.key.id, late.key.id}
+    execute(profile, "update authentication.signing_key set retired_at = retired_at - interval '1 hour'")
+    assert await revoked(client) == set()
 
 
 async def test_retiring_what_signs_lets_the_next_one_sign_at_once(client, profile):

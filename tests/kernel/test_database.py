@@ -1,11 +1,19 @@
-"""The pool of connections: one that the server closed is never handed out."""
+"""Connections to the database: one that the server closed, or that leads nowhere any more, is never relied on."""
 
 from __future__ import annotations
 
-import psycopg
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from drw.kernel import database as kernel_database
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Database
+from drw.kernel.settings import ConfigError
 
 
 async def test_a_connection_that_the_server_closed_is_replaced(database):
@@ -30,3 +38,101 @@ async def test_one_statement_alone_is_committed_at_once(database):
     async with ours.transaction() as connection:
         assert not connection.autocommit
     await ours.stop()
+
+
+def test_what_is_no_connection_string_is_told_without_what_it_holds():
+    with pytest.raises(ConfigError, match="postgres is not a connection string") as caught:
+        Database("host=db hunter2", "audit")
+    assert "hunter2" not in caught.value.message
+
+
+class Relay:
+    """Between us and PostgreSQL, by TCP: forgets connections without a word when told to, as a firewall does."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = conninfo_to_dict(dsn)
+        self._forgotten = asyncio.Event()
+        self._passed = asyncio.Condition()
+        self._chunks = 0
+        self._serving: set[asyncio.Task[None]] = set()
+        self._port = 0
+
+    @property
+    def dsn(self) -> str:
+        return make_conninfo(**self._dsn | {"host": "127.0.0.1", "port": self._port})
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Relay]:
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
+            self._port = server.sockets[0].getsockname()[1]
+            yield self
+            await asyncio.gather(*self._serving)
+
+    def forget(self) -> None:
+        """Pass nothing on any more of what is connected now; later connections are good."""
+        self._forgotten.set()
+        self._forgotten = asyncio.Event()
+
+    async def passes(self, more: int) -> None:
+        """Return once so many more pieces have come from us."""
+        async with self._passed:
+            wanted = self._chunks + more
+            await self._passed.wait_for(lambda: self._chunks >= wanted)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving = asyncio.current_task()
+        assert serving is not None
+        self._serving.add(serving)
+        theirs, ours = await asyncio.open_unix_connection(f"{self._dsn['host']}/.s.PGSQL.5432")
+        gone = self._forgotten
+        with suppress(ConnectionError):
+            await asyncio.gather(self._pass(reader, ours, gone, True), self._pass(theirs, writer, gone, False))
+        for end in (ours, writer):
+            end.close()
+            with suppress(ConnectionError):
+                await end.wait_closed()
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event, counts: bool
+    ) -> None:
+        while data := await reader.read(1 << 16):
+            if not gone.is_set():
+                writer.write(data)
+                async with self._passed:
+                    self._chunks += counts
+                    self._passed.notify_all()
+        writer.close()
+
+
+def notify(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as other:
+        other.execute("notify news")
+
+
+@pytest.fixture
+async def relay(database):
+    async with Relay(database).running() as found:
+        yield found
+
+
+async def test_a_connection_that_is_forgotten_without_a_word_is_noticed(database, relay, monkeypatch):
+    monkeypatch.setattr(kernel_database, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(kernel_database, "ANSWER_SECONDS", 0.5)
+    async with asyncio.timeout(30), aclosing(Database(relay.dsn, "audit").notifications("news")) as news:
+        await anext(news)
+        relay.forget()
+        notify(database)  # which nobody hears
+        await anext(news)
+        notify(database)
+        await anext(news)
+
+
+async def test_a_server_that_has_nothing_to_say_is_asked_and_nobody_else_is_bothered(database, relay, monkeypatch):
+    monkeypatch.setattr(kernel_database, "HEARTBEAT_SECONDS", 0.01)
+    async with aclosing(Database(relay.dsn, "audit").notifications("news")) as news:
+        await anext(news)
+        next_news = asyncio.create_task(anext(news))
+        await relay.passes(5)
+        assert not next_news.done()
+        notify(database)
+        await next_news

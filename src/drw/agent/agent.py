@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class Agent:
         self._wanted: Configuration | None = None
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
+        self._behind = asyncio.Event()
         self._copy: dict[str, bytes] = {}
         self._before: dict[str, int] = {}
         self._others = b""
@@ -63,7 +65,8 @@ class Agent:
             self._files.write_bootstrap()  # the profile may have changed since
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
-            tasks.create_task(self._hasten())
+            tasks.create_task(self._press(self._urgent, self._refuse))
+            tasks.create_task(self._press(self._behind, self._refusals.settle))
             tasks.create_task(self._follow())
             tasks.create_task(self._keep_log())
             if address := self._edge.plane.metrics:
@@ -85,8 +88,8 @@ class Agent:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await access.turn()
-            except Unavailable as error:
-                log.warning("the access log was put aside: %s", error.message)
+            except (Unavailable, OSError) as error:
+                log.warning("the access log cannot be put aside: %s", error)
 
     async def _watch_once(self) -> None:
         async for wanted in self._router.watch_configuration(WatchConfigurationRequest(data_plane=self._name)):
@@ -95,21 +98,38 @@ class Agent:
             self._urgent.set()
             self._changed.set()
 
-    async def _hasten(self) -> None:
-        """Put refusals in force as they come; `_take` tries again what fails here, and tells of it."""
+    async def _press(self, news: asyncio.Event, step: Callable[[], Awaitable[bool]]) -> None:
+        """Take a step of the refusals at all news, and until it is done, whatever becomes of the rest of a version."""
+        again: float | None = None
         while True:
-            await self._urgent.wait()
-            self._urgent.clear()
-            if (wanted := self._wanted) is None or not self._files.complete():
-                continue
-            try:
-                await self._refusals.take()
-            except (DrwError, OSError) as error:
-                log.warning("not in force yet: the refusals %s: %s", wanted.refusals, error)
-                continue
-            if self._said is not None and self._said.version != wanted.version:
-                said = self._said
-                await self._say(ConfigurationReport(data_plane=self._name, version=said.version, error=said.error))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(again):
+                    await news.wait()
+            level = logging.WARNING if news.is_set() else logging.DEBUG  # once is enough
+            news.clear()
+            again = await self._again(step, level)
+
+    async def _again(self, step: Callable[[], Awaitable[bool]], level: int) -> float | None:
+        """Take a step; return in how many seconds it is to be taken again, or None once it is done."""
+        if (wanted := self._wanted) is None or not self._files.complete():
+            return None  # the first ones are written with everything else
+        try:
+            return None if await step() else AGAIN_SECONDS
+        except (DrwError, OSError) as error:
+            log.log(level, "not in force yet: the refusals %s: %s", wanted.refusals, error)
+            return LOOK_SECONDS if isinstance(error, BadConfiguration) else AGAIN_SECONDS
+
+    async def _refuse(self) -> bool:
+        """Put refusals in force as they come, and tell of it where the rest of their version takes longer."""
+        try:
+            await self._refusals.take()
+        finally:
+            self._behind.set()
+        if self._said is not None and self._said.refusals != self._refusals.in_force:
+            said = ConfigurationReport()
+            said.CopyFrom(self._said)
+            await self._say(said)
+        return True
 
     async def _follow(self) -> None:
         while True:
@@ -118,7 +138,7 @@ class Agent:
                 continue
             error = await self._take(wanted)
             report = ConfigurationReport(data_plane=self._name, version=wanted.version, error=error)
-            report.notes.extend(self._secrets.refresh(wanted.upstreams.upstreams))
+            report.notes.extend(self._lacking(wanted))
             report.upstreams.extend(await self._circuits.seen(wanted.upstreams.upstreams))
             if news or self._is_news(report):
                 await self._say(report)
@@ -135,12 +155,14 @@ class Agent:
         return True
 
     def _is_news(self, report: ConfigurationReport) -> bool:
-        if self._said is None:
-            return True
-        known = ConfigurationReport()
-        known.CopyFrom(self._said)
-        known.refusals = report.refusals  # those are told as soon as they are in force
-        return known != report
+        report.refusals = self._refusals.in_force
+        return report != self._said
+
+    def _lacking(self, wanted: Configuration) -> list[str]:
+        try:
+            return self._secrets.refresh(wanted.upstreams.upstreams)
+        except OSError as error:
+            return [f"the credentials of upstreams cannot be written: {error.strerror}"]
 
     async def _say(self, report: ConfigurationReport) -> None:
         report.refusals = self._refusals.in_force
@@ -185,10 +207,13 @@ class Agent:
         try:
             await self._put(rest, version)
         except BadConfiguration as error:
-            self._refused = error.message  # it would say the same again
-            if self._good is not None and (partly := _with_old_routes(rest, self._good)) is not None:
+            partly = _with_old_routes(rest, self._good) if self._good is not None else None
+            if partly is not None:
                 with suppress(BadConfiguration):
                     await self._put(partly, partly.version)  # a bad route must not keep back a new signing key
+            self._refused = error.message  # it would say the same again
+            if partly is not None:
+                with suppress(BadConfiguration):
                     await self._confirm()
             raise
 

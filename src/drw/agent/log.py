@@ -22,9 +22,13 @@ class AccessLog:
         """Put the file aside if it is full.
 
         Raises:
-            Unavailable: Envoy does not answer; it goes on writing to the file that was put aside.
+            Unavailable: Envoy does not answer; until the next turn it writes to the file that was put aside.
         """
-        if not self._file.exists() or self._file.stat().st_size < self._most:
+        if not self._file.exists():
+            if self._aside(1).exists():  # it did not hear of it when the file was put aside
+                await self._admin.reopen_logs()
+            return
+        if self._file.stat().st_size < self._most:
             return
         for number in range(KEPT, 0, -1):
             source = self._aside(number - 1)

@@ -93,7 +93,7 @@ class _Delivery:
         self.turn = asyncio.Lock()
 
     async def take(self, wanted: Configuration) -> None:
-        if wanted.refusals == self.taken:
+        if wanted.refusals == self.taken == self._written:
             return
         await self.write(wanted)
         if refused := await self._admin.taken(self._files.versions(self._kinds), self._before):
@@ -107,6 +107,7 @@ class _Delivery:
             return
         resources = refusals(wanted, self._edge, self._kinds)
         self._copy, self._before = self._files.copy(self._kinds), await self._refused_so_far()
+        self._written = ""  # what is written half is neither these nor those before
         self._files.write(resources, wanted.refusals, self._kinds)
         self._written = wanted.refusals
 

@@ -4,37 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import select
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import resources
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from drw.kernel.errors import InvalidRequest, Unavailable
+from drw.kernel.settings import ConfigError
 
 log = logging.getLogger(__name__)
 
 Connection = psycopg.AsyncConnection[DictRow]
 
-CONNECT_SECONDS = 5
+LINK = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,  # in milliseconds
+}
+"""What a connection has unless the profile says otherwise: what is between us and the server may drop it silently."""
+
+HEARTBEAT_SECONDS = 10.0
+"""After so long without a notification one asks whether the server is still there."""
+ANSWER_SECONDS = 5.0
+
 NUL = "cannot contain NUL"
 """What psycopg says of a text that has one, before it sends anything."""
 MIGRATION_LOCK = 0x647277  # "drw"
 
 
 class Database:
-    """The part of the database that belongs to one service."""
+    """The part of the database that belongs to one service.
+
+    Raises:
+        ConfigError: `dsn` is not a connection string.
+    """
 
     def __init__(self, dsn: str, schema: str, *, pool_size: int = 4) -> None:
-        self._dsn = dsn
+        self._dsn = _bounded(dsn)
         self._schema = schema
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            dsn,
+            self._dsn,
             connection_class=psycopg.AsyncConnection[DictRow],
             kwargs={"row_factory": dict_row, "options": f"-c search_path={schema},public"},
             min_size=0,
@@ -109,7 +129,7 @@ class Database:
                 raise psycopg.OperationalError("stopped")
             if self._alone is None or not await _is_alive(self._alone):
                 self._alone = await psycopg.AsyncConnection[DictRow].connect(
-                    self._dsn, autocommit=True, row_factory=dict_row, connect_timeout=CONNECT_SECONDS
+                    self._dsn, autocommit=True, row_factory=dict_row
                 )
             return self._alone
 
@@ -126,22 +146,55 @@ class Database:
     async def notifications(self, channel: str) -> AsyncGenerator[None, None]:
         """Yield at once, and after each `NOTIFY channel`, once for those that came together.
 
-        Also after a lost connection, since any may have been missed.
+        Also after a lost connection, since any may have been missed; a server that says nothing is asked whether
+        it is still there.
         """
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as connection:
-                    await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+                    await _ask(connection, sql.SQL("listen {}").format(sql.Identifier(channel)))
                     yield
                     while True:
-                        async for _ in connection.notifies(stop_after=1):
-                            pass  # whoever reads the state anew has seen what all of them tell
-                        yield
+                        if await _hears(connection):
+                            yield
             except psycopg.OperationalError as error:
                 if _is_cancelled():  # which the driver's own trouble with ending its wait would hide
                     raise asyncio.CancelledError from error
                 log.warning("lost the database; listening again to %s", channel)
                 await asyncio.sleep(0.5)
+
+
+def _bounded(dsn: str) -> str:
+    try:
+        return make_conninfo("", **LINK | conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError:  # which may quote a password
+        example = "host=db.example user=drw dbname=drw"
+        raise ConfigError(f"postgres is not a connection string of libpq, which is as {example!r}") from None
+
+
+async def _hears(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Return whether notifications came; raise where the server is not there any more."""
+    heard = False
+    async for _ in connection.notifies(timeout=HEARTBEAT_SECONDS, stop_after=1):
+        heard = True  # whoever reads the state anew has seen what all of them tell
+    if not heard:
+        await _ask(connection, sql.SQL("select 1"))
+    return heard
+
+
+async def _ask(connection: psycopg.AsyncConnection[Any], query: sql.SQL | sql.Composed) -> None:
+    """Run a statement; raise `OperationalError` where the server does not answer in time."""
+    late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _hang_up, connection)
+    try:
+        await connection.execute(query)
+    finally:
+        late.cancel()
+
+
+def _hang_up(connection: psycopg.AsyncConnection[Any]) -> None:
+    # The driver's own way out of a wait is to ask the server to cancel, which cannot be asked anything.
+    with socket.socket(fileno=os.dup(connection.fileno())) as link, suppress(OSError):
+        link.shutdown(socket.SHUT_RDWR)
 
 
 def _is_cancelled() -> bool:

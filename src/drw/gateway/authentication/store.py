@@ -144,11 +144,14 @@ class Store:
     async def revoked(self) -> Sequence[str]:
         """Return the ids of revoked keys that a data plane could still take for good, sorted."""
         # An hour past its end: more than clocks differ, and than Envoy forgives.
-        # What a retired signing key signed no data plane takes anyway.
+        # What a retired signing key signed no data plane takes once it has forgotten that one; until then, which is
+        # longer than it takes to hear of this list, the key itself must stay refused.
         rows = await self.database.all(
             """
             select id from key left join signing_key on kid = signed_with
-            where revoked_at is not null and expires_at > now() - interval '1 hour' and retired_at is null order by id
+            where revoked_at is not null and expires_at > now() - interval '1 hour'
+              and (retired_at is null or retired_at > now() - interval '1 hour')
+            order by id
             """
         )
         return [row["id"] for row in rows]
