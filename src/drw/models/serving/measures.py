@@ -16,7 +16,7 @@ TOKENS = Histogram(
 )
 DURATION = Histogram(
     "gen_ai_server_request_duration_seconds",
-    "From the request to the end of its answer. outcome: ok, refused, failed or client_gone.",
+    "From the request to the end of its answer. outcome: ok, refused, failed, client_gone or killed.",
     [*gen_ai.LABELS, "error_type", "outcome"],
     buckets=gen_ai.DURATION_SECONDS,
 )
