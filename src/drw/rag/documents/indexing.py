@@ -15,6 +15,7 @@ from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel import call
 from drw.kernel.database import Database
 from drw.kernel.errors import DeadlineExceeded, DrwError, RateLimited, Unavailable
+from drw.kernel.telemetry import loggable
 from drw.rag.documents import kinds, presence
 from drw.rag.documents.changes import Changes
 from drw.rag.documents.chunks import Chunk, Chunker
@@ -90,7 +91,7 @@ class Indexer:
         if job.attempts >= MOST_ATTEMPTS:
             await self._jobs.fail(job, "server_error", f"given up after {job.attempts} attempts: {error.message}")
             return
-        log.warning("indexing %s is put off: %s", job.file, error.message)
+        log.warning("indexing %s is put off: %s", job.file, loggable(error))
         seconds = await self._jobs.put_off(job)
         asyncio.get_running_loop().call_later(seconds, self._changes.nudge)
 
