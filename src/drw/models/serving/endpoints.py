@@ -107,6 +107,7 @@ class ChatEndpoints:
         body, choices = request.body(), request.choices
         affinity = Affinity(owner(), exchange.header(SESSION)[:MAX_SESSION] or request.session, body)
         models = plan.order(affinity)
+        record.means(plan.id, models[0].id, models[0].engine_name)
         asked = Asked(endpoint, body, affinity, models, bool(request.stream), choices, *request.most_tokens())
         answer = Answer(endpoint, plan.id, choices)
         run = partial(generate, self._rules, plan, asked, answer, record)

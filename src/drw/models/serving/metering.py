@@ -21,6 +21,7 @@ from drw.kernel.metering.attempts import Attempt, Course
 from drw.kernel.metering.counters import Counters, CountersAway, Window
 from drw.kernel.metering.ledger import Ledger
 from drw.kernel.metering.subjects import Subject, of_call, of_model
+from drw.kernel.overhead import waiting
 from drw.models.serving.hold import Estimate, Estimating, Hold
 from drw.models.serving.meter import Meter, MeterSettings, Reservation
 from drw.models.serving.plans import Asked, ChatModel
@@ -192,7 +193,8 @@ async def _free(model: ChatModel) -> Estimate:
 
 async def _counted(model: ChatModel, asked: Asked) -> int | None:
     try:
-        return await model.engine.count_prompt(model.replicas[0].target, asked.endpoint, asked.body)
+        with waiting("upstream"):
+            return await model.engine.count_prompt(model.replicas[0].target, asked.endpoint, asked.body)
     except (Unavailable, DeadlineExceeded):
         return None  # the attempt itself will say what is wrong
 

@@ -84,8 +84,9 @@ class Serving(contract.Serving):
             record.models.add(request.model)
             plan = await self._models.plan(request.model)
             affinity = Affinity(owner(), "", body)
-            most = request.max_tokens or None
-            asked = Asked(CHAT, body, affinity, plan.order(affinity), live=True, most_tokens=most)
+            most, order = request.max_tokens or None, plan.order(affinity)
+            record.means(plan.id, order[0].id, order[0].engine_name)
+            asked = Asked(CHAT, body, affinity, order, live=True, most_tokens=most)
             answer = Answer(CHAT, plan.id, 1)
             run = partial(generate, self._rules, plan, asked, answer, record)
             chunks = self._metering.metered(asked, record, run)
