@@ -61,7 +61,9 @@ async def test_what_envoy_adds_is_of_model_calls_and_without_their_upload(log):
     whole = line(before_us=9_000_300, received_us=9_000_000)  # Envoy had to have the whole body first
     passed_on = line(received_us=9_000_000)
     with file.open("a") as writing:
-        writing.write(whole + passed_on + line("files.write", path="/v1/files") + line("metrics.models", path="/metrics"))
+        writing.write(
+            whole + passed_on + line("files.write", path="/v1/files") + line("metrics.models", path="/metrics")
+        )
     await lines.count()
     assert sample("drw_overhead_seconds_count", part="edge") == edge[0] + 2
     assert sample("drw_overhead_seconds_sum", part="edge") == pytest.approx(edge[1] + 2 * 0.0005)
