@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from opentelemetry.trace import Span, SpanKind
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 
 from drw.kernel import telemetry
 
@@ -62,6 +62,13 @@ CLIENT_DURATION = Histogram(
     [*LABELS, "error_type"],
     buckets=DURATION_SECONDS,
 )
+CLIENT_TOKENS = Histogram(
+    "gen_ai_client_token_usage",
+    "Tokens read (input) and written (output) by a call.",
+    [*LABELS, "gen_ai_token_type"],
+    buckets=TOKENS,
+)
+COST_USD = Counter("drw_cost_usd", "What calls have cost, in US dollars.", ["org", "desk", "gen_ai_response_model"])
 
 
 def provider(engine: str) -> str:

@@ -144,6 +144,16 @@ def incoming_context(headers: Mapping[str, str]) -> Context:
     return trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent.is_valid else Context()
 
 
+@contextmanager
+def continuing(context: Context) -> Iterator[None]:
+    """Make the block part of the trace of this context, or of none, and not of the present one."""
+    token = attach(context)
+    try:
+        yield
+    finally:
+        detach(token)
+
+
 def error_type(error: BaseException) -> str:
     """Return the class of an error as spans, metrics and log lines name it; where it was raised does not matter."""
     return error.reason if isinstance(error, DrwError) else type(error).__name__

@@ -16,7 +16,7 @@ from drw.kernel.errors import DrwError, Forbidden, InvalidRequest, NotFound, Rat
 from drw.kernel.kills import Killed
 from drw.models.serving import content
 from drw.models.serving.answers import Answer
-from drw.models.serving.measures import COST, Measures, measures
+from drw.models.serving.measures import Measures, measures
 
 OPERATIONS = {"chat": gen_ai.CHAT, "completion": gen_ai.COMPLETION, "embedding": gen_ai.EMBEDDINGS}
 """What the audit log calls an operation, and what the conventions do."""
@@ -119,7 +119,9 @@ class Record:
         """Say what the call has cost at a model, in billionths of a US dollar; what is said again adds up."""
         self._cost += nano_dollars
         who = call.caller_or_none()
-        COST.labels(who.org if who else "", who.desk if who else "", model or self._model).inc(nano_dollars / NANO)
+        gen_ai.COST_USD.labels(who.org if who else "", who.desk if who else "", model or self._model).inc(
+            nano_dollars / NANO
+        )
 
     def brief(self) -> dict[str, Any]:
         """Return what the line of log shows of the call, under the names that its span has."""
