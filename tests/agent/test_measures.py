@@ -20,7 +20,8 @@ def sample(name, **labels):
 
 
 def line(route="chat", status=200, **more):
-    return json.dumps({"route": route, "status": status, "ms": 12, "before_us": 300, "after_us": 200, **more}) + "\n"
+    told = {"route": route, "path": CHAT, "status": status, "ms": 12, "before_us": 300, "after_us": 200}
+    return json.dumps(told | more) + "\n"
 
 
 @pytest.fixture
@@ -52,6 +53,20 @@ async def test_each_line_counts_once_also_over_a_file_that_is_put_aside(log):
     assert now == {"200": 3, "429": 1, "503": 1}
     assert sample("drw_overhead_seconds_count", part="edge") == edge[0] + 4
     assert sample("drw_overhead_seconds_sum", part="edge") == pytest.approx(edge[1] + 4 * 0.0005)
+
+
+async def test_what_envoy_adds_is_of_model_calls_and_without_their_upload(log):
+    file, lines = log
+    edge = sample("drw_overhead_seconds_count", part="edge"), sample("drw_overhead_seconds_sum", part="edge")
+    whole = line(before_us=9_000_300, received_us=9_000_000)  # Envoy had to have the whole body first
+    passed_on = line(received_us=9_000_000)
+    with file.open("a") as writing:
+        writing.write(
+            whole + passed_on + line("files.write", path="/v1/files") + line("metrics.models", path="/metrics")
+        )
+    await lines.count()
+    assert sample("drw_overhead_seconds_count", part="edge") == edge[0] + 2
+    assert sample("drw_overhead_seconds_sum", part="edge") == pytest.approx(edge[1] + 2 * 0.0005)
 
 
 async def test_a_log_that_is_not_there_yet_is_read_from_its_beginning(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drw.audit.tlog.merkle import (
@@ -76,6 +76,7 @@ def test_every_size_has_the_root_of_the_definition():
 sizes = st.integers(1, MOST)
 
 
+@settings(deadline=None)
 @given(st.data(), sizes)
 def test_an_inclusion_proof_verifies_for_its_leaf_alone(data, size):
     index = data.draw(st.integers(0, size - 1))
@@ -90,6 +91,7 @@ def test_an_inclusion_proof_verifies_for_its_leaf_alone(data, size):
         assert not is_included(ALL[index], index, size, wrong, root)
 
 
+@settings(deadline=None)
 @given(st.data(), sizes)
 def test_a_consistency_proof_verifies_for_its_trees_alone(data, new):
     old = data.draw(st.integers(0, new))

@@ -37,7 +37,7 @@ def test_a_tree_of_70000_has_the_tiles_of_the_specification():
     assert [tile.path for tile, _ in tree.partial_tiles()] == ["tile/0/273.p/112", "tile/1/001.p/17", "tile/2/000.p/1"]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 700), min_size=1, max_size=6))
 def test_growing_in_any_steps_gives_the_same_tiles(steps):
     leaves = [leaf_hash(b"%d" % i) for i in range(sum(steps))]
@@ -78,6 +78,7 @@ def test_a_broken_bundle_is_named(content, message):
         read_bundle(content.get, Tile(None, 0, 2))
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=255))
 def test_entries_come_out_of_a_bundle_as_they_went_in(entries):
     tile = Tile(None, 0, len(entries))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import psycopg
 import pytest
+from prometheus_client import REGISTRY, generate_latest
 
 from conftest import hosted
 from drw.api.gateway.v1.rate_limiting_pb2 import (
@@ -32,7 +33,23 @@ from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 
 BOSS = Caller("acme", "research", "key_boss", frozenset(SCOPES))
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PASSED = {
+    "gen_ai_operation_name": "pass_through",
+    "gen_ai_provider_name": "up",
+    "gen_ai_request_model": "vllm",
+    "gen_ai_response_model": "vllm",
+}
+METERED = [
+    ("gen_ai_client_token_usage_sum", PASSED | {"gen_ai_token_type": "input"}),
+    ("gen_ai_client_token_usage_sum", PASSED | {"gen_ai_token_type": "output"}),
+    ("drw_cost_usd_total", {"org": "acme", "desk": "research", "gen_ai_response_model": "vllm"}),
+]
 DESK = {"subject": Block.DESK, "name": "research"}
+
+
+def sample(name, labels) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 def records(profile, action: str) -> list[dict]:
@@ -49,11 +66,11 @@ def usage(request_id: str, *, counted: bool = True, status: int = 200, **fields)
         key="key_1",
         model="vllm",
         route="pass.vllm",
+        upstream="up",
         prompt_tokens=100,
         completion_tokens=50,
         counted=counted,
         status=status,
-        trace_id="t" * 32,
         **fields,
     )
     made.at.FromDatetime(datetime.now(UTC))
@@ -187,12 +204,22 @@ async def test_reported_usage_counts_once_and_is_charged_and_audited(profile):
         with acting_for(BOSS):
             await client.set_price(Price(model="vllm", prompt_usd_per_million="1", completion_usd_per_million="2"))
             await client.set_budget(Budget(**DESK, period=Budget.MONTH, amount="1"))
-        batch = [usage("a"), usage("b", counted=False, flags="DC"), usage("c", counted=False, status=503)]
+        before = [sample(*one) for one in METERED]
+        batch = [
+            usage("a", trace_id=TRACE),
+            usage("b", counted=False, flags="DC"),
+            usage("c", counted=False, status=503),
+        ]
         await asyncio.gather(
             *(client.report_usage(ReportUsageRequest(data_plane="dp", usages=batch)) for _ in range(3)),
             client.report_usage(ReportUsageRequest(data_plane="dp", usages=[*batch[:1], *batch[:1]])),
         )
         ruled = 4096 * 2000  # what nobody counted is charged by the rule
+        assert [sample(*one) - was for one, was in zip(METERED, before, strict=True)] == [
+            100,
+            50 + 4096,
+            pytest.approx((200_000 + ruled) / 1e9),
+        ]
         with acting_for(BOSS):
 
             async def spent() -> str:
@@ -209,9 +236,23 @@ async def test_reported_usage_counts_once_and_is_charged_and_audited(profile):
         ("b", "uncounted", "rule"),
         ("c", "failed", "nothing"),
     ]
+    traces = {a["details"]["request_id"]: a["trace_id"] for a in audited}
+    assert traces == {"a": TRACE, "b": "", "c": ""}  # the caller's, never that of the report
     assert {(a["org"], a["desk"], a["actor"], a["resource"]) for a in audited} == {
         ("acme", "research", "key_1", "model/vllm")
     }
+
+
+async def test_a_model_that_nobody_has_priced_makes_no_label(profile):
+    word = "zebra-of-the-caller"
+    report = usage("z")
+    report.model = word
+    async with hosted(profile, ["rate_limiting"]) as host:
+        unnamed = PASSED | {"gen_ai_request_model": "", "gen_ai_response_model": "", "gen_ai_token_type": "input"}
+        before = sample("gen_ai_client_token_usage_sum", unnamed)
+        await host.client(RateLimitingClient).report_usage(ReportUsageRequest(usages=[report]))
+        assert sample("gen_ai_client_token_usage_sum", unnamed) == before + 100
+    assert word not in generate_latest().decode()
 
 
 async def test_a_report_that_can_never_be_recorded_names_what_is_wrong(profile):

@@ -52,6 +52,8 @@ async def test_a_wait_that_fails_counts_too_and_more_waits_than_time_are_not_neg
 
 
 def test_outside_of_requests_waits_are_nobodys():
+    account = overhead.begin()
     overhead._account.set(None)
     with waiting("upstream"):
         pass
+    assert account.upstream == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drw.kernel.redaction import LONGEST, excerpt, redacted
@@ -21,11 +21,23 @@ SECRETS = [
     ("credentials", "trader:hunter22@db"),
     ("secret", "api_key: hunter22"),
     ("secret", 'PASSWORD="hunter22"'),
+    ("secret", '"password": "hunter22 two words"'),
+    ("secret", r'"password": "hunter22 \"two\" words"'),
+    ("secret", r"{\"password\":\"hunter22\"}"),
+    ("secret", r"{\"password\": \"hunter22 two \\\"words\"}"),
+    ("secret", "passphrase = 'two words'"),
+    ("key", "gsk_abcdef0123456789"),
+    ("key", "xai-abcdef0123456789"),
     ("secret", "client_secret=hunter22"),
     ("email", "ann.smith+desk@example.co.uk"),
     ("account", "CH93 0076 2011 6238 5295 7"),
     ("account", "DE89370400440532013000"),
+    ("account", "ch93 0076 2011 6238 5295 7"),
+    ("account", "gb29nwbk60161331926819"),
     ("number", "4111 1111 1111 1111"),
+    ("number", "4111.1111.1111.1111"),
+    ("number", "+1 (212) 555-0100"),
+    ("number", "+1.212.555.0100"),
     ("number", "4111-1111-1111-1111"),
     ("number", "078-05-1120"),
     ("number", "+41 44 668 18 00"),
@@ -34,6 +46,7 @@ PLAIN = [
     "Who signs a waiver of a risk limit above USD 2,500,000.00?",
     "On 2026-02-11 VaR was 12.75 million, 3.1% over the limit of 12,366,500.",
     "The desk's password policy has 14 pages; tokens are counted by the engine.",
+    "Closed at 101.25 102.50 103.75 after 1234567.89; fy26 plan with more; the address is 10.20.0.7.",
     "risk-adjusted skew, ask price 101.25, isin-like words and a@b",
 ]
 
@@ -43,7 +56,7 @@ def test_a_secret_gives_way_to_its_kind(kind, secret):
     text = f"before {secret} after" if "@db" not in secret else f"postgres://{secret}/x"
     clean = redacted(text)
     assert f"[redacted: {kind}]" in clean
-    for part in (secret, "hunter22", "MHcCAQEEIBLF"):
+    for part in (secret, "hunter22", "words", "MHcCAQEEIBLF"):
         assert part not in clean
     assert clean.startswith(text[:7])
 
@@ -53,6 +66,7 @@ def test_ordinary_text_stays(text):
     assert redacted(text) == text
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3 * LONGEST), st.integers(0, 2 * LONGEST), st.sampled_from([s for _, s in SECRETS[:5]]))
 def test_no_part_of_a_secret_stays_where_a_text_is_cut(before, most, secret):
     shown = excerpt(f"{'x ' * (before // 2)}{secret} {'y ' * LONGEST}", most)
@@ -61,5 +75,6 @@ def test_no_part_of_a_secret_stays_where_a_text_is_cut(before, most, secret):
     assert len(shown) <= most + 40
 
 
-def test_a_long_text_without_secrets_is_read_in_one_pass(benchmark_free_text="aA1-_@.: " * 60_000):
-    assert redacted(benchmark_free_text)  # a pattern that goes back and forth would not end within the test's time
+@pytest.mark.parametrize("part", ["aA1-_@.: ", 'token: "', "password=\\", "1.1.", "( 1) ", "ch93 0000 "])
+def test_a_long_text_is_read_in_one_pass(part):
+    assert redacted(part * 60_000)  # a pattern that goes back and forth would not end within the test's time

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from opentelemetry import trace
@@ -15,8 +16,10 @@ from opentelemetry.trace import SpanKind
 
 from drw.kernel import telemetry
 from drw.kernel.errors import NotFound
+from drw.local.part import Part
 from support.spans import recorded
 
+STOP_SECONDS = Part(name="", title="", command=list, ready=asyncio.Event().wait).stop_seconds
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SERVED = """
 import sys
@@ -24,6 +27,7 @@ from drw.kernel import telemetry
 telemetry.set_up("models", sys.argv[1])
 headers = {"traceparent": f"00-{sys.argv[2]}-b7ad6b7169203331-01"}
 with telemetry.Request("serving", "Chat", headers) as request:
+    request._began -= 2.0  # as if it had taken so long
     request.finish("OK")
 telemetry.flush()
 """
@@ -70,7 +74,31 @@ def test_spans_go_to_the_collector_with_the_callers_trace(collector):
 def test_without_a_collector_the_line_has_the_trace_all_the_same():
     (line,) = serve("")
     assert (line["service"], line["method"], line["code"], line["trace_id"]) == ("serving", "Chat", "OK", TRACE)
-    assert line["ms"] >= 0
+    assert 2000 <= line["ms"] < 62_000  # more would be longer than this test waits for it
+
+
+def test_a_collector_that_never_answers_holds_up_no_stop():
+    many = SERVED.replace(
+        "    request.finish", "    [telemetry.tracer.start_span('more').end() for _ in range(1500)]\n    request.finish"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system takes the connection, and nobody reads it
+        command = [sys.executable, "-c", many, f"http://127.0.0.1:{silent.getsockname()[1]}", TRACE]
+        done = subprocess.run(command, capture_output=True, timeout=STOP_SECONDS)  # then the supervisor kills it
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_flush_does_not_wait_for_ever(monkeypatch):
+    begun, never = Event(), Event()
+
+    class Stuck:
+        def shutdown(self):
+            begun.set()
+            never.wait()
+
+    monkeypatch.setattr(trace, "get_tracer_provider", Stuck)
+    telemetry.flush(seconds=0.01)
+    assert begun.wait(60)
+    never.set()
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
+from drw.local.layout import Layout
+from drw.local.output import KEPT, Output
 from drw.local.part import Child, Part, PartFailed, PartState
 
 IDLE = [sys.executable, "-c", "import signal; open('up', 'a').write('x'); signal.pause()"]
@@ -103,3 +106,45 @@ async def test_children_end_with_their_supervisor(here):
     os.kill(supervisor.pid, signal.SIGKILL)
     await supervisor.wait()
     await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
+async def test_the_log_of_a_part_that_runs_is_put_aside_without_losing_a_line(here):
+    code = (
+        "import signal, sys\n"
+        "for number in range(20_000):\n"
+        "    print(f'line {number:05}', file=(sys.stdout, sys.stderr)[number % 7 == 0], flush=True)\n"
+        "open('up', 'a').write('x')\n"
+        "signal.pause()"
+    )
+    thing = child(here, [sys.executable, "-c", code])
+    thing._output = Output(here / "log", full=60_000)
+    await thing.start()
+    await thing.stop()
+    files = [here / name for name in ("log.3.log", "log.2.log", "log.1.log", "log")]
+    lines = [file.read_text().splitlines() for file in files if file.exists()]
+    assert len(lines) > 1
+    assert [line for file in lines for line in file] == [f"line {number:05}" for number in range(20_000)]
+
+
+def test_only_so_many_old_files_are_kept_and_no_line_is_in_two(tmp_path):
+    log = Output(tmp_path / "log", full=20)
+    for part in (b"one\ntw", b"o\n", *(b"%010d\n" % number for number in range(50)), b"no end"):
+        log.take(part)
+    files = sorted(file.name for file in tmp_path.iterdir())
+    assert files == ["log", *(f"log.{number}.log" for number in range(1, KEPT + 1))]
+    assert all(file.stat().st_size < 40 for file in tmp_path.iterdir())
+    assert log.last_line() == "no end"
+    assert (tmp_path / "log.1.log").read_bytes().endswith(b"49\n")
+
+
+def test_a_log_that_is_followed_is_followed_into_its_next_file(tmp_path):
+    file = Layout.of(tmp_path).log("models")
+    file.parent.mkdir(parents=True)
+    file.write_text("first\n")
+    command = [sys.executable, "-m", "drw.cli.main", "logs", "models", "--follow", "--data-dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        assert "first" in following.stdout.readline()
+        file.replace(file.with_suffix(".1.log"))
+        file.write_text("second\n")
+        assert "second" in following.stdout.readline()
+        following.kill()

@@ -11,6 +11,7 @@ import orjson
 import psycopg
 import pytest
 import redis
+from prometheus_client import REGISTRY
 
 from drw.api.gateway.v1.rate_limiting_pb2 import (
     Block,
@@ -35,6 +36,10 @@ PROMPT, COMPLETION = 5, 3
 
 def ask(how="plain", **more):
     return {"model": "double", "messages": [{"role": "user", "content": how}], **more}
+
+
+def sample(name, **labels):
+    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 class Till:
@@ -128,6 +133,19 @@ async def test_what_does_not_fit_is_refused_in_openais_words(till):
         assert caught.value.code == "insufficient_quota"
         assert at.web.records()[-1]["outcome"] == "refused"
         assert at.web.double.bodies == []  # the engine was not asked
+
+
+async def test_a_call_that_is_refused_before_its_engine_is_asked_counts_at_its_model(till):
+    operation = {f"gen_ai_{name}_model": "double" for name in ("request", "response")}
+    labels = operation | {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "openai"}
+    ended = labels | {"error_type": "InsufficientQuota"}
+    async with till() as at:
+        await at.set(budget="0.0001", completion_usd_per_million="10")
+        served = sample("gen_ai_server_request_duration_seconds_count", **ended, outcome="refused")
+        called = sample("gen_ai_client_operation_duration_seconds_count", **ended)
+        assert (await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=1000))).status_code == 429
+        assert sample("gen_ai_server_request_duration_seconds_count", **ended, outcome="refused") == served + 1
+        assert sample("gen_ai_client_operation_duration_seconds_count", **ended) == called + 1
 
 
 @pytest.mark.parametrize("how", ["plain", "thinking"])

@@ -26,6 +26,9 @@ VARIABLES = {"$__rate_interval": "5m"}
 OF_SEVERAL_HOSTS = {"envoy_cluster_outlier_detection_ejections_active"}
 """What Envoy counts only for upstreams with several hosts."""
 
+PROMETHEUS_OWN = {"up": {"job", "instance"}}
+"""What Prometheus itself knows of a process, with its labels."""
+
 
 class Query(NamedTuple):
     """One query, and where it stands."""

@@ -19,10 +19,23 @@ from grafana_foundation_sdk.models import prometheus
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from pydantic import BaseModel, ConfigDict, Field
 
-from observability.queries import RULES, dashboards, nodes, own, parsed, queries, recorded, rules, selectors
+from observability.prometheus import cases, seconds
+from observability.queries import (
+    PROMETHEUS_OWN,
+    RULES,
+    dashboards,
+    nodes,
+    own,
+    parsed,
+    queries,
+    recorded,
+    rules,
+    selectors,
+)
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = ROOT / "docs" / "how-to" / "alerts.md"
+CASES = Path(__file__).parent / "alerts.test.yaml"
 ALL = queries()
 DURATION = Field(None, pattern=r"^([0-9]+(ms|[smhdwy]))+$")
 INVOLVED = {"instance", "job"}
@@ -78,10 +91,19 @@ def test_a_file_of_rules_has_prometheus_own_form(file):
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
-def test_the_alerts_go_off_when_they_should():
-    file = Path(__file__).parent / "alerts.test.yaml"
-    done = subprocess.run([str(shutil.which("promtool")), "test", "rules", file], capture_output=True, text=True)
+def test_promtool_itself_finds_that_the_alerts_go_off_when_they_should():
+    done = subprocess.run([str(shutil.which("promtool")), "test", "rules", CASES], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("case", "wanted"), [pytest.param(*rest, id=name) for name, *rest in cases(CASES)])
+def test_the_alerts_go_off_when_they_should(case, wanted):
+    for one in wanted:
+        found = [
+            (alert.labels, alert.annotations) for alert in case.alerts(one["alertname"], seconds(one["eval_time"]))
+        ]
+        expected = [(alert["exp_labels"], alert["exp_annotations"]) for alert in one["exp_alerts"]]
+        assert sorted(found, key=str) == sorted(expected, key=str), f"{one['alertname']} at {one['eval_time']}"
 
 
 @pytest.mark.parametrize(("name", "board"), list(dashboards()), ids=[name for name, _ in dashboards()])
@@ -99,7 +121,7 @@ def test_grafanas_own_types_take_all_of_a_dashboard(name, board):
 @pytest.mark.parametrize("query", ALL, ids=lambda query: query.where)
 def test_a_query_is_promql_over_metrics_and_labels_that_there_are(query):
     assert parsed(query) is not None
-    ours = own() | recorded()
+    ours = own() | recorded() | PROMETHEUS_OWN
     known = set(INVOLVED)
     for selector in selectors(query):
         if selector.name.startswith("envoy_"):

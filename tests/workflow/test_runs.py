@@ -333,3 +333,16 @@ async def test_metrics_tell_how_runs_and_steps_end(here):
     assert after['drw_runs_open{state="queued"}'] == after['drw_runs_open{state="running"}'] == 0
     assert after["drw_runs_oldest_queued_seconds"] == 0
     assert after['drw_service_ready{service="orchestration"}'] == 1
+
+
+async def test_a_line_of_log_has_the_class_of_a_steps_error_and_no_word_of_anybodys(here, caplog):
+    word = "zebra"
+    here.calls.faults["index file-0"] = [Unavailable(f"the upstream failed: {word}", quotes="upstream")]
+    here.calls.faults["chat file-0"] = [InvalidRequest(f"{word} is no model", param="model")]
+    run = await here.ended(await here.start(1))
+    assert (run.state, word in run.error) == (FAILED, True)
+    lines = {line.message: line.fields for line in caplog.records if line.name.endswith("stepping")}
+    again, failed = lines["a step is tried again"], lines["a step has failed"]
+    assert (again["error.type"], again["error"]) == ("Unavailable", "the upstream failed")
+    assert (failed["error.type"], failed["error"]) == ("InvalidRequest", "invalid model")
+    assert word not in caplog.text

@@ -22,6 +22,8 @@ SECONDS = Histogram(
     ["route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
+MODEL_CALLS = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings"}
+"""What Envoy adds is taken down of these alone."""
 PORTION = 1 << 18
 """Bytes that are read before others have their turn."""
 
@@ -33,8 +35,14 @@ def count(line: Mapping[str, Any]) -> None:
     if isinstance(ms := line.get("ms"), int):
         _seconds(route).observe(ms / 1000)
     before, after = line.get("before_us"), line.get("after_us")
-    if isinstance(before, int) and isinstance(after, int):  # neither is there where no upstream was asked
-        EDGE.observe((before + after) / 1e6)
+    if line.get("path") in MODEL_CALLS and isinstance(before, int) and isinstance(after, int):
+        EDGE.observe((before - _upload(line, before) + after) / 1e6)
+
+
+def _upload(line: Mapping[str, Any], before: int) -> int:
+    """Return for how long Envoy waited for the body, where it had to have the whole before it went on."""
+    received = line.get("received_us")
+    return received if isinstance(received, int) and received <= before else 0
 
 
 @lru_cache(maxsize=4096)

@@ -35,7 +35,7 @@ def _either(*operators: str) -> str:
 LOGGED = {
     "at": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
     "request_id": "%REQ(X-REQUEST-ID)%",
-    "trace_id": "%RESP(X-TRACE-ID)%",
+    "trace_id": _either("TRACE_ID", "RESP(X-TRACE-ID)"),
     **{
         name: _either(f"REQ({header})", f"DYNAMIC_METADATA({bodies.USAGE}:{name})")
         for name, header in bodies.IDENTITY.items()
@@ -50,6 +50,8 @@ LOGGED = {
     "first_byte_ms": "%RESPONSE_DURATION%",
     # From the request's first byte to its first byte upstream, and the same of the answer: what Envoy adds.
     "before_us": "%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:us)%",
+    # In the first is the wait for the body, where Envoy must have all of it: that ends after so long.
+    "received_us": "%COMMON_DURATION(DS_RX_BEG:DS_RX_END:us)%",
     "after_us": "%COMMON_DURATION(US_RX_BEG:DS_TX_BEG:us)%",
     "bytes_in": "%BYTES_RECEIVED%",
     "bytes_out": "%BYTES_SENT%",
@@ -61,8 +63,7 @@ LOGGED = {
 """One line of the access log: who, what, how it ended and how long it took; never a key or a body."""
 
 METERED = {
-    **{name: LOGGED[name] for name in ("at", "request_id", "route", "status", "flags")},
-    "trace_id": _either("TRACE_ID", "RESP(X-TRACE-ID)"),
+    **{name: LOGGED[name] for name in ("at", "request_id", "trace_id", "route", "status", "flags")},
     **{name: f"%DYNAMIC_METADATA({bodies.USAGE}:{name})%" for name in (*bodies.IDENTITY, *bodies.COUNTS.values())},
     "model": _either(f"DYNAMIC_METADATA({bodies.USAGE}:model)", f"DYNAMIC_METADATA({bodies.NAMESPACE}:model)"),
     "upstream": "%UPSTREAM_METADATA(drw:upstream)%",

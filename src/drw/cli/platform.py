@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
 import socket
 import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -118,16 +120,33 @@ def logs(
     file = layout.log(part)
     if not file.exists():
         raise NotFound(f"{part} has written no log in {layout.data}")
-    with file.open(encoding="utf-8", errors="replace") as stream:
+    with ExitStack() as opened:
+        stream = opened.enter_context(_opened(file))
         for line in deque(stream, maxlen=lines):
             _write_log(line, as_json)
         sys.stdout.flush()
         while follow:
+            aside = _put_aside(file, stream)  # before the last look at it, so that no line is missed
             if line := stream.readline():
                 _write_log(line, as_json)
                 sys.stdout.flush()
+            elif aside:
+                stream.close()
+                stream = opened.enter_context(_opened(file))
             else:
                 time.sleep(0.2)
+
+
+def _opened(file: Path) -> TextIO:
+    return file.open(encoding="utf-8", errors="replace")
+
+
+def _put_aside(file: Path, stream: TextIO) -> bool:
+    """Tell whether the log has been begun anew since this was opened."""
+    try:
+        return file.stat().st_ino != os.fstat(stream.fileno()).st_ino
+    except FileNotFoundError:
+        return False  # the new one is not there yet
 
 
 def env(data_dir: DataDir = None, as_json: Json = False) -> None:

@@ -36,6 +36,8 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     if children is None:
         yield name, command
         return
+    if command.invoke_without_command:  # it does something by itself, too
+        yield name, command
     for child in sorted(children):
         if not children[child].hidden:
             yield from _commands(children[child], f"{name} {child}")

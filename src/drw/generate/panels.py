@@ -50,6 +50,8 @@ def _one(expr: str, legend: str) -> tuple[Query, ...]:
 
 
 MODEL = "gen_ai_response_model"
+USERS = 'route!~"metrics[.].*"'
+"""Requests but the scrapes."""
 DRW = '{envoy_http_conn_manager_prefix="drw"}'
 
 GATEWAY = Board(
@@ -68,12 +70,11 @@ GATEWAY = Board(
         Panel(
             "Refused at the edge",
             "reqps",
-            "What Envoy refuses by itself: bad keys (401), scopes and blocks (403), limits (429).",
+            "What Envoy refuses by itself: bad keys (401), scopes (403) and blocks (403, 429), limits (429).",
             (
                 Query(_rate("envoy_http_jwt_authn_denied", "envoy_http_conn_manager_prefix"), "bad key"),
                 Query(_rate("envoy_http_rbac_denied", "envoy_http_conn_manager_prefix"), "scope or block"),
                 Query(f"sum(rate(envoy_http_local_rate_limit_rate_limited[{RATE}]))", "requests a minute"),
-                Query(_rate("drw_requests_total", "route", '{code="429"}'), "429 of {{route}}"),
             ),
         ),
         Panel(
@@ -81,7 +82,8 @@ GATEWAY = Board(
             "percentunit",
             "The part of all requests that ends with a 5xx. The objective is 0.1 %.",
             _one(
-                f'sum(rate(drw_requests_total{{code=~"5.."}}[{RATE}])) / sum(rate(drw_requests_total[{RATE}]))',
+                f'sum(rate(drw_requests_total{{{USERS},code=~"5.."}}[{RATE}]))'
+                f" / sum(rate(drw_requests_total{{{USERS}}}[{RATE}]))",
                 "failed",
             ),
         ),
@@ -115,6 +117,15 @@ GATEWAY = Board(
             _one(_quantile(0.99, "drw_call_seconds", "service"), "{{service}}"),
         ),
         Panel(
+            "Calls under way",
+            "short",
+            "Between services, on the side that serves: begun less ended.",
+            _one(
+                "sum by (service) (drw_calls_started_total) - sum by (service) (drw_call_seconds_count)",
+                "{{service}}",
+            ),
+        ),
+        Panel(
             "Calls that fail",
             "reqps",
             "On the side that serves.",
@@ -133,7 +144,8 @@ MODELS = Board(
         Panel(
             "Calls",
             "reqps",
-            "ok; refused: the request was at fault; failed: we or the engine; client_gone: the caller left.",
+            "ok; refused: the request was at fault; failed: we or the engine; client_gone: the caller left;"
+            " killed: a kill switch.",
             _one(
                 _rate("gen_ai_server_request_duration_seconds_count", f"{MODEL}, outcome"),
                 f"{{{{{MODEL}}}}} {{{{outcome}}}}",
@@ -278,6 +290,12 @@ DATA_PLANE = Board(
                 " / sum by (envoy_cluster_name) (envoy_cluster_membership_total)",
                 "{{envoy_cluster_name}}",
             ),
+        ),
+        Panel(
+            "Connections that fail",
+            "cps",
+            "By upstream: all that tells of an upstream with a single host, as our own processes are.",
+            _one(_rate("envoy_cluster_upstream_cx_connect_fail", "envoy_cluster_name"), "{{envoy_cluster_name}}"),
         ),
         Panel(
             "Hosts ejected",

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from opentelemetry.trace import Span, SpanKind
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 
 from drw.kernel import telemetry
 
@@ -25,7 +25,6 @@ REQUEST_STREAM = "gen_ai.request.stream"
 RESPONSE_ID, FINISH_REASONS = "gen_ai.response.id", "gen_ai.response.finish_reasons"
 FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
 INPUT_TOKENS, OUTPUT_TOKENS = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
-CACHED_TOKENS, REASONING_TOKENS = "gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.reasoning.output_tokens"
 INPUT_MESSAGES, OUTPUT_MESSAGES = "gen_ai.input.messages", "gen_ai.output.messages"
 DATA_SOURCE, TOP_K = "gen_ai.data_source.id", "gen_ai.request.top_k"
 COST = "drw.cost.usd"
@@ -63,6 +62,13 @@ CLIENT_DURATION = Histogram(
     [*LABELS, "error_type"],
     buckets=DURATION_SECONDS,
 )
+CLIENT_TOKENS = Histogram(
+    "gen_ai_client_token_usage",
+    "Tokens read (input) and written (output) by a call.",
+    [*LABELS, "gen_ai_token_type"],
+    buckets=TOKENS,
+)
+COST_USD = Counter("drw_cost_usd", "What calls have cost, in US dollars.", ["org", "desk", "gen_ai_response_model"])
 
 
 def provider(engine: str) -> str:

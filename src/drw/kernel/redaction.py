@@ -12,14 +12,20 @@ import re
 PATTERNS = {
     "private key": r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
     "token": r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?",  # a JWT, as our own keys are
-    "key": r"\b(?:sk|pk|rk)[-_][\w-]{8,}|\b(?:gh[opsur]|github_pat|glpat|hf|npm|pypi|xox[abeoprs]|dop_v1)[-_][\w-]{8,}"
+    "key": r"\b(?:sk|pk|rk|gsk|xai)[-_][\w-]{8,}"
+    r"|\b(?:gh[opsur]|github_pat|glpat|hf|npm|pypi|xox[abeoprs]|dop_v1)[-_][\w-]{8,}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|\bAIza[\w-]{20,}|\bya29\.[\w-]{8,}",
     "credentials": r"(?i:\b(?:bearer|basic)\s{1,4}[\w.~+/=-]{8,})|(?<=://)[^\s/@:]{1,100}:[^\s/@]{1,200}(?=@)",
     "secret": r"(?i:(?:api[_-]?key|secret|passwor[dt]|passwd|passphrase|token|credential)[\w-]{0,20}"
-    r"[\"']?\s{0,4}(?::=|[:=])\s{0,4}[\"']?[^\s\"',;]{4,})",
+    r"(?:\\{0,3}[\"'])?\s{0,4}(?::=|[:=])\s{0,4}"
+    # To the closing quote, which has as many backslashes as the opening one: JSON may stand inside of JSON.
+    r"(?:(?P<quote>\\{0,3}[\"'])(?:(?!(?<!\\)(?P=quote)).){1,1000}|[^\s\"',;]{4,}))",
     "email": r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+",
-    "account": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",  # an IBAN
-    "number": r"(?<![\w.])\+?\d(?:[ -]?\d){8,}(?![\w.]\d)",  # cards, accounts, social security, telephones
+    "account": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"  # an IBAN
+    r"|(?i:\b[a-z]{2}\d{2} ?[a-z0-9]{4}(?: ?\d{4}){1,6} ?\d{1,4}\b)",  # and in small letters, with more digits
+    # Cards, accounts, social security, telephones; where there are dots, only between groups: prices have them too.
+    "number": r"(?<![\w.])\+?\d(?:[ ()-]{0,2}\d){8,}(?![\w.]\d)"
+    r"|(?<![\w.])\+?(?=(?:\.?\d){9})\d{1,4}(?:\.\d{2,4}){2,6}(?![\w.]\d)",
 }
 """What is looked for, in this order; the name stands in the place of what was found."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
+from threading import Thread
 from typing import Any
 
 import orjson
@@ -27,6 +28,11 @@ FAILURES = {"500", "501", "502", "503", "504"} | {"INTERNAL", "UNAVAILABLE", "DE
 """Which ends of a request are the server's fault, by the conventions for HTTP and gRPC."""
 PROBED = "process"
 """What tells the status of a process; asked often, and worth no line of log each time."""
+
+EXPORT_SECONDS = 3.0
+"""How long a collector may take for a batch of spans, with all attempts at it."""
+FLUSH_SECONDS = 5.0
+"""And for all that is left at the end of a process; well below what a process has for its stop."""
 
 ERROR_TYPE = "error.type"
 QUOTES = "quotes"
@@ -100,15 +106,19 @@ def _export_spans(process: str, endpoint: str) -> None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    provider = TracerProvider(resource=Resource.create({"service.name": f"drw-{process}"}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")))
+    resource = Resource.create({"service.name": f"drw-{process}"})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # `flush` does it, and does not wait for ever
+    exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
 
 
-def flush() -> None:
-    """Send what is not sent yet."""
+def flush(seconds: float = FLUSH_SECONDS) -> None:
+    """Send what is not sent yet; what takes longer than this is lost, so that a dead collector holds up no stop."""
     if shutdown := getattr(trace.get_tracer_provider(), "shutdown", None):  # only the provider that exports has one
-        shutdown()
+        sending = Thread(target=shutdown, daemon=True)
+        sending.start()
+        sending.join(seconds)
 
 
 def current_trace_id() -> str:
@@ -132,6 +142,16 @@ def incoming_context(headers: Mapping[str, str]) -> Context:
     trace_id, span_id, flags = (int(part, 16) for part in found.groups())
     parent = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
     return trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent.is_valid else Context()
+
+
+@contextmanager
+def continuing(context: Context) -> Iterator[None]:
+    """Make the block part of the trace of this context, or of none, and not of the present one."""
+    token = attach(context)
+    try:
+        yield
+    finally:
+        detach(token)
 
 
 def error_type(error: BaseException) -> str:

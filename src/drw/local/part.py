@@ -12,8 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from drw.kernel.errors import Unavailable
+from drw.local.output import Output
 
-LOG_LIMIT = 16 << 20
 LOOK_SECONDS = 0.1
 
 
@@ -60,7 +60,7 @@ class Child:
         self.state = PartState.WAITING
         self.detail = ""
         self.restarts = 0
-        self._log = log
+        self._output = Output(log)
         self._said = said
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
@@ -79,8 +79,8 @@ class Child:
         self.state = PartState.STARTING if not self.restarts else PartState.RESTARTING
         if self.part.prepare:
             await self.part.prepare()
-        rotate(self._log)
-        with self._log.open("ab") as out:
+        out = self._output.pipe()
+        try:
             self._process = await asyncio.create_subprocess_exec(
                 *_ends_with_us(self.part.command(), self.part.stop_signal),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -89,6 +89,8 @@ class Child:
                 env={**os.environ, **self.part.environment},
                 start_new_session=True,  # Ctrl-C is for the supervisor, which stops the parts in order
             )
+        finally:
+            os.close(out)
         await self._until_ready(self._process)
         self.state, self.detail = PartState.READY, ""
 
@@ -125,6 +127,7 @@ class Child:
                 self._said(f"{self.part.name} did not stop within {self.part.stop_seconds:.0f} s; killed")
                 self.kill(signal.SIGKILL)
                 await self._process.wait()
+            await asyncio.to_thread(self._output.drain)
         self.state = PartState.STOPPED
 
     def kill(self, number: signal.Signals) -> None:
@@ -138,25 +141,19 @@ class Child:
                 while not await self.part.ready():
                     if process.returncode is not None:
                         raise PartFailed(
-                            f"{self.part.name} {_ended(process.returncode)} while it started: {self._why()}"
+                            f"{self.part.name} {_ended(process.returncode)} while it started: {await self._why()}"
                         )
                     await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError:
             self.kill(signal.SIGKILL)
             await process.wait()
             raise PartFailed(
-                f"{self.part.name} was not ready within {self.part.start_seconds:.0f} s: {self._why()}"
+                f"{self.part.name} was not ready within {self.part.start_seconds:.0f} s: {await self._why()}"
             ) from None
 
-    def _why(self) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        return f"{lines[0][:300] if lines else 'it said nothing'} (more in {self._log})"
-
-
-def rotate(log: Path) -> None:
-    """Put a log that has grown large aside; the one before it goes."""
-    if log.exists() and log.stat().st_size > LOG_LIMIT:
-        log.replace(log.with_suffix(".1.log"))
+    async def _why(self) -> str:
+        line = await asyncio.to_thread(self._output.last_line)
+        return f"{line[:300] or 'it said nothing'} (more in {self._output.file})"
 
 
 def _ended(code: int) -> str:

@@ -9,7 +9,7 @@ from random import Random
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drw.api.models.v1 import discovery_pb2
@@ -47,6 +47,7 @@ def joined(so_far: str, pieces: list[str]) -> str:
     return so_far + "".join(seam.take(piece) for piece in pieces) + seam.rest()
 
 
+@settings(deadline=None)
 @given(st.text("ab \n", max_size=40), st.lists(st.text("ab \n", max_size=8), max_size=12))
 def test_a_seam_takes_out_an_echo_and_white_space_and_nothing_else(so_far, pieces):
     rest = "".join(pieces)
@@ -60,6 +61,7 @@ def test_a_seam_takes_out_an_echo_and_white_space_and_nothing_else(so_far, piece
     assert said == so_far + rest[same:]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=20), st.integers(0, 20), st.booleans())
 def test_an_engine_that_goes_on_makes_the_text_whole_whether_it_echoes_or_not(tokens, cut, echoes):
     so_far, text = "".join(tokens[:cut]), "".join(tokens)
@@ -155,6 +157,7 @@ def test_one_key_stays_at_one_place_and_keys_spread():
     assert moved == {key for key, name in first.items() if name == gone}  # only those that had to
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["hot", "a", "b", "c"]), max_size=200), st.integers(2, 6))
 def test_no_place_has_more_than_its_bound_however_hot_a_key(keys, count):
     places = replicas(count)

@@ -24,11 +24,15 @@ from drw.api.rag.v1.embedding_rpc import Embedding
 from drw.api.rag.v1.vector_store_pb2 import DeleteCollectionRequest, GetCollectionRequest, ListDocumentsRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.demo.pdf import pdf
+from drw.kernel import telemetry
 from drw.kernel.call import acting_for
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from drw.rag.documents.presence import worker
 from support.parts import wait_until
+from support.spans import recorded
 
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 SERVICES = ["embedding", "vector_store", "documents"]
 
 
@@ -244,3 +248,16 @@ def _process(profile, tmp_path, folder):
     command = [sys.executable, "-m", "drw.kernel.process", "all", str(file)]
     with (tmp_path / "log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+
+
+async def test_a_job_is_part_of_the_trace_of_whoever_ordered_it(rag, caller, report):
+    with recorded() as spans:
+        async with hosted(rag, SERVICES) as host:
+            client = host.client(DocumentsClient)
+            with acting_for(caller), telemetry.continuing(telemetry.incoming_context({"traceparent": PARENT})):
+                file = await client.put_file(PutFileRequest(name="report.pdf", content=report))
+                await client.index_file(IndexFileRequest(file=file.id, collection="traced"))
+    (span,) = (span for span in spans.all() if span.name.startswith("index "))
+    assert (f"{span.context.trace_id:032x}", span.attributes["drw.file"]) == (TRACE, file.id)
+    for action in ("file.index", "document.put"):
+        assert [record["trace_id"] for record in audited(rag, action)] == [TRACE]

@@ -1,7 +1,8 @@
-"""How much of each budget is used, and what the reaper has left to do, for dashboards and alerts."""
+"""How much of each budget is used, what passed through, and what the reaper has left to do."""
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import suppress
 
 from prometheus_client import Gauge
@@ -9,8 +10,10 @@ from prometheus_client import Gauge
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget
 from drw.gateway.rate_limiting.spend import PERIOD_NAMES
 from drw.gateway.rate_limiting.store import PERIODS, Store
+from drw.kernel import gen_ai
 from drw.kernel.metering.amounts import NANO
 from drw.kernel.metering.counters import Counters, CountersAway
+from drw.kernel.metering.ledger import Row
 from drw.kernel.metering.subjects import KINDS, Subject
 
 LABELS = ("kind", "org", "name", "period")
@@ -20,6 +23,22 @@ CAP = Gauge("drw_budget_cap_usd", "The most that may be spent in a period.", LAB
 ABANDONED = Gauge("drw_reservations_abandoned", "Reservations of processes that died, not settled yet.")
 
 GRACE_MS = 10_000
+PASS_THROUGH = "pass_through"
+"""As an operation: whether it was a chat, nobody on that way has looked."""
+
+
+def passed(row: Row, priced: Container[str]) -> None:
+    """Take down what a request took that a data plane let through by itself.
+
+    A model has its name where there is a price for it: any other may be a caller's own words.
+    """
+    model = row.model if row.model in priced else ""
+    labels = PASS_THROUGH, row.upstream, model, model
+    for count, kind in ((row.prompt_tokens, "input"), (row.completion_tokens, "output")):
+        if count:
+            gen_ai.CLIENT_TOKENS.labels(*labels, kind).observe(count)
+    if row.cost:
+        gen_ai.COST_USD.labels(row.org, row.desk, model).inc(row.cost / NANO)
 
 
 async def measure(store: Store, counters: Counters) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from opentelemetry.context import Context
+
 from drw.api.gateway.v1.rate_limiting_pb2 import Price as PriceMessage
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, Usage
 from drw.gateway.rate_limiting.blocks import Blocks
+from drw.gateway.rate_limiting.measures import passed
 from drw.gateway.rate_limiting.store import Store
 from drw.kernel.audit import AuditWriter
 from drw.kernel.call import MAX_ID, Caller, acting_for
@@ -16,8 +19,11 @@ from drw.kernel.metering.amounts import FREE, Price, from_usd, to_usd
 from drw.kernel.metering.counters import Counters
 from drw.kernel.metering.ledger import Ledger, Row, add
 from drw.kernel.metering.subjects import of_call, of_model
+from drw.kernel.telemetry import continuing, incoming_context
 
 MAX_USAGES = 1000
+SOME_SPAN = "0000000000000001"
+"""In place of the id of the data plane's span, which its log does not have."""
 MAX_TEXT = MAX_ID
 MAX_TOKENS = 100_000_000
 
@@ -56,10 +62,13 @@ class Reports:
             for id in sorted(new):
                 row, usage = rows[id]
                 details = _details(request.data_plane, usage, row)
-                with acting_for(Caller(row.org, row.desk, row.key)):
+                with acting_for(Caller(row.org, row.desk, row.key)), continuing(_trace(usage)):
                     await self._audit.record(
                         "model.pass", f"model/{row.model}", outcome=row.outcome, details=details, connection=connection
                     )
+        priced = {price.model for price in prices}
+        for id in new:
+            passed(rows[id][0], priced)
         await self._count([rows[id][0] for id in new])
 
     async def _count(self, rows: Sequence[Row]) -> None:
@@ -128,11 +137,15 @@ def _price(prices: Sequence[PriceMessage], model: str, at: datetime) -> Price:
     return Price(from_usd(past[-1].prompt_usd_per_million, ""), from_usd(past[-1].completion_usd_per_million, ""))
 
 
+def _trace(usage: Usage) -> Context:
+    """Return the trace of the request itself; that of the report is its own."""
+    return incoming_context({"traceparent": f"00-{usage.trace_id}-{SOME_SPAN}-00"})
+
+
 def _details(data_plane: str, usage: Usage, row: Row) -> dict[str, object]:
     return {
         "data_plane": data_plane[:MAX_TEXT],
         "request_id": usage.request_id,
-        "trace_id": usage.trace_id[:MAX_TEXT],
         "route": usage.route[:MAX_TEXT],
         "upstream": row.upstream[:MAX_TEXT],
         "status": usage.status,

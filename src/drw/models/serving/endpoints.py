@@ -107,6 +107,7 @@ class ChatEndpoints:
         body, choices = request.body(), request.choices
         affinity = Affinity(owner(), exchange.header(SESSION)[:MAX_SESSION] or request.session, body)
         models = plan.order(affinity)
+        record.means(plan.id, models[0].id, models[0].engine_name)
         param, most = request.most_tokens()
         end = self._rules.end(plan, models)
         asked = Asked(endpoint, body, affinity, models, bool(request.stream), choices, param, most, end)

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Histogram
 
 from drw.kernel import gen_ai
 
-TOKENS = Histogram(
-    "gen_ai_client_token_usage",
-    "Tokens read (input) and written (output) by a call.",
-    [*gen_ai.LABELS, "gen_ai_token_type"],
-    buckets=gen_ai.TOKENS,
-)
 DURATION = Histogram(
     "gen_ai_server_request_duration_seconds",
-    "From the request to the end of its answer. outcome: ok, refused, failed or client_gone.",
+    "From the request to the end of its answer. outcome: ok, refused, failed, client_gone or killed.",
     [*gen_ai.LABELS, "error_type", "outcome"],
     buckets=gen_ai.DURATION_SECONDS,
 )
@@ -32,7 +26,6 @@ PER_TOKEN = Histogram(
     gen_ai.LABELS,
     buckets=gen_ai.PER_TOKEN_SECONDS,
 )
-COST = Counter("drw_cost_usd", "What calls have cost, in US dollars.", ["org", "desk", "gen_ai_response_model"])
 
 
 class Measures:
@@ -42,8 +35,8 @@ class Measures:
         self._labels = operation, provider, asked, model
         self.first_token = FIRST_TOKEN.labels(*self._labels)
         self.per_token = PER_TOKEN.labels(*self._labels)
-        self.input = TOKENS.labels(*self._labels, "input")
-        self.output = TOKENS.labels(*self._labels, "output")
+        self.input = gen_ai.CLIENT_TOKENS.labels(*self._labels, "input")
+        self.output = gen_ai.CLIENT_TOKENS.labels(*self._labels, "output")
         self._ends: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
 
     def ended(self, outcome: str, error_type: str, served: float, called: float | None) -> None:

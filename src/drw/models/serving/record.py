@@ -16,7 +16,7 @@ from drw.kernel.errors import DrwError, Forbidden, InvalidRequest, NotFound, Rat
 from drw.kernel.kills import Killed
 from drw.models.serving import content
 from drw.models.serving.answers import Answer
-from drw.models.serving.measures import COST, Measures, measures
+from drw.models.serving.measures import Measures, measures
 
 OPERATIONS = {"chat": gen_ai.CHAT, "completion": gen_ai.COMPLETION, "embedding": gen_ai.EMBEDDINGS}
 """What the audit log calls an operation, and what the conventions do."""
@@ -45,6 +45,7 @@ class Record:
         self._operation = operation
         self._began = time.perf_counter()
         self._account = overhead.begin()
+        self._meant: float | None = None
         self._called: float | None = None
         self._first_token: float | None = None
         self._closed = False
@@ -59,6 +60,11 @@ class Record:
         """By which names a kill may mean the model: as asked for, and as served."""
         self.details: dict[str, Any] = {"request_sha256": digest(request)}
         self._brief: dict[str, Any] = {}
+
+    def means(self, asked: str, model: str, engine: str) -> None:
+        """Say which model is to be asked first; until one is called, failures count as its own."""
+        self._meant = time.perf_counter()
+        self._asked, self._model, self._provider = asked, model, gen_ai.provider(engine)
 
     def served_by(self, model: str, engine: str, upstream_model: str, *, asked: str = "", at: str = "") -> None:
         """Say which model gives the answer; where several try, the last one counts.
@@ -113,7 +119,9 @@ class Record:
         """Say what the call has cost at a model, in billionths of a US dollar; what is said again adds up."""
         self._cost += nano_dollars
         who = call.caller_or_none()
-        COST.labels(who.org if who else "", who.desk if who else "", model or self._model).inc(nano_dollars / NANO)
+        gen_ai.COST_USD.labels(who.org if who else "", who.desk if who else "", model or self._model).inc(
+            nano_dollars / NANO
+        )
 
     def brief(self) -> dict[str, Any]:
         """Return what the line of log shows of the call, under the names that its span has."""
@@ -131,7 +139,8 @@ class Record:
             return
         self._closed = True
         now = time.perf_counter()
-        called = None if self._called is None else now - self._called
+        since = self._called or self._meant
+        called = None if since is None else now - since
         self.details["ms"] = round((now - self._began) * 1000, 2)
         if self.attempts:
             self.details["attempts"] = self.attempts
@@ -185,8 +194,10 @@ class Record:
 
     def _end_span(self) -> None:
         said, details = self._brief, self.details
-        if self._model:
-            said |= {gen_ai.REQUEST_MODEL: self._asked, gen_ai.RESPONSE_MODEL: self._model}
+        if self._asked:
+            said[gen_ai.REQUEST_MODEL] = self._asked
+        if self._called is not None:
+            said[gen_ai.RESPONSE_MODEL] = self._model
         if len(self.attempts) > 1:
             said["drw.attempts"] = len(self.attempts)
         for name, detail in TOLD.items():

@@ -85,6 +85,7 @@ class Serving(contract.Serving):
             plan = await self._models.plan(request.model)
             affinity = Affinity(owner(), "", body)
             models, most = plan.order(affinity), request.max_tokens or None
+            record.means(plan.id, models[0].id, models[0].engine_name)
             end = self._rules.end(plan, models)
             asked = Asked(CHAT, body, affinity, models, live=True, most_tokens=most, end=end)
             answer = Answer(CHAT, plan.id, 1)

@@ -10,7 +10,7 @@ from typing import Any
 from psycopg.errors import ForeignKeyViolation
 from psycopg.types.json import Jsonb
 
-from drw.kernel import call
+from drw.kernel import call, telemetry
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import NotFound
 from drw.rag.documents import changes
@@ -87,7 +87,8 @@ class Attachments:
             "collection": collection,
             "file": file.id,
         }
-        order |= {"hash": file.content_hash, "attributes": Jsonb(dict(attributes))}
+        trace = telemetry.outgoing_headers().get("traceparent", "")
+        order |= {"hash": file.content_hash, "attributes": Jsonb(dict(attributes)), "trace": trace}
         try:
             ordered = await connection.execute(ATTACH, order)
         except ForeignKeyViolation as error:  # deleted a moment ago
@@ -191,11 +192,12 @@ def missing(collection: str, file: str) -> AttachmentNotFound:
 
 
 ATTACH = """
-insert into attachment as a (org, desk, key, collection, file, content_hash, attributes)
-values (%(org)s, %(desk)s, %(key)s, %(collection)s, %(file)s, %(hash)s, %(attributes)s)
+insert into attachment as a (org, desk, key, collection, file, content_hash, attributes, trace)
+values (%(org)s, %(desk)s, %(key)s, %(collection)s, %(file)s, %(hash)s, %(attributes)s, %(trace)s)
 on conflict (org, desk, collection, file) do update
-set state = 'in_progress', key = excluded.key, attributes = excluded.attributes, error_code = '', error = '',
-    unchanged = false, worker = null, attempts = 0, not_before = now(), job = nextval('job')
+set state = 'in_progress', key = excluded.key, attributes = excluded.attributes, trace = excluded.trace,
+    error_code = '', error = '', unchanged = false, worker = null, attempts = 0, not_before = now(),
+    job = nextval('job')
 where a.state in ('failed', 'cancelled') or a.attributes <> excluded.attributes
 returning file
 """

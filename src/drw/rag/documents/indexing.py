@@ -12,7 +12,7 @@ from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.vector_store_pb2 import Chunk as StoredChunk
 from drw.api.rag.v1.vector_store_pb2 import Document, PutDocumentRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
-from drw.kernel import call
+from drw.kernel import call, telemetry
 from drw.kernel.database import Database
 from drw.kernel.errors import DeadlineExceeded, DrwError, RateLimited, Unavailable
 from drw.rag.documents import kinds, presence
@@ -68,14 +68,17 @@ class Indexer:
                 mark = self._changes.mark()
                 await worker.check()
                 if job := await self._jobs.claim(worker.number):
-                    with call.acting_for(job.caller):
+                    trace = telemetry.incoming_context({"traceparent": job.trace})
+                    with call.acting_for(job.caller), telemetry.continuing(trace):
                         await self._do(job)
                 else:
                     await self._changes.after(mark, IDLE_SECONDS)
 
     async def _do(self, job: Job) -> None:
+        told = {"drw.file": job.file, "drw.attempt": job.attempts}
         try:
-            await self._index(job)
+            with telemetry.span(f"index {job.collection}", attributes=told):
+                await self._index(job)
         except Refused as error:
             await self._jobs.fail(job, error.code, error.message)
         except (Unavailable, RateLimited, DeadlineExceeded) as error:
@@ -90,7 +93,7 @@ class Indexer:
         if job.attempts >= MOST_ATTEMPTS:
             await self._jobs.fail(job, "server_error", f"given up after {job.attempts} attempts: {error.message}")
             return
-        log.warning("indexing %s is put off: %s", job.file, error.message)
+        log.warning("indexing %s is put off: %s", job.file, telemetry.loggable(error))
         seconds = await self._jobs.put_off(job)
         asyncio.get_running_loop().call_later(seconds, self._changes.nudge)
 

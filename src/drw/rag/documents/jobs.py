@@ -28,6 +28,8 @@ class Job:
     name: str
     content_hash: str
     attributes: Mapping[str, Any]
+    trace: str
+    """The traceparent of whoever ordered it."""
     attempts: int
     job: int
     worker: int

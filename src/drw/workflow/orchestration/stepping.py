@@ -71,7 +71,7 @@ class Stepper:
                 again = retries.pause(error, made, step.node.max_attempts or 1, self._first_pause)
                 STEPS.labels(step.node.uses, "failed" if again is None else "retried").inc()
                 if again is None:
-                    return await self._failed(run, step, attempt.number, _worded(error, made))
+                    return await self._failed(run, step, attempt.number, error, made)
                 await self._retry(run, step, attempt.number, error)
                 await asyncio.sleep(again)
             else:
@@ -105,15 +105,20 @@ class Stepper:
         return output
 
     async def _retry(self, run: Run, step: Step, attempt: int, error: DrwError) -> None:
-        fields = {"run": run.id, "step": step.id, "attempt": attempt, "error": error.message}
-        log.warning("a step is tried again", extra={"fields": fields})
+        log.warning("a step is tried again", extra={"fields": _fields(run, step, attempt, error)})
         await patiently(self._progress.retry_step, run, step.id, error.message, attempt)
 
-    async def _failed(self, run: Run, step: Step, attempt: int, error: str) -> dict[str, Any]:
-        fields = {"run": run.id, "step": step.id, "attempt": attempt, "error": error}
-        log.warning("a step has failed", extra={"fields": fields})
-        await patiently(self._progress.end_step, run, step.id, attempt, error=error)
-        return {"error": error}
+    async def _failed(self, run: Run, step: Step, attempt: int, error: DrwError, made: int) -> dict[str, Any]:
+        log.warning("a step has failed", extra={"fields": _fields(run, step, attempt, error)})
+        said = _worded(error, made)
+        await patiently(self._progress.end_step, run, step.id, attempt, error=said)
+        return {"error": said}
+
+
+def _fields(run: Run, step: Step, attempt: int, error: DrwError) -> dict[str, Any]:
+    """Return what a line of log says of an attempt; the run itself has all of the error, for those who may see it."""
+    kind = {telemetry.ERROR_TYPE: telemetry.error_type(error), "error": telemetry.loggable(error)}
+    return {"run": run.id, "step": step.id, "attempt": attempt, **kind}
 
 
 async def patiently(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
