@@ -83,7 +83,7 @@ class RateLimiting(contract.RateLimiting):
         self._ledger = ledger
         self._reports = reports
         self._blocks = blocks
-        self._rebuild = Rebuild(counters, kept.database, self.push_caps, settings.lease_seconds)
+        self._rebuild = Rebuild(counters, kept.database, self.push_caps, kept.newest_change, settings.lease_seconds)
 
     async def set_limit(self, request: Limit, /) -> Limit:
         """SetLimit sets the limits of one key, desk, org or model in place of those it had."""
@@ -226,7 +226,8 @@ class RateLimiting(contract.RateLimiting):
     async def push_caps(self) -> None:
         """Tell the counters what the caps are now."""
         version, caps = await self._store.caps()
-        await self._counters.set_caps(version, caps)
+        if not await self._counters.set_caps(version, caps):
+            await self._rebuild.check()  # another was faster, or they are of changes that the database has lost
 
     async def follow(self) -> None:
         """Tell the counters after each change, whoever made it."""

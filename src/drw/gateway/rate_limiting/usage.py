@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from drw.api.gateway.v1.rate_limiting_pb2 import Price as PriceMessage
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, Usage
 from drw.gateway.rate_limiting.blocks import Blocks
+from drw.gateway.rate_limiting.reaping import PASS, counted
 from drw.gateway.rate_limiting.store import Store
 from drw.kernel.audit import AuditWriter
 from drw.kernel.call import Caller, acting_for
@@ -49,6 +50,7 @@ class Reports:
             Unavailable: the database does not answer; report it again.
         """
         _check(request)
+        read = self._counters.now_ms()
         prices = await self._store.prices()
         rows = {row.id: (row, usage) for usage in request.usages for row in [self._row(usage, prices)]}
         async with self._store.database.transaction() as connection:
@@ -60,14 +62,14 @@ class Reports:
                     await self._audit.record(
                         "model.pass", f"model/{row.model}", outcome=row.outcome, details=details, connection=connection
                     )
-        await self._count([rows[id][0] for id in new])
+        await self._count([rows[id][0] for id in new], read)
 
-    async def _count(self, rows: Sequence[Row]) -> None:
+    async def _count(self, rows: Sequence[Row], read_ms: float) -> None:
         """Tell the counters, and stop those whose limit is reached; the row is what counts, whatever happens here."""
         try:
             for row in rows:
-                await self._counters.post(row.id, row.at.timestamp() * 1000, row.charges())
-            await self._ledger.mark_posted([row.id for row in rows])
+                await self._counters.post(row.id, row.at.timestamp() * 1000, row.charges(), read_ms)
+            await counted(self._counters, self._ledger, rows)
         except Unavailable:
             pass  # `reaping.post` does it later
         subjects = {s for row in rows for s in (*of_call(row.org, row.desk, row.key), of_model(row.model))}
@@ -89,7 +91,7 @@ class Reports:
             key=usage.key,
             model=usage.model,
             upstream=usage.upstream,
-            route="pass",
+            route=PASS,
             prompt_tokens=prompt,
             completion_tokens=completion,
             prompt_price=price.prompt,

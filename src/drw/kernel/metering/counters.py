@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -22,6 +22,9 @@ CONNECTIONS = 64
 
 Charge = tuple[Subject, int, int]
 """A subject, and the nano-dollars and tokens that it spent."""
+
+Settling = Literal["counted", "elsewhere", "unknown"]
+"""counted: now. elsewhere: somebody did before, or does it by `post`, or for the dead. unknown: it is held nowhere."""
 
 
 class CountersAway(Unavailable):
@@ -131,7 +134,7 @@ class Counters:
         )  # fmt: skip
         said, *rest = (part.decode() if isinstance(part, bytes) else part for part in answer)
         if said == "closed":
-            raise NotOpen("the counters of money and tokens are being rebuilt", part="valkey", retry_after="5")
+            raise _not_open()
         if said == "unregistered":
             raise Unregistered
         if said == "lost":
@@ -146,12 +149,21 @@ class Counters:
         """Write down how far an answer may go; False: the reservation is not held any more."""
         return bool(await self._run(scripts.ADVANCE, self._now(), process, id, attempts))
 
-    async def settle(self, id: str, at_ms: float, charges: Iterable[Charge], late: Sequence[str] = ()) -> bool:
-        """Move what was used to spent and release the rest; False: somebody did before, or does it by `post`.
+    async def settle(
+        self, process: str, id: str, at_ms: float, charges: Iterable[Charge], late: Sequence[str] = ()
+    ) -> Settling:
+        """Move what was used to spent and release the rest; without a process in place of one that died.
 
         `late` are the rows of the ledger that stand there as not posted yet.
+
+        Raises:
+            NotOpen: the counters are being rebuilt; it stays reserved, and is settled by another try.
         """
-        return int(await self._run(scripts.SETTLE, id, int(at_ms), len(late), *late, *_flat(charges))) == 1
+        parts = (self._now(), process, id, int(at_ms), len(late), *late, *_flat(charges))
+        if (said := (await self._run(scripts.SETTLE, *parts)).decode()) == "closed":
+            raise _not_open()
+        found: Settling = said
+        return found
 
     async def renew(self, process: str, ttl_ms: int) -> bool:
         """Lengthen a lease; False: there is none any more."""
@@ -198,7 +210,7 @@ class Counters:
                 await self._redis.unlink(key)
 
     async def survey(self) -> tuple[str, set[str], set[str]]:
-        """Return the count of changes, the processes with a lease, and the ids of all reservations."""
+        """Return the count of leases that began, the processes with a lease, and the ids of all reservations."""
         changes, processes, ids = await self._run(scripts.SURVEY)
         return changes.decode(), {p.decode() for p in processes}, {id.decode() for id in ids}
 
@@ -214,27 +226,43 @@ class Counters:
                 await self._run(scripts.LOAD, *parts)
 
     async def open(self, epoch: str, changes: str, settled: Sequence[str], posted: Sequence[str]) -> bool:
-        """Open the counters; False: reservations have changed since the survey."""
+        """Open the counters; False: a process has brought reservations since the survey."""
         return bool(await self._run(scripts.OPEN, epoch, changes, len(settled), *settled, *posted))
 
-    async def set_caps(self, version: int, caps: Iterable[tuple[Subject, str, str | int]]) -> None:
-        """Put these caps in place of all others, unless newer ones are there."""
+    async def set_caps(self, version: int, caps: Iterable[tuple[Subject, str, str | int]]) -> bool:
+        """Put these caps in place of all others; False: newer ones are there."""
         flat = [part for subject, field, value in caps for part in (subject.counter, field, value)]
-        await self._run(scripts.CAPS, version, *flat)
+        return bool(await self._run(scripts.CAPS, version, *flat))
+
+    async def caps_version(self) -> int:
+        """Return the version of the caps that are there; -1 where there are none."""
+        with _answering():
+            found: Any = await self._redis.get(f"{PREFIX}caps")
+        return int(found) if found else -1
 
     async def set_tokens(self, subject: Subject, day: int, month: int, total: int) -> None:
         """Set what tokens a subject has used; done where they get their first budget."""
         await self._run(scripts.TOKENS, self._now(), subject.counter, day, month, total)
 
-    async def post(self, id: str, at_ms: float, charges: Iterable[Charge]) -> bool:
+    async def post(self, id: str, at_ms: float, charges: Iterable[Charge], read_ms: float) -> bool:
         """Count a row of the ledger that had no reservation; once, however often it is posted.
+
+        `read_ms` is by `now_ms` before the row was read, or written, as not posted.
 
         Raises:
             NotOpen: the counters are being rebuilt, and it will be in what they are rebuilt from.
+            CountersAway: it was read too long ago: read it again.
         """
-        if (said := await self._run(scripts.POST, id, int(at_ms), *_flat(charges))) < 0:
-            raise NotOpen("the counters of money and tokens are being rebuilt", part="valkey", retry_after="5")
+        said = await self._run(scripts.POST, self._now(), int(read_ms), id, int(at_ms), *_flat(charges))
+        if said == -1:
+            raise _not_open()
+        if said < 0:
+            raise CountersAway("a row was read too long ago to be counted now", part="valkey", retry_after="2")
         return bool(said)
+
+    async def posted(self, ids: Sequence[str]) -> None:
+        """Say that the ledger knows that these rows are counted, so that it need not be known here for long."""
+        await self._run(scripts.POSTED, *ids)
 
     async def peek(self, subjects: Sequence[Subject]) -> list[dict[str, int]]:
         """Return counters and caps of each subject, as `scripts` names them.
@@ -246,7 +274,7 @@ class Counters:
             return []
         epoch, found = await self._run(scripts.PEEK, self._now(), *(subject.counter for subject in subjects))
         if not epoch:
-            raise NotOpen("the counters of money and tokens are being rebuilt", part="valkey", retry_after="5")
+            raise _not_open()
         return [_counters(flat) for flat in found]
 
     async def close(self) -> None:
@@ -278,6 +306,10 @@ def _answering() -> Iterator[None]:
     except (RedisError, TimeoutError, OSError) as error:
         message = f"money and tokens cannot be counted now: Valkey does not answer ({type(error).__name__})"
         raise CountersAway(message, part="valkey", retry_after="2") from error
+
+
+def _not_open() -> NotOpen:
+    return NotOpen("the counters of money and tokens are being rebuilt", part="valkey", retry_after="5")
 
 
 def _flat(charges: Iterable[Charge]) -> list[Any]:
