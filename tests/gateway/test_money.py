@@ -28,8 +28,12 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchPolicyRequest,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.gateway.rate_limiting import blocks
+from drw.gateway.rate_limiting.store import Store
 from drw.kernel.call import SCOPES, Caller, acting_for
+from drw.kernel.database import Database
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
+from drw.kernel.metering.counters import Counters
 
 BOSS = Caller("acme", "research", "key_boss", frozenset(SCOPES))
 DESK = {"subject": Block.DESK, "name": "research"}
@@ -301,3 +305,39 @@ async def test_without_valkey_reported_usage_blocks_by_the_ledger(profile):
         with acting_for(BOSS):
             found = await client.list_limits(ListLimitsRequest())
         assert [(b.name, b.reason) for b in found.blocks] == [("research", Block.MONEY)]
+
+
+async def test_without_valkey_everybody_is_looked_at_less_often(profile, monkeypatch):
+    """A tick a second sums up the whole ledger only once in ten seconds."""
+    asked: list[int] = []
+    whole = blocks.ledger_spent
+
+    async def counted(connection, subjects, now):
+        asked.append(len(subjects))
+        return await whole(connection, subjects, now)
+
+    async with hosted(profile, ["rate_limiting"]) as host:
+        client = host.client(RateLimitingClient)
+        with acting_for(BOSS):
+            for subject in (DESK, {"subject": Block.ORG}, {"subject": Block.KEY, "name": "key_1"}):
+                await client.set_budget(Budget(**subject, period=Budget.TOTAL, amount="0.0005"))
+            await client.set_price(Price(model="vllm", completion_usd_per_million="10"))
+        await client.report_usage(ReportUsageRequest(usages=[usage("a")]))
+        monkeypatch.setattr(blocks, "ledger_spent", counted)
+        database, gone, now = Database(profile.postgres, "rate_limiting"), Counters("unix:///nowhere"), 0.0
+        await database.start("drw.gateway.rate_limiting")
+        kept = Store(database)
+        looking = blocks.Blocks(kept, gone, lambda: now)
+        for _ in range(2):
+            for _ in range(3):
+                await looking.renew()
+            now += 10
+        assert asked == [3, 3]
+        found = await kept.blocks(datetime.now(UTC))
+        assert sorted((b.subject, b.name) for b in found) == [
+            (Block.KEY, "key_1"),
+            (Block.DESK, "research"),
+            (Block.ORG, ""),
+        ]
+        await database.stop()
+        await gone.close()

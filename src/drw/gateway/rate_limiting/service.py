@@ -293,7 +293,7 @@ class RateLimiting(contract.RateLimiting):
     async def _load_tokens(self, subject: Subject) -> None:
         """Tell the counters what was used before tokens had a budget; until then not every call was counted there."""
         async with self._store.database.transaction() as connection:
-            spent = await ledger_spent(connection, subject, self._now())
+            spent = (await ledger_spent(connection, [subject], self._now()))[subject]
         with suppress(CountersAway):
             await self._counters.set_tokens(subject, spent["dt"], spent["mt"], spent["tt"])
 
