@@ -161,8 +161,8 @@ class World:
         await self.redis.delete(f"drw:{{meter}}:h:{held.id}")
         await self.redis.srem(f"drw:{{meter}}:p:{held.process}", held.id)
         for subject in held.subjects:
-            for field, amount in (("n", nano), ("t", tokens), ("c", 1)):
-                await self.redis.hincrby(subject.counter, field, -int(amount))
+            for name, amount in (("n", nano), ("t", tokens), ("c", 1)):
+                await self.redis.hincrby(subject.counter, name, -int(amount))
 
     async def tick(self) -> None:
         """Do once what rate limiting does all the time."""

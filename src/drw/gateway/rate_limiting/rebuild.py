@@ -101,7 +101,7 @@ class Rebuild:
         await self._push_caps()
         # Before the snapshot: what settled before it is in the snapshot, and what settles after it is seen by `open`.
         changes, processes, held = await self._counters.survey()
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(seconds=None) as connection:
             await connection.execute("set transaction isolation level repeatable read")
             return await self._from_ledger(connection, changes, processes, held)
 
