@@ -218,6 +218,38 @@ async def test_reported_usage_counts_once_and_is_charged_and_audited(profile):
     }
 
 
+@pytest.mark.parametrize(
+    ("fields", "charged"),
+    [
+        ({"status": 0, "upstream": "vllm", "flags": "DC"}, (12_000, 4096, "uncounted", "rule")),
+        ({"status": 0, "flags": "DC"}, (0, 0, "failed", "nothing")),  # no upstream was asked
+        ({"status": 200, "upstream": "vllm", "flags": "DC"}, (12_000, 4096, "uncounted", "rule")),
+        ({"status": 500, "upstream": "vllm"}, (0, 0, "failed", "nothing")),
+    ],
+)
+async def test_who_leaves_early_pays_for_the_prompt(profile, fields, charged):
+    async with hosted(profile, ["rate_limiting"]) as host:
+        left = usage("a", counted=False, bytes_in=12_000, **fields)
+        await host.client(RateLimitingClient).report_usage(ReportUsageRequest(usages=[left]))
+    with psycopg.connect(profile.postgres) as connection:
+        query = "select prompt_tokens, completion_tokens, outcome, counted_by from metering.ledger"
+        assert connection.execute(query).fetchone() == charged
+
+
+async def test_usage_of_a_clock_that_is_ahead_is_of_now(profile):
+    async with hosted(profile, ["rate_limiting"]) as host:
+        client, ahead = host.client(RateLimitingClient), usage("a")
+        ahead.at.FromDatetime(datetime.now(UTC) + timedelta(days=1))
+        with acting_for(BOSS):
+            await client.set_price(Price(model="vllm", completion_usd_per_million="10"))
+            await client.set_budget(Budget(**DESK, period=Budget.DAY, amount="1"))
+            await client.report_usage(ReportUsageRequest(usages=[usage("b"), ahead]))
+            (budget,) = (await client.list_budgets(ListBudgetsRequest())).budgets
+        assert budget.spent == "0.001"
+    with psycopg.connect(profile.postgres) as connection:
+        assert connection.execute("select count(*) from metering.ledger where at > now()").fetchone() == (0,)
+
+
 async def test_a_report_that_can_never_be_recorded_names_what_is_wrong(profile):
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)

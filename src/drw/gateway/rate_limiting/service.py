@@ -64,7 +64,7 @@ class Settings(Base):
     lease_seconds: float = Field(30.0, gt=0, le=600)
     """As in serving's settings: after a loss of the counters silent processes are waited for so long."""
     uncounted_tokens: int = Field(4096, ge=0, le=1_000_000)
-    """What an answer on a pass-through route is charged whose upstream did not say what it took."""
+    """What an answer on a pass-through route is charged whose upstream did not say what it took, beside its prompt."""
     answer_seconds: float = Field(1.0, gt=0, le=10)
     """How long Valkey may take for one step."""
 

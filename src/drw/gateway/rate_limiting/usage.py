@@ -77,11 +77,12 @@ class Reports:
             await self._blocks.renew(subjects)
 
     def _row(self, usage: Usage, prices: Sequence[PriceMessage]) -> Row:
-        at = usage.at.ToDatetime(UTC)
-        good = 200 <= usage.status < 300
+        at = min(usage.at.ToDatetime(UTC), datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC))
+        # A client that leaves before an answer begins gets no status, and the upstream may have read all of its prompt.
+        good = 200 <= usage.status < 300 or (not usage.status and bool(usage.upstream))
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
         if not usage.counted:
-            prompt, completion = 0, self._uncounted_tokens if good else 0
+            prompt, completion = self._uncounted(usage) if good else (0, 0)
         price = _price(prices, usage.model, at)
         return Row(
             id=f"pass_{usage.request_id}",
@@ -102,6 +103,10 @@ class Reports:
             posted=False,
         )
 
+    def _uncounted(self, usage: Usage) -> tuple[int, int]:
+        """Return a bound on the prompt, as no token is shorter than a byte, and what the rule says of the answer."""
+        return min(usage.bytes_in, MAX_TOKENS), self._uncounted_tokens
+
 
 def _check(request: ReportUsageRequest) -> None:
     if len(request.usages) > MAX_USAGES:
@@ -118,6 +123,8 @@ def _check(request: ReportUsageRequest) -> None:
                 raise InvalidRequest(
                     f"usages[{number}].{name} is {getattr(usage, name)}; it can be 0 to {MAX_TOKENS}", param="usages"
                 )
+        if usage.bytes_in < 0:
+            raise InvalidRequest(f"usages[{number}].bytes_in is {usage.bytes_in}; it can be 0 or more", param="usages")
         if not usage.HasField("at"):
             raise InvalidRequest(f"usages[{number}].at is missing", param="usages")
 

@@ -202,6 +202,12 @@ class Counters:
             found: Any = await self._redis.get(f"{PREFIX}epoch")
         return found.decode() if found else ""
 
+    async def fullness(self) -> float:
+        """Return how much of the memory is used that Valkey may take; 0 where it has no bound."""
+        with _answering():
+            found: Any = await self._redis.info("memory")
+        return found["used_memory"] / found["maxmemory"] if found["maxmemory"] else 0.0
+
     async def forget(self) -> None:
         """Close the counters, and drop all that they hold."""
         with _answering():
