@@ -50,9 +50,10 @@ def stopped(process: int) -> Iterator[None]:
 
 
 async def test_a_database_that_has_stopped_answering_is_not_waited_for(database):
-    ours = Database(database, "audit", pool_size=1, answer_seconds=0.2)
+    ours = Database(database, "audit", pool_size=1)
     await ours.start("drw.kernel")
     (alone,) = await ours.fetch("select pg_backend_pid() as pid")
+    ours._alone.seconds = 0.2
     with stopped(alone["pid"]), pytest.raises(Unavailable, match="the database does not answer"):
         await ours.run("select 1")
     async with ours.transaction() as connection:
@@ -66,8 +67,10 @@ async def test_a_database_that_has_stopped_answering_is_not_waited_for(database)
 
 
 async def test_a_statement_that_takes_too_long_ends_and_its_successors_do_not_notice(database):
-    ours = Database(database, "audit", answer_seconds=0.2)
+    ours = Database(database, "audit")
     await ours.start("drw.kernel")
+    assert await ours.fetch("show statement_timeout") == [{"statement_timeout": "10s"}]
+    ours._alone.seconds = 0.2
     with pytest.raises(Unavailable, match="the database does not answer"):
         await ours.run("select pg_sleep(60)")
     await ours.run("insert into audit.inbox (record) values (%s)", "{}")

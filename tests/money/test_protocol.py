@@ -10,6 +10,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Policy, Price
 from drw.gateway.rate_limiting.reaping import post
 from drw.gateway.rate_limiting.rebuild import Rebuild
 from drw.kernel.call import Caller, acting_for
+from drw.kernel.errors import NEVER, RateLimited, http_headers
 from drw.kernel.metering.attempts import Attempt, Course
 from drw.kernel.metering.counters import Counters, CountersAway
 from drw.kernel.metering.ledger import Ledger, settled, total
@@ -70,6 +71,39 @@ async def test_a_refusal_says_which_limit_binds_and_what_is_left(on):
     assert caught.value.metadata["code"] == "insufficient_quota"
     assert caught.value.metadata["limit"] == "desk.money.day"
     assert "may cost 0.000101 USD; the desk 'rates' has 0.0001 USD left of 0.0001 USD for today" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cap", "wish", "after"),
+    [
+        (("Cdn", 100 * TOKEN), 90, "30"),  # a day ends in 30 s
+        (("Cmt", 100), 90, str(86_400 + 30)),
+        (("Ctn", 100 * TOKEN), 90, NEVER),
+        (("Cdn", 100 * TOKEN), 101, NEVER),
+        (("Cw", 100), 90, "30"),
+        (("Cw", 100), 101, NEVER),
+    ],
+)
+async def test_a_refusal_says_when_to_come_back_where_that_would_help(on, cap, wish, after):
+    on.caps = [(DESK, *cap)]
+    await on.push_caps()
+    call = await on.open(on.gateway(), WHO, ONE, prompt=20, most=0, stream=False)
+    await call.hold.progress(usage(20, 0))
+    await call.hold.settle()
+    with pytest.raises(RateLimited) as caught:
+        await on.open(on.gateway(), WHO, ONE, prompt=1, most=wish - 1, stream=False)
+    assert caught.value.metadata["retry_after"] == after
+    assert http_headers(caught.value) == ({"retry-after": after} if after != NEVER else {})
+
+
+async def test_a_process_that_died_and_has_nothing_left_is_not_waited_for_at_a_loss(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
+    assert await on.ledger.holders() == {call.hold.reservation.process}
+    on.ms += LEASE * 1000 + 2000
+    await on.tick()
+    assert await on.ledger.holders() == set()
+    await on.redis.flushdb()
+    assert await on.rebuild.tick()
 
 
 async def test_a_stream_that_does_not_fit_begins_and_is_cut_at_the_cap(on):

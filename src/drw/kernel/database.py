@@ -50,9 +50,8 @@ class Connection(psycopg.AsyncConnection[DictRow]):
 class Database:
     """The part of the database that belongs to one service."""
 
-    def __init__(self, dsn: str, schema: str, *, pool_size: int = 4, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, dsn: str, schema: str, *, pool_size: int = 4) -> None:
         self._dsn = dsn
-        self._answer_seconds = answer_seconds
         self._schema = schema
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             dsn,
@@ -137,9 +136,9 @@ class Database:
                     autocommit=True,
                     row_factory=dict_row,
                     connect_timeout=CONNECT_SECONDS,
-                    options=f"-c statement_timeout={round(self._answer_seconds * 1000)}",
+                    options=f"-c statement_timeout={ANSWER_SECONDS * 1000:.0f}",
                 )
-                self._alone.seconds = self._answer_seconds
+                self._alone.seconds = ANSWER_SECONDS
             return self._alone
 
     async def all(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:

@@ -35,6 +35,9 @@ async def reap(counters: Counters, ledger: Ledger, grace_seconds: float = GRACE_
         elif said == "unknown":  # it went with a part of Valkey's data
             await ledger.unpost([row.id for row in kept])
         log.warning("settled for a process that died", extra={"fields": {"process": process, "reservation": id}})
+    for process in await counters.left(int(grace_seconds * 1000)):
+        await ledger.let_go(process)
+        await counters.leave(process)
     return len(found)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
@@ -16,7 +17,7 @@ from redis.exceptions import RedisError
 
 from drw.kernel.errors import Unavailable
 from drw.kernel.metering import scripts
-from drw.kernel.metering.subjects import PREFIX, Subject
+from drw.kernel.metering.subjects import PREFIX, Subject, ends
 
 CONNECTIONS = 64
 
@@ -141,7 +142,8 @@ class Counters:
             return None
         if said == "refused":
             place, measure, period, *numbers = rest
-            return Refused(wish.subjects[int(place) - 1], measure, period, *map(int, numbers))
+            cap, left, wait = map(int, numbers)
+            return Refused(wish.subjects[int(place) - 1], measure, period, cap, left, wait or self._until_over(period))
         nano, tokens, *window = map(int, rest)
         return Granted(nano, tokens, Window(*window) if window else None)
 
@@ -189,8 +191,13 @@ class Counters:
 
     async def expired(self, grace_ms: int) -> list[tuple[str, str, int, int, bytes]]:
         """Return process, id, nano-dollars, tokens and attempts of each reservation whose lease has ended."""
-        found = await self._run(scripts.EXPIRED, self._now(), grace_ms)
+        found, _ = await self._run(scripts.EXPIRED, self._now(), grace_ms)
         return [(p.decode(), id.decode(), int(n), int(t), a) for p, id, n, t, a in found if n is not None]
+
+    async def left(self, grace_ms: int) -> list[str]:
+        """Return the processes whose lease has ended and that hold nothing."""
+        _, found = await self._run(scripts.EXPIRED, self._now(), grace_ms)
+        return [process.decode() for process in found]
 
     async def is_open(self) -> bool:
         """Tell whether the counters are whole."""
@@ -291,6 +298,12 @@ class Counters:
     def now_ms(self) -> float:
         """Return the time by this process's clock, or the test's."""
         return self._clock() if self._clock else time.time() * 1000
+
+    def _until_over(self, period: str) -> int:
+        """Return in how many ms a day or month ends; 0 for what has no end, or one that Valkey knows."""
+        now = self.now_ms()
+        end = ends(period, datetime.fromtimestamp(now / 1000, UTC)) if period in ("day", "month") else None
+        return int(end.timestamp() * 1000 - now) if end else 0
 
     def _now(self) -> str:
         return str(int(self._clock())) if self._clock else ""
