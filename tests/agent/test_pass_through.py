@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -100,6 +101,36 @@ async def test_a_stream_of_a_pass_through_route_is_counted_though_nobody_asked(f
     assert vllm.got[0][1]["model"] == "meta/llama-70b"
     line = await metered(fed, stream.headers["x-request-id"])
     assert (line["prompt_tokens"], line["completion_tokens"]) == (7, 3)
+
+
+@pytest.mark.parametrize(("stream", "asked"), [(1, True), ("true", True), (False, False), (None, False)])
+async def test_whatever_may_be_a_stream_is_asked_for_its_usage(fed, vllm, stream, asked):
+    await want(fed, vllm)
+    async with fed.client(fed.sign("key_1", "models:invoke")) as client:
+        await client.post(CHAT, json={"model": "llama", "messages": MESSAGES, "stream": stream})
+    assert ("stream_options" in vllm.got[0][1]) == asked
+
+
+async def test_a_caller_that_leaves_before_the_answer_begins_is_written_down(fed, vllm):
+    vllm.hang = True
+    await want(fed, vllm)
+    body = json.dumps({"model": "llama", "messages": MESSAGES, "stream": False}).encode()
+    async with fed.client(fed.sign("key_1", "models:invoke")) as client:
+        asking = asyncio.create_task(client.post(CHAT, content=body))
+
+        async def asked() -> bool:
+            return bool(vllm.got)
+
+        await until(asked, "the upstream")
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+    async def written() -> bool:
+        return bool(usage(fed))
+
+    await until(written, "the usage")
+    (line,) = usage(fed)
+    assert (line["status"], line["upstream"], line["bytes_in"]) == (0, "vllm", len(body))
 
 
 async def test_embeddings_and_large_answers_are_counted_too(fed, vllm):

@@ -113,6 +113,14 @@ async def test_a_line_says_all_of_a_request(written):
     assert (two.counted, two.status, two.flags) == (False, 503, "UF")
 
 
+@pytest.mark.parametrize("count", [2**64, 1e30, 100_000_001])
+async def test_a_count_that_cannot_be_is_none(written, count):
+    written.write(line(1, prompt_tokens=count, bytes_in=900))
+    await written.all(written.log())
+    one = written.double.counted["r1"]
+    assert (one.counted, one.prompt_tokens, one.completion_tokens, one.bytes_in) == (False, 0, 0, 900)
+
+
 async def test_what_is_half_written_waits_and_what_cannot_be_read_holds_up_nobody(written):
     log = written.log()
     assert not await log.step()  # there is no file yet

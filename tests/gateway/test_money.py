@@ -29,8 +29,12 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchPolicyRequest,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.gateway.rate_limiting import blocks, spend
+from drw.gateway.rate_limiting.store import Store
 from drw.kernel.call import SCOPES, Caller, acting_for
+from drw.kernel.database import Database
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
+from drw.kernel.metering.counters import Counters
 
 BOSS = Caller("acme", "research", "key_boss", frozenset(SCOPES))
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -228,8 +232,8 @@ async def test_reported_usage_counts_once_and_is_charged_and_audited(profile):
             async with asyncio.timeout(20):
                 while await spent() != f"{(200_000 + ruled) / 1e9:.9f}".rstrip("0"):
                     await asyncio.sleep(0.02)
-            spend = await client.get_spend(GetSpendRequest(by="key"))
-        assert [(line.name, line.calls, line.prompt_tokens) for line in spend.lines] == [("key_1", 3, 100)]
+            found = await client.get_spend(GetSpendRequest(by="key"))
+        assert [(line.name, line.calls, line.prompt_tokens) for line in found.lines] == [("key_1", 3, 100)]
     audited = records(profile, "model.pass")
     assert sorted((a["details"]["request_id"], a["outcome"], a["details"]["counted_by"]) for a in audited) == [
         ("a", "ok", "engine"),
@@ -255,6 +259,38 @@ async def test_a_model_that_nobody_has_priced_makes_no_label(profile):
     assert word not in generate_latest().decode()
 
 
+@pytest.mark.parametrize(
+    ("fields", "charged"),
+    [
+        ({"status": 0, "upstream": "vllm", "flags": "DC"}, (12_000, 4096, "uncounted", "rule")),
+        ({"status": 0, "flags": "DC"}, (0, 0, "failed", "nothing")),  # no upstream was asked
+        ({"status": 200, "upstream": "vllm", "flags": "DC"}, (12_000, 4096, "uncounted", "rule")),
+        ({"status": 500, "upstream": "vllm"}, (0, 0, "failed", "nothing")),
+    ],
+)
+async def test_who_leaves_early_pays_for_the_prompt(profile, fields, charged):
+    async with hosted(profile, ["rate_limiting"]) as host:
+        left = usage("a", counted=False, bytes_in=12_000, **fields)
+        await host.client(RateLimitingClient).report_usage(ReportUsageRequest(usages=[left]))
+    with psycopg.connect(profile.postgres) as connection:
+        query = "select prompt_tokens, completion_tokens, outcome, counted_by from metering.ledger"
+        assert connection.execute(query).fetchone() == charged
+
+
+async def test_usage_of_a_clock_that_is_ahead_is_of_now(profile):
+    async with hosted(profile, ["rate_limiting"]) as host:
+        client, ahead = host.client(RateLimitingClient), usage("a")
+        ahead.at.FromDatetime(datetime.now(UTC) + timedelta(days=1))
+        with acting_for(BOSS):
+            await client.set_price(Price(model="vllm", completion_usd_per_million="10"))
+            await client.set_budget(Budget(**DESK, period=Budget.DAY, amount="1"))
+            await client.report_usage(ReportUsageRequest(usages=[usage("b"), ahead]))
+            (budget,) = (await client.list_budgets(ListBudgetsRequest())).budgets
+        assert budget.spent == "0.001"
+    with psycopg.connect(profile.postgres) as connection:
+        assert connection.execute("select count(*) from metering.ledger where at > now()").fetchone() == (0,)
+
+
 async def test_a_report_that_can_never_be_recorded_names_what_is_wrong(profile):
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
@@ -269,45 +305,48 @@ async def test_a_report_that_can_never_be_recorded_names_what_is_wrong(profile):
 
 
 async def test_who_has_used_up_money_is_blocked_until_there_is_more_and_the_overrun_is_what_was_under_way(profile):
-    """A data plane lets calls through until the block reaches it: those, and no more, are beyond the budget."""
+    """The report that reaches the cap makes the block; what data planes let through before they hear of it counts."""
     under_way = 8
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         with acting_for(BOSS):
             await client.set_price(Price(model="vllm", completion_usd_per_million="10"))  # a call costs 0.0005
             await client.set_budget(Budget(**DESK, period=Budget.DAY, amount="0.01"))
-        blocked = asyncio.Event()
-        passed = 0
+        wanted = Block(subject=Block.DESK, org="acme", name="research", reason=Block.MONEY)
+        blocked = []
+        async with aclosing(client.watch_limits(WatchLimitsRequest())) as news:
+            for number in range(20):
+                await client.report_usage(ReportUsageRequest(usages=[usage(f"r{number}")]))
+                with acting_for(BOSS):
+                    blocked.append(wanted in (await client.list_limits(ListLimitsRequest())).blocks)
+            assert blocked == [False] * 19 + [True]
+            async for limits in news:
+                if wanted in limits.blocks:
+                    break
+            late = [ReportUsageRequest(usages=[usage(f"late{number}")]) for number in range(under_way)]
+            await asyncio.gather(*(client.report_usage(report) for report in late))
+            with acting_for(BOSS):
+                (budget,) = (await client.list_budgets(ListBudgetsRequest())).budgets
+                assert (budget.spent, budget.left) == ("0.014", "0.00")
+                await client.set_budget(Budget(**DESK, period=Budget.DAY, amount="1"))
+            async for limits in news:
+                if wanted not in limits.blocks:
+                    break
 
-        async def plane() -> None:
-            """What a data plane knows."""
-            async with aclosing(client.watch_limits(WatchLimitsRequest())) as news:
-                async for limits in news:
-                    wanted = Block(subject=Block.DESK, org="acme", name="research", reason=Block.MONEY)
-                    (blocked.set if wanted in limits.blocks else blocked.clear)()
 
-        async def caller(number: int) -> None:
-            nonlocal passed
-            while not blocked.is_set():
-                passed += 1
-                report = ReportUsageRequest(data_plane="dp", usages=[usage(f"{number}-{passed}")])
-                await client.report_usage(report)  # the report of a call comes before the caller's next one
-                await asyncio.sleep(0)
-
-        watching = asyncio.create_task(plane())
-        async with asyncio.timeout(30):
-            await asyncio.gather(*(caller(number) for number in range(under_way)))
+async def test_what_was_spent_is_the_sum_of_all_though_not_all_is_shown(profile, monkeypatch):
+    monkeypatch.setattr(spend, "MAX_LINES", 2)
+    async with hosted(profile, ["rate_limiting"]) as host:
+        client = host.client(RateLimitingClient)
         with acting_for(BOSS):
-            (budget,) = (await client.list_budgets(ListBudgetsRequest())).budgets
-            assert budget.left == "0.00"
-            # The budget's 20, the 8 that were under way, and what went through until the block was delivered.
-            assert 20 <= passed <= 20 + 3 * under_way
-            await client.set_budget(Budget(**DESK, period=Budget.DAY, amount="1"))
-            async with asyncio.timeout(20):
-                while blocked.is_set():
-                    await asyncio.sleep(0.02)
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+            await client.set_price(Price(model="vllm", completion_usd_per_million="10"))
+        used = [usage(f"r{number}") for number in range(3)]
+        for number, one in enumerate(used):
+            one.key = f"key_{number}"
+        await client.report_usage(ReportUsageRequest(usages=used))
+        with acting_for(BOSS):
+            found = await client.get_spend(GetSpendRequest(by="key"))
+        assert (len(found.lines), found.usd) == (2, "0.0015")
 
 
 async def test_tokens_of_the_minute_block_until_the_window_ends(profile):
@@ -342,3 +381,39 @@ async def test_without_valkey_reported_usage_blocks_by_the_ledger(profile):
         with acting_for(BOSS):
             found = await client.list_limits(ListLimitsRequest())
         assert [(b.name, b.reason) for b in found.blocks] == [("research", Block.MONEY)]
+
+
+async def test_without_valkey_everybody_is_looked_at_less_often(profile, monkeypatch):
+    """A tick a second sums up the whole ledger only once in ten seconds."""
+    asked: list[int] = []
+    whole = blocks.ledger_spent
+
+    async def counted(connection, subjects, now):
+        asked.append(len(subjects))
+        return await whole(connection, subjects, now)
+
+    async with hosted(profile, ["rate_limiting"]) as host:
+        client = host.client(RateLimitingClient)
+        with acting_for(BOSS):
+            for subject in (DESK, {"subject": Block.ORG}, {"subject": Block.KEY, "name": "key_1"}):
+                await client.set_budget(Budget(**subject, period=Budget.TOTAL, amount="0.0005"))
+            await client.set_price(Price(model="vllm", completion_usd_per_million="10"))
+        await client.report_usage(ReportUsageRequest(usages=[usage("a")]))
+        monkeypatch.setattr(blocks, "ledger_spent", counted)
+        database, gone, now = Database(profile.postgres, "rate_limiting"), Counters("unix:///nowhere"), 0.0
+        await database.start("drw.gateway.rate_limiting")
+        kept = Store(database)
+        looking = blocks.Blocks(kept, gone, lambda: now)
+        for _ in range(2):
+            for _ in range(3):
+                await looking.renew()
+            now += 10
+        assert asked == [3, 3]
+        found = await kept.blocks(datetime.now(UTC))
+        assert sorted((b.subject, b.name) for b in found) == [
+            (Block.KEY, "key_1"),
+            (Block.DESK, "research"),
+            (Block.ORG, ""),
+        ]
+        await database.stop()
+        await gone.close()

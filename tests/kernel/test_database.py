@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 
 import psycopg
 import pytest
@@ -12,7 +14,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from drw.kernel import database as kernel_database
 from drw.kernel.audit import AuditWriter
-from drw.kernel.database import Database
+from drw.kernel.database import PATIENT_SECONDS, Database
+from drw.kernel.errors import Unavailable
 from drw.kernel.settings import ConfigError
 
 
@@ -136,3 +139,45 @@ async def test_a_server_that_has_nothing_to_say_is_asked_and_nobody_else_is_both
         assert not next_news.done()
         notify(database)
         await next_news
+
+
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """Stop the process at the other end of a connection: the connection stays, as with a host that died."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+async def test_a_database_that_has_stopped_answering_is_not_waited_for(database):
+    ours = Database(database, "audit", pool_size=1)
+    await ours.start("drw.kernel")
+    (alone,) = await ours.fetch("select pg_backend_pid() as pid")
+    ours._alone.seconds = 0.2
+    with stopped(alone["pid"]), pytest.raises(Unavailable, match="the database does not answer"):
+        await ours.run("select 1")
+    async with ours.transaction() as connection:
+        pooled = await (await connection.execute("select pg_backend_pid() as pid")).fetchone()
+    with stopped(pooled["pid"]), pytest.raises(Unavailable, match="the database does not answer"):
+        async with ours.transaction(seconds=0.2) as connection:
+            await connection.execute("select 1")
+    await ours.run("insert into audit.inbox (record) values (%s)", "{}")  # on a connection of its own
+    assert len(await ours.all("select * from audit.inbox")) == 1
+    await ours.stop()
+
+
+async def test_a_statement_that_takes_too_long_ends_and_its_successors_do_not_notice(database):
+    ours = Database(database, "audit")
+    await ours.start("drw.kernel")
+    assert await ours.fetch("show statement_timeout") == [{"statement_timeout": "10s"}]
+    ours._alone.seconds = 0.2
+    with pytest.raises(Unavailable, match="the database does not answer"):
+        await ours.run("select pg_sleep(60)")
+    await ours.run("insert into audit.inbox (record) values (%s)", "{}")
+    async with ours.transaction(seconds=None) as connection:
+        assert connection.seconds is None
+    async with ours.transaction() as connection:
+        assert connection.seconds == PATIENT_SECONDS
+    await ours.stop()

@@ -210,9 +210,12 @@ async def test_tokens_of_the_minute_are_bounded_and_said(till):
         assert headers["ratelimit-policy"] == '"tokens";q=200;w=60'
         assert 0 < int(headers["x-ratelimit-remaining-tokens"]) < 190
         assert headers["ratelimit"].startswith('"tokens";r=')
-        refused = await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=200))
+        whole = int(headers["x-ratelimit-remaining-tokens"]) + 10  # with its prompt all of the limit
+        refused = await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=whole))
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
         assert 0 < int(refused.headers["retry-after"]) <= 65
+        never = await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=whole + 1))
+        assert never.status_code == 429 and "retry-after" not in never.headers
 
 
 async def test_a_valkey_that_lost_its_data_is_filled_from_the_ledger(till, profile):

@@ -54,6 +54,7 @@ KINDS_OF_STEPS = {
     "crash": (1, st.tuples(one)),
     "crash_while_settling": (1, st.tuples(one)),
     "lose_the_counters": (1, st.tuples()),
+    "lose_a_reservation": (1, st.tuples(any_call)),
     "beat": (3, st.tuples(one)),
     "tick": (5, st.tuples()),
     "time": (3, st.tuples(st.sampled_from([1, 4, 20, 35, 70]))),
@@ -149,6 +150,11 @@ class Story:
         for call in self.calls:
             call.sure = False
 
+    async def lose_a_reservation(self, number: int) -> None:
+        if (call := self.pick(number)) is not None:
+            await self.on.lose(call)
+            call.sure, call.forgotten = False, True
+
     async def beat(self, number: int) -> None:
         await self.gateways[number].meter.beat()
         self.seen(number)
@@ -156,7 +162,7 @@ class Story:
     def seen(self, number: int) -> None:
         """What a gateway holds for certain the counters know of."""
         for call in self.gateways[number].calls:
-            call.sure = call.sure or self.gateways[number].meter.holds(call.hold.reservation)
+            call.sure = call.sure or (not call.forgotten and self.gateways[number].meter.holds(call.hold.reservation))
 
     async def tick(self) -> None:
         await self.on.tick()

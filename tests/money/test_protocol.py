@@ -7,8 +7,11 @@ import asyncio
 import pytest
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Policy, Price
+from drw.gateway.rate_limiting.reaping import post
 from drw.gateway.rate_limiting.rebuild import Rebuild
 from drw.kernel.call import Caller, acting_for
+from drw.kernel.errors import NEVER, RateLimited, http_headers
+from drw.kernel.metering.attempts import Attempt, Course
 from drw.kernel.metering.counters import Counters, CountersAway
 from drw.kernel.metering.ledger import Ledger, settled, total
 from drw.kernel.metering.subjects import Subject
@@ -68,6 +71,39 @@ async def test_a_refusal_says_which_limit_binds_and_what_is_left(on):
     assert caught.value.metadata["code"] == "insufficient_quota"
     assert caught.value.metadata["limit"] == "desk.money.day"
     assert "may cost 0.000101 USD; the desk 'rates' has 0.0001 USD left of 0.0001 USD for today" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cap", "wish", "after"),
+    [
+        (("Cdn", 100 * TOKEN), 90, "30"),  # a day ends in 30 s
+        (("Cmt", 100), 90, str(86_400 + 30)),
+        (("Ctn", 100 * TOKEN), 90, NEVER),
+        (("Cdn", 100 * TOKEN), 101, NEVER),
+        (("Cw", 100), 90, "30"),
+        (("Cw", 100), 101, NEVER),
+    ],
+)
+async def test_a_refusal_says_when_to_come_back_where_that_would_help(on, cap, wish, after):
+    on.caps = [(DESK, *cap)]
+    await on.push_caps()
+    call = await on.open(on.gateway(), WHO, ONE, prompt=20, most=0, stream=False)
+    await call.hold.progress(usage(20, 0))
+    await call.hold.settle()
+    with pytest.raises(RateLimited) as caught:
+        await on.open(on.gateway(), WHO, ONE, prompt=1, most=wish - 1, stream=False)
+    assert caught.value.metadata["retry_after"] == after
+    assert http_headers(caught.value) == ({"retry-after": after} if after != NEVER else {})
+
+
+async def test_a_process_that_died_and_has_nothing_left_is_not_waited_for_at_a_loss(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
+    assert await on.ledger.holders() == {call.hold.reservation.process}
+    on.ms += LEASE * 1000 + 2000
+    await on.tick()
+    assert await on.ledger.holders() == set()
+    await on.redis.flushdb()
+    assert await on.rebuild.tick()
 
 
 async def test_a_stream_that_does_not_fit_begins_and_is_cut_at_the_cap(on):
@@ -150,7 +186,7 @@ async def test_settling_twice_is_settling_once(on):
     await call.hold.progress(usage(5, 5))
     await call.hold.settle()
     await call.hold.settle()
-    assert not await on.counters.settle(call.id, on.ms, total(call.hold.rows))
+    assert await on.counters.settle("", call.id, on.ms, total(call.hold.rows)) == "elsewhere"
     assert await spent(on) == (10 * TOKEN, 0)
     for _ in range(2):
         await on.ledger.put(call.hold.rows)
@@ -197,7 +233,7 @@ async def test_what_was_in_the_ledger_at_a_loss_is_not_held_again(on):
     await gateway.meter.beat()
     assert await on.rebuild.tick()
     assert await spent(on) == (9 * TOKEN, 0)
-    assert not await on.counters.settle(call.id, on.ms, [(DESK, 9 * TOKEN, 9)])
+    assert await on.counters.settle("", call.id, on.ms, [(DESK, 9 * TOKEN, 9)]) == "elsewhere"
     assert await spent(on) == (9 * TOKEN, 0)
 
 
@@ -287,10 +323,149 @@ async def test_what_is_settled_while_the_books_are_rebuilt_counts_once(on):
                 await call.hold.settle()
             return await super()._from_ledger(*args)
 
-    rebuild = Interrupted(on.counters, on.database, on.push_caps, LEASE, lambda: on.ms / 1000)
-    assert not await rebuild.tick()  # something has changed: once more
-    assert await rebuild.tick()
+    assert await on.rebuilding(Interrupted).tick()
     assert await spent(on) == (15 * TOKEN, 0)
+    await gateway.meter.beat()
+    await on.tick()
+    assert await spent(on) == (15 * TOKEN, 0)
+
+
+async def test_calls_that_end_all_the_time_do_not_keep_the_books_from_being_rebuilt(on, monkeypatch):
+    gateway = on.gateway()
+    first, second = [await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=False) for _ in range(2)]
+    await on.redis.flushdb()
+    await gateway.meter.beat()
+
+    async def end(call) -> None:
+        await call.hold.progress(usage(10, 5))
+        await call.hold.settle()
+
+    whole = Counters.open
+
+    async def interrupted(*args) -> bool:
+        if not second.hold.rows:  # after the snapshot
+            await end(second)
+        return await whole(*args)
+
+    class Interrupted(Rebuild):
+        async def _from_ledger(self, *args):
+            await end(first)
+            return await super()._from_ledger(*args)
+
+    monkeypatch.setattr(Counters, "open", interrupted)
+    assert await on.rebuilding(Interrupted).tick()
+    assert await spent(on) == (15 * TOKEN, 30 * TOKEN)  # what the snapshot has not is still held
+    await gateway.meter.beat()
+    assert await spent(on) == (30 * TOKEN, 0)
+    await on.tick()
+    assert await spent(on) == (30 * TOKEN, 0)
+
+
+async def test_a_reservation_that_went_with_the_last_second_of_valkey_is_counted_once(on):
+    gateway = on.gateway()
+    call = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=False)
+    await on.lose(call)
+    await call.hold.progress(usage(10, 5))
+    await call.hold.settle()
+    for _ in range(2):
+        await on.tick()
+        assert await spent(on) == (15 * TOKEN, 0)
+    assert [row["posted"] for row in await rows(on)] == [True]
+
+
+async def test_a_settlement_whose_answer_is_lost_counts_once(on, monkeypatch):
+    gateway = on.gateway()
+    call = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=False)
+    await call.hold.progress(usage(10, 5))
+    settle = Counters.settle
+
+    async def unheard(*args) -> None:
+        await settle(*args)
+        raise CountersAway("no answer")
+
+    monkeypatch.setattr(Counters, "settle", unheard)
+    await call.hold.settle()
+    monkeypatch.undo()
+    await gateway.meter.beat()
+    await on.tick()
+    assert await spent(on) == (15 * TOKEN, 0)
+
+
+@pytest.mark.parametrize(
+    "when", ["before the reaper looks", "before the reaper writes", "after the reaper has settled"]
+)
+async def test_a_process_that_was_paused_between_its_charge_and_the_ledger_is_counted_once(on, monkeypatch, when):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=20, stream=False)
+    await call.hold.progress(usage(10, 5))
+    call.hold._end_attempt(None)
+    call.hold.reservation.charge("ok", "engine")
+    on.ms += LEASE * 1000 + 2000
+    if when == "before the reaper looks":
+        await call.hold.reservation.pay()
+        assert await post(on.counters, on.ledger) == 1
+
+    expired = Counters.expired
+
+    async def resumed(*args):
+        found = await expired(*args)
+        await call.hold.reservation.pay()
+        return found
+
+    if when == "before the reaper writes":
+        monkeypatch.setattr(Counters, "expired", resumed)
+    await on.tick()
+    monkeypatch.undo()
+    if when == "after the reaper has settled":
+        await call.hold.reservation.pay()
+    for _ in range(2):
+        await on.tick()
+    assert await spent(on) == (sum(row["cost"] for row in await rows(on)), 0)
+
+
+async def test_a_clock_that_is_ahead_does_not_begin_another_day(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=90, stream=False)
+    await on.counters.settle("", call.id, on.ms + 86_400_000, [(DESK, 60 * TOKEN, 60)])
+    await on.counters.post("row", on.ms + 86_400_000, [(DESK, 30 * TOKEN, 30)], on.ms)
+    with pytest.raises(InsufficientQuota, match="has 0.00001 USD left of 0.0001 USD for today"):
+        await on.open(on.gateway(), WHO, ONE, prompt=1, most=10, stream=False)
+
+
+async def test_a_row_that_was_read_long_ago_is_not_counted(on):
+    with pytest.raises(CountersAway, match="read too long ago"):
+        await on.counters.post("row", on.ms, [(DESK, TOKEN, 1)], on.ms - 301_000)
+    assert await spent(on) == (0, 0)
+
+
+async def test_what_the_ledger_says_is_counted_is_not_remembered_for_long(on):
+    row = settled("pass_1", Course("acme", "rates", "key_1", "pass", [Attempt("one", started=True)]), at_ms=on.ms,
+                  most=0, outcome="ok", counted_by="engine", posted=False)  # fmt: skip
+    await on.ledger.put(row)
+    await on.tick()
+    assert [row["posted"] for row in await rows(on)] == [True]
+    assert 0 < await on.redis.ttl("drw:{meter}:posted:pass_1") <= 600
+
+
+@pytest.mark.parametrize("how", ["a copy of the tables", "an older state"])
+async def test_counters_of_a_ledger_that_was_put_back_are_dropped(on, how):
+    gateway = on.gateway()
+    call = await on.open(gateway, WHO, ONE, prompt=10, most=5, stream=False)
+    await call.hold.progress(usage(10, 5))
+    await call.hold.settle()
+    if how == "an older state":
+        await on.database.run("delete from metering.ledger")
+        on.version -= 1
+    else:
+        await on.database.run("create table metering.copy (like metering.ledger including all)")
+        await on.database.run("drop table metering.ledger")
+        await on.database.run("alter table metering.copy rename to ledger")
+    assert not await on.rebuild.tick()
+    await gateway.meter.beat()
+    assert await on.rebuild.tick()
+    assert await spent(on) == (0, 0)
+    on.caps = [(DESK, "Cdn", TOKEN)]
+    await on.push_caps()
+    with pytest.raises(InsufficientQuota, match="of 0.000001 USD"):
+        await on.open(on.gateway(), WHO, ONE, prompt=2, most=1, stream=False)
 
 
 async def test_a_valkey_that_is_gone_refuses_money_at_once_and_shares_limits(on, profile):
@@ -369,5 +544,5 @@ async def test_a_beat_and_calls_that_pay_at_the_same_time(on, monkeypatch):
 async def test_sums_are_exact_beyond_what_a_double_holds(on):
     nobody = Subject(Block.ORG, "uncapped", "")
     for number, nano in enumerate((2**53 - 1, 1, 1, 1)):
-        await on.counters.post(f"row_{number}", on.ms, [(nobody, nano, 0)])
+        await on.counters.post(f"row_{number}", on.ms, [(nobody, nano, 0)], on.ms)
     assert await on.redis.hget(nobody.counter, "tn") == str(2**53 + 2).encode()

@@ -83,6 +83,8 @@ class Call:
     ended: str = ""
     sure: bool = True
     """Whether the counters know of it: not between a loss of their data and the next sign of life."""
+    forgotten: bool = False
+    """Whether a part of their data was lost in which it was."""
 
     @property
     def id(self) -> str:
@@ -114,7 +116,13 @@ class World:
         self.redis = redis.asyncio.Redis.from_url(profile.valkey)
         self._made: list[Counters] = []
         self.counters = self.connect()
-        self.rebuild = Rebuild(self.counters, database, self.push_caps, LEASE, lambda: self.ms / 1000)
+        self.rebuild = self.rebuilding(Rebuild)
+
+    def rebuilding(self, kind: type[Rebuild]) -> Rebuild:
+        return kind(self.counters, self.database, self.push_caps, self.newest_change, LEASE, lambda: self.ms / 1000)
+
+    async def newest_change(self) -> int:
+        return self.version
 
     def connect(self) -> Counters:
         made = Counters(self.profile.valkey, clock=lambda: self.ms)
@@ -142,6 +150,19 @@ class World:
         async with self.database.transaction() as connection:
             await connection.execute("truncate metering.ledger, metering.holder")
         assert await self.rebuild.tick()
+
+    async def lose(self, call: Call) -> None:
+        """Let Valkey forget a reservation, as where the last second of its data is lost."""
+        held = call.hold.reservation
+        assert held is not None
+        nano, tokens = await self.redis.hmget(f"drw:{{meter}}:h:{held.id}", "n", "t")
+        if nano is None:
+            return
+        await self.redis.delete(f"drw:{{meter}}:h:{held.id}")
+        await self.redis.srem(f"drw:{{meter}}:p:{held.process}", held.id)
+        for subject in held.subjects:
+            for name, amount in (("n", nano), ("t", tokens), ("c", 1)):
+                await self.redis.hincrby(subject.counter, name, -int(amount))
 
     async def tick(self) -> None:
         """Do once what rate limiting does all the time."""

@@ -67,6 +67,7 @@ METERED = {
     **{name: f"%DYNAMIC_METADATA({bodies.USAGE}:{name})%" for name in (*bodies.IDENTITY, *bodies.COUNTS.values())},
     "model": _either(f"DYNAMIC_METADATA({bodies.USAGE}:model)", f"DYNAMIC_METADATA({bodies.NAMESPACE}:model)"),
     "upstream": "%UPSTREAM_METADATA(drw:upstream)%",
+    "bytes_in": "%BYTES_RECEIVED%",
 }
 """One line of the log of usage: what a request to an upstream of others cost, and whom."""
 

@@ -65,10 +65,21 @@ def _by_model(route: Route, gone: str, headers: list[Json]) -> Iterator[Json]:
     plain = _entry(route, gone, headers)
     if route.pass_through:
         stream = _entry(route, gone, headers, stream=True)
-        yield stream | {
-            "match": stream["match"] | {"dynamic_metadata": [model, _metadata("stream", {"bool_match": True})]}
-        }
+        yield stream | {"match": stream["match"] | {"dynamic_metadata": [model, *_streams()]}}
     yield plain | {"match": plain["match"] | {"dynamic_metadata": [model]}}
+
+
+def _metadata(field: str, value: Json) -> Json:
+    return {"filter": bodies.NAMESPACE, "path": [{"key": field}], "value": value}
+
+
+def _streams() -> list[Json]:
+    """Anything but false: there are upstreams that take 1, or "true", for true."""
+    no: list[Json] = [{"bool_match": False}, {"null_match": {}}]
+    return [
+        _metadata("stream", {"present_match": True}),
+        *(_metadata("stream", value) | {"invert": True} for value in no),
+    ]
 
 
 def _by_size(entry: Json, method: str, route: Route) -> Iterator[Json]:
@@ -127,10 +138,6 @@ def _matches(name: str, value: Json) -> Json:
 
 def _regex(text: str) -> Json:
     return {"google_re2": {}, "regex": text}
-
-
-def _metadata(field: str, value: Json) -> Json:
-    return {"filter": bodies.NAMESPACE, "path": [{"key": field}], "value": value}
 
 
 def _reading(route: Route, routes: Sequence[Route]) -> Json:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ LOOK_SECONDS = 0.2
 AGAIN_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 REPORT_SECONDS = 10.0
 MAX_TEXT = 200
+MAX_TOKENS = 100_000_000
+"""More than that no upstream can have counted."""
 NOTHING = "-"
 """What Envoy writes where there is nothing to say."""
 
@@ -181,13 +183,20 @@ def _usage(line: bytes) -> Usage | None:
             said = str(found[name] or "")
             setattr(usage, name, "" if said == NOTHING else said[:MAX_TEXT])
         usage.at.FromDatetime(datetime.fromisoformat(found["at"].replace("Z", "+00:00")))
-        usage.counted = found["prompt_tokens"] is not None or found["completion_tokens"] is not None
-        usage.prompt_tokens, usage.completion_tokens = _tokens(found)
+        usage.bytes_in = int(found.get("bytes_in") or 0)
+        if (tokens := _tokens(found)) is not None:
+            usage.counted = True
+            usage.prompt_tokens, usage.completion_tokens = tokens
     except (orjson.JSONDecodeError, KeyError, ValueError, TypeError, AttributeError) as error:
         log.error("a line of the log of usage cannot be read: %s", error)
         return None
     return usage
 
 
-def _tokens(found: dict[str, Any]) -> Iterator[int]:
-    return (max(0, int(found[name] or 0)) for name in ("prompt_tokens", "completion_tokens"))
+def _tokens(found: dict[str, Any]) -> tuple[int, int] | None:
+    """Return what the upstream counted; None where it said nothing, or what cannot be."""
+    said = found["prompt_tokens"], found["completion_tokens"]
+    if said == (None, None):
+        return None
+    prompt, completion = (max(0, int(count or 0)) for count in said)
+    return (prompt, completion) if max(prompt, completion) <= MAX_TOKENS else None

@@ -73,9 +73,11 @@ def set_limit(
     desk: Desk = "",
     org: Org = False,
     model: Model = "",
-    rpm: Annotated[int, typer.Option(min=0, help="Requests a minute; 0: no bound.")] = 0,
+    rpm: Annotated[
+        int, typer.Option(min=0, help="Requests a minute; 0: no bound. A model's: not on pass-through routes.")
+    ] = 0,
     tpm: Annotated[int, typer.Option(min=0, help="Tokens a minute, prompt and answer; 0: no bound.")] = 0,
-    concurrent: Annotated[int, typer.Option(min=0, help="Calls at once; 0: no bound.")] = 0,
+    concurrent: Annotated[int, typer.Option(min=0, help="Calls at once; 0: no bound. Not on pass-through routes.")] = 0,
     algorithm: Annotated[
         Algorithm, typer.Option(help="fixed: by the minute of the clock. sliding: any 60 seconds.")
     ] = Algorithm.fixed,

@@ -14,6 +14,7 @@ from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -22,8 +23,6 @@ from drw.kernel.errors import InvalidRequest, Unavailable
 from drw.kernel.settings import ConfigError
 
 log = logging.getLogger(__name__)
-
-Connection = psycopg.AsyncConnection[DictRow]
 
 LINK = {
     "connect_timeout": 5,
@@ -36,11 +35,30 @@ LINK = {
 
 HEARTBEAT_SECONDS = 10.0
 """After so long without a notification one asks whether the server is still there."""
-ANSWER_SECONDS = 5.0
-
+ANSWER_SECONDS = 10.0
+"""How long one statement that is a transaction of its own may take: those that calls wait for."""
+PATIENT_SECONDS = 60.0
+"""How long any other statement may take."""
+WAIT_SECONDS = 0.1
+"""How often psycopg looks for other interruptions while it waits."""
 NUL = "cannot contain NUL"
 """What psycopg says of a text that has one, before it sends anything."""
 MIGRATION_LOCK = 0x647277  # "drw"
+
+
+class Connection(psycopg.AsyncConnection[DictRow]):
+    """A connection that ends where the database does not answer in time, instead of waiting for ever."""
+
+    seconds: float | None = PATIENT_SECONDS
+    """None: however long it takes."""
+
+    async def wait(self, gen: PQGen[RV], interval: float = WAIT_SECONDS, timeout: float | None = None) -> RV:
+        """Wait as psycopg does, which knows no bound of its own for a statement."""
+        try:
+            return await super().wait(gen, interval, self.seconds if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout:
+            self.pgconn.finish()  # it may answer yet, and nobody would know what
+            raise
 
 
 class Database:
@@ -55,7 +73,7 @@ class Database:
         self._schema = schema
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self._dsn,
-            connection_class=psycopg.AsyncConnection[DictRow],
+            connection_class=Connection,
             kwargs={"row_factory": dict_row, "options": f"-c search_path={schema},public"},
             min_size=0,
             max_size=pool_size,
@@ -71,7 +89,7 @@ class Database:
     async def start(self, package: str) -> None:
         """Open the pool, and bring the schema up to the newest of `package`/migrations/NNNN_name.sql."""
         await self._pool.open()
-        async with self.transaction() as connection:
+        async with self.transaction(seconds=None) as connection:
             await migrate(connection, self._schema, package)
 
     async def stop(self) -> None:
@@ -81,8 +99,10 @@ class Database:
             await self._alone.close()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, seconds: float | None = PATIENT_SECONDS) -> AsyncIterator[Connection]:
         """Give a connection inside a transaction: committed at the end, rolled back on an error.
+
+        Each statement may take so many seconds; None: however long it takes.
 
         Raises:
             Unavailable: the database does not answer.
@@ -90,6 +110,7 @@ class Database:
         """
         try:
             async with self._pool.connection() as connection:
+                connection.seconds = seconds
                 yield connection
         except (PoolTimeout, psycopg.OperationalError) as error:
             raise Unavailable("the database does not answer", part="postgres") from error
@@ -128,9 +149,13 @@ class Database:
             if self._pool.closed:
                 raise psycopg.OperationalError("stopped")
             if self._alone is None or not await _is_alive(self._alone):
-                self._alone = await psycopg.AsyncConnection[DictRow].connect(
-                    self._dsn, autocommit=True, row_factory=dict_row
+                self._alone = await Connection.connect(
+                    self._dsn,
+                    autocommit=True,
+                    row_factory=dict_row,
+                    options=f"-c statement_timeout={ANSWER_SECONDS * 1000:.0f}",
                 )
+                self._alone.seconds = ANSWER_SECONDS
             return self._alone
 
     async def all(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:

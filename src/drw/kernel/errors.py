@@ -80,7 +80,7 @@ class Conflict(DrwError):
 
 
 class RateLimited(DrwError):
-    """The caller is over a limit; `retry_after` in the metadata says for how many seconds."""
+    """The caller is over a limit; `retry_after` in the metadata says for how many seconds, or `NEVER`."""
 
     code = StatusCode.RESOURCE_EXHAUSTED
     retryable = True
@@ -155,10 +155,14 @@ def http_body(error: DrwError) -> dict[str, Any]:
     }
 
 
+NEVER = "never"
+"""In place of the seconds of `retry_after`: what is refused now is refused at any time."""
+
+
 def http_headers(error: DrwError) -> dict[str, str]:
-    """Return the headers that go with the error: when to come back, where that is known."""
+    """Return the headers that go with the error: when to come back, where that is known; "never": no time helps."""
     if after := error.metadata.get("retry_after"):
-        return {"retry-after": after}
+        return {"retry-after": after} if after != NEVER else {}
     return {"retry-after": "1"} if isinstance(error, Unavailable | RateLimited) else {}
 
 

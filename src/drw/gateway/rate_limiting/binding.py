@@ -101,12 +101,13 @@ async def _take_over(connection: Connection, counters: Counters, request: BindKe
     """
     await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
     old, new = (Subject(Block.KEY, request.org, name) for name in (request.predecessor, request.key))
-    spent = list(parts(await ledger_spent(connection, old, now), now))
+    read = counters.now_ms()
+    spent = list(parts((await ledger_spent(connection, [old], now))[old], now))
     await keep(connection, new, spent)
     with suppress(NotOpen):
         for number, (at, cost, tokens) in enumerate(spent):
             id = f"carried/{new.org}/{new.name}/{number}"
-            await counters.post(id, at.timestamp() * 1000, [(new, cost, tokens)])
+            await counters.post(id, at.timestamp() * 1000, [(new, cost, tokens)], read)
 
 
 async def _rows(connection: Connection, query: Any, args: dict[str, Any]) -> list[dict[str, Any]]:

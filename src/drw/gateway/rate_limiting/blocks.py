@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,16 +18,20 @@ from drw.kernel.metering.subjects import Subject, begins, ends
 AT_ONCE = 500
 MINUTE = timedelta(minutes=1)
 PERIOD_NAMES = {"d": "day", "m": "month", "t": "total"}
-COLUMNS = {Block.KEY: "org = %(org)s and key = %(name)s", Block.DESK: "org = %(org)s and desk = %(name)s"}
-COLUMNS |= {Block.ORG: "org = %(org)s", Block.MODEL: "model = %(name)s"}
+AWAY_SECONDS = 10.0
+"""How often everybody is looked at while the ledger has to say what they have spent: it sums up all that there was."""
+COLUMNS = {Block.KEY: ("org", "key"), Block.DESK: ("org", "desk"), Block.ORG: ("org", "''::text")}
+COLUMNS |= {Block.MODEL: ("''::text", "model")}
+SUMS = ("tn", "tt", "mn", "mt", "dn", "dt", "wt")
 SPENT = """
-select coalesce(sum(cost), 0) as tn, coalesce(sum(prompt_tokens + completion_tokens), 0) as tt,
+select {org} as org, {name} as name,
+       sum(cost) as tn, sum(prompt_tokens + completion_tokens) as tt,
        coalesce(sum(cost) filter (where at >= %(month)s), 0) as mn,
        coalesce(sum(prompt_tokens + completion_tokens) filter (where at >= %(month)s), 0) as mt,
        coalesce(sum(cost) filter (where at >= %(day)s), 0) as dn,
        coalesce(sum(prompt_tokens + completion_tokens) filter (where at >= %(day)s), 0) as dt,
        coalesce(sum(prompt_tokens + completion_tokens) filter (where at > %(minute)s), 0) as wt
-from metering.ledger where
+from metering.ledger where ({org}, {name}) in (select * from unnest(%(orgs)s::text[], %(names)s::text[])) group by 1, 2
 """
 
 Wanted = tuple[Subject, str, datetime | None]
@@ -36,16 +41,21 @@ Wanted = tuple[Subject, str, datetime | None]
 class Blocks:
     """Keeps the table of blocks as counters and caps say."""
 
-    def __init__(self, store: Store, counters: Counters) -> None:
+    def __init__(self, store: Store, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._counters = counters
+        self._clock = clock
+        self._again = 0.0
+        """When everybody is looked at again."""
+        self._away = False
         self._renewing = asyncio.Lock()
         """One after the other: an older look at the caps must not undo what came of a newer one."""
 
     async def renew(self, only: Iterable[Subject] | None = None) -> None:
         """Block and unblock these subjects, or all that have caps, and tell the watchers of a change."""
         async with self._renewing:
-            await self._renew_all(only)
+            if only is not None or self._clock() >= self._again:
+                await self._renew_all(only)
 
     async def _renew_all(self, only: Iterable[Subject] | None) -> None:
         _, caps = await self._store.caps()
@@ -58,6 +68,8 @@ class Blocks:
             await self._renew(chosen[start : start + AT_ONCE], capped)
         if only is None:
             await self._forget(capped)
+            self._again = self._clock() + AWAY_SECONDS * self._away
+            self._away = False
 
     async def _renew(self, subjects: Sequence[Subject], capped: dict[Subject, dict[str, int]]) -> None:
         now = datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC)
@@ -72,8 +84,9 @@ class Blocks:
         try:
             return dict(zip(subjects, await self._counters.peek(subjects), strict=True))
         except CountersAway:
+            self._away = True
             async with self._store.database.transaction() as connection:
-                return {subject: await ledger_spent(connection, subject, now) for subject in subjects}
+                return await ledger_spent(connection, subjects, now)
 
     async def _forget(self, capped: dict[Subject, dict[str, int]]) -> None:
         """Drop the blocks of those that have no caps any more, and those that are over."""
@@ -85,15 +98,22 @@ class Blocks:
                 await connection.execute(NOTIFY.encode())
 
 
-async def ledger_spent(connection: Connection, subject: Subject, now: datetime) -> dict[str, int]:
-    """Return what a subject has spent by the ledger and took over, named as the counters name it."""
-    args = {"org": subject.org, "name": subject.name, "day": begins("day", now), "month": begins("month", now)}
-    query = (SPENT + COLUMNS[subject.kind]).encode()
-    row = await (await connection.execute(query, args | {"minute": now - MINUTE})).fetchone()
-    spent = {name: int(value) for name, value in (row or {}).items()}
-    if subject.kind != Block.KEY:
-        return spent
-    return added(spent, (await carried(connection, now, subject)).get((subject.org, subject.name), {}))
+async def ledger_spent(
+    connection: Connection, subjects: Sequence[Subject], now: datetime
+) -> dict[Subject, dict[str, int]]:
+    """Return what subjects have spent by the ledger and took over, named as the counters name it."""
+    found = {subject: dict.fromkeys(SUMS, 0) for subject in subjects}
+    moments = {"day": begins("day", now), "month": begins("month", now), "minute": now - MINUTE}
+    for kind, (org, name) in COLUMNS.items():
+        those = [subject for subject in subjects if subject.kind == kind]
+        args = moments | {"orgs": [subject.org for subject in those], "names": [subject.name for subject in those]}
+        answer = await connection.execute(SPENT.format(org=org, name=name).encode(), args)
+        for row in await answer.fetchall():
+            found[Subject(kind, row["org"], row["name"])] = {field: int(row[field]) for field in SUMS}
+    for (org, name), more in (await carried(connection, now)).items():
+        if (key := Subject(Block.KEY, org, name)) in found:
+            found[key] = added(found[key], more)
+    return found
 
 
 def _used_up(subject: Subject, caps: dict[str, int], spent: dict[str, int], now: datetime) -> Iterable[Wanted]:

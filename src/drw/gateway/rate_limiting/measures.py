@@ -21,6 +21,7 @@ SPENT = Gauge("drw_budget_spent_usd", "Spent in the present period, of budgets o
 RESERVED = Gauge("drw_budget_reserved_usd", "Held for calls under way: the most that each can cost.", LABELS)
 CAP = Gauge("drw_budget_cap_usd", "The most that may be spent in a period.", LABELS)
 ABANDONED = Gauge("drw_reservations_abandoned", "Reservations of processes that died, not settled yet.")
+FULLNESS = Gauge("drw_counters_memory_used_ratio", "How much of Valkey's memory is used; full, it takes nothing more.")
 
 GRACE_MS = 10_000
 PASS_THROUGH = "pass_through"
@@ -47,6 +48,7 @@ async def measure(store: Store, counters: Counters) -> None:
     subjects = [Subject(budget.subject, budget.org, budget.name) for budget in found]
     with suppress(CountersAway):
         values = await counters.peek(subjects)
+        FULLNESS.set(await counters.fullness())
         ABANDONED.set(len(await counters.expired(GRACE_MS)))
         for metric in (SPENT, RESERVED, CAP):
             metric.clear()  # of budgets that there were

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from drw.kernel.metering.attempts import Course
 from drw.kernel.metering.counters import Counters
-from drw.kernel.metering.ledger import Ledger, settled, total
+from drw.kernel.metering.ledger import Ledger, Row, settled, total
 
 log = logging.getLogger(__name__)
 
 ABANDONED, WRITTEN_AHEAD = "abandoned", "written_ahead"
+PASS = "pass"
+"""The route of what data planes let through by themselves."""
 GRACE_SECONDS = 1.0
 
 
@@ -25,18 +28,31 @@ async def reap(counters: Counters, ledger: Ledger, grace_seconds: float = GRACE_
         rows = settled(id, course, at_ms=now, most=nano, outcome=ABANDONED, counted_by=WRITTEN_AHEAD)
         await ledger.put(rows)
         kept = await ledger.rows(row.id for row in rows)
-        late = [row.id for row in kept if not row.posted]
-        if await counters.settle(id, kept[0].at.timestamp() * 1000, total(kept), late) and late:
+        # All of them may have been counted by `post`: those that were written when the lease was in doubt.
+        said = await counters.settle("", id, kept[0].at.timestamp() * 1000, total(kept), [row.id for row in kept])
+        if said == "counted" and (late := [row.id for row in kept if not row.posted]):
             await ledger.mark_posted(late)
+        elif said == "unknown":  # it went with a part of Valkey's data
+            await ledger.unpost([row.id for row in kept])
         log.warning("settled for a process that died", extra={"fields": {"process": process, "reservation": id}})
+    for process in await counters.left(int(grace_seconds * 1000)):
+        await ledger.let_go(process)
+        await counters.leave(process)
     return len(found)
 
 
 async def post(counters: Counters, ledger: Ledger) -> int:
     """Count the rows of the ledger that had no reservation; return how many there were."""
+    read = counters.now_ms()
     rows = await ledger.unposted()
     for row in rows:
-        await counters.post(row.id, row.at.timestamp() * 1000, row.charges())
+        await counters.post(row.id, row.at.timestamp() * 1000, row.charges(), read)
+    await counted(counters, ledger, rows)
+    return len(rows)
+
+
+async def counted(counters: Counters, ledger: Ledger, rows: Sequence[Row]) -> None:
+    """Say in the ledger that rows are counted; what has no reservation need not be known in the counters any more."""
     if rows:
         await ledger.mark_posted([row.id for row in rows])
-    return len(rows)
+        await counters.posted([row.id for row in rows if row.route == PASS])

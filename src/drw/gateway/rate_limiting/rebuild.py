@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,12 @@ from drw.kernel.metering.subjects import Subject, begins, day_of, month_of
 log = logging.getLogger(__name__)
 
 LOCK = 0x6D6F6E  # "mon"
+# A copy has the same id: a database that was put back from it has another timeline, cluster or table.
+BOOK = """
+select concat_ws('-', id, (select system_identifier from pg_control_system()),
+                 left(pg_walfile_name(pg_current_wal_lsn()), 8), 'metering.ledger'::regclass::oid) as name
+from metering.book
+"""
 KINDS = {"key": Block.KEY, "desk": Block.DESK, "org": Block.ORG, "model": Block.MODEL}
 BUCKET_SECONDS, RING = 5, 13
 """As `drw.kernel.metering.scripts` keeps the tokens of the last minute."""
@@ -55,16 +61,18 @@ class Rebuild:
         counters: Counters,
         database: Database,
         push_caps: Callable[[], Any],
+        newest_change: Callable[[], Awaitable[int]],
         lease_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._counters = counters
         self._database = database
         self._push_caps = push_caps
+        self._newest_change = newest_change
         self._lease_seconds = lease_seconds
         self._clock = clock
         self._since: float | None = None
-        self._book: str | None = None
+        self._book = ""
 
     async def tick(self) -> bool:
         """Do what can be done now; return whether the counters are open."""
@@ -79,12 +87,12 @@ class Rebuild:
             return bool(got and got["ok"]) and await self._rebuild()
 
     async def check(self) -> bool:
-        """Tell whether the counters are open; those of another ledger are dropped."""
-        if self._book is None:
-            row = await self._database.one("select id from metering.book")
-            self._book = row["id"] if row else ""
-        epoch = await self._counters.epoch()
-        if epoch and not epoch.startswith(self._book):
+        """Tell whether the counters are open; those of another ledger, or of a later state of this one, are dropped."""
+        # Before the database is asked: changes that come in between make the number there larger, never smaller.
+        epoch, version = await self._counters.epoch(), await self._counters.caps_version()
+        row = await self._database.one(BOOK)
+        self._book = row["name"] if row else ""
+        if (epoch and not epoch.startswith(f"{self._book}.")) or version > await self._newest_change():
             log.warning("the counters of money were made from another ledger: they are dropped")
             await self._counters.forget()
             return False
@@ -94,7 +102,7 @@ class Rebuild:
         await self._push_caps()
         # Before the snapshot: what settled before it is in the snapshot, and what settles after it is seen by `open`.
         changes, processes, held = await self._counters.survey()
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(seconds=None) as connection:
             await connection.execute("set transaction isolation level repeatable read")
             return await self._from_ledger(connection, changes, processes, held)
 

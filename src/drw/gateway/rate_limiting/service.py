@@ -68,7 +68,7 @@ class Settings(Base):
     lease_seconds: float = Field(30.0, gt=0, le=600)
     """As in serving's settings: after a loss of the counters silent processes are waited for so long."""
     uncounted_tokens: int = Field(4096, ge=0, le=1_000_000)
-    """What an answer on a pass-through route is charged whose upstream did not say what it took."""
+    """What an answer on a pass-through route is charged whose upstream did not say what it took, beside its prompt."""
     answer_seconds: float = Field(1.0, gt=0, le=10)
     """How long Valkey may take for one step."""
 
@@ -87,7 +87,7 @@ class RateLimiting(contract.RateLimiting):
         self._ledger = ledger
         self._reports = reports
         self._blocks = blocks
-        self._rebuild = Rebuild(counters, kept.database, self.push_caps, settings.lease_seconds)
+        self._rebuild = Rebuild(counters, kept.database, self.push_caps, kept.newest_change, settings.lease_seconds)
 
     async def set_limit(self, request: Limit, /) -> Limit:
         """SetLimit sets the limits of one key, desk, org or model in place of those it had."""
@@ -257,7 +257,8 @@ class RateLimiting(contract.RateLimiting):
     async def push_caps(self) -> None:
         """Tell the counters what the caps are now."""
         version, caps = await self._store.caps()
-        await self._counters.set_caps(version, caps)
+        if not await self._counters.set_caps(version, caps):
+            await self._rebuild.check()  # another was faster, or they are of changes that the database has lost
 
     async def follow(self) -> None:
         """Tell the counters after each change, whoever made it."""
@@ -323,7 +324,7 @@ class RateLimiting(contract.RateLimiting):
     async def _load_tokens(self, subject: Subject) -> None:
         """Tell the counters what was used before tokens had a budget; until then not every call was counted there."""
         async with self._store.database.transaction() as connection:
-            spent = await ledger_spent(connection, subject, self._now())
+            spent = (await ledger_spent(connection, [subject], self._now()))[subject]
         with suppress(CountersAway):
             await self._counters.set_tokens(subject, spent["dt"], spent["mt"], spent["tt"])
 

@@ -17,7 +17,8 @@ MAX_LINES = 1000
 PERIOD_NAMES = {Budget.DAY: "day", Budget.MONTH: "month", Budget.TOTAL: "total"}
 LINES = """
 select case %(by)s when 'key' then key when 'desk' then desk else model end as name, count(*) as calls,
-       sum(prompt_tokens) as prompt, sum(completion_tokens) as completion, sum(cost) as nano
+       sum(prompt_tokens) as prompt, sum(completion_tokens) as completion, sum(cost) as nano,
+       sum(sum(cost)) over () as all_nano
 from metering.ledger where org = %(org)s and (desk = %(desk)s or %(all)s) and at >= %(since)s
 group by 1 order by nano desc, name limit %(most)s
 """
@@ -34,7 +35,7 @@ async def spend(store: Store, request: GetSpendRequest) -> GetSpendResponse:
     args = {"by": by, "org": who.org, "desk": who.desk, "all": "org:admin" in who.scopes, "since": since}
     async with store.database.transaction() as connection:
         rows = await (await connection.execute(LINES, args | {"most": MAX_LINES})).fetchall()
-    found = GetSpendResponse(by=by, usd=to_usd(int(sum(row["nano"] for row in rows))))
+    found = GetSpendResponse(by=by, usd=to_usd(int(rows[0]["all_nano"]) if rows else 0))
     found.since.FromDatetime(since)
     for row in rows:
         found.lines.add(

@@ -82,6 +82,10 @@ class Store:
         query = "select * from block where until is null or until > %s order by kind, org, name, reason"
         return [as_block(row) for row in await self.database.all(query, now)]
 
+    async def newest_change(self) -> int:
+        """Return the number of the newest change."""
+        return int((await self.database.all("select number from change"))[0]["number"])
+
     async def caps(self) -> tuple[int, list[tuple[Subject, str, str | int]]]:
         """Return all caps as the counters keep them, with the number of the newest change."""
         async with self.database.transaction() as connection:

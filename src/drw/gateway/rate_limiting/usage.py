@@ -11,6 +11,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Price as PriceMessage
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, Usage
 from drw.gateway.rate_limiting.blocks import Blocks
 from drw.gateway.rate_limiting.measures import passed
+from drw.gateway.rate_limiting.reaping import PASS, counted
 from drw.gateway.rate_limiting.store import Store
 from drw.kernel.audit import AuditWriter
 from drw.kernel.call import MAX_ID, Caller, acting_for
@@ -55,6 +56,7 @@ class Reports:
             Unavailable: the database does not answer; report it again.
         """
         _check(request)
+        read = self._counters.now_ms()
         prices = await self._store.prices()
         rows = {row.id: (row, usage) for usage in request.usages for row in [self._row(usage, prices)]}
         async with self._store.database.transaction() as connection:
@@ -69,14 +71,14 @@ class Reports:
         priced = {price.model for price in prices}
         for id in new:
             passed(rows[id][0], priced)
-        await self._count([rows[id][0] for id in new])
+        await self._count([rows[id][0] for id in new], read)
 
-    async def _count(self, rows: Sequence[Row]) -> None:
+    async def _count(self, rows: Sequence[Row], read_ms: float) -> None:
         """Tell the counters, and stop those whose limit is reached; the row is what counts, whatever happens here."""
         try:
             for row in rows:
-                await self._counters.post(row.id, row.at.timestamp() * 1000, row.charges())
-            await self._ledger.mark_posted([row.id for row in rows])
+                await self._counters.post(row.id, row.at.timestamp() * 1000, row.charges(), read_ms)
+            await counted(self._counters, self._ledger, rows)
         except Unavailable:
             pass  # `reaping.post` does it later
         subjects = {s for row in rows for s in (*of_call(row.org, row.desk, row.key), of_model(row.model))}
@@ -84,11 +86,12 @@ class Reports:
             await self._blocks.renew(subjects)
 
     def _row(self, usage: Usage, prices: Sequence[PriceMessage]) -> Row:
-        at = usage.at.ToDatetime(UTC)
-        good = 200 <= usage.status < 300
+        at = min(usage.at.ToDatetime(UTC), datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC))
+        # A client that leaves before an answer begins gets no status, and the upstream may have read all of its prompt.
+        good = 200 <= usage.status < 300 or (not usage.status and bool(usage.upstream))
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
         if not usage.counted:
-            prompt, completion = 0, self._uncounted_tokens if good else 0
+            prompt, completion = self._uncounted(usage) if good else (0, 0)
         price = _price(prices, usage.model, at)
         return Row(
             id=f"pass_{usage.request_id}",
@@ -98,7 +101,7 @@ class Reports:
             key=usage.key,
             model=usage.model,
             upstream=usage.upstream,
-            route="pass",
+            route=PASS,
             prompt_tokens=prompt,
             completion_tokens=completion,
             prompt_price=price.prompt,
@@ -108,6 +111,10 @@ class Reports:
             counted_by="engine" if usage.counted else ("rule" if good else "nothing"),
             posted=False,
         )
+
+    def _uncounted(self, usage: Usage) -> tuple[int, int]:
+        """Return a bound on the prompt, as no token is shorter than a byte, and what the rule says of the answer."""
+        return min(usage.bytes_in, MAX_TOKENS), self._uncounted_tokens
 
 
 def _check(request: ReportUsageRequest) -> None:
@@ -125,6 +132,8 @@ def _check(request: ReportUsageRequest) -> None:
                 raise InvalidRequest(
                     f"usages[{number}].{name} is {getattr(usage, name)}; it can be 0 to {MAX_TOKENS}", param="usages"
                 )
+        if usage.bytes_in < 0:
+            raise InvalidRequest(f"usages[{number}].bytes_in is {usage.bytes_in}; it can be 0 or more", param="usages")
         if not usage.HasField("at"):
             raise InvalidRequest(f"usages[{number}].at is missing", param="usages")
 

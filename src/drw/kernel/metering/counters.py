@@ -6,7 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import orjson
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -16,12 +17,15 @@ from redis.exceptions import RedisError
 
 from drw.kernel.errors import Unavailable
 from drw.kernel.metering import scripts
-from drw.kernel.metering.subjects import PREFIX, Subject
+from drw.kernel.metering.subjects import PREFIX, Subject, ends
 
 CONNECTIONS = 64
 
 Charge = tuple[Subject, int, int]
 """A subject, and the nano-dollars and tokens that it spent."""
+
+Settling = Literal["counted", "elsewhere", "unknown"]
+"""counted: now. elsewhere: somebody did before, or does it by `post`, or for the dead. unknown: it is held nowhere."""
 
 
 class CountersAway(Unavailable):
@@ -131,14 +135,15 @@ class Counters:
         )  # fmt: skip
         said, *rest = (part.decode() if isinstance(part, bytes) else part for part in answer)
         if said == "closed":
-            raise NotOpen("the counters of money and tokens are being rebuilt", part="valkey", retry_after="5")
+            raise _not_open()
         if said == "unregistered":
             raise Unregistered
         if said == "lost":
             return None
         if said == "refused":
             place, measure, period, *numbers = rest
-            return Refused(wish.subjects[int(place) - 1], measure, period, *map(int, numbers))
+            cap, left, wait = map(int, numbers)
+            return Refused(wish.subjects[int(place) - 1], measure, period, cap, left, wait or self._until_over(period))
         nano, tokens, *window = map(int, rest)
         return Granted(nano, tokens, Window(*window) if window else None)
 
@@ -146,12 +151,21 @@ class Counters:
         """Write down how far an answer may go; False: the reservation is not held any more."""
         return bool(await self._run(scripts.ADVANCE, self._now(), process, id, attempts))
 
-    async def settle(self, id: str, at_ms: float, charges: Iterable[Charge], late: Sequence[str] = ()) -> bool:
-        """Move what was used to spent and release the rest; False: somebody did before, or does it by `post`.
+    async def settle(
+        self, process: str, id: str, at_ms: float, charges: Iterable[Charge], late: Sequence[str] = ()
+    ) -> Settling:
+        """Move what was used to spent and release the rest; without a process in place of one that died.
 
         `late` are the rows of the ledger that stand there as not posted yet.
+
+        Raises:
+            NotOpen: the counters are being rebuilt; it stays reserved, and is settled by another try.
         """
-        return int(await self._run(scripts.SETTLE, id, int(at_ms), len(late), *late, *_flat(charges))) == 1
+        parts = (self._now(), process, id, int(at_ms), len(late), *late, *_flat(charges))
+        if (said := (await self._run(scripts.SETTLE, *parts)).decode()) == "closed":
+            raise _not_open()
+        found: Settling = said
+        return found
 
     async def renew(self, process: str, ttl_ms: int) -> bool:
         """Lengthen a lease; False: there is none any more."""
@@ -177,8 +191,13 @@ class Counters:
 
     async def expired(self, grace_ms: int) -> list[tuple[str, str, int, int, bytes]]:
         """Return process, id, nano-dollars, tokens and attempts of each reservation whose lease has ended."""
-        found = await self._run(scripts.EXPIRED, self._now(), grace_ms)
+        found, _ = await self._run(scripts.EXPIRED, self._now(), grace_ms)
         return [(p.decode(), id.decode(), int(n), int(t), a) for p, id, n, t, a in found if n is not None]
+
+    async def left(self, grace_ms: int) -> list[str]:
+        """Return the processes whose lease has ended and that hold nothing."""
+        _, found = await self._run(scripts.EXPIRED, self._now(), grace_ms)
+        return [process.decode() for process in found]
 
     async def is_open(self) -> bool:
         """Tell whether the counters are whole."""
@@ -190,6 +209,12 @@ class Counters:
             found: Any = await self._redis.get(f"{PREFIX}epoch")
         return found.decode() if found else ""
 
+    async def fullness(self) -> float:
+        """Return how much of the memory is used that Valkey may take; 0 where it has no bound."""
+        with _answering():
+            found: Any = await self._redis.info("memory")
+        return found["used_memory"] / found["maxmemory"] if found["maxmemory"] else 0.0
+
     async def forget(self) -> None:
         """Close the counters, and drop all that they hold."""
         with _answering():
@@ -198,7 +223,7 @@ class Counters:
                 await self._redis.unlink(key)
 
     async def survey(self) -> tuple[str, set[str], set[str]]:
-        """Return the count of changes, the processes with a lease, and the ids of all reservations."""
+        """Return the count of leases that began, the processes with a lease, and the ids of all reservations."""
         changes, processes, ids = await self._run(scripts.SURVEY)
         return changes.decode(), {p.decode() for p in processes}, {id.decode() for id in ids}
 
@@ -214,27 +239,43 @@ class Counters:
                 await self._run(scripts.LOAD, *parts)
 
     async def open(self, epoch: str, changes: str, settled: Sequence[str], posted: Sequence[str]) -> bool:
-        """Open the counters; False: reservations have changed since the survey."""
+        """Open the counters; False: a process has brought reservations since the survey."""
         return bool(await self._run(scripts.OPEN, epoch, changes, len(settled), *settled, *posted))
 
-    async def set_caps(self, version: int, caps: Iterable[tuple[Subject, str, str | int]]) -> None:
-        """Put these caps in place of all others, unless newer ones are there."""
+    async def set_caps(self, version: int, caps: Iterable[tuple[Subject, str, str | int]]) -> bool:
+        """Put these caps in place of all others; False: newer ones are there."""
         flat = [part for subject, field, value in caps for part in (subject.counter, field, value)]
-        await self._run(scripts.CAPS, version, *flat)
+        return bool(await self._run(scripts.CAPS, version, *flat))
+
+    async def caps_version(self) -> int:
+        """Return the version of the caps that are there; -1 where there are none."""
+        with _answering():
+            found: Any = await self._redis.get(f"{PREFIX}caps")
+        return int(found) if found else -1
 
     async def set_tokens(self, subject: Subject, day: int, month: int, total: int) -> None:
         """Set what tokens a subject has used; done where they get their first budget."""
         await self._run(scripts.TOKENS, self._now(), subject.counter, day, month, total)
 
-    async def post(self, id: str, at_ms: float, charges: Iterable[Charge]) -> bool:
+    async def post(self, id: str, at_ms: float, charges: Iterable[Charge], read_ms: float) -> bool:
         """Count a row of the ledger that had no reservation; once, however often it is posted.
+
+        `read_ms` is by `now_ms` before the row was read, or written, as not posted.
 
         Raises:
             NotOpen: the counters are being rebuilt, and it will be in what they are rebuilt from.
+            CountersAway: it was read too long ago: read it again.
         """
-        if (said := await self._run(scripts.POST, id, int(at_ms), *_flat(charges))) < 0:
-            raise NotOpen("the counters of money and tokens are being rebuilt", part="valkey", retry_after="5")
+        said = await self._run(scripts.POST, self._now(), int(read_ms), id, int(at_ms), *_flat(charges))
+        if said == -1:
+            raise _not_open()
+        if said < 0:
+            raise CountersAway("a row was read too long ago to be counted now", part="valkey", retry_after="2")
         return bool(said)
+
+    async def posted(self, ids: Sequence[str]) -> None:
+        """Say that the ledger knows that these rows are counted, so that it need not be known here for long."""
+        await self._run(scripts.POSTED, *ids)
 
     async def peek(self, subjects: Sequence[Subject]) -> list[dict[str, int]]:
         """Return counters and caps of each subject, as `scripts` names them.
@@ -246,7 +287,7 @@ class Counters:
             return []
         epoch, found = await self._run(scripts.PEEK, self._now(), *(subject.counter for subject in subjects))
         if not epoch:
-            raise NotOpen("the counters of money and tokens are being rebuilt", part="valkey", retry_after="5")
+            raise _not_open()
         return [_counters(flat) for flat in found]
 
     async def close(self) -> None:
@@ -257,6 +298,12 @@ class Counters:
     def now_ms(self) -> float:
         """Return the time by this process's clock, or the test's."""
         return self._clock() if self._clock else time.time() * 1000
+
+    def _until_over(self, period: str) -> int:
+        """Return in how many ms a day or month ends; 0 for what has no end, or one that Valkey knows."""
+        now = self.now_ms()
+        end = ends(period, datetime.fromtimestamp(now / 1000, UTC)) if period in ("day", "month") else None
+        return int(end.timestamp() * 1000 - now) if end else 0
 
     def _now(self) -> str:
         return str(int(self._clock())) if self._clock else ""
@@ -278,6 +325,10 @@ def _answering() -> Iterator[None]:
     except (RedisError, TimeoutError, OSError) as error:
         message = f"money and tokens cannot be counted now: Valkey does not answer ({type(error).__name__})"
         raise CountersAway(message, part="valkey", retry_after="2") from error
+
+
+def _not_open() -> NotOpen:
+    return NotOpen("the counters of money and tokens are being rebuilt", part="valkey", retry_after="5")
 
 
 def _flat(charges: Iterable[Charge]) -> list[Any]:

@@ -100,6 +100,10 @@ class Ledger:
         """Say that the counters know of these rows."""
         await self._database.run("update metering.ledger set posted = true where id = any(%s)", list(ids))
 
+    async def unpost(self, ids: Sequence[str]) -> None:
+        """Say that the counters do not know of these rows after all."""
+        await self._database.run("update metering.ledger set posted = false where id = any(%s)", list(ids))
+
     async def hold(self, process: str) -> None:
         """Say that a process holds reservations, or still does."""
         query = "insert into metering.holder (id) values (%s) on conflict (id) do update set seen = clock_timestamp()"

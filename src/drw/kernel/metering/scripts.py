@@ -2,14 +2,15 @@
 
 Keys, all with one hash tag:
   drw:{meter}:epoch            there while the counters are whole; gone with a loss of the data
-  drw:{meter}:changes          counts what happens to reservations while there is no epoch
+  drw:{meter}:changes          counts the leases that begin while there is no epoch
   drw:{meter}:leases           sorted set: process -> when its lease ends, in ms
   drw:{meter}:p:PROCESS        set: the reservations of a process
   drw:{meter}:h:ID             hash: one reservation
   drw:{meter}:s:SUBJECT        hash: one subject's counters and caps
   drw:{meter}:capped           set: the subjects that have caps
   drw:{meter}:caps             the version of the caps
-  drw:{meter}:posted:ID        a row of the ledger without a reservation, already counted
+  drw:{meter}:settled:ID       a reservation that is settled: whoever did not hear of it asks again
+  drw:{meter}:posted:ID        a row of the ledger that stood there as not posted, already counted
 
 Fields of a subject: n, t, c (nano-dollars and tokens reserved, calls under way); d, dn, dt (day, spent in it);
 m, mn, mt (month); tn, tt (all time); Cdn ... Ctt (caps of these), Cw and Cwa (tokens a minute and its algorithm),
@@ -22,6 +23,9 @@ PRELUDE = """
 local P = 'drw:{meter}:'
 local BUCKET, RING = 5000, 13
 local EXACT = 2 ^ 53
+-- How long it is known that something was counted: until the ledger says so too, for those that may have read it
+-- before, and for a process that asks again at its next sign of life.
+local KNOWN, READ_BEFORE, ASKED_AGAIN = 604800, 600, 120
 local SPENT = {'n', 't', 'c', 'd', 'dn', 'dt', 'm', 'mn', 'mt', 'tn', 'tt'}
 local CAPS = {'Cdn', 'Cmn', 'Ctn', 'Cdt', 'Cmt', 'Ctt', 'Cw', 'Cc', 'Cr', 'Cwa', 'Cra'}
 local FIELDS = {}
@@ -127,6 +131,9 @@ local function add(key, field, amount)
   if amount ~= 0 then redis.call('HINCRBY', key, field, text(amount)) end
 end
 
+-- A moment that the caller says was: never later than now, or another day's counters would take the place of today's.
+local function moment(at, now) return math.min(tonumber(at), now) end
+
 -- Counts what was spent at a moment: for a day or month that is over it counts no more. `more` is added too.
 local function charge(key, nano, tokens, at, more)
   local s = read(key, at)
@@ -157,8 +164,6 @@ end
 local function release(key, held)
   for field, amount in pairs(held) do add(key, field, amount) end
 end
-
-local function change() if not open() then redis.call('INCR', P .. 'changes') end end
 """
 
 RESERVE = (
@@ -252,29 +257,38 @@ return 1
 SETTLE = (
     PRELUDE
     + """
--- id, at, number of rows that are posted by this, these, then for each charge: subject, nano, tokens
-local at, rows = clock(ARGV[2]), tonumber(ARGV[3])
-change()
-local names, held = take(ARGV[1])
-if not names then return 0 end
+-- now, process (none: for a process that died), id, at, number of rows that stand as not posted, these, then for each
+-- charge: subject, nano, tokens
+local now, process, id, rows = clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[5])
+local at, settled = moment(ARGV[4], now), P .. 'settled:' .. id
+if not open() then return 'closed' end
+if redis.call('EXISTS', settled) == 1 then
+  redis.call('EXPIRE', settled, ASKED_AGAIN, 'GT')
+  return 'elsewhere'
+end
+if redis.call('EXISTS', P .. 'h:' .. id) == 0 then return 'unknown' end
+if process ~= '' and not leased(process, now) then return 'elsewhere' end
+local names, held = take(id)
+redis.call('SET', settled, 1, 'EX', process == '' and KNOWN or ASKED_AGAIN)
 local holds, posted = {}, false
 for _, key in ipairs(names) do holds[key] = true end
-for i = 4, 3 + rows do posted = posted or redis.call('EXISTS', P .. 'posted:' .. ARGV[i]) == 1 end
-if open() and not posted then
-  for i = 4, 3 + rows do redis.call('SET', P .. 'posted:' .. ARGV[i], 1, 'EX', 604800) end
-  for i = 4 + rows, #ARGV, 3 do
+for i = 6, 5 + rows do posted = posted or redis.call('EXISTS', P .. 'posted:' .. ARGV[i]) == 1 end
+if not posted then
+  for i = 6, 5 + rows do redis.call('SET', P .. 'posted:' .. ARGV[i], 1, 'EX', KNOWN) end
+  for i = 6 + rows, #ARGV, 3 do
     local key, more = ARGV[i], {}
     if holds[key] then more, holds[key] = {n = held.n, t = held.t, c = held.c}, nil end
     charge(key, tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), at, more)
   end
 end
 for key in pairs(holds) do release(key, held) end
-return posted and open() and 2 or 1
+return posted and 'elsewhere' or 'counted'
 """
 )
 """Moves what was used from reserved to spent and releases the rest.
 
-0: there was no such reservation any more. 2: it is released, and its rows are counted by `POST`.
+While the counters are closed it stays reserved: whether its row is in what they are rebuilt from is known once they
+are open. Once the lease is over only those who settle for the dead do, so that both never settle the same.
 """
 
 RENEW = (
@@ -309,7 +323,7 @@ for i = 4, #ARGV, 6 do
     end
   end
 end
-change()
+if not open() then redis.call('INCR', P .. 'changes') end
 return 1
 """
 )
@@ -328,24 +342,24 @@ return 1
 EXPIRED = (
     PRELUDE
     + """
--- now, grace: the processes whose lease ended longer than so many ms ago, each with its reservations
+-- now, grace: of processes whose lease ended longer than so many ms ago the reservations, and those that have none
 local ended = redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', text(clock(ARGV[1]) - tonumber(ARGV[2])))
-local found = {}
+local found, none = {}, {}
 for _, process in ipairs(ended) do
   for _, id in ipairs(redis.call('SMEMBERS', P .. 'p:' .. process)) do
     local h = redis.call('HMGET', P .. 'h:' .. id, 'n', 't', 'a')
     table.insert(found, {process, id, h[1], h[2], h[3]})
   end
-  if redis.call('SCARD', P .. 'p:' .. process) == 0 then redis.call('ZREM', P .. 'leases', process) end
+  if redis.call('SCARD', P .. 'p:' .. process) == 0 then table.insert(none, process) end
 end
-return found
+return {found, none}
 """
 )
 
 SURVEY = (
     PRELUDE
     + """
--- What a rebuild starts from: how often reservations changed, which processes there are, which reservations.
+-- What a rebuild starts from: how many leases began, which processes there are, which reservations.
 local answer = {tostring(redis.call('GET', P .. 'changes') or '0'), {}, {}}
 for _, process in ipairs(redis.call('ZRANGE', P .. 'leases', 0, -1)) do
   table.insert(answer[2], process)
@@ -382,13 +396,14 @@ local last = 3 + tonumber(ARGV[3])
 for i = 4, last do
   local names, held = take(ARGV[i])
   for _, key in ipairs(names or {}) do release(key, held) end
+  redis.call('SET', P .. 'settled:' .. ARGV[i], 1, 'EX', KNOWN)
 end
-for i = last + 1, #ARGV do redis.call('SET', P .. 'posted:' .. ARGV[i], 1, 'EX', 604800) end
+for i = last + 1, #ARGV do redis.call('SET', P .. 'posted:' .. ARGV[i], 1, 'EX', KNOWN) end
 redis.call('SET', P .. 'epoch', ARGV[1])
 return 1
 """
 )
-"""Ends a rebuild, unless a reservation has changed since the survey."""
+"""Ends a rebuild, unless a process has brought reservations since the survey."""
 
 CAPS = (
     PRELUDE
@@ -410,14 +425,25 @@ return 1
 POST = (
     PRELUDE
     + """
--- id, at, then for each charge: subject, nano, tokens
+-- now, when the row was read in the ledger, id, at, then for each charge: subject, nano, tokens
+local now = clock(ARGV[1])
 if not open() then return -1 end
-if not redis.call('SET', P .. 'posted:' .. ARGV[1], 1, 'NX', 'EX', 604800) then return 0 end
-for i = 3, #ARGV, 3 do charge(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), clock(ARGV[2]), {}) end
+if now - tonumber(ARGV[2]) > READ_BEFORE * 500 then return -2 end
+if not redis.call('SET', P .. 'posted:' .. ARGV[3], 1, 'NX', 'EX', KNOWN) then return 0 end
+local at = moment(ARGV[4], now)
+for i = 5, #ARGV, 3 do charge(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), at, {}) end
 return 1
 """
 )
-"""Counts a row of the ledger that had no reservation, once."""
+"""Counts a row of the ledger that had no reservation, once: none that was read so long ago that it may be forgotten."""
+
+POSTED = (
+    PRELUDE
+    + """
+-- rows that the ledger, too, says are counted: only those who read it before may still post them
+for i = 1, #ARGV do redis.call('EXPIRE', P .. 'posted:' .. ARGV[i], READ_BEFORE) end
+"""
+)
 
 PEEK = (
     PRELUDE

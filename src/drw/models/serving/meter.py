@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from pydantic import Field
 
@@ -207,7 +208,6 @@ class Meter:
 
     def charge(self, reservation: Reservation, outcome: str, counted_by: str) -> list[Row]:
         """See `Reservation.charge`."""
-        lost = not self.holds(reservation)
         rows = settled(
             reservation.id,
             reservation.course,
@@ -215,22 +215,28 @@ class Meter:
             most=reservation.nano,
             outcome=outcome,
             counted_by=counted_by,
-            posted=not lost,
         )
         self._owed[reservation.id] = rows, False
         return rows
 
     async def pay(self, id: str, record: str = "") -> None:
         """Pay what is owed for a reservation; see `Reservation.pay`."""
-        rows, written = self._owed[id]
+        reservation, (rows, written) = self._held[id], self._owed[id]
         if not written:
+            if not self.holds(reservation):  # somebody else may settle it, or nobody
+                rows = [replace(row, posted=False) for row in rows]
             await self._ledger.put(rows, record)
             if id in self._owed:
                 self._owed[id] = rows, True
         late = [row.id for row in rows if not row.posted]
         try:
-            if await self._counters.settle(id, rows[0].at.timestamp() * 1000, total(rows), late) and late:
+            at_ms = rows[0].at.timestamp() * 1000
+            said = await self._counters.settle(reservation.process, id, at_ms, total(rows), late)
+            if said == "counted" and late:
                 await self._ledger.mark_posted(late)
+            # It went with a part of Valkey's data; without a lease it may be in what the counters were rebuilt from.
+            if said == "unknown" and not late and self.holds(reservation):
+                await self._ledger.unpost([row.id for row in rows])
         except CountersAway:
             log.warning("the counters are away: a call is settled in the ledger, and with them later")
             return
@@ -309,7 +315,7 @@ class Meter:
         """Release what Valkey holds for us from calls whose answer from it never came."""
         strange = await self._counters.held_by(self._process) - self._held.keys()
         for id in strange & self._strange:
-            await self._counters.settle(id, self._counters.now_ms(), ())
+            await self._counters.settle(self._process, id, self._counters.now_ms(), ())
         self._strange = strange
 
     @property

@@ -10,13 +10,10 @@
 
 from __future__ import annotations
 
-from drw.kernel.errors import RateLimited, Unavailable
+from drw.kernel.errors import NEVER, RateLimited, Unavailable
 from drw.kernel.metering.amounts import to_usd
 from drw.kernel.metering.counters import CountersAway, Refused
 from drw.kernel.metering.subjects import KINDS
-
-MONEY_RETRY_SECONDS = "3600"
-"""A budget is raised by people, or ends with its day."""
 
 
 class InsufficientQuota(RateLimited):
@@ -52,9 +49,10 @@ def refusal(refused: Refused, wanted_nano: int, wanted_tokens: int) -> RateLimit
     if refused.period == "minute":
         message = (
             f"this call may take {wanted_tokens} tokens; {whose} has {refused.left} left of {refused.cap} "
-            "for this minute: wait, or ask for a shorter answer with max_tokens"
+            f"for this minute: {'wait, or ' if wanted_tokens <= refused.cap else ''}"
+            "ask for a shorter answer with max_tokens"
         )
-        return LimitReached(message, limit=limit, retry_after=_seconds(refused.wait_ms))
+        return LimitReached(message, limit=limit, retry_after=_when(refused, wanted_tokens))
     if refused.measure == "tokens":
         wanted, left, cap = f"{wanted_tokens} tokens", f"{refused.left}", f"{refused.cap} tokens"
     else:
@@ -64,7 +62,13 @@ def refusal(refused: Refused, wanted_nano: int, wanted_tokens: int) -> RateLimit
         f"this call may cost {wanted}; {whose} has {left} left of {cap} {until}: "
         "ask for a shorter answer with max_tokens, or for a larger budget"
     )
-    return InsufficientQuota(message, code="insufficient_quota", limit=limit, retry_after=MONEY_RETRY_SECONDS)
+    after = _when(refused, wanted_tokens if refused.measure == "tokens" else wanted_nano)
+    return InsufficientQuota(message, code="insufficient_quota", limit=limit, retry_after=after)
+
+
+def _when(refused: Refused, wanted: int) -> str:
+    """Return in how many seconds the period is over; never where it has no end, or the wish is more than the cap."""
+    return _seconds(refused.wait_ms) if refused.wait_ms and wanted <= refused.cap else NEVER
 
 
 def _seconds(wait_ms: int) -> str:

@@ -282,7 +282,7 @@ class ReportUsageResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("request_id", "org", "desk", "key", "model", "route", "upstream", "prompt_tokens", "completion_tokens", "counted", "status", "flags", "at", "trace_id")
+    __slots__ = ("request_id", "org", "desk", "key", "model", "route", "upstream", "prompt_tokens", "completion_tokens", "counted", "status", "flags", "at", "trace_id", "bytes_in")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ORG_FIELD_NUMBER: _ClassVar[int]
     DESK_FIELD_NUMBER: _ClassVar[int]
@@ -297,6 +297,7 @@ class Usage(_message.Message):
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    BYTES_IN_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     org: str
     desk: str
@@ -311,4 +312,5 @@ class Usage(_message.Message):
     flags: str
     at: _timestamp_pb2.Timestamp
     trace_id: str
-    def __init__(self, request_id: _Optional[str] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., key: _Optional[str] = ..., model: _Optional[str] = ..., route: _Optional[str] = ..., upstream: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., counted: _Optional[bool] = ..., status: _Optional[int] = ..., flags: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trace_id: _Optional[str] = ...) -> None: ...
+    bytes_in: int
+    def __init__(self, request_id: _Optional[str] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., key: _Optional[str] = ..., model: _Optional[str] = ..., route: _Optional[str] = ..., upstream: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., counted: _Optional[bool] = ..., status: _Optional[int] = ..., flags: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trace_id: _Optional[str] = ..., bytes_in: _Optional[int] = ...) -> None: ...
