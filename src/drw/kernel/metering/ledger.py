@@ -62,11 +62,15 @@ class Row:
     counted_by: str
     posted: bool = True
 
+    @property
+    def tokens(self) -> int:
+        """Its tokens, prompt and answer."""
+        return self.prompt_tokens + self.completion_tokens
+
     def charges(self) -> list[Charge]:
         """Return what each of its subjects spent."""
-        tokens = self.prompt_tokens + self.completion_tokens
         subjects = (*of_call(self.org, self.desk, self.key), of_model(self.model))
-        return [(subject, self.cost, tokens) for subject in subjects]
+        return [(subject, self.cost, self.tokens) for subject in subjects]
 
 
 class Ledger:
@@ -84,11 +88,15 @@ class Ledger:
         Raises:
             Unavailable: the database does not answer; nothing may be acknowledged.
         """
-        await self._batches.put((rows, record))
+        try:
+            await self._batches.put((rows, record))
+        except psycopg.Error as refused:
+            what = "the ledger and the audit record cannot be written, so there is no answer"
+            raise Unavailable(what, part="postgres") from refused
 
     async def rows(self, ids: Iterable[str]) -> list[Row]:
         """Return the rows with these ids."""
-        found = await self._database.all("select * from metering.ledger where id = any(%s)", list(ids))
+        found = await self._database.all("select * from metering.ledger where id = any(%s) order by id", list(ids))
         return [as_row(row) for row in found]
 
     async def unposted(self, most: int = BATCH) -> list[Row]:
@@ -116,14 +124,10 @@ class Ledger:
     async def _write(self, calls: Sequence[tuple[Sequence[Row], str]]) -> None:
         rows = {row.id: row for own, _ in calls for row in own}
         records = [record for _, record in calls if record]
-        try:
-            query, args = (ADD_RECORDED, [records]) if records else (ADD, [])
-            added = {row["id"] for row in await self._database.fetch(query, *args, dump(rows.values()))}
-            if late := [row for id, row in rows.items() if id not in added]:
-                await self._database.fetch(CORRECT, dump(late))
-        except psycopg.Error as refused:
-            what = "the ledger and the audit record cannot be written, so there is no answer"
-            raise Unavailable(what, part="postgres") from refused
+        query, args = (ADD_RECORDED, [records]) if records else (ADD, [])
+        added = {row["id"] for row in await self._database.fetch(query, *args, dump(rows.values()))}
+        if late := [row for id, row in rows.items() if id not in added]:
+            await self._database.fetch(CORRECT, dump(late))
 
 
 async def add(connection: Connection, rows: Iterable[Row]) -> set[str]:
@@ -177,11 +181,13 @@ def settled(
     return rows
 
 
-def total(rows: Iterable[Row]) -> list[Charge]:
-    """Return what the subjects of these rows spent, each once."""
+def total(rows: Iterable[Row], most_tokens: int) -> list[Charge]:
+    """Return what the subjects of these rows spent, each once, of tokens no more than were reserved."""
     sums: dict[Any, tuple[int, int]] = {}
     for row in rows:
-        for subject, nano, tokens in row.charges():
+        used = min(row.tokens, most_tokens)
+        most_tokens -= used
+        for subject, nano, _ in row.charges():
             before = sums.get(subject, (0, 0))
-            sums[subject] = before[0] + nano, before[1] + tokens
+            sums[subject] = before[0] + nano, before[1] + used
     return [(subject, nano, tokens) for subject, (nano, tokens) in sums.items()]

@@ -33,7 +33,7 @@ async def generate(
             try:
                 async with attempt.model.line.turn(attempt.patience(rules.clock.time())):
                     await _check_prompt(attempt, asked.endpoint)
-                    await hold.begin(attempt.model)
+                    attempt.body = attempt.body | await hold.begin(attempt.model)
                     chunks = attempt.stream(asked.endpoint)
                     try:
                         async for chunk in chunks:
