@@ -359,15 +359,12 @@ async def test_an_answer_that_could_not_be_paid_is_not_owed_as_one_that_was_give
 async def test_a_row_that_cannot_be_written_is_no_other_calls_business(on):
     gateway = on.gateway()
     bad, good = [await on.open(gateway, WHO, ONE, prompt=3, most=7, stream=False) for _ in range(2)]
-    for call in (bad, good):
-        await call.hold.progress(usage(3, 7))
-        call.hold._charge(None)
-    gateway.meter._owed[bad.id].rows[0] = replace(bad.hold.rows[0], prompt_tokens=10**29)
+    good.hold.course.attempts[-1].completion_tokens = 7
+    bad.hold.course.attempts[-1].completion_tokens = 10**29
+    wrong, _ = [call.hold.reservation.charge("ok", "engine") for call in (bad, good)]
     other = settled("another", good.hold.course, at_ms=on.ms, most=0, outcome="ok", counted_by="engine")
     ledger = gateway.meter._ledger
-    refused, written = await asyncio.gather(
-        ledger.put(gateway.meter._owed[bad.id].rows), ledger.put(other), return_exceptions=True
-    )
+    refused, written = await asyncio.gather(ledger.put(wrong), ledger.put(other), return_exceptions=True)
     assert isinstance(refused, TypeError) and written is None
     await gateway.meter.beat()
     assert [row["id"] for row in await rows(on)] == sorted(["another", good.id])
@@ -392,8 +389,8 @@ async def test_a_ledger_that_hangs_ends_no_lease(on, monkeypatch):
 
     monkeypatch.setattr(Ledger, "put", put)
     monkeypatch.setattr(gateway.counters, "renew", renews)
-    await done.hold.progress(usage(10, 5))
-    done.hold._charge(None)
+    done.hold.course.attempts[-1].completion_tokens = 5
+    done.hold.reservation.charge("ok", "engine")
     beating = asyncio.create_task(gateway.meter.run())
     await hangs.wait()
     for _ in range(3):

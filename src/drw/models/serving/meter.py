@@ -332,16 +332,18 @@ class Meter:
 
     async def _prolong(self) -> bool:
         """Lengthen the lease, with its reservations where the counters lost them; False: it is over."""
-        began, process = self._clock(), self._process
-        if began < self._until:
-            mine = [r.held() for r in self._held.values() if r.step and not r.lost and r.process == process]
-            if await self._counters.renew(process, self._ttl_ms) or await self._counters.register(
-                process, self._ttl_ms, mine
-            ):
-                self._until = began + self.settings.lease_seconds * LEASE_SHARE
-                return True
+        began = self._clock()
+        if began < self._until and (
+            await self._counters.renew(self._process, self._ttl_ms) or await self._bring_back(self._process)
+        ):
+            self._until = began + self.settings.lease_seconds * LEASE_SHARE
+            return True
         self._until = 0.0
         return False
+
+    async def _bring_back(self, process: str) -> bool:
+        mine = [r.held() for r in self._held.values() if r.step and not r.lost and r.process == process]
+        return await self._counters.register(process, self._ttl_ms, mine)
 
     async def _sweep(self) -> None:
         """Release what Valkey holds for us from calls whose answer from it never came."""
