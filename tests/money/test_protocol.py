@@ -330,7 +330,7 @@ class Away(Ledger):
         super().__init__(on.database)
         self.written = written
 
-    async def put(self, rows, record="") -> None:
+    async def put(self, rows, record="") -> bool:
         if self.written:
             await super().put(rows, record)
         raise Unavailable("the database does not answer")
@@ -365,7 +365,7 @@ async def test_a_row_that_cannot_be_written_is_no_other_calls_business(on):
     other = settled("another", good.hold.course, at_ms=on.ms, most=0, outcome="ok", counted_by="engine")
     ledger = gateway.meter._ledger
     refused, written = await asyncio.gather(ledger.put(wrong), ledger.put(other), return_exceptions=True)
-    assert isinstance(refused, TypeError) and written is None
+    assert isinstance(refused, TypeError) and written is True
     await gateway.meter.beat()
     assert [row["id"] for row in await rows(on)] == sorted(["another", good.id])
     assert list(gateway.meter._owed) == [bad.id]
@@ -378,9 +378,9 @@ async def test_a_ledger_that_hangs_ends_no_lease(on, monkeypatch):
     hangs, never, renewed = asyncio.Event(), asyncio.Event(), asyncio.Event()
     renew = gateway.counters.renew
 
-    async def put(self, rows, record="") -> None:
+    async def put(self, rows, record="") -> bool:
         hangs.set()
-        await never.wait()
+        return await never.wait()
 
     async def renews(*args) -> bool:
         answer = await renew(*args)
@@ -480,6 +480,23 @@ async def test_a_process_that_was_paused_may_not_go_on_and_is_not_charged_twice(
     assert await spent(on) == (11 * TOKEN, 0)
     again = await on.open(gateway, WHO, ONE, prompt=1, most=1, stream=True)  # under a new lease
     await again.hold.settle(ClientGone())
+
+
+async def test_a_process_that_comes_back_while_it_is_settled_for_counts_what_the_ledger_has(on, monkeypatch):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
+    await call.hold.progress(token())
+    on.ms += LEASE * 1000 + 2000
+    settle = on.counters.settle
+
+    async def late(*args) -> bool:
+        await call.hold.settle(ReservationLost("lost"))  # between the reaper's row and its word to the counters
+        return await settle(*args)
+
+    monkeypatch.setattr(on.counters, "settle", late)
+    await on.tick()
+    await on.tick()
+    assert [row["completion_tokens"] for row in await rows(on)] == [BLOCK, 1 - BLOCK]
+    assert await spent(on) == (11 * TOKEN, 0)
 
 
 async def test_a_whole_answer_whose_reservation_is_gone_is_given_to_nobody(on):
@@ -617,10 +634,10 @@ async def test_a_beat_and_calls_that_pay_at_the_same_time(on, monkeypatch):
         call.hold.course.attempts[-1].completion_tokens = 7
         call.hold.reservation.charge("ok", "engine")
 
-    async def put(self, rows, record="") -> None:
+    async def put(self, rows, record="") -> bool:
         monkeypatch.undo()
         await second.hold.reservation.pay()  # between the beat's look at what is owed and its turn
-        await self.put(rows, record)
+        return await self.put(rows, record)
 
     monkeypatch.setattr(Ledger, "put", put)
     await gateway.meter.beat()

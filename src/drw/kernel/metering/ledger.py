@@ -73,6 +73,16 @@ class Row:
         return [(subject, self.cost, self.tokens) for subject in subjects]
 
 
+@dataclass(slots=True)
+class Written:
+    """What is written of one call."""
+
+    rows: Sequence[Row]
+    record: str
+    new: bool = True
+    """Whether none of the rows was there before."""
+
+
 class Ledger:
     """Writes rows: those that wait at one moment in one statement with their audit records, and each row once."""
 
@@ -80,19 +90,23 @@ class Ledger:
         self._database = database
         self._batches = Batches(self._write)
 
-    async def put(self, rows: Sequence[Row], record: str = "") -> None:
+    async def put(self, rows: Sequence[Row], record: str = "") -> bool:
         """Return when the rows are there for good; one that is there already stays, and a difference is corrected.
+
+        False: one was there already, so that `rows` says what counts.
 
         With them goes the audit record of the call, where there is one: `AuditWriter.line`.
 
         Raises:
             Unavailable: the database does not answer; nothing may be acknowledged.
         """
+        written = Written(rows, record)
         try:
-            await self._batches.put((rows, record))
+            await self._batches.put(written)
         except psycopg.Error as refused:
             what = "the ledger and the audit record cannot be written, so there is no answer"
             raise Unavailable(what, part="postgres") from refused
+        return written.new
 
     async def rows(self, ids: Iterable[str]) -> list[Row]:
         """Return the rows with these ids."""
@@ -121,13 +135,15 @@ class Ledger:
         """Return the processes that may hold reservations."""
         return {row["id"] for row in await self._database.all("select id from metering.holder")}
 
-    async def _write(self, calls: Sequence[tuple[Sequence[Row], str]]) -> None:
-        rows = {row.id: row for own, _ in calls for row in own}
-        records = [record for _, record in calls if record]
+    async def _write(self, calls: Sequence[Written]) -> None:
+        rows = {row.id: row for call in calls for row in call.rows}
+        records = [call.record for call in calls if call.record]
         query, args = (ADD_RECORDED, [records]) if records else (ADD, [])
         added = {row["id"] for row in await self._database.fetch(query, *args, dump(rows.values()))}
         if late := [row for id, row in rows.items() if id not in added]:
             await self._database.fetch(CORRECT, dump(late))
+        for call in calls:
+            call.new = all(row.id in added for row in call.rows)
 
 
 async def add(connection: Connection, rows: Iterable[Row]) -> set[str]:

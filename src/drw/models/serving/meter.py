@@ -137,8 +137,6 @@ class Owed:
     rows: list[Row]
     tokens: int
     """So many were reserved."""
-    again: bool
-    """Whether it was said otherwise before: then the ledger may have that already, and what it has counts."""
     written: bool = False
 
 
@@ -234,15 +232,14 @@ class Meter:
             counted_by=counted_by,
             posted=not lost,
         )
-        self._owed[reservation.id] = Owed(rows, reservation.tokens, again=reservation.id in self._owed)
+        self._owed[reservation.id] = Owed(rows, reservation.tokens)
         return rows
 
     async def pay(self, id: str, record: str = "") -> None:
         """Pay what is owed for a reservation; see `Reservation.pay`."""
         owed = self._owed[id]
         if not owed.written:
-            await self._ledger.put(owed.rows, record)
-            if owed.again:
+            if not await self._ledger.put(owed.rows, record):  # a reaper's, or our own of which we did not hear
                 owed.rows = await self._ledger.rows(row.id for row in owed.rows)
             owed.written = True
         late = [row.id for row in owed.rows if not row.posted]
