@@ -109,6 +109,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
     async def begin(
         small: Path | None = None,
         double: dict[str, Any] | None = None,
+        fallback: dict[str, Any] | None = None,
         more: Sequence[str] = (),
         on: Profile = profile,
         **serving: Any,
@@ -118,6 +119,9 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
             "double": {"engine": "openai", "base_url": f"unix:{base}.d", "upstream_model": "up-1", **(double or {})},
             "vectors": {"kind": "embedding", "engine": "onnx", "dimensions": 2},
         }
+        if fallback is not None:
+            models["other"] = {**models["double"], "upstream_model": "up-2", **fallback}
+            models["double"] = {**models["double"], "fallbacks": ["other"]}
         if small:
             models["small"] = {"engine": "llama_cpp", "base_url": f"unix:{small}", "context_length": CONTEXT // SLOTS}
         services = {"discovery": {"models": models, "default_model": "small" if small else "double"}}

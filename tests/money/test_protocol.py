@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,14 +11,16 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Policy, Price
 from drw.gateway.rate_limiting.reaping import post
 from drw.gateway.rate_limiting.rebuild import Rebuild
 from drw.kernel.call import Caller, acting_for
-from drw.kernel.errors import NEVER, RateLimited, http_headers
+from drw.kernel.errors import NEVER, RateLimited, Unavailable, http_headers
 from drw.kernel.metering.attempts import Attempt, Course
 from drw.kernel.metering.counters import Counters, CountersAway
 from drw.kernel.metering.ledger import Ledger, settled, total
 from drw.kernel.metering.subjects import Subject
-from drw.models.serving.metering import Metering
-from drw.models.serving.quota import EngineOvershot, InsufficientQuota, LimitReached, ReservationLost
+from drw.models.serving.errors import AnswerCut
+from drw.models.serving.metering import Metering, prompt_bound
+from drw.models.serving.quota import EngineOvershot, InsufficientQuota, LimitReached, ModelFull, ReservationLost
 from drw.models.serving.record import ClientGone
+from drw.models.serving.shares import Share, Shares
 from drw.models.serving.tariff import Tariffs
 from money.world import BEAT, BLOCK, LEASE, asked, model, token, usage, world
 
@@ -181,12 +184,269 @@ async def test_each_attempt_is_charged_at_its_own_price(on):
     assert [(values["tn"], values["n"]) for values in found] == [(9 * TOKEN, 0), (50 * TOKEN, 0)]
 
 
+async def test_a_fallback_that_was_never_asked_is_not_charged(on):
+    with acting_for(WHO):
+        hold = await on.gateway().metering.hold(asked((ONE, TWO), prompt=10, most=1000, stream=True))
+    await hold.begin(ONE)
+    for _ in range(80):
+        await hold.progress(token())
+    with pytest.raises(InsufficientQuota, match="the desk 'rates' has 0.00 USD left") as caught:
+        await hold.begin(TWO)
+    await hold.settle(caught.value)
+    assert [(row["model"], row["cost"] // TOKEN, row["counted_by"]) for row in await rows(on)] == [
+        ("one", 90, "chunks"),
+        ("two", 0, "nothing"),
+    ]
+    assert await spent(on) == (90 * TOKEN, 0)
+
+
+async def test_a_fallback_whose_attempt_was_not_written_down_is_not_charged(on, monkeypatch):
+    gateway = on.gateway()
+    with acting_for(WHO):
+        hold = await gateway.metering.hold(asked((ONE, TWO), prompt=5, most=5, stream=True))
+    await hold.begin(ONE)
+    await hold.progress(token())
+
+    async def away(*args):
+        raise CountersAway("Valkey went away")
+
+    monkeypatch.setattr(gateway.counters, "advance", away)
+    with pytest.raises(CountersAway) as caught:
+        await hold.begin(TWO)
+    await hold.settle(caught.value)
+    assert [(row["model"], row["cost"] // TOKEN) for row in await rows(on)] == [("one", 6), ("two", 0)]
+
+
+async def test_an_answer_that_another_engine_gave_again_is_charged_once(on):
+    with acting_for(WHO):
+        hold = await on.gateway().metering.hold(asked((ONE, TWO), prompt=5, most=5, stream=False))
+    await hold.begin(ONE)
+    await hold.progress(token())
+    await hold.begin(TWO)  # of the first one's nothing was given to anybody
+    await hold.progress(usage(5, 5))
+    await hold.settle()
+    assert [(row["model"], row["cost"] // TOKEN) for row in await rows(on)] == [("one", 0), ("two", 30)]
+
+
+@pytest.fixture
+async def two_at_once(on):
+    """The model `two` takes one call at once."""
+    on.caps = [(Subject(Block.MODEL, "", "two"), "Cc", 1)]
+    await on.push_caps()
+    return on
+
+
+async def under_way(on) -> list[tuple[int, int]]:
+    found = await on.counters.peek([Subject(Block.MODEL, "", name) for name in ("one", "two")])
+    return [(values["c"], values["n"] // TOKEN) for values in found]
+
+
+async def test_a_fallback_without_room_refuses_nobody_who_does_not_need_it(two_at_once):
+    on, gateway = two_at_once, two_at_once.gateway()
+    holds = []
+    for _ in range(3):
+        with acting_for(WHO):
+            holds.append(await gateway.metering.hold(asked((ONE, TWO), prompt=5, most=5, stream=True)))
+        await holds[-1].begin(ONE)
+    assert await under_way(on) == [(3, 90), (0, 0)]
+    await holds[0].begin(TWO)
+    assert await under_way(on) == [(3, 90), (1, 30)]  # it holds what the call does
+    with pytest.raises(ModelFull, match="the model 'two' has 1 calls under way"):
+        await holds[1].begin(TWO)
+    await holds[1].begin(ONE)  # whoever is full, another may be asked
+    await holds[0].progress(usage(5, 1))
+    await holds[0].settle()
+    await holds[2].begin(TWO)
+    for hold in holds[1:]:
+        await hold.settle(ClientGone())
+    assert await under_way(on) == [(0, 0), (0, 0)]
+
+
+async def test_a_model_without_room_leaves_the_call_to_the_next(two_at_once):
+    on, gateway = two_at_once, two_at_once.gateway()
+    first = await on.open(gateway, WHO, TWO, prompt=1, most=1, stream=False)
+    with acting_for(WHO):
+        hold = await gateway.metering.hold(asked((TWO, ONE), prompt=1, most=1, stream=False))
+    with pytest.raises(ModelFull):
+        await hold.begin(TWO)
+    await hold.begin(ONE)
+    await hold.progress(usage(1, 1))
+    await hold.settle()
+    assert [(row["model"], row["cost"] // TOKEN) for row in await rows(on)] == [("one", 2)]
+    with acting_for(WHO), pytest.raises(ModelFull):
+        await gateway.metering.hold(asked((TWO,), prompt=1, most=1, stream=False))
+    await first.hold.settle(ClientGone())
+
+
+async def test_what_joined_a_reservation_is_released_by_whoever_settles_it(two_at_once):
+    on = two_at_once
+    with acting_for(WHO):
+        hold = await on.gateway().metering.hold(asked((ONE, TWO), prompt=5, most=5, stream=True))
+    await hold.begin(ONE)
+    await hold.progress(token())
+    await hold.begin(TWO)
+    on.ms += LEASE * 1000 + 2000
+    await on.tick()
+    assert [(row["model"], row["cost"] // TOKEN) for row in await rows(on)] == [("one", 6), ("two", 10)]
+    assert await under_way(on) == [(0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("wrong", [-1000, 10**29, 1 << 31, True, 1.5, "7"])
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
+async def test_what_is_no_count_of_tokens_is_no_part_of_an_answer(on, name, wrong):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
+    await call.hold.progress(token())
+    with pytest.raises(AnswerCut, match=name) as caught:
+        await call.hold.progress({"choices": [], "usage": {name: wrong}})
+    await call.hold.settle(caught.value)
+    assert await spent(on) == (11 * TOKEN, 0)
+
+
+async def test_a_count_that_comes_before_the_answer_does_not_end_it(on):
+    early = await on.open(on.gateway(), WHO, ONE, prompt=10, most=20, stream=True)
+    for chunk in (usage(10, 0), token(), token()):
+        await early.hold.progress(chunk)
+    await early.hold.settle(ClientGone())
+    assert await spent(on) == (12 * TOKEN, 0)
+    late = await on.open(on.gateway(), WHO, ONE, prompt=10, most=20, stream=True)
+    for chunk in (token(), token(), usage(10, 0)):
+        await late.hold.progress(chunk)
+    await late.hold.settle(ClientGone())  # an engine that says less than it gave, of an answer without an end
+    assert await spent(on) == (24 * TOKEN, 0)
+
+
+async def test_tokens_beyond_the_reservation_are_charged_to_nobody(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
+    await call.hold.progress(usage(10, 1500))
+    await call.hold.settle()
+    assert [row["completion_tokens"] for row in await rows(on)] == [1500]
+    (found,) = await on.counters.peek([KEY])
+    assert (found["tt"], found["dt"], found["t"]) == (15, 15, 0)
+
+
+async def test_a_tool_call_that_an_engine_holds_back_is_cut_too(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
+
+    def held_back(count: int, **choice) -> dict:
+        return {"choices": [{"index": 0, "delta": {}, **choice}], "timings": {"predicted_n": count}}
+
+    await call.hold.progress(held_back(5))
+    with pytest.raises(EngineOvershot):
+        await call.hold.progress(held_back(6))
+    await call.hold.progress(held_back(6, finish_reason="tool_calls"))  # it is over: to cut it helps nobody
+
+
+async def test_where_nothing_bounds_an_answer_the_engine_is_told_what_was_reserved(on):
+    on.caps = []
+    await on.push_caps()
+    gateway, request = on.gateway(most_tokens=30), asked((ONE,), prompt=10, most=None, stream=False)
+    with acting_for(WHO):
+        hold = await gateway.metering.hold(request)
+    assert await hold.begin(ONE) == {"max_tokens": 30}
+    bounded = replace(ONE, context_length=50)
+    with acting_for(WHO):
+        hold = await gateway.metering.hold(replace(request, models=(bounded,)))
+    assert await hold.begin(bounded) == {}  # its own room is what was reserved
+
+
+def test_a_picture_in_a_prompt_is_no_text():
+    def prompt(url: str) -> int:
+        parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
+        return prompt_bound({"messages": [{"role": "user", "content": parts}]}, 4096)
+
+    assert prompt("data:image/png;base64," + "A" * 1_400_000) == prompt("") < 4096 + 300
+    assert prompt("https://desk.example/x.png") == prompt("") + len("https://desk.example/x.png")
+
+
+class Away(Ledger):
+    """Goes away before the rows are written, or after."""
+
+    def __init__(self, on, *, written: bool) -> None:
+        super().__init__(on.database)
+        self.written = written
+
+    async def put(self, rows, record="") -> bool:
+        if self.written:
+            await super().put(rows, record)
+        raise Unavailable("the database does not answer")
+
+
+@pytest.mark.parametrize(
+    ("written", "stream", "paid"),
+    [(False, False, ("failed", 0)), (False, True, ("failed", 12)), (True, False, ("ok", 12)), (True, True, ("ok", 12))],
+)
+async def test_an_answer_that_could_not_be_paid_is_not_owed_as_one_that_was_given(on, written, stream, paid):
+    gateway = on.gateway()
+    call = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=stream)
+    for chunk in (token(), token(), usage(10, 2)):
+        await call.hold.progress(chunk)
+    gateway.meter._ledger = Away(on, written=written)
+    with pytest.raises(Unavailable) as caught:
+        await call.hold.settle()
+    await call.hold.settle(caught.value)
+    assert await spent(on) == (0, 30 * TOKEN)  # held until it is known
+    gateway.meter._ledger = on.ledger
+    await gateway.meter.beat()
+    assert [(row["outcome"], row["cost"] // TOKEN) for row in await rows(on)] == [paid]
+    assert await spent(on) == (paid[1] * TOKEN, 0)
+
+
+async def test_a_row_that_cannot_be_written_is_no_other_calls_business(on):
+    gateway = on.gateway()
+    bad, good = [await on.open(gateway, WHO, ONE, prompt=3, most=7, stream=False) for _ in range(2)]
+    good.hold.course.attempts[-1].completion_tokens = 7
+    bad.hold.course.attempts[-1].completion_tokens = 10**29
+    wrong, _ = [call.hold.reservation.charge("ok", "engine") for call in (bad, good)]
+    other = settled("another", good.hold.course, at_ms=on.ms, most=0, outcome="ok", counted_by="engine")
+    ledger = gateway.meter._ledger
+    refused, written = await asyncio.gather(ledger.put(wrong), ledger.put(other), return_exceptions=True)
+    assert isinstance(refused, TypeError) and written is True
+    await gateway.meter.beat()
+    assert [row["id"] for row in await rows(on)] == sorted(["another", good.id])
+    assert list(gateway.meter._owed) == [bad.id]
+    assert await spent(on) == (10 * TOKEN, 10 * TOKEN)
+
+
+async def test_a_ledger_that_hangs_ends_no_lease(on, monkeypatch):
+    gateway = on.gateway(heartbeat_seconds=0.001)
+    live, done = [await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=stream) for stream in (True, False)]
+    hangs, never, renewed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    renew = gateway.counters.renew
+
+    async def put(self, rows, record="") -> bool:
+        hangs.set()
+        return await never.wait()
+
+    async def renews(*args) -> bool:
+        answer = await renew(*args)
+        renewed.set()
+        return answer
+
+    monkeypatch.setattr(Ledger, "put", put)
+    monkeypatch.setattr(gateway.counters, "renew", renews)
+    done.hold.course.attempts[-1].completion_tokens = 5
+    done.hold.reservation.charge("ok", "engine")
+    beating = asyncio.create_task(gateway.meter.run())
+    await hangs.wait()
+    for _ in range(3):
+        on.ms += LEASE * 600
+        for _ in range(2):  # one may have begun before the clock went on
+            renewed.clear()
+            await renewed.wait()
+        await live.hold.progress(token())
+    beating.cancel()
+    monkeypatch.undo()
+    await gateway.meter.beat()
+    await live.hold.settle(ClientGone())
+    assert await spent(on) == (28 * TOKEN, 0)
+
+
 async def test_settling_twice_is_settling_once(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=5, most=5, stream=False)
     await call.hold.progress(usage(5, 5))
     await call.hold.settle()
     await call.hold.settle()
-    assert await on.counters.settle("", call.id, on.ms, total(call.hold.rows)) == "elsewhere"
+    assert await on.counters.settle("", call.id, on.ms, total(call.hold.rows, 10)) == "elsewhere"
     assert await spent(on) == (10 * TOKEN, 0)
     for _ in range(2):
         await on.ledger.put(call.hold.rows)
@@ -211,7 +471,7 @@ async def recorded(on, call, *chunks) -> None:
     """Leave the call as it is when its process dies between the ledger and the counters."""
     for chunk in chunks:
         await call.hold.progress(chunk)
-    call.hold._end_attempt(None)
+    call.hold._end_attempt(given=True, whole=True)
     most = call.hold.reservation.nano
     await on.ledger.put(settled(call.id, call.hold.course, at_ms=on.ms, most=most, outcome="ok", counted_by="engine"))
 
@@ -255,6 +515,23 @@ async def test_a_process_that_was_paused_may_not_go_on_and_is_not_charged_twice(
     assert await spent(on) == (11 * TOKEN, 0)
     again = await on.open(gateway, WHO, ONE, prompt=1, most=1, stream=True)  # under a new lease
     await again.hold.settle(ClientGone())
+
+
+async def test_a_process_that_comes_back_while_it_is_settled_for_counts_what_the_ledger_has(on, monkeypatch):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
+    await call.hold.progress(token())
+    on.ms += LEASE * 1000 + 2000
+    settle = on.counters.settle
+
+    async def late(*args) -> bool:
+        await call.hold.settle(ReservationLost("lost"))  # between the reaper's row and its word to the counters
+        return await settle(*args)
+
+    monkeypatch.setattr(on.counters, "settle", late)
+    await on.tick()
+    await on.tick()
+    assert [row["completion_tokens"] for row in await rows(on)] == [BLOCK, 1 - BLOCK]
+    assert await spent(on) == (11 * TOKEN, 0)
 
 
 async def test_a_whole_answer_whose_reservation_is_gone_is_given_to_nobody(on):
@@ -397,7 +674,7 @@ async def test_a_settlement_whose_answer_is_lost_counts_once(on, monkeypatch):
 async def test_a_process_that_was_paused_between_its_charge_and_the_ledger_is_counted_once(on, monkeypatch, when):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=20, stream=False)
     await call.hold.progress(usage(10, 5))
-    call.hold._end_attempt(None)
+    call.hold._end_attempt(given=True)
     call.hold.reservation.charge("ok", "engine")
     on.ms += LEASE * 1000 + 2000
     if when == "before the reaper looks":
@@ -531,10 +808,10 @@ async def test_a_beat_and_calls_that_pay_at_the_same_time(on, monkeypatch):
         call.hold.course.attempts[-1].completion_tokens = 7
         call.hold.reservation.charge("ok", "engine")
 
-    async def put(self, rows, record="") -> None:
+    async def put(self, rows, record="") -> bool:
         monkeypatch.undo()
         await second.hold.reservation.pay()  # between the beat's look at what is owed and its turn
-        await self.put(rows, record)
+        return await self.put(rows, record)
 
     monkeypatch.setattr(Ledger, "put", put)
     await gateway.meter.beat()
@@ -543,6 +820,29 @@ async def test_a_beat_and_calls_that_pay_at_the_same_time(on, monkeypatch):
 
 async def test_sums_are_exact_beyond_what_a_double_holds(on):
     nobody = Subject(Block.ORG, "uncapped", "")
-    for number, nano in enumerate((2**53 - 1, 1, 1, 1)):
+    for number, nano in enumerate((2**53 - 1, 1, 1, 1, -1, -2)):
         await on.counters.post(f"row_{number}", on.ms, [(nobody, nano, 0)], on.ms)
-    assert await on.redis.hget(nobody.counter, "tn") == str(2**53 + 2).encode()
+    assert await on.redis.hget(nobody.counter, "tn") == str(2**53 - 1).encode()
+
+
+def test_a_share_holds_what_is_under_way_over_the_end_of_a_minute():
+    now = 30.0
+    shares, away = Shares(1, lambda: now), CountersAway("away")
+    limits = [(KEY, Limit(tokens_per_minute=100, when_lost=Limit.LOCAL_SHARE))]
+
+    def enter() -> Share:
+        share = Share(shares, limits, 90, away)
+        share.enter([KEY])
+        return share
+
+    first = enter()
+    now = 70.0
+    with pytest.raises(LimitReached, match="10 left of 100"):
+        enter()
+    first.leave(5)
+    second = enter()
+    with pytest.raises(LimitReached, match="5 left of 100"):
+        enter()
+    second.leave(90)
+    with pytest.raises(LimitReached, match="5 left of 100"):
+        enter()

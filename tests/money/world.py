@@ -56,7 +56,7 @@ def model(name: str) -> ChatModel:
     return ChatModel(name, f"up-{name}", DoubleChat(), "double", line, (replica,), 0, 0, 0, "none", "none")
 
 
-def asked(models: Sequence[ChatModel], *, prompt: int, most: int, stream: bool) -> Asked:
+def asked(models: Sequence[ChatModel], *, prompt: int, most: int | None, stream: bool) -> Asked:
     """Return a request for an answer of at most so many tokens."""
     body = {"prompt": prompt}
     affinity = Affinity("", "", body)
@@ -80,11 +80,17 @@ class Call:
     prompt: int
     stream: bool
     delivered: int = 0
+    earlier: int = 0
+    """What of it attempts gave that are over."""
     ended: str = ""
     sure: bool = True
     """Whether the counters know of it: not between a loss of their data and the next sign of life."""
     forgotten: bool = False
     """Whether a part of their data was lost in which it was."""
+
+    @property
+    def of_this_attempt(self) -> int:
+        return self.delivered - self.earlier
 
     @property
     def id(self) -> str:

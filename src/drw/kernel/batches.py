@@ -6,12 +6,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from drw.kernel.errors import Unavailable
+
 MOST = 500
 T = TypeVar("T")
 
 
 class Batches(Generic[T]):
-    """Hands what is put to `write`, one batch after the other, in the order in which it came."""
+    """Hands what is put to `write`, one batch after the other, in the order in which it came.
+
+    What is refused together is written one by one, so that only those hear of it whose item cannot be written.
+    """
 
     def __init__(self, write: Callable[[Sequence[T]], Awaitable[None]]) -> None:
         self._write = write
@@ -41,7 +46,13 @@ class Batches(Generic[T]):
         error: Exception | None = None
         try:
             await self._write([item for item, _ in batch])
+        except Unavailable as away:
+            error = away
         except Exception as refused:  # noqa: BLE001 - every caller must hear of it, whatever it is
+            if len(batch) > 1:  # one of them is at fault, and no other has to do with it
+                for one in batch:
+                    await self._write_batch([one])
+                return
             error = refused
         for _, written in batch:
             if not written.done():

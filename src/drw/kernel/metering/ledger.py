@@ -62,11 +62,25 @@ class Row:
     counted_by: str
     posted: bool = True
 
+    @property
+    def tokens(self) -> int:
+        """Its tokens, prompt and answer."""
+        return self.prompt_tokens + self.completion_tokens
+
     def charges(self) -> list[Charge]:
         """Return what each of its subjects spent."""
-        tokens = self.prompt_tokens + self.completion_tokens
         subjects = (*of_call(self.org, self.desk, self.key), of_model(self.model))
-        return [(subject, self.cost, tokens) for subject in subjects]
+        return [(subject, self.cost, self.tokens) for subject in subjects]
+
+
+@dataclass(slots=True)
+class Written:
+    """What is written of one call."""
+
+    rows: Sequence[Row]
+    record: str
+    new: bool = True
+    """Whether none of the rows was there before."""
 
 
 class Ledger:
@@ -76,19 +90,27 @@ class Ledger:
         self._database = database
         self._batches = Batches(self._write)
 
-    async def put(self, rows: Sequence[Row], record: str = "") -> None:
+    async def put(self, rows: Sequence[Row], record: str = "") -> bool:
         """Return when the rows are there for good; one that is there already stays, and a difference is corrected.
+
+        False: one was there already, so that `rows` says what counts.
 
         With them goes the audit record of the call, where there is one: `AuditWriter.line`.
 
         Raises:
             Unavailable: the database does not answer; nothing may be acknowledged.
         """
-        await self._batches.put((rows, record))
+        written = Written(rows, record)
+        try:
+            await self._batches.put(written)
+        except psycopg.Error as refused:
+            what = "the ledger and the audit record cannot be written, so there is no answer"
+            raise Unavailable(what, part="postgres") from refused
+        return written.new
 
     async def rows(self, ids: Iterable[str]) -> list[Row]:
         """Return the rows with these ids."""
-        found = await self._database.all("select * from metering.ledger where id = any(%s)", list(ids))
+        found = await self._database.all("select * from metering.ledger where id = any(%s) order by id", list(ids))
         return [as_row(row) for row in found]
 
     async def unposted(self, most: int = BATCH) -> list[Row]:
@@ -117,17 +139,15 @@ class Ledger:
         """Return the processes that may hold reservations."""
         return {row["id"] for row in await self._database.all("select id from metering.holder")}
 
-    async def _write(self, calls: Sequence[tuple[Sequence[Row], str]]) -> None:
-        rows = {row.id: row for own, _ in calls for row in own}
-        records = [record for _, record in calls if record]
-        try:
-            query, args = (ADD_RECORDED, [records]) if records else (ADD, [])
-            added = {row["id"] for row in await self._database.fetch(query, *args, dump(rows.values()))}
-            if late := [row for id, row in rows.items() if id not in added]:
-                await self._database.fetch(CORRECT, dump(late))
-        except psycopg.Error as refused:
-            what = "the ledger and the audit record cannot be written, so there is no answer"
-            raise Unavailable(what, part="postgres") from refused
+    async def _write(self, calls: Sequence[Written]) -> None:
+        rows = {row.id: row for call in calls for row in call.rows}
+        records = [call.record for call in calls if call.record]
+        query, args = (ADD_RECORDED, [records]) if records else (ADD, [])
+        added = {row["id"] for row in await self._database.fetch(query, *args, dump(rows.values()))}
+        if late := [row for id, row in rows.items() if id not in added]:
+            await self._database.fetch(CORRECT, dump(late))
+        for call in calls:
+            call.new = all(row.id in added for row in call.rows)
 
 
 async def add(connection: Connection, rows: Iterable[Row]) -> set[str]:
@@ -181,11 +201,13 @@ def settled(
     return rows
 
 
-def total(rows: Iterable[Row]) -> list[Charge]:
-    """Return what the subjects of these rows spent, each once."""
+def total(rows: Iterable[Row], most_tokens: int) -> list[Charge]:
+    """Return what the subjects of these rows spent, each once, of tokens no more than were reserved."""
     sums: dict[Any, tuple[int, int]] = {}
     for row in rows:
-        for subject, nano, tokens in row.charges():
+        used = min(row.tokens, most_tokens)
+        most_tokens -= used
+        for subject, nano, _ in row.charges():
             before = sums.get(subject, (0, 0))
-            sums[subject] = before[0] + nano, before[1] + tokens
+            sums[subject] = before[0] + nano, before[1] + used
     return [(subject, nano, tokens) for subject, (nano, tokens) in sums.items()]

@@ -77,7 +77,7 @@ local function put(key, s, more)
   end
   for field, amount in pairs(more) do
     local sum = s[field] + amount
-    if sum >= EXACT then
+    if s[field] >= EXACT or sum >= EXACT then
       large[field] = amount
     elseif amount ~= 0 then
       table.insert(flat, field)
@@ -175,10 +175,16 @@ local nano, tokens = tonumber(ARGV[5]), tonumber(ARGV[6])
 local least_nano, least_tokens = tonumber(ARGV[7]), tonumber(ARGV[8])
 if not open() then return {'closed'} end
 if not leased(process, now) then return {'unregistered'} end
-local held = redis.call('HMGET', P .. 'h:' .. id, 'n', 't', 'o')
+local held = redis.call('HMGET', P .. 'h:' .. id, 'n', 't', 'o', 's')
 local more = held[1] and true or false
 if step > 1 and not more then return {'lost'} end
 if more and tonumber(held[3]) >= step then return {'granted', held[1], held[2]} end
+
+-- A subject that joins later holds what is reserved already too; one that is in it is asked for no more than is new.
+local had = {}
+for _, key in ipairs(more and cjson.decode(held[4]) or {}) do had[key] = true end
+local had_nano, had_tokens = tonumber(held[1] or 0), tonumber(held[2] or 0)
+local function free(key, cap, used, own) return had[key] and math.max(cap - used, 0) or cap - used - own end
 
 local left_nano, left_tokens, nano_by, tokens_by = math.huge, math.huge, nil, nil
 local window, found = {}, {}
@@ -188,24 +194,24 @@ for i = 10, #ARGV do
   found[i] = s
   local money = {{'day', s.Cdn, s.dn}, {'month', s.Cmn, s.mn}, {'total', s.Ctn, s.tn}}
   for _, b in ipairs(money) do
-    if b[2] and b[2] - b[3] - s.n < left_nano then
-      left_nano, nano_by = b[2] - b[3] - s.n, {i - 9, 'money', b[1], b[2], 0}
+    if b[2] and free(key, b[2], b[3] + s.n, had_nano) < left_nano then
+      left_nano, nano_by = free(key, b[2], b[3] + s.n, had_nano), {i - 9, 'money', b[1], b[2], 0}
     end
   end
   local counts = {{'day', s.Cdt, s.dt, 0}, {'month', s.Cmt, s.mt, 0}, {'total', s.Ctt, s.tt, 0}}
   if s.Cw then
     local sum, resets = ring_sum(key, 'r', now, s.Cwa == 's')
     table.insert(counts, {'minute', s.Cw, sum, resets})
-    local free = s.Cw - sum - s.t
-    if not window[1] or free < window[2] then window = {s.Cw, free, resets} end
+    local left = free(key, s.Cw, sum + s.t, had_tokens)
+    if not window[1] or left < window[2] then window = {s.Cw, left, resets} end
   end
   for _, b in ipairs(counts) do
-    if b[2] and b[2] - b[3] - s.t < left_tokens then
-      left_tokens, tokens_by = b[2] - b[3] - s.t, {i - 9, 'tokens', b[1], b[2], b[4]}
+    if b[2] and free(key, b[2], b[3] + s.t, had_tokens) < left_tokens then
+      left_tokens, tokens_by = free(key, b[2], b[3] + s.t, had_tokens), {i - 9, 'tokens', b[1], b[2], b[4]}
     end
   end
-  if not more and s.Cc and s.Cc - s.c < 1 then return {'refused', i - 9, 'concurrent', '', text(s.Cc), '0', '0'} end
-  if not more and s.Cr then
+  if not had[key] and s.Cc and s.Cc - s.c < 1 then return {'refused', i - 9, 'concurrent', '', text(s.Cc), '0', '0'} end
+  if not had[key] and s.Cr then
     local sum, resets = ring_sum(key, 'q', now, s.Cra == 's')
     if s.Cr - sum < 1 then return {'refused', i - 9, 'requests', 'minute', text(s.Cr), '0', text(resets - now)} end
   end
@@ -223,11 +229,12 @@ nano, tokens = math.min(nano, left_nano), math.min(tokens, left_tokens)
 local names = {}
 for i = 10, #ARGV do
   local key, s = ARGV[i], found[i]
-  put(key, s, {n = nano, t = tokens, c = more and 0 or 1})
-  if not more and s.Cr then ring_add(key, 'q', now, 1) end
+  local own = had[key] and {n = 0, t = 0, c = 0} or {n = had_nano, t = had_tokens, c = 1}
+  put(key, s, {n = nano + own.n, t = tokens + own.t, c = own.c})
+  if not had[key] and s.Cr then ring_add(key, 'q', now, 1) end
   table.insert(names, key)
 end
-local all_nano, all_tokens = nano + tonumber(held[1] or 0), tokens + tonumber(held[2] or 0)
+local all_nano, all_tokens = nano + had_nano, tokens + had_tokens
 redis.call('HSET', P .. 'h:' .. id, 'p', process, 'n', text(all_nano), 't', text(all_tokens), 'o', step,
   's', cjson.encode(names), 'a', ARGV[9])
 redis.call('SADD', P .. 'p:' .. process, id)
@@ -240,7 +247,10 @@ end
 return answer
 """
 )
-"""Reserves for all subjects or for none; a step that was taken before is answered as it was then."""
+"""Reserves for all subjects or for none; a step that was taken before is answered as it was then.
+
+A later step may bring a subject more, which then holds all that the others do.
+"""
 
 ADVANCE = (
     PRELUDE

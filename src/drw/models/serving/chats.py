@@ -35,7 +35,7 @@ async def generate(
                 async with attempt.model.line.turn(attempt.patience(rules.clock.time())):
                     course.enter(attempt)
                     await _check_prompt(attempt, asked.endpoint)
-                    await hold.begin(attempt.model)
+                    attempt.body = attempt.body | await hold.begin(attempt.model)
                     chunks = attempt.stream(asked.endpoint)
                     try:
                         async for chunk in chunks:

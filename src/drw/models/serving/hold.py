@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, RateLimited
 from drw.kernel.metering.amounts import Price, to_usd
 from drw.kernel.metering.attempts import Attempt, Course
 from drw.kernel.metering.ledger import Ledger, Row, settled
+from drw.kernel.metering.subjects import of_model
 from drw.models.serving.deltas import words
+from drw.models.serving.errors import AnswerCut
 from drw.models.serving.meter import Reservation
 from drw.models.serving.plans import ChatModel
-from drw.models.serving.ports import Chunk
-from drw.models.serving.quota import EngineOvershot, InsufficientQuota, ReservationLost
-from drw.models.serving.record import ClientGone, Record
+from drw.models.serving.ports import Body, Chunk
+from drw.models.serving.quota import CODE, EngineOvershot, InsufficientQuota
+from drw.models.serving.record import ClientGone, Pay, Record
+from drw.models.serving.shares import Share
 
 LEFT = (ClientGone, asyncio.CancelledError, GeneratorExit)
 REFUSED = (InvalidRequest, NotFound, Forbidden, RateLimited)
+MOST_COUNTED = 1 << 31
+"""What an engine says it counted is below this, or it is no count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,8 @@ class Estimate:
     price: Price
     prompt: int
     completion: int
+    bounds: Mapping[str, int] = field(default_factory=dict)
+    """What the engine must be told of it, where the request has no bound of its own."""
 
     @property
     def nano(self) -> int:
@@ -49,9 +57,9 @@ class Estimate:
         some = min(tokens, self.completion)
         return self.price.cost(self.prompt, some), self.prompt + some
 
-    def attempt(self) -> Attempt:
+    def attempt(self, *, started: bool) -> Attempt:
         """Return the attempt as it is written down before the engine is asked."""
-        return Attempt(self.model, self.upstream, self.price, self.prompt, 0, started=True)
+        return Attempt(self.model, self.upstream, self.price, self.prompt, 0, started=started)
 
 
 Estimating = Callable[[ChatModel], Awaitable[Estimate]]
@@ -75,7 +83,7 @@ class Hold:
         stream: bool = False,
         block: int = 1,
         least: int = 1,
-        finish: Callable[[int], None] | None = None,
+        share: Share | None = None,
     ) -> None:
         self.course = course
         self.reservation = reservation
@@ -86,8 +94,11 @@ class Hold:
         self._stream = stream
         self._block = block
         self._least = least
-        self._finish = finish
+        self._share = share
+        self._first = course.attempts[-1].model
+        """The model whose attempt was written down with the reservation."""
         self._begun = False
+        """Whether the engine of the last attempt may have been asked."""
         self._settled = False
         self._counted: set[str] = set()
         self._allowed = self._asked = 0
@@ -95,37 +106,34 @@ class Hold:
         self._final: int | None = None
         self._by_choice: dict[int, int] = {}
 
-    async def begin(self, model: ChatModel) -> None:
+    async def begin(self, model: ChatModel) -> Body:
         """Begin an attempt with a model, just before its engine is asked; what the one before took stays charged.
 
+        Returns what the engine must be told beside the request.
+
         Raises:
+            ModelFull: as much of this model is used, or under way, as may be; another may be begun.
             InsufficientQuota, LimitReached: what is reserved does not reach for it, and there is no more.
             CountersAway, ReservationLost: it cannot be held.
         """
         assert self._estimate is not None
-        await self.begin_as(await self._estimate(model))
+        wanted = await self._estimate(model)
+        await self.begin_as(wanted)
+        return dict(wanted.bounds)
 
     async def begin_as(self, wanted: Estimate) -> None:
         """Begin an attempt that takes so much at most; see `begin`."""
-        first = not self._begun
-        written = self.course.attempts[-1].model
-        if not first:
-            self._end_attempt(None)
-            self.course.attempts.append(wanted.attempt())
-        self._begun = True
-        if self.reservation is None:
-            self.course.attempts[-1] = wanted.attempt()
-            self._reset(wanted.completion, wanted.completion)
-            return
-        spent = [(a.cost, a.prompt_tokens + a.completion_tokens) for a in self.course.attempts[:-1] if a.started]
-        nano, tokens = sum(cost for cost, _ in spent), sum(used for _, used in spent)
-        await self._reserve(wanted, nano, tokens)
-        self.course.attempts[-1] = wanted.attempt()
-        if self._exact and not (first and written == wanted.model):
-            await self.reservation.advance()
-        affordable = wanted.price.completions_within(self.reservation.nano - nano, wanted.prompt)
-        bounds = [wanted.completion, self.reservation.tokens - tokens - wanted.prompt]
-        self._reset(min(b for b in (*bounds, affordable) if b is not None), wanted.completion)
+        attempt = wanted.attempt(started=False)
+        if self._begun:
+            self._end_attempt(given=self._stream)
+            self.course.attempts.append(attempt)
+        else:
+            self.course.attempts[-1] = attempt
+        self._begun = False
+        self._reset(0, 0)
+        allowed = await self._held_for(wanted) if self.reservation else self._shared_for(wanted)
+        attempt.started = self._begun = True
+        self._reset(allowed, wanted.completion)
 
     async def progress(self, chunk: Chunk) -> None:
         """Count a chunk; return when it may go on to the caller.
@@ -133,12 +141,15 @@ class Hold:
         Raises:
             InsufficientQuota: it is behind what could be reserved.
             EngineOvershot: it is behind what was asked for.
+            AnswerCut: the engine counts what cannot be counted.
             CountersAway, ReservationLost: it cannot be held.
         """
         pieces = _pieces(chunk)
+        if pieces:
+            self._final = None  # what the engine counted before was not all
         told = self._told(chunk)
         now = max(told, self._seen) if told is not None else self._seen + pieces
-        if pieces and now > self._allowed:
+        if now > self._allowed and (pieces or _goes_on(chunk)):
             raise self._over()
         if self._exact and self._stream and pieces:
             await self._write_ahead(now)
@@ -160,25 +171,35 @@ class Hold:
             assert self.reservation is not None
             await self.reservation.check()  # an answer whose reservation is gone is given to nobody
         self._settled = True
-        self._end_attempt(error)
+        try:
+            await self._pay(error, record)
+        except Exception as failed:
+            if error is None and self.reservation is not None:
+                self._charge(failed)  # what nobody gets as whole is not owed as whole
+            raise
+
+    async def _pay(self, error: BaseException | None, record: Record | None) -> None:
+        pay = self._charge(error)
+        if record:
+            self._tell(record)
+        await (record.close(pay=pay) if record and error is None else pay(""))
+
+    def _charge(self, error: BaseException | None) -> Pay:
+        """Say what is owed; return what pays it."""
+        left = isinstance(error, LEFT)
+        self._end_attempt(whole=error is None, given=self._stream or left or error is None, left=left)
         outcome = _outcome(error)
         if self.reservation is not None:
             self.rows = self.reservation.charge(outcome, self._by)
-            pay = self.reservation.pay
-        else:
-            now = time.time() * 1000
-            id = f"call_{secrets.token_hex(12)}"
-            most = sum(attempt.cost for attempt in self.course.attempts)
-            posted = self._finish is None  # where limits bind it, the counters have yet to hear of it
-            self.rows = settled(
-                id, self.course, at_ms=now, most=most, outcome=outcome, counted_by=self._by, posted=posted
-            )
-            if self._finish:
-                self._finish(sum(row.prompt_tokens + row.completion_tokens for row in self.rows))
-            pay = partial(self._ledger.put, self.rows)
-        if record:
-            self._tell(record)
-        await (record.close(pay=pay) if record and error is None else pay())
+            return self.reservation.pay
+        now = time.time() * 1000
+        id = f"call_{secrets.token_hex(12)}"
+        most = sum(attempt.cost for attempt in self.course.attempts)
+        posted = self._share is None  # where limits bind it, the counters have yet to hear of it
+        self.rows = settled(id, self.course, at_ms=now, most=most, outcome=outcome, counted_by=self._by, posted=posted)
+        if self._share:
+            self._share.leave(sum(row.prompt_tokens + row.completion_tokens for row in self.rows))
+        return partial(self._ledger.put, self.rows)
 
     def _tell(self, record: Record) -> None:
         cost = sum(row.cost for row in self.rows)
@@ -188,18 +209,43 @@ class Hold:
             if row.cost:
                 record.cost(row.cost, row.model)
 
+    async def _held_for(self, wanted: Estimate) -> int:
+        """Hold an attempt, written down before its engine is asked; return the tokens that its answer may have."""
+        assert self.reservation is not None
+        before, attempt = self.course.attempts[:-1], self.course.attempts[-1]
+        nano = sum(a.cost for a in before)
+        tokens = sum(a.prompt_tokens + a.completion_tokens for a in before if a.started)
+        await self._reserve(wanted, nano, tokens)
+        if self._exact and (self.reservation.step > 1 or before or wanted.model != self._first):
+            attempt.started = True
+            try:
+                await self.reservation.advance()
+            except BaseException:
+                attempt.started = False
+                raise
+        affordable = wanted.price.completions_within(self.reservation.nano - nano, wanted.prompt)
+        bounds = [wanted.completion, self.reservation.tokens - tokens - wanted.prompt]
+        return min(b for b in (*bounds, affordable) if b is not None)
+
+    def _shared_for(self, wanted: Estimate) -> int:
+        if self._share:
+            self._share.enter([of_model(wanted.model)])
+        return wanted.completion
+
     async def _reserve(self, wanted: Estimate, spent_nano: int, spent_tokens: int) -> None:
         assert self.reservation is not None
         nano = spent_nano + wanted.nano - self.reservation.nano
         tokens = spent_tokens + wanted.tokens - self.reservation.tokens
-        if self.reservation.step and len(self.course.attempts) == 1 or (nano <= 0 and tokens <= 0):
-            return  # what was reserved at the beginning was reserved for this attempt too
+        if (model := of_model(wanted.model)) in self.reservation.subjects:
+            first = self.reservation.step == 1 and len(self.course.attempts) == 1
+            if first or (nano <= 0 and tokens <= 0):
+                return  # what was reserved at the beginning was reserved for this attempt too
         least_nano, least_tokens = wanted.least(self._least)
         least = (
             max(0, spent_nano + least_nano - self.reservation.nano),
             max(0, spent_tokens + least_tokens - self.reservation.tokens),
         )
-        await self.reservation.reserve(max(0, nano), max(0, tokens), least if self._stream else None)
+        await self.reservation.reserve(max(0, nano), max(0, tokens), least if self._stream else None, model)
 
     async def _write_ahead(self, now: int) -> None:
         assert self.reservation is not None
@@ -214,36 +260,34 @@ class Hold:
         """Return the completion tokens that the engine counts so far, of all choices; None: the chunk does not say."""
         choices = chunk.get("choices") or ()
         if usage := chunk.get("usage"):
-            self._prompt = usage.get("prompt_tokens") or self._prompt
-            count = usage.get("completion_tokens") or 0
+            self._prompt = _count(usage, "prompt_tokens") or self._prompt
+            count = _count(usage, "completion_tokens")
             if not choices:
-                self._final = int(count)
-                return self._final
+                self._final = count
+                return count
         elif timings := chunk.get("timings"):
-            count = timings.get("predicted_n") or 0
-            prompt = (timings.get("prompt_n") or 0) + (timings.get("cache_n") or 0)
-            self._prompt = prompt or self._prompt
+            count = _count(timings, "predicted_n")
+            self._prompt = _count(timings, "prompt_n") + _count(timings, "cache_n") or self._prompt
         else:
             return None
         for choice in choices:
-            self._by_choice[choice.get("index", 0)] = int(count)
+            self._by_choice[choice.get("index", 0)] = count
         return sum(self._by_choice.values())
 
     def _over(self) -> Exception:
         if self._allowed >= self._asked:
             return EngineOvershot(f"the engine wrote more than the {self._asked} tokens it was asked for")
         message = f"the answer is cut after {self._seen} tokens: the budget does not reach for more"
-        return InsufficientQuota(message, code="insufficient_quota")
+        return InsufficientQuota(message, code=CODE)
 
-    def _end_attempt(self, error: BaseException | None) -> None:
+    def _end_attempt(self, *, given: bool, whole: bool = False, left: bool = False) -> None:
+        """Say what the attempt took: by the engine's last word where the answer is whole, else at least what came."""
         attempt = self.course.attempts[-1]
-        attempt.completion_tokens = self._seen if self._final is None else self._final
+        final = self._final if given else None
+        attempt.completion_tokens = final if whole and final is not None else max(final or 0, self._seen * given)
         attempt.prompt_tokens = self._prompt or attempt.prompt_tokens
-        if isinstance(error, ReservationLost) and not self._stream:
-            attempt.completion_tokens, self._final = 0, None  # nobody got any of it
-        left = isinstance(error, LEFT)
-        if not self._begun or not (attempt.completion_tokens or self._final is not None or left):
-            attempt.started = False  # it died before it said anything: nothing to charge
+        if not self._begun or not (attempt.completion_tokens or final is not None or left):
+            attempt.started = False  # it gave nobody anything: nothing to charge
 
     @property
     def _by(self) -> str:
@@ -264,6 +308,25 @@ class Hold:
 def _pieces(chunk: Chunk) -> int:
     """Return how many choices get something in a chunk: each piece has at least one token."""
     return sum(bool(words(choice)) for choice in chunk.get("choices") or ())
+
+
+def _goes_on(chunk: Chunk) -> bool:
+    """Tell whether an answer goes on though a chunk shows nothing of it, as while an engine reads a tool call."""
+    return any(not choice.get("finish_reason") for choice in chunk.get("choices") or ())
+
+
+def _count(counts: Any, name: str) -> int:
+    """Return a number of tokens as an engine tells it; 0: it does not.
+
+    Raises:
+        AnswerCut: it is no number of tokens.
+    """
+    found = counts.get(name) if isinstance(counts, dict) else counts
+    if found is None:
+        return 0
+    if type(found) is not int or not 0 <= found < MOST_COUNTED:
+        raise AnswerCut(f"the engine sent what is no part of an answer: it says {name} is {str(found)[:40]}: try again")
+    return found
 
 
 def _outcome(error: BaseException | None) -> str:

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
@@ -75,19 +75,24 @@ class Reservation:
         self.step = 0
         self._meter = meter
 
-    async def reserve(self, nano: int, tokens: int, least: tuple[int, int] | None = None) -> None:
-        """Reserve this much more, or what there is where that is at least `least`.
+    async def reserve(
+        self, nano: int, tokens: int, least: tuple[int, int] | None = None, model: Subject | None = None
+    ) -> None:
+        """Reserve this much more, or what there is where that is at least `least`; from now on it binds `model` too.
 
         Raises:
+            ModelFull: a budget or limit of the model binds.
             InsufficientQuota: a budget does not reach.
             LimitReached: a limit binds.
             CountersAway: nothing can be counted now.
             ReservationLost: what was reserved before is not held any more.
         """
-        wish = Wish(self.id, self.step + 1, self.subjects, nano, tokens, self.course.dump(), least)
+        subjects = self.subjects if model is None or model in self.subjects else (*self.subjects, model)
+        wish = Wish(self.id, self.step + 1, subjects, nano, tokens, self.course.dump(), least)
         answer = await self._meter.reserve(self, wish)
         if isinstance(answer, Refused):
-            raise refusal(answer, nano, tokens)
+            raise refusal(answer, self.nano + nano, self.tokens + tokens)
+        self.subjects = subjects
         self.step, self.nano, self.tokens, self.window = wish.step, answer.nano, answer.tokens, answer.window
 
     async def advance(self) -> None:
@@ -125,6 +130,16 @@ class Reservation:
         return Held(self.id, self.step, self.subjects, self.nano, self.tokens, self.course.dump())
 
 
+@dataclass(slots=True)
+class Owed:
+    """What a call is charged, until the ledger and the counters know of it."""
+
+    rows: list[Row]
+    tokens: int
+    """So many were reserved."""
+    written: bool = False
+
+
 class Meter:
     """Reserves and settles for one process.
 
@@ -146,8 +161,7 @@ class Meter:
         self._process = ""
         self._until = 0.0
         self._held: dict[str, Reservation] = {}
-        self._owed: dict[str, tuple[list[Row], bool]] = {}
-        """Rows to write, and whether the ledger has them already."""
+        self._owed: dict[str, Owed] = {}
         self._strange: set[str] = set()
         self._registering = asyncio.Lock()
 
@@ -216,52 +230,59 @@ class Meter:
             outcome=outcome,
             counted_by=counted_by,
         )
-        self._owed[reservation.id] = rows, False
+        self._owed[reservation.id] = Owed(rows, reservation.tokens)
         return rows
 
     async def pay(self, id: str, record: str = "") -> None:
         """Pay what is owed for a reservation; see `Reservation.pay`."""
-        reservation, (rows, written) = self._held[id], self._owed[id]
-        if not written:
+        reservation, owed = self._held[id], self._owed[id]
+        if not owed.written:
             if not self.holds(reservation):  # somebody else may settle it, or nobody
-                rows = [replace(row, posted=False) for row in rows]
-            await self._ledger.put(rows, record)
-            if id in self._owed:
-                self._owed[id] = rows, True
-        late = [row.id for row in rows if not row.posted]
+                owed.rows = [replace(row, posted=False) for row in owed.rows]
+            if not await self._ledger.put(owed.rows, record):  # a reaper's, or our own of which we did not hear
+                owed.rows = await self._ledger.rows(row.id for row in owed.rows)
+            owed.written = True
+        late = [row.id for row in owed.rows if not row.posted]
+        at_ms, charges = owed.rows[0].at.timestamp() * 1000, total(owed.rows, owed.tokens)
         try:
-            at_ms = rows[0].at.timestamp() * 1000
-            said = await self._counters.settle(reservation.process, id, at_ms, total(rows), late)
+            said = await self._counters.settle(reservation.process, id, at_ms, charges, late)
             if said == "counted" and late:
                 await self._ledger.mark_posted(late)
             # It went with a part of Valkey's data; without a lease it may be in what the counters were rebuilt from.
             if said == "unknown" and not late and self.holds(reservation):
-                await self._ledger.unpost([row.id for row in rows])
+                await self._ledger.unpost([row.id for row in owed.rows])
         except CountersAway:
             log.warning("the counters are away: a call is settled in the ledger, and with them later")
             return
         self._owed.pop(id, None)
         self._held.pop(id, None)
 
-    async def beat(self) -> None:
-        """Give a sign of life, pay what is owed, and release what nobody here knows of."""
+    async def renew(self) -> None:
+        """Give a sign of life: to Valkey alone, so that a lease does not end because the ledger does not answer."""
+        if self._process:
+            with suppress(Unavailable):
+                async with self._registering:
+                    await self._prolong()
+
+    async def tidy(self) -> None:
+        """Pay what is owed, and release what nobody here knows of."""
         if not self._process:
             return
+        await asyncio.gather(*(self._pay_later(id) for id in list(self._owed)))
         with suppress(Unavailable):
-            await self._renew()
-        for id in list(self._owed):
-            if id in self._owed:  # most are paid, meanwhile, by the calls that owe them
-                with suppress(Unavailable):
-                    await self.pay(id)
-        with suppress(Unavailable):
-            await self._ledger.hold(self._process)
+            await self._ledger.hold(await self._registered())
             await self._sweep()
 
+    async def beat(self) -> None:
+        """Renew and tidy once."""
+        await self.renew()
+        await self.tidy()
+
     async def run(self) -> None:
-        """Beat for ever."""
-        while True:
-            await asyncio.sleep(self.settings.heartbeat_seconds)
-            await self.beat()
+        """Renew and tidy for ever, neither waiting for the other."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._every_beat(self.renew))
+            both.create_task(self._every_beat(self.tidy))
 
     async def close(self) -> None:
         """Pay what is owed and end the lease, where that can be done."""
@@ -270,6 +291,21 @@ class Meter:
             with suppress(Unavailable):
                 await self._counters.leave(self._process)
                 await self._ledger.let_go(self._process)
+
+    async def _every_beat(self, do: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(self.settings.heartbeat_seconds)
+            await do()
+
+    async def _pay_later(self, id: str) -> None:
+        if id not in self._owed:  # most are paid, meanwhile, by the calls that owe them
+            return
+        try:
+            await self.pay(id)
+        except Unavailable:
+            pass  # the next beat tries again
+        except Exception:
+            log.exception("a call cannot be paid for", extra={"fields": {"reservation": id}})
 
     async def _registered(self) -> str:
         """Return the process's name for this lease, with a lease that has begun."""
@@ -289,27 +325,26 @@ class Meter:
         await self._counters.register(process, self._ttl_ms, ())
         self._process, self._until = process, began + self.settings.lease_seconds * LEASE_SHARE
 
-    async def _renew(self) -> None:
-        began = self._clock()
-        if began < self._until and await self._counters.renew(self._process, self._ttl_ms):
-            self._until = began + self.settings.lease_seconds * LEASE_SHARE
-        else:
-            await self._register_again(self._process)
-
     async def _register_again(self, process: str) -> None:
         """Bring the reservations back after a loss of the counters; where that is too late they are lost."""
         async with self._registering:
-            if process != self._process:
-                return
-            began = self._clock()
-            if began < self._until:
-                if await self._counters.renew(process, self._ttl_ms):
-                    return
-                mine = [r.held() for r in self._held.values() if r.step and not r.lost and r.process == process]
-                if await self._counters.register(process, self._ttl_ms, mine):
-                    self._until = began + self.settings.lease_seconds * LEASE_SHARE
-                    return
-            await self._begin()
+            if process == self._process and not await self._prolong():
+                await self._begin()
+
+    async def _prolong(self) -> bool:
+        """Lengthen the lease, with its reservations where the counters lost them; False: it is over."""
+        began = self._clock()
+        if began < self._until and (
+            await self._counters.renew(self._process, self._ttl_ms) or await self._bring_back(self._process)
+        ):
+            self._until = began + self.settings.lease_seconds * LEASE_SHARE
+            return True
+        self._until = 0.0
+        return False
+
+    async def _bring_back(self, process: str) -> bool:
+        mine = [r.held() for r in self._held.values() if r.step and not r.lost and r.process == process]
+        return await self._counters.register(process, self._ttl_ms, mine)
 
     async def _sweep(self) -> None:
         """Release what Valkey holds for us from calls whose answer from it never came."""

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
 
 import orjson
 
@@ -28,8 +27,9 @@ from drw.models.serving.hold import Estimate, Estimating, Hold
 from drw.models.serving.meter import Meter, MeterSettings, Reservation
 from drw.models.serving.plans import Asked, ChatModel
 from drw.models.serving.ports import Body, Chunk
+from drw.models.serving.quota import ModelFull
 from drw.models.serving.record import Record
-from drw.models.serving.shares import Shares
+from drw.models.serving.shares import Share, Shares
 from drw.models.serving.tariff import Tariffs, Terms
 
 MESSAGE_TOKENS = 32
@@ -59,7 +59,7 @@ class Metering:
         """Yield the chunks of `run`, which tells its attempts to the hold that it is given.
 
         Ends only when all is settled and the record of the call is closed. Raises what `run` raises, and:
-            InsufficientQuota, LimitReached: the call does not fit.
+            InsufficientQuota, LimitReached, ModelFull: the call does not fit.
             CountersAway: whether it fits cannot be known now.
             Unavailable: the ledger cannot be written.
         """
@@ -85,11 +85,11 @@ class Metering:
         """
         who, tariff = call.caller_or_none() or PLATFORM, self._tariffs.newest()
         course = Course(who.org, who.desk, who.key, "embedding", [Attempt(model, model)])
-        subjects = (*of_call(who.org, who.desk, who.key), of_model(model))
+        caller = of_call(who.org, who.desk, who.key)
         price = tariff.price(model, model, datetime.now(UTC))
         wanted = Estimate(model, model, price, sum(len(text.encode()) + TEXT_TOKENS for text in texts), 0)
-        terms = tariff.terms(subjects, [price])
-        hold = Hold(course, self._ledger) if terms.free else await self._reserved(course, subjects, terms, [wanted])
+        terms = tariff.terms((*caller, of_model(model)), [price])
+        hold = Hold(course, self._ledger) if terms.free else await self._reserved(course, caller, terms, [wanted])
         try:
             await hold.begin_as(wanted)
             yield hold
@@ -104,12 +104,12 @@ class Metering:
         who, tariff = call.caller_or_none() or PLATFORM, self._tariffs.newest()
         first = asked.models[0]
         course = Course(who.org, who.desk, who.key, "managed", [Attempt(first.id, first.upstream_model)])
-        subjects = (*of_call(who.org, who.desk, who.key), *(of_model(model.id) for model in asked.models))
+        caller = of_call(who.org, who.desk, who.key)
         at = datetime.now(UTC)
         prices = [tariff.price(model.id, model.upstream_model, at) for model in asked.models]
-        terms = tariff.terms(subjects, prices)
+        terms = tariff.terms((*caller, *(of_model(model.id) for model in asked.models)), prices)
         if terms.free:
-            return Hold(course, self._ledger, estimate=_free)
+            return Hold(course, self._ledger, estimate=_free, stream=asked.live)
         known: dict[str, Estimate] = {}
 
         async def estimate(model: ChatModel) -> Estimate:
@@ -120,53 +120,81 @@ class Metering:
 
         with waiting("upstream"):
             estimates = await asyncio.gather(*(estimate(model) for model in asked.models))
-        return await self._reserved(course, subjects, terms, estimates, estimate, stream=asked.live)
+        return await self._reserved(course, caller, terms, estimates, estimate, stream=asked.live)
 
     async def _reserved(
         self,
         course: Course,
-        subjects: Sequence[Subject],
+        caller: Sequence[Subject],
         terms: Terms,
         estimates: Sequence[Estimate],
         estimate: Estimating | None = None,
         *,
         stream: bool = False,
     ) -> Hold:
+        """Reserve for the caller and the first model that has room; others join where they are asked."""
         settings = self._meter.settings
         nano, tokens = max(e.nano for e in estimates), max(e.tokens for e in estimates)
-        course.attempts = [estimates[0].attempt()]
-        reservation = Reservation(self._meter, course, subjects)
+        reservation = Reservation(self._meter, course, caller)
+        full: ModelFull | None = None
+        for wanted in estimates:
+            course.attempts = [wanted.attempt(started=True)]
+            least = wanted.least(settings.least_tokens) if stream else None
+            try:
+                share = await self._taken(reservation, terms, nano, tokens, least, of_model(wanted.model))
+            except ModelFull as error:
+                full = full or error
+                continue
+            return Hold(
+                course,
+                self._ledger,
+                None if share else reservation,
+                estimate=estimate,
+                exact=terms.exact,
+                stream=stream,
+                block=settings.block_tokens,
+                least=settings.least_tokens,
+                share=share,
+            )
+        assert full is not None
+        raise full
+
+    async def _taken(
+        self,
+        reservation: Reservation,
+        terms: Terms,
+        nano: int,
+        tokens: int,
+        least: tuple[int, int] | None,
+        model: Subject,
+    ) -> Share | None:
+        """Reserve; where the counters are away and no money is at stake, return the share that was taken instead."""
         try:
-            least = estimates[0].least(settings.least_tokens) if stream else None
-            await reservation.reserve(nano, tokens, least)
+            await reservation.reserve(nano, tokens, least, model)
         except CountersAway as away:
             if terms.exact:
                 raise
-            self._shares.enter(terms.limits, tokens, away)
-            finish = partial(self._shares.leave, terms.limits, tokens)
-            return Hold(course, self._ledger, estimate=estimate, finish=finish)
-        return Hold(
-            course,
-            self._ledger,
-            reservation,
-            estimate=estimate,
-            exact=terms.exact,
-            stream=stream,
-            block=settings.block_tokens,
-            least=settings.least_tokens,
-        )
+            share = Share(self._shares, terms.limits, tokens, away)
+            share.enter((*reservation.subjects, model))
+            return share
+        return None
 
 
 def prompt_bound(body: Body, image_tokens: int) -> int:
-    """Return a bound on a prompt's tokens: no token is shorter than a byte of what the engine is sent."""
-    images = sum(
-        bool(part.get("type") == "image_url")
+    """Return a bound on a prompt's tokens: no token is shorter than a byte of what the engine is sent.
+
+    A picture in the request itself (`data:`) has the tokens of a picture, however many bytes it has.
+    """
+    images = [
+        part["image_url"].get("url", "")
         for message in body.get("messages", ())
         if isinstance(message.get("content"), list)
         for part in message["content"]
-    )
+        if part.get("type") == "image_url"
+    ]
+    pictures = sum(len(url) for url in images if url[:5].lower() == "data:")
     around = MESSAGE_TOKENS * (1 + len(body.get("messages", ())))
-    return len(orjson.dumps(body)) + around + images * image_tokens
+    return len(orjson.dumps(body)) - pictures + around + len(images) * image_tokens
 
 
 def window_headers(window: Window) -> Headers:
@@ -186,8 +214,10 @@ async def _estimate(model: ChatModel, asked: Asked, price: Price, settings: Mete
     prompt = prompt_bound(asked.body, settings.image_tokens) if tokens is None else tokens
     # A bound on the prompt says nothing of the room that it leaves.
     room = model.context_length - (tokens or 0) if model.context_length else None
-    each = min((bound for bound in (asked.most_tokens, room) if bound is not None), default=settings.most_tokens)
-    return Estimate(model.id, model.upstream_model, price, prompt, max(1, each) * asked.choices)
+    known = [bound for bound in (asked.most_tokens, room) if bound is not None]
+    each = max(1, min(known, default=settings.most_tokens))
+    bounds = {} if known else {asked.param: each}  # where nothing bounds the answer, what was reserved must
+    return Estimate(model.id, model.upstream_model, price, prompt, each * asked.choices, bounds)
 
 
 async def _free(model: ChatModel) -> Estimate:

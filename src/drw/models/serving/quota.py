@@ -3,6 +3,7 @@
 * RateLimited
   + InsufficientQuota      (a budget of money or tokens is used up, or too small for this call)
   + LimitReached           (tokens or requests of this minute, or calls at once)
+  + ModelFull              (either of these, of a model: another may have room)
 * Unavailable
   + ReservationLost        (the reservation has gone over to somebody else: the answer may not go on)
   + EngineOvershot         (the engine wrote more than it was asked for)
@@ -10,10 +11,12 @@
 
 from __future__ import annotations
 
+from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.kernel.errors import NEVER, RateLimited, Unavailable
 from drw.kernel.metering.amounts import to_usd
 from drw.kernel.metering.counters import CountersAway, Refused
 from drw.kernel.metering.subjects import KINDS
+from drw.models.serving.errors import EngineBusy
 
 
 class InsufficientQuota(RateLimited):
@@ -22,6 +25,10 @@ class InsufficientQuota(RateLimited):
 
 class LimitReached(RateLimited):
     """As much is under way, or was used in this minute, as may be."""
+
+
+class ModelFull(RateLimited, EngineBusy):
+    """As much of a model is used, or under way, as may be; for whoever chooses another it is like a full line."""
 
 
 class ReservationLost(Unavailable):
@@ -34,25 +41,29 @@ class EngineOvershot(Unavailable):
 
 FINAL = (InsufficientQuota, LimitReached, ReservationLost, EngineOvershot, CountersAway)
 """What ends a call wherever it is: no other engine could help."""
+CODE = "insufficient_quota"
+"""OpenAI's code for a budget that is used up."""
 
 
 def refusal(refused: Refused, wanted_nano: int, wanted_tokens: int) -> RateLimited:
     """Return the error for a reservation that does not fit."""
+    model = refused.subject.kind == Block.MODEL
+    limited, broke = (ModelFull, ModelFull) if model else (LimitReached, InsufficientQuota)
     whose = f"the {KINDS[refused.subject.kind]} {refused.subject.name or refused.subject.org!r}"
     limit = f"{KINDS[refused.subject.kind]}.{refused.measure}.{refused.period or 'now'}"
     if refused.measure == "concurrent":
         message = f"{whose} has {refused.cap} calls under way, as many as it may at once"
-        return LimitReached(message, limit=limit, retry_after="1")
+        return limited(message, limit=limit, retry_after="1")
     if refused.measure == "requests":
         message = f"{whose} has used up its {refused.cap} requests for this minute"
-        return LimitReached(message, limit=limit, retry_after=_seconds(refused.wait_ms))
+        return limited(message, limit=limit, retry_after=_seconds(refused.wait_ms))
     if refused.period == "minute":
         message = (
             f"this call may take {wanted_tokens} tokens; {whose} has {refused.left} left of {refused.cap} "
             f"for this minute: {'wait, or ' if wanted_tokens <= refused.cap else ''}"
             "ask for a shorter answer with max_tokens"
         )
-        return LimitReached(message, limit=limit, retry_after=_when(refused, wanted_tokens))
+        return limited(message, limit=limit, retry_after=_when(refused, wanted_tokens))
     if refused.measure == "tokens":
         wanted, left, cap = f"{wanted_tokens} tokens", f"{refused.left}", f"{refused.cap} tokens"
     else:
@@ -63,7 +74,7 @@ def refusal(refused: Refused, wanted_nano: int, wanted_tokens: int) -> RateLimit
         "ask for a shorter answer with max_tokens, or for a larger budget"
     )
     after = _when(refused, wanted_tokens if refused.measure == "tokens" else wanted_nano)
-    return InsufficientQuota(message, code="insufficient_quota", limit=limit, retry_after=after)
+    return broke(message, code=CODE, limit=limit, retry_after=after)
 
 
 def _when(refused: Refused, wanted: int) -> str:

@@ -24,7 +24,7 @@ TOLD = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_
 STREAMED = dict.fromkeys((gen_ai.CHAT, gen_ai.COMPLETION), {gen_ai.REQUEST_STREAM: True})
 """Engines are always asked for a stream, whatever the caller asked for."""
 NANO = 1_000_000_000
-Pay = Callable[[str], Awaitable[None]]
+Pay = Callable[[str], Awaitable[object]]
 """Writes what a call is charged, and its record with it."""
 REFUSED = (InvalidRequest, NotFound, Forbidden, RateLimited)
 
