@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from drw.cli.main import app
+from drw.cli.reference import reference
 from drw.kernel.settings import Layers
 from drw.local.layout import Layout
 
@@ -76,3 +78,9 @@ def test_a_gateway_that_does_not_answer(tmp_path):
     done = drw("models", DRW_URL="http://127.0.0.1:9", DRW_API_KEY="x")
     assert done.returncode == 5
     assert "nothing answers at http://127.0.0.1:9" in done.stderr
+
+
+def test_the_reference_has_a_group_that_does_something_by_itself():
+    sections = [line for line in reference(app).splitlines() if line.startswith("## ")]
+    assert "## `drw kill`" in sections
+    assert "## `drw runs`" not in sections
