@@ -238,8 +238,8 @@ class Agent:
             self._written, self._others = "", b""
             raise BadConfiguration(f"Envoy refuses the {' and '.join(refused)} of the configuration")
         if self._trying is not None and self._trying != self._good:
-            self._good = self._trying
             self._files.write_good(self._trying)
+            self._good = self._trying
 
 
 def _with_old_routes(wanted: Configuration, good: Configuration) -> Configuration | None:
