@@ -135,6 +135,17 @@ async def test_an_agent_that_cannot_write_credentials_goes_on(fed):
     assert (await fed.want(made=[theirs], more=(SPARE,))).error == ""
 
 
+async def test_the_last_good_state_is_kept_once_it_can_be(fed):
+    kept = fed.profile.data_plane.folder / "good" / "configuration.binpb"
+    with unwritable(fed, "good/configuration.binpb"):
+        assert "cannot be written" in (await fed.want(more=(SPARE,))).error
+
+    async def there() -> bool:
+        return b"/v1/spare" in kept.read_bytes()
+
+    await until(there, "the last good state")
+
+
 async def test_an_agent_that_cannot_put_its_log_aside_goes_on(front_profile, monkeypatch, caplog):
     monkeypatch.setattr(agent, "LOOK_SECONDS", 0.02)
     folder = front_profile.data_plane.folder

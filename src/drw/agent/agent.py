@@ -105,9 +105,9 @@ class Agent:
             with suppress(TimeoutError):
                 async with asyncio.timeout(again):
                     await news.wait()
-            level = logging.WARNING if news.is_set() else logging.DEBUG  # once is enough
             news.clear()
-            again = await self._again(step, level)
+            # The first failure in a row is enough to read.
+            again = await self._again(step, logging.WARNING if again is None else logging.DEBUG)
 
     async def _again(self, step: Callable[[], Awaitable[bool]], level: int) -> float | None:
         """Take a step; return in how many seconds it is to be taken again, or None once it is done."""
@@ -238,8 +238,8 @@ class Agent:
             self._written, self._others = "", b""
             raise BadConfiguration(f"Envoy refuses the {' and '.join(refused)} of the configuration")
         if self._trying is not None and self._trying != self._good:
-            self._good = self._trying
             self._files.write_good(self._trying)
+            self._good = self._trying
 
 
 def _with_old_routes(wanted: Configuration, good: Configuration) -> Configuration | None:
