@@ -174,7 +174,8 @@ class Story:
     async def crash_while_settling(self, number: int) -> None:
         """The row is in the ledger; the counters have not heard of it."""
         for call in self.gateways[number].calls:
-            if not call.ended and call.hold.reservation and self.gateways[number].meter.holds(call.hold.reservation):
+            known = call.hold.reservation and not call.forgotten
+            if not call.ended and known and self.gateways[number].meter.holds(call.hold.reservation):
                 call.ended = "recorded"
                 call.hold._end_attempt(given=True, left=True)
                 most = call.hold.reservation.nano

@@ -699,12 +699,18 @@ async def test_a_process_that_was_paused_between_its_charge_and_the_ledger_is_co
     assert await spent(on) == (sum(row["cost"] for row in await rows(on)), 0)
 
 
-async def test_a_clock_that_is_ahead_does_not_begin_another_day(on):
-    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=90, stream=False)
-    await on.counters.settle("", call.id, on.ms + 86_400_000, [(DESK, 60 * TOKEN, 60)])
-    await on.counters.post("row", on.ms + 86_400_000, [(DESK, 30 * TOKEN, 30)], on.ms)
-    with pytest.raises(InsufficientQuota, match="has 0.00001 USD left of 0.0001 USD for today"):
-        await on.open(on.gateway(), WHO, ONE, prompt=1, most=10, stream=False)
+@pytest.mark.parametrize("how", ["settled", "posted"])
+async def test_a_clock_that_is_ahead_does_not_begin_another_day(on, how):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=20, stream=False)
+    await on.counters.post("today", on.ms, [(DESK, 60 * TOKEN, 60)], on.ms)
+    ahead, charges = on.ms + 86_400_000, [(DESK, 10 * TOKEN, 10)]
+    if how == "settled":
+        await on.counters.settle(call.hold.reservation.process, call.id, ahead, charges)
+    else:
+        await on.counters.post("ahead", ahead, charges, on.ms)
+        await call.hold.settle()
+    with pytest.raises(InsufficientQuota, match="has 0.00003 USD left of 0.0001 USD for today"):
+        await on.open(on.gateway(), WHO, ONE, prompt=1, most=30, stream=False)
 
 
 async def test_a_row_that_was_read_long_ago_is_not_counted(on):

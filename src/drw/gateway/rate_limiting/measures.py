@@ -48,7 +48,6 @@ async def measure(store: Store, counters: Counters) -> None:
     subjects = [Subject(budget.subject, budget.org, budget.name) for budget in found]
     with suppress(CountersAway):
         values = await counters.peek(subjects)
-        FULLNESS.set(await counters.fullness())
         ABANDONED.set(len(await counters.expired(GRACE_MS)))
         for metric in (SPENT, RESERVED, CAP):
             metric.clear()  # of budgets that there were
@@ -58,3 +57,5 @@ async def measure(store: Store, counters: Counters) -> None:
             SPENT.labels(*labels).set(value[field] / NANO)
             RESERVED.labels(*labels).set(value["n"] / NANO)
             CAP.labels(*labels).set(value.get(f"C{field}", 0) / NANO)
+    with suppress(CountersAway):  # by itself: not everybody who may count may ask for it
+        FULLNESS.set(await counters.fullness())
