@@ -19,12 +19,12 @@ PERIOD_NAMES = {"d": "day", "m": "month", "t": "total"}
 COLUMNS = {Block.KEY: "org = %(org)s and key = %(name)s", Block.DESK: "org = %(org)s and desk = %(name)s"}
 COLUMNS |= {Block.ORG: "org = %(org)s", Block.MODEL: "model = %(name)s"}
 SPENT = """
-select coalesce(sum(cost), 0) as tn, coalesce(sum(prompt_tokens + completion_tokens), 0) as tt,
+select coalesce(sum(cost), 0) as tn, coalesce(sum(prompt_tokens + completion_tokens - excess_tokens), 0) as tt,
        coalesce(sum(cost) filter (where at >= %(month)s), 0) as mn,
-       coalesce(sum(prompt_tokens + completion_tokens) filter (where at >= %(month)s), 0) as mt,
+       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at >= %(month)s), 0) as mt,
        coalesce(sum(cost) filter (where at >= %(day)s), 0) as dn,
-       coalesce(sum(prompt_tokens + completion_tokens) filter (where at >= %(day)s), 0) as dt,
-       coalesce(sum(prompt_tokens + completion_tokens) filter (where at > %(minute)s), 0) as wt
+       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at >= %(day)s), 0) as dt,
+       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at > %(minute)s), 0) as wt
 from metering.ledger where
 """
 

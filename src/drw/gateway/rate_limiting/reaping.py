@@ -22,11 +22,13 @@ async def reap(counters: Counters, ledger: Ledger, grace_seconds: float = GRACE_
     found = await counters.expired(int(grace_seconds * 1000))
     for process, id, nano, tokens, attempts in found:
         course, now = Course.load(attempts), counters.now_ms()
-        rows = settled(id, course, at_ms=now, most=nano, outcome=ABANDONED, counted_by=WRITTEN_AHEAD)
+        rows = settled(
+            id, course, at_ms=now, most=nano, most_tokens=tokens, outcome=ABANDONED, counted_by=WRITTEN_AHEAD
+        )
         await ledger.put(rows)
         kept = await ledger.rows(row.id for row in rows)
         late = [row.id for row in kept if not row.posted]
-        if await counters.settle(id, kept[0].at.timestamp() * 1000, total(kept, tokens), late) and late:
+        if await counters.settle(id, kept[0].at.timestamp() * 1000, total(kept), late) and late:
             await ledger.mark_posted(late)
         log.warning("settled for a process that died", extra={"fields": {"process": process, "reservation": id}})
     return len(found)

@@ -135,8 +135,6 @@ class Owed:
     """What a call is charged, until the ledger and the counters know of it."""
 
     rows: list[Row]
-    tokens: int
-    """So many were reserved."""
     written: bool = False
 
 
@@ -228,11 +226,12 @@ class Meter:
             reservation.course,
             at_ms=self._counters.now_ms(),
             most=reservation.nano,
+            most_tokens=reservation.tokens,
             outcome=outcome,
             counted_by=counted_by,
             posted=not lost,
         )
-        self._owed[reservation.id] = Owed(rows, reservation.tokens)
+        self._owed[reservation.id] = Owed(rows)
         return rows
 
     async def pay(self, id: str, record: str = "") -> None:
@@ -245,7 +244,7 @@ class Meter:
         late = [row.id for row in owed.rows if not row.posted]
         at_ms = owed.rows[0].at.timestamp() * 1000
         try:
-            if await self._counters.settle(id, at_ms, total(owed.rows, owed.tokens), late) and late:
+            if await self._counters.settle(id, at_ms, total(owed.rows), late) and late:
                 await self._ledger.mark_posted(late)
         except CountersAway:
             log.warning("the counters are away: a call is settled in the ledger, and with them later")
