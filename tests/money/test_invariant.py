@@ -232,6 +232,8 @@ class Story:
         for subject, counters in zip(SUBJECTS, await self.on.counters.peek(SUBJECTS), strict=True):
             mine = [row for row in rows if _is_of(row, subject)]
             assert counters["tn"] == sum(row["cost"] for row in mine)
+            charged = [row["prompt_tokens"] + row["completion_tokens"] - row["excess_tokens"] for row in mine]
+            assert counters["tt"] == sum(charged)
             assert counters["dn"] == sum(row["cost"] for row in mine if row["at"] >= begins("day", now))
             assert counters["mn"] == sum(row["cost"] for row in mine if row["at"] >= begins("month", now))
             assert (counters["n"], counters["t"], counters["c"]) == (0, 0, 0)

@@ -319,9 +319,26 @@ async def test_tokens_beyond_the_reservation_are_charged_to_nobody(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
     await call.hold.progress(usage(10, 1500))
     await call.hold.settle()
-    assert [row["completion_tokens"] for row in await rows(on)] == [1500]
+    assert [(row["completion_tokens"], row["excess_tokens"]) for row in await rows(on)] == [(1500, 1495)]
     (found,) = await on.counters.peek([KEY])
     assert (found["tt"], found["dt"], found["t"]) == (15, 15, 0)
+    await on.redis.flushdb()
+    on.ms += LEASE * 1000
+    assert await on.rebuild.tick()
+    assert [values["tt"] for values in await on.counters.peek([KEY])] == [15]
+
+
+async def test_what_a_process_says_late_of_tokens_is_charged_to_nobody(on):
+    call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
+    await call.hold.progress(token())
+    on.ms += LEASE * 1000 + 2000
+    await on.tick()
+    await call.hold.progress(usage(10, 500))
+    await call.hold.settle(ReservationLost("lost"))
+    await on.tick()
+    found = [(row["completion_tokens"], row["excess_tokens"]) for row in await rows(on)]
+    assert found == [(BLOCK, 0), (500 - BLOCK, 440 + 60 - BLOCK)]
+    assert [values["tt"] for values in await on.counters.peek([KEY])] == [10 + BLOCK]
 
 
 async def test_a_tool_call_that_an_engine_holds_back_is_cut_too(on):
@@ -446,7 +463,7 @@ async def test_settling_twice_is_settling_once(on):
     await call.hold.progress(usage(5, 5))
     await call.hold.settle()
     await call.hold.settle()
-    assert await on.counters.settle("", call.id, on.ms, total(call.hold.rows, 10)) == "elsewhere"
+    assert await on.counters.settle("", call.id, on.ms, total(call.hold.rows)) == "elsewhere"
     assert await spent(on) == (10 * TOKEN, 0)
     for _ in range(2):
         await on.ledger.put(call.hold.rows)

@@ -25,12 +25,12 @@ COLUMNS |= {Block.MODEL: ("''::text", "model")}
 SUMS = ("tn", "tt", "mn", "mt", "dn", "dt", "wt")
 SPENT = """
 select {org} as org, {name} as name,
-       sum(cost) as tn, sum(prompt_tokens + completion_tokens) as tt,
+       sum(cost) as tn, sum(prompt_tokens + completion_tokens - excess_tokens) as tt,
        coalesce(sum(cost) filter (where at >= %(month)s), 0) as mn,
-       coalesce(sum(prompt_tokens + completion_tokens) filter (where at >= %(month)s), 0) as mt,
+       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at >= %(month)s), 0) as mt,
        coalesce(sum(cost) filter (where at >= %(day)s), 0) as dn,
-       coalesce(sum(prompt_tokens + completion_tokens) filter (where at >= %(day)s), 0) as dt,
-       coalesce(sum(prompt_tokens + completion_tokens) filter (where at > %(minute)s), 0) as wt
+       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at >= %(day)s), 0) as dt,
+       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at > %(minute)s), 0) as wt
 from metering.ledger where ({org}, {name}) in (select * from unnest(%(orgs)s::text[], %(names)s::text[])) group by 1, 2
 """
 

@@ -25,13 +25,13 @@ async def reap(counters: Counters, ledger: Ledger, grace_seconds: float = GRACE_
     found = await counters.expired(int(grace_seconds * 1000))
     for process, id, nano, tokens, attempts in found:
         course, now = Course.load(attempts), counters.now_ms()
-        rows = settled(id, course, at_ms=now, most=nano, outcome=ABANDONED, counted_by=WRITTEN_AHEAD)
+        rows = settled(
+            id, course, at_ms=now, most=nano, most_tokens=tokens, outcome=ABANDONED, counted_by=WRITTEN_AHEAD
+        )
         await ledger.put(rows)
         kept = await ledger.rows(row.id for row in rows)
         # All of them may have been counted by `post`: those that were written when the lease was in doubt.
-        said = await counters.settle(
-            "", id, kept[0].at.timestamp() * 1000, total(kept, tokens), [row.id for row in kept]
-        )
+        said = await counters.settle("", id, kept[0].at.timestamp() * 1000, total(kept), [row.id for row in kept])
         if said == "counted" and (late := [row.id for row in kept if not row.posted]):
             await ledger.mark_posted(late)
         elif said == "unknown":  # it went with a part of Valkey's data

@@ -33,18 +33,19 @@ SPENT = """
 select case grouping(org, key, desk, model) when 3 then 'key' when 5 then 'desk' when 7 then 'org' else 'model' end
            as kind,
        coalesce(org, '') as org, coalesce(key, desk, model, '') as name,
-       sum(cost) as tn, sum(prompt_tokens + completion_tokens) as tt,
+       sum(cost) as tn, sum(prompt_tokens + completion_tokens - excess_tokens) as tt,
        coalesce(sum(cost) filter (where at >= %(month)s), 0) as mn,
-       coalesce(sum(prompt_tokens + completion_tokens) filter (where at >= %(month)s), 0) as mt,
+       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at >= %(month)s), 0) as mt,
        coalesce(sum(cost) filter (where at >= %(day)s), 0) as dn,
-       coalesce(sum(prompt_tokens + completion_tokens) filter (where at >= %(day)s), 0) as dt
+       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at >= %(day)s), 0) as dt
 from metering.ledger group by grouping sets ((org, key), (org, desk), (org), (model))
 """
 RECENT = """
 select case grouping(org, key, desk, model) when 3 then 'key' when 5 then 'desk' when 7 then 'org' else 'model' end
            as kind,
        coalesce(org, '') as org, coalesce(key, desk, model, '') as name,
-       floor(extract(epoch from at) / 5)::bigint as bucket, sum(prompt_tokens + completion_tokens) as tokens
+       floor(extract(epoch from at) / 5)::bigint as bucket,
+       sum(prompt_tokens + completion_tokens - excess_tokens) as tokens
 from metering.ledger where at > %(recent)s
 group by grouping sets ((org, key, 4), (org, desk, 4), (org, 4), (model, 4))
 """

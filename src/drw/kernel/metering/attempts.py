@@ -28,6 +28,11 @@ class Attempt:
         """What it costs in nano-dollars."""
         return self.price.cost(self.prompt_tokens, self.completion_tokens) if self.started else 0
 
+    @property
+    def tokens(self) -> int:
+        """Its tokens, prompt and answer."""
+        return self.prompt_tokens + self.completion_tokens if self.started else 0
+
 
 @dataclass(slots=True)
 class Course:

@@ -32,8 +32,11 @@ select wanted.id || '/late', wanted.at, wanted.org, wanted.desk, wanted.key, wan
        wanted.route, wanted.prompt_tokens - held.prompt_tokens, wanted.completion_tokens - held.completion_tokens,
        wanted.prompt_price, wanted.completion_price, least(0, wanted.cost - held.cost),
        wanted.excess + greatest(0, wanted.cost - held.cost), 'correction',
-       wanted.counted_by, false
-from jsonb_populate_recordset(null::metering.ledger, %s::jsonb) wanted join metering.ledger held using (id)
+       wanted.counted_by, false,
+       wants.tokens - has.tokens - least(0, wants.tokens - wanted.excess_tokens - has.tokens + held.excess_tokens)
+from jsonb_populate_recordset(null::metering.ledger, %s::jsonb) wanted join metering.ledger held using (id),
+     lateral (select wanted.prompt_tokens + wanted.completion_tokens as tokens) wants,
+     lateral (select held.prompt_tokens + held.completion_tokens as tokens) has
 where held.counted_by = 'written_ahead' and (wanted.cost, wanted.prompt_tokens, wanted.completion_tokens)
       is distinct from (held.cost, held.prompt_tokens, held.completion_tokens)
 on conflict (id) do nothing returning id
@@ -61,16 +64,13 @@ class Row:
     outcome: str
     counted_by: str
     posted: bool = True
-
-    @property
-    def tokens(self) -> int:
-        """Its tokens, prompt and answer."""
-        return self.prompt_tokens + self.completion_tokens
+    excess_tokens: int = 0
 
     def charges(self) -> list[Charge]:
         """Return what each of its subjects spent."""
+        tokens = self.prompt_tokens + self.completion_tokens - self.excess_tokens
         subjects = (*of_call(self.org, self.desk, self.key), of_model(self.model))
-        return [(subject, self.cost, self.tokens) for subject in subjects]
+        return [(subject, self.cost, tokens) for subject in subjects]
 
 
 @dataclass(slots=True)
@@ -167,16 +167,27 @@ def as_row(found: dict[str, Any]) -> Row:
 
 
 def settled(
-    id: str, course: Course, *, at_ms: float, most: int, outcome: str, counted_by: str, posted: bool = True
+    id: str,
+    course: Course,
+    *,
+    at_ms: float,
+    most: int,
+    most_tokens: int | None = None,
+    outcome: str,
+    counted_by: str,
+    posted: bool = True,
 ) -> list[Row]:
-    """Return the rows that settle a reservation of `most` nano-dollars: one for each attempt, and at least one.
+    """Return the rows that settle a reservation of `most` nano-dollars and so many tokens: one for each attempt.
 
-    What the attempts cost beyond the reservation is charged to nobody, and stands in `excess`.
+    What the attempts took beyond the reservation is charged to nobody, and stands in `excess` and `excess_tokens`.
     """
+    tokens_left = sum(attempt.tokens for attempt in course.attempts) if most_tokens is None else most_tokens
     at, left, rows = datetime.fromtimestamp(at_ms / 1000, UTC), most, []
     for number, attempt in enumerate(course.attempts):
         cost = min(attempt.cost, left)
         left -= cost
+        tokens = min(attempt.tokens, tokens_left)
+        tokens_left -= tokens
         rows.append(
             Row(
                 id=f"{id}.{number}" if number else id,
@@ -196,18 +207,17 @@ def settled(
                 outcome=outcome,
                 counted_by=counted_by if attempt.started else "nothing",
                 posted=posted,
+                excess_tokens=attempt.tokens - tokens,
             )
         )
     return rows
 
 
-def total(rows: Iterable[Row], most_tokens: int) -> list[Charge]:
-    """Return what the subjects of these rows spent, each once, of tokens no more than were reserved."""
+def total(rows: Iterable[Row]) -> list[Charge]:
+    """Return what the subjects of these rows spent, each once."""
     sums: dict[Any, tuple[int, int]] = {}
     for row in rows:
-        used = min(row.tokens, most_tokens)
-        most_tokens -= used
-        for subject, nano, _ in row.charges():
+        for subject, nano, tokens in row.charges():
             before = sums.get(subject, (0, 0))
-            sums[subject] = before[0] + nano, before[1] + used
+            sums[subject] = before[0] + nano, before[1] + tokens
     return [(subject, nano, tokens) for subject, (nano, tokens) in sums.items()]

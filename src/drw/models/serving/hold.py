@@ -196,9 +196,18 @@ class Hold:
         id = f"call_{secrets.token_hex(12)}"
         most = sum(attempt.cost for attempt in self.course.attempts)
         posted = self._share is None  # where limits bind it, the counters have yet to hear of it
-        self.rows = settled(id, self.course, at_ms=now, most=most, outcome=outcome, counted_by=self._by, posted=posted)
+        self.rows = settled(
+            id,
+            self.course,
+            at_ms=now,
+            most=most,
+            most_tokens=self._share.tokens if self._share else None,
+            outcome=outcome,
+            counted_by=self._by,
+            posted=posted,
+        )
         if self._share:
-            self._share.leave(sum(row.prompt_tokens + row.completion_tokens for row in self.rows))
+            self._share.leave(sum(attempt.tokens for attempt in self.course.attempts))
         return partial(self._ledger.put, self.rows)
 
     def _tell(self, record: Record) -> None:
@@ -214,7 +223,7 @@ class Hold:
         assert self.reservation is not None
         before, attempt = self.course.attempts[:-1], self.course.attempts[-1]
         nano = sum(a.cost for a in before)
-        tokens = sum(a.prompt_tokens + a.completion_tokens for a in before if a.started)
+        tokens = sum(a.tokens for a in before)
         await self._reserve(wanted, nano, tokens)
         if self._exact and (self.reservation.step > 1 or before or wanted.model != self._first):
             attempt.started = True

@@ -135,8 +135,6 @@ class Owed:
     """What a call is charged, until the ledger and the counters know of it."""
 
     rows: list[Row]
-    tokens: int
-    """So many were reserved."""
     written: bool = False
 
 
@@ -227,10 +225,11 @@ class Meter:
             reservation.course,
             at_ms=self._counters.now_ms(),
             most=reservation.nano,
+            most_tokens=reservation.tokens,
             outcome=outcome,
             counted_by=counted_by,
         )
-        self._owed[reservation.id] = Owed(rows, reservation.tokens)
+        self._owed[reservation.id] = Owed(rows)
         return rows
 
     async def pay(self, id: str, record: str = "") -> None:
@@ -243,7 +242,7 @@ class Meter:
                 owed.rows = await self._ledger.rows(row.id for row in owed.rows)
             owed.written = True
         late = [row.id for row in owed.rows if not row.posted]
-        at_ms, charges = owed.rows[0].at.timestamp() * 1000, total(owed.rows, owed.tokens)
+        at_ms, charges = owed.rows[0].at.timestamp() * 1000, total(owed.rows)
         try:
             said = await self._counters.settle(reservation.process, id, at_ms, charges, late)
             if said == "counted" and late:

@@ -83,16 +83,16 @@ class Share:
     def __init__(self, shares: Shares, limits: Limits, tokens: int, away: CountersAway) -> None:
         self._shares = shares
         self._limits = limits
-        self._tokens = tokens
+        self.tokens = tokens
         self._away = away
         self._entered: list[tuple[Subject, Limit]] = []
 
     def enter(self, subjects: Collection[Subject]) -> None:
         """Count the call for these subjects too; see `Shares.enter`."""
         wanted = [pair for pair in self._limits if pair[0] in subjects and pair not in self._entered]
-        self._shares.enter(wanted, self._tokens, self._away)
+        self._shares.enter(wanted, self.tokens, self._away)
         self._entered += wanted
 
     def leave(self, used: int) -> None:
         """End the call."""
-        self._shares.leave(self._entered, self._tokens, min(used, self._tokens))
+        self._shares.leave(self._entered, self.tokens, min(used, self.tokens))
