@@ -29,8 +29,10 @@ from drw.api.gateway.v1.authentication_pb2 import (
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import ListLimitsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.gateway.authentication import keys as keys_module
+from drw.gateway.authentication import tree
 from drw.kernel.call import SCOPES, Caller, acting_for
-from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated, Unavailable
+from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unauthenticated, Unavailable
 from drw.kernel.host import Host
 from drw.kernel.rpc import Channels
 from drw.kernel.settings import Place
@@ -281,3 +283,19 @@ async def test_metrics_tell_how_old_the_signing_key_is(profile, caller):
         assert found_later["drw_signing_key_age_seconds"] >= 100 * 86400
     assert 0 <= found["drw_signing_key_age_seconds"] < 3600
     assert 100 * 86400 <= later["drw_signing_key_age_seconds"] < 101 * 86400
+
+
+async def test_no_org_fills_the_data_planes(profile, caller, monkeypatch):
+    async with hosted(profile, SERVICES) as host:
+        client = host.client(AuthenticationClient)
+        await make_desk(client, "second")
+        monkeypatch.setattr(keys_module, "MOST", 2)
+        made = [await make(client, caller) for _ in range(2)]
+        with acting_for(caller):
+            await client.revoke_key(RevokeKeyRequest(id=made[0].key.id))  # which data planes hold until it expires
+        with pytest.raises(Conflict, match="has 2 keys that have not expired"):
+            await make(client, caller)
+        monkeypatch.setattr(tree, "MOST_DESKS", 2)
+        await make_desk(client, "second", title="one that is there")
+        with pytest.raises(Conflict, match="has 2 desks"):
+            await make_desk(client, "third")

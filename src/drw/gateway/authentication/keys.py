@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 NEWEST = (1 << 63) - 1
 SHOWN_CHARACTERS = 6
 LIMITS = "limits:write"
+MOST = 20_000
+"""Keys of one org that have not expired: data planes hold those that are revoked, and all orgs share their room."""
 ELSEWHERE = ("oidc:", "cert:")
 """What the ids of callers begin with whose identity ends elsewhere: at an issuer, or with a certificate."""
 
@@ -192,6 +194,11 @@ class Keys:
         names.within(key.walls, desk.walls, "wall", f"a key of the desk {desk.name!r}")
 
     async def _add(self, key: Key, connection: Connection) -> None:
+        if await self._store.unexpired(key.org, connection) >= MOST:
+            raise Conflict(
+                f"the org {key.org!r} has {MOST} keys that have not expired, revoked ones among them, which is the most "
+                "there can be: give keys shorter lives"
+            )
         await self._store.add(key, connection)
         details = {
             "name": key.name,

@@ -44,6 +44,12 @@ async def desk(connection: Connection, of: str, name: str, *, lock: Lock = "") -
     return as_desk(row) if row else None
 
 
+async def desks(connection: Connection, of: str) -> int:
+    """Return how many desks an org has."""
+    row = await _one(connection, "select count(*) as n from desk where org = %s", of)
+    return int(row["n"]) if row else 0
+
+
 async def put_org(connection: Connection, wanted: Org) -> Org:
     """Write an org."""
     query: LiteralString = """

@@ -48,6 +48,12 @@ class Store:
     def __init__(self, database: Database) -> None:
         self.database = database
 
+    async def unexpired(self, org: str, connection: Connection) -> int:
+        """Return how many keys of an org have not expired."""
+        query = "select count(*) as n from key where org = %s and expires_at > now()"
+        row = await (await connection.execute(query, (org,))).fetchone()
+        return row["n"] if row else 0
+
     async def add(self, key: Key, connection: Connection) -> None:
         """Keep a new key."""
         await connection.execute(

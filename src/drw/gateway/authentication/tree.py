@@ -31,6 +31,10 @@ from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Conflict, NotFound
 
 
+MOST_DESKS = 1000
+"""Of one org: data planes hold them all, where issuers or certificates name them."""
+
+
 class OrgNotFound(NotFound):
     """There is no such org."""
 
@@ -107,6 +111,8 @@ class Tree:
             names.within(wanted.scopes, org.scopes, "scope", f"a desk of {org.name!r}")
             names.within(wanted.walls, org.walls, "wall", f"a desk of {org.name!r}")
             before = await rows.desk(connection, wanted.org, wanted.name, lock="update")
+            if before is None and await rows.desks(connection, wanted.org) >= MOST_DESKS:
+                raise Conflict(f"the org {org.name!r} has {MOST_DESKS} desks, which is the most there can be")
             if not request.revoke_wider and (wider := await rows.wider_keys(connection, wanted)):
                 raise self._still_held(f"the desk {wanted.name!r}", "keys", wider)
             revoked = await self._revoke_wider(connection, wanted)
