@@ -179,7 +179,8 @@ async def test_a_caller_who_leaves_pays_for_what_came(till):
         await at.set(budget="1", completion_usd_per_million="10")
         body = ask("stall", stream=True, max_tokens=9)
         async with at.web.http.stream("POST", "/v1/chat/completions", json=body) as answer:
-            event = await anext(answer.aiter_lines())
+            lines = answer.aiter_lines()  # whose end would end the answer
+            event = await anext(lines)
             assert orjson.loads(event.removeprefix("data: "))["choices"][0]["delta"]["content"] == WORDS[0]
             assert float((await at.budget()).reserved) > 0
         found: list[dict] = []
