@@ -30,7 +30,6 @@ from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Conflict, NotFound
 
-
 MOST_DESKS = 1000
 """Of one org: data planes hold them all, where issuers or certificates name them."""
 

@@ -70,7 +70,7 @@ class Course:
         self._failed: dict[Replica, bool] = {}
         """The places that failed this request, and whether they may be asked again."""
         self._refused: set[str] = set()
-        """The models that take the request to be wrong, where another did not."""
+        """The models that are full, or take the request to be wrong where another did not."""
         self._too_small = 0
         """A context length that was not enough."""
         self._error: DrwError | None = None
@@ -127,6 +127,8 @@ class Course:
         self._reason = why.reason
         if isinstance(error, ContextLengthExceeded):
             self._too_small = max(self._too_small, attempt.model.context_length) or int(1e9)
+        elif isinstance(error, EngineBusy):
+            self._refused.add(attempt.model.id)  # its line and its limits are those of all of its places
         elif not why.elsewhere:
             self._decline(attempt, error)
         self._error = self._error or error

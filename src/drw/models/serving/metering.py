@@ -119,7 +119,10 @@ class Metering:
             return known[model.id]
 
         with waiting("upstream"):
-            estimates = await asyncio.gather(*(estimate(model) for model in asked.models))
+            if len(asked.models) > 1:
+                estimates = await asyncio.gather(*(estimate(model) for model in asked.models))
+            else:
+                estimates = [await estimate(first)]
         return await self._reserved(course, caller, terms, estimates, estimate, stream=asked.live)
 
     async def _reserved(
