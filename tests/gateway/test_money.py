@@ -62,7 +62,7 @@ def records(profile, action: str) -> list[dict]:
     return [found for (row,) in rows if (found := orjson.loads(row))["action"] == action]
 
 
-def usage(request_id: str, *, counted: bool = True, status: int = 200, **fields) -> Usage:
+def usage(request_id: str, *, counted: bool = True, status: int = 200, upstream: str = "up", **fields) -> Usage:
     made = Usage(
         request_id=request_id,
         org="acme",
@@ -70,7 +70,7 @@ def usage(request_id: str, *, counted: bool = True, status: int = 200, **fields)
         key="key_1",
         model="vllm",
         route="pass.vllm",
-        upstream="up",
+        upstream=upstream,
         prompt_tokens=100,
         completion_tokens=50,
         counted=counted,
@@ -263,7 +263,7 @@ async def test_a_model_that_nobody_has_priced_makes_no_label(profile):
     ("fields", "charged"),
     [
         ({"status": 0, "upstream": "vllm", "flags": "DC"}, (12_000, 4096, "uncounted", "rule")),
-        ({"status": 0, "flags": "DC"}, (0, 0, "failed", "nothing")),  # no upstream was asked
+        ({"status": 0, "upstream": "", "flags": "DC"}, (0, 0, "failed", "nothing")),  # no upstream was asked
         ({"status": 200, "upstream": "vllm", "flags": "DC"}, (12_000, 4096, "uncounted", "rule")),
         ({"status": 500, "upstream": "vllm"}, (0, 0, "failed", "nothing")),
     ],

@@ -196,8 +196,8 @@ class Keys:
     async def _add(self, key: Key, connection: Connection) -> None:
         if await self._store.unexpired(key.org, connection) >= MOST:
             raise Conflict(
-                f"the org {key.org!r} has {MOST} keys that have not expired, revoked ones among them, which is the most "
-                "there can be: give keys shorter lives"
+                f"the org {key.org!r} has {MOST} keys that have not expired, revoked ones among them, "
+                "which is the most there can be: give keys shorter lives"
             )
         await self._store.add(key, connection)
         details = {
