@@ -719,12 +719,12 @@ async def test_a_process_that_was_paused_between_its_charge_and_the_ledger_is_co
 @pytest.mark.parametrize("how", ["settled", "posted"])
 async def test_a_clock_that_is_ahead_does_not_begin_another_day(on, how):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=20, stream=False)
-    await on.counters.post("today", on.ms, [(DESK, 60 * TOKEN, 60)], on.ms)
+    await on.counters.post([("today", on.ms, [(DESK, 60 * TOKEN, 60)])], on.ms)
     ahead, charges = on.ms + 86_400_000, [(DESK, 10 * TOKEN, 10)]
     if how == "settled":
         await on.counters.settle(call.hold.reservation.process, call.id, ahead, charges)
     else:
-        await on.counters.post("ahead", ahead, charges, on.ms)
+        await on.counters.post([("ahead", ahead, charges)], on.ms)
         await call.hold.settle()
     with pytest.raises(InsufficientQuota, match="has 0.00003 USD left of 0.0001 USD for today"):
         await on.open(on.gateway(), WHO, ONE, prompt=1, most=30, stream=False)
@@ -732,7 +732,7 @@ async def test_a_clock_that_is_ahead_does_not_begin_another_day(on, how):
 
 async def test_a_row_that_was_read_long_ago_is_not_counted(on):
     with pytest.raises(CountersAway, match="read too long ago"):
-        await on.counters.post("row", on.ms, [(DESK, TOKEN, 1)], on.ms - 301_000)
+        await on.counters.post([("row", on.ms, [(DESK, TOKEN, 1)])], on.ms - 301_000)
     assert await spent(on) == (0, 0)
 
 
@@ -844,7 +844,7 @@ async def test_a_beat_and_calls_that_pay_at_the_same_time(on, monkeypatch):
 async def test_sums_are_exact_beyond_what_a_double_holds(on):
     nobody = Subject(Block.ORG, "uncapped", "")
     for number, nano in enumerate((2**53 - 1, 1, 1, 1, -1, -2)):
-        await on.counters.post(f"row_{number}", on.ms, [(nobody, nano, 0)], on.ms)
+        await on.counters.post([(f"row_{number}", on.ms, [(nobody, nano, 0)])], on.ms)
     assert await on.redis.hget(nobody.counter, "tn") == str(2**53 - 1).encode()
 
 
@@ -869,3 +869,14 @@ def test_a_share_holds_what_is_under_way_over_the_end_of_a_minute():
     second.leave(90)
     with pytest.raises(LimitReached, match="5 left of 100"):
         enter()
+
+
+async def test_rows_that_are_counted_together_count_as_one_after_the_other(on):
+    on.caps = [(DESK, "Cw", 1000)]
+    await on.push_caps()
+    first = [(f"row_{n}", on.ms - 6000 * n, [(DESK, TOKEN, 2), (KEY, TOKEN, 2)]) for n in (3, 2, 1, 0)]
+    assert await on.counters.post(first, on.ms) == 4
+    assert await on.counters.post([*first, ("row_4", on.ms - 86_400_000, [(DESK, TOKEN, 2)])], on.ms) == 1
+    desk, key = await on.counters.peek([DESK, KEY])
+    assert (desk["tn"], desk["dn"], desk["tt"], desk["wt"]) == (5 * TOKEN, 4 * TOKEN, 10, 10)
+    assert (key["tn"], key["tt"]) == (4 * TOKEN, 8)

@@ -49,7 +49,7 @@ class AuditWriter:
         """
         line = self.line(action, resource, outcome, details or {})
         if connection is not None:
-            await connection.execute(INSERT, ([line],))
+            await self.write([line], connection)
         else:
             await self._batches.put(line)
 
@@ -72,6 +72,10 @@ class AuditWriter:
         if len(line) > MAX_RECORD_BYTES:
             raise InvalidRequest(f"an audit record of {len(line)} bytes; at most {MAX_RECORD_BYTES}")
         return line.decode()
+
+    async def write(self, lines: Sequence[str], connection: Connection) -> None:
+        """Write records that `line` has made, as part of a transaction."""
+        await connection.execute(INSERT, (list(lines),))
 
     async def _write(self, lines: Sequence[str]) -> None:
         await self._database.run(INSERT, list(lines))

@@ -104,10 +104,12 @@ async def _take_over(connection: Connection, counters: Counters, request: BindKe
     read = counters.now_ms()
     spent = list(parts((await ledger_spent(connection, [old], now))[old], now))
     await keep(connection, new, spent)
+    rows = [
+        (f"carried/{new.org}/{new.name}/{number}", at.timestamp() * 1000, [(new, cost, tokens)])
+        for number, (at, cost, tokens) in enumerate(spent)
+    ]
     with suppress(NotOpen):
-        for number, (at, cost, tokens) in enumerate(spent):
-            id = f"carried/{new.org}/{new.name}/{number}"
-            await counters.post(id, at.timestamp() * 1000, [(new, cost, tokens)], read)
+        await counters.post(rows, read)
 
 
 async def _rows(connection: Connection, query: Any, args: dict[str, Any]) -> list[dict[str, Any]]:

@@ -47,8 +47,7 @@ async def post(counters: Counters, ledger: Ledger) -> int:
     """Count the rows of the ledger that had no reservation; return how many there were."""
     read = counters.now_ms()
     rows = await ledger.unposted()
-    for row in rows:
-        await counters.post(row.id, row.at.timestamp() * 1000, row.charges(), read)
+    await counters.post((row.posting() for row in rows), read)
     await counted(counters, ledger, rows)
     return len(rows)
 

@@ -61,13 +61,8 @@ class Reports:
         rows = {row.id: (row, usage) for usage in request.usages for row in [self._row(usage, prices)]}
         async with self._store.database.transaction() as connection:
             new = await add(connection, [row for row, _ in rows.values()])
-            for id in sorted(new):
-                row, usage = rows[id]
-                details = _details(request.data_plane, usage, row)
-                with acting_for(Caller(row.org, row.desk, row.key)), continuing(_trace(usage)):
-                    await self._audit.record(
-                        "model.pass", f"model/{row.model}", outcome=row.outcome, details=details, connection=connection
-                    )
+            lines = [self._line(request.data_plane, *rows[id]) for id in sorted(new)]
+            await self._audit.write(lines, connection)
         priced = {price.model for price in prices}
         for id in new:
             passed(rows[id][0], priced)
@@ -76,14 +71,18 @@ class Reports:
     async def _count(self, rows: Sequence[Row], read_ms: float) -> None:
         """Tell the counters, and stop those whose limit is reached; the row is what counts, whatever happens here."""
         try:
-            for row in rows:
-                await self._counters.post(row.id, row.at.timestamp() * 1000, row.charges(), read_ms)
+            await self._counters.post((row.posting() for row in rows), read_ms)
             await counted(self._counters, self._ledger, rows)
         except Unavailable:
             pass  # `reaping.post` does it later
         subjects = {s for row in rows for s in (*of_call(row.org, row.desk, row.key), of_model(row.model))}
         if subjects:
             await self._blocks.renew(subjects)
+
+    def _line(self, data_plane: str, row: Row, usage: Usage) -> str:
+        with acting_for(Caller(row.org, row.desk, row.key)), continuing(_trace(usage)):
+            details = _details(data_plane, usage, row)
+            return self._audit.line("model.pass", f"model/{row.model}", row.outcome, details)
 
     def _row(self, usage: Usage, prices: Sequence[PriceMessage]) -> Row:
         at = min(usage.at.ToDatetime(UTC), datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC))

@@ -24,6 +24,9 @@ CONNECTIONS = 64
 Charge = tuple[Subject, int, int]
 """A subject, and the nano-dollars and tokens that it spent."""
 
+Posting = tuple[str, float, Sequence[Charge]]
+"""A row of the ledger: its id, its moment in ms, and what it charges."""
+
 Settling = Literal["counted", "elsewhere", "unknown"]
 """counted: now. elsewhere: somebody did before, or does it by `post`, or for the dead. unknown: it is held nowhere."""
 
@@ -257,21 +260,27 @@ class Counters:
         """Set what tokens a subject has used; done where they get their first budget."""
         await self._run(scripts.TOKENS, self._now(), subject.counter, day, month, total)
 
-    async def post(self, id: str, at_ms: float, charges: Iterable[Charge], read_ms: float) -> bool:
-        """Count a row of the ledger that had no reservation; once, however often it is posted.
+    async def post(self, rows: Iterable[Posting], read_ms: float) -> int:
+        """Count rows of the ledger that had no reservation, each once however often it is posted; return how many.
 
-        `read_ms` is by `now_ms` before the row was read, or written, as not posted.
+        `read_ms` is by `now_ms` before the rows were read, or written, as not posted.
 
         Raises:
             NotOpen: the counters are being rebuilt, and it will be in what they are rebuilt from.
-            CountersAway: it was read too long ago: read it again.
+            CountersAway: they were read too long ago: read them again.
         """
-        said = await self._run(scripts.POST, self._now(), int(read_ms), id, int(at_ms), *_flat(charges))
+        flat: list[Any] = []
+        for id, at_ms, charges in rows:
+            parts = _flat(charges)
+            flat += [id, int(at_ms), len(parts) // 3, *parts]
+        if not flat:
+            return 0
+        said = int(await self._run(scripts.POST, self._now(), int(read_ms), *flat))
         if said == -1:
             raise _not_open()
         if said < 0:
-            raise CountersAway("a row was read too long ago to be counted now", part="valkey", retry_after="2")
-        return bool(said)
+            raise CountersAway("rows were read too long ago to be counted now", part="valkey", retry_after="2")
+        return said
 
     async def posted(self, ids: Sequence[str]) -> None:
         """Say that the ledger knows that these rows are counted, so that it need not be known here for long."""

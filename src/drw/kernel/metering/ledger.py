@@ -15,7 +15,7 @@ from drw.kernel.batches import Batches
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Unavailable
 from drw.kernel.metering.attempts import Course
-from drw.kernel.metering.counters import Charge
+from drw.kernel.metering.counters import Charge, Posting
 from drw.kernel.metering.subjects import of_call, of_model
 
 BATCH = 500
@@ -71,6 +71,10 @@ class Row:
         tokens = self.prompt_tokens + self.completion_tokens - self.excess_tokens
         subjects = (*of_call(self.org, self.desk, self.key), of_model(self.model))
         return [(subject, self.cost, tokens) for subject in subjects]
+
+    def posting(self) -> Posting:
+        """Return it as the counters count it."""
+        return self.id, self.at.timestamp() * 1000, self.charges()
 
 
 @dataclass(slots=True)
