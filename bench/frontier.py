@@ -54,6 +54,8 @@ class Target:
     headers: dict[str, str]
     rounds: list[dict[int, Load]] = field(default_factory=list)
     streams: list[Streamed] = field(default_factory=list)
+    after: Callable[[], object] = lambda: None
+    """What is waited for before the next one's turn."""
 
     def rate(self, bound: float) -> float:
         """Return the most requests a second under a bound, as the median of the rounds; 0 where none was."""
@@ -84,19 +86,22 @@ class Target:
 def main(*, money: bool, without: tuple[str, ...] = (), rounds: int = ROUNDS) -> dict[str, Target]:
     """Measure, print the tables, and return what was measured."""
     with ExitStack() as stack:
-        found = _started(stack, money=money, without=without)
+        lags: list[float] = []
+        found = _started(stack, lags, money=money, without=without)
         for number in range(rounds):
             for target in list(found.values()) if number % 2 == 0 else reversed(found.values()):
                 target.climb()
                 target.read()
+                target.after()
     print(f"\nOurs with {'prices and a budget' if money else 'no money'}. Median of {rounds} rounds in changing order;")
     print(f"closed loops of 1 to {CLIENTS[-1]} clients on the machine that everything else runs on: read the ratios.")
     _print_rates(found)
     _print_streams(found)
+    print(f"\nWhat had passed through was counted {max(lags):.1f} s after the last of it, at the most.")
     return found
 
 
-def _started(stack: ExitStack, *, money: bool, without: tuple[str, ...]) -> dict[str, Target]:
+def _started(stack: ExitStack, lags: list[float], *, money: bool, without: tuple[str, ...]) -> dict[str, Target]:
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="drw-", dir="/tmp")))
     upstream = stack.enter_context(targets.mock())
     url, key = stack.enter_context(targets.platform(upstream, folder, money=money))
@@ -105,7 +110,7 @@ def _started(stack: ExitStack, *, money: bool, without: tuple[str, ...]) -> dict
         MOCK: Target(f"http://127.0.0.1:{upstream}{PATH}", {}),
         BARE: Target(stack.enter_context(targets.bare_envoy(upstream)) + PATH, {}),
         CHAIN: Target(f"{url}/bench{PATH}", bearer),
-        PASS: Target(f"{url}/through{PATH}", bearer),
+        PASS: Target(f"{url}/through{PATH}", bearer, after=lambda: lags.append(targets.counted(folder))),
         MANAGED: Target(url + PATH, bearer),
     }
     for name, (start, headers) in OTHERS.items():

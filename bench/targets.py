@@ -129,6 +129,18 @@ def platform(
         subprocess.run([DRW, "down"], env=env, check=False, stdout=subprocess.DEVNULL)
 
 
+def counted(data: Path, seconds: float = 300) -> float:
+    """Return once all that passed by model serving is in the ledger, and how many seconds that took."""
+    began = time.monotonic()
+    log, state = data / "envoy" / "usage.log", data / "envoy" / "usage.json"
+    while time.monotonic() < began + seconds:
+        at = json.loads(state.read_bytes())["offset"] if state.exists() else 0
+        if at == log.stat().st_size and not list(log.parent.glob("usage.[0-9]*.log")):
+            return time.monotonic() - began
+        time.sleep(0.05)
+    raise TimeoutError(f"usage was not counted within {seconds} s")
+
+
 @contextmanager
 def litellm(upstream: int) -> Iterator[str]:
     """Run LiteLLM's proxy in front of the mock, with a master key and no database; gives its address."""
