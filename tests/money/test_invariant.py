@@ -270,6 +270,8 @@ async def on(profile):
         yield made
 
 
+# Threads that an earlier test has left draw random numbers too, which Hypothesis takes for a strategy's doing.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 ALWAYS = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck), "phases": PHASES}
 
 

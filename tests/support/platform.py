@@ -25,8 +25,14 @@ class Platform:
         """Run a command, and return what it said."""
         env = {**os.environ, "DRW_DATA_DIR": str(self.data), "COLUMNS": "200"}
         done = subprocess.run([DRW, *args], capture_output=True, text=True, env=env, timeout=280, **more)
-        assert not check or done.returncode == 0, f"drw {' '.join(args)}: {done.stdout}{done.stderr}"
+        said = f"drw {' '.join(args)}: {done.stdout}{done.stderr}"
+        assert not check or done.returncode == 0, f"{said}\n{self._errors()}"
         return done
+
+    def _errors(self) -> str:
+        """Return the last errors in the logs of the parts."""
+        lines = [line for log in sorted((self.data / "logs").glob("*.log")) for line in log.read_text().splitlines()]
+        return "\n".join([line for line in lines if '"level":"error"' in line][-5:])
 
     def json(self, *args: str, check: bool = True) -> Any:
         """Run a command with --json, and return what it said."""
