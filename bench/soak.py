@@ -1,8 +1,9 @@
 """Memory while the platform is under load: `python -m bench.soak [--minutes 20] [--clients 8] [--no-money]`.
 
 Every few seconds the memory of Envoy and of the processes of services is read: RSS; PSS, in which a page that several
-processes share counts once; and USS, the pages that nobody shares, which other work on the machine does not change. A
-line is laid through the USS after the warm-up. Its slope, with the 95 % confidence interval, is to be about zero: by
+processes share counts once; and of that the anonymous part, the memory that a process has asked for as its own: pages
+of files become anybody's as soon as another program maps them too. A line is laid through the own memory after the
+warm-up. Its slope, with the 95 % confidence interval, is to be about zero: by
 the lower end of the interval no part may have gained more than 1 MB, or the command ends with 1.
 """
 
@@ -43,7 +44,8 @@ class Memory:
     at: list[float] = field(default_factory=list)
     rss: list[float] = field(default_factory=list)
     pss: list[float] = field(default_factory=list)
-    uss: list[float] = field(default_factory=list)
+    own: list[float] = field(default_factory=list)
+    """Anonymous memory, its share: what is allocated. Pages of files come and go with whoever else maps them."""
 
     def add(self, at: float, pid: int) -> None:
         """Read a process and what it has started."""
@@ -52,16 +54,16 @@ class Memory:
         self.at.append(at)
         self.rss.append(sum(one.rss for one in found) / 1e6)
         self.pss.append(sum(one.pss for one in found) / 1e6)
-        self.uss.append(sum(one.uss for one in found) / 1e6)
+        self.own.append(sum(_anonymous(one.pid) for one in (process, *process.children(recursive=True))) / 1e6)
 
     def slope(self, start: float) -> tuple[float, float]:
-        """Return the slope of USS from `start` on in MB an hour, and half of its 95 % interval.
+        """Return the slope of the own memory from `start` on in MB an hour, and half of its 95 % interval.
 
         Neighbouring readings resemble each other, so the interval is that of as many independent ones as their
         autocorrelation leaves (Bartlett: n (1 - r) / (1 + r)).
         """
-        at, uss = np.array(self.at), np.array(self.uss)
-        hours, held = at[at >= start] / 3600, uss[at >= start]
+        at, own = np.array(self.at), np.array(self.own)
+        hours, held = at[at >= start] / 3600, own[at >= start]
         if len(hours) < 4:
             return float("nan"), float("nan")
         slope, base = np.polyfit(hours, held, 1)
@@ -71,6 +73,11 @@ class Memory:
         free = max(1.0, len(hours) * (1 - r) / (1 + r) - 2)
         error = np.sqrt(spread / free / ((hours - hours.mean()) @ (hours - hours.mean())))
         return float(slope), float(1.96 * error)
+
+
+def _anonymous(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")) * 1024
 
 
 def main(minutes: float = MINUTES, clients: int = CLIENTS, *, money: bool = False) -> int:
@@ -86,7 +93,7 @@ def main(minutes: float = MINUTES, clients: int = CLIENTS, *, money: bool = Fals
         f"\n{minutes:g} minutes, {clients} clients, {sent} requests, {failed} not answered as they should be; "
         f"the first {start / 60:.1f} minutes are warm-up.\n"
     )
-    heads = "".join(f"{head:>12}{'last':>8}" for head in ("RSS first", "PSS first", "USS first"))
+    heads = "".join(f"{head:>12}{'last':>8}" for head in ("RSS first", "PSS first", "own first"))
     print(f"{'MB':10}{heads}{'slope, MB an hour':>20}{'95 %':>18}")
     leaks = [name for name, memory in found.items() if _print(name, memory, start)]
     print(f"\n{'grows: ' + ', '.join(leaks) if leaks else 'no part grows'}")
@@ -95,7 +102,7 @@ def main(minutes: float = MINUTES, clients: int = CLIENTS, *, money: bool = Fals
 
 def _print(name: str, memory: Memory, start: float) -> bool:
     slope, half = memory.slope(start)
-    ends = "".join(f"{kind[0]:12.1f}{kind[-1]:8.1f}" for kind in (memory.rss, memory.pss, memory.uss))
+    ends = "".join(f"{kind[0]:12.1f}{kind[-1]:8.1f}" for kind in (memory.rss, memory.pss, memory.own))
     print(f"{name:10}{ends}{slope:20.2f}{f'{slope - half:.1f} to {slope + half:.1f}':>18}")
     return (slope - half) * (memory.at[-1] - start) / 3600 > TOLERATED_MB
 
