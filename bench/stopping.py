@@ -48,13 +48,13 @@ def stand(data: Path) -> Iterator[Stand]:
     with started(command, "endless.log", stdout=subprocess.PIPE) as engine:
         assert engine.stdout is not None
         address = f"127.0.0.1:{int(engine.stdout.readline())}"
-        route = 'name = "endless", path = "/endless", models = ["endless"], scopes = ["models:invoke"]'
+        route = 'name = "endless", path = "/endless", methods = ["POST"], scopes = ["models:invoke"]'
         (data / "drw.toml").write_text(
             "services.discovery.models.endless = "
             f'{{ engine = "openai", base_url = "http://{address}/v1", max_concurrent = 1000 }}\n'
             f'services.load_balancer.allowed_upstreams = ["{address}"]\n'
             f'services.load_balancer.upstreams.endless = {{ addresses = ["{address}"] }}\n'
-            f'services.request_router.routes = [{{ {route}, upstream = "endless" }}]\n'
+            f'services.request_router.routes = [{{ {route}, models = ["endless"], upstream = "endless" }}]\n'
         )
         env = {**os.environ, "DRW_DATA_DIR": str(data)}
         subprocess.run([DRW, "up", "--detach", "--port", "0"], env=env, check=True, stdout=subprocess.DEVNULL)
