@@ -56,9 +56,9 @@ def models(configuration: Configuration) -> Json:
     That is where a route has the body read, or takes the model from a header; services refuse models by themselves.
     """
     policies: dict[str, Json] = {}
-    for (_, name), reason in sorted(_gravest(configuration.blocks)[Block.MODEL].items()):
+    for (org, name), reason in sorted(_gravest(configuration.blocks)[Block.MODEL].items()):
         policy = policies.setdefault(reason, {"permissions": [{"any": True}], "principals": []})
-        policy["principals"] += [_of_body(name), _of_header(name)]
+        policy["principals"] += [_of_org(org, asked) for asked in (_of_body(name), _of_header(name))]
     return typed(RBAC, rules={"action": "DENY", "policies": policies}) if policies else typed(RBAC)
 
 
@@ -118,6 +118,13 @@ def _decision(reason: str) -> Json:
 
 def _action(name: str, action: str) -> Json:
     return {"action": extension(name, typed("envoy.config.rbac.v3.Action", name=name, action=action))}
+
+
+def _of_org(org: str, asked: Json) -> Json:
+    """Return what matches callers of this org only; empty: of every org."""
+    if not org:
+        return asked
+    return {"and_ids": {"ids": [{"header": {"name": "x-drw-org", "string_match": {"exact": org}}}, asked]}}
 
 
 def _of_body(model: str) -> Json:

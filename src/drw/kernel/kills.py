@@ -74,10 +74,15 @@ class KillList:
         tenants = [(Kill.KEY, who.org, who.key), (Kill.DESK, who.org, who.desk)] if who else []
         wanted = [
             *tenants,
-            *((Kill.MODEL, "", model) for model in models),
-            (Kill.WORKFLOW, "", workflow),
+            *((Kill.MODEL, org, model) for org in _orgs(who) for model in models),
+            *((Kill.WORKFLOW, org, workflow) for org in _orgs(who)),
         ]
         return next((kill for subject in wanted if (kill := self._kills.get(subject))), None)
+
+    def find_model(self, who: Caller | None, model: str) -> Kill | None:
+        """Return a kill that stops a model for this caller, whatever else is killed."""
+        found = (self._kills.get((Kill.MODEL, org, model)) for org in _orgs(who))
+        return next((kill for kill in found if kill), None)
 
     def check(self, who: Caller | None, models: Collection[str] = (), workflow: str = "") -> None:
         """Raise `Killed` where `find` finds something."""
@@ -162,6 +167,11 @@ class KillList:
 
     def _keep(self, kills: Kills) -> None:
         self._kills = {(kill.subject, kill.org, kill.name): kill for kill in kills.kills}
+
+
+def _orgs(who: Caller | None) -> tuple[str, ...]:
+    """Return for which orgs a model or workflow may be killed to stop this caller; empty: every org."""
+    return ("", who.org) if who and who.org else ("",)
 
 
 def killed(kill: Kill) -> Killed:

@@ -35,7 +35,8 @@ enum { CONTINUE = 0, OK = 0, REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, RESPONSE
 enum { RESPONSE_STREAM = 1, LETTER = 1, DIGITS = 16, LINE = LETTER + DIGITS + 1, BUCKETS = 4096, PAGE = 65536 };
 enum { SLOTS = 1 << 18, MOST = SLOTS / 2 }; /* what is beyond, another filter refuses */
 enum { STOP = 1, KILLED = 'k' };
-enum { ORG, DESK, KEY, MODEL, ANSWERING, SUBJECTS }; /* MODEL as asked for, ANSWERING as the answer says */
+/* MODEL as asked for, ANSWERING as the answer says: each for every org, and next to it for the caller's own. */
+enum { ORG, DESK, KEY, MODEL, ORGS_MODEL, ANSWERING, ORGS_ANSWERING, SUBJECTS };
 
 /* Which model a body asked for, where the route has it read. */
 #define BODY_MODEL "metadata\0filter_metadata\0drw.body\0model"
@@ -49,6 +50,7 @@ typedef enum { LIVE, DOOMED, SAID } State;
 typedef struct Stream {
   struct Stream *next;
   u64 subjects[SUBJECTS]; /* 0: none */
+  u64 model_of_org;       /* "model\nORG\n" hashed, to which a name is added */
   u32 id;
   u32 ticks;
   Kind kind;
@@ -114,8 +116,9 @@ static u64 subject(const char *kind, u32 kind_size, const u8 *org, u32 org_size,
   return hashed(hash, name, name_size);
 }
 
-static u64 model_subject(const u8 *model, u32 size) {
-  return size ? subject("model\n", 6, 0, 0, model, size) : 0;
+static void name_model(Stream *stream, u32 at, const u8 *model, u32 size) {
+  stream->subjects[at] = size ? subject("model\n", 6, 0, 0, model, size) : 0;
+  stream->subjects[at + 1] = size ? hashed(stream->model_of_org, model, size) : 0;
 }
 
 static Stream *more(void) {
@@ -182,7 +185,7 @@ static void read_model(Stream *stream) {
   u32 size = 0;
   scratch_used = 0;
   if (proxy_get_property(BODY_MODEL, sizeof BODY_MODEL - 1, &model, &size) == OK && size)
-    stream->subjects[MODEL] = model_subject(model, size);
+    name_model(stream, MODEL, model, size);
 }
 
 static u32 begins(const u8 *data, u32 size, const char *with, u32 with_size) {
@@ -256,7 +259,8 @@ u32 EXPORT(proxy_on_request_headers)(u32 id, u32 count, u32 end) {
   found.subjects[ORG] = subject("org\n", 4, org, org_size, 0, 0);
   found.subjects[DESK] = subject("desk\n", 5, org, org_size, desk, desk_size);
   found.subjects[KEY] = subject("key\n", 4, org, org_size, key, key_size);
-  found.subjects[MODEL] = model_subject(model, model_size);
+  found.model_of_org = subject("model\n", 6, org, org_size, 0, 0);
+  name_model(&found, MODEL, model, model_size);
   if (refuse(&found, subject("revoked\n", 8, 0, 0, key, key_size)))
     return STOP;
   add(&found);
@@ -275,7 +279,7 @@ u32 EXPORT(proxy_on_response_headers)(u32 id, u32 count, u32 end) {
   u32 size = HEADER(RESPONSE_HEADERS, "content-type", &type);
   stream->kind = begins(type, size, EVENT_STREAM, sizeof EVENT_STREAM - 1) ? EVENTS : OTHER;
   if ((size = HEADER(RESPONSE_HEADERS, "x-drw-model", &model)))
-    stream->subjects[ANSWERING] = model_subject(model, size);
+    name_model(stream, ANSWERING, model, size);
   read_model(stream);
   check(stream);
   if (stream->state == LIVE || stream->kind == EVENTS)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any, LiteralString
 
-from drw.api.gateway.v1.authentication_pb2 import Certificate, ListCertificatesResponse, PutCertificateRequest
+from drw.api.gateway.v1.authentication_pb2 import (
+    Certificate,
+    DeleteCertificateRequest,
+    ListCertificatesResponse,
+    PutCertificateRequest,
+)
 from drw.gateway.authentication import names, rows, rules
+from drw.gateway.authentication.revocation import Revocation
 from drw.gateway.authentication.rows import changed
 from drw.gateway.authentication.tree import Tree, own_org
 from drw.kernel import call
@@ -35,6 +41,7 @@ class Certificates:
         self._database = database
         self._audit = audit
         self._tree = tree
+        self._revocation = Revocation(audit)
 
     async def put(self, request: PutCertificateRequest) -> Certificate:
         """Write whose a certificate is and what it may do."""
@@ -62,12 +69,15 @@ class Certificates:
         async with self._database.transaction() as connection:
             return await self._there(connection, name)
 
-    async def delete(self, name: str) -> Certificate:
-        """Know a certificate no more."""
+    async def delete(self, request: DeleteCertificateRequest) -> Certificate:
+        """Know a certificate no more, nor the keys that its holder made."""
+        name = request.name
         async with self._database.transaction() as connection:
             await connection.execute(ALONE)
             before = await self._there(connection, name)
             await connection.execute("delete from certificate where name = %s", (name,))
+            if not request.keep_children:
+                await self._revocation.made_by([f"cert:{name}"], f"cert:{name}", connection)
             await self._record("certificate.delete", before, None, connection)
         return before
 

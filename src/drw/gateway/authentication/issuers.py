@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from drw.api.gateway.v1.authentication_pb2 import (
     ClaimNames,
+    DeleteIssuerRequest,
     GetDeskRequest,
     Issuer,
     ListIssuersResponse,
@@ -22,6 +23,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
 )
 from drw.gateway.authentication import issuer_rules, jwks, names, rows, rules
 from drw.gateway.authentication.fetching import DEFAULT_AGE, Fetched, Fetcher
+from drw.gateway.authentication.revocation import Revocation
 from drw.gateway.authentication.rows import changed
 from drw.gateway.authentication.tree import Tree
 from drw.kernel import call
@@ -56,6 +58,7 @@ class Issuers:
         self._tree = tree
         self._fetcher = fetcher
         self._own = own
+        self._revocation = Revocation(audit)
 
     async def put(self, request: PutIssuerRequest) -> Issuer:
         """Write an issuer, once its keys are there."""
@@ -87,13 +90,16 @@ class Issuers:
                 raise self._missing(name)
             return as_issuer(found)
 
-    async def delete(self, name: str) -> Issuer:
-        """Believe an issuer no more."""
+    async def delete(self, request: DeleteIssuerRequest) -> Issuer:
+        """Believe an issuer no more, nor the keys that holders of its tokens made."""
+        name = request.name
         async with self._database.transaction() as connection:
             await connection.execute(ALONE)
             if (before := await self._one(connection, name)) is None:
                 raise self._missing(name)
             await connection.execute("delete from issuer where name = %s", (name,))
+            if not request.keep_children:
+                await self._revocation.made_by_tokens(name, connection)
             await self._record("issuer.delete", before, None, connection)
         return as_issuer(before)
 

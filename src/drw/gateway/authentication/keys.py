@@ -7,7 +7,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from drw.api.gateway.v1.authentication_pb2 import (
     CreatedKey,
@@ -16,11 +15,14 @@ from drw.api.gateway.v1.authentication_pb2 import (
     Key,
     ListKeysRequest,
     ListKeysResponse,
+    RevokeKeyRequest,
     RotateKeyRequest,
 )
 from drw.api.gateway.v1.rate_limiting_pb2 import BindKeyRequest, UnbindKeyRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.authentication import names, rules
+from drw.gateway.authentication.lineage import Lineage
+from drw.gateway.authentication.revocation import Revocation, told
 from drw.gateway.authentication.signing import Claims
 from drw.gateway.authentication.signing_keys import SigningKeys
 from drw.gateway.authentication.store import Store, View, as_key
@@ -64,6 +66,8 @@ class Keys:
         self._audit = audit
         self._limits = limits
         self._borrowed = borrowed
+        self._lineage = Lineage(store.database)
+        self._revocation = Revocation(audit)
 
     async def create(self, request: CreateKeyRequest) -> CreatedKey:
         """Issue a key."""
@@ -79,6 +83,7 @@ class Keys:
         made = await self._made(key, life)
         async with self._bound(made.key), self._store.database.transaction() as connection:
             await self._check(made.key, connection)
+            await self._hold_maker(connection)
             await self._add(made.key, connection)
         return made
 
@@ -97,13 +102,23 @@ class Keys:
             raise KeyNotFound(f"there is no key {key[:80]!r}; `drw keys list` shows the keys of your desk")
         return as_key(row)
 
-    async def revoke(self, key: str, org: str = "") -> Key:
-        """Revoke a key; twice is the same as once."""
+    async def revoke(self, request: RevokeKeyRequest) -> Key:
+        """Revoke a key with those that were made with it; twice is the same as once.
+
+        Of a key that has ended already, what it made is revoked all the same.
+        """
+        found = await self.get(request.id, request.org)
+        made: list[str] = []
+        kept = 0
         async with self._store.database.transaction() as connection:
-            row = await self._store.revoke(_view(org), names.looked_up(key), connection)
-            if row:
-                await self._record_revoked(row, connection)
-        return as_key(row) if row else await self.get(key, org)
+            if row := await self._store.revoke(_view(request.org), found.id, connection):
+                await self._revocation.record([row], connection)
+                found = as_key(row)
+            if not request.keep_children:
+                made, kept = await self._revocation.made_with(found.id, connection)
+        found.revoked_keys.extend(made)
+        found.kept_keys = kept
+        return found
 
     async def rotate(self, request: RotateKeyRequest) -> CreatedKey:
         """Issue a successor with the same rights and the same length of life; the key ends after the overlap."""
@@ -124,10 +139,11 @@ class Keys:
         made = await self._made(key, life)
         async with self._bound(made.key, old.id), self._store.database.transaction() as connection:
             await self._check(made.key, connection)
+            await self._hold_maker(connection, old.id)
             ends = await self._store.succeed(View.of(who, old.org), old.id, made.key.id, overlap, connection)
             if ends is None:
                 raise _ended(old)
-            await self._add(made.key, connection)
+            await self._add(made.key, connection, old.id)
             await self._record_rotated(old, made.key.id, ends, connection)
             await self._end(connection, old.id)
         return made
@@ -153,7 +169,7 @@ class Keys:
 
     async def _end(self, connection: Connection, key: str = "") -> None:
         for row in await self._store.end(connection, key):
-            await self._record_revoked(row, connection, because="its successor has taken over")
+            await self._revocation.record([row], connection, because="its successor has taken over")
 
     async def _made(self, key: Key, life: timedelta) -> CreatedKey:
         """Sign a key, which is good once it is kept."""
@@ -193,13 +209,24 @@ class Keys:
         names.within(key.scopes, desk.scopes, "scope", f"a key of the desk {desk.name!r}")
         names.within(key.walls, desk.walls, "wall", f"a key of the desk {desk.name!r}")
 
-    async def _add(self, key: Key, connection: Connection) -> None:
+    async def _hold_maker(self, connection: Connection, old: str = "") -> None:
+        """Hold the caller's own key, and the one that is to be rotated, so that neither is revoked meanwhile.
+
+        Raises:
+            Conflict: the caller's own key is revoked, and whoever revoked it did not see the key that is being made.
+        """
+        row = await self._store.hold(call.caller().key, old, connection)
+        if row and row["revoked_at"]:
+            raise Conflict(f"the key {row['id']!r}, with which this request came, was revoked just now")
+
+    async def _add(self, key: Key, connection: Connection, predecessor: str = "") -> None:
         if await self._store.unexpired(key.org, connection) >= MOST:
             raise Conflict(
                 f"the org {key.org!r} has {MOST} keys that have not expired, revoked ones among them, "
                 "which is the most there can be: give keys shorter lives"
             )
         await self._store.add(key, connection)
+        await self._lineage.add(key, predecessor, connection)
         details = {
             "name": key.name,
             "org": key.org,
@@ -214,26 +241,13 @@ class Keys:
         await self._audit.record("key.create", f"key/{key.id}", details=details, connection=connection)
 
     async def _record_rotated(self, old: Key, successor: str, ends: datetime, connection: Connection) -> None:
-        before = {"successor": "", "ends_at": _told(old.expires_at.ToDatetime(UTC))}
-        details = {"before": before, "after": {"successor": successor, "ends_at": _told(ends)}}
+        before = {"successor": "", "ends_at": told(old.expires_at.ToDatetime(UTC))}
+        details = {"before": before, "after": {"successor": successor, "ends_at": told(ends)}}
         await self._audit.record("key.rotate", f"key/{old.id}", details=details, connection=connection)
-
-    async def _record_revoked(self, row: dict[str, Any], connection: Connection, because: str = "") -> None:
-        details = {name: row[name] for name in ("name", "org", "desk")} | {
-            "before": {"revoked_at": None, "good_until": _told(row["ends_at"] or row["expires_at"])},
-            "after": {"revoked_at": _told(row["revoked_at"])},
-        }
-        if because:
-            details["because"] = because
-        await self._audit.record("key.revoke", f"key/{row['id']}", details=details, connection=connection)
 
 
 def _view(org: str) -> View:
     return View.of(call.caller(), own_org(org))
-
-
-def _told(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def _check_good(key: Key) -> None:

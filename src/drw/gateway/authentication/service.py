@@ -15,6 +15,7 @@ from drw.gateway.authentication.certificates import Certificates
 from drw.gateway.authentication.fetching import Fetcher
 from drw.gateway.authentication.issuers import Issuers
 from drw.gateway.authentication.keys import Keys
+from drw.gateway.authentication.lineage import Lineage
 from drw.gateway.authentication.me import me
 from drw.gateway.authentication.measures import measure
 from drw.gateway.authentication.rows import CHANNEL, as_desk
@@ -50,6 +51,7 @@ class Authentication(contract.Authentication):
         self._signing = signing
         self._issuers = issuers
         self._certificates = certificates
+        self._lineage = Lineage(store.database)
 
     async def get_me(self, request: wire.GetMeRequest, /) -> wire.Me:
         """GetMe shows the caller as the platform sees it."""
@@ -68,8 +70,8 @@ class Authentication(contract.Authentication):
         return await self._keys.get(request.id, request.org)
 
     async def revoke_key(self, request: wire.RevokeKeyRequest, /) -> wire.Key:
-        """RevokeKey makes every data plane refuse the key; revoking twice is the same as once."""
-        return await self._keys.revoke(request.id, request.org)
+        """RevokeKey makes every data plane refuse the key and the keys made with it, at any depth."""
+        return await self._keys.revoke(request)
 
     async def rotate_key(self, request: wire.RotateKeyRequest, /) -> wire.CreatedKey:
         """RotateKey issues a successor with the same rights, limits and budgets; the key ends after the overlap."""
@@ -137,7 +139,7 @@ class Authentication(contract.Authentication):
 
     async def delete_issuer(self, request: wire.DeleteIssuerRequest, /) -> wire.Issuer:
         """DeleteIssuer makes the data planes refuse the issuer's tokens."""
-        return await self._issuers.delete(request.name)
+        return await self._issuers.delete(request)
 
     async def put_certificate(self, request: wire.PutCertificateRequest, /) -> wire.Certificate:
         """PutCertificate says who calls with a client certificate that carries this name."""
@@ -153,7 +155,11 @@ class Authentication(contract.Authentication):
 
     async def delete_certificate(self, request: wire.DeleteCertificateRequest, /) -> wire.Certificate:
         """DeleteCertificate makes the data planes know the certificate no more."""
-        return await self._certificates.delete(request.name)
+        return await self._certificates.delete(request)
+
+    async def compare_principals(self, request: wire.ComparePrincipalsRequest, /) -> wire.ComparePrincipalsResponse:
+        """ComparePrincipals says how the caller is related to other callers."""
+        return await self._lineage.compare(request)
 
     async def watch_credentials(self, request: wire.WatchCredentialsRequest, /) -> AsyncIterator[wire.Credentials]:
         """WatchCredentials sends what a data plane needs to check keys: now, and after each change."""

@@ -14,7 +14,8 @@ from drw.kernel.database import Connection, Database
 
 ADMIN = "org:admin"
 
-
+HOLD: LiteralString = "select id, revoked_at from key where id = any(%s) order by number for share"
+HOLD_BOTH: LiteralString = "select id, revoked_at from key where id = any(%s) order by number for update"
 END: LiteralString = """
 with due as materialized (
     select number from key
@@ -96,6 +97,15 @@ class Store:
         """Return one row that the caller may see."""
         query = "select * from key where org = %s and (desk = %s or %s) and id = %s"
         return await self.database.one(query, view.org, view.desk, view.whole, key)
+
+    async def hold(self, maker: str, rotated: str, connection: Connection) -> dict[str, Any] | None:
+        """Lock the key with which somebody makes another one, and the key that is rotated; return the maker's row.
+
+        Makers share the lock; a rotation has both for itself, since it changes the one.
+        """
+        query = HOLD_BOTH if rotated else HOLD
+        rows = await (await connection.execute(query, ([maker, rotated],))).fetchall()
+        return next((row for row in rows if row["id"] == maker), None)
 
     async def revoke(self, view: View, key: str, connection: Connection) -> dict[str, Any] | None:
         """Revoke a key that is not revoked yet and that the caller may see; return its row, or None."""

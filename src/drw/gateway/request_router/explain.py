@@ -134,7 +134,7 @@ def _blocked(configuration: Configuration, who: Caller, asked: Asked) -> str:
             Block.KEY: block.name == who.key and block.org == who.org,
             Block.DESK: block.name == who.desk and block.org == who.org,
             Block.ORG: block.org == who.org,
-            Block.MODEL: block.name in (asked.model, asked.headers.get(MODEL_HEADER)),
+            Block.MODEL: block.org in ("", who.org) and block.name in (asked.model, asked.headers.get(MODEL_HEADER)),
         }
         if subject.get(block.subject):
             what, why = Block.Subject.Name(block.subject).lower(), Block.Reason.Name(block.reason).lower()

@@ -1,19 +1,44 @@
-"""Kills in PostgreSQL. Changes of them wait for each other, so that two persons can decide at once."""
+"""Kills in PostgreSQL. Changes of one kill wait for each other, and new ones of an org do; no org waits for another."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, LiteralString
 
 from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.kernel.database import Connection, Database
 
 CHANNEL = "kills_changed"
 LOCK = 0x6B696C6C  # "kill"
-MOST_SHOWN = 1000
+MOST_EXPIRED = 100
+"""At a time, so that those of one org hold up nobody."""
 
 Row = dict[str, Any]
+
+OPEN_PAGE: LiteralString = """
+select * from (
+    (select * from kill where org = '' and number < %(before)s and state in ('PROPOSED', 'ACTIVE')
+        order by number desc limit %(size)s)
+    union all
+    (select * from kill where org = %(org)s and number < %(before)s and state in ('PROPOSED', 'ACTIVE')
+        order by number desc limit %(size)s)
+) found where state = 'ACTIVE' or proposal_ends_at > clock_timestamp() order by number desc limit %(size)s
+"""
+ALL_PAGE: LiteralString = """
+select * from (
+    (select * from kill where org = '' and number < %(before)s order by number desc limit %(size)s)
+    union all
+    (select * from kill where org = %(org)s and number < %(before)s order by number desc limit %(size)s)
+) found order by number desc limit %(size)s
+"""
+# Each org by its own index, so that nobody's list takes longer for the history of others.
+EVERY_ORG_PAGE: LiteralString = """
+select * from kill where number < %(before)s
+    and (%(ended)s or state = 'ACTIVE' or (state = 'PROPOSED' and proposal_ends_at > clock_timestamp()))
+order by number desc limit %(size)s
+"""
 
 
 class KillStore:
@@ -23,10 +48,11 @@ class KillStore:
         self._database = database
 
     @asynccontextmanager
-    async def changing(self) -> AsyncIterator[Connection]:
-        """Give a transaction in which nobody else changes a kill."""
+    async def changing(self, org: str | None = None) -> AsyncIterator[Connection]:
+        """Give a transaction, in which nobody else adds a kill of this org where one is named."""
         async with self._database.transaction() as connection:
-            await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
+            if org is not None:
+                await connection.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", (LOCK, org))
             yield connection
 
     def changes(self) -> AsyncGenerator[None, None]:
@@ -37,27 +63,41 @@ class KillStore:
         """Return the kill of the same subject that is in force or proposed."""
         return await _one(
             connection,
-            "select * from kill where subject = %s and org = %s and name = %s and state in ('PROPOSED', 'ACTIVE')",
+            "select * from kill where subject = %s and org = %s and name = %s and state in ('PROPOSED', 'ACTIVE')"
+            " for update",
             *(Kill.Subject.Name(wanted.subject), wanted.org, wanted.name),
         )
 
-    async def add(self, connection: Connection, wanted: Kill, by: str, seconds: float) -> Row:
+    async def add(self, connection: Connection, wanted: Kill, by: str, principal: str, seconds: float) -> Row:
         """Keep a new proposal."""
         return await _just(
             connection,
             """
-            insert into kill (id, subject, org, name, reason, state, killed_by, proposal_ends_at)
-            values ('kill_' || replace(gen_random_uuid()::text, '-', ''), %s, %s, %s, %s, 'PROPOSED', array[%s],
-                    clock_timestamp() + make_interval(secs => %s))
+            insert into kill
+                (id, subject, org, name, reason, by_platform, state, killed_by, killed_by_principals, proposal_ends_at)
+            values ('kill_' || replace(gen_random_uuid()::text, '-', ''), %s, %s, %s, %s, %s, 'PROPOSED', array[%s],
+                    array[%s], clock_timestamp() + make_interval(secs => %s))
             returning *
             """,
-            *(Kill.Subject.Name(wanted.subject), wanted.org, wanted.name, wanted.reason, by, seconds),
+            *(Kill.Subject.Name(wanted.subject), wanted.org, wanted.name, wanted.reason, wanted.by_platform),
+            *(by, principal, seconds),
         )
 
-    async def vote(self, connection: Connection, kill: str, by: str) -> Row:
+    async def vote(self, connection: Connection, kill: str, by: str, principal: str) -> Row:
         """Add a voice for the kill."""
-        query = "update kill set killed_by = killed_by || %s::text where id = %s returning *"
-        return await _just(connection, query, by, kill)
+        query = (
+            "update kill set killed_by = killed_by || %s::text, killed_by_principals = killed_by_principals || %s::text"
+            " where id = %s returning *"
+        )
+        return await _just(connection, query, by, principal, kill)
+
+    async def claim(self, connection: Connection, kill: str) -> Row:
+        """Make a kill the platform's; what an org proposed to lift is over."""
+        query = (
+            "update kill set by_platform = true, lifted_by = '{}', lifted_by_principals = '{}', lift_reason = '',"
+            " proposal_ends_at = case when state = 'PROPOSED' then proposal_ends_at end where id = %s returning *"
+        )
+        return await _just(connection, query, kill)
 
     async def activate(self, connection: Connection, kill: str) -> Row:
         """Put the kill in force."""
@@ -71,54 +111,72 @@ class KillStore:
     async def propose_lift(self, connection: Connection, kill: str, reason: str, seconds: float) -> Row:
         """Begin a proposal to lift, with no voice yet."""
         query = (
-            "update kill set lift_reason = %s, lifted_by = '{}',"
+            "update kill set lift_reason = %s, lifted_by = '{}', lifted_by_principals = '{}',"
             " proposal_ends_at = clock_timestamp() + make_interval(secs => %s) where id = %s returning *"
         )
         return await _just(connection, query, reason, seconds, kill)
 
-    async def vote_to_lift(self, connection: Connection, kill: str, by: str) -> Row:
+    async def vote_to_lift(self, connection: Connection, kill: str, by: str, principal: str) -> Row:
         """Add a voice for the lift."""
-        query = "update kill set lifted_by = lifted_by || %s::text where id = %s returning *"
-        return await _just(connection, query, by, kill)
+        query = (
+            "update kill set lifted_by = lifted_by || %s::text, lifted_by_principals = lifted_by_principals || %s::text"
+            " where id = %s returning *"
+        )
+        return await _just(connection, query, by, principal, kill)
 
     async def end(self, connection: Connection, kill: str, state: str) -> Row:
-        """End a kill, or the proposal of one."""
+        """End a kill, which all who watch hear of, or the proposal of one."""
         query = (
             "update kill set state = %s, proposal_ends_at = null,"
             " lifted_at = case when state = 'ACTIVE' then clock_timestamp() end where id = %s returning *"
         )
-        await connection.execute(f"notify {CHANNEL}".encode())
+        if state == "LIFTED":
+            await connection.execute(f"notify {CHANNEL}".encode())
         return await _just(connection, query, state, kill)
 
-    async def expired(self, connection: Connection) -> list[Row]:
-        """End every proposal whose time is over, and return what became of its kill."""
+    async def expired(self, connection: Connection, kill: str = "") -> list[Row]:
+        """End proposals whose time is over, this one or the oldest; return what became of their kills."""
         found = await connection.execute(
             """
             update kill set state = case state when 'PROPOSED' then 'EXPIRED' else state end,
-                lifted_by = '{}', lift_reason = '', proposal_ends_at = null
-            where proposal_ends_at <= clock_timestamp() returning *
-            """
+                lifted_by = '{}', lifted_by_principals = '{}', lift_reason = '', proposal_ends_at = null
+            where id in (
+                select id from kill where proposal_ends_at <= clock_timestamp() and %s in ('', id)
+                order by proposal_ends_at limit %s for update skip locked
+            ) returning *
+            """,
+            (kill, MOST_EXPIRED),
         )
         return await found.fetchall()
 
     async def get(self, connection: Connection, kill: str) -> Row | None:
-        """Return one kill."""
-        return await _one(connection, "select * from kill where id = %s", kill)
+        """Return one kill, locked until the transaction ends."""
+        return await _one(connection, "select * from kill where id = %s for update", kill)
+
+    async def count_open_of(self, connection: Connection, org: str) -> int:
+        """Return how many an org has in force or proposed; those of the platform do not count."""
+        query = (
+            "select count(*) as n from kill where org = %s and not by_platform and state in ('PROPOSED', 'ACTIVE')"
+            " and (state = 'ACTIVE' or proposal_ends_at > clock_timestamp())"
+        )
+        return int((await _just(connection, query, org))["n"])
 
     async def count_open(self, connection: Connection) -> int:
-        """Return how many are in force or proposed."""
-        query = "select count(*) as n from kill where state in ('PROPOSED', 'ACTIVE')"
+        """Return how many all orgs and the platform have, before anybody adds another one."""
+        await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
+        query = (
+            "select count(*) as n from kill where state in ('PROPOSED', 'ACTIVE')"
+            " and (state = 'ACTIVE' or proposal_ends_at > clock_timestamp())"
+        )
         return int((await _just(connection, query))["n"])
 
-    async def page(self, org: str, *, every_org: bool, ended: bool) -> list[Row]:
-        """Return those of the org and of nobody's, newest first."""
-        return await self._database.all(
-            """
-            select * from kill where (org in ('', %s) or %s) and (%s or state in ('PROPOSED', 'ACTIVE'))
-            order by number desc limit %s
-            """,
-            *(org, every_org, ended, MOST_SHOWN),
-        )
+    async def page(self, org: str, *, every_org: bool, ended: bool, before: int, size: int) -> list[Row]:
+        """Return those of the org and of every org, or all, older than the number `before`, newest first."""
+        asked = {"org": org, "before": before, "size": size, "ended": ended}
+        query = EVERY_ORG_PAGE if every_org else ALL_PAGE if ended else OPEN_PAGE
+        async with self._database.transaction() as connection:
+            found = await (await connection.execute(query, asked)).fetchall()
+        return [_current(row) for row in found]
 
     async def in_force(self) -> list[Row]:
         """Return all that are in force."""
@@ -137,11 +195,20 @@ def as_kill(row: Row) -> Kill:
         killed_by=row["killed_by"],
         lifted_by=row["lifted_by"],
         lift_reason=row["lift_reason"],
+        by_platform=row["by_platform"],
     )
     for name in ("proposed_at", "killed_at", "lifted_at", "proposal_ends_at"):
         if row[name] is not None:
             getattr(kill, name).FromDatetime(row[name])
     return kill
+
+
+def _current(row: Row) -> Row:
+    """Return a row whose proposal is over as it will be written soon."""
+    if row["proposal_ends_at"] is None or row["proposal_ends_at"] > datetime.now(UTC):
+        return row
+    state = "EXPIRED" if row["state"] == "PROPOSED" else row["state"]
+    return row | {"state": state, "lifted_by": [], "lift_reason": "", "proposal_ends_at": None}
 
 
 async def _one(connection: Connection, query: str, *args: Any) -> Row | None:

@@ -45,8 +45,9 @@ from drw.gateway.request_router.behind import Behind
 from drw.gateway.request_router.desired import Desired, Part
 from drw.gateway.request_router.explain import Asked, explain
 from drw.gateway.request_router.kill_store import KillStore
-from drw.gateway.request_router.kills import KillSwitch, Policy
+from drw.gateway.request_router.kills import KillLimits, KillSwitch, Policy
 from drw.gateway.request_router.measures import measure
+from drw.gateway.request_router.principals import Principals
 from drw.gateway.request_router.table import More, fixed
 from drw.kernel import call
 from drw.kernel.call import Caller
@@ -65,10 +66,11 @@ ROUTES = Kind(Route, "route", "request_router_routes")
 
 
 class Settings(Base):
-    """Routes besides those of the table, and how many persons a kill takes."""
+    """Routes besides those of the table, how many persons a kill takes, and how many kills there can be."""
 
     routes: tuple[More, ...] = ()
     kill_approvals: Policy = Policy()
+    kill_limits: KillLimits = KillLimits()
     kill_proposal_seconds: float = Field(900.0, gt=0, le=86_400)
     """How long a proposal waits for approval."""
 
@@ -176,8 +178,8 @@ class RequestRouter(contract.RequestRouter):
         return await self._kills.kill(request)
 
     async def list_kills(self, request: ListKillsRequest, /) -> Kills:
-        """ListKills lists what is killed or proposed, newest first."""
-        return await self._kills.list(ended=request.all)
+        """ListKills lists what is killed or proposed in the caller's org or platform-wide, newest first."""
+        return await self._kills.list(request)
 
     async def get_kill(self, request: GetKillRequest, /) -> Kill:
         """GetKill shows one kill."""
@@ -279,9 +281,16 @@ async def build(scope: Scope) -> RequestRouter:
     own = scope.settings(Settings)
     desired = Desired(own.routes)
     database, audit = await scope.database(), scope.audit()
-    switch = KillSwitch(KillStore(database), audit, own.kill_approvals, own.kill_proposal_seconds)
-    records = Records(ROUTES, database, audit)
     authentication = scope.client(AuthenticationClient)
+    switch = KillSwitch(
+        KillStore(database),
+        audit,
+        Principals(authentication),
+        own.kill_approvals,
+        own.kill_limits,
+        own.kill_proposal_seconds,
+    )
+    records = Records(ROUTES, database, audit)
     limiting = scope.client(RateLimitingClient)
     balancer = scope.client(LoadBalancerClient)
     discovery = scope.client(DiscoveryClient) if scope.has("discovery") else None
@@ -305,7 +314,7 @@ async def build(scope: Scope) -> RequestRouter:
             async for _ in changes:
                 await desired.put(Routes(routes=await records.all()))
 
-    for source in (credentials, limits, upstreams, kills, routes):
+    for source in (credentials, limits, upstreams, kills, routes, switch.expire):
         scope.background(source)
     scope.describe(service.detail)
     scope.measure(service.measure)

@@ -161,7 +161,7 @@ class Course:
 
     def _may(self, model: ChatModel) -> bool:
         """Tell whether a model can answer this request as it stands, and has not been killed since it began."""
-        if self._rules.kills.find(None, (model.id,)):
+        if self._rules.kills.find_model(call.caller_or_none(), model.id):
             return False
         if self._too_small and model.context_length <= self._too_small:
             return False

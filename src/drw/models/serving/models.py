@@ -100,7 +100,8 @@ class Models:
 
     def _alive(self, plan: Plan) -> Plan:
         """Return the plan without the models that are killed; raise where none is left."""
-        kills = {model.id: kill for model in plan.models if (kill := self._kills.find(None, (model.id,)))}
+        who = caller_or_none()
+        kills = {model.id: kill for model in plan.models if (kill := self._kills.find_model(who, model.id))}
         if not kills:
             return plan
         if (rest := plan.without(kills)).models:

@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Key(_message.Message):
-    __slots__ = ("id", "name", "org", "desk", "scopes", "last_characters", "created_at", "expires_at", "revoked_at", "requests_per_minute", "walls", "signed_with", "ends_at", "successor", "created_by", "borrowed")
+    __slots__ = ("id", "name", "org", "desk", "scopes", "last_characters", "created_at", "expires_at", "revoked_at", "requests_per_minute", "walls", "signed_with", "ends_at", "successor", "created_by", "borrowed", "revoked_keys", "kept_keys")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ORG_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,8 @@ class Key(_message.Message):
     SUCCESSOR_FIELD_NUMBER: _ClassVar[int]
     CREATED_BY_FIELD_NUMBER: _ClassVar[int]
     BORROWED_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_KEYS_FIELD_NUMBER: _ClassVar[int]
+    KEPT_KEYS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     org: str
@@ -46,7 +48,9 @@ class Key(_message.Message):
     successor: str
     created_by: str
     borrowed: bool
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., last_characters: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoked_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., requests_per_minute: _Optional[int] = ..., walls: _Optional[_Iterable[str]] = ..., signed_with: _Optional[str] = ..., ends_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., successor: _Optional[str] = ..., created_by: _Optional[str] = ..., borrowed: _Optional[bool] = ...) -> None: ...
+    revoked_keys: _containers.RepeatedScalarFieldContainer[str]
+    kept_keys: int
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., last_characters: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoked_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., requests_per_minute: _Optional[int] = ..., walls: _Optional[_Iterable[str]] = ..., signed_with: _Optional[str] = ..., ends_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., successor: _Optional[str] = ..., created_by: _Optional[str] = ..., borrowed: _Optional[bool] = ..., revoked_keys: _Optional[_Iterable[str]] = ..., kept_keys: _Optional[int] = ...) -> None: ...
 
 class CreateKeyRequest(_message.Message):
     __slots__ = ("desk", "name", "scopes", "ttl_seconds", "requests_per_minute", "walls", "org")
@@ -103,12 +107,14 @@ class GetKeyRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., org: _Optional[str] = ...) -> None: ...
 
 class RevokeKeyRequest(_message.Message):
-    __slots__ = ("id", "org")
+    __slots__ = ("id", "org", "keep_children")
     ID_FIELD_NUMBER: _ClassVar[int]
     ORG_FIELD_NUMBER: _ClassVar[int]
+    KEEP_CHILDREN_FIELD_NUMBER: _ClassVar[int]
     id: str
     org: str
-    def __init__(self, id: _Optional[str] = ..., org: _Optional[str] = ...) -> None: ...
+    keep_children: bool
+    def __init__(self, id: _Optional[str] = ..., org: _Optional[str] = ..., keep_children: _Optional[bool] = ...) -> None: ...
 
 class RotateKeyRequest(_message.Message):
     __slots__ = ("id", "overlap_seconds", "org")
@@ -465,10 +471,12 @@ class RefreshIssuerRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class DeleteIssuerRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "keep_children")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    KEEP_CHILDREN_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    keep_children: bool
+    def __init__(self, name: _Optional[str] = ..., keep_children: _Optional[bool] = ...) -> None: ...
 
 class Certificate(_message.Message):
     __slots__ = ("name", "san", "org", "desk", "scopes", "walls", "created_at", "updated_at")
@@ -523,10 +531,44 @@ class GetCertificateRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class DeleteCertificateRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "keep_children")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    KEEP_CHILDREN_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    keep_children: bool
+    def __init__(self, name: _Optional[str] = ..., keep_children: _Optional[bool] = ...) -> None: ...
+
+class ComparePrincipalsRequest(_message.Message):
+    __slots__ = ("others",)
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
+    others: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, others: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ComparePrincipalsResponse(_message.Message):
+    __slots__ = ("principal", "relations", "desks", "complete")
+    class Relation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        RELATION_UNSPECIFIED: _ClassVar[ComparePrincipalsResponse.Relation]
+        DIFFERENT: _ClassVar[ComparePrincipalsResponse.Relation]
+        NO_SUCH_KEY: _ClassVar[ComparePrincipalsResponse.Relation]
+        ISSUED_BY_CALLER: _ClassVar[ComparePrincipalsResponse.Relation]
+        SAME: _ClassVar[ComparePrincipalsResponse.Relation]
+        SAME_KEY: _ClassVar[ComparePrincipalsResponse.Relation]
+    RELATION_UNSPECIFIED: ComparePrincipalsResponse.Relation
+    DIFFERENT: ComparePrincipalsResponse.Relation
+    NO_SUCH_KEY: ComparePrincipalsResponse.Relation
+    ISSUED_BY_CALLER: ComparePrincipalsResponse.Relation
+    SAME: ComparePrincipalsResponse.Relation
+    SAME_KEY: ComparePrincipalsResponse.Relation
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    RELATIONS_FIELD_NUMBER: _ClassVar[int]
+    DESKS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    principal: str
+    relations: _containers.RepeatedScalarFieldContainer[ComparePrincipalsResponse.Relation]
+    desks: _containers.RepeatedScalarFieldContainer[str]
+    complete: bool
+    def __init__(self, principal: _Optional[str] = ..., relations: _Optional[_Iterable[_Union[ComparePrincipalsResponse.Relation, str]]] = ..., desks: _Optional[_Iterable[str]] = ..., complete: _Optional[bool] = ...) -> None: ...
 
 class WatchCredentialsRequest(_message.Message):
     __slots__ = ()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.gateway.v1 import authentication_pb2
-from drw.api.gateway.v1.authentication_pb2 import Certificate, CreateKeyRequest, CreatedKey, Credentials, DeleteCertificateRequest, DeleteDeskRequest, DeleteDeskResponse, DeleteIssuerRequest, DeleteOrgRequest, Desk, GetCertificateRequest, GetDeskRequest, GetIssuerRequest, GetKeyRequest, GetMeRequest, GetOrgRequest, Issuer, Key, ListCertificatesRequest, ListCertificatesResponse, ListDesksRequest, ListDesksResponse, ListIssuersRequest, ListIssuersResponse, ListKeysRequest, ListKeysResponse, ListOrgsRequest, ListOrgsResponse, ListSigningKeysRequest, ListSigningKeysResponse, Me, Org, PutCertificateRequest, PutDeskRequest, PutDeskResponse, PutIssuerRequest, PutOrgRequest, PutOrgResponse, RefreshIssuerRequest, RetireSigningKeyRequest, RetireSigningKeyResponse, RevokeKeyRequest, RotateKeyRequest, RotateSigningKeyRequest, SigningKey, WatchCredentialsRequest
+from drw.api.gateway.v1.authentication_pb2 import Certificate, ComparePrincipalsRequest, ComparePrincipalsResponse, CreateKeyRequest, CreatedKey, Credentials, DeleteCertificateRequest, DeleteDeskRequest, DeleteDeskResponse, DeleteIssuerRequest, DeleteOrgRequest, Desk, GetCertificateRequest, GetDeskRequest, GetIssuerRequest, GetKeyRequest, GetMeRequest, GetOrgRequest, Issuer, Key, ListCertificatesRequest, ListCertificatesResponse, ListDesksRequest, ListDesksResponse, ListIssuersRequest, ListIssuersResponse, ListKeysRequest, ListKeysResponse, ListOrgsRequest, ListOrgsResponse, ListSigningKeysRequest, ListSigningKeysResponse, Me, Org, PutCertificateRequest, PutDeskRequest, PutDeskResponse, PutIssuerRequest, PutOrgRequest, PutOrgResponse, RefreshIssuerRequest, RetireSigningKeyRequest, RetireSigningKeyResponse, RevokeKeyRequest, RotateKeyRequest, RotateSigningKeyRequest, SigningKey, WatchCredentialsRequest
 
 
 class Authentication(Servicer):
@@ -31,7 +31,7 @@ class Authentication(Servicer):
         raise Unwritten("GetKey")
 
     async def revoke_key(self, request: RevokeKeyRequest, /) -> Key:
-        """RevokeKey makes every data plane refuse the key; revoking twice is the same as once."""
+        """RevokeKey makes every data plane refuse the key and the keys made with it, at any depth; revoking twice is the same as once."""
         raise Unwritten("RevokeKey")
 
     async def rotate_key(self, request: RotateKeyRequest, /) -> CreatedKey:
@@ -99,7 +99,7 @@ class Authentication(Servicer):
         raise Unwritten("RefreshIssuer")
 
     async def delete_issuer(self, request: DeleteIssuerRequest, /) -> Issuer:
-        """DeleteIssuer makes the data planes refuse the issuer's tokens."""
+        """DeleteIssuer makes the data planes refuse the issuer's tokens, and the keys that their holders made."""
         raise Unwritten("DeleteIssuer")
 
     async def put_certificate(self, request: PutCertificateRequest, /) -> Certificate:
@@ -115,8 +115,12 @@ class Authentication(Servicer):
         raise Unwritten("GetCertificate")
 
     async def delete_certificate(self, request: DeleteCertificateRequest, /) -> Certificate:
-        """DeleteCertificate makes the data planes know the certificate no more."""
+        """DeleteCertificate makes the data planes know the certificate no more, and refuse the keys that its holder made."""
         raise Unwritten("DeleteCertificate")
+
+    async def compare_principals(self, request: ComparePrincipalsRequest, /) -> ComparePrincipalsResponse:
+        """ComparePrincipals says how the caller is related to other callers by the record of who made and rotated which key. Approvals use it: several keys of one person or program are one principal."""
+        raise Unwritten("ComparePrincipals")
 
     def watch_credentials(self, request: WatchCredentialsRequest, /) -> AsyncIterator[Credentials]:
         """WatchCredentials sends what a data plane needs to check keys: now, and after each change."""
@@ -149,7 +153,7 @@ class AuthenticationClient(Client):
         return answer
 
     async def revoke_key(self, request: RevokeKeyRequest, /, *, timeout: float | None = None) -> Key:
-        """RevokeKey makes every data plane refuse the key; revoking twice is the same as once."""
+        """RevokeKey makes every data plane refuse the key and the keys made with it, at any depth; revoking twice is the same as once."""
         answer: Key = await self._unary("RevokeKey", request, timeout)
         return answer
 
@@ -234,7 +238,7 @@ class AuthenticationClient(Client):
         return answer
 
     async def delete_issuer(self, request: DeleteIssuerRequest, /, *, timeout: float | None = None) -> Issuer:
-        """DeleteIssuer makes the data planes refuse the issuer's tokens."""
+        """DeleteIssuer makes the data planes refuse the issuer's tokens, and the keys that their holders made."""
         answer: Issuer = await self._unary("DeleteIssuer", request, timeout)
         return answer
 
@@ -254,8 +258,13 @@ class AuthenticationClient(Client):
         return answer
 
     async def delete_certificate(self, request: DeleteCertificateRequest, /, *, timeout: float | None = None) -> Certificate:
-        """DeleteCertificate makes the data planes know the certificate no more."""
+        """DeleteCertificate makes the data planes know the certificate no more, and refuse the keys that its holder made."""
         answer: Certificate = await self._unary("DeleteCertificate", request, timeout)
+        return answer
+
+    async def compare_principals(self, request: ComparePrincipalsRequest, /, *, timeout: float | None = None) -> ComparePrincipalsResponse:
+        """ComparePrincipals says how the caller is related to other callers by the record of who made and rotated which key. Approvals use it: several keys of one person or program are one principal."""
+        answer: ComparePrincipalsResponse = await self._unary("ComparePrincipals", request, timeout)
         return answer
 
     def watch_credentials(

@@ -283,7 +283,7 @@ class ReportConfigurationResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Kill(_message.Message):
-    __slots__ = ("id", "subject", "org", "name", "reason", "state", "killed_by", "proposed_at", "killed_at", "lifted_by", "lift_reason", "lifted_at", "approvals_missing", "proposal_ends_at")
+    __slots__ = ("id", "subject", "org", "name", "reason", "state", "killed_by", "proposed_at", "killed_at", "lifted_by", "lift_reason", "lifted_at", "approvals_missing", "proposal_ends_at", "by_platform")
     class Subject(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         SUBJECT_UNSPECIFIED: _ClassVar[Kill.Subject]
@@ -324,6 +324,7 @@ class Kill(_message.Message):
     LIFTED_AT_FIELD_NUMBER: _ClassVar[int]
     APPROVALS_MISSING_FIELD_NUMBER: _ClassVar[int]
     PROPOSAL_ENDS_AT_FIELD_NUMBER: _ClassVar[int]
+    BY_PLATFORM_FIELD_NUMBER: _ClassVar[int]
     id: str
     subject: Kill.Subject
     org: str
@@ -338,7 +339,8 @@ class Kill(_message.Message):
     lifted_at: _timestamp_pb2.Timestamp
     approvals_missing: int
     proposal_ends_at: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., subject: _Optional[_Union[Kill.Subject, str]] = ..., org: _Optional[str] = ..., name: _Optional[str] = ..., reason: _Optional[str] = ..., state: _Optional[_Union[Kill.State, str]] = ..., killed_by: _Optional[_Iterable[str]] = ..., proposed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., killed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lifted_by: _Optional[_Iterable[str]] = ..., lift_reason: _Optional[str] = ..., lifted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approvals_missing: _Optional[int] = ..., proposal_ends_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    by_platform: bool
+    def __init__(self, id: _Optional[str] = ..., subject: _Optional[_Union[Kill.Subject, str]] = ..., org: _Optional[str] = ..., name: _Optional[str] = ..., reason: _Optional[str] = ..., state: _Optional[_Union[Kill.State, str]] = ..., killed_by: _Optional[_Iterable[str]] = ..., proposed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., killed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lifted_by: _Optional[_Iterable[str]] = ..., lift_reason: _Optional[str] = ..., lifted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approvals_missing: _Optional[int] = ..., proposal_ends_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., by_platform: _Optional[bool] = ...) -> None: ...
 
 class CreateKillRequest(_message.Message):
     __slots__ = ("subject", "name", "org", "reason")
@@ -353,16 +355,22 @@ class CreateKillRequest(_message.Message):
     def __init__(self, subject: _Optional[_Union[Kill.Subject, str]] = ..., name: _Optional[str] = ..., org: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ListKillsRequest(_message.Message):
-    __slots__ = ("all",)
+    __slots__ = ("all", "page_size", "page_token")
     ALL_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     all: bool
-    def __init__(self, all: _Optional[bool] = ...) -> None: ...
+    page_size: int
+    page_token: str
+    def __init__(self, all: _Optional[bool] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class Kills(_message.Message):
-    __slots__ = ("kills",)
+    __slots__ = ("kills", "next_page_token")
     KILLS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     kills: _containers.RepeatedCompositeFieldContainer[Kill]
-    def __init__(self, kills: _Optional[_Iterable[_Union[Kill, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, kills: _Optional[_Iterable[_Union[Kill, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class GetKillRequest(_message.Message):
     __slots__ = ("id",)

@@ -47,7 +47,7 @@ class RequestRouter(Servicer):
         raise Unwritten("CreateKill")
 
     async def list_kills(self, request: ListKillsRequest, /) -> Kills:
-        """ListKills lists what is killed or proposed, newest first."""
+        """ListKills lists what is killed or proposed in the caller's org or platform-wide, newest first; with "platform:admin", in every org."""
         raise Unwritten("ListKills")
 
     async def get_kill(self, request: GetKillRequest, /) -> Kill:
@@ -55,11 +55,11 @@ class RequestRouter(Servicer):
         raise Unwritten("GetKill")
 
     async def approve_kill(self, request: ApproveKillRequest, /) -> Kill:
-        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift."""
+        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift. Callers that are one principal, by rotation or because one made the other's key, have one voice; the subject of a kill has none."""
         raise Unwritten("ApproveKill")
 
     async def lift_kill(self, request: LiftKillRequest, /) -> Kill:
-        """LiftKill lets calls through again, or proposes that where the policy asks for more persons; a kill that is only proposed is withdrawn."""
+        """LiftKill lets calls through again, or proposes that where the policy asks for more persons; a kill that is only proposed is withdrawn. The proposer may withdraw; everyone else only where they may approve."""
         raise Unwritten("LiftKill")
 
     def watch_kills(self, request: WatchKillsRequest, /) -> AsyncIterator[Kills]:
@@ -114,7 +114,7 @@ class RequestRouterClient(Client):
         return answer
 
     async def list_kills(self, request: ListKillsRequest, /, *, timeout: float | None = None) -> Kills:
-        """ListKills lists what is killed or proposed, newest first."""
+        """ListKills lists what is killed or proposed in the caller's org or platform-wide, newest first; with "platform:admin", in every org."""
         answer: Kills = await self._unary("ListKills", request, timeout)
         return answer
 
@@ -124,12 +124,12 @@ class RequestRouterClient(Client):
         return answer
 
     async def approve_kill(self, request: ApproveKillRequest, /, *, timeout: float | None = None) -> Kill:
-        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift."""
+        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift. Callers that are one principal, by rotation or because one made the other's key, have one voice; the subject of a kill has none."""
         answer: Kill = await self._unary("ApproveKill", request, timeout)
         return answer
 
     async def lift_kill(self, request: LiftKillRequest, /, *, timeout: float | None = None) -> Kill:
-        """LiftKill lets calls through again, or proposes that where the policy asks for more persons; a kill that is only proposed is withdrawn."""
+        """LiftKill lets calls through again, or proposes that where the policy asks for more persons; a kill that is only proposed is withdrawn. The proposer may withdraw; everyone else only where they may approve."""
         answer: Kill = await self._unary("LiftKill", request, timeout)
         return answer
 

@@ -1,0 +1,119 @@
+"""Who may decide about a kill: two voices are two principals, and the subject decides nothing about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from drw.api.gateway.v1.authentication_pb2 import ComparePrincipalsRequest, ComparePrincipalsResponse
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.api.gateway.v1.request_router_pb2 import Kill
+from drw.kernel.call import Caller
+from drw.kernel.errors import Conflict, Forbidden
+
+ADMIN = "platform:admin"
+
+Relation = ComparePrincipalsResponse.Relation
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A caller and how it is related to others, as the authentication service has it on record."""
+
+    who: Caller
+    principal: str
+    complete: bool = True
+    desks: frozenset[str] = frozenset()
+    relations: dict[str, ComparePrincipalsResponse.Relation.ValueType] | None = None
+    """None: the caller has not been compared with anybody."""
+
+    @classmethod
+    def alone(cls, who: Caller) -> Standing:
+        """Return the standing of a caller that has not been compared with anybody."""
+        return cls(who, who.key)
+
+    def knows(self, others: Collection[str] | None) -> bool:
+        """Return whether the caller has been compared with all of these; None: with nobody need be."""
+        return others is None or (self.relations is not None and self.relations.keys() >= set(others))
+
+    def is_one_with(self, voices: Iterable[str]) -> bool:
+        """Return whether the caller is the same principal as somebody who has a voice already.
+
+        Raises:
+            Forbidden: the record does not say who made the key of one of them.
+        """
+        related = [self._to(one) for one in voices]
+        if any(one in (Relation.SAME, Relation.SAME_KEY, Relation.ISSUED_BY_CALLER) for one in related):
+            return True
+        if any(one != Relation.DIFFERENT for one in related):
+            raise Forbidden(
+                f"who made the key {self.who.key!r}, or one that has a voice here, is not on record: "
+                "approve with a key that was made since"
+            )
+        return False
+
+    def check_not_subject(self, kill: Kill) -> None:
+        """Raise where the caller would decide about itself.
+
+        Raises:
+            Forbidden: the kill is of the caller's key or desk, or of one from which its key descends.
+        """
+        if _is_own(kill, self.who):
+            raise Forbidden(f"the kill is of your own {_told(kill)}: another key or desk must decide about it")
+        if kill.subject == Kill.KEY:
+            self._check_not_key(kill)
+        if kill.subject == Kill.DESK and ADMIN not in self.who.scopes:
+            if f"{kill.org}/{kill.name}" in self.desks:
+                raise self._descends(kill)
+            if not self.complete:
+                raise self._unknown()
+
+    def _check_not_key(self, kill: Kill) -> None:
+        relation = self._to(kill.name)
+        platform = ADMIN in self.who.scopes
+        if relation == Relation.SAME_KEY or (relation == Relation.SAME and not platform):
+            raise self._descends(kill)
+        if relation == Relation.RELATION_UNSPECIFIED and not platform:
+            raise self._unknown()
+
+    def _to(self, other: str) -> ComparePrincipalsResponse.Relation.ValueType:
+        return (self.relations or {}).get(other, Relation.RELATION_UNSPECIFIED)
+
+    def _descends(self, kill: Kill) -> Forbidden:
+        return Forbidden(
+            f"your key {self.who.key!r} is of the same principal as the {_told(kill)}, which is the subject: "
+            "somebody else must decide about it"
+        )
+
+    def _unknown(self) -> Forbidden:
+        return Forbidden(
+            f"who made the key {self.who.key!r} is not on record, so it may be the subject's: use a key made since"
+        )
+
+
+class Principals:
+    """Compares callers by asking the authentication service."""
+
+    def __init__(self, authentication: AuthenticationClient) -> None:
+        self._authentication = authentication
+
+    async def standing(self, who: Caller, others: Collection[str]) -> Standing:
+        """Return how the present caller is related to others.
+
+        Raises:
+            Unavailable: the authentication service does not answer; nothing may be decided.
+            Conflict: there are more voices than can be compared.
+        """
+        found = await self._authentication.compare_principals(ComparePrincipalsRequest(others=others))
+        if len(found.relations) != len(others):
+            raise Conflict("the callers cannot be compared")
+        relations = dict(zip(others, found.relations, strict=True))
+        return Standing(who, found.principal or who.key, found.complete, frozenset(found.desks), relations)
+
+
+def _is_own(kill: Kill, who: Caller) -> bool:
+    return (kill.subject, kill.org, kill.name) in ((Kill.KEY, who.org, who.key), (Kill.DESK, who.org, who.desk))
+
+
+def _told(kill: Kill) -> str:
+    return f"{Kill.Subject.Name(kill.subject).lower()} {kill.name!r}"
