@@ -172,6 +172,8 @@ def test_an_explanation_says_all_that_counts(front_profile):
         (Block(subject=Block.MODEL, name="llama", reason=Block.KILLED), "403: the model 'llama' is blocked (killed)"),
         (Block(subject=Block.KEY, org="other", name="key_1", reason=Block.KILLED), ""),
         (Block(subject=Block.MODEL, name="qwen", reason=Block.KILLED), ""),
+        (Block(subject=Block.MODEL, org="local", name="llama", reason=Block.KILLED), "403: the model 'llama' is"),
+        (Block(subject=Block.MODEL, org="other", name="llama", reason=Block.KILLED), ""),
     ],
 )
 def test_an_explanation_names_the_block(front_profile, block, said):

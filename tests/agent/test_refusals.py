@@ -56,6 +56,7 @@ async def each_reason_has_its_answer(fed: Fed) -> None:
         block("DESK", "trading"),
         block("ORG", "", "MONEY", org="poor"),
         block("MODEL", "m", org=""),
+        block("MODEL", "own", org="local"),
         block("DESK", "stopped", org="poor"),
     ]
     assert (await fed.want(blocks=blocks, revoked=["key_revoked"])).error == ""
@@ -74,6 +75,10 @@ async def each_reason_has_its_answer(fed: Fed) -> None:
     async with fed.client(fed.sign("key_good", "models:read")) as client:
         answer = await client.get("/v1/models", headers={"x-model": "m"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "killed")
+    # A model that one org killed serves the others.
+    for org, status in (("local", 403), ("other", 200)):
+        async with fed.client(fed.sign("key_good", "models:read", org=org)) as client:
+            assert (await client.get("/v1/models", headers={"x-model": "own"})).status_code == status
     assert await refused(fed, "key_good", org="poor", desk="stopped") == (403, "killed")
     # Who has spent all still administers; who is stopped does not.
     me, through = "/api/v1/me", (503, "service_unavailable")  # to services that are not here
@@ -105,11 +110,13 @@ async def streamed(fed: Fed, key: str, body: str, **options: str) -> str:
 
 async def test_streams_of_whoever_is_killed_end_with_an_error(fed):
     bad = {"key": "key_bad", "desk": "trading", "model": "large"}
-    for what in (block("KEY", "key_bad"), block("DESK", "trading"), block("MODEL", "large", org="")):
+    everywhere, own = block("MODEL", "large", org=""), block("MODEL", "large")
+    for what in (block("KEY", "key_bad"), block("DESK", "trading"), everywhere, own):
         async with asyncio.TaskGroup() as tasks:
             cut = [tasks.create_task(streamed(fed, body='{"endless"}', **bad)) for _ in range(4)]
             silent = tasks.create_task(streamed(fed, body='{"endless", "quiet"}', **bad))
-            other = tasks.create_task(streamed(fed, "key_good", '{"endless"}', model="small"))
+            elsewhere = {"org": "other", "model": "large"} if what is own else {"model": "small"}
+            other = tasks.create_task(streamed(fed, "key_good", '{"endless"}', **elsewhere))
             await until_streams(fed, 6)
             assert (await fed.want(blocks=[what])).error == ""
             texts = await asyncio.gather(*cut)
@@ -125,23 +132,28 @@ async def test_streams_of_whoever_is_killed_end_with_an_error(fed):
             assert (error["type"], error["code"]) == ("permission_error", "killed")
 
 
-async def test_a_model_that_passes_by_our_services_is_known_by_the_body(fed):
+@pytest.mark.parametrize("killer", ["", "local"])
+async def test_a_model_that_passes_by_our_services_is_known_by_the_body(fed, killer):
     large = with_defaults(Route(name="large", path=CHAT, upstream="models", models=["large"], pass_through=True))
     assert (await fed.want(records=(large,))).error == ""
     body = '{"model": "large", "endless": true}'
     stream = asyncio.create_task(streamed(fed, "key_good", body))
     await until_streams(fed, 1)
-    assert (await fed.want(records=(large,), blocks=[block("MODEL", "large", org="")])).error == ""
+    assert (await fed.want(records=(large,), blocks=[block("MODEL", "large", org=killer)])).error == ""
     assert '"code": "killed"' in await stream
     async with fed.client(fed.sign("key_good", "models:invoke")) as client:
         answer = await client.post(CHAT, content=body)
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "killed")
         assert (await client.post(CHAT, json={"model": "small"})).status_code == 200
+    async with fed.client(fed.sign("key_good", "models:invoke", org="other")) as client:
+        answer = await client.post(CHAT, json={"model": "large"})
+        assert answer.status_code == (200 if killer else 403)
     await until_streams(fed, 0)
 
 
-async def test_a_model_that_only_the_answer_names_is_cut_too(fed):
-    kill = [block("MODEL", "large", org="")]
+@pytest.mark.parametrize("killer", ["", "local"])
+async def test_a_model_that_only_the_answer_names_is_cut_too(fed, killer):
+    kill = [block("MODEL", "large", org=killer)]
     stream = asyncio.create_task(streamed(fed, "key_good", '{"endless", "answering": "large"}'))
     await until_streams(fed, 1)
     assert (await fed.want(blocks=kill)).error == ""
@@ -150,6 +162,9 @@ async def test_a_model_that_only_the_answer_names_is_cut_too(fed):
         answer = await client.post(CHAT, content='{"answering": "large"}')
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "killed")
         assert (await client.post(CHAT, content='{"answering": "small"}')).status_code == 200
+    async with fed.client(fed.sign("key_good", "models:invoke", org="other")) as client:
+        answer = await client.post(CHAT, content='{"answering": "large"}')
+        assert answer.status_code == (200 if killer else 403)
     await until_streams(fed, 0)
 
 

@@ -66,6 +66,7 @@ def desired() -> Configuration:
             Block(subject="DESK", org="acme", name="trading", reason="MONEY"),
             Block(subject="ORG", org="poor", reason="MONEY"),
             Block(subject="MODEL", name="large", reason="KILLED"),
+            Block(subject="MODEL", org="acme", name="small", reason="KILLED"),
         ],
     )
 

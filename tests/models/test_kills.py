@@ -18,7 +18,12 @@ from models.test_failures import ask
 from support.kills import kill
 
 WHO = Caller("acme", "research", "key_test", frozenset({"models:invoke"}))
-SUBJECTS = [kill("KEY", "key_test", "acme"), kill("DESK", "research", "acme"), kill("MODEL", "double")]
+SUBJECTS = [
+    kill("KEY", "key_test", "acme"),
+    kill("DESK", "research", "acme"),
+    kill("MODEL", "double"),
+    kill("MODEL", "double", "acme"),
+]
 
 
 async def stopped(web, *kills):
@@ -33,7 +38,7 @@ async def stopped(web, *kills):
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("what", SUBJECTS, ids=["key", "desk", "model"])
+@pytest.mark.parametrize("what", SUBJECTS, ids=["key", "desk", "model", "own model"])
 async def test_a_killed_call_is_refused_and_a_stream_is_cut(web, what):
     stream = await web.client.chat.completions.create(**ask("stall", stream=True))
     first = await anext(stream)
@@ -67,7 +72,12 @@ async def test_a_killed_call_is_refused_and_a_stream_is_cut(web, what):
 async def test_what_others_do_goes_on(web):
     stream = await web.client.chat.completions.create(**ask("stall", stream=True))
     await anext(stream)
-    others = [kill("KEY", "key_test", "other"), kill("DESK", "trading", "acme"), kill("MODEL", "vectors")]
+    others = [
+        kill("KEY", "key_test", "other"),
+        kill("DESK", "trading", "acme"),
+        kill("MODEL", "double", "other"),
+        kill("MODEL", "vectors"),
+    ]
     await web.kills.kill(*others)
     async with asyncio.timeout(30):
         while True:

@@ -73,7 +73,10 @@ async def test_a_killed_embedding_model_serves_nobody_and_no_document_is_lost(ha
             assert [passage.document for passage in answer.passages] == [file.id]
 
 
-@pytest.mark.parametrize("what", [HASHING, kill("DESK", "research", "acme"), kill("KEY", "key_test", "acme")])
+@pytest.mark.parametrize(
+    "what",
+    [HASHING, kill("MODEL", "hashing", "acme"), kill("DESK", "research", "acme"), kill("KEY", "key_test", "acme")],
+)
 async def test_texts_that_wait_for_their_turn_are_let_go(hashing, folder, caller, what):
     async with killing(hashing, folder) as (host, kills):
         service = host._servicers["embedding"]

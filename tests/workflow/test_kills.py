@@ -36,8 +36,13 @@ async def refused(here, **more) -> Killed:
 
 @pytest.mark.parametrize(
     "what",
-    [kill("WORKFLOW", "digest"), kill("DESK", "research", "acme"), kill("KEY", "key_test", "acme")],
-    ids=["workflow", "desk", "key"],
+    [
+        kill("WORKFLOW", "digest"),
+        kill("WORKFLOW", "digest", "acme"),
+        kill("DESK", "research", "acme"),
+        kill("KEY", "key_test", "acme"),
+    ],
+    ids=["workflow", "own workflow", "desk", "key"],
 )
 async def test_a_run_is_held_and_goes_on_when_the_kill_is_lifted(here, what):
     here.calls.hold("chat file-0")
@@ -71,7 +76,8 @@ async def test_a_run_that_is_held_can_be_cancelled(here):
 
 
 async def test_others_go_on(here):
-    await here.doubles.kills.kill(kill("WORKFLOW", "another"), kill("DESK", "trading", "acme"))
+    others = [kill("WORKFLOW", "another"), kill("WORKFLOW", "digest", "other"), kill("DESK", "trading", "acme")]
+    await here.doubles.kills.kill(*others)
     other = replace(here.caller, desk="trading")
     await refused(here, who=other)
     assert (await here.ended(await here.start(1))).state == SUCCEEDED

@@ -72,7 +72,7 @@ class Ancestry:
         """Return the family of a caller; empty for a key that was never on record."""
         return self._families.get(caller, "" if caller.startswith(KEY) else caller)
 
-    def relation(self, caller: str, other: str) -> ComparePrincipalsResponse.Relation.ValueType:
+    def relation(self, caller: str, other: str) -> ComparePrincipalsResponse.Relation:
         """Return how a caller is related to another one."""
         own, its = self.family(caller), self.family(other)
         if caller == other or (own and own == its):
@@ -102,7 +102,7 @@ class Ancestry:
             found |= {parent.desk for parent in self._parents[family] if parent.authority != PLATFORM}
         return found
 
-    def _issued(self, own: str, above_other: Mapping[str, set[str]]) -> ComparePrincipalsResponse.Relation.ValueType:
+    def _issued(self, own: str, above_other: Mapping[str, set[str]]) -> ComparePrincipalsResponse.Relation:
         by_caller = own in above_other and "" not in above_other[own]
         return Relation.ISSUED_BY_CALLER if by_caller else Relation.SAME
 

@@ -35,10 +35,11 @@ with recursive spared (key) as (
         unnest(array[own.maker, own.predecessor]) as parent (key) where parent.key is not null
 ), made (id, within) as (
     select id, %(platform)s or (org = %(org)s and (desk = %(desk)s or %(whole)s))
-    from key where created_by = any(%(makers)s) and id not in (select key from spared)
+    from key where created_by = any(%(makers)s) and id not in (select key from spared) and id <> all(%(makers)s)
     union
     select key.id, %(platform)s or (org = %(org)s and (desk = %(desk)s or %(whole)s))
     from made join key on key.created_by = made.id where made.within and key.id not in (select key from spared)
+        and key.id <> all(%(makers)s)
 )
 select id, within from made join key using (id) where revoked_at is null and expires_at > now()
 """

@@ -161,14 +161,15 @@ class KillStore:
         )
         return int((await _just(connection, query, org))["n"])
 
-    async def count_open(self, connection: Connection) -> int:
-        """Return how many all orgs and the platform have, before anybody adds another one."""
+    async def count_open(self, connection: Connection) -> tuple[int, int]:
+        """Return how many there are, and how many of these orgs asked for; nobody adds one meanwhile."""
         await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
         query = (
-            "select count(*) as n from kill where state in ('PROPOSED', 'ACTIVE')"
-            " and (state = 'ACTIVE' or proposal_ends_at > clock_timestamp())"
+            "select count(*) as n, count(*) filter (where not by_platform) as of_orgs from kill"
+            " where state in ('PROPOSED', 'ACTIVE') and (state = 'ACTIVE' or proposal_ends_at > clock_timestamp())"
         )
-        return int((await _just(connection, query))["n"])
+        row = await _just(connection, query)
+        return int(row["n"]), int(row["of_orgs"])
 
     async def page(self, org: str, *, every_org: bool, ended: bool, before: int, size: int) -> list[Row]:
         """Return those of the org and of every org, or all, older than the number `before`, newest first."""

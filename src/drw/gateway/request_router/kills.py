@@ -318,8 +318,9 @@ class KillSwitch:
                 f"the org {who.org!r} has {per_org} kills in force or proposed, the most for one org "
                 "(kill_limits.per_org): lift or withdraw some, or kill the desk or model instead"
             )
+        found, of_orgs = await self._store.count_open(connection)
         most = total if wanted.by_platform else total - self._limits.reserve
-        if await self._store.count_open(connection) >= most:
+        if found >= total or (not wanted.by_platform and of_orgs >= most):
             raise RateLimited(
                 f"all orgs together have {most} kills in force or proposed, the most for them (kill_limits.total"
                 f"{'' if wanted.by_platform else ' less its reserve'}): an administrator of the platform can lift some"

@@ -24,7 +24,7 @@ class Standing:
     principal: str
     complete: bool = True
     desks: frozenset[str] = frozenset()
-    relations: dict[str, ComparePrincipalsResponse.Relation.ValueType] | None = None
+    relations: dict[str, ComparePrincipalsResponse.Relation] | None = None
     """None: the caller has not been compared with anybody."""
 
     @classmethod
@@ -76,7 +76,7 @@ class Standing:
         if relation == Relation.RELATION_UNSPECIFIED and not platform:
             raise self._unknown()
 
-    def _to(self, other: str) -> ComparePrincipalsResponse.Relation.ValueType:
+    def _to(self, other: str) -> ComparePrincipalsResponse.Relation:
         return (self.relations or {}).get(other, Relation.RELATION_UNSPECIFIED)
 
     def _descends(self, kill: Kill) -> Forbidden:
