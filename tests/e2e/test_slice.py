@@ -79,6 +79,20 @@ def test_keys_are_checked(platform):
         wait_until(lambda: _refused(client), "the refusal of a revoked key")
 
 
+def test_a_revoked_key_takes_along_what_it_made(platform):
+    made = platform.json("keys", "create", "--scope", "models:read", "--scope", "keys:write")
+    with platform.client(made["secret"]) as client:
+        wish = {"name": "child", "scopes": ["models:read"]}
+        child = client.with_options(base_url=f"{platform.credentials['url']}/api/v1").post(
+            "/keys", body=wish, cast_to=object
+        )
+    with platform.client(child["secret"]) as client:
+        assert client.models.list().data
+        said = platform.run("keys", "revoke", made["key"]["id"]).stdout
+        assert f"{child['key']['id']}, made with it, is revoked" in said
+        wait_until(lambda: _refused(client), "the refusal of a key that a revoked one made")
+
+
 def test_the_tree_and_the_signing_keys_by_command(platform):
     me = platform.json("whoami")
     assert (me["org"], me["desk"], me["identified_by"]) == ("local", "research", "KEY")

@@ -272,6 +272,26 @@ async def test_proposals_that_are_over_take_no_room_and_end_in_pages(profile):
         assert [k.id for k in everything.kills] == [id for id, _ in found]
 
 
+async def test_kills_of_the_last_release_stay_in_force_and_are_the_platforms(profile):
+    async with hosted(profile, SERVICES) as host:
+        await desks(host)
+        platform = await operations(host, "platform:admin")
+        kept = [await platform.kill("MODEL", "large"), await platform.kill("KEY", "key_bad", org="acme")]
+    with psycopg.connect(profile.postgres) as connection:
+        for column in ("by_platform", "killed_by_principals", "lifted_by_principals"):
+            connection.execute(f"alter table request_router.kill drop column {column}".encode())
+        for index in ("kill_of_org", "kill_open_of_org", "kill_in_force", "kill_proposed"):
+            connection.execute(f"drop index if exists request_router.{index}".encode())
+        connection.execute("delete from request_router.migration where name like '0003%'")
+    async with hosted(profile, SERVICES) as host:
+        acme = await operations(host)
+        model, key = kept
+        assert await acme.shown() == [key.id, model.id]
+        with pytest.raises(Forbidden, match="only a key with 'platform:admin'"):
+            await acme.lift(model)
+        assert (await acme.lift(key)).state == Kill.LIFTED
+
+
 def test_a_reserve_leaves_room_for_orgs():
     with pytest.raises(ValueError, match="the reserve is 5; it must be below the total, 5"):
         KillLimits(total=5, reserve=5)

@@ -55,10 +55,14 @@ def models(configuration: Configuration) -> Json:
 
     That is where a route has the body read, or takes the model from a header; services refuse models by themselves.
     """
-    policies: dict[str, Json] = {}
+    asked: dict[tuple[str, str], list[Json]] = {}
     for (org, name), reason in sorted(_gravest(configuration.blocks)[Block.MODEL].items()):
+        asked.setdefault((reason, org), []).extend([_of_body(name), _of_header(name)])
+    policies: dict[str, Json] = {}
+    for (reason, org), models in asked.items():
         policy = policies.setdefault(reason, {"permissions": [{"any": True}], "principals": []})
-        policy["principals"] += [_of_org(org, asked) for asked in (_of_body(name), _of_header(name))]
+        # Of each other org a request meets one comparison, however many models that one has killed.
+        policy["principals"] += [_of_org(org, models)] if org else models
     return typed(RBAC, rules={"action": "DENY", "policies": policies}) if policies else typed(RBAC)
 
 
@@ -120,11 +124,9 @@ def _action(name: str, action: str) -> Json:
     return {"action": extension(name, typed("envoy.config.rbac.v3.Action", name=name, action=action))}
 
 
-def _of_org(org: str, asked: Json) -> Json:
-    """Return what matches callers of this org only; empty: of every org."""
-    if not org:
-        return asked
-    return {"and_ids": {"ids": [{"header": {"name": "x-drw-org", "string_match": {"exact": org}}}, asked]}}
+def _of_org(org: str, asked: list[Json]) -> Json:
+    caller = {"header": {"name": "x-drw-org", "string_match": {"exact": org}}}
+    return {"and_ids": {"ids": [caller, {"or_ids": {"ids": asked}}]}}
 
 
 def _of_body(model: str) -> Json:

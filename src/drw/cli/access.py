@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from drw.cli.api import Api
-from drw.cli.options import DataDir, Json, console, when, write, write_json, write_table
+from drw.cli.options import DataDir, Json, console, warn, when, write, write_json, write_table
 from drw.kernel.call import SCOPES
 from drw.kernel.errors import InvalidRequest
 
@@ -95,16 +95,26 @@ def list_keys(
 @keys.command("revoke")
 def revoke_key(
     key: Annotated[str, typer.Argument(help="The id of the key, as `drw keys list` shows it.")],
+    keep_children: Annotated[
+        bool, typer.Option("--keep-children", help="Revoke this key alone; those made with it stay good.")
+    ] = False,
     org: Org = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Revoke a key: every data plane refuses it from then on."""
-    found = Api.of(data_dir).post(f"/api/v1/keys/{key}:revoke", {"org": org})
+    """Revoke a key, with all keys made with it: every data plane refuses them from then on."""
+    body = {"org": org, "keep_children": keep_children}
+    found = Api.of(data_dir).post(f"/api/v1/keys/{key}:revoke", body)
     if as_json:
         write_json(found)
-    else:
-        write(f"{key} is revoked")
+        return
+    write(f"{key} is revoked")
+    for made in found["revoked_keys"]:
+        write(f"{made}, made with it, is revoked")
+    if found["kept_keys"]:
+        warn(
+            f"drw: {found['kept_keys']} keys made with it stay good: they are not yours to revoke; ask an administrator"
+        )
 
 
 @keys.command("show")

@@ -21,6 +21,7 @@ Org = Annotated[str, typer.Option("--org", help="By default your own; another on
 Title = Annotated[str, typer.Option("--title", help="A title for people.")]
 Scopes = Annotated[list[str] | None, typer.Option("--scope", "-s", help="A scope it may hold; repeat it.")]
 Walls = Annotated[list[str] | None, typer.Option("--wall", help="A wall inside which it may stand; repeat it.")]
+KeepChildren = Annotated[bool, typer.Option("--keep-children", help="Keys that were made with it stay good.")]
 RevokeWider = Annotated[bool, typer.Option("--revoke-wider", help="Revoke the keys that hold more than this.")]
 
 
@@ -168,9 +169,12 @@ def refresh_issuer(name: Name, data_dir: DataDir = None, as_json: Json = False) 
 
 
 @issuers.command("delete")
-def delete_issuer(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Take the tokens of an issuer no more."""
-    _told(Api.of(data_dir).delete(f"/api/v1/issuers/{name}"), f"the issuer {name} counts no more", as_json)
+def delete_issuer(
+    name: Name, keep_children: KeepChildren = False, data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """Take the tokens of an issuer no more, and revoke the keys made with them."""
+    query = f"?keep_children={str(keep_children).lower()}"
+    _told(Api.of(data_dir).delete(f"/api/v1/issuers/{name}{query}"), f"the issuer {name} counts no more", as_json)
 
 
 @certificates.command("put")
@@ -199,9 +203,12 @@ def list_certificates(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 @certificates.command("delete")
-def delete_certificate(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Know a client certificate no more."""
-    _told(Api.of(data_dir).delete(f"/api/v1/certificates/{name}"), f"cert:{name} is nobody any more", as_json)
+def delete_certificate(
+    name: Name, keep_children: KeepChildren = False, data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """Know a client certificate no more, and revoke the keys made with it."""
+    query = f"?keep_children={str(keep_children).lower()}"
+    _told(Api.of(data_dir).delete(f"/api/v1/certificates/{name}{query}"), f"cert:{name} is nobody any more", as_json)
 
 
 def _told(found: dict[str, Any], text: str, as_json: bool) -> None:

@@ -33,15 +33,18 @@ def make_kill(
     desk: Annotated[str, typer.Option(help="The name of a desk.", show_default=False)] = "",
     model: Annotated[str, typer.Option(help="The name of a model.", show_default=False)] = "",
     workflow: Annotated[str, typer.Option(help="The name of a workflow template.", show_default=False)] = "",
-    org: Annotated[str, typer.Option(help="Whose key or desk; by default your own org's.", show_default=False)] = "",
+    org: Annotated[
+        str, typer.Option(help="Where it applies; another org than your own needs platform:admin.", show_default=False)
+    ] = "",
     reason: Reason = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Refuse all new calls of one key, desk, model or workflow at once, and cut its live streams.
 
-    Needs the scope platform:kill. Where the policy asks for two persons, this proposes it, and another key approves it
-    with `drw kill approve`. `drw kill lift` lets calls through again.
+    Needs the scope platform:kill, and applies to your own org. With platform:admin it applies to the org that --org
+    names, and without --org a model or workflow is stopped for every org. Where the policy asks for two persons, this
+    proposes it, and another person's key approves it with `drw kill approve`. `drw kill lift` lets calls through again.
     """
     if context.invoked_subcommand:
         return
@@ -63,8 +66,8 @@ def list_kills(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """List what is killed or proposed: since when, why and by whom."""
-    found = Api.of(data_dir).get("/api/v1/kills", all=every)["kills"]
+    """List what is killed or proposed in your org or platform-wide: since when, why and by whom."""
+    found = Api.of(data_dir).pages("/api/v1/kills", "kills", all=every)
     if as_json:
         write_json(found)
         return
@@ -72,7 +75,7 @@ def list_kills(
         (
             k["id"],
             k["subject"].lower(),
-            f"{k['org']}/{k['name']}" if k["org"] else k["name"],
+            f"{k['org']}/{k['name']}" if k["org"] else f"{k['name']} (every org)",
             _state(k),
             when(k.get("killed_at") or k["proposed_at"]),
             " ".join(k["killed_by"]),
@@ -90,13 +93,13 @@ def lift(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Let calls through again, or withdraw what is only proposed."""
+    """Let calls through again, or withdraw what is only proposed; not of your own key or desk."""
     _show(Api.of(data_dir).post(f"/api/v1/kills/{kill_id}:lift", {"reason": reason}), as_json)
 
 
 @kill.command("approve")
 def approve(kill_id: KillId, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Approve a kill or a lift that another key proposed."""
+    """Approve a kill or a lift that another person proposed; a key that you rotated or made is not another person."""
     _show(Api.of(data_dir).post(f"/api/v1/kills/{kill_id}:approve"), as_json)
 
 
@@ -118,11 +121,13 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         write_json(found)
         return
-    write(f"{found['id']}: the {found['subject'].lower()} {found['name']} is {_state(found)}")
+    where = "" if found["subject"] in ("KEY", "DESK") else f" for {found['org'] or 'every org'}"
+    write(f"{found['id']}: the {found['subject'].lower()} {found['name']} is {_state(found)}{where}")
     if found["approvals_missing"]:
         ends = when(found["proposal_ends_at"])
         console.print(
-            f"[dim]Another key must approve it by {ends}: drw kill approve {found['id']}[/dim]", highlight=False
+            f"[dim]Another person's key must approve it by {ends}: drw kill approve {found['id']}[/dim]",
+            highlight=False,
         )
 
 

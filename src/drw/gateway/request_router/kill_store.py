@@ -34,11 +34,11 @@ select * from (
 ) found order by number desc limit %(size)s
 """
 # Each org by its own index, so that nobody's list takes longer for the history of others.
-EVERY_ORG_PAGE: LiteralString = """
-select * from kill where number < %(before)s
-    and (%(ended)s or state = 'ACTIVE' or (state = 'PROPOSED' and proposal_ends_at > clock_timestamp()))
-order by number desc limit %(size)s
+EVERY_ORGS_OPEN_PAGE: LiteralString = """
+select * from kill where number < %(before)s and state in ('PROPOSED', 'ACTIVE')
+    and (state = 'ACTIVE' or proposal_ends_at > clock_timestamp()) order by number desc limit %(size)s
 """
+EVERY_ORGS_PAGE: LiteralString = "select * from kill where number < %(before)s order by number desc limit %(size)s"
 
 
 class KillStore:
@@ -173,8 +173,9 @@ class KillStore:
 
     async def page(self, org: str, *, every_org: bool, ended: bool, before: int, size: int) -> list[Row]:
         """Return those of the org and of every org, or all, older than the number `before`, newest first."""
-        asked = {"org": org, "before": before, "size": size, "ended": ended}
-        query = EVERY_ORG_PAGE if every_org else ALL_PAGE if ended else OPEN_PAGE
+        asked = {"org": org, "before": before, "size": size}
+        opened, everything = (EVERY_ORGS_OPEN_PAGE, EVERY_ORGS_PAGE) if every_org else (OPEN_PAGE, ALL_PAGE)
+        query = everything if ended else opened
         async with self._database.transaction() as connection:
             found = await (await connection.execute(query, asked)).fetchall()
         return [_current(row) for row in found]
