@@ -13,7 +13,8 @@ from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.gateway.authentication.lineage import Lineage
-from drw.gateway.request_router.kills import KillLimits, block
+from drw.gateway.request_router.kill_settings import KillLimits
+from drw.gateway.request_router.kills import block
 from drw.kernel.call import SCOPES, acting_for
 from drw.kernel.errors import Conflict, Forbidden, NotFound, RateLimited, Unavailable
 from drw.local.first_key import OPERATOR

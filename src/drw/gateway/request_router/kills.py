@@ -10,27 +10,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Self
 from weakref import WeakValueDictionary
-
-from pydantic import Field, model_validator
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import CreateKillRequest, Kill, Kills, LiftKillRequest, ListKillsRequest
+from drw.gateway.request_router import kill_requests
+from drw.gateway.request_router.kill_settings import KillLimits, Policy
 from drw.gateway.request_router.kill_store import MOST_EXPIRED, KillStore, Row, as_kill
-from drw.gateway.request_router.principals import ADMIN, Principals, Standing
+from drw.gateway.request_router.principals import (
+    ADMIN,
+    Principals,
+    Standing,
+    check_may_kill,
+    check_may_lift,
+    check_may_withdraw,
+)
 from drw.kernel import call
 from drw.kernel.audit import AuditWriter
 from drw.kernel.call import Caller
 from drw.kernel.database import Connection
-from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited
-from drw.kernel.settings import Settings
+from drw.kernel.errors import Conflict, NotFound, RateLimited
 
-MAX_NAME = 200
-MAX_REASON = 500
-DEFAULT_PAGE = 100
-MAX_PAGE = 1000
-NEWEST = (1 << 63) - 1
 EXPIRY_SECONDS = 1.0
 """How often one looks for proposals that are over."""
 PAUSE_SECONDS = 0.05
@@ -38,46 +38,7 @@ PAUSE_SECONDS = 0.05
 MAX_TRIES = 5
 """Of a decision while others decide about the same kill."""
 
-TENANTS = (Kill.KEY, Kill.DESK)
-"""Subjects that belong to an org."""
-
 Act = Callable[[Row, Standing, Connection], Awaitable[Row]]
-
-
-class Approvals(Settings):
-    """How many persons, that is principals, it takes."""
-
-    kill: int = Field(default=1, ge=1, le=5)
-    lift: int = Field(default=1, ge=1, le=5)
-
-
-class Policy(Settings):
-    """`kill_approvals`, for each kind of subject."""
-
-    key: Approvals = Approvals()
-    desk: Approvals = Approvals()
-    model: Approvals = Approvals()
-    workflow: Approvals = Approvals()
-
-    def of(self, subject: str) -> Approvals:
-        """Return those of a subject, as in "MODEL"."""
-        found: Approvals = getattr(self, subject.lower())
-        return found
-
-
-class KillLimits(Settings):
-    """`kill_limits`: how many kills are in force or proposed at most. Data planes hold those in force in memory."""
-
-    per_org: int = Field(default=100, ge=1, le=10_000)
-    total: int = Field(default=2000, ge=1, le=10_000)
-    reserve: int = Field(default=200, ge=0, le=10_000)
-    """What of the total only administrators of the platform use."""
-
-    @model_validator(mode="after")
-    def _leaves_room(self) -> Self:
-        if self.reserve >= self.total:
-            raise ValueError(f"kill_limits: the reserve is {self.reserve}; it must be below the total, {self.total}")
-        return self
 
 
 class KillSwitch:
@@ -109,7 +70,7 @@ class KillSwitch:
             RateLimited: the org, or all orgs together, have as many kills as there can be.
         """
         who = call.caller()
-        wanted = _wanted(request, who)
+        wanted = kill_requests.wanted(request, who)
         several = self._policy.of(Kill.Subject.Name(wanted.subject)).kill > 1
         standing = Standing.alone(who)
         async with self._turn(who.org):
@@ -136,7 +97,7 @@ class KillSwitch:
             if row["proposal_ends_at"] is None:
                 raise Conflict(f"nothing is proposed for {kill!r}: it is {row['state'].lower()}")
             proposed = row["state"] == "PROPOSED"
-            check = _check_may_kill if proposed else _check_may_lift
+            check = check_may_kill if proposed else check_may_lift
             check(row, standing)
             keys = row["killed_by"] if proposed else row["lifted_by"]
             if standing.who.key in keys[1:]:
@@ -160,15 +121,15 @@ class KillSwitch:
             NotFound: there is no such kill that the caller may see.
             Forbidden: the caller may not decide about it.
         """
-        reason = _reason(request.reason, "lift")
+        reason = kill_requests.reason(request.reason, "lift")
 
         async def act(row: Row, standing: Standing, connection: Connection) -> Row:
             if row["state"] == "PROPOSED":
-                _check_may_withdraw(row, standing)
+                check_may_withdraw(row, standing)
                 return await self._end(row, "WITHDRAWN", "kill.withdraw", reason, connection)
             if row["state"] != "ACTIVE":
                 return row
-            _check_may_lift(row, standing)
+            check_may_lift(row, standing)
             if row["proposal_ends_at"] is None:
                 row = await self._store.propose_lift(connection, row["id"], reason, self._proposal_seconds)
                 await self._record("kill.lift.propose", row, {"reason": reason}, connection)
@@ -183,14 +144,12 @@ class KillSwitch:
 
     async def list(self, request: ListKillsRequest) -> Kills:
         """Return a page of what the caller may see, newest first."""
-        who, size = call.caller(), request.page_size or DEFAULT_PAGE
-        if not 1 <= size <= MAX_PAGE:
-            raise InvalidRequest(f"page_size is {size}; it can be 1 to {MAX_PAGE}", param="page_size")
+        who, size = call.caller(), kill_requests.page_size(request.page_size)
         rows = await self._store.page(
             who.org,
             every_org=ADMIN in who.scopes,
             ended=request.all,
-            before=_page_token(request.page_token),
+            before=kill_requests.page_token(request.page_token),
             size=size + 1,
         )
         more = str(rows[size - 1]["number"]) if len(rows) > size else ""
@@ -264,7 +223,7 @@ class KillSwitch:
     async def _voted(self, row: Row, standing: Standing, connection: Connection) -> Row:
         needed, key = self._policy.of(row["subject"]).kill, standing.who.key
         if key not in row["killed_by"] and len(row["killed_by"]) < needed:
-            _check_may_kill(row, standing)
+            check_may_kill(row, standing)
             if not standing.is_one_with(row["killed_by_principals"]):
                 row = await self._store.vote(connection, row["id"], key, standing.principal)
                 await self._record("kill.approve", row, {}, connection)
@@ -348,83 +307,11 @@ def block(kill: Kill) -> Block | None:
     return Block(subject=Kill.Subject.Name(kill.subject), org=kill.org, name=kill.name, reason="KILLED")
 
 
-def _wanted(request: CreateKillRequest, who: Caller) -> Kill:
-    if request.subject not in Kill.Subject.values() or request.subject == Kill.SUBJECT_UNSPECIFIED:
-        raise InvalidRequest("subject is missing; it can be KEY, DESK, MODEL or WORKFLOW", param="subject")
-    if not 1 <= len(request.name) <= MAX_NAME or not request.name.isprintable():
-        raise InvalidRequest(f"name: 1 to {MAX_NAME} printable characters", param="name")
-    org = _org(request, who)
-    _check_not_self(request.subject, org, request.name, who)
-    reason = _reason(request.reason, "kill")
-    platform = ADMIN in who.scopes
-    return Kill(subject=request.subject, org=org, name=request.name, reason=reason, by_platform=platform)
-
-
-def _org(request: CreateKillRequest, who: Caller) -> str:
-    if request.org not in ("", who.org) and ADMIN not in who.scopes:
-        raise Forbidden(f"the caller belongs to the org {who.org!r}, not to {request.org!r}", scope=ADMIN)
-    if len(request.org) > MAX_NAME or not request.org.isprintable():
-        raise InvalidRequest(f"org: at most {MAX_NAME} printable characters", param="org")
-    everywhere = request.subject not in TENANTS and ADMIN in who.scopes
-    return request.org or ("" if everywhere else who.org)
-
-
-def _check_not_self(subject: int, org: str, name: str, who: Caller) -> None:
-    if subject == Kill.KEY and (org, name) == (who.org, who.key):
-        raise InvalidRequest(f"this would stop your own key {name!r}: `drw keys revoke` ends it for good", param="name")
-    if subject == Kill.DESK and (org, name) == (who.org, who.desk):
-        message = f"this would stop your own desk {name!r}, and you could not lift it: use a key of another desk"
-        raise InvalidRequest(message, param="name")
-
-
-def _reason(text: str, what: str) -> str:
-    if not 1 <= len(text.strip()) <= MAX_REASON:
-        raise InvalidRequest(f"a {what} needs a reason of 1 to {MAX_REASON} characters", param="reason")
-    return text.strip()
-
-
 def _voices(row: Row) -> list[str]:
     """Return the principals that have a voice in what is proposed."""
     found: list[str] = row["killed_by_principals"] if row["state"] == "PROPOSED" else row["lifted_by_principals"]
     return found
 
 
-def _check_may_kill(row: Row, standing: Standing) -> None:
-    """Raise where the caller is the subject, or an org would decide for every org."""
-    if not row["org"]:
-        _check_platform(row, standing.who)
-    standing.check_not_subject(as_kill(row))
-
-
-def _check_may_lift(row: Row, standing: Standing) -> None:
-    """Raise where the caller is the subject, or an org would lift what the platform killed."""
-    if row["by_platform"] or not row["org"]:
-        _check_platform(row, standing.who)
-    standing.check_not_subject(as_kill(row))
-
-
-def _check_may_withdraw(row: Row, standing: Standing) -> None:
-    """Raise unless the caller proposed the kill, or could both approve and lift it."""
-    if standing.who.key == row["killed_by"][0] and not row["by_platform"]:
-        return
-    _check_may_lift(row, standing)
-    standing.is_one_with(_voices(row))  # which raises where it cannot be told
-
-
-def _check_platform(row: Row, who: Caller) -> None:
-    if ADMIN not in who.scopes:
-        raise Forbidden(
-            f"the platform asked for {row['id']!r}: only a key with {ADMIN!r} decides about it", scope=ADMIN
-        )
-
-
 def _changing(name: str) -> Conflict:
     return Conflict(f"others are deciding about {name[:80]!r} at this moment: try again")
-
-
-def _page_token(token: str) -> int:
-    if not token:
-        return NEWEST
-    if not (token.isascii() and token.isdigit() and len(token) < 19):
-        raise InvalidRequest("page_token is not one that an earlier answer gave", param="page_token")
-    return int(token)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from drw.api.gateway.v1.authentication_pb2 import ComparePrincipalsRequest, ComparePrincipalsResponse
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_pb2 import Kill
+from drw.gateway.request_router.kill_store import Row, as_kill
 from drw.kernel.call import Caller
 from drw.kernel.errors import Conflict, Forbidden
 
@@ -109,6 +110,35 @@ class Principals:
             raise Conflict("the callers cannot be compared")
         relations = dict(zip(others, found.relations, strict=True))
         return Standing(who, found.principal or who.key, found.complete, frozenset(found.desks), relations)
+
+
+def check_may_kill(row: Row, standing: Standing) -> None:
+    """Raise where the caller is the subject, or an org would decide for every org."""
+    if not row["org"]:
+        _check_platform(row, standing.who)
+    standing.check_not_subject(as_kill(row))
+
+
+def check_may_lift(row: Row, standing: Standing) -> None:
+    """Raise where the caller is the subject, or an org would lift what the platform killed."""
+    if row["by_platform"] or not row["org"]:
+        _check_platform(row, standing.who)
+    standing.check_not_subject(as_kill(row))
+
+
+def check_may_withdraw(row: Row, standing: Standing) -> None:
+    """Raise unless the caller proposed the kill, or could both approve and lift it."""
+    if standing.who.key == row["killed_by"][0] and not row["by_platform"]:
+        return
+    check_may_lift(row, standing)
+    standing.is_one_with(row["killed_by_principals"])  # which raises where it cannot be told
+
+
+def _check_platform(row: Row, who: Caller) -> None:
+    if ADMIN not in who.scopes:
+        raise Forbidden(
+            f"the platform asked for {row['id']!r}: only a key with {ADMIN!r} decides about it", scope=ADMIN
+        )
 
 
 def _is_own(kill: Kill, who: Caller) -> bool:

@@ -44,8 +44,9 @@ from drw.gateway.request_router import rules
 from drw.gateway.request_router.behind import Behind
 from drw.gateway.request_router.desired import Desired, Part
 from drw.gateway.request_router.explain import Asked, explain
+from drw.gateway.request_router.kill_settings import KillLimits, Policy
 from drw.gateway.request_router.kill_store import KillStore
-from drw.gateway.request_router.kills import KillLimits, KillSwitch, Policy
+from drw.gateway.request_router.kills import KillSwitch
 from drw.gateway.request_router.measures import measure
 from drw.gateway.request_router.principals import Principals
 from drw.gateway.request_router.table import More, fixed

@@ -1,0 +1,79 @@
+"""Requests to the kill switch, checked: the kill that is asked for, its org, its reason, and pages of the list."""
+
+from __future__ import annotations
+
+from drw.api.gateway.v1.request_router_pb2 import CreateKillRequest, Kill
+from drw.gateway.request_router.principals import ADMIN
+from drw.kernel.call import Caller
+from drw.kernel.errors import Forbidden, InvalidRequest
+
+MAX_NAME = 200
+MAX_REASON = 500
+DEFAULT_PAGE = 100
+MAX_PAGE = 1000
+NEWEST = (1 << 63) - 1
+
+TENANTS = (Kill.KEY, Kill.DESK)
+"""Subjects that belong to an org."""
+
+
+def wanted(request: CreateKillRequest, who: Caller) -> Kill:
+    """Return the kill that a caller asks for.
+
+    Raises:
+        InvalidRequest: something is missing, or it would hit the caller's own key or desk.
+        Forbidden: the org is another one than the caller's.
+    """
+    if request.subject not in Kill.Subject.values() or request.subject == Kill.SUBJECT_UNSPECIFIED:
+        raise InvalidRequest("subject is missing; it can be KEY, DESK, MODEL or WORKFLOW", param="subject")
+    if not 1 <= len(request.name) <= MAX_NAME or not request.name.isprintable():
+        raise InvalidRequest(f"name: 1 to {MAX_NAME} printable characters", param="name")
+    org = _org(request, who)
+    _check_not_self(request.subject, org, request.name, who)
+    return Kill(
+        subject=request.subject,
+        org=org,
+        name=request.name,
+        reason=reason(request.reason, "kill"),
+        by_platform=ADMIN in who.scopes,
+    )
+
+
+def _org(request: CreateKillRequest, who: Caller) -> str:
+    if request.org not in ("", who.org) and ADMIN not in who.scopes:
+        raise Forbidden(f"the caller belongs to the org {who.org!r}, not to {request.org!r}", scope=ADMIN)
+    if len(request.org) > MAX_NAME or not request.org.isprintable():
+        raise InvalidRequest(f"org: at most {MAX_NAME} printable characters", param="org")
+    everywhere = request.subject not in TENANTS and ADMIN in who.scopes
+    return request.org or ("" if everywhere else who.org)
+
+
+def _check_not_self(subject: int, org: str, name: str, who: Caller) -> None:
+    if subject == Kill.KEY and (org, name) == (who.org, who.key):
+        raise InvalidRequest(f"this would stop your own key {name!r}: `drw keys revoke` ends it for good", param="name")
+    if subject == Kill.DESK and (org, name) == (who.org, who.desk):
+        message = f"this would stop your own desk {name!r}, and you could not lift it: use a key of another desk"
+        raise InvalidRequest(message, param="name")
+
+
+def reason(text: str, what: str) -> str:
+    """Return why somebody asks for "a kill" or "a lift"."""
+    if not 1 <= len(text.strip()) <= MAX_REASON:
+        raise InvalidRequest(f"a {what} needs a reason of 1 to {MAX_REASON} characters", param="reason")
+    return text.strip()
+
+
+def page_size(wanted: int) -> int:
+    """Return how many kills a page has."""
+    if not 0 <= wanted <= MAX_PAGE:
+        raise InvalidRequest(f"page_size is {wanted}; it can be 1 to {MAX_PAGE}", param="page_size")
+    return wanted or DEFAULT_PAGE
+
+
+def page_token(token: str) -> int:
+    """Return before which number a page begins."""
+    if not token:
+        return NEWEST
+    if not (token.isascii() and token.isdigit() and len(token) < 19):
+        raise InvalidRequest("page_token is not one that an earlier answer gave", param="page_token")
+    return int(token)

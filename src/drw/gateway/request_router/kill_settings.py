@@ -1,0 +1,45 @@
+"""Settings of the kill switch: how many persons a kill or a lift takes, and how many kills there can be."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from drw.kernel.settings import Settings
+
+
+class Approvals(Settings):
+    """How many persons, that is principals, it takes."""
+
+    kill: int = Field(default=1, ge=1, le=5)
+    lift: int = Field(default=1, ge=1, le=5)
+
+
+class Policy(Settings):
+    """`kill_approvals`, for each kind of subject."""
+
+    key: Approvals = Approvals()
+    desk: Approvals = Approvals()
+    model: Approvals = Approvals()
+    workflow: Approvals = Approvals()
+
+    def of(self, subject: str) -> Approvals:
+        """Return those of a subject, as in "MODEL"."""
+        found: Approvals = getattr(self, subject.lower())
+        return found
+
+
+class KillLimits(Settings):
+    """`kill_limits`: how many kills are in force or proposed at most. Data planes hold those in force in memory."""
+
+    per_org: int = Field(default=100, ge=1, le=10_000)
+    total: int = Field(default=2000, ge=1, le=10_000)
+    reserve: int = Field(default=200, ge=0, le=10_000)
+    """What of the total only administrators of the platform use."""
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Self:
+        if self.reserve >= self.total:
+            raise ValueError(f"kill_limits: the reserve is {self.reserve}; it must be below the total, {self.total}")
+        return self
