@@ -142,8 +142,9 @@ async def persons(host):
     return await Switch.of_key(host), await Switch.of_key(host)
 
 
-async def test_two_persons_where_the_policy_says_so(profile, caller):
-    async with hosted(settings(profile, **TWO), SERVICES) as host:
+@pytest.mark.parametrize("how", ["together", "apart"])
+async def test_two_persons_where_the_policy_says_so(profile, how):
+    async with hosted(settings(profile, **TWO), SERVICES, how) as host:
         first, second = await persons(host)
         one, two = first.who.key, second.who.key
         made = await first.kill("MODEL", "large")
@@ -173,7 +174,7 @@ async def test_two_persons_where_the_policy_says_so(profile, caller):
     ]  # fmt: skip
 
 
-async def test_a_proposal_can_be_withdrawn_and_ends_by_itself(profile, caller):
+async def test_a_proposal_can_be_withdrawn_and_ends_by_itself(profile):
     async with hosted(settings(profile, **TWO), SERVICES) as host:
         first, second = await persons(host)
         made = await first.kill("MODEL", "large")
