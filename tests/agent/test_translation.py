@@ -41,8 +41,19 @@ def desired() -> Configuration:
         limits=Limits(default_requests_per_minute=600, limits=[Limit(key="key_3", requests_per_minute=5)]),
         upstreams=Upstreams(
             upstreams=[
-                Upstream(name="models", addresses=["unix:/run/m"], when_gone="the models services do not answer"),
-                Upstream(name="rag", addresses=["rag-0.rag:80", "rag-1.rag:80"], when_gone="rag does not answer"),
+                Upstream(
+                    name="models",
+                    addresses=["unix:/run/m"],
+                    when_gone="the models services do not answer",
+                    origin="profile",
+                ),
+                Upstream(
+                    name="rag",
+                    addresses=["rag-0.rag:80", "rag-1.rag:80"],
+                    when_gone="rag does not answer",
+                    origin="settings",
+                    services=["documents"],
+                ),
             ]
         ),
         routes=Routes(

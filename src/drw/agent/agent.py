@@ -16,7 +16,7 @@ from drw.agent import envoy
 from drw.agent.admin import Admin
 from drw.agent.files import Files
 from drw.agent.health import Circuits
-from drw.agent.log import AccessLog
+from drw.agent.log import KEPT_ANONYMOUS, AccessLog
 from drw.agent.measures import CURRENT, Metrics
 from drw.agent.refusals import Refusals
 from drw.agent.secrets import Secrets
@@ -70,7 +70,9 @@ class Agent:
             tasks.create_task(self._follow())
             tasks.create_task(self._keep_log())
             if address := self._edge.plane.metrics:
-                tasks.create_task(Metrics(address, self._admin, Path(self._edge.log)).run())
+                tasks.create_task(
+                    Metrics(address, self._admin, [Path(self._edge.log), Path(self._edge.anonymous_log)]).run()
+                )
 
     async def _watch(self) -> None:
         while True:
@@ -83,13 +85,17 @@ class Agent:
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def _keep_log(self) -> None:
-        access = AccessLog(Path(self._edge.log), self._admin)
+        logs = [
+            AccessLog(Path(self._edge.log), self._admin),
+            AccessLog(Path(self._edge.anonymous_log), self._admin, kept=KEPT_ANONYMOUS),
+        ]
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await access.turn()
-            except (Unavailable, OSError) as error:
-                log.warning("the access log cannot be put aside: %s", error)
+            for access in logs:
+                try:
+                    await access.turn()
+                except (Unavailable, OSError) as error:
+                    log.warning("the access log cannot be put aside: %s", error)
 
     async def _watch_once(self) -> None:
         async for wanted in self._router.watch_configuration(WatchConfigurationRequest(data_plane=self._name)):

@@ -68,8 +68,13 @@ class Edge:
 
     @property
     def log(self) -> str:
-        """The access log."""
+        """The access log of verified callers."""
         return str(self.plane.folder / "access.log")
+
+    @property
+    def anonymous_log(self) -> str:
+        """The access log of everybody else."""
+        return str(self.plane.folder / "access-anonymous.log")
 
     def file(self, kind: str) -> Path:
         """Return the file of a kind of resource."""
@@ -180,7 +185,7 @@ def _asked_routes(edge: Edge) -> Json:
 
 
 def _listeners(edge: Edge, changing: Mapping[str, Json], table: Json, socket: Callable[[Tls], Json]) -> list[Json]:
-    logs = edge.log, str(edge.usage)
+    logs = listener.Logs(edge.log, edge.anonymous_log, str(edge.usage))
     found = [listener.listener(edge.plane.listen, logs, edge.otlp_endpoint, changing, table)]
     if own := edge.plane.tls:
         found.append(listener.listener(own.listen, logs, edge.otlp_endpoint, changing, table, socket(own)))
