@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drw.agent import envoy
+from drw.agent import envoy, overload
 from drw.agent.cutter import _module
 from drw.agent.files import Files
 from drw.agent.secrets import Secrets
@@ -144,12 +144,14 @@ def same_as_golden(name: str, found: object) -> None:
 
 
 async def test_envoy_takes_them_all(tmp_path):
+    overload.tell(edge(tmp_path).pressure, 0)
     await envoy.validate(whole(desired(), edge(tmp_path)))
     Secrets(edge(tmp_path)).refresh(passing().upstreams.upstreams)
     await envoy.validate(whole(passing(), edge(tmp_path)))
 
 
 async def test_envoy_says_what_is_wrong_with_them(tmp_path):
+    overload.tell(edge(tmp_path).pressure, 0)
     broken = whole(desired(), edge(tmp_path))
     broken["static_resources"]["clusters"][0]["speed"] = 3
     with pytest.raises(BadConfiguration, match="speed"):

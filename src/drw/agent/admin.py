@@ -23,6 +23,7 @@ STATS = {
 """Where Envoy counts what it took and refused of each kind."""
 
 ACTIVE = f"http.{listener.NAME}.downstream_rq_active"
+CONNECTIONS = f"http.{listener.NAME}.downstream_cx_active"
 ASK_SECONDS = 2.0
 PAUSE_SECONDS = 0.02
 TAKE_SECONDS = 10.0
@@ -108,6 +109,14 @@ class Admin:
             Unavailable: it does not answer.
         """
         return await self._stat(ACTIVE)
+
+    async def connections(self) -> int:
+        """Return how many connections of clients are open.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        return await self._stat(CONNECTIONS)
 
     async def _stat(self, name: str) -> int:
         _, _, value = (await self._ask("GET", f"/stats?filter=^{name}$")).partition(": ")

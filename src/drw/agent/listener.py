@@ -10,14 +10,23 @@ from drw.agent import bodies, filters, replies
 from drw.agent.blocked import BLOCKED, MODELS
 from drw.agent.clusters import TRACES
 from drw.agent.cutter import CUTTER
-from drw.agent.shapes import Json, address, extension, typed
+from drw.agent.shapes import Json, address, extension, private, typed
+from drw.kernel.settings import Connections
 
 NAME = "drw"
 MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 CEL = extension("envoy.formatter.cel", typed("envoy.extensions.formatter.cel.v3.Cel"))
 TRACE_SECONDS = "1s"
+HANDSHAKE_TIMEOUT = "5s"
+"""Within which TLS must be agreed on."""
 HEADERS_TIMEOUT = "10s"
 """Within which a client must have sent all headers of a request."""
+FLUSH_TIMEOUT = "30s"
+"""Within which a client must take some of an answer whose end is written."""
+DRAIN_TIMEOUT = "1s"
+"""How long an idle connection stays open after a client of HTTP/2 was told that it ends."""
+STALLED_TIMEOUT = "120s"
+"""Within which a client must take some of what waits for it, once more waits than Envoy holds."""
 REQUEST_TIMEOUT = "900s"
 """And the whole request: the largest upload at 600 kB a second. A client that dribbles holds no stream for longer."""
 
@@ -95,11 +104,15 @@ def listener(
     otlp_endpoint: str,
     changing: Mapping[str, Json],
     routes: Json,
+    connections: Connections,
     socket: Json | None = None,
+    *,
+    operators: bool = False,
 ) -> Json:
     """Return the listener, with the filters that change (by name) and the routes, or with where they come from.
 
-    With a socket it is the one that speaks TLS; all else is the same.
+    With a socket it is the one that speaks TLS; for operators it has connections of its own, which no bound of the
+    others takes away. All else is the same.
     """
     manager = typed(
         MANAGER,
@@ -112,17 +125,34 @@ def listener(
             _log(logs.usage, METERED) | {"filter": _metered()},
         ],
         **routes,
-        **_reading(),
+        **_reading(connections.idle_seconds),
         **(_tracing(otlp_endpoint) if otlp_endpoint else {}),
     )
     return typed(
         "envoy.config.listener.v3.Listener",
-        name=f"{NAME}.tls" if socket else NAME,
-        address=address(listen),
+        name=f"{NAME}.operators" if operators else f"{NAME}.tls" if socket else NAME,
+        address=private(listen) if operators else address(listen),
         enable_reuse_port=False,  # with it a second Envoy would share the port in silence
         per_connection_buffer_limit_bytes=1 << 20,
-        filter_chains=[{"filters": [extension("http", manager)]} | ({"transport_socket": socket} if socket else {})],
+        # A client that takes nothing of what was written to it holds the memory for no longer.
+        per_connection_buffer_high_watermark_timeout=STALLED_TIMEOUT,
+        filter_chains=[_filters(manager, connections, operators) | (_handshake(socket) if socket else {})],
+        **({"ignore_global_conn_limit": True, "bypass_overload_manager": True} if operators else {}),
     )
+
+
+def _filters(manager: Json, connections: Connections, operators: bool) -> Json:
+    most = typed(
+        "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
+        stat_prefix="operators",
+        max_connections=connections.operators,
+    )
+    limit = [extension("envoy.filters.network.connection_limit", most)] if operators else []
+    return {"filters": [*limit, extension("http", manager)]}
+
+
+def _handshake(socket: Json) -> Json:
+    return {"transport_socket": socket, "transport_socket_connect_timeout": HANDSHAKE_TIMEOUT}
 
 
 def _chain(changing: Mapping[str, Json]) -> list[Json]:
@@ -145,7 +175,7 @@ def _chain(changing: Mapping[str, Json]) -> list[Json]:
     ]
 
 
-def _reading() -> Json:
+def _reading(idle_seconds: int) -> Json:
     return {
         "server_name": "drw",
         "use_remote_address": True,
@@ -159,6 +189,8 @@ def _reading() -> Json:
         "request_headers_timeout": HEADERS_TIMEOUT,
         "request_timeout": REQUEST_TIMEOUT,
         "stream_idle_timeout": "300s",
+        "stream_flush_timeout": FLUSH_TIMEOUT,
+        "drain_timeout": DRAIN_TIMEOUT,
         "http2_protocol_options": {
             "max_concurrent_streams": 100,
             "initial_stream_window_size": 1 << 18,
@@ -166,7 +198,7 @@ def _reading() -> Json:
         },
         "common_http_protocol_options": {
             "headers_with_underscores_action": "REJECT_REQUEST",
-            "idle_timeout": "3600s",
+            "idle_timeout": f"{idle_seconds}s",
             "max_headers_count": 100,
         },
     }
