@@ -21,9 +21,12 @@ from drw.kernel.errors import Unavailable
 from drw.kernel.settings import Connections, Tls
 
 MOST = 20
+PER_CLIENT = 6
 LIST = "/v1/models"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
 """How a connection of HTTP/2 begins: the preface and an empty SETTINGS frame."""
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 FIRST_BYTES = {
     "nothing": b"",
@@ -35,8 +38,9 @@ FIRST_BYTES = {
 
 
 @pytest.fixture
-async def door(front_profile, tmp_path: Path, monkeypatch, folder: Path) -> AsyncIterator[Fed]:
+async def door(front_profile, tmp_path: Path, monkeypatch, request) -> AsyncIterator[Fed]:
     """A front door that takes few connections, with a TLS listener and one for operators."""
+    per_client = getattr(request, "param", MOST)
     monkeypatch.setattr(pressure, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr("drw.agent.listener.HEADERS_TIMEOUT", "1s")
     firm = Authority()
@@ -45,7 +49,7 @@ async def door(front_profile, tmp_path: Path, monkeypatch, folder: Path) -> Asyn
         update={
             "tls": Tls(listen=f"127.0.0.1:{free_port()}", certificate=certificate, private_key=key),
             "operators": front_profile.data_plane.admin + "o",
-            "connections": Connections(most=MOST, idle_seconds=3600, operators=3),
+            "connections": Connections(most=MOST, per_client=per_client, idle_seconds=3600, operators=3),
         }
     )
     async with running(Fed(front_profile.model_copy(update={"data_plane": plane}))) as fed:
@@ -106,6 +110,35 @@ async def test_what_is_under_way_goes_on_while_idle_connections_are_closed(door:
         assert [line async for line in answer.aiter_lines() if line] == [f"data: {number}" for number in range(5)]
 
 
+@pytest.mark.parametrize("door", [PER_CLIENT], indirect=True)
+async def test_one_client_takes_no_connections_from_another(door: Fed):
+    """All of a /8 is this machine, so each of its addresses is a client."""
+
+    async def connections(client: str, number: int) -> list[Connection]:
+        host, port = door.profile.data_plane.listen.split(":")
+        return [await asyncio.open_connection(host, int(port), local_addr=(client, 0)) for _ in range(number)]
+
+    async def refused(found: list[Connection]) -> bool:
+        return await found[-1][0].read() == b""
+
+    one = await connections("127.0.0.2", PER_CLIENT + 1)
+    assert await refused(one)
+    other = await connections("127.0.0.3", PER_CLIENT)
+    assert await answers(door)
+    one.pop(0)[1].close()
+
+    async def room() -> bool:
+        open_now, _ = await door.admin().connections()
+        return open_now <= 2 * PER_CLIENT - 1
+
+    await until(room, "a place that came free")
+    one += await connections("127.0.0.2", 1)
+    one[-1][1].write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert (await one[-1][0].readline()).startswith(b"HTTP/1.1 200")
+    for _, writer in [*one, *other]:
+        writer.close()
+
+
 async def test_operators_have_so_many_connections_and_no_more(door: Fed):
     socket = door.profile.data_plane.operators.removeprefix("unix:")
     opened = [await asyncio.open_unix_connection(socket) for _ in range(4)]
@@ -123,29 +156,31 @@ def test_the_listener_of_operators_differs_in_nothing_but_its_connections():
     assert operators.pop("ignore_global_conn_limit") and operators.pop("bypass_overload_manager")
     limit, manager = operators["filter_chains"][0].pop("filters")
     assert limit["typed_config"]["max_connections"] == 7
-    assert [manager] == clients["filter_chains"][0].pop("filters")
+    bound, same = clients["filter_chains"][0].pop("filters")
+    assert (bound["typed_config"]["config"]["configuration"]["value"], manager) == ("5000", same)
     assert operators == {name: value for name, value in clients.items() if name not in ("name", "address")}
 
 
 async def test_the_pressure_of_connections_is_told_when_it_changes(tmp_path: Path):
     class Counting:
-        open = 0
+        found = 0, 0
 
-        async def connections(self) -> int:
-            if self.open < 0:
+        async def connections(self) -> tuple[int, int]:
+            if self.found[0] < 0:
                 raise Unavailable("it does not answer")
-            return self.open
+            return self.found
 
     plane = edge(tmp_path).plane.model_copy(update={"connections": Connections(most=200)})
     counting, where = Counting(), Edge(plane)
     telling = Pressure(where, counting)
-    for count, said in [(0, "0.00"), (100, "0.50"), (500, "1.00"), (2, "0.01")]:
-        counting.open = count
+    looks = [((0, 0), "0.00"), ((100, 0), "0.50"), ((500, 0), "1.00"), ((2, 0), "0.01"), ((2, 9), "0.87")]
+    for found, said in [*looks, ((199, 12), "0.99"), ((2, 12), "0.01")]:
+        counting.found = found
         await telling.step()
         assert where.pressure.read_text() == said
     overload.tell(where.pressure, 0.7)
     await telling.step()
     assert where.pressure.read_text() == "0.70"  # no news, so nothing is written
-    counting.open = -1
+    counting.found = -1, 0
     with pytest.raises(Unavailable):
         await telling.step()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drw.agent import envoy, overload
+from drw.agent import clients, envoy, overload
 from drw.agent.cutter import _module
 from drw.agent.files import Files
 from drw.agent.secrets import Secrets
@@ -137,7 +137,9 @@ def test_the_files_are_those_of_the_golden_folder(kind):
 
 def same_as_golden(name: str, found: object) -> None:
     file = GOLDEN / f"{name}.json"
-    text = json.dumps(found, indent=2, sort_keys=True).replace(_module(), "cutter.wasm in base64") + "\n"
+    text = json.dumps(found, indent=2, sort_keys=True) + "\n"
+    for module, name in ((_module(), "cutter.wasm"), (clients.module(), "clients.wasm")):
+        text = text.replace(module, f"{name} in base64")
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(text)
     assert text == file.read_text()

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from drw.agent import listener, routes
+from drw.agent import clients, listener, routes
 from drw.agent.translation import FILTER_KINDS
 from drw.kernel.errors import Unavailable
 
@@ -110,13 +110,17 @@ class Admin:
         """
         return await self._stat(ACTIVE)
 
-    async def connections(self) -> int:
-        """Return how many connections of clients are open.
+    async def connections(self) -> tuple[int, int]:
+        """Return how many connections of clients are open, and how many were refused since it started.
+
+        Refused are those of clients that have too many, not those beyond the bound of all together.
 
         Raises:
             Unavailable: it does not answer.
         """
-        return await self._stat(CONNECTIONS)
+        text = await self._ask("GET", f"/stats?filter=^({CONNECTIONS}|{clients.REFUSED})$")
+        found = {name: int(value) for name, _, value in (line.partition(": ") for line in text.splitlines())}
+        return found.get(CONNECTIONS, 0), found.get(clients.REFUSED, 0)
 
     async def _stat(self, name: str) -> int:
         _, _, value = (await self._ask("GET", f"/stats?filter=^{name}$")).partition(": ")

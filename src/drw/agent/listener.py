@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from drw.agent import bodies, filters, replies
+from drw.agent import bodies, clients, filters, replies
 from drw.agent.blocked import BLOCKED, MODELS
 from drw.agent.clusters import TRACES
 from drw.agent.cutter import CUTTER
@@ -147,8 +147,9 @@ def _filters(manager: Json, connections: Connections, operators: bool) -> Json:
         stat_prefix="operators",
         max_connections=connections.operators,
     )
-    limit = [extension("envoy.filters.network.connection_limit", most)] if operators else []
-    return {"filters": [*limit, extension("http", manager)]}
+    of_operators = extension("envoy.filters.network.connection_limit", most)
+    limit = of_operators if operators else clients.per_client(connections.per_client)
+    return {"filters": [limit, extension("http", manager)]}
 
 
 def _handshake(socket: Json) -> Json:

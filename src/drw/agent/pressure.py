@@ -13,6 +13,9 @@ from drw.kernel.errors import Unavailable
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
+CROWDED = 0.87
+"""What is told at least while a client is refused for having too many connections. Others behind its address wait for
+its idle ones to be closed, after about 5 of 60 seconds."""
 
 
 class Pressure:
@@ -23,6 +26,7 @@ class Pressure:
         self._most = edge.plane.connections.most
         self._admin = admin
         self._told = -1.0
+        self._refused = 0
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -39,7 +43,10 @@ class Pressure:
         Raises:
             Unavailable: Envoy does not answer.
         """
-        share = round(await self._admin.connections() / self._most, 2)
+        open_now, refused = await self._admin.connections()
+        least = CROWDED if refused > self._refused else 0.0
+        self._refused = refused
+        share = round(max(open_now / self._most, least), 2)
         if share != self._told:
             overload.tell(self._file, share)
             self._told = share

@@ -47,6 +47,9 @@ class Connections(Settings):
 
     most: int = Field(default=10_000, ge=10, le=1_000_000)
     """Open at once, of all clients together. More are closed as they come."""
+    per_client: int = Field(default=5_000, ge=1, le=1_000_000)
+    """Open at once of one client: an IPv4 address, or a /64 of IPv6. Behind a load balancer that hides its clients,
+    set it to `most`."""
     idle_seconds: int = Field(default=60, ge=5, le=3600)
     """How long a connection without a request stays open; the fuller the data plane, the shorter, down to one second.
 
