@@ -173,8 +173,9 @@ async def test_the_pressure_of_connections_is_told_when_it_changes(tmp_path: Pat
     plane = edge(tmp_path).plane.model_copy(update={"connections": Connections(most=200)})
     counting, where = Counting(), Edge(plane)
     telling = Pressure(where, counting)
-    looks = [((0, 0), "0.00"), ((100, 0), "0.50"), ((500, 0), "1.00"), ((2, 0), "0.01"), ((2, 9), "0.87")]
-    for found, said in [*looks, ((199, 12), "0.99"), ((2, 12), "0.01")]:
+    looks = [((0, 0), "0.00"), ((100, 0), "0.50"), ((500, 0), "1.00"), ((2, 0), "0.01"), ((199, 12), "0.99")]
+    crowded = [((2, 12), "0.87")] * (pressure.CROWDED_LOOKS - 1)
+    for found, said in [*looks, *crowded, ((2, 12), "0.01"), ((2, 13), "0.87")]:
         counting.found = found
         await telling.step()
         assert where.pressure.read_text() == said

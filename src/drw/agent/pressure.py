@@ -14,8 +14,10 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 CROWDED = 0.87
-"""What is told at least while a client is refused for having too many connections. Others behind its address wait for
+"""What is told at least once a client was refused for having too many connections. Others behind its address wait for
 its idle ones to be closed, after about 5 of 60 seconds."""
+CROWDED_LOOKS = 20
+"""For so many looks after the last refusal."""
 
 
 class Pressure:
@@ -27,6 +29,7 @@ class Pressure:
         self._admin = admin
         self._told = -1.0
         self._refused = 0
+        self._crowded = 0
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -44,9 +47,9 @@ class Pressure:
             Unavailable: Envoy does not answer.
         """
         open_now, refused = await self._admin.connections()
-        least = CROWDED if refused > self._refused else 0.0
+        self._crowded = CROWDED_LOOKS if refused > self._refused else max(0, self._crowded - 1)
         self._refused = refused
-        share = round(max(open_now / self._most, least), 2)
+        share = round(max(open_now / self._most, CROWDED if self._crowded else 0.0), 2)
         if share != self._told:
             overload.tell(self._file, share)
             self._told = share
