@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from asyncio.subprocess import PIPE
+from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
@@ -376,7 +377,7 @@ async def test_an_agent_without_a_data_plane_says_so(profile, tmp_path):
 def as_toml(profile: Profile) -> str:
     lines = [f"{key} = {json.dumps(str(getattr(profile, key)))}" for key in ("name", "data", "postgres", "valkey")]
     if plane := profile.data_plane:
-        lines += ["[data_plane]", *(f"{k} = {json.dumps(str(v))}" for k, v in plane if v is not None)]
+        lines += ["[data_plane]", *(f"{k} = {json.dumps(str(v))}" for k, v in plane if isinstance(v, str | Path))]
     for name, place in profile.processes.items():
         lines += [f"[processes.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in place)]
     return "\n".join(lines)

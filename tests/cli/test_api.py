@@ -45,9 +45,11 @@ async def test_a_local_platform_is_reached_by_its_socket_however_busy_its_port_i
 
     server = HttpServer(Starlette(routes=[Route("/me", told)]))
     await server.start(f"unix:{layout.operators}")
+    made = Api.of(tmp_path)
     try:
-        assert await asyncio.to_thread(Api.of(tmp_path).get, "/me") == {"authorization": "Bearer secret"}
+        assert await asyncio.to_thread(made.get, "/me") == {"authorization": "Bearer secret"}
     finally:
+        made._client.close()
         await server.stop(0)
 
 

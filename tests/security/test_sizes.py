@@ -72,7 +72,7 @@ def test_every_wait_for_a_client_is_bounded():
     (chain,) = made["filter_chains"]
     assert chain["transport_socket_connect_timeout"] == "5s"
     bounds = chain["filters"][-1]["typed_config"]
-    assert bounds["request_headers_timeout"] == "10s" and bounds["request_timeout"] == "900s"
+    assert bounds["request_headers_timeout"] == "5s" and bounds["request_timeout"] == "900s"
     assert bounds["stream_idle_timeout"] == "300s" and bounds["stream_flush_timeout"] == "30s"
     assert bounds["common_http_protocol_options"]["idle_timeout"] == "60s"
 

@@ -19,7 +19,7 @@ CEL = extension("envoy.formatter.cel", typed("envoy.extensions.formatter.cel.v3.
 TRACE_SECONDS = "1s"
 HANDSHAKE_TIMEOUT = "5s"
 """Within which TLS must be agreed on."""
-HEADERS_TIMEOUT = "10s"
+HEADERS_TIMEOUT = "5s"
 """Within which a client must have sent all headers of a request."""
 FLUSH_TIMEOUT = "30s"
 """Within which a client must take some of an answer whose end is written."""
