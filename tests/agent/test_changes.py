@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from asyncio.subprocess import PIPE
+from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
@@ -273,6 +274,39 @@ async def test_a_full_log_is_put_aside(fed):
     assert all(len(found.read_text().splitlines()) == 1 for found in file.parent.glob("access.*"))
 
 
+async def test_whoever_has_no_key_writes_into_a_log_of_their_own(fed):
+    """Otherwise requests without a key would push out the lines of calls that somebody is accountable for."""
+    folder = fed.profile.data_plane.folder
+    await fed.want(revoked=["key_bad"])
+    async with fed.client() as nobody, fed.client(fed.sign("key_1", "models:read")) as caller:
+        known = await caller.get("/v1/models")
+        known_too = [await caller.get("/v1/" + "a" * 50_000), await caller.get("/v1/files")]
+        unknown = [
+            await nobody.get("/v1/models"),
+            await nobody.get("/healthz"),
+            await nobody.get("/" + "a" * 50_000),
+            await nobody.get("/v1/models", headers={"authorization": "Bearer a.b.c"}),
+            await nobody.get("/v1/models", headers={"authorization": f"Bearer {fed.sign('key_bad', 'models:read')}"}),
+            await nobody.get("/v1/models", headers={"x-drw-key": "key_1"}),
+        ]
+    found = {}
+    for name, answers in (("access.log", [known, *known_too]), ("access-anonymous.log", unknown)):
+        ids = [answer.headers["x-request-id"] for answer in answers]
+
+        async def written(name=name, ids=ids) -> bool:
+            return (folder / name).exists() and all(told in (folder / name).read_text() for told in ids)
+
+        await until(written, f"the lines of {name}")
+        lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        found[name] = {line["request_id"]: line for line in lines}
+    for answer in unknown:
+        assert answer.headers["x-request-id"] not in found["access.log"]
+    assert found["access.log"][known.headers["x-request-id"]]["key"] == "key_1"
+    for name, answer in (("access.log", known_too[0]), ("access-anonymous.log", unknown[2])):
+        line = found[name][answer.headers["x-request-id"]]
+        assert (len(line["path"]), int(line["path_length"])) == (512, len(answer.url.path))
+
+
 async def test_a_log_that_was_put_aside_while_envoy_did_not_answer_is_followed_by_another(fed):
     file = fed.profile.data_plane.folder / "access.log"
 
@@ -343,7 +377,7 @@ async def test_an_agent_without_a_data_plane_says_so(profile, tmp_path):
 def as_toml(profile: Profile) -> str:
     lines = [f"{key} = {json.dumps(str(getattr(profile, key)))}" for key in ("name", "data", "postgres", "valkey")]
     if plane := profile.data_plane:
-        lines += ["[data_plane]", *(f"{k} = {json.dumps(str(v))}" for k, v in plane if v is not None)]
+        lines += ["[data_plane]", *(f"{k} = {json.dumps(str(v))}" for k, v in plane if isinstance(v, str | Path))]
     for name, place in profile.processes.items():
         lines += [f"[processes.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in place)]
     return "\n".join(lines)

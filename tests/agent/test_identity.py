@@ -15,7 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from jwt.algorithms import RSAAlgorithm
+from jwt.algorithms import RSAAlgorithm, get_default_algorithms
+from jwt.utils import base64url_encode
 
 from agent.conftest import Fed, free_port, running, until
 from drw.agent.identity import lua
@@ -111,6 +112,65 @@ async def test_a_token_of_an_issuer_ends_in_the_same_headers_as_a_key(fed):
         assert (await client.get("/healthz?x")).text == "ok\n"
         answer = await client.get(LIST, headers=headers | {"authorization": f"Bearer {token()}"})
         assert "authorization" not in answer.json()["headers"]
+
+
+def crafted(key, head: dict | bytes, body: dict) -> str:
+    """Return a token with a good signature (RS256, or ES256 of a key on P-256) over whatever its header says."""
+    raw = head if isinstance(head, bytes) else json.dumps(head).encode()
+    said = b".".join(base64url_encode(part) for part in (raw, json.dumps(body).encode()))
+    name = "RS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256"
+    return b".".join([said, base64url_encode(get_default_algorithms()[name].sign(said, key))]).decode()
+
+
+HEADERS_REFUSED = [
+    {"crit": ["zzz"], "zzz": 1},
+    {"crit": []},
+    {"crit": None},
+    {"crit": ["b64"], "b64": False},
+    {"b64": False},
+    {"b64": True},
+    {"cty": "JWT"},
+    {"enc": "A256GCM"},
+    {"zip": "DEF"},
+    {"typ": "logout+jwt"},
+    {"typ": "dpop+jwt"},
+    {"typ": "secevent+jwt"},
+    {"typ": 7},
+    {"typ": ["JWT"]},
+    {"typ": "JWTx"},
+    {"alg": "PS256"},
+    {"alg": "none"},
+    {"alg": "HS256"},
+    {"kid": 7},
+    {"kid": "r1' or '1'='1"},
+    {"kid": "../../r1"},
+]
+"""What is refused beside a good signature (RFC 7515, RFC 7797, RFC 8725)."""
+
+
+async def test_a_good_signature_does_not_make_up_for_the_header_of_a_token(fed):
+    assert (await fed.want(issuers=[issuer()], desks=DESKS)).error == ""
+    signing = fed.signing._key
+    now = int(time.time())
+    ours = {"iss": "drw", "aud": "drw-gateway", "sub": "key_1", "org": "local", "desk": "research"}
+    ours |= {"scope": "models:read", "iat": now, "exp": now + 600}
+    async with fed.client() as client:
+
+        async def ask(secret: str) -> httpx.Response:
+            return await client.get(LIST, headers={"authorization": f"Bearer {secret}"})
+
+        for key, base, body in [
+            (THEIRS, {"alg": "RS256", "kid": "r1"}, claims(realm_access={"roles": ['odd "role"\\']})),
+            (signing, {"alg": "ES256", "kid": fed.signing.kid}, ours),
+        ]:
+            for good in ({}, {"typ": "JWT"}, {"typ": "jwt"}, {"typ": "at+jwt"}, {"typ": "application/at+JWT"}):
+                assert (await ask(crafted(key, base | good, body))).status_code == 200, good
+            for bad in HEADERS_REFUSED:
+                assert (await ask(crafted(key, base | bad, body))).status_code == 401, bad
+            twice = json.dumps(base)[:-1].encode() + b', "crit": ["zzz"], "alg": "' + base["alg"].encode() + b'"}'
+            for raw in (twice, b"[]", b'"x"', b"{", b"\xff"):
+                refused(await ask(crafted(key, raw, body)))
+            assert (await ask(crafted(key, base, body))).status_code == 200
 
 
 async def test_a_token_that_is_not_good_is_refused(fed):

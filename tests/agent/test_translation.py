@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drw.agent import envoy
+from drw.agent import clients, envoy, overload
 from drw.agent.cutter import _module
 from drw.agent.files import Files
 from drw.agent.secrets import Secrets
@@ -41,8 +41,19 @@ def desired() -> Configuration:
         limits=Limits(default_requests_per_minute=600, limits=[Limit(key="key_3", requests_per_minute=5)]),
         upstreams=Upstreams(
             upstreams=[
-                Upstream(name="models", addresses=["unix:/run/m"], when_gone="the models services do not answer"),
-                Upstream(name="rag", addresses=["rag-0.rag:80", "rag-1.rag:80"], when_gone="rag does not answer"),
+                Upstream(
+                    name="models",
+                    addresses=["unix:/run/m"],
+                    when_gone="the models services do not answer",
+                    origin="profile",
+                ),
+                Upstream(
+                    name="rag",
+                    addresses=["rag-0.rag:80", "rag-1.rag:80"],
+                    when_gone="rag does not answer",
+                    origin="settings",
+                    services=["documents"],
+                ),
             ]
         ),
         routes=Routes(
@@ -127,19 +138,23 @@ def test_the_files_are_those_of_the_golden_folder(kind):
 
 def same_as_golden(name: str, found: object) -> None:
     file = GOLDEN / f"{name}.json"
-    text = json.dumps(found, indent=2, sort_keys=True).replace(_module(), "cutter.wasm in base64") + "\n"
+    text = json.dumps(found, indent=2, sort_keys=True) + "\n"
+    for module, name in ((_module(), "cutter.wasm"), (clients.module(), "clients.wasm")):
+        text = text.replace(module, f"{name} in base64")
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(text)
     assert text == file.read_text()
 
 
 async def test_envoy_takes_them_all(tmp_path):
+    overload.tell(edge(tmp_path).pressure, 0)
     await envoy.validate(whole(desired(), edge(tmp_path)))
     Secrets(edge(tmp_path)).refresh(passing().upstreams.upstreams)
     await envoy.validate(whole(passing(), edge(tmp_path)))
 
 
 async def test_envoy_says_what_is_wrong_with_them(tmp_path):
+    overload.tell(edge(tmp_path).pressure, 0)
     broken = whole(desired(), edge(tmp_path))
     broken["static_resources"]["clusters"][0]["speed"] = 3
     with pytest.raises(BadConfiguration, match="speed"):

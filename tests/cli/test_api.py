@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from drw.cli.access import _seconds
 from drw.cli.api import Api
 from drw.cli.documents import files_of
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, RateLimited, Unavailable
-from drw.local.credentials import Credentials
+from drw.kernel.http import HttpServer
+from drw.local.credentials import Credentials, write
+from drw.local.layout import Layout
 
 
 def api(answer) -> Api:
@@ -22,6 +29,28 @@ def api(answer) -> Api:
 
 def events(text: str) -> Api:
     return api(lambda request: httpx.Response(200, text=text, headers={"content-type": "text/event-stream"}))
+
+
+async def test_a_local_platform_is_reached_by_its_socket_however_busy_its_port_is(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    for variable in ("DRW_URL", "DRW_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    layout = Layout.of(tmp_path)
+    layout.run.mkdir()
+    write(layout.credentials, "http://127.0.0.1:1", "secret")
+    assert Credentials.read(layout).socket == ""
+
+    async def told(request: Request) -> JSONResponse:
+        return JSONResponse({"authorization": request.headers["authorization"]})
+
+    server = HttpServer(Starlette(routes=[Route("/me", told)]))
+    await server.start(f"unix:{layout.operators}")
+    made = Api.of(tmp_path)
+    try:
+        assert await asyncio.to_thread(made.get, "/me") == {"authorization": "Bearer secret"}
+    finally:
+        made._client.close()
+        await server.stop(0)
 
 
 def test_events_end_with_done():

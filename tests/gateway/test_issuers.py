@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from agent.test_identity import Authority
 from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import (
     CreateKeyRequest,
@@ -165,7 +167,7 @@ async def test_the_last_good_keys_outlive_the_issuer(client, issuer, profile):
     assert list(made.kids) == ["k1"] and made.jwks == ""
     before = await told(client)
     for body, status, said in [
-        (issuer.body, 500, "answered 500"),
+        (issuer.body, 500, "no keys came from jwks_uri"),
         ("no keys", 200, "a JWKS is a JSON object"),
         (key_set(), 200, "has no key for signatures"),
         ("x" * (jwks.MAX_BYTES + 1), 200, "more than 262144 bytes"),
@@ -285,8 +287,8 @@ async def test_a_wrong_issuer_is_told_what_would_be_right(client, issuer):
         ({"jwks": ""}, InvalidRequest, "needs jwks_uri or jwks, one of the two"),
         ({"jwks_uri": "https://x.example/", "jwks": "{}"}, InvalidRequest, "one of the two"),
         ({"jwks": "{}"}, InvalidRequest, 'a list of "keys"'),
-        ({"jwks_uri": f"http://{issuer.where}/away"}, Unavailable, "answered 307"),
-        ({"jwks_uri": "http://127.0.0.1:9/jwks"}, InvalidRequest, "keys are fetched over https"),
+        ({"jwks_uri": f"http://{issuer.where}/away"}, Unavailable, "no keys came from jwks_uri"),
+        ({"jwks_uri": "http://127.0.0.1:9/jwks"}, InvalidRequest, "fetched over https only"),
     ]:
         with pytest.raises(error) as caught:
             await put(client, **fields)
@@ -306,11 +308,13 @@ async def test_a_wrong_issuer_is_told_what_would_be_right(client, issuer):
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("ftp://idp.example/jwks", "keys are fetched over https"),
+        ("ftp://idp.example/jwks", "jwks_uri: .* is not a URL"),
+        ("http://idp.example/jwks", "fetched over https only .services.authentication.jwks_hosts"),
         ("https://169.254.169.254/jwks", "inside this network"),
+        ("https://①②⑦.⓪.⓪.①/jwks", "https://host/path"),
         ("https://[::1]/jwks", "inside this network"),
-        ("https://user:pass@idp.example/jwks", "no user or password"),
-        ("https://idp.example:x/jwks", "which is no URI"),
+        ("https://user:pass@idp.example/jwks", "without user"),
+        ("https://idp.example:x/jwks", "is not an address"),
         ("https://idp.example/" + "x" * 500, "https://host/path"),
         ("jwks", "https://host/path"),
     ],
@@ -320,9 +324,37 @@ def test_keys_come_from_where_they_may(uri, said):
         Fetcher(()).check(uri)
 
 
-async def test_a_name_that_leads_inside_is_refused():
-    with pytest.raises(Unavailable, match="inside this network"):
-        await Fetcher(()).fetch("https://localhost/jwks")
+async def test_a_caller_cannot_tell_hosts_and_ports_apart(tmp_path, caplog):
+    """What is closed, speaks no TLS or speaks it, or lies inside this network: one text, and the rest in the log."""
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    certificate, key = Authority().write(tmp_path, "inside")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    plain = await asyncio.start_server(silent, "127.0.0.1", 0)
+    secure = await asyncio.start_server(silent, "127.0.0.1", 0, ssl=tls)
+    plain_port, secure_port = (server.sockets[0].getsockname()[1] for server in (plain, secure))
+    named = Fetcher([f"127.0.0.1:{port}" for port in (1, plain_port, secure_port)])
+    said = set()
+    for fetcher, uri in [
+        (named, "https://127.0.0.1:1/"),
+        (named, f"https://127.0.0.1:{plain_port}/"),
+        (named, f"http://127.0.0.1:{plain_port}/"),
+        (named, f"https://127.0.0.1:{secure_port}/"),
+        (named, f"http://127.0.0.1:{secure_port}/"),
+        (named, f"https://localhost:{plain_port}/"),
+        (named, "https://nothing.invalid/"),
+    ]:
+        with pytest.raises(Unavailable) as caught:
+            await fetcher.fetch(uri)
+        said.add((caught.value.message, caught.value.code))
+    plain.close(), secure.close()
+    assert len(said) == 1
+    assert "127.0.0.1" not in str(said)
+    for why in ("Connect call failed", "CERTIFICATE_VERIFY_FAILED", "inside this network"):
+        assert why in caplog.text
 
 
 def test_only_public_keys_for_signatures_are_kept():

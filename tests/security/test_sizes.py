@@ -11,6 +11,7 @@ import pytest
 
 from agent.conftest import Fed, front_profile, running
 from drw.agent import listener
+from drw.kernel.settings import Connections
 
 __all__ = ["front_profile"]
 
@@ -65,11 +66,15 @@ async def dribble(url: str, start: bytes) -> bytes:
 
 
 def test_every_wait_for_a_client_is_bounded():
-    made = listener.listener("127.0.0.1:1", "/log", "", defaultdict(dict), {})
-    bounds = made["filter_chains"][0]["filters"][0]["typed_config"]
-    assert bounds["request_headers_timeout"] == "10s" and bounds["request_timeout"] == "900s"
-    assert bounds["stream_idle_timeout"] == "300s"
-    assert bounds["common_http_protocol_options"]["idle_timeout"] == "3600s"
+    logs = listener.Logs("/log", "/anonymous", "/usage")
+    made = listener.listener("127.0.0.1:1", logs, "", defaultdict(dict), {}, Connections(), {"name": "tls"})
+    assert made["per_connection_buffer_high_watermark_timeout"] == "120s"
+    (chain,) = made["filter_chains"]
+    assert chain["transport_socket_connect_timeout"] == "5s"
+    bounds = chain["filters"][-1]["typed_config"]
+    assert bounds["request_headers_timeout"] == "5s" and bounds["request_timeout"] == "900s"
+    assert bounds["stream_idle_timeout"] == "300s" and bounds["stream_flush_timeout"] == "30s"
+    assert bounds["common_http_protocol_options"]["idle_timeout"] == "60s"
 
 
 BOMBS = {

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from drw.agent import listener, routes
+from drw.agent import clients, listener, routes
 from drw.agent.translation import FILTER_KINDS
 from drw.kernel.errors import Unavailable
 
@@ -23,6 +23,7 @@ STATS = {
 """Where Envoy counts what it took and refused of each kind."""
 
 ACTIVE = f"http.{listener.NAME}.downstream_rq_active"
+CONNECTIONS = f"http.{listener.NAME}.downstream_cx_active"
 ASK_SECONDS = 2.0
 PAUSE_SECONDS = 0.02
 TAKE_SECONDS = 10.0
@@ -108,6 +109,18 @@ class Admin:
             Unavailable: it does not answer.
         """
         return await self._stat(ACTIVE)
+
+    async def connections(self) -> tuple[int, int]:
+        """Return how many connections of clients are open, and how many were refused since it started.
+
+        Refused are those of clients that have too many, not those beyond the bound of all together.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        text = await self._ask("GET", f"/stats?filter=^({CONNECTIONS}|{clients.REFUSED})$")
+        found = {name: int(value) for name, _, value in (line.partition(": ") for line in text.splitlines())}
+        return found.get(CONNECTIONS, 0), found.get(clients.REFUSED, 0)
 
     async def _stat(self, name: str) -> int:
         _, _, value = (await self._ask("GET", f"/stats?filter=^{name}$")).partition(": ")

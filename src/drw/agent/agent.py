@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from drw.agent import envoy
+from drw.agent import envoy, overload
 from drw.agent.admin import Admin
 from drw.agent.files import Files
 from drw.agent.health import Circuits
-from drw.agent.log import AccessLog
+from drw.agent.log import KEPT_ANONYMOUS, AccessLog
 from drw.agent.measures import CURRENT, Metrics
+from drw.agent.pressure import Pressure
 from drw.agent.refusals import Refusals
 from drw.agent.secrets import Secrets
 from drw.agent.translation import OTHERS, BadConfiguration, Edge, others, translate, whole
@@ -61,6 +62,7 @@ class Agent:
     async def run(self) -> None:
         """Work until cancelled."""
         self._edge.plane.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        overload.tell(self._edge.pressure, 0)
         if self._files.complete():
             self._files.write_bootstrap()  # the profile may have changed since
         async with asyncio.TaskGroup() as tasks:
@@ -69,8 +71,11 @@ class Agent:
             tasks.create_task(self._press(self._behind, self._refusals.settle))
             tasks.create_task(self._follow())
             tasks.create_task(self._keep_log())
+            tasks.create_task(Pressure(self._edge, self._admin).run())
             if address := self._edge.plane.metrics:
-                tasks.create_task(Metrics(address, self._admin, Path(self._edge.log)).run())
+                tasks.create_task(
+                    Metrics(address, self._admin, [Path(self._edge.log), Path(self._edge.anonymous_log)]).run()
+                )
 
     async def _watch(self) -> None:
         while True:
@@ -83,13 +88,17 @@ class Agent:
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def _keep_log(self) -> None:
-        access = AccessLog(Path(self._edge.log), self._admin)
+        logs = [
+            AccessLog(Path(self._edge.log), self._admin),
+            AccessLog(Path(self._edge.anonymous_log), self._admin, kept=KEPT_ANONYMOUS),
+        ]
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await access.turn()
-            except (Unavailable, OSError) as error:
-                log.warning("the access log cannot be put aside: %s", error)
+            for access in logs:
+                try:
+                    await access.turn()
+                except (Unavailable, OSError) as error:
+                    log.warning("the access log cannot be put aside: %s", error)
 
     async def _watch_once(self) -> None:
         async for wanted in self._router.watch_configuration(WatchConfigurationRequest(data_plane=self._name)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from drw.agent import filters
 from drw.agent.blocked import BODY, RBAC
@@ -15,6 +15,9 @@ NAMESPACE = BODY
 
 USAGE = "drw.usage"
 """The metadata that hold who pays and what an upstream counted: of pass-through requests alone."""
+
+CALLER = "drw.caller"
+"""The metadata that hold who calls, for the access log: an upstream that is not ours does not get the headers."""
 
 AFFINITY = "body:"
 MAX_EVENT_BYTES = 1 << 20
@@ -57,9 +60,13 @@ def read(paths: Iterable[str], fields: Iterable[str]) -> Json:
     return typed(f"{filters.COMPOSITE}.CompositePerRoute", matcher={"matcher_list": {"matchers": found}})
 
 
-def chain(route: Route, *, stream: bool, by_header: bool) -> Json | None:
-    """Return what runs on this route alone, once it is known for good; None where nothing does."""
+def chain(route: Route, *, stream: bool, by_header: bool, own: bool) -> Json | None:
+    """Return what runs on this route alone, once it is known for good; None where nothing does.
+
+    `own`: whether its upstreams are all processes of the platform.
+    """
     found = [
+        *([] if own or route.pass_through else [_note(CALLER, IDENTITY)]),
         *(_checked_again(route) if route.models else ()),
         *(_passed(route, stream, by_header) if route.pass_through else ()),
     ]
@@ -98,9 +105,12 @@ def _passed(route: Route, stream: bool, by_header: bool) -> list[Json]:
 
 
 def _note_identity(by_header: bool) -> Json:
-    noted = IDENTITY | ({"model": MODEL_HEADER} if by_header else {})
+    return _note(USAGE, IDENTITY | ({"model": MODEL_HEADER} if by_header else {}))
+
+
+def _note(namespace: str, noted: Mapping[str, str]) -> Json:
     rules = [
-        {"header": header, "on_header_present": {"metadata_namespace": USAGE, "key": key}}
+        {"header": header, "on_header_present": {"metadata_namespace": namespace, "key": key}}
         for key, header in noted.items()
     ]
     return extension("envoy.filters.http.header_to_metadata", typed(HEADERS, request_rules=rules))

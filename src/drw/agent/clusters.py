@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from urllib.parse import urlsplit
 
+from drw.agent import boundary
 from drw.agent.shapes import Json, address, extension, file_source, typed
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Route
-from drw.kernel.matching import CONNECT_MS
+from drw.kernel.matching import CONNECT_MS, is_own
 
 CLUSTER = "envoy.config.cluster.v3.Cluster"
 AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
@@ -35,32 +36,37 @@ def chains(routes: Iterable[Route], upstreams: Iterable[Upstream], secret: Calla
     """Return the clusters that stand for an upstream and what comes after it.
 
     What is sent to an upstream is decided before it is known which one it will be, so all of a chain have the same
-    credential (the request router sees to that), and none is sent where they differ.
+    credential (the request router sees to that), and none is sent where they differ. Where one of a chain is a third
+    party's, none of them sees who calls.
     """
-    credentials = {upstream.name: upstream.credential for upstream in upstreams}
+    known = {upstream.name: upstream for upstream in upstreams}
     found = {
         target(upstream, route.fallbacks)
         for route in routes
         if route.fallbacks
         for upstream in ([share.upstream for share in route.split] or [route.upstream])
     }
-    return [_chain(name, credentials, secret) for name in sorted(found) if THEN in name]
+    return [_chain(name, known, secret) for name in sorted(found) if THEN in name]
 
 
-def _chain(name: str, credentials: Mapping[str, str], secret: Callable[[str], str]) -> Json:
-    members = name.split(THEN)
+def _chain(name: str, known: Mapping[str, Upstream], secret: Callable[[str], str]) -> Json:
+    members = [known[member] for member in name.split(THEN)]
     found = typed(
         CLUSTER,
         name=name,
         lb_policy="CLUSTER_PROVIDED",
         connect_timeout="1s",
-        cluster_type=extension("envoy.clusters.aggregate", typed(AGGREGATE, clusters=members)),
+        cluster_type=extension(
+            "envoy.clusters.aggregate", typed(AGGREGATE, clusters=[member.name for member in members])
+        ),
         # Its own, since those of the clusters in it do not count for what goes through it.
         circuit_breakers=_bounds(Upstream()),
     )
-    (credential, *others) = {credentials[member] for member in members}
-    if credential and not others:
-        found["typed_extension_protocol_options"] = {PROTOCOL: _protocol(_credential(credential, secret(credential)))}
+    (credential, *others) = {member.credential for member in members}
+    wanted = "" if others else credential
+    outbound = [*([] if all(map(is_own, members)) else boundary.filters()), *_credential(wanted, secret(wanted))]
+    if outbound:
+        found["typed_extension_protocol_options"] = {PROTOCOL: _protocol(outbound)}
     return found
 
 
@@ -74,9 +80,8 @@ def cluster(upstream: Upstream, secret: str = "", authorities: str = "") -> Json
         found["outlier_detection"] = _outliers(upstream)
     if upstream.tls:
         found["transport_socket"] = _tls(authorities)
-    if upstream.credential:
-        injected = _credential(upstream.credential, secret)
-        found["typed_extension_protocol_options"] = {PROTOCOL: _protocol(injected)}
+    outbound = [*([] if is_own(upstream) else boundary.filters()), *_credential(upstream.credential, secret)]
+    found["typed_extension_protocol_options"] = {PROTOCOL: _protocol(outbound)}
     return found
 
 
@@ -102,9 +107,11 @@ def _cluster(name: str, addresses: list[str], connect_ms: int) -> Json:
     )
 
 
-def _protocol(injected: Sequence[Json] = ()) -> Json:
+def _protocol(outbound: Sequence[Json] = ()) -> Json:
     options = {"common_http_protocol_options": {"idle_timeout": f"{IDLE_SECONDS}s"}}
-    more = {"http_filters": list(injected)} if injected else {}
+    codec = typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")
+    filters = [*outbound, extension("envoy.filters.http.upstream_codec", codec)]
+    more = {"http_filters": filters} if outbound else {}
     return typed(PROTOCOL, **options, explicit_http_config={"http_protocol_options": {}}, **more)
 
 
@@ -150,6 +157,8 @@ def _tls(authorities: str) -> Json:
 
 
 def _credential(name: str, secret: str) -> list[Json]:
+    if not name:
+        return []
     source = {"name": name, "sds_config": file_source(secret)}
     generic = typed(
         "envoy.extensions.http.injected_credentials.generic.v3.Generic",
@@ -162,8 +171,4 @@ def _credential(name: str, secret: str) -> list[Json]:
         overwrite=True,
         credential=extension("envoy.http.injected_credentials.generic", generic),
     )
-    codec = typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")
-    return [
-        extension("envoy.filters.http.credential_injector", injector),
-        extension("envoy.filters.http.upstream_codec", codec),
-    ]
+    return [extension("envoy.filters.http.credential_injector", injector)]

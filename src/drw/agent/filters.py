@@ -1,8 +1,8 @@
 """Request to filters: what happens to a request before it is routed, in order.
 
-strip (early) > told > keys > identity > blocked > cutter > known > scopes > limits > drain > sizes > body > models >
-further > router. What changes while the data plane runs is delivered each by itself: the buckets of the limits begin
-anew whenever their message is sent again.
+strip (early) > told > keys > token > identity > blocked > cutter > known > scopes > limits > drain > sizes > body >
+models > further > router. What changes while the data plane runs is delivered each by itself: the buckets of the limits
+begin anew whenever their message is sent again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ TOLD = "drw.told"
 DRAIN = "envoy.filters.http.buffer"
 SIZES = "drw.sizes"
 KEYS = "drw.keys"
+TOKEN = "drw.token"
 IDENTITY = "drw.identity"
 SCOPES = "envoy.filters.http.rbac"
 LIMITS = "drw.limits"
@@ -29,6 +30,7 @@ BODY = "drw.body"
 FURTHER = "drw.further"
 ROUTER = "envoy.filters.http.router"
 
+JWT_FILTER = "envoy.filters.http.jwt_authn"
 JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 COMPOSITE = "envoy.extensions.filters.http.composite.v3"
 LUA = "envoy.extensions.filters.http.lua.v3.Lua"
@@ -57,6 +59,20 @@ CLAIMS = {
 
 ISSUER = "drw.issuer."
 """What the payload of an issuer's token is called where the identity filter finds it; the issuer's name follows."""
+
+JOSE_HEADER = "drw.header"
+"""What the JOSE header of a verified token is called in the metadata of the filter that verifies it."""
+
+BAD_HEADER = "token_header"
+"""The decision to refuse a token for its JOSE header, by which local replies know it."""
+
+REFUSED_MEMBERS = ("crit", "b64", "cty", "enc", "zip")
+"""Members of a JOSE header that change what a token means: extensions that must be understood (RFC 7515, 4.1.11),
+another payload (RFC 7797), a token in a token, encryption, compression. No token of ours or of an issuer has any."""
+
+TOKEN_TYPES = "(?i)(application/)?(at\\+)?jwt"
+"""What `typ` may say, where it says anything (RFC 8725, 3.11): a JWT or an access token, not a logout token or a
+proof of possession, which the same issuer signs with the same keys."""
 
 SCHEMES = ("Bearer", "bearer")
 CLOCK_SKEW_SECONDS = 10
@@ -142,6 +158,15 @@ def keys(credentials: Credentials) -> Json:
     return typed(JWT, providers={PROVIDER: own, **others}, rules=rules)
 
 
+def token() -> Json:
+    """Return the filter that refuses verified tokens by their JOSE header, which the filter before does not judge."""
+    refused = [_in_header(name, {"present_match": True}) for name in REFUSED_MEMBERS]
+    good = _in_header("typ", {"string_match": {"safe_regex": {"regex": TOKEN_TYPES}}})
+    other = {"and_ids": {"ids": [_in_header("typ", {"present_match": True}), {"not_id": good}]}}
+    policy = {"permissions": [{"any": True}], "principals": [*refused, other]}
+    return extension(TOKEN, typed(RBAC, rules={"action": "DENY", "policies": {BAD_HEADER: policy}}))
+
+
 def scopes() -> Json:
     """Return the filter that checks scopes. It lets nothing through: each route says by itself what it needs."""
     return extension(SCOPES, typed(RBAC, rules={"action": "ALLOW"}))
@@ -201,6 +226,11 @@ def _holds(scope: str) -> Json:
     return {"header": {"name": "x-drw-scopes", "string_match": word}}
 
 
+def _in_header(member: str, value: Json) -> Json:
+    path = [{"key": JOSE_HEADER}, {"key": member}]
+    return {"sourced_metadata": {"metadata_matcher": {"filter": JWT_FILTER, "path": path, "value": value}}}
+
+
 def _provider(issuer: str, audiences: list[str], jwks: str) -> Json:
     return {
         "issuer": issuer,
@@ -209,5 +239,6 @@ def _provider(issuer: str, audiences: list[str], jwks: str) -> Json:
         "from_headers": [{"name": "authorization", "value_prefix": f"{scheme} "} for scheme in SCHEMES],
         "clock_skew_seconds": CLOCK_SKEW_SECONDS,
         "forward": False,
+        "header_in_metadata": JOSE_HEADER,
         "jwt_cache_config": {"jwt_cache_size": limiting.MANY_KEYS},
     }

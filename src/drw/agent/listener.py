@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from drw.agent import bodies, filters, replies
+from drw.agent import bodies, clients, filters, replies
 from drw.agent.blocked import BLOCKED, MODELS
 from drw.agent.clusters import TRACES
 from drw.agent.cutter import CUTTER
-from drw.agent.shapes import Json, address, extension, typed
+from drw.agent.shapes import Json, address, extension, private, typed
+from drw.kernel.settings import Connections
 
 NAME = "drw"
 MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 CEL = extension("envoy.formatter.cel", typed("envoy.extensions.formatter.cel.v3.Cel"))
 TRACE_SECONDS = "1s"
-HEADERS_TIMEOUT = "10s"
+HANDSHAKE_TIMEOUT = "5s"
+"""Within which TLS must be agreed on."""
+HEADERS_TIMEOUT = "5s"
 """Within which a client must have sent all headers of a request."""
+FLUSH_TIMEOUT = "30s"
+"""Within which a client must take some of an answer whose end is written."""
+DRAIN_TIMEOUT = "1s"
+"""How long an idle connection stays open after a client of HTTP/2 was told that it ends."""
+STALLED_TIMEOUT = "120s"
+"""Within which a client must take some of what waits for it, once more waits than Envoy holds."""
 REQUEST_TIMEOUT = "900s"
 """And the whole request: the largest upload at 600 kB a second. A client that dribbles holds no stream for longer."""
 
-PATH = "%CEL(request.url_path.contains('.eyJ') ? '(a key)' : request.url_path)%"
-"""What is written down of a path: no query, and no path in which somebody put a key, for nobody should read those.
+MAX_PATH = 512
+PATH = f"%CEL(request.url_path.contains('.eyJ') ? '(a key)' : request.url_path):{MAX_PATH}%"
+"""What is written down of a path: its beginning, no query, and no path in which somebody put a key.
 
 The second part of every key begins so: it is JSON in base64.
 """
@@ -32,16 +43,20 @@ def _either(*operators: str) -> str:
     return f"%COALESCE({json.dumps({'operators': found})})%"
 
 
+NOTED = (bodies.USAGE, bodies.CALLER)
+"""The metadata that say who calls where the headers with it did not go on to the upstream."""
+
 LOGGED = {
     "at": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
     "request_id": "%REQ(X-REQUEST-ID)%",
     "trace_id": _either("TRACE_ID", "RESP(X-TRACE-ID)"),
     **{
-        name: _either(f"REQ({header})", f"DYNAMIC_METADATA({bodies.USAGE}:{name})")
+        name: _either(f"REQ({header})", *(f"DYNAMIC_METADATA({where}:{name})" for where in NOTED))
         for name, header in bodies.IDENTITY.items()
     },
     "method": "%REQ(:METHOD)%",
     "path": PATH,
+    "path_length": "%CEL(size(request.url_path))%",
     "route": "%ROUTE_NAME%",
     "status": "%RESPONSE_CODE%",
     "flags": "%RESPONSE_FLAGS%",
@@ -72,43 +87,80 @@ METERED = {
 """One line of the log of usage: what a request to an upstream of others cost, and whom."""
 
 
+class Logs(NamedTuple):
+    """The files of a listener's logs."""
+
+    identified: str
+    """Requests of verified callers."""
+    anonymous: str
+    """All others, apart: whoever has no key cannot push out the lines of those who have."""
+    usage: str
+    """What upstreams that are not ours counted."""
+
+
 def listener(
     listen: str,
-    logs: tuple[str, str],
+    logs: Logs,
     otlp_endpoint: str,
     changing: Mapping[str, Json],
     routes: Json,
+    connections: Connections,
     socket: Json | None = None,
+    *,
+    operators: bool = False,
 ) -> Json:
     """Return the listener, with the filters that change (by name) and the routes, or with where they come from.
 
-    The logs are that of all requests, and that of what an upstream of others counted. With a socket it is the one
-    that speaks TLS; all else is the same.
+    With a socket it is the one that speaks TLS; for operators it has connections of its own, which no bound of the
+    others takes away. All else is the same.
     """
     manager = typed(
         MANAGER,
         stat_prefix="drw",
         http_filters=_chain(changing),
         local_reply_config=replies.local_replies(),
-        access_log=[_log(logs[0], LOGGED), _log(logs[1], METERED) | {"filter": _metered()}],
+        access_log=[
+            _log(logs.identified, LOGGED) | {"filter": _identified()},
+            _log(logs.anonymous, LOGGED) | {"filter": _anonymous()},
+            _log(logs.usage, METERED) | {"filter": _metered()},
+        ],
         **routes,
-        **_reading(),
+        **_reading(connections.idle_seconds),
         **(_tracing(otlp_endpoint) if otlp_endpoint else {}),
     )
     return typed(
         "envoy.config.listener.v3.Listener",
-        name=f"{NAME}.tls" if socket else NAME,
-        address=address(listen),
+        name=f"{NAME}.operators" if operators else f"{NAME}.tls" if socket else NAME,
+        address=private(listen) if operators else address(listen),
         enable_reuse_port=False,  # with it a second Envoy would share the port in silence
         per_connection_buffer_limit_bytes=1 << 20,
-        filter_chains=[{"filters": [extension("http", manager)]} | ({"transport_socket": socket} if socket else {})],
+        # A client that takes nothing of what was written to it holds the memory for no longer.
+        per_connection_buffer_high_watermark_timeout=STALLED_TIMEOUT,
+        filter_chains=[_filters(manager, connections, operators) | (_handshake(socket) if socket else {})],
+        **({"ignore_global_conn_limit": True, "bypass_overload_manager": True} if operators else {}),
     )
+
+
+def _filters(manager: Json, connections: Connections, operators: bool) -> Json:
+    most = typed(
+        "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
+        stat_prefix="operators",
+        max_connections=connections.operators,
+    )
+    of_operators = extension("envoy.filters.network.connection_limit", most)
+    limit = of_operators if operators else clients.per_client(connections.per_client)
+    return {"filters": [limit, extension("http", manager)]}
+
+
+def _handshake(socket: Json) -> Json:
+    return {"transport_socket": socket, "transport_socket_connect_timeout": HANDSHAKE_TIMEOUT}
 
 
 def _chain(changing: Mapping[str, Json]) -> list[Json]:
     return [
         filters.told(),
         changing[filters.KEYS],
+        filters.token(),
         changing[filters.IDENTITY],
         changing[BLOCKED],
         changing[CUTTER],
@@ -124,7 +176,7 @@ def _chain(changing: Mapping[str, Json]) -> list[Json]:
     ]
 
 
-def _reading() -> Json:
+def _reading(idle_seconds: int) -> Json:
     return {
         "server_name": "drw",
         "use_remote_address": True,
@@ -138,6 +190,8 @@ def _reading() -> Json:
         "request_headers_timeout": HEADERS_TIMEOUT,
         "request_timeout": REQUEST_TIMEOUT,
         "stream_idle_timeout": "300s",
+        "stream_flush_timeout": FLUSH_TIMEOUT,
+        "drain_timeout": DRAIN_TIMEOUT,
         "http2_protocol_options": {
             "max_concurrent_streams": 100,
             "initial_stream_window_size": 1 << 18,
@@ -145,7 +199,7 @@ def _reading() -> Json:
         },
         "common_http_protocol_options": {
             "headers_with_underscores_action": "REJECT_REQUEST",
-            "idle_timeout": "3600s",
+            "idle_timeout": f"{idle_seconds}s",
             "max_headers_count": 100,
         },
     }
@@ -160,10 +214,36 @@ def _log(path: str, fields: Mapping[str, str]) -> Json:
     return extension("envoy.access_loggers.file", message)
 
 
+def _identified() -> Json:
+    """Return the filter of requests of verified callers. A revoked key is refused with 401: it is none any more."""
+    known = [_has_header("x-drw-key"), *(_has_noted(where) for where in NOTED)]
+    return {"and_filter": {"filters": [_status("NE", 401), {"or_filter": {"filters": known}}]}}
+
+
+def _anonymous() -> Json:
+    unknown = [_has_header("x-drw-key", absent=True), *(_has_noted(where, absent=True) for where in NOTED)]
+    return {"or_filter": {"filters": [_status("EQ", 401), {"and_filter": {"filters": unknown}}]}}
+
+
 def _metered() -> Json:
     """Return the filter that keeps all other requests out of the log of usage, by one look at their metadata."""
-    noted = {"filter": bodies.USAGE, "path": [{"key": "key"}], "value": {"present_match": True}}
-    return {"metadata_filter": {"matcher": noted, "match_if_key_not_found": False}}
+    return _has_noted(bodies.USAGE)
+
+
+def _has_noted(where: str, *, absent: bool = False) -> Json:
+    noted = {"filter": where, "path": [{"key": "key"}], "value": {"present_match": True}}
+    return {
+        "metadata_filter": {"matcher": noted | ({"invert": True} if absent else {}), "match_if_key_not_found": absent}
+    }
+
+
+def _has_header(name: str, *, absent: bool = False) -> Json:
+    return {"header_filter": {"header": {"name": name, "present_match": not absent}}}
+
+
+def _status(comparison: str, status: int) -> Json:
+    value = {"default_value": status, "runtime_key": f"drw.log.{status}"}
+    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
 
 
 def _tracing(endpoint: str) -> Json:

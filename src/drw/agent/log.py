@@ -1,4 +1,4 @@
-"""Keeps the access log from filling the disk: a full file is put aside, and the oldest goes."""
+"""Keeps access logs from filling the disk: a full file is put aside, and the oldest goes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from drw.agent.admin import Admin
 
 MAX_BYTES = 64 << 20
 KEPT = 5
+KEPT_ANONYMOUS = 1
 
 
 class AccessLog:
-    """The access log of one Envoy: `access.log`, and `access.1.log` to `access.5.log` from new to old."""
+    """One access log of an Envoy: `access.log`, and `access.1.log` to `access.5.log` from new to old."""
 
-    def __init__(self, file: Path, admin: Admin, most: int = MAX_BYTES) -> None:
+    def __init__(self, file: Path, admin: Admin, most: int = MAX_BYTES, kept: int = KEPT) -> None:
         self._file = file
         self._admin = admin
         self._most = most
+        self._kept = kept
 
     async def turn(self) -> None:
         """Put the file aside if it is full.
@@ -30,7 +32,7 @@ class AccessLog:
             return
         if self._file.stat().st_size < self._most:
             return
-        for number in range(KEPT, 0, -1):
+        for number in range(self._kept, 0, -1):
             source = self._aside(number - 1)
             if source.exists():
                 source.replace(self._aside(number))

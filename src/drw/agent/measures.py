@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from prometheus_client import Gauge
@@ -24,14 +25,14 @@ UP = Gauge("drw_data_plane_up", "1: Envoy answers its agent; 0: it does not.")
 class Metrics:
     """Serves `/metrics/agent`."""
 
-    def __init__(self, address: str, admin: Admin, access_log: Path) -> None:
+    def __init__(self, address: str, admin: Admin, access_logs: Iterable[Path]) -> None:
         self._address = address
         self._admin = admin
-        self._lines = Lines(access_log)
+        self._logs = [Lines(file) for file in access_logs]
         self._server = HttpServer(app([], NAME, self._measure))
 
     async def run(self) -> None:
-        """Serve, and read the access log, until cancelled."""
+        """Serve, and read the access logs, until cancelled."""
         try:
             await self._server.start(self._address)
         except Unavailable as error:
@@ -40,9 +41,11 @@ class Metrics:
         try:
             while True:
                 await asyncio.sleep(LOOK_SECONDS)
-                await self._lines.count()
+                for lines in self._logs:
+                    await lines.count()
         finally:
-            self._lines.close()
+            for lines in self._logs:
+                lines.close()
             await self._server.stop(0)
 
     async def _measure(self) -> bytes:

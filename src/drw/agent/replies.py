@@ -49,6 +49,7 @@ def local_replies() -> Json:
         "mappers": [
             {"filter": _status(200), "body_format_override": {"text_format_source": {"inline_string": "ok\n"}}},
             _reply(_cel(f"'refusal' in metadata.filter_metadata['{filters.IDENTITY}']"), NOBODY, 401),
+            _reply(_refusal(filters.BAD_HEADER), NOT_VALID, 401),
             _reply(_refusal(blocked.REVOKED), REVOKED, 401),
             _reply(_refusal(blocked.KILLED), KILLED, 403, form=STOPPED),
             _reply(_refusal(blocked.MONEY), MONEY, 429, form=SPENT),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 
 from drw.agent import bodies, clusters, filters
 from drw.agent.blocked import ADMINISTRATION
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route
-from drw.kernel.matching import IDLE_SECONDS, MODEL_HEADER, ordered, read_under
+from drw.kernel.matching import IDLE_SECONDS, MODEL_HEADER, is_own, named, ordered, read_under
 
 NAME = "drw"
 NOTES = "drw"
@@ -22,49 +23,58 @@ FALL_BACK_STATUS = [429, 500]
 """With fallbacks a request may run twice: whoever names them asks for that."""
 
 BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")
-KEPT_HERE = ["authorization", "cookie", MODEL_HEADER, *filters.CLAIMS]
-"""Headers that an upstream never sees which is not ours."""
-
 READ_BYTES = 64 << 20
 """The most that is held of one body while it is read, or of one answer while its usage is looked for."""
 
 
 def route_configuration(configuration: Configuration) -> Json:
     """Return the whole table: of paths that begin alike the longest first, and a refusal at its end."""
-    gone = {upstream.name: upstream.when_gone for upstream in configuration.upstreams.upstreams}
-    routes = ordered(configuration.routes.routes)
+    table = _Table(
+        routes=ordered(configuration.routes.routes),
+        gone={upstream.name: upstream.when_gone for upstream in configuration.upstreams.upstreams},
+        own={upstream.name for upstream in configuration.upstreams.upstreams if is_own(upstream)},
+    )
     # Envoy reads the table from its top for each request. What administers is asked for seldom, and goes last.
-    read = sorted(routes, key=_administers)
-    own = [entry for route in read for entry in _entries(route, gone[clusters.first(route)], routes)]
-    host = {"name": NAME, "domains": ["*"], "routes": [_alive(), *own, _nothing(routes)]}
+    read = sorted(table.routes, key=_administers)
+    found = [entry for route in read for entry in _entries(route, table)]
+    host = {"name": NAME, "domains": ["*"], "routes": [_alive(), *found, _nothing(table.routes)]}
     return typed("envoy.config.route.v3.RouteConfiguration", name=NAME, virtual_hosts=[host])
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    routes: Sequence[Route]
+    gone: Mapping[str, str]
+    """What a client reads while an upstream does not answer."""
+    own: Set[str]
+    """The upstreams that are processes of the platform."""
 
 
 def _administers(route: Route) -> bool:
     return f"{route.path}/".startswith(ADMINISTRATION)
 
 
-def _entries(route: Route, gone: str, routes: Sequence[Route]) -> Iterator[Json]:
+def _entries(route: Route, table: _Table) -> Iterator[Json]:
     for headers in _callers(route):
         for method in route.methods or [""]:
             asked = [*_method(method), *headers]
             if route.models:
-                yield from _by_model(route, gone, asked)
+                yield from _by_model(route, table, asked)
             else:
-                yield from _by_size(_entry(route, gone, asked, _reading(route, routes)), method, route)
+                yield from _by_size(_entry(route, table, asked, _reading(route, table.routes)), method, route)
 
 
-def _by_model(route: Route, gone: str, headers: list[Json]) -> Iterator[Json]:
+def _by_model(route: Route, table: _Table, headers: list[Json]) -> Iterator[Json]:
     """Yield the entries of a route with models; the body has been read, whole, before any but the first can match."""
     if route.model_header:
         named = "|".join(filters.literal(model) for model in sorted(route.models))
         asked = [*headers, _matches(MODEL_HEADER, {"safe_regex": _regex(named)})]
-        yield from _by_size(_entry(route, gone, asked, by_header=True), "POST", route)
+        yield from _by_size(_entry(route, table, asked, by_header=True), "POST", route)
     values = [{"string_match": {"exact": model}} for model in sorted(route.models)]
     model = _metadata("model", {"or_match": {"value_matchers": [*values, *values[:1]]}})  # two at least
-    plain = _entry(route, gone, headers)
+    plain = _entry(route, table, headers)
     if route.pass_through:
-        stream = _entry(route, gone, headers, stream=True)
+        stream = _entry(route, table, headers, stream=True)
         yield stream | {"match": stream["match"] | {"dynamic_metadata": [model, *_streams()]}}
     yield plain | {"match": plain["match"] | {"dynamic_metadata": [model]}}
 
@@ -92,7 +102,7 @@ def _by_size(entry: Json, method: str, route: Route) -> Iterator[Json]:
 
 def _entry(
     route: Route,
-    gone: str,
+    table: _Table,
     headers: list[Json],
     more: Json | None = None,
     *,
@@ -100,17 +110,17 @@ def _entry(
     by_header: bool = False,
 ) -> Json:
     bounds = _bounds(route) | (more or {})
-    if (further := bodies.chain(route, stream=stream, by_header=by_header)) is not None:
+    own = table.own >= set(named(route))
+    if (further := bodies.chain(route, stream=stream, by_header=by_header, own=own)) is not None:
         bounds[filters.FURTHER] = further
     held = bool(more) or bool(route.models) or route.pass_through
     return {
         "name": route.name,
         "match": {"path_separated_prefix": route.path, "headers": headers},
         "route": _action(route),
-        "metadata": {"filter_metadata": {NOTES: _notes(route, gone)}},
+        "metadata": {"filter_metadata": {NOTES: _notes(route, table.gone[clusters.first(route)])}},
         "typed_per_filter_config": bounds,
         **({"request_body_buffer_limit": READ_BYTES} if held else {}),
-        **({"request_headers_to_remove": KEPT_HERE} if route.pass_through else {}),
     }
 
 

@@ -32,6 +32,14 @@ def address(where: str) -> Json:
     return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
 
 
+def private(where: str) -> Json:
+    """Return the address of `unix:/path`, for this user alone, or of `host:port`."""
+    found = address(where)
+    if "pipe" in found:
+        found["pipe"]["mode"] = 0o600
+    return found
+
+
 def file_source(path: str) -> Json:
     """Return a source of configuration that is one file, alone in its folder and replaced by renaming."""
     folder = path.rpartition("/")[0]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from drw.agent import clusters, filters, identity, listener, routes, tls
+from drw.agent import clusters, filters, identity, listener, overload, routes, tls
 from drw.agent.blocked import BLOCKED, MODELS, blocked, models
 from drw.agent.cutter import CUTTER, cutter
-from drw.agent.shapes import Json, address, file_source, typed
+from drw.agent.shapes import Json, file_source, private, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.matching import named
@@ -36,9 +37,6 @@ REFUSALS = (*AT_ONCE, *SETTLED)
 """Kinds that say who is refused: they are made of names alone, and go ahead of all others, in this order."""
 
 OTHERS = tuple(kind for kind in KINDS if kind not in REFUSALS)
-
-MAX_CONNECTIONS = 10_000
-MAX_HEAP_BYTES = 1 << 30
 
 
 class BadConfiguration(InvalidRequest):
@@ -68,8 +66,13 @@ class Edge:
 
     @property
     def log(self) -> str:
-        """The access log."""
+        """The access log of verified callers."""
         return str(self.plane.folder / "access.log")
+
+    @property
+    def anonymous_log(self) -> str:
+        """The access log of everybody else."""
+        return str(self.plane.folder / "access-anonymous.log")
 
     def file(self, kind: str) -> Path:
         """Return the file of a kind of resource."""
@@ -79,6 +82,11 @@ class Edge:
     def secrets(self) -> Path:
         """Where the files are that say where certificates are."""
         return self.plane.folder / "tls"
+
+    @property
+    def pressure(self) -> Path:
+        """Where Envoy reads how full it is of connections, as a share of 1."""
+        return self.plane.folder / "pressure" / "connections"
 
     @property
     def usage(self) -> Path:
@@ -180,10 +188,20 @@ def _asked_routes(edge: Edge) -> Json:
 
 
 def _listeners(edge: Edge, changing: Mapping[str, Json], table: Json, socket: Callable[[Tls], Json]) -> list[Json]:
-    logs = edge.log, str(edge.usage)
-    found = [listener.listener(edge.plane.listen, logs, edge.otlp_endpoint, changing, table)]
+    logs = listener.Logs(edge.log, edge.anonymous_log, str(edge.usage))
+    make = partial(
+        listener.listener,
+        logs=logs,
+        otlp_endpoint=edge.otlp_endpoint,
+        changing=changing,
+        routes=table,
+        connections=edge.plane.connections,
+    )
+    found = [make(edge.plane.listen)]
     if own := edge.plane.tls:
-        found.append(listener.listener(own.listen, logs, edge.otlp_endpoint, changing, table, socket(own)))
+        found.append(make(own.listen, socket=socket(own)))
+    if edge.plane.operators:
+        found.append(make(edge.plane.operators, operators=True))
     return found
 
 
@@ -212,35 +230,11 @@ def _check(configuration: Configuration) -> None:
 
 
 def _process(edge: Edge) -> Json:
-    connections = typed(
-        "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-        max_active_downstream_connections=MAX_CONNECTIONS,
-    )
-    heap = typed("envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig", max_heap_size_bytes=MAX_HEAP_BYTES)
-    monitors = {"global_downstream_max_connections": connections, "fixed_heap": heap}
     return {
         "node": {"id": "data-plane", "cluster": "drw"},
-        "admin": {"address": _admin(edge.plane.admin)},
-        "overload_manager": {
-            "refresh_interval": "0.25s",
-            "resource_monitors": [
-                {"name": f"envoy.resource_monitors.{name}", "typed_config": config} for name, config in monitors.items()
-            ],
-            "actions": [_at(0.9, "shrink_heap"), _at(0.97, "stop_accepting_requests")],
-        },
+        "admin": {"address": private(edge.plane.admin), "ignore_global_conn_limit": True},
+        "overload_manager": overload.manager(edge.plane.connections.most, str(edge.pressure)),
     }
-
-
-def _admin(where: str) -> Json:
-    found = address(where)
-    if "pipe" in found:
-        found["pipe"]["mode"] = 0o600
-    return found
-
-
-def _at(share: float, action: str) -> Json:
-    trigger = {"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": share}}
-    return {"name": f"envoy.overload_actions.{action}", "triggers": [trigger]}
 
 
 def _untyped(resource: Json) -> Json:

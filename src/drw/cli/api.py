@@ -25,6 +25,7 @@ class Api:
             base_url=credentials.url,
             headers={"authorization": f"Bearer {credentials.key}"},
             timeout=httpx.Timeout(60.0, read=STREAM_SECONDS),
+            transport=httpx.HTTPTransport(uds=credentials.socket) if credentials.socket else None,
         )
 
     @classmethod

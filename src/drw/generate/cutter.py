@@ -1,4 +1,4 @@
-"""Makes the module that cuts streams inside Envoy from its source, with the C compiler of Zig."""
+"""Makes the modules that run inside Envoy from their sources, with the C compiler of Zig."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ from pathlib import Path
 
 from drw.generate.protos import ROOT
 
-SOURCE = "src/drw/agent/cutter/cutter.c"
-MODULE = "src/drw/agent/cutter/cutter.wasm"
+MODULES = {f"src/drw/agent/{name}/{name}.wasm": f"src/drw/agent/{name}/{name}.c" for name in ("clients", "cutter")}
+"""The source of each module."""
 FLAGS = ("-target", "wasm32-freestanding", "-Oz", "-nostdlib", "-fno-builtin", "-Wall", "-Werror")
 LINKER = ("-Wl,--no-entry", "-Wl,--export-memory", "-Wl,--strip-all")
 
 
-def module() -> bytes:
+def module(source: str) -> bytes:
     """Return the module as it would be made."""
     with tempfile.TemporaryDirectory(prefix="drw-") as folder:
-        out = Path(folder) / "cutter.wasm"
-        command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *LINKER, "-o", str(out), SOURCE]
+        out = Path(folder) / "made.wasm"
+        command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *LINKER, "-o", str(out), source]
         subprocess.run(command, check=True, cwd=ROOT)  # from here, so that no path of this machine is in it
         return out.read_bytes()
 
 
 def write() -> list[str]:
-    """Write the module where it differs, and return what was done."""
-    if not problems():
-        return []
-    (ROOT / MODULE).write_bytes(module())
-    return [f"wrote {MODULE}"]
+    """Write the modules that differ, and return what was done."""
+    stale = _stale()
+    for file, made in stale.items():
+        (ROOT / file).write_bytes(made)
+    return [f"wrote {file}" for file in stale]
 
 
 def problems() -> list[str]:
-    """Return a sentence where the module is not what its source makes."""
-    file = ROOT / MODULE
-    same = file.is_file() and file.read_bytes() == module()
-    return [] if same else [f"{MODULE} is not up to date: run `drw generate`"]
+    """Return a sentence for each module that is not what its source makes."""
+    return [f"{file} is not up to date: run `drw generate`" for file in _stale()]
+
+
+def _stale() -> dict[str, bytes]:
+    made = {file: module(source) for file, source in MODULES.items()}
+    return {file: new for file, new in made.items() if not (ROOT / file).is_file() or (ROOT / file).read_bytes() != new}

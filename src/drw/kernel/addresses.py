@@ -13,36 +13,18 @@ import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.ip_ranges import Ip, Network, carried, is_forbidden
 
-Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str], Awaitable[list[str]]]
 
-NEVER = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        "0.0.0.0/8",
-        "169.254.0.0/16",  # link-local, and the metadata of most clouds
-        "100.100.100.200/32",  # the metadata of Alibaba Cloud
-        "192.0.0.192/32",  # the metadata of Oracle Cloud
-        "224.0.0.0/4",
-        "255.255.255.255/32",
-        "::/128",
-        "fe80::/10",
-        "fd00:ec2::254/128",  # the metadata of AWS by IPv6
-        "fd20:ce::254/128",  # the metadata of Google Cloud by IPv6
-        "ff00::/8",
-    )
-)
-"""What no list can allow."""
-
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
 NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 METADATA_NAMES = ("metadata", "metadata.google.internal", "metadata.goog", "instance-data")
+URL = re.compile(r"""(https?)://([A-Za-z0-9.:\[\]-]+)(/[!"$->@-\[\]-~]*)?(\?[!"$-\[\]-~]*)?""")
+PORTS = {"https": 443, "http": 80}
 MAX_ADDRESS = 300
+MAX_URL = 500
 MAX_UNIX = 107
 RESOLVE_SECONDS = 3.0
 
@@ -70,6 +52,22 @@ class Target:
             return ipaddress.ip_address(self.host)
         except ValueError:
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """A URL, read."""
+
+    scheme: str
+    target: Target
+    path: str
+    query: str = ""
+    """With its '?', or empty."""
+
+    def __str__(self) -> str:
+        host = f"[{self.target.host}]" if ":" in self.target.host else self.target.host
+        port = "" if self.target.port == PORTS[self.scheme] else f":{self.target.port}"
+        return f"{self.scheme}://{host}{port}{self.path}{self.query}"
 
 
 def read(address: str) -> Target:
@@ -102,16 +100,32 @@ def _path(address: str) -> str:
     return path
 
 
+def read_url(url: str) -> Url:
+    """Read the URL of something that is fetched: `http://` or `https://`, a host, a port, a path and a query.
+
+    The host is read as strictly as that of an address. What is requested must be made of the result, never of the
+    text: another library may find another host in it.
+
+    Raises:
+        BadAddress: it is no such URL, or its host is in disguise.
+    """
+    found = URL.fullmatch(url)
+    if found is None or len(url) > MAX_URL:
+        raise BadAddress(
+            f"{url[:80]!r} is not a URL: write it as in 'https://host/path', without user, '#' or blanks (a name in "
+            f"another script in its form 'xn--'), of at most {MAX_URL} characters"
+        )
+    scheme, authority, path, query = found.groups("")
+    if ":" not in authority.rpartition("]")[2]:
+        authority = f"{authority}:{PORTS[scheme]}"
+    return Url(scheme, read(authority), path or "/", query)
+
+
 def _from_url(address: str) -> Target:
-    try:
-        url = urlsplit(address)
-        port = url.port
-    except ValueError as error:
-        raise BadAddress(f"{address!r} is not an address: {error}") from error
-    if url.scheme not in ("http", "https") or not url.hostname or url.fragment or url.query:
+    url = read_url(address)
+    if url.query:
         raise BadAddress(f"{address!r} is not an address: write it as in 'https://host/v1', without '?' and '#'")
-    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
-    return Target(host=_host(host, address), port=_port(port or (443 if url.scheme == "https" else 80), address))
+    return url.target
 
 
 def _host(host: str, address: str) -> str:
@@ -218,7 +232,8 @@ class Allowed:
             return
         for ip in map(ipaddress.ip_address, await self._asking(target.host)):
             _never(ip, address)
-            if target.host != "localhost" and _plain(ip).is_loopback and not self._holds(ip, target.port):
+            loopback = any(one.is_loopback for one in carried(ip))
+            if target.host != "localhost" and loopback and not self._holds(ip, target.port):
                 raise AddressNotAllowed(f"{address!r} is a name of this machine itself", param="address")
 
     def _add(self, entry: str) -> None:
@@ -251,8 +266,10 @@ class Allowed:
             raise self._not_listed(address, f"; a name needs an entry of its own, as in {own!r}: networks allow IPs")
 
     def _holds(self, ip: Ip, port: int) -> bool:
-        plain = _plain(ip)
-        return any(plain in network and wanted in (0, port) for network, wanted in self._networks)
+        """Return whether networks of the list hold the address, or every IPv4 address that it carries."""
+        return all(
+            any(one in network and wanted in (0, port) for network, wanted in self._networks) for one in carried(ip)
+        )
 
     def _not_listed(self, address: str, more: str = "") -> AddressNotAllowed:
         listed = ", ".join(repr(entry) for entry in self._entries) or "nothing"
@@ -278,19 +295,10 @@ def _names(entry: str, host: str) -> bool:
     return host.endswith(entry[1:]) if entry.startswith("*.") else host == entry
 
 
-def _plain(ip: Ip) -> Ip:
-    """Return the IPv4 address that an IPv6 address stands for, or the address itself."""
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip in NAT64:
-            return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else ip)
-    return ip
-
-
 def _never(ip: Ip, address: str) -> None:
-    plain = _plain(ip)
-    if any(plain in network for network in NEVER):
+    if is_forbidden(ip):
+        shown = " or ".join(map(str, carried(ip)))
         raise AddressNotAllowed(
-            f"{address!r} is {plain}, a link-local, metadata or multicast address, which no upstream can have",
+            f"{address!r} is {shown}, a link-local, metadata or multicast address, which no upstream can have",
             param="address",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import HeaderMatch, Route
 
 ORIGINS = ("record", "settings", "table")
@@ -21,6 +22,14 @@ FOREIGN = ("x-drw-", "x-envoy-")
 CONNECT_MS = 1000
 IDLE_SECONDS = 300
 """What holds where an upstream or a route does not say."""
+
+
+def is_own(upstream: Upstream) -> bool:
+    """Return whether an upstream is a process of the platform; every other one is a third party's.
+
+    Only a process of the platform may know who calls, and only what it says of itself is passed on as the platform's.
+    """
+    return upstream.origin == "profile" or bool(upstream.services)
 
 
 def named(route: Route) -> list[str]:

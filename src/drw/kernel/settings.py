@@ -42,6 +42,23 @@ class Tls(Settings):
     """The authorities whose client certificates count, as PEM; without one no client certificate is asked for."""
 
 
+class Connections(Settings):
+    """Bounds on the connections of clients to the data plane."""
+
+    most: int = Field(default=10_000, ge=10, le=1_000_000)
+    """Open at once, of all clients together. More are closed as they come."""
+    per_client: int = Field(default=5_000, ge=1, le=1_000_000)
+    """Open at once of one client: an IPv4 address, or a /64 of IPv6. Behind a load balancer that hides its clients,
+    set it to `most`."""
+    idle_seconds: int = Field(default=60, ge=5, le=3600)
+    """How long a connection without a request stays open; the fuller the data plane, the shorter, down to one second.
+
+    Clients, and load balancers before the data plane, should close their idle connections earlier.
+    """
+    operators: int = Field(default=100, ge=1, le=100_000)
+    """Open at once at the listener for operators, which the others take nothing away from."""
+
+
 class DataPlane(Settings):
     """Where the data plane listens, and where its agent keeps what it reads."""
 
@@ -49,6 +66,10 @@ class DataPlane(Settings):
     tls: Tls | None = None
     folder: Path
     """Envoy's configuration, its last good one, and its access log."""
+    operators: str = ""
+    """`unix:/path` or `host:port` of one more listener, for operators: it answers when clients have used up all
+    connections. Keys and scopes are checked as everywhere. Empty: none."""
+    connections: Connections = Connections()
     admin: str
     """`unix:/path` or `host:port` of Envoy's admin interface."""
     metrics: str = ""

@@ -17,6 +17,8 @@ class Credentials:
 
     url: str
     key: str
+    socket: str = ""
+    """The socket of a local platform's gateway, where there is one: it answers however busy the port is."""
 
     @classmethod
     def read(cls, layout: Layout) -> Credentials:
@@ -29,7 +31,8 @@ class Credentials:
             raise NotFound(
                 f"no platform was started in {layout.data}: start one with `drw up`, or set DRW_URL and DRW_API_KEY"
             ) from None
-        return cls(kept["url"], kept["api_key"])
+        socket = str(layout.operators) if layout.operators.is_socket() else ""
+        return cls(kept["url"], kept["api_key"], socket)
 
 
 def write(file: Path, url: str, key: str) -> None:

@@ -88,6 +88,11 @@ class Layout:
         return Path(sys.prefix) / "share" / "drw" if sys.prefix != sys.base_prefix else self.data / "weights"
 
     @property
+    def operators(self) -> Path:
+        """The socket at which the gateway answers this user, however many clients are connected to its port."""
+        return self.run / "operators.sock"
+
+    @property
     def engine(self) -> Path:
         """The socket of the language model's engine."""
         return self.run / "engine.sock"
@@ -144,6 +149,7 @@ class Layout:
             "valkey": valkey.url(self.run / "valkey.sock"),
             "data_plane": {
                 "listen": listen,
+                "operators": f"unix:{self.operators}",
                 "folder": str(self.data / "envoy"),
                 "admin": f"unix:{self.run}/envoy.sock",
                 "metrics": f"unix:{self.run}/agent.http",

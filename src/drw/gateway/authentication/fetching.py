@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import errno
-import ipaddress
+import logging
 import re
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
-from socket import AddressFamily
-from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from drw.gateway.authentication import jwks
+from drw.kernel.addresses import Url
 from drw.kernel.errors import InvalidRequest, Unavailable
+from drw.kernel.outbound import Fetchable, connector
+
+log = logging.getLogger(__name__)
 
 FETCH_SECONDS = 5.0
 MIN_AGE, MAX_AGE = 60, 3600
 DEFAULT_AGE = 300
-MAX_URI = 500
-PORTS = {"https": 443, "http": 80}
+SETTING = "services.authentication.jwks_hosts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,84 +34,55 @@ class Fetched:
 class Fetcher:
     """Fetches sets of keys; `hosts` (as "host:port") may be inside the firm's network, and may speak plain http."""
 
-    def __init__(self, hosts: Collection[str]) -> None:
-        self._hosts = frozenset(hosts)
+    def __init__(self, hosts: Iterable[str]) -> None:
+        self._allowed = Fetchable(hosts, SETTING)
 
-    def check(self, uri: str) -> None:
-        """Raise where nothing may be fetched from this URI."""
+    def check(self, uri: str) -> Url:
+        """Return the URI, read.
+
+        Raises:
+            InvalidRequest: nothing may be fetched from there.
+        """
         try:
-            found = urlsplit(uri)
-            where = f"{found.hostname}:{found.port or PORTS.get(found.scheme, 0)}"
-        except ValueError as error:
-            raise InvalidRequest(f"jwks_uri is {uri[:200]!r}, which is no URI: {error}", param="jwks_uri") from error
-        if (
-            len(uri) > MAX_URI
-            or not uri.isprintable()
-            or " " in uri
-            or not found.hostname
-            or found.username
-            or found.password
-            or found.fragment
-        ):
-            raise InvalidRequest(
-                f"jwks_uri is {uri[:80]!r}; it is https://host/path, with no user or password in it", param="jwks_uri"
-            )
-        if where in self._hosts and found.scheme in PORTS:
-            return
-        if found.scheme != "https":
-            raise InvalidRequest(
-                f"jwks_uri is {uri[:200]!r}; keys are fetched over https (services.authentication.jwks_hosts can name "
-                f"{where!r} as one that may speak http)",
-                param="jwks_uri",
-            )
-        if _is_address(found.hostname) and not ipaddress.ip_address(found.hostname).is_global:
-            raise InvalidRequest(
-                f"jwks_uri is {uri[:200]!r}, which is inside this network; services.authentication.jwks_hosts can "
-                f"allow {where!r}",
-                param="jwks_uri",
-            )
+            return self._allowed.check(uri)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"jwks_uri: {error.message}", param="jwks_uri") from error
 
     async def fetch(self, uri: str) -> Fetched:
         """Return the keys there.
 
         Raises:
             InvalidRequest: nothing may be fetched from there, or what came is no set of keys.
-            Unavailable: nothing came in time.
+            Unavailable: nothing came in time. Why is in the log alone: who may name a URI must not learn from it
+                which hosts and ports there are.
         """
-        self.check(uri)
-        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
-        connector = aiohttp.TCPConnector(resolver=_Outside(self._hosts), force_close=True)
+        url = self.check(uri)
         try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False) as session,
-                session.get(uri, allow_redirects=False, headers={"accept": "application/json"}) as answer,
-            ):
-                if answer.status != 200:
-                    raise Unavailable(f"{uri} answered {answer.status}")
-                body = await _bounded(answer)
-                return Fetched(jwks.read(body), _age(answer.headers.get("cache-control", "")))
+            status, body, age = await self._get(url)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unavailable(f"{uri} gave no keys: {type(error).__name__}: {str(error)[:200]}") from error
+            why = f"{type(error).__name__}: {str(error)[:200]}"
+        else:
+            if status == 200:
+                return Fetched(jwks.read(body), age)
+            why = f"it answered {status}"
+        log.warning("no keys came from %s:%d: %s", url.target.host, url.target.port, why)
+        raise Unavailable(
+            "no keys came from jwks_uri: it must answer with status 200 within "
+            f"{FETCH_SECONDS:.0f} s, without a redirect; the log of the gateway says more"
+        )
 
-
-class _Outside(AbstractResolver):
-    """Finds hosts; a name that leads into this network counts only where the settings name it."""
-
-    def __init__(self, hosts: frozenset[str]) -> None:
-        self._hosts = hosts
-        self._inner = aiohttp.ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: AddressFamily = AddressFamily.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        if f"{host}:{port}" not in self._hosts and not all(ipaddress.ip_address(f["host"]).is_global for f in found):
-            why = f"{host} is inside this network; services.authentication.jwks_hosts can allow it"
-            raise OSError(errno.EACCES, why)
-        return found
-
-    async def close(self) -> None:
-        await self._inner.close()
+    async def _get(self, url: Url) -> tuple[int, bytes, int]:
+        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
+        async with (
+            aiohttp.ClientSession(
+                timeout=timeout, connector=connector(self._allowed, url.target), trust_env=False
+            ) as session,
+            session.get(
+                URL(str(url), encoded=True), allow_redirects=False, headers={"accept": "application/json"}
+            ) as answer,
+        ):
+            body = await _bounded(answer) if answer.status == 200 else b""
+            return answer.status, body, _age(answer.headers.get("cache-control", ""))
 
 
 async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
@@ -127,11 +98,3 @@ def _age(cache_control: str) -> int:
     """Return for how long the keys may be kept: as the issuer says, but neither so short nor so long as it likes."""
     said = re.search(r"max-age=(\d{1,9})", cache_control)
     return min(max(int(said[1]), MIN_AGE), MAX_AGE) if said else DEFAULT_AGE
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

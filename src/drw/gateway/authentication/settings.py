@@ -6,6 +6,8 @@ from pydantic import ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 
 from drw.gateway.authentication.secret import why_weak
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.outbound import Fetchable
 from drw.kernel.settings import Settings as Base
 
 
@@ -34,6 +36,15 @@ class Settings(Base):
     def _strong(cls, value: SecretStr) -> SecretStr:
         if why := why_weak(value.get_secret_value()):
             raise PydanticCustomError("weak_secret", "{why}", {"why": why})
+        return value
+
+    @field_validator("jwks_hosts")
+    @classmethod
+    def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            Fetchable(value, "jwks_hosts")
+        except InvalidRequest as error:
+            raise PydanticCustomError("bad_host", "{why}", {"why": error.message}) from error
         return value
 
     def secrets(self) -> list[str]:

@@ -30,9 +30,14 @@ class More(Base):
 
 
 def from_profile(processes: Mapping[str, Place], more: Mapping[str, More]) -> list[Upstream]:
-    """Return all upstreams, sorted by name; one of the settings takes the place of a process of its name."""
+    """Return all upstreams, sorted by name; one of the settings takes the place of a process of its name.
+
+    It then has the services of that process, unless it names others.
+    """
     found = {name: More(addresses=(place.http,), services=place.services) for name, place in processes.items()}
-    found |= more
+    for name, own in more.items():
+        before = found[name].services if name in found else ()
+        found[name] = own.model_copy(update={"services": own.services or before})
     return [
         Upstream(
             name=name,

@@ -12,6 +12,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limits
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Kills, Route, Routes
 from drw.gateway.request_router.kills import block
 from drw.gateway.request_router.table import More, table
+from drw.kernel.matching import is_own
 
 Part = Credentials | Limits | Upstreams | Kills | Routes
 """Routes: those that operators made."""
@@ -109,4 +110,5 @@ class Desired:
 
 def _routes(upstreams: Upstreams, more: Sequence[More], records: Routes) -> tuple[list[Route], list[str]]:
     credentials = {upstream.name: upstream.credential for upstream in upstreams.upstreams}
-    return table(credentials, more, records.routes, credentials)
+    own = [upstream.name for upstream in upstreams.upstreams if is_own(upstream)]
+    return table(credentials, more, records.routes, credentials, own)

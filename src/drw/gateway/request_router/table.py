@@ -121,10 +121,14 @@ def table(
     more: Sequence[More],
     records: Iterable[Route] = (),
     credentials: Mapping[str, str] | None = None,
+    own: Iterable[str] = (),
 ) -> tuple[list[Route], list[str]]:
-    """Return every route whose upstreams there are, sorted by name, and why records are not among them."""
+    """Return every route whose upstreams there are, sorted by name, and why records are not among them.
+
+    `own` are the upstreams that are processes of the platform: those alone have metrics that a client may read.
+    """
     names = sorted(upstreams)
-    found = {route.name: route for route in (*_openai(), *_rest(), *_metrics(names))}
+    found = {route.name: route for route in (*_openai(), *_rest(), *_metrics(sorted(own)))}
     found |= {own.name: own.route() for own in more}
     fates = [(record, _lost(record, found, names, credentials or {})) for record in records]
     found |= {record.name: record for record, lost in fates if not lost}
