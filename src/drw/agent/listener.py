@@ -107,14 +107,12 @@ def listener(
 
 def _chain(changing: Mapping[str, Json]) -> list[Json]:
     return [
-        filters.told(),
         changing[filters.KEYS],
         changing[filters.IDENTITY],
         changing[BLOCKED],
         changing[CUTTER],
         filters.known(),
         filters.scopes(),
-        changing[filters.LIMITS],
         filters.drain(),
         filters.sizes(),
         filters.body(),
