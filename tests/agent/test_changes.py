@@ -117,7 +117,7 @@ async def test_what_is_good_beside_a_bad_route_is_tried_until_it_is_there(fed, m
 
     monkeypatch.setattr(agent.envoy, "validate", gives_no_verdict_at_first)
     wrong, newer = fed.configuration(), Signer(new_private_key(), "drw", "drw-gateway")
-    wrong.credentials.jwks = jwks([fed.signing, newer])
+    wrong.credentials.jwks, wrong.version = jwks([fed.signing, newer]), "wrong"
     wrong.routes.routes.add(name="lost", path="/v1/lost", upstream="nowhere")
     wanting = asyncio.create_task(fed.router_double.want(wrong))
 

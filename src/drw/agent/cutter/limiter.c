@@ -11,7 +11,8 @@
 
 #include "limiter.h"
 
-enum { WINDOW = 61, SETS = 8192, WAYS = 32, FULL_SECONDS = 1 };
+#define METRIC "drw_requests_over_limit"
+enum { WINDOW = 61, SETS = 8192, WAYS = 32, FULL_SECONDS = 1 }; /* WAYS: 262,144 subjects at once */
 
 typedef struct Window {
   u64 counter;
@@ -24,11 +25,13 @@ static u64 counters[SLOTS];
 static u32 limits[SLOTS];
 static u32 limits_mask;
 static u32 limit_by_default; /* of a key without a limit of its own; 0: none */
+static u32 refused_requests; /* metric */
 
 /* Makes every set before a worker could, as two that make the same one would count past each other. */
 void limits_create(void) {
   u8 *data;
   u32 size, cas, last = SETS - 1;
+  proxy_define_metric(COUNTER, METRIC, sizeof METRIC - 1, &refused_requests);
   if (proxy_get_shared_data(&last, sizeof last, &data, &size, &cas) == OK)
     return;
   for (u32 set = 0; set < SETS; set++)
@@ -179,9 +182,11 @@ Standing limits_take(u64 key, u64 desk, u64 org) {
     if (!tightest.limit || found.refused || found.left < tightest.left)
       tightest = found;
   }
-  if (tightest.refused)
+  if (tightest.refused) {
+    proxy_increment_metric(refused_requests, 1);
     for (u32 i = 0; i + 1 < count; i++)
       give_back(&taken[i]);
+  }
   return tightest;
 }
 

@@ -17,6 +17,8 @@ IMPORT(proxy_get_buffer_bytes)(u32 buffer, u32 start, u32 most, u8 **data, u32 *
 IMPORT(proxy_set_buffer_bytes)(u32 buffer, u32 start, u32 size, const u8 *data, u32 data_size);
 IMPORT(proxy_get_shared_data)(const void *key, u32 key_size, u8 **value, u32 *size, u32 *cas);
 IMPORT(proxy_set_shared_data)(const void *key, u32 key_size, const void *value, u32 size, u32 cas);
+IMPORT(proxy_define_metric)(u32 kind, const char *name, u32 size, u32 *metric);
+IMPORT(proxy_increment_metric)(u32 metric, u64 by);
 IMPORT(proxy_set_effective_context)(u32 context);
 IMPORT(proxy_close_stream)(u32 stream);
 IMPORT(proxy_send_local_response)(u32 status, const char *details, u32 details_size, const char *body, u32 body_size,
@@ -26,7 +28,7 @@ __attribute__((import_module("wasi_snapshot_preview1"), import_name("clock_time_
 
 enum { OK = 0, CAS_MISMATCH = 8 };
 enum { REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, RESPONSE_BODY = 1, CONFIGURATION = 7 };
-enum { MONOTONIC = 1 };
+enum { MONOTONIC = 1, COUNTER = 0 };
 enum { PAGE = 65536, SLOTS = 1 << 18, MOST = SLOTS / 2 }; /* lines of each kind in a configuration */
 
 /* Forgets what the host has put into memory so far; what it puts there next begins at the address returned. */
