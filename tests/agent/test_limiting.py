@@ -147,21 +147,22 @@ async def test_counts_outlive_every_kind_of_change_and_the_agent(fed):
 
 async def test_no_sequence_of_changes_lets_more_pass_than_the_highest_limit(front):
     """Callers of one desk ask all the time, while keys are made, limits and routes change and go."""
-    draw, router = random.Random(), front.host.client(RequestRouterClient)
+    seed = random.randrange(1 << 32)
+    draw, router = random.Random(seed), front.host.client(RequestRouterClient)
     limits = [draw.randint(5, 40)]
     await set_limit(front, limits[0], **DESK)
     made = [await create(front) for _ in range(2)]
     statuses: list[int] = []
     done = asyncio.Event()
 
-    async def call(secret: str) -> None:
-        async with front.client(secret) as client:
+    async def call() -> None:
+        async with front.client() as client:
             while not done.is_set():
-                statuses.append((await client.get(LIST)).status_code)
+                headers = {"authorization": f"Bearer {draw.choice(made).secret}"}
+                statuses.append((await client.get(LIST, headers=headers)).status_code)
 
     async def new_key() -> None:
         made.append(await create(front, requests_per_minute=draw.randint(1, 900)))
-        callers.create_task(call(made[-1].secret))
 
     async def key_limit() -> None:
         await set_limit(front, draw.randint(1, 900), key=draw.choice(made).key.id, desk="research")
@@ -175,7 +176,6 @@ async def test_no_sequence_of_changes_lets_more_pass_than_the_highest_limit(fron
             old = made.pop(draw.randrange(len(made)))
             request = RotateKeyRequest(id=old.key.id, overlap_seconds=600)
             made.append(await front.host.client(AuthenticationClient).rotate_key(request))
-        callers.create_task(call(made[-1].secret))
 
     async def route() -> None:
         with acting_for(OPERATOR):
@@ -187,13 +187,14 @@ async def test_no_sequence_of_changes_lets_more_pass_than_the_highest_limit(fron
             await router.delete_route(DeleteRouteRequest(name="gone"))
 
     async with asyncio.timeout(55), asyncio.TaskGroup() as callers:  # in less than a minute nothing leaves the window
-        for first in made:
-            callers.create_task(call(first.secret))
-        for _ in range(25):
+        for _ in range(2):
+            callers.create_task(call())
+        for _ in range(20):
             step = draw.choice([new_key, key_limit, desk_limit, rotation, route, no_route])
             await step()
-            assert statuses.count(200) <= max(limits), step.__name__
+            assert statuses.count(200) <= max(limits), (seed, step.__name__)
         await set_limit(front, max(limits), **DESK)
+        made.append(await create(front))
         await until(lambda: asyncio.sleep(0, statuses.count(200) >= max(limits)), "what is left of the limit")
         done.set()
     assert statuses.count(200) == max(limits)
@@ -240,7 +241,7 @@ async def test_no_more_limits_are_delivered_than_there_is_room_for(monkeypatch):
 async def test_many_callers_are_counted_each_by_itself(fed: Fed):
     """So many that some of them share a place in the memory of Envoy."""
     await fed.want(default=1)
-    tokens = [fed.sign(f"key_{number}", "models:read") for number in range(1_500)]
+    tokens = [fed.sign(f"key_{number}", "models:read") for number in range(600)]
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(fed.client()) for _ in range(8)]
 

@@ -269,9 +269,9 @@ async def is_refused(fed: Fed, key: str) -> bool:
 
 
 async def test_a_route_that_is_refused_keeps_nobody_off_envoys_own_filter(fed, monkeypatch):
-    """The other one fails open, so that for as long as the route is there nothing else would refuse for good."""
+    """It is the one that still refuses where the module has failed."""
     own = fed.profile.data_plane.folder / "xds" / "blocked" / "blocked.json"
-    monkeypatch.setattr(translation, "cutter", lambda configuration: cutter(Configuration()))
+    monkeypatch.setattr(translation, "cutter", lambda configuration, seed: cutter(Configuration(), seed))
     report = await fed.router_double.want(wrong(fed, revoked=["key_a"]))
     assert "the route 'lost' names the upstream 'nowhere'" in report.error
     await until(lambda: is_refused(fed, "key_a"), "Envoy's own filter")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from drw.agent import clusters, filters, identity, listener, routes, tls
@@ -116,8 +115,12 @@ def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]
 
 def refusals(configuration: Configuration, edge: Edge, kinds: Sequence[str] = REFUSALS) -> dict[str, list[Json]]:
     """Return the resources of these kinds, which say who is refused, and after how many requests."""
-    made = {"cutter": (CUTTER, partial(cutter, seed=edge.seed)), "models": (MODELS, models), "blocked": (BLOCKED, blocked)}
-    return {kind: [_discovered(name, make(configuration))] for kind, (name, make) in made.items() if kind in kinds}
+    made: dict[str, Callable[[], tuple[str, Json]]] = {
+        "cutter": lambda: (CUTTER, cutter(configuration, edge.seed)),
+        "models": lambda: (MODELS, models(configuration)),
+        "blocked": lambda: (BLOCKED, blocked(configuration)),
+    }
+    return {kind: [_discovered(*make())] for kind, make in made.items() if kind in kinds}
 
 
 def others(configuration: Configuration) -> Configuration:
@@ -139,7 +142,9 @@ def whole(configuration: Configuration, edge: Edge) -> Json:
         BadConfiguration: a route names an upstream that there is not.
     """
     _check(configuration)
-    changing = {name: {"name": name, "typed_config": message} for name, message in _changing(configuration, edge).items()}
+    changing = {
+        name: {"name": name, "typed_config": message} for name, message in _changing(configuration, edge).items()
+    }
     table = {"route_config": _untyped(routes.route_configuration(configuration))}
     static = {
         "clusters": [_untyped(cluster) for cluster in _clusters(configuration, edge)],

@@ -53,11 +53,9 @@ class Enforcement:
             async with asyncio.timeout(WAIT_SECONDS):
                 while True:
                     heard = self._heard
-                    late = await self._late(newest)
-                    if not late:
+                    if not (late := await self._late(newest)):
                         break
-                    async with self._news:
-                        await self._news.wait_for(lambda heard=heard: self._heard != heard)
+                    await self._hear_after(heard)
         return late
 
     async def follow(self) -> None:
@@ -67,6 +65,10 @@ class Enforcement:
                 async with self._news:
                     self._heard += 1
                     self._news.notify_all()
+
+    async def _hear_after(self, heard: int) -> None:
+        async with self._news:
+            await self._news.wait_for(lambda: self._heard != heard)
 
     async def _newest(self) -> int:
         row = await self._database.one("select number from change")
