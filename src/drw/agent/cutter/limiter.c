@@ -11,7 +11,8 @@
 
 #include "limiter.h"
 
-#define METRIC "drw_requests_over_limit"
+/* As Prometheus shows it. */
+#define METRIC "envoy_requests_over_limit"
 enum { WINDOW = 61, SETS = 8192, WAYS = 32, FULL_SECONDS = 1 }; /* WAYS: 262,144 subjects at once */
 
 typedef struct Window {
