@@ -140,7 +140,7 @@ async def test_a_key_over_its_limit_is_told_when_to_come_back(front):
     assert [a.status_code for a in answers] == [200, 200, 200, 429]
     assert [a.headers["x-ratelimit-remaining"] for a in answers] == ["2", "1", "0", "0"]
     refused = answers[-1]
-    assert 1 <= int(refused.headers["retry-after"]) <= 20  # one request each 20 s comes free
+    assert 50 <= int(refused.headers["retry-after"]) <= 61  # when the first one leaves the window
     assert refused.headers["x-ratelimit-limit"] == refused.headers["x-ratelimit-limit-requests"] == "3"
     assert (refused.json()["error"]["type"], refused.json()["error"]["code"]) == (
         "rate_limit_error",

@@ -11,7 +11,8 @@ import pytest
 from agent.conftest import Fed, running, until, unwritable
 from drw.agent import agent, refusals, translation
 from drw.agent.blocked import blocked, models
-from drw.agent.cutter import cutter, fnv
+from drw.agent.cutter import cutter
+from drw.agent.cutter.siphash import siphash
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Route
 from drw.gateway.request_router.rules import with_defaults
@@ -38,7 +39,7 @@ async def test_each_reason_has_its_answer(front_profile, monkeypatch, alone):
     """Both filters refuse, and each of them does where the other knows of nothing."""
     nothing = Configuration()
     if alone == "blocked":
-        monkeypatch.setattr(translation, "cutter", lambda configuration: cutter(nothing))
+        monkeypatch.setattr(translation, "cutter", lambda configuration, seed: cutter(nothing, seed))
     elif alone == "cutter":
         monkeypatch.setattr(translation, "blocked", lambda configuration: blocked(nothing))
         monkeypatch.setattr(translation, "models", lambda configuration: models(nothing))
@@ -283,9 +284,9 @@ async def is_refused(fed: Fed, key: str) -> bool:
 
 
 async def test_a_route_that_is_refused_keeps_nobody_off_envoys_own_filter(fed, monkeypatch):
-    """The other one fails open, so that for as long as the route is there nothing else would refuse for good."""
+    """It is the one that still refuses where the module has failed."""
     own = fed.profile.data_plane.folder / "xds" / "blocked" / "blocked.json"
-    monkeypatch.setattr(translation, "cutter", lambda configuration: cutter(Configuration()))
+    monkeypatch.setattr(translation, "cutter", lambda configuration, seed: cutter(Configuration(), seed))
     report = await fed.router_double.want(wrong(fed, revoked=["key_a"]))
     assert "the route 'lost' names the upstream 'nowhere'" in report.error
     await until(lambda: is_refused(fed, "key_a"), "Envoy's own filter")
@@ -328,9 +329,7 @@ async def test_refusals_that_were_half_written_are_not_taken_for_those_before(fe
 
 
 def test_a_hash_is_that_of_the_standard():
-    """RFC 9923, FNV-1a of 64 bits."""
-    assert [fnv(text) for text in (b"", b"a", b"foobar")] == [
-        0xCBF29CE484222325,
-        0xAF63DC4C8601EC8C,
-        0x85944171F73967E8,
-    ]
+    """Two of the test vectors of SipHash-2-4."""
+    seed = bytes(range(16))
+    assert siphash(seed, b"") == 0x726FDB47DD0E0E31
+    assert siphash(seed, bytes(range(15))) == 0xA129CA6149BE45E5

@@ -38,7 +38,7 @@ def desired() -> Configuration:
     return Configuration(
         version="v1",
         credentials=Credentials(issuer="drw", audience="drw-gateway", jwks=JWKS, revoked=["key_2", "key_1"]),
-        limits=Limits(default_requests_per_minute=600, limits=[Limit(key="key_3", requests_per_minute=5)]),
+        limits=Limits(default_requests_per_minute=600, limits=[Limit(key="key_3", org="acme", requests_per_minute=5)]),
         upstreams=Upstreams(
             upstreams=[
                 Upstream(
@@ -192,8 +192,8 @@ def test_only_what_differs_is_written(tmp_path):
     assert files.write(translate(desired(), edge(tmp_path)), "v2") == ()
     state = desired()
     state.limits.limits[0].requests_per_minute = 6
-    assert files.write(translate(state, edge(tmp_path)), "v3") == ("limits",)
-    assert files.versions() == dict.fromkeys(KINDS, "v1") | {"limits": "v3"}
+    assert files.write(translate(state, edge(tmp_path)), "v3") == ("cutter",)
+    assert files.versions() == dict.fromkeys(KINDS, "v1") | {"cutter": "v3"}
 
 
 def test_a_cluster_goes_after_the_routes_that_name_it(tmp_path):

@@ -111,7 +111,8 @@ async def test_a_successor_is_bound_as_its_predecessor(host):
     found = await limits(host)
     before, after = found[old.id], found[new.id]
     assert after.expires_at == new.expires_at
-    after.key, before.key = "", ""
+    assert (before.counted_as, after.counted_as) == ("", old.id)
+    after.key, before.key, after.counted_as = "", "", ""
     before.expires_at.CopyFrom(after.expires_at)
     assert before == after
     held = await budgets(host)

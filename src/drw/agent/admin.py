@@ -29,6 +29,10 @@ PAUSE_SECONDS = 0.02
 TAKE_SECONDS = 10.0
 
 
+class NotRunning(Unavailable):
+    """Nobody listens at the admin interface, so there is no Envoy that lets anything through."""
+
+
 class Admin:
     """Asks one Envoy."""
 
@@ -134,6 +138,8 @@ class Admin:
     async def _ask(self, verb: str, path: str) -> str:
         try:
             return await self._send(verb, path)
+        except aiohttp.ClientConnectorError as error:
+            raise NotRunning(f"Envoy does not answer at {self._where!r}") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unavailable(f"Envoy does not answer at {self._where!r}") from error
 

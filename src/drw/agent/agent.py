@@ -10,11 +10,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from drw.agent import envoy, overload
-from drw.agent.admin import Admin
-from drw.agent.files import Files
+from drw.agent.admin import Admin, NotRunning
+from drw.agent.files import Files, read_seed
 from drw.agent.health import Circuits
 from drw.agent.log import KEPT_ANONYMOUS, AccessLog
 from drw.agent.measures import CURRENT, Metrics
@@ -39,7 +40,8 @@ class Agent:
     def __init__(self, profile: Profile, router: RequestRouterClient) -> None:
         self._name = profile.name
         self._router = router
-        self._edge = Edge.of(profile)
+        edge = Edge.of(profile)
+        self._edge = replace(edge, seed=read_seed(edge.plane.folder))
         self._files = Files(self._edge)
         self._admin = Admin(self._edge.plane.admin)
         self._refusals = Refusals(self._edge, self._files, self._admin)
@@ -57,6 +59,7 @@ class Agent:
         self._written = ""
         self._refused = ""
         self._settled = True
+        self._envoy_runs = False
         self._said: ConfigurationReport | None = None
 
     async def run(self) -> None:
@@ -164,8 +167,12 @@ class Agent:
         return True
 
     def _is_news(self, report: ConfigurationReport) -> bool:
-        report.refusals = self._refusals.in_force
+        self._add_refusals(report)
         return report != self._said
+
+    def _add_refusals(self, report: ConfigurationReport) -> None:
+        report.refusals = self._refusals.in_force
+        report.limits_change = self._refusals.limits_change if self._envoy_runs else 0
 
     def _lacking(self, wanted: Configuration) -> list[str]:
         try:
@@ -174,7 +181,7 @@ class Agent:
             return [f"the credentials of upstreams cannot be written: {error.strerror}"]
 
     async def _say(self, report: ConfigurationReport) -> None:
-        report.refusals = self._refusals.in_force
+        self._add_refusals(report)
         level = logging.WARNING if report.error else logging.INFO
         log.log(level, "version %s: %s", report.version, report.error or "runs")
         try:
@@ -195,11 +202,13 @@ class Agent:
             self._settled = await self._refusals.settle()
         except DrwError as error:
             self._settled = not isinstance(error, Unavailable)
+            self._envoy_runs = not isinstance(error, NotRunning)
             return error.message
         except OSError as error:
             self._settled = False
             return f"the files of the data plane cannot be written: {error.strerror}"
         CURRENT.set(1)
+        self._envoy_runs = True
         return ""
 
     async def _write(self, wanted: Configuration) -> None:

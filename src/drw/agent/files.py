@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from drw.agent import tls
 from drw.agent.clusters import THEN
+from drw.agent.cutter import SEED
 from drw.agent.shapes import Json
 from drw.agent.translation import KINDS, Edge, bootstrap
 from drw.api.gateway.v1.request_router_pb2 import Configuration
@@ -101,6 +103,18 @@ class Files:
     def _read(self, kind: str) -> list[Json]:
         found: list[Json] = orjson.loads(self._present(kind)[1])
         return found
+
+
+def read_seed(folder: Path) -> bytes:
+    """Return the seed of this data plane's hashes; the first time, make the folder and one."""
+    file = folder / "seed"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = folder / ".seed.new"
+        draft.touch(mode=0o600)
+        draft.write_bytes(secrets.token_bytes(len(SEED)))
+        draft.replace(file)
+    return file.read_bytes()
 
 
 def _with_leaving(wanted: list[Json], present: list[Json], table: list[Json]) -> list[Json]:

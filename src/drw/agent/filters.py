@@ -1,30 +1,26 @@
 """Request to filters: what happens to a request before it is routed, in order.
 
-strip (early) > told > keys > token > identity > blocked > cutter > known > scopes > limits > drain > sizes > body >
-models > further > router. What changes while the data plane runs is delivered each by itself: the buckets of the limits
-begin anew whenever their message is sent again.
+strip (early) > keys > token > identity > blocked > cutter > known > scopes > drain > sizes > body > models > further >
+router. The cutter counts requests and holds their limits. What changes while the data plane runs is delivered each by
+itself.
 """
 
 from __future__ import annotations
 
 import re
 
-from drw.agent import limiting
 from drw.agent.blocked import BLOCKED, MODELS, RBAC
 from drw.agent.cutter import CUTTER, WASM
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.authentication_pb2 import Credentials
-from drw.api.gateway.v1.rate_limiting_pb2 import Limits
 from drw.kernel.matching import FOREIGN
 
-TOLD = "drw.told"
 DRAIN = "envoy.filters.http.buffer"
 SIZES = "drw.sizes"
 KEYS = "drw.keys"
 TOKEN = "drw.token"
 IDENTITY = "drw.identity"
 SCOPES = "envoy.filters.http.rbac"
-LIMITS = "drw.limits"
 KNOWN = "drw.known"
 BODY = "drw.body"
 FURTHER = "drw.further"
@@ -37,7 +33,7 @@ LUA = "envoy.extensions.filters.http.lua.v3.Lua"
 STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 KEY_STATE = "drw.key"
 
-DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: WASM, LIMITS: limiting.LIMIT}
+DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: WASM}
 """The filters that are delivered by themselves, and their types."""
 
 PROVIDER = "drw"
@@ -76,6 +72,7 @@ proof of possession, which the same issuer signs with the same keys."""
 
 SCHEMES = ("Bearer", "bearer")
 CLOCK_SKEW_SECONDS = 10
+MANY_KEYS = 10_000
 
 
 def strip() -> Json:
@@ -83,12 +80,6 @@ def strip() -> Json:
     removals = [{"remove_on_match": {"key_matcher": {"prefix": p, "ignore_case": True}}} for p in FOREIGN]
     message = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
     return extension("envoy.http.early_header_mutation.header_mutation", typed(message, mutations=removals))
-
-
-def told() -> Json:
-    """Return the filter that tells a client what is left of its limits: the first one, which sees answers last."""
-    message = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
-    return extension(TOLD, typed(message, mutations={"response_mutations": limiting.headers()}))
 
 
 def known() -> Json:
@@ -187,11 +178,6 @@ def one_of(wanted: list[str]) -> Json:
     return _policy([_holds(scope) for scope in wanted])
 
 
-def limits(wanted: Limits) -> Json:
-    """Return the filter that bounds the requests a minute of each key, desk and org."""
-    return limiting.limits(wanted)
-
-
 def literal(text: str) -> str:
     """Return a regular expression that means this text alone."""
     return re.escape(text)
@@ -240,5 +226,5 @@ def _provider(issuer: str, audiences: list[str], jwks: str) -> Json:
         "clock_skew_seconds": CLOCK_SKEW_SECONDS,
         "forward": False,
         "header_in_metadata": JOSE_HEADER,
-        "jwt_cache_config": {"jwt_cache_size": limiting.MANY_KEYS},
+        "jwt_cache_config": {"jwt_cache_size": MANY_KEYS},
     }

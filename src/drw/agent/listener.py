@@ -158,7 +158,6 @@ def _handshake(socket: Json) -> Json:
 
 def _chain(changing: Mapping[str, Json]) -> list[Json]:
     return [
-        filters.told(),
         changing[filters.KEYS],
         filters.token(),
         changing[filters.IDENTITY],
@@ -166,7 +165,6 @@ def _chain(changing: Mapping[str, Json]) -> list[Json]:
         changing[CUTTER],
         filters.known(),
         filters.scopes(),
-        changing[filters.LIMITS],
         filters.drain(),
         filters.sizes(),
         filters.body(),

@@ -1,4 +1,4 @@
-"""Brings who is refused to Envoy ahead of everything else: a revoked key must not wait for a trial run of routes.
+"""Brings who is refused or limited to Envoy ahead of everything else: that must not wait for a trial run of routes.
 
 What is written has been generated from names alone, so Envoy's own check at taking it is enough; where it does
 refuse, the last good comes back. The list of the cutter is in force first, since Envoy reads it in no time. Its own
@@ -37,6 +37,11 @@ class Refusals:
     def in_force(self) -> str:
         """What Envoy has said that it enforces."""
         return self._first.taken
+
+    @property
+    def limits_change(self) -> int:
+        """The number of the newest change of limits that it enforces."""
+        return self._first.limits_change
 
     def want(self, wanted: Configuration) -> None:
         """Let this be what is delivered from now on, whoever asks: what is older must never come back."""
@@ -90,6 +95,7 @@ class _Delivery:
         self._before: dict[str, int] = {}
         self._written = ""
         self.taken = ""
+        self.limits_change = 0
         self.turn = asyncio.Lock()
 
     async def take(self, wanted: Configuration) -> None:
@@ -100,7 +106,7 @@ class _Delivery:
             self._files.put_back(self._copy)
             self._written = ""
             raise BadConfiguration(f"Envoy refuses the {' and '.join(refused)} of the configuration")
-        self.taken = wanted.refusals
+        self.taken, self.limits_change = wanted.refusals, wanted.limits.change
 
     async def write(self, wanted: Configuration) -> None:
         if wanted.refusals == self._written:

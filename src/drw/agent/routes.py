@@ -37,7 +37,8 @@ def route_configuration(configuration: Configuration) -> Json:
     # Envoy reads the table from its top for each request. What administers is asked for seldom, and goes last.
     read = sorted(table.routes, key=_administers)
     found = [entry for route in read for entry in _entries(route, table)]
-    host = {"name": NAME, "domains": ["*"], "routes": [_alive(), *found, _nothing(table.routes)]}
+    alive = _direct("alive", {"path": filters.ALIVE}, 200)
+    host = {"name": NAME, "domains": ["*"], "routes": [alive, *found, _nothing(table.routes)]}
     return typed("envoy.config.route.v3.RouteConfiguration", name=NAME, virtual_hosts=[host])
 
 
@@ -226,12 +227,6 @@ def _bounds(route: Route) -> Json:
     if route.max_body_bytes:
         bounds[filters.SIZES] = filters.at_most(route.max_body_bytes)
     return bounds
-
-
-def _alive() -> Json:
-    alive = _direct("alive", {"path": filters.ALIVE}, 200)
-    alive["typed_per_filter_config"][filters.LIMITS] = typed("envoy.config.route.v3.FilterConfig", disabled=True)
-    return alive
 
 
 def _nothing(routes: Sequence[Route]) -> Json:

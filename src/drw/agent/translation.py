@@ -13,7 +13,7 @@ from pathlib import Path
 
 from drw.agent import clusters, filters, identity, listener, overload, routes, tls
 from drw.agent.blocked import BLOCKED, MODELS, blocked, models
-from drw.agent.cutter import CUTTER, cutter
+from drw.agent.cutter import CUTTER, SEED, cutter
 from drw.agent.shapes import Json, file_source, private, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import InvalidRequest
@@ -26,15 +26,14 @@ FILTER_KINDS = {
     BLOCKED: "blocked",
     MODELS: "models",
     CUTTER: "cutter",
-    filters.LIMITS: "limits",
 }
-KINDS = ("clusters", "routes", "identity", "keys", "blocked", "models", "cutter", "limits", "listeners")
+KINDS = ("clusters", "routes", "identity", "keys", "blocked", "models", "cutter", "listeners")
 """In the order in which they are delivered: what is referred to before what refers to it."""
 
 AT_ONCE = ("cutter", "models")
 SETTLED = ("blocked",)
 REFUSALS = (*AT_ONCE, *SETTLED)
-"""Kinds that say who is refused: they are made of names alone, and go ahead of all others, in this order."""
+"""Kinds that say who is refused: made of names and numbers alone, they go ahead of all others, in this order."""
 
 OTHERS = tuple(kind for kind in KINDS if kind not in REFUSALS)
 
@@ -49,6 +48,8 @@ class Edge:
 
     plane: DataPlane
     otlp_endpoint: str = ""
+    seed: bytes = SEED
+    """Of the hashes by which Envoy knows subjects: a caller who knew it could choose a name that has another's."""
 
     @classmethod
     def of(cls, profile: Profile) -> Edge:
@@ -109,7 +110,7 @@ def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]
         BadConfiguration: a route names an upstream that there is not.
     """
     _check(configuration)
-    found = {name: [_discovered(name, message)] for name, message in _changing(configuration).items()}
+    found = {name: [_discovered(name, message)] for name, message in _changing(configuration, edge).items()}
     return {
         "clusters": _clusters(configuration, edge),
         "routes": [routes.route_configuration(configuration)],
@@ -121,19 +122,23 @@ def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]
 
 
 def refusals(configuration: Configuration, edge: Edge, kinds: Sequence[str] = REFUSALS) -> dict[str, list[Json]]:
-    """Return the resources of these kinds, which say who is refused."""
-    made = {"cutter": (CUTTER, cutter), "models": (MODELS, models), "blocked": (BLOCKED, blocked)}
-    return {kind: [_discovered(name, make(configuration))] for kind, (name, make) in made.items() if kind in kinds}
+    """Return the resources of these kinds, which say who is refused, and after how many requests."""
+    made: dict[str, Callable[[], tuple[str, Json]]] = {
+        "cutter": lambda: (CUTTER, cutter(configuration, edge.seed)),
+        "models": lambda: (MODELS, models(configuration)),
+        "blocked": lambda: (BLOCKED, blocked(configuration)),
+    }
+    return {kind: [_discovered(*make())] for kind, make in made.items() if kind in kinds}
 
 
 def others(configuration: Configuration) -> Configuration:
-    """Return the configuration without its version and without what only says who is refused."""
+    """Return the configuration without its version and without what only says who is refused or limited."""
     rest = Configuration()
     rest.CopyFrom(configuration)
     rest.ClearField("version")
     rest.ClearField("refusals")
     rest.ClearField("blocks")
-    rest.limits.ClearField("blocks")
+    rest.ClearField("limits")
     rest.credentials.ClearField("revoked")
     return rest
 
@@ -145,7 +150,9 @@ def whole(configuration: Configuration, edge: Edge) -> Json:
         BadConfiguration: a route names an upstream that there is not.
     """
     _check(configuration)
-    changing = {name: {"name": name, "typed_config": message} for name, message in _changing(configuration).items()}
+    changing = {
+        name: {"name": name, "typed_config": message} for name, message in _changing(configuration, edge).items()
+    }
     table = {"route_config": _untyped(routes.route_configuration(configuration))}
     static = {
         "clusters": [_untyped(cluster) for cluster in _clusters(configuration, edge)],
@@ -160,17 +167,14 @@ def bootstrap(edge: Edge) -> Json:
     return _process(edge) | {"dynamic_resources": dynamic}
 
 
-def _changing(configuration: Configuration) -> dict[str, Json]:
+def _changing(configuration: Configuration, edge: Edge) -> dict[str, Json]:
     return {
         filters.IDENTITY: identity.identity(configuration.credentials),
         filters.KEYS: filters.keys(configuration.credentials),
-        **_refusing(configuration),
-        filters.LIMITS: filters.limits(configuration.limits),
+        BLOCKED: blocked(configuration),
+        MODELS: models(configuration),
+        CUTTER: cutter(configuration, edge.seed),
     }
-
-
-def _refusing(configuration: Configuration) -> dict[str, Json]:
-    return {BLOCKED: blocked(configuration), MODELS: models(configuration), CUTTER: cutter(configuration)}
 
 
 def _discovered(name: str, message: Json) -> Json:

@@ -79,7 +79,7 @@ def set_limit(
     tpm: Annotated[int, typer.Option(min=0, help="Tokens a minute, prompt and answer; 0: no bound.")] = 0,
     concurrent: Annotated[int, typer.Option(min=0, help="Calls at once; 0: no bound. Not on pass-through routes.")] = 0,
     algorithm: Annotated[
-        Algorithm, typer.Option(help="fixed: by the minute of the clock. sliding: any 60 seconds.")
+        Algorithm, typer.Option(help="fixed: by the minute of the clock, but for requests. sliding: any 60 seconds.")
     ] = Algorithm.fixed,
     when_lost: Annotated[
         WhenLost,
@@ -99,7 +99,8 @@ def set_limit(
         "when_lost": when_lost.value.upper(),
         **({} if subject == "ORG" else {subject.lower(): name}),
     }
-    _said(Api.of(data_dir).post("/api/v1/limits", body), as_json, f"the {_whose(subject, name)} has new limits")
+    done = Api.of(data_dir).post("/api/v1/limits", body)
+    _said(done, as_json, f"the {_whose(subject, name)} has new limits{_pending(done)}")
 
 
 @limits.command("remove")
@@ -114,7 +115,7 @@ def remove_limit(
     """Take the limits of a key, a desk, the org or a model away."""
     subject, name = _subject(key, desk, org, model)
     done = Api.of(data_dir).post("/api/v1/limits:remove", {"subject": subject, "name": name})
-    _said(done, as_json, f"the {_whose(subject, name)} has no limits of its own any more")
+    _said(done, as_json, f"the {_whose(subject, name)} has no limits of its own any more{_pending(done)}")
 
 
 @limits.command("list")
@@ -280,6 +281,10 @@ def _budget(subject: str, name: str, period: Period, unit: Unit) -> dict[str, st
 def _whose(subject: str, name: str) -> str:
     kind = subject.lower().removeprefix("subject_")
     return kind if kind == "org" else f"{kind} {name}"
+
+
+def _pending(limit: dict[str, Any]) -> str:
+    return f"; not enforced yet by {', '.join(limit['pending'])}" if limit["pending"] else ""
 
 
 def _reasons(blocks: list[dict[str, Any]], limit: dict[str, Any]) -> str:

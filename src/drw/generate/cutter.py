@@ -5,21 +5,25 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from drw.generate.protos import ROOT
 
-MODULES = {f"src/drw/agent/{name}/{name}.wasm": f"src/drw/agent/{name}/{name}.c" for name in ("clients", "cutter")}
-"""The source of each module."""
+MODULES = {
+    "src/drw/agent/clients/clients.wasm": ("src/drw/agent/clients/clients.c",),
+    "src/drw/agent/cutter/cutter.wasm": ("src/drw/agent/cutter/cutter.c", "src/drw/agent/cutter/limiter.c"),
+}
+"""The sources of each module."""
 FLAGS = ("-target", "wasm32-freestanding", "-Oz", "-nostdlib", "-fno-builtin", "-Wall", "-Werror")
 LINKER = ("-Wl,--no-entry", "-Wl,--export-memory", "-Wl,--strip-all")
 
 
-def module(source: str) -> bytes:
+def module(sources: Sequence[str]) -> bytes:
     """Return the module as it would be made."""
     with tempfile.TemporaryDirectory(prefix="drw-") as folder:
         out = Path(folder) / "made.wasm"
-        command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *LINKER, "-o", str(out), source]
+        command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *LINKER, "-o", str(out), *sources]
         subprocess.run(command, check=True, cwd=ROOT)  # from here, so that no path of this machine is in it
         return out.read_bytes()
 
@@ -38,5 +42,5 @@ def problems() -> list[str]:
 
 
 def _stale() -> dict[str, bytes]:
-    made = {file: module(source) for file, source in MODULES.items()}
+    made = {file: module(sources) for file, sources in MODULES.items()}
     return {file: new for file, new in made.items() if not (ROOT / file).is_file() or (ROOT / file).read_bytes() != new}

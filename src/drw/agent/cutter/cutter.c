@@ -1,9 +1,11 @@
-/* Refuses whoever is blocked and cuts the streams of whoever is killed, inside Envoy: a module of the Proxy-Wasm ABI
- * 0.2.1.
+/* Refuses whoever is blocked or over a limit of requests, and cuts the streams of whoever is killed, inside Envoy: a
+ * module of the Proxy-Wasm ABI 0.2.1. limiter.c counts the requests.
  *
- * The agent delivers the list as the configuration of this module: a line for each subject, a letter for the reason
- * and the 64-bit FNV-1a hash of the subject in 16 hexadecimal digits (drw.agent.cutter has the words). Envoy hands a
- * new list to the module that already runs, so every stream under way meets it at the next tick, also a silent one:
+ * The agent delivers two lists as the configuration of this module, after a line with the seed of the hashes, the
+ * limit of keys without one of their own and how many limits follow: a line for each limit, with the hash of its
+ * subject, the requests a minute and the hash under which they are counted; and a line for each blocked subject, with
+ * a letter for the reason and its hash (drw.agent.cutter has the words). Envoy hands a new configuration to the module
+ * that already runs, so every stream under way meets it at the next tick, also a silent one:
  *
  *   - an answer that has not begun becomes a 403 with the reason;
  *   - a stream of events ends with an event that says so, then its connection is closed;
@@ -13,34 +15,22 @@
  * one comparison while nobody is killed.
  */
 
-typedef unsigned char u8;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
-#define IMPORT(name) __attribute__((import_module("env"), import_name(#name))) u32 name
-#define EXPORT(name) __attribute__((export_name(#name))) name
-
-IMPORT(proxy_set_tick_period_milliseconds)(u32 period);
-IMPORT(proxy_get_header_map_value)(u32 map, const char *key, u32 key_size, u8 **value, u32 *size);
-IMPORT(proxy_get_property)(const char *path, u32 path_size, u8 **value, u32 *size);
-IMPORT(proxy_get_buffer_bytes)(u32 buffer, u32 start, u32 most, u8 **data, u32 *size);
-IMPORT(proxy_set_buffer_bytes)(u32 buffer, u32 start, u32 size, const u8 *data, u32 data_size);
-IMPORT(proxy_set_effective_context)(u32 context);
-IMPORT(proxy_close_stream)(u32 stream);
-IMPORT(proxy_send_local_response)(u32 status, const char *details, u32 details_size, const char *body, u32 body_size,
-                                  const u8 *headers, u32 headers_size, u32 grpc_status);
+#include "limiter.h"
+#include "proxy.h"
+#include "siphash.h"
 
 enum { TICK_MILLISECONDS = 25, GRACE_TICKS = 20 };
-enum { CONTINUE = 0, OK = 0, REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, RESPONSE_BODY = 1, CONFIGURATION = 7 };
-enum { RESPONSE_STREAM = 1, LETTER = 1, DIGITS = 16, LINE = LETTER + DIGITS + 1, BUCKETS = 4096, PAGE = 65536 };
-enum { SLOTS = 1 << 18, MOST = SLOTS / 2 }; /* what is beyond, another filter refuses */
-enum { STOP = 1, KILLED = 'k' };
+enum { CONTINUE = 0, STOP = 1, RESPONSE_STREAM = 1, BUCKETS = 4096 };
+enum { LETTER = 1, NUMBER = 8, HASH = 16, NEWLINE = 1 }; /* characters; numbers and hashes are hexadecimal */
+enum { HEAD = 2 * HASH + 2 * NUMBER + NEWLINE, LIMIT_LINE = HASH + NUMBER + HASH + NEWLINE };
+enum { BLOCK_LINE = LETTER + HASH + NEWLINE, KILLED = 'k' };
 /* MODEL as asked for, ANSWERING as the answer says: each for every org, and next to it for the caller's own. */
 enum { ORG, DESK, KEY, MODEL, ORGS_MODEL, ANSWERING, ORGS_ANSWERING, SUBJECTS };
 
 /* Which model a body asked for, where the route has it read. */
 #define BODY_MODEL "metadata\0filter_metadata\0drw.body\0model"
 #define TOLD "drw_cut"
+#define REQUESTS "drw_requests"
 #define EVENT "data: {\"error\": {\"message\": \"this was stopped by a kill switch: `drw kill list` says why\", " \
               "\"type\": \"permission_error\", \"param\": null, \"code\": \"killed\"}}\n\n"
 
@@ -50,7 +40,7 @@ typedef enum { LIVE, DOOMED, SAID } State;
 typedef struct Stream {
   struct Stream *next;
   u64 subjects[SUBJECTS]; /* 0: none */
-  u64 model_of_org;       /* "model\nORG\n" hashed, to which a name is added */
+  Standing standing;
   u32 id;
   u32 ticks;
   Kind kind;
@@ -73,8 +63,9 @@ static const struct Reason {
 };
 enum { REASONS_COUNT = sizeof REASONS / sizeof *REASONS };
 
-static u8 scratch[MOST * LINE + PAGE];
+static _Alignas(8) u8 scratch[HEAD + MOST * (BLOCK_LINE + LIMIT_LINE) + PAGE];
 static u32 scratch_used;
+static u64 seed[2];
 static u64 blocked[SLOTS]; /* open addressing; 0: free */
 static u8 reasons[SLOTS];
 static u32 slots_mask;
@@ -83,7 +74,12 @@ static Stream *spare;
 static u32 doomed;
 static u32 to_check;
 
-/* Memory that the host fills for us; what an earlier call got is not needed any more. */
+u8 *scratch_reset(void) {
+  scratch_used = 0;
+  return scratch;
+}
+
+/* Memory that the host fills for us. */
 u8 *EXPORT(proxy_on_memory_allocate)(u32 size) {
   if (size > sizeof scratch - scratch_used)
     return 0;
@@ -91,14 +87,6 @@ u8 *EXPORT(proxy_on_memory_allocate)(u32 size) {
   scratch_used += (size + 7) & ~7u;
   return found;
 }
-
-static u64 hashed(u64 hash, const u8 *data, u32 size) {
-  for (u32 i = 0; i < size; i++)
-    hash = (hash ^ data[i]) * 1099511628211ull;
-  return hash;
-}
-
-static const u64 EMPTY = 14695981039346656037ull;
 
 static u32 header(u32 map, const char *name, u32 size, u8 **value) {
   u32 found = 0;
@@ -108,17 +96,36 @@ static u32 header(u32 map, const char *name, u32 size, u8 **value) {
 
 #define HEADER(map, name, value) header(map, name, sizeof name - 1, value)
 
-/* The subject "KIND\nORG\nNAME", as the agent writes it. */
-static u64 subject(const char *kind, u32 kind_size, const u8 *org, u32 org_size, const u8 *name, u32 name_size) {
-  u64 hash = hashed(EMPTY, (const u8 *)kind, kind_size);
-  hash = hashed(hash, org, org_size);
-  hash = hashed(hash, (const u8 *)"\n", 1);
-  return hashed(hash, name, name_size);
+typedef struct Text {
+  u8 bytes[PAGE]; /* more than all headers of a request */
+  u32 size;
+} Text;
+
+static void append(Text *text, const u8 *data, u32 size) {
+  for (u32 i = 0; i < size && text->size < sizeof text->bytes; i++)
+    text->bytes[text->size++] = data[i];
 }
 
+/* The subject "KIND\nORG\nNAME", as the agent writes it. */
+static u64 subject(const char *kind, u32 kind_size, const u8 *org, u32 org_size, const u8 *name, u32 name_size) {
+  static Text text;
+  text.size = 0;
+  append(&text, (const u8 *)kind, kind_size);
+  append(&text, org, org_size);
+  append(&text, (const u8 *)"\n", 1);
+  append(&text, name, name_size);
+  u64 hash = siphash(seed, text.bytes, text.size);
+  return hash ? hash : 1; /* 0: none */
+}
+
+/* Notes a model at `at`, and next to it that of the caller's org, which stands in it by its hash: the name of the org
+ * is not kept for each stream. */
 static void name_model(Stream *stream, u32 at, const u8 *model, u32 size) {
+  u8 org[HASH];
+  for (u32 i = 0; i < HASH; i++)
+    org[i] = (u8)"0123456789abcdef"[stream->subjects[ORG] >> 4 * (HASH - 1 - i) & 15];
   stream->subjects[at] = size ? subject("model\n", 6, 0, 0, model, size) : 0;
-  stream->subjects[at + 1] = size ? hashed(stream->model_of_org, model, size) : 0;
+  stream->subjects[at + 1] = size ? subject("model\n", 6, org, HASH, model, size) : 0;
 }
 
 static Stream *more(void) {
@@ -155,16 +162,12 @@ static Stream *find(u32 id) {
 static u8 reason_of(u64 subject) {
   if (!slots_mask || !subject)
     return 0;
-  u32 at = (u32)subject & slots_mask;
-  while (blocked[at] && blocked[at] != subject)
-    at = (at + 1) & slots_mask;
+  u32 at = place(blocked, slots_mask, subject);
   return blocked[at] ? reasons[at] : 0;
 }
 
 static void block(u64 subject, u8 letter) {
-  u32 at = (u32)subject & slots_mask;
-  while (blocked[at] && blocked[at] != subject)
-    at = (at + 1) & slots_mask;
+  u32 at = place(blocked, slots_mask, subject);
   if (!blocked[at]) { /* the list has the gravest first */
     blocked[at] = subject;
     reasons[at] = letter;
@@ -217,7 +220,32 @@ static u32 refuse(const Stream *stream, u64 revocable) {
   return 0;
 }
 
-u32 EXPORT(proxy_on_vm_start)(u32 root, u32 size) { return 1; }
+u32 EXPORT(proxy_on_vm_start)(u32 root, u32 size) {
+  limits_create();
+  return 1;
+}
+
+static u64 hexadecimal(const u8 *text, u32 digits) {
+  u64 value = 0;
+  for (u32 i = 0; i < digits; i++)
+    value = value << 4 | (text[i] <= '9' ? text[i] - '0' : text[i] - 'a' + 10);
+  return value;
+}
+
+static void configure_limits(const u8 *at, u32 count, u32 by_default) {
+  limits_clear(count, by_default);
+  for (; count--; at += LIMIT_LINE)
+    limits_add(hexadecimal(at, HASH), (u32)hexadecimal(at + HASH, NUMBER), hexadecimal(at + HASH + NUMBER, HASH));
+}
+
+static void configure_blocks(const u8 *at, u32 count) {
+  u32 mask = mask_for(count);
+  slots_mask = count ? mask : 0;
+  for (u32 i = 0; i <= mask; i++)
+    blocked[i] = 0;
+  for (; count--; at += BLOCK_LINE)
+    block(hexadecimal(at + LETTER, HASH), at[0]);
+}
 
 /* A new list; the streams under way meet it at the next tick. */
 u32 EXPORT(proxy_on_configure)(u32 root, u32 size) {
@@ -226,19 +254,15 @@ u32 EXPORT(proxy_on_configure)(u32 root, u32 size) {
   scratch_used = 0;
   if (size && proxy_get_buffer_bytes(CONFIGURATION, 0, size, &text, &got) != OK)
     return 0;
-  u32 count = got / LINE < MOST ? got / LINE : MOST, room = 64;
-  while (room < 2 * count)
-    room *= 2;
-  slots_mask = count ? room - 1 : 0;
-  for (u32 i = 0; i < room; i++)
-    blocked[i] = 0;
-  for (u32 line = 0; line < count; line++) {
-    const u8 *at = text + line * LINE;
-    u64 hash = 0;
-    for (u32 i = LETTER; i < LETTER + DIGITS; i++)
-      hash = hash << 4 | (at[i] <= '9' ? at[i] - '0' : at[i] - 'a' + 10);
-    block(hash, at[0]);
-  }
+  if (got < HEAD)
+    return 0;
+  u32 limits = (u32)hexadecimal(text + 2 * HASH + NUMBER, NUMBER);
+  if (limits > MOST || limits > (got - HEAD) / LIMIT_LINE)
+    return 0;
+  u32 blocks = (got - HEAD - limits * LIMIT_LINE) / BLOCK_LINE;
+  seed[0] = hexadecimal(text, HASH), seed[1] = hexadecimal(text + HASH, HASH);
+  configure_limits(text + HEAD, limits, (u32)hexadecimal(text + 2 * HASH, NUMBER));
+  configure_blocks(text + HEAD + limits * LIMIT_LINE, blocks < MOST ? blocks : MOST);
   to_check = 1;
   proxy_set_tick_period_milliseconds(TICK_MILLISECONDS);
   return 1;
@@ -259,12 +283,15 @@ u32 EXPORT(proxy_on_request_headers)(u32 id, u32 count, u32 end) {
   found.subjects[ORG] = subject("org\n", 4, org, org_size, 0, 0);
   found.subjects[DESK] = subject("desk\n", 5, org, org_size, desk, desk_size);
   found.subjects[KEY] = subject("key\n", 4, org, org_size, key, key_size);
-  found.model_of_org = subject("model\n", 6, org, org_size, 0, 0);
   name_model(&found, MODEL, model, model_size);
   if (refuse(&found, subject("revoked\n", 8, 0, 0, key, key_size)))
     return STOP;
+  found.standing = limits_take(found.subjects[KEY], found.subjects[DESK], found.subjects[ORG]);
   add(&found);
-  return CONTINUE;
+  if (!found.standing.refused)
+    return CONTINUE;
+  proxy_send_local_response(429, REQUESTS, sizeof REQUESTS - 1, "", 0, 0, 0, (u32)-1);
+  return STOP;
 }
 
 static void say(void) { proxy_send_local_response(403, TOLD, sizeof TOLD - 1, "", 0, 0, 0, (u32)-1); }
@@ -281,6 +308,7 @@ u32 EXPORT(proxy_on_response_headers)(u32 id, u32 count, u32 end) {
   if ((size = HEADER(RESPONSE_HEADERS, "x-drw-model", &model)))
     name_model(stream, ANSWERING, model, size);
   read_model(stream);
+  limits_tell(&stream->standing);
   check(stream);
   if (stream->state == LIVE || stream->kind == EVENTS)
     return CONTINUE;

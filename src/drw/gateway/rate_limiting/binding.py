@@ -34,9 +34,15 @@ insert into budget select kind, org, %(key)s, desk, period, unit, amount
 from budget where kind = 'KEY' and org = %(org)s and name = %(old)s
 on conflict do nothing returning *
 """
+COUNTED_AS = """
+insert into counted_as values (%(org)s, %(key)s, coalesce(
+    (select counted_as from counted_as where org = %(org)s and key = %(old)s), %(old)s))
+on conflict do nothing
+"""
 UNBOUND = (
     "delete from subject_limit where kind = 'KEY' and org = %s and name = %s returning *",
     "delete from budget where kind = 'KEY' and org = %s and name = %s returning *",
+    "delete from counted_as where org = %s and key = %s",
     "delete from metering.carried where org = %s and key = %s",
 )
 
@@ -63,6 +69,7 @@ async def bind(
         args["rpm"] = await _within(connection, request.requests_per_minute, default)
         return Bound(await _rows(connection, LIMIT, args) if args["rpm"] else [], [])
     await _within(connection, await _requests(connection, request.org, request.predecessor) or default, default)
+    await connection.execute(COUNTED_AS, args)
     found = Bound(await _rows(connection, LIMIT_OF, args), await _rows(connection, BUDGETS_OF, args))
     if found.budgets:
         await _take_over(connection, counters, request, now)
@@ -71,7 +78,7 @@ async def bind(
 
 async def unbind(connection: Connection, key: Subject) -> Bound:
     """Take away what `bind` wrote."""
-    limits, budgets, _ = [await connection.execute(query, (key.org, key.name)) for query in UNBOUND]
+    limits, budgets, *_ = [await connection.execute(query, (key.org, key.name)) for query in UNBOUND]
     return Bound(await limits.fetchall(), await budgets.fetchall())
 
 

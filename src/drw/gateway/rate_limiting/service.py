@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -29,6 +29,8 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     Policy,
     Price,
     RemoveLimitRequest,
+    ReportEnforcementRequest,
+    ReportEnforcementResponse,
     ReportUsageRequest,
     ReportUsageResponse,
     UnbindKeyRequest,
@@ -39,6 +41,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
 from drw.gateway.rate_limiting import rules, spend, store
 from drw.gateway.rate_limiting.binding import bind, unbind
 from drw.gateway.rate_limiting.blocks import Blocks, ledger_spent
+from drw.gateway.rate_limiting.enforcement import Enforcement
 from drw.gateway.rate_limiting.measures import measure
 from drw.gateway.rate_limiting.reaping import post, reap
 from drw.gateway.rate_limiting.rebuild import Rebuild
@@ -87,6 +90,7 @@ class RateLimiting(contract.RateLimiting):
         self._ledger = ledger
         self._reports = reports
         self._blocks = blocks
+        self.enforcement = Enforcement(kept.database)
         self._rebuild = Rebuild(counters, kept.database, self.push_caps, kept.newest_change, settings.lease_seconds)
 
     async def set_limit(self, request: Limit, /) -> Limit:
@@ -112,7 +116,7 @@ class RateLimiting(contract.RateLimiting):
             assert after is not None
             await self._changed(connection, "limit.set", subject, _limit_details(before), _limit_details(after))
         await self._caps_changed(subject)
-        return as_limit(after)
+        return await self._enforced(as_limit(after))
 
     async def remove_limit(self, request: RemoveLimitRequest, /) -> Limit:
         """RemoveLimit takes the limits of a key, desk, org or model away."""
@@ -124,7 +128,7 @@ class RateLimiting(contract.RateLimiting):
                 raise NotFound(f"{subject} has no limit of its own")
             await self._changed(connection, "limit.remove", subject, _limit_details(before), None)
         await self._caps_changed(subject)
-        return as_limit(before)
+        return await self._enforced(as_limit(before))
 
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
         """ListLimits lists the limits of the caller's org and the default."""
@@ -147,7 +151,15 @@ class RateLimiting(contract.RateLimiting):
         """WatchLimits sends all limits: now, and after each change."""
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
-                yield self._limits(await self._store.limits(), await self._store.blocks(self._now()))
+                change = await self._store.newest_change()  # first, as there may be more by the time of the rest
+                found = self._limits(await self._store.limits(), await self._store.blocks(self._now()))
+                found.change = change
+                yield found
+
+    async def report_enforcement(self, request: ReportEnforcementRequest, /) -> ReportEnforcementResponse:
+        """ReportEnforcement takes which change of the limits each data plane enforces."""
+        await self.enforcement.report(request)
+        return ReportEnforcementResponse()
 
     async def bind_key(self, request: BindKeyRequest, /) -> Limit:
         """BindKey sets what binds a key before it is good."""
@@ -161,6 +173,10 @@ class RateLimiting(contract.RateLimiting):
             limit = await one(connection, SHOWN_LIMIT, *key(subject).values())
         if found.limits or found.budgets:
             await self._caps_changed(subject)
+        if found.limits and (late := await self.enforcement.wait()):
+            raise Unavailable(
+                f"the limits of the new key are not enforced yet by {_planes(late)}; there is no new key: try again"
+            )
         return as_limit(limit) if limit else Limit(key=request.key, org=request.org)
 
     async def unbind_key(self, request: UnbindKeyRequest, /) -> UnbindKeyResponse:
@@ -315,6 +331,11 @@ class RateLimiting(contract.RateLimiting):
         await self._audit.record(action, resource, details=details, connection=connection)
         await changed(connection)
 
+    async def _enforced(self, limit: Limit) -> Limit:
+        """Wait until data planes enforce what was changed, and say which ones do not yet."""
+        limit.pending.extend(await self.enforcement.wait())
+        return limit
+
     async def _caps_changed(self, subject: Subject) -> None:
         """Tell the counters at once; where they are away, `follow` and a rebuild do it later."""
         with suppress(CountersAway):
@@ -350,6 +371,10 @@ select (select count(*) from subject_limit where expires_at is null or expires_a
        (select count(*) from budget) as budgets, (select count(*) from price) as prices,
        (select count(*) from block where until is null or until > now()) as blocks
 """
+
+
+def _planes(names: Sequence[str]) -> str:
+    return f"the data plane{'s' * (len(names) > 1)} {', '.join(map(repr, names))}"
 
 
 def _budget_key(subject: Subject, budget: Budget) -> dict[str, Any]:
@@ -394,6 +419,7 @@ async def build(scope: Scope) -> RateLimiting:
     await service.begin()
     scope.background(service.follow)
     scope.background(service.keep)
+    scope.background(service.enforcement.follow)
     scope.describe(service.detail)
     scope.measure(partial(measure, kept, counters))
     return service

@@ -37,7 +37,11 @@ union all select desk from budget where kind = 'KEY' and org = %(org)s and name 
 union all (select desk from metering.ledger where org = %(org)s and key = %(name)s limit 1)
 limit 1
 """
-GOOD = "select * from subject_limit where expires_at is null or expires_at > now() order by name, kind, org"
+GOOD = """
+select subject_limit.*, counted_as
+from subject_limit left join counted_as on kind = 'KEY' and counted_as.org = subject_limit.org and key = name
+where expires_at is null or expires_at > now() order by name, kind, subject_limit.org
+"""
 KINDS = {"KEY": Block.KEY, "DESK": Block.DESK, "ORG": Block.ORG, "MODEL": Block.MODEL}
 UNITS = {"USD": "n", "TOKENS": "t"}
 PERIODS = {"DAY": "d", "MONTH": "m", "TOTAL": "t"}
@@ -127,6 +131,7 @@ def as_limit(row: dict[str, Any]) -> Limit:
         concurrent=row["concurrent"],
         algorithm=row["algorithm"],
         when_lost=row["when_lost"],
+        counted_as=row.get("counted_as") or "",
     )
     if row["expires_at"]:
         limit.expires_at.FromDatetime(row["expires_at"])

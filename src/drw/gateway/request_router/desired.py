@@ -35,7 +35,7 @@ def assemble(
         routes=Routes(routes=routes),
         blocks=_blocks(limits, kills or Kills()),
     )
-    refused = Configuration(credentials=Credentials(revoked=credentials.revoked), blocks=found.blocks)
+    refused = Configuration(credentials=Credentials(revoked=credentials.revoked), blocks=found.blocks, limits=limits)
     found.refusals = _digest(refused)
     found.version = _digest(found)
     return found

@@ -48,6 +48,7 @@ from drw.gateway.request_router.kill_settings import KillLimits, Policy
 from drw.gateway.request_router.kill_store import KillStore
 from drw.gateway.request_router.kills import KillSwitch
 from drw.gateway.request_router.measures import measure
+from drw.gateway.request_router.planes import DataPlanes
 from drw.gateway.request_router.principals import Principals
 from drw.gateway.request_router.table import More, fixed
 from drw.kernel import call
@@ -96,6 +97,7 @@ class RequestRouter(contract.RequestRouter):
         balancer: LoadBalancerClient,
         authentication: AuthenticationClient,
         behind: Behind,
+        planes: DataPlanes,
     ) -> None:
         self._desired = desired
         self._kills = kills
@@ -104,6 +106,7 @@ class RequestRouter(contract.RequestRouter):
         self._balancer = balancer
         self._authentication = authentication
         self._behind = behind
+        self._planes = planes
         self._reports: dict[str, ConfigurationReport] = {}
 
     async def list_routes(self, request: ListRoutesRequest, /) -> Routes:
@@ -153,9 +156,10 @@ class RequestRouter(contract.RequestRouter):
 
     async def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
         """WatchConfiguration sends the whole desired state: now, and after each change."""
-        async with aclosing(self._desired.versions()) as versions:  # type: ignore[type-var]
-            async for configuration in versions:
-                yield configuration
+        with self._planes.watching(request.data_plane):
+            async with aclosing(self._desired.versions()) as versions:  # type: ignore[type-var]
+                async for configuration in versions:
+                    yield configuration
 
     async def report_configuration(self, request: ConfigurationReport, /) -> ReportConfigurationResponse:
         """ReportConfiguration tells what became of a version on one data plane."""
@@ -168,10 +172,12 @@ class RequestRouter(contract.RequestRouter):
             version=request.version[:MAX_NAME],
             error=request.error[:MAX_ERROR],
             refusals=request.refusals[:MAX_NAME],
+            limits_change=request.limits_change,
             upstreams=request.upstreams[:MAX_HOSTS],
             notes=[note[:MAX_ERROR] for note in request.notes[:MAX_NOTES]],
         )
         self._reports[request.data_plane] = kept
+        await self._planes.enforces(request.data_plane, request.limits_change)
         return ReportConfigurationResponse()
 
     async def create_kill(self, request: CreateKillRequest, /) -> Kill:
@@ -295,8 +301,8 @@ async def build(scope: Scope) -> RequestRouter:
     limiting = scope.client(RateLimitingClient)
     balancer = scope.client(LoadBalancerClient)
     discovery = scope.client(DiscoveryClient) if scope.has("discovery") else None
-    behind = Behind(discovery, limiting)
-    service = RequestRouter(desired, switch, records, own.routes, balancer, authentication, behind)
+    behind, planes = Behind(discovery, limiting), DataPlanes(limiting)
+    service = RequestRouter(desired, switch, records, own.routes, balancer, authentication, behind, planes)
 
     async def credentials() -> None:
         await _follow(desired, lambda: authentication.watch_credentials(WatchCredentialsRequest()))
@@ -315,7 +321,7 @@ async def build(scope: Scope) -> RequestRouter:
             async for _ in changes:
                 await desired.put(Routes(routes=await records.all()))
 
-    for source in (credentials, limits, upstreams, kills, routes, switch.expire):
+    for source in (credentials, limits, upstreams, kills, routes, switch.expire, planes.keep_telling):
         scope.background(source)
     scope.describe(service.detail)
     scope.measure(service.measure)

@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Limit(_message.Message):
-    __slots__ = ("key", "requests_per_minute", "org", "desk", "expires_at", "subject", "model", "tokens_per_minute", "concurrent", "algorithm", "when_lost")
+    __slots__ = ("key", "requests_per_minute", "org", "desk", "expires_at", "subject", "model", "tokens_per_minute", "concurrent", "algorithm", "when_lost", "counted_as", "pending")
     class Algorithm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ALGORITHM_UNSPECIFIED: _ClassVar[Limit.Algorithm]
@@ -41,6 +41,8 @@ class Limit(_message.Message):
     CONCURRENT_FIELD_NUMBER: _ClassVar[int]
     ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     WHEN_LOST_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_AS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
     key: str
     requests_per_minute: int
     org: str
@@ -52,7 +54,9 @@ class Limit(_message.Message):
     concurrent: int
     algorithm: Limit.Algorithm
     when_lost: Limit.WhenLost
-    def __init__(self, key: _Optional[str] = ..., requests_per_minute: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., subject: _Optional[_Union[Block.Subject, str]] = ..., model: _Optional[str] = ..., tokens_per_minute: _Optional[int] = ..., concurrent: _Optional[int] = ..., algorithm: _Optional[_Union[Limit.Algorithm, str]] = ..., when_lost: _Optional[_Union[Limit.WhenLost, str]] = ...) -> None: ...
+    counted_as: str
+    pending: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key: _Optional[str] = ..., requests_per_minute: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., subject: _Optional[_Union[Block.Subject, str]] = ..., model: _Optional[str] = ..., tokens_per_minute: _Optional[int] = ..., concurrent: _Optional[int] = ..., algorithm: _Optional[_Union[Limit.Algorithm, str]] = ..., when_lost: _Optional[_Union[Limit.WhenLost, str]] = ..., counted_as: _Optional[str] = ..., pending: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BindKeyRequest(_message.Message):
     __slots__ = ("key", "org", "desk", "expires_at", "requests_per_minute", "predecessor")
@@ -101,16 +105,37 @@ class WatchLimitsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("default_requests_per_minute", "limits", "blocks", "data_planes")
+    __slots__ = ("default_requests_per_minute", "limits", "blocks", "data_planes", "change")
     DEFAULT_REQUESTS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     DATA_PLANES_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
     default_requests_per_minute: int
     limits: _containers.RepeatedCompositeFieldContainer[Limit]
     blocks: _containers.RepeatedCompositeFieldContainer[Block]
     data_planes: int
-    def __init__(self, default_requests_per_minute: _Optional[int] = ..., limits: _Optional[_Iterable[_Union[Limit, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., data_planes: _Optional[int] = ...) -> None: ...
+    change: int
+    def __init__(self, default_requests_per_minute: _Optional[int] = ..., limits: _Optional[_Iterable[_Union[Limit, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., data_planes: _Optional[int] = ..., change: _Optional[int] = ...) -> None: ...
+
+class ReportEnforcementRequest(_message.Message):
+    __slots__ = ("data_planes", "gone")
+    class DataPlane(_message.Message):
+        __slots__ = ("name", "change")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        CHANGE_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        change: int
+        def __init__(self, name: _Optional[str] = ..., change: _Optional[int] = ...) -> None: ...
+    DATA_PLANES_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    data_planes: _containers.RepeatedCompositeFieldContainer[ReportEnforcementRequest.DataPlane]
+    gone: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, data_planes: _Optional[_Iterable[_Union[ReportEnforcementRequest.DataPlane, _Mapping]]] = ..., gone: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReportEnforcementResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Budget(_message.Message):
     __slots__ = ("subject", "org", "name", "period", "unit", "amount", "spent", "reserved", "left", "resets_at")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.gateway.v1 import rate_limiting_pb2
-from drw.api.gateway.v1.rate_limiting_pb2 import BindKeyRequest, Budget, GetSpendRequest, GetSpendResponse, Limit, Limits, ListBudgetsRequest, ListBudgetsResponse, ListLimitsRequest, ListPricesRequest, ListPricesResponse, Policy, Price, RemoveLimitRequest, ReportUsageRequest, ReportUsageResponse, UnbindKeyRequest, UnbindKeyResponse, WatchLimitsRequest, WatchPolicyRequest
+from drw.api.gateway.v1.rate_limiting_pb2 import BindKeyRequest, Budget, GetSpendRequest, GetSpendResponse, Limit, Limits, ListBudgetsRequest, ListBudgetsResponse, ListLimitsRequest, ListPricesRequest, ListPricesResponse, Policy, Price, RemoveLimitRequest, ReportEnforcementRequest, ReportEnforcementResponse, ReportUsageRequest, ReportUsageResponse, UnbindKeyRequest, UnbindKeyResponse, WatchLimitsRequest, WatchPolicyRequest
 
 
 class RateLimiting(Servicer):
@@ -15,11 +15,11 @@ class RateLimiting(Servicer):
     contract = Contract.of(rate_limiting_pb2.DESCRIPTOR.services_by_name["RateLimiting"])
 
     async def set_limit(self, request: Limit, /) -> Limit:
-        """SetLimit sets the limits of one key, desk, org or model in place of those it had."""
+        """SetLimit sets the limits of one key, desk, org or model in place of those it had. It answers once every data plane enforces them, or after 5 seconds, and then says which ones do not yet."""
         raise Unwritten("SetLimit")
 
     async def remove_limit(self, request: RemoveLimitRequest, /) -> Limit:
-        """RemoveLimit takes the limits of a key, desk, org or model away."""
+        """RemoveLimit takes the limits of a key, desk, org or model away, and answers as SetLimit does."""
         raise Unwritten("RemoveLimit")
 
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
@@ -30,8 +30,12 @@ class RateLimiting(Servicer):
         """WatchLimits sends all limits: now, and after each change."""
         raise Unwritten("WatchLimits")
 
+    async def report_enforcement(self, request: ReportEnforcementRequest, /) -> ReportEnforcementResponse:
+        """ReportEnforcement takes which change of the limits each data plane enforces; those that are not named again for some seconds are not waited for."""
+        raise Unwritten("ReportEnforcement")
+
     async def bind_key(self, request: BindKeyRequest, /) -> Limit:
-        """BindKey sets what binds a key before it is good: all that binds the key whose place it takes, or else its requests a minute, within those of the caller that makes it."""
+        """BindKey sets what binds a key before it is good: all that binds the key whose place it takes, or else its requests a minute, within those of the caller that makes it. It fails as UNAVAILABLE where a data plane does not enforce that within 5 seconds."""
         raise Unwritten("BindKey")
 
     async def unbind_key(self, request: UnbindKeyRequest, /) -> UnbindKeyResponse:
@@ -77,12 +81,12 @@ class RateLimitingClient(Client):
     contract = RateLimiting.contract
 
     async def set_limit(self, request: Limit, /, *, timeout: float | None = None) -> Limit:
-        """SetLimit sets the limits of one key, desk, org or model in place of those it had."""
+        """SetLimit sets the limits of one key, desk, org or model in place of those it had. It answers once every data plane enforces them, or after 5 seconds, and then says which ones do not yet."""
         answer: Limit = await self._unary("SetLimit", request, timeout)
         return answer
 
     async def remove_limit(self, request: RemoveLimitRequest, /, *, timeout: float | None = None) -> Limit:
-        """RemoveLimit takes the limits of a key, desk, org or model away."""
+        """RemoveLimit takes the limits of a key, desk, org or model away, and answers as SetLimit does."""
         answer: Limit = await self._unary("RemoveLimit", request, timeout)
         return answer
 
@@ -97,8 +101,13 @@ class RateLimitingClient(Client):
         """WatchLimits sends all limits: now, and after each change."""
         return self._stream("WatchLimits", request, timeout)
 
+    async def report_enforcement(self, request: ReportEnforcementRequest, /, *, timeout: float | None = None) -> ReportEnforcementResponse:
+        """ReportEnforcement takes which change of the limits each data plane enforces; those that are not named again for some seconds are not waited for."""
+        answer: ReportEnforcementResponse = await self._unary("ReportEnforcement", request, timeout)
+        return answer
+
     async def bind_key(self, request: BindKeyRequest, /, *, timeout: float | None = None) -> Limit:
-        """BindKey sets what binds a key before it is good: all that binds the key whose place it takes, or else its requests a minute, within those of the caller that makes it."""
+        """BindKey sets what binds a key before it is good: all that binds the key whose place it takes, or else its requests a minute, within those of the caller that makes it. It fails as UNAVAILABLE where a data plane does not enforce that within 5 seconds."""
         answer: Limit = await self._unary("BindKey", request, timeout)
         return answer
 

@@ -237,20 +237,22 @@ class Configuration(_message.Message):
     def __init__(self, version: _Optional[str] = ..., credentials: _Optional[_Union[_authentication_pb2.Credentials, _Mapping]] = ..., limits: _Optional[_Union[_rate_limiting_pb2.Limits, _Mapping]] = ..., upstreams: _Optional[_Union[_load_balancer_pb2.Upstreams, _Mapping]] = ..., routes: _Optional[_Union[Routes, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[_rate_limiting_pb2.Block, _Mapping]]] = ..., refusals: _Optional[str] = ...) -> None: ...
 
 class ConfigurationReport(_message.Message):
-    __slots__ = ("data_plane", "version", "error", "upstreams", "notes", "refusals")
+    __slots__ = ("data_plane", "version", "error", "upstreams", "notes", "refusals", "limits_change")
     DATA_PLANE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     UPSTREAMS_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
     REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_CHANGE_FIELD_NUMBER: _ClassVar[int]
     data_plane: str
     version: str
     error: str
     upstreams: _containers.RepeatedCompositeFieldContainer[Health]
     notes: _containers.RepeatedScalarFieldContainer[str]
     refusals: str
-    def __init__(self, data_plane: _Optional[str] = ..., version: _Optional[str] = ..., error: _Optional[str] = ..., upstreams: _Optional[_Iterable[_Union[Health, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., refusals: _Optional[str] = ...) -> None: ...
+    limits_change: int
+    def __init__(self, data_plane: _Optional[str] = ..., version: _Optional[str] = ..., error: _Optional[str] = ..., upstreams: _Optional[_Iterable[_Union[Health, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., refusals: _Optional[str] = ..., limits_change: _Optional[int] = ...) -> None: ...
 
 class Health(_message.Message):
     __slots__ = ("upstream", "address", "circuit", "requests", "errors", "active")

@@ -1,0 +1,95 @@
+"""Whoever sets a limit waits until data planes enforce it, and hears which ones do not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from conftest import hosted
+from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, ListKeysRequest
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.api.gateway.v1.rate_limiting_pb2 import (
+    Block,
+    Limit,
+    ListLimitsRequest,
+    RemoveLimitRequest,
+    ReportEnforcementRequest,
+    WatchLimitsRequest,
+)
+from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.gateway.rate_limiting import enforcement
+from drw.kernel.call import acting_for
+from drw.kernel.errors import Unavailable
+from drw.local.first_key import OPERATOR
+
+OF_DESK = {"subject": Block.DESK, "desk": "research"}
+
+
+@pytest.fixture(params=["together", "apart"])
+async def host(profile, request):
+    async with hosted(profile, ["authentication", "rate_limiting"], request.param) as found:
+        yield found
+
+
+async def set_limit(host, per_minute: int) -> list[str]:
+    with acting_for(OPERATOR):
+        done = await host.client(RateLimitingClient).set_limit(Limit(requests_per_minute=per_minute, **OF_DESK))
+    return list(done.pending)
+
+
+async def newest(host) -> int:
+    async for limits in host.client(RateLimitingClient).watch_limits(WatchLimitsRequest()):
+        return limits.change
+    raise AssertionError("nothing was sent")
+
+
+async def report(host, gone: tuple[str, ...] = (), **changes: int) -> None:
+    planes = [ReportEnforcementRequest.DataPlane(name=name, change=change) for name, change in changes.items()]
+    request = ReportEnforcementRequest(data_planes=planes, gone=gone)
+    await host.client(RateLimitingClient).report_enforcement(request)
+
+
+async def test_a_limit_waits_for_the_data_planes_that_are_there(host, monkeypatch):
+    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.1)
+    assert await set_limit(host, 1) == []  # there is none
+    now = await newest(host)
+    await report(host, one=now, two=now)
+    assert await set_limit(host, 2) == ["one", "two"]
+    await report(host, two=now + 1)
+    assert await set_limit(host, 2) == ["one"]  # nothing changed, and the limit is still not everywhere
+    with acting_for(OPERATOR):
+        request = RemoveLimitRequest(subject=Block.DESK, name="research")
+        assert list((await host.client(RateLimitingClient).remove_limit(request)).pending) == ["one", "two"]
+    await report(host, gone=("one",), two=now + 3)
+    assert await set_limit(host, 3) == []
+    monkeypatch.setattr(enforcement, "LIVE_SECONDS", 0.0)
+    assert await set_limit(host, 4) == []
+
+
+async def test_who_waits_is_woken_by_the_report(host, monkeypatch):
+    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 9.0)
+    now = await newest(host)
+    await report(host, one=now)
+    setting = asyncio.create_task(set_limit(host, 5))
+    async with asyncio.timeout(5):
+        async for limits in host.client(RateLimitingClient).watch_limits(WatchLimitsRequest()):
+            if limits.change > now:
+                assert [limit.requests_per_minute for limit in limits.limits] == [5]
+                break
+        assert not setting.done()
+        await report(host, one=now + 1)
+        assert await setting == []
+
+
+async def test_a_key_whose_limit_is_not_enforced_does_not_come_to_be(host, monkeypatch):
+    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.1)
+    await report(host, one=await newest(host))
+    with acting_for(OPERATOR):
+        keys, limiting = host.client(AuthenticationClient), host.client(RateLimitingClient)
+        request = CreateKeyRequest(name="bounded", scopes=["models:read"], requests_per_minute=3)
+        with pytest.raises(Unavailable, match="not enforced yet by the data plane 'one'; there is no new key"):
+            await keys.create_key(request)
+        assert not (await keys.list_keys(ListKeysRequest())).keys
+        assert not (await limiting.list_limits(ListLimitsRequest())).limits
+        await keys.create_key(CreateKeyRequest(name="default", scopes=["models:read"]))  # which is enforced already
