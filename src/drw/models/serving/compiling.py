@@ -1,4 +1,4 @@
-"""Compiles JSON schemas in processes of their own, so that no schema costs the engine anything before it is known good."""
+"""Compiles JSON schemas in processes of their own, before the engine sees them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import signal
 import sys
 from collections import OrderedDict
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
 

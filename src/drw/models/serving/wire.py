@@ -45,7 +45,7 @@ class WireSettings(Settings):
     """Whether to ask for the tokens so far in each event, as vLLM gives them; others refuse a request that asks."""
     cache_salt: bool = False
     """Whether to send `cache_salt`, with which vLLM keeps each tenant's prefix cache apart; others refuse it."""
-    cache_salt_key: str = Field("", max_length=256)
+    cache_salt_key: str = Field(default="", max_length=256)
     """A secret that several processes of serving share, so that a tenant has the same salt at each of them."""
     reuse_prompts: bool = True
     """Whether a llama.cpp server keeps what it has read of a prompt for the next one of the same tenant. Switch it off

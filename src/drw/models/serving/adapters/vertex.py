@@ -14,6 +14,7 @@ import google.auth
 import google.auth.exceptions
 import google.auth.transport.requests
 
+from drw.models.serving.deltas import uncached
 from drw.models.serving.errors import EngineMisconfigured, EngineStalled, NotSupported
 from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
 from drw.models.serving.wire import Wire, WireSettings
@@ -42,7 +43,7 @@ class VertexEngine(ChatEngine):
         sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": {"include_usage": True}}
         chunks = self._wire.stream(target, endpoint, sent, await self._token_by(target, limits), limits)
         try:
-            async for chunk in chunks:
+            async for chunk in uncached(chunks):
                 yield chunk
         finally:
             await chunks.aclose()

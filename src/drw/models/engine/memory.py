@@ -1,0 +1,44 @@
+"""Holds the engine's process to a limit of memory: it ends before the machine runs short, and is started again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import threading
+from pathlib import Path
+
+EXIT_CODE = 9
+"""The process ends with it when it is over its limit."""
+LOOK_SECONDS = 0.1
+MARGIN = 4
+"""Beyond the limit, at most this part of it more is given out before the process is looked at again."""
+STATUS = Path("/proc/self/status")
+MIB = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+def limit(mib: int) -> None:
+    """End this process when its own memory is over `mib`, weights that are mapped from their file not counted.
+
+    The kernel refuses what is over it by more than a quarter, so that the process cannot outrun the look at it.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    most = (mib + mib // MARGIN) * MIB
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    threading.Thread(target=_watch, args=(mib,), name="memory", daemon=True).start()
+
+
+def _watch(mib: int) -> None:
+    pause = threading.Event()
+    while (held := _own()) <= mib * MIB:
+        pause.wait(LOOK_SECONDS)
+    log.error("over the limit of memory; ending", extra={"fields": {"held_mib": held // MIB, "limit_mib": mib}})
+    os._exit(EXIT_CODE)
+
+
+def _own() -> int:
+    """Return the bytes of memory that are this process's own."""
+    lines = STATUS.read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon:")).split()[1]) * 1024
