@@ -60,7 +60,7 @@ class DataPlane(Settings):
 class Engine(Settings):
     """The language model's process on one machine: `[engine]`."""
 
-    memory_mib: int = Field(2048, ge=512)
+    memory_mib: int = Field(default=2048, ge=512)
     """What it may hold of its own, without the weights in their file; over it, it is started anew."""
 
 

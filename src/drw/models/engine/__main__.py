@@ -1,6 +1,6 @@
 """Runs one model: `python -m drw.models.engine --model GGUF --socket PATH --slots N --context TOKENS --memory MIB`.
 
-Says one line of log when it answers, and ends on SIGTERM, over its limit of memory, or with the process that started it.
+Says one line of log when it answers. Ends on SIGTERM, over its memory limit, or with the process that started it.
 """
 
 from __future__ import annotations
