@@ -11,8 +11,6 @@ from pathlib import Path
 EXIT_CODE = 9
 """The process ends with it when it is over its limit."""
 LOOK_SECONDS = 0.1
-MARGIN = 4
-"""Beyond the limit, at most this part of it more is given out before the process is looked at again."""
 STATUS = Path("/proc/self/status")
 MIB = 1 << 20
 
@@ -22,10 +20,10 @@ log = logging.getLogger(__name__)
 def limit(mib: int) -> None:
     """End this process when its own memory is over `mib`, weights that are mapped from their file not counted.
 
-    The kernel refuses what is over it by more than a quarter, so that the process cannot outrun the look at it.
+    The kernel gives out twice as much and no more, so that the process cannot outrun the look at it.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    most = (mib + mib // MARGIN) * MIB
+    most = 2 * mib * MIB
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     threading.Thread(target=_watch, args=(mib,), name="memory", daemon=True).start()
 

@@ -66,9 +66,9 @@ class SchemaCompilers:
 
     async def _compiled(self, schema: dict[str, Any], tenant: str) -> str | None:
         async with self._turn(tenant):
-            process = self._idle.pop() or await _Process.start(self._command)
-            kept: _Process | None = None
+            process, kept = self._idle.pop(), None
             try:
+                process = process or await _Process.start(self._command)
                 async with asyncio.timeout(SECONDS):
                     fault = await process.fault(schema)
                 kept = process
@@ -78,7 +78,7 @@ class SchemaCompilers:
                 raise _busy("a schema could not be compiled in time") from None
             finally:
                 self._idle.append(kept)
-                if kept is None:
+                if process and process is not kept:
                     await process.end()
         return fault
 
@@ -120,8 +120,10 @@ class _Process:
             async with asyncio.timeout(START_SECONDS):
                 if await made._line() == b"ready\n":
                     return made
-        except TimeoutError:
-            pass
+        except BaseException as error:
+            await made.end()
+            if not isinstance(error, TimeoutError):
+                raise
         await made.end()
         raise EngineMisconfigured(f"the compiler of JSON schemas does not start: run {' '.join(command)} to see why")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from typing import Any
 
 from drw.models.serving.errors import CONTENT_FILTER
@@ -41,22 +40,3 @@ def is_whole(finish_reason: str) -> bool:
 def is_filtered(finish_reason: str) -> bool:
     """Tell whether a rule about content ended an answer."""
     return finish_reason.lower().partition(":")[0] in FILTERED
-
-
-async def uncached(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-    """Yield chunks without what their usage says of a cache: it may be of another tenant's prompt."""
-    try:
-        async for chunk in chunks:
-            if isinstance(usage := chunk.get("usage"), dict):
-                chunk["usage"] = _without_cache(usage)
-            yield chunk
-    finally:
-        await chunks.aclose()
-
-
-def _without_cache(usage: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _without_cache(value) if isinstance(value, dict) else value
-        for name, value in usage.items()
-        if "cache" not in name
-    }

@@ -13,7 +13,7 @@ from drw.models.serving.errors import NotSupported
 from drw.models.serving.ports import Body, Chunk
 
 ANSWER = "final_answer"
-"""What the model calls where no function fits; callers never see it."""
+"""What the model calls where no function fits, unless a function has this name; callers never see it."""
 ANSWER_SCHEMA = {
     "type": "object",
     "properties": {"text": {"type": "string"}},
@@ -38,8 +38,10 @@ def chosen_tools(body: Body) -> Tools:
         if name not in offered:
             raise InvalidRequest(f"tool_choice names {name!r}; tools has: {', '.join(offered)}", param="tool_choice")
         return {name: offered[name]}
-    free = {ANSWER: {"description": "reply in text when no function fits", "parameters": ANSWER_SCHEMA}}
-    return offered if choice == "required" else offered | free
+    if choice == "required":
+        return offered
+    name = next(name for name in (ANSWER + "_" * n for n in range(len(offered) + 1)) if name not in offered)
+    return offered | {name: {"description": "reply in text when no function fits", "parameters": ANSWER_SCHEMA}}
 
 
 def constrained(body: Body, tools: Tools) -> Body:
@@ -104,7 +106,7 @@ def _ended(text: str, reason: str, tools: Tools) -> tuple[dict[str, Any], str]:
         name, arguments = called["name"], called["arguments"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return {"content": text}, reason  # cut by max_tokens: `length` says so
-    if name == ANSWER and ANSWER in tools:
+    if tools.get(name, {}).get("parameters") is ANSWER_SCHEMA:
         return {"content": arguments["text"]}, reason
     function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
     call = {"index": 0, "id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}

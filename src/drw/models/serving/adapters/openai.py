@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 
 from drw.kernel.cache_salt import cache_salt
 from drw.kernel.call import caller_or_none
-from drw.models.serving.deltas import uncached
 from drw.models.serving.errors import EngineMisconfigured
 from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
+from drw.models.serving.usage import of_all_choices, uncached
 from drw.models.serving.wire import Wire, WireSettings, bearer
 
 
@@ -29,10 +29,10 @@ class OpenAiEngine(ChatEngine):
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the upstream's chunks."""
         sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": self._options}
-        if not self._salted:
-            return uncached(self._wire.stream(target, endpoint, sent, bearer(target), limits))
-        sent["cache_salt"] = cache_salt(caller_or_none(), self._salt_key)
-        return self._wire.stream(target, endpoint, sent, bearer(target), limits)
+        if self._salted:
+            sent["cache_salt"] = cache_salt(caller_or_none(), self._salt_key)
+        chunks = of_all_choices(self._wire.stream(target, endpoint, sent, bearer(target), limits), body.get("n") or 1)
+        return chunks if self._salted else uncached(chunks)
 
     async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
         """Return None: the API has no way to ask."""
