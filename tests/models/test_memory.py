@@ -20,6 +20,8 @@ from models.conftest import CONTEXT, SLOTS, running_engine
 
 MEMORY_MIB = 320
 STORY = {"model": "small", "messages": [{"role": "user", "content": "Tell a long story."}], "stream": True}
+ENDLESS = {"n": 8, "logit_bias": {"0": -100, "2": -100}}
+"""Without the tokens that end an answer, and again when the context is full."""
 
 
 async def healthy(socket):
@@ -55,7 +57,7 @@ async def test_an_engine_over_its_limit_ends_its_calls_with_503_and_is_started_a
     try:
         never = {"consecutive_failures": 1000, "window": 1000}  # a circuit would tell of itself
         async with start(small=socket, circuits=never) as web:
-            stream = await web.client.chat.completions.create(**STORY)
+            stream = await web.client.chat.completions.create(**STORY, **ENDLESS)
             assert (await anext(aiter(stream))).choices
             first = child.pid
             gorging = asyncio.create_task(gorge(socket))

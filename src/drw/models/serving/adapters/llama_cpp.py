@@ -95,7 +95,8 @@ class LlamaCppEngine(ChatEngine):
                         yield chunk
                 finally:
                     await chunks.aclose()
-                prompt["cache_prompt"] = True  # what the choice before has read is this caller's own
+                prompt["cache_prompt"] = self._reuse  # what the choice before has read is this caller's own
+                limits = Limits(end=limits.end)  # the first token of all has come
         if usage:
             yield {"choices": [], "usage": usage}
 
