@@ -80,7 +80,7 @@ def priced(start, engine, folder, monkeypatch):
             "base_url": f"unix:{engine if kind == 'llama_cpp' else f'{folder}/one.sock'}",
             "context_length": 1024,
         }
-        async with start(double=double, more=("rate_limiting",)) as web:
+        async with start(double=double, more=("rate_limiting",), metering={"least_tokens": 1}) as web:
             client = web.host.client(RateLimitingClient)
             with acting_for(BOSS):
                 price = {"prompt_usd_per_million": "0", "completion_usd_per_million": "1"}
