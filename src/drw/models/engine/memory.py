@@ -23,16 +23,15 @@ def limit(mib: int) -> None:
     The kernel gives out twice as much and no more, so that the process cannot outrun the look at it.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    most = 2 * mib * MIB
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    threading.Thread(target=_watch, args=(mib,), name="memory", daemon=True).start()
+    resource.setrlimit(resource.RLIMIT_DATA, (2 * mib * MIB, 2 * mib * MIB))
+    threading.Thread(target=_watch, name="memory", daemon=True).start()
 
 
-def _watch(mib: int) -> None:
+def _watch() -> None:
     pause = threading.Event()
-    while (held := _own()) <= mib * MIB:
+    while (held := _own()) <= (most := resource.getrlimit(resource.RLIMIT_DATA)[0] // 2):  # may be lowered from outside
         pause.wait(LOOK_SECONDS)
-    log.error("over the limit of memory; ending", extra={"fields": {"held_mib": held // MIB, "limit_mib": mib}})
+    log.error("over the limit of memory; ending", extra={"fields": {"held_mib": held // MIB, "limit_mib": most // MIB}})
     os._exit(EXIT_CODE)
 
 
