@@ -110,6 +110,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
         small: Path | None = None,
         double: dict[str, Any] | None = None,
         fallback: dict[str, Any] | None = None,
+        vectors: dict[str, Any] | None = None,
         more: Sequence[str] = (),
         on: Profile = profile,
         **serving: Any,
@@ -117,7 +118,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
         base = folder / f"m{next(_numbers)}"
         models: dict[str, Any] = {
             "double": {"engine": "openai", "base_url": f"unix:{base}.d", "upstream_model": "up-1", **(double or {})},
-            "vectors": {"kind": "embedding", "engine": "onnx", "dimensions": 2},
+            "vectors": {"kind": "embedding", "engine": "onnx", "dimensions": 2, **(vectors or {})},
         }
         if fallback is not None:
             models["other"] = {**models["double"], "upstream_model": "up-2", **fallback}

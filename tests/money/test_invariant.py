@@ -16,7 +16,7 @@ from drw.kernel.errors import DrwError
 from drw.kernel.metering.ledger import settled
 from drw.kernel.metering.subjects import Subject, begins
 from drw.models.serving.record import ClientGone
-from money.world import BLOCK, LEASE, Call, World, model, token, usage, world
+from money.world import BLOCK, LEASE, Call, World, model, usage, world
 
 MODELS = [model("cheap"), model("dear")]
 CALLERS = [Caller("acme", "rates", "key_1"), Caller("acme", "rates", "key_2"), Caller("acme", "fx", "key_3")]
@@ -49,10 +49,11 @@ PHASES = (Phase.explicit, Phase.generate)  # a long schedule says enough, and sh
 
 one, any_call = st.integers(0, 2), st.integers(0, 30)
 streamed = st.sampled_from([True, True, True, False])
+choices = st.sampled_from([1, 1, 2, 4])
 beyond = st.sampled_from([0, 0, 0, 5, 200])
 """Tokens that an engine counts beyond those it gave."""
 KINDS_OF_STEPS = {
-    "open": (8, st.tuples(one, one, st.integers(0, 1), st.integers(1, 40), st.integers(1, 60), streamed)),
+    "open": (8, st.tuples(one, one, st.integers(0, 1), st.integers(1, 40), st.integers(1, 60), streamed, choices)),
     "feed": (9, st.tuples(any_call, st.integers(1, 9))),
     "finish": (2, st.tuples(any_call, beyond, beyond)),
     "fail_over": (2, st.tuples(any_call)),
@@ -124,9 +125,12 @@ class Story:
         self.busy.append(call := found[number % len(found)])
         return call
 
-    async def open(self, gateway: int, who: int, which: int, prompt: int, most: int, stream: bool) -> None:
+    async def open(
+        self, gateway: int, who: int, which: int, prompt: int, most: int, stream: bool, choices: int
+    ) -> None:
         at, models = self.gateways[gateway], (MODELS[which], MODELS[1 - which])
-        call = await self.on.open(at, CALLERS[who], *models, prompt=prompt, most=most, stream=stream)
+        more = {"prompt": prompt, "most": most, "stream": stream, "choices": choices}
+        call = await self.on.open(at, CALLERS[who], *models, **more)
         self.calls.append(call)
         self.seen(gateway)
 
@@ -135,7 +139,7 @@ class Story:
             return
         try:
             for _ in range(count):
-                await call.hold.progress(token())
+                await call.hold.progress(call.next_token())
                 call.delivered += 1
         except DrwError as error:
             call.ended = "cut" if call.stream else "refused"

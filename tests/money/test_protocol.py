@@ -122,6 +122,20 @@ async def test_a_stream_that_does_not_fit_begins_and_is_cut_at_the_cap(on):
     assert (row["completion_tokens"], row["outcome"], row["counted_by"]) == (90, "cut", "chunks")
 
 
+async def test_every_choice_is_reserved_counted_and_cut(on):
+    with pytest.raises(InsufficientQuota):
+        await on.open(on.gateway(), WHO, ONE, prompt=10, most=40, stream=False, choices=4)
+    call = await on.open(on.gateway(), WHO, ONE, prompt=9, most=40, stream=True, choices=4)
+    for _ in range(91):
+        await call.hold.progress(call.next_token())
+        call.delivered += 1
+    with pytest.raises(InsufficientQuota, match="cut after 91 tokens") as caught:
+        await call.hold.progress(call.next_token())
+    await call.hold.settle(caught.value)
+    assert await spent(on) == (100 * TOKEN, 0)
+    assert [row["completion_tokens"] for row in await rows(on)] == [91]
+
+
 async def test_an_engine_that_goes_on_behind_max_tokens_is_cut(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=2, stream=True)
     await call.hold.progress(token())

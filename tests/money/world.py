@@ -56,15 +56,15 @@ def model(name: str) -> ChatModel:
     return ChatModel(name, f"up-{name}", DoubleChat(), "double", line, (replica,), 0, 0, 0, "none", "none")
 
 
-def asked(models: Sequence[ChatModel], *, prompt: int, most: int | None, stream: bool) -> Asked:
-    """Return a request for an answer of at most so many tokens."""
+def asked(models: Sequence[ChatModel], *, prompt: int, most: int | None, stream: bool, choices: int = 1) -> Asked:
+    """Return a request for so many answers, each of at most so many tokens."""
     body = {"prompt": prompt}
     affinity = Affinity("", "", body)
-    return Asked("completions", body, affinity, tuple(models), stream, most_tokens=most)
+    return Asked("completions", body, affinity, tuple(models), stream, choices, most_tokens=most)
 
 
-def token(text: str = "x") -> Chunk:
-    return {"choices": [{"index": 0, "delta": {"content": text}}]}
+def token(text: str = "x", index: int = 0) -> Chunk:
+    return {"choices": [{"index": index, "delta": {"content": text}}]}
 
 
 def usage(prompt: int, completion: int) -> Chunk:
@@ -79,6 +79,7 @@ class Call:
     hold: Hold
     prompt: int
     stream: bool
+    choices: int = 1
     delivered: int = 0
     earlier: int = 0
     """What of it attempts gave that are over."""
@@ -91,6 +92,12 @@ class Call:
     @property
     def of_this_attempt(self) -> int:
         return self.delivered - self.earlier
+
+    def next_token(self) -> Chunk:
+        """Return a token of the choice whose turn it is; engines of every second length of prompt count theirs."""
+        turn, index = divmod(self.of_this_attempt, self.choices)
+        counted = {"timings": {"predicted_n": turn + 1, "prompt_n": self.prompt}} if self.prompt % 2 else {}
+        return token(index=index) | counted
 
     @property
     def id(self) -> str:
@@ -182,12 +189,19 @@ class World:
         await self.redis.aclose()
 
     async def open(
-        self, gateway: Gateway, who: Caller, *models: ChatModel, prompt: int, most: int, stream: bool
+        self,
+        gateway: Gateway,
+        who: Caller,
+        *models: ChatModel,
+        prompt: int,
+        most: int,
+        stream: bool,
+        choices: int = 1,
     ) -> Call:
         """Reserve for a request and begin its first attempt."""
         with acting_for(who):
-            hold = await gateway.metering.hold(asked(models, prompt=prompt, most=most, stream=stream))
-        call = Call(gateway, hold, prompt, stream)
+            hold = await gateway.metering.hold(asked(models, prompt=prompt, most=most, stream=stream, choices=choices))
+        call = Call(gateway, hold, prompt, stream, choices)
         gateway.calls.append(call)
         await hold.begin(models[0])
         return call

@@ -78,6 +78,13 @@ class DataPlane(Settings):
     """Who may sign for an upstream that is spoken to by TLS."""
 
 
+class Engine(Settings):
+    """The language model's process on one machine: `[engine]`."""
+
+    memory_mib: int = Field(default=2048, ge=512)
+    """What it may hold of its own, without the weights in their file; over it, it is started anew."""
+
+
 class Profile(Settings):
     """How the platform runs here: what shares a process, and each service's settings."""
 
@@ -91,6 +98,7 @@ class Profile(Settings):
     processes: dict[str, Place] = Field(default_factory=dict)
     data_plane: DataPlane | None = None
     services: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    engine: Engine = Engine()
     otlp_endpoint: str = ""
     """Where traces go, as in `http://127.0.0.1:4318`; empty: nowhere."""
 

@@ -34,7 +34,14 @@ def parts(layout: Layout, profile: Profile, channels: Channels) -> list[Part]:
     """Return the parts of the platform."""
     files = [str(file) for file in layout.files]
     services = [_service_process(cluster, profile, files, channels) for cluster in CLUSTERS]
-    return [_postgres(layout), _valkey(layout), _engine(layout), *services, _agent(profile, files), _envoy(profile)]
+    return [
+        _postgres(layout),
+        _valkey(layout),
+        _engine(layout, profile),
+        *services,
+        _agent(profile, files),
+        _envoy(profile),
+    ]
 
 
 def _postgres(layout: Layout) -> Part:
@@ -80,9 +87,10 @@ async def _valkey_ready(url: str) -> bool:
             return False
 
 
-def _engine(layout: Layout) -> Part:
+def _engine(layout: Layout, profile: Profile) -> Part:
     command = [sys.executable, "-m", "drw.models.engine", "--model", str(layout.weights / CHAT_MODEL)]
     command += ["--socket", str(layout.engine), "--slots", str(ENGINE_SLOTS)]
+    command += ["--memory", str(profile.engine.memory_mib)]
     return Part(
         name="engine",
         stops=1,

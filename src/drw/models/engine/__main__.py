@@ -1,6 +1,6 @@
-"""Runs one model: `python -m drw.models.engine --model GGUF --socket PATH --slots N --context TOKENS`.
+"""Runs one model: `python -m drw.models.engine --model GGUF --socket PATH --slots N --context TOKENS --memory MIB`.
 
-Says one line of log when it answers, and ends on SIGTERM or with the process that started it.
+Says one line of log when it answers. Ends on SIGTERM, over its memory limit, or with the process that started it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ def main(arguments: Sequence[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
     _end_with(parent)
     from drw.kernel import telemetry
+    from drw.models.engine import memory
     from drw.models.engine.server import serve
 
     telemetry.set_up("engine")
+    if options.memory:
+        memory.limit(options.memory)
     try:
         serve(options.model, options.socket, options.slots, options.context, options.threads, STOP)
     except RuntimeError as error:
@@ -42,6 +45,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--socket", type=_socket, required=True, help="where to listen: NAME.sock, under 100 bytes")
     parser.add_argument("--slots", type=_positive, default=4, help="answers at once")
     parser.add_argument("--context", type=_positive, default=8192, help="tokens; each slot has its share")
+    parser.add_argument(
+        "--memory", type=_positive, help="MiB that it may hold of its own; over it, it ends with code 9"
+    )
     parser.add_argument("--threads", type=_positive, default=os.cpu_count() or 2)
     return parser.parse_args(arguments)
 

@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 
 PROMPT_BATCH = 256
 """Tokens of prompt read at a time: between two batches others get their next token, and a caller who left is seen."""
-PROMPT_CACHE_MIB = 256
 IO_SECONDS = 300
 QUIET = 1
 
@@ -56,7 +55,8 @@ def _parameters(model: Path, socket: Path, slots: int, context: int, threads: in
     chosen.n_ctx = context
     chosen.n_batch = chosen.n_ubatch = PROMPT_BATCH
     chosen.cpuparams.n_threads = chosen.cpuparams_batch.n_threads = threads
-    chosen.cache_ram_mib = PROMPT_CACHE_MIB
+    chosen.cache_ram_mib = 0  # it would hand one tenant's prompts to another
+    chosen.cache_idle_slots = False
     chosen.use_jinja = True
     chosen.ui = False
     chosen.endpoint_slots = False  # would show what others' requests are made of

@@ -53,7 +53,7 @@ class Affinity:
     """What ties requests together: the session that the caller names, or how the prompt begins."""
 
     owner: str
-    """The org and the key that ask: no caller can land among another's by naming the same session."""
+    """The tenant and the key that ask: no caller can land among another's by naming the same session."""
     session: str
     body: Body
 
@@ -72,9 +72,9 @@ class Affinity:
 
 
 def owner() -> str:
-    """Return whose sessions the present request's are."""
+    """Return whose sessions the present request's are: a tenant's, and within it a key's."""
     who = call.caller_or_none()
-    return f"{who.org}/{who.key}" if who else ""
+    return f"{who.org}/{who.desk}/{','.join(sorted(who.walls))}/{who.key}" if who else ""
 
 
 def pick(ready: Sequence[Replica], key: str, random: Random) -> Replica:

@@ -12,8 +12,8 @@ from drw.models.serving.attempts import Attempt
 from drw.models.serving.courses import Course, Rules
 from drw.models.serving.errors import ContextLengthExceeded, OutOfTime
 from drw.models.serving.hold import Hold
-from drw.models.serving.plans import Asked, Plan
-from drw.models.serving.ports import Body, Chunk, Endpoint
+from drw.models.serving.plans import Asked, Plan, too_long
+from drw.models.serving.ports import Body, Chunk
 from drw.models.serving.quota import FINAL
 from drw.models.serving.record import Record, outcome
 
@@ -34,7 +34,7 @@ async def generate(
             try:
                 async with attempt.model.line.turn(attempt.patience(rules.clock.time())):
                     course.enter(attempt)
-                    await _check_prompt(attempt, asked.endpoint)
+                    await _check_prompt(attempt, asked)
                     attempt.body = attempt.body | await hold.begin(attempt.model)
                     chunks = attempt.stream(asked.endpoint)
                     try:
@@ -64,9 +64,11 @@ async def generate(
         record.shows(answer)
 
 
-async def _check_prompt(attempt: Attempt, endpoint: Endpoint) -> None:
+async def _check_prompt(attempt: Attempt, asked: Asked) -> None:
     """Raise where the prompt is longer than the operator allows; the model's own limit is the engine's to check."""
-    most = attempt.model.max_prompt_tokens
+    if not attempt.model.reads(asked.prompt_bytes):
+        raise too_long(attempt.model, asked)
+    most, endpoint = attempt.model.max_prompt_tokens, asked.endpoint
     if not most or _bytes(attempt.body) <= most:  # no token is shorter than a byte
         return
     try:

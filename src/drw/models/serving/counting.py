@@ -17,6 +17,8 @@ MUTE_SECONDS = 30.0
 
 async def counted(model: ChatModel, asked: Asked) -> int | None:
     """Return the tokens of the prompt; None where no place of the model tells: the attempt will say what is wrong."""
+    if not model.reads(asked.prompt_bytes):
+        return None
     now = asyncio.get_running_loop().time()
     if (place := _place(model, now)) is None:
         return None

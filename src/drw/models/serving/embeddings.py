@@ -13,9 +13,10 @@ from drw.api.models.v1.discovery_pb2 import Model
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Vector
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.overhead import waiting
-from drw.models.serving.errors import NotSupported
+from drw.models.serving.errors import ContextLengthExceeded, NotSupported
 from drw.models.serving.metering import Metering
 from drw.models.serving.models import Models
+from drw.models.serving.plans import BYTES_PER_TOKEN
 from drw.models.serving.record import Record
 from drw.models.serving.requests import Embedding
 
@@ -36,6 +37,7 @@ class Embeddings:
         texts = request.texts()
         model = await self._models.embedding(request.model)
         _check_dimensions(request, model)
+        _check_lengths(texts, model)
         record.served_by(model.id, model.engine, model.id)
         async with self._metering.embedding(model.id, texts, record) as hold:
             vectors, tokens = await self._embed(texts, model.id)
@@ -61,6 +63,14 @@ def _check_dimensions(request: Embedding, model: Model) -> None:
     if request.dimensions not in (None, model.dimensions):
         instead = f"leave it out: vectors of {model.id!r} have {model.dimensions} dimensions and cannot be cut"
         raise NotSupported("dimensions", instead)
+
+
+def _check_lengths(texts: list[str], model: Model) -> None:
+    most = BYTES_PER_TOKEN * model.context_length
+    for number, text in enumerate(texts):
+        if most and (size := len(text.encode(errors="replace"))) > most:
+            message = f"the text {number} has {size} bytes; {model.id!r} takes {model.context_length} tokens, "
+            raise ContextLengthExceeded(f"{message}at most {most} bytes: shorten it", "input")
 
 
 def _item(index: int, vector: Vector, encoding: str) -> dict[str, Any]:

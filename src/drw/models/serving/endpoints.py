@@ -20,13 +20,14 @@ from drw.kernel.errors import DrwError
 from drw.kernel.kills import KillList, killed
 from drw.models.serving.answers import Answer
 from drw.models.serving.balance import Affinity, owner
+from drw.models.serving.buffers import Buffers
 from drw.models.serving.chats import generate
 from drw.models.serving.courses import Rules
 from drw.models.serving.embeddings import Embeddings
 from drw.models.serving.exchange import Exchange
 from drw.models.serving.metering import Metering
 from drw.models.serving.models import Models
-from drw.models.serving.plans import Asked
+from drw.models.serving.plans import Asked, prompt_bytes
 from drw.models.serving.ports import Chunk, Endpoint
 from drw.models.serving.record import ClientGone, Record
 from drw.models.serving.requests import ChatCompletion, Completion, Embedding, Sampling, read
@@ -43,8 +44,11 @@ Serve = Callable[[Exchange, Record], Awaitable[None]]
 class Audited:
     """An ASGI application that serves one endpoint and leaves a record, however it ends."""
 
-    def __init__(self, audit: AuditWriter, kills: KillList, operation: str, limit: int, serve: Serve) -> None:
+    def __init__(
+        self, audit: AuditWriter, kills: KillList, buffers: Buffers, operation: str, limit: int, serve: Serve
+    ) -> None:
         self._audit = audit
+        self._buffers = buffers
         self._kills = kills
         self._operation = operation
         self._limit = limit
@@ -53,11 +57,14 @@ class Audited:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         exchange = Exchange(scope, receive, send)
-        caller()
-        try:
-            raw = await exchange.body(self._limit)
-        except ClientGone:
-            return
+        with self._buffers.holding(caller().org) as hold:
+            try:
+                raw = await exchange.body(self._limit, hold)
+            except ClientGone:
+                return
+            await self._answer(exchange, raw)
+
+    async def _answer(self, exchange: Exchange, raw: bytes) -> None:
         record = Record(self._audit, self._operation, raw)
         try:
             caller().must_hold(INVOKE)
@@ -110,7 +117,8 @@ class ChatEndpoints:
         record.means(plan.id, models[0].id, models[0].engine_name)
         param, most = request.most_tokens()
         end = self._rules.end(plan, models)
-        asked = Asked(endpoint, body, affinity, models, bool(request.stream), choices, param, most, end)
+        size = prompt_bytes(body)
+        asked = Asked(endpoint, body, affinity, models, bool(request.stream), choices, param, most, size, end)
         answer = Answer(endpoint, plan.id, choices)
         run = partial(generate, self._rules, plan, asked, answer, record)
         chunks = self._metering.metered(asked, record, run, exchange.headers)
@@ -171,6 +179,7 @@ def routes(
     metering: Metering,
     kills: KillList,
     audit: AuditWriter,
+    buffers: Buffers,
     max_body: int,
 ) -> list[BaseRoute]:
     """Return OpenAI's endpoints."""
@@ -186,7 +195,7 @@ def routes(
         "/v1/embeddings": ("embedding", embed),
     }
     made: list[BaseRoute] = [
-        Route(path, Audited(audit, kills, operation, max_body, serve), methods=["POST"])
+        Route(path, Audited(audit, kills, buffers, operation, max_body, serve), methods=["POST"])
         for path, (operation, serve) in served.items()
     ]
     made.append(Route("/v1/models", listed.all, methods=["GET"]))

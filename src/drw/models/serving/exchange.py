@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
@@ -35,17 +35,25 @@ class Exchange:
         """Return a header of the request by its name in lower case, or an empty string."""
         return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == name), "")
 
-    async def body(self, limit: int) -> bytes:
-        """Return the body of the request."""
+    async def body(self, limit: int, hold: Callable[[int], None]) -> bytes:
+        """Return the body of the request, each piece held before it is kept.
+
+        Raises:
+            TooLarge: it has more than `limit` bytes; by its `content-length`, nothing of it is read.
+        """
         pieces, size, more = [], 0, True
+        if (announced := self.header(b"content-length")).isdecimal() and int(announced) > limit:
+            raise TooLarge(f"the body has more than {limit} bytes")
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
+            piece = message.get("body", b"")
+            size += len(piece)
             if size > limit:
                 raise TooLarge(f"the body has more than {limit} bytes")
+            hold(len(piece))
+            pieces.append(piece)
             more = message.get("more_body", False)
         return b"".join(pieces)
 

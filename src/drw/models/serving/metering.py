@@ -25,7 +25,7 @@ from drw.kernel.overhead import waiting
 from drw.models.serving.counting import counted
 from drw.models.serving.hold import Estimate, Estimating, Hold
 from drw.models.serving.meter import Meter, MeterSettings, Reservation
-from drw.models.serving.plans import Asked, ChatModel
+from drw.models.serving.plans import Asked, ChatModel, check_prompt
 from drw.models.serving.ports import Body, Chunk
 from drw.models.serving.quota import ModelFull
 from drw.models.serving.record import Record
@@ -59,10 +59,12 @@ class Metering:
         """Yield the chunks of `run`, which tells its attempts to the hold that it is given.
 
         Ends only when all is settled and the record of the call is closed. Raises what `run` raises, and:
+            ContextLengthExceeded: no model reads so long a prompt.
             InsufficientQuota, LimitReached, ModelFull: the call does not fit.
             CountersAway: whether it fits cannot be known now.
             Unavailable: the ledger cannot be written.
         """
+        check_prompt(asked)
         hold = await self.hold(asked)
         if headers is not None and hold.reservation and hold.reservation.window:
             headers += window_headers(hold.reservation.window)

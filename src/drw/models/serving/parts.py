@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 MAX_TOOLS = 128
 MAX_SCHEMA_BYTES = 32_768
+MAX_SCHEMAS_BYTES = 131_072
+"""Of all schemas in one request."""
 
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 

@@ -7,8 +7,12 @@ from dataclasses import dataclass, replace
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.balance import Affinity, Replica, by_weight
+from drw.models.serving.errors import ContextLengthExceeded
 from drw.models.serving.line import Line
 from drw.models.serving.ports import FOREVER, Body, ChatEngine, Endpoint
+
+BYTES_PER_TOKEN = 64
+"""A prompt with more bytes for each token that the model takes is too long whatever it says: text has about four."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +31,15 @@ class ChatModel:
     """For a whole answer; 0: as the settings have it."""
     prefill: str
     affinity: str
+
+    @property
+    def most_prompt_bytes(self) -> int:
+        """Longer prompts are refused before they are counted; 0: where it is not known how many tokens it takes."""
+        return BYTES_PER_TOKEN * (self.max_prompt_tokens or self.context_length)
+
+    def reads(self, size: int) -> bool:
+        """Tell whether a prompt of so many bytes may fit."""
+        return not self.most_prompt_bytes or size <= self.most_prompt_bytes
 
     def takes(self, tokens: int | None) -> bool:
         """Tell whether an answer may be so long."""
@@ -80,8 +93,37 @@ class Asked:
     param: str = "max_tokens"
     """The field that bounds the answer."""
     most_tokens: int | None = None
+    prompt_bytes: int = 0
+    """Of the texts that the model reads."""
     end: float = FOREVER
     """Until when it goes on, whatever becomes of it, in the event loop's time."""
+
+
+def prompt_bytes(body: Body) -> int:
+    """Return the bytes of every text in a request that a model reads; pictures do not count."""
+    texts = [body.get("prompt") or ""]
+    for message in body.get("messages", ()):
+        content = message.get("content") or ""
+        texts += [content] if isinstance(content, str) else [part.get("text", "") for part in content]
+        texts += [call["function"]["arguments"] for call in message.get("tool_calls") or ()]
+    texts += [tool["function"].get("description") or "" for tool in body.get("tools") or ()]
+    return sum(len(text.encode(errors="replace")) for text in texts)
+
+
+def too_long(model: ChatModel, asked: Asked) -> ContextLengthExceeded:
+    """Return the error for a prompt that is too long for a model by its bytes alone."""
+    most = model.max_prompt_tokens or model.context_length
+    message = (
+        f"the prompt has {asked.prompt_bytes} bytes; {model.id!r} takes at most {most} tokens, "
+        f"which are never more than {model.most_prompt_bytes} bytes here: shorten it"
+    )
+    return ContextLengthExceeded(message, "prompt" if asked.endpoint == "completions" else "messages")
+
+
+def check_prompt(asked: Asked) -> None:
+    """Raise where a prompt is too long for each of the models that may answer, before anybody counts it."""
+    if not any(model.reads(asked.prompt_bytes) for model in asked.models):
+        raise too_long(max(asked.models, key=lambda model: model.most_prompt_bytes), asked)
 
 
 def check_length(models: tuple[ChatModel, ...], asked: Asked) -> None:

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
+import orjson
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import NotSupported
-from drw.models.serving.parts import MAX_TOOLS, AnyObject, Message, NamedTool, Part, ResponseFormat, Tool
+from drw.models.serving.parts import (
+    MAX_SCHEMAS_BYTES,
+    MAX_TOOLS,
+    AnyObject,
+    Message,
+    NamedTool,
+    Part,
+    ResponseFormat,
+    Tool,
+)
 from drw.models.serving.ports import Body
+from drw.models.serving.schemas import SchemaError, check_schema
 
 MAX_MESSAGES = 2048
 MAX_CHOICES = 8
@@ -106,7 +117,15 @@ class ChatCompletion(Sampling):
                 raise NotSupported(name, instead)
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
+        _check_schemas(self._schemas())
         return self
+
+    def _schemas(self) -> dict[str, dict[str, Any]]:
+        """Return every JSON schema of the request by the field it stands in."""
+        form = self.response_format and self.response_format.json_schema
+        found = {"response_format": form.schema_} if form else {}
+        functions = [tool.function for tool in self.tools or ()]
+        return found | {f"tools[{i}].function": f.parameters for i, f in enumerate(functions) if f.parameters}
 
     @property
     def session(self) -> str:
@@ -197,9 +216,19 @@ def read(cls: type[R], raw: bytes) -> R:
         raise _readable(cls, error) from None
 
 
+def _check_schemas(schemas: dict[str, dict[str, Any]]) -> None:
+    if len(schemas) > 1 and sum(len(orjson.dumps(schema)) for schema in schemas.values()) > MAX_SCHEMAS_BYTES:
+        raise InvalidRequest(f"the schemas of all tools have at most {MAX_SCHEMAS_BYTES} bytes together", param="tools")
+    for param, schema in schemas.items():
+        try:
+            check_schema(schema)
+        except SchemaError as error:
+            raise InvalidRequest(f"{param}: the JSON schema is refused at {error}", param=param) from error
+
+
 def _readable(cls: type[Part], error: ValidationError) -> InvalidRequest:
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    kind, said, param = fault["type"], fault["msg"], _param(fault["loc"])
+    kind, said, param = fault["type"], fault["msg"].removeprefix("Value error, "), _param(fault["loc"])
     if kind == "json_invalid":
         return InvalidRequest(f"the body is not JSON: {said}")
     if not param:

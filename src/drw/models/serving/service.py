@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from functools import partial
 from random import Random
@@ -26,6 +26,7 @@ from drw.kernel.settings import ConfigError, Settings
 from drw.models.serving import content, endpoints, pieces
 from drw.models.serving.answers import Answer
 from drw.models.serving.balance import Affinity, owner
+from drw.models.serving.buffers import Buffers
 from drw.models.serving.chats import generate
 from drw.models.serving.circuits import CircuitSettings, State
 from drw.models.serving.courses import Rules
@@ -35,7 +36,7 @@ from drw.models.serving.meter import MeterSettings
 from drw.models.serving.metering import Metering
 from drw.models.serving.metering import build as build_metering
 from drw.models.serving.models import Models
-from drw.models.serving.plans import Asked, ChatModel
+from drw.models.serving.plans import Asked, ChatModel, prompt_bytes
 from drw.models.serving.ports import ChatEngine, Endpoint
 from drw.models.serving.record import Record
 from drw.models.serving.retries import Retries, RetrySettings
@@ -56,6 +57,10 @@ class ServingSettings(Settings):
     capture_characters: int = Field(16_384, ge=256, le=262_144)
     """How much of a prompt, and of an answer, goes on a span."""
     max_body_bytes: int = Field(33 << 20, ge=1024, le=64 << 20)
+    max_buffered_bytes: int = Field(512 << 20, ge=1 << 20)
+    """Of the bodies of all requests under way; more are refused with 503."""
+    max_buffered_bytes_per_org: int = Field(128 << 20, ge=1 << 20)
+    """Of those of one org; more are refused with 429."""
     total_seconds: float = Field(900.0, gt=0, le=3600)
     """For a whole answer with every attempt at it, where neither its alias nor its model says."""
     retries: RetrySettings = RetrySettings()
@@ -69,8 +74,17 @@ class ServingSettings(Settings):
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(self, models: Models, rules: Rules, metering: Metering, kills: KillList, audit: AuditWriter) -> None:
+    def __init__(
+        self,
+        models: Models,
+        rules: Rules,
+        metering: Metering,
+        kills: KillList,
+        audit: AuditWriter,
+        buffers: Buffers,
+    ) -> None:
         self._models = models
+        self._buffers = buffers
         self._rules = rules
         self._metering = metering
         self._kills = kills
@@ -78,6 +92,13 @@ class Serving(contract.Serving):
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
         """Stream the answer of a chat model; the last piece says how it ended, and what it took."""
+        with self._buffers.holding(caller().org) as hold:
+            hold(request.ByteSize())
+            async with aclosing(self._chat(request)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def _chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
         record = Record(self._audit, "chat", request.SerializeToString(deterministic=True))
         try:
             body = pieces.body(request)
@@ -87,7 +108,8 @@ class Serving(contract.Serving):
             models, most = plan.order(affinity), request.max_tokens or None
             record.means(plan.id, models[0].id, models[0].engine_name)
             end = self._rules.end(plan, models)
-            asked = Asked(CHAT, body, affinity, models, live=True, most_tokens=most, end=end)
+            size = prompt_bytes(body)
+            asked = Asked(CHAT, body, affinity, models, live=True, most_tokens=most, prompt_bytes=size, end=end)
             answer = Answer(CHAT, plan.id, 1)
             run = partial(generate, self._rules, plan, asked, answer, record)
             chunks = self._metering.metered(asked, record, run)
@@ -145,7 +167,8 @@ async def build(scope: Scope) -> Serving:
     metering = await build_metering(scope, settings.metering)
     embeddings = Embeddings(models, scope.client(EmbeddingClient), metering)
     audit, most_body = scope.audit(), settings.max_body_bytes
-    scope.routes += endpoints.routes(models, rules, discovery, embeddings, metering, kills, audit, most_body)
+    buffers = Buffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
+    scope.routes += endpoints.routes(models, rules, discovery, embeddings, metering, kills, audit, buffers, most_body)
 
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
@@ -160,7 +183,7 @@ async def build(scope: Scope) -> Serving:
         return "; ".join([", ".join(names) or "no models", *_circuits(models, clock)])
 
     scope.describe(describe)
-    return Serving(models, rules, metering, kills, audit)
+    return Serving(models, rules, metering, kills, audit, buffers)
 
 
 async def _check(model: ChatModel) -> None:

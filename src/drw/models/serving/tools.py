@@ -13,7 +13,7 @@ from drw.models.serving.errors import NotSupported
 from drw.models.serving.ports import Body, Chunk
 
 ANSWER = "final_answer"
-"""What the model calls where no function fits; callers never see it."""
+"""What the model calls where no function fits, unless a function has this name; callers never see it."""
 ANSWER_SCHEMA = {
     "type": "object",
     "properties": {"text": {"type": "string"}},
@@ -38,21 +38,23 @@ def chosen_tools(body: Body) -> Tools:
         if name not in offered:
             raise InvalidRequest(f"tool_choice names {name!r}; tools has: {', '.join(offered)}", param="tool_choice")
         return {name: offered[name]}
-    free = {ANSWER: {"description": "reply in text when no function fits", "parameters": ANSWER_SCHEMA}}
-    return offered if choice == "required" else offered | free
+    if choice == "required":
+        return offered
+    name = next(name for name in (ANSWER + "_" * n for n in range(len(offered) + 1)) if name not in offered)
+    return offered | {name: {"description": "reply in text when no function fits", "parameters": ANSWER_SCHEMA}}
 
 
 def constrained(body: Body, tools: Tools) -> Body:
     """Return the request with the functions told to the model and its answer held to calling one."""
-    rest = {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
     if not tools:
-        return rest
+        return {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
     lines = "\n".join(f"- {name}: {tool.get('description') or name}" for name, tool in tools.items())
     told = f"Choose exactly one function for the user's request and fill in its arguments. Functions:\n{lines}"
-    schema = {"anyOf": [_call_schema(name, tool) for name, tool in tools.items()]}
-    return rest | {
+    schema = {"anyOf": [_call_schema(index, name, tool) for index, (name, tool) in enumerate(tools.items())]}
+    strict = all(tool.get("strict") for tool in tools.values() if "parameters" in tool)
+    return body | {
         "messages": [{"role": "system", "content": told}, *body["messages"]],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "call", "strict": True, "schema": schema}},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "call", "strict": strict, "schema": schema}},
     }
 
 
@@ -74,12 +76,27 @@ async def as_tool_calls(chunks: AsyncGenerator[Chunk, None], tools: Tools) -> As
         await chunks.aclose()
 
 
-def _call_schema(name: str, tool: dict[str, Any]) -> dict[str, Any]:
+def _call_schema(index: int, name: str, tool: dict[str, Any]) -> dict[str, Any]:
+    parameters = _moved(tool.get("parameters") or {"type": "object"}, f"#/anyOf/{index}/properties/arguments")
     return {
         "type": "object",
-        "properties": {"name": {"const": name}, "arguments": tool.get("parameters") or {"type": "object"}},
+        "properties": {"name": {"const": name}, "arguments": parameters},
         "required": ["name", "arguments"],
         "additionalProperties": False,
+    }
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """Return a schema with its references as they are where it has become a part of another."""
+    if isinstance(schema, list):
+        return [_moved(each, place) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: place + value[1:]
+        if key == "$ref" and isinstance(value, str) and value[:1] == "#"
+        else _moved(value, place)
+        for key, value in schema.items()
     }
 
 
@@ -89,7 +106,7 @@ def _ended(text: str, reason: str, tools: Tools) -> tuple[dict[str, Any], str]:
         name, arguments = called["name"], called["arguments"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return {"content": text}, reason  # cut by max_tokens: `length` says so
-    if name == ANSWER and ANSWER in tools:
+    if tools.get(name, {}).get("parameters") is ANSWER_SCHEMA:
         return {"content": arguments["text"]}, reason
     function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
     call = {"index": 0, "id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}

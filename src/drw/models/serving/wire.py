@@ -43,6 +43,13 @@ class WireSettings(Settings):
     between_tokens_seconds: float = Field(default=60.0, gt=0, le=3600)
     continuous_usage: bool = False
     """Whether to ask for the tokens so far in each event, as vLLM gives them; others refuse a request that asks."""
+    cache_salt: bool = False
+    """Whether to send `cache_salt`, with which vLLM keeps each tenant's prefix cache apart; others refuse it."""
+    cache_salt_key: str = Field(default="", max_length=256)
+    """A secret that several processes of serving share, so that a tenant has the same salt at each of them."""
+    reuse_prompts: bool = True
+    """Whether a llama.cpp server keeps what it has read of a prompt for the next one of the same tenant. Switch it off
+    where several processes of serving share one server: none knows whose prompts the others have put there."""
 
 
 class Wire:
@@ -83,9 +90,18 @@ class Wire:
             response.close()
 
     async def ask(
-        self, target: Target, path: str, body: Body, headers: Mapping[str, str], name: str, kind: type[T]
+        self,
+        target: Target,
+        path: str,
+        body: Body | None,
+        headers: Mapping[str, str],
+        name: str,
+        kind: type[T],
+        most: int = MAX_EVENT_BYTES,
     ) -> T:
-        """Return the field of this name and type in the JSON that answers one short question.
+        """Return the field of this name and type in the JSON, of at most so many bytes, that answers one question.
+
+        Without a body it is a GET.
 
         Raises:
             EngineUnavailable: no answer came in time.
@@ -95,16 +111,17 @@ class Wire:
         try:
             async with (
                 asyncio.timeout(self._settings.connect_seconds),
-                self._session(target.base_url).post(
+                self._session(target.base_url).request(
+                    "GET" if body is None else "POST",
                     self._url(target.base_url, path),
-                    data=orjson.dumps(body),
+                    data=None if body is None else orjson.dumps(body),
                     headers=_headers(headers),
                     allow_redirects=False,
                 ) as response,
             ):
                 if response.status != 200:
                     raise await _refused(target, response)
-                raw = b"".join([data async for data in _parts(response, MAX_EVENT_BYTES)])
+                raw = b"".join([data async for data in _parts(response, most)])
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _gone(target) from error
         return _field(target, raw, name, kind)
@@ -147,7 +164,7 @@ class Wire:
         except aiohttp.ServerTimeoutError as error:
             raise _gone(target) from error  # no connection in time
         except TimeoutError as error:
-            raise _stalled(target, end) from error
+            raise stalled(target, end) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _gone(target) from error
 
@@ -230,7 +247,7 @@ class _Events:
                 with waiting("upstream"):
                     data = await self._content.readany()
         except TimeoutError as error:
-            raise _stalled(self._target, self._end) from error
+            raise stalled(self._target, self._end) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _cut(self._target) from error
         if not data:
@@ -341,7 +358,8 @@ def _garbled(target: Target) -> AnswerCut:
     return AnswerCut(f"the engine of {target.model!r} sent what is no part of an answer: try again")
 
 
-def _stalled(target: Target, end: float) -> DrwError:
+def stalled(target: Target, end: float) -> DrwError:
+    """Return the error for an engine that gave no token in time: its fault, or the end of the request's own time."""
     if asyncio.get_running_loop().time() >= end:
         return OutOfTime(f"the time for this request ran out while {target.model!r} was answering")
     return EngineStalled(f"the engine of {target.model!r} gave no token within the time set for it")

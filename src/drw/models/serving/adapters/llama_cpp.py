@@ -2,72 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from drw.kernel.cache_salt import cache_salt
+from drw.kernel.call import caller_or_none
+from drw.models.serving.compiling import SchemaCompilers
 from drw.models.serving.errors import EngineUnavailable, NotSupported
-from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
+from drw.models.serving.ports import FOREVER, UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
+from drw.models.serving.prompts import Messages, Prompts
+from drw.models.serving.slots import Slots
 from drw.models.serving.tools import as_tool_calls, chosen_tools, constrained
-from drw.models.serving.wire import Wire, WireSettings, bearer
+from drw.models.serving.wire import Wire, WireSettings, bearer, stalled
 
 PASSED = {
     "frequency_penalty",
     "logit_bias",
-    "logprobs",
     "max_completion_tokens",
     "max_tokens",
-    "messages",
-    "n",
     "presence_penalty",
-    "prompt",
-    "response_format",
-    "seed",
-    "stop",
     "temperature",
-    "tool_choice",
-    "tools",
-    "top_logprobs",
     "top_p",
 }
 """What the engine understands as OpenAI means it."""
 RANDOM_SEED = 0xFFFFFFFF
 """The engine's seeds have 32 bits, and it takes this one for "any"."""
 ROLES = {"developer": "system"}
+GUIDANCE = {"coerce_one_of": True, "whitespace_pattern": r"( |\n {0,16})?"}
+"""How the engine reads schemas: `oneOf` as `anyOf`, and between tokens of JSON one space or one line."""
 
 
 class LlamaCppEngine(ChatEngine):
-    """Puts requests into the words that the server takes, and enforces tool calls, which it does not."""
+    """Sends prompts as tokens, one choice after the other, and keeps each tenant's prompts to itself.
+
+    Schemas are compiled elsewhere first. Tool calls are enforced by a schema: the server does not.
+    """
 
     Settings = WireSettings
 
     def __init__(self, settings: WireSettings) -> None:
         # The server ends the connection after a stream without saying so; a kept one would fail.
         self._wire = Wire(settings, reuse=False)
+        self._reuse = settings.reuse_prompts
+        self._prompts = Prompts(self._wire)
+        self._compilers = SchemaCompilers()
+        self._slots: dict[str, Slots] = {}
 
     def stream(
         self, target: Target, endpoint: Endpoint, body: Body, limits: Limits = UNLIMITED
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the server's chunks, with tool calls where the request has tools."""
-        sent = translated(body, endpoint)
-        tools = chosen_tools(sent)
-        sent = constrained(sent, tools) | {
-            "model": target.upstream_model,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "timings_per_token": True,  # each event says how many tokens there are by then
-        }
-        chunks = self._wire.stream(target, endpoint, sent, bearer(target), limits)
+        tools = chosen_tools(body)
+        chunks = self._choices(target, endpoint, constrained(body, tools), limits)
         return as_tool_calls(chunks, tools) if tools else chunks
 
     async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
-        """Ask the server, which counts as it will read."""
-        sent = translated(body, endpoint)
-        if endpoint == "completions":
-            asked = {"content": sent["prompt"]}
-            return len(await self._wire.ask(target, "/tokenize", asked, bearer(target), "tokens", list))
-        sent = constrained(sent, chosen_tools(sent))
-        asked, path = {"messages": sent["messages"]}, "chat/completions/input_tokens"
-        return await self._wire.ask(target, path, asked, bearer(target), "input_tokens", int)
+        """Return the tokens of the prompt as it will be sent."""
+        return len(await self._tokens(target, endpoint, constrained(body, chosen_tools(body))))
 
     async def check(self, target: Target) -> None:
         """Ask for its health: it answers with 503 while it loads."""
@@ -75,20 +68,89 @@ class LlamaCppEngine(ChatEngine):
             raise EngineUnavailable(f"the engine of {target.model!r} is still loading")
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and end the compilers."""
         await self._wire.close()
+        await self._compilers.close()
+
+    async def _choices(
+        self, target: Target, endpoint: Endpoint, body: Body, limits: Limits
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield the chunks of each choice, and last the usage of all: the server itself counts the first one only."""
+        sent = translated(body, endpoint)
+        usage: dict[str, Any] = {}
+        async with self._turn(target, endpoint, body, sent, limits) as prompt:
+            for index in range(body.get("n") or 1):
+                chunks = self._wire.stream(
+                    target, "completions", {**sent, **prompt, **_seed(body, index)}, bearer(target), limits
+                )
+                begun = False
+                try:
+                    async for chunk in chunks:
+                        _add(usage, chunk.pop("usage", None))
+                        for choice in chunk.get("choices") or ():
+                            choice["index"] = index
+                            if endpoint == "chat/completions":
+                                _to_chat(choice, body, first=not begun)
+                            begun = True
+                        yield chunk
+                finally:
+                    await chunks.aclose()
+                prompt["cache_prompt"] = self._reuse  # what the choice before has read is this caller's own
+                limits = Limits(end=limits.end)  # the first token of all has come
+        if usage:
+            yield {"choices": [], "usage": usage}
+
+    @asynccontextmanager
+    async def _turn(
+        self, target: Target, endpoint: Endpoint, body: Body, sent: Body, limits: Limits
+    ) -> AsyncIterator[Body]:
+        """Compile the schema, count the prompt, wait for a slot; give what the server must be told of the prompt."""
+        latest = min(limits.first_token, limits.end)
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout_at(None if latest == FOREVER else latest):
+                    if schema := sent.get("json_schema"):
+                        await self._compilers.check(schema, "tools" if body.get("tools") else "response_format")
+                    tokens = await self._tokens(target, endpoint, body)
+                    turn = (await self._slots_of(target)).turn(cache_salt(caller_or_none()), tokens)
+                    slot, reuse = await stack.enter_async_context(turn)
+            except TimeoutError as error:
+                raise stalled(target, limits.end) from error
+            yield {"prompt": tokens, "id_slot": slot, "cache_prompt": reuse and self._reuse}
+
+    async def _slots_of(self, target: Target) -> Slots:
+        if (found := self._slots.get(target.base_url)) is None:
+            number = await self._wire.ask(target, "/props", None, bearer(target), "total_slots", int)
+            found = self._slots.setdefault(target.base_url, Slots(max(1, number)))
+        return found
+
+    async def _tokens(self, target: Target, endpoint: Endpoint, body: Body) -> list[int]:
+        if endpoint == "completions":
+            return await self._prompts.completion(target, body["prompt"])
+        return await self._prompts.chat(target, messages(body))
 
 
 def translated(body: Body, endpoint: Endpoint) -> Body:
-    """Return a request in the server's words."""
-    sent = {name: value for name, value in body.items() if name in PASSED}
-    if endpoint == "completions" and "logprobs" in sent:
+    """Return a request in the server's words, without its prompt and its seed."""
+    if endpoint == "completions" and "logprobs" in body:
         raise NotSupported("logprobs", "ask for them at /v1/chat/completions")
-    if "seed" in sent:
-        sent["seed"] %= RANDOM_SEED
-    if "messages" in sent:
-        sent["messages"] = [_message(message) for message in sent["messages"]]
-    return sent
+    sent = {name: value for name, value in body.items() if name in PASSED}
+    if stop := body.get("stop"):
+        sent["stop"] = [stop] if isinstance(stop, str) else stop
+    if body.get("logprobs"):
+        sent["logprobs"] = max(1, body.get("top_logprobs") or 0)
+    if schema := _schema(body.get("response_format") or {}):
+        sent["json_schema"] = schema
+    return sent | {
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "timings_per_token": True,  # each event says how many tokens there are by then
+    }
+
+
+def messages(body: Body) -> Messages:
+    """Return the messages of a chat as templates know them: a role and a text."""
+    return [_message(message) for message in body["messages"]]
 
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:
@@ -108,3 +170,36 @@ def _text(content: Any) -> str:
     if any(part["type"] != "text" for part in content):
         raise NotSupported("messages", "this model reads text only")
     return "".join(part["text"] for part in content)
+
+
+def _schema(form: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the schema of a form. One that is not strict may have keywords that the engine does not know."""
+    if form.get("type") == "json_object":
+        return {"type": "object", "x-guidance": GUIDANCE}
+    if form.get("type") != "json_schema":
+        return None
+    named = form["json_schema"]
+    return {**named["schema"], "x-guidance": {**GUIDANCE, "lenient": not named.get("strict")}}
+
+
+def _seed(body: Body, index: int) -> Body:
+    return {"seed": (body["seed"] + index) % RANDOM_SEED} if "seed" in body else {}
+
+
+def _to_chat(choice: dict[str, Any], body: Body, *, first: bool) -> None:
+    """Make a choice of a completion one of a chat."""
+    text = choice.pop("text", None)
+    choice["delta"] = ({"role": "assistant"} if first else {}) | ({"content": text} if text or first else {})
+    for token in (choice.get("logprobs") or {}).get("content") or ():
+        token["top_logprobs"] = token.get("top_logprobs", [])[: body.get("top_logprobs") or 0]
+
+
+def _add(usage: dict[str, Any], more: dict[str, Any] | None) -> None:
+    """Add what a further choice took; the prompt counts once."""
+    if not more:
+        return
+    if not usage:
+        usage |= more
+        return
+    usage["completion_tokens"] += more.get("completion_tokens", 0)
+    usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
+from drw.kernel.cache_salt import cache_salt
+from drw.kernel.call import caller_or_none
 from drw.models.serving.errors import EngineMisconfigured
 from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
+from drw.models.serving.usage import of_all_choices, uncached
 from drw.models.serving.wire import Wire, WireSettings, bearer
 
 
@@ -16,6 +19,7 @@ class OpenAiEngine(ChatEngine):
 
     def __init__(self, settings: WireSettings) -> None:
         self._wire = Wire(settings, reuse=True)
+        self._salted, self._salt_key = settings.cache_salt, settings.cache_salt_key
         self._options = {"include_usage": True} | (
             {"continuous_usage_stats": True} if settings.continuous_usage else {}
         )
@@ -25,7 +29,10 @@ class OpenAiEngine(ChatEngine):
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the upstream's chunks."""
         sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": self._options}
-        return self._wire.stream(target, endpoint, sent, bearer(target), limits)
+        if self._salted:
+            sent["cache_salt"] = cache_salt(caller_or_none(), self._salt_key)
+        chunks = of_all_choices(self._wire.stream(target, endpoint, sent, bearer(target), limits), body.get("n") or 1)
+        return chunks if self._salted else uncached(chunks)
 
     async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
         """Return None: the API has no way to ask."""

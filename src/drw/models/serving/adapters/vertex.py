@@ -16,6 +16,7 @@ import google.auth.transport.requests
 
 from drw.models.serving.errors import EngineMisconfigured, EngineStalled, NotSupported
 from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
+from drw.models.serving.usage import of_all_choices, uncached
 from drw.models.serving.wire import Wire, WireSettings
 
 TOKEN_SECONDS = 30.0
@@ -41,6 +42,7 @@ class VertexEngine(ChatEngine):
             raise NotSupported("prompt", "this model takes chats only, at /v1/chat/completions")
         sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": {"include_usage": True}}
         chunks = self._wire.stream(target, endpoint, sent, await self._token_by(target, limits), limits)
+        chunks = uncached(of_all_choices(chunks, body.get("n") or 1))
         try:
             async for chunk in chunks:
                 yield chunk

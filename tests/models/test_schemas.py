@@ -1,0 +1,206 @@
+"""JSON schemas and patterns that would cost an engine too much: refused by name, before any engine is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+
+from drw.kernel.call import Caller, acting_for
+from drw.kernel.errors import InvalidRequest
+from drw.models.serving import compiling
+from drw.models.serving.compiling import SchemaCompilers
+from drw.models.serving.errors import EngineBusy, EngineMisconfigured
+from drw.models.serving.patterns import PatternError, check_pattern
+from drw.models.serving.schemas import SchemaError, check_schema
+
+TEXT = {"type": "string"}
+
+
+def nested(depth, key="items"):
+    schema = TEXT
+    for _ in range(depth):
+        schema = {key: schema}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        ("^a{3,1}$", "reversed: write {1,3}"),
+        ("^a{1,100000}$", "repeats more than 1000"),
+        ("^a{100000}$", "repeats more than 1000"),
+        ("a{99999999999999999999}", "repeats more than 1000"),
+        ("^((a{1,99}){1,99}){1,99}$", "repeats to"),
+        ("^(a|b{1,500}){100}$", "repeats to"),
+        ("^(" + "(a*)*" * 60 + ")+$", "more than one way"),
+        ("(a+)+", "more than one way"),
+        ("(a|b*)*", "more than one way"),
+        ("(?:a?){2,9}", "more than one way"),
+        (r"^(\w+\s?)*$", "more than one way"),
+        ("^(?P<x>(a*b?)+)$", "more than one way"),
+        ("(" * 33 + "a" + ")" * 33, "nested deeper"),
+        ("|".join("ab" for _ in range(300)), "alternatives"),
+        ("a" * 2000, "at most 1024 bytes"),
+        ("^(?=a)b$", "no look-around"),
+        (r"(a)\1", "back reference"),
+        ("*a", "nothing to repeat"),
+        ("a**", "nothing to repeat"),
+        ("(a", "not closed"),
+        ("a)", "closes no group"),
+        ("[a", "not closed"),
+        ("a\\", "backslash"),
+    ],
+)
+def test_a_pattern_that_costs_too_much_or_is_none_is_refused_with_the_reason(pattern, why):
+    with pytest.raises(PatternError) as caught:
+        check_pattern(pattern)
+    assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "",
+        r"^\d{3}-\d{4}$",
+        r"^(\w+\s)*\w+$",
+        "^[A-Z]{2}[0-9]{9}[0-9]$",
+        "^(-?(?:[1-9][0-9]*)?[0-9]{4})-(1[0-2]|0[1-9])$",
+        "^[a-z0-9]+(-[a-z0-9]+)*$",
+        "^([^,]*,){3}[^,]*$",
+        r"^\p{Lu}[\]\\a-z]{1,1000}?$",
+        "^(?:USD|EUR|GBP) [0-9]{1,3}(,[0-9]{3})*(\\.[0-9]+)?$",
+        "{x}",
+    ],
+)
+def test_an_ordinary_pattern_is_taken(pattern):
+    check_pattern(pattern)
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"properties": {"a/b": {"pattern": "^a{3,1}$"}}}, "#/properties/a~1b/pattern: the pattern '^a{3,1}$'"),
+        ({"patternProperties": {"(a*)*": TEXT}}, "#/patternProperties: the pattern '(a*)*'"),
+        ({"properties": {"pattern": {"anyOf": [{"pattern": "(a*)*"}]}}}, "#/properties/pattern/anyOf/0/pattern"),
+        ({"items": TEXT, "maxItems": 10**6}, "#/maxItems: 1000000 is not from 0 to 10000"),
+        ({"items": TEXT, "minItems": 10**6}, "#/minItems"),
+        ({"type": "string", "minLength": 10**6}, "#/minLength"),
+        ({"type": "string", "maxLength": 1e9}, "#/maxLength"),
+        ({"minProperties": -1}, "#/minProperties: -1 is not"),
+        ({"enum": list(range(1001))}, "#: more than 1000 enum values"),
+        ({"anyOf": [TEXT] * 300}, "#: more than 256 alternatives"),
+        ({"allOf": [{"oneOf": [TEXT] * 150}, {"oneOf": [TEXT] * 150}]}, "more than 256 alternatives"),
+        ({"properties": {f"p{n}": {"$ref": "#"} for n in range(1001)}}, "more than 1000 references"),
+        ({"items": {"const": [0] * 10_001}}, "more than 10000 nodes"),
+        (nested(65), "nested deeper than 64 levels"),
+        ({"$ref": "http://127.0.0.1/x"}, "#/$ref: 'http://127.0.0.1/x' is outside of the schema"),
+        ({"items": {"$ref": "file:///etc/passwd"}}, "#/items/$ref"),
+    ],
+)
+def test_a_schema_out_of_bounds_is_refused_at_its_place(schema, why):
+    with pytest.raises(SchemaError) as caught:
+        check_schema(schema)
+    assert why in str(caught.value)
+
+
+def test_what_only_looks_like_a_keyword_is_taken():
+    check_schema({"properties": {"pattern": TEXT, "maxItems": {"const": {"pattern": "(a*)*", "maxItems": 10**9}}}})
+    check_schema({"enum": [{"pattern": "(a*)*"}], "default": {"$ref": "http://x"}})
+
+
+@pytest.mark.parametrize("where", ["response_format", "tools[1].function"])
+async def test_a_request_with_such_a_schema_is_a_400_whatever_the_engine(web, where):
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^a{3,1}$"}}}
+    good, bad = ({"type": "function", "function": {"name": "f", "parameters": s}} for s in (TEXT, schema))
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    more = {"response_format": form} if where == "response_format" else {"tools": [good, bad]}
+    body = {"model": "double", "messages": [{"role": "user", "content": "plain"}], **more}
+    answer = await web.http.post("/v1/chat/completions", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, where)
+    assert "#/properties/a/pattern" in error["message"] and "{3,1}" in error["message"]
+    assert web.double.bodies == []
+
+
+async def test_the_schemas_of_all_tools_have_a_bound_together(web):
+    parameters = {"type": "object", "description": "x" * 30_000}
+    tools = [{"type": "function", "function": {"name": f"f{n}", "parameters": parameters}} for n in range(5)]
+    body = {"model": "double", "messages": [{"role": "user", "content": "plain"}], "tools": tools}
+    answer = await web.http.post("/v1/chat/completions", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")
+
+
+@pytest.fixture
+async def compilers():
+    made = SchemaCompilers()
+    yield made
+    await made.close()
+
+
+async def test_the_engines_own_compiler_says_what_it_cannot_follow(compilers):
+    await compilers.check({"type": "object", "properties": {"p": {"type": "number", "maximum": 1.5}}}, "x")
+    for schema, why in (({"type": "bogus"}, "bogus"), ({"type": "integer", "minimum": 5, "maximum": 1}, "greater")):
+        with pytest.raises(InvalidRequest, match=why):
+            await compilers.check(schema, "response_format")
+
+
+async def test_a_schema_that_takes_too_much_ends_its_compiler_and_is_remembered(compilers, monkeypatch):
+    monkeypatch.setattr(compiling, "SECONDS", 120.0)  # a machine that is busy takes longer for its processor time
+    await compilers.check(TEXT, "x")  # started
+    huge = {"type": "array", "items": TEXT, "maxItems": 10**6}
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match="make it simpler"):
+            await compilers.check(huge, "x")
+    compilers._command = ("/nonexistent",)  # what is remembered needs none
+    with pytest.raises(InvalidRequest, match="make it simpler"):
+        await compilers.check(huge, "x")
+
+
+SLOW = """
+import sys
+print("ready", flush=True)
+for line in sys.stdin:
+    if "slow" in line:
+        sys.stdin.readline()
+    print("null", flush=True)
+"""
+
+
+async def test_a_tenant_whose_schemas_are_slow_holds_up_nobody_else(monkeypatch):
+    compilers = SchemaCompilers((sys.executable, "-c", SLOW), processes=2)
+    mine, other = (Caller(org, "d", "k") for org in ("slow", "quick"))
+    with acting_for(mine):
+        hanging = [asyncio.create_task(compilers.check({"const": f"slow {n}"}, "x")) for n in range(5)]
+    try:
+        with acting_for(other):
+            for number in range(5):
+                await compilers.check({"const": number}, "x")
+        assert not any(task.done() for task in hanging)
+        monkeypatch.setattr(compiling, "SECONDS", 0.01)
+        with acting_for(mine), pytest.raises(EngineBusy, match="try again"):
+            await compilers.check({"const": "one more"}, "x")
+    finally:
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+        await compilers.close()
+
+
+async def test_a_caller_who_leaves_gives_the_compiler_back():
+    compilers = SchemaCompilers((sys.executable, "-c", SLOW), processes=1)
+    for number in range(3):
+        leaving = asyncio.create_task(compilers.check({"const": f"slow {number}"}, "x"))
+        await asyncio.sleep(0)  # its turn
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    await compilers.check(TEXT, "x")
+    await compilers.close()
+
+
+async def test_a_compiler_that_does_not_start_is_a_fault_of_the_platform():
+    compilers = SchemaCompilers((sys.executable, "-c", "raise SystemExit(1)"))
+    with pytest.raises(EngineMisconfigured, match="does not start"):
+        await compilers.check(TEXT, "x")
+    await compilers.close()
