@@ -11,9 +11,7 @@ from drw.api.gateway.v1.authentication_pb2 import Key
 from drw.gateway.authentication.rows import changed
 from drw.kernel.call import Caller
 from drw.kernel.database import Connection, Database
-
-ADMIN = "org:admin"
-
+from drw.kernel.tenancy import Owner, may_change
 
 END: LiteralString = """
 with due as materialized (
@@ -34,8 +32,8 @@ class View:
 
     @classmethod
     def of(cls, who: Caller, org: str) -> View:
-        """Return what the caller may see of an org; another one than its own only an admin of the platform asks for."""
-        return cls(org, who.desk, whole=ADMIN in who.scopes or org != who.org)
+        """Return what the caller may see of an org."""
+        return cls(org, who.desk if org == who.org else "", whole=may_change(Owner(org), who))
 
 
 class Store:

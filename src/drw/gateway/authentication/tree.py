@@ -25,10 +25,10 @@ from drw.api.gateway.v1.authentication_pb2 import (
 )
 from drw.gateway.authentication import names, rows
 from drw.gateway.authentication.rows import as_desk, as_org, changed
-from drw.kernel import call
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Conflict, NotFound
+from drw.kernel.tenancy import named_org
 
 MOST_DESKS = 1000
 """Of one org: data planes hold them all, where issuers or certificates name them."""
@@ -99,7 +99,7 @@ class Tree:
     async def put_desk(self, request: PutDeskRequest) -> PutDeskResponse:
         """Make a desk, or set what its keys may hold."""
         wanted = Desk(
-            org=own_org(request.org),
+            org=named_org(request.org),
             name=names.name(request.name, "name"),
             title=names.title(request.title),
             scopes=names.scopes(request.scopes),
@@ -123,14 +123,14 @@ class Tree:
     async def desk(self, request: GetDeskRequest) -> Desk:
         """Return a desk."""
         async with self._database.transaction() as connection:
-            return await self.desk_of(connection, own_org(request.org), request.name)
+            return await self.desk_of(connection, named_org(request.org), request.name)
 
     async def desks(self, request: ListDesksRequest) -> ListDesksResponse:
         """Return a page of the desks of an org."""
         size, after, org = (
             names.page_size(request.page_size),
             names.page_token(request.page_token),
-            own_org(request.org),
+            named_org(request.org),
         )
         query = "select * from desk where org = %s and name > %s order by name limit %s"
         found = await self._database.all(query, names.looked_up(org), after, size + 1)
@@ -139,7 +139,7 @@ class Tree:
 
     async def delete_desk(self, request: DeleteDeskRequest) -> DeleteDeskResponse:
         """Delete a desk that nobody holds a good key or a certificate of."""
-        org = own_org(request.org)
+        org = named_org(request.org)
         async with self._database.transaction() as connection:
             before = await self.desk_of(connection, org, request.name, lock="update")
             nothing = Desk(org=org, name=request.name)
@@ -212,14 +212,6 @@ class Tree:
     async def _record(self, action: str, path: str, before: Any, after: Any, connection: Connection) -> None:
         details = {"before": rows.told(before), "after": rows.told(after)}
         await self._audit.record(action, path, details=details, connection=connection)
-
-
-def own_org(named: str) -> str:
-    """Return the org that a request is about: the caller's own, or another one for an admin of the platform."""
-    who = call.caller()
-    if named and named != who.org:
-        who.must_hold("platform:admin")
-    return named or who.org
 
 
 def _path(desk: Desk) -> str:
