@@ -58,7 +58,7 @@ def app(routes: Sequence[BaseRoute], process: str, measure: Measure = _nothing_t
     async def metrics(_: Request) -> Response:
         if (who := call.caller_or_none()) is not None:
             who.must_hold("platform:read", PLATFORM_ADMIN)
-        return Response(page(await measure(), who), media_type=CONTENT_TYPE_LATEST)
+        return Response(page(await measure()), media_type=CONTENT_TYPE_LATEST)
 
     own = [
         Route("/healthz", _alive, methods=["GET"]),

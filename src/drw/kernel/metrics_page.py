@@ -12,22 +12,24 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric, generate_latest
 
+from drw.kernel import call, tenancy
 from drw.kernel.call import Caller
-from drw.kernel.tenancy import PLATFORM, PLATFORM_ADMIN, Owner, may_read
+from drw.kernel.tenancy import PLATFORM, Owner, may_read
 
 TENANT_LABELS = frozenset({"org", "desk", "key"})
 PLATFORM_LABELS = frozenset({
     # prometheus_client's own, of histograms, of the process and of Python
-    "le", "quantile", "generation", "implementation", "major", "minor", "patchlevel", "version",
+    "le", "generation", "implementation", "major", "minor", "patchlevel", "version",
     # ours
-    "activity", "circuit", "code", "configuration", "error_type", "kind", "method", "model", "outcome", "part",
-    "period", "reason", "replica", "route", "service", "state", "upstream",
+    "activity", "circuit", "code", "configuration", "error_type", "from", "kind", "method", "model", "outcome", "part",
+    "period", "reason", "replica", "route", "service", "state", "to",
+    "upstream",
     "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model",
     "gen_ai_token_type",
     # Envoy's
-    "envoy_cluster_name", "envoy_ext_proc_prefix", "envoy_http_conn_manager_prefix", "envoy_listener_address",
+    "envoy_cluster_name", "envoy_http_conn_manager_prefix", "envoy_listener_address",
     "envoy_local_http_ratelimit_prefix", "envoy_response_code", "envoy_response_code_class", "envoy_rds_route_config",
-    "envoy_ssl_cipher", "envoy_ssl_version", "envoy_worker_id",
+    "envoy_worker_id",
 })  # fmt: skip
 """Labels that say nothing of a tenant."""
 
@@ -51,10 +53,11 @@ class Visible(CollectorRegistry):
                 yield metric
 
 
-def page(more: bytes, who: Caller | None) -> bytes:
-    """Return the metrics of this process and `more`, which is text already, as far as the reader may see them."""
-    if who is None or PLATFORM_ADMIN in who.scopes:
+def page(more: bytes) -> bytes:
+    """Return the metrics of this process and `more`, which is text already, as far as the caller may see them."""
+    if tenancy.operates():
         return generate_latest() + more
+    who = call.caller()
     return generate_latest(Visible(who)) + b"".join(_visible_lines(more.splitlines(keepends=True), who))
 
 
@@ -81,5 +84,7 @@ def _visible_lines(lines: Iterable[bytes], who: Caller) -> Iterator[bytes]:
     for line in lines:
         found = SERIES.match(line)
         labels = LABEL.findall(found[2] or b"") if found else []
-        if line.startswith(b"#") or (found and may_see({k.decode(): v.decode() for k, v in labels}, who)):
+        if line.startswith(b"#") or (
+            found and may_see({k.decode(): v.decode(errors="replace") for k, v in labels}, who)
+        ):
             yield line

@@ -62,7 +62,8 @@ def check_change(owner: Owner) -> None:
     needed = _needed(owner, who)
     if needed == PLATFORM_ADMIN and owner.org:
         raise _foreign(owner.org, who)
-    raise Forbidden(f"the key {who.key!r} lacks the scope {needed!r}", scope=needed)
+    what = f", which the desk {owner.desk[:80]!r} needs" if owner.desk else ""
+    raise Forbidden(f"the key {who.key!r} lacks the scope {needed!r}{what}", scope=needed)
 
 
 def named_org(named: str) -> str:
@@ -75,6 +76,12 @@ def named_org(named: str) -> str:
     if named and named != who.org and PLATFORM_ADMIN not in who.scopes:
         raise _foreign(named, who)
     return named or who.org
+
+
+def operates() -> bool:
+    """Tell whether the state of the whole platform may be shown: to `platform:admin`, or inside, where nobody calls."""
+    who = call.caller_or_none()
+    return who is None or PLATFORM_ADMIN in who.scopes
 
 
 def whole_org(org: str) -> bool:
