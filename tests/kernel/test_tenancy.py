@@ -127,6 +127,11 @@ def _labels(tree: ast.Module) -> set[str]:
     for made in calls:
         if isinstance(made.func, ast.Name) and made.func.id in {"Gauge", "Counter", "Histogram"} and len(made.args) > 2:
             parts = list(ast.walk(made.args[2]))
-            parts += [part for name in parts if isinstance(name, ast.Name) for part in ast.walk(named[name.id])]
+            parts += [
+                part
+                for name in parts
+                if isinstance(name, ast.Name) and name.id in named
+                for part in ast.walk(named[name.id])
+            ]
             found |= {part.value for part in parts if isinstance(part, ast.Constant)}
     return found

@@ -97,7 +97,7 @@ class Authentication(contract.Authentication):
         return await self._tree.put_desk(request)
 
     async def list_desks(self, request: wire.ListDesksRequest, /) -> wire.ListDesksResponse:
-        """ListDesks lists the desks of an org by name."""
+        """ListDesks lists the desks of an org by name: the own one, with "org:admin" all."""
         return await self._tree.desks(request)
 
     async def get_desk(self, request: wire.GetDeskRequest, /) -> wire.Desk:

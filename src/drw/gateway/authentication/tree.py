@@ -25,10 +25,11 @@ from drw.api.gateway.v1.authentication_pb2 import (
 )
 from drw.gateway.authentication import names, rows
 from drw.gateway.authentication.rows import as_desk, as_org, changed
+from drw.kernel import call
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Conflict, NotFound
-from drw.kernel.tenancy import named_org
+from drw.kernel.tenancy import Owner, may_change, named_org, whole_org
 
 MOST_DESKS = 1000
 """Of one org: data planes hold them all, where issuers or certificates name them."""
@@ -122,18 +123,26 @@ class Tree:
 
     async def desk(self, request: GetDeskRequest) -> Desk:
         """Return a desk."""
+        org = named_org(request.org)
+        if not may_change(Owner(org, request.name)):
+            raise _no_desk(org, request.name)
+        return await self.known_desk(org, request.name)
+
+    async def known_desk(self, org: str, name: str) -> Desk:
+        """Return a desk, whoever asks."""
         async with self._database.transaction() as connection:
-            return await self.desk_of(connection, named_org(request.org), request.name)
+            return await self.desk_of(connection, org, name)
 
     async def desks(self, request: ListDesksRequest) -> ListDesksResponse:
-        """Return a page of the desks of an org."""
+        """Return a page of the desks of an org: those for which the caller may act."""
         size, after, org = (
             names.page_size(request.page_size),
             names.page_token(request.page_token),
             named_org(request.org),
         )
-        query = "select * from desk where org = %s and name > %s order by name limit %s"
-        found = await self._database.all(query, names.looked_up(org), after, size + 1)
+        own = None if whole_org(org) else call.caller().desk
+        query = "select * from desk where org = %s and name > %s and name = coalesce(%s, name) order by name limit %s"
+        found = await self._database.all(query, names.looked_up(org), after, own, size + 1)
         more = str(found[size - 1]["name"]) if len(found) > size else ""
         return ListDesksResponse(desks=[as_desk(row) for row in found[:size]], next_page_token=more)
 
@@ -163,10 +172,7 @@ class Tree:
             DeskNotFound: the org has none of this name.
         """
         if (found := await rows.desk(connection, org, name, lock=lock)) is None:
-            raise DeskNotFound(
-                f"the org {org!r} has no desk {name[:80]!r}; `drw desks list` shows them, `drw desks put` makes one",
-                param="desk",
-            )
+            raise _no_desk(org, name)
         return found
 
     async def _org(self, connection: Connection, name: str, *, lock: rows.Lock = "") -> Org:
@@ -212,6 +218,13 @@ class Tree:
     async def _record(self, action: str, path: str, before: Any, after: Any, connection: Connection) -> None:
         details = {"before": rows.told(before), "after": rows.told(after)}
         await self._audit.record(action, path, details=details, connection=connection)
+
+
+def _no_desk(org: str, name: str) -> DeskNotFound:
+    return DeskNotFound(
+        f"the org {org!r} has no desk {name[:80]!r}; `drw desks list` shows them, `drw desks put` makes one",
+        param="desk",
+    )
 
 
 def _path(desk: Desk) -> str:
