@@ -321,7 +321,7 @@ class RateLimiting(contract.RateLimiting):
     async def _changed(self, connection: Connection, action: str, subject: Subject, before: Any, after: Any) -> None:
         if before == after:
             return
-        details = {"before": before, "after": after}
+        details = {"org": subject.org, "before": before, "after": after}
         resource = str(subject).replace(" ", "/", 1).replace("'", "")
         await self._audit.record(action, resource, details=details, connection=connection)
         await changed(connection)
