@@ -33,7 +33,6 @@ from drw.kernel.errors import (
     http_headers,
 )
 from drw.kernel.metrics_page import page
-from drw.kernel.tenancy import PLATFORM_ADMIN
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ def app(routes: Sequence[BaseRoute], process: str, measure: Measure = _nothing_t
 
     async def metrics(_: Request) -> Response:
         if (who := call.caller_or_none()) is not None:
-            who.must_hold("platform:read", PLATFORM_ADMIN)
+            who.must_hold("platform:read")
         return Response(page(await measure()), media_type=CONTENT_TYPE_LATEST)
 
     own = [
