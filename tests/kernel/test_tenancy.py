@@ -91,7 +91,8 @@ def test_the_page_is_whole_for_a_scrape_from_inside_and_for_the_platforms_admins
     gauge = Gauge("drw_test_of_tenants", "A test.", ["org", "desk"])
     gauge.labels("other", "research").set(4711)
     gauge.labels("acme", "research").set(42)
-    envoys = b'# TYPE x gauge\nx{org="other"} 1\nx{envoy_cluster_name="a \\"b\\" c"} 2\nx 3\nx{a="\xff"} 4\nbroken\n'
+    envoys = b'# TYPE x gauge\nx{org="other"} 1\nx{envoy_cluster_name="a \\"b\\" c"} 2\nx 3\nx{a="\xff"} 4\n'
+    envoys += b"x{a='b'} 5\nbroken\n"
     try:
         for who in (None, holding("platform:admin")):
             with acting_for(who):

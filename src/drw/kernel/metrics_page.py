@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric, generate_latest
 
@@ -35,6 +36,7 @@ PLATFORM_LABELS = frozenset({
 
 SERIES = re.compile(rb"^(\w+)(?:\{(.*)\})? ")
 LABEL = re.compile(rb'(\w+)="((?:[^"\\]|\\.)*)"')
+LABELS = re.compile(rb'(?:\w+="(?:[^"\\]|\\.)*"(?:,|$))*')
 
 
 class Visible(CollectorRegistry):
@@ -47,10 +49,10 @@ class Visible(CollectorRegistry):
     def collect(self) -> Iterator[Metric]:
         """Yield each metric with the series that the reader may see."""
         for metric in REGISTRY.collect():
-            samples = [sample for sample in metric.samples if may_see(sample.labels, self._who)]
-            if samples:
-                metric.samples = samples
-                yield metric
+            seen = copy(metric)  # some collectors give the same one each time
+            seen.samples = [sample for sample in metric.samples if may_see(sample.labels, self._who)]
+            if seen.samples:
+                yield seen
 
 
 def page(more: bytes) -> bytes:
@@ -82,9 +84,13 @@ def _may_read(labels: Mapping[str, str], who: Caller) -> bool:
 
 def _visible_lines(lines: Iterable[bytes], who: Caller) -> Iterator[bytes]:
     for line in lines:
-        found = SERIES.match(line)
-        labels = LABEL.findall(found[2] or b"") if found else []
-        if line.startswith(b"#") or (
-            found and may_see({k.decode(): v.decode(errors="replace") for k, v in labels}, who)
-        ):
+        if line.startswith(b"#") or ((labels := _labels(line)) is not None and may_see(labels, who)):
             yield line
+
+
+def _labels(line: bytes) -> dict[str, str] | None:
+    """Return the labels of a series; None for a line that is none, or whose labels cannot be read."""
+    found = SERIES.match(line)
+    if not found or not LABELS.fullmatch(text := found[2] or b""):
+        return None
+    return {name.decode(): value.decode(errors="replace") for name, value in LABEL.findall(text)}

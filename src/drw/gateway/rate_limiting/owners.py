@@ -15,8 +15,6 @@ from drw.kernel.tenancy import Owner
 
 MOST = 2000
 """Owners in one announcement."""
-ISSUER, CERTIFICATE = "oidc:", "cert:"
-"""What the ids of callers begin with whose identity comes from elsewhere."""
 
 PUT = """
 insert into key_owner select * from unnest(%s::text[], %s::text[], %s::text[], %s::timestamptz[])
@@ -92,7 +90,6 @@ async def owner_of(connection: Connection, key: Subject) -> Owner | None:
     who = call.caller_or_none()
     if who and (who.org, who.key) == (key.org, key.name):
         return Owner(who.org, who.desk)
-    row = await (
-        await connection.execute(OWNER.format(entry=ENTRY.format(name="%(name)s::text")).encode(), {"name": key.name})
-    ).fetchone()
+    query = OWNER.format(entry=ENTRY.format(name="%(name)s::text")).encode()
+    row = await (await connection.execute(query, {"name": key.name})).fetchone()
     return Owner(row["org"], row["desk"]) if row and row["org"] == key.org else None
