@@ -158,11 +158,12 @@ class RateLimiting(contract.RateLimiting):
         async with self._store.database.transaction() as connection:
             await owners.announce(connection, request.owners, external=request.external)
             limits, budgets = await owners.correct(connection, [owner.key for owner in request.owners])
-            for row in limits:
-                await self._changed(connection, "limit.remove", _key(row), _limit_details(row), None)
-            for row in budgets:
-                await self._changed(connection, "budget.remove", _key(row), _budget_details(row), None)
-        if limits or budgets:
+            lines = [self._line("limit.remove", _key(row), _limit_details(row), None) for row in limits]
+            lines += [self._line("budget.remove", _key(row), _budget_details(row), None) for row in budgets]
+            if lines:
+                await self._audit.write(lines, connection)  # all in one: there may be thousands
+                await changed(connection)
+        if lines:
             log.warning("limits that other orgs had set on keys are gone: %d limits, %d budgets",
                         len(limits), len(budgets))  # fmt: skip
             await self._caps_changed(*map(_key, (*limits, *budgets)))
@@ -321,10 +322,12 @@ class RateLimiting(contract.RateLimiting):
     async def _changed(self, connection: Connection, action: str, subject: Subject, before: Any, after: Any) -> None:
         if before == after:
             return
-        details = {"org": subject.org, "before": before, "after": after}
-        resource = str(subject).replace(" ", "/", 1).replace("'", "")
-        await self._audit.record(action, resource, details=details, connection=connection)
+        await self._audit.write([self._line(action, subject, before, after)], connection)
         await changed(connection)
+
+    def _line(self, action: str, subject: Subject, before: Any, after: Any) -> str:
+        resource = str(subject).replace(" ", "/", 1).replace("'", "")
+        return self._audit.line(action, resource, "ok", {"org": subject.org, "before": before, "after": after})
 
     async def _caps_changed(self, *subjects: Subject) -> None:
         """Tell the counters at once; where they are away, `follow` and a rebuild do it later."""
