@@ -15,6 +15,7 @@ import pytest
 
 from drw.api.gateway.v1.authentication_pb2 import PutDeskRequest, PutOrgRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.catalog import BY_NAME
 from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.kernel.host import Host
 from drw.kernel.rpc import StrictTransport
@@ -99,7 +100,8 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
                 base = f"unix:{sockets}/{next(_numbers)}"
                 processes[name] = Place(services=(name,), grpc=f"{base}.g", http=f"{base}.h")
             spread = profile.model_copy(update={"processes": processes})
-            for name in services:
+            # Whoever is called first: gRPC waits before it tries again where nobody answered.
+            for name in sorted(services, key=lambda name: len(BY_NAME[name].calls)):
                 host = Host(spread, name)
                 hosts.append(host)
                 await host.start()

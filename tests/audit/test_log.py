@@ -138,7 +138,7 @@ async def test_a_desk_sees_its_own_records_and_an_org_admin_those_of_the_org(pro
             "foreign": [("globex", "research")],
         }
         assert [r.desk for r in (await listed(host, admin, desk="trading")).records] == ["trading"]
-        with pytest.raises(Forbidden, match="the records of 'trading' need the scope 'org:admin'"):
+        with pytest.raises(Forbidden, match="lacks the scope 'org:admin', which the desk 'trading' needs"):
             await listed(host, caller, desk="trading")
         for who, index in [(caller, 1), (caller, 2), (caller, 3), (admin, 2), (caller, 4), (caller, -1)]:
             with acting_for(who), pytest.raises(NotFound, match=f"no record {index} that this key may see"):

@@ -27,10 +27,11 @@ from drw.gateway.load_balancer.upstreams import More, from_profile
 from drw.gateway.request_router.table import table
 from drw.kernel import rest
 from drw.kernel.call import MAX_ID, SCOPES, Caller, acting_for
-from drw.kernel.errors import Forbidden, InvalidRequest
+from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.host import Host
 from drw.kernel.settings import ConfigError, Place
 from support.measured import measured
+from support.owners import announce
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]
@@ -54,6 +55,7 @@ async def test_limits_are_watched(profile, caller, how):
         async with aclosing(client.watch_limits(WatchLimitsRequest())) as news:
             first = await anext(news)
             assert (first.default_requests_per_minute, list(first.limits)) == (60, [])
+            await announce(client, "key_1")
             with acting_for(caller):
                 await client.set_limit(limit(5))
                 await client.set_limit(limit(6))
@@ -71,17 +73,21 @@ async def test_a_limit_belongs_to_its_desk_and_ends_with_its_key(profile, caller
             with acting_for(who):
                 return [found.key for found in (await client.list_limits(ListLimitsRequest())).limits]
 
+        await announce(client, "key_1", "key_old")
         with acting_for(caller):
             await client.set_limit(limit())
             await client.set_limit(limit(key="key_old", expires_at=datetime.now(UTC) - timedelta(seconds=1)))
-            with pytest.raises(Forbidden, match="not to 'other'"):
+            with pytest.raises(NotFound, match="no key 'key_1'"):  # an admin of the platform may name another org
                 await client.set_limit(limit(org="other"))
             with pytest.raises(Forbidden, match="org:admin"):
                 await client.set_limit(limit(desk="trading"))
             for wrong in (limit(0), limit(1_000_001), limit(key=""), limit(key="k" * (MAX_ID + 1))):
                 with pytest.raises(InvalidRequest):
                     await client.set_limit(wrong)
-        with acting_for(replace(caller, org="other")), pytest.raises(Forbidden, match="belongs to another org"):
+        plain = replace(caller, scopes=caller.scopes - {"platform:admin"})
+        with acting_for(plain), pytest.raises(Forbidden, match="not to 'other'"):
+            await client.set_limit(limit(org="other"))
+        with acting_for(replace(caller, org="other")), pytest.raises(NotFound, match="no key 'key_1'"):
             await client.set_limit(limit(org="other"))
         assert await seen(caller) == ["key_1"]
         assert await seen(replace(caller, desk="trading")) == []
@@ -97,6 +103,7 @@ async def test_whoever_an_issuer_names_can_have_limits_and_budgets(profile):
     boss = Caller("acme", "research", "key_boss", frozenset(SCOPES))
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
+        await announce(client, who[: who.rindex(":") + 1], desk="")
         with acting_for(boss):
             await client.set_limit(limit(key=who))
             await client.set_budget(Budget(name=who, period=Budget.DAY, amount="1"))

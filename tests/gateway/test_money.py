@@ -35,6 +35,7 @@ from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.kernel.database import Database
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.metering.counters import Counters
+from support.owners import announce
 
 BOSS = Caller("acme", "research", "key_boss", frozenset(SCOPES))
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -117,6 +118,7 @@ async def test_who_may_change_what(profile, caller):
             with acting_for(who):
                 await client.set_budget(Budget(**{"period": Budget.DAY, "amount": "1", **fields}))
 
+        await announce(client, "key_1")
         plain = replace(caller, scopes=frozenset({"limits:write"}))
         await budget(plain, **DESK)
         await budget(plain, subject=Block.KEY, name="key_1")
@@ -128,7 +130,7 @@ async def test_who_may_change_what(profile, caller):
         ]:
             with pytest.raises(Forbidden, match=said):
                 await budget(plain, **fields)
-        with pytest.raises(Forbidden, match="org:admin"):  # the key is of the desk research
+        with pytest.raises(NotFound, match="org:admin"):  # the key is of the desk research
             await budget(replace(plain, desk="trading"), subject=Block.KEY, name="key_1")
         with pytest.raises(Forbidden, match="limits:write"):
             await budget(replace(caller, scopes=frozenset({"keys:write"})), **DESK)
@@ -355,6 +357,7 @@ async def test_what_was_spent_is_the_sum_of_all_though_not_all_is_shown(profile,
 async def test_tokens_of_the_minute_block_until_the_window_ends(profile):
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
+        await announce(client, "key_1")
         with acting_for(BOSS):
             await client.set_limit(Limit(key="key_1", tokens_per_minute=100, algorithm=Limit.SLIDING))
         await client.report_usage(ReportUsageRequest(usages=[usage("a")]))
@@ -397,6 +400,7 @@ async def test_without_valkey_everybody_is_looked_at_less_often(profile, monkeyp
 
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
+        await announce(client, "key_1")
         with acting_for(BOSS):
             for subject in (DESK, {"subject": Block.ORG}, {"subject": Block.KEY, "name": "key_1"}):
                 await client.set_budget(Budget(**subject, period=Budget.TOTAL, amount="0.0005"))

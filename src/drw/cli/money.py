@@ -20,6 +20,9 @@ Key = Annotated[str, typer.Option(help="The id of a key.", show_default=False)]
 Desk = Annotated[str, typer.Option(help="The name of a desk.", show_default=False)]
 Org = Annotated[bool, typer.Option("--org", help="The whole org.")]
 Model = Annotated[str, typer.Option(help="The id of a model, whoever calls it.", show_default=False)]
+InOrg = Annotated[
+    str, typer.Option(help="Of another org than your own; needs platform:admin.", metavar="NAME", show_default=False)
+]
 
 
 class Period(StrEnum):
@@ -73,6 +76,7 @@ def set_limit(
     desk: Desk = "",
     org: Org = False,
     model: Model = "",
+    in_org: InOrg = "",
     rpm: Annotated[
         int, typer.Option(min=0, help="Requests a minute; 0: no bound. A model's: not on pass-through routes.")
     ] = 0,
@@ -98,7 +102,7 @@ def set_limit(
         "algorithm": algorithm.value.upper(),
         "when_lost": when_lost.value.upper(),
         **({} if subject == "ORG" else {subject.lower(): name}),
-    }
+    } | _of(in_org)
     done = Api.of(data_dir).post("/api/v1/limits", body)
     _said(done, as_json, f"the {_whose(subject, name)} has new limits{_pending(done)}")
 
@@ -109,19 +113,20 @@ def remove_limit(
     desk: Desk = "",
     org: Org = False,
     model: Model = "",
+    in_org: InOrg = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Take the limits of a key, a desk, the org or a model away."""
     subject, name = _subject(key, desk, org, model)
-    done = Api.of(data_dir).post("/api/v1/limits:remove", {"subject": subject, "name": name})
+    done = Api.of(data_dir).post("/api/v1/limits:remove", {"subject": subject, "name": name} | _of(in_org))
     _said(done, as_json, f"the {_whose(subject, name)} has no limits of its own any more{_pending(done)}")
 
 
 @limits.command("list")
-def list_limits(data_dir: DataDir = None, as_json: Json = False) -> None:
+def list_limits(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the limits, and who has used up what they may have."""
-    found = Api.of(data_dir).get("/api/v1/limits")
+    found = Api.of(data_dir).get("/api/v1/limits", **_of(in_org))
     if as_json:
         write_json(found)
         return
@@ -149,6 +154,7 @@ def set_budget(
     desk: Desk = "",
     org: Org = False,
     model: Model = "",
+    in_org: InOrg = "",
     period: Annotated[Period, typer.Option(help="In which time; UTC.")] = Period.month,
     unit: Annotated[Unit, typer.Option(help="What is counted.")] = Unit.usd,
     data_dir: DataDir = None,
@@ -156,7 +162,7 @@ def set_budget(
 ) -> None:
     """Set what a key, a desk, the org or a model may spend."""
     subject, name = _subject(key, desk, org, model)
-    body = _budget(subject, name, period, unit) | {"amount": amount}
+    body = _budget(subject, name, period, unit) | {"amount": amount} | _of(in_org)
     made = Api.of(data_dir).post("/api/v1/budgets", body)
     _said(made, as_json, f"the {_whose(subject, name)} may spend {made['amount']} {unit.value} ({period.value})")
 
@@ -167,6 +173,7 @@ def remove_budget(
     desk: Desk = "",
     org: Org = False,
     model: Model = "",
+    in_org: InOrg = "",
     period: Annotated[Period, typer.Option(help="Of which time.")] = Period.month,
     unit: Annotated[Unit, typer.Option(help="What it counts.")] = Unit.usd,
     data_dir: DataDir = None,
@@ -174,14 +181,14 @@ def remove_budget(
 ) -> None:
     """Take a budget away."""
     subject, name = _subject(key, desk, org, model)
-    done = Api.of(data_dir).post("/api/v1/budgets:remove", _budget(subject, name, period, unit))
+    done = Api.of(data_dir).post("/api/v1/budgets:remove", _budget(subject, name, period, unit) | _of(in_org))
     _said(done, as_json, f"the {_whose(subject, name)} has no such budget any more ({period.value})")
 
 
 @budgets.command("list")
-def list_budgets(data_dir: DataDir = None, as_json: Json = False) -> None:
+def list_budgets(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the budgets, with what is spent, reserved for calls under way, and left."""
-    found = Api.of(data_dir).get("/api/v1/budgets")["budgets"]
+    found = Api.of(data_dir).get("/api/v1/budgets", **_of(in_org))["budgets"]
     if as_json:
         write_json(found)
         return
@@ -249,11 +256,12 @@ def spend(
     since: Annotated[
         str, typer.Option(help="From when on, as in 2026-01-01; by default this month.", show_default=False)
     ] = "",
+    in_org: InOrg = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Show what was spent, by the ledger."""
-    query = {"by": by.value, "since": _moment(since, "--since") if since else None}
+    query = {"by": by.value, "since": _moment(since, "--since") if since else None} | _of(in_org)
     found = Api.of(data_dir).get("/api/v1/spend", **query)
     if as_json:
         write_json(found)
@@ -276,6 +284,10 @@ def _subject(key: str, desk: str, org: bool, model: str) -> tuple[str, str]:
 
 def _budget(subject: str, name: str, period: Period, unit: Unit) -> dict[str, str]:
     return {"subject": subject, "name": name, "period": period.value.upper(), "unit": unit.value.upper()}
+
+
+def _of(org: str) -> dict[str, str]:
+    return {"org": org} if org else {}
 
 
 def _whose(subject: str, name: str) -> str:

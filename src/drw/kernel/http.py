@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -32,6 +32,7 @@ from drw.kernel.errors import (
     http_form,
     http_headers,
 )
+from drw.kernel.metrics_page import page
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,7 @@ def app(routes: Sequence[BaseRoute], process: str, measure: Measure = _nothing_t
     async def metrics(_: Request) -> Response:
         if (who := call.caller_or_none()) is not None:
             who.must_hold("platform:read")
-        more = await measure()
-        return Response(generate_latest() + more, media_type=CONTENT_TYPE_LATEST)
+        return Response(page(await measure()), media_type=CONTENT_TYPE_LATEST)
 
     own = [
         Route("/healthz", _alive, methods=["GET"]),

@@ -23,10 +23,11 @@ from drw.audit.tlog.merkle import inclusion_proof, is_included
 from drw.audit.tlog.note import Checkpoint, Signer
 from drw.audit.tlog.tiles import TiledTree
 from drw.audit.verify import VERIFIER_KEY
-from drw.kernel import call
-from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
+from drw.kernel import call, tenancy
+from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.host import Scope
 from drw.kernel.settings import Settings as Base
+from drw.kernel.tenancy import Owner
 
 logger = logging.getLogger(__name__)
 
@@ -146,15 +147,13 @@ class Log(contract.Log):
 
 
 def _may_see(who: call.Caller, org: str, desk: str) -> bool:
-    return who.org == org and ("org:admin" in who.scopes or who.desk == desk)
+    return who.org == org and tenancy.may_change(Owner(org, desk), who)
 
 
 def _desk_to_list(who: call.Caller, wanted: str) -> str | None:
-    if "org:admin" in who.scopes:
-        return wanted or None
-    if wanted and wanted != who.desk:
-        raise Forbidden(f"the records of {wanted!r} need the scope 'org:admin'", scope="org:admin")
-    return who.desk
+    if wanted:
+        tenancy.check_change(Owner(who.org, wanted))
+    return wanted or (None if tenancy.whole_org(who.org) else who.desk)
 
 
 def _filter(request: pb.ListRecordsRequest, field: str) -> str:

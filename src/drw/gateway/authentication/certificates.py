@@ -14,11 +14,12 @@ from drw.api.gateway.v1.authentication_pb2 import (
 from drw.gateway.authentication import names, rows, rules
 from drw.gateway.authentication.revocation import Revocation
 from drw.gateway.authentication.rows import changed
-from drw.gateway.authentication.tree import Tree, own_org
+from drw.gateway.authentication.tree import Tree
 from drw.kernel import call
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
+from drw.kernel.tenancy import named_org
 
 MOST = 1000
 ALONE: LiteralString = "lock table certificate in share row exclusive mode"
@@ -142,7 +143,7 @@ def _wanted(request: PutCertificateRequest) -> Certificate:
     found = Certificate(
         name=names.name(request.name, "name"),
         san=request.san,
-        org=own_org(request.org),
+        org=named_org(request.org),
         desk=names.name(request.desk, "desk"),
         scopes=names.scopes(request.scopes),
         walls=names.walls(request.walls),

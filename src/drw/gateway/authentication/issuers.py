@@ -15,7 +15,6 @@ from psycopg.types.json import Jsonb
 from drw.api.gateway.v1.authentication_pb2 import (
     ClaimNames,
     DeleteIssuerRequest,
-    GetDeskRequest,
     Issuer,
     ListIssuersResponse,
     PutIssuerRequest,
@@ -68,7 +67,7 @@ class Issuers:
             rules.held(role.scopes, call.caller())
             names.within(role.scopes, org.scopes, "scope", f"the role {role.name!r} in the org {org.name!r}")
         if wanted.default_desk:
-            await self._tree.desk(GetDeskRequest(org=org.name, name=wanted.default_desk))
+            await self._tree.known_desk(org.name, wanted.default_desk)
         keys = await self._keys(wanted)
         async with self._database.transaction() as connection:
             await connection.execute(ALONE)

@@ -26,18 +26,18 @@ from drw.gateway.authentication.revocation import Revocation, told
 from drw.gateway.authentication.signing import Claims
 from drw.gateway.authentication.signing_keys import SigningKeys
 from drw.gateway.authentication.store import Store, View, as_key
-from drw.gateway.authentication.tree import Tree, own_org
+from drw.gateway.authentication.tree import Tree
 from drw.kernel import call
 from drw.kernel.audit import AuditWriter
 from drw.kernel.call import Caller
 from drw.kernel.database import Connection
 from drw.kernel.errors import Conflict, DrwError, InvalidRequest, NotFound
+from drw.kernel.tenancy import named_org
 
 log = logging.getLogger(__name__)
 
 NEWEST = (1 << 63) - 1
 SHOWN_CHARACTERS = 6
-LIMITS = "limits:write"
 MOST = 20_000
 """Keys of one org that have not expired: data planes hold those that are revoked, and all orgs share their room."""
 ELSEWHERE = ("oidc:", "cert:")
@@ -71,7 +71,7 @@ class Keys:
 
     async def create(self, request: CreateKeyRequest) -> CreatedKey:
         """Issue a key."""
-        who, org = call.caller(), own_org(request.org)
+        who, org = call.caller(), named_org(request.org)
         most, borrowed = await self._most(who)
         name, life, rpm = rules.name(request), rules.life(request, most), rules.requests_per_minute(request)
         named = rules.desk(request, who, org)
@@ -185,12 +185,11 @@ class Keys:
 
     @asynccontextmanager
     async def _bound(self, key: Key, predecessor: str = "") -> AsyncIterator[None]:
-        """Set what binds a key first, so that none is ever good without; and no more of it where none comes to be."""
+        """Announce a key and set what binds it before it is good; undo both where it comes to nothing."""
         async with AsyncExitStack() as undo:
-            if predecessor or key.requests_per_minute or LIMITS not in call.caller().scopes:
-                undo.push_async_callback(self._unbind, key)
-                limit = await self._limits.bind_key(_binding(key, predecessor))
-                key.requests_per_minute = limit.requests_per_minute
+            undo.push_async_callback(self._unbind, key)
+            limit = await self._limits.bind_key(_binding(key, predecessor))
+            key.requests_per_minute = limit.requests_per_minute
             yield
             undo.pop_all()
 
@@ -247,7 +246,7 @@ class Keys:
 
 
 def _view(org: str) -> View:
-    return View.of(call.caller(), own_org(org))
+    return View.of(call.caller(), named_org(org))
 
 
 def _check_good(key: Key) -> None:

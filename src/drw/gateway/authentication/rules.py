@@ -9,6 +9,7 @@ from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Desk
 from drw.gateway.authentication import names
 from drw.kernel.call import Caller
 from drw.kernel.errors import Forbidden, InvalidRequest
+from drw.kernel.tenancy import Owner, may_change
 
 MAX_NAME = 100
 MIN_LIFE = timedelta(minutes=1)
@@ -38,7 +39,7 @@ def name(request: CreateKeyRequest) -> str:
 def desk(request: CreateKeyRequest, who: Caller, org: str) -> str:
     """Return the desk that the key is for."""
     wanted = names.name(request.desk or (who.desk if org == who.org else ""), "desk")
-    if org == who.org and wanted != who.desk and ADMIN not in who.scopes:
+    if not may_change(Owner(org, wanted), who):
         raise Forbidden(
             f"the key {who.key!r} belongs to the desk {who.desk!r}; a key for {wanted!r} needs {ADMIN!r}", scope=ADMIN
         )

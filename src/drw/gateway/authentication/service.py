@@ -11,6 +11,7 @@ from functools import partial
 from drw.api.gateway.v1 import authentication_pb2 as wire
 from drw.api.gateway.v1 import authentication_rpc as contract
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.gateway.authentication.announcing import Announcer
 from drw.gateway.authentication.certificates import Certificates
 from drw.gateway.authentication.fetching import Fetcher
 from drw.gateway.authentication.issuers import Issuers
@@ -98,7 +99,7 @@ class Authentication(contract.Authentication):
         return await self._tree.put_desk(request)
 
     async def list_desks(self, request: wire.ListDesksRequest, /) -> wire.ListDesksResponse:
-        """ListDesks lists the desks of an org by name."""
+        """ListDesks lists the desks of an org by name: the own one, with "org:admin" all."""
         return await self._tree.desks(request)
 
     async def get_desk(self, request: wire.GetDeskRequest, /) -> wire.Desk:
@@ -219,11 +220,13 @@ async def build(scope: Scope) -> Authentication:
     await signing.begin()
     store, tree = Store(database), Tree(database, audit)
     borrowed = timedelta(seconds=settings.borrowed_key_seconds)
-    keys = Keys(store, tree, signing, audit, scope.client(RateLimitingClient), borrowed)
+    limits = scope.client(RateLimitingClient)
+    keys = Keys(store, tree, signing, audit, limits, borrowed)
     issuers = Issuers(database, audit, tree, Fetcher(settings.jwks_hosts), settings.issuer)
     service = Authentication(settings, store, tree, keys, signing, issuers, Certificates(database, audit, tree))
     scope.background(service.end_rotated)
     scope.background(service.refresh_issuers)
+    scope.background(Announcer(database, limits).run)
     scope.describe(service.detail)
     scope.measure(partial(measure, store.database))
     return service

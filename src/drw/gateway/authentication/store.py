@@ -11,8 +11,7 @@ from drw.api.gateway.v1.authentication_pb2 import Key
 from drw.gateway.authentication.rows import changed
 from drw.kernel.call import Caller
 from drw.kernel.database import Connection, Database
-
-ADMIN = "org:admin"
+from drw.kernel.tenancy import Owner, may_change
 
 HOLD: LiteralString = "select id, revoked_at from key where id = any(%s) order by number for share"
 HOLD_BOTH: LiteralString = "select id, revoked_at from key where id = any(%s) order by number for update"
@@ -35,8 +34,8 @@ class View:
 
     @classmethod
     def of(cls, who: Caller, org: str) -> View:
-        """Return what the caller may see of an org; another one than its own only an admin of the platform asks for."""
-        return cls(org, who.desk, whole=ADMIN in who.scopes or org != who.org)
+        """Return what the caller may see of an org."""
+        return cls(org, who.desk if org == who.org else "", whole=may_change(Owner(org), who))
 
 
 class Store:

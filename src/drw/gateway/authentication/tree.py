@@ -29,6 +29,7 @@ from drw.kernel import call
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Conflict, NotFound
+from drw.kernel.tenancy import Owner, may_change, named_org, whole_org
 
 MOST_DESKS = 1000
 """Of one org: data planes hold them all, where issuers or certificates name them."""
@@ -99,7 +100,7 @@ class Tree:
     async def put_desk(self, request: PutDeskRequest) -> PutDeskResponse:
         """Make a desk, or set what its keys may hold."""
         wanted = Desk(
-            org=own_org(request.org),
+            org=named_org(request.org),
             name=names.name(request.name, "name"),
             title=names.title(request.title),
             scopes=names.scopes(request.scopes),
@@ -122,24 +123,32 @@ class Tree:
 
     async def desk(self, request: GetDeskRequest) -> Desk:
         """Return a desk."""
+        org = named_org(request.org)
+        if not may_change(Owner(org, request.name)):
+            raise _no_desk(org, request.name)
+        return await self.known_desk(org, request.name)
+
+    async def known_desk(self, org: str, name: str) -> Desk:
+        """Return a desk, whoever asks."""
         async with self._database.transaction() as connection:
-            return await self.desk_of(connection, own_org(request.org), request.name)
+            return await self.desk_of(connection, org, name)
 
     async def desks(self, request: ListDesksRequest) -> ListDesksResponse:
-        """Return a page of the desks of an org."""
+        """Return a page of the desks of an org: those for which the caller may act."""
         size, after, org = (
             names.page_size(request.page_size),
             names.page_token(request.page_token),
-            own_org(request.org),
+            named_org(request.org),
         )
-        query = "select * from desk where org = %s and name > %s order by name limit %s"
-        found = await self._database.all(query, names.looked_up(org), after, size + 1)
+        own = None if whole_org(org) else call.caller().desk
+        query = "select * from desk where org = %s and name > %s and name = coalesce(%s, name) order by name limit %s"
+        found = await self._database.all(query, names.looked_up(org), after, own, size + 1)
         more = str(found[size - 1]["name"]) if len(found) > size else ""
         return ListDesksResponse(desks=[as_desk(row) for row in found[:size]], next_page_token=more)
 
     async def delete_desk(self, request: DeleteDeskRequest) -> DeleteDeskResponse:
         """Delete a desk that nobody holds a good key or a certificate of."""
-        org = own_org(request.org)
+        org = named_org(request.org)
         async with self._database.transaction() as connection:
             before = await self.desk_of(connection, org, request.name, lock="update")
             nothing = Desk(org=org, name=request.name)
@@ -163,10 +172,7 @@ class Tree:
             DeskNotFound: the org has none of this name.
         """
         if (found := await rows.desk(connection, org, name, lock=lock)) is None:
-            raise DeskNotFound(
-                f"the org {org!r} has no desk {name[:80]!r}; `drw desks list` shows them, `drw desks put` makes one",
-                param="desk",
-            )
+            raise _no_desk(org, name)
         return found
 
     async def _org(self, connection: Connection, name: str, *, lock: rows.Lock = "") -> Org:
@@ -214,12 +220,11 @@ class Tree:
         await self._audit.record(action, path, details=details, connection=connection)
 
 
-def own_org(named: str) -> str:
-    """Return the org that a request is about: the caller's own, or another one for an admin of the platform."""
-    who = call.caller()
-    if named and named != who.org:
-        who.must_hold("platform:admin")
-    return named or who.org
+def _no_desk(org: str, name: str) -> DeskNotFound:
+    return DeskNotFound(
+        f"the org {org!r} has no desk {name[:80]!r}; `drw desks list` shows them, `drw desks put` makes one",
+        param="desk",
+    )
 
 
 def _path(desk: Desk) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Limit, Price
-from drw.kernel import call
+from drw.kernel import call, tenancy
 from drw.kernel.call import MAX_ID
-from drw.kernel.errors import Forbidden, InvalidRequest
+from drw.kernel.errors import InvalidRequest
 from drw.kernel.metering.amounts import MAX_NANO, MAX_TOKENS, from_usd
 from drw.kernel.metering.subjects import KINDS, Subject
+from drw.kernel.tenancy import PLATFORM, Owner
 
 MAX_PER_MINUTE = 1_000_000
 MAX_TOKENS_PER_MINUTE = 1_000_000_000
@@ -17,7 +18,7 @@ MAX_CONCURRENT = 100_000
 MAX_VERSION = 100
 MAX_USD_PER_MILLION = 1_000_000
 LATE = timedelta(minutes=1)
-LIMITS, PLATFORM, ORG = "limits:write", "platform:admin", "org:admin"
+LIMITS = "limits:write"
 
 
 def limited(limit: Limit) -> Subject:
@@ -29,15 +30,16 @@ def limited(limit: Limit) -> Subject:
 
 
 def subject(kind: Block.Subject, org: str, name: str, param: str = "name") -> Subject:
-    """Return a subject of the caller's org, or a model.
+    """Return a subject of the named org, by default the caller's own, or a model.
 
     Raises:
         InvalidRequest: it has no name, or one too many.
+        Forbidden: the org is another one than the caller's.
     """
     kind = kind or Block.KEY
     if kind == Block.MODEL:
         return Subject(kind, "", _name(name, param, "a model"))
-    org = org or call.caller().org
+    org = tenancy.named_org(org)
     if kind == Block.ORG:
         if name:
             raise InvalidRequest(f"name is {name!r}; an org has none beside org", param=param)
@@ -45,21 +47,30 @@ def subject(kind: Block.Subject, org: str, name: str, param: str = "name") -> Su
     return Subject(kind, org, _name(name, param, f"a {KINDS[kind]}"))
 
 
-def may_change(found: Subject, desk: str) -> None:
-    """Raise where the caller may not change what binds this subject, which is of that desk.
+def owner(found: Subject) -> Owner:
+    """Return whose a desk, an org or a model is."""
+    if found.kind == Block.MODEL:
+        return PLATFORM
+    return Owner(found.org, found.name if found.kind == Block.DESK else "")
+
+
+def check_change(found: Subject) -> None:
+    """Raise where the caller may not change what binds this desk, org or model.
 
     Raises:
         Forbidden: it is another org's or desk's, or needs a scope that the caller lacks.
     """
+    tenancy.check_change(owner(found))
+    if found.kind != Block.MODEL:
+        call.caller().must_hold(LIMITS)
+
+
+def may_see(found: Subject, desk: str) -> bool:
+    """Tell whether the caller may see what binds this subject; `desk` is a key's, empty where it has none."""
+    if found.kind != Block.KEY:
+        return tenancy.may_read(owner(found))
     who = call.caller()
-    if found.kind == Block.MODEL:
-        who.must_hold(PLATFORM)
-        return
-    if found.org != who.org:
-        raise Forbidden(f"the caller belongs to the org {who.org!r}, not to {found.org!r}")
-    if found.kind == Block.ORG or (desk if found.kind == Block.KEY else found.name) != who.desk:
-        who.must_hold(ORG)
-    who.must_hold(LIMITS)
+    return (found.org, found.name) == (who.org, who.key) or tenancy.may_change(Owner(found.org, desk))
 
 
 def check_limit(limit: Limit) -> None:

@@ -14,11 +14,14 @@ from pydantic import Field
 
 from drw.api.gateway.v1 import rate_limiting_rpc as contract
 from drw.api.gateway.v1.rate_limiting_pb2 import (
+    AnnounceKeysRequest,
+    AnnounceKeysResponse,
     BindKeyRequest,
     Block,
     Budget,
     GetSpendRequest,
     GetSpendResponse,
+    KeyOwner,
     Limit,
     Limits,
     ListBudgetsRequest,
@@ -38,19 +41,30 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchLimitsRequest,
     WatchPolicyRequest,
 )
-from drw.gateway.rate_limiting import rules, spend, store
+from drw.gateway.rate_limiting import owners, rules, spend, store
 from drw.gateway.rate_limiting.binding import bind, unbind
 from drw.gateway.rate_limiting.blocks import Blocks, ledger_spent
 from drw.gateway.rate_limiting.enforcement import Enforcement
 from drw.gateway.rate_limiting.measures import measure
+from drw.gateway.rate_limiting.permission import changeable, removable
 from drw.gateway.rate_limiting.reaping import post, reap
 from drw.gateway.rate_limiting.rebuild import Rebuild
-from drw.gateway.rate_limiting.store import CHANNEL, Store, as_budget, as_limit, as_price, changed, key, one
+from drw.gateway.rate_limiting.store import (
+    CHANNEL,
+    Store,
+    as_budget,
+    as_limit,
+    as_price,
+    changed,
+    key,
+    one,
+    subject_of,
+)
 from drw.gateway.rate_limiting.usage import Reports
-from drw.kernel import call
+from drw.kernel import tenancy
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Connection, Database
-from drw.kernel.errors import Forbidden, NotFound, Unavailable
+from drw.kernel.errors import NotFound, Unavailable
 from drw.kernel.host import Scope
 from drw.kernel.metering.counters import Counters, CountersAway
 from drw.kernel.metering.ledger import Ledger
@@ -96,10 +110,8 @@ class RateLimiting(contract.RateLimiting):
     async def set_limit(self, request: Limit, /) -> Limit:
         """SetLimit sets the limits of one key, desk, org or model in place of those it had."""
         subject = rules.limited(request)
-        desk = await self._desk(subject, request.desk)
         rules.check_limit(request)
         row = key(subject) | {
-            "desk": desk,
             "requests_per_minute": request.requests_per_minute,
             "tokens_per_minute": request.tokens_per_minute,
             "concurrent": request.concurrent,
@@ -108,10 +120,9 @@ class RateLimiting(contract.RateLimiting):
             "expires_at": request.expires_at.ToDatetime(UTC) if request.HasField("expires_at") else None,
         }
         async with self._store.database.transaction() as connection:
-            if await self._store.of_another_org(subject, connection):
-                raise Forbidden(f"the key {subject.name!r} belongs to another org")
+            desk = await changeable(connection, subject, request.desk)
             before = await one(connection, SHOWN_LIMIT, *key(subject).values())
-            await connection.execute(store.LIMIT, row)
+            await connection.execute(store.LIMIT, row | {"desk": desk})
             after = await one(connection, SHOWN_LIMIT, *key(subject).values())
             assert after is not None
             await self._changed(connection, "limit.set", subject, _limit_details(before), _limit_details(after))
@@ -121,31 +132,24 @@ class RateLimiting(contract.RateLimiting):
     async def remove_limit(self, request: RemoveLimitRequest, /) -> Limit:
         """RemoveLimit takes the limits of a key, desk, org or model away."""
         subject = rules.subject(request.subject, request.org, request.name)
-        await self._desk(subject, "")
-        query = "delete from subject_limit where kind = %s and org = %s and name = %s returning *"
+        query = "delete from subject_limit where kind = %s and org = %s and name = %s"
         async with self._store.database.transaction() as connection:
-            if (before := await one(connection, query, *key(subject).values())) is None:
+            before = await one(connection, f"{SHOWN_LIMIT} for update", *key(subject).values())
+            if not await removable(connection, subject, before) or before is None:
                 raise NotFound(f"{subject} has no limit of its own")
+            await connection.execute(query, tuple(key(subject).values()))
             await self._changed(connection, "limit.remove", subject, _limit_details(before), None)
         await self._caps_changed(subject)
         return await self._enforced(as_limit(before))
 
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
-        """ListLimits lists the limits of the caller's org and the default."""
-        who = call.caller()
-        all_desks = "org:admin" in who.scopes
-        seen = [
-            limit
-            for limit in await self._store.limits()
-            if limit.subject == Block.MODEL
-            or (limit.org == who.org and (all_desks or limit.subject == Block.ORG or limit.desk == who.desk))
-        ]
-        blocks = [
-            block
-            for block in await self._store.blocks(self._now())
-            if block.subject == Block.MODEL or block.org == who.org
-        ]
-        return self._limits(seen, blocks)
+        """ListLimits lists the limits that the caller may see in an org, those of models, and the default."""
+        orgs = ("", tenancy.named_org(request.org))
+        limits, blocks = await self._store.limits(), await self._store.blocks_with_desks(self._now())
+        return self._limits(
+            [one for one in limits if one.org in orgs and rules.may_see(subject_of(one), one.desk)],
+            [one for one, desk in blocks if one.org in orgs and rules.may_see(subject_of(one), desk)],
+        )
 
     async def watch_limits(self, request: WatchLimitsRequest, /) -> AsyncIterator[Limits]:
         """WatchLimits sends all limits: now, and after each change."""
@@ -161,10 +165,28 @@ class RateLimiting(contract.RateLimiting):
         await self.enforcement.report(request)
         return ReportEnforcementResponse()
 
-    async def bind_key(self, request: BindKeyRequest, /) -> Limit:
-        """BindKey sets what binds a key before it is good."""
-        subject, default = Subject(Block.KEY, request.org, request.key), self._settings.default_requests_per_minute
+    async def announce_keys(self, request: AnnounceKeysRequest, /) -> AnnounceKeysResponse:
+        """AnnounceKeys tells which org and desk each key belongs to; what others have set on them is taken away."""
         async with self._store.database.transaction() as connection:
+            await owners.announce(connection, request.owners, external=request.external)
+            limits, budgets = await owners.correct(connection, [owner.key for owner in request.owners])
+            lines = [self._line("limit.remove", _key(row), _limit_details(row), None) for row in limits]
+            lines += [self._line("budget.remove", _key(row), _budget_details(row), None) for row in budgets]
+            if lines:
+                await self._audit.write(lines, connection)  # all in one: there may be thousands
+                await changed(connection)
+        if lines:
+            log.warning("limits that other orgs had set on keys are gone: %d limits, %d budgets",
+                        len(limits), len(budgets))  # fmt: skip
+            await self._caps_changed(*map(_key, (*limits, *budgets)))
+        return AnnounceKeysResponse()
+
+    async def bind_key(self, request: BindKeyRequest, /) -> Limit:
+        """BindKey announces a key and sets what binds it before it is good."""
+        subject, default = Subject(Block.KEY, request.org, request.key), self._settings.default_requests_per_minute
+        owner = KeyOwner(key=request.key, org=request.org, desk=request.desk, expires_at=request.expires_at)
+        async with self._store.database.transaction() as connection:
+            await owners.announce(connection, [owner])
             found = await bind(connection, self._counters, request, default, self._now())
             for row in found.limits:
                 await self._changed(connection, "limit.set", subject, None, _limit_details(row))
@@ -184,6 +206,7 @@ class RateLimiting(contract.RateLimiting):
         subject = Subject(Block.KEY, request.org, request.key)
         async with self._store.database.transaction() as connection:
             found = await unbind(connection, subject)
+            await owners.forget(connection, subject)
             for row in found.limits:
                 await self._changed(connection, "limit.remove", subject, _limit_details(row), None)
             for row in found.budgets:
@@ -195,11 +218,11 @@ class RateLimiting(contract.RateLimiting):
     async def set_budget(self, request: Budget, /) -> Budget:
         """SetBudget sets what a key, desk, org or model may spend in a period."""
         subject = rules.subject(request.subject, request.org, request.name)
-        desk = await self._desk(subject, "")
-        row = _budget_key(subject, request) | {"amount": rules.check_budget(request), "desk": desk}
+        row = _budget_key(subject, request) | {"amount": rules.check_budget(request)}
         async with self._store.database.transaction() as connection:
+            desk = await changeable(connection, subject)
             before = await one(connection, SHOWN_BUDGET, *_budget_key(subject, request).values())
-            await connection.execute(store.BUDGET, row)
+            await connection.execute(store.BUDGET, row | {"desk": desk})
             await self._changed(connection, "budget.set", subject, _budget_details(before), _budget_details(row))
         if before is None and request.unit == Budget.TOKENS:
             await self._load_tokens(subject)
@@ -209,25 +232,24 @@ class RateLimiting(contract.RateLimiting):
     async def remove_budget(self, request: Budget, /) -> Budget:
         """RemoveBudget takes a budget away."""
         subject = rules.subject(request.subject, request.org, request.name)
-        await self._desk(subject, "")
-        query = (
-            "delete from budget where kind = %s and org = %s and name = %s and period = %s and unit = %s returning *"
-        )
+        query = "delete from budget where kind = %s and org = %s and name = %s and period = %s and unit = %s"
+        row = tuple(_budget_key(subject, request).values())
         async with self._store.database.transaction() as connection:
-            before = await one(connection, query, *_budget_key(subject, request).values())
-            if before is None:
+            before = await one(connection, f"{SHOWN_BUDGET} for update", *row)
+            if not await removable(connection, subject, before) or before is None:
                 raise NotFound(f"{subject} has no such budget; `drw budgets list` shows those there are")
+            await connection.execute(query, row)
             await self._changed(connection, "budget.remove", subject, _budget_details(before), None)
         await self._caps_changed(subject)
         return as_budget(before)
 
     async def list_budgets(self, request: ListBudgetsRequest, /) -> ListBudgetsResponse:
-        """ListBudgets lists the budgets of the caller's org, with what is spent and what is left."""
-        return ListBudgetsResponse(budgets=await spend.budgets(self._store, self._counters))
+        """ListBudgets lists the budgets that the caller may see in an org, with what is spent and what is left."""
+        return ListBudgetsResponse(budgets=await spend.budgets(self._store, self._counters, request.org))
 
     async def set_price(self, request: Price, /) -> Price:
         """SetPrice sets what a model costs from a time on; what was before keeps its price."""
-        call.caller().must_hold(rules.PLATFORM)
+        tenancy.check_change(tenancy.PLATFORM)
         since, prompt, completion = rules.check_price(request, datetime.now(UTC))
         async with self._store.database.transaction() as connection:
             before = await one(connection, PRICE_AT, request.model, request.version, since)
@@ -243,7 +265,7 @@ class RateLimiting(contract.RateLimiting):
         return ListPricesResponse(prices=await self._store.prices())
 
     async def get_spend(self, request: GetSpendRequest, /) -> GetSpendResponse:
-        """GetSpend sums up the ledger of the caller's org."""
+        """GetSpend sums up the ledger of an org."""
         return await spend.spend(self._store, request)
 
     async def watch_policy(self, request: WatchPolicyRequest, /) -> AsyncIterator[Policy]:
@@ -313,34 +335,26 @@ class RateLimiting(contract.RateLimiting):
             raise Unavailable(f"{text}; money cannot be spent until the counters are rebuilt", part="valkey")
         return text
 
-    async def _desk(self, subject: Subject, wanted: str) -> str:
-        """Return the subject's desk, once it is known that the caller may change what binds it."""
-        desk = await self._store.desk_of(subject)
-        if desk is None:
-            desk = wanted or call.caller().desk
-        elif subject.kind == Block.KEY and wanted and wanted != desk:
-            rules.may_change(subject, wanted)
-        rules.may_change(subject, desk)
-        return desk
-
     async def _changed(self, connection: Connection, action: str, subject: Subject, before: Any, after: Any) -> None:
         if before == after:
             return
-        details = {"before": before, "after": after}
-        resource = str(subject).replace(" ", "/", 1).replace("'", "")
-        await self._audit.record(action, resource, details=details, connection=connection)
+        await self._audit.write([self._line(action, subject, before, after)], connection)
         await changed(connection)
+
+    def _line(self, action: str, subject: Subject, before: Any, after: Any) -> str:
+        resource = str(subject).replace(" ", "/", 1).replace("'", "")
+        return self._audit.line(action, resource, "ok", {"org": subject.org, "before": before, "after": after})
 
     async def _enforced(self, limit: Limit) -> Limit:
         """Wait until data planes enforce what was changed, and say which ones do not yet."""
         limit.pending.extend(await self.enforcement.wait())
         return limit
 
-    async def _caps_changed(self, subject: Subject) -> None:
+    async def _caps_changed(self, *subjects: Subject) -> None:
         """Tell the counters at once; where they are away, `follow` and a rebuild do it later."""
         with suppress(CountersAway):
             await self.push_caps()
-        await self._blocks.renew([subject])
+        await self._blocks.renew(subjects)
 
     async def _load_tokens(self, subject: Subject) -> None:
         """Tell the counters what was used before tokens had a budget; until then not every call was counted there."""
@@ -380,6 +394,10 @@ def _planes(names: Sequence[str]) -> str:
 def _budget_key(subject: Subject, budget: Budget) -> dict[str, Any]:
     unit = Budget.Unit.Name(budget.unit or Budget.USD)
     return key(subject) | {"period": Budget.Period.Name(budget.period), "unit": unit}
+
+
+def _key(row: dict[str, Any]) -> Subject:
+    return Subject(Block.KEY, row["org"], row["name"])
 
 
 def _limit_details(row: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, GetSpendRequest, GetSpendResponse
-from drw.gateway.rate_limiting.store import PERIODS, UNITS, Store, amount
-from drw.kernel import call
+from drw.gateway.rate_limiting import rules
+from drw.gateway.rate_limiting.store import PERIODS, UNITS, Store, amount, subject_of
+from drw.kernel import call, tenancy
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.metering.amounts import to_usd
 from drw.kernel.metering.counters import Counters, CountersAway
-from drw.kernel.metering.subjects import Subject, begins, ends
+from drw.kernel.metering.subjects import begins, ends
 
 MAX_LINES = 1000
 PERIOD_NAMES = {Budget.DAY: "day", Budget.MONTH: "month", Budget.TOTAL: "total"}
@@ -23,16 +24,17 @@ from metering.ledger where org = %(org)s and (desk = %(desk)s or %(all)s) and at
 group by 1 order by nano desc, name limit %(most)s
 """
 BY = ("key", "desk", "model")
+METRICS = ("platform:read", "platform:admin")
 
 
 async def spend(store: Store, request: GetSpendRequest) -> GetSpendResponse:
-    """Return the sums of the caller's org, or of its desk where it may not see others."""
-    who = call.caller()
+    """Return the sums of the named org, or of the caller's desk where it may not see others."""
+    who, org = call.caller(), tenancy.named_org(request.org)
     by = request.by or "desk"
     if by not in BY:
         raise InvalidRequest(f"by is {by!r}; it can be {', '.join(BY)}", param="by")
     since = request.since.ToDatetime(UTC) if request.HasField("since") else begins("month", datetime.now(UTC))
-    args = {"by": by, "org": who.org, "desk": who.desk, "all": "org:admin" in who.scopes, "since": since}
+    args = {"by": by, "org": org, "desk": who.desk, "all": tenancy.whole_org(org), "since": since}
     async with store.database.transaction() as connection:
         rows = await (await connection.execute(LINES, args | {"most": MAX_LINES})).fetchall()
     found = GetSpendResponse(by=by, usd=to_usd(int(rows[0]["all_nano"]) if rows else 0))
@@ -48,22 +50,26 @@ async def spend(store: Store, request: GetSpendRequest) -> GetSpendResponse:
     return found
 
 
-async def budgets(store: Store, counters: Counters) -> list[Budget]:
-    """Return the budgets that the caller may see, each with what is left of it where that is known."""
-    who = call.caller()
-    everything = "org:admin" in who.scopes
+async def budgets(store: Store, counters: Counters, named_org: str) -> list[Budget]:
+    """Return the budgets of an org and of models that the caller may see, with what is left where that is known.
+
+    What a model has spent is what all orgs have: it is for those who may see the platform's metrics.
+    """
+    org = tenancy.named_org(named_org)
     seen = [
         budget
         for budget, desk in await store.budgets()
-        if budget.subject == Block.MODEL
-        or (budget.org == who.org and (everything or budget.subject == Block.ORG or desk == who.desk))
+        if budget.org in ("", org) and rules.may_see(subject_of(budget), desk)
     ]
+    if call.caller().scopes.isdisjoint(METRICS):
+        own = await with_spent([budget for budget in seen if budget.subject != Block.MODEL], counters)
+        return own + [budget for budget in seen if budget.subject == Block.MODEL]
     return await with_spent(seen, counters)
 
 
 async def with_spent(budgets: Sequence[Budget], counters: Counters) -> list[Budget]:
     """Return budgets with what is spent, reserved and left of each, where the counters answer."""
-    subjects = [Subject(budget.subject, budget.org, budget.name) for budget in budgets]
+    subjects = [subject_of(budget) for budget in budgets]
     now = datetime.fromtimestamp(counters.now_ms() / 1000, UTC)
     for budget in budgets:
         if (end := ends(PERIOD_NAMES[budget.period], now)) is not None:

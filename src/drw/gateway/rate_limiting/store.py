@@ -19,23 +19,26 @@ insert into subject_limit values (%(kind)s, %(org)s, %(name)s, %(desk)s, %(reque
     %(tokens_per_minute)s, %(concurrent)s, %(algorithm)s, %(when_lost)s, %(expires_at)s)
 on conflict (kind, org, name) do update set requests_per_minute = excluded.requests_per_minute,
     tokens_per_minute = excluded.tokens_per_minute, concurrent = excluded.concurrent, algorithm = excluded.algorithm,
-    when_lost = excluded.when_lost, expires_at = coalesce(excluded.expires_at, subject_limit.expires_at)
+    when_lost = excluded.when_lost, expires_at = coalesce(excluded.expires_at, subject_limit.expires_at),
+    desk = excluded.desk
 """
 BUDGET = """
 insert into budget values (%(kind)s, %(org)s, %(name)s, %(desk)s, %(period)s, %(unit)s, %(amount)s)
-on conflict (kind, org, name, period, unit) do update set amount = excluded.amount
+on conflict (kind, org, name, period, unit) do update set amount = excluded.amount, desk = excluded.desk
 """
 PRICE = """
 insert into price values (%s, %s, %s, %s, %s)
 on conflict (model, version, effective_from) do update
 set prompt = excluded.prompt, completion = excluded.completion
 """
-# A key's desk, as something that is known of it already says.
-DESK_OF_KEY = """
-select desk from subject_limit where kind = 'KEY' and org = %(org)s and name = %(name)s
-union all select desk from budget where kind = 'KEY' and org = %(org)s and name = %(name)s
-union all (select desk from metering.ledger where org = %(org)s and key = %(name)s limit 1)
-limit 1
+# With the desk of each key, which has a limit or a budget where it is blocked.
+BLOCKS = """
+select block.*, coalesce(bound.desk, '') as desk from block left join lateral (
+    select desk from subject_limit l where (l.kind, l.org, l.name) = (block.kind, block.org, block.name)
+    union all select desk from budget b where (b.kind, b.org, b.name) = (block.kind, block.org, block.name)
+    limit 1
+) bound on true
+where until is null or until > %s order by kind, org, name, reason
 """
 GOOD = """
 select subject_limit.*, counted_as
@@ -52,20 +55,6 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-
-    async def desk_of(self, subject: Subject) -> str | None:
-        """Return the desk of a key; None where nothing is known of it."""
-        if subject.kind != Block.KEY:
-            return subject.name if subject.kind == Block.DESK else ""
-        async with self.database.transaction() as connection:
-            answer = await connection.execute(DESK_OF_KEY, {"org": subject.org, "name": subject.name})
-            row = await answer.fetchone()
-        return row["desk"] if row else None
-
-    async def of_another_org(self, subject: Subject, connection: Connection) -> bool:
-        """Tell whether a key of this id has limits in another org: ids are unique."""
-        query = "select 1 from subject_limit where kind = 'KEY' and name = %s and org <> %s"
-        return subject.kind == Block.KEY and bool(await one(connection, query, subject.name, subject.org))
 
     async def limits(self) -> list[Limit]:
         """Return every limit that holds."""
@@ -85,6 +74,10 @@ class Store:
         """Return every block that holds now."""
         query = "select * from block where until is null or until > %s order by kind, org, name, reason"
         return [as_block(row) for row in await self.database.all(query, now)]
+
+    async def blocks_with_desks(self, now: datetime) -> list[tuple[Block, str]]:
+        """Return every block that holds now, with the desk of its key."""
+        return [(as_block(row), row["desk"]) for row in await self.database.all(BLOCKS, now)]
 
     async def newest_change(self) -> int:
         """Return the number of the newest change."""
@@ -148,6 +141,15 @@ def as_budget(row: dict[str, Any]) -> Budget:
         unit=row["unit"],
         amount=amount(row["unit"], row["amount"]),
     )
+
+
+def subject_of(found: Limit | Budget | Block) -> Subject:
+    """Return whom a limit, budget or block is for."""
+    if isinstance(found, Limit):
+        name = {Block.DESK: found.desk, Block.ORG: "", Block.MODEL: found.model}.get(found.subject, found.key)
+    else:
+        name = found.name
+    return Subject(found.subject or Block.KEY, found.org, name)
 
 
 def as_price(row: dict[str, Any]) -> Price:

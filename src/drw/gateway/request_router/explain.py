@@ -32,11 +32,13 @@ class Asked:
     model: str = ""
 
 
-def explain(configuration: Configuration, asked: Asked, who: Caller) -> Explanation:
-    """Return what the data plane would do with a request of this caller."""
+def explain(
+    configuration: Configuration, asked: Asked, who: Caller, known: Sequence[Route] | None = None
+) -> Explanation:
+    """Return what the data plane would do with a request of this caller; `known` are the routes as they are shown."""
     if own := ITSELF.get(asked.path):
         return Explanation(route=own, why=f"the data plane answers {asked.path} by itself", org=who.org, desk=who.desk)
-    routes = ordered(configuration.routes.routes)
+    routes = ordered(configuration.routes.routes if known is None else known)
     found, misses = _look(routes, asked, who, model="")
     first = found
     reads = _reads(found, routes, asked)

@@ -40,7 +40,7 @@ from drw.api.gateway.v1.request_router_pb2 import (
     WatchKillsRequest,
 )
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.gateway.request_router import rules
+from drw.gateway.request_router import rules, visibility
 from drw.gateway.request_router.behind import Behind
 from drw.gateway.request_router.desired import Desired, Part
 from drw.gateway.request_router.explain import Asked, explain
@@ -51,12 +51,13 @@ from drw.gateway.request_router.measures import measure
 from drw.gateway.request_router.planes import DataPlanes
 from drw.gateway.request_router.principals import Principals
 from drw.gateway.request_router.table import More, fixed
-from drw.kernel import call
+from drw.kernel import call, tenancy
 from drw.kernel.call import Caller
 from drw.kernel.errors import Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.kernel.host import Scope
 from drw.kernel.records import Kind, Records
 from drw.kernel.settings import Settings as Base
+from drw.kernel.tenancy import Owner
 
 MAX_NAME = 100
 MAX_DATA_PLANES = 1000
@@ -113,7 +114,7 @@ class RequestRouter(contract.RequestRouter):
         """ListRoutes lists what the data plane lets through."""
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
-        return configuration.routes
+        return Routes(routes=visibility.routes(configuration.routes.routes))
 
     async def set_route(self, request: Route, /) -> Route:
         """SetRoute makes a route, or replaces one that was made so."""
@@ -143,16 +144,18 @@ class RequestRouter(contract.RequestRouter):
         path = request.path.partition("?")[0]
         asked = Asked(request.method.upper() or "POST", path, headers, request.model)
         who = await self._as(request)
-        explanation = explain(configuration, asked, who)
+        routes = visibility.mixed(configuration.routes.routes)
+        explanation = explain(configuration, asked, who, routes)
         await self._behind.add(explanation, configuration, asked, who)
-        return explanation
+        return visibility.explained(explanation, routes)
 
     async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
         """GetRollout says which version is wanted, and what each data plane last said."""
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
         planes = [report for _, report in sorted(self._reports.items())]
-        return Rollout(version=configuration.version, data_planes=planes, lost=self._desired.lost())
+        found = Rollout(version=configuration.version, data_planes=planes, lost=self._desired.lost())
+        return visibility.rollout(found)
 
     async def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
         """WatchConfiguration sends the whole desired state: now, and after each change."""
@@ -247,7 +250,7 @@ class RequestRouter(contract.RequestRouter):
         if request.key and request.desk:
             raise InvalidRequest("a request is explained as a key or as a desk, not as both", param="desk")
         if request.desk and request.desk != who.desk:
-            who.must_hold("org:admin")
+            tenancy.check_change(Owner(who.org, request.desk))
             return replace(who, desk=request.desk, key="")
         if request.key:
             key = await self._authentication.get_key(GetKeyRequest(id=request.key))

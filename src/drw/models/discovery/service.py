@@ -26,15 +26,13 @@ from drw.api.models.v1.discovery_pb2 import (
     ResolvePlanRequest,
     WatchAliasesRequest,
 )
-from drw.kernel.call import caller
+from drw.kernel import tenancy
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.host import Scope
 from drw.kernel.settings import Settings
 from drw.models.discovery.aliases import AliasNotFound, AliasSettings, check_name
 from drw.models.discovery.registry import ALIAS, ModelSettings, Registry
 from drw.models.discovery.store import AliasStore
-
-ADMIN = "platform:admin"
 
 
 class DiscoverySettings(Settings):
@@ -83,7 +81,7 @@ class Discovery(contract.Discovery):
 
     async def set_alias(self, request: Alias, /) -> Alias:
         """Make an alias, or put another in its place."""
-        caller().must_hold(ADMIN)
+        tenancy.check_change(tenancy.PLATFORM)
         alias = Alias()
         alias.CopyFrom(request)
         alias.from_settings = False
@@ -94,7 +92,7 @@ class Discovery(contract.Discovery):
 
     async def delete_alias(self, request: DeleteAliasRequest, /) -> DeleteAliasResponse:
         """Remove an alias; one of the settings of the same name counts again."""
-        caller().must_hold(ADMIN)
+        tenancy.check_change(tenancy.PLATFORM)
         check_name(request.name)
         setting = self._registry.aliases.setting(request.name)
         if not await self._store.delete(request.name, setting):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from drw.api.models.v1 import health_rpc as contract
 from drw.api.models.v1.health_pb2 import GetReportRequest, Report
+from drw.kernel import tenancy
 from drw.kernel.host import Scope
 from drw.kernel.report import healthy, report
 from drw.kernel.rpc import Channels
@@ -20,6 +21,9 @@ class Health(contract.Health):
     async def get_report(self, request: GetReportRequest, /) -> Report:
         """Return how every service of the profile is at this moment."""
         services = await report(self._profile, self._channels)
+        if not tenancy.operates():
+            for service in services:
+                service.detail = ""  # any service's own words, which may name issuers, routes and desks of any tenant
         return Report(healthy=healthy(services), services=services)
 
 

@@ -59,7 +59,7 @@ class Authentication(Servicer):
         raise Unwritten("PutDesk")
 
     async def list_desks(self, request: ListDesksRequest, /) -> ListDesksResponse:
-        """ListDesks lists the desks of an org by name."""
+        """ListDesks lists the desks of an org by name: the own one, with "org:admin" all."""
         raise Unwritten("ListDesks")
 
     async def get_desk(self, request: GetDeskRequest, /) -> Desk:
@@ -188,7 +188,7 @@ class AuthenticationClient(Client):
         return answer
 
     async def list_desks(self, request: ListDesksRequest, /, *, timeout: float | None = None) -> ListDesksResponse:
-        """ListDesks lists the desks of an org by name."""
+        """ListDesks lists the desks of an org by name: the own one, with "org:admin" all."""
         answer: ListDesksResponse = await self._unary("ListDesks", request, timeout)
         return answer
 

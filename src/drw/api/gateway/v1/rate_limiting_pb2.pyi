@@ -58,6 +58,30 @@ class Limit(_message.Message):
     pending: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, key: _Optional[str] = ..., requests_per_minute: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., subject: _Optional[_Union[Block.Subject, str]] = ..., model: _Optional[str] = ..., tokens_per_minute: _Optional[int] = ..., concurrent: _Optional[int] = ..., algorithm: _Optional[_Union[Limit.Algorithm, str]] = ..., when_lost: _Optional[_Union[Limit.WhenLost, str]] = ..., counted_as: _Optional[str] = ..., pending: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class KeyOwner(_message.Message):
+    __slots__ = ("key", "org", "desk", "expires_at")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    DESK_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    org: str
+    desk: str
+    expires_at: _timestamp_pb2.Timestamp
+    def __init__(self, key: _Optional[str] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class AnnounceKeysRequest(_message.Message):
+    __slots__ = ("owners", "external")
+    OWNERS_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_FIELD_NUMBER: _ClassVar[int]
+    owners: _containers.RepeatedCompositeFieldContainer[KeyOwner]
+    external: bool
+    def __init__(self, owners: _Optional[_Iterable[_Union[KeyOwner, _Mapping]]] = ..., external: _Optional[bool] = ...) -> None: ...
+
+class AnnounceKeysResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class BindKeyRequest(_message.Message):
     __slots__ = ("key", "org", "desk", "expires_at", "requests_per_minute", "predecessor")
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -97,8 +121,10 @@ class RemoveLimitRequest(_message.Message):
     def __init__(self, subject: _Optional[_Union[Block.Subject, str]] = ..., org: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class ListLimitsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("org",)
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    org: str
+    def __init__(self, org: _Optional[str] = ...) -> None: ...
 
 class WatchLimitsRequest(_message.Message):
     __slots__ = ()
@@ -180,8 +206,10 @@ class Budget(_message.Message):
     def __init__(self, subject: _Optional[_Union[Block.Subject, str]] = ..., org: _Optional[str] = ..., name: _Optional[str] = ..., period: _Optional[_Union[Budget.Period, str]] = ..., unit: _Optional[_Union[Budget.Unit, str]] = ..., amount: _Optional[str] = ..., spent: _Optional[str] = ..., reserved: _Optional[str] = ..., left: _Optional[str] = ..., resets_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListBudgetsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("org",)
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    org: str
+    def __init__(self, org: _Optional[str] = ...) -> None: ...
 
 class ListBudgetsResponse(_message.Message):
     __slots__ = ("budgets",)
@@ -214,12 +242,14 @@ class ListPricesResponse(_message.Message):
     def __init__(self, prices: _Optional[_Iterable[_Union[Price, _Mapping]]] = ...) -> None: ...
 
 class GetSpendRequest(_message.Message):
-    __slots__ = ("by", "since")
+    __slots__ = ("by", "since", "org")
     BY_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
+    ORG_FIELD_NUMBER: _ClassVar[int]
     by: str
     since: _timestamp_pb2.Timestamp
-    def __init__(self, by: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    org: str
+    def __init__(self, by: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., org: _Optional[str] = ...) -> None: ...
 
 class GetSpendResponse(_message.Message):
     __slots__ = ("by", "since", "lines", "usd")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.gateway.v1 import rate_limiting_pb2
-from drw.api.gateway.v1.rate_limiting_pb2 import BindKeyRequest, Budget, GetSpendRequest, GetSpendResponse, Limit, Limits, ListBudgetsRequest, ListBudgetsResponse, ListLimitsRequest, ListPricesRequest, ListPricesResponse, Policy, Price, RemoveLimitRequest, ReportEnforcementRequest, ReportEnforcementResponse, ReportUsageRequest, ReportUsageResponse, UnbindKeyRequest, UnbindKeyResponse, WatchLimitsRequest, WatchPolicyRequest
+from drw.api.gateway.v1.rate_limiting_pb2 import AnnounceKeysRequest, AnnounceKeysResponse, BindKeyRequest, Budget, GetSpendRequest, GetSpendResponse, Limit, Limits, ListBudgetsRequest, ListBudgetsResponse, ListLimitsRequest, ListPricesRequest, ListPricesResponse, Policy, Price, RemoveLimitRequest, ReportEnforcementRequest, ReportEnforcementResponse, ReportUsageRequest, ReportUsageResponse, UnbindKeyRequest, UnbindKeyResponse, WatchLimitsRequest, WatchPolicyRequest
 
 
 class RateLimiting(Servicer):
@@ -23,7 +23,7 @@ class RateLimiting(Servicer):
         raise Unwritten("RemoveLimit")
 
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
-        """ListLimits lists the limits of the caller's org and the default."""
+        """ListLimits lists the limits of the caller's desk, with "org:admin" those of its org, and the default."""
         raise Unwritten("ListLimits")
 
     def watch_limits(self, request: WatchLimitsRequest, /) -> AsyncIterator[Limits]:
@@ -34,8 +34,12 @@ class RateLimiting(Servicer):
         """ReportEnforcement takes which change of the limits each data plane enforces; those that are not named again for some seconds are not waited for."""
         raise Unwritten("ReportEnforcement")
 
+    async def announce_keys(self, request: AnnounceKeysRequest, /) -> AnnounceKeysResponse:
+        """AnnounceKeys tells which org and desk each key belongs to: a limit or budget binds a key only within its org."""
+        raise Unwritten("AnnounceKeys")
+
     async def bind_key(self, request: BindKeyRequest, /) -> Limit:
-        """BindKey sets what binds a key before it is good: all that binds the key whose place it takes, or else its requests a minute, within those of the caller that makes it. It fails as UNAVAILABLE where a data plane does not enforce that within 5 seconds."""
+        """BindKey announces a key and sets what binds it before it is good: all that binds the key whose place it takes, or else its requests a minute, within those of the caller that makes it. It fails as UNAVAILABLE where a data plane does not enforce that within 5 seconds."""
         raise Unwritten("BindKey")
 
     async def unbind_key(self, request: UnbindKeyRequest, /) -> UnbindKeyResponse:
@@ -51,7 +55,7 @@ class RateLimiting(Servicer):
         raise Unwritten("RemoveBudget")
 
     async def list_budgets(self, request: ListBudgetsRequest, /) -> ListBudgetsResponse:
-        """ListBudgets lists the budgets of the caller's org, with what is spent and what is left."""
+        """ListBudgets lists the budgets of the caller's desk, with "org:admin" those of its org, with what is spent and left."""
         raise Unwritten("ListBudgets")
 
     async def set_price(self, request: Price, /) -> Price:
@@ -91,7 +95,7 @@ class RateLimitingClient(Client):
         return answer
 
     async def list_limits(self, request: ListLimitsRequest, /, *, timeout: float | None = None) -> Limits:
-        """ListLimits lists the limits of the caller's org and the default."""
+        """ListLimits lists the limits of the caller's desk, with "org:admin" those of its org, and the default."""
         answer: Limits = await self._unary("ListLimits", request, timeout)
         return answer
 
@@ -106,8 +110,13 @@ class RateLimitingClient(Client):
         answer: ReportEnforcementResponse = await self._unary("ReportEnforcement", request, timeout)
         return answer
 
+    async def announce_keys(self, request: AnnounceKeysRequest, /, *, timeout: float | None = None) -> AnnounceKeysResponse:
+        """AnnounceKeys tells which org and desk each key belongs to: a limit or budget binds a key only within its org."""
+        answer: AnnounceKeysResponse = await self._unary("AnnounceKeys", request, timeout)
+        return answer
+
     async def bind_key(self, request: BindKeyRequest, /, *, timeout: float | None = None) -> Limit:
-        """BindKey sets what binds a key before it is good: all that binds the key whose place it takes, or else its requests a minute, within those of the caller that makes it. It fails as UNAVAILABLE where a data plane does not enforce that within 5 seconds."""
+        """BindKey announces a key and sets what binds it before it is good: all that binds the key whose place it takes, or else its requests a minute, within those of the caller that makes it. It fails as UNAVAILABLE where a data plane does not enforce that within 5 seconds."""
         answer: Limit = await self._unary("BindKey", request, timeout)
         return answer
 
@@ -127,7 +136,7 @@ class RateLimitingClient(Client):
         return answer
 
     async def list_budgets(self, request: ListBudgetsRequest, /, *, timeout: float | None = None) -> ListBudgetsResponse:
-        """ListBudgets lists the budgets of the caller's org, with what is spent and what is left."""
+        """ListBudgets lists the budgets of the caller's desk, with "org:admin" those of its org, with what is spent and left."""
         answer: ListBudgetsResponse = await self._unary("ListBudgets", request, timeout)
         return answer
 

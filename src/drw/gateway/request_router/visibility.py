@@ -1,0 +1,70 @@
+"""What a caller may see of routes and data planes: nothing that names other tenants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from drw.api.gateway.v1.request_router_pb2 import ConfigurationReport, Explanation, Rollout, Route
+from drw.kernel import call, tenancy
+from drw.kernel.call import Caller
+from drw.kernel.tenancy import Owner
+
+
+def routes(every: Iterable[Route]) -> list[Route]:
+    """Return the routes that the caller may see; of those for several tenants, only the caller's are named."""
+    if tenancy.operates():
+        return list(every)
+    return [shown for route in every if (shown := _shown(route, call.caller())) is not None]
+
+
+def explained(explanation: Explanation, every: Sequence[Route]) -> Explanation:
+    """Return an explanation without the routes that the caller may not see."""
+    seen = {route.name for route in routes(every)}
+    misses = [miss for miss in explanation.misses if miss.route in seen]
+    del explanation.misses[:]
+    explanation.misses.extend(misses)
+    return explanation
+
+
+def mixed(every: Iterable[Route]) -> list[Route]:
+    """Return all routes, each under the name of those of its tenants that the caller may see.
+
+    A request of the caller's is matched as before: who else takes a route makes no difference to it.
+    """
+    seen = {route.name: route for route in routes(every)}
+    return [seen.get(route.name, route) for route in every]
+
+
+def rollout(found: Rollout) -> Rollout:
+    """Return a rollout without free text, which may name the routes, issuers and desks of any tenant."""
+    if tenancy.operates():
+        return found
+    planes = [_plane(report) for report in found.data_planes]
+    return Rollout(version=found.version, data_planes=planes)
+
+
+def _plane(report: ConfigurationReport) -> ConfigurationReport:
+    shown = ConfigurationReport()
+    shown.CopyFrom(report)
+    shown.ClearField("notes")
+    if report.error:
+        shown.error = f"it cannot run this version; {tenancy.PLATFORM_ADMIN!r} shows why"
+    return shown
+
+
+def _shown(route: Route, who: Caller) -> Route | None:
+    if not route.tenants:
+        return route
+    own = [tenant for tenant in route.tenants if tenancy.may_read(_owner(tenant), who)]
+    if not own:
+        return None
+    shown = Route()
+    shown.CopyFrom(route)
+    del shown.tenants[:]
+    shown.tenants.extend(own)
+    return shown
+
+
+def _owner(tenant: str) -> Owner:
+    org, _, desk = tenant.partition("/")
+    return Owner(org, desk)

@@ -1,0 +1,100 @@
+"""Tenant isolation: whether a caller may read or change what belongs to a desk, an org or the platform.
+
+The scope of an endpoint says what a key may do, and this module to whose things. Every service asks here:
+
+| whose it is                | to read it       | to change it     |
+| -------------------------- | ---------------- | ---------------- |
+| the caller's own desk      |                  |                  |
+| the caller's org           |                  | `org:admin`      |
+| another desk of that org   | `org:admin`      | `org:admin`      |
+| another org                | `platform:admin` | `platform:admin` |
+| the platform               |                  | `platform:admin` |
+
+A request that names another org or desk by itself is refused with `Forbidden`. An id of something that is not the
+caller's is answered with the service's own `NotFound`, as if it did not exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from drw.kernel import call
+from drw.kernel.call import Caller
+from drw.kernel.errors import Forbidden
+
+ORG_ADMIN, PLATFORM_ADMIN = "org:admin", "platform:admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose something is."""
+
+    org: str
+    """Empty: the platform's, which every org shares."""
+    desk: str = ""
+    """Empty: the whole org's."""
+
+
+PLATFORM = Owner("")
+
+
+def may_read(owner: Owner, who: Caller | None = None) -> bool:
+    """Tell whether the caller may see what belongs to this owner."""
+    who = who or call.caller()
+    return owner == PLATFORM or owner == Owner(who.org) or may_change(owner, who)
+
+
+def may_change(owner: Owner, who: Caller | None = None) -> bool:
+    """Tell whether the caller may change what belongs to this owner."""
+    who = who or call.caller()
+    return owner == Owner(who.org, who.desk) != Owner(who.org) or _needed(owner, who) in who.scopes
+
+
+def check_change(owner: Owner) -> None:
+    """Raise where the caller may not change what belongs to this owner, which the request names.
+
+    Raises:
+        Forbidden: it is another org's or desk's, or the platform's, and the caller lacks the scope for that.
+    """
+    who = call.caller()
+    if may_change(owner, who):
+        return
+    needed = _needed(owner, who)
+    if needed == PLATFORM_ADMIN and owner.org:
+        raise _foreign(owner.org, who)
+    what = f", which the desk {owner.desk[:80]!r} needs" if owner.desk else ""
+    raise Forbidden(f"the key {who.key!r} lacks the scope {needed!r}{what}", scope=needed)
+
+
+def named_org(named: str) -> str:
+    """Return the org that a request names; without a name the caller's own.
+
+    Raises:
+        Forbidden: it is another one than the caller's, who lacks `platform:admin`.
+    """
+    who = call.caller()
+    if named and named != who.org and PLATFORM_ADMIN not in who.scopes:
+        raise _foreign(named, who)
+    return named or who.org
+
+
+def operates() -> bool:
+    """Tell whether the state of the whole platform may be shown: to `platform:admin`, or inside, where nobody calls."""
+    who = call.caller_or_none()
+    return who is None or PLATFORM_ADMIN in who.scopes
+
+
+def whole_org(org: str) -> bool:
+    """Tell whether the caller may act for every desk of this org."""
+    return may_change(Owner(org))
+
+
+def _foreign(org: str, who: Caller) -> Forbidden:
+    return Forbidden(
+        f"the caller belongs to the org {who.org!r}, not to {org[:80]!r}, and lacks the scope {PLATFORM_ADMIN!r}",
+        scope=PLATFORM_ADMIN,
+    )
+
+
+def _needed(owner: Owner, who: Caller) -> str:
+    return ORG_ADMIN if owner.org and owner.org == who.org else PLATFORM_ADMIN

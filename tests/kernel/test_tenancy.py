@@ -1,0 +1,138 @@
+"""The one place where it is decided whose something is, and the metrics that it filters."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY, Gauge
+
+import drw
+from drw.kernel import metrics_page, tenancy
+from drw.kernel.call import Caller, acting_for
+from drw.kernel.errors import Forbidden
+from drw.kernel.tenancy import PLATFORM, Owner
+
+ORG, DESK, ELSEWHERE = Owner("acme"), Owner("acme", "research"), Owner("other", "research")
+OWNERS = {"own desk": DESK, "own org": ORG, "other desk": Owner("acme", "rates"), "other org": ELSEWHERE}
+OWNERS |= {"other org as a whole": Owner("other"), "platform": PLATFORM}
+MAY_READ = {
+    "": {"own desk", "own org", "platform"},
+    "org:admin": {"own desk", "own org", "platform", "other desk"},
+    "platform:admin": {"own desk", "own org", "platform", "other org", "other org as a whole"},
+}
+MAY_CHANGE = {
+    "": {"own desk"},
+    "org:admin": {"own desk", "own org", "other desk"},
+    "platform:admin": {"own desk", "platform", "other org", "other org as a whole"},
+}
+
+
+def holding(scope: str = "", desk: str = "research") -> Caller:
+    return Caller("acme", desk, "key_1", frozenset({scope, "limits:write"}))
+
+
+@pytest.mark.parametrize("scope", MAY_READ)
+def test_who_may_read_and_change_what(scope):
+    with acting_for(holding(scope)):
+        assert {name for name, owner in OWNERS.items() if tenancy.may_read(owner)} == MAY_READ[scope]
+        assert {name for name, owner in OWNERS.items() if tenancy.may_change(owner)} == MAY_CHANGE[scope]
+        for name, owner in OWNERS.items():
+            if name in MAY_CHANGE[scope]:
+                tenancy.check_change(owner)
+            else:
+                with pytest.raises(Forbidden, match=r"(org|platform):admin"):
+                    tenancy.check_change(owner)
+
+
+def test_a_caller_without_a_desk_or_an_org_owns_nothing():
+    for who, owner in itertools.product((Caller("", "", "key_1"), Caller("acme", "", "key_1")), (PLATFORM, ORG)):
+        assert not tenancy.may_change(owner, who)
+
+
+def test_another_org_is_named_by_the_platforms_admins_only():
+    with acting_for(holding()):
+        assert tenancy.named_org("") == tenancy.named_org("acme") == "acme"
+        with pytest.raises(Forbidden, match="belongs to the org 'acme', not to 'other'"):
+            tenancy.named_org("other")
+    with acting_for(holding("platform:admin")):
+        assert tenancy.named_org("other") == "other"
+
+
+def test_a_tenant_sees_its_own_series_and_those_of_the_platform():
+    series = {
+        "one": {"service": "http"},
+        "own": {"org": "acme", "desk": "research", "gen_ai_response_model": "m"},
+        "desk": {"org": "acme", "desk": "rates", "gen_ai_response_model": "m"},
+        "other": {"org": "other", "desk": "research", "gen_ai_response_model": "m"},
+        "budget": {"kind": "desk", "org": "acme", "name": "research", "period": "day"},
+        "budget of a desk": {"kind": "desk", "org": "acme", "name": "rates", "period": "day"},
+        "budget of the org": {"kind": "org", "org": "acme", "name": "", "period": "day"},
+        "budget of another": {"kind": "org", "org": "other", "name": "", "period": "day"},
+        "budget of a model": {"kind": "model", "org": "", "name": "m", "period": "day"},
+        "key": {"org": "acme", "key": "key_1"},
+        "another key": {"org": "acme", "key": "key_2"},
+        "a key of nobody": {"key": "key_1"},
+        "unknown": {"customer": "acme"},
+        "a name of what": {"name": "m"},
+    }
+
+    def seen(who: Caller) -> set[str]:
+        return {name for name, labels in series.items() if metrics_page.may_see(labels, who)}
+
+    own = {"one", "own", "budget", "budget of the org", "budget of a model", "key"}
+    assert seen(holding()) == own
+    assert seen(holding("org:admin")) == own | {"desk", "budget of a desk"}
+
+
+def test_the_page_is_whole_for_a_scrape_from_inside_and_for_the_platforms_admins():
+    gauge = Gauge("drw_test_of_tenants", "A test.", ["org", "desk"])
+    gauge.labels("other", "research").set(4711)
+    gauge.labels("acme", "research").set(42)
+    envoys = b'# TYPE x gauge\nx{org="other"} 1\nx{envoy_cluster_name="a \\"b\\" c"} 2\nx 3\nx{a="\xff"} 4\n'
+    envoys += b"x{a='b'} 5\nbroken\n"
+    try:
+        for who in (None, holding("platform:admin")):
+            with acting_for(who):
+                assert b"4711" in (page := metrics_page.page(envoys)) and page.endswith(envoys)
+        with acting_for(holding("platform:read")):
+            page = metrics_page.page(envoys)
+    finally:
+        REGISTRY.unregister(gauge)
+    assert b'drw_test_of_tenants{desk="research",org="acme"} 42.0' in page
+    assert b"4711" not in page
+    assert page.endswith(b'# TYPE x gauge\nx{envoy_cluster_name="a \\"b\\" c"} 2\nx 3\n')
+
+
+def test_every_label_of_our_metrics_is_known():
+    """Or nobody but an admin of the platform would see its series: say in PLATFORM_LABELS that it names no tenant."""
+    found = {
+        label for file in Path(drw.__file__).parent.rglob("*.py") for label in _labels(ast.parse(file.read_text()))
+    }
+    assert {"org", "model", "configuration"} <= found
+    assert found <= metrics_page.PLATFORM_LABELS | metrics_page.TENANT_LABELS | {"name"}
+
+
+def _labels(tree: ast.Module) -> set[str]:
+    named = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    calls = (node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call))
+    found: set[str] = set()
+    for made in calls:
+        if isinstance(made.func, ast.Name) and made.func.id in {"Gauge", "Counter", "Histogram"} and len(made.args) > 2:
+            parts = list(ast.walk(made.args[2]))
+            parts += [
+                part
+                for name in parts
+                if isinstance(name, ast.Name) and name.id in named
+                for part in ast.walk(named[name.id])
+            ]
+            found |= {part.value for part in parts if isinstance(part, ast.Constant)}
+    return found
