@@ -29,6 +29,7 @@ from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.models.serving.metering import prompt_bound
 from models.conftest import Web
 from models.double_engine import WORDS
+from support.owners import announce
 
 TEXT = "".join(WORDS)
 BOSS = Caller("acme", "research", "key_boss", frozenset(SCOPES))
@@ -237,6 +238,7 @@ async def test_embeddings_are_charged_too(till):
 
 async def test_tokens_of_the_minute_are_bounded_and_said(till):
     async with till() as at:
+        await announce(at.client, "key_test")
         with acting_for(BOSS):
             own = Limit(key="key_test", tokens_per_minute=200, algorithm=Limit.SLIDING)
             await at.client.set_limit(own)
