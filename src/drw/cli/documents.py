@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,8 @@ from rich.markup import escape
 
 from drw.cli.api import Api
 from drw.cli.ingest import Ingestion
-from drw.cli.options import DataDir, Json, console, warn, when, write, write_json, write_line, write_table
+from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_line, write_table
+from drw.cli.terminal import console, stream, visible
 from drw.kernel.errors import InvalidRequest
 
 Collection = Annotated[str, typer.Option("--collection", "-c", help="The collection, by name or id.")]
@@ -68,8 +69,7 @@ def ask(
                 _show_passages(sources)
                 console.print("\n[bold]Answer[/bold]")
         elif "text" in event and not as_json:
-            sys.stdout.write(event["text"])
-            sys.stdout.flush()
+            stream(event["text"])
         elif "answer" in event:
             answer = event["answer"]
     if as_json:
@@ -129,7 +129,7 @@ def delete_collection(
     """Delete a collection with all its documents, or one document of it."""
     what = f"the document {document} of {collection}" if document else f"the collection {collection} and all in it"
     if not yes:
-        typer.confirm(f"Delete {what}?", abort=True)
+        typer.confirm(visible(f"Delete {what}?"), abort=True)
     api = Api.of(data_dir)
     store = api.get(f"/api/v1/collections/{collection}")["id"]
     done = api.delete(f"/v1/vector_stores/{store}" + (f"/files/{document}" if document else ""))
@@ -140,7 +140,10 @@ def delete_collection(
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return a file, or every file of a folder but hidden ones, in order.
+    """Return a file, or every regular file of a folder but hidden ones, in order.
+
+    A symbolic link inside the folder counts only if what it names lies in the folder too; others are named on
+    standard error and left out. A path that is itself a link is followed: the user named it.
 
     Raises:
         InvalidRequest: there is nothing at the path.
@@ -149,9 +152,18 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InvalidRequest(f"there is no file or folder {str(path)!r}")
-    found = sorted(
-        f for f in path.rglob("*") if f.is_file() and not any(p.startswith(".") for p in f.relative_to(path).parts)
-    )
+    root = path.resolve()
+    found = []
+    for file in sorted(path.rglob("*")):
+        if any(part.startswith(".") for part in file.relative_to(path).parts):
+            continue
+        target = Path(os.path.realpath(file))  # `resolve` raises on a loop of links
+        if not target.is_relative_to(root):
+            warn(f"left out: {str(file)!r} is a link to {str(target)!r}, outside of the folder")
+        elif any(part.startswith(".") for part in target.relative_to(root).parts):
+            warn(f"left out: {str(file)!r} is a link to a hidden file")
+        elif target.is_file():
+            found.append(file)
     if not found:
         raise InvalidRequest(f"the folder {str(path)!r} has no files in it")
     return found

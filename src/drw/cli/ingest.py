@@ -11,6 +11,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from drw.cli.api import Api
+from drw.cli.terminal import console
 from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
 
 
@@ -53,6 +54,7 @@ class Ingestion:
             MofNCompleteColumn(),
             TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
+            console=console,
             disable=quiet,
             transient=True,
         )
