@@ -26,7 +26,7 @@ async def test_the_right_filing_comes_first(host):
     found = await host.client(RetrievalClient).search(SearchRequest(collection="filings", question=QUESTION))
     assert (found.passages[0].document, found.passages[0].page) == ("file-a", 1)
     found = await host.client(RetrievalClient).search(
-        SearchRequest(collection="filings", question=QUESTION, attributes={"ticker": "INTC"}, limit=1)
+        SearchRequest(collection="filings", question=QUESTION, attributes=to_values({"ticker": "INTC"}), limit=1)
     )
     assert [p.document for p in found.passages] == ["file-i"]
 
