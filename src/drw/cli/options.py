@@ -25,6 +25,14 @@ DataDir = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 
+Walls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--wall",
+        help="A wall that it is to stand inside of; repeat it. By default all that your key stands inside of.",
+    ),
+]
+
 NOT_A_TERMINAL = 240
 """The width of tables in a pipe or a file, in characters."""
 

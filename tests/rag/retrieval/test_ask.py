@@ -8,6 +8,7 @@ import pytest
 
 from drw.api.rag.v1.retrieval_pb2 import AskRequest, SearchRequest
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
+from drw.kernel.attributes import to_values
 from drw.kernel.errors import InvalidRequest, NotFound
 
 QUESTION = "What were Apple's total net sales in the quarter ended July 1, 2023?"

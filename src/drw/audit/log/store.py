@@ -43,7 +43,8 @@ values (%(index)s, %(entry)s, %(leaf_hash)s, %(at)s, %(service)s, %(action)s, %(
 """
 LIST = """
 select * from record
-where org = %(org)s and inside(walls, %(walls)s::text[]) and (%(desk)s::text is null or desk = %(desk)s) and index < %(before)s
+where org = %(org)s and inside(walls, %(walls)s::text[])
+  and (%(desk)s::text is null or desk = %(desk)s) and index < %(before)s
   and (%(action)s = '' or action = %(action)s) and (%(actor)s = '' or actor = %(actor)s)
   and (%(resource)s = '' or resource = %(resource)s) and (%(outcome)s = '' or outcome = %(outcome)s)
 order by index desc limit %(limit)s

@@ -77,8 +77,9 @@ class Runs:
                 "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
                 " template_version, inputs, trace) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
                 " on conflict (org, desk, request_id, walls) do nothing returning id",
-                (run, who.org, who.desk, who.key, sorted(who.scopes), sorted(who.walls), wanted.request_id, wanted.fingerprint,
-                 template.SerializeToString(), template.name, template.version, orjson.dumps(inputs).decode(), trace),
+                (run, who.org, who.desk, who.key, sorted(who.scopes), sorted(who.walls), wanted.request_id,
+                 wanted.fingerprint, template.SerializeToString(), template.name, template.version,
+                 orjson.dumps(inputs).decode(), trace),
             )).fetchone()  # fmt: skip
             if row is not None:
                 await self._plan(connection, run, template, inputs)
