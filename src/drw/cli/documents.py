@@ -9,12 +9,18 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from drw.cli import filters
 from drw.cli.api import Api
+from drw.cli.filters import FORM
 from drw.cli.ingest import Ingestion
-from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_line, write_table
+from drw.cli.options import DataDir, Json, Walls, warn, when, write, write_json, write_line, write_table
 from drw.cli.terminal import console, stream, visible
 from drw.kernel.errors import InvalidRequest
 
+Filters = Annotated[
+    list[str] | None,
+    typer.Option("--filter", "-f", help="Only documents whose attributes fit, as in 'year>=2023'; repeat it. " + FORM),
+]
 Collection = Annotated[str, typer.Option("--collection", "-c", help="The collection, by name or id.")]
 
 collections = typer.Typer(help="See and delete collections and their documents.", no_args_is_help=True)
@@ -30,13 +36,14 @@ def add_to(app: typer.Typer, panel: str) -> None:
 def ingest(
     path: Annotated[Path, typer.Argument(help="A file, or a folder with everything in it.", show_default=False)],
     collection: Collection = "default",
+    wall: Walls = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Put documents into a collection. Safe to repeat, and to interrupt and repeat: what is in stays in."""
     files = files_of(path)
     try:
-        result = Ingestion(Api.of(data_dir), collection, quiet=as_json).run(files)
+        result = Ingestion(Api.of(data_dir), collection, wall or [], quiet=as_json).run(files)
     except KeyboardInterrupt:
         warn("stopped: what is uploaded is indexed all the same; the same command again takes the rest")
         raise
@@ -55,11 +62,12 @@ def ask(
     collection: Collection = "default",
     model: Annotated[str, typer.Option(help="Which model words the answer; by default the platform's.")] = "",
     passages: Annotated[int, typer.Option(min=1, max=20, help="How many passages to answer from.")] = 4,
+    wanted: Filters = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Answer a question from a collection: the passages first, then the answer with citations and its checks."""
-    body = {"question": question, "model": model, "limit": passages}
+    body = {"question": question, "model": model, "limit": passages, "filter": filters.of(wanted)}
     answer: dict[str, Any] = {}
     sources: list[dict[str, Any]] = []
     for event in Api.of(data_dir).events("POST", f"/api/v1/collections/{collection}:ask", body):
@@ -82,11 +90,12 @@ def search(
     question: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
     collection: Collection = "default",
     limit: Annotated[int, typer.Option(min=1, max=50, help="How many passages.")] = 8,
+    wanted: Filters = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Find the passages nearest to a question, without an answer."""
-    body = {"question": question, "limit": limit}
+    body = {"question": question, "limit": limit, "filter": filters.of(wanted)}
     found = Api.of(data_dir).post(f"/api/v1/collections/{collection}:search", body)["passages"]
     if as_json:
         write_json(found)
@@ -101,8 +110,13 @@ def list_collections(data_dir: DataDir = None, as_json: Json = False) -> None:
     if as_json:
         write_json(found)
         return
-    rows = [(c["name"], c["id"], c["documents"], c["chunks"], when(c.get("created_at"))) for c in found]
-    write_table(("NAME", "ID", "DOCUMENTS", "CHUNKS", "CREATED"), rows, "no collections: make one with `drw ingest`")
+    rows = [
+        (c["name"], c["id"], c["documents"], c["chunks"], when(c.get("created_at")), " ".join(c["walls"]))
+        for c in found
+    ]
+    write_table(
+        ("NAME", "ID", "DOCUMENTS", "CHUNKS", "CREATED", "WALLS"), rows, "no collections: make one with `drw ingest`"
+    )
 
 
 @collections.command("show")
@@ -114,8 +128,32 @@ def show_collection(
     if as_json:
         write_json(found)
         return
-    rows = [(d["title"], d["id"], d["pages"], d["chunks"], when(d.get("indexed_at"))) for d in found]
-    write_table(("DOCUMENT", "ID", "PAGES", "CHUNKS", "INDEXED"), rows, "no documents")
+    rows = [
+        (d["title"], d["id"], d["pages"], d["chunks"], when(d.get("indexed_at")), " ".join(d["walls"])) for d in found
+    ]
+    write_table(("DOCUMENT", "ID", "PAGES", "CHUNKS", "INDEXED", "WALLS"), rows, "no documents")
+
+
+@collections.command("update")
+def update_document(
+    collection: Annotated[str, typer.Argument(help="By name or id.")],
+    document: Annotated[str, typer.Argument(help="The id of the document.")],
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option("--attribute", help="KEY=VALUE, as in year=2025; repeat it. Without any it has none afterwards."),
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Replace the attributes of a document: searches find the new ones at once, and nothing is indexed again."""
+    api = Api.of(data_dir)
+    store = api.get(f"/api/v1/collections/{collection}")["id"]
+    body = {"attributes": filters.attributes_of(attribute or [])}
+    done = api.post(f"/v1/vector_stores/{store}/files/{document}", body)
+    if as_json:
+        write_json(done)
+    else:
+        write(f"{document}: {done['attributes']}")
 
 
 @collections.command("delete")

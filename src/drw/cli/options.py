@@ -26,6 +26,14 @@ DataDir = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 
+Walls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--wall",
+        help="A wall that it is to stand inside of; repeat it. By default all that your key stands inside of.",
+    ),
+]
+
 
 def write_json(value: Any) -> None:
     """Write a value as JSON on standard output."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Vector
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
@@ -13,13 +12,14 @@ from drw.api.rag.v1.vector_store_pb2 import Chunk as StoredChunk
 from drw.api.rag.v1.vector_store_pb2 import Document, PutDocumentRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel import call, telemetry
+from drw.kernel.attributes import to_values
 from drw.kernel.database import Database
 from drw.kernel.errors import DeadlineExceeded, DrwError, RateLimited, Unavailable
 from drw.rag.documents import kinds, presence
 from drw.rag.documents.changes import Changes
 from drw.rag.documents.chunks import Chunk, Chunker
 from drw.rag.documents.content import Content
-from drw.rag.documents.jobs import MOST_ATTEMPTS, Counts, Job, Jobs
+from drw.rag.documents.jobs import MOST_ATTEMPTS, Attributes, Counts, Job, Jobs
 from drw.rag.documents.ports import UNSUPPORTED, Refused
 from drw.rag.documents.reading import Reader
 from drw.rag.documents.subject import subject
@@ -100,11 +100,12 @@ class Indexer:
     async def _index(self, job: Job) -> None:
         if job.attempts > MOST_ATTEMPTS:
             raise Refused("given up: the service stopped each time it was at this file", "server_error")
-        if same := await self._jobs.same_content(job):
-            async with self._database.transaction() as connection:
-                if await self._jobs.is_ours(connection, job):
-                    await self._jobs.complete(connection, job, same, unchanged=True)
-            return
+        async with self._database.transaction() as connection:
+            if await self._jobs.is_ours(connection, job) is None:
+                return
+            if same := await self._jobs.same_content(connection, job):
+                await self._jobs.complete(connection, job, same, unchanged=True)
+                return
         pages = await self._reader.pages(self._content.path(job.content_hash), kinds.kind_of(job.name))
         chunks = self._cut(job, pages)
         await self._jobs.report(job, Counts(len(pages)))
@@ -147,18 +148,16 @@ class Indexer:
         """
         counts = Counts(pages, len(chunks), sum(len(c.text.encode()) for c in chunks))
         async with self._database.transaction() as connection:
-            if not await self._jobs.is_ours(connection, job):
+            if (attributes := await self._jobs.is_ours(connection, job)) is None:
                 return
-            await self._store.put_document(_request(job, pages, chunks, vectors), timeout=PUT_SECONDS)
+            request = _request(job, attributes, pages, chunks, vectors)
+            await self._store.put_document(request, timeout=PUT_SECONDS)
             await self._jobs.complete(connection, job, counts, unchanged=False)
 
 
-def as_texts(attributes: Mapping[str, Any]) -> dict[str, str]:
-    """Return attributes as the vector store keeps them: as text, true and false in small letters."""
-    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in attributes.items()}
-
-
-def _request(job: Job, pages: int, chunks: Sequence[Chunk], vectors: Sequence[Vector]) -> PutDocumentRequest:
+def _request(
+    job: Job, attributes: Attributes, pages: int, chunks: Sequence[Chunk], vectors: Sequence[Vector]
+) -> PutDocumentRequest:
     stored = [
         StoredChunk(
             number=number,
@@ -177,6 +176,8 @@ def _request(job: Job, pages: int, chunks: Sequence[Chunk], vectors: Sequence[Ve
         content_hash=job.content_hash,
         pages=pages,
         chunks=len(stored),
-        attributes=as_texts(job.attributes),
+        attributes=to_values(attributes.values),
+        attributes_version=attributes.version,
+        walls=job.walls,
     )
     return PutDocumentRequest(collection=job.collection, document=document, chunks=stored)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,9 @@ class Job:
     key: str
     collection: str
     file: str
+    walls: Sequence[str]
     name: str
     content_hash: str
-    attributes: Mapping[str, Any]
     trace: str
     """The traceparent of whoever ordered it."""
     attempts: int
@@ -36,13 +36,22 @@ class Job:
 
     @property
     def caller(self) -> Caller:
-        """Whoever ordered it, for what the job needs and no more."""
-        return Caller(self.org, self.desk, self.key, frozenset({"documents:read", "documents:write"}))
+        """Whoever ordered it, for what the job needs and no more: inside the walls of what is made."""
+        scopes = frozenset({"documents:read", "documents:write"})
+        return Caller(self.org, self.desk, self.key, scopes, frozenset(self.walls))
 
     @property
     def fence(self) -> dict[str, int]:
         """What must still stand in the row."""
         return {"job": self.job, "worker": self.worker}
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """The attributes of a file in a collection, and which change of them this is."""
+
+    values: Mapping[str, Any]
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +83,29 @@ class Jobs:
             await connection.execute(REPORT, {"pages": counts.pages, "chunks": counts.chunks, **job.fence})
             await changes.announce(connection)
 
-    async def same_content(self, job: Job) -> Counts | None:
-        """Return what another file of the same content made in the same collection, or None."""
-        row = await self._database.one(
+    async def same_content(self, connection: Connection, job: Job) -> Counts | None:
+        """Return what another file of the same content made in the same collection inside the same walls, or None.
+
+        It stays as it is until the transaction ends.
+        """
+        found = await connection.execute(
             "select pages, chunks, bytes from attachment where org = %s and desk = %s and collection = %s"
-            " and content_hash = %s and attributes = (select attributes from attachment where job = %s)"
-            " and file <> %s and state = 'completed' and not unchanged",
-            *(job.org, job.desk, job.collection, job.content_hash, job.job, job.file),
+            " and content_hash = %s and walls = %s"
+            " and attributes = (select attributes from attachment where job = %s)"
+            " and file <> %s and state = 'completed' and not unchanged limit 1 for share",
+            (job.org, job.desk, job.collection, job.content_hash, list(job.walls), job.job, job.file),
         )
+        row = await found.fetchone()
         return Counts(**row) if row else None
 
-    async def is_ours(self, connection: Connection, job: Job) -> bool:
-        """Say whether the job is still ours, and keep it so until the transaction ends."""
+    async def is_ours(self, connection: Connection, job: Job) -> Attributes | None:
+        """Return the attributes that the job's file has now, and keep it and them so until the transaction ends.
+
+        None: the job is not ours any more.
+        """
         found = await connection.execute(OURS, job.fence)
-        return await found.fetchone() is not None
+        row = await found.fetchone()
+        return Attributes(row["attributes"], row["attributes_version"]) if row else None
 
     async def complete(self, connection: Connection, job: Job, counts: Counts, *, unchanged: bool) -> None:
         """Write that the job is done, in the transaction that asked `is_ours`."""
@@ -100,7 +118,7 @@ class Jobs:
     async def fail(self, job: Job, code: str, reason: str) -> None:
         """Write why the job cannot be done."""
         async with self._database.transaction() as connection:
-            if not await self.is_ours(connection, job):
+            if await self.is_ours(connection, job) is None:
                 return
             await connection.execute(FAIL, {"code": code, "reason": reason, **job.fence})
             details = {"collection": job.collection, "sha256": job.content_hash, "code": code}
@@ -122,15 +140,19 @@ from file f where f.id = a.file and a.job = (
     where j.state = 'in_progress' and j.not_before <= now() and (j.worker is null or j.worker not in ({LIVING}))
     and not exists (  -- the same content in the same collection, one after the other
         select 1 from attachment e where e.org = j.org and e.desk = j.desk and e.collection = j.collection
-        and e.content_hash = j.content_hash and e.state = 'in_progress' and e.job < j.job)
+        and e.content_hash = j.content_hash and e.walls = j.walls and e.state = 'in_progress' and e.job < j.job)
     order by j.job limit 1 for update skip locked)
 returning a.*, f.name
 """  # noqa: S608 - a constant
 REPORT = "update attachment set pages = %(pages)s, chunks = %(chunks)s where job = %(job)s and worker = %(worker)s"
-OURS = "select 1 from attachment where job = %(job)s and worker = %(worker)s and state = 'in_progress' for update"
+OURS = """
+select attributes, attributes_version from attachment
+where job = %(job)s and worker = %(worker)s and state = 'in_progress' for update
+"""
 COMPLETE = """
 update attachment set state = 'completed', pages = %(pages)s, chunks = %(chunks)s, bytes = %(bytes)s,
-    unchanged = %(unchanged)s, worker = null where job = %(job)s and worker = %(worker)s
+    unchanged = %(unchanged)s, attributes_written = attributes_version, worker = null
+where job = %(job)s and worker = %(worker)s
 """
 FAIL = """
 update attachment set state = 'failed', error_code = %(code)s, error = %(reason)s, pages = 0, chunks = 0, bytes = 0,

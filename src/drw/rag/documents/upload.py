@@ -15,6 +15,7 @@ from drw.rag.documents.content import Incoming
 from drw.rag.documents.kinds import checked_name
 
 ESCAPED = re.compile(r"%(?:22|[01][0-9A-Fa-f])")
+REPEATED = "walls[]"
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 4096
 BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
@@ -75,6 +76,10 @@ class Form:
         field = _decoded(options.get(b"name", b""))
         if b"filename" in options:
             self._begin_file(field, _decoded(options[b"filename"]))
+            return
+        if field == REPEATED and field in self.fields:  # as OpenAI's client sends a list
+            self.fields[field] += " "
+            self._field = field
             return
         if len(self.fields) >= MAX_FIELDS or field in self.fields or not field:
             raise InvalidRequest(f"the form has a field {field!r} without a name, twice or one too many")
