@@ -183,10 +183,10 @@ async def test_a_job_belongs_to_one_living_worker(idle, rag, report):
         queue = Jobs(database, platform.host.audit("documents"))
         async with worker(rag.postgres, "documents") as second:
             async with worker(rag.postgres, "documents") as first:
-                claimed = await queue.claim(first.number)
+                (claimed,) = await queue.claim(first.number)
                 assert (claimed.file, claimed.collection) == (file.id, store.id)
-                assert await queue.claim(second.number) is None
-            taken = await queue.claim(second.number)  # its worker is gone
+                assert await queue.claim(second.number) == []
+            (taken,) = await queue.claim(second.number)  # its worker is gone
             assert (taken.file, taken.attempts) == (file.id, 2)
             async with database.transaction() as connection:
                 assert await queue.is_ours(connection, claimed) is None
@@ -194,7 +194,7 @@ async def test_a_job_belongs_to_one_living_worker(idle, rag, report):
             await queue.report(claimed, Counts(9, 9))
             assert query(rag, "select state, pages from documents.attachment") == [("in_progress", 0)]
             await queue.put_off(taken)
-            assert await queue.claim(second.number) is None  # not before a second or two
+            assert await queue.claim(second.number) == []  # not before a second or two
         await database.stop()
 
 

@@ -44,8 +44,8 @@ class Settings(reading.Settings):
     most_file_bytes: int = 512 << 20
     most_passages: int = 20_000
     """Of one file."""
-    indexers: int = 2
-    """How many files are indexed at once; 0: none here, but in other processes of the service."""
+    indexers: int = 3
+    """How many workers index, of which one org has all but one; 0: none here, but in other processes of the service."""
 
 
 class Documents(contract.Documents):

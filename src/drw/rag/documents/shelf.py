@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -37,6 +38,7 @@ PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 READ = "assistants"
 """The purpose of files that go into collections: whether they can be read is checked when they come."""
 WATCH_SECONDS = 5.0
+PAUSE_SECONDS = 0.1
 
 
 class BatchNotFound(NotFound):
@@ -184,6 +186,7 @@ class Shelf:
                 return
             last = progress
             await self._changes.after(mark, WATCH_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)  # each look counts the whole collection, each file changes it
 
     async def attach_batch(
         self, collection: pb.Collection, orders: Sequence[tuple[str, Mapping[str, Any]]], inside: Sequence[str] = ()
