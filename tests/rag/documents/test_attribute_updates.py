@@ -171,7 +171,8 @@ async def test_attributes_that_the_last_release_kept_as_text_get_their_types_bac
 def undo(profile):
     """Take the database back to how the last release had it: the tables without what 0003_walls.sql has added."""
     for statement in (
-        "drop function documents.visible_attachments, documents.visible_batches, documents.visible_files, documents.inside",
+        "drop function documents.visible_attachments, documents.visible_batches, documents.visible_files",
+        "drop function documents.inside",
         "alter table documents.attachment drop constraint attachment_pkey, drop column walls,"
         " drop column attributes_version, drop column attributes_written,"
         " add primary key (org, desk, collection, file)",
@@ -180,8 +181,8 @@ def undo(profile):
         "drop function vector_store.visible, vector_store.visible_collections, vector_store.inside",
         "alter table vector_store.collection drop column walls, drop column withdrawn, add column documents bigint,"
         " add column chunks bigint, add column bytes bigint, add column terms bigint, add unique (org, desk, name)",
-        "update vector_store.collection c set (documents, chunks, bytes, terms) = (select documents, chunks, bytes, terms"
-        " from vector_store.collection_total t where t.collection = c.key)",
+        "update vector_store.collection c set (documents, chunks, bytes, terms) ="
+        " (select documents, chunks, bytes, terms from vector_store.collection_total t where t.collection = c.key)",
         "drop table vector_store.collection_total",
         "drop index vector_store.document_written",
         "alter table vector_store.document drop column walls, drop column attributes_version,"

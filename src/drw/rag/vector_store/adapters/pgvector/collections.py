@@ -80,9 +80,9 @@ async def lock(connection: Connection, owner: Owner, collection: str) -> Row:
     """
     found = await find(connection, owner, collection)
     cursor = await connection.execute("select * from collection where key = %s for no key update", (found["key"],))
-    if (row := await cursor.fetchone()) is None:
+    if await cursor.fetchone() is None:
         raise CollectionNotFound(f"the collection {collection!r} has just been deleted")
-    return row
+    return await find(connection, owner, found["id"])  # it may have been withdrawn while we waited
 
 
 async def listed(connection: Connection, owner: Owner, page: Page) -> tuple[list[Collection], str]:
@@ -124,7 +124,7 @@ async def delete(connection: Connection, owner: Owner, collection: str) -> Colle
 
 
 async def remove_if_empty(connection: Connection, key: int) -> None:
-    """Remove a withdrawn collection with whose last document nobody has a use for it any more."""
+    """Remove a withdrawn collection once it has no documents left."""
     query = """
         delete from collection c where key = %s and withdrawn
         and not exists (select from document d where d.collection = c.key)"""
