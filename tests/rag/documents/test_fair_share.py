@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import psycopg
 import pytest
 
-from drw.api.rag.v1.documents_pb2 import IndexFileRequest, Indexing, PutFileRequest
+from conftest import hosted
+from drw.api.rag.v1.documents_pb2 import IndexFileRequest, Indexing, PutFileRequest, WatchIndexingRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
-from drw.api.rag.v1.vector_store_rpc import VectorStore
 from drw.demo.pdf import pdf
 from drw.kernel.call import acting_for
 from drw.kernel.database import Database
@@ -108,25 +108,7 @@ async def test_large_repeated_and_tried_files_are_taken_alone(waiting, rag):
     assert [len(await jobs.claim(number)) for number in workers[:3]] == [1, 1, 1]
 
 
-class OneRefused(VectorStore):
-    """A vector store that does not take documents of one title."""
-
-    def __init__(self, inner, title):
-        self._inner = inner
-        self._title = title
-
-    async def put_document(self, request):
-        if request.document.title == self._title:
-            raise InvalidRequest("not this one")
-        return await self._inner.put_document(request)
-
-    def __getattr__(self, name):
-        return getattr(self._inner, name)
-
-
-async def test_a_bad_file_among_small_ones_fails_alone(idle, rag, caller):
-    from conftest import hosted
-
+async def test_a_bad_file_among_small_ones_fails_alone(idle, rag, caller, monkeypatch):
     async with idle as platform:
         desk = platform.desk()
         names = [f"{number}.txt" for number in range(8)]
@@ -134,12 +116,22 @@ async def test_a_bad_file_among_small_ones_fails_alone(idle, rag, caller):
         files.append(await desk.upload("empty.pdf", pdf([[]])))
         store = await desk.openai.vector_stores.create(name="c", file_ids=[file.id for file in files])
     async with hosted(rag, SERVICES) as host:
-        host._servicers["vector_store"] = OneRefused(host._servicers["vector_store"], "3.txt")
+        store_service = host._servicers["vector_store"]
+        put = store_service.put_document
+
+        async def all_but_one(request):
+            if request.document.title == "3.txt":
+                raise InvalidRequest("not this one")
+            return await put(request)
+
+        monkeypatch.setattr(store_service, "put_document", all_but_one)
         documents = host.client(DocumentsClient)
         with acting_for(caller):
             last = await documents.put_file(PutFileRequest(name="last.txt", content=b"The last one."))
             order = IndexFileRequest(file=last.id, collection=store.id)
             assert (await documents.index_file(order)).state == Indexing.COMPLETED
+            async for _ in documents.watch_indexing(WatchIndexingRequest(collection=store.id)):
+                pass
     with psycopg.connect(rag.postgres) as connection:
         rows = connection.execute(
             "select f.name, a.state, a.error from documents.attachment a join documents.file f on f.id = a.file"

@@ -10,11 +10,13 @@ from drw.kernel.audit import AuditWriter
 from drw.kernel.call import Caller
 from drw.kernel.database import Connection, Database
 from drw.rag.documents import changes
-from drw.rag.documents.presence import KIND, LIVING
+from drw.rag.documents.presence import LIVING
 
 SMALL_BYTES = 64 << 10
 """A file of at most so many bytes is indexed together with others of its collection."""
 MOST_TOGETHER = 32
+CLAIMING = 0x646F63636C61696D  # "docclaim"
+"""The lock under which jobs are chosen, by one worker at a time: each sees what the one before has taken."""
 MOST_ATTEMPTS = 8
 """So often may a job be interrupted or put off; then the file, or its collection, is what stops it."""
 
@@ -82,7 +84,7 @@ class Jobs:
         More than one are small files that nobody has tried yet: what stops a worker is then alone the next time.
         """
         async with self._database.transaction() as connection:
-            await connection.execute("select pg_advisory_xact_lock(%s, 0)", (KIND,))
+            await connection.execute("select pg_advisory_xact_lock(%s)", (CLAIMING,))
             found = await connection.execute(CLAIM, {"worker": worker})
             if (row := await found.fetchone()) is None:
                 return []
