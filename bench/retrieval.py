@@ -42,6 +42,7 @@ from drw.api.rag.v1.vector_store_pb2 import (
     VectorSearchRequest,
 )
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
+from drw.kernel.attributes import to_values
 from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.kernel.errors import NotFound
 from drw.kernel.host import Host
@@ -187,7 +188,7 @@ async def index_passages(host: Host, folder: Path) -> None:
             for n, (part, vector) in enumerate(zip(parts, vectors, strict=True))
         ]
         names = {f"p{n}": part["_id"] for n, part in enumerate(parts)}
-        about = Document(id=report, attributes=names)
+        about = Document(id=report, attributes=to_values(names))
         await store.put_document(PutDocumentRequest(collection="tatqa", document=about, chunks=chunks))
         if number % 50 == 0:
             print(f"tatqa: {number} of {len(reports)} reports", flush=True)
@@ -226,7 +227,10 @@ async def print_variant(host: Host, name: str, filings: Questions, passages: Que
     ]
     gains = halves([ndcg(d, r, 5) for d, r in zip(documents, filings.right, strict=True)])
     hits = halves([float(bool(d) and d[0] in r) for d, r in zip(documents, filings.right, strict=True)])
-    named = [[p.attributes[f"p{p.chunk}"] for p in found] for found in await answers(store, "tatqa", passages, 10, [])]
+    named = [
+        [p.attributes[f"p{p.chunk}"].string_value for p in found]
+        for found in await answers(store, "tatqa", passages, 10, [])
+    ]
     tatqa = halves([ndcg(p, r, 10) for p, r in zip(named, passages.right, strict=True)])
     (figure,) = await answers(store, "sec10q", asked, 50, [])
     await answers(store, "sec10q", filings, 10, took)

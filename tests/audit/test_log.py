@@ -366,3 +366,38 @@ async def test_metrics_tell_of_damage(full, tlog):
     change(tlog / "checkpoint", 20)
     found = await measured(full)
     assert (found["drw_audit_damaged"], found['drw_service_ready{service="log"}']) == (1, 0)
+
+
+async def test_what_was_done_inside_a_wall_is_shown_inside_it_and_verified_by_all(profile, caller, write):
+    inside = replace(caller, key="key_inside", walls=frozenset({"m-and-a", "credit"}))
+    partly = replace(caller, scopes=caller.scopes | {"org:admin"}, walls=frozenset({"credit"}))
+    await write(caller, 2)
+    await write(inside, 3)
+    async with hosted(profile, ["log"], "strict") as host:
+        log = host.client(LogClient)
+        for who, right in ((caller, [1, 0]), (partly, [1, 0]), (inside, [4, 3, 2, 1, 0])):
+            with acting_for(who):
+                listed = await log.list_records(ListRecordsRequest())
+                assert ([r.index for r in listed.records], listed.next_page_token) == (right, "")
+                shown = await log.list_records(ListRecordsRequest(actor="key_inside"))
+                assert {tuple(r.walls) for r in shown.records} == ({("credit", "m-and-a")} if 4 in right else set())
+                for index in range(5):
+                    if index in right:
+                        assert (await log.get_proof(GetProofRequest(index=index))).index == index
+                    else:
+                        with pytest.raises(NotFound, match=f"no record {index} that this key may see"):
+                            await log.get_proof(GetProofRequest(index=index))
+                verified = await log.verify(VerifyRequest())
+                assert (verified.ok, verified.records) == (True, 5)
+        with psycopg.connect(profile.postgres) as connection:  # a wall that is taken off is found out
+            connection.execute("update log.record set walls = '{}' where index = 4")
+        with acting_for(caller):
+            assert "'walls' in the database" in (await log.verify(VerifyRequest())).problem
+        for mutation in ("select object_walls && caller_walls or object_walls = '{}'", "select true"):
+            with psycopg.connect(profile.postgres) as connection:
+                connection.execute(
+                    "create or replace function log.inside(object_walls text[], caller_walls text[]) returns boolean"
+                    f" language sql immutable parallel safe as $$ {mutation} $$"
+                )
+            with acting_for(partly):  # the same question shows more: the test would see it
+                assert len((await log.list_records(ListRecordsRequest())).records) > 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 
 import httpx
 import pytest
@@ -120,6 +121,27 @@ def test_times(text, seconds):
 def test_wrong_times(text):
     with pytest.raises(InvalidRequest, match="30d, 12h, 15m"):
         _seconds(text)
+
+
+def test_links_out_of_a_folder_are_left_out(tmp_path, capsys):
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    for made in (folder / "sub", folder / ".hidden", outside):
+        made.mkdir(parents=True)
+    for file in (folder / "a.txt", folder / ".hidden" / "key", outside / "secret.txt"):
+        file.write_text("x")
+    (folder / "inside.txt").symlink_to(folder / "a.txt")
+    (folder / "absolute.txt").symlink_to(outside / "secret.txt")
+    (folder / "sub" / "relative.txt").symlink_to("../../outside/secret.txt")
+    (folder / "directory").symlink_to(outside, target_is_directory=True)
+    (folder / "hidden.txt").symlink_to(folder / ".hidden" / "key")
+    (folder / "loop.txt").symlink_to(folder / "loop.txt")
+    os.mkfifo(folder / "fifo.txt")
+    assert [f.name for f in files_of(folder)] == ["a.txt", "inside.txt"]
+    said = capsys.readouterr().err
+    for name in ("absolute.txt", "relative.txt", "directory", "hidden.txt"):
+        assert f"{name}' is a link" in said
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    assert [f.name for f in files_of(tmp_path / "link")] == ["a.txt", "inside.txt"]
 
 
 def test_files_of_a_folder(tmp_path):

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from drw.cli.main import app
+from drw.cli.platform import _welcome
 from drw.cli.reference import reference
 from drw.kernel.settings import Layers
 from drw.local.layout import Layout
@@ -64,6 +65,17 @@ def test_settings_are_shown_and_secrets_are_not(tmp_path):
     )
     (row,) = [row for row in found if row["name"] == "services.authentication.secret"]
     assert row == {"name": row["name"], "value": "(set, not shown)", "origin": "$DRW__AUTHENTICATION__SECRET"}
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_the_first_key_is_shown_by_the_start_that_made_it(tmp_path, capsys, monkeypatch, new):
+    monkeypatch.delenv("DRW_API_KEY", raising=False)
+    (tmp_path / "credentials.json").write_text('{"url": "http://127.0.0.1:1", "api_key": "a.b.c"}')
+    found = {"parts": [], "services": [], "gateway": "http://127.0.0.1:1", "healthy": True, "new_key": new}
+    _welcome(Layout.of(tmp_path), found)
+    said = capsys.readouterr().out
+    assert ("a.b.c" in said) is new
+    assert "http://127.0.0.1:1" in said
 
 
 def test_nothing_runs(tmp_path):

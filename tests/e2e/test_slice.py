@@ -27,6 +27,13 @@ def test_everything_is_healthy_and_says_what_is_not_there_yet(platform):
     assert {n for n, s in states.items() if s == "unimplemented"} == {"experiments", "error_handling"}
 
 
+def test_no_log_has_the_first_key(platform):
+    key = platform.credentials["api_key"]
+    logs = {log.name: log.read_text(errors="replace") for log in (platform.data / "logs").glob("*.log")}
+    assert "starting" in logs["supervisor.log"]
+    assert [name for name, text in logs.items() if key in text or key.rpartition(".")[2] in text] == []
+
+
 def test_a_second_platform_over_the_same_folder_is_refused(platform):
     again = platform.run("up", "--detach", "--port", "0", check=False)
     assert again.returncode != 0

@@ -35,6 +35,7 @@ KEY = {
     "x-drw-org": "acme",
     "x-drw-desk": "research",
     "x-drw-scopes": " ".join(SCOPES),
+    "x-drw-walls": "m-and-a",
 }
 MODEL = "double"
 SECONDS = 30

@@ -32,6 +32,9 @@ OTHERS = {
     "another org": {"x-drw-org": "other", "x-drw-key": "key_other"},
     "another desk": {"x-drw-desk": "equities", "x-drw-key": "key_equities"},
 }
+OUTSIDE = {"x-drw-walls": "credit", "x-drw-key": "key_outside"}
+"""A key of the same desk outside of the wall that the owner stands inside of."""
+WALLED = ("/v1/files", "/v1/vector_stores", "/api/v1/collections", "/api/v1/runs")
 NOT_FOUND = (403, 404, 501)
 SEEN = (
     *("/v1/files", "/v1/vector_stores", "/api/v1/collections", "/api/v1/runs", "/api/v1/keys?all=true"),
@@ -97,6 +100,22 @@ def test_what_is_anothers_is_not_there(served, desk, stranger, verb, path):
     before = seen(desk, served)
     answer = stranger.request(verb, served.path(path), **_body(verb, path, served))
     assert answer.status_code in NOT_FOUND, answer.text
+    assert seen(desk, served) == before
+
+
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [one for one in taking_ids() if one[1].startswith(WALLED)],
+    ids=[" ".join(one) for one in taking_ids() if one[1].startswith(WALLED)],
+)
+def test_what_is_inside_a_wall_is_not_there(served, desk, verb, path):
+    before = seen(desk, served)
+    with httpx.Client(base_url=served.url, headers=KEY | OUTSIDE, timeout=30) as outside:
+        answer = outside.request(verb, served.path(path), **_body(verb, path, served))
+        assert answer.status_code == 404, answer.text
+        ids = [served.known[name] for name in ("file_id", "vector_store_id", "run")]
+        for listed in (*SEEN[:4], "/api/v1/audit/records?page_size=500"):
+            assert not [id_ for id_ in ids if id_ in outside.get(listed).text], listed
     assert seen(desk, served) == before
 
 

@@ -171,3 +171,21 @@ async def test_over_http_the_events_have_ids_and_a_client_goes_on_where_it_was(q
             assert answer.text.endswith("event: done\ndata: {}\n\n")
             answer = await web.get("/api/v1/runs/run_2:watch", headers=headers)
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_a_run_inside_a_wall_is_as_one_that_has_never_been(quick, caller):
+    inside = replace(caller, walls=frozenset({"m-and-a", "credit"}))
+    async with hosted(quick, ["state"], "strict") as host:
+        client = host.client(StateClient)
+        for each in STORY:
+            each = RunEvent.FromString(each.SerializeToString())
+            each.walls.append("m-and-a")
+            await client.publish_run_event(each)
+        with redis.Redis.from_url(quick.valkey) as valkey:
+            for forgotten in (False, True):
+                if forgotten:
+                    valkey.flushdb()  # it comes back from the history, for those who may see it
+                for who in (caller, replace(caller, walls=frozenset({"credit"}))):
+                    with pytest.raises(NotFound, match="there is no run 'run_1'"):
+                        await seen(client, who)
+                assert await seen(client, inside) == ["1", "2", "3", "4"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import pytest
 
@@ -130,6 +131,35 @@ async def test_an_edited_template_counts_at_once_and_the_old_version_stays(own):
         assert await client.get_template(GetTemplateRequest(name="small", version=first.version)) == first
         with pytest.raises(NotFound):
             await client.get_template(GetTemplateRequest(name="small"))
+
+
+HOSTILE = {
+    "deep.yaml": "name: deep\nx: " + "[" * 30_000,
+    "nested.yaml": "".join(" " * level + "a:\n" for level in range(300)),
+    "digits.yaml": "name: small\nx: " + "9" * 5_000,
+    "hex.yaml": GOOD.replace("file: ${item}", "file: 0x" + "f" * 50_000),
+    "nan.yaml": GOOD.replace("file: ${item}", "file: .nan"),
+    "date.yaml": "name: 2024-13-99",
+    "surrogate.yaml": GOOD.replace("One node", '"\\ud800"'),
+    "large.yaml": "name: large\nx: " + "y" * (1 << 20),
+}
+
+
+async def test_no_file_of_the_folder_hides_another(own):
+    profile, folder = own
+    for name, source in HOSTILE.items():
+        (folder / name).write_text(source)
+    os.mkfifo(folder / "fifo.yaml")
+    (folder / "folder.yaml").mkdir()
+    (folder / "loop.yaml").symlink_to(folder / "loop.yaml")
+    (folder / "small.yaml").write_text(GOOD)
+    async with hosted(profile, ["templates"]) as host:
+        for _ in range(2):  # what failed is remembered, and fails the same way
+            listed = await host.client(TemplatesClient).list_templates(ListTemplatesRequest())
+            assert [template.name for template in listed.templates] == ["digest", "small"]
+        (status,) = (await host.status()).services
+    for name in (*HOSTILE, "fifo.yaml", "folder.yaml", "loop.yaml"):
+        assert name in status.detail
 
 
 async def test_a_file_that_is_no_template_shows_in_the_status_and_hides_no_other(own):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from drw.cli import filters
 from drw.cli.api import Api
+from drw.cli.filters import FORM
 from drw.cli.ingest import Ingestion
-from drw.cli.options import DataDir, Json, console, warn, when, write, write_json, write_line, write_table
+from drw.cli.options import DataDir, Json, Walls, warn, when, write, write_json, write_line, write_table
+from drw.cli.terminal import console, stream, visible
 from drw.kernel.errors import InvalidRequest
 
+Filters = Annotated[
+    list[str] | None,
+    typer.Option("--filter", "-f", help="Only documents whose attributes fit, as in 'year>=2023'; repeat it. " + FORM),
+]
 Collection = Annotated[str, typer.Option("--collection", "-c", help="The collection, by name or id.")]
 
 collections = typer.Typer(help="See and delete collections and their documents.", no_args_is_help=True)
@@ -29,13 +36,14 @@ def add_to(app: typer.Typer, panel: str) -> None:
 def ingest(
     path: Annotated[Path, typer.Argument(help="A file, or a folder with everything in it.", show_default=False)],
     collection: Collection = "default",
+    wall: Walls = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Put documents into a collection. Safe to repeat, and to interrupt and repeat: what is in stays in."""
     files = files_of(path)
     try:
-        result = Ingestion(Api.of(data_dir), collection, quiet=as_json).run(files)
+        result = Ingestion(Api.of(data_dir), collection, wall or [], quiet=as_json).run(files)
     except KeyboardInterrupt:
         warn("stopped: what is uploaded is indexed all the same; the same command again takes the rest")
         raise
@@ -54,11 +62,12 @@ def ask(
     collection: Collection = "default",
     model: Annotated[str, typer.Option(help="Which model words the answer; by default the platform's.")] = "",
     passages: Annotated[int, typer.Option(min=1, max=20, help="How many passages to answer from.")] = 4,
+    wanted: Filters = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Answer a question from a collection: the passages first, then the answer with citations and its checks."""
-    body = {"question": question, "model": model, "limit": passages}
+    body = {"question": question, "model": model, "limit": passages, "filter": filters.of(wanted)}
     answer: dict[str, Any] = {}
     sources: list[dict[str, Any]] = []
     for event in Api.of(data_dir).events("POST", f"/api/v1/collections/{collection}:ask", body):
@@ -68,8 +77,7 @@ def ask(
                 _show_passages(sources)
                 console.print("\n[bold]Answer[/bold]")
         elif "text" in event and not as_json:
-            sys.stdout.write(event["text"])
-            sys.stdout.flush()
+            stream(event["text"])
         elif "answer" in event:
             answer = event["answer"]
     if as_json:
@@ -82,11 +90,12 @@ def search(
     question: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
     collection: Collection = "default",
     limit: Annotated[int, typer.Option(min=1, max=50, help="How many passages.")] = 8,
+    wanted: Filters = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Find the passages nearest to a question, without an answer."""
-    body = {"question": question, "limit": limit}
+    body = {"question": question, "limit": limit, "filter": filters.of(wanted)}
     found = Api.of(data_dir).post(f"/api/v1/collections/{collection}:search", body)["passages"]
     if as_json:
         write_json(found)
@@ -101,8 +110,13 @@ def list_collections(data_dir: DataDir = None, as_json: Json = False) -> None:
     if as_json:
         write_json(found)
         return
-    rows = [(c["name"], c["id"], c["documents"], c["chunks"], when(c.get("created_at"))) for c in found]
-    write_table(("NAME", "ID", "DOCUMENTS", "CHUNKS", "CREATED"), rows, "no collections: make one with `drw ingest`")
+    rows = [
+        (c["name"], c["id"], c["documents"], c["chunks"], when(c.get("created_at")), " ".join(c["walls"]))
+        for c in found
+    ]
+    write_table(
+        ("NAME", "ID", "DOCUMENTS", "CHUNKS", "CREATED", "WALLS"), rows, "no collections: make one with `drw ingest`"
+    )
 
 
 @collections.command("show")
@@ -114,8 +128,32 @@ def show_collection(
     if as_json:
         write_json(found)
         return
-    rows = [(d["title"], d["id"], d["pages"], d["chunks"], when(d.get("indexed_at"))) for d in found]
-    write_table(("DOCUMENT", "ID", "PAGES", "CHUNKS", "INDEXED"), rows, "no documents")
+    rows = [
+        (d["title"], d["id"], d["pages"], d["chunks"], when(d.get("indexed_at")), " ".join(d["walls"])) for d in found
+    ]
+    write_table(("DOCUMENT", "ID", "PAGES", "CHUNKS", "INDEXED", "WALLS"), rows, "no documents")
+
+
+@collections.command("update")
+def update_document(
+    collection: Annotated[str, typer.Argument(help="By name or id.")],
+    document: Annotated[str, typer.Argument(help="The id of the document.")],
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option("--attribute", help="KEY=VALUE, as in year=2025; repeat it. Without any it has none afterwards."),
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Replace the attributes of a document: searches find the new ones at once, and nothing is indexed again."""
+    api = Api.of(data_dir)
+    store = api.get(f"/api/v1/collections/{collection}")["id"]
+    body = {"attributes": filters.attributes_of(attribute or [])}
+    done = api.post(f"/v1/vector_stores/{store}/files/{document}", body)
+    if as_json:
+        write_json(done)
+    else:
+        write(f"{document}: {done['attributes']}")
 
 
 @collections.command("delete")
@@ -129,7 +167,7 @@ def delete_collection(
     """Delete a collection with all its documents, or one document of it."""
     what = f"the document {document} of {collection}" if document else f"the collection {collection} and all in it"
     if not yes:
-        typer.confirm(f"Delete {what}?", abort=True)
+        typer.confirm(visible(f"Delete {what}?"), abort=True)
     api = Api.of(data_dir)
     store = api.get(f"/api/v1/collections/{collection}")["id"]
     done = api.delete(f"/v1/vector_stores/{store}" + (f"/files/{document}" if document else ""))
@@ -140,7 +178,10 @@ def delete_collection(
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return a file, or every file of a folder but hidden ones, in order.
+    """Return a file, or every regular file of a folder but hidden ones, in order.
+
+    A symbolic link inside the folder counts only if what it names lies in the folder too; others are named on
+    standard error and left out. A path that is itself a link is followed: the user named it.
 
     Raises:
         InvalidRequest: there is nothing at the path.
@@ -149,9 +190,18 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InvalidRequest(f"there is no file or folder {str(path)!r}")
-    found = sorted(
-        f for f in path.rglob("*") if f.is_file() and not any(p.startswith(".") for p in f.relative_to(path).parts)
-    )
+    root = path.resolve()
+    found = []
+    for file in sorted(path.rglob("*")):
+        if any(part.startswith(".") for part in file.relative_to(path).parts):
+            continue
+        target = Path(os.path.realpath(file))  # `resolve` raises on a loop of links
+        if not target.is_relative_to(root):
+            warn(f"left out: {str(file)!r} is a link to {str(target)!r}, outside of the folder")
+        elif any(part.startswith(".") for part in target.relative_to(root).parts):
+            warn(f"left out: {str(file)!r} is a link to a hidden file")
+        elif target.is_file():
+            found.append(file)
     if not found:
         raise InvalidRequest(f"the folder {str(path)!r} has no files in it")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from drw.cli.api import Api
+from drw.cli.terminal import console
 from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
 
 
@@ -41,8 +43,9 @@ class Result:
 class Ingestion:
     """One ingestion of files into a collection."""
 
-    def __init__(self, api: Api, collection: str, *, quiet: bool) -> None:
+    def __init__(self, api: Api, collection: str, walls: Sequence[str] = (), *, quiet: bool) -> None:
         self._api = api
+        self._walls = list(walls)
         self._name = collection
         self._result = Result(collection)
         self._uploaded: dict[str, str] = {}
@@ -53,6 +56,7 @@ class Ingestion:
             MofNCompleteColumn(),
             TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
+            console=console,
             disable=quiet,
             transient=True,
         )
@@ -61,7 +65,8 @@ class Ingestion:
         """Put the files in, and return when each is indexed or has failed."""
         began = time.monotonic()
         collection = self._collection()
-        known = {d["content_hash"] for d in self._api.pages(f"{collection}/documents", "documents", most=100_000)}
+        there = self._api.pages(f"{collection}/documents", "documents", most=100_000)
+        known = {d["content_hash"] for d in there if set(self._walls) <= set(d["walls"])}
         with self._progress:
             bar = self._progress.add_task("uploading", total=len(files), counts="")
             for file in files:
@@ -76,7 +81,7 @@ class Ingestion:
         try:
             found = self._api.get(f"/api/v1/collections/{self._name}")
         except NotFound:
-            found = self._api.post("/api/v1/collections", {"name": self._name})
+            found = self._api.post("/api/v1/collections", {"name": self._name, "walls": self._walls})
         self._id = found["id"]
         return f"/api/v1/collections/{self._id}"
 
@@ -87,8 +92,10 @@ class Ingestion:
             return
         known.add(content_hash)
         try:
-            uploaded = self._api.upload("/v1/files", file, purpose="assistants")
-            self._api.post(f"/v1/vector_stores/{self._id}/files", {"file_id": uploaded["id"]})
+            given = {"walls": " ".join(self._walls)} if self._walls else {}
+            uploaded = self._api.upload("/v1/files", file, purpose="assistants", **given)
+            body = {"file_id": uploaded["id"], "walls": self._walls}
+            self._api.post(f"/v1/vector_stores/{self._id}/files", body)
             self._uploaded[uploaded["id"]] = file.name
         except (InvalidRequest, TooLarge) as error:
             self._result.failed.append((file.name, error.message))

@@ -8,7 +8,8 @@ from urllib.parse import quote
 import typer
 
 from drw.cli.api import Api
-from drw.cli.options import DataDir, Json, console, warn, when, write, write_json, write_table
+from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_table
+from drw.cli.terminal import console
 from drw.kernel.errors import DrwError, InvalidRequest, NotFound
 
 kill = typer.Typer(

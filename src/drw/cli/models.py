@@ -10,6 +10,7 @@ import typer
 
 from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, write, write_json, write_table
+from drw.cli.terminal import stream
 from drw.kernel.errors import InvalidRequest
 
 aliases = typer.Typer(help="Names that stand for several models, by weight and with fallbacks.", no_args_is_help=True)
@@ -132,8 +133,7 @@ def chat(
         return
     for event in api.events("POST", "/v1/chat/completions", body | {"stream": True}):
         for choice in event["choices"]:
-            sys.stdout.write(choice["delta"].get("content") or "")
-            sys.stdout.flush()
+            stream(choice["delta"].get("content") or "")
     write("")
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from drw.cli.terminal import console, visible, visible_in_json
 
 DataDir = Annotated[
     Path | None,
@@ -25,21 +26,23 @@ DataDir = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 
-NOT_A_TERMINAL = 240
-"""The width of tables in a pipe or a file, in characters."""
-
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else NOT_A_TERMINAL)
+Walls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--wall",
+        help="A wall that it is to stand inside of; repeat it. By default all that your key stands inside of.",
+    ),
+]
 
 
 def write_json(value: Any) -> None:
     """Write a value as JSON on standard output."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    sys.stdout.write(visible_in_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
 
 
 def write_line(value: Any) -> None:
     """Write a value as one line of JSON, at once: for streams."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(visible_in_json(json.dumps(value, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
 
 
@@ -58,13 +61,13 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
 
 
 def write(text: str) -> None:
-    """Write a line of text as it is."""
+    """Write a line of text."""
     console.print(text, markup=False)
 
 
 def warn(text: str) -> None:
     """Write a line on standard error."""
-    print(text, file=sys.stderr)
+    print(visible(text), file=sys.stderr)
 
 
 def when(timestamp: str | None) -> str:

@@ -18,7 +18,8 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from drw.catalog import BY_NAME, SUPPORT
-from drw.cli.options import DataDir, Json, console, warn, write, write_json, write_table
+from drw.cli.options import DataDir, Json, warn, write, write_json, write_line, write_table
+from drw.cli.terminal import console, stream, visible_in_json
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, Unavailable
 from drw.local.credentials import Credentials
 from drw.local.ground import free_port, locked
@@ -67,7 +68,7 @@ def up(
     from drw.local.supervisor import Supervisor  # here, since the other commands need not wait for its imports
 
     def say(line: str) -> None:
-        print(f"  {line}", file=sys.stderr if as_json else sys.stdout, flush=True)
+        warn(f"  {line}") if as_json else stream(f"  {line}\n")
 
     asyncio.run(Supervisor(layout, listen, say).run(ready))
 
@@ -162,8 +163,12 @@ def env(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 def _write_log(line: str, as_json: bool) -> None:
     # Our own parts write JSON already; PostgreSQL, Valkey and Envoy write text.
-    plain = as_json and not line.startswith("{")
-    sys.stdout.write(json.dumps({"message": line.rstrip()}) + "\n" if plain else line)
+    if line.startswith("{"):
+        stream(visible_in_json(line))
+    elif as_json:
+        write_line({"message": line.rstrip()})
+    else:
+        stream(line)
 
 
 def _part_of(name: str) -> str:
@@ -185,6 +190,7 @@ def _start_detached(layout: Layout, listen: str, *, quiet: bool) -> dict[str, An
         str(layout.data),
         "--port",
         listen.split(":")[1],
+        "--no-welcome",  # its output is a log, which must hold no key
     ]
     with log.open("wb") as out:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
@@ -196,7 +202,7 @@ def _start_detached(layout: Layout, listen: str, *, quiet: bool) -> dict[str, An
             found = _ask(layout, "status")
             for line in said:
                 if line.startswith("  ") and not quiet and not (found and found["ready"]):
-                    print(line, end="", flush=True)
+                    stream(line)
                 last = line.strip()
             if found and found["ready"]:
                 return found
@@ -226,7 +232,10 @@ def _welcome(layout: Layout, found: dict[str, Any]) -> None:
     _show(found)
     credentials = Credentials.read(layout)
     drw = _command(layout)
-    write(f"\nThe gateway listens at {credentials.url}. Your first API key:\n\n{credentials.key}\n\nTry:")
+    write(f"\nThe gateway listens at {credentials.url}.")
+    if found["new_key"]:
+        write(f"Your first API key, shown this once (`{drw} env` prints it again):\n\n{credentials.key}")
+    write("\nTry:")
     write(f'  {drw} chat "Say hello"')
     write(f"  {drw} ingest src/drw/demo/documents --collection demo")
     write(f'  {drw} ask "Who signs a waiver of a risk limit?" --collection demo')

@@ -10,7 +10,8 @@ import typer
 
 from drw.cli.api import Api
 from drw.cli.documents import files_of
-from drw.cli.options import DataDir, Json, console, when, write, write_json, write_line, write_table
+from drw.cli.options import DataDir, Json, when, write, write_json, write_line, write_table
+from drw.cli.terminal import console
 from drw.kernel.errors import InvalidRequest
 
 workflows = typer.Typer(help="See workflow templates, and run them.", no_args_is_help=True)

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from drw.kernel.walls import MAX_WALLS
 from drw.models.serving.requests import INSTEAD, ChatCompletion, Completion, Embedding
 from drw.rag.documents.asked import MAX_KEY, MAX_PAIRS, MAX_VALUE
 from drw.rag.documents.attachments import STATES
@@ -45,6 +46,7 @@ METADATA = _pairs("string")
 ATTRIBUTES = _pairs("string", "number", "boolean")
 CHUNKING = _object("type", type={"const": "auto"})
 FILE_IDS: Schema = {"type": "array", "items": TEXT, "maxItems": MAX_BATCH}
+WALLS: Schema = {"type": "array", "items": TEXT, "maxItems": MAX_WALLS}
 FILES: Schema = {
     "type": "array",
     "items": _object("file_id", file_id=TEXT, attributes=ATTRIBUTES),
@@ -54,21 +56,23 @@ FILES: Schema = {
 WRITTEN: dict[str, tuple[str, Schema]] = {
     "files/create": (
         FORM,
-        _object("file", "purpose", file={"type": "string", "format": "binary"}, purpose={"enum": list(PURPOSES)}),
+        _object(
+            "file", "purpose", file={"type": "string", "format": "binary"}, purpose={"enum": list(PURPOSES)}, walls=TEXT
+        ),
     ),
     "vector-stores/create": (
         JSON,
-        _object(name=TEXT, metadata=METADATA, file_ids=FILE_IDS, chunking_strategy=CHUNKING),
+        _object(name=TEXT, metadata=METADATA, file_ids=FILE_IDS, chunking_strategy=CHUNKING, walls=WALLS),
     ),
     "vector-stores/modify": (JSON, _object(name=TEXT, metadata=METADATA)),
     "vector-stores-files/createFile": (
         JSON,
-        _object("file_id", file_id=TEXT, attributes=ATTRIBUTES, chunking_strategy=CHUNKING),
+        _object("file_id", file_id=TEXT, attributes=ATTRIBUTES, chunking_strategy=CHUNKING, walls=WALLS),
     ),
     "vector-stores-files/updateAttributes": (JSON, _object("attributes", attributes=ATTRIBUTES)),
     "vector-stores-file-batches/createBatch": (
         JSON,
-        _object(file_ids=FILE_IDS, files=FILES, attributes=ATTRIBUTES, chunking_strategy=CHUNKING),
+        _object(file_ids=FILE_IDS, files=FILES, attributes=ATTRIBUTES, chunking_strategy=CHUNKING, walls=WALLS),
     ),
 }
 

@@ -22,7 +22,8 @@ INSERT = "insert into audit.inbox (record) select unnest(%b::text[])"
 class AuditWriter:
     """Writes the records of one service.
 
-    A record holds hashes and ids, never prompts, answers or secrets.
+    A record holds hashes and ids, never prompts, answers or secrets. It carries the walls that its caller stands inside
+    of, among which are those of all that the caller sees.
     """
 
     def __init__(self, database: Database, service: str) -> None:
@@ -68,6 +69,8 @@ class AuditWriter:
             "trace_id": telemetry.current_trace_id(),
             "details": dict(details),
         }
+        if who and who.walls:  # most keys stand inside none
+            record["walls"] = sorted(who.walls)
         line = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
         if len(line) > MAX_RECORD_BYTES:
             raise InvalidRequest(f"an audit record of {len(line)} bytes; at most {MAX_RECORD_BYTES}")

@@ -74,4 +74,24 @@ def _numbers(value: Any, descriptor: Any) -> Any:
         elif (kind := field.message_type) and kind.file.package.startswith("drw.") and not kind.GetOptions().map_entry:
             for each in item if isinstance(item, list) else [item]:
                 _numbers(each, kind)
+        elif _is_free(kind):
+            value[name] = _whole(item)
     return value
+
+
+def _is_free(kind: Any) -> bool:
+    """Return whether a field holds any JSON, or a map of such."""
+    if kind is None:
+        return False
+    if kind.GetOptions().map_entry:
+        return _is_free(kind.fields_by_name["value"].message_type)
+    return str(kind.file.name) == "google/protobuf/struct.proto"
+
+
+def _whole(value: Any) -> Any:
+    """Return JSON whose whole numbers are such: the contracts have all numbers as floating ones, 3 as 3.0."""
+    if isinstance(value, dict):
+        return {name: _whole(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53 else value

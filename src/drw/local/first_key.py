@@ -27,8 +27,8 @@ from drw.local.layout import Layout
 OPERATOR = Caller(org="local", desk="research", key="operator", scopes=frozenset(SCOPES))
 
 
-async def ensure(layout: Layout, profile: Profile, channels: Channels) -> None:
-    """Make sure that there is a key that the gateway takes and that may do everything, and write it down.
+async def ensure(layout: Layout, profile: Profile, channels: Channels) -> bool:
+    """Make sure that there is a key that the gateway takes and that may do everything; return whether it is new.
 
     One that a release with fewer scopes made gives way to a new one, and stays good.
     """
@@ -38,7 +38,7 @@ async def ensure(layout: Layout, profile: Profile, channels: Channels) -> None:
         kept = json.loads(layout.credentials.read_text(encoding="utf-8"))
         if await _scopes(url, kept["api_key"]) == frozenset(SCOPES):
             write(layout.credentials, url, kept["api_key"])
-            return
+            return False
     with acting_for(OPERATOR):
         client = channels.client(AuthenticationClient, profile.place("authentication").grpc)
         await make_home(client)
@@ -53,6 +53,7 @@ async def ensure(layout: Layout, profile: Profile, channels: Channels) -> None:
     write(layout.credentials, url, made.secret)
     if not await _scopes(url, made.secret):
         raise Unavailable("the gateway does not take the key that was made for it; `drw logs agent` may say why")
+    return True
 
 
 async def make_home(client: AuthenticationClient) -> None:

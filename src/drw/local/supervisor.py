@@ -41,6 +41,7 @@ class Supervisor:
         self._asked = asyncio.Event()
         self._failed = ""
         self._ready = False
+        self._new_key = False
         self._channels = Channels()
 
     async def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
@@ -81,7 +82,7 @@ class Supervisor:
             for child in self._children.values():
                 group.create_task(self._start_one(child, begun))
         self._keepers = [asyncio.create_task(child.keep()) for child in self._children.values()]
-        await first_key.ensure(self._layout, profile, self._channels)
+        self._new_key = await first_key.ensure(self._layout, profile, self._channels)
         await self._until_healthy()
 
     async def _until_healthy(self) -> None:
@@ -189,6 +190,7 @@ class Supervisor:
         return {
             "healthy": healthy,
             "ready": self._ready,
+            "new_key": self._new_key,
             "failed": self._failed,
             "pid": os.getpid(),
             "gateway": f"http://{self._listen}",

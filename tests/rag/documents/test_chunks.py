@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from drw.rag.documents import tokens
 from drw.rag.documents.chunks import CONTEXT_TOKENS, TOKENS, Chunker
+from drw.rag.documents.pages import parted, tidied
 from drw.rag.documents.subject import subject
 
 ROWS = [f"Product {n} line $ {n},{n:03} $ {n + 1},{n:03} ({n})%" for n in range(1, 60)]
@@ -76,7 +77,29 @@ def test_whatever_the_page_nothing_is_lost_and_nothing_too_long(text):
         assert tokens.estimate(chunk.text) <= TOKENS + 20
         assert tokens.estimate(chunk.context) <= CONTEXT_TOKENS
         covered |= set(range(chunk.start, chunk.end))
-    assert all(character.isspace() for place, character in enumerate(text) if place not in covered)
+    assert not any(character.isalnum() for place, character in enumerate(text) if place not in covered)
+
+
+def test_what_has_no_letter_or_digit_makes_no_chunk():
+    text = "#" * 5_000 + "\n" + "| " * 5_000 + "\n" + "x = 1\n" + "[*]" * 5_000
+    chunks = list(Chunker("").page(1, text))
+    assert len(chunks) == 1
+    assert "x = 1" in chunks[0].text
+    assert list(Chunker("").page(1, "-_" * 50_000)) == []
+
+
+LARGE = 1 << 19
+
+
+@pytest.mark.parametrize(
+    "unit", ["a", "7", "#", "|", "[", "*", "-", " ", "\n", "\t", "1.", "1. ", "# ", "- ", "| ", "1\n", "|\n"]
+)
+def test_half_a_megabyte_of_one_thing_takes_time_in_proportion(unit):
+    """Fails by the time limit of a test where any step of reading a line, a table or a page is quadratic."""
+    chunker, chunks = Chunker("Subject"), 0
+    for number, page in enumerate(parted([tidied(unit * (LARGE // len(unit)))]), 1):
+        chunks += sum(1 for _ in chunker.page(number, page))
+    assert (chunks > 0) is unit.strip().strip(".")[:1].isalnum()
 
 
 @pytest.mark.parametrize(

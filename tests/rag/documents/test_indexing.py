@@ -25,6 +25,7 @@ from drw.api.rag.v1.vector_store_pb2 import DeleteCollectionRequest, GetCollecti
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.demo.pdf import pdf
 from drw.kernel import telemetry
+from drw.kernel.attributes import from_values, to_values
 from drw.kernel.call import acting_for
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from drw.rag.documents.presence import worker
@@ -59,7 +60,7 @@ async def test_put_read_index_and_watch(rag, caller, report, how):
             text = await documents.read_text(ReadTextRequest(file=file.id, max_characters=7))
             assert (list(text.pages), text.truncated) == (["Harbour"], True)
 
-            order = IndexFileRequest(file=file.id, collection="reports", attributes={"year": "2025"})
+            order = IndexFileRequest(file=file.id, collection="reports", attributes=to_values({"year": 2025}))
             first = await documents.index_file(order)
             again = await documents.index_file(order)
             assert (first.state, first.pages, first.chunks, first.error) == (Indexing.COMPLETED, 2, 2, "")
@@ -70,7 +71,7 @@ async def test_put_read_index_and_watch(rag, caller, report, how):
             store = host.client(VectorStoreClient)
             (document,) = (await store.list_documents(ListDocumentsRequest(collection="reports"))).documents
     assert (document.id, document.title, document.content_hash) == (file.id, "report.pdf", file.content_hash)
-    assert dict(document.attributes) == {"year": "2025"}
+    assert from_values(document.attributes) == {"year": 2025}
     assert {r["resource"] for r in audited(rag, "file.upload")} == {file.id}
     (record,) = audited(rag, "file.index")
     assert (record["actor"], record["desk"], record["details"]["chunks"]) == ("key_test", "research", 2)
@@ -182,18 +183,18 @@ async def test_a_job_belongs_to_one_living_worker(idle, rag, report):
         queue = Jobs(database, platform.host.audit("documents"))
         async with worker(rag.postgres, "documents") as second:
             async with worker(rag.postgres, "documents") as first:
-                claimed = await queue.claim(first.number)
+                (claimed,) = await queue.claim(first.number)
                 assert (claimed.file, claimed.collection) == (file.id, store.id)
-                assert await queue.claim(second.number) is None
-            taken = await queue.claim(second.number)  # its worker is gone
+                assert await queue.claim(second.number) == []
+            (taken,) = await queue.claim(second.number)  # its worker is gone
             assert (taken.file, taken.attempts) == (file.id, 2)
             async with database.transaction() as connection:
-                assert not await queue.is_ours(connection, claimed)
+                assert await queue.is_ours(connection, claimed) is None
             await queue.fail(claimed, "server_error", "a zombie says so")
             await queue.report(claimed, Counts(9, 9))
             assert query(rag, "select state, pages from documents.attachment") == [("in_progress", 0)]
             await queue.put_off(taken)
-            assert await queue.claim(second.number) is None  # not before a second or two
+            assert await queue.claim(second.number) == []  # not before a second or two
         await database.stop()
 
 

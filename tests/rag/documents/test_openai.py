@@ -102,6 +102,33 @@ async def test_what_cannot_be_uploaded_is_a_clear_400_and_leaves_nothing(platfor
     assert [path for path in (rag.data / "documents").rglob("*") if path.is_file()] == []
 
 
+BOUNDARIES = (b"b" * 71, b"b" * 257, b"b" * 50_000, b"\xe2\x82\xac", b'"ends in a space "', b'"a;b"', b'"a\tb"')
+
+
+def form(boundary: bytes) -> dict[str, bytes]:
+    return {"content-type": b"multipart/form-data; boundary=" + boundary}
+
+
+async def test_any_boundary_that_the_standard_allows_is_taken(platform):
+    http = platform.desk().http
+    for boundary in (b"b", b"b" * 70, b"-'()+_,./:=? 0aZ"):
+        parts = (b'purpose"\r\n\r\nassistants', b'file"; filename="a.txt"\r\n\r\ntext')
+        head = b"--" + boundary + b'\r\nContent-Disposition: form-data; name="'
+        body = b"".join(head + part + b"\r\n" for part in parts) + b"--" + boundary + b"--\r\n"
+        answer = await http.post("/files", headers=form(b'"' + boundary + b'"'), content=body)
+        assert answer.status_code == 200, answer.text
+
+
+async def test_a_character_of_a_field_may_come_in_two_pieces(platform):
+    async def pieces():
+        field = '--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n€'.encode()
+        yield field[:-1]
+        yield field[-1:] + b"\r\n--x--\r\n"
+
+    answer = await platform.desk().http.post("/files", headers=form(b"x"), content=pieces())
+    assert "the form has no file" in answer.text
+
+
 async def test_a_form_that_is_none_is_a_400(platform):
     http = platform.desk().http
     multipart = {"content-type": "multipart/form-data; boundary=x"}
@@ -119,9 +146,16 @@ async def test_a_form_that_is_none_is_a_400(platform):
         (multipart, part + purpose.replace(b"assistants", b"fun") + b"--x--\r\n", "purpose is 'fun'; it can be"),
         (multipart, purpose.replace(b"assistants", b"a" * 5000) + b"--x--\r\n", "more than 4096 bytes"),
         (multipart, purpose.replace(b"assistants", b"\xff") + b"--x--\r\n", "not UTF-8"),
+        (
+            multipart,
+            part.replace(b"text", b"").replace(b"Content-D", b"A" * 9000 + b": b\r\nContent-D"),
+            "cannot be read",
+        ),
+        (multipart, b"--x\r\nA" * 3000, "cannot be read"),
+        *((form(boundary), b"--" + boundary + part[3:], "the boundary of the form must") for boundary in BOUNDARIES),
     ]:
         answer = await http.post("/files", headers=headers, content=body)
-        assert (answer.status_code, reason in answer.json()["error"]["message"]) == (400, True), answer.text
+        assert (answer.status_code, reason in answer.json()["error"]["message"]) == (400, True), (reason, answer.text)
     answer = await http.post("/files", headers=multipart | {"content-length": str(1 << 40)}, content=b"")
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
 
@@ -195,11 +229,11 @@ async def test_attributes_keep_their_kinds_and_may_change(platform, report):
     attached = await files.create(store.id, file_id=file.id, attributes=given)
     assert (attached.status, attached.attributes) == ("in_progress", given)
     await files.poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
-    changed = await files.update(file.id, vector_store_id=store.id, attributes={"year": 2026})
-    assert (changed.status, changed.attributes) == ("in_progress", {"year": 2026})
-    assert (await files.poll(file.id, vector_store_id=store.id, poll_interval_ms=50)).status == "completed"
+    changed = await files.update(file.id, vector_store_id=store.id, attributes={"year": 2026, "share": 0.5})
+    assert (changed.status, changed.attributes) == ("completed", {"year": 2026, "share": 0.5})
     answer = await desk.http.get(f"/../api/v1/collections/{store.id}/documents")
-    assert [d["attributes"] for d in answer.json()["documents"]] == [{"year": "2026"}]
+    (shown,) = (d["attributes"] for d in answer.json()["documents"])
+    assert (shown, type(shown["year"])) == ({"year": 2026, "share": 0.5}, int)
     content = await files.content(file.id, vector_store_id=store.id)
     assert [page.text for page in content.data][1] == "Rates 17.8 16.1"
 

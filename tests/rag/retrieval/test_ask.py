@@ -8,6 +8,7 @@ import pytest
 
 from drw.api.rag.v1.retrieval_pb2 import AskRequest, SearchRequest
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
+from drw.kernel.attributes import to_values
 from drw.kernel.errors import InvalidRequest, NotFound
 
 QUESTION = "What were Apple's total net sales in the quarter ended July 1, 2023?"
@@ -26,7 +27,7 @@ async def test_the_right_filing_comes_first(host):
     found = await host.client(RetrievalClient).search(SearchRequest(collection="filings", question=QUESTION))
     assert (found.passages[0].document, found.passages[0].page) == ("file-a", 1)
     found = await host.client(RetrievalClient).search(
-        SearchRequest(collection="filings", question=QUESTION, attributes={"ticker": "INTC"}, limit=1)
+        SearchRequest(collection="filings", question=QUESTION, attributes=to_values({"ticker": "INTC"}), limit=1)
     )
     assert [p.document for p in found.passages] == ["file-i"]
 

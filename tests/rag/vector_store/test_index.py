@@ -22,6 +22,7 @@ from drw.api.rag.v1.vector_store_pb2 import (
     VectorSearchRequest,
 )
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
+from drw.kernel.attributes import from_values, to_values
 from drw.kernel.call import acting_for
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from support.passages import put, vector
@@ -58,7 +59,7 @@ async def test_what_is_written_is_found_at_once_and_what_is_deleted_is_gone_at_o
         with acting_for(caller):
             made = await store.create_collection(CreateCollectionRequest(name="filings"))
             written = await store.put_document(put(made.id, "a", ["net sales were 81,797", "cash fell"], year="2023"))
-            assert (written.id, written.chunks, dict(written.attributes)) == ("a", 2, {"year": "2023"})
+            assert (written.id, written.chunks, from_values(written.attributes)) == ("a", 2, {"year": "2023"})
             assert await search(store, "net sales") == [("a", 0)]
             assert await search(store, "net sales", made.id, vector=vector("net sales")) == [("a", 0), ("a", 1)]
             counted = await store.get_collection(GetCollectionRequest(collection="filings"))
@@ -76,7 +77,7 @@ async def test_a_passage_comes_with_all_that_a_citation_needs(store):
     assert (passage.document, passage.title, passage.chunk, passage.page) == ("file-1", "10-Q.pdf", 1, 2)
     assert (passage.start, passage.end, passage.text) == (0, 12, "sales were 5")
     assert passage.hash == hashlib.sha256(b"sales were 5").hexdigest()
-    assert dict(passage.attributes) == {"firm": "Apple"}
+    assert from_values(passage.attributes) == {"firm": "Apple"}
     assert 0 < passage.score <= 1
 
 
@@ -159,9 +160,9 @@ async def test_only_documents_with_the_attributes_are_found(store):
     for n in range(30):
         await store.put_document(put("filings", f"d{n}", [f"net sales {n}"], year=str(2000 + n % 3), firm="A"))
     for more in ({}, {"vector": vector("net sales 4")}):
-        found = await search(store, "net sales", limit=50, attributes={"year": "2001", "firm": "A"}, **more)
+        found = await search(store, "net sales", limit=50, attributes=to_values({"year": "2001", "firm": "A"}), **more)
         assert sorted(found) == sorted((f"d{n}", 0) for n in range(30) if n % 3 == 1)
-        assert await search(store, "net sales", attributes={"year": "1999"}, **more) == []
+        assert await search(store, "net sales", attributes=to_values({"year": "1999"}), **more) == []
 
 
 async def test_searches_with_nothing_to_find_are_empty(store):

@@ -7,6 +7,7 @@ from datetime import date
 import pytest
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Document
+from drw.kernel.attributes import to_values
 from drw.rag.vector_store import question
 from drw.rag.vector_store.analysis import analyse
 from drw.rag.vector_store.periods import dates, quarters, stated_date
@@ -81,7 +82,7 @@ def test_a_document_is_about_its_title_and_its_shared_context():
         Chunk(number=1, page=2, text="Sales fell in Brazil.", context="Apple\nSales"),
         Chunk(number=2, page=3, text="Costs rose.", context="Apple\nCosts"),
     ]
-    found = analyse(Document(title="2023_Q3 AAPL.pdf", attributes={"form": "10-Q"}), chunks)
+    found = analyse(Document(title="2023_Q3 AAPL.pdf", attributes=to_values({"form": "10-Q"})), chunks)
     weights = found.subject
     assert weights["2023q3"] == weights["aapl"] > weights["appl"] > 0
     assert not weights.keys() & {"brazil", "cost", "2023-07-01"}

@@ -14,7 +14,9 @@ from drw.audit.tlog.merkle import leaf_hash
 
 WORDS = ("service", "action", "org", "desk", "actor", "resource", "outcome", "trace_id")
 """What a row repeats of its line, besides the time."""
-COLUMNS = ("index", "entry", "leaf_hash", "at", *WORDS)
+COLUMNS = ("index", "entry", "leaf_hash", "at", "walls", *WORDS)
+UNREADABLE = ["*"]
+"""The walls of an entry that has some, and not as a list of words: inside this one stands nobody."""
 UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 
 
@@ -27,6 +29,7 @@ def row(index: int, entry: str) -> dict[str, Any]:
         "entry": entry,
         "leaf_hash": leaf_hash(entry.encode()),
         "at": _time(fields.get("at")),
+        "walls": _walls(fields.get("walls", [])),
         **words,
     }
 
@@ -38,6 +41,7 @@ def message(found: Mapping[str, Any]) -> Record:
         index=found["index"],
         leaf_hash=found["leaf_hash"].hex(),
         details=_struct(details if isinstance(details, dict) else {}),
+        walls=found["walls"],
         **{word: found[word] for word in WORDS},
     )
     record.at.FromDatetime(found["at"])
@@ -60,6 +64,12 @@ def _fields(entry: str) -> dict[str, Any]:
 
 def _word(value: Any) -> str:
     return value if isinstance(value, str) and "\x00" not in value else ""
+
+
+def _walls(value: Any) -> list[str]:
+    if isinstance(value, list) and all(isinstance(wall, str) and wall and "\x00" not in wall for wall in value):
+        return value
+    return UNREADABLE
 
 
 def _time(value: Any) -> datetime:

@@ -72,7 +72,7 @@ class Log(contract.Log):
         wanted = {field: _filter(request, field) for field in ("action", "actor", "resource", "outcome")}
         size, before = _page_size(request.page_size), _before(request.page_token)
         await self.sequencer.take()
-        rows = await self._store.list(size + 1, before, org=who.org, desk=desk, **wanted)
+        rows = await self._store.list(size + 1, before, who.walls, org=who.org, desk=desk, **wanted)
         token = str(rows[size - 1]["index"]) if len(rows) > size else ""
         return pb.ListRecordsResponse(records=map(records.message, rows[:size]), next_page_token=token)
 
@@ -85,10 +85,10 @@ class Log(contract.Log):
         """Cut the proof out of the tiles, and try it before it is given away."""
         who, index = call.caller(), request.index
         note, checkpoint = await self.sequencer.sign()
-        found = await self._store.rows(index, index + 1) if 0 <= index < checkpoint.size else []
-        if not found or not _may_see(who, found[0]["org"], found[0]["desk"]):
+        found = await self._store.one(index, who.walls) if 0 <= index < checkpoint.size else None
+        if found is None or not _may_see(who, found["org"], found["desk"]):
             raise RecordNotFound(f"there is no record {index} that this key may see")
-        entry, leaf = found[0]["entry"], found[0]["leaf_hash"]
+        entry, leaf = found["entry"], found["leaf_hash"]
         hashes = await asyncio.to_thread(self._proof, leaf, index, checkpoint)
         encoded = [base64.b64encode(h).decode() for h in hashes]
         return pb.Proof(index=index, entry=entry, hashes=encoded, checkpoint=self._answer(note, checkpoint))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,13 +36,15 @@ from (
 ) as unsigned
 """
 ADD = """
-insert into record (index, entry, leaf_hash, at, service, action, org, desk, actor, resource, outcome, trace_id)
+insert into record
+    (index, entry, leaf_hash, at, service, action, org, desk, actor, resource, outcome, trace_id, walls)
 values (%(index)s, %(entry)s, %(leaf_hash)s, %(at)s, %(service)s, %(action)s, %(org)s, %(desk)s, %(actor)s,
-        %(resource)s, %(outcome)s, %(trace_id)s)
+        %(resource)s, %(outcome)s, %(trace_id)s, %(walls)s)
 """
 LIST = """
 select * from record
-where org = %(org)s and (%(desk)s::text is null or desk = %(desk)s) and index < %(before)s
+where org = %(org)s and inside(walls, %(walls)s::text[])
+  and (%(desk)s::text is null or desk = %(desk)s) and index < %(before)s
   and (%(action)s = '' or action = %(action)s) and (%(actor)s = '' or actor = %(actor)s)
   and (%(resource)s = '' or resource = %(resource)s) and (%(outcome)s = '' or outcome = %(outcome)s)
 order by index desc limit %(limit)s
@@ -111,8 +113,17 @@ class Store:
         query = "insert into checkpoint (size, note) values (%s, %s) on conflict do nothing"
         await connection.execute(query, (size, note))
 
-    async def list(self, limit: int, before: int, **wanted: str | None) -> list[dict[str, Any]]:
-        """Return the newest rows before an index that have all that is wanted; without a desk: of all desks."""
+    async def list(self, limit: int, before: int, walls: Iterable[str], **wanted: str | None) -> list[dict[str, Any]]:
+        """Return the newest rows before an index that are seen from inside these walls and have all that is wanted.
+
+        Without a desk: of all desks.
+        """
+        named = {**wanted, "walls": sorted(walls), "before": before, "limit": limit}
         async with self._database.transaction() as connection:
-            answer = await connection.execute(LIST, {**wanted, "before": before, "limit": limit})
+            answer = await connection.execute(LIST, named)
             return await answer.fetchall()
+
+    async def one(self, index: int, walls: Iterable[str]) -> dict[str, Any] | None:
+        """Return the row with this index, where it is seen from inside these walls."""
+        query = "select * from record where index = %s and inside(walls, %s::text[])"
+        return await self._database.one(query, index, sorted(walls))

@@ -8,13 +8,12 @@ from typing import Any
 from starlette.requests import Request
 
 from drw.kernel import http
+from drw.kernel.attributes import MAX_NUMBER
 from drw.kernel.errors import InvalidRequest
 from drw.rag.documents.files import Page
 
 MAX_BODY_BYTES = 1 << 20
 MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
-MAX_NUMBER = 2**53
-"""From here on a number is not the same any more once it has been JSON: RFC 8259, section 6."""
 
 
 def page(request: Request, *, default: int, most: int) -> Page:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg import sql
 from psycopg.errors import ForeignKeyViolation
 from psycopg.types.json import Jsonb
 
 from drw.kernel import call, telemetry
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import NotFound
+from drw.rag.documents import attribute_updates as attributes_of
 from drw.rag.documents import changes
 from drw.rag.documents.files import File, FileNotFound, Page
 
@@ -39,6 +41,7 @@ class Attachment:
     bytes: int
     unchanged: bool
     created_at: datetime
+    walls: Sequence[str]
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Attachment:
@@ -64,21 +67,18 @@ class Progress:
 
 
 class Attachments:
-    """Every method sees only what belongs to the caller's desk."""
+    """Every method sees only what belongs to the caller's desk and has no wall which the caller stands outside of."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def attach(
-        self, collection: str, file: File, attributes: Mapping[str, Any], connection: Connection | None = None
+        self, connection: Connection, collection: str, file: File, attributes: Mapping[str, Any], inside: Sequence[str]
     ) -> bool:
-        """Order that a file be put into a collection; return False where that is done or under way already.
+        """Order that a file be put into a collection inside walls; return False where that is done or under way.
 
-        What failed or was cancelled is tried again; other attributes than before have it indexed again.
+        What failed or was cancelled is tried again; where it is there with other attributes, it is given these.
         """
-        if connection is None:
-            async with self._database.transaction() as own:
-                return await self.attach(collection, file, attributes, own)
         who = call.caller()
         order: dict[str, Any] = {
             "org": who.org,
@@ -86,6 +86,7 @@ class Attachments:
             "key": who.key,
             "collection": collection,
             "file": file.id,
+            "walls": list(inside),
         }
         trace = telemetry.outgoing_headers().get("traceparent", "")
         order |= {"hash": file.content_hash, "attributes": Jsonb(dict(attributes)), "trace": trace}
@@ -93,10 +94,10 @@ class Attachments:
             ordered = await connection.execute(ATTACH, order)
         except ForeignKeyViolation as error:  # deleted a moment ago
             raise FileNotFound(f"there is no file {file.id!r}", param="file_id") from error
-        is_new = await ordered.fetchone() is not None
-        if is_new:
-            await changes.announce(connection)
-        return is_new
+        if await ordered.fetchone() is None and not await attributes_of.change(connection, order):
+            return False
+        await changes.announce(connection)
+        return True
 
     async def get(self, collection: str, file: str) -> Attachment:
         """Return one attachment.
@@ -105,10 +106,8 @@ class Attachments:
             AttachmentNotFound: the collection does not have the file.
         """
         who = call.caller()
-        row = await self._database.one(
-            "select * from attachment where org = %s and desk = %s and collection = %s and file = %s",
-            *(who.org, who.desk, collection, file),
-        )
+        seen = (who.org, who.desk, collection, list(who.walls))
+        row = await self._database.one("select * from visible_attachments(%s, %s, %s, %s) where file = %s", *seen, file)
         if row is None:
             raise missing(collection, file)
         return Attachment.of(row)
@@ -120,6 +119,7 @@ class Attachments:
         wanted = {
             "org": who.org,
             "desk": who.desk,
+            "walls": list(who.walls),
             "collection": collection,
             "state": state,
             "batch": batch,
@@ -138,7 +138,8 @@ class Attachments:
     async def progress_of(self, collections: Sequence[str], batch: str = "") -> dict[str, Progress]:
         """Return how far each collection is that has any files."""
         who = call.caller()
-        wanted = {"org": who.org, "desk": who.desk, "collections": list(collections), "batch": batch}
+        seen = {"org": who.org, "desk": who.desk, "walls": list(who.walls)}
+        wanted = {**seen, "collections": list(collections), "batch": batch}
         async with self._database.transaction() as connection:
             rows = await connection.execute(PROGRESS, wanted)
             return {row.pop("collection"): Progress(**row) for row in await rows.fetchall()}
@@ -149,12 +150,13 @@ class Attachments:
         return int(row["files"]) if row else 0
 
     async def forget(self, collection: str) -> None:
-        """Remove all attachments of a collection that is deleted."""
+        """Remove the attachments of a collection that is deleted, as far as the caller may see them."""
         who = call.caller()
+        owned = "org = %s and desk = %s and collection = %s and inside(walls, %s)"
         async with self._database.transaction() as connection:
-            owned = (who.org, who.desk, collection)
-            await connection.execute("delete from attachment where org = %s and desk = %s and collection = %s", owned)
-            await connection.execute("delete from batch where org = %s and desk = %s and collection = %s", owned)
+            for table in ("attachment", "batch"):
+                query = sql.SQL(f"delete from {{}} where {owned}").format(sql.Identifier(table))  # noqa: S608
+                await connection.execute(query, (who.org, who.desk, collection, list(who.walls)))
             await changes.announce(connection)
 
 
@@ -165,7 +167,7 @@ async def of_file(connection: Connection, file: str) -> Sequence[Attachment]:
 
 
 async def remove(connection: Connection, collection: str, file: str) -> None:
-    """Remove an attachment; another file of the same content that relied on it is indexed in its place.
+    """Remove an attachment; another file of the same content and walls that relied on it is indexed in its place.
 
     Raises:
         AttachmentNotFound: the collection does not have the file.
@@ -173,16 +175,19 @@ async def remove(connection: Connection, collection: str, file: str) -> None:
     who = call.caller()
     owned = (who.org, who.desk, collection)
     gone = await connection.execute(
-        "delete from attachment where org = %s and desk = %s and collection = %s and file = %s returning content_hash",
-        (*owned, file),
+        "delete from attachment where org = %s and desk = %s and collection = %s and file = %s"
+        " and inside(walls, %s) returning content_hash, walls",
+        (*owned, file, list(who.walls)),
     )
-    if (row := await gone.fetchone()) is None:
+    if not (rows := await gone.fetchall()):
         raise missing(collection, file)
-    await connection.execute(
-        "update attachment set state = 'in_progress', unchanged = false, worker = null, attempts = 0,"
-        " job = nextval('job') where org = %s and desk = %s and collection = %s and content_hash = %s and unchanged",
-        (*owned, row["content_hash"]),
-    )
+    for row in rows:
+        await connection.execute(
+            "update attachment set state = 'in_progress', unchanged = false, worker = null, attempts = 0,"
+            " job = nextval('job') where org = %s and desk = %s and collection = %s and content_hash = %s"
+            " and walls = %s and unchanged",
+            (*owned, row["content_hash"], row["walls"]),
+        )
     await changes.announce(connection)
 
 
@@ -192,26 +197,26 @@ def missing(collection: str, file: str) -> AttachmentNotFound:
 
 
 ATTACH = """
-insert into attachment as a (org, desk, key, collection, file, content_hash, attributes, trace)
-values (%(org)s, %(desk)s, %(key)s, %(collection)s, %(file)s, %(hash)s, %(attributes)s, %(trace)s)
-on conflict (org, desk, collection, file) do update
+insert into attachment as a (org, desk, key, collection, file, walls, content_hash, attributes, trace)
+values (%(org)s, %(desk)s, %(key)s, %(collection)s, %(file)s, %(walls)s, %(hash)s, %(attributes)s, %(trace)s)
+on conflict (org, desk, collection, file, walls) do update
 set state = 'in_progress', key = excluded.key, attributes = excluded.attributes, trace = excluded.trace,
     error_code = '', error = '', unchanged = false, worker = null, attempts = 0, not_before = now(),
     job = nextval('job')
-where a.state in ('failed', 'cancelled') or a.attributes <> excluded.attributes
+where a.state in ('failed', 'cancelled')
 returning file
 """
 
 NEWEST = """
-select a.* from attachment a where a.org = %(org)s and a.desk = %(desk)s and a.collection = %(collection)s
-and (%(state)s = '' or a.state = %(state)s)
+select a.* from visible_attachments(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
+where (%(state)s = '' or a.state = %(state)s)
 and (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
 and (%(at)s::timestamptz is null or (a.created_at, a.file) < (%(at)s, %(file)s))
 order by a.created_at desc, a.file desc limit %(limit)s
 """
 OLDEST = """
-select a.* from attachment a where a.org = %(org)s and a.desk = %(desk)s and a.collection = %(collection)s
-and (%(state)s = '' or a.state = %(state)s)
+select a.* from visible_attachments(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
+where (%(state)s = '' or a.state = %(state)s)
 and (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
 and (%(at)s::timestamptz is null or (a.created_at, a.file) > (%(at)s, %(file)s))
 order by a.created_at, a.file limit %(limit)s
@@ -222,7 +227,8 @@ select a.collection, count(*) filter (where a.state = 'in_progress') as in_progr
     count(*) filter (where a.state = 'completed') as completed, count(*) filter (where a.state = 'failed') as failed,
     count(*) filter (where a.state = 'cancelled') as cancelled,
     coalesce(sum(a.pages), 0)::bigint as pages, coalesce(sum(a.chunks), 0)::bigint as chunks
-from attachment a where a.org = %(org)s and a.desk = %(desk)s and a.collection = any(%(collections)s)
-and (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
+from unnest(%(collections)s::text[]) c
+cross join lateral visible_attachments(%(org)s, %(desk)s, c, %(walls)s) a
+where (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
 group by a.collection
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from drw.rag.documents import lines, tokens
 
@@ -20,6 +21,8 @@ TAIL_TOKENS = 12
 """So little left on a page, most often its number and footer, is not worth a chunk of its own."""
 CONTEXT_TOKENS = 52
 HEADING_TOKENS = 16
+WORD = re.compile(r"[^\W_]")
+SPACE = re.compile(r"\s+")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 HEADER_LINES = 10
 ROWS_ABOVE = 60
@@ -44,6 +47,37 @@ class _Line:
     tokens: int
 
 
+class _Page:
+    """The lines of a page, with what is asked of them again and again worked out once."""
+
+    def __init__(self, text: str) -> None:
+        self.lines = list(_lines(text))
+        self._totals = [0, *accumulate(line.tokens for line in self.lines)]
+        self.headings = [lines.heading(line.text) for line in self.lines]
+        self.rows = [lines.is_row(line.text) for line in self.lines]
+        self._table_ends = self._ends_of_tables()
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def tokens(self, begin: int, end: int) -> int:
+        """Return the tokens of some lines together."""
+        return self._totals[end] - self._totals[begin]
+
+    def end_of_table(self, begin: int) -> int:
+        """Return the first line from here on that is not a row of a table."""
+        return self._table_ends[begin]
+
+    def _ends_of_tables(self) -> list[int]:
+        ends = [len(self)] * len(self)
+        for number in reversed(range(len(self))):
+            if not self.rows[number]:
+                ends[number] = number
+            elif number + 1 < len(self):
+                ends[number] = ends[number + 1]
+        return ends
+
+
 class Chunker:
     """Takes the pages of one document in their order: a heading holds until the next one, over pages too.
 
@@ -55,83 +89,76 @@ class Chunker:
         self._headings: dict[int, tuple[int, str]] = {}
 
     def page(self, number: int, text: str) -> Iterator[Chunk]:
-        """Yield the chunks of the next page."""
+        """Yield the chunks of the next page, but for those without a letter or digit: nobody can look for them."""
         self._headings = {n: (at, w) for n, (at, w) in self._headings.items() if n < lines.BY_LOOK or at >= number - 1}
-        page = list(_lines(text))
+        page = _Page(text)
         begin = 0
         while begin < len(page):
             end = _end(page, begin)
-            context = self._context(page, begin)
-            first, last = page[begin], page[end - 1]
-            yield Chunk(number, first.start, last.end, text[first.start : last.end], context)
-            self._see(number, page[begin:end])
+            start, stop = page.lines[begin].start, page.lines[end - 1].end
+            if WORD.search(text, start, stop):
+                yield Chunk(number, start, stop, text[start:stop], self._context(page, begin))
+            self._see(number, page, begin, end)
             begin = _next(page, begin, end)
 
-    def _context(self, page: list[_Line], begin: int) -> str:
-        top = lines.heading(page[begin].text)
+    def _context(self, page: _Page, begin: int) -> str:
+        top = page.headings[begin]
         above = [words for level, (_, words) in sorted(self._headings.items()) if not top or level < top[0]]
         above = [_cut(words, HEADING_TOKENS) for words in above if words.lower() not in self._subject.lower()]
         parts = [self._subject, *above, _table_header(page, begin)]
         return _cut("\n".join(dict.fromkeys(part for part in parts if part)), CONTEXT_TOKENS)
 
-    def _see(self, number: int, chunk: list[_Line]) -> None:
-        for line in chunk:
-            if found := lines.heading(line.text):
+    def _see(self, number: int, page: _Page, begin: int, end: int) -> None:
+        for found in page.headings[begin:end]:
+            if found:
                 level, words = found
                 higher = {n: seen for n, seen in self._headings.items() if n < level}
                 self._headings = higher | {level: (number, words)}
 
 
-def _end(page: list[_Line], begin: int) -> int:
+def _end(page: _Page, begin: int) -> int:
     """Return where the chunk that begins here ends: at a heading where it is half full, else where it is full."""
-    total = 0
     for number in range(begin, len(page)):
-        total += page[number].tokens
-        if number > begin and total > TOKENS:
-            rest = _sum(page[number:])
-            return len(page) if rest <= TAIL_TOKENS else _before_table(page, begin, number)
-        if total - page[number].tokens > TOKENS // 2 and lines.heading(page[number].text):
+        if number > begin and page.tokens(begin, number + 1) > TOKENS:
+            is_tail = page.tokens(number, len(page)) <= TAIL_TOKENS
+            return len(page) if is_tail else _before_table(page, begin, number)
+        if page.tokens(begin, number) > TOKENS // 2 and page.headings[number]:
             return number
     return len(page)
 
 
-def _before_table(page: list[_Line], begin: int, end: int) -> int:
+def _before_table(page: _Page, begin: int, end: int) -> int:
     """Return where the table begins that a cut here would part, if it fits into the next chunk; else here."""
-    if not lines.is_row(page[end].text):
+    if not page.rows[end]:
         return end
     top = end
-    while top > begin and (lines.is_row(page[top - 1].text) or lines.is_header(page[top - 1].text)):
+    while top > begin and (page.rows[top - 1] or lines.is_header(page.lines[top - 1].text)):
         top -= 1
-    if top > begin and _is_label(page[top - 1]):
+    if top > begin and _is_label(page.lines[top - 1]):
         top -= 1
-    bottom = next((n for n in range(end, len(page)) if not lines.is_row(page[n].text)), len(page))
-    is_worth_it = _sum(page[begin:top]) >= TOKENS // 3 and _sum(page[top:bottom]) <= TOKENS
+    is_worth_it = page.tokens(begin, top) >= TOKENS // 3 and page.tokens(top, page.end_of_table(end)) <= TOKENS
     return top if is_worth_it else end
 
 
-def _next(page: list[_Line], begin: int, end: int) -> int:
+def _next(page: _Page, begin: int, end: int) -> int:
     """Return where the next chunk begins: some lines back, where those are short and it is the same section."""
-    if end == len(page) or lines.heading(page[end].text):
+    if end == len(page) or page.headings[end]:
         return end
     back = max(end - OVERLAP_LINES, begin + 1)
-    if lines.is_row(page[end].text) and not lines.is_row(page[end - 1].text) and not _is_label(page[end - 1]):
+    if page.rows[end] and not page.rows[end - 1] and not _is_label(page.lines[end - 1]):
         return end  # a table of its own
-    return back if _sum(page[back:end]) <= TOKENS // 4 else end
+    return back if page.tokens(back, end) <= TOKENS // 4 else end
 
 
 def _is_label(line: _Line) -> bool:
     return line.text.rstrip().endswith(":")
 
 
-def _sum(page: list[_Line]) -> int:
-    return sum(line.tokens for line in page)
-
-
-def _table_header(page: list[_Line], begin: int) -> str:
+def _table_header(page: _Page, begin: int) -> str:
     """Return the column heads of the table in which a chunk begins; empty where it begins in none."""
-    if not lines.is_row(page[begin].text):
+    if not page.rows[begin]:
         return ""
-    above = [line.text.strip() for line in page[max(0, begin - ROWS_ABOVE) : begin]]
+    above = [line.text.strip() for line in page.lines[max(0, begin - ROWS_ABOVE) : begin]]
     for number in range(len(above) - 1, -1, -1):
         if lines.is_rule(above[number]) and number:
             return above[number - 1]
@@ -167,16 +194,17 @@ def _pieces(text: str, start: int, end: int) -> Iterator[_Line]:
     if count <= TOKENS:
         yield _Line(start, end, text[start:end], count)
         return
-    for pattern in (SENTENCE_END, re.compile(r"\s+")):
+    if not WORD.search(text, start, end):
+        return
+    for pattern in (SENTENCE_END, SPACE):
         cuts = [start + match.end() for match in pattern.finditer(text[start:end])]
         if cuts:
             for left, right in _grouped(text, [start, *cuts, end]):
                 yield from _pieces(text, left, right)
             return
-    step = TOKENS * 3  # one word, longer than a chunk
-    for left in range(start, end, step):
-        piece = text[left : min(left + step, end)]
-        yield _Line(left, left + len(piece), piece, min(tokens.estimate(piece), TOKENS))
+    for left, right in tokens.split(text[start:end], TOKENS):  # one word, longer than a chunk
+        piece = text[start + left : start + right]
+        yield _Line(start + left, start + right, piece, tokens.estimate(piece))
 
 
 def _grouped(text: str, cuts: list[int]) -> Iterator[tuple[int, int]]:

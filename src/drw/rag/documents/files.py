@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from drw.kernel import call
+from drw.kernel import call, walls
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import NotFound
@@ -32,6 +32,7 @@ class File:
     bytes: int
     content_hash: str
     created_at: datetime
+    walls: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +46,33 @@ class Page:
 
 
 class Files:
-    """Every method sees only the files of the caller's desk."""
+    """Every method sees only the files of the caller's desk that have no wall which the caller stands outside of."""
 
     def __init__(self, database: Database, content: Content, audit: AuditWriter) -> None:
         self._database = database
         self._content = content
         self._audit = audit
 
-    async def put(self, incoming: Incoming, name: str, purpose: str) -> File:
-        """Keep finished bytes as a file; the same bytes under the same name and purpose are the same file."""
+    async def put(self, incoming: Incoming, name: str, purpose: str, inside: Collection[str] = ()) -> File:
+        """Keep finished bytes as a file; the same bytes under the same name, purpose and walls are the same file.
+
+        Raises:
+            Forbidden: the caller stands outside a wall that is given.
+        """
         who = call.caller()
-        own = (who.org, who.desk, incoming.content_hash, name, purpose)
+        own = (who.org, who.desk, incoming.content_hash, name, purpose, walls.of_new(inside, who))
         async with self._database.transaction() as connection:
             await connection.execute(LOCK, (incoming.content_hash,))
             await self._content.keep(incoming)
             await connection.execute(
-                "insert into file (org, desk, content_hash, name, purpose, id, bytes)"
-                " values (%s, %s, %s, %s, %s, %s, %s)"
-                " on conflict (org, desk, content_hash, name, purpose) do nothing",
+                "insert into file (org, desk, content_hash, name, purpose, walls, id, bytes)"
+                " values (%s, %s, %s, %s, %s, %s, %s, %s)"
+                " on conflict (org, desk, content_hash, name, purpose, walls) do nothing",
                 (*own, f"file-{secrets.token_hex(12)}", incoming.size),
             )
             found = await connection.execute(
-                "select * from file where org = %s and desk = %s and content_hash = %s and name = %s and purpose = %s",
+                "select * from file where org = %s and desk = %s and content_hash = %s and name = %s and purpose = %s"
+                " and walls = %s",
                 own,
             )
             file = _file(await found.fetchone() or {})
@@ -81,9 +87,8 @@ class Files:
             FileNotFound: the desk has none of this id.
         """
         who = call.caller()
-        row = await self._database.one(
-            "select * from file where id = %s and org = %s and desk = %s", id_, who.org, who.desk
-        )
+        seen = (who.org, who.desk, list(who.walls))
+        row = await self._database.one("select * from visible_files(%s, %s, %s) where id = %s", *seen, id_)
         if row is None:
             raise _missing(id_)
         return _file(row)
@@ -95,6 +100,7 @@ class Files:
         wanted = {
             "org": who.org,
             "desk": who.desk,
+            "walls": list(who.walls),
             "purpose": purpose,
             "at": after.created_at if after else None,
             "id": after.id if after else "",
@@ -113,7 +119,8 @@ class Files:
         who = call.caller()
         async with self._database.transaction() as connection:
             found = await connection.execute(
-                "select * from file where id = %s and org = %s and desk = %s for update", (id_, who.org, who.desk)
+                "select * from file where id = (select id from visible_files(%s, %s, %s) where id = %s) for update",
+                (who.org, who.desk, list(who.walls), id_),
             )
             if (row := await found.fetchone()) is None:
                 raise _missing(id_)
@@ -138,12 +145,12 @@ class Files:
 
 
 NEWEST = """
-select * from file where org = %(org)s and desk = %(desk)s and (%(purpose)s = '' or purpose = %(purpose)s)
+select * from visible_files(%(org)s, %(desk)s, %(walls)s) where (%(purpose)s = '' or purpose = %(purpose)s)
 and (%(at)s::timestamptz is null or (created_at, id) < (%(at)s, %(id)s))
 order by created_at desc, id desc limit %(limit)s
 """
 OLDEST = """
-select * from file where org = %(org)s and desk = %(desk)s and (%(purpose)s = '' or purpose = %(purpose)s)
+select * from visible_files(%(org)s, %(desk)s, %(walls)s) where (%(purpose)s = '' or purpose = %(purpose)s)
 and (%(at)s::timestamptz is null or (created_at, id) > (%(at)s, %(id)s))
 order by created_at, id limit %(limit)s
 """

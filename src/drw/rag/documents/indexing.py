@@ -1,11 +1,14 @@
-"""Puts files into collections: read, cut, embed, write; one job after the other, whatever interrupts."""
+"""Puts files into collections: read, cut, embed, write; small files of one collection together."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from opentelemetry.context import Context
 
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Vector
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
@@ -13,18 +16,21 @@ from drw.api.rag.v1.vector_store_pb2 import Chunk as StoredChunk
 from drw.api.rag.v1.vector_store_pb2 import Document, PutDocumentRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel import call, telemetry
+from drw.kernel.attributes import to_values
 from drw.kernel.database import Database
 from drw.kernel.errors import DeadlineExceeded, DrwError, RateLimited, Unavailable
 from drw.rag.documents import kinds, presence
 from drw.rag.documents.changes import Changes
 from drw.rag.documents.chunks import Chunk, Chunker
 from drw.rag.documents.content import Content
-from drw.rag.documents.jobs import MOST_ATTEMPTS, Counts, Job, Jobs
+from drw.rag.documents.jobs import MOST_ATTEMPTS, Attributes, Counts, Job, Jobs
 from drw.rag.documents.ports import UNSUPPORTED, Refused
 from drw.rag.documents.reading import Reader
 from drw.rag.documents.subject import subject
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TEXTS = 64
 """A request to embed: some seconds of work."""
@@ -33,6 +39,19 @@ PUT_SECONDS = 900.0
 BUSY_TRIES = 60
 IDLE_SECONDS = 5.0
 """How soon a job is seen whose worker died in another process: nobody announces those."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A file that is read and cut."""
+
+    job: Job
+    pages: int
+    chunks: Sequence[Chunk]
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(self.pages, len(self.chunks), sum(len(chunk.text.encode()) for chunk in self.chunks))
 
 
 class Indexer:
@@ -67,18 +86,30 @@ class Indexer:
             while True:
                 mark = self._changes.mark()
                 await worker.check()
-                if job := await self._jobs.claim(worker.number):
-                    trace = telemetry.incoming_context({"traceparent": job.trace})
-                    with call.acting_for(job.caller), telemetry.continuing(trace):
-                        await self._do(job)
+                if jobs := await self._jobs.claim(worker.number):
+                    await self._do(jobs)
                 else:
                     await self._changes.after(mark, IDLE_SECONDS)
 
-    async def _do(self, job: Job) -> None:
-        told = {"drw.file": job.file, "drw.attempt": job.attempts}
+    async def _do(self, jobs: Sequence[Job]) -> None:
+        """Index files that have one caller and one collection."""
+        first = jobs[0]
+        told = {"drw.file": first.file, "drw.attempt": first.attempts, "drw.files": len(jobs)}
+        with (
+            call.acting_for(first.caller),
+            telemetry.continuing(_trace(first)),
+            telemetry.span(f"index {first.collection}", attributes=told),
+        ):
+            parts = [part for job in jobs if (part := await self._attempt(job, self._read(job)))]
+            if len(parts) > 1 and await self._finish_together(parts):
+                return
+            for part in parts:
+                await self._attempt(part.job, self._finish([part]))
+
+    async def _attempt(self, job: Job, work: Awaitable[T]) -> T | None:
+        """Do a part of the work on one file; where it fails say why, or put the file off."""
         try:
-            with telemetry.span(f"index {job.collection}", attributes=told):
-                await self._index(job)
+            return await work
         except Refused as error:
             await self._jobs.fail(job, error.code, error.message)
         except (Unavailable, RateLimited, DeadlineExceeded) as error:
@@ -88,6 +119,19 @@ class Indexer:
         except Exception:
             log.exception("indexing %s failed", job.file)
             await self._jobs.fail(job, "server_error", "unexpected error; the log has more")
+        return None
+
+    async def _finish_together(self, parts: Sequence[_Part]) -> bool:
+        """Embed and write several files; return False where one of them is at fault, nobody knows which."""
+        try:
+            await self._finish(parts)
+        except (Unavailable, RateLimited, DeadlineExceeded) as error:
+            for part in parts:
+                await self._again(part.job, error)
+        except DrwError as error:
+            log.warning("%d files are indexed one by one: %s", len(parts), telemetry.loggable(error))
+            return False
+        return True
 
     async def _again(self, job: Job, error: DrwError) -> None:
         if job.attempts >= MOST_ATTEMPTS:
@@ -97,19 +141,19 @@ class Indexer:
         seconds = await self._jobs.put_off(job)
         asyncio.get_running_loop().call_later(seconds, self._changes.nudge)
 
-    async def _index(self, job: Job) -> None:
+    async def _read(self, job: Job) -> _Part | None:
+        """Read and cut a file; None where there is nothing left to do."""
         if job.attempts > MOST_ATTEMPTS:
             raise Refused("given up: the service stopped each time it was at this file", "server_error")
-        if same := await self._jobs.same_content(job):
-            async with self._database.transaction() as connection:
-                if await self._jobs.is_ours(connection, job):
-                    await self._jobs.complete(connection, job, same, unchanged=True)
-            return
+        async with self._database.transaction() as connection:
+            if await self._jobs.is_ours(connection, job) is None:
+                return None
+            if same := await self._jobs.same_content(connection, job):
+                await self._jobs.complete(connection, job, same, unchanged=True)
+                return None
         pages = await self._reader.pages(self._content.path(job.content_hash), kinds.kind_of(job.name))
-        chunks = self._cut(job, pages)
-        await self._jobs.report(job, Counts(len(pages)))
-        vectors = await self._embed(job, len(pages), chunks)
-        await self._write(job, len(pages), chunks, vectors)
+        # In a thread: cutting a large file takes seconds, in which this process must answer others.
+        return _Part(job, len(pages), await asyncio.to_thread(self._cut, job, pages))
 
     def _cut(self, job: Job, pages: Sequence[str]) -> list[Chunk]:
         chunker = Chunker(subject(job.name, next((page for page in pages if page.strip()), "")))
@@ -122,12 +166,18 @@ class Indexer:
             raise Refused("this file has no text; if it is scanned, run text recognition over it first", UNSUPPORTED)
         return chunks
 
-    async def _embed(self, job: Job, pages: int, chunks: Sequence[Chunk]) -> list[Vector]:
-        vectors: list[Vector] = []
-        for start in range(0, len(chunks), TEXTS):
-            request = EmbedRequest(texts=[f"{c.context}\n{c.text}" for c in chunks[start : start + TEXTS]])
-            vectors += await self._embed_patiently(request)
-            await self._jobs.report(job, Counts(pages, len(vectors)))
+    async def _finish(self, parts: Sequence[_Part]) -> None:
+        await self._write(parts, await self._embed(parts))
+
+    async def _embed(self, parts: Sequence[_Part]) -> dict[str, Vector]:
+        """Return the vector of each different text."""
+        texts = list(dict.fromkeys(_embedded(chunk) for part in parts for chunk in part.chunks))
+        vectors: dict[str, Vector] = {}
+        for start in range(0, len(texts), TEXTS):
+            some = texts[start : start + TEXTS]
+            vectors |= zip(some, await self._embed_patiently(EmbedRequest(texts=some)), strict=True)
+            if len(parts) == 1 and len(texts) > TEXTS:
+                await self._jobs.report(parts[0].job, Counts(parts[0].pages, len(vectors)))
         return vectors
 
     async def _embed_patiently(self, request: EmbedRequest) -> Sequence[Vector]:
@@ -139,26 +189,32 @@ class Indexer:
                 await asyncio.sleep(1)
         return (await self._embedding.embed(request, timeout=EMBED_SECONDS)).vectors
 
-    async def _write(self, job: Job, pages: int, chunks: Sequence[Chunk], vectors: Sequence[Vector]) -> None:
-        """Write the document and that it is done.
+    async def _write(self, parts: Sequence[_Part], vectors: Mapping[str, Vector]) -> None:
+        """Write the documents and that they are done.
 
-        The row of the attachment stays locked meanwhile: who deletes the file waits, and then deletes
+        The rows of the attachments stay locked meanwhile: who deletes a file waits, and then deletes
         the document too; who was faster has removed the row, and nothing is written.
         """
-        counts = Counts(pages, len(chunks), sum(len(c.text.encode()) for c in chunks))
         async with self._database.transaction() as connection:
-            if not await self._jobs.is_ours(connection, job):
-                return
-            await self._store.put_document(_request(job, pages, chunks, vectors), timeout=PUT_SECONDS)
-            await self._jobs.complete(connection, job, counts, unchanged=False)
+            for part in parts:
+                if (attributes := await self._jobs.is_ours(connection, part.job)) is None:
+                    continue
+                request = _request(part, attributes, vectors)
+                with telemetry.continuing(_trace(part.job)):
+                    await self._store.put_document(request, timeout=PUT_SECONDS)
+                    await self._jobs.complete(connection, part.job, part.counts, unchanged=False)
 
 
-def as_texts(attributes: Mapping[str, Any]) -> dict[str, str]:
-    """Return attributes as the vector store keeps them: as text, true and false in small letters."""
-    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in attributes.items()}
+def _trace(job: Job) -> Context:
+    return telemetry.incoming_context({"traceparent": job.trace})
 
 
-def _request(job: Job, pages: int, chunks: Sequence[Chunk], vectors: Sequence[Vector]) -> PutDocumentRequest:
+def _embedded(chunk: Chunk) -> str:
+    return f"{chunk.context}\n{chunk.text}"
+
+
+def _request(part: _Part, attributes: Attributes, vectors: Mapping[str, Vector]) -> PutDocumentRequest:
+    job = part.job
     stored = [
         StoredChunk(
             number=number,
@@ -167,16 +223,18 @@ def _request(job: Job, pages: int, chunks: Sequence[Chunk], vectors: Sequence[Ve
             end=chunk.end,
             text=chunk.text,
             context=chunk.context,
-            vector=vector,
+            vector=vectors[_embedded(chunk)],
         )
-        for number, (chunk, vector) in enumerate(zip(chunks, vectors, strict=True))
+        for number, chunk in enumerate(part.chunks)
     ]
     document = Document(
         id=job.file,
         title=job.name,
         content_hash=job.content_hash,
-        pages=pages,
+        pages=part.pages,
         chunks=len(stored),
-        attributes=as_texts(job.attributes),
+        attributes=to_values(attributes.values),
+        attributes_version=attributes.version,
+        walls=job.walls,
     )
     return PutDocumentRequest(collection=job.collection, document=document, chunks=stored)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
-MARKDOWN_HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*$")
-MARKDOWN_RULE = re.compile(r"^\|?[\s:|-]*-{3,}[\s:|-]*$")
+MARKDOWN_HEADING = re.compile(r"(#{1,6})\s+(\S.*)$")
+MARKDOWN_RULE = re.compile(r"(?=.*---)[\s:|-]*$")
 NUMBERED = re.compile(r"^(?:item|note|part|section|article|chapter|appendix|annex)\s+[\dIVX]+[A-Z]?\b", re.IGNORECASE)
 AMOUNT_AT_END = re.compile(r"(?:^|\s)[$€£(–—-]*(?:\d[\d,]*(?:\.\d+)?)\)?\s?%?\)?$|\s[–—-]$")
 TIME_WORDS = re.compile(
@@ -16,6 +17,8 @@ TIME_WORDS = re.compile(
 )
 BY_LOOK = 7
 """The level of a heading that is told by its look alone."""
+LONGEST = 2000
+"""Characters: a longer line is running text, and no pattern is tried on it."""
 MAX_HEADING_WORDS = 14
 MAX_HEADING_CHARACTERS = 100
 FURNITURE = re.compile(r"table of contents|contents|index", re.IGNORECASE)
@@ -23,11 +26,14 @@ SYMBOLS = re.compile(r"[^\w\s.,;:'’\"“”()&/+–—-]")
 SMALL_WORDS = re.compile("a|an|and|as|at|by|for|from|in|into|its|of|on|or|our|per|the|to|vs|with", re.IGNORECASE)
 
 
+@lru_cache(maxsize=1 << 12)
 def heading(line: str) -> tuple[int, str] | None:
     """Return the level (1 is the highest) and the words of a heading; None where the line is none."""
+    if len(line) > LONGEST:
+        return None
     line = line.strip()
     if match := MARKDOWN_HEADING.match(line):
-        return len(match[1]), match[2]
+        return len(match[1]), match[2].rstrip("#").rstrip() or match[2]
     words = line.split()
     if not (1 <= len(words) <= MAX_HEADING_WORDS and len(line) <= MAX_HEADING_CHARACTERS):
         return None
@@ -38,9 +44,12 @@ def heading(line: str) -> tuple[int, str] | None:
     return (BY_LOOK, line) if _is_titled(line, words) else None
 
 
+@lru_cache(maxsize=1 << 12)
 def is_row(line: str) -> bool:
     """Say whether the line is a row of a table: a cell grid in Markdown, or words that end in an amount."""
     line = line.strip()
+    if len(line) > LONGEST:
+        return line.startswith("|")
     return line.startswith("|") or bool(AMOUNT_AT_END.search(line) and not is_header(line))
 
 
@@ -54,7 +63,7 @@ def is_header(line: str) -> bool:
 
 def is_rule(line: str) -> bool:
     """Say whether the line is the rule under the header of a table in Markdown."""
-    return bool(MARKDOWN_RULE.match(line.strip()))
+    return len(line) <= LONGEST and bool(MARKDOWN_RULE.match(line.strip()))
 
 
 def _is_titled(line: str, words: list[str]) -> bool:

@@ -11,7 +11,7 @@ from drw.kernel import call
 from drw.kernel.errors import InvalidRequest, TooLarge
 from drw.rag.documents import asked, shapes
 from drw.rag.documents.shelf import Shelf
-from drw.rag.documents.upload import Form
+from drw.rag.documents.upload import REPEATED, Form
 
 FORM_BYTES = 64 << 10
 """What a form may have beside its file."""
@@ -42,9 +42,10 @@ class FileRoutes:
         with self._shelf.content.receiving() as incoming:
             form = Form(request.headers.get("content-type", ""), incoming)
             await form.read(request.stream())
-            for name in form.fields.keys() - {"purpose"}:
-                raise InvalidRequest(f"{name!r} is not a field; there are: file, purpose", param=name)
-            found = await self._shelf.put(incoming, form.file_name or "", form.fields.get("purpose", ""))
+            for name in form.fields.keys() - {"purpose", "walls", REPEATED}:
+                raise InvalidRequest(f"{name!r} is not a field; there are: file, purpose, walls", param=name)
+            inside = f"{form.fields.get('walls', '')} {form.fields.get(REPEATED, '')}".replace(",", " ").split()
+            found = await self._shelf.put(incoming, form.file_name or "", form.fields.get("purpose", ""), inside)
         return answer(shapes.file(found))
 
     async def list_files(self, request: Request) -> Response:

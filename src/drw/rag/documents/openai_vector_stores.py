@@ -18,6 +18,7 @@ from drw.api.rag.v1.vector_store_pb2 import (
 )
 from drw.kernel import call
 from drw.kernel.errors import InvalidRequest, NotFound
+from drw.kernel.walls import MAX_WALLS
 from drw.rag.documents import asked, shapes
 from drw.rag.documents.attachments import STATES, Progress
 from drw.rag.documents.openai_files import answer
@@ -58,14 +59,16 @@ class VectorStoreRoutes:
     async def create(self, request: Request) -> Response:
         """Make a vector store, with the first files where some are named."""
         call.caller().must_hold("documents:write")
-        body = await asked.body(request, ("name", "metadata", "file_ids"))
+        body = await asked.body(request, ("name", "metadata", "file_ids", "walls"))
         ids = asked.texts(body, "file_ids", MAX_BATCH)
         files = [await self._shelf.files.get(id_) for id_ in ids]
         name = asked.text(body, "name") or f"vector-store-{secrets.token_hex(4)}"
         metadata = asked.pairs(body, "metadata", (str,))
-        made = await self._shelf.store.create_collection(CreateCollectionRequest(name=name, metadata=metadata))
+        inside = asked.texts(body, "walls", MAX_WALLS)
+        wanted = CreateCollectionRequest(name=name, metadata=metadata, walls=inside)
+        made = await self._shelf.store.create_collection(wanted)
         for file in files:
-            await self._shelf.attachments.attach(made.id, file, {})
+            await self._shelf.attach(made, file, {}, inside)
         return await self._shown(made)
 
     async def list_stores(self, request: Request) -> Response:
@@ -104,9 +107,9 @@ class VectorStoreRoutes:
     async def attach(self, request: Request) -> Response:
         """Begin to put a file into a vector store."""
         found = await self._store(request, "documents:write")
-        body = await asked.body(request, ("file_id", "attributes"))
+        body = await asked.body(request, ("file_id", "attributes", "walls"))
         file = await self._shelf.files.get(asked.text(body, "file_id"))
-        await self._shelf.attachments.attach(found.id, file, asked.pairs(body, "attributes"))
+        await self._shelf.attach(found, file, asked.pairs(body, "attributes"), asked.texts(body, "walls", MAX_WALLS))
         return answer(shapes.vector_store_file(await self._shelf.attachments.get(found.id, file.id)))
 
     async def list_files(self, request: Request) -> Response:
@@ -120,13 +123,12 @@ class VectorStoreRoutes:
         return answer(shapes.vector_store_file(attachment))
 
     async def update_file(self, request: Request) -> Response:
-        """Change the attributes of a file; it is indexed again."""
+        """Change the attributes of a file: searches find the new ones at once."""
         found = await self._store(request, "documents:write")
         attachment = await self._shelf.attachments.get(found.id, request.path_params["file"])
-        body = await asked.body(request, ("attributes",))
-        file = await self._shelf.files.get(attachment.file)
-        await self._shelf.attachments.attach(found.id, file, asked.pairs(body, "attributes"))
-        return answer(shapes.vector_store_file(await self._shelf.attachments.get(found.id, file.id)))
+        attributes = asked.pairs(await asked.body(request, ("attributes",)), "attributes")
+        changed = await self._shelf.update_attributes(found.id, attachment.file, attributes)
+        return answer(shapes.vector_store_file(changed))
 
     async def detach(self, request: Request) -> Response:
         """Take a file out of a vector store; the file stays."""
@@ -145,8 +147,9 @@ class VectorStoreRoutes:
     async def create_batch(self, request: Request) -> Response:
         """Begin to put many files into a vector store."""
         found = await self._store(request, "documents:write")
-        orders = _orders(await asked.body(request, ("file_ids", "files", "attributes")))
-        return await self._shown_batch(found, await self._shelf.attach_batch(found.id, orders))
+        body = await asked.body(request, ("file_ids", "files", "attributes", "walls"))
+        inside = asked.texts(body, "walls", MAX_WALLS)
+        return await self._shown_batch(found, await self._shelf.attach_batch(found, _orders(body), inside))
 
     async def get_batch(self, request: Request) -> Response:
         """Return one batch."""

@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 
-from drw.kernel import settings
+from drw.kernel import call, settings
 from drw.kernel.errors import Unavailable
+from drw.kernel.fair_slots import FairSlots
 from drw.rag.documents.ports import Limits, Refused
 
 LONGEST_ANSWER = 32 << 20
@@ -32,7 +33,12 @@ class Settings(settings.Settings):
     most_unpacked_bytes: int = 256 << 20
     memory_mebibytes: int = 1536
     seconds: int = 300
-    workers: int = 2
+    """The longest that one file may take, in seconds."""
+    base_cpu_seconds: int = 20
+    cpu_seconds_per_mebibyte: int = 15
+    """The processor time for a file: the base, and so much for each mebibyte of it, but at most `seconds`."""
+    workers: int = 3
+    """Files that are read at once, and as many that are checked while they are uploaded. One org has all but one."""
 
     @property
     def limits(self) -> Limits:
@@ -45,7 +51,7 @@ class Reader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._places = asyncio.Semaphore(settings.workers)
+        self._slots = {do: FairSlots(settings.workers) for do in ("check", "pages")}
         self._idle: list[tuple[asyncio.subprocess.Process, asyncio.TimerHandle]] = []
 
     async def check(self, file: Path, kind: str) -> None:
@@ -73,16 +79,23 @@ class Reader:
 
     async def _ask(self, **request: Any) -> list[str]:
         own = self._settings
-        request |= {"limits": asdict(own.limits), "seconds": own.seconds}
-        async with self._places, self._worker() as worker:
+        cpu_seconds = self._cpu_seconds(Path(request["file"]))
+        request |= {"limits": asdict(own.limits), "seconds": cpu_seconds}
+        who = call.caller_or_none()
+        async with self._slots[request["do"]].held(who.org if who else ""), self._worker() as worker:
             try:
                 async with asyncio.timeout(own.seconds):
                     return await _answers(worker, request)
             except TimeoutError:
                 raise _Broken(f"reading this file takes more than {own.seconds} seconds") from None
             except _Died:
-                most = f"{own.memory_mebibytes} MiB and {own.seconds} seconds"
+                most = f"{own.memory_mebibytes} MiB and {cpu_seconds} seconds of processor time"
                 raise _Broken(f"this file cannot be read: it breaks its parser, or takes more than {most}") from None
+
+    def _cpu_seconds(self, file: Path) -> int:
+        own = self._settings
+        size = file.stat().st_size if file.exists() else 0
+        return min(own.seconds, own.base_cpu_seconds + own.cpu_seconds_per_mebibyte * (size >> 20))
 
     @asynccontextmanager
     async def _worker(self) -> AsyncIterator[asyncio.subprocess.Process]:

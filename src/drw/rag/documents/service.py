@@ -21,10 +21,12 @@ from drw.api.rag.v1.documents_pb2 import (
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel import call
+from drw.kernel.attributes import from_values
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.host import Scope
 from drw.rag.documents import files, kinds, reading
 from drw.rag.documents.attachments import Attachments
+from drw.rag.documents.attribute_updates import AttributeUpdates
 from drw.rag.documents.changes import Changes
 from drw.rag.documents.content import Content
 from drw.rag.documents.files import Files
@@ -42,8 +44,8 @@ class Settings(reading.Settings):
     most_file_bytes: int = 512 << 20
     most_passages: int = 20_000
     """Of one file."""
-    indexers: int = 2
-    """How many files are indexed at once; 0: none here, but in other processes of the service."""
+    indexers: int = 3
+    """How many workers index, of which one org has all but one; 0: none here, but in other processes of the service."""
 
 
 class Documents(contract.Documents):
@@ -57,7 +59,7 @@ class Documents(contract.Documents):
         name = kinds.checked_name(request.name)
         with self._shelf.content.receiving() as incoming:
             incoming.write(request.content)
-            return _file(await self._shelf.put(incoming, name, request.purpose or READ))
+            return _file(await self._shelf.put(incoming, name, request.purpose or READ, request.walls))
 
     async def get_file(self, request: GetFileRequest, /) -> File:
         call.caller().must_hold("documents:read")
@@ -83,7 +85,8 @@ class Documents(contract.Documents):
         call.caller().must_hold("documents:write")
         file = await self._shelf.files.get(request.file)
         collection = await self._shelf.make_collection(request.collection)
-        found, unchanged = await self._shelf.index(collection.id, file, dict(request.attributes))
+        attributes = from_values(request.attributes)
+        found, unchanged = await self._shelf.index(collection, file, attributes, request.walls)
         return Indexing(
             file=file.id,
             collection=collection.id,
@@ -121,7 +124,8 @@ async def build(scope: Scope) -> Documents:
     changes = Changes(database)
     kept = Files(database, content, audit)
     store = scope.client(VectorStoreClient)
-    shelf = Shelf(database, kept, Attachments(database), content, reader, changes, store, audit)
+    updates = AttributeUpdates(database, store)
+    shelf = Shelf(database, kept, Attachments(database), content, reader, changes, store, updates, audit)
     indexer = Indexer(
         Jobs(database, audit),
         *(database, changes, content, reader),
@@ -131,6 +135,7 @@ async def build(scope: Scope) -> Documents:
     )
     scope.background(changes.follow)
     scope.background(kept.remove_orphans)
+    scope.background(updates.sweep)
     for _ in range(own.indexers):
         scope.background(indexer.work)
     scope.on_stop(reader.stop)
@@ -151,4 +156,5 @@ def _file(found: files.File) -> File:
         content_hash=found.content_hash,
         purpose=found.purpose,
         created_at=created_at,
+        walls=found.walls,
     )

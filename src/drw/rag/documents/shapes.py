@@ -25,6 +25,7 @@ def file(found: File) -> Shape:
         "purpose": found.purpose,
         "status": "processed",
         "status_details": None,
+        "walls": list(found.walls),
     }
 
 
@@ -42,6 +43,7 @@ def vector_store(found: Collection, progress: Progress) -> Shape:
         "expires_at": None,
         "last_active_at": found.created_at.seconds,
         "metadata": dict(found.metadata),
+        "walls": list(found.walls),
     }
 
 
@@ -58,6 +60,7 @@ def vector_store_file(found: Attachment) -> Shape:
         "last_error": error,
         "attributes": dict(found.attributes),
         "chunking_strategy": {"type": "other"},
+        "walls": list(found.walls),
     }
 
 

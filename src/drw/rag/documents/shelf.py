@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
+from drw.api.rag.v1 import vector_store_pb2 as pb
 from drw.api.rag.v1.vector_store_pb2 import (
-    Collection,
     CreateCollectionRequest,
     DeleteCollectionRequest,
     DeleteDocumentRequest,
     GetCollectionRequest,
 )
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
-from drw.kernel import call
+from drw.kernel import call, walls
 from drw.kernel.audit import AuditWriter
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from drw.rag.documents import attachments as rows
-from drw.rag.documents import kinds
+from drw.rag.documents import attribute_updates, kinds
 from drw.rag.documents.attachments import Attachment, Attachments, Progress
+from drw.rag.documents.attribute_updates import AttributeUpdates
 from drw.rag.documents.changes import Changes, announce
 from drw.rag.documents.content import Content, Incoming
 from drw.rag.documents.files import File, Files
@@ -33,6 +38,7 @@ PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 READ = "assistants"
 """The purpose of files that go into collections: whether they can be read is checked when they come."""
 WATCH_SECONDS = 5.0
+PAUSE_SECONDS = 0.1
 
 
 class BatchNotFound(NotFound):
@@ -40,7 +46,7 @@ class BatchNotFound(NotFound):
 
 
 class Shelf:
-    """Files, and where they are; everything is the caller's desk's."""
+    """Files, and where they are: those of the caller's desk, inside no wall that the caller is outside of."""
 
     def __init__(
         self,
@@ -51,6 +57,7 @@ class Shelf:
         reader: Reader,
         changes: Changes,
         store: VectorStoreClient,
+        updates: AttributeUpdates,
         audit: AuditWriter,
     ) -> None:
         self._database = database
@@ -60,14 +67,17 @@ class Shelf:
         self._reader = reader
         self._changes = changes
         self.store = store
+        self._updates = updates
         self._audit = audit
 
-    async def put(self, incoming: Incoming, name: str, purpose: str) -> File:
-        """Keep a file whose bytes have come.
+    async def put(self, incoming: Incoming, name: str, purpose: str, inside: Collection[str] = ()) -> File:
+        """Keep a file whose bytes have come, inside these walls or else all of the caller's.
 
         Raises:
+            Forbidden: the caller stands outside a wall that is given.
             InvalidRequest: it is empty, or meant for collections and cannot be read.
         """
+        walls.of_new(inside, call.caller())
         if purpose not in PURPOSES:
             raise InvalidRequest(f"purpose is {purpose!r}; it can be: {', '.join(PURPOSES)}", param="purpose")
         await incoming.finish()
@@ -76,7 +86,7 @@ class Shelf:
                 await self._reader.check(incoming.path, kinds.kind_of(name))
             except Refused as error:
                 raise InvalidRequest(f"{name}: {error.message}", code=error.code, param="file") from error
-        return await self.files.put(incoming, name, purpose)
+        return await self.files.put(incoming, name, purpose, inside)
 
     async def delete(self, id_: str) -> None:
         """Delete a file, and everything that was made of it."""
@@ -93,11 +103,11 @@ class Shelf:
         except Refused as error:
             raise InvalidRequest(f"{file.name}: {error.message}", code=error.code) from error
 
-    async def collection(self, id_or_name: str) -> Collection:
+    async def collection(self, id_or_name: str) -> pb.Collection:
         """Return a collection of the desk."""
         return await self.store.get_collection(GetCollectionRequest(collection=id_or_name))
 
-    async def make_collection(self, name: str) -> Collection:
+    async def make_collection(self, name: str) -> pb.Collection:
         """Return the collection of this name or id, made where there is none."""
         with suppress(NotFound):
             return await self.collection(name)
@@ -120,15 +130,49 @@ class Shelf:
             details = {"collection": collection}
             await self._audit.record("file.detach", file, details=details, connection=connection)
 
-    async def index(self, collection: str, file: File, attributes: Mapping[str, Any]) -> tuple[Attachment, bool]:
+    async def attach(
+        self, collection: pb.Collection, file: File, attributes: Mapping[str, Any], inside: Sequence[str] = ()
+    ) -> bool:
+        """Order that a file be put into a collection; return False where that is done or under way already.
+
+        Its document stands inside the walls of both, and inside these or else all of the caller's.
+
+        Raises:
+            Forbidden: the caller stands outside a wall that is given.
+        """
+        made = walls.of_new(inside, call.caller())
+        async with self._database.transaction() as connection:
+            is_new = await self._attach(connection, collection, file, attributes, made)
+        await self._updates.send(collection.id)
+        return is_new
+
+    async def update_attributes(self, collection: str, file: str, attributes: Mapping[str, Any]) -> Attachment:
+        """Give a file in a collection other attributes: at once, and nothing is indexed again.
+
+        Raises:
+            AttachmentNotFound: the collection does not have the file.
+        """
+        found = await self.attachments.get(collection, file)
+        who = call.caller()
+        order = {"org": who.org, "desk": who.desk, "collection": collection, "file": file, "walls": list(found.walls)}
+        async with self._database.transaction() as connection:
+            if await attribute_updates.change(connection, order | {"attributes": Jsonb(dict(attributes))}):
+                details = {"collection": collection}
+                await self._audit.record("file.update", file, details=details, connection=connection)
+        await self._updates.send(collection)
+        return await self.attachments.get(collection, file)
+
+    async def index(
+        self, collection: pb.Collection, file: File, attributes: Mapping[str, Any], inside: Sequence[str] = ()
+    ) -> tuple[Attachment, bool]:
         """Put a file into a collection and wait for the end; also say whether there was nothing to do."""
-        is_new = await self.attachments.attach(collection, file, attributes)
-        async with aclosing(self.watch(collection)) as changes:
+        is_new = await self.attach(collection, file, attributes, inside)
+        async with aclosing(self.watch(collection.id)) as changes:
             async for _ in changes:
-                found = await self.attachments.get(collection, file.id)
+                found = await self.attachments.get(collection.id, file.id)
                 if found.state != "in_progress":
                     return found, found.unchanged or not is_new
-        return await self.attachments.get(collection, file.id), not is_new
+        return await self.attachments.get(collection.id, file.id), not is_new
 
     async def watch(self, collection: str) -> AsyncGenerator[Progress, None]:
         """Yield how far a collection is, now and after every change, until nothing is in progress."""
@@ -142,20 +186,29 @@ class Shelf:
                 return
             last = progress
             await self._changes.after(mark, WATCH_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)  # each look counts the whole collection, each file changes it
 
-    async def attach_batch(self, collection: str, orders: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-        """Put many files into a collection, all or none; return the id of the batch."""
+    async def attach_batch(
+        self, collection: pb.Collection, orders: Sequence[tuple[str, Mapping[str, Any]]], inside: Sequence[str] = ()
+    ) -> str:
+        """Put many files into a collection, all or none; return the id of the batch.
+
+        Raises:
+            Forbidden: the caller stands outside a wall that is given.
+        """
         who = call.caller()
+        made = walls.of_new(inside, who)
         files = [(await self.files.get(id_), attributes) for id_, attributes in orders]
         batch = f"vsfb_{secrets.token_hex(12)}"
         async with self._database.transaction() as connection:
             await connection.execute(
-                "insert into batch (id, org, desk, collection) values (%s, %s, %s, %s)",
-                (batch, who.org, who.desk, collection),
+                "insert into batch (id, org, desk, collection, walls) values (%s, %s, %s, %s, %s)",
+                (batch, who.org, who.desk, collection.id, sorted({*collection.walls, *made})),
             )
             for file, attributes in files:
-                await self.attachments.attach(collection, file, attributes, connection)
+                await self._attach(connection, collection, file, attributes, made)
                 await connection.execute("insert into batch_file (batch, file) values (%s, %s)", (batch, file.id))
+        await self._updates.send(collection.id)
         return batch
 
     async def batch(self, collection: str, batch: str) -> tuple[datetime, Progress]:
@@ -166,8 +219,8 @@ class Shelf:
         """
         who = call.caller()
         row = await self._database.one(
-            "select created_at from batch where id = %s and org = %s and desk = %s and collection = %s",
-            *(batch, who.org, who.desk, collection),
+            "select created_at from visible_batches(%s, %s, %s, %s) where id = %s",
+            *(who.org, who.desk, collection, list(who.walls), batch),
         )
         if row is None:
             raise BatchNotFound(f"{collection!r} has no batch {batch!r}", param="batch_id")
@@ -175,20 +228,35 @@ class Shelf:
 
     async def cancel_batch(self, collection: str, batch: str) -> None:
         """Stop what is not done yet of a batch."""
+        who = call.caller()
         await self.batch(collection, batch)
         async with self._database.transaction() as connection:
             await connection.execute(
                 "update attachment set state = 'cancelled', worker = null"
-                " where collection = %s and state = 'in_progress'"
+                " where org = %s and desk = %s and collection = %s and inside(walls, %s) and state = 'in_progress'"
                 " and file in (select file from batch_file where batch = %s)",
-                (collection, batch),
+                (who.org, who.desk, collection, list(who.walls), batch),
             )
             await announce(connection)
 
     async def _detach_everywhere(self, connection: Connection, file: str) -> None:
+        """Take a file out of every collection, also from inside walls that who deletes it stands outside of."""
+        who = call.caller()
         for attachment in await rows.of_file(connection, file):
-            await rows.remove(connection, attachment.collection, file)
-            await self._remove_document(attachment.collection, file)
+            with call.acting_for(replace(who, walls=who.walls.union(attachment.walls))), suppress(NotFound):
+                await rows.remove(connection, attachment.collection, file)
+                await self._remove_document(attachment.collection, file)
+
+    async def _attach(
+        self,
+        connection: Connection,
+        collection: pb.Collection,
+        file: File,
+        attributes: Mapping[str, Any],
+        made: Sequence[str],
+    ) -> bool:
+        inside = sorted({*file.walls, *collection.walls, *made})
+        return await self.attachments.attach(connection, collection.id, file, attributes, inside)
 
     async def _remove_document(self, collection: str, file: str) -> None:
         # Where it was never indexed, or the collection is gone, it is not there: which is what is wanted.

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import unquote
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from drw.kernel.errors import InvalidRequest
@@ -15,8 +15,11 @@ from drw.rag.documents.content import Incoming
 from drw.rag.documents.kinds import checked_name
 
 ESCAPED = re.compile(r"%(?:22|[01][0-9A-Fa-f])")
+REPEATED = "walls[]"
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 4096
+BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+"""What separates the parts of a form (RFC 2046, 5.1.1)."""
 
 
 class Form:
@@ -26,7 +29,10 @@ class Form:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
             raise InvalidRequest("a file is uploaded as multipart/form-data, with the fields purpose and file")
+        if not BOUNDARY.fullmatch(options[b"boundary"]):
+            raise InvalidRequest("the boundary of the form must have 1 to 70 characters of those that RFC 2046 allows")
         self.fields: dict[str, str] = {}
+        self._content = b""
         self.file_name: str | None = None
         self._incoming = incoming
         self._is_whole = False
@@ -45,7 +51,7 @@ class Form:
         try:
             async for piece in body:
                 self._parser.write(piece)
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise InvalidRequest(f"the form cannot be read: {error}") from error
         if not self._is_whole:
             raise InvalidRequest("the form ends too soon")
@@ -71,20 +77,26 @@ class Form:
         if b"filename" in options:
             self._begin_file(field, _decoded(options[b"filename"]))
             return
+        if field == REPEATED and field in self.fields:  # as OpenAI's client sends a list
+            self.fields[field] += " "
+            self._field = field
+            return
         if len(self.fields) >= MAX_FIELDS or field in self.fields or not field:
             raise InvalidRequest(f"the form has a field {field!r} without a name, twice or one too many")
         self._field = field
-        self.fields[field] = ""
+        self._content = b""
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._field is None:
             self._incoming.write(data[start:end])
             return
-        self.fields[self._field] += _decoded(data[start:end])
-        if len(self.fields[self._field]) > MAX_FIELD_BYTES:
+        self._content += data[start:end]
+        if len(self._content) > MAX_FIELD_BYTES:
             raise InvalidRequest(f"the field {self._field!r} has more than {MAX_FIELD_BYTES} bytes", param=self._field)
 
     def on_part_end(self) -> None:
+        if self._field is not None:
+            self.fields[self._field] = _decoded(self._content)
         self._field = None
 
     def on_end(self) -> None:

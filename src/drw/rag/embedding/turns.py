@@ -1,14 +1,16 @@
-"""Gives every portion its turn at the encoder: one at a time, those of short requests first."""
+"""Gives every portion its turn at the encoder: short requests first, then orgs in fair shares of tokens."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from drw.kernel.call import caller_or_none
 from drw.kernel.errors import RateLimited
 from drw.rag.embedding.ports import Floats, Portion, TextEncoder
 
@@ -19,6 +21,8 @@ SHORT = 8
 @dataclass(order=True, slots=True)
 class _Turn:
     is_long: bool
+    start: int
+    """The tokens that its org has had before it, by which orgs take turns (start-time fair queueing)."""
     number: int
     portion: Portion = field(compare=False)
     vectors: asyncio.Future[Floats] = field(compare=False)
@@ -30,9 +34,11 @@ class Turns:
     def __init__(self, encoder: TextEncoder, most_texts: int) -> None:
         self._encoder = encoder
         self._most_texts = most_texts
-        self._texts = 0
+        self._texts: Counter[str] = Counter()
         self._turns: list[_Turn] = []
         self._numbers = itertools.count()
+        self._clock = 0
+        self._ends: dict[str, int] = {}
         self._some = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "encoder")
 
@@ -42,32 +48,44 @@ class Turns:
         Raises:
             RateLimited: too many texts wait already.
         """
-        if self._texts + len(texts) > max(self._most_texts, len(texts)):
-            raise RateLimited(f"{self._texts} texts wait to be embedded; try again in a second", retry_after="1")
+        own, total = self._texts[_org()], self._texts.total()
+        if own and own + len(texts) > self._most_texts // 2 or total and total + len(texts) > self._most_texts:
+            raise RateLimited(f"{own} texts of yours wait to be embedded; try again in a second", retry_after="1")
         return await asyncio.to_thread(self._encoder.read, texts)
 
     async def encode(self, portions: Sequence[Portion]) -> list[Floats]:
         """Return the vectors of each portion."""
         count = sum(len(portion.places) for portion in portions)
         loop = asyncio.get_running_loop()
-        turns = [_Turn(count > SHORT, next(self._numbers), p, loop.create_future()) for p in portions]
+        turns = [_Turn(count > SHORT, self._start(p), next(self._numbers), p, loop.create_future()) for p in portions]
         for turn in turns:
             heapq.heappush(self._turns, turn)
         self._some.set()
-        self._texts += count
+        org = _org()
+        self._texts[org] += count
         try:
             return [await turn.vectors for turn in turns]
         finally:
-            self._texts -= count
+            self._texts -= Counter({org: count})
             for turn in turns:  # of a request that was given up: nobody waits for these any more
                 turn.vectors.cancel()
+
+    def _start(self, portion: Portion) -> int:
+        """Return when a portion of the caller's org has its turn, in tokens: behind those that the org has waiting."""
+        org = _org()
+        start = max(self._clock, self._ends.get(org, 0))
+        self._ends[org] = start + portion.tokens
+        return start
 
     async def work(self) -> None:
         """Encode what waits, until cancelled."""
         while True:
             await self._some.wait()
             while self._turns:
-                await self._encode(heapq.heappop(self._turns))
+                turn = heapq.heappop(self._turns)
+                self._clock = max(self._clock, turn.start)
+                await self._encode(turn)
+            self._ends.clear()
             self._some.clear()
 
     async def stop(self) -> None:
@@ -86,3 +104,8 @@ class Turns:
             return
         if not turn.vectors.done():
             turn.vectors.set_result(vectors)
+
+
+def _org() -> str:
+    who = caller_or_none()
+    return who.org if who else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
+from google.protobuf.struct_pb2 import Struct
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,7 +13,8 @@ from starlette.routing import Route
 
 from drw.api.rag.v1.retrieval_pb2 import SearchRequest, SearchResponse
 from drw.api.rag.v1.vector_store_pb2 import Passage
-from drw.kernel import call
+from drw.kernel import attribute_filters, call
+from drw.kernel.attributes import from_values
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.http import read_json
 
@@ -71,12 +73,10 @@ class SearchRoute:
 
     async def _found(self, collection: str, queries: list[str], body: SearchBody) -> list[Passage]:
         """Return the passages of all queries, best first, each once."""
-        attributes = equalities(body.filters) if body.filters else {}
+        filters = _filter(body.filters)
         best: dict[tuple[str, int], Passage] = {}
         for query in queries:
-            asked = SearchRequest(
-                collection=collection, question=query, limit=body.max_num_results, attributes=attributes
-            )
+            asked = SearchRequest(collection=collection, question=query, limit=body.max_num_results, filter=filters)
             for passage in (await self._search(asked)).passages:
                 known = best.setdefault((passage.document, passage.chunk), passage)
                 known.score = max(known.score, passage.score)
@@ -84,40 +84,17 @@ class SearchRoute:
         return [p for p in ranked if p.score >= body.ranking_options.score_threshold][: body.max_num_results]
 
 
-def equalities(filters: Mapping[str, Any]) -> dict[str, str]:
-    """Return the attributes that a filter asks for: `eq`, or `and` of such.
+def _filter(filters: dict[str, Any] | None) -> Struct:
+    """Return a filter as the contract has it.
 
     Raises:
-        InvalidRequest: it is another filter, or two of them ask for different values of one attribute.
+        InvalidRequest: it is none; the message names the place.
     """
-    kind = filters.get("type")
-    if kind == "eq":
-        return _equality(filters)
-    if kind != "and" or not isinstance(filters.get("filters"), list):
-        raise _refused(f"a filter of the type {kind!r} is not supported; there are: 'eq', 'and'")
-    wanted: dict[str, str] = {}
-    for part in filters["filters"]:
-        if not isinstance(part, dict):
-            raise _refused(f"a filter is an object, not {part!r}")
-        for key, value in equalities(part).items():
-            if wanted.setdefault(key, value) != value:
-                raise _refused(f"no document can have two values of {key!r}: {wanted[key]!r} and {value!r}")
-    return wanted
-
-
-def _equality(filters: Mapping[str, Any]) -> dict[str, str]:
-    key, value = filters.get("key"), filters.get("value")
-    if set(filters) != {"type", "key", "value"} or not isinstance(key, str):
-        raise _refused("a filter of the type 'eq' has a key and a value")
-    if isinstance(value, bool):
-        return {key: str(value).lower()}
-    if not isinstance(value, str | int | float):
-        raise _refused(f"the value of {key!r} must be a string, a number or a boolean")
-    return {key: str(value)}
-
-
-def _refused(message: str) -> InvalidRequest:
-    return InvalidRequest(message, param="filters")
+    made = Struct()
+    if filters is not None:
+        attribute_filters.parse(filters, "filters")
+        made.update(filters)
+    return made
 
 
 def _read(value: dict[str, Any]) -> SearchBody:
@@ -134,6 +111,6 @@ def _result(passage: Passage) -> dict[str, Any]:
         "file_id": passage.document,
         "filename": passage.title,
         "score": passage.score,
-        "attributes": dict(passage.attributes),
+        "attributes": from_values(passage.attributes),
         "content": [{"type": "text", "text": passage.text}],
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 
+from google.protobuf.struct_pb2 import Value
+
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1 import retrieval_rpc as contract
@@ -13,7 +15,7 @@ from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.retrieval_pb2 import Answer, AskEvent, AskRequest, SearchRequest, SearchResponse
 from drw.api.rag.v1.vector_store_pb2 import Passage, VectorSearchRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
-from drw.kernel import gen_ai
+from drw.kernel import attribute_filters, gen_ai
 from drw.kernel.audit import AuditWriter, digest
 from drw.kernel.errors import DrwError, InvalidRequest
 from drw.kernel.host import Scope
@@ -47,13 +49,13 @@ class Retrieval(contract.Retrieval):
 
     async def search(self, request: SearchRequest, /) -> SearchResponse:
         limit = _limit(request.limit, SEARCH_LIMIT, SEARCH_MAX)
-        passages = await self._find(request.collection, request.question, limit, request.attributes)
+        passages = await self._find(request, limit, request.attributes)
         await self._record("collection.search", request.collection, request.question, passages)
         return SearchResponse(passages=passages)
 
     async def ask(self, request: AskRequest, /) -> AsyncIterator[AskEvent]:
         limit = _limit(request.limit, ASK_LIMIT, ASK_MAX)
-        passages = await self._find(request.collection, request.question, limit, {})
+        passages = await self._find(request, limit, {})
         await self._record("collection.ask", request.collection, request.question, passages)
         yield AskEvent(sources=SearchResponse(passages=passages))
         wording = _Wording()
@@ -69,17 +71,24 @@ class Retrieval(contract.Retrieval):
         yield AskEvent(answer=answer)
 
     async def _find(
-        self, collection: str, question: str, limit: int, attributes: Mapping[str, str]
+        self, request: SearchRequest | AskRequest, limit: int, attributes: Mapping[str, Value]
     ) -> Sequence[Passage]:
+        question, collection = request.question, request.collection
         if not question.strip() or len(question) > MAX_QUESTION:
             raise InvalidRequest(
                 f"a question has 1 to {MAX_QUESTION} characters, not {len(question)}", param="question"
             )
+        attribute_filters.from_struct(request.filter)  # or the question would be embedded first
         told = {gen_ai.DATA_SOURCE: collection, gen_ai.TOP_K: limit}
         with gen_ai.operation(gen_ai.RETRIEVAL, collection, PROVIDER, told):
             embedded = await self._embedding.embed(EmbedRequest(texts=[question]))
             wanted = VectorSearchRequest(
-                collection=collection, text=question, vector=embedded.vectors[0], limit=limit, attributes=attributes
+                collection=collection,
+                text=question,
+                vector=embedded.vectors[0],
+                limit=limit,
+                attributes=attributes,
+                filter=request.filter,
             )
             return (await self._store.search(wanted)).passages
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Document
+from drw.kernel.attributes import from_values
 from drw.rag.vector_store.periods import dates, last_day, quarters, stated_date
-from drw.rag.vector_store.ports import Analysed
+from drw.rag.vector_store.ports import About, Analysed
 from drw.rag.vector_store.terms import terms
 
 FIRST_PAGE_CHARACTERS = 4000
@@ -26,6 +27,11 @@ def analyse(document: Document, chunks: Sequence[Chunk]) -> Analysed:
         subject=_subject(document, chunks),
         dated=_dated(document, chunks),
     )
+
+
+def about(document: Document, chunks: Sequence[Chunk]) -> About:
+    """Return the part of it that follows from the attributes too: all that changes where those do."""
+    return About(_subject(document, chunks), _dated(document, chunks))
 
 
 def _subject(document: Document, chunks: Sequence[Chunk]) -> dict[str, float]:
@@ -67,7 +73,8 @@ def _first_page(chunks: Sequence[Chunk]) -> str:
 
 
 def _values(document: Document) -> str:
-    return "\n".join(document.attributes[key] for key in sorted(document.attributes))
+    values = from_values(document.attributes)
+    return "\n".join(str(values[key]) for key in sorted(values))
 
 
 def _spaced(title: str) -> str:

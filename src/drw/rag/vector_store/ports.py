@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import date
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Collection, Document, Passage
+from drw.kernel.attribute_filters import Filter
 from drw.kernel.errors import Conflict, NotFound
 from drw.kernel.host import Scope
 
@@ -27,10 +28,11 @@ class CollectionExists(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The desk whose collections are meant."""
+    """The desk whose collections are meant, and the walls inside which its key stands."""
 
     org: str
     desk: str
+    walls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,16 @@ class Analysed:
     dated: date | None
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is looked up of a document as a whole: its subject, and the date that tells it from newer ones."""
+
+    subject: Mapping[str, float]
+    dated: date | None
+
+
 class Snapshot(ABC):
-    """One unchanging view of the documents of a collection that the desk may see."""
+    """One unchanging view of the documents of a collection that the caller may see: nothing else counts in it."""
 
     @abstractmethod
     async def subjects(self, terms: Mapping[str, float]) -> list[Subject]:
@@ -91,6 +101,9 @@ class Snapshot(ABC):
 class PassageIndex(ABC):
     """Keeps collections; each method sees only those of the owner, and names them by id or name.
 
+    What has a wall that the owner stands outside of is not there, for any method: not in lists, counts, names that are
+    taken, searches, and the statistics that those rank by.
+
     Every method raises `CollectionNotFound` where it names a collection that the owner does not have.
     """
 
@@ -107,8 +120,10 @@ class PassageIndex(ABC):
         """
 
     @abstractmethod
-    async def create_collection(self, owner: Owner, name: str, metadata: Mapping[str, str]) -> Collection:
-        """Make a collection.
+    async def create_collection(
+        self, owner: Owner, name: str, metadata: Mapping[str, str], walls: Sequence[str]
+    ) -> Collection:
+        """Make a collection inside these walls.
 
         Raises:
             CollectionExists: the name is taken.
@@ -133,13 +148,29 @@ class PassageIndex(ABC):
 
     @abstractmethod
     async def delete_collection(self, owner: Owner, collection: str) -> int:
-        """Delete a collection with all that is in it, and return how many documents that were."""
+        """Delete a collection with all in it that the owner may see; return how many documents that were.
+
+        What the owner may not see stays, with the collection, for those who may.
+        """
 
     @abstractmethod
     async def put_document(
         self, owner: Owner, collection: str, document: Document, chunks: Sequence[Chunk], analysed: Analysed
     ) -> Document:
-        """Write a document whole, in place of the one with the same id."""
+        """Write a document whole, in place of the one with its id and walls; it gets the collection's walls too."""
+
+    @abstractmethod
+    async def update_attributes(
+        self, owner: Owner, collection: str, document: Document, source: str, about: Callable[..., About]
+    ) -> Document:
+        """Replace the attributes of a document, and what `about(document, chunks)` makes of them; return the document.
+
+        Where it is not there, a copy of the document `source` with the same walls is made for it. A version that is
+        not newer than the one that is kept changes nothing.
+
+        Raises:
+            DocumentNotFound: neither is there.
+        """
 
     @abstractmethod
     async def list_documents(self, owner: Owner, collection: str, page: Page) -> tuple[list[Document], str]:
@@ -154,7 +185,5 @@ class PassageIndex(ABC):
         """
 
     @abstractmethod
-    def snapshot(
-        self, owner: Owner, collection: str, attributes: Mapping[str, str]
-    ) -> AbstractAsyncContextManager[Snapshot]:
-        """Hold a view of the collection's documents that have these attributes."""
+    def snapshot(self, owner: Owner, collection: str, wanted: Filter | None) -> AbstractAsyncContextManager[Snapshot]:
+        """Hold a view of the collection's documents that a filter takes."""

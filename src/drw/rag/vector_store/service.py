@@ -20,14 +20,15 @@ from drw.api.rag.v1.vector_store_pb2 import (
     ListDocumentsResponse,
     PutDocumentRequest,
     UpdateCollectionRequest,
+    UpdateDocumentAttributesRequest,
     VectorSearchRequest,
     VectorSearchResponse,
 )
-from drw.kernel import call
+from drw.kernel import call, walls
 from drw.kernel.host import Scope
 from drw.rag.vector_store import bounds
-from drw.rag.vector_store.analysis import analyse
-from drw.rag.vector_store.ports import Owner, PassageIndex
+from drw.rag.vector_store.analysis import about, analyse
+from drw.rag.vector_store.ports import DocumentNotFound, Owner, PassageIndex
 from drw.rag.vector_store.search import Ranking, Wanted, search
 
 
@@ -41,7 +42,8 @@ class VectorStore(contract.VectorStore):
     async def create_collection(self, request: CreateCollectionRequest, /) -> Collection:
         bounds.check_name(request.name)
         bounds.check_pairs(request.metadata, "metadata")
-        return await self._index.create_collection(owner(), request.name, request.metadata)
+        given = walls.of_new(request.walls, call.caller())
+        return await self._index.create_collection(owner(), request.name, request.metadata, given)
 
     async def list_collections(self, request: ListCollectionsRequest, /) -> ListCollectionsResponse:
         page = bounds.page(request.page_size, request.page_token)
@@ -66,8 +68,23 @@ class VectorStore(contract.VectorStore):
     async def put_document(self, request: PutDocumentRequest, /) -> Document:
         bounds.check_name(request.collection, "collection")
         bounds.check_document(request)
-        analysed = await asyncio.to_thread(analyse, request.document, request.chunks)
-        return await self._index.put_document(owner(), request.collection, request.document, request.chunks, analysed)
+        document = Document()
+        document.CopyFrom(request.document)
+        document.walls[:] = walls.of_new(document.walls, call.caller())
+        analysed = await asyncio.to_thread(analyse, document, request.chunks)
+        return await self._index.put_document(owner(), request.collection, document, request.chunks, analysed)
+
+    async def update_document_attributes(self, request: UpdateDocumentAttributesRequest, /) -> Document:
+        document = Document()
+        document.CopyFrom(request.document)
+        for name, value in (("collection", request.collection), ("document.id", document.id)):
+            bounds.check_name(value, name)
+        bounds.check_attributes(document)
+        if not walls.inside(document.walls, call.caller()):
+            raise DocumentNotFound(f"there is no document {document.id!r} in the collection")
+        return await self._index.update_attributes(
+            owner(), request.collection, document, request.same_content_as, about
+        )
 
     async def list_documents(self, request: ListDocumentsRequest, /) -> ListDocumentsResponse:
         bounds.check_name(request.collection, "collection")
@@ -84,14 +101,14 @@ class VectorStore(contract.VectorStore):
     async def search(self, request: VectorSearchRequest, /) -> VectorSearchResponse:
         bounds.check_name(request.collection, "collection")
         wanted = Wanted(request.text, request.vector.values, bounds.check_search(request))
-        async with self._index.snapshot(owner(), request.collection, request.attributes) as snapshot:
+        async with self._index.snapshot(owner(), request.collection, bounds.wanted(request)) as snapshot:
             return VectorSearchResponse(passages=await search(snapshot, wanted, self._ranking))
 
 
 def owner() -> Owner:
-    """Return the desk that the present request is made for."""
+    """Return the desk that the present request is made for, and the walls that its key stands inside of."""
     who = call.caller()
-    return Owner(who.org, who.desk)
+    return Owner(who.org, who.desk, tuple(sorted(who.walls)))
 
 
 async def build(scope: Scope) -> VectorStore:

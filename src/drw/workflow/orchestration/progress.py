@@ -77,7 +77,7 @@ class Progress:
         return Run(
             id=run,
             fence=row["fence"],
-            caller=Caller(row["org"], row["desk"], row["key"], frozenset(row["scopes"])),
+            caller=Caller(row["org"], row["desk"], row["key"], frozenset(row["scopes"]), frozenset(row["walls"])),
             template=Template.FromString(row["template"]),
             inputs=row["inputs"],
             trace=row["trace"],

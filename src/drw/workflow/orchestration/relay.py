@@ -39,7 +39,7 @@ class Relay:
     async def _some(self) -> bool:
         """Relay some events; whether there may be more."""
         rows = await self._database.all(
-            "select outbox.*, run.org, run.desk from outbox join run on run.id = outbox.run"
+            "select outbox.*, run.org, run.desk, run.walls from outbox join run on run.id = outbox.run"
             " order by outbox.id limit %s",
             AT_ONCE,
         )
@@ -83,4 +83,5 @@ def _event(row: dict[str, Any]) -> RunEvent:
         state=row["state"],
         detail=row["detail"],
         at=at,
+        walls=row["walls"],
     )

@@ -1,4 +1,4 @@
-"""The runs as their callers see them: start, show, list, cancel. Every question carries org and desk."""
+"""The runs as their callers see them: start, show, list, cancel. Every question carries org, desk and walls."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ class Runs:
             Conflict: the request id was used for another run.
         """
         row = await self._database.one(
-            "select id, fingerprint from run where org = %s and desk = %s and request_id = %s",
+            "select id, fingerprint from run where org = %s and desk = %s and request_id = %s and walls = %s",
             who.org,
             who.desk,
             wanted.request_id,
+            sorted(who.walls),
         )
         return _same(row, wanted) if row else None
 
@@ -73,11 +74,12 @@ class Runs:
             run = f"run_{uuid4().hex}"
             trace = telemetry.outgoing_headers().get("traceparent", "")
             row = await (await connection.execute(
-                "insert into run (id, org, desk, key, scopes, request_id, fingerprint, template, template_name,"
-                " template_version, inputs, trace) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-                " on conflict (org, desk, request_id) do nothing returning id",
-                (run, who.org, who.desk, who.key, sorted(who.scopes), wanted.request_id, wanted.fingerprint,
-                 template.SerializeToString(), template.name, template.version, orjson.dumps(inputs).decode(), trace),
+                "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
+                " template_version, inputs, trace) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                " on conflict (org, desk, request_id, walls) do nothing returning id",
+                (run, who.org, who.desk, who.key, sorted(who.scopes), sorted(who.walls), wanted.request_id,
+                 wanted.fingerprint, template.SerializeToString(), template.name, template.version,
+                 orjson.dumps(inputs).decode(), trace),
             )).fetchone()  # fmt: skip
             if row is not None:
                 await self._plan(connection, run, template, inputs)
@@ -96,9 +98,7 @@ class Runs:
         Raises:
             NotFound: the desk has no such run.
         """
-        row = await self._database.one(
-            "select * from run where org = %s and desk = %s and id = %s", who.org, who.desk, run
-        )
+        row = await self._database.one("select * from visible_runs(%s, %s, %s) where id = %s", *_seen_by(who), run)
         if row is None:
             raise _not_found(run)
         return row, await self._database.all("select * from step where run = %s order by position", run)
@@ -108,11 +108,10 @@ class Runs:
         if after:
             await self._check_token(who, after)
         return await self._database.all(
-            "select * from run where org = %s and desk = %s and (%s = '' or"
+            "select * from visible_runs(%s, %s, %s) where (%s = '' or"
             " (created_at, id) < (select created_at, id from run where id = %s))"
             " order by created_at desc, id desc limit %s",
-            who.org,
-            who.desk,
+            *_seen_by(who),
             after,
             after,
             size,
@@ -126,7 +125,8 @@ class Runs:
         """
         async with self._database.transaction() as connection:
             found = await connection.execute(
-                "select state from run where org = %s and desk = %s and id = %s for update", (who.org, who.desk, run)
+                "select state from run where id = (select id from visible_runs(%s, %s, %s) where id = %s) for update",
+                (*_seen_by(who), run),
             )
             if (row := await found.fetchone()) is None:
                 raise _not_found(run)
@@ -144,8 +144,8 @@ class Runs:
 
     async def _check_room(self, connection: Connection, who: Caller) -> None:
         found = await connection.execute(
-            "select count(*) as open from run where org = %s and desk = %s and state in ('QUEUED', 'RUNNING')",
-            (who.org, who.desk),
+            "select count(*) as open from visible_runs(%s, %s, %s) where state in ('QUEUED', 'RUNNING')",
+            _seen_by(who),
         )
         row = await found.fetchone()
         if row and row["open"] >= self._max_open:
@@ -163,9 +163,7 @@ class Runs:
         )
 
     async def _check_token(self, who: Caller, token: str) -> None:
-        if not await self._database.one(
-            "select id from run where org = %s and desk = %s and id = %s", who.org, who.desk, token
-        ):
+        if not await self._database.one("select id from visible_runs(%s, %s, %s) where id = %s", *_seen_by(who), token):
             raise InvalidRequest("page_token is none that an earlier answer gave", param="page_token")
 
 
@@ -176,6 +174,10 @@ async def close_steps(connection: Connection, run: str) -> None:
         " where run = %s and state in ('QUEUED', 'RUNNING', 'RETRYING')",
         (run,),
     )
+
+
+def _seen_by(who: Caller) -> tuple[str, str, list[str]]:
+    return who.org, who.desk, sorted(who.walls)
 
 
 def _same(row: Row, wanted: Wanted) -> str:

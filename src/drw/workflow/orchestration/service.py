@@ -49,7 +49,7 @@ class Settings(settings.Settings):
     steps_at_once: int = Field(default=4, ge=1, le=100)
     """Of one run."""
     max_open_runs: int = Field(default=50, ge=1)
-    """Runs of one desk that have not ended."""
+    """Runs of one desk that have not ended, as many as a caller sees of them."""
     first_pause_seconds: float = Field(default=0.5, gt=0, le=60)
     """Between a step's first attempt and its second; each further pause is twice as long, up to 15 s."""
 

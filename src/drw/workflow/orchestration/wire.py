@@ -27,6 +27,7 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         steps=[_step(each) for each in steps],
         desk=row["desk"],
         started_by=row["key"],
+        walls=row["walls"],
     )
 
 

@@ -23,10 +23,10 @@ class State(contract.State):
         self._views = views
 
     async def watch_run(self, request: WatchRunRequest, /) -> AsyncIterator[RunEvent]:
-        """Yield what has happened in a run of the caller's desk, then what happens, to its end."""
+        """Yield what has happened in a run that the caller may see, then what happens, to its end."""
         who = call.caller()
         key = RunKey(who.org, who.desk, _named("run", request.run))
-        async for event in self._views.watch(key, _number(request.last_event_id or "0", "last_event_id")):
+        async for event in self._views.watch(key, who, _number(request.last_event_id or "0", "last_event_id")):
             yield event
 
     async def publish_run_event(self, request: RunEvent, /) -> PublishRunEventResponse:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from drw.api.workflow.v1.state_pb2 import RunEvent
-from drw.kernel import settings
+from drw.kernel import settings, walls
+from drw.kernel.call import Caller
 from drw.kernel.errors import NotFound, Unavailable
 from drw.workflow.state.history import History
 from drw.workflow.state.ports import LiveView, RunKey
@@ -51,14 +53,14 @@ class Views:
         if _ends_run(event):
             await self._view.forget_later(key, self._own.keep_ended_seconds)
 
-    async def watch(self, key: RunKey, number: int) -> AsyncIterator[RunEvent]:
+    async def watch(self, key: RunKey, who: Caller, number: int) -> AsyncIterator[RunEvent]:
         """Yield the events behind this number, and what follows, until the run has ended.
 
         Raises:
-            NotFound: the desk has no such run.
+            NotFound: the desk has no such run, or `who` stands outside one of its walls.
             Unavailable: the live view does not answer.
         """
-        await self._found(key)
+        await self._found(key, who)
         spoke = time.monotonic()
         while True:
             events = await self._view.after(key, number, self._own.wait_seconds)
@@ -79,15 +81,25 @@ class Views:
             await self._restore(key)
         return newest is not None and _ends_run(newest)
 
-    async def _found(self, key: RunKey) -> None:
+    async def _found(self, key: RunKey, who: Caller) -> None:
+        """Return when the run is there; one inside other walls is as one that has never been, and takes as long."""
         deadline = time.monotonic() + self._own.appear_seconds
-        while await self._view.newest(key) is None:
-            if await self._restore(key):
+        while True:
+            newest = await self._view.newest(key)
+            if newest is None and await self._restore(key):
+                newest = await self._view.newest(key)
+            if newest is not None and walls.inside(newest.walls, who):
                 return
             left = deadline - time.monotonic()
             if left <= 0:
                 raise NotFound(f"there is no run {key.run!r}")
-            await self._view.after(key, 0, min(left, 0.25))
+            await self._next(key, hidden=newest is not None, seconds=min(left, 0.25))
+
+    async def _next(self, key: RunKey, *, hidden: bool, seconds: float) -> None:
+        if hidden:  # its events are there already: the view would not wait
+            await asyncio.sleep(seconds)
+        else:
+            await self._view.after(key, 0, seconds)
 
     async def _restore(self, key: RunKey) -> bool:
         events = await self._history.of(key)

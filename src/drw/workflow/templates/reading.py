@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 import orjson
@@ -28,19 +29,19 @@ def template(source: bytes, place: str) -> Template:
         for node in nodes:
             _check_activity(node)
         references.check(read, order.ended_before(nodes))
+        return Template(
+            name=read.name,
+            version=hashlib.sha256(source).hexdigest(),
+            description=read.description,
+            inputs=[_input(name, given) for name, given in read.inputs.items()],
+            nodes=[_node(node) for node in nodes],
+            output=read.output,
+            source=source.decode(),
+        )
     except ValidationError as error:
         raise InvalidRequest(f"{place}: {_faults(error, data)}") from None
     except InvalidRequest as error:
         raise InvalidRequest(f"{place}: {error.message}") from None
-    return Template(
-        name=read.name,
-        version=hashlib.sha256(source).hexdigest(),
-        description=read.description,
-        inputs=[_input(name, given) for name, given in read.inputs.items()],
-        nodes=[_node(node) for node in nodes],
-        output=read.output,
-        source=source.decode(),
-    )
 
 
 def _check_activity(node: NodeSource) -> None:
@@ -71,11 +72,19 @@ def _node(node: NodeSource) -> Node:
         id=node.id,
         uses=node.uses,
         needs=node.needs,
-        with_json=orjson.dumps(node.with_).decode(),
+        with_json=_json(node),
         for_each=node.for_each,
         max_attempts=node.max_attempts,
         timeout_seconds=node.timeout_seconds,
     )
+
+
+def _json(node: NodeSource) -> str:
+    try:
+        json.dumps(node.with_, allow_nan=False)  # orjson writes `.inf` and `.nan` as null
+        return orjson.dumps(node.with_).decode()
+    except (ValueError, TypeError) as error:
+        raise InvalidRequest(f"node {node.id!r}: 'with' has a value that JSON cannot carry: {error}") from error
 
 
 def _faults(error: ValidationError, data: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -11,6 +13,7 @@ from drw.api.workflow.v1.templates_pb2 import Template
 from drw.kernel.database import Database
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.workflow.templates import reading
+from drw.workflow.templates.yaml_source import MAX_SOURCE_BYTES
 
 
 class Shelf:
@@ -19,7 +22,7 @@ class Shelf:
     def __init__(self, database: Database, folder: Path | None) -> None:
         self._database = database
         self._folder = folder
-        self._read: dict[str, Template] = {}
+        self._read: dict[tuple[str, str], Template | InvalidRequest] = {}
         self.faults: list[str] = []
         """Files of the folder that are not templates, and why."""
 
@@ -49,10 +52,15 @@ class Shelf:
         return self._template(str(row["source"]).encode(), f"{name} {version[:12]}")
 
     def _template(self, source: bytes, place: str) -> Template:
-        version = hashlib.sha256(source).hexdigest()
-        if version not in self._read:
-            self._read[version] = reading.template(source, place)
-        return self._read[version]
+        key = (place, hashlib.sha256(source).hexdigest())
+        if key not in self._read:
+            try:
+                self._read[key] = reading.template(source, place)
+            except InvalidRequest as error:  # kept too: a costly file is read once, not at each request
+                self._read[key] = error
+        if isinstance(found := self._read[key], InvalidRequest):
+            raise found
+        return found
 
     async def _keep(self, templates: Iterable[Template]) -> None:
         known = {t.version: t for t in templates}
@@ -73,6 +81,10 @@ def _shipped() -> list[tuple[str, bytes]]:
 
 def _bytes(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        # Without O_NONBLOCK to open a FIFO waits for a writer.
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise InvalidRequest(f"{file.name} is not a regular file")
+            return opened.read(MAX_SOURCE_BYTES + 1)
     except OSError as error:
         raise InvalidRequest(f"{file.name} cannot be read: {error.strerror}") from error

@@ -9,15 +9,25 @@ import yaml
 from drw.kernel.errors import InvalidRequest, TooLarge
 
 MAX_SOURCE_BYTES = 64 * 1024
+MAX_DEPTH = 50
+"""Mappings and lists within one another; deeper ones exhaust the stack of what reads them."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses keys that stand twice, of which YAML would silently keep the last, and aliases, which can explode."""
+    """Refuses keys that stand twice, of which YAML keeps only the last, aliases, which can explode, and depth."""
+
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError(f"line {self.line + 1}: aliases (*name) are not allowed")
-        return super().compose_node(parent, index)
+        if self.depth == MAX_DEPTH:
+            raise yaml.YAMLError(f"line {self.line + 1}: more than {MAX_DEPTH} levels within one another")
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -36,10 +46,12 @@ def read(source: bytes, place: str) -> dict[str, Any]:
         InvalidRequest: it is not YAML, or not a mapping; the message has line and column.
     """
     if len(source) > MAX_SOURCE_BYTES:
-        raise TooLarge(f"{place} has {len(source)} bytes; at most {MAX_SOURCE_BYTES}")
+        raise TooLarge(f"{place} has more than {MAX_SOURCE_BYTES} bytes")
     try:
         value = yaml.load(source.decode(), Loader=_Loader)  # a SafeLoader, only stricter
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # A ValueError is a number of too many digits, a date that is none, or bytes that are not UTF-8; the scanner of
+    # flow collections raises a RecursionError by itself.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"{place} is not YAML that a template can be read from: {error}") from error
     if not isinstance(value, dict):
         raise InvalidRequest(f"{place} must be a mapping with the keys name, inputs, nodes and output")

@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Record(_message.Message):
-    __slots__ = ("index", "at", "service", "action", "org", "desk", "actor", "resource", "outcome", "trace_id", "details", "leaf_hash")
+    __slots__ = ("index", "at", "service", "action", "org", "desk", "actor", "resource", "outcome", "trace_id", "details", "leaf_hash", "walls")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class Record(_message.Message):
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
     LEAF_HASH_FIELD_NUMBER: _ClassVar[int]
+    WALLS_FIELD_NUMBER: _ClassVar[int]
     index: int
     at: _timestamp_pb2.Timestamp
     service: str
@@ -38,7 +39,8 @@ class Record(_message.Message):
     trace_id: str
     details: _struct_pb2.Struct
     leaf_hash: str
-    def __init__(self, index: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., service: _Optional[str] = ..., action: _Optional[str] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., actor: _Optional[str] = ..., resource: _Optional[str] = ..., outcome: _Optional[str] = ..., trace_id: _Optional[str] = ..., details: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., leaf_hash: _Optional[str] = ...) -> None: ...
+    walls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, index: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., service: _Optional[str] = ..., action: _Optional[str] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., actor: _Optional[str] = ..., resource: _Optional[str] = ..., outcome: _Optional[str] = ..., trace_id: _Optional[str] = ..., details: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., leaf_hash: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListRecordsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "action", "actor", "resource", "outcome", "desk")

@@ -15,7 +15,7 @@ class Log(Servicer):
     contract = Contract.of(log_pb2.DESCRIPTOR.services_by_name["Log"])
 
     async def list_records(self, request: ListRecordsRequest, /) -> ListRecordsResponse:
-        """ListRecords lists records of the caller's desk, newest first; with the scope "org:admin", of the org."""
+        """ListRecords lists records of the caller's desk, newest first; with the scope "org:admin", of the org. What was done inside walls is shown to callers who stand inside all of them."""
         raise Unwritten("ListRecords")
 
     async def get_checkpoint(self, request: GetCheckpointRequest, /) -> Checkpoint:
@@ -37,7 +37,7 @@ class LogClient(Client):
     contract = Log.contract
 
     async def list_records(self, request: ListRecordsRequest, /, *, timeout: float | None = None) -> ListRecordsResponse:
-        """ListRecords lists records of the caller's desk, newest first; with the scope "org:admin", of the org."""
+        """ListRecords lists records of the caller's desk, newest first; with the scope "org:admin", of the org. What was done inside walls is shown to callers who stand inside all of them."""
         answer: ListRecordsResponse = await self._unary("ListRecords", request, timeout)
         return answer
 

@@ -2,6 +2,7 @@ import datetime
 
 from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
 from google.api import annotations_pb2 as _annotations_pb2
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -13,30 +14,34 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class File(_message.Message):
-    __slots__ = ("id", "name", "bytes", "content_hash", "purpose", "created_at")
+    __slots__ = ("id", "name", "bytes", "content_hash", "purpose", "created_at", "walls")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    WALLS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     bytes: int
     content_hash: str
     purpose: str
     created_at: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., bytes: _Optional[int] = ..., content_hash: _Optional[str] = ..., purpose: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    walls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., bytes: _Optional[int] = ..., content_hash: _Optional[str] = ..., purpose: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., walls: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PutFileRequest(_message.Message):
-    __slots__ = ("name", "content", "purpose")
+    __slots__ = ("name", "content", "purpose", "walls")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    WALLS_FIELD_NUMBER: _ClassVar[int]
     name: str
     content: bytes
     purpose: str
-    def __init__(self, name: _Optional[str] = ..., content: _Optional[bytes] = ..., purpose: _Optional[str] = ...) -> None: ...
+    walls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., content: _Optional[bytes] = ..., purpose: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetFileRequest(_message.Message):
     __slots__ = ("file",)
@@ -61,21 +66,23 @@ class ReadTextResponse(_message.Message):
     def __init__(self, pages: _Optional[_Iterable[str]] = ..., truncated: _Optional[bool] = ...) -> None: ...
 
 class IndexFileRequest(_message.Message):
-    __slots__ = ("file", "collection", "attributes")
+    __slots__ = ("file", "collection", "attributes", "walls")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
-        value: str
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+        value: _struct_pb2.Value
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ...) -> None: ...
     FILE_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    WALLS_FIELD_NUMBER: _ClassVar[int]
     file: str
     collection: str
-    attributes: _containers.ScalarMap[str, str]
-    def __init__(self, file: _Optional[str] = ..., collection: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    attributes: _containers.MessageMap[str, _struct_pb2.Value]
+    walls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, file: _Optional[str] = ..., collection: _Optional[str] = ..., attributes: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., walls: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Indexing(_message.Message):
     __slots__ = ("file", "collection", "state", "error", "pages", "chunks", "unchanged")

@@ -1,6 +1,7 @@
 from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
 from drw.api.rag.v1 import vector_store_pb2 as _vector_store_pb2
 from google.api import annotations_pb2 as _annotations_pb2
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -10,23 +11,25 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "question", "limit", "attributes")
+    __slots__ = ("collection", "question", "limit", "attributes", "filter")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
-        value: str
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+        value: _struct_pb2.Value
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ...) -> None: ...
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
     collection: str
     question: str
     limit: int
-    attributes: _containers.ScalarMap[str, str]
-    def __init__(self, collection: _Optional[str] = ..., question: _Optional[str] = ..., limit: _Optional[int] = ..., attributes: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    attributes: _containers.MessageMap[str, _struct_pb2.Value]
+    filter: _struct_pb2.Struct
+    def __init__(self, collection: _Optional[str] = ..., question: _Optional[str] = ..., limit: _Optional[int] = ..., attributes: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., filter: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
     __slots__ = ("passages",)
@@ -35,16 +38,18 @@ class SearchResponse(_message.Message):
     def __init__(self, passages: _Optional[_Iterable[_Union[_vector_store_pb2.Passage, _Mapping]]] = ...) -> None: ...
 
 class AskRequest(_message.Message):
-    __slots__ = ("collection", "question", "model", "limit")
+    __slots__ = ("collection", "question", "model", "limit", "filter")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
     collection: str
     question: str
     model: str
     limit: int
-    def __init__(self, collection: _Optional[str] = ..., question: _Optional[str] = ..., model: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+    filter: _struct_pb2.Struct
+    def __init__(self, collection: _Optional[str] = ..., question: _Optional[str] = ..., model: _Optional[str] = ..., limit: _Optional[int] = ..., filter: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Citation(_message.Message):
     __slots__ = ("number", "passage", "quote")

@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_kernel__pb2
 from drw.api.rag.v1 import embedding_pb2 as drw_dot_api_dot_rag_dot_v1_dot_embedding__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drw/api/rag/v1/vector_store.proto\x12\x0e\x64rw.api.rag.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1e\x64rw/api/rag/v1/embedding.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x02\n\nCollection\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdocuments\x18\x05 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x06 \x01(\x03\x12\r\n\x05\x62ytes\x18\x07 \x01(\x03\x12:\n\x08metadata\x18\x08 \x03(\x0b\x32(.drw.api.rag.v1.Collection.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa1\x01\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12G\n\x08metadata\x18\x02 \x03(\x0b\x32\x35.drw.api.rag.v1.CreateCollectionRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"c\n\x17ListCollectionsResponse\x12/\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1a.drw.api.rag.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x14GetCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\xb5\x01\n\x17UpdateCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12G\n\x08metadata\x18\x03 \x03(\x0b\x32\x35.drw.api.rag.v1.UpdateCollectionRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x17\x44\x65leteCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"-\n\x18\x44\x65leteCollectionResponse\x12\x11\n\tdocuments\x18\x01 \x01(\x03\"\xfb\x01\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x03 \x01(\t\x12\r\n\x05pages\x18\x04 \x01(\x05\x12\x0e\n\x06\x63hunks\x18\x05 \x01(\x05\x12.\n\nindexed_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\nattributes\x18\x07 \x03(\x0b\x32(.drw.api.rag.v1.Document.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x88\x01\n\x05\x43hunk\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0c\n\x04page\x18\x02 \x01(\x05\x12\r\n\x05start\x18\x03 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x05\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\t\x12&\n\x06vector\x18\x07 \x01(\x0b\x32\x16.drw.api.rag.v1.Vector\"{\n\x12PutDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12*\n\x08\x64ocument\x18\x02 \x01(\x0b\x32\x18.drw.api.rag.v1.Document\x12%\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x15.drw.api.rag.v1.Chunk\"Q\n\x14ListDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x15ListDocumentsResponse\x12+\n\tdocuments\x18\x01 \x03(\x0b\x32\x18.drw.api.rag.v1.Document\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x15\x44\x65leteDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08\x64ocument\x18\x02 \x01(\t\"(\n\x16\x44\x65leteDocumentResponse\x12\x0e\n\x06\x63hunks\x18\x01 \x01(\x03\"\xea\x01\n\x13VectorSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12&\n\x06vector\x18\x03 \x01(\x0b\x32\x16.drw.api.rag.v1.Vector\x12\r\n\x05limit\x18\x04 \x01(\x05\x12G\n\nattributes\x18\x05 \x03(\x0b\x32\x33.drw.api.rag.v1.VectorSearchRequest.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbc\x02\n\x07Passage\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05\x63hunk\x18\x03 \x01(\x05\x12\x0c\n\x04page\x18\x04 \x01(\x05\x12\r\n\x05start\x18\x05 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x06 \x01(\x05\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x0c\n\x04hash\x18\x08 \x01(\t\x12\r\n\x05score\x18\t \x01(\x01\x12\x15\n\rkeyword_score\x18\n \x01(\x01\x12\x14\n\x0cvector_score\x18\x0b \x01(\x01\x12;\n\nattributes\x18\x0c \x03(\x0b\x32\'.drw.api.rag.v1.Passage.AttributesEntry\x12\x0f\n\x07\x63ontext\x18\r \x01(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"A\n\x14VectorSearchResponse\x12)\n\x08passages\x18\x01 \x03(\x0b\x32\x17.drw.api.rag.v1.Passage2\xbe\x08\n\x0bVectorStore\x12\x8a\x01\n\x10\x43reateCollection\x12\'.drw.api.rag.v1.CreateCollectionRequest\x1a\x1a.drw.api.rag.v1.Collection\"1\x8a\xb5\x18\x0f\x64ocuments:write\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/collections:\x01*\x12\x94\x01\n\x0fListCollections\x12&.drw.api.rag.v1.ListCollectionsRequest\x1a\'.drw.api.rag.v1.ListCollectionsResponse\"0\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/collections\x12\x90\x01\n\rGetCollection\x12$.drw.api.rag.v1.GetCollectionRequest\x1a\x1a.drw.api.rag.v1.Collection\"=\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02\"\x12 /api/v1/collections/{collection}\x12\\\n\x10UpdateCollection\x12\'.drw.api.rag.v1.UpdateCollectionRequest\x1a\x1a.drw.api.rag.v1.Collection\"\x03\x90\x02\x02\x12\x65\n\x10\x44\x65leteCollection\x12\'.drw.api.rag.v1.DeleteCollectionRequest\x1a(.drw.api.rag.v1.DeleteCollectionResponse\x12P\n\x0bPutDocument\x12\".drw.api.rag.v1.PutDocumentRequest\x1a\x18.drw.api.rag.v1.Document\"\x03\x90\x02\x02\x12\xa5\x01\n\rListDocuments\x12$.drw.api.rag.v1.ListDocumentsRequest\x1a%.drw.api.rag.v1.ListDocumentsResponse\"G\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02,\x12*/api/v1/collections/{collection}/documents\x12_\n\x0e\x44\x65leteDocument\x12%.drw.api.rag.v1.DeleteDocumentRequest\x1a&.drw.api.rag.v1.DeleteDocumentResponse\x12X\n\x06Search\x12#.drw.api.rag.v1.VectorSearchRequest\x1a$.drw.api.rag.v1.VectorSearchResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drw/api/rag/v1/vector_store.proto\x12\x0e\x64rw.api.rag.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1e\x64rw/api/rag/v1/embedding.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x02\n\nCollection\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdocuments\x18\x05 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x06 \x01(\x03\x12\r\n\x05\x62ytes\x18\x07 \x01(\x03\x12:\n\x08metadata\x18\x08 \x03(\x0b\x32(.drw.api.rag.v1.Collection.MetadataEntry\x12\r\n\x05walls\x18\t \x03(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb0\x01\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12G\n\x08metadata\x18\x02 \x03(\x0b\x32\x35.drw.api.rag.v1.CreateCollectionRequest.MetadataEntry\x12\r\n\x05walls\x18\x03 \x03(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"c\n\x17ListCollectionsResponse\x12/\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1a.drw.api.rag.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x14GetCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\xb5\x01\n\x17UpdateCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12G\n\x08metadata\x18\x03 \x03(\x0b\x32\x35.drw.api.rag.v1.UpdateCollectionRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x17\x44\x65leteCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"-\n\x18\x44\x65leteCollectionResponse\x12\x11\n\tdocuments\x18\x01 \x01(\x03\"\xbe\x02\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x03 \x01(\t\x12\r\n\x05pages\x18\x04 \x01(\x05\x12\x0e\n\x06\x63hunks\x18\x05 \x01(\x05\x12.\n\nindexed_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\nattributes\x18\x07 \x03(\x0b\x32(.drw.api.rag.v1.Document.AttributesEntry\x12\r\n\x05walls\x18\x08 \x03(\t\x12\x1a\n\x12\x61ttributes_version\x18\t \x01(\x03\x1aI\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value:\x02\x38\x01\"\x88\x01\n\x05\x43hunk\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0c\n\x04page\x18\x02 \x01(\x05\x12\r\n\x05start\x18\x03 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x05\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\t\x12&\n\x06vector\x18\x07 \x01(\x0b\x32\x16.drw.api.rag.v1.Vector\"{\n\x12PutDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12*\n\x08\x64ocument\x18\x02 \x01(\x0b\x32\x18.drw.api.rag.v1.Document\x12%\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x15.drw.api.rag.v1.Chunk\"z\n\x1fUpdateDocumentAttributesRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12*\n\x08\x64ocument\x18\x02 \x01(\x0b\x32\x18.drw.api.rag.v1.Document\x12\x17\n\x0fsame_content_as\x18\x03 \x01(\t\"Q\n\x14ListDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x15ListDocumentsResponse\x12+\n\tdocuments\x18\x01 \x03(\x0b\x32\x18.drw.api.rag.v1.Document\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x15\x44\x65leteDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08\x64ocument\x18\x02 \x01(\t\"(\n\x16\x44\x65leteDocumentResponse\x12\x0e\n\x06\x63hunks\x18\x01 \x01(\x03\"\xab\x02\n\x13VectorSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12&\n\x06vector\x18\x03 \x01(\x0b\x32\x16.drw.api.rag.v1.Vector\x12\r\n\x05limit\x18\x04 \x01(\x05\x12G\n\nattributes\x18\x05 \x03(\x0b\x32\x33.drw.api.rag.v1.VectorSearchRequest.AttributesEntry\x12\'\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x1aI\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value:\x02\x38\x01\"\xd4\x02\n\x07Passage\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05\x63hunk\x18\x03 \x01(\x05\x12\x0c\n\x04page\x18\x04 \x01(\x05\x12\r\n\x05start\x18\x05 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x06 \x01(\x05\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x0c\n\x04hash\x18\x08 \x01(\t\x12\r\n\x05score\x18\t \x01(\x01\x12\x15\n\rkeyword_score\x18\n \x01(\x01\x12\x14\n\x0cvector_score\x18\x0b \x01(\x01\x12;\n\nattributes\x18\x0c \x03(\x0b\x32\'.drw.api.rag.v1.Passage.AttributesEntry\x12\x0f\n\x07\x63ontext\x18\r \x01(\t\x1aI\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value:\x02\x38\x01\"A\n\x14VectorSearchResponse\x12)\n\x08passages\x18\x01 \x03(\x0b\x32\x17.drw.api.rag.v1.Passage2\xaa\t\n\x0bVectorStore\x12\x8a\x01\n\x10\x43reateCollection\x12\'.drw.api.rag.v1.CreateCollectionRequest\x1a\x1a.drw.api.rag.v1.Collection\"1\x8a\xb5\x18\x0f\x64ocuments:write\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/collections:\x01*\x12\x94\x01\n\x0fListCollections\x12&.drw.api.rag.v1.ListCollectionsRequest\x1a\'.drw.api.rag.v1.ListCollectionsResponse\"0\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/collections\x12\x90\x01\n\rGetCollection\x12$.drw.api.rag.v1.GetCollectionRequest\x1a\x1a.drw.api.rag.v1.Collection\"=\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02\"\x12 /api/v1/collections/{collection}\x12\\\n\x10UpdateCollection\x12\'.drw.api.rag.v1.UpdateCollectionRequest\x1a\x1a.drw.api.rag.v1.Collection\"\x03\x90\x02\x02\x12\x65\n\x10\x44\x65leteCollection\x12\'.drw.api.rag.v1.DeleteCollectionRequest\x1a(.drw.api.rag.v1.DeleteCollectionResponse\x12P\n\x0bPutDocument\x12\".drw.api.rag.v1.PutDocumentRequest\x1a\x18.drw.api.rag.v1.Document\"\x03\x90\x02\x02\x12j\n\x18UpdateDocumentAttributes\x12/.drw.api.rag.v1.UpdateDocumentAttributesRequest\x1a\x18.drw.api.rag.v1.Document\"\x03\x90\x02\x02\x12\xa5\x01\n\rListDocuments\x12$.drw.api.rag.v1.ListDocumentsRequest\x1a%.drw.api.rag.v1.ListDocumentsResponse\"G\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02,\x12*/api/v1/collections/{collection}/documents\x12_\n\x0e\x44\x65leteDocument\x12%.drw.api.rag.v1.DeleteDocumentRequest\x1a&.drw.api.rag.v1.DeleteDocumentResponse\x12X\n\x06Search\x12#.drw.api.rag.v1.VectorSearchRequest\x1a$.drw.api.rag.v1.VectorSearchResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,58 +58,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VECTORSTORE'].methods_by_name['UpdateCollection']._serialized_options = b'\220\002\002'
   _globals['_VECTORSTORE'].methods_by_name['PutDocument']._loaded_options = None
   _globals['_VECTORSTORE'].methods_by_name['PutDocument']._serialized_options = b'\220\002\002'
+  _globals['_VECTORSTORE'].methods_by_name['UpdateDocumentAttributes']._loaded_options = None
+  _globals['_VECTORSTORE'].methods_by_name['UpdateDocumentAttributes']._serialized_options = b'\220\002\002'
   _globals['_VECTORSTORE'].methods_by_name['ListDocuments']._loaded_options = None
   _globals['_VECTORSTORE'].methods_by_name['ListDocuments']._serialized_options = b'\220\002\001\212\265\030\016documents:read\202\323\344\223\002,\022*/api/v1/collections/{collection}/documents'
   _globals['_VECTORSTORE'].methods_by_name['Search']._loaded_options = None
   _globals['_VECTORSTORE'].methods_by_name['Search']._serialized_options = b'\220\002\001'
-  _globals['_COLLECTION']._serialized_start=181
-  _globals['_COLLECTION']._serialized_end=440
-  _globals['_COLLECTION_METADATAENTRY']._serialized_start=393
-  _globals['_COLLECTION_METADATAENTRY']._serialized_end=440
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=443
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=604
-  _globals['_CREATECOLLECTIONREQUEST_METADATAENTRY']._serialized_start=393
-  _globals['_CREATECOLLECTIONREQUEST_METADATAENTRY']._serialized_end=440
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=606
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=669
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=671
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=770
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=772
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=814
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=817
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=998
-  _globals['_UPDATECOLLECTIONREQUEST_METADATAENTRY']._serialized_start=393
-  _globals['_UPDATECOLLECTIONREQUEST_METADATAENTRY']._serialized_end=440
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1000
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1045
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1047
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1092
-  _globals['_DOCUMENT']._serialized_start=1095
-  _globals['_DOCUMENT']._serialized_end=1346
-  _globals['_DOCUMENT_ATTRIBUTESENTRY']._serialized_start=1297
-  _globals['_DOCUMENT_ATTRIBUTESENTRY']._serialized_end=1346
-  _globals['_CHUNK']._serialized_start=1349
-  _globals['_CHUNK']._serialized_end=1485
-  _globals['_PUTDOCUMENTREQUEST']._serialized_start=1487
-  _globals['_PUTDOCUMENTREQUEST']._serialized_end=1610
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1612
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=1693
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=1695
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1788
-  _globals['_DELETEDOCUMENTREQUEST']._serialized_start=1790
-  _globals['_DELETEDOCUMENTREQUEST']._serialized_end=1851
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=1853
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=1893
-  _globals['_VECTORSEARCHREQUEST']._serialized_start=1896
-  _globals['_VECTORSEARCHREQUEST']._serialized_end=2130
-  _globals['_VECTORSEARCHREQUEST_ATTRIBUTESENTRY']._serialized_start=1297
-  _globals['_VECTORSEARCHREQUEST_ATTRIBUTESENTRY']._serialized_end=1346
-  _globals['_PASSAGE']._serialized_start=2133
-  _globals['_PASSAGE']._serialized_end=2449
-  _globals['_PASSAGE_ATTRIBUTESENTRY']._serialized_start=1297
-  _globals['_PASSAGE_ATTRIBUTESENTRY']._serialized_end=1346
-  _globals['_VECTORSEARCHRESPONSE']._serialized_start=2451
-  _globals['_VECTORSEARCHRESPONSE']._serialized_end=2516
-  _globals['_VECTORSTORE']._serialized_start=2519
-  _globals['_VECTORSTORE']._serialized_end=3605
+  _globals['_COLLECTION']._serialized_start=211
+  _globals['_COLLECTION']._serialized_end=485
+  _globals['_COLLECTION_METADATAENTRY']._serialized_start=438
+  _globals['_COLLECTION_METADATAENTRY']._serialized_end=485
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=488
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=664
+  _globals['_CREATECOLLECTIONREQUEST_METADATAENTRY']._serialized_start=438
+  _globals['_CREATECOLLECTIONREQUEST_METADATAENTRY']._serialized_end=485
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=666
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=729
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=731
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=830
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=832
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=874
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=877
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=1058
+  _globals['_UPDATECOLLECTIONREQUEST_METADATAENTRY']._serialized_start=438
+  _globals['_UPDATECOLLECTIONREQUEST_METADATAENTRY']._serialized_end=485
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1060
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1105
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1107
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1152
+  _globals['_DOCUMENT']._serialized_start=1155
+  _globals['_DOCUMENT']._serialized_end=1473
+  _globals['_DOCUMENT_ATTRIBUTESENTRY']._serialized_start=1400
+  _globals['_DOCUMENT_ATTRIBUTESENTRY']._serialized_end=1473
+  _globals['_CHUNK']._serialized_start=1476
+  _globals['_CHUNK']._serialized_end=1612
+  _globals['_PUTDOCUMENTREQUEST']._serialized_start=1614
+  _globals['_PUTDOCUMENTREQUEST']._serialized_end=1737
+  _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST']._serialized_start=1739
+  _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST']._serialized_end=1861
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1863
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=1944
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=1946
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=2039
+  _globals['_DELETEDOCUMENTREQUEST']._serialized_start=2041
+  _globals['_DELETEDOCUMENTREQUEST']._serialized_end=2102
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=2104
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=2144
+  _globals['_VECTORSEARCHREQUEST']._serialized_start=2147
+  _globals['_VECTORSEARCHREQUEST']._serialized_end=2446
+  _globals['_VECTORSEARCHREQUEST_ATTRIBUTESENTRY']._serialized_start=1400
+  _globals['_VECTORSEARCHREQUEST_ATTRIBUTESENTRY']._serialized_end=1473
+  _globals['_PASSAGE']._serialized_start=2449
+  _globals['_PASSAGE']._serialized_end=2789
+  _globals['_PASSAGE_ATTRIBUTESENTRY']._serialized_start=1400
+  _globals['_PASSAGE_ATTRIBUTESENTRY']._serialized_end=1473
+  _globals['_VECTORSEARCHRESPONSE']._serialized_start=2791
+  _globals['_VECTORSEARCHRESPONSE']._serialized_end=2856
+  _globals['_VECTORSTORE']._serialized_start=2859
+  _globals['_VECTORSTORE']._serialized_end=4053
 # @@protoc_insertion_point(module_scope)

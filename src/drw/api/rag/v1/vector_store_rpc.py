@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.rag.v1 import vector_store_pb2
-from drw.api.rag.v1.vector_store_pb2 import Collection, CreateCollectionRequest, DeleteCollectionRequest, DeleteCollectionResponse, DeleteDocumentRequest, DeleteDocumentResponse, Document, GetCollectionRequest, ListCollectionsRequest, ListCollectionsResponse, ListDocumentsRequest, ListDocumentsResponse, PutDocumentRequest, UpdateCollectionRequest, VectorSearchRequest, VectorSearchResponse
+from drw.api.rag.v1.vector_store_pb2 import Collection, CreateCollectionRequest, DeleteCollectionRequest, DeleteCollectionResponse, DeleteDocumentRequest, DeleteDocumentResponse, Document, GetCollectionRequest, ListCollectionsRequest, ListCollectionsResponse, ListDocumentsRequest, ListDocumentsResponse, PutDocumentRequest, UpdateCollectionRequest, UpdateDocumentAttributesRequest, VectorSearchRequest, VectorSearchResponse
 
 
 class VectorStore(Servicer):
-    """VectorStore keeps collections of documents as passages, with their vectors, words and permissions, and finds the nearest. Every method sees only the collections of the caller's desk."""
+    """VectorStore keeps collections of documents as passages, with their vectors, words and permissions, and finds the nearest. Every method sees only the collections of the caller's desk, and of those only what stands inside no wall that the caller stands outside of."""
 
     contract = Contract.of(vector_store_pb2.DESCRIPTOR.services_by_name["VectorStore"])
 
     async def create_collection(self, request: CreateCollectionRequest, /) -> Collection:
-        """CreateCollection makes a collection; a name is used once in a desk."""
+        """CreateCollection makes a collection; a name is used once in a desk and set of walls."""
         raise Unwritten("CreateCollection")
 
     async def list_collections(self, request: ListCollectionsRequest, /) -> ListCollectionsResponse:
@@ -38,6 +38,10 @@ class VectorStore(Servicer):
         """PutDocument writes a document with all its chunks in one transaction; the same id again replaces it whole."""
         raise Unwritten("PutDocument")
 
+    async def update_document_attributes(self, request: UpdateDocumentAttributesRequest, /) -> Document:
+        """UpdateDocumentAttributes replaces the attributes of a document; nothing is embedded, and searches that begin afterwards find the new values. A version older than the one that is kept changes nothing."""
+        raise Unwritten("UpdateDocumentAttributes")
+
     async def list_documents(self, request: ListDocumentsRequest, /) -> ListDocumentsResponse:
         """ListDocuments."""
         raise Unwritten("ListDocuments")
@@ -57,7 +61,7 @@ class VectorStoreClient(Client):
     contract = VectorStore.contract
 
     async def create_collection(self, request: CreateCollectionRequest, /, *, timeout: float | None = None) -> Collection:
-        """CreateCollection makes a collection; a name is used once in a desk."""
+        """CreateCollection makes a collection; a name is used once in a desk and set of walls."""
         answer: Collection = await self._unary("CreateCollection", request, timeout)
         return answer
 
@@ -84,6 +88,11 @@ class VectorStoreClient(Client):
     async def put_document(self, request: PutDocumentRequest, /, *, timeout: float | None = None) -> Document:
         """PutDocument writes a document with all its chunks in one transaction; the same id again replaces it whole."""
         answer: Document = await self._unary("PutDocument", request, timeout)
+        return answer
+
+    async def update_document_attributes(self, request: UpdateDocumentAttributesRequest, /, *, timeout: float | None = None) -> Document:
+        """UpdateDocumentAttributes replaces the attributes of a document; nothing is embedded, and searches that begin afterwards find the new values. A version older than the one that is kept changes nothing."""
+        answer: Document = await self._unary("UpdateDocumentAttributes", request, timeout)
         return answer
 
     async def list_documents(self, request: ListDocumentsRequest, /, *, timeout: float | None = None) -> ListDocumentsResponse:

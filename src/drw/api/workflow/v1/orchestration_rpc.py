@@ -10,7 +10,7 @@ from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunReques
 
 
 class Orchestration(Servicer):
-    """Orchestration runs workflows to their end, whatever fails on the way. A run acts for the key that started it, with that key's scopes."""
+    """Orchestration runs workflows to their end, whatever fails on the way. A run acts for the key that started it, with that key's scopes and inside its walls; only callers inside all of those see it."""
 
     contract = Contract.of(orchestration_pb2.DESCRIPTOR.services_by_name["Orchestration"])
 

@@ -3,9 +3,10 @@ import datetime
 from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -19,7 +20,7 @@ class WatchRunRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ..., last_event_id: _Optional[str] = ...) -> None: ...
 
 class RunEvent(_message.Message):
-    __slots__ = ("event_id", "run", "org", "desk", "step", "state", "detail", "at")
+    __slots__ = ("event_id", "run", "org", "desk", "step", "state", "detail", "at", "walls")
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     ORG_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +29,7 @@ class RunEvent(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
+    WALLS_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     run: str
     org: str
@@ -36,7 +38,8 @@ class RunEvent(_message.Message):
     state: str
     detail: str
     at: _timestamp_pb2.Timestamp
-    def __init__(self, event_id: _Optional[str] = ..., run: _Optional[str] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., step: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    walls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, event_id: _Optional[str] = ..., run: _Optional[str] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., step: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., walls: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PublishRunEventResponse(_message.Message):
     __slots__ = ()

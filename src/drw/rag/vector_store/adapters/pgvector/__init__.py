@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Collection, Document
 from drw.kernel import settings
+from drw.kernel.attribute_filters import Filter
 from drw.kernel.host import Scope
-from drw.rag.vector_store.adapters.pgvector import collections, documents
+from drw.rag.vector_store.adapters.pgvector import attributes, collections, documents
+from drw.rag.vector_store.adapters.pgvector.filters import to_jsonpath
 from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot, View
-from drw.rag.vector_store.ports import Analysed, Owner, Page, PassageIndex
+from drw.rag.vector_store.ports import About, Analysed, Owner, Page, PassageIndex
 
 
 class PgvectorIndex(PassageIndex):
@@ -21,6 +23,9 @@ class PgvectorIndex(PassageIndex):
 
         exact_up_to: int = 20_000
         """Chunks up to which all vectors are compared; above, the graph is asked, which finds nearly all."""
+        exact_below_share: float = 0.1
+        """Share of all vectors below which those that are searched are compared one by one, however many they are:
+        the graph is of all, and finds too few of them."""
         ef_search: int = 200
         pool_size: int = 8
 
@@ -35,9 +40,11 @@ class PgvectorIndex(PassageIndex):
         row = await self._database.one("select extversion from pg_extension where extname = 'vector'")
         return f"pgvector {row['extversion'] if row else 'is missing'}"
 
-    async def create_collection(self, owner: Owner, name: str, metadata: Mapping[str, str]) -> Collection:
+    async def create_collection(
+        self, owner: Owner, name: str, metadata: Mapping[str, str], walls: Sequence[str]
+    ) -> Collection:
         async with self._database.transaction() as connection:
-            made = await collections.create(connection, owner, name, metadata)
+            made = await collections.create(connection, owner, name, metadata, walls)
             await self._audit.record("collection.create", made.id, connection=connection)
             return made
 
@@ -47,7 +54,7 @@ class PgvectorIndex(PassageIndex):
 
     async def get_collection(self, owner: Owner, collection: str) -> Collection:
         async with self._database.transaction() as connection:
-            return collections.message(await collections.find(connection, owner, collection))
+            return await collections.shown(connection, owner, collection)
 
     async def update_collection(
         self, owner: Owner, collection: str, name: str, metadata: Mapping[str, str]
@@ -59,21 +66,33 @@ class PgvectorIndex(PassageIndex):
 
     async def delete_collection(self, owner: Owner, collection: str) -> int:
         async with self._database.transaction() as connection:
-            row = await collections.delete(connection, owner, collection)
-            counted = {"documents": row["documents"], "chunks": row["chunks"]}
-            await self._audit.record("collection.delete", row["id"], details=counted, connection=connection)
-            return int(row["documents"])
+            gone = await collections.delete(connection, owner, collection)
+            counted = {"documents": gone.documents, "chunks": gone.chunks}
+            await self._audit.record("collection.delete", gone.id, details=counted, connection=connection)
+            return gone.documents
 
     async def put_document(
         self, owner: Owner, collection: str, document: Document, chunks: Sequence[Chunk], analysed: Analysed
     ) -> Document:
         async with self._database.transaction() as connection:
             row = await collections.lock(connection, owner, collection)
-            await documents.remove(connection, row["key"], document.id)
+            document.walls[:] = sorted({*row["walls"], *document.walls})
+            await documents.replace(connection, row["key"], document)
             written = await documents.write(connection, owner, row["key"], document, chunks, analysed)
             details = {"document": written.id, "content_hash": written.content_hash, "chunks": written.chunks}
             await self._audit.record("document.put", row["id"], details=details, connection=connection)
             return written
+
+    async def update_attributes(
+        self, owner: Owner, collection: str, document: Document, source: str, about: Callable[..., About]
+    ) -> Document:
+        async with self._database.transaction() as connection:
+            row = await collections.lock(connection, owner, collection)
+            document.walls[:] = sorted({*row["walls"], *document.walls})
+            changed = await attributes.update(connection, owner, row["key"], document, source, about)
+            details = {"document": changed.id, "version": changed.attributes_version}
+            await self._audit.record("document.update", row["id"], details=details, connection=connection)
+            return changed
 
     async def list_documents(self, owner: Owner, collection: str, page: Page) -> tuple[list[Document], str]:
         async with self._database.transaction() as connection:
@@ -83,22 +102,21 @@ class PgvectorIndex(PassageIndex):
     async def delete_document(self, owner: Owner, collection: str, document: str) -> int:
         async with self._database.transaction() as connection:
             row = await collections.lock(connection, owner, collection)
-            chunks = await documents.delete(connection, row["key"], document)
+            chunks = await documents.delete(connection, owner, row["key"], document)
+            await collections.remove_if_empty(connection, row["key"])
             details = {"document": document, "chunks": chunks}
             await self._audit.record("document.delete", row["id"], details=details, connection=connection)
             return chunks
 
     def snapshot(
-        self, owner: Owner, collection: str, attributes: Mapping[str, str]
+        self, owner: Owner, collection: str, wanted: Filter | None
     ) -> AbstractAsyncContextManager[PostgresSnapshot]:
-        return self._snapshot(owner, collection, attributes)
+        return self._snapshot(owner, collection, wanted)
 
     @asynccontextmanager
-    async def _snapshot(
-        self, owner: Owner, collection: str, attributes: Mapping[str, str]
-    ) -> AsyncIterator[PostgresSnapshot]:
+    async def _snapshot(self, owner: Owner, collection: str, wanted: Filter | None) -> AsyncIterator[PostgresSnapshot]:
         async with self._database.transaction() as connection:
             await connection.execute("set transaction isolation level repeatable read, read only")
             row = await collections.find(connection, owner, collection)
-            view = await View.of(connection, owner, row["key"], attributes)
-            yield PostgresSnapshot(connection, view, self._settings.exact_up_to, self._settings.ef_search)
+            view = await View.of(connection, owner, row["key"], to_jsonpath(wanted))
+            yield PostgresSnapshot(connection, view, self._settings)

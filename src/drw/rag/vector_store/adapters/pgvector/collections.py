@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg.errors import UniqueViolation
@@ -16,15 +17,39 @@ from drw.rag.vector_store.ports import CollectionExists, CollectionNotFound, Own
 
 Row = dict[str, Any]
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-async def create(connection: Connection, owner: Owner, name: str, metadata: Mapping[str, str]) -> Collection:
-    """Make a collection.
+SEEN = "visible_collections(%(org)s, %(desk)s, %(walls)s)"
+WITH_COUNTS = f"""
+    select c.*, t.documents, t.chunks, t.bytes from {SEEN} c cross join lateral (
+        select coalesce(sum(documents), 0)::bigint as documents, coalesce(sum(chunks), 0)::bigint as chunks,
+            coalesce(sum(bytes), 0)::bigint as bytes
+        from collection_total where collection = c.key and inside(walls, %(walls)s)) t"""  # noqa: S608 - constants
+
+FIND = f"""
+    select * from {SEEN} where id = %(wanted)s or name = %(wanted)s
+    order by id = %(wanted)s desc, withdrawn, cardinality(walls) desc, walls limit 1"""  # noqa: S608
+COUNTED = f"{WITH_COUNTS} where c.key = %(key)s"
+LIST = f"""{WITH_COUNTS}
+    where %(at)s::timestamptz is null or (c.created_at, c.id) > (%(at)s, %(id)s)
+    order by c.created_at, c.id limit %(limit)s"""
+DELETE_DOCUMENTS = "delete from document where collection = %(key)s and inside(walls, %(walls)s)"
+DELETE_TOTALS = "delete from collection_total where collection = %(key)s and inside(walls, %(walls)s)"
+
+
+async def create(
+    connection: Connection, owner: Owner, name: str, metadata: Mapping[str, str], walls: Sequence[str]
+) -> Collection:
+    """Make a collection inside these walls.
 
     Raises:
         CollectionExists: the name is taken.
     """
-    query = "insert into collection (id, org, desk, name, metadata) values (%s, %s, %s, %s, %s) returning *"
-    values = (f"vs_{secrets.token_hex(12)}", owner.org, owner.desk, name, Jsonb(dict(metadata)))
+    query = (
+        "insert into collection (id, org, desk, name, metadata, walls) values (%s, %s, %s, %s, %s, %s)"
+        " returning *, 0 as documents, 0 as chunks, 0 as bytes"
+    )
+    values = (f"vs_{secrets.token_hex(12)}", owner.org, owner.desk, name, Jsonb(dict(metadata)), list(walls))
     try:
         return message(await _only(connection, query, values))
     except UniqueViolation:
@@ -32,14 +57,20 @@ async def create(connection: Connection, owner: Owner, name: str, metadata: Mapp
 
 
 async def find(connection: Connection, owner: Owner, collection: str) -> Row:
-    """Return the row of a collection by its id or, where no id fits, its name."""
-    query = """
-        select * from collection where org = %(org)s and desk = %(desk)s and (id = %(wanted)s or name = %(wanted)s)
-        order by id = %(wanted)s desc limit 1"""
-    cursor = await connection.execute(query, {"org": owner.org, "desk": owner.desk, "wanted": collection})
+    """Return the row of a collection by its id or, where no id fits, its name.
+
+    Of several with the name, each in a set of walls of its own, it is the one that has most walls.
+    """
+    cursor = await connection.execute(FIND, {**seen_by(owner), "wanted": collection})
     if (row := await cursor.fetchone()) is None:
         raise CollectionNotFound(f"there is no collection {collection!r} in the desk {owner.desk!r}")
     return row
+
+
+async def shown(connection: Connection, owner: Owner, collection: str) -> Collection:
+    """Return a collection with the counts of what its caller may see of it."""
+    row = await find(connection, owner, collection)
+    return message(await _only(connection, COUNTED, {**seen_by(owner), "key": row["key"]}))
 
 
 async def lock(connection: Connection, owner: Owner, collection: str) -> Row:
@@ -49,17 +80,16 @@ async def lock(connection: Connection, owner: Owner, collection: str) -> Row:
     """
     found = await find(connection, owner, collection)
     cursor = await connection.execute("select * from collection where key = %s for no key update", (found["key"],))
-    if (row := await cursor.fetchone()) is None:
+    if await cursor.fetchone() is None:
         raise CollectionNotFound(f"the collection {collection!r} has just been deleted")
-    return row
+    return await find(connection, owner, found["id"])  # it may have been withdrawn while we waited
 
 
 async def listed(connection: Connection, owner: Owner, page: Page) -> tuple[list[Collection], str]:
     """Return a page of the collections of a desk, oldest first, and the token of the next page."""
-    query = "select * from collection where org = %s and desk = %s and key > %s order by key limit %s"
-    cursor = await connection.execute(query, (owner.org, owner.desk, after(page), page.size + 1))
+    cursor = await connection.execute(LIST, {**seen_by(owner), **after(page), "limit": page.size + 1})
     rows = await cursor.fetchall()
-    return [message(row) for row in rows[: page.size]], following(rows, page)
+    return [message(row) for row in rows[: page.size]], following(rows, page, "created_at")
 
 
 async def update(
@@ -72,17 +102,38 @@ async def update(
     """
     row = await lock(connection, owner, collection)
     values = (name or row["name"], Jsonb(dict(metadata) or row["metadata"]), row["key"])
-    query = "update collection set name = %s, metadata = %s where key = %s returning *"
     try:
-        return message(await _only(connection, query, values))
+        await connection.execute("update collection set name = %s, metadata = %s where key = %s", values)
     except UniqueViolation:
         raise _taken(name) from None
+    return await shown(connection, owner, row["id"])
 
 
-async def delete(connection: Connection, owner: Owner, collection: str) -> Row:
-    """Delete a collection with all that is in it, and return what its row said."""
+async def delete(connection: Connection, owner: Owner, collection: str) -> Collection:
+    """Delete a collection with all in it that its caller may see, and return what that was.
+
+    What the caller may not see stays, and the collection for those who may; for all others it is gone.
+    """
     row = await lock(connection, owner, collection)
-    return await _only(connection, "delete from collection where key = %s returning *", (row["key"],))
+    gone = await shown(connection, owner, row["id"])
+    await connection.execute(DELETE_DOCUMENTS, {**seen_by(owner), "key": row["key"]})
+    await connection.execute(DELETE_TOTALS, {**seen_by(owner), "key": row["key"]})
+    await connection.execute("update collection set withdrawn = true where key = %s", (row["key"],))
+    await remove_if_empty(connection, row["key"])
+    return gone
+
+
+async def remove_if_empty(connection: Connection, key: int) -> None:
+    """Remove a withdrawn collection once it has no documents left."""
+    query = """
+        delete from collection c where key = %s and withdrawn
+        and not exists (select from document d where d.collection = c.key)"""
+    await connection.execute(query, (key,))
+
+
+def seen_by(owner: Owner) -> dict[str, Any]:
+    """Return who asks, as the queries have it."""
+    return {"org": owner.org, "desk": owner.desk, "walls": list(owner.walls)}
 
 
 def message(row: Row) -> Collection:
@@ -95,30 +146,35 @@ def message(row: Row) -> Collection:
         chunks=row["chunks"],
         bytes=row["bytes"],
         metadata=row["metadata"],
+        walls=row["walls"],
     )
     made.created_at.FromDatetime(row["created_at"])
     return made
 
 
-def after(page: Page) -> int:
-    """Return the key after which a page begins.
+def after(page: Page) -> dict[str, Any]:
+    """Return the time and the id after which a page begins, which say nothing of rows that the caller may not see.
 
     Raises:
         InvalidRequest: the token is none that a list has given.
     """
     if not page.token:
-        return 0
-    if not page.token.isascii() or not page.token.isdigit() or len(page.token) > 18:
+        return {"at": None, "id": ""}
+    micros, _, id_ = page.token.partition(".")
+    if not (micros.isascii() and micros.isdigit() and len(micros) <= 17 and id_):
         raise InvalidRequest(f"{page.token!r} is not a page token; take it from the page before", param="page_token")
-    return int(page.token)
+    return {"at": EPOCH + timedelta(microseconds=int(micros)), "id": id_}
 
 
-def following(rows: list[Row], page: Page) -> str:
+def following(rows: list[Row], page: Page, column: str) -> str:
     """Return the token of the page after these rows, of which one more than a page was asked for."""
-    return str(rows[page.size - 1]["key"]) if len(rows) > page.size else ""
+    if len(rows) <= page.size:
+        return ""
+    last = rows[page.size - 1]
+    return f"{(last[column] - EPOCH) // timedelta(microseconds=1)}.{last['id']}"
 
 
-async def _only(connection: Connection, query: Any, values: tuple[Any, ...]) -> Row:
+async def _only(connection: Connection, query: Any, values: Any) -> Row:
     row = await (await connection.execute(query, values)).fetchone()
     assert row is not None, "the row is locked, or new"
     return row

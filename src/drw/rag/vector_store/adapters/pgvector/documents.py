@@ -10,25 +10,32 @@ import numpy as np
 from psycopg.types.json import Jsonb
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Document
+from drw.kernel.attributes import from_values, to_values
 from drw.kernel.audit import digest
 from drw.kernel.database import Connection
 from drw.rag.vector_store import bm25
-from drw.rag.vector_store.adapters.pgvector.collections import after, following
+from drw.rag.vector_store.adapters.pgvector.collections import after, following, seen_by
 from drw.rag.vector_store.ports import Analysed, DocumentNotFound, Owner, Page
 
 ADD = """
     insert into document
-        (collection, id, title, content_hash, pages, chunks, bytes, terms, dated, attributes)
-    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning *"""
+        (collection, id, title, content_hash, pages, chunks, bytes, terms, dated, attributes, walls, attributes_version)
+    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning *"""
 
 COUNT = """
-    update collection set documents = documents + %(documents)s, chunks = chunks + %(chunks)s,
-        bytes = bytes + %(bytes)s, terms = terms + %(terms)s
-    where key = %(collection)s"""
+    insert into collection_total as t (collection, walls, documents, chunks, bytes, terms)
+    values (%(collection)s, %(walls)s, %(documents)s, %(chunks)s, %(bytes)s, %(terms)s)
+    on conflict (collection, walls) do update set documents = t.documents + excluded.documents,
+        chunks = t.chunks + excluded.chunks, bytes = t.bytes + excluded.bytes, terms = t.terms + excluded.terms"""
 
 LIST = """
-    select d.* from document d join permission p on p.document = d.key and p.principal = %s
-    where d.collection = %s and d.key > %s order by d.key limit %s"""
+    select * from visible(%(collection)s, %(desk)s, %(walls)s, null)
+    where %(at)s::timestamptz is null or (indexed_at, id) > (%(at)s, %(id)s)
+    order by indexed_at, id limit %(limit)s"""
+
+DELETE = (
+    "delete from document where collection = %(collection)s and id = %(id)s and inside(walls, %(walls)s) returning *"
+)
 
 
 async def write(
@@ -44,7 +51,8 @@ async def write(
     terms = sum(sum(counts.values()) for counts in analysed.counts)
     values = (
         *(collection, document.id, document.title, document.content_hash, document.pages),
-        *(len(chunks), size, terms, analysed.dated, Jsonb(dict(document.attributes))),
+        *(len(chunks), size, terms, analysed.dated, Jsonb(from_values(document.attributes))),
+        *(list(document.walls), document.attributes_version),
     )
     row = await (await connection.execute(ADD, values)).fetchone()
     assert row is not None
@@ -54,37 +62,45 @@ async def write(
     await _copy_vectors(connection, collection, key, chunks)
     postings = _postings(collection, key, chunks, analysed)
     await _copy(connection, "copy posting from stdin (format binary)", postings, ["int8", "text", "int8", "bytea"])
-    subject = ((collection, term, key, weight) for term, weight in analysed.subject.items())
-    await _copy(connection, "copy subject from stdin", subject)
-    await _count(connection, row, 1)
-    return _message(row)
+    await write_subject(connection, collection, key, analysed.subject)
+    await count(connection, row, 1)
+    return message(row)
 
 
-async def remove(connection: Connection, collection: int, document: str) -> int | None:
-    """Delete a document where it is there; return how many chunks it had."""
-    query = "delete from document where collection = %s and id = %s returning *"
-    row = await (await connection.execute(query, (collection, document))).fetchone()
-    if row is None:
-        return None
-    await _count(connection, row, -1)
-    return int(row["chunks"])
+async def write_subject(connection: Connection, collection: int, key: int, subject: Mapping[str, float]) -> None:
+    """Write what a document is about."""
+    rows = ((collection, term, key, weight) for term, weight in subject.items())
+    await _copy(connection, "copy subject from stdin", rows)
 
 
-async def delete(connection: Connection, collection: int, document: str) -> int:
-    """Delete a document, and return how many chunks it had.
+async def replace(connection: Connection, collection: int, document: Document) -> None:
+    """Delete the document of this id and these walls, where it is there, to make room for another."""
+    query = "delete from document where collection = %s and id = %s and walls = %s returning *"
+    rows = await connection.execute(query, (collection, document.id, list(document.walls)))
+    for row in await rows.fetchall():
+        await count(connection, row, -1)
+
+
+async def delete(connection: Connection, owner: Owner, collection: int, document: str) -> int:
+    """Delete a document that the caller may see, and return how many chunks it had.
 
     Raises:
         DocumentNotFound: there is none.
     """
-    if (chunks := await remove(connection, collection, document)) is None:
+    named = {**seen_by(owner), "collection": collection, "id": document}
+    rows = await (await connection.execute(DELETE, named)).fetchall()
+    if not rows:
         raise DocumentNotFound(f"there is no document {document!r} in the collection")
-    return chunks
+    for row in rows:
+        await count(connection, row, -1)
+    return sum(row["chunks"] for row in rows)
 
 
 async def listed(connection: Connection, owner: Owner, collection: int, page: Page) -> tuple[list[Document], str]:
-    """Return a page of the documents that the desk may see, and the token of the next page."""
-    rows = await (await connection.execute(LIST, (owner.desk, collection, after(page), page.size + 1))).fetchall()
-    return [_message(row) for row in rows[: page.size]], following(rows, page)
+    """Return a page of the documents that the caller may see, and the token of the next page."""
+    named = {**seen_by(owner), **after(page), "collection": collection, "limit": page.size + 1}
+    rows = await (await connection.execute(LIST, named)).fetchall()
+    return [message(row) for row in rows[: page.size]], following(rows, page, "indexed_at")
 
 
 async def _copy_chunks(connection: Connection, key: int, chunks: Sequence[Chunk]) -> None:
@@ -124,19 +140,25 @@ async def _copy(
             await copy.write_row(row)
 
 
-async def _count(connection: Connection, row: Mapping[str, Any], sign: int) -> None:
+async def count(connection: Connection, row: Mapping[str, Any], sign: int) -> None:
+    """Add a document to what its collection has inside its walls, or take it off."""
     changes = {name: sign * row[name] for name in ("chunks", "bytes", "terms")}
-    await connection.execute(COUNT, {"collection": row["collection"], "documents": sign, **changes})
+    await connection.execute(
+        COUNT, {"collection": row["collection"], "walls": row["walls"], "documents": sign, **changes}
+    )
 
 
-def _message(row: Mapping[str, Any]) -> Document:
+def message(row: Mapping[str, Any]) -> Document:
+    """Return a row as the contract has it."""
     made = Document(
         id=row["id"],
         title=row["title"],
         content_hash=row["content_hash"],
         pages=row["pages"],
         chunks=row["chunks"],
-        attributes=row["attributes"],
+        attributes=to_values(row["attributes"]),
+        walls=row["walls"],
+        attributes_version=row["attributes_version"],
     )
     made.indexed_at.FromDatetime(row["indexed_at"])
     return made

@@ -1,0 +1,61 @@
+"""Filters over attributes as they are written on a command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from drw.kernel.errors import InvalidRequest
+
+FORM = "KEY, one of = != < <= > >=, and VALUE: a number, true, false or text; or OpenAI's filters as JSON."
+TYPES = {"=": "eq", "!=": "ne", "<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
+COMPARISON = re.compile(r"\s*([^=!<>]+?)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*", re.DOTALL)
+
+
+def of(given: Sequence[str] | None) -> dict[str, Any]:
+    """Return the filter that takes what all of these take; an empty one where there are none.
+
+    Raises:
+        InvalidRequest: one is neither a comparison nor JSON.
+    """
+    found = [_filter(text) for text in given or ()]
+    if len(found) > 1:
+        return {"type": "and", "filters": found}
+    return found[0] if found else {}
+
+
+def attributes_of(given: Sequence[str]) -> dict[str, Any]:
+    """Return attributes that are written KEY=VALUE.
+
+    Raises:
+        InvalidRequest: one is not.
+    """
+    found = {}
+    for text in given:
+        key, separator, value = text.partition("=")
+        if not (separator and key.strip()):
+            raise InvalidRequest(f"{text!r} is not KEY=VALUE, as in year=2025")
+        found[key.strip()] = _scalar(value.strip())
+    return found
+
+
+def _filter(text: str) -> Any:
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise InvalidRequest(f"the filter {text!r} is not JSON: {error}") from None
+    if (match := COMPARISON.fullmatch(text)) is None:
+        raise InvalidRequest(f"the filter {text!r} is none. It has {FORM}")
+    return {"type": TYPES[match[2]], "key": match[1], "value": _scalar(match[3])}
+
+
+def _scalar(text: str) -> Any:
+    """Return the number, the boolean or the quoted text that JSON reads in a value; else the text as it stands."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, str | int | float | bool) else text

@@ -1,0 +1,45 @@
+"""Safe terminal output: control characters in text from elsewhere are shown, never sent to the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+_CONTROLS = (set(range(0x20)) - {0x09, 0x0A}) | set(range(0x7F, 0xA0))
+_DIRECTIONS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # they reorder what is around them on the screen
+_SHOWN = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _CONTROLS | _DIRECTIONS}
+_IN_JSON = {code: f"\\u{code:04x}" for code in _CONTROLS | _DIRECTIONS if code >= 0x7F}
+
+NOT_A_TERMINAL = 240
+"""The width of tables in a pipe or a file, in characters."""
+
+
+def visible(text: str) -> str:
+    """Return the text with its control and direction characters written out, as in `\\x1b`; tab and newline stay."""
+    return text.translate(_SHOWN)
+
+
+def visible_in_json(text: str) -> str:
+    """Return JSON text with the same characters as JSON escapes; the value that it stands for stays the same."""
+    return text.translate(_IN_JSON)
+
+
+def stream(text: str) -> None:
+    """Write a piece of text on standard output at once, without a newline of its own."""
+    sys.stdout.write(visible(text))
+    sys.stdout.flush()
+
+
+class SafeConsole(Console):
+    """A console that sends no control character of a text to the terminal, and turns no `:0:` into an emoji."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
+console = SafeConsole(
+    highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else NOT_A_TERMINAL
+)

@@ -1,0 +1,39 @@
+"""Information barriers: a caller sees an object only from inside all of the object's walls.
+
+Stores enforce it in SQL, by one function each, named `inside`; this is the same rule for what is not in a table, and
+the rule for the walls of new objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from drw.kernel.call import Caller
+from drw.kernel.errors import Forbidden, InvalidRequest
+
+MAX_WALLS = 100
+"""As many as an org may have; more can never all be held."""
+
+
+def inside(walls: Iterable[str], who: Caller) -> bool:
+    """Return whether a caller may see an object with these walls."""
+    return who.walls.issuperset(walls)
+
+
+def of_new(given: Collection[str], who: Caller) -> list[str]:
+    """Return the walls of an object that a caller makes, sorted: those it gives, or else all that it stands inside of.
+
+    What is made inside walls can thus never be put outside of all of them.
+
+    Raises:
+        Forbidden: the caller stands outside one of the given.
+        InvalidRequest: too many are given.
+    """
+    if len(given) > MAX_WALLS:
+        raise InvalidRequest(f"{len(given)} walls; at most {MAX_WALLS}", param="walls")
+    if outside := sorted(set(given) - who.walls):
+        said = (
+            f"the key {who.key!r} stands outside the wall {outside[0][:64]!r}; it can give walls that it is inside of"
+        )
+        raise Forbidden(said, param="walls")
+    return sorted(set(given) or who.walls)

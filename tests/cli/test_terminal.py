@@ -1,0 +1,64 @@
+"""What reaches the terminal: no control characters of a text from elsewhere, whichever way it is written."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+import drw.cli
+from drw.cli import options
+from drw.cli.terminal import console, stream
+
+HOSTILE = "a\x1b]0;title\x07\x1b[31m\r\x9b2J\x7f\u202egnp.\u2066 :0: \tb\nc"
+SHOWN = "a\\x1b]0;title\\x07\\x1b[31m\\x0d\\x9b2J\\x7f\\u202egnp.\\u2066 :0: \tb\nc"
+
+
+def _table(text: str) -> None:
+    options.write_table((text,), [(text, text)])
+
+
+@pytest.mark.parametrize(
+    "write",
+    [options.write, options.warn, stream, console.print, _table, lambda text: options.write_table((), [], text)],
+)
+def test_control_characters_are_shown(write, capsys):
+    write(HOSTILE)
+    written = capsys.readouterr()
+    text = written.out + written.err
+    assert not {c for c in text if not c.isprintable()} - {"\n", "\t"}
+    assert SHOWN.split()[0] in text
+    assert ":0:" in text
+
+
+def test_text_without_them_stays_as_it_is(capsys):
+    stream("Über 5 % — 雪 👍🏽 שלום\n\tend")
+    assert capsys.readouterr().out == "Über 5 % — 雪 👍🏽 שלום\n\tend"
+
+
+@pytest.mark.parametrize("write", [options.write_json, options.write_line])
+def test_json_has_them_as_escapes_and_stands_for_the_same_value(write, capsys):
+    write({HOSTILE: [HOSTILE]})
+    text = capsys.readouterr().out
+    assert not {c for c in text if not c.isprintable()} - {"\n"}
+    assert json.loads(text) == {HOSTILE: [HOSTILE]}
+
+
+WRITERS = {"print", "sys.stdout.write", "typer.echo", "Console"}
+ALLOWED = {
+    "generate.py": "a developer's command, which writes the project's own text",
+    "options.py": "the functions themselves",
+    "terminal.py": "the functions themselves",
+    "trail.py": "a signed note, which must stay as it is to the letter",
+}
+
+
+def test_no_command_writes_past_these_functions():
+    past = set()
+    for file in Path(drw.cli.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in WRITERS:
+                past.add(file.name)
+    assert past == ALLOWED.keys()

@@ -1,0 +1,205 @@
+"""Attributes change at once, with nothing indexed or embedded again, whatever is interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import pytest
+
+from conftest import hosted
+from drw.api.rag.v1.documents_pb2 import IndexFileRequest, PutFileRequest
+from drw.api.rag.v1.documents_rpc import DocumentsClient
+from drw.api.rag.v1.vector_store_pb2 import (
+    ListDocumentsRequest,
+    UpdateDocumentAttributesRequest,
+    VectorSearchRequest,
+)
+from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
+from drw.kernel.attributes import from_values, to_values
+from drw.kernel.call import acting_for
+from drw.kernel.errors import Unavailable
+from drw.rag.documents import attribute_updates
+from rag.documents.conftest import SERVICES, Desk, running
+from support.parts import wait_until
+
+
+def query(profile, sql, *args):
+    with psycopg.connect(profile.postgres) as connection:
+        cursor = connection.execute(sql, args)
+        return cursor.fetchall() if cursor.description else []
+
+
+async def year_is(store, collection, year):
+    """The documents that a search finds with this year."""
+    request = VectorSearchRequest(collection=collection, text="copper", attributes=to_values({"year": year}))
+    return sorted({passage.document for passage in (await store.search(request)).passages})
+
+
+@pytest.fixture
+async def here(platform, caller):
+    desk = platform.desk()
+    with acting_for(caller):
+        yield desk, platform.host.client(VectorStoreClient), platform
+
+
+async def put_in(desk, name, store=None, attributes=None, content=b"Copper rose."):
+    file = await desk.upload(name, content)
+    store = store or (await desk.openai.vector_stores.create()).id
+    files = desk.openai.vector_stores.files
+    await files.create(store, file_id=file.id, attributes=attributes or {"year": 2024})
+    await files.poll(file.id, vector_store_id=store, poll_interval_ms=20)
+    return file.id, store
+
+
+async def test_the_new_value_is_found_at_once_and_nothing_is_embedded(here, rag):
+    desk, store, platform = here
+    file, collection = await put_in(desk, "a.txt")
+    vectors = query(rag, "select xmin::text, document from vector_store.chunk_vector")
+    job = query(rag, "select job, attempts from documents.attachment")
+    platform.host._servicers["embedding"] = None
+    files = desk.openai.vector_stores.files
+    for attributes in ({"year": 2025}, {"year": 2025, "note": "x"}, {}, {"year": 2025}):
+        changed = await files.update(file, vector_store_id=collection, attributes=attributes)
+        assert (changed.status, changed.attributes) == ("completed", attributes)
+        assert await year_is(store, collection, 2025) == ([file] if attributes else [])
+        assert await year_is(store, collection, 2024) == []
+    again = await files.create(collection, file_id=file, attributes={"year": 2026})
+    assert (again.status, again.attributes) == ("completed", {"year": 2026})
+    assert await year_is(store, collection, 2026) == [file]
+    assert query(rag, "select xmin::text, document from vector_store.chunk_vector") == vectors
+    assert query(rag, "select job, attempts from documents.attachment") == job
+
+
+async def test_two_files_of_one_content_keep_attributes_of_their_own(here, rag):
+    desk, store, platform = here
+    first, collection = await put_in(desk, "a.txt")
+    others = [(await put_in(desk, name, collection))[0] for name in ("b.txt", "c.txt")]
+    assert [row[0] for row in query(rag, "select id from vector_store.document")] == [first]
+    platform.host._servicers["embedding"] = None
+    files = desk.openai.vector_stores.files
+    await files.update(others[0], vector_store_id=collection, attributes={"year": 2030})
+    assert await year_is(store, collection, 2030) == [others[0]]
+    assert await year_is(store, collection, 2024) == [first]
+    await files.update(first, vector_store_id=collection, attributes={"year": 2031})
+    assert await year_is(store, collection, 2031) == [first]
+    assert await year_is(store, collection, 2024) == [others[1]]  # which relied on the first
+    assert {f.status async for f in files.list(collection)} == {"completed"}
+    titles = query(rag, "select title from vector_store.document order by title")
+    assert titles == [("a.txt",), ("b.txt",), ("c.txt",)]
+    counted = await desk.http.get(f"/../api/v1/collections/{collection}")
+    assert (counted.json()["documents"], counted.json()["chunks"]) == (3, 3)
+
+
+async def test_an_update_while_a_file_is_indexed_is_what_is_written_at_its_end(idle, rag, caller):
+    async with idle as platform:
+        desk = platform.desk()
+        file = await desk.upload("a.txt", b"Copper rose.")
+        collection = (await desk.openai.vector_stores.create(name="c")).id
+        files = desk.openai.vector_stores.files
+        await files.create(collection, file_id=file.id, attributes={"year": 2024})
+        changed = await files.update(file.id, vector_store_id=collection, attributes={"year": 2025})
+        assert (changed.status, changed.attributes) == ("in_progress", {"year": 2025})
+    async with running(rag) as platform:
+        desk = platform.desk()
+        files = desk.openai.vector_stores.files
+        done = await files.poll(file.id, vector_store_id=collection, poll_interval_ms=20)
+        assert (done.status, done.attributes) == ("completed", {"year": 2025})
+        with acting_for(caller):
+            assert await year_is(platform.host.client(VectorStoreClient), collection, 2025) == [file.id]
+
+
+async def test_many_updates_at_once_end_with_the_same_in_both_services(here, rag):
+    desk, store, _ = here
+    file, collection = await put_in(desk, "a.txt")
+    files = desk.openai.vector_stores.files
+    await asyncio.gather(
+        *(files.update(file, vector_store_id=collection, attributes={"year": year}) for year in range(2000, 2020))
+    )
+    ((version, written, attributes),) = query(
+        rag, "select attributes_version, attributes_written, attributes from documents.attachment"
+    )
+    assert version == written
+    assert query(rag, "select attributes_version, attributes from vector_store.document") == [(version, attributes)]
+    old = UpdateDocumentAttributesRequest(collection=collection)
+    old.document.id, old.document.attributes_version = file, version - 1
+    assert from_values((await store.update_document_attributes(old)).attributes) == attributes
+
+
+async def test_what_was_not_sent_is_sent_after_a_restart(rag, caller, monkeypatch):
+    monkeypatch.setattr(attribute_updates, "SWEEP_SECONDS", 3600)
+    async with running(rag) as platform:
+        desk = platform.desk()
+        file, collection = await put_in(desk, "a.txt")
+
+        async def away(request):
+            raise Unavailable("the vector store is away")
+
+        platform.host._servicers["vector_store"].update_document_attributes = away
+        answer = await desk.http.post(f"/vector_stores/{collection}/files/{file}", json={"attributes": {"year": 2025}})
+        assert answer.status_code == 503
+        assert query(rag, "select attributes from vector_store.document") == [({"year": 2024},)]
+    async with running(rag):
+        is_sent = "select 1 from vector_store.document where attributes = '{\"year\": 2025}'"
+        await asyncio.to_thread(wait_until, lambda: query(rag, is_sent) != [], "the sweep")
+
+
+async def test_attributes_that_the_last_release_kept_as_text_get_their_types_back(rag, caller):
+    given = to_values({"year": 2024, "audited": True, "name": "x"})
+    async with hosted(rag, SERVICES) as host:
+        with acting_for(caller):
+            file = await host.client(DocumentsClient).put_file(PutFileRequest(name="a.txt", content=b"Copper rose."))
+            await host.client(DocumentsClient).index_file(
+                IndexFileRequest(file=file.id, collection="c", attributes=given)
+            )
+    undo(rag)
+    query(rag, 'update vector_store.document set attributes = \'{"year": "2024", "audited": "true", "name": "x"}\'')
+    async with hosted(rag, SERVICES) as host:
+        is_typed = 'select 1 from vector_store.document where attributes @> \'{"year": 2024, "audited": true}\''
+        await asyncio.to_thread(wait_until, lambda: query(rag, is_typed) != [], "the sweep")
+        with acting_for(caller):
+            store = host.client(VectorStoreClient)
+            (document,) = (await store.list_documents(ListDocumentsRequest(collection="c"))).documents
+            assert from_values(document.attributes) == from_values(given)
+            assert await year_is(store, "c", 2024) == [file.id]
+            shown = await host.client(DocumentsClient).index_file(
+                IndexFileRequest(file=file.id, collection="c", attributes=given)
+            )
+            assert shown.unchanged
+
+
+def undo(profile):
+    """Take the database back to how the last release had it: the tables without what 0003_walls.sql has added."""
+    for statement in (
+        "drop function documents.visible_attachments, documents.visible_batches, documents.visible_files",
+        "drop function documents.inside",
+        "alter table documents.attachment drop constraint attachment_pkey, drop column walls,"
+        " drop column attributes_version, drop column attributes_written,"
+        " add primary key (org, desk, collection, file)",
+        "alter table documents.file drop column walls, add unique (org, desk, content_hash, name, purpose)",
+        "alter table documents.batch drop column walls",
+        "drop function vector_store.visible, vector_store.visible_collections, vector_store.inside",
+        "alter table vector_store.collection drop column walls, drop column withdrawn, add column documents bigint,"
+        " add column chunks bigint, add column bytes bigint, add column terms bigint, add unique (org, desk, name)",
+        "update vector_store.collection c set (documents, chunks, bytes, terms) ="
+        " (select documents, chunks, bytes, terms from vector_store.collection_total t where t.collection = c.key)",
+        "drop table vector_store.collection_total",
+        "drop index vector_store.document_written",
+        "alter table vector_store.document drop column walls, drop column attributes_version,"
+        " add unique (collection, id)",
+        "delete from documents.migration where name = '0003_walls.sql'",
+        "delete from vector_store.migration where name = '0003_walls.sql'",
+    ):
+        query(profile, statement)
+
+
+async def test_a_key_outside_of_a_wall_changes_nothing_inside(platform, rag):
+    inside = Desk(platform.host, "research", "documents:read documents:write")
+    inside.http.headers["x-drw-walls"] = "m-and-a"
+    file, collection = await put_in(inside, "a.txt")
+    answer = await platform.desk().http.post(
+        f"/vector_stores/{collection}/files/{file}", json={"attributes": {"year": 1}}
+    )
+    assert answer.status_code == 404
+    assert query(rag, "select attributes, walls from vector_store.document") == [({"year": 2024}, ["m-and-a"])]
+    await inside.http.aclose()

@@ -1,0 +1,253 @@
+"""What is put in from inside a wall is not there for a key outside of it, in any route of files and vector stores."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import openai
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from conftest import hosted
+from drw.api.rag.v1.documents_pb2 import IndexFileRequest, PutFileRequest
+from drw.api.rag.v1.documents_rpc import DocumentsClient
+from drw.kernel.call import Caller, acting_for
+from drw.kernel.errors import Forbidden
+from drw.rag.documents.files import Page
+
+MUTATIONS = {
+    "overlap": "select cardinality(object_walls) = 0 or object_walls && caller_walls",
+    "everything": "select true",
+}
+
+
+@pytest.fixture
+def keys(platform):
+    """A key outside of all walls, one inside of one, one inside of two, and one inside of another."""
+    named = {"outside": "", "inside": "m-and-a", "both": "m-and-a credit", "elsewhere": "credit"}
+    found = {}
+    for name, walls in named.items():
+        found[name] = platform.desk()
+        found[name].http.headers["x-drw-walls"] = walls
+    return found
+
+
+async def put_in(desk, name, content, store=None):
+    """Upload a file and put it into a vector store, which is made; return both ids."""
+    file = await desk.upload(name, content)
+    if store is None:
+        store = (await desk.openai.vector_stores.create(name=f"store of {name}")).id
+    files = desk.openai.vector_stores.files
+    done = await files.create_and_poll(file.id, vector_store_id=store, poll_interval_ms=20)
+    assert done.status == "completed", done.last_error
+    return file.id, store
+
+
+async def test_every_route_says_of_it_what_it_says_of_an_unknown_id(platform, keys):
+    file, store = await put_in(keys["both"], "deal.txt", b"Project Falcon: the target is Gamma plc.")
+    batches = keys["both"].openai.vector_stores.file_batches
+    batch = (await batches.create_and_poll(store, file_ids=[file], poll_interval_ms=20)).id
+    known = {"file": file, "store": store, "batch": batch}
+    unknown = {"file": "file-" + "0" * 24, "store": "vs_" + "0" * 24, "batch": "vsfb_" + "0" * 24}
+    for who in ("outside", "inside", "elsewhere"):
+        for route in platform.host._scopes["documents"].routes:
+            if "{" not in route.path:
+                continue
+            for method in route.methods - {"HEAD"}:
+                said = []
+                for ids in (known, unknown):
+                    path = route.path.removeprefix("/v1").format(**ids)
+                    answer = await keys[who].http.request(method, path)
+                    text = answer.text
+                    for name, id_ in ids.items():
+                        text = text.replace(id_, name)
+                    said.append((answer.status_code, text))
+                assert said[0] == said[1], (who, method, route.path)
+                assert said[0][0] == 404, (who, method, route.path, said)
+        theirs = (await keys[who].openai.vector_stores.create(name="theirs")).id
+        for path, body in [
+            (f"/vector_stores/{theirs}/files", {"file_id": file}),
+            (f"/vector_stores/{theirs}/file_batches", {"file_ids": [file]}),
+            ("/vector_stores", {"file_ids": [file]}),
+        ]:
+            answer = await keys[who].http.post(path, json=body)
+            assert (answer.status_code, answer.json()["error"]["message"]) == (404, f"there is no file {file!r}")
+        assert (await keys[who].http.get("/files", params={"after": file})).status_code == 404
+        assert (await keys[who].http.get("/vector_stores", params={"after": store})).status_code == 404
+        assert (await keys[who].openai.files.list()).data == []
+        assert store not in {s.id for s in (await keys[who].openai.vector_stores.list()).data}
+    assert (await keys["both"].openai.vector_stores.retrieve(store)).file_counts.completed == 1
+    assert (await keys["both"].openai.files.content(file)).content.startswith(b"Project")
+
+
+async def test_a_shared_vector_store_shows_each_caller_its_own_part(platform, keys):
+    outside, inside = keys["outside"], keys["inside"]
+    open_file, store = await put_in(outside, "open.txt", b"The copper price rose.")
+    before = (await outside.http.get(f"/vector_stores/{store}")).json()
+    closed, _ = await put_in(inside, "deal.txt", b"Project Falcon buys a copper mine.", store)
+    assert (await outside.http.get(f"/vector_stores/{store}")).json() == before
+    assert (await inside.openai.vector_stores.retrieve(store)).file_counts.completed == 2
+    for desk, right in ((outside, {open_file}), (inside, {open_file, closed})):
+        assert {f.id async for f in desk.openai.vector_stores.files.list(store, limit=1)} == right
+        documents = (await desk.http.get(f"/../api/v1/collections/{store}/documents")).json()["documents"]
+        assert {d["id"] for d in documents} == right
+        watched = await desk.http.get(f"/../api/v1/collections/{store}/indexing")
+        assert f'"completed":{len(right)},' in watched.text
+    with pytest.raises(openai.NotFoundError):
+        await outside.openai.vector_stores.files.delete(closed, vector_store_id=store)
+    with pytest.raises(openai.NotFoundError):
+        await outside.openai.vector_stores.files.update(closed, vector_store_id=store, attributes={"a": 1})
+
+
+async def test_a_file_from_outside_gets_the_walls_of_the_vector_store(platform, keys):
+    outside, inside = keys["outside"], keys["inside"]
+    file = await outside.upload("note.txt", b"Copper rose.")
+    store = await inside.openai.vector_stores.create(name="deals")
+    made = await inside.openai.vector_stores.files.create_and_poll(
+        file.id, vector_store_id=store.id, poll_interval_ms=20
+    )
+    assert made.to_dict()["walls"] == ["m-and-a"]
+    assert (await outside.openai.files.retrieve(file.id)).to_dict()["walls"] == []
+    await outside.openai.files.delete(file.id)  # the source: what was made of it goes with it
+    assert (await inside.openai.vector_stores.retrieve(store.id)).file_counts.total == 0
+    documents = (await inside.http.get(f"/../api/v1/collections/{store.id}/documents")).json()["documents"]
+    assert documents == []
+
+
+async def test_the_same_bytes_are_one_file_inside_one_set_of_walls_alone(platform, keys):
+    made = {name: [await desk.upload("a.md", b"# The same") for _ in range(2)] for name, desk in keys.items()}
+    assert all(first.id == again.id for first, again in made.values())
+    assert len({first.id for first, _ in made.values()}) == len(keys)
+    for name, (file, _) in made.items():
+        if name != "outside":
+            await keys[name].openai.files.delete(file.id)
+    assert (await keys["outside"].openai.files.content(made["outside"][0].id)).content == b"# The same"
+
+
+async def test_the_same_content_is_not_reused_across_walls(platform, keys, rag):
+    _, store = await put_in(keys["inside"], "deal.txt", b"Project Falcon buys a mine.")
+    with psycopg.connect(rag.postgres) as connection:
+        connection.execute("update vector_store.collection set walls = '{}'")
+    file, _ = await put_in(keys["outside"], "deal.txt", b"Project Falcon buys a mine.", store)
+    with psycopg.connect(rag.postgres) as connection:
+        rows = connection.execute("select walls, unchanged from documents.attachment order by walls").fetchall()
+    assert rows == [([], False), (["m-and-a"], False)]
+    await keys["inside"].openai.vector_stores.files.delete(file, vector_store_id=store)
+    assert (await keys["inside"].openai.vector_stores.retrieve(store)).file_counts.total == 1
+
+
+async def test_one_file_attached_from_inside_and_outside_is_there_once_for_each(platform, keys):
+    outside, inside = keys["outside"], keys["inside"]
+    file = await outside.upload("note.txt", b"Copper rose.")
+    store = (await outside.openai.vector_stores.create(name="shared")).id
+    for desk, note in ((inside, "closed"), (outside, "open")):
+        files = desk.openai.vector_stores.files
+        made = await files.create(store, file_id=file.id, attributes={"note": note})
+        assert made.attributes == {"note": note}
+        await files.poll(file.id, vector_store_id=store, poll_interval_ms=20)
+    for desk, note in ((inside, "closed"), (outside, "open")):
+        listed = [f.attributes async for f in desk.openai.vector_stores.files.list(store, limit=1)]
+        assert listed == [{"note": note}]
+        documents = (await desk.http.get(f"/../api/v1/collections/{store}/documents")).json()["documents"]
+        assert [d["attributes"] for d in documents] == [{"note": note}]
+
+
+async def test_walls_are_chosen_from_among_those_held(platform, keys):
+    both = keys["both"]
+    form = {"file": ("a.txt", b"x"), "purpose": (None, "assistants")}
+    for given in ({"walls": (None, "credit")}, {"walls[]": (None, "credit")}):
+        made = (await both.http.post("/files", files=form | given)).json()
+        assert made["walls"] == ["credit"]
+    file = await both.openai.files.create(file=("b.txt", b"y"), purpose="assistants", extra_body={"walls": ["credit"]})
+    assert file.to_dict()["walls"] == ["credit"]
+    store = (await both.http.post("/vector_stores", json={"walls": ["m-and-a"]})).json()
+    attached = await both.http.post(
+        f"/vector_stores/{store['id']}/files", json={"file_id": file.id, "walls": ["credit"]}
+    )
+    assert (store["walls"], attached.json()["walls"]) == (["m-and-a"], ["credit", "m-and-a"])
+    batch = {"file_ids": [file.id], "walls": ["m-and-a"]}
+    assert (await both.http.post(f"/vector_stores/{store['id']}/file_batches", json=batch)).status_code == 200
+    base = f"/vector_stores/{store['id']}"
+    refused = [
+        await both.http.post("/files", files=form | {"walls": (None, "prime")}),
+        await both.http.post("/vector_stores", json={"walls": ["prime"]}),
+        await both.http.post(f"{base}/files", json={"file_id": file.id, "walls": ["prime"]}),
+        await both.http.post(f"{base}/file_batches", json={"file_ids": [file.id], "walls": ["prime"]}),
+        await keys["outside"].http.post("/files", files=form | {"walls": (None, "credit")}),
+    ]
+    assert {answer.status_code for answer in refused} == {403}
+    assert "stands outside the wall 'prime'" in refused[0].json()["error"]["message"]
+
+
+async def test_services_that_put_files_in_are_inside_the_walls_of_whoever_they_act_for(rag, keys):
+    inside = Caller("acme", "research", "key", frozenset({"documents:read", "documents:write"}), frozenset({"m-and-a"}))
+    async with hosted(rag, ["embedding", "vector_store", "documents"]) as host:
+        documents = host.client(DocumentsClient)
+        with acting_for(inside):
+            file = await documents.put_file(PutFileRequest(name="a.txt", content=b"Falcon", walls=["m-and-a"]))
+            assert list(file.walls) == ["m-and-a"]
+            await documents.index_file(IndexFileRequest(file=file.id, collection="made", walls=["m-and-a"]))
+            with pytest.raises(Forbidden):
+                await documents.put_file(PutFileRequest(name="a.txt", content=b"Falcon", walls=["prime"]))
+    with psycopg.connect(rag.postgres) as connection:
+        walls = connection.execute(
+            "select walls from vector_store.document union all select walls from vector_store.collection"
+        )
+        assert walls.fetchall() == [(["m-and-a"],)] * 2
+
+
+class Leaked(AssertionError):
+    """A caller has been shown what stands inside a wall that it is outside of."""
+
+
+async def check(platform, seed):
+    """Put rows with random walls into the tables, and compare what random callers are shown with what they may see."""
+    chance = random.Random(seed)
+    shelf = platform.host._servicers["documents"]._shelf
+    names, rows = ("a", "b", "c"), []
+    async with shelf._database.transaction() as connection:
+        for number in range(40):
+            walls = sorted(chance.sample(names, chance.randint(0, 3)))
+            file = f"file-{seed}-{number}"
+            await connection.execute(
+                "insert into file (id, org, desk, name, purpose, bytes, content_hash, walls)"
+                " values (%s, 'acme', 'fuzz', %s, 'assistants', 1, %s, %s)",
+                (file, file, "0" * 64, walls),
+            )
+            more = sorted({*walls, *chance.sample(names, chance.randint(0, 1))})
+            await connection.execute(
+                "insert into attachment (org, desk, key, collection, file, content_hash, attributes, walls, state)"
+                " values ('acme', 'fuzz', 'k', 'vs', %s, %s, %s, %s, 'completed')",
+                (file, "0" * 64, Jsonb({}), more),
+            )
+            rows.append((file, set(walls), set(more)))
+    for _ in range(40):
+        held = frozenset(chance.sample(names, chance.randint(0, 3)))
+        with acting_for(Caller("acme", "fuzz", "k", frozenset({"documents:read"}), held)):
+            files = {f.id for f in await shelf.files.list(Page(1000))}
+            attached = {a.file for a in await shelf.attachments.list("vs", Page(1000))}
+            counted = (await shelf.attachments.progress("vs")).files
+        right = {file for file, walls, _ in rows if all(w in held for w in walls)}
+        right_attached = {file for file, _, walls in rows if all(w in held for w in walls)}
+        if (files, attached, counted) != (right, right_attached, len(right_attached)):
+            raise Leaked(f"{sorted(held)} sees {len(files)}, {len(attached)}, {counted}")
+
+
+async def test_random_rows_are_shown_to_those_inside_all_of_their_walls(platform):
+    await check(platform, 2)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+async def test_a_changed_filter_is_seen_by_the_same_checker(platform, rag, mutation):
+    def mutate():
+        with psycopg.connect(rag.postgres) as connection:
+            connection.execute(
+                "create or replace function documents.inside(object_walls text[], caller_walls text[])"
+                f" returns boolean language sql immutable parallel safe as $$ {MUTATIONS[mutation]} $$"
+            )
+
+    await asyncio.to_thread(mutate)
+    with pytest.raises(Leaked):
+        await check(platform, 2)
