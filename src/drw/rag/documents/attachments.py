@@ -14,7 +14,7 @@ from drw.kernel import call, telemetry
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import NotFound
 from drw.rag.documents import changes
-from drw.rag.documents.files import File, FileNotFound, Page
+from drw.rag.documents.files import File, FileNotFound, Page, embedded_in
 
 STATES = ("in_progress", "completed", "failed", "cancelled")
 
@@ -39,6 +39,8 @@ class Attachment:
     bytes: int
     unchanged: bool
     created_at: datetime
+    warnings: Sequence[str]
+    """What of the file could not be read and is not in the collection."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Attachment:
@@ -74,6 +76,7 @@ class Attachments:
     ) -> bool:
         """Order that a file be put into a collection; return False where that is done or under way already.
 
+        The files attached to it come along, with the same attributes.
         What failed or was cancelled is tried again; other attributes than before have it indexed again.
         """
         if connection is None:
@@ -94,6 +97,9 @@ class Attachments:
         except ForeignKeyViolation as error:  # deleted a moment ago
             raise FileNotFound(f"there is no file {file.id!r}", param="file_id") from error
         is_new = await ordered.fetchone() is not None
+        for embedded in await embedded_in(connection, file.id):
+            again = await connection.execute(ATTACH, {**order, "file": embedded.id, "hash": embedded.content_hash})
+            is_new = await again.fetchone() is not None or is_new
         if is_new:
             await changes.announce(connection)
         return is_new
@@ -196,7 +202,7 @@ insert into attachment as a (org, desk, key, collection, file, content_hash, att
 values (%(org)s, %(desk)s, %(key)s, %(collection)s, %(file)s, %(hash)s, %(attributes)s, %(trace)s)
 on conflict (org, desk, collection, file) do update
 set state = 'in_progress', key = excluded.key, attributes = excluded.attributes, trace = excluded.trace,
-    error_code = '', error = '', unchanged = false, worker = null, attempts = 0, not_before = now(),
+    error_code = '', error = '', warnings = '[]', unchanged = false, worker = null, attempts = 0, not_before = now(),
     job = nextval('job')
 where a.state in ('failed', 'cancelled') or a.attributes <> excluded.attributes
 returning file

@@ -15,13 +15,13 @@ from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel import call, telemetry
 from drw.kernel.database import Database
 from drw.kernel.errors import DeadlineExceeded, DrwError, RateLimited, Unavailable
-from drw.rag.documents import kinds, presence
+from drw.rag.documents import embedded, kinds, presence
 from drw.rag.documents.changes import Changes
 from drw.rag.documents.chunks import Chunk, Chunker
 from drw.rag.documents.content import Content
 from drw.rag.documents.jobs import MOST_ATTEMPTS, Counts, Job, Jobs
-from drw.rag.documents.ports import UNSUPPORTED, Refused
-from drw.rag.documents.reading import Reader
+from drw.rag.documents.ports import INVALID, UNSUPPORTED, Refused
+from drw.rag.documents.reading import Reader, Text
 from drw.rag.documents.subject import subject
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,8 @@ class Indexer:
             with telemetry.span(f"index {job.collection}", attributes=told):
                 await self._index(job)
         except Refused as error:
-            await self._jobs.fail(job, error.code, error.message)
+            code = error.code if error.code in {UNSUPPORTED, "server_error"} else INVALID
+            await self._jobs.fail(job, code, error.message)
         except (Unavailable, RateLimited, DeadlineExceeded) as error:
             await self._again(job, error)
         except DrwError as error:
@@ -105,21 +106,25 @@ class Indexer:
                 if await self._jobs.is_ours(connection, job):
                     await self._jobs.complete(connection, job, same, unchanged=True)
             return
-        pages = await self._reader.pages(self._content.path(job.content_hash), kinds.kind_of(job.name))
-        chunks = self._cut(job, pages)
+        text = await self._reader.text(self._content.path(job.content_hash), kinds.kind_of(job.name))
+        title = await embedded.title(self._database, job.file, job.name)
+        pages = text.pages
+        chunks = self._cut(title, text)
         await self._jobs.report(job, Counts(len(pages)))
         vectors = await self._embed(job, len(pages), chunks)
-        await self._write(job, len(pages), chunks, vectors)
+        counts = Counts(len(pages), len(chunks), sum(len(c.text.encode()) for c in chunks), text.warnings)
+        await self._write(job, title, counts, chunks, vectors)
 
-    def _cut(self, job: Job, pages: Sequence[str]) -> list[Chunk]:
-        chunker = Chunker(subject(job.name, next((page for page in pages if page.strip()), "")))
+    def _cut(self, title: str, text: Text) -> list[Chunk]:
+        pages = text.pages
+        chunker = Chunker(subject(title, next((page for page in pages if page.strip()), "")))
         chunks: list[Chunk] = []
         for number, page in enumerate(pages, 1):
             chunks += chunker.page(number, page)
             if len(chunks) > self._most_chunks:
                 raise Refused(f"this file has more than {self._most_chunks:,} passages")
         if not chunks:
-            raise Refused("this file has no text; if it is scanned, run text recognition over it first", UNSUPPORTED)
+            raise Refused(": ".join(["this file has no text", *text.warnings[:1]]), UNSUPPORTED)
         return chunks
 
     async def _embed(self, job: Job, pages: int, chunks: Sequence[Chunk]) -> list[Vector]:
@@ -139,17 +144,18 @@ class Indexer:
                 await asyncio.sleep(1)
         return (await self._embedding.embed(request, timeout=EMBED_SECONDS)).vectors
 
-    async def _write(self, job: Job, pages: int, chunks: Sequence[Chunk], vectors: Sequence[Vector]) -> None:
+    async def _write(
+        self, job: Job, title: str, counts: Counts, chunks: Sequence[Chunk], vectors: Sequence[Vector]
+    ) -> None:
         """Write the document and that it is done.
 
         The row of the attachment stays locked meanwhile: who deletes the file waits, and then deletes
         the document too; who was faster has removed the row, and nothing is written.
         """
-        counts = Counts(pages, len(chunks), sum(len(c.text.encode()) for c in chunks))
         async with self._database.transaction() as connection:
             if not await self._jobs.is_ours(connection, job):
                 return
-            await self._store.put_document(_request(job, pages, chunks, vectors), timeout=PUT_SECONDS)
+            await self._store.put_document(_request(job, title, counts.pages, chunks, vectors), timeout=PUT_SECONDS)
             await self._jobs.complete(connection, job, counts, unchanged=False)
 
 
@@ -158,7 +164,9 @@ def as_texts(attributes: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in attributes.items()}
 
 
-def _request(job: Job, pages: int, chunks: Sequence[Chunk], vectors: Sequence[Vector]) -> PutDocumentRequest:
+def _request(
+    job: Job, title: str, pages: int, chunks: Sequence[Chunk], vectors: Sequence[Vector]
+) -> PutDocumentRequest:
     stored = [
         StoredChunk(
             number=number,
@@ -173,7 +181,7 @@ def _request(job: Job, pages: int, chunks: Sequence[Chunk], vectors: Sequence[Ve
     ]
     document = Document(
         id=job.file,
-        title=job.name,
+        title=title,
         content_hash=job.content_hash,
         pages=pages,
         chunks=len(stored),

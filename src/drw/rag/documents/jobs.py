@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from psycopg.types.json import Jsonb
 
 from drw.kernel.audit import AuditWriter
 from drw.kernel.call import Caller
@@ -52,6 +54,8 @@ class Counts:
     pages: int = 0
     chunks: int = 0
     bytes: int = 0
+    warnings: Sequence[str] = ()
+    """What could not be read."""
 
 
 class Jobs:
@@ -77,7 +81,7 @@ class Jobs:
     async def same_content(self, job: Job) -> Counts | None:
         """Return what another file of the same content made in the same collection, or None."""
         row = await self._database.one(
-            "select pages, chunks, bytes from attachment where org = %s and desk = %s and collection = %s"
+            "select pages, chunks, bytes, warnings from attachment where org = %s and desk = %s and collection = %s"
             " and content_hash = %s and attributes = (select attributes from attachment where job = %s)"
             " and file <> %s and state = 'completed' and not unchanged",
             *(job.org, job.desk, job.collection, job.content_hash, job.job, job.file),
@@ -92,7 +96,8 @@ class Jobs:
     async def complete(self, connection: Connection, job: Job, counts: Counts, *, unchanged: bool) -> None:
         """Write that the job is done, in the transaction that asked `is_ours`."""
         made = {"pages": counts.pages, "chunks": counts.chunks}
-        await connection.execute(COMPLETE, {**made, "bytes": counts.bytes, "unchanged": unchanged, **job.fence})
+        kept = {"bytes": counts.bytes, "unchanged": unchanged, "warnings": Jsonb(list(counts.warnings))}
+        await connection.execute(COMPLETE, {**made, **kept, **job.fence})
         details = {"collection": job.collection, "sha256": job.content_hash, "unchanged": unchanged, **made}
         await self._audit.record("file.index", job.file, details=details, connection=connection)
         await changes.announce(connection)
@@ -130,7 +135,7 @@ REPORT = "update attachment set pages = %(pages)s, chunks = %(chunks)s where job
 OURS = "select 1 from attachment where job = %(job)s and worker = %(worker)s and state = 'in_progress' for update"
 COMPLETE = """
 update attachment set state = 'completed', pages = %(pages)s, chunks = %(chunks)s, bytes = %(bytes)s,
-    unchanged = %(unchanged)s, worker = null where job = %(job)s and worker = %(worker)s
+    unchanged = %(unchanged)s, warnings = %(warnings)s, worker = null where job = %(job)s and worker = %(worker)s
 """
 FAIL = """
 update attachment set state = 'failed', error_code = %(code)s, error = %(reason)s, pages = 0, chunks = 0, bytes = 0,

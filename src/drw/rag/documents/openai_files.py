@@ -42,9 +42,10 @@ class FileRoutes:
         with self._shelf.content.receiving() as incoming:
             form = Form(request.headers.get("content-type", ""), incoming)
             await form.read(request.stream())
-            for name in form.fields.keys() - {"purpose"}:
-                raise InvalidRequest(f"{name!r} is not a field; there are: file, purpose", param=name)
-            found = await self._shelf.put(incoming, form.file_name or "", form.fields.get("purpose", ""))
+            for name in form.fields.keys() - {"purpose", "password"}:
+                raise InvalidRequest(f"{name!r} is not a field; there are: file, password, purpose", param=name)
+            purpose, password = form.fields.get("purpose", ""), form.fields.get("password", "")
+            found = await self._shelf.put(incoming, form.file_name or "", purpose, password)
         return answer(shapes.file(found))
 
     async def list_files(self, request: Request) -> Response:
