@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from drw.cli.api import Api
+from drw.cli.files import files
 from drw.cli.ingest import Ingestion
 from drw.cli.options import DataDir, Json, console, warn, when, write, write_json, write_line, write_table
 from drw.kernel.errors import InvalidRequest
@@ -24,18 +26,24 @@ def add_to(app: typer.Typer, panel: str) -> None:
     for command in (ingest, ask, search):
         app.command(rich_help_panel=panel)(command)
     app.add_typer(collections, name="collections", rich_help_panel=panel)
+    app.add_typer(files, name="files", rich_help_panel=panel)
 
 
 def ingest(
     path: Annotated[Path, typer.Argument(help="A file, or a folder with everything in it.", show_default=False)],
     collection: Collection = "default",
+    password: Annotated[
+        bool, typer.Option("--password", help="Ask for the password of encrypted files; DRW_FILE_PASSWORD is one too.")
+    ] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Put documents into a collection. Safe to repeat, and to interrupt and repeat: what is in stays in."""
-    files = files_of(path)
+    found = files_of(path)
+    # Never as an option's value: that would stand in the shell's history, and in the list of processes.
+    secret = typer.prompt("Password", hide_input=True) if password else os.environ.get("DRW_FILE_PASSWORD", "")
     try:
-        result = Ingestion(Api.of(data_dir), collection, quiet=as_json).run(files)
+        result = Ingestion(Api.of(data_dir), collection, password=secret, quiet=as_json).run(found)
     except KeyboardInterrupt:
         warn("stopped: what is uploaded is indexed all the same; the same command again takes the rest")
         raise
@@ -45,6 +53,8 @@ def ingest(
         write(result.summary())
         if result.failed:
             write_table(("FAILED", "WHY"), result.failed)
+        if result.warnings:
+            write_table(("WARNING", "WHAT"), result.warnings)
     if result.failed:
         raise typer.Exit(1)
 

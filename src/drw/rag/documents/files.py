@@ -105,7 +105,8 @@ class Files:
     async def warn(self, file: File, warnings: Sequence[str]) -> File:
         """Add to the details of a file that something of it was not kept."""
         details = {**file.details, "warnings": list(warnings)}
-        await self._database.run("update file set details = %s where id = %s", Jsonb(details), file.id)
+        async with self._database.transaction() as connection:
+            await connection.execute("update file set details = %s where id = %s", (Jsonb(details), file.id))
         return replace(file, details=details)
 
     async def get(self, id_: str) -> File:

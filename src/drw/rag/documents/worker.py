@@ -71,7 +71,7 @@ def _answers(request: Answer) -> Iterator[Answer]:
         yield {"refused": "reading this file takes more memory than a file may", "code": "invalid_file"}
     except OSError as error:
         yield {"refused": f"this file cannot be read: {error.strerror}", "code": "invalid_file"}
-    except BaseException as error:  # noqa: BLE001 - what a parser raises is about its file, not about us
+    except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != RUST_PANIC:
             raise
         yield {"refused": f"this file cannot be read: its parser failed ({_fault(error)})", "code": "invalid_file"}

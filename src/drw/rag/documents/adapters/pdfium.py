@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ MAX_PAGE_CHARACTERS = 1_000_000
 MOST_ANNOTATIONS = 2000
 """Of one page."""
 MARK = b"/FileAttachment"
+WRITTEN_ID = re.compile(rb"(/ID\[<[0-9A-F]{32}><)([0-9A-F]{32})(>\])")
+"""PDFium writes another second id each time; the same file must give the same bytes."""
 OBJECT_STREAM = b"/ObjStm"
 """Where annotations are compressed, and the mark above cannot be seen."""
 
@@ -79,7 +82,7 @@ class Pdfium(Parser):
             raise Refused("this PDF cannot be written without its encryption") from None
         finally:
             document.close()
-        return found.getvalue()
+        return WRITTEN_ID.sub(lambda match: match[1] + b"0" * 32 + match[3], found.getvalue())
 
 
 class _DamagedPage(Exception):

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import msoffcrypto
+from msoffcrypto.format.ooxml import OOXMLFile
 
 from drw.rag.documents.ports import PASSWORD_REQUIRED, WRONG_PASSWORD, Refused
 
@@ -57,7 +58,8 @@ def _decrypted(file: Path, password: str) -> bytes:
     try:
         with file.open("rb") as content:
             office = msoffcrypto.OfficeFile(content)
-            office.load_key(password=password, verify_password=True)
+            options = {"verify_password": True} if isinstance(office, OOXMLFile) else {}  # others always verify
+            office.load_key(password=password, **options)
             office.decrypt(found)
     except msoffcrypto.exceptions.InvalidKeyError:
         return b""

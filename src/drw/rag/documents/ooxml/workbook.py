@@ -218,6 +218,7 @@ class _Hidden:
     def remove_from(self, sheet: Sheet) -> None:
         """Remove what is hidden; count what had content."""
         rows = [number for number in self.rows if sheet.rows.pop(number, None)]
+        sheet.left_out.update(rows)
         columns: set[int] = set()
         for row in sheet.rows.values() if self.columns else ():
             for column in [c for c in row if any(first <= c <= last for first, last in self.columns)]:

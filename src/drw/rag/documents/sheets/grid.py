@@ -46,13 +46,11 @@ class Sheet:
     merged: list[Range] = field(default_factory=list)
     more: list[str] = field(default_factory=list)
     """Text of its charts, text boxes and comments."""
-    is_located: bool = True
-    """Whether rows and columns are those that the reader sees, so that ranges can be cited."""
+    left_out: set[int] = field(default_factory=set)
+    """Hidden rows: what stands above and below one is one table all the same."""
 
     def reference(self, cells: Range) -> str:
         """Return how a formula would name these cells, as in `'Q1 2025'!A3:D12`."""
-        if not self.is_located:
-            return self.name
         if not self.name:
             return str(cells)
         name = self.name if PLAIN_NAME.fullmatch(self.name) else "'" + self.name.replace("'", "''") + "'"

@@ -54,7 +54,7 @@ def _blocks(sheet: Sheet) -> Iterator[str]:
     _fill_down(sheet)
     pending: list[str] = []
     last: _Table | None = None
-    for rows in _runs(sheet.rows):
+    for rows in _runs(sheet):
         table = _table(sheet, rows, pending, last)
         pending = []
         if table.columns:
@@ -70,13 +70,17 @@ def _blocks(sheet: Sheet) -> Iterator[str]:
         yield "\n\n".join(sheet.more)
 
 
-def _runs(rows: Rows) -> Iterator[Rows]:
+def _runs(sheet: Sheet) -> Iterator[Rows]:
     run: Rows = {}
-    for number in sorted(rows):
-        if run and number - 1 not in run:
+    following = 0
+    for number in sorted(sheet.rows):
+        while following < number and following in sheet.left_out:
+            following += 1
+        if run and number != following:
             yield run
             run = {}
-        run[number] = rows[number]
+        run[number] = sheet.rows[number]
+        following = number + 1
     if run:
         yield run
 
@@ -194,7 +198,8 @@ def _block(
     header: str,
     lines: list[str],
 ) -> str:
-    left = columns[1] if len(columns) > 1 and columns[0] == table.columns[0] != columns[1] - 1 else columns[0]
+    is_first = columns[:2] == table.columns[:2]
+    left = columns[0] if is_first else columns[1]  # the column of names, repeated, is elsewhere
     place = sheet.reference(Range(top, left, bottom, columns[-1]))
     heading = " · ".join(part for part in (place, *words) if part)
     return "\n".join([f"## {heading}\n", header, *lines]) if heading else "\n".join([header, *lines])
