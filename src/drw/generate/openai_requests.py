@@ -54,7 +54,13 @@ FILES: Schema = {
 WRITTEN: dict[str, tuple[str, Schema]] = {
     "files/create": (
         FORM,
-        _object("file", "purpose", file={"type": "string", "format": "binary"}, purpose={"enum": list(PURPOSES)}, password=TEXT),
+        _object(
+            "file",
+            "purpose",
+            file={"type": "string", "format": "binary"},
+            purpose={"enum": list(PURPOSES)},
+            password=TEXT,
+        ),
     ),
     "vector-stores/create": (
         JSON,
