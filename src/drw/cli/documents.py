@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from drw.cli import filters
 from drw.cli.api import Api
+from drw.cli.files import files
 from drw.cli.filters import FORM
 from drw.cli.ingest import Ingestion
 from drw.cli.options import DataDir, Json, Walls, warn, when, write, write_json, write_line, write_table
@@ -31,19 +32,26 @@ def add_to(app: typer.Typer, panel: str) -> None:
     for command in (ingest, ask, search):
         app.command(rich_help_panel=panel)(command)
     app.add_typer(collections, name="collections", rich_help_panel=panel)
+    app.add_typer(files, name="files", rich_help_panel=panel)
 
 
 def ingest(
     path: Annotated[Path, typer.Argument(help="A file, or a folder with everything in it.", show_default=False)],
     collection: Collection = "default",
     wall: Walls = None,
+    password: Annotated[
+        bool, typer.Option("--password", help="Ask for the password of encrypted files; DRW_FILE_PASSWORD is one too.")
+    ] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Put documents into a collection. Safe to repeat, and to interrupt and repeat: what is in stays in."""
-    files = files_of(path)
+    found = files_of(path)
+    # Never as an option's value: that would stand in the shell's history, and in the list of processes.
+    secret = typer.prompt("Password", hide_input=True) if password else os.environ.get("DRW_FILE_PASSWORD", "")
     try:
-        result = Ingestion(Api.of(data_dir), collection, wall or [], quiet=as_json).run(files)
+        uploads = Ingestion(Api.of(data_dir), collection, wall or [], password=secret, quiet=as_json)
+        result = uploads.run(found)
     except KeyboardInterrupt:
         warn("stopped: what is uploaded is indexed all the same; the same command again takes the rest")
         raise
@@ -53,6 +61,8 @@ def ingest(
         write(result.summary())
         if result.failed:
             write_table(("FAILED", "WHY"), result.failed)
+        if result.warnings:
+            write_table(("WARNING", "WHAT"), result.warnings)
     if result.failed:
         raise typer.Exit(1)
 

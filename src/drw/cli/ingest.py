@@ -27,6 +27,8 @@ class Result:
     chunks: int = 0
     seconds: float = 0.0
     failed: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+    """What of a file could not be read or kept."""
 
     def summary(self) -> str:
         """Return one line for people."""
@@ -37,16 +39,20 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """Return the same for programs."""
         failed = [{"file": name, "error": why} for name, why in self.failed]
-        return {**self.__dict__, "seconds": round(self.seconds, 2), "failed": failed}
+        warnings = [{"file": name, "warning": what} for name, what in self.warnings]
+        return {**self.__dict__, "seconds": round(self.seconds, 2), "failed": failed, "warnings": warnings}
 
 
 class Ingestion:
     """One ingestion of files into a collection."""
 
-    def __init__(self, api: Api, collection: str, walls: Sequence[str] = (), *, quiet: bool) -> None:
+    def __init__(
+        self, api: Api, collection: str, walls: Sequence[str] = (), *, quiet: bool, password: str = ""
+    ) -> None:
         self._api = api
         self._walls = list(walls)
         self._name = collection
+        self._fields = {"purpose": "assistants"} | ({"password": password} if password else {})
         self._result = Result(collection)
         self._uploaded: dict[str, str] = {}
         self._progress = Progress(
@@ -93,7 +99,8 @@ class Ingestion:
         known.add(content_hash)
         try:
             given = {"walls": " ".join(self._walls)} if self._walls else {}
-            uploaded = self._api.upload("/v1/files", file, purpose="assistants", **given)
+            uploaded = self._api.upload("/v1/files", file, **self._fields, **given)
+            self._warn(file.name, uploaded)
             body = {"file_id": uploaded["id"], "walls": self._walls}
             self._api.post(f"/v1/vector_stores/{self._id}/files", body)
             self._uploaded[uploaded["id"]] = file.name
@@ -118,11 +125,15 @@ class Ingestion:
             self._result.chunks += ours[file_id]["chunks"]
 
     def _count(self, name: str, file: dict[str, Any]) -> None:
+        self._warn(name, file)
         if file["status"] == "completed":
             self._result.indexed += 1
         else:
             why = (file.get("last_error") or {}).get("message") or f"it is {file['status']}"
             self._result.failed.append((name, why))
+
+    def _warn(self, name: str, file: dict[str, Any]) -> None:
+        self._result.warnings += [(name, what) for what in file.get("warnings", ())]
 
 
 def _hash(file: Path) -> str:

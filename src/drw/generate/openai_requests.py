@@ -57,7 +57,12 @@ WRITTEN: dict[str, tuple[str, Schema]] = {
     "files/create": (
         FORM,
         _object(
-            "file", "purpose", file={"type": "string", "format": "binary"}, purpose={"enum": list(PURPOSES)}, walls=TEXT
+            "file",
+            "purpose",
+            file={"type": "string", "format": "binary"},
+            purpose={"enum": list(PURPOSES)},
+            password=TEXT,
+            walls=TEXT,
         ),
     ),
     "vector-stores/create": (

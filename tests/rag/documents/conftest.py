@@ -71,5 +71,12 @@ def idle(rag):
 
 
 @pytest.fixture
+def narrow(rag):
+    """The same, with room for few attached files."""
+    bounds = {"most_attached": 3, "most_attached_bytes": 5000, "attached_depth": 2, "workers": 1}
+    return running(rag.model_copy(update={"services": rag.services | {"documents": bounds}}))
+
+
+@pytest.fixture
 def report():
     return pdf([["Harbour Lane Trading Ltd", "For the quarter ended December 31, 2025"], ["Rates 17.8 16.1"]])

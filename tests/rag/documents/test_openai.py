@@ -85,7 +85,7 @@ REFUSED = [
     ("a" * 256 + ".txt", b"text", "the name has 260 bytes; at most 255"),
     ("a.txt", b"", "the file is empty"),
     ("a.pdf", b"hello", "a.pdf: this is not a PDF"),
-    ("a.xyz", b"hello", "'.xyz' files cannot be read; there are: csv, docx"),
+    ("a.xyz", b"hello", "'.xyz' files cannot be read; there are: csv, docm"),
     ("a", b"hello", "files without an ending cannot be read"),
     ("a.docx", b"hello", "a.docx: this is not a DOCX file"),
 ]
@@ -209,7 +209,7 @@ async def test_why_a_file_failed_and_that_it_is_tried_again(platform):
     store = await desk.openai.vector_stores.create(name="s", file_ids=[scanned.id])
     files = desk.openai.vector_stores.files
     for file, code, reason in [
-        (scanned, "unsupported_file", "this file has no text; if it is scanned"),
+        (scanned, "unsupported_file", "this file has no text"),
         (unknown, "unsupported_file", "'.bin' files cannot be read"),
     ]:
         for _ in range(2):  # the second time it is tried anew

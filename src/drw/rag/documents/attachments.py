@@ -16,7 +16,7 @@ from drw.kernel.database import Connection, Database
 from drw.kernel.errors import NotFound
 from drw.rag.documents import attribute_updates as attributes_of
 from drw.rag.documents import changes
-from drw.rag.documents.files import File, FileNotFound, Page
+from drw.rag.documents.files import File, FileNotFound, Page, embedded_in
 
 STATES = ("in_progress", "completed", "failed", "cancelled")
 
@@ -42,6 +42,8 @@ class Attachment:
     unchanged: bool
     created_at: datetime
     walls: Sequence[str]
+    warnings: Sequence[str]
+    """What of the file could not be read and is not in the collection."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Attachment:
@@ -77,7 +79,8 @@ class Attachments:
     ) -> bool:
         """Order that a file be put into a collection inside walls; return False where that is done or under way.
 
-        What failed or was cancelled is tried again; where it is there with other attributes, it is given these.
+        The files attached to it come along, with the same attributes. What failed or was cancelled is tried again;
+        where it is there with other attributes, it is given these.
         """
         who = call.caller()
         order: dict[str, Any] = {
@@ -94,10 +97,14 @@ class Attachments:
             ordered = await connection.execute(ATTACH, order)
         except ForeignKeyViolation as error:  # deleted a moment ago
             raise FileNotFound(f"there is no file {file.id!r}", param="file_id") from error
-        if await ordered.fetchone() is None and not await attributes_of.change(connection, order):
-            return False
-        await changes.announce(connection)
-        return True
+        changed = await ordered.fetchone() is not None or await attributes_of.change(connection, order)
+        for embedded in await embedded_in(connection, file.id):
+            its = {**order, "file": embedded.id, "hash": embedded.content_hash}
+            again = await connection.execute(ATTACH, its)
+            changed |= await again.fetchone() is not None or await attributes_of.change(connection, its)
+        if changed:
+            await changes.announce(connection)
+        return changed
 
     async def get(self, collection: str, file: str) -> Attachment:
         """Return one attachment.
@@ -201,7 +208,7 @@ insert into attachment as a (org, desk, key, collection, file, walls, content_ha
 values (%(org)s, %(desk)s, %(key)s, %(collection)s, %(file)s, %(walls)s, %(hash)s, %(attributes)s, %(trace)s)
 on conflict (org, desk, collection, file, walls) do update
 set state = 'in_progress', key = excluded.key, attributes = excluded.attributes, trace = excluded.trace,
-    error_code = '', error = '', unchanged = false, worker = null, attempts = 0, not_before = now(),
+    error_code = '', error = '', warnings = '[]', unchanged = false, worker = null, attempts = 0, not_before = now(),
     job = nextval('job')
 where a.state in ('failed', 'cancelled')
 returning file

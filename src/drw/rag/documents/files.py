@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
+
+from psycopg.types.json import Jsonb
 
 from drw.kernel import call, walls
 from drw.kernel.audit import AuditWriter
@@ -33,6 +35,10 @@ class File:
     content_hash: str
     created_at: datetime
     walls: Sequence[str]
+    parent: str | None = None
+    """The file that this one is attached to."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """`encoding` of text, `decrypted`, and `warnings` about attached files that were not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,14 @@ class Files:
         self._content = content
         self._audit = audit
 
-    async def put(self, incoming: Incoming, name: str, purpose: str, inside: Collection[str] = ()) -> File:
+    async def put(
+        self,
+        incoming: Incoming,
+        name: str,
+        purpose: str,
+        inside: Collection[str] = (),
+        details: Mapping[str, Any] | None = None,
+    ) -> File:
         """Keep finished bytes as a file; the same bytes under the same name, purpose and walls are the same file.
 
         Raises:
@@ -65,20 +78,48 @@ class Files:
             await connection.execute(LOCK, (incoming.content_hash,))
             await self._content.keep(incoming)
             await connection.execute(
-                "insert into file (org, desk, content_hash, name, purpose, walls, id, bytes)"
-                " values (%s, %s, %s, %s, %s, %s, %s, %s)"
-                " on conflict (org, desk, content_hash, name, purpose, walls) do nothing",
-                (*own, f"file-{secrets.token_hex(12)}", incoming.size),
+                "insert into file (org, desk, content_hash, name, purpose, walls, id, bytes, details)"
+                " values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                " on conflict (org, desk, content_hash, name, purpose, walls) where parent is null do nothing",
+                (*own, _new_id(), incoming.size, Jsonb(dict(details or {}))),
             )
             found = await connection.execute(
                 "select * from file where org = %s and desk = %s and content_hash = %s and name = %s and purpose = %s"
-                " and walls = %s",
+                " and walls = %s and parent is null",
                 own,
             )
             file = _file(await found.fetchone() or {})
-            details = {"sha256": file.content_hash, "bytes": file.bytes}
-            await self._audit.record("file.upload", file.id, details=details, connection=connection)
+            said = {"sha256": file.content_hash, "bytes": file.bytes}
+            await self._audit.record("file.upload", file.id, details=said, connection=connection)
         return file
+
+    async def put_embedded(self, parent: File, incoming: Incoming, name: str, details: Mapping[str, Any]) -> File:
+        """Keep finished bytes as a file attached to another one: whoever may see that one may see it, nobody else.
+
+        Raises:
+            FileNotFound: the parent is deleted.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(LOCK, (incoming.content_hash,))
+            await self._content.keep(incoming)
+            own = {"parent": parent.id, "hash": incoming.content_hash, "name": name}
+            new = {"id": _new_id(), "bytes": incoming.size, "details": Jsonb(dict(details))}
+            await connection.execute(PUT_EMBEDDED, {**own, **new})
+            found = await connection.execute(
+                "select * from file where parent = %(parent)s and content_hash = %(hash)s and name = %(name)s", own
+            )
+            if (row := await found.fetchone()) is None:
+                raise _missing(parent.id)
+            said = {"sha256": incoming.content_hash, "bytes": incoming.size, "parent": parent.id}
+            await self._audit.record("file.upload", row["id"], details=said, connection=connection)
+        return _file(row)
+
+    async def warn(self, file: File, warnings: Sequence[str]) -> File:
+        """Add to the details of a file that something of it was not kept."""
+        details = {**file.details, "warnings": list(warnings)}
+        async with self._database.transaction() as connection:
+            await connection.execute("update file set details = %s where id = %s", (Jsonb(details), file.id))
+        return replace(file, details=details)
 
     async def get(self, id_: str) -> File:
         """Return a file.
@@ -111,7 +152,9 @@ class Files:
             return [_file(row) for row in await rows.fetchall()]
 
     async def delete(self, id_: str, detach: Callable[[Connection, str], Awaitable[None]]) -> None:
-        """Delete a file; `detach` takes it out of every collection first, in the same transaction.
+        """Delete a file and those attached to it.
+
+        `detach` takes each out of every collection first, in the same transaction.
 
         Raises:
             FileNotFound: the desk has none of this id.
@@ -122,13 +165,16 @@ class Files:
                 "select * from file where id = (select id from visible_files(%s, %s, %s) where id = %s) for update",
                 (who.org, who.desk, list(who.walls), id_),
             )
-            if (row := await found.fetchone()) is None:
+            if await found.fetchone() is None:
                 raise _missing(id_)
-            await detach(connection, id_)
-            await connection.execute("delete from file where id = %s", (id_,))
-            details = {"sha256": row["content_hash"]}
-            await self._audit.record("file.delete", id_, details=details, connection=connection)
-        await self._remove_unused(row["content_hash"])
+            family = await (await connection.execute(FAMILY, (id_,))).fetchall()
+            for row in reversed(family):
+                await detach(connection, row["id"])
+                await connection.execute("delete from file where id = %s", (row["id"],))
+                details = {"sha256": row["content_hash"]}
+                await self._audit.record("file.delete", row["id"], details=details, connection=connection)
+        for content_hash in {row["content_hash"] for row in family}:
+            await self._remove_unused(content_hash)
 
     async def remove_orphans(self) -> None:
         """Remove bytes whose file is gone: what a process left that died between the row and the bytes."""
@@ -144,6 +190,26 @@ class Files:
                 await self._content.remove(content_hash)
 
 
+async def embedded_in(connection: Connection, id_: str) -> Sequence[File]:
+    """Return the files attached to a file, and those attached to them."""
+    rows = await (await connection.execute(FAMILY, (id_,))).fetchall()
+    return [_file(row) for row in rows[1:]]
+
+
+PUT_EMBEDDED = """
+insert into file (id, org, desk, walls, name, purpose, bytes, content_hash, parent, details)
+select %(id)s, org, desk, walls, %(name)s, purpose, %(bytes)s, %(hash)s, id, %(details)s
+from file where id = %(parent)s
+on conflict (parent, content_hash, name) where parent is not null do nothing
+"""
+FAMILY = """
+with recursive family as (
+    select f.*, 0 as depth from file f where f.id = %s
+    union all select f.*, g.depth + 1 from file f join family g on f.parent = g.id)
+select * from family order by depth, created_at, id
+"""
+"""A file, then those attached to it by depth."""
+
 NEWEST = """
 select * from visible_files(%(org)s, %(desk)s, %(walls)s) where (%(purpose)s = '' or purpose = %(purpose)s)
 and (%(at)s::timestamptz is null or (created_at, id) < (%(at)s, %(id)s))
@@ -158,6 +224,10 @@ order by created_at, id limit %(limit)s
 
 def _file(row: dict[str, Any]) -> File:
     return File(**{name: row[name] for name in File.__slots__})
+
+
+def _new_id() -> str:
+    return f"file-{secrets.token_hex(12)}"
 
 
 def _missing(id_: str) -> FileNotFound:

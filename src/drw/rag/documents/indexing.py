@@ -19,13 +19,13 @@ from drw.kernel import call, telemetry
 from drw.kernel.attributes import to_values
 from drw.kernel.database import Database
 from drw.kernel.errors import DeadlineExceeded, DrwError, RateLimited, Unavailable
-from drw.rag.documents import kinds, presence
+from drw.rag.documents import embedded, kinds, presence
 from drw.rag.documents.changes import Changes
 from drw.rag.documents.chunks import Chunk, Chunker
 from drw.rag.documents.content import Content
 from drw.rag.documents.jobs import MOST_ATTEMPTS, Attributes, Counts, Job, Jobs
-from drw.rag.documents.ports import UNSUPPORTED, Refused
-from drw.rag.documents.reading import Reader
+from drw.rag.documents.ports import INVALID, UNSUPPORTED, Refused
+from drw.rag.documents.reading import Reader, Text
 from drw.rag.documents.subject import subject
 
 log = logging.getLogger(__name__)
@@ -46,12 +46,18 @@ class _Part:
     """A file that is read and cut."""
 
     job: Job
-    pages: int
+    title: str
+    text: Text
     chunks: Sequence[Chunk]
 
     @property
+    def pages(self) -> int:
+        return len(self.text.pages)
+
+    @property
     def counts(self) -> Counts:
-        return Counts(self.pages, len(self.chunks), sum(len(chunk.text.encode()) for chunk in self.chunks))
+        size = sum(len(chunk.text.encode()) for chunk in self.chunks)
+        return Counts(self.pages, len(self.chunks), size, self.text.warnings)
 
 
 class Indexer:
@@ -111,7 +117,8 @@ class Indexer:
         try:
             return await work
         except Refused as error:
-            await self._jobs.fail(job, error.code, error.message)
+            code = error.code if error.code in {UNSUPPORTED, "server_error"} else INVALID
+            await self._jobs.fail(job, code, error.message)
         except (Unavailable, RateLimited, DeadlineExceeded) as error:
             await self._again(job, error)
         except DrwError as error:
@@ -151,19 +158,21 @@ class Indexer:
             if same := await self._jobs.same_content(connection, job):
                 await self._jobs.complete(connection, job, same, unchanged=True)
                 return None
-        pages = await self._reader.pages(self._content.path(job.content_hash), kinds.kind_of(job.name))
+        text = await self._reader.text(self._content.path(job.content_hash), kinds.kind_of(job.name))
+        title = await embedded.title(self._database, job.file, job.name)
         # In a thread: cutting a large file takes seconds, in which this process must answer others.
-        return _Part(job, len(pages), await asyncio.to_thread(self._cut, job, pages))
+        return _Part(job, title, text, await asyncio.to_thread(self._cut, title, text))
 
-    def _cut(self, job: Job, pages: Sequence[str]) -> list[Chunk]:
-        chunker = Chunker(subject(job.name, next((page for page in pages if page.strip()), "")))
+    def _cut(self, title: str, text: Text) -> list[Chunk]:
+        pages = text.pages
+        chunker = Chunker(subject(title, next((page for page in pages if page.strip()), "")))
         chunks: list[Chunk] = []
         for number, page in enumerate(pages, 1):
             chunks += chunker.page(number, page)
             if len(chunks) > self._most_chunks:
                 raise Refused(f"this file has more than {self._most_chunks:,} passages")
         if not chunks:
-            raise Refused("this file has no text; if it is scanned, run text recognition over it first", UNSUPPORTED)
+            raise Refused(": ".join(["this file has no text", *text.warnings[:1]]), UNSUPPORTED)
         return chunks
 
     async def _finish(self, parts: Sequence[_Part]) -> None:
@@ -229,7 +238,7 @@ def _request(part: _Part, attributes: Attributes, vectors: Mapping[str, Vector])
     ]
     document = Document(
         id=job.file,
-        title=job.name,
+        title=part.title,
         content_hash=job.content_hash,
         pages=part.pages,
         chunks=len(stored),

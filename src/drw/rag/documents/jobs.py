@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from drw.kernel.audit import AuditWriter
 from drw.kernel.call import Caller
 from drw.kernel.database import Connection, Database
@@ -66,6 +68,8 @@ class Counts:
     pages: int = 0
     chunks: int = 0
     bytes: int = 0
+    warnings: Sequence[str] = ()
+    """What could not be read."""
 
 
 class Jobs:
@@ -114,7 +118,7 @@ class Jobs:
         It stays as it is until the transaction ends.
         """
         found = await connection.execute(
-            "select pages, chunks, bytes from attachment where org = %s and desk = %s and collection = %s"
+            "select pages, chunks, bytes, warnings from attachment where org = %s and desk = %s and collection = %s"
             " and content_hash = %s and walls = %s"
             " and attributes = (select attributes from attachment where job = %s)"
             " and file <> %s and state = 'completed' and not unchanged limit 1 for share",
@@ -135,7 +139,8 @@ class Jobs:
     async def complete(self, connection: Connection, job: Job, counts: Counts, *, unchanged: bool) -> None:
         """Write that the job is done, in the transaction that asked `is_ours`."""
         made = {"pages": counts.pages, "chunks": counts.chunks}
-        await connection.execute(COMPLETE, {**made, "bytes": counts.bytes, "unchanged": unchanged, **job.fence})
+        kept = {"bytes": counts.bytes, "unchanged": unchanged, "warnings": Jsonb(list(counts.warnings))}
+        await connection.execute(COMPLETE, {**made, **kept, **job.fence})
         details = {"collection": job.collection, "sha256": job.content_hash, "unchanged": unchanged, **made}
         await self._audit.record("file.index", job.file, details=details, connection=connection)
         await changes.announce(connection)
@@ -218,7 +223,7 @@ where job = %(job)s and worker = %(worker)s and state = 'in_progress' for update
 """
 COMPLETE = """
 update attachment set state = 'completed', pages = %(pages)s, chunks = %(chunks)s, bytes = %(bytes)s,
-    unchanged = %(unchanged)s, attributes_written = attributes_version, worker = null
+    unchanged = %(unchanged)s, attributes_written = attributes_version, warnings = %(warnings)s, worker = null
 where job = %(job)s and worker = %(worker)s
 """
 FAIL = """

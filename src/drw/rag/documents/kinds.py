@@ -10,15 +10,20 @@ from drw.rag.documents.ports import UNSUPPORTED, Refused
 
 PARSERS = {
     "pdfium": ("pdf",),
-    "plain": ("txt", "text", "md", "markdown", "log"),
-    "kreuzberg": (
-        *("docx", "pptx", "xlsx", "odt", "epub", "rtf"),
-        *("html", "htm", "xml", "json", "csv", "tsv", "eml", "rst"),
-    ),
+    "plain": ("txt", "text", "md", "markdown", "log", "csv", "tsv"),
+    "office": ("docx", "docm", "pptx", "pptm", "ppsx", "xlsx", "xlsm"),
+    "calamine": ("xls", "xlsb"),
+    "opendocument": ("ods",),
+    "mail": ("eml", "msg"),
+    "kreuzberg": ("html", "htm", "odt", "epub", "rtf", "rst", "xml", "json"),
 }
 """Which adapter reads which files. Known here, so that the service need not import what reads them."""
 BY_KIND = {kind: parser for parser, kinds in PARSERS.items() for kind in kinds}
+IMAGES = frozenset({"png", "jpg", "jpeg", "gif", "bmp", "tif", "tiff", "webp", "heic"})
+MAY_HAVE_FILES = frozenset({"pdf", "eml", "msg"})
+"""Kinds that other files are attached to."""
 MAX_NAME_BYTES = 255
+MAX_ENDING = 16
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 """Marks that make a name look like another."""
 
@@ -30,6 +35,8 @@ def kind_of(name: str) -> str:
         Refused: nothing reads such files.
     """
     kind = PurePath(name).suffix.lstrip(".").lower()
+    if kind in IMAGES:
+        raise Refused(f"'.{kind}' files are images: run text recognition (OCR) over it first", UNSUPPORTED)
     if kind not in BY_KIND:
         said = f"'.{kind}' files" if kind else "files without an ending"
         raise Refused(f"{said} cannot be read; there are: {', '.join(sorted(BY_KIND))}", UNSUPPORTED)
@@ -50,3 +57,13 @@ def checked_name(name: str) -> str:
     if len(name.encode()) > MAX_NAME_BYTES:
         raise InvalidRequest(f"the name has {len(name.encode())} bytes; at most {MAX_NAME_BYTES}", param="file")
     return name
+
+
+def safe_name(name: str) -> str:
+    """Return the name of an attached file, which its sender chose, as one that may be kept."""
+    shown = "".join("_" if c in "/\\" or unicodedata.category(c)[0] == "C" else c for c in name)
+    stem, dot, ending = unicodedata.normalize("NFC", shown).strip(" .").rpartition(".")
+    ending = f"{dot}{ending}" if dot and len(ending) <= MAX_ENDING else ""
+    stem = stem if ending else f"{stem}{dot}{shown.rpartition('.')[2]}" if dot else shown
+    kept = stem.strip()[:MAX_NAME_BYTES].encode("utf-8", "replace")[: MAX_NAME_BYTES - len(ending.encode())]
+    return checked_name(f"{kept.decode('utf-8', 'ignore') or 'attachment'}{ending}")

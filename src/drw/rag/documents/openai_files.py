@@ -42,10 +42,11 @@ class FileRoutes:
         with self._shelf.content.receiving() as incoming:
             form = Form(request.headers.get("content-type", ""), incoming)
             await form.read(request.stream())
-            for name in form.fields.keys() - {"purpose", "walls", REPEATED}:
-                raise InvalidRequest(f"{name!r} is not a field; there are: file, purpose, walls", param=name)
+            for name in form.fields.keys() - {"password", "purpose", "walls", REPEATED}:
+                raise InvalidRequest(f"{name!r} is not a field; there are: file, password, purpose, walls", param=name)
             inside = f"{form.fields.get('walls', '')} {form.fields.get(REPEATED, '')}".replace(",", " ").split()
-            found = await self._shelf.put(incoming, form.file_name or "", form.fields.get("purpose", ""), inside)
+            purpose, password = form.fields.get("purpose", ""), form.fields.get("password", "")
+            found = await self._shelf.put(incoming, form.file_name or "", purpose, inside, password)
         return answer(shapes.file(found))
 
     async def list_files(self, request: Request) -> Response:

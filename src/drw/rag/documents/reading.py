@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,36 +40,92 @@ class Settings(settings.Settings):
     """The processor time for a file: the base, and so much for each mebibyte of it, but at most `seconds`."""
     workers: int = 3
     """Files that are read at once, and as many that are checked while they are uploaded. One org has all but one."""
+    read_hidden: bool = False
+    """Whether hidden sheets, rows, columns, slides and text are read and indexed."""
+    most_attached: int = 100
+    """Files attached to one file, over all depths."""
+    most_attached_bytes: int = 256 << 20
+    attached_depth: int = 3
+    """How deep attachments of attachments are kept."""
 
     @property
     def limits(self) -> Limits:
         """The limits that a parser sees."""
-        return Limits(self.most_pages, self.most_characters, self.most_unpacked_bytes)
+        return Limits(self.most_pages, self.most_characters, self.most_unpacked_bytes, self.read_hidden)
+
+
+@dataclass(slots=True)
+class Text:
+    """What was read of a file."""
+
+    pages: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    """Parts that are damaged or hidden and were left out."""
+    encoding: str = ""
+
+    def take(self, answer: Mapping[str, Any]) -> None:
+        """Take the next answer of a worker."""
+        if "page" in answer:
+            self.pages.append(answer["page"])
+        elif "end" in answer:
+            self.warnings, self.encoding = answer["warnings"], answer["encoding"]
 
 
 class Reader:
     """Gives the text of files; a file that breaks its worker breaks nothing else."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._slots = {do: FairSlots(settings.workers) for do in ("check", "pages")}
+        self.settings = self._settings = settings
+        self._reading, self._receiving = FairSlots(settings.workers), FairSlots(settings.workers)
         self._idle: list[tuple[asyncio.subprocess.Process, asyncio.TimerHandle]] = []
 
-    async def check(self, file: Path, kind: str) -> None:
-        """Look whether the file can be read.
+    async def check(self, file: Path, kind: str) -> str:
+        """Look whether the file can be read; return the encoding of a text file, else an empty text.
 
         Raises:
             Refused: it cannot.
         """
-        await self._ask(do="check", file=str(file), kind=kind, enough=0)
+        found = Text()
+        async for answer in self._ask(do="check", file=str(file), kind=kind):
+            found.take(answer)
+        return found.encoding
 
-    async def pages(self, file: Path, kind: str, enough: int = 0) -> list[str]:
+    async def text(self, file: Path, kind: str, enough: int = 0) -> Text:
         """Return the text of each page; with `enough` no more pages once there are so many characters.
 
         Raises:
             Refused: the file cannot be read, or is over a limit.
         """
-        return await self._ask(do="pages", file=str(file), kind=kind, enough=enough)
+        found = Text()
+        async for answer in self._ask(do="pages", file=str(file), kind=kind, enough=enough):
+            found.take(answer)
+        return found
+
+    async def pages(self, file: Path, kind: str, enough: int = 0) -> list[str]:
+        """Return only the pages of the text."""
+        return (await self.text(file, kind, enough)).pages
+
+    async def embedded(self, file: Path, kind: str) -> AsyncGenerator[str | bytes, None]:
+        """Yield the name of each file that is attached to this one, then its bytes in pieces.
+
+        Raises:
+            Refused: the file cannot be read.
+        """
+        async for answer in self._ask(do="embedded", file=str(file), kind=kind):
+            if "file" in answer:
+                yield str(answer["file"])
+            elif "bytes" in answer:
+                yield base64.b64decode(answer["bytes"])
+
+    async def decrypted(self, file: Path, kind: str, password: str) -> AsyncGenerator[bytes, None]:
+        """Yield an encrypted file without its encryption, in pieces.
+
+        Raises:
+            Refused: the password is missing or wrong.
+        """
+        async for answer in self._ask(do="decrypted", file=str(file), kind=kind, password=password):
+            if "bytes" in answer:
+                yield base64.b64decode(answer["bytes"])
 
     async def stop(self) -> None:
         """End all workers that wait."""
@@ -77,15 +134,18 @@ class Reader:
             await _end(worker)
         self._idle.clear()
 
-    async def _ask(self, **request: Any) -> list[str]:
+    async def _ask(self, **request: Any) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the answers to a request; the time that the caller takes with them counts too."""
         own = self._settings
         cpu_seconds = self._cpu_seconds(Path(request["file"]))
-        request |= {"limits": asdict(own.limits), "seconds": cpu_seconds}
+        request = {"enough": 0, **request, "limits": asdict(own.limits), "seconds": cpu_seconds}
+        slots = self._reading if request["do"] == "pages" else self._receiving
         who = call.caller_or_none()
-        async with self._slots[request["do"]].held(who.org if who else ""), self._worker() as worker:
+        async with slots.held(who.org if who else ""), self._worker() as worker:
             try:
                 async with asyncio.timeout(own.seconds):
-                    return await _answers(worker, request)
+                    async for answer in _answers(worker, request):
+                        yield answer
             except TimeoutError:
                 raise _Broken(f"reading this file takes more than {own.seconds} seconds") from None
             except _Died:
@@ -151,9 +211,8 @@ class _Died(Exception):
     """The worker ended in the middle of a file."""
 
 
-async def _answers(worker: asyncio.subprocess.Process, request: dict[str, Any]) -> list[str]:
+async def _answers(worker: asyncio.subprocess.Process, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
     assert worker.stdin and worker.stdout
-    pages: list[str] = []
     try:
         worker.stdin.write(orjson.dumps(request) + b"\n")
         await worker.stdin.drain()
@@ -161,9 +220,9 @@ async def _answers(worker: asyncio.subprocess.Process, request: dict[str, Any]) 
             answer = orjson.loads(line)
             if "refused" in answer:
                 raise Refused(answer["refused"], answer["code"])
+            yield answer
             if "end" in answer:
-                return pages
-            pages.append(answer["page"])
+                return
     except (ConnectionError, ValueError) as error:  # readline: an answer longer than may be
         raise _Died from error
     raise _Died

@@ -26,6 +26,10 @@ def file(found: File) -> Shape:
         "status": "processed",
         "status_details": None,
         "walls": list(found.walls),
+        "parent_id": found.parent,
+        "encoding": found.details.get("encoding"),
+        "decrypted": bool(found.details.get("decrypted")),
+        "warnings": list(found.details.get("warnings", ())),
     }
 
 
@@ -58,6 +62,7 @@ def vector_store_file(found: Attachment) -> Shape:
         "vector_store_id": found.collection,
         "status": found.state,
         "last_error": error,
+        "warnings": list(found.warnings),
         "attributes": dict(found.attributes),
         "chunking_strategy": {"type": "other"},
         "walls": list(found.walls),

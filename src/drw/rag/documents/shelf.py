@@ -26,12 +26,13 @@ from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from drw.rag.documents import attachments as rows
 from drw.rag.documents import attribute_updates, kinds
-from drw.rag.documents.attachments import Attachment, Attachments, Progress
+from drw.rag.documents.attachments import Attachment, AttachmentNotFound, Attachments, Progress
 from drw.rag.documents.attribute_updates import AttributeUpdates
 from drw.rag.documents.changes import Changes, announce
 from drw.rag.documents.content import Content, Incoming
-from drw.rag.documents.files import File, Files
-from drw.rag.documents.ports import Refused
+from drw.rag.documents.embedded import EmbeddedFiles
+from drw.rag.documents.files import File, Files, embedded_in
+from drw.rag.documents.ports import PASSWORD_REQUIRED, WRONG_PASSWORD, Refused
 from drw.rag.documents.reading import Reader
 
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
@@ -69,24 +70,48 @@ class Shelf:
         self.store = store
         self._updates = updates
         self._audit = audit
+        self._embedded = EmbeddedFiles(files, content, reader)
 
-    async def put(self, incoming: Incoming, name: str, purpose: str, inside: Collection[str] = ()) -> File:
-        """Keep a file whose bytes have come, inside these walls or else all of the caller's.
+    async def put(
+        self, incoming: Incoming, name: str, purpose: str, inside: Collection[str] = (), password: str = ""
+    ) -> File:
+        """Keep a file whose bytes have come, and the files attached to it, inside these walls or all of the caller's.
+
+        An encrypted file is kept without its encryption; its password is used here and kept nowhere.
 
         Raises:
             Forbidden: the caller stands outside a wall that is given.
-            InvalidRequest: it is empty, or meant for collections and cannot be read.
+            InvalidRequest: it is empty, or meant for collections and cannot be read, or its password is wrong.
         """
         walls.of_new(inside, call.caller())
         if purpose not in PURPOSES:
             raise InvalidRequest(f"purpose is {purpose!r}; it can be: {', '.join(PURPOSES)}", param="purpose")
         await incoming.finish()
-        if purpose == READ:
-            try:
-                await self._reader.check(incoming.path, kinds.kind_of(name))
-            except Refused as error:
-                raise InvalidRequest(f"{name}: {error.message}", code=error.code, param="file") from error
-        return await self.files.put(incoming, name, purpose, inside)
+        if purpose != READ:
+            return await self.files.put(incoming, name, purpose, inside)
+        try:
+            return await self._put_readable(incoming, name, inside, password)
+        except Refused as error:
+            param = "password" if error.code in {PASSWORD_REQUIRED, WRONG_PASSWORD} else "file"
+            raise InvalidRequest(f"{name}: {error.message}", code=error.code, param=param) from None
+
+    async def _put_readable(self, incoming: Incoming, name: str, inside: Collection[str], password: str) -> File:
+        kind = kinds.kind_of(name)
+        try:
+            encoding = await self._reader.check(incoming.path, kind)
+        except Refused as error:
+            if error.code != PASSWORD_REQUIRED:
+                raise
+        else:
+            file = await self.files.put(incoming, name, READ, inside, {"encoding": encoding} if encoding else {})
+            return await self._embedded.keep(file)
+        with self.content.receiving() as plain:
+            async with aclosing(self._reader.decrypted(incoming.path, kind, password)) as pieces:
+                async for piece in pieces:
+                    plain.write(piece)
+            await plain.finish()
+            await self._reader.check(plain.path, kind)
+            return await self._embedded.keep(await self.files.put(plain, name, READ, inside, {"decrypted": True}))
 
     async def delete(self, id_: str) -> None:
         """Delete a file, and everything that was made of it."""
@@ -123,10 +148,14 @@ class Shelf:
         await self.attachments.forget(found.id)
 
     async def detach(self, collection: str, file: str) -> None:
-        """Take a file out of a collection; the file stays."""
+        """Take a file, and those attached to it, out of a collection; the files stay."""
         async with self._database.transaction() as connection:
             await rows.remove(connection, collection, file)
             await self._remove_document(collection, file)
+            for embedded in await embedded_in(connection, file):
+                with suppress(AttachmentNotFound):  # taken out before
+                    await rows.remove(connection, collection, embedded.id)
+                await self._remove_document(collection, embedded.id)
             details = {"collection": collection}
             await self._audit.record("file.detach", file, details=details, connection=connection)
 
@@ -234,7 +263,8 @@ class Shelf:
             await connection.execute(
                 "update attachment set state = 'cancelled', worker = null"
                 " where org = %s and desk = %s and collection = %s and inside(walls, %s) and state = 'in_progress'"
-                " and file in (select file from batch_file where batch = %s)",
+                " and file in (with recursive family as (select file as id from batch_file where batch = %s"
+                " union select f.id from file f join family g on f.parent = g.id) select id from family)",
                 (who.org, who.desk, collection, list(who.walls), batch),
             )
             await announce(connection)

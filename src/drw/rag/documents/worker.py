@@ -1,13 +1,15 @@
 """Reads files in a process of its own: `python -m drw.rag.documents.worker MEBIBYTES`.
 
-Requests and answers are JSON, one a line. A request is {"do": "check" | "pages", "file", "kind", "limits",
-"enough", "seconds"}; the answers are {"page": text} for each page, then {"end": number} or {"refused": message,
-"code": code}. What a hostile file can do ends here: the process has bounded memory and time, writes
-no files, and dies with whoever started it.
+Requests and answers are JSON, one a line. A request is {"do": "check" | "pages" | "embedded" | "decrypted",
+"file", "kind", "limits", "enough", "seconds", "password"}. The answers are {"page": text} for each page,
+{"file": name} for each embedded file, {"bytes": base64} for each piece of one, then {"end": true, "warnings": [...],
+"encoding": name} or {"refused": message, "code": code}. What a hostile file can do ends here: the process has
+bounded memory and time, writes no files, and dies with whoever started it.
 """
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import importlib
 import inspect
@@ -15,6 +17,7 @@ import os
 import resource
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +29,10 @@ from drw.rag.documents.pages import tidied
 from drw.rag.documents.ports import Limits, Parser, Refused
 
 PR_SET_PDEATHSIG = 1
+RUST_PANIC = "PanicException"
+"""The class of pyo3 for it: no subclass of Exception, and with no address to import it from."""
+PIECE = 1 << 20
+MOST_WARNINGS = 50
 Answer = dict[str, Any]
 
 
@@ -57,22 +64,49 @@ def _confine(mebibytes: int) -> None:
 def _answers(request: Answer) -> Iterator[Answer]:
     _grant_time(request["seconds"])
     try:
-        yield from _pages(request)
+        yield from _done(request)
     except Refused as error:
         yield {"refused": error.message, "code": error.code}
     except MemoryError:
         yield {"refused": "reading this file takes more memory than a file may", "code": "invalid_file"}
     except OSError as error:
         yield {"refused": f"this file cannot be read: {error.strerror}", "code": "invalid_file"}
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != RUST_PANIC:
+            raise
+        yield {"refused": f"this file cannot be read: its parser failed ({_fault(error)})", "code": "invalid_file"}
 
 
-def _pages(request: Answer) -> Iterator[Answer]:
+def _fault(error: BaseException) -> str:
+    """Return the kind of an error and where it was raised; its text may quote the file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {Path(frames[-1].filename).name}:{frames[-1].lineno}"
+
+
+def _done(request: Answer) -> Iterator[Answer]:
     file, kind, limits = Path(request["file"]), request["kind"], Limits(**request["limits"])
     parser = _parser(kind)
-    if request["do"] == "check":
-        parser.check(file, kind, limits)
-        yield {"end": 0}
-        return
+    match request["do"]:
+        case "check":
+            parser.check(file, kind, limits)
+        case "embedded":
+            for found in parser.embedded(file, kind, limits):
+                yield {"file": found.name}
+                yield from _bytes(found.content)
+        case "decrypted":
+            yield from _bytes(parser.decrypted(file, kind, request["password"]))
+        case _:
+            yield from _pages(parser, request, limits)
+    yield {"end": True, "warnings": parser.warnings[:MOST_WARNINGS], "encoding": parser.encoding}
+
+
+def _bytes(content: bytes) -> Iterator[Answer]:
+    for start in range(0, len(content), PIECE):
+        yield {"bytes": base64.b64encode(content[start : start + PIECE]).decode()}
+
+
+def _pages(parser: Parser, request: Answer, limits: Limits) -> Iterator[Answer]:
+    file, kind = Path(request["file"]), request["kind"]
     number, characters = 0, 0
     for page in parser.pages(file, kind, limits):
         number, characters = number + 1, characters + len(page)
@@ -83,7 +117,6 @@ def _pages(request: Answer) -> Iterator[Answer]:
         yield {"page": tidied(page)}
         if request["enough"] and characters >= request["enough"]:
             break
-    yield {"end": number}
 
 
 def _parser(kind: str) -> Parser:

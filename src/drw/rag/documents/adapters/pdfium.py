@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import ctypes
+import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pypdfium2
+import pypdfium2.raw as pdfium
 
-from drw.rag.documents.ports import Limits, Parser, Refused
+from drw.rag.documents.ports import (
+    PASSWORD_REQUIRED,
+    WRONG_PASSWORD,
+    Embedded,
+    Limits,
+    Parser,
+    Refused,
+)
 
 ENCRYPTED = 4
 """FPDF_ERR_PASSWORD of fpdfview.h."""
 MAX_PAGE_CHARACTERS = 1_000_000
+MOST_ANNOTATIONS = 2000
+"""Of one page."""
+MARK = b"/FileAttachment"
+WRITTEN_ID = re.compile(rb"(/ID\[<[0-9A-F]{32}><)([0-9A-F]{32})(>\])")
+"""PDFium writes another second id each time; the same file must give the same bytes."""
+OBJECT_STREAM = b"/ObjStm"
+"""Where annotations are compressed, and the mark above cannot be seen."""
 
 
 class Pdfium(Parser):
@@ -25,9 +44,49 @@ class Pdfium(Parser):
             pass
 
     def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
+        has_text, has_images = False, False
+        failed: list[str] = []
         with _opened(file, limits) as document:
-            for number in range(len(document)):
-                yield _text(document, number)
+            total = len(document)
+            for number in range(total):
+                try:
+                    text, images = _text(document, number)
+                except _DamagedPage as error:
+                    self.warnings.append(f"page {number + 1} {error}")
+                    failed.append(str(number + 1))
+                    text, images = "", False
+                has_text, has_images = has_text or bool(text.strip()), has_images or images
+                yield text
+        if total and len(failed) == total:
+            raise Refused("this PDF is damaged: none of its pages can be read")
+        if not has_text and has_images:
+            self.warnings.append("its pages are images: run text recognition (OCR) over it first")
+
+    def embedded(self, file: Path, kind: str, limits: Limits) -> Iterator[Embedded]:
+        with _opened(file, limits) as document:
+            for number in range(pdfium.FPDFDoc_GetAttachmentCount(document)):
+                yield from _file(pdfium.FPDFDoc_GetAttachment(document, number))
+            if _may_have_annotations(file):
+                for number in range(len(document)):
+                    yield from _annotated(document, number)
+
+    def decrypted(self, file: Path, kind: str, password: str) -> bytes:
+        try:
+            document = pypdfium2.PdfDocument(file, password=password or None)
+        except pypdfium2.PdfiumError as error:
+            raise _refused(error, password) from None
+        found = io.BytesIO()
+        try:
+            document.save(found, flags=pdfium.FPDF_REMOVE_SECURITY)
+        except pypdfium2.PdfiumError:
+            raise Refused("this PDF cannot be written without its encryption") from None
+        finally:
+            document.close()
+        return WRITTEN_ID.sub(lambda match: match[1] + b"0" * 32 + match[3], found.getvalue())
+
+
+class _DamagedPage(Exception):
+    """A page cannot be read."""
 
 
 @contextmanager
@@ -38,9 +97,7 @@ def _opened(file: Path, limits: Limits) -> Iterator[pypdfium2.PdfDocument]:
     try:
         document = pypdfium2.PdfDocument(file)
     except pypdfium2.PdfiumError as error:
-        if getattr(error, "err_code", None) == ENCRYPTED:
-            raise Refused("this PDF is encrypted: upload it without its password") from error
-        raise Refused("this PDF is damaged, and cannot be opened") from error
+        raise _refused(error, "") from error
     try:
         if len(document) > limits.pages:
             raise Refused(f"this PDF has {len(document):,} pages; at most {limits.pages:,}")
@@ -49,18 +106,76 @@ def _opened(file: Path, limits: Limits) -> Iterator[pypdfium2.PdfDocument]:
         document.close()
 
 
-def _text(document: pypdfium2.PdfDocument, number: int) -> str:
+def _refused(error: pypdfium2.PdfiumError, password: str) -> Refused:
+    if getattr(error, "err_code", None) != ENCRYPTED:
+        return Refused("this PDF is damaged, and cannot be opened")
+    if password:
+        return Refused("the password of this PDF is wrong", WRONG_PASSWORD)
+    return Refused("this PDF is encrypted: give its password in the field 'password'", PASSWORD_REQUIRED)
+
+
+def _text(document: pypdfium2.PdfDocument, number: int) -> tuple[str, bool]:
+    """Return the text of a page; where it has none, also whether it has images."""
     try:
         page = document[number]
     except pypdfium2.PdfiumError as error:
-        raise Refused(f"page {number + 1} of this PDF is damaged") from error
-    text = page.get_textpage()
+        raise _DamagedPage("is damaged and could not be read") from error
     try:
-        if text.count_chars() > MAX_PAGE_CHARACTERS:
-            raise Refused(f"page {number + 1} has more than {MAX_PAGE_CHARACTERS:,} characters")
-        found: str = text.get_text_bounded()
+        text = page.get_textpage()
+        try:
+            if text.count_chars() > MAX_PAGE_CHARACTERS:
+                raise _DamagedPage(f"has more than {MAX_PAGE_CHARACTERS:,} characters and was not read")
+            found: str = text.get_text_bounded()
+        finally:
+            text.close()
+        has_images = not found.strip() and _has_images(page)
+    except pypdfium2.PdfiumError as error:
+        raise _DamagedPage("is damaged and could not be read") from error
     finally:
-        text.close()
         page.close()
     # PDFium writes U+FFFE for a hyphen at a line's end, and U+0000 for what has no letter.
-    return found.replace("\r\n", "\n").replace("\ufffe", "").replace("\0", "")
+    return found.replace("\r\n", "\n").replace("\ufffe", "").replace("\0", ""), has_images
+
+
+def _has_images(page: Any) -> bool:
+    return next(iter(page.get_objects(filter=(pdfium.FPDF_PAGEOBJ_IMAGE,), max_depth=3)), None) is not None
+
+
+def _may_have_annotations(file: Path) -> bool:
+    content = file.read_bytes()
+    return MARK in content or OBJECT_STREAM in content
+
+
+def _annotated(document: pypdfium2.PdfDocument, number: int) -> Iterator[Embedded]:
+    """Yield the files of a page's annotations."""
+    page = pdfium.FPDF_LoadPage(document, number)
+    if not page:
+        return
+    try:
+        for at in range(min(pdfium.FPDFPage_GetAnnotCount(page), MOST_ANNOTATIONS)):
+            annotation = pdfium.FPDFPage_GetAnnot(page, at)
+            if not annotation:
+                continue
+            try:
+                if pdfium.FPDFAnnot_GetSubtype(annotation) == pdfium.FPDF_ANNOT_FILEATTACHMENT:
+                    yield from _file(pdfium.FPDFAnnot_GetFileAttachment(annotation))
+            finally:
+                pdfium.FPDFPage_CloseAnnot(annotation)
+    finally:
+        pdfium.FPDF_ClosePage(page)
+
+
+def _file(attachment: Any) -> Iterator[Embedded]:
+    size = ctypes.c_ulong()
+    if not attachment or not pdfium.FPDFAttachment_GetFile(attachment, None, 0, size) or not size.value:
+        return
+    content = ctypes.create_string_buffer(size.value)
+    if pdfium.FPDFAttachment_GetFile(attachment, content, size.value, size):
+        yield Embedded(_name(attachment) or "attachment.bin", content.raw[: size.value])
+
+
+def _name(attachment: Any) -> str:
+    size = pdfium.FPDFAttachment_GetName(attachment, None, 0)
+    buffer = ctypes.create_string_buffer(size)
+    pdfium.FPDFAttachment_GetName(attachment, ctypes.cast(buffer, ctypes.POINTER(pdfium.FPDF_WCHAR)), size)
+    return buffer.raw.decode("utf-16-le", "replace").strip("\0")

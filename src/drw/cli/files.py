@@ -1,0 +1,58 @@
+"""`drw files`: uploaded files, and those that were attached to them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from drw.cli.api import Api
+from drw.cli.options import DataDir, Json, when, write, write_json, write_line, write_table
+
+files = typer.Typer(help="See and delete uploaded files, with those attached to them.", no_args_is_help=True)
+
+
+@files.command("list")
+def list_files(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the newest first.")] = 100,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """List the desk's files; PARENT is the file that one was attached to."""
+    found = Api.of(data_dir).get("/v1/files", limit=limit)["data"]
+    if as_json:
+        write_json(found)
+        return
+    rows = [
+        (f["filename"], f["id"], f["bytes"], f["parent_id"] or "", len(f["warnings"]), _when(f["created_at"]))
+        for f in found
+    ]
+    write_table(("FILE", "ID", "BYTES", "PARENT", "WARNINGS", "CREATED"), rows, "no files")
+
+
+@files.command("show")
+def show_file(file: Annotated[str, typer.Argument(help="By id.")], data_dir: DataDir = None) -> None:
+    """Show a file: its encoding, its parent, and what of it was not kept."""
+    write_json(Api.of(data_dir).get(f"/v1/files/{file}"))
+
+
+@files.command("delete")
+def delete_file(
+    file: Annotated[str, typer.Argument(help="By id.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Delete a file and those attached to it, in all collections."""
+    if not yes:
+        typer.confirm(f"Delete the file {file} and those attached to it?", abort=True)
+    done = Api.of(data_dir).delete(f"/v1/files/{file}")
+    if as_json:
+        write_line(done)
+    else:
+        write(f"deleted {file}")
+
+
+def _when(seconds: int) -> str:
+    return when(datetime.fromtimestamp(seconds, UTC).isoformat())

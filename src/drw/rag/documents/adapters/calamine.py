@@ -1,0 +1,82 @@
+"""Reads binary workbooks, XLS and XLSB, with Calamine: values without their number formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import python_calamine
+
+from drw.rag.documents import packed
+from drw.rag.documents.ooxml import encryption
+from drw.rag.documents.ports import Limits, Parser, Refused
+from drw.rag.documents.sheets import number_formats, tables
+from drw.rag.documents.sheets.grid import MOST_CELLS, Cell, Range, Sheet
+
+
+class Calamine(Parser):
+    """A page is a sheet."""
+
+    kinds = frozenset({"xls", "xlsb"})
+
+    def check(self, file: Path, kind: str, limits: Limits) -> None:
+        encryption.check(file, is_old=True)
+        if kind == "xlsb":
+            packed.check(file, kind, limits.unpacked_bytes)
+
+    def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
+        self.check(file, kind, limits)
+        try:
+            book = python_calamine.CalamineWorkbook.from_path(file)
+        except (python_calamine.CalamineError, OSError, ValueError) as error:
+            raise Refused(f"this {kind.upper()} file cannot be read: {error}") from error
+        yield from tables.pages(self._sheets(book, limits))
+
+    def decrypted(self, file: Path, kind: str, password: str) -> bytes:
+        return encryption.decrypted(file, password)
+
+    def _sheets(self, book: Any, limits: Limits) -> Iterator[Sheet]:
+        cells = 0
+        for meta in book.sheets_metadata:
+            if meta.visible != python_calamine.SheetVisibleEnum.Visible and not limits.hidden:
+                self.warnings.append(f"the sheet {meta.name!r} is hidden and was not read")
+                continue
+            try:
+                sheet = _sheet(book.get_sheet_by_name(meta.name))
+            except (python_calamine.CalamineError, OSError, ValueError) as error:
+                self.warnings.append(f"the sheet {meta.name!r} could not be read: {error}")
+                continue
+            if (cells := cells + sum(map(len, sheet.rows.values()))) > MOST_CELLS:
+                raise Refused(f"this workbook has more than {MOST_CELLS:,} cells with content")
+            yield sheet
+
+
+def _sheet(source: Any) -> Sheet:
+    found = Sheet(source.name)
+    top, left = source.start or (0, 0)
+    if source.total_width * source.total_height > 16 * MOST_CELLS:
+        raise Refused(f"the sheet {source.name!r} has {source.total_height:,} rows of {source.total_width:,} cells")
+    for number, row in enumerate(source.iter_rows(), top + 1):
+        cells = {column: cell for column, item in enumerate(row, left + 1) if (cell := _cell(item))}
+        if cells:
+            found.rows[number] = cells
+    found.merged = [
+        Range(begin[0] + 1, begin[1] + 1, end[0] + 1, end[1] + 1) for begin, end in source.merged_cell_ranges or ()
+    ]
+    return found
+
+
+def _cell(item: Any) -> Cell | None:
+    if isinstance(item, bool):
+        return Cell(str(item).upper())
+    if isinstance(item, int | float):
+        return Cell(number_formats.general(float(item)), float(item))
+    if isinstance(item, datetime):
+        shown = item.isoformat(" ", "minutes" if not item.second else "seconds").removesuffix(" 00:00")
+        return Cell(shown, 0.0, is_date=True)
+    if isinstance(item, date | time | timedelta):
+        return Cell(str(item), 0.0, is_date=True)
+    text = str(item).strip()
+    return Cell(text) if text else None

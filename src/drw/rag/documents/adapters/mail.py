@@ -1,0 +1,172 @@
+"""Reads e-mail: EML with Python's own parser, Outlook's MSG with Kreuzberg; their attachments are files inside."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from collections.abc import Iterator
+from email.message import Message
+from pathlib import Path
+
+import olefile
+
+from drw.rag.documents import encodings
+from drw.rag.documents.adapters import kreuzberg
+from drw.rag.documents.ooxml.encryption import OLE
+from drw.rag.documents.pages import parted
+from drw.rag.documents.ports import Embedded, Limits, Parser, Refused
+
+HEADERS = ("Subject", "From", "To", "Cc", "Date")
+ENDINGS = {"text/plain": "txt", "text/html": "html", "text/csv": "csv", "application/pdf": "pdf"}
+MOST_PARTS = 2000
+# Property tags of MS-OXPROPS, in the names of MSG's streams.
+LONG_NAME, SHORT_NAME, DATA = "__substg1.0_3707", "__substg1.0_3704", "__substg1.0_37010102"
+TEXTS = {"001F": "utf-16-le", "001E": "cp1252"}
+
+
+class Mail(Parser):
+    """The headers that a reader sees, then the text: the plain one where it has both."""
+
+    kinds = frozenset({"eml", "msg"})
+
+    def check(self, file: Path, kind: str, limits: Limits) -> None:
+        if file.stat().st_size > limits.unpacked_bytes:
+            raise Refused(f"this file has {file.stat().st_size:,} bytes; mail may have {limits.unpacked_bytes:,}")
+        with file.open("rb") as content:
+            begin = content.read(4096)
+        if kind == "msg" and not begin.startswith(OLE):
+            raise Refused("this is not a MSG file, whatever its name says")
+        if kind == "eml" and b":" not in begin:
+            raise Refused("this is not an e-mail: it has no headers")
+
+    def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
+        self.check(file, kind, limits)
+        if kind == "msg":
+            return parted([kreuzberg.text(file.read_bytes(), kind)])
+        return parted(["\n\n".join(self._texts(_read(file)))])
+
+    def embedded(self, file: Path, kind: str, limits: Limits) -> Iterator[Embedded]:
+        self.check(file, kind, limits)
+        yield from _of_outlook(file) if kind == "msg" else _attachments(_read(file))
+
+    def _texts(self, message: Message) -> Iterator[str]:
+        if subject := _header(message, "Subject"):
+            yield f"# {subject}"
+        headers = [f"{name}: {text}" for name in HEADERS[1:] if (text := _header(message, name))]
+        if headers:
+            yield "\n".join(headers)
+        yield from self._bodies(message)
+        if names := [item.name for item in _attachments(message)]:
+            yield f"Attachments: {', '.join(names)}"
+
+    def _bodies(self, message: Message) -> Iterator[str]:
+        """Yield the texts to be read; of alternatives the last that has any, but plain text before HTML."""
+        if message.get_content_type() == "multipart/alternative":
+            found = [(part, text) for part in _parts(message) if (text := "\n\n".join(self._bodies(part)).strip())]
+            plain = (text for part, text in found if part.get_content_type() == "text/plain")
+            if text := next(plain, found[-1][1] if found else ""):
+                yield text
+        elif message.is_multipart() and message.get_content_maintype() == "multipart":
+            for part in _parts(message):
+                yield from self._bodies(part)
+        elif message.get_content_maintype() == "text" and not _is_attached(message):
+            yield self.text(message)
+
+    def text(self, message: Message) -> str:
+        """Return the text of one part."""
+        content = _content(message)
+        try:
+            text = content.decode(message.get_content_charset("utf-8"))
+        except (LookupError, UnicodeDecodeError):
+            try:
+                text, self.encoding = encodings.decoded(content)
+            except Refused:
+                text = content.decode("cp1252", "replace")
+                self.warnings.append("a part of this e-mail is in an encoding that cannot be told")
+        if message.get_content_subtype() == "html":
+            return kreuzberg.text(text.encode("utf-8", "replace"), "html")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def web_archive(content: bytes) -> str:
+    """Return the text of a web page that is saved as a message (MHTML)."""
+    message: Message = email.message_from_bytes(content, policy=email.policy.compat32)
+    page = next((part for part in message.walk() if part.get_content_maintype() == "text"), None)
+    return "" if page is None else Mail().text(page)
+
+
+def _read(file: Path) -> Message:
+    with file.open("rb") as content:
+        message: Message = email.message_from_binary_file(content, policy=email.policy.compat32)
+    if sum(1 for _, _ in zip(message.walk(), range(MOST_PARTS + 1), strict=False)) > MOST_PARTS:
+        raise Refused(f"this e-mail has more than {MOST_PARTS:,} parts")
+    return message
+
+
+def _header(message: Message, name: str) -> str:
+    """Return a header as a reader sees it; what cannot be decoded stays as it is."""
+    found = message.get(name)
+    if found is None:
+        return ""
+    raw = str(found).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    try:
+        shown = str(email.policy.default.header_factory("Subject", " ".join(raw.split())))
+    except Exception:  # noqa: BLE001 - its parser raises whatever it meets in a broken header
+        shown = raw
+    return " ".join(shown.split())
+
+
+def _parts(message: Message) -> list[Message]:
+    payload = message.get_payload()
+    return [part for part in payload if isinstance(part, Message)] if isinstance(payload, list) else []
+
+
+def _is_attached(message: Message) -> bool:
+    return message.get_content_disposition() == "attachment" or bool(message.get_filename())
+
+
+def _content(message: Message) -> bytes:
+    found = message.get_payload(decode=True)
+    return found if isinstance(found, bytes) else b""
+
+
+def _attachments(message: Message) -> Iterator[Embedded]:
+    if message.get_content_type() == "message/rfc822" or (
+        message.get_content_maintype() == "message" and message.is_multipart() and _is_attached(message)
+    ):
+        for inner in _parts(message):
+            yield Embedded(f"{_header(inner, 'Subject') or 'message'}.eml", inner.as_bytes())
+    elif message.is_multipart():
+        for part in _parts(message):
+            yield from _attachments(part)
+    elif _is_attached(message):
+        ending = ENDINGS.get(message.get_content_type(), "bin")
+        yield Embedded(_filename(message) or f"attachment.{ending}", _content(message))
+
+
+def _filename(message: Message) -> str:
+    name = message.get_filename() or ""
+    try:
+        return " ".join(str(email.policy.default.header_factory("Subject", name)).split())
+    except Exception:  # noqa: BLE001 - its parser raises whatever it meets in a broken header
+        return name
+
+
+def _of_outlook(file: Path) -> Iterator[Embedded]:
+    try:
+        with olefile.OleFileIO(str(file)) as ole:
+            folders = sorted({e[0] for e in ole.listdir() if e[0].startswith("__attach_version1.0_")})
+            for folder in folders:
+                name = _stream_text(ole, folder, LONG_NAME) or _stream_text(ole, folder, SHORT_NAME)
+                if ole.exists(f"{folder}/{DATA}"):
+                    yield Embedded(name or "attachment.bin", ole.openstream(f"{folder}/{DATA}").read())
+    except Exception as error:
+        raise Refused(f"the attachments of this MSG file cannot be read: {type(error).__name__}") from error
+
+
+def _stream_text(ole: olefile.OleFileIO, folder: str, tag: str) -> str:
+    for kind, encoding in TEXTS.items():
+        if ole.exists(f"{folder}/{tag}{kind}"):
+            content: bytes = ole.openstream(f"{folder}/{tag}{kind}").read()
+            return content.decode(encoding, "replace").strip("\0")
+    return ""

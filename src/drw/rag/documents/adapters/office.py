@@ -1,0 +1,65 @@
+"""Reads Office documents, presentations and workbooks from their XML (Office Open XML)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from drw.rag.documents import encodings, packed
+from drw.rag.documents.ooxml import encryption, slides, word, workbook
+from drw.rag.documents.ooxml.package import Package
+from drw.rag.documents.pages import parted
+from drw.rag.documents.ports import Limits, Parser, Refused
+from drw.rag.documents.sheets import tables
+
+WORD = frozenset({"docx", "docm"})
+SLIDES = frozenset({"pptx", "pptm", "ppsx"})
+SHEETS = frozenset({"xlsx", "xlsm"})
+
+
+class Office(Parser):
+    """A page of a document is one as Word last laid it out, a slide, or a sheet."""
+
+    kinds = WORD | SLIDES | SHEETS
+
+    def check(self, file: Path, kind: str, limits: Limits) -> None:
+        encryption.check(file)
+        packed.check(file, kind, limits.unpacked_bytes)
+
+    def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
+        self.check(file, kind, limits)
+        with Package(file) as package:
+            yield from parted(self._pages(package, kind, limits))
+
+    def decrypted(self, file: Path, kind: str, password: str) -> bytes:
+        return encryption.decrypted(file, password)
+
+    def _pages(self, package: Package, kind: str, limits: Limits) -> Iterator[str]:
+        if kind in SHEETS:
+            book = workbook.Reader(package, hidden=limits.hidden).read()
+            self.warnings += book.warnings
+            yield from tables.pages(book.sheets)
+            return
+        reader: slides.Reader | word.Reader
+        if kind in SLIDES:
+            reader = slides.Reader(package, hidden=limits.hidden)
+        else:
+            reader = word.Reader(package, _converted, hidden=limits.hidden)
+        try:
+            yield from reader.pages()
+        finally:
+            self.warnings += reader.warnings
+
+
+def _converted(kind: str, content: bytes) -> str:
+    """Return the text of a document that is embedded in another one."""
+    if kind in {"txt", "text"}:
+        return encodings.decoded(content)[0]
+    # Large, and few documents need them.
+    from drw.rag.documents.adapters import kreuzberg, mail
+
+    if kind in {"mht", "mhtml"}:
+        return mail.web_archive(content)
+    if kind in kreuzberg.MEDIA_TYPES:
+        return kreuzberg.text(content, kind)
+    raise Refused(f"'.{kind}' files cannot be read")

@@ -1,0 +1,112 @@
+"""Reads ODS spreadsheets: each cell stores what it shows (OpenDocument 1.3, part 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from drw.rag.documents import packed
+from drw.rag.documents.ooxml.package import DamagedPart, Package, attribute, descendants, tag
+from drw.rag.documents.ports import Limits, Parser, Refused
+from drw.rag.documents.sheets import tables
+from drw.rag.documents.sheets.grid import MOST_CELLS, Cell, Range, Sheet
+
+MOST_REPEATED = 1000
+"""Of one row or cell with content; what repeats more often fills a sheet and says nothing."""
+NUMBERS = frozenset({"float", "percentage", "currency"})
+DATES = frozenset({"date", "time"})
+
+
+class OpenDocument(Parser):
+    """A page is a sheet."""
+
+    kinds = frozenset({"ods"})
+
+    def check(self, file: Path, kind: str, limits: Limits) -> None:
+        packed.check(file, kind, limits.unpacked_bytes)
+        with Package(file) as package:
+            manifest = package.read("META-INF/manifest.xml") if "META-INF/manifest.xml" in package else b""
+        if b"encryption-data" in manifest:
+            raise Refused("this file is encrypted: save it without its password")
+
+    def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
+        self.check(file, kind, limits)
+        with Package(file) as package:
+            try:
+                root, is_whole = package.salvaged("content.xml")
+            except DamagedPart as error:
+                raise Refused("this workbook is damaged: its content cannot be read") from error
+        if not is_whole:
+            self.warnings.append("the workbook is damaged: what could be read of it was kept")
+        yield from tables.pages(self._sheets(root, limits))
+
+    def _sheets(self, root: Element, limits: Limits) -> Iterator[Sheet]:
+        hidden = {
+            attribute(style, "name")
+            for style in descendants(root, "style")
+            if any(attribute(p, "display") == "false" for p in descendants(style, "table-properties"))
+        }
+        self._cells = 0
+        for table in descendants(root, "table"):
+            name = attribute(table, "name")
+            if attribute(table, "style-name") in hidden and not limits.hidden:
+                self.warnings.append(f"the sheet {name!r} is hidden and was not read")
+                continue
+            sheet = Sheet(name)
+            left_out = self._rows(sheet, table, limits)
+            if left_out:
+                self.warnings.append(f"{left_out} rows of the sheet {name!r} are hidden and were not read")
+            yield sheet
+
+    def _rows(self, sheet: Sheet, table: Element, limits: Limits) -> int:
+        number, left_out = 1, 0
+        for row in descendants(table, "table-row"):
+            repeated = _count(row, "number-rows-repeated")
+            cells = dict(self._row(sheet, row, number))
+            if cells and attribute(row, "visibility") in {"collapse", "filter"} and not limits.hidden:
+                left_out += 1
+            elif cells:
+                for at in range(number, number + min(repeated, MOST_REPEATED)):
+                    sheet.rows[at] = dict(cells)
+                    self._cells += len(cells)
+            if self._cells > MOST_CELLS:
+                raise Refused(f"this workbook has more than {MOST_CELLS:,} cells with content")
+            number += repeated
+        return left_out
+
+    def _row(self, sheet: Sheet, row: Element, number: int) -> Iterator[tuple[int, Cell]]:
+        column = 1
+        for cell in row:
+            if tag(cell) not in {"table-cell", "covered-table-cell"}:
+                continue
+            repeated = _count(cell, "number-columns-repeated")
+            text = "\n".join(_text(p) for p in cell if tag(p) == "p").strip()
+            if text and tag(cell) == "table-cell":
+                kind = attribute(cell, "value-type")
+                value = 0.0 if kind in NUMBERS or kind in DATES else None
+                for at in range(column, column + min(repeated, MOST_REPEATED)):
+                    yield at, Cell(text, value, kind in DATES)
+            down, across = _count(cell, "number-rows-spanned"), _count(cell, "number-columns-spanned")
+            if down * across > 1:
+                sheet.merged.append(Range(number, column, number + down - 1, column + across - 1))
+            column += repeated
+
+
+def _text(element: Element) -> str:
+    parts = [element.text or ""]
+    for item in element:
+        name = tag(item)
+        if name == "s":
+            parts.append(" " * min(_count(item, "c"), 80))
+        elif name in {"tab", "line-break"}:
+            parts.append(" ")
+        elif name not in {"annotation", "note"}:
+            parts.append(_text(item))
+        parts.append(item.tail or "")
+    return "".join(parts)
+
+
+def _count(element: Element, name: str) -> int:
+    found = attribute(element, name)
+    return max(int(found), 1) if found.isdigit() else 1

@@ -1,0 +1,1 @@
+"""Office Open XML: packages, word processing documents, presentations, workbooks."""

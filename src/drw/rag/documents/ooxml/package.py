@@ -1,0 +1,180 @@
+"""Opens packages of XML parts in a ZIP archive (ECMA-376 part 2, and ODF), within limits."""
+
+from __future__ import annotations
+
+import posixpath
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple, Self
+from urllib.parse import unquote
+from xml.etree.ElementTree import Element, ParseError, iterparse
+
+from drw.rag.documents.ports import Refused
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError, ParseError)
+"""What reading a damaged archive or part raises."""
+
+
+class DamagedPart(Exception):
+    """One part of the package is missing, or is not what it should be."""
+
+
+class Relation(NamedTuple):
+    """A relationship of a part to another one."""
+
+    kind: str
+    """The last word of its type, as in `slide`."""
+    target: str
+    """The name of the part; for an external target its address."""
+    is_external: bool
+
+
+class Package:
+    """The parts of one file; names are without a leading slash and compared without case."""
+
+    def __init__(self, file: Path | IO[bytes]) -> None:
+        try:
+            self._archive = zipfile.ZipFile(file)
+        except DAMAGED as error:
+            raise Refused("this file is damaged, and cannot be unpacked") from error
+        self._names = {name.replace("\\", "/").lstrip("/").lower(): name for name in self._archive.namelist()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._archive.close()
+
+    def __contains__(self, name: str) -> bool:
+        return name.lower() in self._names
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all parts."""
+        yield from self._archive.namelist()
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a part.
+
+        Raises:
+            DamagedPart: it is missing or damaged.
+        """
+        try:
+            return self._archive.read(self._names[name.lower()])
+        except (KeyError, RuntimeError, *DAMAGED) as error:
+            raise DamagedPart(f"part {name!r} is missing or damaged") from error
+
+    def elements(self, name: str) -> Iterator[tuple[str, Element]]:
+        """Yield `start` and `end` events of a part's elements, for parts too large for memory.
+
+        Raises:
+            DamagedPart: it is missing or damaged, perhaps after a good beginning.
+        """
+        try:
+            with self._archive.open(self._names[name.lower()]) as content:
+                _refuse_entities(name, content.read(4096))
+            with self._archive.open(self._names[name.lower()]) as content:
+                yield from iterparse(content, ("start", "end"))
+        except (KeyError, RuntimeError, *DAMAGED) as error:
+            raise DamagedPart(f"part {name!r} is missing or damaged") from error
+
+    def root(self, name: str) -> Element:
+        """Return the root element of a part.
+
+        Raises:
+            DamagedPart: it is missing or damaged.
+        """
+        root: Element | None = None
+        for _, element in self.elements(name):
+            root = element if root is None else root
+        if root is None:
+            raise DamagedPart(f"part {name!r} is empty")
+        return root
+
+    def salvaged(self, name: str) -> tuple[Element, bool]:
+        """Return the root element of a part with what could be read of it, and whether that is all.
+
+        Raises:
+            DamagedPart: not even its first element could be read.
+        """
+        root: Element | None = None
+        try:
+            for _, element in self.elements(name):
+                root = element if root is None else root
+        except DamagedPart:
+            if root is None:
+                raise
+            return root, False
+        return self.root(name) if root is None else root, True
+
+    def relations(self, part: str) -> dict[str, Relation]:
+        """Return the relationships of a part by their ids; `""` names the package. Empty where there are none."""
+        folder, name = posixpath.split(part)
+        try:
+            root = self.root(posixpath.join(folder, "_rels", f"{name}.rels"))
+        except DamagedPart:
+            return {}
+        found: dict[str, Relation] = {}
+        for element in root:
+            target, kind = element.get("Target", ""), element.get("Type", "").rpartition("/")[2]
+            is_external = element.get("TargetMode") == "External"
+            if not is_external:
+                target = posixpath.normpath(posixpath.join("/", folder, unquote(target))).lstrip("/")
+            found[element.get("Id", "")] = Relation(kind, target, is_external)
+        return found
+
+    def main_part(self, default: str) -> str:
+        """Return the name of the part with the document itself."""
+        relations = self.relations("").values()
+        found = next((r.target for r in relations if r.kind == "officeDocument" and r.target in self), "")
+        return found or default
+
+
+def tag(element: Element) -> str:
+    """Return an element's name without its namespace: that of the strict form is another one."""
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+
+
+def attribute(element: Element, name: str) -> str:
+    """Return an attribute by its name without its namespace; empty where there is none."""
+    if (found := element.get(name)) is not None:
+        return found
+    return next((value for key, value in element.attrib.items() if key.endswith(f"}}{name}")), "")
+
+
+def relation_id(element: Element, name: str = "id") -> str:
+    """Return the id of a relationship: an attribute with a namespace."""
+    return next((v for k, v in element.attrib.items() if k.endswith(f"}}{name}") and "elationships" in k), "")
+
+
+def child(element: Element, *path: str) -> Element | None:
+    """Return the first descendant along a path of names; None where there is none."""
+    found: Element | None = element
+    for name in path:
+        if found is None:
+            return None
+        found = next((item for item in found if tag(item) == name), None)
+    return found
+
+
+def children(element: Element | None, name: str) -> Iterator[Element]:
+    """Yield the children of a name."""
+    if element is not None:
+        yield from (item for item in element if tag(item) == name)
+
+
+def descendants(element: Element | None, name: str) -> Iterator[Element]:
+    """Yield the descendants of a name, in the order of the document."""
+    if element is not None:
+        yield from (item for item in element.iter() if tag(item) == name)
+
+
+def value(element: Element | None, name: str = "val") -> str:
+    """Return the `val` of an element; empty where it, or the element, is missing."""
+    return attribute(element, name) if element is not None else ""
+
+
+def _refuse_entities(name: str, begin: bytes) -> None:
+    if b"<!DOCTYPE" in begin.replace(b"\0", b""):
+        raise DamagedPart(f"part {name!r} declares a document type, which a part may not")

@@ -1,0 +1,52 @@
+"""Bounds files that are ZIP archives, as DOCX and EPUB are: unpack and count before anything reads them."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+from drw.rag.documents.ports import Refused
+
+BEGIN = b"PK\x03\x04"
+BLOCK = 1 << 20
+
+
+def check(file: Path, kind: str, most_bytes: int) -> None:
+    """Unpack every entry and count: what the archive says of itself may be wrong.
+
+    An entry that is damaged is left to the parser, which says what it lost.
+
+    Raises:
+        Refused: it is no archive, is encrypted, or unpacks to more than `most_bytes`.
+    """
+    with file.open("rb") as content:
+        begin = content.read(len(BEGIN))
+    if not zipfile.is_zipfile(file):
+        is_cut = begin == BEGIN
+        raise Refused(
+            "this file is damaged, and cannot be unpacked"
+            if is_cut
+            else f"this is not a {kind.upper()} file, whatever its name says"
+        )
+    left = most_bytes
+    try:
+        with zipfile.ZipFile(file) as packed:
+            for entry in packed.infolist():
+                left -= _size(packed, entry, left, most_bytes)
+    except (zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
+        raise Refused("this file is damaged, and cannot be unpacked") from error
+
+
+def _size(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int, most_bytes: int) -> int:
+    if entry.flag_bits & 1:
+        raise Refused("this file is encrypted: save it without its password")
+    size = 0
+    try:
+        with packed.open(entry) as content:
+            while piece := content.read(BLOCK):
+                if (size := size + len(piece)) > left:
+                    raise Refused(f"this file unpacks to more than {most_bytes:,} bytes")
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError):
+        return size
+    return size

@@ -1,0 +1,1 @@
+"""Spreadsheets: cells as a reader sees them, and sheets as pages of tables."""

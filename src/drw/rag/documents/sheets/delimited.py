@@ -1,0 +1,48 @@
+"""CSV and TSV as a sheet."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+from drw.rag.documents.ports import Refused
+from drw.rag.documents.sheets.grid import MOST_CELLS, Cell, Sheet
+
+NUMBER = re.compile(r"[-+(]?\s*[$€£¥]?\s*[-+]?\d[\d,. ']*(?:[eE][-+]?\d+)?\s*%?\)?")
+DELIMITERS = ",;\t|"
+SAMPLE = 64 << 10
+
+
+def sheet(text: str, kind: str) -> Sheet:
+    """Return the rows of a file of kind `csv` or `tsv`.
+
+    Raises:
+        Refused: it has too many cells, or one of more than a million characters.
+    """
+    found = Sheet("")
+    csv.field_size_limit(1_000_000)
+    cells = 0
+    try:
+        for number, row in enumerate(csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(text, kind)), 1):
+            shown = {column: _cell(item) for column, item in enumerate(row, 1) if item.strip()}
+            if shown:
+                found.rows[number] = shown
+            if (cells := cells + len(row)) > MOST_CELLS:
+                raise Refused(f"this file has more than {MOST_CELLS:,} cells")
+    except csv.Error as error:
+        raise Refused(f"this {kind.upper()} file cannot be read: {error}") from error
+    return found
+
+
+def _delimiter(text: str, kind: str) -> str:
+    if kind == "tsv":
+        return "\t"
+    try:
+        return csv.Sniffer().sniff(text[:SAMPLE].rpartition("\n")[0] or text[:SAMPLE], DELIMITERS).delimiter
+    except csv.Error:
+        return ","
+
+
+def _cell(text: str) -> Cell:
+    is_number = NUMBER.fullmatch(text.strip())
+    return Cell(text.strip(), 0.0 if is_number else None)

@@ -1,0 +1,184 @@
+"""Attached files are files of their own that live and die with their parent; passwords open files and stay nowhere."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+from email.message import EmailMessage
+
+import openai
+import psycopg
+import pypdfium2
+import pypdfium2.raw as pdfium
+import pytest
+
+from drw.demo.pdf import pdf
+from support.ooxml import rows, workbook
+from support.samples import sample
+
+WORKBOOK = workbook({"Limits": rows(["Desk", "Limit"], ["Metals", 4.5])})
+PASSWORD = "user_password"
+
+
+def mail(subject, *attached, text="See the annex."):
+    message = EmailMessage()
+    message["Subject"], message["From"], message["To"] = subject, "risk@example.com", "desk@example.com"
+    message.set_content(text)
+    for name, content in attached:
+        if isinstance(content, EmailMessage):
+            message.add_attachment(content)
+        else:
+            message.add_attachment(content, maintype="application", subtype="octet-stream", filename=name)
+    return message
+
+
+def with_files(pages, named, annotated):
+    document = pypdfium2.PdfDocument(pdf(pages))
+    for name, content in named:
+        document.new_attachment(name).set_data(content)
+    page = document[0]
+    for name, content in annotated:
+        annotation = pdfium.FPDFPage_CreateAnnot(page, pdfium.FPDF_ANNOT_FILEATTACHMENT)
+        wide = (name + "\0").encode("utf-16-le")
+        buffer = ctypes.create_string_buffer(wide)
+        file = pdfium.FPDFAnnot_AddFileAttachment(annotation, ctypes.cast(buffer, ctypes.POINTER(pdfium.FPDF_WCHAR)))
+        assert pdfium.FPDFAttachment_SetFile(file, document, content, len(content))
+        pdfium.FPDFPage_CloseAnnot(annotation)
+    page.close()
+    out = io.BytesIO()
+    document.save(out)
+    document.close()
+    return out.getvalue()
+
+
+async def listed(desk):
+    return {f.filename: f async for f in desk.openai.files.list(order="asc")}
+
+
+async def test_attachments_of_mail_are_indexed_with_it_and_go_with_it(platform, rag):
+    desk = platform.desk()
+    inner = mail("Inner", ("terms.txt", b"Haircut 12 percent on copper warrants"), text="Forwarded.")
+    message = mail("Limits", ("limits.xlsx", WORKBOOK), ("../x/logo.png", b"\x89PNG"), ("fwd", inner))
+    parent = await desk.upload("memo.eml", message.as_bytes())
+    found = await listed(desk)
+    assert list(found) == ["memo.eml", "limits.xlsx", "Inner.eml", "terms.txt"]
+    assert found["limits.xlsx"].parent_id == found["Inner.eml"].parent_id == parent.id
+    assert (found["terms.txt"].parent_id, parent.parent_id) == (found["Inner.eml"].id, None)
+    assert found["terms.txt"].encoding == "utf-8"
+    (warning,) = parent.warnings
+    assert warning.startswith("the attached file '../x/logo.png' was not kept: '.png' files are images")
+    assert (await desk.upload("memo.eml", message.as_bytes())).id == parent.id
+    assert len(await listed(desk)) == 4
+
+    stores = desk.openai.vector_stores
+    store = await stores.create(name="mail")
+    await stores.files.create_and_poll(
+        parent.id, vector_store_id=store.id, attributes={"year": 2025}, poll_interval_ms=50
+    )
+    for file in found.values():
+        attached = await stores.files.poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
+        assert (attached.status, attached.attributes) == ("completed", {"year": 2025})
+    documents = (await desk.http.get(f"/../api/v1/collections/{store.id}/documents")).json()["documents"]
+    titles = {d["title"] for d in documents}
+    assert {"limits.xlsx, attached to memo.eml", "terms.txt, attached to Inner.eml", "memo.eml"} < titles
+
+    await stores.files.delete(parent.id, vector_store_id=store.id)
+    assert (await stores.retrieve(store.id)).file_counts.total == 0
+    await desk.openai.files.delete(parent.id)
+    assert await listed(desk) == {}
+    assert [path for path in (rag.data / "documents").rglob("*") if path.is_file()] == []
+
+
+async def test_the_same_attachment_of_two_mails_is_kept_for_each(platform):
+    desk = platform.desk()
+    terms = ("terms.txt", b"The same terms")
+    first, second = [await desk.upload(f"{n}.eml", mail(n, terms).as_bytes()) for n in ("one", "two")]
+    alone = await desk.upload(*terms)
+    files = [f async for f in desk.openai.files.list() if f.filename == "terms.txt"]
+    assert {f.parent_id for f in files} == {first.id, second.id, None}
+    await desk.openai.files.delete(first.id)
+    assert {f.parent_id async for f in desk.openai.files.list() if f.filename == "terms.txt"} == {second.id, None}
+    assert (await desk.openai.files.content(alone.id)).content == b"The same terms"
+
+
+async def test_files_in_a_pdf_and_in_its_annotations_are_kept(platform):
+    desk = platform.desk()
+    content = with_files([["Report"]], [("annex.xlsx", WORKBOOK)], [("note.txt", b"On page one")])
+    parent = await desk.upload("report.pdf", content)
+    found = await listed(desk)
+    assert {name: f.parent_id for name, f in found.items()} == {
+        **{"report.pdf": None},
+        **{"annex.xlsx": parent.id, "note.txt": parent.id},
+    }
+    assert (await desk.openai.files.content(found["note.txt"].id)).content == b"On page one"
+
+
+async def test_attachments_of_a_desk_are_of_no_other(platform):
+    own, other = platform.desk("research"), platform.desk("rates")
+    await own.upload("a.eml", mail("a", ("b.txt", b"inside")).as_bytes())
+    (child,) = [f async for f in own.openai.files.list() if f.parent_id]
+    assert await listed(other) == {}
+    with pytest.raises(openai.NotFoundError):
+        await other.openai.files.retrieve(child.id)
+
+
+async def test_attachments_are_bounded_in_count_bytes_and_depth(narrow):
+    many = mail("many", *((f"{n}.txt", b"text %d" % n) for n in range(5)))
+    large = mail("large", ("a.txt", b"a" * 4000), ("b.txt", b"b" * 4000))
+    deep = mail("1", ("", mail("2", ("", mail("3", ("", mail("4")))))))
+    async with narrow as platform:
+        desk = platform.desk()
+        for message, names, reason in [
+            (many, {"0.txt", "1.txt", "2.txt"}, "too many attached files"),
+            (large, {"a.txt"}, "too large together"),
+            (deep, {"2.eml", "3.eml"}, "it is attached 3 files deep; at most 2"),
+        ]:
+            parent = await desk.upload("m.eml", message.as_bytes())
+            assert (reason in parent.warnings[-1], set(await listed(desk))) == (True, {"m.eml"} | names)
+            await desk.openai.files.delete(parent.id)
+
+
+async def test_an_encrypted_pdf_opens_with_its_password_which_is_kept_nowhere(platform, rag, caplog):
+    caplog.set_level("DEBUG")
+    desk, content = platform.desk(), sample("pdftotext", "tests/user_password.pdf")
+    for password, code in (("", "password_required"), ("hunter2-wrong", "wrong_password")):
+        with pytest.raises(openai.BadRequestError) as refused:
+            await desk.openai.files.create(
+                file=("a.pdf", content), purpose="assistants", extra_body={"password": password} if password else {}
+            )
+        assert (refused.value.body["code"], refused.value.body["param"]) == (code, "password")
+        assert "hunter2" not in str(refused.value)
+    file = await desk.openai.files.create(
+        file=("a.pdf", content), purpose="assistants", extra_body={"password": PASSWORD}
+    )
+    assert (file.decrypted, file.parent_id, file.warnings) == (True, None, [])
+    again = await desk.openai.files.create(
+        file=("a.pdf", content), purpose="assistants", extra_body={"password": PASSWORD}
+    )
+    store = await desk.openai.vector_stores.create(name="s")
+    indexed = await desk.openai.vector_stores.files.create_and_poll(
+        file.id, vector_store_id=store.id, poll_interval_ms=50
+    )
+    assert (indexed.status, again.id == file.id) == ("completed", True)
+    with psycopg.connect(rag.postgres) as connection:
+        tables = connection.execute(
+            "select schemaname || '.' || tablename from pg_tables where schemaname in ('documents', 'audit',"
+            " 'vector_store')"
+        ).fetchall()
+        kept = [connection.execute(f"select t::text from {t} t").fetchall() for (t,) in tables]  # noqa: S608
+    files = b"".join(p.read_bytes() for p in (rag.data / "documents").rglob("*") if p.is_file())
+    assert (PASSWORD in str(kept), PASSWORD in caplog.text, PASSWORD.encode() in files) == (False, False, False)
+
+
+async def test_a_pdf_with_a_damaged_page_is_indexed_without_it_and_says_so(platform):
+    desk = platform.desk()
+    content = pdf([["First page"], ["Second page"], ["Third page"]])
+    damaged = content.replace(b"6 0 obj\n<< /Type /Page ", b"6 0 obj\n[] % /Type /Page ")
+    assert damaged != content
+    file = await desk.upload("a.pdf", damaged)
+    store = await desk.openai.vector_stores.create(name="s")
+    files = desk.openai.vector_stores.files
+    found = await files.create_and_poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
+    assert (found.status, found.warnings) == ("completed", ["page 2 is damaged and could not be read"])
+    pages = [page.text for page in (await files.content(file.id, vector_store_id=store.id)).data]
+    assert pages == ["First page", "", "Third page"]

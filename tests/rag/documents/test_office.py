@@ -1,0 +1,195 @@
+"""Documents and presentations: everything that is read on a page comes out, in the order of reading."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import msoffcrypto.format.ooxml
+import pytest
+
+from drw.rag.documents.adapters.office import Office
+from drw.rag.documents.ports import Limits, Refused
+from support.ooxml import NAMESPACES, document, presentation, rows, workbook
+
+LIMITS = Limits(pages=100, characters=1_000_000, unpacked_bytes=64 << 20)
+TEXT = "<w:p><w:r><w:t>{}</w:t></w:r></w:p>"
+SHAPE = (
+    "<p:sp><p:nvSpPr><p:cNvPr/><p:nvPr>{}</p:nvPr></p:nvSpPr>"
+    "<p:txBody><a:p><a:r><a:t>{}</a:t></a:r></a:p></p:txBody></p:sp>"
+)
+CHART = (
+    "<c:chartSpace NS><c:chart><c:title><c:tx><c:rich><a:p><a:r><a:t>VaR by desk</a:t></a:r></a:p></c:rich></c:tx>"
+    "</c:title><c:plotArea><c:barChart><c:ser><c:tx><c:strRef><c:strCache><c:pt idx='0'><c:v>2025</c:v></c:pt>"
+    "</c:strCache></c:strRef></c:tx><c:cat><c:strRef><c:strCache><c:pt idx='0'><c:v>Rates</c:v></c:pt>"
+    "<c:pt idx='1'><c:v>Metals</c:v></c:pt></c:strCache></c:strRef></c:cat><c:val><c:numRef><c:numCache>"
+    "<c:formatCode>0.0</c:formatCode><c:pt idx='0'><c:v>6.84</c:v></c:pt><c:pt idx='1'><c:v>3</c:v></c:pt>"
+    "</c:numCache></c:numRef></c:val></c:ser></c:barChart></c:plotArea></c:chart></c:chartSpace>"
+)
+CHART_TEXT = "Chart: VaR by desk\n\n|  | 2025 |\n| --- | --- |\n| Rates | 6.8 |\n| Metals | 3.0 |"
+POINT = "<dgm:pt modelId='{}'><dgm:t><a:p><a:r><a:t>{}</a:t></a:r></a:p></dgm:t></dgm:pt>"
+DIAGRAM = (
+    "<dgm:dataModel NS><dgm:ptLst><dgm:pt modelId='0' type='doc'/>"
+    + POINT.format(1, "Board")
+    + POINT.format(2, "Risk")
+    + POINT.format(3, "Audit")
+    + "</dgm:ptLst><dgm:cxnLst><dgm:cxn srcId='0' destId='1' srcOrd='0'/><dgm:cxn srcId='1' destId='3' srcOrd='1'/>"
+    "<dgm:cxn srcId='1' destId='2' srcOrd='0'/></dgm:cxnLst></dgm:dataModel>"
+)
+PICTURES = "<c:chart r:id='c'/><dgm:relIds r:dm='d'/>"
+DRAWN = "- Board\n  - Risk\n  - Audit"
+PASSWORD = "correct horse"
+
+
+def read(content, tmp_path, kind, limits=LIMITS):
+    file = tmp_path / f"a.{kind}"
+    file.write_bytes(content)
+    parser = Office()
+    return list(parser.pages(file, kind, limits)), parser.warnings
+
+
+def test_text_boxes_notes_charts_and_diagrams_stand_where_they_are_anchored(tmp_path):
+    box = "<w:drawing><w:txbxContent>" + TEXT.format("In a box") + "</w:txbxContent></w:drawing>"
+    both = f"<mc:AlternateContent><mc:Choice>{box}</mc:Choice><mc:Fallback><w:pict>{box}</w:pict></mc:Fallback>"
+    body = (
+        TEXT.format("Before")
+        + f"<w:p><w:r><w:t>Anchor</w:t><w:footnoteReference w:id='2'/>{both}</mc:AlternateContent></w:r></w:p>"
+        + f"<w:p><w:r><w:drawing>{PICTURES}</w:drawing></w:r></w:p>"
+        + "<w:p><w:del><w:r><w:delText>gone</w:delText></w:r></w:del><w:ins><w:r><w:t>After</w:t></w:r></w:ins></w:p>"
+        + "<w:sdt><w:sdtContent>"
+        + TEXT.format("In a control")
+        + "</w:sdtContent></w:sdt>"
+    )
+    notes = "<w:footnotes NS><w:footnote w:id='2'>" + TEXT.format("See policy 7") + "</w:footnote></w:footnotes>"
+    parts = {"word/footnotes.xml": notes, "word/chart.xml": CHART, "word/data.xml": DIAGRAM}
+    parts["word/header1.xml"] = "<w:hdr NS>" + TEXT.format("Confidential") + "</w:hdr>"
+    relations = ["f footnotes footnotes.xml", "c chart chart.xml", "d diagramData data.xml", "h header header1.xml"]
+    (page,), _ = read(document(body, parts, relations), tmp_path, "docx")
+    assert page.split("\n\n") == [
+        *("Confidential", "Before", "Anchor[1]", "[1] See policy 7", "In a box"),
+        *CHART_TEXT.split("\n\n"),
+        *(DRAWN, "After", "In a control"),
+    ]
+
+
+def test_embedded_documents_stand_where_they_are_embedded(tmp_path):
+    inner = document(TEXT.format("From another document"))
+    page = "<html><body><h2>Fees</h2><table><tr><th>Desk</th></tr><tr><td>FX</td></tr></table></body></html>"
+    archive = f"MIME-Version: 1.0\r\nContent-Type: text/html\r\n\r\n{page.replace('Fees', 'Rates')}"
+    body = TEXT.format("Before") + "".join(f"<w:altChunk r:id='{i}'/>" for i in "abcde") + TEXT.format("After")
+    relations = [
+        f"{i} aFChunk {n}" for i, n in zip("abcde", ("a.docx", "b.html", "c.txt", "d.mht", "e.bin"), strict=True)
+    ]
+    parts = {"word/a.docx": inner, "word/b.html": page.encode(), "word/c.txt": "Größe".encode("cp1252")}
+    parts |= {"word/d.mht": archive.encode(), "word/e.bin": b"\0"}
+    (text,), warnings = read(document(body, parts, relations), tmp_path, "docx")
+    for part in ("From another document", "## Fees", "| FX", "Größe", "## Rates", "After"):
+        assert text.index("Before") < text.index(part) <= text.index("After")
+    assert warnings == ["the embedded document 'e.bin' was not read: '.bin' files cannot be read"]
+
+
+def test_documents_embedded_in_themselves_end(tmp_path):
+    content = document(TEXT.format("Core"))
+    for _ in range(8):
+        content = document("<w:altChunk r:id='a'/>", {"word/a.docx": content}, ["a aFChunk a.docx"])
+    _, warnings = read(content, tmp_path, "docx")
+    assert any("embedded too deep" in warning for warning in warnings) or warnings == []
+
+
+def test_headings_lists_tables_and_pages_of_a_document(tmp_path):
+    level = "<w:lvl w:ilvl='{}'><w:numFmt w:val='{}'/><w:lvlText w:val='{}'/></w:lvl>"
+    levels = level.format(0, "decimal", "%1.") + level.format(1, "lowerLetter", "%1.%2)")
+    numbering = f"<w:numbering NS><w:abstractNum w:abstractNumId='0'>{levels}</w:abstractNum>"
+    numbering += "<w:num w:numId='1'><w:abstractNumId w:val='0'/></w:num></w:numbering>"
+    styles = "<w:styles NS><w:style w:styleId='H'><w:name w:val='heading 2'/></w:style></w:styles>"
+    item = (
+        "<w:p><w:pPr><w:numPr><w:ilvl w:val='{}'/><w:numId w:val='1'/></w:numPr></w:pPr><w:r><w:t>{}</w:t></w:r></w:p>"
+    )
+    cell = "<w:tc><w:tcPr>{}</w:tcPr>" + TEXT + "</w:tc>"
+    table = (
+        "<w:tbl><w:tr>" + cell.format("<w:gridSpan w:val='2'/>", "Limits") + "</w:tr><w:tr>"
+        + cell.format("", "Rates") + cell.format("", "6.0") + "</w:tr></w:tbl>"
+    )  # fmt: skip
+    body = (
+        "<w:p><w:pPr><w:pStyle w:val='H'/></w:pPr><w:r><w:t>Scope</w:t></w:r></w:p>"
+        + item.format(0, "One") + item.format(1, "Deep") + item.format(1, "Deeper") + item.format(0, "Two") + table
+        + "<w:p><w:r><w:br w:type='page'/><w:t>Next page</w:t></w:r></w:p>"
+    )  # fmt: skip
+    relations = ["n numbering numbering.xml", "s styles styles.xml"]
+    content = document(body, {"word/numbering.xml": numbering, "word/styles.xml": styles}, relations)
+    assert read(content, tmp_path, "docx")[0] == [
+        "## Scope\n\n1. One\n\n  1.a) Deep\n\n  1.b) Deeper\n\n2. Two\n\n| Limits |  |\n| --- | --- |\n| Rates | 6.0 |",
+        "Next page",
+    ]
+
+
+def test_slides_have_tables_charts_diagrams_and_notes(tmp_path):
+    cell = "<a:tc><p:txBody><a:p><a:r><a:t>{}</a:t></a:r></a:p></p:txBody></a:tc>"
+    table = (
+        "<p:graphicFrame><a:tbl><a:tr>"
+        + cell.format("Desk")
+        + cell.format("VaR|95")
+        + "</a:tr></a:tbl></p:graphicFrame>"
+    )
+    group = "<p:grpSp><p:nvGrpSpPr/>" + SHAPE.format("", "Grouped") + "</p:grpSp>"
+    tree = (
+        SHAPE.format("", "Body") + SHAPE.format("<p:ph type='title'/>", "Risk")
+        + SHAPE.format("<p:ph type='sldNum'/>", "7")
+        + table + f"<p:graphicFrame>{PICTURES}</p:graphicFrame>" + group
+    )  # fmt: skip
+    notes = (
+        "<p:notes NS><p:cSld><p:spTree>"
+        + SHAPE.format("<p:ph type='body'/>", "Say this")
+        + "</p:spTree></p:cSld></p:notes>"
+    )
+    parts = {"ppt/slides/c.xml": CHART, "ppt/slides/d.xml": DIAGRAM, "ppt/slides/n.xml": notes}
+    relations = ["c chart c.xml", "d diagramData d.xml", "n notesSlide n.xml"]
+    (page,), _ = read(presentation([tree], parts, relations), tmp_path, "pptx")
+    assert page.split("\n\n") == [
+        *("# Risk", "Body", "| Desk | VaR\\|95 |\n| --- | --- |"),
+        *CHART_TEXT.split("\n\n"),
+        *(DRAWN, "Grouped", "Notes: Say this"),
+    ]
+
+
+def test_a_damaged_or_hidden_slide_is_named_and_the_others_are_read(tmp_path):
+    slides = presentation([SHAPE.format("", "One"), SHAPE.format("", "Two") + "<broken", SHAPE.format("", "Three")])
+    pages, warnings = read(slides, tmp_path, "pptx")
+    assert (pages, warnings) == (["One", "Two", "Three"], ["slide 2 is damaged: what could be read was kept"])
+    hidden = presentation([SHAPE.format("", "One")], {"ppt/slides/slide1.xml": f"<p:sld {NAMESPACES} show='0'/>"})
+    assert read(hidden, tmp_path, "pptx") == ([""], ["slide 1 is hidden and was not read"])
+
+
+def test_deep_nesting_is_a_refusal_or_text_and_no_crash(tmp_path):
+    deep = document("<w:tbl><w:tr><w:tc>" * 2000 + TEXT.format("Deep") + "</w:tc></w:tr></w:tbl>" * 2000)
+    assert "Deep" in read(deep, tmp_path, "docx")[0][0]
+
+
+def encrypted(content, password):
+    padded, out = io.BytesIO(content), io.BytesIO()
+    with zipfile.ZipFile(padded, "a") as packed:
+        packed.comment = b" " * 5000  # the library cannot encrypt what is very short
+    msoffcrypto.format.ooxml.OOXMLFile(io.BytesIO(padded.getvalue())).encrypt(password, out)
+    return out.getvalue()
+
+
+def test_an_encrypted_workbook_opens_with_its_password_alone(tmp_path):
+    book = workbook({"S": rows(["secret"])})
+    file = tmp_path / "a.xlsx"
+    file.write_bytes(encrypted(book, PASSWORD))
+    with pytest.raises(Refused, match="encrypted: give its password") as refused:
+        Office().check(file, "xlsx", LIMITS)
+    assert refused.value.code == "password_required"
+    for password, code in (("", "password_required"), ("correct pony", "wrong_password")):
+        with pytest.raises(Refused) as refused:
+            Office().decrypted(file, "xlsx", password)
+        assert (refused.value.code, password not in refused.value.message or not password) == (code, True)
+    assert read(Office().decrypted(file, "xlsx", PASSWORD), tmp_path, "xlsx")[0] == ["# S\n\nsecret"]
+
+
+def test_a_workbook_with_a_protected_structure_needs_no_password(tmp_path):
+    file = tmp_path / "a.xlsx"
+    file.write_bytes(encrypted(workbook({"S": rows(["open"])}), "VelvetSweatshop"))
+    assert read(Office().decrypted(file, "xlsx", ""), tmp_path, "xlsx")[0] == ["# S\n\nopen"]
+    protected = workbook({"S": rows(["open"]) + '<sheetProtection sheet="1" password="CC1A"/>'})
+    assert read(protected, tmp_path, "xlsx")[0] == ["# S\n\nopen"]

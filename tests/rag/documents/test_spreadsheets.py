@@ -1,0 +1,197 @@
+"""Workbooks: cells as they look, tables with their titles and headers, nothing hidden, ranges to cite."""
+
+from __future__ import annotations
+
+import zipfile
+from io import BytesIO
+
+import pytest
+
+from drw.rag.documents.adapters.office import Office
+from drw.rag.documents.adapters.opendocument import OpenDocument
+from drw.rag.documents.adapters.plain import Plain
+from drw.rag.documents.chunks import Chunker
+from drw.rag.documents.ports import Limits, Refused
+from drw.rag.documents.sheets.number_formats import shown
+from support.ooxml import rows, workbook
+
+LIMITS = Limits(pages=100, characters=10_000_000, unpacked_bytes=64 << 20)
+SHOWN = [
+    (0.0525, "0.00%", "5.25%"),
+    (1234567.891, "#,##0.00", "1,234,567.89"),
+    (-5, "#,##0_);(#,##0)", "(5)"),
+    (0, '#,##0;(#,##0);"-"', "-"),
+    (-1234.5, '_($* #,##0.00_);_($* \\(#,##0.00\\);_($* "-"??_);_(@_)', "$(1,234.50)"),
+    (45747, "yyyy-mm-dd", "2025-03-31"),
+    (45747.5, "d-mmm-yy h:mm AM/PM", "31-Mar-25 12:00 PM"),
+    (60, "mmm d", "Feb 28"),
+    (1.5, "[h]:mm:ss", "36:00:00"),
+    (45747.123, "mm:ss", "57:07"),
+    (12345, "0.00E+00", "1.23E+04"),
+    (123456, "##0.0E+0", "123.5E+3"),
+    (2.75, "# ?/?", "2 3/4"),
+    (5551234, "000\\-0000", "555-1234"),
+    (1234567, '0.0,,"M"', "1.2M"),
+    (1234.5, "[$€-407] #,##0.00", "€ 1,234.50"),
+    (25, '0" bps"', "25 bps"),
+    (150, '[>=100]"high";"low"', "high"),
+    (-0.004, "0.00", "0.00"),
+    (1, ";;;", ""),
+    (0.1 + 0.2, "General", "0.3"),
+    (1 / 3, "General", "0.333333333"),
+    (9841.5, "General", "9841.5"),
+    (3e8, "yyyy", "300000000"),
+]
+
+
+def read(content, tmp_path, kind="xlsx", limits=LIMITS, parser=Office):
+    file = tmp_path / f"a.{kind}"
+    file.write_bytes(content)
+    made = parser()
+    return list(made.pages(file, kind, limits)), made.warnings
+
+
+@pytest.mark.parametrize(("value", "code", "text"), SHOWN)
+def test_numbers_look_as_their_format_says(value, code, text):
+    assert shown(value, code) == text
+
+
+def test_a_sheet_has_its_title_headers_formats_and_range(tmp_path):
+    book = workbook(
+        {
+            "Q1 2025": rows(
+                *(["Revenue by segment"], ["(USD million)"]),
+                *([None, "2024", None, "2025"], ["Segment", "Q1", "Q2", "Q1"]),
+                *(["Execution", (102.5, 1), (98.25, 1), (0.5, 2)], ["Clearing", (7, 1), (8, 1), (45747, 3)]),
+            )
+            + '<mergeCells><mergeCell ref="A1:D1"/><mergeCell ref="B3:C3"/></mergeCells>'
+        },
+        ["0.00", "0%", "yyyy-mm-dd"],
+    )
+    assert read(book, tmp_path) == (
+        [
+            "# Q1 2025\n\n## 'Q1 2025'!A3:D6 · Revenue by segment · (USD million)\n\n"
+            "| Segment | 2024 Q1 | 2024 Q2 | 2025 Q1 |\n| --- | --- | --- | --- |\n"
+            "| Execution | 102.50 | 98.25 | 50% |\n| Clearing | 7.00 | 8.00 | 2025-03-31 |"
+        ],
+        [],
+    )
+
+
+def test_every_passage_of_a_long_sheet_explains_itself(tmp_path):
+    body = [[f"Desk {n}", f"Product {n}", n * 1.5] for n in range(400)]
+    book = workbook({"Limits": rows(["Risk limits, USD million"], ["Desk", "Product", "Limit"], *body)})
+    (page,), _ = read(book, tmp_path)
+    chunks = list(Chunker("limits").page(1, page))
+    assert len(chunks) > 20
+    for chunk in chunks:
+        said = f"{chunk.context}\n{chunk.text}"
+        assert "| Desk | Product | Limit |" in said
+        assert "Risk limits, USD million" in said
+        assert "Limits!A" in said
+    assert "Limits!A2:C" in page
+    assert page.count("| Desk 399 |") == 1
+
+
+def test_a_wide_sheet_is_parted_by_columns_and_keeps_the_names_of_its_rows(tmp_path):
+    header = [f"Long header number {n}" for n in range(26)]
+    (page,), _ = read(workbook({"W": rows(header, [f"cell {n}" for n in range(26)])}), tmp_path)
+    blocks = page.split("\n\n## ")[1:]
+    assert len(blocks) > 2
+    assert all("| cell 0 |" in block for block in blocks)
+    assert page.count("| cell 25 |") == 1
+
+
+def test_what_is_hidden_stays_away_unless_the_setting_says_otherwise(tmp_path):
+    hidden = rows(["a", "b", "c"], [1, 2, 3], [4, 5, 6]).replace('<row r="2">', '<row r="2" hidden="1">')
+    columns = '<cols><col min="2" max="2" hidden="1"/></cols>'
+    book = workbook({"S": columns + hidden, "Secret": rows(["x"])}, states={"Secret": "veryHidden"})
+    pages, warnings = read(book, tmp_path)
+    assert pages == ["# S\n\n## S!A1:C3\n\n| a | c |\n| --- | --- |\n| 4 | 6 |"]
+    assert warnings == [
+        "the sheet 'Secret' is hidden and was not read",
+        "1 rows and 1 columns of the sheet 'S' are hidden and were not read",
+    ]
+    pages, warnings = read(book, tmp_path, limits=Limits(100, 10_000, 1 << 20, hidden=True))
+    assert ("| 1 | 2 | 3 |" in pages[0], "x" in pages[1], warnings) == (True, True, [])
+
+
+FORMULAS = [
+    ("=B1*2", "20"),
+    ("=SUM(B1:B3)/4", "15"),
+    ("=-B1^2", "100"),
+    ("=B1+B2*3%", "10.6"),
+    ('=IF(B1>5,"over","under")', "over"),
+    ("=IFERROR(B1/0,ROUND(2.345,2))", "2.35"),
+    ("=B1/B9", "#DIV/0!"),
+    ("=AVERAGE('Other one'!A1:A2)&amp;\" bps\"", "15 bps"),
+    ("=MAX(B1:B3)-MIN(B1:B3)", "20"),
+    ("=C9", "=C9"),
+    ("=OFFSET(B1,1,0)", "=OFFSET(B1,1,0)"),
+    ("=1+", "=1+"),
+    ("=" + "(" * 500 + "1" + ")" * 500, "=" + "(" * 500 + "1" + ")" * 500),
+]
+
+
+@pytest.mark.parametrize(("formula", "text"), FORMULAS, ids=[f[:20] for f, _ in FORMULAS])
+def test_a_formula_without_a_stored_value_is_computed_or_shown(formula, text, tmp_path):
+    sheet = rows(["a", 10], ["b", 20], ["c", 30], top=1) + rows(["result", None, formula], top=9)
+    pages, _ = read(workbook({"S": sheet, "Other one": rows([10], [20])}), tmp_path)
+    assert f"| {text} |" in pages[0]
+
+
+def test_a_stored_value_wins_over_its_formula(tmp_path):
+    sheet = '<sheetData><row r="1"><c r="A1"><f>1+1</f><v>7</v></c></row></sheetData>'
+    assert read(workbook({"S": sheet}), tmp_path) == (["# S\n\n## S!A1\n\n| A |\n| --- |\n| 7 |"], [])
+
+
+def test_a_damaged_sheet_leaves_the_others_and_is_named(tmp_path):
+    book = workbook({"Good": rows(["fine"]), "Bad": rows(["begin"], ["lost"]).replace("lost", "<lost")})
+    pages, warnings = read(book, tmp_path)
+    assert pages == ["# Good\n\nfine", "# Bad\n\nbegin"]
+    assert warnings == ["the sheet 'Bad' is damaged after row 1: what could be read was kept"]
+
+
+def test_hostile_sheets_are_bounded(tmp_path):
+    empty = "<sheetData>" + '<row r="1048576"/>' * 50_000 + "</sheetData>"
+    merged = "<mergeCells>" + '<mergeCell ref="A1:XFD1048576"/>' * 1000 + "</mergeCells>"
+    assert read(workbook({"S": rows(["top"], ["a", "b"], [1, 2]) + merged, "E": empty}), tmp_path)[0]
+    entities = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">]>'
+    bomb = workbook({"S": rows(["x"])})
+    changed = BytesIO()
+    with zipfile.ZipFile(BytesIO(bomb)) as old, zipfile.ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(name, entities.encode() + content if name.endswith("workbook.xml") else content)
+    with pytest.raises(Refused, match="list of sheets cannot be read"):
+        read(changed.getvalue(), tmp_path)
+
+
+def test_a_circle_of_formulas_ends(tmp_path):
+    pages, warnings = read(workbook({"S": rows(["=B1", "=A1"], ["=SUM(A1:B1)", 1])}), tmp_path)
+    assert "| =B1 | =A1 |" in pages[0]
+    assert warnings == ["3 formulas have no stored value and are shown as formulas"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_is_a_table_whatever_parts_its_cells(delimiter, tmp_path):
+    text = "\r\n".join(delimiter.join(line) for line in (["Desk", "Händler", "VaR"], ["Rates", '"a, b"', "6.8"]))
+    pages, _ = read(text.encode("cp1252"), tmp_path, "csv", parser=Plain)
+    assert pages == ["## A1:C2\n\n| Desk | Händler | VaR |\n| --- | --- | --- |\n| Rates | a, b | 6.8 |"]
+
+
+def test_ods_cells_are_what_they_show(tmp_path):
+    cell = '<c:table-cell office:value-type="float" office:value="0.5"><t:p>50 %</t:p></c:table-cell>'
+    content = (
+        '<o xmlns:c="urn:oasis:names:tc:opendocument:xmlns:table:1.0" xmlns:office="urn:o" xmlns:t="urn:t">'
+        '<c:table c:name="Rates"><c:table-row><c:table-cell><t:p>Desk</t:p></c:table-cell>'
+        "<c:table-cell><t:p>Share</t:p></c:table-cell></c:table-row>"
+        f"<c:table-row><c:table-cell><t:p>FX<t:s/>spot</t:p></c:table-cell>{cell}</c:table-row>"
+        '<c:table-row c:number-rows-repeated="1048574"><c:table-cell c:number-columns-repeated="16384"/>'
+        "</c:table-row></c:table></o>"
+    )
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w") as packed:
+        packed.writestr("content.xml", content)
+    pages, _ = read(out.getvalue(), tmp_path, "ods", parser=OpenDocument)
+    assert pages == ["# Rates\n\n## Rates!A1:B2\n\n| Desk | Share |\n| --- | --- |\n| FX spot | 50 % |"]

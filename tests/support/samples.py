@@ -1,0 +1,24 @@
+"""Documents that others made, from the sources of packages (requirements/samples.in)."""
+
+from __future__ import annotations
+
+import sys
+import tarfile
+from functools import cache
+from pathlib import Path
+
+ENDINGS = (".docx", ".eml", ".html", ".md", ".pdf", ".pptx", ".txt", ".xlsx")
+FOLDER = Path(sys.prefix) / "share" / "samples"
+
+
+def sample(package: str, name: str) -> bytes:
+    """Return the bytes of a file in the sources of a package, by its path in them."""
+    return _files(package)[name]
+
+
+@cache
+def _files(package: str) -> dict[str, bytes]:
+    (archive,) = FOLDER.glob(f"{package}-*.tar.gz")
+    with tarfile.open(archive) as packed:
+        wanted = (m for m in packed if m.isfile() and m.name.endswith(ENDINGS))
+        return {m.name.partition("/")[2]: packed.extractfile(m).read() for m in wanted}
