@@ -87,4 +87,4 @@ async def test_texts_that_wait_for_their_turn_are_let_go(hashing, folder, caller
             await kills.kill(what)
             with pytest.raises(Killed):
                 await asyncio.wait_for(waiting, 30)
-        assert service._turns._texts == 0
+        assert service._turns._texts.total() == 0

@@ -120,7 +120,9 @@ async def test_a_parser_that_dies_takes_only_its_file_along(reader, tmp_path):
     while not (workers := _workers()):
         await asyncio.sleep(0.01)
     os.kill(workers[0].pid, signal.SIGKILL)
-    with pytest.raises(Refused, match="breaks its parser, or takes more than 1536 MiB and 300 seconds"):
+    with pytest.raises(
+        Refused, match="breaks its parser, or takes more than 1536 MiB and 20 seconds of processor time"
+    ):
         await hanging
     assert await read(reader, tmp_path, "b.txt", b"fine") == ["fine"]
 
@@ -163,3 +165,23 @@ async def test_text_is_tidied(reader, tmp_path):
 
 def _workers():
     return [p for p in psutil.Process().children() if "drw.rag.documents.worker" in p.cmdline()]
+
+
+async def test_a_worker_that_ends_before_it_is_asked_is_started_again(tmp_path, monkeypatch):
+    file = tmp_path / "a.txt"
+    file.write_text("text")
+    reader = Reader(Settings())
+    start, ended = reader._start, []
+
+    async def ends_first():
+        worker = await start()
+        if not ended:
+            ended.append(worker)
+            worker.kill()
+            await worker.wait()
+        return worker
+
+    monkeypatch.setattr(reader, "_start", ends_first)
+    assert await reader.pages(file, "txt") == ["text"]
+    assert len(ended) == 1
+    await reader.stop()

@@ -82,7 +82,7 @@ async def test_what_waits_is_bounded_and_a_request_given_up_is_not_encoded():
     turns = Turns(encoder := DoubleEncoder(), most_texts=10)
     given_up = asyncio.create_task(turns.encode(await turns.read(["a"] * 9)))
     await asyncio.sleep(0)
-    with pytest.raises(RateLimited, match="9 texts wait"):
+    with pytest.raises(RateLimited, match="9 texts of yours wait"):
         await turns.read(["b"] * 2)
     given_up.cancel()
     await asyncio.gather(given_up, return_exceptions=True)

@@ -24,6 +24,7 @@ KEPT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
 """What a worker gets of the environment: no secrets."""
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKIO_WORKER_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 IDLE_SECONDS = 30.0
+START_TRIES = 3
 
 
 class Settings(settings.Settings):
@@ -160,7 +161,7 @@ class Reader:
     @asynccontextmanager
     async def _worker(self) -> AsyncIterator[asyncio.subprocess.Process]:
         """Give a worker; it is kept only where it stands at the end of a file."""
-        worker = self._take() or await self._start()
+        worker = self._take() or await self._started()
         try:
             yield worker
         except BaseException as error:
@@ -170,6 +171,15 @@ class Reader:
                 await _end(worker)
             raise
         self._keep(worker)
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        """Start a worker, again where one ends before it could be asked anything: no file is at fault then."""
+        for _ in range(START_TRIES):
+            worker = await self._start()
+            if _is_alive(worker):
+                return worker
+            await _end(worker)
+        raise Unavailable("no parser can be started: each one ends at once")
 
     async def _start(self) -> asyncio.subprocess.Process:
         environment = {name: os.environ[name] for name in KEPT if name in os.environ} | ONE_THREAD
@@ -189,7 +199,7 @@ class Reader:
         while self._idle:
             worker, timer = self._idle.pop()
             timer.cancel()
-            if worker.returncode is None:
+            if _is_alive(worker):
                 return worker
         return None
 
@@ -223,9 +233,15 @@ async def _answers(worker: asyncio.subprocess.Process, request: dict[str, Any]) 
             yield answer
             if "end" in answer:
                 return
-    except (ConnectionError, ValueError) as error:  # readline: an answer longer than may be
+    # readline: an answer longer than may be; a write to a pipe that has just closed is a RuntimeError in uvloop.
+    except (ConnectionError, ValueError, RuntimeError) as error:
         raise _Died from error
     raise _Died
+
+
+def _is_alive(worker: asyncio.subprocess.Process) -> bool:
+    """Return whether the process runs and takes requests: its end is known later than that of its pipe."""
+    return worker.returncode is None and worker.stdin is not None and not worker.stdin.is_closing()
 
 
 async def _end(worker: asyncio.subprocess.Process) -> None:
