@@ -28,6 +28,7 @@ from drw.kernel.clock import Clock
 from drw.kernel.kills import KillList
 from drw.kernel.telemetry import JsonFormatter
 from drw.models.serving import endpoints
+from drw.models.serving.buffers import Buffers
 from drw.models.serving.circuits import CircuitSettings
 from drw.models.serving.courses import Rules
 from drw.models.serving.line import Line
@@ -112,9 +113,9 @@ def application() -> Any:
     clock, circuits, kills = Clock(), CircuitSettings(), KillList(None, Path("no-such-file"))  # type: ignore[arg-type]
     models = Models(discovery, lambda _: engine, lambda m, n: Line(m, n, 64, 60), circuits, clock, 300, kills)  # type: ignore[arg-type]
     rules = Rules(clock, Random(), Retries(RetrySettings(), clock, Random()), circuits, kills, 900)
-    meter = SimpleNamespace(settings=MeterSettings())
+    meter, buffers = SimpleNamespace(settings=MeterSettings()), Buffers(1 << 30, 1 << 30)
     metering = Metering(Tariffs.fixed(Policy()), meter, ledger)  # type: ignore[arg-type]
-    made = endpoints.routes(models, rules, discovery, None, metering, kills, audit, 1 << 20)  # type: ignore[arg-type]
+    made = endpoints.routes(models, rules, discovery, None, metering, kills, audit, buffers, 1 << 20)  # type: ignore[arg-type]
     return http.app(made, "bench")
 
 

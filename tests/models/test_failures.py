@@ -56,7 +56,7 @@ async def test_a_stream_gives_the_usage_only_to_those_who_ask(web, n):
         assert texts == [TEXT] * n
         assert {chunk.model for chunk in chunks} == {"double"}
         assert len({chunk.id for chunk in chunks}) == 1
-        assert [chunk.usage.total_tokens for chunk in chunks if chunk.usage] == ([8] if asked else [])
+        assert [chunk.usage.total_tokens for chunk in chunks if chunk.usage] == ([5 + 3 * n] if asked else [])
 
 
 @pytest.mark.parametrize(

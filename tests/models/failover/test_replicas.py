@@ -244,10 +244,10 @@ def test_a_probe_that_hangs_costs_little(in_world):
 
 def test_a_fallback_that_is_killed_in_the_meantime_is_passed_by(in_world, monkeypatch):
     async def run(world: World) -> None:
-        def find(kills, who, models=(), workflow=""):
-            return Kill(name="fallback") if world["primary"].asked and "fallback" in models else None
+        def find_model(kills, who, model):
+            return Kill(name=model) if world["primary"].asked and model == "fallback" else None
 
-        monkeypatch.setattr(KillList, "find", find)
+        monkeypatch.setattr(KillList, "find_model", find_model)
         world["primary"].script = ["status_500"]
         reply = await world.ask(stream=False)
         assert (reply.verdict, reply.model, world["fallback"].asked) == ("whole", "third", 0)
