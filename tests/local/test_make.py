@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
-SOURCES = ("pyproject.toml", *(f"requirements/{name}.txt" for name in ("run", "dev", "models", "tools")))
+SOURCES = ("pyproject.toml", *(f"requirements/{name}.txt" for name in ("run", "dev", "models", "samples", "tools")))
 
 
 @pytest.fixture
