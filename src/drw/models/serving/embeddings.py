@@ -12,8 +12,9 @@ import orjson
 from drw.api.models.v1.discovery_pb2 import Model
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Vector
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.kernel.errors import InvalidRequest
 from drw.kernel.overhead import waiting
-from drw.models.serving.errors import NotSupported
+from drw.models.serving.errors import CONTEXT_LENGTH, ContextLengthExceeded, NotSupported
 from drw.models.serving.metering import Metering
 from drw.models.serving.models import Models
 from drw.models.serving.record import Record
@@ -38,7 +39,7 @@ class Embeddings:
         _check_dimensions(request, model)
         record.served_by(model.id, model.engine, model.id)
         async with self._metering.embedding(model.id, texts, record) as hold:
-            vectors, tokens = await self._embed(texts, model.id)
+            vectors, tokens = await self._embed(texts, model.id, request.truncate_prompt_tokens or 0)
             usage = {"prompt_tokens": tokens, "total_tokens": tokens}
             await hold.progress({"usage": usage})
             data = [_item(i, vector, request.encoding_format) for i, vector in enumerate(vectors)]
@@ -46,12 +47,16 @@ class Embeddings:
             record.answered(body, usage)
         return body
 
-    async def _embed(self, texts: list[str], model: str) -> tuple[list[Vector], int]:
+    async def _embed(self, texts: list[str], model: str, truncate: int) -> tuple[list[Vector], int]:
         vectors: list[Vector] = []
         tokens = 0
         for start in range(0, len(texts), BATCH):
+            part = EmbedRequest(texts=texts[start : start + BATCH], model=model, truncate_prompt_tokens=truncate)
             with waiting("upstream"):
-                embedded = await self._client.embed(EmbedRequest(texts=texts[start : start + BATCH], model=model))
+                try:
+                    embedded = await self._client.embed(part)
+                except InvalidRequest as error:
+                    raise _placed(error, start) from error
             vectors += embedded.vectors
             tokens += embedded.tokens
         return vectors, tokens
@@ -61,6 +66,18 @@ def _check_dimensions(request: Embedding, model: Model) -> None:
     if request.dimensions not in (None, model.dimensions):
         instead = f"leave it out: vectors of {model.id!r} have {model.dimensions} dimensions and cannot be cut"
         raise NotSupported("dimensions", instead)
+
+
+def _placed(error: InvalidRequest, start: int) -> InvalidRequest:
+    """Return the error about a text of a batch as one about that text's place in the request."""
+    if error.metadata.get("code") != CONTEXT_LENGTH:
+        return error
+    index, tokens, limit = (int(error.metadata[name]) for name in ("index", "tokens", "limit"))
+    return ContextLengthExceeded(
+        f"input {start + index} has {tokens} tokens; this model takes at most {limit}: "
+        "shorten it, or set truncate_prompt_tokens to -1 to read only its first tokens",
+        "input",
+    )
 
 
 def _item(index: int, vector: Vector, encoding: str) -> dict[str, Any]:

@@ -125,7 +125,8 @@ class Indexer:
     async def _embed(self, job: Job, pages: int, chunks: Sequence[Chunk]) -> list[Vector]:
         vectors: list[Vector] = []
         for start in range(0, len(chunks), TEXTS):
-            request = EmbedRequest(texts=[f"{c.context}\n{c.text}" for c in chunks[start : start + TEXTS]])
+            texts = [f"{c.context}\n{c.text}" for c in chunks[start : start + TEXTS]]
+            request = EmbedRequest(texts=texts, long_text=EmbedRequest.AVERAGE)
             vectors += await self._embed_patiently(request)
             await self._jobs.report(job, Counts(pages, len(vectors)))
         return vectors

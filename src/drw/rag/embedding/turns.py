@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from drw.kernel.errors import RateLimited
+from drw.rag.embedding.lengths import Lengths
 from drw.rag.embedding.ports import Floats, Portion, TextEncoder
 
 SHORT = 8
@@ -36,15 +37,16 @@ class Turns:
         self._some = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "encoder")
 
-    async def read(self, texts: Sequence[str]) -> list[Portion]:
+    async def read(self, texts: Sequence[str], lengths: Lengths) -> list[Portion]:
         """Return the portions of a request; other requests are encoded meanwhile.
 
         Raises:
             RateLimited: too many texts wait already.
+            TextTooLong: a text has more tokens than the model takes.
         """
         if self._texts + len(texts) > max(self._most_texts, len(texts)):
             raise RateLimited(f"{self._texts} texts wait to be embedded; try again in a second", retry_after="1")
-        return await asyncio.to_thread(self._encoder.read, texts)
+        return await asyncio.to_thread(self._encoder.read, texts, lengths)
 
     async def encode(self, portions: Sequence[Portion]) -> list[Floats]:
         """Return the vectors of each portion."""

@@ -77,7 +77,7 @@ class Retrieval(contract.Retrieval):
             )
         told = {gen_ai.DATA_SOURCE: collection, gen_ai.TOP_K: limit}
         with gen_ai.operation(gen_ai.RETRIEVAL, collection, PROVIDER, told):
-            embedded = await self._embedding.embed(EmbedRequest(texts=[question]))
+            embedded = await self._embedding.embed(EmbedRequest(texts=[question], long_text=EmbedRequest.AVERAGE))
             wanted = VectorSearchRequest(
                 collection=collection, text=question, vector=embedded.vectors[0], limit=limit, attributes=attributes
             )
