@@ -27,7 +27,7 @@ from drw.api.rag.v1 import vector_store_pb2 as drw_dot_api_dot_rag_dot_v1_dot_ve
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/rag/v1/retrieval.proto\x12\x0e\x64rw.api.rag.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a!drw/api/rag/v1/vector_store.proto\x1a\x1cgoogle/api/annotations.proto\"\xba\x01\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x41\n\nattributes\x18\x04 \x03(\x0b\x32-.drw.api.rag.v1.SearchRequest.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\x0eSearchResponse\x12)\n\x08passages\x18\x01 \x03(\x0b\x32\x17.drw.api.rag.v1.Passage\"P\n\nAskRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\"S\n\x08\x43itation\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12(\n\x07passage\x18\x02 \x01(\x0b\x32\x17.drw.api.rag.v1.Passage\x12\r\n\x05quote\x18\x03 \x01(\t\"?\n\x11UnsupportedFigure\x12\x0e\n\x06\x66igure\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x05\"\xb9\x01\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\tcitations\x18\x02 \x03(\x0b\x32\x18.drw.api.rag.v1.Citation\x12>\n\x13unsupported_figures\x18\x03 \x03(\x0b\x32!.drw.api.rag.v1.UnsupportedFigure\x12\x11\n\tsupported\x18\x04 \x01(\x08\x12\r\n\x05model\x18\x05 \x01(\t\x12\x12\n\nincomplete\x18\x06 \x01(\t\"\x80\x01\n\x08\x41skEvent\x12\x31\n\x07sources\x18\x01 \x01(\x0b\x32\x1e.drw.api.rag.v1.SearchResponseH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12(\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x16.drw.api.rag.v1.AnswerH\x00\x42\x07\n\x05\x65vent2\xa1\x02\n\tRetrieval\x12\x90\x01\n\x06Search\x12\x1d.drw.api.rag.v1.SearchRequest\x1a\x1e.drw.api.rag.v1.SearchResponse\"G\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02,\"\'/api/v1/collections/{collection}:search:\x01*\x12\x80\x01\n\x03\x41sk\x12\x1a.drw.api.rag.v1.AskRequest\x1a\x18.drw.api.rag.v1.AskEvent\"A\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02)\"$/api/v1/collections/{collection}:ask:\x01*0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/rag/v1/retrieval.proto\x12\x0e\x64rw.api.rag.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a!drw/api/rag/v1/vector_store.proto\x1a\x1cgoogle/api/annotations.proto\"\xe6\x01\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x41\n\nattributes\x18\x04 \x03(\x0b\x32-.drw.api.rag.v1.SearchRequest.AttributesEntry\x12\x19\n\x0c\x61uto_filters\x18\x0c \x01(\x08H\x00\x88\x01\x01\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_auto_filters\"s\n\x0eSearchResponse\x12)\n\x08passages\x18\x01 \x03(\x0b\x32\x17.drw.api.rag.v1.Passage\x12\x36\n\x0f\x61pplied_filters\x18\x02 \x03(\x0b\x32\x1d.drw.api.rag.v1.AppliedFilter\"|\n\nAskRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\x19\n\x0c\x61uto_filters\x18\x0c \x01(\x08H\x00\x88\x01\x01\x42\x0f\n\r_auto_filters\"S\n\x08\x43itation\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12(\n\x07passage\x18\x02 \x01(\x0b\x32\x17.drw.api.rag.v1.Passage\x12\r\n\x05quote\x18\x03 \x01(\t\"?\n\x11UnsupportedFigure\x12\x0e\n\x06\x66igure\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x05\"\xb9\x01\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\tcitations\x18\x02 \x03(\x0b\x32\x18.drw.api.rag.v1.Citation\x12>\n\x13unsupported_figures\x18\x03 \x03(\x0b\x32!.drw.api.rag.v1.UnsupportedFigure\x12\x11\n\tsupported\x18\x04 \x01(\x08\x12\r\n\x05model\x18\x05 \x01(\t\x12\x12\n\nincomplete\x18\x06 \x01(\t\"\x80\x01\n\x08\x41skEvent\x12\x31\n\x07sources\x18\x01 \x01(\x0b\x32\x1e.drw.api.rag.v1.SearchResponseH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12(\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x16.drw.api.rag.v1.AnswerH\x00\x42\x07\n\x05\x65vent2\xa1\x02\n\tRetrieval\x12\x90\x01\n\x06Search\x12\x1d.drw.api.rag.v1.SearchRequest\x1a\x1e.drw.api.rag.v1.SearchResponse\"G\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02,\"\'/api/v1/collections/{collection}:search:\x01*\x12\x80\x01\n\x03\x41sk\x12\x1a.drw.api.rag.v1.AskRequest\x1a\x18.drw.api.rag.v1.AskEvent\"A\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02)\"$/api/v1/collections/{collection}:ask:\x01*0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,21 +41,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRIEVAL'].methods_by_name['Ask']._loaded_options = None
   _globals['_RETRIEVAL'].methods_by_name['Ask']._serialized_options = b'\212\265\030\016documents:read\202\323\344\223\002)\"$/api/v1/collections/{collection}:ask:\001*'
   _globals['_SEARCHREQUEST']._serialized_start=148
-  _globals['_SEARCHREQUEST']._serialized_end=334
-  _globals['_SEARCHREQUEST_ATTRIBUTESENTRY']._serialized_start=285
-  _globals['_SEARCHREQUEST_ATTRIBUTESENTRY']._serialized_end=334
-  _globals['_SEARCHRESPONSE']._serialized_start=336
-  _globals['_SEARCHRESPONSE']._serialized_end=395
-  _globals['_ASKREQUEST']._serialized_start=397
-  _globals['_ASKREQUEST']._serialized_end=477
-  _globals['_CITATION']._serialized_start=479
-  _globals['_CITATION']._serialized_end=562
-  _globals['_UNSUPPORTEDFIGURE']._serialized_start=564
-  _globals['_UNSUPPORTEDFIGURE']._serialized_end=627
-  _globals['_ANSWER']._serialized_start=630
-  _globals['_ANSWER']._serialized_end=815
-  _globals['_ASKEVENT']._serialized_start=818
-  _globals['_ASKEVENT']._serialized_end=946
-  _globals['_RETRIEVAL']._serialized_start=949
-  _globals['_RETRIEVAL']._serialized_end=1238
+  _globals['_SEARCHREQUEST']._serialized_end=378
+  _globals['_SEARCHREQUEST_ATTRIBUTESENTRY']._serialized_start=312
+  _globals['_SEARCHREQUEST_ATTRIBUTESENTRY']._serialized_end=361
+  _globals['_SEARCHRESPONSE']._serialized_start=380
+  _globals['_SEARCHRESPONSE']._serialized_end=495
+  _globals['_ASKREQUEST']._serialized_start=497
+  _globals['_ASKREQUEST']._serialized_end=621
+  _globals['_CITATION']._serialized_start=623
+  _globals['_CITATION']._serialized_end=706
+  _globals['_UNSUPPORTEDFIGURE']._serialized_start=708
+  _globals['_UNSUPPORTEDFIGURE']._serialized_end=771
+  _globals['_ANSWER']._serialized_start=774
+  _globals['_ANSWER']._serialized_end=959
+  _globals['_ASKEVENT']._serialized_start=962
+  _globals['_ASKEVENT']._serialized_end=1090
+  _globals['_RETRIEVAL']._serialized_start=1093
+  _globals['_RETRIEVAL']._serialized_end=1382
 # @@protoc_insertion_point(module_scope)

@@ -106,8 +106,15 @@ class DeleteCollectionResponse(_message.Message):
     def __init__(self, documents: _Optional[int] = ...) -> None: ...
 
 class Document(_message.Message):
-    __slots__ = ("id", "title", "content_hash", "pages", "chunks", "indexed_at", "attributes")
+    __slots__ = ("id", "title", "content_hash", "pages", "chunks", "indexed_at", "attributes", "metadata")
     class AttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -121,6 +128,7 @@ class Document(_message.Message):
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     INDEXED_AT_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
     id: str
     title: str
     content_hash: str
@@ -128,7 +136,8 @@ class Document(_message.Message):
     chunks: int
     indexed_at: _timestamp_pb2.Timestamp
     attributes: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., content_hash: _Optional[str] = ..., pages: _Optional[int] = ..., chunks: _Optional[int] = ..., indexed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attributes: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    metadata: _containers.ScalarMap[str, str]
+    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., content_hash: _Optional[str] = ..., pages: _Optional[int] = ..., chunks: _Optional[int] = ..., indexed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("number", "page", "start", "end", "text", "context", "vector")
@@ -191,7 +200,7 @@ class DeleteDocumentResponse(_message.Message):
     def __init__(self, chunks: _Optional[int] = ...) -> None: ...
 
 class VectorSearchRequest(_message.Message):
-    __slots__ = ("collection", "text", "vector", "limit", "attributes")
+    __slots__ = ("collection", "text", "vector", "limit", "attributes", "no_auto_filters")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -204,12 +213,22 @@ class VectorSearchRequest(_message.Message):
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    NO_AUTO_FILTERS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     text: str
     vector: _embedding_pb2.Vector
     limit: int
     attributes: _containers.ScalarMap[str, str]
-    def __init__(self, collection: _Optional[str] = ..., text: _Optional[str] = ..., vector: _Optional[_Union[_embedding_pb2.Vector, _Mapping]] = ..., limit: _Optional[int] = ..., attributes: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    no_auto_filters: bool
+    def __init__(self, collection: _Optional[str] = ..., text: _Optional[str] = ..., vector: _Optional[_Union[_embedding_pb2.Vector, _Mapping]] = ..., limit: _Optional[int] = ..., attributes: _Optional[_Mapping[str, str]] = ..., no_auto_filters: _Optional[bool] = ...) -> None: ...
+
+class AppliedFilter(_message.Message):
+    __slots__ = ("key", "values")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Passage(_message.Message):
     __slots__ = ("document", "title", "chunk", "page", "start", "end", "text", "hash", "score", "keyword_score", "vector_score", "attributes", "context")
@@ -249,7 +268,9 @@ class Passage(_message.Message):
     def __init__(self, document: _Optional[str] = ..., title: _Optional[str] = ..., chunk: _Optional[int] = ..., page: _Optional[int] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., text: _Optional[str] = ..., hash: _Optional[str] = ..., score: _Optional[float] = ..., keyword_score: _Optional[float] = ..., vector_score: _Optional[float] = ..., attributes: _Optional[_Mapping[str, str]] = ..., context: _Optional[str] = ...) -> None: ...
 
 class VectorSearchResponse(_message.Message):
-    __slots__ = ("passages",)
+    __slots__ = ("passages", "applied_filters")
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FILTERS_FIELD_NUMBER: _ClassVar[int]
     passages: _containers.RepeatedCompositeFieldContainer[Passage]
-    def __init__(self, passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ...) -> None: ...
+    applied_filters: _containers.RepeatedCompositeFieldContainer[AppliedFilter]
+    def __init__(self, passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ..., applied_filters: _Optional[_Iterable[_Union[AppliedFilter, _Mapping]]] = ...) -> None: ...

@@ -18,7 +18,7 @@ from drw.rag.vector_store.ports import Analysed, DocumentNotFound, Owner, Page
 
 ADD = """
     insert into document
-        (collection, id, title, content_hash, pages, chunks, bytes, terms, dated, attributes)
+        (collection, id, title, content_hash, pages, chunks, bytes, terms, metadata, attributes)
     values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning *"""
 
 COUNT = """
@@ -44,7 +44,7 @@ async def write(
     terms = sum(sum(counts.values()) for counts in analysed.counts)
     values = (
         *(collection, document.id, document.title, document.content_hash, document.pages),
-        *(len(chunks), size, terms, analysed.dated, Jsonb(dict(document.attributes))),
+        *(len(chunks), size, terms, Jsonb(dict(analysed.metadata)), Jsonb(dict(document.attributes))),
     )
     row = await (await connection.execute(ADD, values)).fetchone()
     assert row is not None
@@ -54,7 +54,7 @@ async def write(
     await _copy_vectors(connection, collection, key, chunks)
     postings = _postings(collection, key, chunks, analysed)
     await _copy(connection, "copy posting from stdin (format binary)", postings, ["int8", "text", "int8", "bytea"])
-    subject = ((collection, term, key, weight) for term, weight in analysed.subject.items())
+    subject = ((collection, term, key) for term in analysed.subject)
     await _copy(connection, "copy subject from stdin", subject)
     await _count(connection, row, 1)
     return _message(row)
@@ -137,6 +137,7 @@ def _message(row: Mapping[str, Any]) -> Document:
         pages=row["pages"],
         chunks=row["chunks"],
         attributes=row["attributes"],
+        metadata=row["metadata"],
     )
     made.indexed_at.FromDatetime(row["indexed_at"])
     return made
