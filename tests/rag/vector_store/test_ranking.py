@@ -18,7 +18,7 @@ def order(scored):
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_leg_counts_by_its_weight(fusion):
     words, vectors = {A: 9.0, B: 1.0}, {B: 0.9, C: 0.2}
-    assert order(ranking.fuse(words, 10.0, vectors, 0.1, fusion))[0] == A
+    assert order(ranking.fuse(words, 10.0, vectors, 0.01, fusion))[0] == A
     assert order(ranking.fuse(words, 10.0, vectors, 0.9, fusion))[0] == B
 
 
