@@ -95,6 +95,12 @@ def test_whatever_the_page_nothing_is_lost_and_nothing_too_long(text):
         ),
         ("model-register.csv", "| Model | Owner |\n| --- | --- |\n| Curve | Rates |", "model register"),
         ("risk-policy.md", "# Market risk policy\n\nText.", "Market risk policy · risk policy"),
+        (
+            "17.txt",
+            "Long-term effects of a low dose of lithium on the growth of sea urchins in warm and in cold water today"
+            "\n\nWe measured.",
+            "Long-term effects of a low dose of lithium on the growth of sea urchins in warm and in cold water today · 17",
+        ),
         ("scan.pdf", "", "scan"),
     ],
 )
