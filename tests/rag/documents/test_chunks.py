@@ -97,9 +97,9 @@ def test_whatever_the_page_nothing_is_lost_and_nothing_too_long(text):
         ("risk-policy.md", "# Market risk policy\n\nText.", "Market risk policy · risk policy"),
         (
             "17.txt",
-            "Long-term effects of a low dose of lithium on the growth of sea urchins in warm and in cold water today"
+            "Long-term effects of a low dose of lithium on the growth of sea urchins in warm and cold water"
             "\n\nWe measured.",
-            "Long-term effects of a low dose of lithium on the growth of sea urchins in warm and in cold water today · 17",
+            "Long-term effects of a low dose of lithium on the growth of sea urchins in warm and cold water · 17",
         ),
         ("scan.pdf", "", "scan"),
     ],

@@ -100,11 +100,10 @@ class PostgresSnapshot(Snapshot):
         self._ef_search = ef_search
 
     async def values(self, key: str, terms: Sequence[str], filters: Filters) -> list[str]:
-        asked = {"key": key, "terms": list(terms), "filters": _jsonb(filters), "limit": MAX_VALUES}
-        return [row["value"] for row in await self._rows(VALUES, **asked)]
+        return await self._few(VALUES, key=key, terms=list(terms), filters=_jsonb(filters))
 
     async def newest(self, filters: Filters) -> list[str]:
-        return [row["value"] for row in await self._rows(NEWEST, filters=_jsonb(filters), limit=MAX_VALUES)]
+        return await self._few(NEWEST, filters=_jsonb(filters))
 
     async def narrowed(self, filters: Filters) -> PostgresSnapshot:
         view = await View.counted(self._connection, {**self._view.names, "filters": _jsonb(filters)})
@@ -134,6 +133,11 @@ class PostgresSnapshot(Snapshot):
         keys = ([place.document for place in places], [place.number for place in places])
         rows = await (await self._connection.execute(PASSAGES, keys)).fetchall()
         return {Place(row["document"], row["number"]): _passage(row) for row in rows}
+
+    async def _few(self, query: LiteralString, **values: Any) -> list[str]:
+        """Return the values of a filter; none where there are so many that it would narrow little."""
+        rows = await self._rows(query, limit=MAX_VALUES + 1, **values)
+        return [row["value"] for row in rows] if len(rows) <= MAX_VALUES else []
 
     async def _prepare_graph(self) -> None:
         for setting in (f"ef_search = {self._ef_search}", "iterative_scan = strict_order", "max_scan_tuples = 200000"):
