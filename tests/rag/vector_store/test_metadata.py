@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from conftest import hosted
@@ -10,6 +12,7 @@ from drw.api.rag.v1.vector_store_pb2 import (
     CreateCollectionRequest,
     Document,
     ListDocumentsRequest,
+    UpdateDocumentAttributesRequest,
     VectorSearchRequest,
 )
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
@@ -174,6 +177,38 @@ async def test_values_come_from_documents_that_the_callers_filter_takes(store):
         {"mine"},
         {"company": ["Ore Ltd"]},
     )
+
+
+async def test_changed_attributes_change_the_metadata_at_once(store):
+    change = UpdateDocumentAttributesRequest(collection="filings")
+    change.document.id, change.document.attributes_version = "brass-q3", 1
+    for name, value in to_values({"company": "Ore Ltd", "period": 2023}).items():
+        change.document.attributes[name].CopyFrom(value)
+    changed = await store.update_document_attributes(change)
+    assert dict(changed.metadata) == {"company": "Ore Ltd", "ticker": "BRSS", "document_type": "10-Q"} | {
+        "period": "2023",
+        "quarter": "2023 Q3",
+    }
+    assert await narrowed(store, "Ore net sales") == ({"brass-q3"}, {"company": ["Ore Ltd"]})
+    assert await narrowed(store, "Brass net sales") == (ALL, {})
+    change.document.id, change.same_content_as = "copy", "brass-q3"
+    await store.update_document_attributes(change)
+    assert await narrowed(store, "Ore net sales") == ({"brass-q3", "copy"}, {"company": ["Ore Ltd"]})
+    change.document.attributes.clear()
+    change.document.attributes_version = 2
+    await store.update_document_attributes(change)
+    assert await narrowed(store, "Brass net sales") == ({"copy"}, {"company": ["Brass Corp"]})
+
+
+async def test_values_come_from_documents_inside_the_callers_walls(store, caller):
+    inside = replace(caller, walls=frozenset({"m-and-a"}))
+    context = "Ore Ltd · Form 8-K · period ended December 31, 2030"
+    with acting_for(inside):
+        await store.put_document(put("filings", "deal", ["net sales"], context=context))
+        assert await narrowed(store, "Ore net sales") == ({"deal"}, {"company": ["Ore Ltd"]})
+    for text in ("Ore net sales", "net sales in the 8-K", "net sales on December 31, 2030"):
+        assert await narrowed(store, text) == (ALL, {})
+    assert "2030-12-31" not in (await narrowed(store, "the latest net sales"))[1]["period"]
 
 
 async def test_what_was_read_is_shown_with_the_document(store):
