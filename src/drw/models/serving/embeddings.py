@@ -36,10 +36,10 @@ class Embeddings:
 
     async def answer(self, request: Embedding, record: Record) -> bytes:
         """Return the answer, with its record closed."""
-        truncate = request.truncate_prompt_tokens or 0
+        texts, truncate = request.texts(), request.truncate_prompt_tokens or 0
         model = await self._models.embedding(request.model)
         _check_dimensions(request, model)
-        texts = _fitting(request.texts(), model, cut=bool(truncate))
+        texts = _fitting(texts, model, cut=bool(truncate))
         record.served_by(model.id, model.engine, model.id)
         async with self._metering.embedding(model.id, texts, record) as hold:
             vectors, tokens = await self._embed(texts, model.id, truncate)
@@ -78,17 +78,15 @@ def _fitting(texts: list[str], model: Model, *, cut: bool) -> list[str]:
         ContextLengthExceeded: a text is too long, and is not to be cut.
     """
     most = BYTES_PER_TOKEN * model.context_length
-    if not most:
-        return texts
-    encoded = [text.encode(errors="replace") for text in texts]
-    for number, text in enumerate(encoded):
-        if len(text) > most and not cut:
-            raise ContextLengthExceeded(
-                f"input {number} has {len(text)} bytes; {model.id!r} takes {model.context_length} tokens, "
-                f"at most {most} bytes: {SHORTEN}",
-                "input",
-            )
-    return [text[:most].decode(errors="ignore") for text in encoded]
+    fitting = []
+    for number, text in enumerate(texts):
+        encoded = text.encode(errors="replace")
+        is_long = 0 < most < len(encoded)
+        if is_long and not cut:
+            message = f"input {number} has {len(encoded)} bytes; {model.id!r} takes {model.context_length} tokens, "
+            raise ContextLengthExceeded(f"{message}at most {most} bytes: {SHORTEN}", "input")
+        fitting.append(encoded[:most].decode(errors="ignore") if is_long else text)
+    return fitting
 
 
 def _placed(error: InvalidRequest, start: int) -> InvalidRequest:
