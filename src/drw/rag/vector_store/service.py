@@ -80,7 +80,7 @@ class VectorStore(contract.VectorStore):
         document.CopyFrom(request.document)
         for name, value in (("collection", request.collection), ("document.id", document.id)):
             bounds.check_name(value, name)
-        bounds.check_attributes(document)
+        bounds.check_attributes(document.attributes, "document.attributes")
         if not walls.inside(document.walls, call.caller()):
             raise DocumentNotFound(f"there is no document {document.id!r} in the collection")
         return await self._index.update_attributes(
