@@ -25,6 +25,7 @@ from drw.kernel.host import Host
 from drw.kernel.rpc import Server
 from drw.kernel.settings import Place, Profile
 from drw.models.engine.weights import prepare
+from drw.rag.embedding.lengths import TextTooLong
 from models.double_engine import DoubleEngine, double_engine
 from support.kills import DoubleKills, double_kills
 from support.parts import running, wait_until
@@ -41,10 +42,13 @@ _numbers = itertools.count()
 
 
 class DoubleEmbedding(embedding_rpc.Embedding):
-    """Turns a text into its length."""
+    """Turns a text into its length; takes 100 characters, or cuts there where that is asked for."""
 
     async def embed(self, request: EmbedRequest, /) -> EmbedResponse:
-        vectors = [Vector(values=[float(len(text)), 0.5]) for text in request.texts]
+        for index, text in enumerate(request.texts):
+            if len(text) > 100 and not request.truncate_prompt_tokens:
+                raise TextTooLong(index, len(text), 100)
+        vectors = [Vector(values=[min(100.0, len(text)), 0.5]) for text in request.texts]
         return EmbedResponse(vectors=vectors, model=request.model, tokens=len(request.texts))
 
 

@@ -120,6 +120,31 @@ async def test_completions(web):
     assert [r["action"] for r in web.records()] == ["model.completion"] * 2
 
 
+async def test_an_embedding_of_a_text_that_is_too_long_is_refused_or_truncated_as_asked(web):
+    texts = ["a"] * 300 + ["b" * 101]
+    with pytest.raises(
+        openai.BadRequestError, match="input 300 has 101 tokens; this model takes at most 100"
+    ) as caught:
+        await web.client.embeddings.create(model="vectors", input=texts)
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
+    extra = {"truncate_prompt_tokens": -1}
+    cut = await web.client.embeddings.create(model="vectors", input=texts, encoding_format="float", extra_body=extra)
+    assert cut.data[300].embedding == [100.0, 0.5]
+
+
+async def test_a_text_that_surely_is_too_long_is_refused_or_cut_at_a_character_before_it_is_read(start):
+    text = "a" + 64 * "é"
+    async with start(vectors={"context_length": 2}) as web:
+        with pytest.raises(openai.BadRequestError, match="input 1 has 129 bytes; 'vectors' takes 2 tokens") as caught:
+            await web.client.embeddings.create(model="vectors", input=["x", text])
+        assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
+        extra = {"truncate_prompt_tokens": -1}
+        cut = await web.client.embeddings.create(
+            model="vectors", input=["x", text], encoding_format="float", extra_body=extra
+        )
+        assert [item.embedding[0] for item in cut.data] == [1.0, 64.0]
+
+
 async def test_embeddings(web):
     one = await web.client.embeddings.create(model="vectors", input="four")
     assert one.data[0].embedding == [4.0, 0.5]

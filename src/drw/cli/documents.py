@@ -26,6 +26,10 @@ Collection = Annotated[str, typer.Option("--collection", "-c", help="The collect
 
 collections = typer.Typer(help="See and delete collections and their documents.", no_args_is_help=True)
 
+AutoFilters = Annotated[
+    bool, typer.Option(help="Narrow the search to the company, document type and period that the question names.")
+]
+
 
 def add_to(app: typer.Typer, panel: str) -> None:
     """Add the commands."""
@@ -73,25 +77,32 @@ def ask(
     model: Annotated[str, typer.Option(help="Which model words the answer; by default the platform's.")] = "",
     passages: Annotated[int, typer.Option(min=1, max=20, help="How many passages to answer from.")] = 4,
     wanted: Filters = None,
+    auto_filters: AutoFilters = True,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Answer a question from a collection: the passages first, then the answer with citations and its checks."""
-    body = {"question": question, "model": model, "limit": passages, "filter": filters.of(wanted)}
+    body = {
+        "question": question,
+        "model": model,
+        "limit": passages,
+        "filter": filters.of(wanted),
+        "auto_filters": auto_filters,
+    }
     answer: dict[str, Any] = {}
-    sources: list[dict[str, Any]] = []
+    found: dict[str, Any] = {}
     for event in Api.of(data_dir).events("POST", f"/api/v1/collections/{collection}:ask", body):
         if "sources" in event:
-            sources = event["sources"]["passages"]
+            found = event["sources"]
             if not as_json:
-                _show_passages(sources)
+                _show_found(found)
                 console.print("\n[bold]Answer[/bold]")
         elif "text" in event and not as_json:
             stream(event["text"])
         elif "answer" in event:
             answer = event["answer"]
     if as_json:
-        write_json({"passages": sources, "answer": answer})
+        write_json({**found, "answer": answer})
     else:
         _show_checks(answer)
 
@@ -101,16 +112,17 @@ def search(
     collection: Collection = "default",
     limit: Annotated[int, typer.Option(min=1, max=50, help="How many passages.")] = 8,
     wanted: Filters = None,
+    auto_filters: AutoFilters = True,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Find the passages nearest to a question, without an answer."""
-    body = {"question": question, "limit": limit, "filter": filters.of(wanted)}
-    found = Api.of(data_dir).post(f"/api/v1/collections/{collection}:search", body)["passages"]
+    body = {"question": question, "limit": limit, "filter": filters.of(wanted), "auto_filters": auto_filters}
+    found = Api.of(data_dir).post(f"/api/v1/collections/{collection}:search", body)
     if as_json:
-        write_json(found)
+        write_json(found["passages"])
     else:
-        _show_passages(found)
+        _show_found(found)
 
 
 @collections.command("list")
@@ -217,7 +229,10 @@ def files_of(path: Path) -> list[Path]:
     return found
 
 
-def _show_passages(passages: list[dict[str, Any]]) -> None:
+def _show_found(found: dict[str, Any]) -> None:
+    passages = found["passages"]
+    for narrowed in found.get("applied_filters", ()):
+        write(f"only {narrowed['key']} {', '.join(narrowed['values'])} (--no-auto-filters searches everything)")
     if not passages:
         write("no passage fits the question")
     for number, p in enumerate(passages, 1):

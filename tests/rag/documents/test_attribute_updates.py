@@ -169,7 +169,7 @@ async def test_attributes_that_the_last_release_kept_as_text_get_their_types_bac
 
 
 def undo(profile):
-    """Take the database back to how the last release had it: the tables without what 0003_walls.sql has added."""
+    """Take the database back to how the last release had it: the tables without what later migrations changed."""
     for statement in (
         "drop function documents.visible_attachments, documents.visible_batches, documents.visible_files",
         "drop function documents.inside",
@@ -187,8 +187,12 @@ def undo(profile):
         "drop index vector_store.document_written",
         "alter table vector_store.document drop column walls, drop column attributes_version,"
         " add unique (collection, id)",
+        "drop function vector_store.metadata_fits",
+        "alter table vector_store.document drop column metadata, add column dated date",
+        "truncate vector_store.subject",
+        "alter table vector_store.subject add column weight real not null",
         "delete from documents.migration where name = '0003_walls.sql'",
-        "delete from vector_store.migration where name = '0003_walls.sql'",
+        "delete from vector_store.migration where name in ('0002_metadata.sql', '0003_walls.sql')",
     ):
         query(profile, statement)
 

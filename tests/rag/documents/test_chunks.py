@@ -118,6 +118,12 @@ def test_half_a_megabyte_of_one_thing_takes_time_in_proportion(unit):
         ),
         ("model-register.csv", "| Model | Owner |\n| --- | --- |\n| Curve | Rates |", "model register"),
         ("risk-policy.md", "# Market risk policy\n\nText.", "Market risk policy · risk policy"),
+        (
+            "17.txt",
+            "Long-term effects of a low dose of lithium on the growth of sea urchins in warm and cold water"
+            "\n\nWe measured.",
+            "Long-term effects of a low dose of lithium on the growth of sea urchins in warm and cold water · 17",
+        ),
         ("scan.pdf", "", "scan"),
     ],
 )

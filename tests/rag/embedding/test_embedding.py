@@ -10,8 +10,10 @@ import pytest
 from conftest import hosted
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.kernel.call import Caller, acting_for
 from drw.kernel.errors import InvalidRequest, NotFound, RateLimited, TooLarge
 from drw.rag.embedding.adapters.hashing import Hashing
+from drw.rag.embedding.lengths import Lengths
 from drw.rag.embedding.ports import TextEncoder
 from drw.rag.embedding.turns import SHORT, Turns
 
@@ -36,6 +38,7 @@ async def test_texts_that_share_words_are_near(hashing, how):
         (EmbedRequest(texts=["a"] * 257), InvalidRequest, "257 texts"),
         (EmbedRequest(texts=["a", " \n"]), InvalidRequest, "text 1 is empty"),
         (EmbedRequest(texts=["a" * 40_000]), TooLarge, "40000 characters; at most 32768"),
+        (EmbedRequest(texts=["a"], truncate_prompt_tokens=-2), InvalidRequest, "truncate_prompt_tokens is -2"),
         (EmbedRequest(texts=["a"], model="gpt"), NotFound, "there is 'hashing'"),
     ],
 )
@@ -53,8 +56,8 @@ class DoubleEncoder(TextEncoder):
     def __init__(self):
         self.order = []
 
-    def read(self, texts):
-        return Hashing().read(texts)
+    def read(self, texts, lengths):
+        return Hashing().read(texts, lengths)
 
     def encode(self, portion):
         if portion.ids[0] == BROKEN:
@@ -63,13 +66,13 @@ class DoubleEncoder(TextEncoder):
         return np.ones((len(portion.ids), 2), np.float32)
 
 
-BROKEN = Hashing().read(["broken"])[0].ids[0]
+BROKEN = Hashing().read(["broken"], Lengths())[0].ids[0]
 
 
 async def test_a_question_does_not_wait_behind_a_document():
     turns = Turns(encoder := DoubleEncoder(), most_texts=1000)
-    long = await turns.read(["a"] * 200)
-    short = await turns.read(["b"] * SHORT)
+    long = await turns.read(["a"] * 200, Lengths())
+    short = await turns.read(["b"] * SHORT, Lengths())
     waiting = [asyncio.create_task(turns.encode(portions)) for portions in (long, short)]
     await asyncio.sleep(0)
     worker = asyncio.create_task(turns.work())
@@ -78,16 +81,44 @@ async def test_a_question_does_not_wait_behind_a_document():
     assert encoder.order == [SHORT, 64, 64, 64, 8]
 
 
+async def test_orgs_take_turns_by_tokens_whoever_came_first():
+    turns = Turns(encoder := DoubleEncoder(), most_texts=10_000)
+    tasks = []
+    for org, text, count in (("a", "a", 640), ("b", "b", 63)):
+        with acting_for(Caller(org, "desk", "key")):
+            portions = await turns.read([text] * count, Lengths())
+            tasks.append(asyncio.create_task(turns.encode(portions)))
+        await asyncio.sleep(0)
+    worker = asyncio.create_task(turns.work())
+    await tasks[1]
+    assert encoder.order[:2] == [64, 63]  # one of the first org's ten, then the second org's
+    await tasks[0]
+    worker.cancel()
+
+
+async def test_one_org_has_half_of_the_queue():
+    turns = Turns(DoubleEncoder(), most_texts=100)
+    with acting_for(Caller("a", "desk", "key")):
+        waiting = asyncio.create_task(turns.encode(await turns.read(["a"] * 50, Lengths())))
+        await asyncio.sleep(0)
+        with pytest.raises(RateLimited, match="50 texts of yours"):
+            await turns.read(["a"], Lengths())
+    with acting_for(Caller("b", "desk", "key")):
+        assert await turns.read(["b"] * 50, Lengths())
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
 async def test_what_waits_is_bounded_and_a_request_given_up_is_not_encoded():
     turns = Turns(encoder := DoubleEncoder(), most_texts=10)
-    given_up = asyncio.create_task(turns.encode(await turns.read(["a"] * 9)))
+    given_up = asyncio.create_task(turns.encode(await turns.read(["a"] * 9, Lengths())))
     await asyncio.sleep(0)
     with pytest.raises(RateLimited, match="9 texts of yours wait"):
-        await turns.read(["b"] * 2)
+        await turns.read(["b"] * 2, Lengths())
     given_up.cancel()
     await asyncio.gather(given_up, return_exceptions=True)
     worker = asyncio.create_task(turns.work())
-    await turns.encode(await turns.read(["b"] * 2))
+    await turns.encode(await turns.read(["b"] * 2, Lengths()))
     worker.cancel()
     assert encoder.order == [2]
 
@@ -96,7 +127,7 @@ async def test_a_portion_that_fails_fails_its_request_only():
     turns = Turns(DoubleEncoder(), most_texts=10)
     worker = asyncio.create_task(turns.work())
     with pytest.raises(RuntimeError, match="broken"):
-        await turns.encode(await turns.read(["broken"]))
-    (vectors,) = await turns.encode(await turns.read(["whole"]))
+        await turns.encode(await turns.read(["broken"], Lengths()))
+    (vectors,) = await turns.encode(await turns.read(["whole"], Lengths()))
     worker.cancel()
     assert vectors.shape == (1, 2)

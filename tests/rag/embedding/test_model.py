@@ -11,15 +11,19 @@ import pytest
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from drw.kernel.errors import InvalidRequest
 from drw.kernel.settings import ConfigError
 from drw.rag.embedding import weights
 from drw.rag.embedding.adapters.onnx import Onnx
+from drw.rag.embedding.lengths import Lengths, TextTooLong
+from drw.rag.embedding.service import combined
 
 TEXTS = [
     "What were the total net sales in the quarter ended July 1, 2023?",
     "hedge",
     "Total net sales $ 81,797 $ 82,959 (1)% — naïve façade",
 ]
+REFUSE, AVERAGE = Lengths(), Lengths(average=True)
 GOLDEN = Path(__file__).with_name("golden.json")
 """The first eight values of each of TEXTS, as this model gave them when the test was written."""
 
@@ -34,11 +38,9 @@ def encoder(model):
     return Onnx(Onnx.Settings(folder=model, threads=2))
 
 
-def embed(encoder, texts):
-    vectors = np.zeros((len(texts), encoder.dimensions), np.float32)
-    for portion in encoder.read(texts):
-        vectors[list(portion.places)] = encoder.encode(portion)
-    return vectors
+def embed(encoder, texts, lengths=REFUSE):
+    portions = encoder.read(texts, lengths)
+    return combined(portions, [encoder.encode(portion) for portion in portions], len(texts))
 
 
 def test_the_model_gives_what_a_plain_bert_gives(encoder, model):
@@ -60,15 +62,42 @@ def test_neither_order_nor_company_nor_portions_change_a_vector(encoder, model):
     texts = [f"{text} {'and so on ' * (n * 7)}" for n in range(9) for text in TEXTS]
     together = embed(encoder, texts)
     small = Onnx(Onnx.Settings(folder=model, threads=1, portion_tokens=64))
-    assert len(small.read(texts)) > len(encoder.read(texts)) > 1
+    assert len(small.read(texts, REFUSE)) > len(encoder.read(texts, REFUSE)) > 1
     for other in (embed(encoder, texts[::-1])[::-1], embed(small, texts)):
         assert (together * other).sum(axis=1).min() > 0.99999
 
 
-def test_what_is_longer_than_the_model_takes_is_cut(encoder):
-    (portion,) = encoder.read(["word " * 5000])
-    assert portion.tokens == 256
-    assert sum(p.tokens for p in encoder.read(["word " * 200] * 3)) == 3 * 202
+def test_a_text_longer_than_the_model_takes_is_refused(encoder):
+    assert sum(p.tokens for p in encoder.read(["word " * 254] * 3, REFUSE)) == 3 * 256
+    with pytest.raises(TextTooLong, match="text 1 has 257 tokens; this model takes at most 256") as caught:
+        encoder.read(["word", "word " * 255], REFUSE)
+    assert caught.value.metadata["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(-1, 256), (256, 256), (100, 100), (3, 3)])
+def test_truncation_that_was_asked_for_keeps_the_first_tokens(encoder, asked, kept):
+    (portion,) = encoder.read(["word " * 5000], Lengths(truncate=asked))
+    assert portion.tokens == kept
+    cut = embed(encoder, ["word " * (kept - 2) + "bananas " * 300], Lengths(truncate=asked))
+    assert np.abs(cut - embed(encoder, ["word " * (kept - 2)])).max() < 1e-6
+
+
+@pytest.mark.parametrize("asked", [-2, 1, 2, 257])
+def test_a_truncation_that_cannot_be_is_refused(encoder, asked):
+    with pytest.raises(InvalidRequest, match=f"truncate_prompt_tokens is {asked}; it can be 3 to 256, or -1"):
+        encoder.read(["word"], Lengths(truncate=asked))
+
+
+def test_no_part_of_a_text_in_windows_is_lost(encoder):
+    same = "the covenant allows net debt of three times EBITDA " * 40
+    (plain, changed, again) = embed(encoder, [same, same + "bananas are yellow " * 20, same], AVERAGE)
+    assert plain @ changed < 0.999
+    assert plain @ again > 0.99999
+    assert abs(np.linalg.norm(changed) - 1) < 1e-5
+    portions = encoder.read([same], AVERAGE)
+    sizes = [len(ids) for portion in portions for ids in portion.ids]
+    assert max(sizes) <= 256
+    assert max(sizes) - min(sizes) <= len(sizes)
 
 
 def test_a_prepared_model_is_not_prepared_again(model):

@@ -54,13 +54,20 @@ async def test_a_figure_that_stands_nowhere_is_marked(host, serving):
 
 
 async def test_a_figure_of_a_passage_that_is_not_cited_is_marked(host, serving):
-    sources, _, _ = await ask(host)
+    sources, _, _ = await ask(host, auto_filters=False)
     (intel,) = (n for n, p in enumerate(sources, 1) if "12,949" in p.text)
     (apple,) = (n for n, p in enumerate(sources, 1) if "81,797" in p.text)
     serving.pieces = [f"They were $12,949 million [{apple}]."]
-    assert not (await ask(host))[2].supported
+    assert not (await ask(host, auto_filters=False))[2].supported
     serving.pieces = [f"They were $12,949 million [{intel}]."]
-    assert (await ask(host))[2].supported
+    assert (await ask(host, auto_filters=False))[2].supported
+
+
+async def test_the_sources_are_narrowed_to_the_company_that_the_question_names(host):
+    asked = AskRequest(collection="filings", question=QUESTION)
+    first = await anext(host.client(RetrievalClient).ask(asked))
+    assert {f.key: list(f.values) for f in first.sources.applied_filters}["company"] == ["Apple Inc."]
+    assert {p.document for p in first.sources.passages} == {"file-a"}
 
 
 async def test_an_answer_without_citations_gets_those_of_its_figures(host, serving):

@@ -48,6 +48,17 @@ async def test_results_come_in_openais_shape(client):
     assert not page.has_next_page()
 
 
+async def test_automatic_filters_are_shown_and_can_be_switched_off(client):
+    async with client() as api:
+        page = await api.vector_stores.search("filings", query="Intel's gross margin")
+        assert page.model_extra["applied_filters"] == [{"type": "in", "key": "company", "value": ["Intel Corporation"]}]
+        assert {r.file_id for r in page.data} == {"file-i"}
+        off = {"auto_filters": False}
+        page = await api.vector_stores.search("filings", query="Intel's gross margin", extra_body=off)
+        assert page.model_extra["applied_filters"] == []
+        assert {r.file_id for r in page.data} == {"file-a", "file-i"}
+
+
 async def test_filters_and_thresholds_narrow_the_results(client):
     async with client() as api:
         equal = {"type": "eq", "key": "ticker", "value": "INTC"}

@@ -37,18 +37,29 @@ def by_formula(terms):
     return scores
 
 
+def found(terms):
+    return bm25.scores(terms, [p for p in postings() if p[0] in terms], len(TEXTS), 11 / 4)
+
+
 @pytest.mark.parametrize("terms", [["cash"], ["cash", "flow", "net"], ["lease", "of"]])
 def test_scores_are_those_of_the_formula(terms):
-    found = bm25.scores([p for p in postings() if p[0] in terms], len(TEXTS), 11 / 4)
-    best = bm25.best(found, [], 10)
+    best = found(terms).at([Place(*place) for place in TEXTS])
     assert {(p.document, p.number): score for p, score in best.items()} == pytest.approx(by_formula(terms))
 
 
-def test_the_best_come_first_and_preferred_documents_are_added():
-    found = bm25.scores([p for p in postings() if p[0] == "cash"], len(TEXTS), 11 / 4)
-    assert list(bm25.best(found, [], 1)) == [Place(1, 0)]
-    assert set(bm25.best(found, [2], 1)) == {Place(1, 0), Place(2, 0)}
+def test_the_best_come_first_and_any_chunk_can_be_looked_up():
+    cash = found(["cash"])
+    assert cash.best(1) == [Place(1, 0)]
+    assert cash.best(9) == [Place(1, 0), Place(2, 0)]
+    assert cash.at([Place(2, 0), Place(9, 9), Place(1, 1)]).keys() == {Place(2, 0)}
+
+
+def test_the_bound_counts_each_term_of_the_question_whether_found_or_not():
+    one, two = found(["lease"]), found(["lease", "zebra"])
+    assert max(one.scores) < one.bound < two.bound
 
 
 def test_nothing_found_is_empty():
-    assert bm25.best(bm25.scores([], 4, 2.0), [1], 10) == {}
+    empty = bm25.scores(["zebra"], [], 4, 2.0)
+    assert (empty.best(10), empty.at([Place(1, 0)])) == ([], {})
+    assert bm25.scores([], [], 0, 1.0).bound == 0

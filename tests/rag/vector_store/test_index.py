@@ -211,6 +211,7 @@ async def test_one_page_does_not_fill_the_answer(store):
         (VectorSearchRequest(collection="filings", text="x" * 8001), "8001 characters; at most 8000"),
         (VectorSearchRequest(collection="filings", vector={"values": [1.0, 0.0]}), "a vector of 2 values"),
         (VectorSearchRequest(collection="filings", vector={"values": [float("nan")] * 384}), "not a number"),
+        (VectorSearchRequest(collection="filings", attributes=to_values({"\0": "x"})), "a key has 1 to 64 characters"),
         (VectorSearchRequest(collection=""), "collection ''"),
         (CreateCollectionRequest(name=""), "name ''"),
         (CreateCollectionRequest(name="x" * 129), "1 to 128"),

@@ -2,58 +2,47 @@
 
 from __future__ import annotations
 
-from datetime import date
-
 import pytest
 
 from drw.rag.vector_store import ranking
-from drw.rag.vector_store.ports import Place, Subject
+from drw.rag.vector_store.ports import Place
 
 A, B, C = Place(1, 0), Place(1, 1), Place(2, 0)
+FUSIONS = ["coverage", "min-max", "rrf"]
 
 
 def order(scored):
     return [s.place for s in scored]
 
 
-def test_a_leg_counts_by_its_weight():
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_leg_counts_by_its_weight(fusion):
     words, vectors = {A: 9.0, B: 1.0}, {B: 0.9, C: 0.2}
-    assert order(ranking.fuse(words, vectors, {}, 0.3, 0.0))[0] == A
-    assert order(ranking.fuse(words, vectors, {}, 0.7, 0.0))[0] == B
+    assert order(ranking.fuse(words, 10.0, vectors, 0.01, fusion))[0] == A
+    assert order(ranking.fuse(words, 10.0, vectors, 0.9, fusion))[0] == B
 
 
-def test_a_leg_that_is_missing_leaves_the_other_whole():
-    for words, vectors in (({A: 3.0, B: 1.0}, {}), ({}, {A: 3.0, B: 1.0})):
-        assert [s.score for s in ranking.fuse(words, vectors, {}, 0.5, 0.0)] == [1.0, 0.0]
-    assert ranking.fuse({}, {}, {}, 0.5, 1.0) == []
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_leg_that_is_missing_leaves_the_other_whole(fusion):
+    both = {A: 0.9, B: 0.3}
+    for words, vectors in ((both, {}), ({}, both)):
+        scored = ranking.fuse(words, 1.0, vectors, 0.5, fusion)
+        assert order(scored) == [A, B]
+        assert scored[0].score == max(scored[0].keyword, scored[0].vector) > 0
+    assert ranking.fuse({}, 0.0, {}, 0.5, fusion) == []
 
 
-def test_a_chunk_that_a_leg_lacks_gets_its_least():
-    found = {s.place: s for s in ranking.fuse({A: 2.0, B: 1.0}, {A: 0.5, C: 0.1}, {}, 0.5, 0.0)}
-    assert (found[C].keyword, found[B].vector) == (0.0, 0.0)
-    assert found[A].score == 1.0
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_scores_are_from_0_to_1(fusion):
+    words, vectors = {A: 12.0, B: 0.1}, {A: 0.99, B: -0.4, C: 0.2}
+    for scored in ranking.fuse(words, 10.0, vectors, 0.3, fusion):
+        assert all(0 <= value <= 1 for value in (scored.score, scored.keyword, scored.vector))
 
 
-def test_a_document_that_fits_lifts_its_chunks():
-    words = {A: 2.0, B: 1.0, C: 1.9}
-    assert order(ranking.fuse(words, {}, {2: 1.0}, 0.5, 1.0)) == [C, A, B]
-    assert all(0 <= s.score <= 1 for s in ranking.fuse(words, {}, {2: 1.0, 1: 0.5}, 0.5, 2.0))
-
-
-def test_the_newest_of_those_that_fit_is_lifted():
-    subjects = [
-        Subject(1, 10.0, date(2022, 6, 25)),
-        Subject(2, 9.0, date(2023, 7, 1)),
-        Subject(3, 2.0, date(2024, 1, 1)),
-    ]
-    plain = ranking.lifts(subjects, newest=False, bonus=0.3, near=0.75)
-    assert max(plain, key=plain.__getitem__) == 1
-    newest = ranking.lifts(subjects, newest=True, bonus=0.3, near=0.75)
-    assert max(newest, key=newest.__getitem__) == 2
-    assert newest[2] == 1.0
-    weak = ranking.lifts([Subject(1, 0.1, None), Subject(2, 0.05, None)], newest=False, bonus=0.3, near=0.75)
-    assert weak == pytest.approx({1: 0.1, 2: 0.05})
-    assert ranking.lifts([], newest=True, bonus=0.3, near=0.75) == {}
+def test_words_say_less_where_no_chunk_has_much_of_the_question():
+    vectors = {A: 0.2, B: 0.5}
+    assert order(ranking.fuse({A: 8.0, B: 1.0}, 10.0, vectors, 0.4, "coverage")) == [A, B]
+    assert order(ranking.fuse({A: 2.0, B: 0.25}, 10.0, vectors, 0.4, "coverage")) == [B, A]
 
 
 @pytest.mark.parametrize(("limit", "wanted"), [(2, [0, 1]), (3, [0, 1, 3]), (4, [0, 1, 2, 3])])

@@ -12,8 +12,9 @@ import orjson
 from drw.api.models.v1.discovery_pb2 import Model
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Vector
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.kernel.errors import InvalidRequest
 from drw.kernel.overhead import waiting
-from drw.models.serving.errors import ContextLengthExceeded, NotSupported
+from drw.models.serving.errors import CONTEXT_LENGTH, ContextLengthExceeded, NotSupported
 from drw.models.serving.metering import Metering
 from drw.models.serving.models import Models
 from drw.models.serving.plans import BYTES_PER_TOKEN
@@ -22,6 +23,7 @@ from drw.models.serving.requests import Embedding
 
 BATCH = 256
 """Texts in one call of the embedding service."""
+SHORTEN = "shorten it, or set truncate_prompt_tokens to -1 to read only its first tokens"
 
 
 class Embeddings:
@@ -34,13 +36,13 @@ class Embeddings:
 
     async def answer(self, request: Embedding, record: Record) -> bytes:
         """Return the answer, with its record closed."""
-        texts = request.texts()
+        texts, truncate = request.texts(), request.truncate_prompt_tokens or 0
         model = await self._models.embedding(request.model)
         _check_dimensions(request, model)
-        _check_lengths(texts, model)
+        texts = _fitting(texts, model, cut=bool(truncate))
         record.served_by(model.id, model.engine, model.id)
         async with self._metering.embedding(model.id, texts, record) as hold:
-            vectors, tokens = await self._embed(texts, model.id)
+            vectors, tokens = await self._embed(texts, model.id, truncate)
             usage = {"prompt_tokens": tokens, "total_tokens": tokens}
             await hold.progress({"usage": usage})
             data = [_item(i, vector, request.encoding_format) for i, vector in enumerate(vectors)]
@@ -48,12 +50,16 @@ class Embeddings:
             record.answered(body, usage)
         return body
 
-    async def _embed(self, texts: list[str], model: str) -> tuple[list[Vector], int]:
+    async def _embed(self, texts: list[str], model: str, truncate: int) -> tuple[list[Vector], int]:
         vectors: list[Vector] = []
         tokens = 0
         for start in range(0, len(texts), BATCH):
+            part = EmbedRequest(texts=texts[start : start + BATCH], model=model, truncate_prompt_tokens=truncate)
             with waiting("upstream"):
-                embedded = await self._client.embed(EmbedRequest(texts=texts[start : start + BATCH], model=model))
+                try:
+                    embedded = await self._client.embed(part)
+                except InvalidRequest as error:
+                    raise _placed(error, start) from error
             vectors += embedded.vectors
             tokens += embedded.tokens
         return vectors, tokens
@@ -65,12 +71,32 @@ def _check_dimensions(request: Embedding, model: Model) -> None:
         raise NotSupported("dimensions", instead)
 
 
-def _check_lengths(texts: list[str], model: Model) -> None:
+def _fitting(texts: list[str], model: Model, *, cut: bool) -> list[str]:
+    """Return the texts; those that surely have more tokens than the model takes are cut, where that is asked for.
+
+    Raises:
+        ContextLengthExceeded: a text is too long, and is not to be cut.
+    """
     most = BYTES_PER_TOKEN * model.context_length
+    fitting = []
     for number, text in enumerate(texts):
-        if most and (size := len(text.encode(errors="replace"))) > most:
-            message = f"the text {number} has {size} bytes; {model.id!r} takes {model.context_length} tokens, "
-            raise ContextLengthExceeded(f"{message}at most {most} bytes: shorten it", "input")
+        encoded = text.encode(errors="replace")
+        is_long = 0 < most < len(encoded)
+        if is_long and not cut:
+            message = f"input {number} has {len(encoded)} bytes; {model.id!r} takes {model.context_length} tokens, "
+            raise ContextLengthExceeded(f"{message}at most {most} bytes: {SHORTEN}", "input")
+        fitting.append(encoded[:most].decode(errors="ignore") if is_long else text)
+    return fitting
+
+
+def _placed(error: InvalidRequest, start: int) -> InvalidRequest:
+    """Return the error about a text of a batch as one about that text's place in the request."""
+    if error.metadata.get("code") != CONTEXT_LENGTH:
+        return error
+    index, tokens, limit = (int(error.metadata[name]) for name in ("index", "tokens", "limit"))
+    return ContextLengthExceeded(
+        f"input {start + index} has {tokens} tokens; this model takes at most {limit}: {SHORTEN}", "input"
+    )
 
 
 def _item(index: int, vector: Vector, encoding: str) -> dict[str, Any]:

@@ -169,6 +169,8 @@ class Embedding(Part):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1, le=2**31 - 1)
     user: str | None = Field(None, max_length=512)
+    truncate_prompt_tokens: int | None = Field(None, ge=-1, le=2**31 - 1)
+    """As in vLLM: only the first tokens of each text are read; -1: as many as the model takes."""
 
     def texts(self) -> list[str]:
         """Return the texts to embed."""

@@ -184,7 +184,8 @@ class Indexer:
         vectors: dict[str, Vector] = {}
         for start in range(0, len(texts), TEXTS):
             some = texts[start : start + TEXTS]
-            vectors |= zip(some, await self._embed_patiently(EmbedRequest(texts=some)), strict=True)
+            request = EmbedRequest(texts=some, long_text=EmbedRequest.AVERAGE)
+            vectors |= zip(some, await self._embed_patiently(request), strict=True)
             if len(parts) == 1 and len(texts) > TEXTS:
                 await self._jobs.report(parts[0].job, Counts(parts[0].pages, len(vectors)))
         return vectors

@@ -17,6 +17,8 @@ from drw.rag.documents import lines, tokens
 MAX_TOKENS = 36
 FRONT_LINES = 60
 TITLE_LINES = 12
+MAX_TITLE_CHARACTERS = 250
+"""The titles of papers are longer than headings."""
 ORGANISATION = re.compile(
     r"\b(?:inc|corp|corporation|incorporated|ltd|limited|llc|llp|plc|ag|gmbh|sarl|s\.a|n\.v|company|bank|group|fund"
     r"|partners|trust|holdings)\b\.?,?$",
@@ -58,7 +60,7 @@ def _facts(front: list[str]) -> Iterator[str]:
 
 def _title(front: list[str]) -> str:
     headings = (found[1] for line in front[:TITLE_LINES] if (found := lines.heading(line)) and not BORING.search(line))
-    plain = (line for line in front[:TITLE_LINES] if len(line) <= lines.MAX_HEADING_CHARACTERS)
+    plain = (line for line in front[:TITLE_LINES] if len(line) <= MAX_TITLE_CHARACTERS)
     return next(headings, "") or next((line for line in plain if not BORING.search(line)), "")
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from drw.rag.embedding.lengths import Lengths, Tokens
+
 Floats = NDArray[np.float32]
 
 
@@ -17,9 +19,9 @@ class Portion:
     """Some texts of a request that are encoded in one go: short enough that others need not wait long."""
 
     places: tuple[int, ...]
-    """Where the texts stand in the request."""
-    ids: tuple[tuple[int, ...], ...]
-    """The tokens of each text."""
+    """Where the texts stand in the request; windows of one text have the same place."""
+    ids: tuple[Tokens, ...]
+    """The tokens of each text or window."""
 
     @property
     def tokens(self) -> int:
@@ -35,8 +37,12 @@ class TextEncoder(ABC):
     dimensions: int
 
     @abstractmethod
-    def read(self, texts: Sequence[str]) -> list[Portion]:
-        """Cut the texts into tokens, and the request into portions; every text is in exactly one."""
+    def read(self, texts: Sequence[str], lengths: Lengths) -> list[Portion]:
+        """Cut the texts into tokens, and the request into portions; every window of a text is in exactly one.
+
+        Raises:
+            TextTooLong: a text has more tokens than the model takes, and `lengths` does not say what to do.
+        """
 
     @abstractmethod
     def encode(self, portion: Portion) -> Floats:

@@ -14,7 +14,8 @@ from drw.kernel.call import caller_or_none
 from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
 from drw.kernel.host import Scope
 from drw.kernel.kills import KillList
-from drw.rag.embedding.ports import TextEncoder
+from drw.rag.embedding.lengths import Lengths
+from drw.rag.embedding.ports import Floats, Portion, TextEncoder
 from drw.rag.embedding.turns import Turns
 
 MAX_TEXTS = 256
@@ -42,19 +43,17 @@ class Embedding(contract.Embedding):
         _check(request.texts)
         # Here and not at the callers alone: documents and questions come this way past every data plane.
         async with self._kills.ending(caller_or_none(), lambda: (self._encoder.model,)):
-            return await self._embed(request.texts)
+            return await self._embed(request.texts, _lengths(request))
 
     async def describe(self) -> str:
         """Return what the status shows."""
         return f"{self._encoder.model}, {self._encoder.dimensions} dimensions"
 
-    async def _embed(self, texts: Sequence[str]) -> EmbedResponse:
+    async def _embed(self, texts: Sequence[str], lengths: Lengths) -> EmbedResponse:
         told = {gen_ai.OPERATION: gen_ai.EMBEDDINGS, gen_ai.PROVIDER: "drw", gen_ai.REQUEST_MODEL: self._encoder.model}
         with telemetry.span(f"{gen_ai.EMBEDDINGS} {self._encoder.model}", attributes=told) as span:
-            portions = await self._turns.read(texts)
-            vectors = np.empty((len(texts), self._encoder.dimensions), np.float32)
-            for portion, encoded in zip(portions, await self._turns.encode(portions), strict=True):
-                vectors[list(portion.places)] = encoded
+            portions = await self._turns.read(texts, lengths)
+            vectors = combined(portions, await self._turns.encode(portions), len(texts))
             tokens = sum(portion.tokens for portion in portions)
             span.set_attribute(gen_ai.INPUT_TOKENS, tokens)
         found = [Vector(values=vector) for vector in vectors]
@@ -73,6 +72,25 @@ async def build(scope: Scope) -> Embedding:
     service = Embedding(encoder, turns, kills)
     scope.describe(service.describe)
     return service
+
+
+def combined(portions: Sequence[Portion], encoded: Sequence[Floats], texts: int) -> Floats:
+    """Return one vector of length 1 a text: its own, or the mean of its windows by their tokens."""
+    windows: list[list[tuple[int, Floats]]] = [[] for _ in range(texts)]
+    for portion, vectors in zip(portions, encoded, strict=True):
+        for place, ids, vector in zip(portion.places, portion.ids, vectors, strict=True):
+            windows[place].append((len(ids), vector))
+    return np.stack([found[0][1] if len(found) == 1 else _mean(found) for found in windows])
+
+
+def _mean(windows: Sequence[tuple[int, Floats]]) -> Floats:
+    total = np.sum([tokens * vector for tokens, vector in windows], axis=0)
+    mean: Floats = (total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32)
+    return mean
+
+
+def _lengths(request: EmbedRequest) -> Lengths:
+    return Lengths(request.long_text == EmbedRequest.AVERAGE, request.truncate_prompt_tokens)
 
 
 def _check(texts: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from drw.kernel.call import caller_or_none
 from drw.kernel.errors import RateLimited
+from drw.rag.embedding.lengths import Lengths
 from drw.rag.embedding.ports import Floats, Portion, TextEncoder
 
 SHORT = 8
@@ -42,16 +43,17 @@ class Turns:
         self._some = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "encoder")
 
-    async def read(self, texts: Sequence[str]) -> list[Portion]:
+    async def read(self, texts: Sequence[str], lengths: Lengths) -> list[Portion]:
         """Return the portions of a request; other requests are encoded meanwhile.
 
         Raises:
             RateLimited: too many texts wait already.
+            TextTooLong: a text has more tokens than the model takes.
         """
         own, total = self._texts[_org()], self._texts.total()
         if own and own + len(texts) > self._most_texts // 2 or total and total + len(texts) > self._most_texts:
             raise RateLimited(f"{own} texts of yours wait to be embedded; try again in a second", retry_after="1")
-        return await asyncio.to_thread(self._encoder.read, texts)
+        return await asyncio.to_thread(self._encoder.read, texts, lengths)
 
     async def encode(self, portions: Sequence[Portion]) -> list[Floats]:
         """Return the vectors of each portion."""

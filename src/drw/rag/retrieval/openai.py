@@ -45,6 +45,8 @@ class SearchBody(_Body):
     filters: dict[str, Any] | None = None
     ranking_options: RankingOptions = RankingOptions()
     rewrite_query: bool = False
+    auto_filters: bool = True
+    """Beside OpenAI's fields: narrow the search to what the query names of the files' metadata."""
 
 
 class SearchRoute:
@@ -61,27 +63,40 @@ class SearchRoute:
         call.caller().must_hold("documents:read")
         body = _read(await read_json(request, MAX_BODY_BYTES))
         queries = [body.query] if isinstance(body.query, str) else body.query
-        found = await self._found(request.path_params["vector_store_id"], queries, body)
+        found, filters = await self._found(request.path_params["vector_store_id"], queries, body)
         page = {
             "object": "vector_store.search_results.page",
             "search_query": queries,
+            "applied_filters": filters,
             "data": [_result(passage) for passage in found],
             "has_more": False,
             "next_page": None,
         }
         return JSONResponse(page)
 
-    async def _found(self, collection: str, queries: list[str], body: SearchBody) -> list[Passage]:
-        """Return the passages of all queries, best first, each once."""
-        filters = _filter(body.filters)
+    async def _found(
+        self, collection: str, queries: list[str], body: SearchBody
+    ) -> tuple[list[Passage], list[dict[str, Any]]]:
+        """Return the passages of all queries, best first, each once, and the automatic filters of each query."""
+        wanted = _filter(body.filters)
         best: dict[tuple[str, int], Passage] = {}
+        filters: list[dict[str, Any]] = []
         for query in queries:
-            asked = SearchRequest(collection=collection, question=query, limit=body.max_num_results, filter=filters)
-            for passage in (await self._search(asked)).passages:
+            asked = SearchRequest(
+                collection=collection,
+                question=query,
+                limit=body.max_num_results,
+                filter=wanted,
+                auto_filters=body.auto_filters,
+            )
+            answer = await self._search(asked)
+            filters += [{"type": "in", "key": f.key, "value": list(f.values)} for f in answer.applied_filters]
+            for passage in answer.passages:
                 known = best.setdefault((passage.document, passage.chunk), passage)
                 known.score = max(known.score, passage.score)
         ranked = sorted(best.values(), key=lambda passage: -passage.score)
-        return [p for p in ranked if p.score >= body.ranking_options.score_threshold][: body.max_num_results]
+        kept = [p for p in ranked if p.score >= body.ranking_options.score_threshold][: body.max_num_results]
+        return kept, filters
 
 
 def _filter(filters: dict[str, Any] | None) -> Struct:

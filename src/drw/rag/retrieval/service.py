@@ -49,15 +49,16 @@ class Retrieval(contract.Retrieval):
 
     async def search(self, request: SearchRequest, /) -> SearchResponse:
         limit = _limit(request.limit, SEARCH_LIMIT, SEARCH_MAX)
-        passages = await self._find(request, limit, request.attributes)
-        await self._record("collection.search", request.collection, request.question, passages)
-        return SearchResponse(passages=passages)
+        found = await self._find(request, limit, request.attributes)
+        await self._record("collection.search", request.collection, request.question, found.passages)
+        return found
 
     async def ask(self, request: AskRequest, /) -> AsyncIterator[AskEvent]:
         limit = _limit(request.limit, ASK_LIMIT, ASK_MAX)
-        passages = await self._find(request, limit, {})
+        found = await self._find(request, limit, {})
+        passages = found.passages
         await self._record("collection.ask", request.collection, request.question, passages)
-        yield AskEvent(sources=SearchResponse(passages=passages))
+        yield AskEvent(sources=found)
         wording = _Wording()
         if passages:
             async with aclosing(wording.of(self._serving.chat(self._chat(request, passages)))) as pieces:
@@ -72,7 +73,7 @@ class Retrieval(contract.Retrieval):
 
     async def _find(
         self, request: SearchRequest | AskRequest, limit: int, attributes: Mapping[str, Value]
-    ) -> Sequence[Passage]:
+    ) -> SearchResponse:
         question, collection = request.question, request.collection
         if not question.strip() or len(question) > MAX_QUESTION:
             raise InvalidRequest(
@@ -81,7 +82,7 @@ class Retrieval(contract.Retrieval):
         attribute_filters.from_struct(request.filter)  # or the question would be embedded first
         told = {gen_ai.DATA_SOURCE: collection, gen_ai.TOP_K: limit}
         with gen_ai.operation(gen_ai.RETRIEVAL, collection, PROVIDER, told):
-            embedded = await self._embedding.embed(EmbedRequest(texts=[question]))
+            embedded = await self._embedding.embed(EmbedRequest(texts=[question], long_text=EmbedRequest.AVERAGE))
             wanted = VectorSearchRequest(
                 collection=collection,
                 text=question,
@@ -89,8 +90,10 @@ class Retrieval(contract.Retrieval):
                 limit=limit,
                 attributes=attributes,
                 filter=request.filter,
+                no_auto_filters=request.HasField("auto_filters") and not request.auto_filters,
             )
-            return (await self._store.search(wanted)).passages
+            found = await self._store.search(wanted)
+        return SearchResponse(passages=found.passages, applied_filters=found.applied_filters)
 
     def _chat(self, request: AskRequest, passages: Sequence[Passage]) -> ChatRequest:
         return ChatRequest(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from drw.api.rag.v1.vector_store_pb2 import Chunk, Document, PutDocumentRequest, VectorSearchRequest
+from google.protobuf.struct_pb2 import Value
+
+from drw.api.rag.v1.vector_store_pb2 import Chunk, PutDocumentRequest, VectorSearchRequest
 from drw.kernel import attribute_filters
 from drw.kernel.attribute_filters import Filter
-from drw.kernel.attributes import from_values
+from drw.kernel.attributes import Scalar, from_values
 from drw.kernel.errors import InvalidRequest, TooLarge
 from drw.rag.vector_store.ports import Page
 
@@ -39,15 +41,16 @@ def check_pairs(pairs: Mapping[str, str], param: str) -> None:
             refuse(f"{param} {key[:MAX_KEY]!r}: a key has 1 to {MAX_KEY} characters, a value up to {MAX_VALUE}", param)
 
 
-def check_attributes(document: Document) -> None:
-    """Raise `InvalidRequest` where there are too many attributes, or one is too long or neither text nor a scalar."""
-    found = from_values(document.attributes, "document.attributes")
-    check_pairs({name: str(value) for name, value in found.items()}, "document.attributes")
+def check_attributes(attributes: Mapping[str, Value], param: str) -> dict[str, Scalar]:
+    """Return attributes; raise `InvalidRequest` where they are too many, or one is too long or no scalar."""
+    found = from_values(attributes, param)
+    check_pairs({name: str(value) for name, value in found.items()}, param)
+    return found
 
 
 def wanted(request: VectorSearchRequest) -> Filter | None:
     """Return the filter of a search: the attributes that must be equal, and what else is asked for."""
-    equal = attribute_filters.equal_to(from_values(request.attributes))
+    equal = attribute_filters.equal_to(check_attributes(request.attributes, "attributes"))
     return attribute_filters.both(equal, attribute_filters.from_struct(request.filter))
 
 
@@ -62,7 +65,7 @@ def check_document(request: PutDocumentRequest) -> None:
     """Raise `InvalidRequest` where a document cannot be kept as it is."""
     document, chunks = request.document, request.chunks
     check_name(document.id, "document.id")
-    check_attributes(document)
+    check_attributes(document.attributes, "document.attributes")
     if len(document.title) > MAX_TITLE or "\0" in document.title + document.content_hash:
         refuse(f"the title {document.title[:80]!r} must have at most {MAX_TITLE} characters, none of them NUL", "title")
     if len(chunks) > MAX_CHUNKS:

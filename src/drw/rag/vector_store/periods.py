@@ -35,7 +35,6 @@ QUARTERS = tuple(
         r"q(?P<number>[1-4])\s*(?:fy\s*)?['’]?(?P<year>\d\d)\b",
     )
 )
-ENDED = re.compile(r"(?:ended|ending|as\s+of|dated|date:)\s+", re.IGNORECASE)
 
 
 def dates(text: str) -> list[date]:
@@ -53,25 +52,12 @@ def period_terms(text: str) -> list[str]:
     return list(dict.fromkeys(_period_terms(text)))
 
 
-def stated_date(text: str) -> date | None:
-    """Return the date that a text gives for itself: the first after "ended", "as of" or "dated"."""
-    for match in ENDED.finditer(text):
-        if found := dates(text[match.end() : match.end() + 24]):
-            return found[0]
-    return None
-
-
-def last_day(year: int, number: int) -> date:
-    """Return the day near the end of a quarter that dates it among others."""
-    return date(year, number * 3, 28)
-
-
 def _period_terms(text: str) -> Iterator[str]:
     for day in dates(text):
         yield day.isoformat()
         yield f"{day:%Y-%m}"
     for match in MONTH_OF_YEAR.finditer(text):
-        yield f"{match['year']}-{_month(match['month']):02}"
+        yield f"{match['year']}-{month(match['month']):02}"
     for year, number in quarters(text):
         yield f"{year}q{number}"
 
@@ -85,10 +71,11 @@ def _quarter(match: re.Match[str]) -> tuple[int, int]:
 
 def _date(match: re.Match[str]) -> date | None:
     try:
-        return date(int(match["year"]), _month(match["month"]), int(match["day"]))
+        return date(int(match["year"]), month(match["month"]), int(match["day"]))
     except ValueError:
         return None
 
 
-def _month(name: str) -> int:
+def month(name: str) -> int:
+    """Return the number of a month from its name, short or long, or its digits."""
     return int(name) if name.isdigit() else MONTHS.index(name[:3].lower()) + 1

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import date
+
+import numpy as np
+import numpy.typing as npt
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Collection, Document, Passage
 from drw.kernel.attribute_filters import Filter
@@ -51,13 +53,40 @@ class Place:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """How well a document as a whole fits what the question names."""
+Filters = Mapping[str, Sequence[str]]
+"""Automatic filters: for each key of the metadata the values that a document may have."""
 
-    document: int
-    score: float
-    dated: date | None
+
+@dataclass(frozen=True, slots=True)
+class KeywordScores:
+    """The BM25 scores of the chunks that have any of a question's terms: one entry a chunk in each array."""
+
+    places: npt.NDArray[np.int64]
+    """Ascending: the key of the document in the upper 32 bits, the number of the chunk in the lower."""
+    scores: npt.NDArray[np.float64]
+    bound: float
+    """The score of a chunk that has every term of the question as often as can count."""
+
+    def best(self, limit: int) -> list[Place]:
+        """Return the places of the best chunks, best first."""
+        top = np.argsort(-self.scores, kind="stable")[:limit]
+        return [Place(int(place) >> 32, int(place) & 0xFFFFFFFF) for place in self.places[top]]
+
+    def at(self, places: Sequence[Place]) -> dict[Place, float]:
+        """Return the scores of chunks, those that have none left out."""
+        packed = np.array([(place.document << 32) | place.number for place in places], dtype=np.int64)
+        where = np.minimum(np.searchsorted(self.places, packed), max(0, len(self.places) - 1))
+        has = self.places[where] == packed if len(self.places) else np.zeros(len(packed), bool)
+        return {place: float(self.scores[n]) for place, n, is_there in zip(places, where, has, strict=True) if is_there}
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What automatic filters look up of a document as a whole."""
+
+    subject: Sequence[str]
+    """The terms by which a question can name the document, each as `key:term`."""
+    metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,32 +95,31 @@ class Analysed:
 
     counts: Sequence[Mapping[str, int]]
     """How often each term stands in each chunk, in the order of the chunks."""
-    subject: Mapping[str, float]
-    dated: date | None
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What is looked up of a document as a whole: its subject, and the date that tells it from newer ones."""
-
-    subject: Mapping[str, float]
-    dated: date | None
+    about: About
 
 
 class Snapshot(ABC):
     """One unchanging view of the documents of a collection that the caller may see: nothing else counts in it."""
 
     @abstractmethod
-    async def subjects(self, terms: Mapping[str, float]) -> list[Subject]:
-        """Return the documents whose subject has any of the terms, which weigh as given, best first."""
+    async def values(self, key: str, terms: Sequence[str], filters: Filters) -> list[str]:
+        """Return the values of a metadata key that the terms name, over documents that have what the filters ask."""
 
     @abstractmethod
-    async def by_words(self, terms: Sequence[str], preferred: Sequence[int], limit: int) -> dict[Place, float]:
-        """Return the best chunks by BM25, and as many of the preferred documents alone."""
+    async def newest(self, filters: Filters) -> list[str]:
+        """Return the newest period of each company, over documents that have what the filters ask."""
 
     @abstractmethod
-    async def by_vector(self, vector: Sequence[float], preferred: Sequence[int], limit: int) -> dict[Place, float]:
-        """Return the nearest chunks by inner product, and as many of the preferred documents alone."""
+    async def narrowed(self, filters: Filters) -> Snapshot:
+        """Return the part of the snapshot that the filters take."""
+
+    @abstractmethod
+    async def by_words(self, terms: Sequence[str]) -> KeywordScores:
+        """Return the chunks that have any of the terms, scored by BM25."""
+
+    @abstractmethod
+    async def by_vector(self, vector: Sequence[float], places: Sequence[Place], limit: int) -> dict[Place, float]:
+        """Return the nearest chunks by inner product, and the inner products of the chunks at the places."""
 
     @abstractmethod
     async def passages(self, places: Sequence[Place]) -> dict[Place, Passage]:

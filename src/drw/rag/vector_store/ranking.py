@@ -1,12 +1,16 @@
-"""Puts the legs of a search together: min-max fusion, the lift of documents that fit, distinct pages."""
+"""Fuses the keyword and vector scores of chunks, and keeps one page from filling the answer."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from drw.rag.vector_store.ports import Place, Subject
+from drw.rag.vector_store.ports import Place
+
+Fusion = Literal["coverage", "min-max", "rrf"]
+RRF = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,30 +24,32 @@ class Scored:
 
 
 def fuse(
-    words: Mapping[Place, float], vectors: Mapping[Place, float], lifts: Mapping[int, float], weight: float, lift: float
+    words: Mapping[Place, float], bound: float, vectors: Mapping[Place, float], weight: float, fusion: Fusion
 ) -> list[Scored]:
     """Return all chunks of both legs, best first.
 
-    Each leg is scaled from its least to its greatest score, and a chunk that one leg does not have gets that
-    leg's least. `weight` is the vector leg's part; where there is one leg only, it counts alone. `lift` is how
-    much a document that fits the question wholly adds, against 1 for the best chunk.
+    `weight` is the vector leg's part; where there is one leg only, it counts alone. By "coverage", a chunk's BM25
+    score is divided by `bound`, which is what a chunk with every term of the question would have (theoretical bounds:
+    Bruch, Gai and Ingber, 2023), and the words weigh by the best of those: where no chunk has much of the question,
+    its words say little. "min-max" scales each leg from its least to its
+    greatest score, and "rrf" adds reciprocal ranks (Cormack, Clarke and Büttcher, 2009).
     """
-    keyword, vector = scaled(words), scaled(vectors)
-    if not vector:
-        weight = 0.0
-    elif not keyword:
-        weight = 1.0
+    keyword, vector = _SCALES[fusion](words, bound), _SCALES[fusion](vectors, 1.0)
+    if fusion == "coverage":
+        weight /= (weight + (1 - weight) * max(keyword.values(), default=0.0)) or 1.0
+    weight = 0.0 if not vectors else 1.0 if not words else weight
     found = []
-    for place in keyword.keys() | vector.keys():
+    for place in words.keys() | vectors.keys():
         k, v = keyword.get(place, 0.0), vector.get(place, 0.0)
-        fused = (1 - weight) * k + weight * v
-        score = (fused + lift * lifts.get(place.document, 0.0)) / (1 + lift)
-        found.append(Scored(place, score, k, v))
+        found.append(Scored(place, (1 - weight) * k + weight * v, k, v))
     return sorted(found, key=lambda s: (-s.score, s.place.document, s.place.number))
 
 
-def scaled(scores: Mapping[Place, float]) -> dict[Place, float]:
-    """Return the scores from 0 for the least to 1 for the greatest; 1 where all are the same."""
+def _bounded(scores: Mapping[Place, float], bound: float) -> dict[Place, float]:
+    return {place: min(max(0.0, score / bound), 1.0) for place, score in scores.items()} if bound else {}
+
+
+def _min_max(scores: Mapping[Place, float], _: float) -> dict[Place, float]:
     if not scores:
         return {}
     low, high = min(scores.values()), max(scores.values())
@@ -52,27 +58,12 @@ def scaled(scores: Mapping[Place, float]) -> dict[Place, float]:
     return {place: (score - low) / (high - low) for place, score in scores.items()}
 
 
-SURE = 1.0
-"""The score, in nats of rarity, from which a fit is no accident: a year that stands in most documents says little."""
+def _reciprocal_ranks(scores: Mapping[Place, float], _: float) -> dict[Place, float]:
+    ranked = sorted(scores, key=lambda place: -scores[place])
+    return {place: (RRF + 1) / (RRF + rank) for rank, place in enumerate(ranked, 1)}
 
 
-def lifts(subjects: Sequence[Subject], *, newest: bool, bonus: float, near: float) -> dict[int, float]:
-    """Return how well each document fits the question, from 0 to 1.
-
-    Where the question asks for the newest, the newest of those that fit nearly as well as the best gets the bonus.
-    Where even the best fits weakly, all are made smaller.
-    """
-    if not subjects or (best := max(s.score for s in subjects)) <= 0:
-        return {}
-    fits = {s.document: s.score / best for s in subjects}
-    dated = [s for s in subjects if s.dated and fits[s.document] >= near]
-    if newest and dated:
-        latest = max(s.dated for s in dated if s.dated)
-        for subject in dated:
-            if subject.dated == latest:
-                fits[subject.document] += bonus
-    most = max(fits.values()) / min(1.0, best / SURE)
-    return {document: fit / most for document, fit in fits.items()}
+_SCALES = {"coverage": _bounded, "min-max": _min_max, "rrf": _reciprocal_ranks}
 
 
 def distinct_pages(ranked: Iterable[tuple[Scored, int]], limit: int, per_page: int) -> list[Scored]:

@@ -1,31 +1,31 @@
-"""Finds passages in one snapshot: what the question names picks documents, words and vector pick chunks."""
+"""Finds passages in one snapshot: automatic filters pick documents, words and vector pick chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from drw.api.rag.v1.vector_store_pb2 import Passage
 from drw.kernel.settings import Settings
-from drw.rag.vector_store import question, ranking
-from drw.rag.vector_store.ports import Snapshot
+from drw.rag.vector_store import auto_filters, question, ranking
+from drw.rag.vector_store.ports import Filters, Snapshot
 
 
 class Ranking(Settings):
     """How the legs of a search weigh; the defaults are chosen by bench/retrieval.py."""
 
-    vector_weight: float = 0.4
-    """The vector leg's part in the score of a chunk; the words have the rest."""
-    lift: float = 2.0
-    """What a document that fits the question adds to its chunks, against 1 for the best chunk."""
-    newest_bonus: float = 0.3
-    """What being the newest adds to a document where the question asks for that, against 1 for the best fit."""
-    near: float = 0.75
-    """How well a document must fit, against the best, to be taken for the newest of them."""
-    candidates: int = 200
-    preferred: int = 8
-    """Documents of which candidates are taken beside the best of all."""
-    per_page: int = 2
+    fusion: ranking.Fusion = "coverage"
+    """How the two scores of a chunk become one; the others are there to measure against."""
+    vector_weight: float = Field(default=0.2, ge=0, le=1)
+    """The vector leg's part in the score of a chunk; the words have the rest, by coverage the more of it they cover."""
+    narrowed_vector_weight: float = Field(default=0.5, ge=0, le=1)
+    """The same where automatic filters have narrowed the search: what the question names tells chunks apart no more."""
+    candidates: int = Field(default=200, ge=50)
+    """Chunks of each leg that are fused."""
+    per_page: int = Field(default=2, ge=1)
+    """Chunks of one page that stand before those of other pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +35,34 @@ class Wanted:
     text: str
     vector: Sequence[float]
     limit: int
+    auto_filters: bool = True
 
 
-async def search(snapshot: Snapshot, wanted: Wanted, settings: Ranking) -> list[Passage]:
-    """Return the passages that fit best, with their scores."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The passages that fit best, with their scores, and the automatic filters that were applied."""
+
+    passages: Sequence[Passage]
+    filters: Filters
+
+
+async def search(snapshot: Snapshot, wanted: Wanted, settings: Ranking) -> Found:
+    """Return the passages that fit best."""
     asked = question.read(wanted.text)
-    subjects = await snapshot.subjects(asked.names)
-    lifts = ranking.lifts(subjects, newest=asked.newest, bonus=settings.newest_bonus, near=settings.near)
-    preferred = sorted(lifts, key=lambda document: -lifts[document])[: settings.preferred]
-    words = await snapshot.by_words(asked.terms, preferred, settings.candidates)
-    vectors = await snapshot.by_vector(wanted.vector, preferred, settings.candidates)
-    ranked = ranking.fuse(words, vectors, lifts, settings.vector_weight, settings.lift)[: 2 * wanted.limit + 10]
+    filters = await auto_filters.chosen(snapshot, asked) if wanted.auto_filters else {}
+    if filters:
+        snapshot = await snapshot.narrowed(filters)
+    words = await snapshot.by_words(asked.terms)
+    best = words.best(settings.candidates)
+    vectors = await snapshot.by_vector(wanted.vector, best, settings.candidates)
+    keywords = words.at(list(dict.fromkeys([*best, *vectors])))
+    weight = settings.narrowed_vector_weight if filters else settings.vector_weight
+    ranked = ranking.fuse(keywords, words.bound, vectors, weight, settings.fusion)
+    ranked = ranked[: 2 * wanted.limit + 10]
     passages = await snapshot.passages([scored.place for scored in ranked])
     paged = [(scored, passages[scored.place].page) for scored in ranked]
     chosen = ranking.distinct_pages(paged, wanted.limit, settings.per_page)
-    return [_scored(passages[scored.place], scored) for scored in chosen]
+    return Found([_scored(passages[scored.place], scored) for scored in chosen], filters)
 
 
 def _scored(passage: Passage, scored: ranking.Scored) -> Passage:

@@ -6,6 +6,7 @@ import asyncio
 
 from drw.api.rag.v1 import vector_store_rpc as contract
 from drw.api.rag.v1.vector_store_pb2 import (
+    AppliedFilter,
     Collection,
     CreateCollectionRequest,
     DeleteCollectionRequest,
@@ -79,7 +80,7 @@ class VectorStore(contract.VectorStore):
         document.CopyFrom(request.document)
         for name, value in (("collection", request.collection), ("document.id", document.id)):
             bounds.check_name(value, name)
-        bounds.check_attributes(document)
+        bounds.check_attributes(document.attributes, "document.attributes")
         if not walls.inside(document.walls, call.caller()):
             raise DocumentNotFound(f"there is no document {document.id!r} in the collection")
         return await self._index.update_attributes(
@@ -100,9 +101,12 @@ class VectorStore(contract.VectorStore):
 
     async def search(self, request: VectorSearchRequest, /) -> VectorSearchResponse:
         bounds.check_name(request.collection, "collection")
-        wanted = Wanted(request.text, request.vector.values, bounds.check_search(request))
+        limit = bounds.check_search(request)
+        wanted = Wanted(request.text, request.vector.values, limit, not request.no_auto_filters)
         async with self._index.snapshot(owner(), request.collection, bounds.wanted(request)) as snapshot:
-            return VectorSearchResponse(passages=await search(snapshot, wanted, self._ranking))
+            found = await search(snapshot, wanted, self._ranking)
+        applied = [AppliedFilter(key=key, values=values) for key, values in found.filters.items()]
+        return VectorSearchResponse(passages=found.passages, applied_filters=applied)
 
 
 def owner() -> Owner:

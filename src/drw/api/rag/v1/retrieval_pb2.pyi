@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "question", "limit", "attributes", "filter")
+    __slots__ = ("collection", "question", "limit", "attributes", "filter", "auto_filters")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -24,32 +24,38 @@ class SearchRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    AUTO_FILTERS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     question: str
     limit: int
     attributes: _containers.MessageMap[str, _struct_pb2.Value]
     filter: _struct_pb2.Struct
-    def __init__(self, collection: _Optional[str] = ..., question: _Optional[str] = ..., limit: _Optional[int] = ..., attributes: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., filter: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    auto_filters: bool
+    def __init__(self, collection: _Optional[str] = ..., question: _Optional[str] = ..., limit: _Optional[int] = ..., attributes: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., filter: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., auto_filters: _Optional[bool] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("passages",)
+    __slots__ = ("passages", "applied_filters")
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FILTERS_FIELD_NUMBER: _ClassVar[int]
     passages: _containers.RepeatedCompositeFieldContainer[_vector_store_pb2.Passage]
-    def __init__(self, passages: _Optional[_Iterable[_Union[_vector_store_pb2.Passage, _Mapping]]] = ...) -> None: ...
+    applied_filters: _containers.RepeatedCompositeFieldContainer[_vector_store_pb2.AppliedFilter]
+    def __init__(self, passages: _Optional[_Iterable[_Union[_vector_store_pb2.Passage, _Mapping]]] = ..., applied_filters: _Optional[_Iterable[_Union[_vector_store_pb2.AppliedFilter, _Mapping]]] = ...) -> None: ...
 
 class AskRequest(_message.Message):
-    __slots__ = ("collection", "question", "model", "limit", "filter")
+    __slots__ = ("collection", "question", "model", "limit", "filter", "auto_filters")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    AUTO_FILTERS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     question: str
     model: str
     limit: int
     filter: _struct_pb2.Struct
-    def __init__(self, collection: _Optional[str] = ..., question: _Optional[str] = ..., model: _Optional[str] = ..., limit: _Optional[int] = ..., filter: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    auto_filters: bool
+    def __init__(self, collection: _Optional[str] = ..., question: _Optional[str] = ..., model: _Optional[str] = ..., limit: _Optional[int] = ..., filter: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., auto_filters: _Optional[bool] = ...) -> None: ...
 
 class Citation(_message.Message):
     __slots__ = ("number", "passage", "quote")

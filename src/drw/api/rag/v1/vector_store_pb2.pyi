@@ -111,7 +111,7 @@ class DeleteCollectionResponse(_message.Message):
     def __init__(self, documents: _Optional[int] = ...) -> None: ...
 
 class Document(_message.Message):
-    __slots__ = ("id", "title", "content_hash", "pages", "chunks", "indexed_at", "attributes", "walls", "attributes_version")
+    __slots__ = ("id", "title", "content_hash", "pages", "chunks", "indexed_at", "attributes", "walls", "attributes_version", "metadata")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +119,13 @@ class Document(_message.Message):
         key: str
         value: _struct_pb2.Value
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ...) -> None: ...
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +135,7 @@ class Document(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     WALLS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_VERSION_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
     id: str
     title: str
     content_hash: str
@@ -137,7 +145,8 @@ class Document(_message.Message):
     attributes: _containers.MessageMap[str, _struct_pb2.Value]
     walls: _containers.RepeatedScalarFieldContainer[str]
     attributes_version: int
-    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., content_hash: _Optional[str] = ..., pages: _Optional[int] = ..., chunks: _Optional[int] = ..., indexed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attributes: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., walls: _Optional[_Iterable[str]] = ..., attributes_version: _Optional[int] = ...) -> None: ...
+    metadata: _containers.ScalarMap[str, str]
+    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., content_hash: _Optional[str] = ..., pages: _Optional[int] = ..., chunks: _Optional[int] = ..., indexed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attributes: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., walls: _Optional[_Iterable[str]] = ..., attributes_version: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("number", "page", "start", "end", "text", "context", "vector")
@@ -210,7 +219,7 @@ class DeleteDocumentResponse(_message.Message):
     def __init__(self, chunks: _Optional[int] = ...) -> None: ...
 
 class VectorSearchRequest(_message.Message):
-    __slots__ = ("collection", "text", "vector", "limit", "attributes", "filter")
+    __slots__ = ("collection", "text", "vector", "limit", "attributes", "filter", "no_auto_filters")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -224,13 +233,23 @@ class VectorSearchRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    NO_AUTO_FILTERS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     text: str
     vector: _embedding_pb2.Vector
     limit: int
     attributes: _containers.MessageMap[str, _struct_pb2.Value]
     filter: _struct_pb2.Struct
-    def __init__(self, collection: _Optional[str] = ..., text: _Optional[str] = ..., vector: _Optional[_Union[_embedding_pb2.Vector, _Mapping]] = ..., limit: _Optional[int] = ..., attributes: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., filter: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    no_auto_filters: bool
+    def __init__(self, collection: _Optional[str] = ..., text: _Optional[str] = ..., vector: _Optional[_Union[_embedding_pb2.Vector, _Mapping]] = ..., limit: _Optional[int] = ..., attributes: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., filter: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., no_auto_filters: _Optional[bool] = ...) -> None: ...
+
+class AppliedFilter(_message.Message):
+    __slots__ = ("key", "values")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Passage(_message.Message):
     __slots__ = ("document", "title", "chunk", "page", "start", "end", "text", "hash", "score", "keyword_score", "vector_score", "attributes", "context")
@@ -270,7 +289,9 @@ class Passage(_message.Message):
     def __init__(self, document: _Optional[str] = ..., title: _Optional[str] = ..., chunk: _Optional[int] = ..., page: _Optional[int] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., text: _Optional[str] = ..., hash: _Optional[str] = ..., score: _Optional[float] = ..., keyword_score: _Optional[float] = ..., vector_score: _Optional[float] = ..., attributes: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., context: _Optional[str] = ...) -> None: ...
 
 class VectorSearchResponse(_message.Message):
-    __slots__ = ("passages",)
+    __slots__ = ("passages", "applied_filters")
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FILTERS_FIELD_NUMBER: _ClassVar[int]
     passages: _containers.RepeatedCompositeFieldContainer[Passage]
-    def __init__(self, passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ...) -> None: ...
+    applied_filters: _containers.RepeatedCompositeFieldContainer[AppliedFilter]
+    def __init__(self, passages: _Optional[_Iterable[_Union[Passage, _Mapping]]] = ..., applied_filters: _Optional[_Iterable[_Union[AppliedFilter, _Mapping]]] = ...) -> None: ...

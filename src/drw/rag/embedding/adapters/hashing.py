@@ -8,12 +8,14 @@ from hashlib import blake2b
 
 import numpy as np
 
+from drw.rag.embedding.lengths import Lengths
 from drw.rag.embedding.ports import Floats, Portion, TextEncoder
 
 MULTIPLIERS = np.array([0x9E3779B97F4A7C15 + 2 * 0x632BE59BD9B4E019 * n for n in range(8)], object) % (1 << 64)
 FACTORS = MULTIPLIERS.astype(np.uint64) | np.uint64(1)
 """One a vote of a word; odd, so that no two words share all votes (multiplicative hashing: Knuth, TAOCP 3, 6.4)."""
 PORTION = 64
+MOST_TOKENS = 1 << 16
 WORD = re.compile(r"\w+")
 
 
@@ -23,10 +25,11 @@ class Hashing(TextEncoder):
     model = "hashing"
     dimensions = 384
 
-    def read(self, texts: Sequence[str]) -> list[Portion]:
+    def read(self, texts: Sequence[str], lengths: Lengths) -> list[Portion]:
         ids = [tuple(_number(word) for word in WORD.findall(text.lower())) for text in texts]
-        starts = range(0, len(ids), PORTION)
-        return [Portion(tuple(range(len(ids)))[s : s + PORTION], tuple(ids[s : s + PORTION])) for s in starts]
+        windows = list(lengths.windows(ids, MOST_TOKENS, added=0))
+        parts = [windows[start : start + PORTION] for start in range(0, len(windows), PORTION)]
+        return [Portion(tuple(place for place, _ in part), tuple(kept for _, kept in part)) for part in parts]
 
     def encode(self, portion: Portion) -> Floats:
         return np.stack([self._vector(ids) for ids in portion.ids])

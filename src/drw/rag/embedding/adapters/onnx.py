@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from drw.kernel import settings
 from drw.kernel.settings import ConfigError
+from drw.rag.embedding.lengths import Lengths, Tokens
 from drw.rag.embedding.ports import Floats, Portion, TextEncoder
 
 INPUTS = ("input_ids", "attention_mask")
@@ -36,20 +37,22 @@ class Onnx(TextEncoder):
         portion_tokens: int = 1024
         """The most tokens, padding counted, encoded in one go. More is no faster, and is slower to give way."""
         text_tokens: int = 256
-        """What is longer is cut: the model was trained on no more."""
+        """The most tokens of one text, two that the model adds counted: it was trained on no more."""
         threads: int = 0
         """0: one a core."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.model = settings.model
-        self._tokenizer = _tokenizer(settings.folder / "tokenizer.json", settings.text_tokens)
+        self._tokenizer = _tokenizer(settings.folder / "tokenizer.json")
         self._session = _session(settings.folder / "model.onnx", settings.threads or os.cpu_count() or 1)
         self.dimensions = int(self._session.get_outputs()[0].shape[1])
 
-    def read(self, texts: Sequence[str]) -> list[Portion]:
-        ids = [tuple(e.ids) for e in self._tokenizer.encode_batch_fast(list(texts))]
-        return list(self._portions(ids))
+    def read(self, texts: Sequence[str], lengths: Lengths) -> list[Portion]:
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        first, last = self._tokenizer.encode("").ids
+        windows = lengths.windows([tuple(e.ids) for e in encoded], self._settings.text_tokens, added=2)
+        return list(self._portions([(place, (first, *ids, last)) for place, ids in windows]))
 
     def encode(self, portion: Portion) -> Floats:
         longest = max(map(len, portion.ids))
@@ -61,20 +64,20 @@ class Onnx(TextEncoder):
         (vectors,) = self._session.run([OUTPUT], dict(zip(INPUTS, (tokens, mask), strict=True)))
         return cast(Floats, vectors)
 
-    def _portions(self, ids: list[tuple[int, ...]]) -> Iterator[Portion]:
-        longest_first = sorted(range(len(ids)), key=lambda place: len(ids[place]), reverse=True)
+    def _portions(self, windows: list[tuple[int, Tokens]]) -> Iterator[Portion]:
+        longest_first = sorted(windows, key=lambda window: len(window[1]), reverse=True)
         while longest_first:
-            fit = max(1, self._settings.portion_tokens // len(ids[longest_first[0]]))
-            places, longest_first = tuple(longest_first[:fit]), longest_first[fit:]
-            yield Portion(places, tuple(ids[place] for place in places))
+            fit = max(1, self._settings.portion_tokens // len(longest_first[0][1]))
+            part, longest_first = longest_first[:fit], longest_first[fit:]
+            yield Portion(tuple(place for place, _ in part), tuple(ids for _, ids in part))
 
 
-def _tokenizer(file: Path, longest: int) -> Any:
+def _tokenizer(file: Path) -> Any:
     if not file.is_file():
         raise ConfigError(f"there is no model in {str(file.parent)!r}: `python -m drw.rag.embedding.weights` makes it")
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(longest)
+    tokenizer.no_truncation()
     return tokenizer
 
 

@@ -1,4 +1,4 @@
-"""Changes the attributes of a document where it is: its row and its subject; chunks and vectors stay as they are."""
+"""Changes the attributes of a document where it is: its row, metadata and subject; the rest stays as it is."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from drw.rag.vector_store.ports import About, DocumentNotFound, Owner
 
 FIND = "select * from document where collection = %s and id = %s and walls = %s"
 UPDATE = """
-    update document set attributes = %(attributes)s, attributes_version = %(version)s, dated = %(dated)s
+    update document set attributes = %(attributes)s, attributes_version = %(version)s, metadata = %(metadata)s
     where key = %(key)s returning *"""
 
 COPY = """
-    insert into document (collection, id, title, content_hash, pages, chunks, bytes, terms, dated, attributes, walls)
-    select collection, %(id)s, %(title)s, content_hash, pages, chunks, bytes, terms, dated, '{}', walls
+    insert into document (collection, id, title, content_hash, pages, chunks, bytes, terms, attributes, walls)
+    select collection, %(id)s, %(title)s, content_hash, pages, chunks, bytes, terms, '{}', walls
     from document where key = %(source)s returning *"""
 COPY_PARTS = (
     "insert into permission select %(key)s, principal from permission where document = %(source)s",
@@ -52,8 +52,12 @@ async def update(
     found = await (await connection.execute(CONTEXTS, (key,))).fetchall()
     document.title = row["title"]
     seen = about(document, [Chunk(**chunk) for chunk in found])
-    changed = {"attributes": Jsonb(from_values(document.attributes)), "version": document.attributes_version}
-    rows = await connection.execute(UPDATE, {**changed, "dated": seen.dated, "key": key})
+    changed = {
+        "attributes": Jsonb(from_values(document.attributes)),
+        "version": document.attributes_version,
+        "metadata": Jsonb(dict(seen.metadata)),
+    }
+    rows = await connection.execute(UPDATE, {**changed, "key": key})
     await connection.execute("delete from subject where document = %s", (key,))
     await documents.write_subject(connection, collection, key, seen.subject)
     updated = await rows.fetchone()

@@ -19,7 +19,8 @@ from drw.rag.vector_store.ports import Analysed, DocumentNotFound, Owner, Page
 
 ADD = """
     insert into document
-        (collection, id, title, content_hash, pages, chunks, bytes, terms, dated, attributes, walls, attributes_version)
+        (collection, id, title, content_hash, pages, chunks, bytes, terms, metadata, attributes, walls,
+            attributes_version)
     values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning *"""
 
 COUNT = """
@@ -51,7 +52,7 @@ async def write(
     terms = sum(sum(counts.values()) for counts in analysed.counts)
     values = (
         *(collection, document.id, document.title, document.content_hash, document.pages),
-        *(len(chunks), size, terms, analysed.dated, Jsonb(from_values(document.attributes))),
+        *(len(chunks), size, terms, Jsonb(dict(analysed.about.metadata)), Jsonb(from_values(document.attributes))),
         *(list(document.walls), document.attributes_version),
     )
     row = await (await connection.execute(ADD, values)).fetchone()
@@ -62,15 +63,14 @@ async def write(
     await _copy_vectors(connection, collection, key, chunks)
     postings = _postings(collection, key, chunks, analysed)
     await _copy(connection, "copy posting from stdin (format binary)", postings, ["int8", "text", "int8", "bytea"])
-    await write_subject(connection, collection, key, analysed.subject)
+    await write_subject(connection, collection, key, analysed.about.subject)
     await count(connection, row, 1)
     return message(row)
 
 
-async def write_subject(connection: Connection, collection: int, key: int, subject: Mapping[str, float]) -> None:
-    """Write what a document is about."""
-    rows = ((collection, term, key, weight) for term, weight in subject.items())
-    await _copy(connection, "copy subject from stdin", rows)
+async def write_subject(connection: Connection, collection: int, key: int, subject: Sequence[str]) -> None:
+    """Write the terms by which a question can name a document."""
+    await _copy(connection, "copy subject from stdin", ((collection, term, key) for term in subject))
 
 
 async def replace(connection: Connection, collection: int, document: Document) -> None:
@@ -159,6 +159,7 @@ def message(row: Mapping[str, Any]) -> Document:
         attributes=to_values(row["attributes"]),
         walls=row["walls"],
         attributes_version=row["attributes_version"],
+        metadata=row["metadata"],
     )
     made.indexed_at.FromDatetime(row["indexed_at"])
     return made

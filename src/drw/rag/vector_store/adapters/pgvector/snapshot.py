@@ -4,59 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, LiteralString, Protocol
 
 from psycopg import sql
 from psycopg.rows import tuple_row
+from psycopg.types.json import Jsonb
 
 from drw.api.rag.v1.vector_store_pb2 import Passage
 from drw.kernel.attributes import to_values
 from drw.kernel.database import Connection
 from drw.rag.vector_store import bm25
-from drw.rag.vector_store.ports import Owner, Place, Snapshot, Subject
+from drw.rag.vector_store.ports import Filters, KeywordScores, Owner, Place, Snapshot
 
-MAX_SUBJECTS = 200
+MAX_VALUES = 200
 
-COUNT = """
-    select count(*) as documents, coalesce(sum(chunks), 0) as chunks, coalesce(sum(terms), 0) as terms
-    from visible(%(collection)s, %(desk)s, %(walls)s, %(filter)s)"""
+VISIBLE = "visible(%(collection)s, %(desk)s, %(walls)s, %(filter)s)"
+SEEN = f"{VISIBLE} v"
+NARROWED = f"{VISIBLE} v where metadata_fits(v.metadata, %(filters)s, true)"
+"""What a search looks at: all that is visible, or what automatic filters take of it."""
 
-SUBJECTS = """
-    with wanted as (select * from unnest(%(terms)s::text[], %(weights)s::float8[]) as w(term, sought)),
-    found as materialized (
-        select s.term, s.document, s.weight * w.sought as weight from subject s join wanted w using (term)
-        where s.collection = %(collection)s and s.term = any(%(terms)s)),
-    seen as materialized (
-        select found.*, v.dated from found
-        join visible(%(collection)s, %(desk)s, %(walls)s, %(filter)s) v on v.key = found.document),
-    rarity as (select term, ln(1 + (%(total)s - count(*) + 0.5) / (count(*) + 0.5)) as idf from seen group by term)
-    select document, sum(weight * idf) as score, dated from seen join rarity using (term)
-    group by document, dated order by score desc, document limit %(limit)s"""
+COUNT = "select count(*) as documents, coalesce(sum(chunks), 0) as chunks, coalesce(sum(terms), 0) as terms from {seen}"
+
+VALUES = f"""
+    with named as materialized (
+        select document from subject where collection = %(collection)s and term = any(%(terms)s))
+    select distinct v.metadata ->> %(key)s as value from {VISIBLE} v
+    where v.key in (select document from named) and v.metadata ? %(key)s
+        and metadata_fits(v.metadata, %(filters)s, false)
+    order by value limit %(limit)s"""  # noqa: S608 - a constant
+
+NEWEST = f"""
+    select distinct max(v.metadata ->> 'period') as value from {VISIBLE} v
+    where v.metadata ? 'period' and metadata_fits(v.metadata, %(filters)s, false)
+    group by v.metadata ->> 'company' order by value limit %(limit)s"""  # noqa: S608 - a constant
 
 POSTINGS = """
     with found as materialized (
         select term, document, hits from posting where collection = %(collection)s and term = any(%(terms)s))
-    select term, document, hits from found
-    where document in (select key from visible(%(collection)s, %(desk)s, %(walls)s, %(filter)s))"""
+    select term, document, hits from found where document in (select key from {seen})"""
 
-ALL_VECTORS = """
+WANTED = "select * from unnest(%(documents)s::int8[], %(numbers)s::int4[]) as w(document, number)"
+
+ALL_VECTORS = f"""
     with near as materialized (
         select document, number, -(value <#> %(vector)s::vector) as score from chunk_vector
-        where document in (select key from visible(%(collection)s, %(desk)s, %(walls)s, %(filter)s)))
+        where document in (select key from {{seen}}))
     (select * from near order by score desc, document, number limit %(limit)s)
     union
-    (select * from near where document = any(%(preferred)s) order by score desc, document, number limit %(limit)s)
-"""
+    select near.* from near join ({WANTED}) wanted using (document, number)"""  # noqa: S608 - a constant
 
 GRAPH = """
     select document, number, -(value <#> %(vector)s::vector) as score from chunk_vector
-    where collection = %(collection)s
-        and document in (select key from visible(%(collection)s, %(desk)s, %(walls)s, %(filter)s))
+    where collection = %(collection)s and document in (select key from {seen})
     order by value <#> %(vector)s::vector limit %(limit)s"""
 
-PREFERRED_VECTORS = """
-    select document, number, -(value <#> %(vector)s::vector) as score from chunk_vector
-    where document = any(%(preferred)s) order by (value <#> %(vector)s::vector) + 0 limit %(limit)s"""
+VECTORS_AT = f"""
+    select document, number, -(value <#> %(vector)s::vector) as score
+    from chunk_vector join ({WANTED}) wanted using (document, number)"""  # noqa: S608 - a constant
 
 PASSAGES = """
     select c.*, d.id, d.title, d.attributes
@@ -78,7 +82,7 @@ class Searching(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The documents of a collection that a caller may see and that a filter takes, and how much that is."""
+    """The documents of a collection that a caller may see and that the filters take, and how much that is."""
 
     names: Mapping[str, Any]
     documents: int
@@ -89,7 +93,12 @@ class View:
     async def of(cls, connection: Connection, owner: Owner, collection: int, jsonpath: str | None) -> View:
         """Count what can be seen."""
         names = {"collection": collection, "desk": owner.desk, "walls": list(owner.walls), "filter": jsonpath}
-        row = await (await connection.execute(COUNT, names)).fetchone()
+        return await cls.counted(connection, names)
+
+    @classmethod
+    async def counted(cls, connection: Connection, names: Mapping[str, Any]) -> View:
+        """Count what these parameters of the queries let through."""
+        row = await (await connection.execute(_over(COUNT, names), names)).fetchone()
         assert row is not None
         return cls(names, row["documents"], int(row["chunks"]), int(row["terms"]))
 
@@ -102,31 +111,35 @@ class PostgresSnapshot(Snapshot):
         self._view = view
         self._settings = settings
 
-    async def subjects(self, terms: Mapping[str, float]) -> list[Subject]:
-        if not terms:
-            return []
-        lists = {"terms": list(terms), "weights": list(terms.values())}
-        rows = await self._rows(SUBJECTS, total=self._view.documents, limit=MAX_SUBJECTS, **lists)
-        return [Subject(row["document"], float(row["score"]), row["dated"]) for row in rows]
+    async def values(self, key: str, terms: Sequence[str], filters: Filters) -> list[str]:
+        return await self._few(VALUES, key=key, terms=list(terms), filters=_jsonb(filters))
 
-    async def by_words(self, terms: Sequence[str], preferred: Sequence[int], limit: int) -> dict[Place, float]:
-        if not terms or not self._view.terms:
-            return {}
-        async with self._connection.cursor(binary=True, row_factory=tuple_row) as cursor:
-            await cursor.execute(POSTINGS, {**self._view.names, "terms": list(terms)})
-            postings = await cursor.fetchall()
-        scores = bm25.scores(postings, self._view.chunks, self._view.terms / self._view.chunks)
-        return bm25.best(scores, preferred, limit)
+    async def newest(self, filters: Filters) -> list[str]:
+        return await self._few(NEWEST, filters=_jsonb(filters))
 
-    async def by_vector(self, vector: Sequence[float], preferred: Sequence[int], limit: int) -> dict[Place, float]:
+    async def narrowed(self, filters: Filters) -> PostgresSnapshot:
+        view = await View.counted(self._connection, {**self._view.names, "filters": _jsonb(filters)})
+        return PostgresSnapshot(self._connection, view, self._settings)
+
+    async def by_words(self, terms: Sequence[str]) -> KeywordScores:
+        postings: list[bm25.Posting] = []
+        if terms and self._view.terms:
+            async with self._connection.cursor(binary=True, row_factory=tuple_row) as cursor:
+                names = {**self._view.names, "terms": list(terms)}
+                await cursor.execute(_over(POSTINGS, names), names)
+                postings = await cursor.fetchall()
+        return bm25.scores(terms, postings, self._view.chunks, self._view.terms / max(1, self._view.chunks) or 1.0)
+
+    async def by_vector(self, vector: Sequence[float], places: Sequence[Place], limit: int) -> dict[Place, float]:
         if not vector or not self._view.chunks:
             return {}
-        asked = {"vector": str(list(vector)), "preferred": list(preferred), "limit": limit}
+        at = {"documents": [place.document for place in places], "numbers": [place.number for place in places]}
+        asked = {"vector": str(list(vector)), "limit": limit, **at}
         if await self._is_exact():
             return _scores(await self._rows(ALL_VECTORS, **asked))
         await self._prepare_graph()
         found = _scores(await self._rows(GRAPH, **asked))
-        return found | _scores(await self._rows(PREFERRED_VECTORS, **asked)) if preferred else found
+        return found | _scores(await self._rows(VECTORS_AT, **asked))
 
     async def passages(self, places: Sequence[Place]) -> dict[Place, Passage]:
         keys = ([place.document for place in places], [place.number for place in places])
@@ -140,6 +153,11 @@ class PostgresSnapshot(Snapshot):
         row = await (await self._connection.execute(ALL_COUNTED)).fetchone()
         return self._view.chunks < self._settings.exact_below_share * max(0, row["vectors"] if row else 0)
 
+    async def _few(self, query: LiteralString, **values: Any) -> list[str]:
+        """Return the values of a filter; none where there are so many that it would narrow little."""
+        rows = await self._rows(query, limit=MAX_VALUES + 1, **values)
+        return [row["value"] for row in rows] if len(rows) <= MAX_VALUES else []
+
     async def _prepare_graph(self) -> None:
         for setting in (
             f"ef_search = {self._settings.ef_search}",
@@ -148,8 +166,18 @@ class PostgresSnapshot(Snapshot):
         ):
             await self._connection.execute(sql.SQL("set local hnsw." + setting))
 
-    async def _rows(self, query: Any, **values: Any) -> list[dict[str, Any]]:
-        return await (await self._connection.execute(query, {**self._view.names, **values})).fetchall()
+    async def _rows(self, query: LiteralString, **values: Any) -> list[dict[str, Any]]:
+        composed = _over(query, self._view.names)
+        return await (await self._connection.execute(composed, {**self._view.names, **values})).fetchall()
+
+
+def _over(query: LiteralString, names: Mapping[str, Any]) -> sql.Composed:
+    """Return a query over what is visible, narrowed where there are automatic filters."""
+    return sql.SQL(query).format(seen=sql.SQL(NARROWED if "filters" in names else SEEN))
+
+
+def _jsonb(filters: Filters) -> Jsonb:
+    return Jsonb({key: list(values) for key, values in filters.items()})
 
 
 def _scores(rows: Sequence[Mapping[str, Any]]) -> dict[Place, float]:

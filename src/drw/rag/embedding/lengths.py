@@ -1,0 +1,68 @@
+"""Fits token sequences into a model's limit: refuse, truncate on request, or split into windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from drw.kernel.errors import InvalidRequest
+
+Tokens = tuple[int, ...]
+ALL_THAT_FIT = -1
+
+
+class TextTooLong(InvalidRequest):
+    """A text has more tokens than the model takes; `index`, `tokens` and `limit` are in the metadata."""
+
+    def __init__(self, index: int, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"text {index} has {tokens} tokens; this model takes at most {limit}",
+            code="context_length_exceeded",
+            param="input",
+            index=str(index),
+            tokens=str(tokens),
+            limit=str(limit),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """What a request asks for texts that are longer than the model takes."""
+
+    average: bool = False
+    """Split them into windows, whose vectors are averaged; else they are refused."""
+    truncate: int = 0
+    """Keep so many tokens of each text; `ALL_THAT_FIT`: as many as the model takes; 0: all."""
+
+    def windows(self, texts: Sequence[Tokens], limit: int, added: int) -> Iterator[tuple[int, Tokens]]:
+        """Yield the index of each text with its tokens, once a window.
+
+        Args:
+            texts: the tokens of each text, without those that the model puts around it.
+            limit: how many tokens the model takes, with those around it.
+            added: how many tokens the model puts around each text.
+
+        Raises:
+            TextTooLong: a text does not fit, and neither truncation nor windows were asked for.
+            InvalidRequest: `truncate` is out of range.
+        """
+        keep = self._kept(limit, added)
+        most = limit - added
+        for index, tokens in enumerate(texts):
+            kept = tokens[:keep] if keep else tokens
+            if len(kept) > most and not self.average:
+                raise TextTooLong(index, len(kept) + added, limit)
+            count = max(1, -(-len(kept) // most))
+            size = -(-len(kept) // count)
+            for number in range(count):
+                yield index, kept[number * size : (number + 1) * size]
+
+    def _kept(self, limit: int, added: int) -> int:
+        if self.truncate == ALL_THAT_FIT:
+            return limit - added
+        if self.truncate and not added < self.truncate <= limit:
+            raise InvalidRequest(
+                f"truncate_prompt_tokens is {self.truncate}; it can be {added + 1} to {limit}, or -1 for {limit}",
+                param="truncate_prompt_tokens",
+            )
+        return self.truncate and self.truncate - added

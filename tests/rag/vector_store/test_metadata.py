@@ -1,0 +1,227 @@
+"""What is read off documents and questions for automatic filters, and what searches make of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from conftest import hosted
+from drw.api.rag.v1.vector_store_pb2 import (
+    Chunk,
+    CreateCollectionRequest,
+    Document,
+    ListDocumentsRequest,
+    UpdateDocumentAttributesRequest,
+    VectorSearchRequest,
+)
+from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
+from drw.kernel.attributes import to_values
+from drw.kernel.call import acting_for
+from drw.rag.vector_store import metadata
+from support.passages import put, vector
+
+COVER = "Common Stock, $0.00001 par value per share\nHLMT\nThe Nasdaq Stock Market LLC"
+
+
+def read(title, context, text="", **attributes):
+    chunks = [Chunk(number=0, page=1, text=text or "x", context=f"{context}\nItem 1"), Chunk(page=2, context=context)]
+    return metadata.extracted(Document(title=title, attributes=to_values(attributes)), chunks)
+
+
+def test_a_filing_gives_its_company_ticker_type_and_period():
+    subject = "Helmet Systems, Inc. · Form 10-Q · quarterly period ended July 1, 2023 · 2023 Q3 filing"
+    found = read("2023_Q3 filing.pdf", subject, COVER)
+    assert found == {
+        "company": "Helmet Systems, Inc.",
+        "ticker": "HLMT",
+        "document_type": "10-Q",
+        "period": "2023-07-01",
+        "quarter": "2023 Q3",
+    }
+    assert set(metadata.names(found)) == {
+        "company:helmet systems",
+        "company:$HLMT",
+        "document_type:10-q",
+        "period:2023-07-01",
+        "period:2023-07",
+        "period:2023q3",
+    }
+
+
+@pytest.mark.parametrize(
+    ("title", "context"),
+    [
+        ("4983.txt", "Microstructural development of human white matter · 4983"),
+        ("memo.txt", "Minutes of May 4, 2021 · memo"),
+        ("2023 Q3 notes.txt", "Notes on the Apple case · 2023 Q3 notes"),
+        ("a.txt", ""),
+    ],
+)
+def test_what_is_no_filing_gives_nothing(title, context):
+    assert read(title, context) == {}
+
+
+def test_attributes_come_before_what_was_read():
+    found = read("x.pdf", "Helmet Systems, Inc. · Form 10-Q", company="Helm Ltd", year="2023")
+    assert found == {"company": "Helm Ltd", "document_type": "10-Q"}
+    assert read("notes.txt", "Notes", ticker="HLMT", period="2023 Q2") == {"ticker": "HLMT", "period": "2023 Q2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("Amazon.Com, Inc.", "amazon"),
+        ("The Boeing Company", "boeing"),
+        ("Bank of America Corporation", "bank of america"),
+        ("SIEMENS AG", "siemens"),
+        ("Our Company", ""),
+        ("Inc.", ""),
+    ],
+)
+def test_a_company_is_known_by_its_name_without_the_legal_form(name, wanted):
+    assert metadata.company_name(name) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "names_not"),
+    [
+        ("What did Bank of America's CEO say?", {"company:bank of america"}, set()),
+        ("What is the target price of Helm?", {"company:helm"}, {"company:target"}),
+        ("helmet systems revenue", {"company:helmet systems"}, set()),
+        ("AAPL and MSFT margins", {"company:$AAPL", "company:$MSFT"}, set()),
+        ("WHAT IS NOW DUE?", set(), {"company:$NOW"}),
+        ("the latest 10-Qs or Form 8-K", {"document_type:10-q", "document_type:8-k"}, set()),
+        ("in the annual report", {"document_type:10-k"}, {"document_type:10-q"}),
+        ("for Q3 2023 and July 1, 2022", {"period:2023q3", "period:2022-07-01"}, {"period:2022-07"}),
+        ("in June 2022", {"period:2022-06"}, set()),
+        ("1 in 5 million have abnormal PrP positivity.", set(), {"document_type:5-m"}),
+    ],
+)
+def test_a_question_names_companies_types_and_periods(text, names, names_not):
+    found = {term for terms in metadata.asked(text).values() for term in terms}
+    assert names <= found
+    assert not names_not & found
+
+
+FILINGS = [
+    ("helm-q2", "Helmet Systems, Inc. · Form 10-Q · period ended April 1, 2023", "2023 Q2 HLMT.pdf"),
+    ("helm-q3", "Helmet Systems, Inc. · Form 10-Q · period ended July 1, 2023", "2023 Q3 HLMT.pdf"),
+    ("helm-year", "Helmet Systems, Inc. · Form 10-K · year ended December 31, 2022", "2022 HLMT.pdf"),
+    ("zinc-q3", "Zinc & Tin PLC · Form 10-Q · period ended June 30, 2023", "2023 Q3 ZTIN.pdf"),
+    ("brass-q3", "Brass Corp · Form 10-Q · period ended September 30, 2023", "2023 Q3 BRSS.pdf"),
+]
+ALL = {document for document, _, _ in FILINGS}
+
+
+@pytest.fixture
+async def store(profile, caller):
+    async with hosted(profile, ["vector_store"], "strict") as host:
+        with acting_for(caller):
+            store = host.client(VectorStoreClient)
+            await store.create_collection(CreateCollectionRequest(name="filings"))
+            for document, context, title in FILINGS:
+                await store.put_document(put("filings", document, ["net sales rose"], context=context, title=title))
+            yield store
+
+
+async def narrowed(store, text, **more):
+    wanted = VectorSearchRequest(collection="filings", text=text, vector=vector("net sales"), **more)
+    found = await store.search(wanted)
+    return {p.document for p in found.passages}, {f.key: list(f.values) for f in found.applied_filters}
+
+
+HELM = {"company": ["Helmet Systems, Inc."]}
+
+
+@pytest.mark.parametrize(
+    ("text", "documents", "filters"),
+    [
+        ("Helmet Systems net sales", {"helm-q2", "helm-q3", "helm-year"}, HELM),
+        ("HLMT net sales in Q3 2023", {"helm-q3"}, HELM | {"period": ["2023-07-01"]}),
+        ("Helmet Systems net sales in its annual report", {"helm-year"}, HELM | {"document_type": ["10-K"]}),
+        (
+            "Zinc & Tin against BRSS net sales",
+            {"zinc-q3", "brass-q3"},
+            {"company": ["Brass Corp", "Zinc & Tin PLC"]},
+        ),
+        ("net sales in the quarter ended June 30, 2023", {"zinc-q3"}, {"period": ["2023-06-30"]}),
+        ("the latest net sales of Helmet Systems", {"helm-q3"}, HELM | {"period": ["2023-07-01"]}),
+        (
+            "the latest net sales",
+            {"helm-q3", "zinc-q3", "brass-q3"},
+            {"period": ["2023-06-30", "2023-07-01", "2023-09-30"]},
+        ),
+        ("net sales of Copper Inc in Q1 1999", ALL, {}),
+        ("Brass net sales in Q2 2023", {"brass-q3"}, {"company": ["Brass Corp"]}),
+        ("net sales", ALL, {}),
+    ],
+)
+async def test_a_search_is_narrowed_to_what_the_question_names_and_documents_have(store, text, documents, filters):
+    assert await narrowed(store, text) == (documents, filters)
+    assert await narrowed(store, text, no_auto_filters=True) == (ALL, {})
+
+
+async def test_documents_of_which_nothing_is_known_are_searched_all_the_same(store):
+    await store.put_document(put("filings", "memo", ["net sales of Helmet Systems"]))
+    assert await narrowed(store, "HLMT net sales in Q3 2023") == (
+        {"helm-q3", "memo"},
+        HELM | {"period": ["2023-07-01"]},
+    )
+
+
+async def test_values_come_from_documents_that_the_callers_filter_takes(store):
+    await store.put_document(put("filings", "mine", ["net sales"], company="Ore Ltd", shelf="a"))
+    assert await narrowed(store, "Brass net sales", attributes=to_values({"shelf": "a"})) == ({"mine"}, {})
+    assert await narrowed(store, "Ore net sales", attributes=to_values({"shelf": "a"})) == (
+        {"mine"},
+        {"company": ["Ore Ltd"]},
+    )
+
+
+async def test_changed_attributes_change_the_metadata_at_once(store):
+    change = UpdateDocumentAttributesRequest(collection="filings")
+    change.document.id, change.document.attributes_version = "brass-q3", 1
+    for name, value in to_values({"company": "Ore Ltd", "period": 2023}).items():
+        change.document.attributes[name].CopyFrom(value)
+    changed = await store.update_document_attributes(change)
+    assert dict(changed.metadata) == {"company": "Ore Ltd", "ticker": "BRSS", "document_type": "10-Q"} | {
+        "period": "2023",
+        "quarter": "2023 Q3",
+    }
+    assert await narrowed(store, "Ore net sales") == ({"brass-q3"}, {"company": ["Ore Ltd"]})
+    assert await narrowed(store, "Brass net sales") == (ALL, {})
+    change.document.id, change.same_content_as = "copy", "brass-q3"
+    await store.update_document_attributes(change)
+    assert await narrowed(store, "Ore net sales") == ({"brass-q3", "copy"}, {"company": ["Ore Ltd"]})
+    change.document.attributes.clear()
+    change.document.attributes_version = 2
+    await store.update_document_attributes(change)
+    assert await narrowed(store, "Brass net sales") == ({"copy"}, {"company": ["Brass Corp"]})
+
+
+async def test_values_come_from_documents_inside_the_callers_walls(store, caller):
+    inside = replace(caller, walls=frozenset({"m-and-a"}))
+    context = "Ore Ltd · Form 8-K · period ended December 31, 2030"
+    with acting_for(inside):
+        await store.put_document(put("filings", "deal", ["net sales"], context=context))
+        assert await narrowed(store, "Ore net sales") == ({"deal"}, {"company": ["Ore Ltd"]})
+    for text in ("Ore net sales", "net sales in the 8-K", "net sales on December 31, 2030"):
+        assert await narrowed(store, text) == (ALL, {})
+    assert "2030-12-31" not in (await narrowed(store, "the latest net sales"))[1]["period"]
+
+
+async def test_what_was_read_is_shown_with_the_document(store):
+    listed = await store.list_documents(ListDocumentsRequest(collection="filings"))
+    shown = {d.id: dict(d.metadata) for d in listed.documents}
+    assert shown["helm-q3"]["ticker"] == "HLMT"
+    assert shown["zinc-q3"]["period"] == "2023-06-30"
+
+
+async def test_a_title_does_not_outvote_the_passages(store):
+    await store.put_document(put("filings", "titled", ["the weather"], title="Gadolinium pricing Q3 2023.txt"))
+    await store.put_document(put("filings", "right", ["the price of gadolinium rose by a tenth in Q3 2023"]))
+    wanted = VectorSearchRequest(
+        collection="filings", text="gadolinium pricing in Q3 2023", vector=vector("gadolinium")
+    )
+    assert (await store.search(wanted)).passages[0].document == "right"
