@@ -60,18 +60,23 @@ WHO = Caller("bench", "bench", "key_bench", frozenset(SCOPES))
 SWEPT = (0.1, 0.2, 0.3, 0.5)
 
 
-def _weighted(weight: float, **more: Any) -> dict[str, Any]:
-    """Return a setting with one weight, whether automatic filters have narrowed the search or not."""
-    return {"vector_weight": weight, "narrowed_vector_weight": weight, **more}
+def _alike(fusion: str, weight: float) -> dict[str, Any]:
+    """Return one setting for all searches, whether automatic filters have narrowed them or not."""
+    return {
+        "fusion": fusion,
+        "vector_weight": weight,
+        "narrowed_fusion": fusion,
+        "narrowed_vector_weight": weight,
+    }
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as shipped": {},
-    "BM25 alone": _weighted(0.0),
-    "vectors alone": _weighted(1.0),
-    **{f"min-max, weight {w}": _weighted(w, fusion="min-max") for w in (0.3, 0.5, 0.7)},
-    "RRF": _weighted(0.5, fusion="rrf"),
-    **{f"coverage, weight {w}": _weighted(w) for w in SWEPT},
+    "BM25 alone": _alike("coverage", 0.0),
+    "vectors alone": _alike("coverage", 1.0),
+    **{f"min-max, weight {w}": _alike("min-max", w) for w in (0.3, 0.5, 0.7)},
+    "RRF": _alike("rrf", 0.5),
+    **{f"coverage, weight {w}": _alike("coverage", w) for w in SWEPT},
 }
 TOLERANCE = 0.01
 FIGURE = re.compile(r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.\d+)(?![\d,]*\d)")

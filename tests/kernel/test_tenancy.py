@@ -89,20 +89,20 @@ def test_a_tenant_sees_its_own_series_and_those_of_the_platform():
 
 def test_the_page_is_whole_for_a_scrape_from_inside_and_for_the_platforms_admins():
     gauge = Gauge("drw_test_of_tenants", "A test.", ["org", "desk"])
-    gauge.labels("other", "research").set(4711)
+    gauge.labels("other", "research").set(4711.2512625)
     gauge.labels("acme", "research").set(42)
     envoys = b'# TYPE x gauge\nx{org="other"} 1\nx{envoy_cluster_name="a \\"b\\" c"} 2\nx 3\nx{a="\xff"} 4\n'
     envoys += b"x{a='b'} 5\nbroken\n"
     try:
         for who in (None, holding("platform:admin")):
             with acting_for(who):
-                assert b"4711" in (page := metrics_page.page(envoys)) and page.endswith(envoys)
+                assert b"4711.2512625" in (page := metrics_page.page(envoys)) and page.endswith(envoys)
         with acting_for(holding("platform:read")):
             page = metrics_page.page(envoys)
     finally:
         REGISTRY.unregister(gauge)
     assert b'drw_test_of_tenants{desk="research",org="acme"} 42.0' in page
-    assert b"4711" not in page
+    assert b"4711.2512625" not in page
     assert page.endswith(b'# TYPE x gauge\nx{envoy_cluster_name="a \\"b\\" c"} 2\nx 3\n')
 
 

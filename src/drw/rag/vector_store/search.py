@@ -16,12 +16,15 @@ from drw.rag.vector_store.ports import Filters, Snapshot
 class Ranking(Settings):
     """How the legs of a search weigh; the defaults are chosen by bench/retrieval.py."""
 
-    fusion: ranking.Fusion = "coverage"
-    """How the two scores of a chunk become one; the others are there to measure against."""
-    vector_weight: float = Field(default=0.2, ge=0, le=1)
-    """The vector leg's part in the score of a chunk; the words have the rest, by coverage the more of it they cover."""
+    fusion: ranking.Fusion = "min-max"
+    """How the two scores of a chunk become one."""
+    vector_weight: float = Field(default=0.5, ge=0, le=1)
+    """The vector leg's part in the score of a chunk; the words have the rest."""
+    narrowed_fusion: ranking.Fusion = "coverage"
+    """The fusion where automatic filters have narrowed the search to few documents: what the question names tells their
+    chunks apart no more, and "min-max" would stretch the small differences that remain between the words."""
     narrowed_vector_weight: float = Field(default=0.5, ge=0, le=1)
-    """The same where automatic filters have narrowed the search: what the question names tells chunks apart no more."""
+    """The vector leg's part there; by "coverage" the words have the more of the rest, the more of them a chunk has."""
     candidates: int = Field(default=200, ge=50)
     """Chunks of each leg that are fused."""
     per_page: int = Field(default=2, ge=1)
@@ -56,8 +59,12 @@ async def search(snapshot: Snapshot, wanted: Wanted, settings: Ranking) -> Found
     best = words.best(settings.candidates)
     vectors = await snapshot.by_vector(wanted.vector, best, settings.candidates)
     keywords = words.at(list(dict.fromkeys([*best, *vectors])))
-    weight = settings.narrowed_vector_weight if filters else settings.vector_weight
-    ranked = ranking.fuse(keywords, words.bound, vectors, weight, settings.fusion)
+    fusion, weight = (
+        (settings.narrowed_fusion, settings.narrowed_vector_weight)
+        if filters
+        else (settings.fusion, settings.vector_weight)
+    )
+    ranked = ranking.fuse(keywords, words.bound, vectors, weight, fusion)
     ranked = ranked[: 2 * wanted.limit + 10]
     passages = await snapshot.passages([scored.place for scored in ranked])
     paged = [(scored, passages[scored.place].page) for scored in ranked]

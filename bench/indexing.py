@@ -1,0 +1,95 @@
+"""How fast many small files are indexed, beside the bare encoder on the same texts: `python -m bench.indexing FILE`.
+
+FILE is a corpus in BEIR's layout (JSON lines with `title` and `text`); each of its first lines becomes a text file.
+The files are uploaded first, then attached as one batch. What is measured goes from there to the last file's end:
+read, cut, embedded and written. The bare encoder gets the same texts in batches of 64. Both run in turn, several
+times; the median of the ratios is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+from bench.retrieval import WHO, database, hosted
+from drw.api.rag.v1.documents_pb2 import WatchIndexingRequest
+from drw.api.rag.v1.documents_rpc import DocumentsClient
+from drw.kernel.call import acting_for
+from drw.kernel.host import Host
+from drw.kernel.settings import Profile
+from drw.rag.documents.chunks import Chunker
+from drw.rag.documents.subject import subject
+from drw.rag.embedding.adapters.onnx import Onnx
+from drw.rag.embedding.lengths import Lengths
+
+TEXTS = 64
+
+
+def main() -> None:
+    """Measure, and print a line a round."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--files", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    with asked.corpus.open(encoding="utf-8") as rows:
+        pages = [f"{row['title']}\n\n{row['text']}\n" for row in map(json.loads, islice(rows, asked.files))]
+    with tempfile.TemporaryDirectory(prefix="drw-", dir="/tmp") as folder, database(Path(folder)) as dsn:
+        profile = Profile(name="bench", data=Path(folder) / "files", postgres=dsn, valkey="")
+        asyncio.run(measure(profile, pages, asked.rounds))
+
+
+async def measure(profile: Profile, pages: list[str], rounds: int) -> None:
+    """Print texts a second of both, and the ratio."""
+    texts = [text for number, page in enumerate(pages) for text in embedded(f"{number}.txt", page)]
+    ratios = []
+    async with hosted(profile, {}, "documents", "embedding", "vector_store") as host:
+        encoder = Onnx(Onnx.Settings(folder=profile.data / "embedding-model"))
+        encode(encoder, texts[:TEXTS])  # the first call is slower
+        for number in range(rounds):
+            alone = len(texts) / await asyncio.to_thread(encode, encoder, texts)
+            together = len(texts) / await index(host, f"round-{number}", pages)
+            ratios.append(together / alone)
+            print(f"{len(texts)} texts: encoder {alone:.1f}/s, indexed {together:.1f}/s, ratio {ratios[-1]:.2f}")
+    print(f"median ratio {median(ratios):.2f}")
+
+
+def embedded(name: str, page: str) -> list[str]:
+    """Return the texts of a file as indexing embeds them."""
+    return [f"{chunk.context}\n{chunk.text}" for chunk in Chunker(subject(name, page)).page(1, page)]
+
+
+def encode(encoder: Onnx, texts: list[str]) -> float:
+    """Encode texts with nothing around the encoder; return the seconds."""
+    begin = time.perf_counter()
+    for start in range(0, len(texts), TEXTS):
+        for portion in encoder.read(texts[start : start + TEXTS], Lengths(average=True)):
+            encoder.encode(portion)
+    return time.perf_counter() - begin
+
+
+async def index(host: Host, collection: str, pages: list[str]) -> float:
+    """Upload files, then index them as one batch; return the seconds from the batch to its end."""
+    shelf = host._servicers["documents"]._shelf  # type: ignore[attr-defined]
+    with acting_for(WHO):
+        made = await shelf.make_collection(collection)
+        orders = []
+        for number, page in enumerate(pages):
+            with shelf.content.receiving() as incoming:
+                incoming.write(f"{page}\n{collection}".encode())
+                orders.append(((await shelf.put(incoming, f"{number}.txt", "assistants")).id, {}))
+        begin = time.perf_counter()
+        await shelf.attach_batch(made, orders)
+        async for _ in host.client(DocumentsClient).watch_indexing(WatchIndexingRequest(collection=made.id)):
+            pass
+        return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()
