@@ -66,7 +66,7 @@ async def test_an_answer_fits_its_schema(web):
         "additionalProperties": False,
     }
     form = {"type": "json_schema", "json_schema": {"name": "risk", "schema": schema}}
-    answer = await chat(web, response_format=form, max_tokens=60, temperature=1.2)
+    answer = await chat(web, response_format=form, max_tokens=200, temperature=0)
     jsonschema.validate(orjson.loads(answer.choices[0].message.content), schema)
     broken = {"type": "json_schema", "json_schema": {"name": "risk", "schema": {"type": "bogus"}}}
     with pytest.raises(openai.BadRequestError, match="bogus"):
