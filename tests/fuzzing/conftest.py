@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import queue
 import re
@@ -114,11 +115,17 @@ async def serving(profile: Profile, folder: Path) -> AsyncIterator[str]:
         await engine.stop(0)
 
 
+_databases = itertools.count(9900)
+"""Of Valkey: hosts that shared one would each take the other's counters for a loss of its own."""
+
+
 @pytest.fixture(scope="session")
 def served(postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The services, running in a thread of their own: what sends the requests waits for each answer."""
     data = tmp_path_factory.mktemp("fuzz")
-    profile = with_secret(Profile(name="test", data=data, postgres=new_database(postgres), valkey=f"{valkey}?db=9998"))
+    profile = with_secret(
+        Profile(name="test", data=data, postgres=new_database(postgres), valkey=f"{valkey}?db={next(_databases)}")
+    )
     addresses: queue.Queue[str] = queue.Queue()
     over = threading.Event()
 

@@ -44,7 +44,7 @@ def headers(org: str, desk: str, key: str, *without: str) -> dict[str, str]:
     return {"x-drw-org": org, "x-drw-desk": desk, "x-drw-key": key, "x-drw-scopes": scopes}
 
 
-COUNTED = re.compile(rb'"(spent|reserved|left)":"[^"]*"')
+COUNTED = re.compile(rb',?"(spent|reserved|left|resets_at)":"[^"]*"')
 """What a budget shows of the counters of money, which may be rebuilt at any moment and then show nothing."""
 
 
