@@ -244,7 +244,7 @@ async def test_more_requests_than_an_upstream_takes_at_once(fed, doubles):
     ):
         await anext(answer.aiter_lines())
         second = await client.post(CHAT, json=BODY)
-        assert (second.status_code, second.headers["retry-after"]) == (503, "2")
+        assert (second.status_code, second.headers.get("retry-after")) == (503, "2"), second.text
         assert second.json()["error"]["message"].startswith("too many requests are under way")
     assert len(a.got) == 1
 
