@@ -25,6 +25,25 @@ class TextTooLong(InvalidRequest):
         )
 
 
+class UnknownToken(InvalidRequest):
+    """The model has no token of this id."""
+
+    def __init__(self, index: int, token: int, size: int) -> None:
+        super().__init__(
+            f"input {index} has the token id {token}; this model's tokenizer has ids 0 to {size - 1}: "
+            "send text, or ids of this tokenizer",
+            param="input",
+            index=str(index),
+        )
+
+
+def check_tokens(texts: Sequence[str | Tokens], size: int) -> None:
+    """Raise `UnknownToken` where a list of tokens has one that a tokenizer of so many does not."""
+    for index, ids in enumerate(texts):
+        if not isinstance(ids, str) and not 0 <= min(ids) <= max(ids) < size:
+            raise UnknownToken(index, max(ids), size)
+
+
 @dataclass(frozen=True, slots=True)
 class Lengths:
     """What a request asks for texts that are longer than the model takes."""
