@@ -42,7 +42,7 @@ def cors() -> Json:
 def preflight(cluster: str) -> Json:
     """Return the route of preflights: the filter answers all of them, but only on routes that lead somewhere."""
     asked = ("origin", "access-control-request-method")
-    headers = [{"name": ":method", "string_match": {"exact": "OPTIONS"}}]
+    headers: list[Json] = [{"name": ":method", "string_match": {"exact": "OPTIONS"}}]
     headers += [{"name": name, "present_match": True} for name in asked]
     return {"name": "preflight", "match": {"prefix": "/", "headers": headers}, "route": {"cluster": cluster}}
 

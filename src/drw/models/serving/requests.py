@@ -266,17 +266,16 @@ class Embedding(Part):
         return inputs
 
 
-NOT_PASSED = {
-    "model",
-    "stream",
-    "stream_options",
-    "metadata",
-    "store",
-    "service_tier",
-    "safety_identifier",
-    "prompt_cache_key",
-    "modalities",
+KEPT = {
+    "metadata": "accepted, and not stored",
+    "store": "accepted, and nothing is stored: the audit trail has a record of each call",
+    "service_tier": "accepted: there is one tier",
+    "safety_identifier": "accepted, and not passed on",
+    "prompt_cache_key": "binds a session to a replica, as `X-Session-Id` does",
+    "modalities": '`["text"]`',
 }
+"""What is not passed on, and what it means here."""
+NOT_PASSED = {"model", "stream", "stream_options", *KEPT}
 
 R = TypeVar("R", bound=Part)
 
