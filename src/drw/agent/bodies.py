@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from drw.agent import filters
 from drw.agent.blocked import BODY, RBAC
+from drw.agent.boundary import MUTATION
 from drw.agent.shapes import Json, extension, header, typed
 from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.kernel.matching import MODEL_HEADER
@@ -133,10 +134,10 @@ def _note_affinity(route: Route) -> list[Json]:
 
 
 def _rewritten(route: Route, stream: bool) -> list[Json]:
-    """Return the filter that reads a body as JSON, writes anew what changes in it, and has the route looked for again.
+    """Return the filters that read a body as JSON, write anew what changes in it, and have the route looked for again.
 
-    It does neither with a body that is no JSON object with each key once, or of another content type: that one
-    stays on the route that refuses it.
+    They do neither with a body that is no JSON object with each key once: it stays on the route that refuses it. Its
+    content type is set first, since of another one nothing would be read.
     """
     # A '%' begins a command of Envoy's formats.
     change: Json = {"model": route.upstream_model.replace("%", "%%")} if route.upstream_model else {}
@@ -145,7 +146,11 @@ def _rewritten(route: Route, stream: bool) -> list[Json]:
     done: Json = {"headers_mutations": [{"append": header(READ, "1")}]}
     done |= {"body_transformation": {"action": "MERGE", "body_format": {"json_format": change}}} if change else {}
     config = typed(TRANSFORM, request_transformation=done, clear_route_cache=True)
-    return [extension("envoy.filters.http.transform", config)]
+    as_json = {"request_mutations": [{"append": header("content-type", "application/json")}]}
+    return [
+        extension("envoy.filters.http.header_mutation", typed(MUTATION, mutations=as_json)),
+        extension("envoy.filters.http.transform", config),
+    ]
 
 
 def _of_answer() -> Json:

@@ -14,6 +14,7 @@ from drw.kernel.errors import DrwError
 
 ORIGIN = r"^(\*|https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?)$"
 """What a browser sends in `Origin`: no path, lower case (RFC 6454, 6.2)."""
+Origin = Annotated[str, StringConstraints(pattern=ORIGIN)]
 
 
 class ConfigError(DrwError):
@@ -65,7 +66,7 @@ class Connections(Settings):
 class Cors(Settings):
     """Which web pages may call the platform from a browser: `[data_plane.cors]`."""
 
-    origins: tuple[Annotated[str, StringConstraints(pattern=ORIGIN)], ...] = Field((), max_length=100)
+    origins: tuple[Origin, ...] = ()
     """As in `https://desk.example`, or `*` for every page. A page needs a key as everybody does: browsers add none by
     themselves."""
 

@@ -34,8 +34,8 @@ class AliasStore:
             await connection.execute(
                 "insert into model (id) select unnest(%s::text[]) on conflict do nothing", ([*models],)
             )
-            rows = await connection.execute("select id, extract(epoch from first_seen)::bigint from model")
-            return dict(await rows.fetchall())
+        found = await self._database.all("select id, extract(epoch from first_seen)::bigint as at from model")
+        return {row["id"]: row["at"] for row in found}
 
     def changes(self) -> AsyncGenerator[None, None]:
         """Yield at once, and after each change."""

@@ -111,7 +111,7 @@ class Sampling(Part):
         return self.n or 1
 
     @property
-    def further(self) -> Mapping[str, Any]:
+    def further(self) -> dict[str, Any]:
         """Parameters that are not OpenAI's."""
         return {name: value for name, value in (self.model_extra or {}).items() if value is not None}
 
