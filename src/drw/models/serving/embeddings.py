@@ -102,9 +102,12 @@ def _fitting(inputs: list[Input], model: Model, *, cut: bool) -> list[Input]:
 
 def _placed(error: InvalidRequest, start: int) -> InvalidRequest:
     """Return the error about a text of a batch as one about that text's place in the request."""
-    if error.metadata.get("code") != CONTEXT_LENGTH:
+    if "index" not in error.metadata:
         return error
-    index, tokens, limit = (int(error.metadata[name]) for name in ("index", "tokens", "limit"))
+    index = int(error.metadata["index"])
+    if error.metadata.get("code") != CONTEXT_LENGTH:
+        return InvalidRequest(error.message.replace(f"text {index} ", f"input {start + index} ", 1), param="input")
+    tokens, limit = error.metadata["tokens"], error.metadata["limit"]
     return ContextLengthExceeded(
         f"input {start + index} has {tokens} tokens; this model takes at most {limit}: {SHORTEN}", "input"
     )

@@ -26,11 +26,11 @@ class TextTooLong(InvalidRequest):
 
 
 class UnknownToken(InvalidRequest):
-    """The model has no token of this id."""
+    """The model has no token of an id; `index` of the text is in the metadata."""
 
     def __init__(self, index: int, token: int, size: int) -> None:
         super().__init__(
-            f"input {index} has the token id {token}; this model's tokenizer has ids 0 to {size - 1}: "
+            f"text {index} has the token id {token}; this model's tokenizer has ids 0 to {size - 1}: "
             "send text, or ids of this tokenizer",
             param="input",
             index=str(index),
@@ -38,10 +38,11 @@ class UnknownToken(InvalidRequest):
 
 
 def check_tokens(texts: Sequence[str | Tokens], size: int) -> None:
-    """Raise `UnknownToken` where a list of tokens has one that a tokenizer of so many does not."""
+    """Raise `UnknownToken` where tokens in place of a text have an id that a tokenizer of so many does not."""
     for index, ids in enumerate(texts):
-        if not isinstance(ids, str) and not 0 <= min(ids) <= max(ids) < size:
-            raise UnknownToken(index, max(ids), size)
+        for wrong in () if isinstance(ids, str) else (min(ids), max(ids)):
+            if not 0 <= wrong < size:
+                raise UnknownToken(index, wrong, size)
 
 
 @dataclass(frozen=True, slots=True)
