@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from drw.cli.main import app
+from drw.cli.main import make_app
 from drw.cli.platform import _welcome
 from drw.cli.reference import reference
 from drw.kernel.settings import Layers
@@ -93,6 +93,6 @@ def test_a_gateway_that_does_not_answer(tmp_path):
 
 
 def test_the_reference_has_a_group_that_does_something_by_itself():
-    sections = [line for line in reference(app).splitlines() if line.startswith("## ")]
+    sections = [line for line in reference(make_app()).splitlines() if line.startswith("## ")]
     assert "## `drw kill`" in sections
     assert "## `drw runs`" not in sections

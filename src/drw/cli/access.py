@@ -10,8 +10,8 @@ import typer
 from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_table
 from drw.cli.terminal import console
-from drw.kernel.call import SCOPES
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.scopes import SCOPES
 
 keys = typer.Typer(help="Create, list, rotate and revoke API keys, and what signs them.", no_args_is_help=True)
 
@@ -212,7 +212,7 @@ def _show_secret(made: dict[str, Any], as_json: bool) -> None:
         return
     write(made["secret"])
     key = made["key"]
-    console.print(
+    console().print(
         f"\n[dim]{key['id']} of the desk {key['desk']}, good until {when(key['expires_at'])}. "
         "It is not shown again.[/dim]"
     )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
-
-import httpx
+from typing import TYPE_CHECKING, Any, cast
 
 from drw.kernel.errors import HTTP, DrwError, InternalError, Unavailable
 from drw.local.credentials import Credentials
 from drw.local.layout import Layout
+
+if TYPE_CHECKING:
+    import httpx
 
 STREAM_SECONDS = 600.0
 
@@ -21,6 +23,11 @@ class Api:
     """A platform as one key sees it."""
 
     def __init__(self, credentials: Credentials) -> None:
+        # Here, since commands that ask no gateway need not wait for it; and without httpx's own command line, which
+        # would load more than all the rest.
+        sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+        import httpx
+
         self._client = httpx.Client(
             base_url=credentials.url,
             headers={"authorization": f"Bearer {credentials.key}"},
@@ -101,6 +108,8 @@ class Api:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        import httpx
+
         try:
             yield
         except httpx.ConnectError as error:

@@ -126,7 +126,7 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
     write(f"{found['id']}: the {found['subject'].lower()} {found['name']} is {_state(found)}{where}")
     if found["approvals_missing"]:
         ends = when(found["proposal_ends_at"])
-        console.print(
+        console().print(
             f"[dim]Another person's key must approve it by {ends}: drw kill approve {found['id']}[/dim]",
             highlight=False,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shlex
@@ -65,7 +64,9 @@ def up(
             pass  # a clear error before anything is started
         ready(_start_detached(layout, listen, quiet=as_json))
         return
-    from drw.local.supervisor import Supervisor  # here, since the other commands need not wait for its imports
+    import asyncio  # here, since the other commands need not wait for these
+
+    from drw.local.supervisor import Supervisor
 
     def say(line: str) -> None:
         warn(f"  {line}") if as_json else stream(f"  {line}\n")
@@ -255,8 +256,8 @@ def _show(found: dict[str, Any]) -> None:
         rows = [(p["name"], p["state"], p["pid"] or "", p["restarts"] or "", p["detail"]) for p in found["parts"]]
         write_table(("PART", "STATE", "PID", "RESTARTS", ""), rows)
     if found["services"]:
-        console.print()
+        console().print()
         services = [(s["name"], s["cluster"], s["state"], s["detail"]) for s in found["services"]]
         write_table(("SERVICE", "CLUSTER", "STATE", ""), services)
-    console.print()
+    console().print()
     write(f"{found['gateway']}  {'healthy' if found['healthy'] else 'NOT healthy'}")

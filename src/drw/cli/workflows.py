@@ -134,7 +134,7 @@ def _watch(api: Api, run: str, as_json: bool) -> None:
 
 def _show_output(output: Any) -> None:
     if isinstance(output, dict):
-        console.print()
+        console().print()
         for name, value in output.items():
             write(f"{name}: {value}" if "\n" not in str(value) else f"{name}:\n{value}")
     elif output is not None:
