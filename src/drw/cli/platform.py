@@ -20,7 +20,7 @@ from drw.catalog import BY_NAME, SUPPORT
 from drw.cli.options import DataDir, Json, warn, write, write_json, write_line, write_table
 from drw.cli.terminal import console, stream, visible_in_json
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, Unavailable
-from drw.local.credentials import Credentials
+from drw.local.credentials import Credentials, local
 from drw.local.ground import free_port, locked
 from drw.local.layout import Layout
 
@@ -49,7 +49,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Start the platform and keep it running until Ctrl-C."""
-    layout = Layout.of(data_dir)
+    layout = local(data_dir)
     layout.prepare()
     listen = f"127.0.0.1:{port or free_port('127.0.0.1')}"
 
@@ -76,7 +76,7 @@ def up(
 
 def down(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Stop the platform."""
-    layout = Layout.of(data_dir)
+    layout = local(data_dir)
     ran = _ask(layout, "stop") is not None
     end = time.monotonic() + STOP_SECONDS
     while ran and layout.control.exists() and _ask(layout, "status") is not None:
@@ -93,7 +93,7 @@ def down(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 def status(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Show every part and service; ends with 0 only when all is healthy."""
-    layout = Layout.of(data_dir)
+    layout = local(data_dir)
     found = _ask(layout, "status")
     if found is None:
         if as_json:
@@ -117,7 +117,7 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """Show the log of a service or a part."""
-    layout = Layout.of(data_dir)
+    layout = local(data_dir)
     part = _part_of(name)
     file = layout.log(part)
     if not file.exists():
@@ -153,7 +153,7 @@ def _put_aside(file: Path, stream: TextIO) -> bool:
 
 def env(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Print what points the OpenAI client at the platform: `eval "$(drw env)"`."""
-    credentials = Credentials.read(Layout.of(data_dir))
+    credentials = Credentials.of(data_dir)
     values = {"OPENAI_BASE_URL": f"{credentials.url}/v1", "OPENAI_API_KEY": credentials.key}
     if as_json:
         write_json(values)

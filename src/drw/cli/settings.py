@@ -8,7 +8,7 @@ import typer
 
 from drw.cli.options import DataDir, Json, write_json, write_table
 from drw.kernel.errors import NotFound
-from drw.local.layout import Layout
+from drw.local.credentials import local
 
 SECRETS = ("secret", "password", "token", "api_key")
 """How the names of settings end that nobody should see on a screen or in a bug report."""
@@ -25,7 +25,7 @@ def config(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Show every setting with its value, and the file or variable that set it."""
     from drw.kernel.settings import Layers  # here, since pydantic takes longer than most commands
 
-    layout = Layout.of(data_dir)
+    layout = local(data_dir)
     if not layout.profile.exists():
         raise NotFound(f"no platform was started in {layout.data}: start one with `drw up`")
     layers = Layers(layout.files)

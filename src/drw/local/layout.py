@@ -178,6 +178,7 @@ class Layout:
                         "upstream_model": "smollm2-135m-instruct",
                         "context_length": SLOT_TOKENS,
                         "max_concurrent": ENGINE_SLOTS,
+                        "sampling": {"repeat_penalty": 1.1},  # it repeats itself without end otherwise
                         "owned_by": "HuggingFaceTB",
                         "licence": "Apache-2.0",
                     },

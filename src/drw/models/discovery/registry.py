@@ -49,6 +49,18 @@ class DeadlineSettings(Settings):
     """For the whole answer, with every attempt at it."""
 
 
+class SamplingSettings(Settings):
+    """How a model chooses each token where a request does not say; without a value, as the engine does by itself."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    repeat_penalty: float | None = Field(None, gt=0, le=2)
+    """Of llama.cpp only: how much less likely tokens of the last 64 become; 1 is no penalty. A request with a
+    frequency or presence penalty is without it."""
+
+
 class ModelSettings(Settings):
     """One model: `[services.discovery.models.ID]`."""
 
@@ -76,6 +88,7 @@ class ModelSettings(Settings):
     """How it goes on with an answer that another has begun. `assistant`: a last message of the assistant is gone on
     with, as llama.cpp does; `prefix`: such a message is marked with `prefix`, as Mistral and DeepSeek have it;
     `continue_final_message`: vLLM's and SGLang's parameter; `none`: it cannot. Empty: what the engine is known for."""
+    sampling: SamplingSettings = SamplingSettings()
     affinity: Literal["none", "session", "prefix"] = "session"
     """Which requests go to the same place, as far as its load allows: those of one session, besides those whose
     prompts begin alike, or none."""
@@ -100,6 +113,12 @@ class ModelSettings(Settings):
             raise ValueError("a chat model has engine = 'llama_cpp', 'openai' or 'vertex'")
         else:
             self._check_addresses()
+        return self
+
+    @model_validator(mode="after")
+    def _engine_has_its_sampling(self) -> ModelSettings:
+        if self.sampling.repeat_penalty is not None and self.engine != "llama_cpp":
+            raise ValueError("sampling.repeat_penalty needs engine = 'llama_cpp'; others have frequency_penalty")
         return self
 
     def addresses(self) -> list[str]:
@@ -183,6 +202,7 @@ class Registry:
             deadlines=Deadlines(**found.deadlines.model_dump()),
             prefill=found.prefill or PREFILL.get(found.engine, "none"),
             affinity=found.affinity,
+            sampling=found.sampling.model_dump(exclude_none=True),
         )
 
     def _known(self, name: str) -> str:

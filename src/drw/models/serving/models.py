@@ -171,7 +171,9 @@ class Models:
     def _replica(self, resolved: ResolvedModel, url: str) -> Replica:
         model, seconds = resolved.model.id, resolved.deadlines
         deadlines = Deadlines(seconds.connect_seconds, seconds.first_token_seconds, seconds.between_tokens_seconds)
-        target = Target(model, url, resolved.upstream_model, resolved.api_key_variable, deadlines)
+        target = Target(
+            model, url, resolved.upstream_model, resolved.api_key_variable, deadlines, dict(resolved.sampling)
+        )
         name = _short(url)
         return Replica(name, target, Circuit(self._circuits, self._clock, model, name))
 

@@ -23,10 +23,11 @@ PASSED = {
     "max_completion_tokens",
     "max_tokens",
     "presence_penalty",
+    "repeat_penalty",
     "temperature",
     "top_p",
 }
-"""What the engine understands as OpenAI means it."""
+"""What the engine understands as OpenAI means it, and a penalty that only a model's settings give."""
 RANDOM_SEED = 0xFFFFFFFF
 """The engine's seeds have 32 bits, and it takes this one for "any"."""
 ROLES = {"developer": "system"}
