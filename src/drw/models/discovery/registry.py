@@ -52,11 +52,11 @@ class DeadlineSettings(Settings):
 class SamplingSettings(Settings):
     """How a model chooses each token where a request does not say; without a value, as the engine does by itself."""
 
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    repeat_penalty: float | None = Field(None, gt=0, le=2)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    repeat_penalty: float | None = Field(default=None, gt=0, le=2)
     """Of llama.cpp only: how much less likely tokens of the last 64 become; 1 is no penalty. A request with a
     frequency or presence penalty is without it."""
 

@@ -22,10 +22,11 @@ from drw.kernel.clock import Clock
 from drw.kernel.errors import DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.kernel.kills import KillList, killed
 from drw.models.serving.balance import Replica
-from drw.models.serving.circuits import Circuit, CircuitSettings
+from drw.models.serving.circuits import Circuit
 from drw.models.serving.line import Line
 from drw.models.serving.plans import ChatModel, Plan
 from drw.models.serving.ports import ChatEngine, Deadlines, Target
+from drw.models.serving.settings import CircuitSettings
 
 T = TypeVar("T")
 

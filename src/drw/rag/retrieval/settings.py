@@ -1,13 +1,13 @@
-"""What can be set of retrieval."""
+"""Settings of retrieval."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from drw.kernel.settings import Settings
+from drw.kernel.settings import Settings as Base
 
 
-class Asking(Settings):
+class Settings(Base):
     """How much of the model's context an answer takes; together they must fit it, with the question."""
 
     source_tokens: int = Field(default=900, ge=100)
