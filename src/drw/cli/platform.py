@@ -18,6 +18,7 @@ import typer
 
 from drw.catalog import BY_NAME, SUPPORT
 from drw.cli.options import DataDir, Json, warn, write, write_json, write_line, write_table
+from drw.cli.settings import check_before_start
 from drw.cli.terminal import console, stream, visible_in_json
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, Unavailable
 from drw.local.credentials import Credentials, local
@@ -59,9 +60,9 @@ def up(
         elif not no_welcome:
             _welcome(layout, found)
 
+    with locked(layout):  # clear errors before anything is started
+        check_before_start(layout, listen)
     if detach:
-        with locked(layout):
-            pass  # a clear error before anything is started
         ready(_start_detached(layout, listen, quiet=as_json))
         return
     import asyncio  # here, since the other commands need not wait for these

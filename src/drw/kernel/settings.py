@@ -20,7 +20,7 @@ class ConfigError(DrwError):
 class Settings(BaseModel):
     """Base of the settings of a service or an adapter: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Place(Settings):
@@ -119,11 +119,19 @@ class Profile(Settings):
 class Layers:
     """A profile made of layers, which still knows where each value came from."""
 
-    def __init__(self, files: Iterable[Path], environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        files: Iterable[Path],
+        environ: Mapping[str, str] = os.environ,
+        made: tuple[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Read the layers, the later ones on top; `made` is one below them, not written yet, with its origin."""
         self.origins: dict[str, str] = {}
-        self._data: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
+        if made:
+            self._merge(self.data, made[1], made[0], "")
         for file in files:
-            self._merge(self._data, _read(file), str(file), "")
+            self._merge(self.data, _read(file), str(file), "")
         for key, value in sorted(environ.items()):
             if key.startswith("DRW__"):
                 self._set_from_environment(key, value)
@@ -135,7 +143,7 @@ class Layers:
             ConfigError: a value is missing, wrong, or not a setting.
         """
         try:
-            return Profile.model_validate(self._data)
+            return Profile.model_validate(self.data)
         except ValidationError as error:
             raise ConfigError(explain(error, "the profile", self.origins)) from error
 
@@ -157,7 +165,7 @@ class Layers:
         nested: dict[str, Any] = {parts[-1]: value}
         for part in reversed(parts[:-1]):
             nested = {part: nested}
-        self._merge(self._data, nested, f"${variable}", "")
+        self._merge(self.data, nested, f"${variable}", "")
 
 
 def explain(error: ValidationError, what: str, origins: Mapping[str, str] | None = None) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
 
+from pydantic import Field, model_validator
+
+from drw.kernel.settings import ConfigError
 from drw.kernel.settings import Settings as Base
 from drw.models.discovery.aliases import AliasSettings
-from drw.models.discovery.registry import ModelSettings
+from drw.models.discovery.registry import ModelSettings, Registry
 
 
 class Settings(Base):
@@ -16,3 +19,11 @@ class Settings(Base):
     default_model: str = ""
     """The chat model that answers where a request names none, unless a model has `default = true`."""
     aliases: dict[str, AliasSettings] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        try:
+            Registry(self.models, self.default_model, self.aliases)
+        except ConfigError as error:
+            raise ValueError(error.message) from error
+        return self
