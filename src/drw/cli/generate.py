@@ -18,7 +18,7 @@ Generator = Callable[[], dict[str, str]]
 def _commands() -> dict[str, str]:
     from drw.cli.main import make_app  # which has this command, too
 
-    return {reference.PATH: reference.reference(make_app())}
+    return {reference.PATH: reference.reference(make_app()), reference.SETTINGS_PATH: reference.settings()}
 
 
 GENERATORS: tuple[Generator, ...] = (contracts, openapi.files, pages.files, dashboards.files, _commands)

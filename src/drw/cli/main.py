@@ -29,8 +29,8 @@ MODULES = {
     "models": (USE, "chat models aliases"),
     "documents": (USE, "ingest ask search collections files"),
     "workflows": (USE, "workflows runs"),
-    "access": (OPERATE, "keys whoami"),
-    "identity": (OPERATE, "orgs desks issuers certificates"),
+    "access": (OPERATE, "keys"),
+    "identity": (OPERATE, "whoami orgs desks issuers certificates"),
     "money": (OPERATE, "limits budgets prices spend"),
     "routing": (OPERATE, "routes upstreams"),
     "kill": (OPERATE, "kill"),
@@ -100,7 +100,7 @@ EXIT_CODES: dict[type[DrwError], int] = {
 def main() -> None:
     """Run the command, and end with its exit code."""
     try:
-        sys.exit(make_app(sys.argv[1] if len(sys.argv) > 1 else "")(standalone_mode=False))
+        sys.exit(make_app(sys.argv[1] if len(sys.argv) > 1 else "")(prog_name="drw", standalone_mode=False))
     except DrwError as error:
         _fail(error.message, next((EXIT_CODES[c] for c in type(error).__mro__ if c in EXIT_CODES), 1))
     except typer.TyperException as error:

@@ -27,17 +27,22 @@ class Place(Settings):
     """Where the services of one process answer: `unix:/path` or `host:port`."""
 
     services: tuple[str, ...]
+    """The services that the process runs."""
     grpc: str
+    """Where they answer each other: `unix:/path` or `host:port`."""
     http: str
+    """Where they answer the data plane: `unix:/path` or `host:port`."""
 
 
 class Tls(Settings):
     """Where the data plane listens with TLS, besides the plain address."""
 
     listen: str
+    """`host:port` of the listener with TLS."""
     certificate: Path
     """The server's certificate and what stands between it and its root, as PEM."""
     private_key: Path
+    """The key of the certificate, as PEM."""
     client_ca: Path | None = None
     """The authorities whose client certificates count, as PEM; without one no client certificate is asked for."""
 
@@ -63,6 +68,7 @@ class DataPlane(Settings):
     """Where the data plane listens, and where its agent keeps what it reads."""
 
     listen: str = "127.0.0.1:8080"
+    """`host:port` of the plain listener."""
     tls: Tls | None = None
     folder: Path
     """Envoy's configuration, its last good one, and its access log."""
@@ -89,6 +95,7 @@ class Profile(Settings):
     """How the platform runs here: what shares a process, and each service's settings."""
 
     name: str
+    """The name of the profile, as in `laptop`."""
     data: Path
     """Where services keep files; each gets a folder of its own name."""
     postgres: str

@@ -13,7 +13,9 @@ class More(Base):
     """An upstream that is not a process of the profile."""
 
     addresses: tuple[str, ...] = Field(min_length=1, max_length=64)
+    """Where it answers, each as in 'host:port' or 'unix:/path'."""
     services: tuple[str, ...] = ()
+    """The services of the platform that answer there."""
 
 
 class Settings(Base):

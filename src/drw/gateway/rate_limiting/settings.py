@@ -12,6 +12,7 @@ class Settings(Base):
     """What a key may do that has no limit of its own, and how money is counted."""
 
     default_requests_per_minute: int = Field(600, ge=1, le=rules.MAX_PER_MINUTE)
+    """Requests a minute of a key that has no limit of its own."""
     data_planes: int = Field(1, ge=1, le=1000)
     """How many data planes there are: each lets its share of every limit of requests through."""
     lease_seconds: float = Field(30.0, gt=0, le=600)

@@ -13,6 +13,7 @@ class Settings(Base):
     """Routes besides those of the table, how many persons a kill takes, and how many kills there can be."""
 
     routes: tuple[More, ...] = ()
+    """Routes besides those of the platform, or in place of one of the same name; fields as in `drw routes set`."""
     kill_approvals: Policy = Policy()
     kill_limits: KillLimits = KillLimits()
     kill_proposal_seconds: float = Field(900.0, gt=0, le=86_400)

@@ -16,9 +16,11 @@ class Settings(Base):
     """`[services.discovery]`."""
 
     models: dict[str, ModelSettings] = Field(default_factory=dict)
+    """The models by their ids."""
     default_model: str = ""
     """The chat model that answers where a request names none, unless a model has `default = true`."""
     aliases: dict[str, AliasSettings] = Field(default_factory=dict)
+    """Names that stand for several models."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

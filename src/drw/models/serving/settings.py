@@ -16,9 +16,11 @@ class CircuitSettings(Base):
     failure_rate: float = Field(default=0.5, gt=0, le=1)
     """So many of the last `window` answers open it too, once there are `window`."""
     window: int = Field(default=20, ge=2, le=1000)
+    """How many of the last answers `failure_rate` looks at."""
     open_seconds: float = Field(default=2.0, gt=0, le=3600)
     """Doubled each time that a probe fails."""
     most_open_seconds: float = Field(default=20.0, gt=0, le=3600)
+    """The longest that it stays open."""
     probe_seconds: float = Field(default=10.0, gt=0, le=3600)
     """A probe's first token must come within this time where somebody else could answer."""
 
@@ -44,9 +46,11 @@ class WireSettings(Base):
     """How long an engine may take."""
 
     connect_seconds: float = Field(default=5.0, gt=0, le=60)
+    """How long a connection may take."""
     first_token_seconds: float = Field(default=300.0, gt=0, le=3600)
     """From the request to the first token: the prompt is read in this time."""
     between_tokens_seconds: float = Field(default=60.0, gt=0, le=3600)
+    """From one token to the next."""
     continuous_usage: bool = False
     """Whether to ask for the tokens so far in each event, as vLLM gives them; others refuse a request that asks."""
     cache_salt: bool = False
@@ -64,6 +68,7 @@ class MeterSettings(Base):
     lease_seconds: float = Field(default=30.0, gt=0, le=600)
     """After this long without a sign of life a process's reservations are settled in its place."""
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=60)
+    """How often a process gives a sign of life."""
     answer_seconds: float = Field(default=1.0, gt=0, le=10)
     """How long Valkey may take for one step."""
     patience_seconds: float = Field(default=8.0, ge=0, le=60)
@@ -86,12 +91,15 @@ class Settings(Base):
     max_waiting: int = Field(64, ge=0, le=100_000)
     """Requests that may wait for one model; more are sent away with 503."""
     max_waiting_seconds: float = Field(60.0, gt=0, le=3600)
+    """The longest that a request waits for its turn at a model."""
     remember_models_seconds: float = Field(5.0, ge=0, le=300)
+    """How long an answer of discovery is good without asking again."""
     capture_content: bool = Field(default_factory=content.asked_by_environment)
     """Put prompts and answers on spans, redacted; never in logs, metrics or audit records."""
     capture_characters: int = Field(16_384, ge=256, le=262_144)
     """How much of a prompt, and of an answer, goes on a span."""
     max_body_bytes: int = Field(33 << 20, ge=1024, le=64 << 20)
+    """The largest body of a request."""
     max_buffered_bytes: int = Field(512 << 20, ge=1 << 20)
     """Of the bodies of all requests under way; more are refused with 503."""
     max_buffered_bytes_per_org: int = Field(128 << 20, ge=1 << 20)

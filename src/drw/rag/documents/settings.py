@@ -10,12 +10,17 @@ class Reading(Base):
     """Bounds of reading one file, and how many are read at once."""
 
     most_pages: int = 3000
+    """Pages of one file."""
     most_characters: int = 20_000_000
+    """Characters of text in one file."""
     most_unpacked_bytes: int = 256 << 20
+    """What a compressed file may unpack to."""
     memory_mebibytes: int = 1536
+    """What reading one file may hold in memory."""
     seconds: int = 300
     """The longest that one file may take, in seconds."""
     base_cpu_seconds: int = 20
+    """The processor time that every file has; see `cpu_seconds_per_mebibyte`."""
     cpu_seconds_per_mebibyte: int = 15
     """The processor time for a file: the base, and so much for each mebibyte of it, but at most `seconds`."""
     workers: int = 3
@@ -25,6 +30,7 @@ class Reading(Base):
     most_attached: int = 100
     """Files attached to one file, over all depths."""
     most_attached_bytes: int = 256 << 20
+    """Of all files attached to one file."""
     attached_depth: int = 3
     """How deep attachments of attachments are kept."""
 
@@ -38,7 +44,8 @@ class Settings(Reading):
     """Settings of the service."""
 
     most_file_bytes: int = 512 << 20
+    """The size of one file."""
     most_passages: int = 20_000
-    """Of one file."""
+    """Passages of one file."""
     indexers: int = 3
     """How many workers index, of which one org has all but one; 0: none here, but in other processes of the service."""

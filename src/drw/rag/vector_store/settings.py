@@ -38,7 +38,9 @@ class PgvectorSettings(Base):
     """Share of all vectors below which those that are searched are compared one by one, however many they are:
     the graph is of all, and finds too few of them."""
     ef_search: int = 200
+    """How many nearest vectors the graph is asked for; more is more exact, and slower."""
     pool_size: int = 8
+    """Connections to PostgreSQL."""
 
 
 class Settings(Ranking):
