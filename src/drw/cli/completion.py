@@ -31,7 +31,7 @@ def _found(context: typer.Context, incomplete: str, path: str, items: str, about
     found: Names = []
     with suppress(DrwError, OSError, ValueError, LookupError, TypeError), _bounded():
         listed = Api.of(context.params.get("data_dir")).get(path)[items]
-        found = [(str(one["id"]), str(one[about])) for one in listed if str(one["id"]).startswith(incomplete)]
+        found = [(str(one["id"]), str(one.get(about, ""))) for one in listed if str(one["id"]).startswith(incomplete)]
     return found
 
 
