@@ -124,7 +124,8 @@ def hold(conversation: Conversation) -> None:
 def _line(typed: bool) -> str | None:
     """Return the next line; None at the end."""
     if not typed:
-        return sys.stdin.readline() or None
+        line = sys.stdin.readline()
+        return line.rstrip("\r\n") if line else None
     while True:
         try:
             return input("> ")

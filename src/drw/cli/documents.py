@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drw.cli import filters
+from drw.cli import completion, filters
 from drw.cli.api import Api
 from drw.cli.files import files
 from drw.cli.filters import FORM
@@ -73,7 +73,10 @@ def ingest(
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.", show_default=False)],
     collection: Collection = "default",
-    model: Annotated[str, typer.Option(help="Which model words the answer; by default the platform's.")] = "",
+    model: Annotated[
+        str,
+        typer.Option(help="Which model words the answer; by default the platform's.", autocompletion=completion.models),
+    ] = "",
     passages: Annotated[int, typer.Option(min=1, max=20, help="How many passages to answer from.")] = 4,
     wanted: Filters = None,
     auto_filters: AutoFilters = True,

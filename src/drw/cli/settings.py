@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from drw.cli.options import DataDir, Json, warn, write, write_json
-from drw.kernel.errors import NotFound
+from drw.kernel.errors import InvalidRequest, NotFound
 from drw.local.credentials import local
 from drw.local.layout import Layout
 
@@ -35,13 +36,12 @@ def config(
 
     What is wrong is listed instead, each fault with its file and line, or its variable.
     """
-    from drw.kernel.settings import Layers  # here, since pydantic takes longer than most commands
-    from drw.local import configuration
+    from drw.local import configuration  # here, since pydantic takes longer than most commands
 
     layout = local(data_dir)
     if not layout.profile.exists():
         raise NotFound(f"no platform was started in {layout.data}: start one with `drw up`")
-    layers = Layers(layout.files)
+    layers = _layers(layout.files)
     check(layers)
     found = [s for s in configuration.listed(layers) if name in s.name]
     if not found:
@@ -67,11 +67,18 @@ def check(layers: Layers) -> None:
 
 def check_before_start(layout: Layout, listen: str) -> None:
     """Check the settings as `drw up` would start with them."""
-    from drw.kernel.settings import Layers
-
     layout.make_secrets()
     made = str(layout.profile), layout.profile_of(listen)
-    check(Layers([layout.secrets, layout.settings], made=made))
+    check(_layers([layout.secrets, layout.settings], made))
+
+
+def _layers(files: list[Path], made: tuple[str, dict[str, Any]] | None = None) -> Layers:
+    from drw.kernel.settings import ConfigError, Layers
+
+    try:
+        return Layers(files, made=made)
+    except ConfigError as error:  # a file cannot be read, or is not TOML
+        raise InvalidRequest(error.message) from None
 
 
 def _shown(name: str, value: Any) -> Any:
