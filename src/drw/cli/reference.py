@@ -31,7 +31,7 @@ def reference(app: typer.Typer) -> str:
         "`down`, `status`, `logs` and `config` are for this machine: with one of the two set they need a data folder.",
         "",
         "`drw --install-completion` sets up completion for your shell: commands, options, and the names of models and",
-        "keys, which are asked for within a second. `drw --version` shows the version.",
+        "keys, for which it waits a second (`DRW_COMPLETION_SECONDS`). `drw --version` shows the version.",
         "",
     ]
     for name, command in _commands(root, "drw"):
