@@ -75,7 +75,7 @@ def test_settings_are_shown_and_secrets_are_not(tmp_path):
         drw("config", "--json", "--data-dir", str(tmp_path), DRW__AUTHENTICATION__SECRET=token_urlsafe(48)).stdout
     )
     (row,) = [row for row in found if row["name"] == "services.authentication.secret"]
-    assert (row["value"], row["default"]) == ("(set, not shown)", "(set, not shown)")
+    assert (row["value"], row["default"]) == ("(set, not shown)", "")
     assert row["origin"] == "$DRW__AUTHENTICATION__SECRET"
 
 
