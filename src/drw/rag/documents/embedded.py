@@ -13,7 +13,8 @@ from drw.rag.documents import kinds
 from drw.rag.documents.content import Content, Incoming
 from drw.rag.documents.files import File, Files
 from drw.rag.documents.ports import Refused
-from drw.rag.documents.reading import Reader, Settings
+from drw.rag.documents.reading import Reader
+from drw.rag.documents.settings import Reading as Settings
 
 MOST_WARNINGS = 20
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import orjson
 
-from drw.kernel import call, settings
+from drw.kernel import call
 from drw.kernel.errors import Unavailable
 from drw.kernel.fair_slots import FairSlots
-from drw.rag.documents.ports import Limits, Refused
+from drw.rag.documents.ports import Refused
+from drw.rag.documents.settings import Reading as Settings
 
 LONGEST_ANSWER = 32 << 20
 KEPT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
@@ -25,34 +26,6 @@ KEPT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKIO_WORKER_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 IDLE_SECONDS = 30.0
 START_TRIES = 3
-
-
-class Settings(settings.Settings):
-    """Bounds of reading one file, and how many are read at once."""
-
-    most_pages: int = 3000
-    most_characters: int = 20_000_000
-    most_unpacked_bytes: int = 256 << 20
-    memory_mebibytes: int = 1536
-    seconds: int = 300
-    """The longest that one file may take, in seconds."""
-    base_cpu_seconds: int = 20
-    cpu_seconds_per_mebibyte: int = 15
-    """The processor time for a file: the base, and so much for each mebibyte of it, but at most `seconds`."""
-    workers: int = 3
-    """Files that are read at once, and as many that are checked while they are uploaded. One org has all but one."""
-    read_hidden: bool = False
-    """Whether hidden sheets, rows, columns, slides and text are read and indexed."""
-    most_attached: int = 100
-    """Files attached to one file, over all depths."""
-    most_attached_bytes: int = 256 << 20
-    attached_depth: int = 3
-    """How deep attachments of attachments are kept."""
-
-    @property
-    def limits(self) -> Limits:
-        """The limits that a parser sees."""
-        return Limits(self.most_pages, self.most_characters, self.most_unpacked_bytes, self.read_hidden)
 
 
 @dataclass(slots=True)
