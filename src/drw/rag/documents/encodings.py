@@ -56,7 +56,7 @@ def decoded(content: bytes) -> tuple[str, str]:
 
 
 def decoded_as(content: bytes, encoding: str) -> str | None:
-    """Return text in an encoding that its file names; None where there is none of this name, or the text is not in it."""
+    """Return text in the encoding that its file names; None where there is no such one, or the text is in another."""
     try:
         return content.decode(encoding)
     except (LookupError, ValueError):  # some codecs of Python raise more than UnicodeDecodeError

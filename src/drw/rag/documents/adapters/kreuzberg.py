@@ -79,7 +79,7 @@ def text(content: bytes, kind: str) -> str:
 
 
 def _has_ascii(encoding: str) -> bool:
-    """Say whether there is an encoding of this name in which ASCII is as it is: a page that can name another is not in it."""
+    """Say whether there is an encoding of this name with ASCII in it, as that of a page whose name could be read."""
     try:
         return "<meta>".encode(encoding) == b"<meta>"
     except (LookupError, ValueError):
