@@ -70,6 +70,7 @@ class OpenDocument(Parser):
             repeated = _count(row, "number-rows-repeated")
             cells = dict(islice(self._row(sheet, row, number), MOST_CELLS + 1))
             if cells and attribute(row, "visibility") in HIDDEN and not limits.hidden:
+                sheet.left_out.update(range(number, number + min(repeated, MOST_REPEATED)))
                 rows, cells = rows + 1, {}
             for column in [c for c in cells if any(first <= c <= last for first, last in hidden)]:
                 columns.add(column)
