@@ -7,7 +7,7 @@ import base64
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,17 +79,18 @@ class Reader:
         """Return only the pages of the text."""
         return (await self.text(file, kind, enough)).pages
 
-    async def embedded(self, file: Path, kind: str) -> AsyncGenerator[str | bytes, None]:
-        """Yield the name of each file that is attached to this one, then its bytes in pieces.
+    async def embedded(self, file: Path, kind: str) -> AsyncGenerator[tuple[str, int] | bytes, None]:
+        """Yield the name and the size of each file that is attached to this one, then its bytes in pieces.
 
         Raises:
             Refused: the file cannot be read.
         """
-        async for answer in self._ask(do="embedded", file=str(file), kind=kind):
-            if "file" in answer:
-                yield str(answer["file"])
-            elif "bytes" in answer:
-                yield base64.b64decode(answer["bytes"])
+        async with aclosing(self._ask(do="embedded", file=str(file), kind=kind)) as answers:
+            async for answer in answers:
+                if "file" in answer:
+                    yield answer["file"], answer["size"]
+                elif "bytes" in answer:
+                    yield base64.b64decode(answer["bytes"])
 
     async def decrypted(self, file: Path, kind: str, password: str) -> AsyncGenerator[bytes, None]:
         """Yield an encrypted file without its encryption, in pieces.
@@ -97,9 +98,10 @@ class Reader:
         Raises:
             Refused: the password is missing or wrong.
         """
-        async for answer in self._ask(do="decrypted", file=str(file), kind=kind, password=password):
-            if "bytes" in answer:
-                yield base64.b64decode(answer["bytes"])
+        async with aclosing(self._ask(do="decrypted", file=str(file), kind=kind, password=password)) as answers:
+            async for answer in answers:
+                if "bytes" in answer:
+                    yield base64.b64decode(answer["bytes"])
 
     async def stop(self) -> None:
         """End all workers that wait."""
