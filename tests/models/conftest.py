@@ -118,6 +118,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
         vectors: dict[str, Any] | None = None,
         more: Sequence[str] = (),
         discovery: dict[str, Any] | None = None,
+        sampling: dict[str, float] | None = None,
         on: Profile = profile,
         **serving: Any,
     ) -> AsyncIterator[Web]:
@@ -131,6 +132,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
             models["double"] = {**models["double"], "fallbacks": ["other"]}
         if small:
             models["small"] = {"engine": "llama_cpp", "base_url": f"unix:{small}", "context_length": CONTEXT // SLOTS}
+            models["small"] |= {"sampling": sampling or {}}
         further = discovery or {}
         models |= further.get("models", {})
         default = {"models": models, "default_model": "small" if small else "double"}
