@@ -52,8 +52,8 @@ def refusal(target: Target, status: int, raw: bytes, retry_after: str | None = N
     if status in (401, 403):
         return EngineMisconfigured(f"the upstream of {target.model!r} refuses our key: {_remedy(target)}")
     if status == 404:
-        place = {"model": target.model, "upstream_model": target.upstream_model, "base_url": target.base_url}
-        log.warning("an upstream does not know its model: set both as it has them", extra={"fields": place})
+        fields = {"model": target.model, "upstream_model": target.upstream_model}
+        log.warning("an upstream does not have its model: set base_url and upstream_model", extra={"fields": fields})
         return UpstreamModelNotFound(f"the upstream of {target.model!r} does not have the model")
     if status == 413:
         return TooLarge(said)
