@@ -185,6 +185,28 @@ async def test_keys_of_an_issuer_and_of_a_certificate_end_with_them(host):
     assert await good(host, *made, below) == [False, False, False, True, True, False]
 
 
+async def test_a_holder_whose_issuer_or_certificate_is_deleted_makes_no_key(host, profile):
+    """Its token or certificate may be taken for a moment yet, and whoever deletes does not see what comes later."""
+    authentication, held = host.client(AuthenticationClient), {"org": "acme", "desk": "ops", "scopes": list(MAKER)}
+    with acting_for(OPERATOR):
+        fields = {"issuer": "https://corp", "audiences": ["a"], "jwks": key_set(ec_key("k0"))}
+        await authentication.put_issuer(PutIssuerRequest(name="corp", org="acme", **fields))
+        await authentication.put_certificate(PutCertificateRequest(name="runner", san="spiffe://runner/x", **held))
+    maker = await issued(host, *MAKER)
+    delete_issuer = b"delete from authentication.issuer where name = 'corp'"
+    delete_certificate = b"delete from authentication.certificate where name = 'runner'"
+    for delete, holder in ((delete_issuer, "oidc:corp:ann"), (delete_certificate, "cert:runner")):
+        outside = replace(maker, key=holder)
+        assert await good(host, await issued(host, *MAKER, by=outside)) == [True]
+        with psycopg.connect(profile.postgres) as connection:
+            connection.execute(delete)
+            making = asyncio.create_task(issued(host, *MAKER, by=outside))
+            await waiting(profile, 1)
+            connection.commit()
+        with pytest.raises(Conflict, match=f"of '{holder}', who sent this request, was deleted just now"):
+            await making
+
+
 async def compare(host, who, *others):
     with acting_for(who):
         request = ComparePrincipalsRequest(others=[one.key for one in others])
