@@ -12,6 +12,7 @@ from gguf import GGUFReader, TokenType
 from drw.models.serving.adapters.llama_cpp import LlamaCppEngine
 from drw.models.serving.ports import Target
 from drw.models.serving.wire import WireSettings
+from models.conftest import CONTEXT, SLOTS
 
 BUILT_IN = "<|im_start|>", "<|im_end|>"
 
@@ -117,6 +118,18 @@ async def test_what_one_tenant_was_read_is_not_there_for_another(start, engine, 
         for number in range(5):  # more than there are slots, and each slot had by both in turn
             await cached(web, f"{number} {SECRET}")
             assert await cached(web, f"{number} {SECRET}", **other) <= TEMPLATE
+
+
+async def test_a_prompt_that_the_engine_did_not_read_opens_nothing_of_who_had_the_slot_before(start, engine):
+    rival = {"org": "rival", "key": "k2"}
+    secrets = [f"{number} {SECRET * 3}" for number in range(SLOTS)]
+    async with start(small=engine) as web:
+        for secret in secrets:  # each in a slot of its own, since they begin alike for too few tokens
+            await cached(web, secret)
+        for secret in secrets:
+            with pytest.raises(openai.BadRequestError):
+                await cached(web, secret + " more" * CONTEXT, **rival)
+        assert [await cached(web, secret, **rival) for secret in secrets[:1]] == [0]
 
 
 async def test_several_choices_show_nothing_of_each_other_and_are_all_counted(start, engine):
