@@ -14,6 +14,7 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.models.serving.adapters.vertex import VertexEngine
 from models.test_openai_api import TOOLS
+from support.money import counted_budgets
 
 BOSS = Caller("acme", "research", "key_boss", frozenset(SCOPES))
 EACH = 6
@@ -88,6 +89,7 @@ def priced(start, engine, folder, monkeypatch):
                 await client.set_budget(
                     Budget(subject=Block.DESK, name="research", period=Budget.DAY, amount=f"{tokens / 1e6:f}")
                 )
+                await counted_budgets(client)
             async with aclosing(client.watch_policy(WatchPolicyRequest())) as news:
                 policy = await anext(news)
             file = web.host.profile.data / "serving" / "policy.pb"
