@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from conftest import hosted
-from drw.api.gateway.v1.authentication_pb2 import PutCertificateRequest, PutDeskRequest, PutIssuerRequest
+from drw.api.gateway.v1.authentication_pb2 import PutDeskRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Kill
@@ -20,9 +20,8 @@ from drw.gateway.request_router.kills import block
 from drw.kernel.call import SCOPES, acting_for
 from drw.kernel.errors import Conflict, Forbidden, NotFound, RateLimited, Unavailable
 from drw.local.first_key import OPERATOR
-from gateway.test_issuers import ec_key, key_set
 from gateway.test_kills import SERVICES, TWO, Switch, over, settings
-from support.keys import issued, rotated
+from support.keys import issued, rotated, vouch
 from support.locks import waiting
 
 TWO_OF_ALL = {"desk": {"kill": 2, "lift": 2}, "key": {"kill": 2, "lift": 2}, **TWO["request_router"]["kill_approvals"]}
@@ -97,13 +96,8 @@ async def test_an_administrator_and_what_it_issued_are_one_and_those_to_whom_it_
 
 async def test_callers_of_issuers_and_certificates_are_one_with_their_keys(two):
     person = await operations(two)
-    with acting_for(OPERATOR):
-        authentication, org = two.client(AuthenticationClient), {"org": "acme"}
-        fields = {"issuer": "https://corp", "audiences": ["a"], "jwks": key_set(ec_key("k0"))}
-        await authentication.put_issuer(PutIssuerRequest(name="corp", **fields, **org))
-        held = {"desk": "ops", "scopes": ["models:read"], **org}
-        await authentication.put_certificate(PutCertificateRequest(name="runner", san="spiffe://runner/x", **held))
     for name in ("oidc:corp:ann", "cert:runner"):
+        await vouch(two, name)
         outside = person.by(key=name, scopes=frozenset({"platform:kill", "keys:write"}))
         own = await operations(two, by=outside.who)
         made = await outside.kill("DESK", "beta")

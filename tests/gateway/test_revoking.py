@@ -27,7 +27,7 @@ from drw.kernel.call import SCOPES, acting_for
 from drw.kernel.errors import Conflict, InvalidRequest
 from drw.local.first_key import OPERATOR
 from gateway.test_issuers import ec_key, key_set
-from support.keys import issued, rotated
+from support.keys import issued, rotated, vouch
 from support.locks import waiting
 
 SERVICES = ["authentication", "rate_limiting"]
@@ -187,15 +187,11 @@ async def test_keys_of_an_issuer_and_of_a_certificate_end_with_them(host):
 
 async def test_a_holder_whose_issuer_or_certificate_is_deleted_makes_no_key(host, profile):
     """Its token or certificate may be taken for a moment yet, and whoever deletes does not see what comes later."""
-    authentication, held = host.client(AuthenticationClient), {"org": "acme", "desk": "ops", "scopes": list(MAKER)}
-    with acting_for(OPERATOR):
-        fields = {"issuer": "https://corp", "audiences": ["a"], "jwks": key_set(ec_key("k0"))}
-        await authentication.put_issuer(PutIssuerRequest(name="corp", org="acme", **fields))
-        await authentication.put_certificate(PutCertificateRequest(name="runner", san="spiffe://runner/x", **held))
     maker = await issued(host, *MAKER)
     delete_issuer = b"delete from authentication.issuer where name = 'corp'"
     delete_certificate = b"delete from authentication.certificate where name = 'runner'"
     for delete, holder in ((delete_issuer, "oidc:corp:ann"), (delete_certificate, "cert:runner")):
+        await vouch(host, holder)
         outside = replace(maker, key=holder)
         assert await good(host, await issued(host, *MAKER, by=outside)) == [True]
         with psycopg.connect(profile.postgres) as connection:
