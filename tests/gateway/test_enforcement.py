@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import psycopg
 import pytest
@@ -19,6 +20,8 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchLimitsRequest,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.api.gateway.v1.request_router_pb2 import ConfigurationReport, WatchConfigurationRequest
+from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.gateway.rate_limiting import enforcement
 from drw.kernel.call import acting_for
 from drw.kernel.errors import Unavailable
@@ -94,6 +97,25 @@ async def test_a_database_that_is_slow_does_not_pass_for_data_planes_that_enforc
         await waiting(profile, 1)
         connection.rollback()
     assert await setting == ["one"]
+
+
+async def test_an_agent_that_reports_does_not_wait_for_rate_limiting(profile, monkeypatch):
+    services = ["authentication", "rate_limiting", "load_balancer", "request_router"]
+    async with hosted(profile, services) as host:
+        router, change = host.client(RequestRouterClient), await newest(host)
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="one"))) as states:
+            await anext(states)
+            with psycopg.connect(profile.postgres) as connection:
+                connection.execute("lock table rate_limiting.data_plane in access exclusive mode")
+                for number in range(3):
+                    async with asyncio.timeout(20):  # below the time after which rate limiting is given up
+                        wish = ConfigurationReport(data_plane="one", limits_change=change + number)
+                        await router.report_configuration(wish)
+                connection.rollback()
+            query = "select change from rate_limiting.data_plane where name = 'one'"
+            with psycopg.connect(profile.postgres, autocommit=True) as connection:
+                while connection.execute(query).fetchone() != (change + 2,):
+                    await asyncio.sleep(0.02)
 
 
 async def test_a_key_whose_limit_is_not_enforced_does_not_come_to_be(host, monkeypatch):
