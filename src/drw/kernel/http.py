@@ -40,6 +40,8 @@ Measure = Callable[[], Awaitable[bytes]]
 """Brings the gauges of a process up to date, and returns further metrics in Prometheus' text format."""
 
 JSON = "application/json"
+ALIVE = "/healthz"
+"""Answers from the event loop alone, whatever becomes of the rest: for probes of liveness."""
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OTHER = "_OTHER"
 """Any other verb in metrics and spans, as OpenTelemetry's conventions have it: a client may invent many."""
@@ -60,7 +62,7 @@ def app(routes: Sequence[BaseRoute], process: str, measure: Measure = _nothing_t
         return Response(page(await measure()), media_type=CONTENT_TYPE_LATEST)
 
     own = [
-        Route("/healthz", _alive, methods=["GET"]),
+        Route(ALIVE, _alive, methods=["GET"]),
         Route(f"/metrics/{process}", metrics, methods=["GET"]),
     ]
     return Edge(Router([*routes, *own], redirect_slashes=False, default=_nothing_here))
@@ -74,7 +76,7 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] == ALIVE:  # probed often, and worth no line of log each time
             await self._inner(scope, receive, send)
             return
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}

@@ -1,4 +1,4 @@
-"""Keeps one local platform running: starts its parts in order, starts again what dies, stops them in order."""
+"""Keeps one local platform running: starts its parts in order, replaces what dies or hangs, stops them in order."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             for child in self._children.values():
                 group.create_task(self._start_one(child, begun))
-        self._keepers = [asyncio.create_task(child.keep()) for child in self._children.values()]
+        works = [work for child in self._children.values() for work in (child.keep(), child.watch())]
+        self._keepers = [asyncio.create_task(work) for work in works]
         self._new_key = await first_key.ensure(self._layout, profile, self._channels)
         await self._until_healthy()
 
