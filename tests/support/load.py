@@ -39,11 +39,17 @@ class Load:
         """Return the calls that ended after a moment of `time.monotonic`."""
         return [outcome for outcome in self.outcomes if outcome.ended >= moment]
 
-    async def good(self, kinds: set[str], moment: float, seconds: float) -> None:
+    async def turn(self, seconds: float) -> None:
+        """Wait until a call of each kind that began after now has ended, in whatever way."""
+        moment, all_kinds = time.monotonic(), set(kinds(""))
+        async with asyncio.timeout(seconds):
+            while all_kinds - {outcome.kind for outcome in self.outcomes if outcome.began >= moment}:
+                await asyncio.sleep(0.05)
+
+    async def good(self, wanted: set[str], moment: float, seconds: float) -> None:
         """Wait until a call of each kind that began after a moment is answered as it should be."""
         async with asyncio.timeout(seconds):
-            while missing := kinds - {o.kind for o in self.outcomes if o.began >= moment and o.status == 200}:
-                assert missing
+            while wanted - {o.kind for o in self.outcomes if o.began >= moment and o.status == 200}:
                 await asyncio.sleep(0.05)
 
 
@@ -102,4 +108,6 @@ def _outcome(kind: str, answer: httpx.Response, began: float) -> Outcome:
     if answer.headers.get("content-type", "").startswith("application/json"):
         error = answer.json().get("error") or {}
     code, message = str(error.get("code", "")), str(error.get("message", ""))
-    return Outcome(kind, answer.status_code, code, message, answer.headers.get("retry-after", ""), began, time.monotonic())
+    return Outcome(
+        kind, answer.status_code, code, message, answer.headers.get("retry-after", ""), began, time.monotonic()
+    )

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from drw.kernel import call, telemetry
+from drw.kernel import call, recovery, telemetry
 from drw.kernel.errors import (
     DrwError,
     InternalError,
@@ -32,6 +32,7 @@ from drw.kernel.errors import (
     http_form,
     http_headers,
 )
+from drw.kernel.lost import LOST, unavailable
 from drw.kernel.metrics_page import page
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,10 @@ class Edge:
             except DrwError as error:
                 request.fails(error)
                 await answer.fail(error)
+            except LOST as lost:
+                log.warning("a connection was lost", exc_info=lost)
+                request.fails(error := unavailable())
+                await answer.fail(error)
             except Exception:
                 log.exception("unexpected error")
                 await answer.fail(InternalError("unexpected error; the log has more under this trace id"))
@@ -137,6 +142,8 @@ class _Answer:
 
 def error_response(error: DrwError) -> Response:
     """Return the error as an HTTP answer."""
+    if isinstance(error, Unavailable) and "retry_after" not in error.metadata and (after := recovery.seconds(error)):
+        error.metadata["retry_after"] = str(after)
     body = orjson.dumps(http_body(error))
     return Response(body, http_form(error).status, headers=http_headers(error), media_type=JSON)
 

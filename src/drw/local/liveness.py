@@ -36,7 +36,7 @@ class Patience:
     """After how many seconds without an answer a process is replaced."""
 
     stopped: float = 3.0
-    idle: float = 6.0
+    idle: float = 7.5
     """One that uses no processor time and waits for none."""
     busy: float = 60.0
 
@@ -70,17 +70,18 @@ class Pulse:
         A look that took longer than a probe may take says that the supervisor itself was not scheduled: what is
         beyond does not count.
         """
-        stopped = (_seen(PROC / str(self.pid) / "stat") or GONE).state == STOPPED
+        stopped = (_seen(PROC / str(self.pid)) or GONE).state == STOPPED
         answered = not stopped and (probe is None or await _in_time(probe))
         now, before = self._clock(), self._seconds
         passed, self._last = min(now - self._last, LOOK_SECONDS + ANSWER_SECONDS), now
-        self._seconds = (_seen(PROC / str(self.pid) / "stat") or GONE).seconds
+        self._seconds = (_seen(PROC / str(self.pid)) or GONE).seconds
         if answered:
             self._stopped = self._idle = self.silent = 0.0
             return ""
         self.silent += passed
         self._stopped = self._stopped + passed if stopped else 0.0
-        self._idle += 0.0 if self._seconds - before > WORKING * passed or _is_on_its_way(self.pid) else passed
+        works = self._seconds - before > WORKING * passed or await asyncio.to_thread(_is_on_its_way, self.pid)
+        self._idle += 0.0 if works else passed
         if self._stopped >= self._patience.stopped:
             return "was stopped by a signal"
         if self._idle >= self._patience.idle or self.silent >= self._patience.busy:
@@ -90,7 +91,7 @@ class Pulse:
 
 def tree(pid: int) -> dict[int, Seen]:
     """Return a process and all its descendants."""
-    every = {int(path.name): seen for path in PROC.glob("[0-9]*") if (seen := _seen(path / "stat")) is not None}
+    every = {int(path.name): seen for path in PROC.iterdir() if path.name.isdigit() and (seen := _seen(path))}
     found = {pid: every[pid]} if pid in every else {}
     while more := {p: seen for p, seen in every.items() if seen.parent in found and p not in found}:
         found |= more
@@ -126,17 +127,14 @@ async def _in_time(probe: Probe) -> bool:
 
 def _is_on_its_way(pid: int) -> bool:
     """Tell whether a thread of the process, or of one that it began, runs or would run if it could."""
-    return any(
-        seen is not None and seen.state in ON_ITS_WAY
-        for one in tree(pid)
-        for seen in map(_seen, PROC.glob(f"{one}/task/*/stat"))
-    )
+    threads = (_seen(thread) for one in tree(pid) for thread in PROC.glob(f"{one}/task/*"))
+    return any(seen is not None and seen.state in ON_ITS_WAY for seen in threads)
 
 
-def _seen(stat: Path) -> Seen | None:
-    """Read one line of /proc; its second field is a name with anything in it. None: the process is gone."""
+def _seen(folder: Path) -> Seen | None:
+    """Read the state of a process or thread; the second field of the line is a name with anything in it."""
     try:
-        fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+        fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return Seen(int(fields[1]), fields[0], (int(fields[11]) + int(fields[12])) / TICKS)
+    return Seen(int(fields[1]), fields[0].decode(), (int(fields[11]) + int(fields[12])) / TICKS)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -62,15 +63,20 @@ class PartFailed(Unavailable):
 class Child:
     """A part as it runs: started again when it dies."""
 
-    def __init__(self, part: Part, log: Path, said: Callable[[str], None]) -> None:
+    def __init__(
+        self, part: Part, log: Path, said: Callable[[str], None], started: Callable[[], None] = lambda: None
+    ) -> None:
         self.part = part
         self.state = PartState.WAITING
         self.detail = ""
         self.restarts = 0
         self._output = Output(log)
         self._said = said
+        self._started = started
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
+        self.took = 0.0
+        """How many seconds the last start took, until it was ready."""
         self._replaced = ""
         """Why the process that ends next was killed."""
 
@@ -88,7 +94,7 @@ class Child:
         self.state = PartState.STARTING if not self.restarts else PartState.RESTARTING
         if self.part.prepare:
             await self.part.prepare()
-        out = self._output.pipe()
+        out, began = self._output.pipe(), time.monotonic()
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *_ends_with_us(self.part.command(), self.part.stop_signal),
@@ -101,7 +107,8 @@ class Child:
         finally:
             os.close(out)
         await self._until_ready(self._process)
-        self.state, self.detail = PartState.READY, ""
+        self.state, self.detail, self.took = PartState.READY, "", time.monotonic() - began
+        self._started()
 
     async def keep(self) -> None:
         """Start the part again whenever it ends, until `stop`."""

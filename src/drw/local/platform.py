@@ -140,8 +140,11 @@ async def _process_ready(client: ProcessClient, listens: Callable[[], bool]) -> 
 def _agent(profile: Profile, files: list[str]) -> Part:
     metrics = envoy.plane(profile).metrics
 
-    async def written() -> bool:
-        return envoy.ready_file(profile).exists()
+    # At a port that somebody else has it serves no metrics, and works all the same.
+    alive = _says(metrics, ALIVE) if metrics.startswith("unix:") else None
+
+    async def ready() -> bool:
+        return envoy.ready_file(profile).exists() and (alive is None or await alive())
 
     return Part(
         name="agent",
@@ -149,9 +152,8 @@ def _agent(profile: Profile, files: list[str]) -> Part:
         title="the data plane's agent",
         needs=("postgres",),  # it waits for the gateway's services by itself
         command=lambda: [sys.executable, "-m", "drw.agent", *files],
-        ready=written,
-        # At a port that somebody else has it serves no metrics, and works all the same.
-        alive=_says(metrics, ALIVE) if metrics.startswith("unix:") else None,
+        ready=ready,
+        alive=alive,
     )
 
 
