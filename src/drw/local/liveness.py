@@ -127,14 +127,20 @@ async def _in_time(probe: Probe) -> bool:
 
 def _is_on_its_way(pid: int) -> bool:
     """Tell whether a thread of the process, or of one that it began, runs or would run if it could."""
-    threads = (_seen(thread) for one in tree(pid) for thread in PROC.glob(f"{one}/task/*"))
-    return any(seen is not None and seen.state in ON_ITS_WAY for seen in threads)
+    return any(seen is not None and seen.state in ON_ITS_WAY for one in tree(pid) for seen in _threads(one))
+
+
+def _threads(pid: int) -> list[Seen | None]:
+    try:
+        return [_seen(thread) for thread in (PROC / str(pid) / "task").iterdir()]
+    except OSError:
+        return []
 
 
 def _seen(folder: Path) -> Seen | None:
     """Read the state of a process or thread; the second field of the line is a name with anything in it."""
     try:
         fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:  # it is gone
         return None
     return Seen(int(fields[1]), fields[0].decode(), (int(fields[11]) + int(fields[12])) / TICKS)
