@@ -105,8 +105,9 @@ class Edge:
                 await answer.fail(error)
             except LOST as lost:
                 log.warning("a connection was lost", exc_info=lost)
-                request.fails(error := unavailable())
-                await answer.fail(error)
+                gone = unavailable()
+                request.fails(gone)
+                await answer.fail(gone)
             except Exception:
                 log.exception("unexpected error")
                 await answer.fail(InternalError("unexpected error; the log has more under this trace id"))
