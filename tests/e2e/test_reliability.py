@@ -10,6 +10,8 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
+import pytest
+
 from drw.cli.platform import _ask
 from drw.local.layout import Layout
 from support.load import Load, kinds, mixed_load
@@ -18,6 +20,7 @@ KILLED = ("rag", "models", "gateway", "workflow", "engine", "valkey", "postgres"
 SECONDS = 180
 
 
+@pytest.mark.timeout(900)  # a loaded machine takes long to start seven processes three times
 async def test_whatever_dies_or_freezes_is_replaced_and_named_with_a_time_to_come_back(platform, client):
     store, kept = client.vector_stores.create(name="reliability"), platform.credentials
     # Costs money, so that Valkey is on the way of each call.
