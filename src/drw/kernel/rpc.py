@@ -190,6 +190,7 @@ class Channels:
                 ("grpc.initial_reconnect_backoff_ms", 100),
                 ("grpc.keepalive_time_ms", PING_MS),
                 ("grpc.keepalive_timeout_ms", PING_MS),
+                ("grpc.http2.ping_timeout_ms", PING_MS),
                 ("grpc.http2.max_pings_without_data", 0),
             ]
             self._channels[address] = grpc.aio.insecure_channel(address, options=options)
