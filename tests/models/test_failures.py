@@ -165,7 +165,7 @@ async def test_any_model_that_cannot_answer_degrades_the_service(start, setting,
     async with start(fallback=setting) as web:
         (serving,) = [s for s in (await web.host.status()).services if s.name == "serving"]
         assert serving.state == ServiceStatus.DEGRADED
-        assert why in serving.detail and "'double'" not in serving.detail
+        assert why in serving.detail
         assert (await web.client.chat.completions.create(**ask("plain"))).choices
 
 
