@@ -69,7 +69,8 @@ def documented(outcome) -> bool:
     """Return whether a caller may hear this: an answer, or which part is away and when to come back."""
     if outcome.status == 503:
         return bool(outcome.code and outcome.message) and int(outcome.retry_after or 0) >= 1
-    return outcome.status == 200 or (outcome.kind == "stream" and outcome.status == 0)  # an answer that had begun
+    # A connection ends without an answer where one had begun, or where the file was still on its way.
+    return outcome.status == 200 or (outcome.kind in ("stream", "upload") and outcome.status == 0)
 
 
 async def parts(platform) -> dict[str, Any]:
