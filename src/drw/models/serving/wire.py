@@ -328,11 +328,18 @@ def _field(target: Target, raw: bytes, name: str, kind: type[T]) -> T:
 
 
 def _gone(target: Target) -> EngineUnavailable:
-    return EngineUnavailable(f"the engine of {target.model!r} does not answer; it may be starting again: try again")
+    return EngineUnavailable(
+        f"the engine of {target.model!r} does not answer; it may be starting again: try again", **_part(target)
+    )
 
 
 def _cut(target: Target) -> AnswerCut:
-    return AnswerCut(f"the engine of {target.model!r} ended in the middle of the answer: try again")
+    return AnswerCut(f"the engine of {target.model!r} ended in the middle of the answer: try again", **_part(target))
+
+
+def _part(target: Target) -> dict[str, str]:
+    """Return what an error says of a machine's own engine, whose start is measured."""
+    return {"part": "engine"} if target.base_url.startswith("unix:") else {}
 
 
 def _garbled(target: Target) -> AnswerCut:
