@@ -79,6 +79,9 @@ class ModelSettings(Settings):
     affinity: Literal["none", "session", "prefix"] = "session"
     """Which requests go to the same place, as far as its load allows: those of one session, besides those whose
     prompts begin alike, or none."""
+    reasoning: Literal["drop", "send"] = "drop"
+    """What becomes of the reasoning of earlier answers that a caller puts back into `messages`: sent to a model that
+    wants it, as DeepSeek and Kimi do between tool calls. Others refuse it, or read it as a part of the prompt."""
     dimensions: int = Field(0, ge=0)
     owned_by: str = ""
     licence: str = ""
@@ -183,6 +186,7 @@ class Registry:
             deadlines=Deadlines(**found.deadlines.model_dump()),
             prefill=found.prefill or PREFILL.get(found.engine, "none"),
             affinity=found.affinity,
+            takes_reasoning=found.reasoning == "send",
         )
 
     def _known(self, name: str) -> str:

@@ -166,6 +166,7 @@ class Models:
             total_seconds=resolved.deadlines.total_seconds,
             prefill=resolved.prefill,
             affinity=resolved.affinity,
+            takes_reasoning=resolved.takes_reasoning,
         )
 
     def _replica(self, resolved: ResolvedModel, url: str) -> Replica:

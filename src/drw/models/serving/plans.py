@@ -31,6 +31,8 @@ class ChatModel:
     """For a whole answer; 0: as the settings have it."""
     prefill: str
     affinity: str
+    takes_reasoning: bool = False
+    """Whether the reasoning of earlier answers is sent to it."""
 
     @property
     def most_prompt_bytes(self) -> int:
@@ -104,7 +106,8 @@ def prompt_bytes(body: Body) -> int:
     texts = [body.get("prompt") or ""]
     for message in body.get("messages", ()):
         content = message.get("content") or ""
-        texts += [content] if isinstance(content, str) else [part.get("text", "") for part in content]
+        parts = [{"text": content}] if isinstance(content, str) else content
+        texts += [part.get("text") or part.get("refusal") or "" for part in parts]
         texts += [call["function"]["arguments"] for call in message.get("tool_calls") or ()]
     texts += [tool["function"].get("description") or "" for tool in body.get("tools") or ()]
     return sum(len(text.encode(errors="replace")) for text in texts)

@@ -8,13 +8,15 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, Tag, ValidationError, model_validator
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import NotSupported
 from drw.models.serving.parts import (
     MAX_SCHEMAS_BYTES,
     MAX_TOOLS,
+    TEXT_OR_LIST,
+    TEXT_OR_OBJECT,
     AnyObject,
     Message,
     NamedTool,
@@ -32,7 +34,10 @@ MAX_TOKENS = 2**31 - 1
 
 ModelId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Stop = StopText | Annotated[list[StopText], Field(min_length=1, max_length=4)]
+StopTexts = Annotated[list[StopText], Field(min_length=1, max_length=4)]
+Stop = Annotated[Annotated[StopText, Tag("<text>")] | Annotated[StopTexts, Tag("<list>")], TEXT_OR_LIST]
+ChoiceName = Literal["none", "auto", "required"]
+ToolChoice = Annotated[Annotated[ChoiceName, Tag("<text>")] | Annotated[NamedTool, Tag("<object>")], TEXT_OR_OBJECT]
 
 
 class StreamOptions(Part):
@@ -92,7 +97,7 @@ class ChatCompletion(Sampling):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = Field(None, max_length=16)
     verbosity: Literal["low", "medium", "high"] | None = None
@@ -229,7 +234,7 @@ def _check_schemas(schemas: dict[str, dict[str, Any]]) -> None:
 
 
 def _readable(cls: type[Part], error: ValidationError) -> InvalidRequest:
-    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    fault = error.errors(include_url=False, include_input=False)[0]
     kind, said, param = fault["type"], fault["msg"].removeprefix("Value error, "), _param(fault["loc"])
     if kind == "json_invalid":
         return InvalidRequest(f"the body is not JSON: {said}")
@@ -238,16 +243,23 @@ def _readable(cls: type[Part], error: ValidationError) -> InvalidRequest:
     if kind == "extra_forbidden" and len(fault["loc"]) == 1:
         known = ", ".join(sorted(cls.model_fields))
         return InvalidRequest(f"{param!r} is not a parameter; there are: {known}", param=param)
+    if kind in ("extra_forbidden", "none_required"):  # beside null there is nothing that an unknown field may be
+        return InvalidRequest(f"{param} is not supported", param=param)
+    if kind == "union_tag_invalid":
+        context = fault["ctx"]
+        message = f"{param}.type is {context['tag'][:64]!r}; this platform takes: {context['expected_tags']}"
+        return InvalidRequest(message, param=f"{param}.type")
+    if kind == "union_tag_not_found":
+        return InvalidRequest(f"{param}.type is missing", param=f"{param}.type")
     return InvalidRequest(f"{param}: {said}", param=param)
 
 
 def _param(path: tuple[int | str, ...]) -> str:
-    """Return a path as OpenAI writes it, as in `messages[0].role`; what pydantic adds for unions is left out."""
-    if not path:
-        return ""
-    text = str(path[0])
-    if len(path) > 1 and isinstance(path[1], int):
-        text += f"[{path[1]}]"
-        if len(path) > 2 and str(path[2]).isidentifier():
-            text += f".{path[2]}"
+    """Return a path as OpenAI writes it, as in `messages[0].role`; the tags that pydantic adds are left out."""
+    text = ""
+    for before, at, name in zip((None, None, *path), (None, *path), path, strict=False):
+        if isinstance(name, int):
+            text += f"[{name}]"
+        elif not name.startswith("<") and before != "<list>":  # what follows there is a part's type
+            text += f".{name}" if at is not None else name
     return text

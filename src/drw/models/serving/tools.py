@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
+from pydantic_core import from_json
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import NotSupported
@@ -20,6 +22,9 @@ ANSWER_SCHEMA = {
     "required": ["text"],
     "additionalProperties": False,
 }
+
+CALL = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]*)"\s*,\s*"arguments"\s*:\s*(.*)', re.DOTALL)
+"""How an answer begins that calls a function."""
 
 Tools = dict[str, dict[str, Any]]
 """The parameters' JSON schema and description of each function that may be called."""
@@ -101,13 +106,16 @@ def _moved(schema: Any, place: str) -> Any:
 
 
 def _ended(text: str, reason: str, tools: Tools) -> tuple[dict[str, Any], str]:
+    if (begun := CALL.match(text)) is None or begun[1] not in tools:
+        return {}, reason  # cut before there is anything of the answer
+    name, arguments = begun[1], begun[2]
     try:
-        called = orjson.loads(text)
-        name, arguments = called["name"], called["arguments"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return {"content": text}, reason  # cut by max_tokens: `length` says so
-    if tools.get(name, {}).get("parameters") is ANSWER_SCHEMA:
-        return {"content": arguments["text"]}, reason
-    function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
+        arguments, whole = orjson.dumps(orjson.loads(text)["arguments"]).decode(), True
+    except orjson.JSONDecodeError:  # cut by max_tokens: `length` says so
+        whole = False
+    if tools[name].get("parameters") is ANSWER_SCHEMA:
+        said = from_json(arguments, allow_partial="trailing-strings") if arguments else {}
+        return {"content": said.get("text", "")}, reason
+    function = {"name": name, "arguments": arguments}
     call = {"index": 0, "id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
-    return {"tool_calls": [call]}, "tool_calls"
+    return {"tool_calls": [call]}, "tool_calls" if whole else reason

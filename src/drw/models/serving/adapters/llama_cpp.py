@@ -167,9 +167,9 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
 def _text(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
-    if any(part["type"] != "text" for part in content):
+    if any(part["type"] == "image_url" for part in content):
         raise NotSupported("messages", "this model reads text only")
-    return "".join(part["text"] for part in content)
+    return "".join(part[part["type"]] for part in content)
 
 
 def _schema(form: dict[str, Any]) -> dict[str, Any] | None:
