@@ -26,6 +26,9 @@ ANSWER_SCHEMA = {
 CALL = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]*)"\s*,\s*"arguments"\s*:\s*(.*)', re.DOTALL)
 """How an answer begins that calls a function."""
 
+LOGPROBS = ("logprobs", "top_logprobs")
+"""Those of a call are not shown, as with OpenAI."""
+
 Tools = dict[str, dict[str, Any]]
 """The parameters' JSON schema and description of each function that may be called."""
 
@@ -57,7 +60,8 @@ def constrained(body: Body, tools: Tools) -> Body:
     told = f"Choose exactly one function for the user's request and fill in its arguments. Functions:\n{lines}"
     schema = {"anyOf": [_call_schema(index, name, tool) for index, (name, tool) in enumerate(tools.items())]}
     strict = all(tool.get("strict") for tool in tools.values() if "parameters" in tool)
-    return body | {
+    spoken = {name: value for name, value in body.items() if name not in LOGPROBS}
+    return spoken | {
         "messages": [{"role": "system", "content": told}, *body["messages"]],
         "response_format": {"type": "json_schema", "json_schema": {"name": "call", "strict": strict, "schema": schema}},
     }
@@ -75,7 +79,6 @@ async def as_tool_calls(chunks: AsyncGenerator[Chunk, None], tools: Tools) -> As
                 if reason := choice.get("finish_reason"):
                     delta, reason = _ended(held[index], reason, tools)
                     choice |= {"delta": delta, "finish_reason": reason}
-                choice.pop("logprobs", None)
             yield chunk
     finally:
         await chunks.aclose()

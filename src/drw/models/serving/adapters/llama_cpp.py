@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from drw.kernel.cache_salt import cache_salt
 from drw.kernel.call import caller_or_none
 from drw.models.serving.compiling import SchemaCompilers
 from drw.models.serving.errors import EngineUnavailable, NotSupported
+from drw.models.serving.logprobs import CANDIDATES, Logprobs
 from drw.models.serving.ports import FOREVER, UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
 from drw.models.serving.prompts import Messages, Prompts
 from drw.models.serving.slots import Slots
 from drw.models.serving.tools import as_tool_calls, chosen_tools, constrained
 from drw.models.serving.wire import Wire, WireSettings, bearer, stalled
+
+T = TypeVar("T")
 
 PASSED = {
     "frequency_penalty",
@@ -84,11 +88,17 @@ class LlamaCppEngine(ChatEngine):
                     target, "completions", {**sent, **prompt, **_seed(body, index)}, bearer(target), limits
                 )
                 begun = False
+                told = Logprobs(greedy=_greedy(body)) if sent.get("logprobs") else None
                 try:
                     async for chunk in chunks:
                         _add(usage, chunk.pop("usage", None))
                         for choice in chunk.get("choices") or ():
                             choice["index"] = index
+                            if told is not None:
+                                told.take(choice, (chunk.get("timings") or {}).get("predicted_n", 0))
+                                if choice.get("finish_reason") and told.missing:
+                                    rest = told.rest(partial(self._likely, target, prompt))
+                                    choice["logprobs"] = {"content": await _until(limits.end, target, rest)}
                             if endpoint == "chat/completions":
                                 _to_chat(choice, body, first=not begun)
                             begun = True
@@ -99,6 +109,25 @@ class LlamaCppEngine(ChatEngine):
                 limits = Limits(end=limits.end)  # the first token of all has come
         if usage:
             yield {"choices": [], "usage": usage}
+
+    async def _likely(self, target: Target, prompt: Body, before: list[int], most: int) -> list[dict[str, Any]]:
+        """Return so many of the likeliest tokens after a prompt and what was generated, in the slot that has read both.
+
+        The server tells of tokens that are text: one that is follows by force, and those that were likelier beside it.
+        """
+        text = (await self._prompts.completion(target, "a"))[-1]
+        asked = {
+            **prompt,
+            "prompt": prompt["prompt"] + before,
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": most,
+            "logit_bias": {str(text): 100},
+            "cache_prompt": True,
+        }
+        choices = await self._wire.ask(target, "completions", asked, bearer(target), "choices", list)
+        likely: list[dict[str, Any]] = choices[0]["logprobs"]["content"][0]["top_logprobs"]
+        return likely
 
     @asynccontextmanager
     async def _turn(
@@ -138,7 +167,7 @@ def translated(body: Body, endpoint: Endpoint) -> Body:
     if stop := body.get("stop"):
         sent["stop"] = [stop] if isinstance(stop, str) else stop
     if body.get("logprobs"):
-        sent["logprobs"] = max(1, body.get("top_logprobs") or 0)
+        sent["logprobs"] = CANDIDATES
     if schema := _schema(body.get("response_format") or {}):
         sent["json_schema"] = schema
     return sent | {
@@ -192,6 +221,19 @@ def _to_chat(choice: dict[str, Any], body: Body, *, first: bool) -> None:
     choice["delta"] = ({"role": "assistant"} if first else {}) | ({"content": text} if text or first else {})
     for token in (choice.get("logprobs") or {}).get("content") or ():
         token["top_logprobs"] = token.get("top_logprobs", [])[: body.get("top_logprobs") or 0]
+
+
+def _greedy(body: Body) -> bool:
+    """Tell whether the likeliest token is generated each time, by what the server says without any penalty."""
+    return body.get("temperature") == 0 and not body.keys() & {"logit_bias", "frequency_penalty", "presence_penalty"}
+
+
+async def _until(end: float, target: Target, found: Coroutine[Any, Any, T]) -> T:
+    try:
+        async with asyncio.timeout_at(None if end == FOREVER else end):
+            return await found
+    except TimeoutError as error:
+        raise stalled(target, end) from error
 
 
 def _add(usage: dict[str, Any], more: dict[str, Any] | None) -> None:
