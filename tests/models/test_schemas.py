@@ -135,6 +135,30 @@ async def test_the_schemas_of_all_tools_have_a_bound_together(web):
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")
 
 
+DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
+"""As pydantic 2.12 has it for `Decimal`."""
+
+
+async def test_a_pattern_that_looks_around_is_passed_by_where_a_schema_is_not_strict(start, engine):
+    price = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": DECIMAL}]}
+    schema = {"type": "object", "properties": {"price": price}, "required": ["price"]}
+    tool = {"type": "function", "function": {"name": "order", "parameters": schema}}
+    asked = {"model": "small", "messages": [{"role": "user", "content": "Sell at 3."}], "max_tokens": 100}
+    async with start(small=engine) as web:
+        create = web.client.chat.completions.create
+        made = await create(**asked, tools=[tool], tool_choice="required", temperature=0)
+        assert "price" in orjson.loads(made.choices[0].message.tool_calls[0].function.arguments)
+        tool["function"]["strict"] = True
+        with pytest.raises(openai.BadRequestError, match="no look-around"):
+            await create(**asked, tools=[tool])
+
+
+@pytest.mark.parametrize("pattern", ["(?=(a*)*)b", "(?!a)*", "(?<!a", "(?=a{1,5000})b"])
+def test_what_looks_around_has_the_same_bounds(pattern):
+    with pytest.raises(PatternError):
+        check_pattern(pattern, look_around=True)
+
+
 @pytest.fixture
 async def compilers():
     made = SchemaCompilers()

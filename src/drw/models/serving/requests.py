@@ -32,6 +32,8 @@ MAX_CHOICES = 8
 MAX_INPUTS = 2048
 MAX_TOKENS = 2**31 - 1
 
+Schemas = dict[str, tuple[dict[str, Any], bool]]
+
 ModelId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 StopTexts = Annotated[list[StopText], Field(min_length=1, max_length=4)]
@@ -125,12 +127,14 @@ class ChatCompletion(Sampling):
         _check_schemas(self._schemas())
         return self
 
-    def _schemas(self) -> dict[str, dict[str, Any]]:
-        """Return every JSON schema of the request by the field it stands in."""
+    def _schemas(self) -> Schemas:
+        """Return every JSON schema of the request by the field it stands in, and whether it is strict."""
         form = self.response_format and self.response_format.json_schema
-        found = {"response_format": form.schema_} if form else {}
-        functions = [tool.function for tool in self.tools or ()]
-        return found | {f"tools[{i}].function": f.parameters for i, f in enumerate(functions) if f.parameters}
+        found = {"response_format": (form.schema_, bool(form.strict))} if form else {}
+        for i, function in enumerate(tool.function for tool in self.tools or ()):
+            if function.parameters:
+                found[f"tools[{i}].function"] = function.parameters, bool(function.strict)
+        return found
 
     @property
     def session(self) -> str:
@@ -223,12 +227,12 @@ def read(cls: type[R], raw: bytes) -> R:
         raise _readable(cls, error) from None
 
 
-def _check_schemas(schemas: dict[str, dict[str, Any]]) -> None:
-    if len(schemas) > 1 and sum(len(orjson.dumps(schema)) for schema in schemas.values()) > MAX_SCHEMAS_BYTES:
+def _check_schemas(schemas: Schemas) -> None:
+    if len(schemas) > 1 and sum(len(orjson.dumps(schema)) for schema, _ in schemas.values()) > MAX_SCHEMAS_BYTES:
         raise InvalidRequest(f"the schemas of all tools have at most {MAX_SCHEMAS_BYTES} bytes together", param="tools")
-    for param, schema in schemas.items():
+    for param, (schema, strict) in schemas.items():
         try:
-            check_schema(schema)
+            check_schema(schema, strict=strict)
         except SchemaError as error:
             raise InvalidRequest(f"{param}: the JSON schema is refused at {error}", param=param) from error
 

@@ -15,6 +15,7 @@ from drw.models.serving.errors import EngineUnavailable, NotSupported
 from drw.models.serving.logprobs import CANDIDATES, Logprobs
 from drw.models.serving.ports import FOREVER, UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
 from drw.models.serving.prompts import Messages, Prompts
+from drw.models.serving.schemas import without_look_around
 from drw.models.serving.slots import Slots
 from drw.models.serving.tools import as_tool_calls, chosen_tools, constrained
 from drw.models.serving.wire import Wire, WireSettings, bearer, stalled
@@ -208,7 +209,9 @@ def _schema(form: dict[str, Any]) -> dict[str, Any] | None:
     if form.get("type") != "json_schema":
         return None
     named = form["json_schema"]
-    return {**named["schema"], "x-guidance": {**GUIDANCE, "lenient": not named.get("strict")}}
+    strict = bool(named.get("strict"))
+    schema = named["schema"] if strict else without_look_around(named["schema"])
+    return {**schema, "x-guidance": {**GUIDANCE, "lenient": not strict}}
 
 
 def _seed(body: Body, index: int) -> Body:
