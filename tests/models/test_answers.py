@@ -77,7 +77,7 @@ def test_fields_that_only_an_upstream_knows_are_in_the_whole_answer():
     answer.add(chunk({"content": "hi", "reasoning_details": [{"text": "a"}]}, content_filter_results={"hate": 0}))
     answer.add(chunk({"tool_calls": [part(0, "a", "f", PARIS, extra_content=signature)], "extra_content": {"x": 1}}))
     answer.add(chunk({"reasoning_details": [{"text": "b"}], "extra_content": {"y": 2}, "unset": None}))
-    answer.add(chunk({}, finish_reason="stop", stop_reason=7, content_filter_results={"self_harm": 1}))
+    answer.add(chunk({}, finish_reason="stop", stop_reason=7, content_filter_results={"self_harm": 1}, message={}))
     choice = orjson.loads(answer.body())["choices"][0]
     assert choice["stop_reason"] == 7 and choice["content_filter_results"] == {"hate": 0, "self_harm": 1}
     message = choice["message"]

@@ -43,6 +43,17 @@ def entry(id_, data, *likely):
     return {"id": id_, "token": "", "bytes": data, "logprob": -1.0, "top_logprobs": own}
 
 
+async def test_a_greedy_answer_that_is_cut_in_a_character_has_the_likeliest_tokens():
+    told = Logprobs(greedy=True)
+    told.take({"logprobs": None}, 1)
+
+    async def probe(ids, most):
+        return [{"id": 5, "token": "", "bytes": [240, 159], "logprob": -0.25}]
+
+    (cut,) = await told.rest(probe)
+    assert (cut["bytes"], cut["logprob"]) == ([240, 159], -0.25)
+
+
 async def never(ids, most):
     raise AssertionError("asked for what is known")
 

@@ -215,4 +215,4 @@ class Answer:
         empty = {"content": None, "refusal": None} if self._chat else {}
         logprobs = empty | choice.logprobs if choice.logprobs else None
         ended = {"logprobs": logprobs, "finish_reason": choice.finish_reason}
-        return {"index": index, **said, **ended, **choice.of_choice}
+        return {"index": index, **choice.of_choice, **said, **ended}

@@ -33,11 +33,15 @@ class Logprobs:
         """What ends at an entry before which some are missing: their bytes and its own."""
         self._sent = 0
         self._probes = 0
+        self.missing = False
+        """Whether there are entries that no event has had."""
 
     def take(self, choice: Entry, tokens: int) -> None:
         """Take note of an event by which so many tokens have come; leave in it what may go out."""
         content = (choice.get("logprobs") or {}).get("content") or []
-        self._entries += [None] * (tokens - len(self._entries) - len(content))
+        left_out = tokens - len(self._entries) - len(content)
+        self.missing = self.missing or left_out > 0
+        self._entries += [None] * left_out
         for entry in content:
             if self._entries and self._entries[-1] is None:
                 self._characters[len(self._entries)] = bytes(entry["bytes"])
@@ -48,11 +52,6 @@ class Logprobs:
             choice["logprobs"] = None
         else:
             self._sent = len(self._entries)
-
-    @property
-    def missing(self) -> bool:
-        """Whether there are entries that no event has had."""
-        return self._sent < len(self._entries) and None in self._entries
 
     async def rest(self, probe: Probe) -> list[Entry]:
         """Return the entries that no event has had."""
@@ -79,7 +78,7 @@ class Logprobs:
             if self._probes > MAX_PROBES:
                 break
             likely = await probe(ids, most)
-            found = _first(likely, left, end - index, own) if left else likely[0]
+            found = _first(likely, left, end - index, own) if left else next(iter(likely), None)
             if found:
                 self._characters[end] = left[len(found["bytes"]) :]
                 return found | _told(found) | {"top_logprobs": likely[:CANDIDATES]}

@@ -108,6 +108,7 @@ def prompt_bytes(body: Body) -> int:
         content = message.get("content") or ""
         parts = [{"text": content}] if isinstance(content, str) else content
         texts += [part.get("text") or part.get("refusal") or "" for part in parts]
+        texts += [message.get(name) or "" for name in ("reasoning_content", "reasoning")]
         texts += [call["function"]["arguments"] for call in message.get("tool_calls") or ()]
     texts += [tool["function"].get("description") or "" for tool in body.get("tools") or ()]
     return sum(len(text.encode(errors="replace")) for text in texts)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from drw.kernel.cache_salt import cache_salt
 from drw.kernel.call import caller_or_none
@@ -19,8 +19,6 @@ from drw.models.serving.schemas import without_look_around
 from drw.models.serving.slots import Slots
 from drw.models.serving.tools import as_tool_calls, chosen_tools, constrained
 from drw.models.serving.wire import Wire, WireSettings, bearer, stalled
-
-T = TypeVar("T")
 
 PASSED = {
     "frequency_penalty",
@@ -98,8 +96,8 @@ class LlamaCppEngine(ChatEngine):
                             if told is not None:
                                 told.take(choice, (chunk.get("timings") or {}).get("predicted_n", 0))
                                 if choice.get("finish_reason") and told.missing:
-                                    rest = told.rest(partial(self._likely, target, prompt))
-                                    choice["logprobs"] = {"content": await _until(limits.end, target, rest)}
+                                    probe = partial(self._likely, target, prompt, Limits(end=limits.end))
+                                    choice["logprobs"] = {"content": await told.rest(probe)}
                             if endpoint == "chat/completions":
                                 _to_chat(choice, body, first=not begun)
                             begun = True
@@ -111,24 +109,24 @@ class LlamaCppEngine(ChatEngine):
         if usage:
             yield {"choices": [], "usage": usage}
 
-    async def _likely(self, target: Target, prompt: Body, before: list[int], most: int) -> list[dict[str, Any]]:
+    async def _likely(
+        self, target: Target, prompt: Body, limits: Limits, before: list[int], most: int
+    ) -> list[dict[str, Any]]:
         """Return so many of the likeliest tokens after a prompt and what was generated, in the slot that has read both.
 
         The server tells of tokens that are text: one that is follows by force, and those that were likelier beside it.
         """
         text = (await self._prompts.completion(target, "a"))[-1]
-        asked = {
-            **prompt,
-            "prompt": prompt["prompt"] + before,
-            "max_tokens": 1,
-            "temperature": 0,
-            "logprobs": most,
-            "logit_bias": {str(text): 100},
-            "cache_prompt": True,
-        }
-        choices = await self._wire.ask(target, "completions", asked, bearer(target), "choices", list)
-        likely: list[dict[str, Any]] = choices[0]["logprobs"]["content"][0]["top_logprobs"]
-        return likely
+        asked = {"prompt": prompt["prompt"] + before, "max_tokens": 1, "temperature": 0, "logprobs": most}
+        asked |= {"logit_bias": {str(text): 100}, "cache_prompt": True, "stream": True}
+        chunks = self._wire.stream(target, "completions", {**prompt, **asked}, bearer(target), limits)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                for choice in chunk.get("choices") or ():
+                    if content := (choice.get("logprobs") or {}).get("content"):
+                        likely: list[dict[str, Any]] = content[0]["top_logprobs"]
+                        return likely
+        return []
 
     @asynccontextmanager
     async def _turn(
@@ -227,16 +225,9 @@ def _to_chat(choice: dict[str, Any], body: Body, *, first: bool) -> None:
 
 
 def _greedy(body: Body) -> bool:
-    """Tell whether the likeliest token is generated each time, by what the server says without any penalty."""
-    return body.get("temperature") == 0 and not body.keys() & {"logit_bias", "frequency_penalty", "presence_penalty"}
-
-
-async def _until(end: float, target: Target, found: Coroutine[Any, Any, T]) -> T:
-    try:
-        async with asyncio.timeout_at(None if end == FOREVER else end):
-            return await found
-    except TimeoutError as error:
-        raise stalled(target, end) from error
+    """Tell whether the likeliest token is generated each time, by what the server says of them."""
+    others = {"logit_bias", "frequency_penalty", "presence_penalty", "response_format"}
+    return body.get("temperature") == 0 and not body.keys() & others
 
 
 def _add(usage: dict[str, Any], more: dict[str, Any] | None) -> None:
