@@ -295,9 +295,21 @@ def _well_formed(chunk: Chunk) -> bool:
         said = choice.get("delta") or choice
         if not all(isinstance(said.get(name), STRING) for name in (*TEXT, *BESIDES)):
             return False
-        if not isinstance(said.get("tool_calls"), LIST):
+        if not isinstance(calls := said.get("tool_calls"), LIST) or not all(map(_is_call, calls or ())):
+            return False
+        if not isinstance(choice.get("logprobs"), DICT):
             return False
     return True
+
+
+def _is_call(part: Any) -> bool:
+    """Tell whether this is a part of a tool call."""
+    if not isinstance(part, dict) or not isinstance(part.get("index"), int | None):
+        return False
+    function = part.get("function") or {}
+    return isinstance(function, dict) and all(
+        isinstance(text, STRING) for text in (part.get("id"), function.get("name"), function.get("arguments"))
+    )
 
 
 async def _refused(target: Target, response: aiohttp.ClientResponse) -> DrwError:
