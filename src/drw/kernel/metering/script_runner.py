@@ -37,8 +37,8 @@ class ScriptRunner:
 
     def __init__(self, url: str, seconds: float) -> None:
         # No timeout of its own for each read: the whole exchange has one.
-        options: dict[str, Any] = {"socket_connect_timeout": seconds, "retry": Retry(NoBackoff(), 0), "protocol": 2}
-        pool = ConnectionPool.from_url(url, **options)
+        options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": seconds, "protocol": 2}
+        pool = ConnectionPool.from_url(url, **options, retry=Retry(NoBackoff(), 0))
         self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
         self._seconds = seconds
         self._waiting: deque[_Call] = deque()
