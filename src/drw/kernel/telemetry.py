@@ -130,7 +130,9 @@ def flush(seconds: float = FLUSH_SECONDS) -> None:
 
 def exports() -> bool:
     """Tell whether spans are recorded: where nobody takes them, none need be made."""
-    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    return not (
+        isinstance(tracer, trace.ProxyTracer) and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    )
 
 
 def current_trace_id() -> str:
