@@ -45,7 +45,7 @@ class MeterSettings(Settings):
     """After this long without a sign of life a process's reservations are settled in its place."""
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=60)
     answer_seconds: float = Field(default=1.0, gt=0, le=10)
-    """How long Valkey may take for one step."""
+    """How long Valkey may take for one step; it is asked twice."""
     patience_seconds: float = Field(default=8.0, ge=0, le=60)
     """How long a stream waits, between two tokens, for a Valkey that has gone away."""
     block_tokens: int = Field(default=16, ge=1, le=4096)
