@@ -13,9 +13,10 @@ from drw.models.serving.compiling import SchemaCompilers
 from drw.models.serving.errors import EngineUnavailable, NotSupported
 from drw.models.serving.ports import FOREVER, UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
 from drw.models.serving.prompts import Messages, Prompts
+from drw.models.serving.settings import WireSettings
 from drw.models.serving.slots import Slots
 from drw.models.serving.tools import as_tool_calls, chosen_tools, constrained
-from drw.models.serving.wire import Wire, WireSettings, bearer, stalled
+from drw.models.serving.wire import Wire, bearer, stalled
 
 PASSED = {
     "frequency_penalty",
@@ -23,10 +24,11 @@ PASSED = {
     "max_completion_tokens",
     "max_tokens",
     "presence_penalty",
+    "repeat_penalty",
     "temperature",
     "top_p",
 }
-"""What the engine understands as OpenAI means it."""
+"""What the engine understands as OpenAI means it, and a penalty that only a model's settings give."""
 RANDOM_SEED = 0xFFFFFFFF
 """The engine's seeds have 32 bits, and it takes this one for "any"."""
 ROLES = {"developer": "system"}
