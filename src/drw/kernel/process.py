@@ -16,10 +16,6 @@ from drw.kernel.errors import DrwError
 from drw.kernel.host import Host
 from drw.kernel.settings import Layers, Profile
 
-COLLECT = 10_000, 10, 50
-"""Objects between two collections, and how often older ones are looked at: a request makes hundreds, most without
-cycles, and a look at all of them is a pause for every request under way."""
-
 
 def main(name: str, files: Sequence[Path]) -> int:
     """Run the process `name` of the profile in these files; return the exit code."""
@@ -45,7 +41,6 @@ async def _run(profile: Profile, name: str) -> None:
         await host.start()
         gc.collect()
         gc.freeze()  # what stands now stands until the end: no collection needs to look at it again
-        gc.set_threshold(*COLLECT)
         await asked.wait()
     finally:
         await host.stop()
