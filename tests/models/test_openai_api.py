@@ -152,6 +152,9 @@ async def test_an_embedding_of_a_text_that_is_too_long_is_refused_or_truncated_a
     extra = {"truncate_prompt_tokens": -1}
     cut = await web.client.embeddings.create(model="vectors", input=texts, encoding_format="float", extra_body=extra)
     assert cut.data[300].embedding == [100.0, 0.5]
+    with pytest.raises(openai.BadRequestError, match="truncate_prompt_tokens: 0 would read nothing") as caught:
+        await web.client.embeddings.create(model="vectors", input="a", extra_body={"truncate_prompt_tokens": 0})
+    assert caught.value.param == "truncate_prompt_tokens"
 
 
 async def test_a_text_that_surely_is_too_long_is_refused_or_cut_at_a_character_before_it_is_read(start):

@@ -167,7 +167,7 @@ class RequestRouter(contract.RequestRouter):
             notes=[note[:MAX_ERROR] for note in request.notes[:MAX_NOTES]],
         )
         self._reports[request.data_plane] = kept
-        await self._planes.enforces(request.data_plane, request.limits_change)
+        self._planes.enforces(request.data_plane, request.limits_change)
         return ReportConfigurationResponse()
 
     async def create_kill(self, request: CreateKillRequest, /) -> Kill:
