@@ -71,6 +71,12 @@ CLIENT_TOKENS = Histogram(
 COST_USD = Counter("drw_cost_usd", "What calls have cost, in US dollars.", ["org", "desk", "gen_ai_response_model"])
 
 
+@lru_cache(maxsize=4096)
+def spent(org: str, desk: str, model: str) -> Counter:
+    """Return the counter of what a desk's calls of a model cost."""
+    return COST_USD.labels(org, desk, model)
+
+
 def provider(engine: str) -> str:
     """Return the conventions' name for an engine."""
     return PROVIDERS.get(engine, engine)

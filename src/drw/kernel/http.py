@@ -32,6 +32,7 @@ from drw.kernel.errors import (
     http_form,
     http_headers,
 )
+from drw.kernel.joined_writes import HttpProtocol
 from drw.kernel.json_bodies import json_object
 from drw.kernel.lost import LOST, unavailable
 from drw.kernel.metrics_page import page
@@ -189,7 +190,7 @@ class HttpServer:
             access_log=False,
             lifespan="off",
             loop="none",
-            http="httptools",
+            http=HttpProtocol,
             ws="none",
             timeout_keep_alive=600,  # longer than the data plane keeps idle connections, so that it closes them
             proxy_headers=False,  # who calls is said by the data plane, in headers of its own

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,8 +94,8 @@ class KillList:
         while self.find(who, workflow=workflow):
             await self._changed.wait()
 
-    @asynccontextmanager
-    async def ending(self, who: Caller | None, models: Callable[[], Collection[str]]) -> AsyncIterator[None]:
+    @contextmanager
+    def ending(self, who: Caller | None, models: Callable[[], Collection[str]]) -> Iterator[None]:
         """Run the block, which awaits nothing of its caller's, and raise `Killed` in it as soon as a kill names it.
 
         `models` is asked at each kill, since which model answers may change on the way.

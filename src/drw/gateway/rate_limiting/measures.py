@@ -39,7 +39,7 @@ def passed(row: Row, priced: Container[str]) -> None:
         if count:
             gen_ai.CLIENT_TOKENS.labels(*labels, kind).observe(count)
     if row.cost:
-        gen_ai.COST_USD.labels(row.org, row.desk, model).inc(row.cost / NANO)
+        gen_ai.spent(row.org, row.desk, model).inc(row.cost / NANO)
 
 
 async def measure(store: Store, counters: Counters) -> None:

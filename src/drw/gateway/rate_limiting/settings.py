@@ -20,4 +20,4 @@ class Settings(Base):
     uncounted_tokens: int = Field(4096, ge=0, le=1_000_000)
     """What an answer on a pass-through route is charged whose upstream did not say what it took, beside its prompt."""
     answer_seconds: float = Field(1.0, gt=0, le=10)
-    """How long Valkey may take for one step."""
+    """How long Valkey may take for one step; it is asked twice."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from drw.kernel.errors import Unavailable
 from drw.kernel.metering import scripts
+from drw.kernel.metering.script_runner import ScriptRunner
 from drw.kernel.metering.subjects import PREFIX, Subject, ends
 
 CONNECTIONS = 64
@@ -119,8 +120,8 @@ class Counters:
             protocol=2,
         )
         self._redis = Redis.from_pool(pool)
+        self._scripts = ScriptRunner(url, seconds)
         self._clock = clock
-        self._scripts: dict[str, Any] = {}
 
     async def reserve(self, process: str, wish: Wish) -> Granted | Refused | None:
         """Reserve for all subjects or none; None: an earlier step of it is not held any more.
@@ -305,6 +306,7 @@ class Counters:
 
     async def close(self) -> None:
         """Close the connections."""
+        await self._scripts.close()
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
@@ -321,14 +323,9 @@ class Counters:
     def _now(self) -> str:
         return str(int(self._clock())) if self._clock else ""
 
-    def _run(self, script: str, *args: Any) -> Awaitable[Any]:
-        if script not in self._scripts:
-            self._scripts[script] = self._redis.register_script(script)
-        return self._answered(self._scripts[script], args)
-
-    async def _answered(self, script: Any, args: Sequence[Any]) -> Any:
+    async def _run(self, script: str, *args: Any) -> Any:
         with _answering():
-            return await script(args=args)
+            return await self._scripts.run(script, args)
 
 
 @contextmanager

@@ -26,11 +26,6 @@ local EXACT = 2 ^ 53
 -- How long it is known that something was counted: until the ledger says so too, for those that may have read it
 -- before, and for a process that asks again at its next sign of life.
 local KNOWN, READ_BEFORE, ASKED_AGAIN = 604800, 600, 120
-local SPENT = {'n', 't', 'c', 'd', 'dn', 'dt', 'm', 'mn', 'mt', 'tn', 'tt'}
-local CAPS = {'Cdn', 'Cmn', 'Ctn', 'Cdt', 'Cmt', 'Ctt', 'Cw', 'Cc', 'Cr', 'Cwa', 'Cra'}
-local FIELDS = {}
-for _, f in ipairs(SPENT) do table.insert(FIELDS, f) end
-for _, f in ipairs(CAPS) do table.insert(FIELDS, f) end
 
 local function text(x) return string.format('%.0f', x) end
 
@@ -54,13 +49,15 @@ local function month_of(day)
   return y * 12 + m - 1
 end
 
-local function read(key, now)
-  local v = redis.call('HMGET', key, unpack(FIELDS))
-  local s = {}
-  for i, f in ipairs(FIELDS) do
-    if v[i] then s[f] = tonumber(v[i]) or v[i] end
-  end
-  for _, f in ipairs(SPENT) do s[f] = s[f] or 0 end
+local function cap(value) return value and tonumber(value) or nil end
+
+local function counters(v, now)
+  local s = {
+    n = tonumber(v[1] or 0), t = tonumber(v[2] or 0), c = tonumber(v[3] or 0),
+    d = tonumber(v[4] or 0), dn = tonumber(v[5] or 0), dt = tonumber(v[6] or 0),
+    m = tonumber(v[7] or 0), mn = tonumber(v[8] or 0), mt = tonumber(v[9] or 0),
+    tn = tonumber(v[10] or 0), tt = tonumber(v[11] or 0), Cw = cap(v[12]),
+  }
   local day = math.floor(now / 86400000)
   local month = month_of(day)
   s.rolled = day > s.d or month > s.m
@@ -69,7 +66,22 @@ local function read(key, now)
   return s
 end
 
--- Adds to fields that `read` has read, in one write; a sum that a double cannot hold is left to Valkey's integers.
+-- Counters, and of the caps only that of the tokens of a minute, which are counted where it is there.
+local function read_spent(key, now)
+  return counters(redis.call('HMGET', key, 'n', 't', 'c', 'd', 'dn', 'dt', 'm', 'mn', 'mt', 'tn', 'tt', 'Cw'), now)
+end
+
+local function read(key, now)
+  local v = redis.call('HMGET', key, 'n', 't', 'c', 'd', 'dn', 'dt', 'm', 'mn', 'mt', 'tn', 'tt', 'Cw',
+    'Cdn', 'Cmn', 'Ctn', 'Cdt', 'Cmt', 'Ctt', 'Cc', 'Cr', 'Cwa', 'Cra')
+  local s = counters(v, now)
+  s.Cdn, s.Cmn, s.Ctn = cap(v[13]), cap(v[14]), cap(v[15])
+  s.Cdt, s.Cmt, s.Ctt = cap(v[16]), cap(v[17]), cap(v[18])
+  s.Cc, s.Cr, s.Cwa, s.Cra = cap(v[19]), cap(v[20]), v[21] or nil, v[22] or nil
+  return s
+end
+
+-- Adds to fields that were read, in one write; a sum that a double cannot hold is left to Valkey's integers.
 local function put(key, s, more)
   local flat, large = {}, {}
   if s.rolled then
@@ -136,7 +148,7 @@ local function moment(at, now) return math.min(tonumber(at), now) end
 
 -- Counts what was spent at a moment: for a day or month that is over it counts no more. `more` is added too.
 local function charge(key, nano, tokens, at, more)
-  local s = read(key, at)
+  local s = read_spent(key, at)
   local day = math.floor(at / 86400000)
   if day == s.d then more.dn, more.dt = nano, tokens end
   if month_of(day) == s.m then more.mn, more.mt = nano, tokens end
@@ -161,8 +173,8 @@ local function take(id)
   return cjson.decode(h[3]), {n = -tonumber(h[1]), t = -tonumber(h[2]), c = -1}
 end
 
-local function release(key, held)
-  for field, amount in pairs(held) do add(key, field, amount) end
+local function add_all(key, amounts)
+  for field, amount in pairs(amounts) do add(key, field, amount) end
 end
 """
 
@@ -190,30 +202,34 @@ local left_nano, left_tokens, nano_by, tokens_by = math.huge, math.huge, nil, ni
 local window, found = {}, {}
 for i = 10, #ARGV do
   local key = ARGV[i]
-  local s = read(key, now)
-  found[i] = s
-  local money = {{'day', s.Cdn, s.dn}, {'month', s.Cmn, s.mn}, {'total', s.Ctn, s.tn}}
-  for _, b in ipairs(money) do
-    if b[2] and free(key, b[2], b[3] + s.n, had_nano) < left_nano then
-      left_nano, nano_by = free(key, b[2], b[3] + s.n, had_nano), {i - 9, 'money', b[1], b[2], 0}
+  if redis.call('SISMEMBER', P .. 'capped', key) == 1 then -- the counters of all others bind nothing
+    local s = read(key, now)
+    found[i] = s
+    local money = {{'day', s.Cdn, s.dn}, {'month', s.Cmn, s.mn}, {'total', s.Ctn, s.tn}}
+    for _, b in ipairs(money) do
+      if b[2] and free(key, b[2], b[3] + s.n, had_nano) < left_nano then
+        left_nano, nano_by = free(key, b[2], b[3] + s.n, had_nano), {i - 9, 'money', b[1], b[2], 0}
+      end
     end
-  end
-  local counts = {{'day', s.Cdt, s.dt, 0}, {'month', s.Cmt, s.mt, 0}, {'total', s.Ctt, s.tt, 0}}
-  if s.Cw then
-    local sum, resets = ring_sum(key, 'r', now, s.Cwa == 's')
-    table.insert(counts, {'minute', s.Cw, sum, resets})
-    local left = free(key, s.Cw, sum + s.t, had_tokens)
-    if not window[1] or left < window[2] then window = {s.Cw, left, resets} end
-  end
-  for _, b in ipairs(counts) do
-    if b[2] and free(key, b[2], b[3] + s.t, had_tokens) < left_tokens then
-      left_tokens, tokens_by = free(key, b[2], b[3] + s.t, had_tokens), {i - 9, 'tokens', b[1], b[2], b[4]}
+    local counts = {{'day', s.Cdt, s.dt, 0}, {'month', s.Cmt, s.mt, 0}, {'total', s.Ctt, s.tt, 0}}
+    if s.Cw then
+      local sum, resets = ring_sum(key, 'r', now, s.Cwa == 's')
+      table.insert(counts, {'minute', s.Cw, sum, resets})
+      local left = free(key, s.Cw, sum + s.t, had_tokens)
+      if not window[1] or left < window[2] then window = {s.Cw, left, resets} end
     end
-  end
-  if not had[key] and s.Cc and s.Cc - s.c < 1 then return {'refused', i - 9, 'concurrent', '', text(s.Cc), '0', '0'} end
-  if not had[key] and s.Cr then
-    local sum, resets = ring_sum(key, 'q', now, s.Cra == 's')
-    if s.Cr - sum < 1 then return {'refused', i - 9, 'requests', 'minute', text(s.Cr), '0', text(resets - now)} end
+    for _, b in ipairs(counts) do
+      if b[2] and free(key, b[2], b[3] + s.t, had_tokens) < left_tokens then
+        left_tokens, tokens_by = free(key, b[2], b[3] + s.t, had_tokens), {i - 9, 'tokens', b[1], b[2], b[4]}
+      end
+    end
+    if not had[key] and s.Cc and s.Cc - s.c < 1 then
+      return {'refused', i - 9, 'concurrent', '', text(s.Cc), '0', '0'}
+    end
+    if not had[key] and s.Cr then
+      local sum, resets = ring_sum(key, 'q', now, s.Cra == 's')
+      if s.Cr - sum < 1 then return {'refused', i - 9, 'requests', 'minute', text(s.Cr), '0', text(resets - now)} end
+    end
   end
 end
 
@@ -230,8 +246,9 @@ local names = {}
 for i = 10, #ARGV do
   local key, s = ARGV[i], found[i]
   local own = had[key] and {n = 0, t = 0, c = 0} or {n = had_nano, t = had_tokens, c = 1}
-  put(key, s, {n = nano + own.n, t = tokens + own.t, c = own.c})
-  if not had[key] and s.Cr then ring_add(key, 'q', now, 1) end
+  local taken = {n = nano + own.n, t = tokens + own.t, c = own.c}
+  if s then put(key, s, taken) else add_all(key, taken) end
+  if not had[key] and s and s.Cr then ring_add(key, 'q', now, 1) end
   table.insert(names, key)
 end
 local all_nano, all_tokens = nano + had_nano, tokens + had_tokens
@@ -291,7 +308,7 @@ if not posted then
     charge(key, tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), at, more)
   end
 end
-for key in pairs(holds) do release(key, held) end
+for key in pairs(holds) do add_all(key, held) end
 return posted and 'elsewhere' or 'counted'
 """
 )
@@ -413,7 +430,7 @@ if open() then return 0 end
 local last = 3 + tonumber(ARGV[3])
 for i = 4, last do
   local names, held = take(ARGV[i])
-  for _, key in ipairs(names or {}) do release(key, held) end
+  for _, key in ipairs(names or {}) do add_all(key, held) end
   redis.call('SET', P .. 'settled:' .. ARGV[i], 1, 'EX', KNOWN)
 end
 for i = last + 1, #ARGV do redis.call('SET', P .. 'posted:' .. ARGV[i], 1, 'EX', KNOWN) end
@@ -428,6 +445,7 @@ CAPS = (
     + """
 -- version, then for each cap: subject, field, value
 if tonumber(redis.call('GET', P .. 'caps') or '-1') > tonumber(ARGV[1]) then return 0 end
+local CAPS = {'Cdn', 'Cmn', 'Ctn', 'Cdt', 'Cmt', 'Ctt', 'Cw', 'Cc', 'Cr', 'Cwa', 'Cra'}
 for _, key in ipairs(redis.call('SMEMBERS', P .. 'capped')) do redis.call('HDEL', key, unpack(CAPS)) end
 redis.call('DEL', P .. 'capped')
 for i = 2, #ARGV, 3 do

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote
 
@@ -29,17 +30,24 @@ class Subject:
     @property
     def counter(self) -> str:
         """The name of the subject's counters in Valkey."""
-        return f"{PREFIX}s:{KINDS[self.kind]}:{quote(self.org, safe='')}:{quote(self.name, safe='')}"
+        return _counter(self.kind, self.org, self.name)
 
     def __str__(self) -> str:
         return f"{KINDS[self.kind]} {self.name or self.org!r}"
 
 
+@lru_cache(maxsize=4096)
+def _counter(kind: Block.Subject, org: str, name: str) -> str:
+    return f"{PREFIX}s:{KINDS[kind]}:{quote(org, safe='')}:{quote(name, safe='')}"
+
+
+@lru_cache(maxsize=4096)
 def of_call(org: str, desk: str, key: str) -> tuple[Subject, Subject, Subject]:
     """Return the three subjects that a caller is."""
     return Subject(Block.KEY, org, key), Subject(Block.DESK, org, desk), Subject(Block.ORG, org, "")
 
 
+@lru_cache(maxsize=4096)
 def of_model(model: str) -> Subject:
     """Return the subject that a model is."""
     return Subject(Block.MODEL, "", model)

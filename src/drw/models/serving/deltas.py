@@ -27,9 +27,21 @@ def words(choice: dict[str, Any]) -> dict[str, Any]:
     return {name: said for name in WORDS if (said := delta.get(name))}
 
 
+def has_words(choice: dict[str, Any]) -> bool:
+    """Tell whether one choice of a chunk has anything of the answer; this is asked several times for each token."""
+    delta = choice.get("delta") or choice
+    for name in WORDS:  # noqa: SIM110 - a generator would cost more than all of it
+        if delta.get(name):
+            return True
+    return False
+
+
 def has_token(chunk: Chunk) -> bool:
     """Tell whether an event carries more than the announcement of an answer."""
-    return any(choice.get("finish_reason") or words(choice) for choice in chunk.get("choices") or ())
+    for choice in chunk.get("choices") or ():  # noqa: SIM110 - see `has_words`
+        if choice.get("finish_reason") or has_words(choice):
+            return True
+    return False
 
 
 def is_whole(finish_reason: str) -> bool:

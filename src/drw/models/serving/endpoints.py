@@ -68,7 +68,7 @@ class Audited:
         record = Record(self._audit, self._operation, raw)
         try:
             caller().must_hold(INVOKE)
-            async with exchange.while_connected(), self._kills.ending(caller(), lambda: record.models):
+            with exchange.while_connected(), self._kills.ending(caller(), lambda: record.models):
                 await self._serve(exchange, record)
         except ClientGone as gone:
             # A data plane that cuts the stream before we do is no caller who left.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -57,8 +57,8 @@ class Exchange:
             more = message.get("more_body", False)
         return b"".join(pieces)
 
-    @asynccontextmanager
-    async def while_connected(self) -> AsyncIterator[None]:
+    @contextmanager
+    def while_connected(self) -> Iterator[None]:
         """Run the block, and raise `ClientGone` in it as soon as the caller is."""
         task = asyncio.current_task()
         assert task is not None

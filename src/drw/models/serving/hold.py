@@ -15,7 +15,7 @@ from drw.kernel.metering.amounts import Price, to_usd
 from drw.kernel.metering.attempts import Attempt, Course
 from drw.kernel.metering.ledger import Ledger, Row, settled
 from drw.kernel.metering.subjects import of_model
-from drw.models.serving.deltas import words
+from drw.models.serving.deltas import has_words
 from drw.models.serving.errors import AnswerCut
 from drw.models.serving.meter import Reservation
 from drw.models.serving.plans import ChatModel
@@ -316,7 +316,7 @@ class Hold:
 
 def _pieces(chunk: Chunk) -> int:
     """Return how many choices get something in a chunk: each piece has at least one token."""
-    return sum(bool(words(choice)) for choice in chunk.get("choices") or ())
+    return sum(map(has_words, chunk.get("choices") or ()))
 
 
 def _goes_on(chunk: Chunk) -> bool:

@@ -119,9 +119,8 @@ class Record:
         """Say what the call has cost at a model, in billionths of a US dollar; what is said again adds up."""
         self._cost += nano_dollars
         who = call.caller_or_none()
-        gen_ai.COST_USD.labels(who.org if who else "", who.desk if who else "", model or self._model).inc(
-            nano_dollars / NANO
-        )
+        spent = gen_ai.spent(who.org if who else "", who.desk if who else "", model or self._model)
+        spent.inc(nano_dollars / NANO)
 
     def brief(self) -> dict[str, Any]:
         """Return what the line of log shows of the call, under the names that its span has."""
@@ -170,6 +169,8 @@ class Record:
     def _begin(self, asked: str, engine: str, at: str) -> None:
         self._asked = asked
         self._called = time.perf_counter()
+        if not telemetry.exports():
+            return
         operation = OPERATIONS[self._operation]
         attributes = {
             gen_ai.OPERATION: operation,

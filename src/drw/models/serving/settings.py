@@ -70,7 +70,7 @@ class MeterSettings(Base):
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=60)
     """How often a process gives a sign of life."""
     answer_seconds: float = Field(default=1.0, gt=0, le=10)
-    """How long Valkey may take for one step."""
+    """How long Valkey may take for one step; it is asked twice."""
     patience_seconds: float = Field(default=8.0, ge=0, le=60)
     """How long a stream waits, between two tokens, for a Valkey that has gone away."""
     block_tokens: int = Field(default=16, ge=1, le=4096)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from drw.models.serving.deltas import words
+from drw.models.serving.deltas import has_words
 from drw.models.serving.ports import Chunk
 
 Usage = dict[str, Any]
@@ -22,28 +22,32 @@ async def uncached(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk,
         await chunks.aclose()
 
 
-async def of_all_choices(chunks: AsyncGenerator[Chunk, None], choices: int) -> AsyncGenerator[Chunk, None]:
+def of_all_choices(chunks: AsyncGenerator[Chunk, None], choices: int) -> AsyncGenerator[Chunk, None]:
     """Yield chunks with the usage of all choices at the end, where the upstream reports that of one.
 
     llama.cpp counts the first choice of a chat only, and each choice of a completion apart. No choice has fewer
     tokens than pieces.
     """
+    return _of_all_choices(chunks) if choices > 1 else chunks
+
+
+async def _of_all_choices(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
     pieces, last = 0, Usage()
     by_choice: dict[int, int] = {}
     try:
         async for chunk in chunks:
             parts, usage = chunk.get("choices") or (), chunk.get("usage")
-            pieces += sum(bool(words(part)) for part in parts)
+            pieces += sum(map(has_words, parts))
             if usage and parts:
                 last = usage
                 by_choice |= {part.get("index", 0): _completion(usage) for part in parts}
-            elif usage and choices > 1:
+            elif usage:
                 by_choice.clear()
                 chunk["usage"] = _of(usage, max(_completion(usage), pieces))
             yield chunk
     finally:
         await chunks.aclose()
-    if by_choice and choices > 1:
+    if by_choice:
         yield {"choices": [], "usage": _of(last, max(sum(by_choice.values()), pieces))}
 
 

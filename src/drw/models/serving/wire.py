@@ -151,7 +151,7 @@ class Wire:
 
     async def _finish(self, response: aiohttp.ClientResponse) -> None:
         """Read the last bytes after `[DONE]`, which frees the connection for the next request."""
-        if self._reuse:
+        if self._reuse and not response.content.at_eof():
             with suppress(TimeoutError, aiohttp.ClientError):
                 async with asyncio.timeout(TAIL_SECONDS):
                     while await response.content.readany():
@@ -224,9 +224,10 @@ class _Events:
         if self._done:
             return None
         try:
-            async with asyncio.timeout_at(limit):
-                with waiting("upstream"):
-                    data = await self._content.readany()
+            if not (data := self._content.read_nowait()):  # what is there needs no timer
+                async with asyncio.timeout_at(limit):
+                    with waiting("upstream"):
+                        data = await self._content.readany()
         except TimeoutError as error:
             raise stalled(self._target, self._end) from error
         except (aiohttp.ClientError, OSError) as error:

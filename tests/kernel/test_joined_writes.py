@@ -1,0 +1,53 @@
+"""What one turn of the event loop writes to a connection is one write."""
+
+import asyncio
+
+from drw.kernel.joined_writes import MOST_BYTES, JoinedWrites
+
+
+class Recorded(asyncio.Transport):
+    """What a transport was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = []
+        self.closed = False
+
+    def write(self, data):
+        self.written.append(data)
+
+    def close(self):
+        self.closed = True
+
+    def is_closing(self):
+        return self.closed
+
+
+async def test_what_comes_within_one_turn_is_one_write():
+    below = Recorded()
+    joined = JoinedWrites(below, asyncio.get_running_loop())
+    joined.write(b"head, ")
+    joined.write(b"body")
+    assert below.written == []
+    await asyncio.sleep(0)
+    joined.write(b"next")
+    await asyncio.sleep(0)
+    assert below.written == [b"head, body", b"next"]
+
+
+async def test_much_is_written_at_once():
+    below = Recorded()
+    joined = JoinedWrites(below, asyncio.get_running_loop())
+    joined.write(b"x")
+    joined.write(b"y" * MOST_BYTES)
+    assert [len(data) for data in below.written] == [MOST_BYTES + 1]
+
+
+async def test_what_waits_is_written_before_the_end_and_nothing_after_it():
+    below = Recorded()
+    joined = JoinedWrites(below, asyncio.get_running_loop())
+    joined.write(b"last")
+    joined.close()
+    joined.write(b"too late")
+    await asyncio.sleep(0)
+    assert below.written == [b"last"] and below.closed
