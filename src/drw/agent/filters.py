@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from drw.agent.blocked import BLOCKED, MODELS, RBAC
-from drw.agent.cutter import CUTTER, WASM
+from drw.agent.cutter import CUTTER, MODULE
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.kernel.matching import FOREIGN
@@ -33,7 +33,7 @@ LUA = "envoy.extensions.filters.http.lua.v3.Lua"
 STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 KEY_STATE = "drw.key"
 
-DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: WASM}
+DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: MODULE}
 """The filters that are delivered by themselves, and their types."""
 
 PROVIDER = "drw"
