@@ -1,6 +1,6 @@
 """Request to filters: what happens to a request before it is routed, in order.
 
-strip (early) > keys > token > identity > blocked > cutter > known > scopes > drain > sizes > body > models > further >
+strip (early) > keys > token > identity > cutter > blocked > known > scopes > drain > sizes > body > models > further >
 router. The cutter counts requests and holds their limits. What changes while the data plane runs is delivered each by
 itself.
 """
@@ -83,10 +83,17 @@ def strip() -> Json:
 
 
 def known() -> Json:
-    """Return the filter after which it is known who calls: it notes the key, and has the route looked for again."""
-    return extension(
-        KNOWN, typed(STATE, clear_route_cache=True, on_request_headers=[note(KEY_STATE, "%REQ(X-DRW-KEY)%")])
-    )
+    """Return the filter after which it is known who calls: it notes the key, and has the route looked for again.
+
+    It is off but where routes ask who calls: a look for a route costs more than most filters.
+    """
+    noted = note(KEY_STATE, "%REQ(X-DRW-KEY)%")
+    return extension(KNOWN, typed(STATE, clear_route_cache=True, on_request_headers=[noted])) | {"disabled": True}
+
+
+def switched_on() -> Json:
+    """Return what routes say where a filter that is off is on."""
+    return typed("envoy.config.route.v3.FilterConfig", config={})
 
 
 def note(state: str, text: str) -> Json:
@@ -101,12 +108,12 @@ def note(state: str, text: str) -> Json:
 
 def body() -> Json:
     """Return the filter that reads what a body says for routing: nothing, but where a route says otherwise."""
-    return extension(BODY, typed(f"{COMPOSITE}.Composite"))
+    return extension(BODY, typed(f"{COMPOSITE}.Composite")) | {"disabled": True}
 
 
 def further() -> Json:
     """Return the filter in which a route has filters of its own, once the route is known for good."""
-    return extension(FURTHER, typed(f"{COMPOSITE}.Composite"))
+    return extension(FURTHER, typed(f"{COMPOSITE}.Composite")) | {"disabled": True}
 
 
 def drain() -> Json:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from drw.agent import bodies, clients, filters, replies
 from drw.agent.blocked import BLOCKED, MODELS
 from drw.agent.clusters import TRACES
-from drw.agent.cutter import CUTTER
+from drw.agent.cutter import CUTTER, NOTED
 from drw.agent.shapes import Json, address, extension, private, typed
 from drw.kernel.settings import Connections
 
@@ -43,20 +43,17 @@ def _either(*operators: str) -> str:
     return f"%COALESCE({json.dumps({'operators': found})})%"
 
 
-NOTED = (bodies.USAGE, bodies.CALLER)
-"""The metadata that say who calls where the headers with it did not go on to the upstream."""
+def _trace_id(*, traced: bool) -> str:
+    """Return who says a request's trace: Envoy, where it writes traces, else the service that answered."""
+    return _either("TRACE_ID", "RESP(X-TRACE-ID)") if traced else "%RESP(X-TRACE-ID)%"
+
 
 LOGGED = {
     "at": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
     "request_id": "%REQ(X-REQUEST-ID)%",
-    "trace_id": _either("TRACE_ID", "RESP(X-TRACE-ID)"),
-    **{
-        name: _either(f"REQ({header})", *(f"DYNAMIC_METADATA({where}:{name})" for where in NOTED))
-        for name, header in bodies.IDENTITY.items()
-    },
+    # By metadata, which the cutter notes: an upstream that is not ours does not get the headers.
+    **{name: f"%DYNAMIC_METADATA({NOTED}:{name})%" for name in (*bodies.IDENTITY, "path", "path_length")},
     "method": "%REQ(:METHOD)%",
-    "path": PATH,
-    "path_length": "%CEL(size(request.url_path))%",
     "route": "%ROUTE_NAME%",
     "status": "%RESPONSE_CODE%",
     "flags": "%RESPONSE_FLAGS%",
@@ -77,8 +74,11 @@ LOGGED = {
 }
 """One line of the access log: who, what, how it ended and how long it took; never a key or a body."""
 
+ANONYMOUS = LOGGED | {"path": PATH, "path_length": "%CEL(size(request.url_path))%"}
+"""The same of a request that did not come as far as the cutter."""
+
 METERED = {
-    **{name: LOGGED[name] for name in ("at", "request_id", "trace_id", "route", "status", "flags")},
+    **{name: LOGGED[name] for name in ("at", "request_id", "route", "status", "flags")},
     **{name: f"%DYNAMIC_METADATA({bodies.USAGE}:{name})%" for name in (*bodies.IDENTITY, *bodies.COUNTS.values())},
     "model": _either(f"DYNAMIC_METADATA({bodies.USAGE}:model)", f"DYNAMIC_METADATA({bodies.NAMESPACE}:model)"),
     "upstream": "%UPSTREAM_METADATA(drw:upstream)%",
@@ -114,15 +114,16 @@ def listener(
     With a socket it is the one that speaks TLS; for operators it has connections of its own, which no bound of the
     others takes away. All else is the same.
     """
+    trace = {"trace_id": _trace_id(traced=bool(otlp_endpoint))}
     manager = typed(
         MANAGER,
         stat_prefix="drw",
         http_filters=_chain(changing),
         local_reply_config=replies.local_replies(),
         access_log=[
-            _log(logs.identified, LOGGED) | {"filter": _identified()},
-            _log(logs.anonymous, LOGGED) | {"filter": _anonymous()},
-            _log(logs.usage, METERED) | {"filter": _metered()},
+            _log(logs.identified, LOGGED | trace) | {"filter": _identified()},
+            _log(logs.anonymous, ANONYMOUS | trace) | {"filter": _anonymous()},
+            _log(logs.usage, METERED | trace) | {"filter": _has_noted(bodies.USAGE)},
         ],
         **routes,
         **_reading(connections.idle_seconds),
@@ -161,8 +162,8 @@ def _chain(changing: Mapping[str, Json]) -> list[Json]:
         changing[filters.KEYS],
         filters.token(),
         changing[filters.IDENTITY],
-        changing[BLOCKED],
         changing[CUTTER],
+        changing[BLOCKED],
         filters.known(),
         filters.scopes(),
         filters.drain(),
@@ -214,18 +215,11 @@ def _log(path: str, fields: Mapping[str, str]) -> Json:
 
 def _identified() -> Json:
     """Return the filter of requests of verified callers. A revoked key is refused with 401: it is none any more."""
-    known = [_has_header("x-drw-key"), *(_has_noted(where) for where in NOTED)]
-    return {"and_filter": {"filters": [_status("NE", 401), {"or_filter": {"filters": known}}]}}
+    return {"and_filter": {"filters": [_status("NE", 401), _has_noted(NOTED)]}}
 
 
 def _anonymous() -> Json:
-    unknown = [_has_header("x-drw-key", absent=True), *(_has_noted(where, absent=True) for where in NOTED)]
-    return {"or_filter": {"filters": [_status("EQ", 401), {"and_filter": {"filters": unknown}}]}}
-
-
-def _metered() -> Json:
-    """Return the filter that keeps all other requests out of the log of usage, by one look at their metadata."""
-    return _has_noted(bodies.USAGE)
+    return {"or_filter": {"filters": [_status("EQ", 401), _has_noted(NOTED, absent=True)]}}
 
 
 def _has_noted(where: str, *, absent: bool = False) -> Json:
@@ -233,10 +227,6 @@ def _has_noted(where: str, *, absent: bool = False) -> Json:
     return {
         "metadata_filter": {"matcher": noted | ({"invert": True} if absent else {}), "match_if_key_not_found": absent}
     }
-
-
-def _has_header(name: str, *, absent: bool = False) -> Json:
-    return {"header_filter": {"header": {"name": name, "present_match": not absent}}}
 
 
 def _status(comparison: str, status: int) -> Json:

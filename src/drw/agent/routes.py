@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from drw.agent import bodies, clusters, filters
 from drw.agent.blocked import ADMINISTRATION
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route
-from drw.kernel.matching import IDLE_SECONDS, MODEL_HEADER, is_own, named, ordered, read_under
+from drw.kernel.matching import IDLE_SECONDS, MODEL_HEADER, ordered, read_under
 
 NAME = "drw"
 NOTES = "drw"
@@ -23,6 +23,10 @@ FALL_BACK_STATUS = [429, 500]
 """With fallbacks a request may run twice: whoever names them asks for that."""
 
 BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")
+READERS = (filters.BODY, filters.FURTHER)
+"""Filters that are on by the route that is found first, whichever is found later: where that may be another one, they
+must be on for it."""
+
 READ_BYTES = 64 << 20
 """The most that is held of one body while it is read, or of one answer while its usage is looked for."""
 
@@ -32,13 +36,14 @@ def route_configuration(configuration: Configuration) -> Json:
     table = _Table(
         routes=ordered(configuration.routes.routes),
         gone={upstream.name: upstream.when_gone for upstream in configuration.upstreams.upstreams},
-        own={upstream.name for upstream in configuration.upstreams.upstreams if is_own(upstream)},
     )
     # Envoy reads the table from its top for each request. What administers is asked for seldom, and goes last.
     read = sorted(table.routes, key=_administers)
     found = [entry for route in read for entry in _entries(route, table)]
     alive = _direct("alive", {"path": filters.ALIVE}, 200)
-    host = {"name": NAME, "domains": ["*"], "routes": [alive, *found, _nothing(table.routes)]}
+    host: Json = {"name": NAME, "domains": ["*"], "routes": [alive, *found, _nothing(table.routes)]}
+    if any(map(_by_caller, table.routes)):
+        host["typed_per_filter_config"] = dict.fromkeys((filters.KNOWN, *READERS), filters.switched_on())
     return typed("envoy.config.route.v3.RouteConfiguration", name=NAME, virtual_hosts=[host])
 
 
@@ -47,8 +52,11 @@ class _Table:
     routes: Sequence[Route]
     gone: Mapping[str, str]
     """What a client reads while an upstream does not answer."""
-    own: Set[str]
-    """The upstreams that are processes of the platform."""
+
+
+def _by_caller(route: Route) -> bool:
+    """Return whether it must be known who calls before the route is; headers may be gone by then, or new."""
+    return bool(route.tenants or route.headers or "key" in route.affinity)
 
 
 def _administers(route: Route) -> bool:
@@ -111,8 +119,7 @@ def _entry(
     by_header: bool = False,
 ) -> Json:
     bounds = _bounds(route) | (more or {})
-    own = table.own >= set(named(route))
-    if (further := bodies.chain(route, stream=stream, by_header=by_header, own=own)) is not None:
+    if (further := bodies.chain(route, stream=stream, by_header=by_header)) is not None:
         bounds[filters.FURTHER] = further
     held = bool(more) or bool(route.models) or route.pass_through
     return {
@@ -153,7 +160,11 @@ def _regex(text: str) -> Json:
 
 def _reading(route: Route, routes: Sequence[Route]) -> Json:
     paths = read_under(route, routes)
-    return {filters.BODY: bodies.read(paths, bodies.fields(routes))} if paths else {}
+    return _reads(bodies.read(paths, bodies.fields(routes))) if paths else {}
+
+
+def _reads(how: Json) -> Json:
+    return {filters.BODY: how, filters.FURTHER: filters.switched_on()}
 
 
 def _declared(entry: Json, most: int) -> Json:
@@ -235,7 +246,7 @@ def _nothing(routes: Sequence[Route]) -> Json:
     if asking:  # nobody else may stand before them, so that the model is looked for here
         read = bodies.read(sorted({route.path for route in asking}), bodies.fields(routes))
         most = max(route.max_body_bytes or READ_BYTES for route in asking)
-        nothing["typed_per_filter_config"] |= {filters.BODY: read, filters.SIZES: filters.at_most(most)}
+        nothing["typed_per_filter_config"] |= {**_reads(read), filters.SIZES: filters.at_most(most)}
         nothing["request_body_buffer_limit"] = READ_BYTES
         nothing["metadata"] = {"filter_metadata": {NOTES: {"max_body": f"{most} bytes"}}}
     return nothing
