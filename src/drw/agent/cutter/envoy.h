@@ -31,7 +31,7 @@ _Bool HOST(http_get_header)(Filter, int map, Bytes name, Bytes *value, size inde
 _Bool HOST(http_set_header)(Filter, int map, Bytes name, Bytes value);
 _Bool HOST(http_add_header)(Filter, int map, Bytes name, Bytes value);
 _Bool HOST(http_get_metadata_string)(Filter, int source, Bytes space, Bytes name, Bytes *value);
-void HOST(http_set_dynamic_metadata_string_batch)(Filter, Bytes space, const Pair *pairs, size count);
+void HOST(http_set_dynamic_metadata_string)(Filter, Bytes space, Bytes name, Bytes value);
 size HOST(http_get_body_chunks_size)(Filter, int body);
 _Bool HOST(http_get_body_chunks)(Filter, int body, Bytes *chunks);
 _Bool HOST(http_append_body)(Filter, int body, Bytes data);

@@ -159,7 +159,7 @@ static const struct Header {
     TOLD("retry-after", "%t", REFUSED),
 };
 
-static u8 *number(u8 *to, u32 value) {
+u8 *decimal(u8 *to, u32 value) {
   u8 digits[10];
   u32 count = 0;
   do
@@ -181,7 +181,7 @@ void limits_tell(const Standing *standing, Told *told) {
       if (*from != '%')
         *to++ = (u8)*from;
       else
-        to = number(to, *++from == 'l' ? standing->limit : *from == 'r' ? standing->left : standing->resets);
+        to = decimal(to, *++from == 'l' ? standing->limit : *from == 'r' ? standing->left : standing->resets);
     }
     told->adds[told->count] = header->how == ADD;
     told->headers[told->count++] = (Pair){header->name, {text, (size)(to - text)}};

@@ -33,3 +33,6 @@ typedef struct Told {
 Standing limits_take(const Limits *limits, u64 key, u64 desk, u64 org);
 
 void limits_tell(const Standing *standing, Told *told);
+
+/* Writes a number of up to ten digits, and returns where it ends. */
+u8 *decimal(u8 *to, u32 value);
