@@ -308,6 +308,23 @@ async def test_whoever_has_no_key_writes_into_a_log_of_their_own(fed):
         assert (len(line["path"]), int(line["path_length"])) == (512, len(answer.url.path))
 
 
+async def test_nothing_that_a_caller_chooses_breaks_the_line(fed):
+    file = fed.profile.data_plane.folder / "access.log"
+    chosen = 'a","key":"key_2\\'
+    async with fed.client(fed.sign("key_1", "models:read")) as client:
+        kept = await client.get("/v1/models", headers={"x-request-id": chosen})
+        hidden = await client.get(f"/v1/{fed.sign('key_1', 'models:read')}", headers={"x-request-id": "hidden"})
+    assert (kept.status_code, hidden.status_code) == (200, 404)
+
+    async def written() -> bool:
+        return file.exists() and "hidden" in file.read_text()
+
+    await until(written, "the lines of the log")
+    lines = {line["request_id"]: line for line in map(json.loads, file.read_text().splitlines())}
+    assert (lines[chosen]["key"], lines[chosen]["status"]) == ("key_1", 200)
+    assert lines["hidden"]["path"] == "(a key)"
+
+
 async def test_a_log_that_was_put_aside_while_envoy_did_not_answer_is_followed_by_another(fed):
     file = fed.profile.data_plane.folder / "access.log"
 

@@ -75,21 +75,21 @@ LOGGED = {
 }
 """One line of the access log: who, what, how it ended and how long it took; never a key or a body."""
 
-ALWAYS_NUMBERS = ("status", "ms", "bytes_in", "bytes_out", "attempts")
-LINE = f"%DYNAMIC_METADATA({NOTED}:line)%"
-"""Who called and which path, as members of a JSON object: the cutter notes them, for an upstream that is not ours does
-not get the headers."""
+NUMBERS = ("status", "ms", "bytes_in", "bytes_out", "attempts")
+"""Those that there always are."""
+
+CHOSEN = (*bodies.IDENTITY, "request_id", "method", "path", "path_length")
+"""Who calls, and all that a caller can choose."""
 
 
 def _line(fields: Mapping[str, str]) -> str:
     """Return the same line as a text, which Envoy writes in less time: numbers that may be missing are texts in it.
 
-    All that a caller can choose is in the part that the cutter has escaped.
+    What a caller can choose is noted, and escaped, by the cutter.
     """
-    noted = (*bodies.IDENTITY, "path", "path_length")
-    own = {name: value for name, value in fields.items() if name not in noted}
-    parts = [f'"{name}":' + (value if name in ALWAYS_NUMBERS else f'"{value}"') for name, value in own.items()]
-    return f"{{{','.join(parts)},{LINE}}}\n"
+    own = {name: value for name, value in fields.items() if name not in CHOSEN}
+    parts = [f'"{name}":' + (value if name in NUMBERS else f'"{value}"') for name, value in own.items()]
+    return f"{{{','.join(parts)},%DYNAMIC_METADATA({NOTED}:line)%}}\n"
 
 
 METERED = {
@@ -229,7 +229,7 @@ def _json(fields: Mapping[str, str]) -> Json:
 
 
 def _text(line: str) -> Json:
-    return {"text_format_source": {"inline_string": line}}
+    return {"text_format_source": {"inline_string": line}, "omit_empty_values": True}
 
 
 def _identified() -> Json:

@@ -22,7 +22,7 @@ from drw.api.gateway.v1.request_router_pb2 import Configuration
 CUTTER = "drw.cutter"
 MODULE = "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"
 NOTED = "drw.caller"
-"""The metadata in which it notes who calls, and which path, for the access log."""
+"""The metadata in which it notes for the access log who calls, and what."""
 
 REVOKED, KILLED, MONEY, TOKENS = "r", "k", "m", "t"
 LETTERS = {Block.KILLED: KILLED, Block.MONEY: MONEY, Block.TOKENS: TOKENS}

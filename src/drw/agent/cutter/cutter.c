@@ -24,7 +24,7 @@ enum { TICK_NANOSECONDS = 25000000, GRACE_TICKS = 20 };
 enum { LETTER = 1, NUMBER = 8, HASH = 16, NEWLINE = 1 }; /* characters; numbers and hashes are hexadecimal */
 enum { HEAD = 2 * HASH + 2 * NUMBER + NEWLINE, LIMIT_LINE = HASH + NUMBER + HASH + NEWLINE };
 enum { BLOCK_LINE = LETTER + HASH + NEWLINE, KILLED = 'k', MOST = 1 << 17 }; /* MOST lines of each kind */
-enum { SHARDS = 64, MAX_SHOWN = 512 };
+enum { SHARDS = 64, MAX_SHOWN = 512, NOTED = 7 };
 /* MODEL as asked for, ANSWERING as the answer says: each for every org, and next to it for the caller's own. */
 enum { ORG, DESK, KEY, MODEL, ORGS_MODEL, ANSWERING, ORGS_ANSWERING, SUBJECTS };
 
@@ -386,7 +386,7 @@ static Bytes shown(Bytes path) {
 }
 
 typedef struct Line {
-  u8 text[4 * 6 * MAX_SHOWN + 512]; /* four texts of a caller's, of which each byte may become six, and the rest */
+  u8 text[NOTED * 6 * MAX_SHOWN + 512]; /* of each text a byte may become six; and the names of them */
   u32 size;
 } Line;
 
@@ -406,8 +406,8 @@ static void put_member(Line *line, Bytes name, Bytes value) {
   put(line, TEXT("\","));
 }
 
-/* Notes who calls, and what, in the form in which the log takes it: an upstream that is not ours does not get these
- * headers, and one text is cheaper for Envoy to keep and to write than its parts. */
+/* Notes for the log who calls and all that callers choose, in the form in which the log takes it: an upstream that is
+ * not ours does not get these headers, and one text is cheaper for Envoy to keep and to write than its parts. */
 static void note(Filter filter, Bytes org, Bytes desk, Bytes key, Bytes path) {
   u8 digits[10];
   for (size i = 0; i < path.size; i++)
@@ -415,6 +415,8 @@ static void note(Filter filter, Bytes org, Bytes desk, Bytes key, Bytes path) {
       path.size = i;
   Line line;
   line.size = 0;
+  put_member(&line, TEXT("\"request_id\":\""), header(filter, REQUEST_HEADERS, TEXT("x-request-id")));
+  put_member(&line, TEXT("\"method\":\""), header(filter, REQUEST_HEADERS, TEXT(":method")));
   put_member(&line, TEXT("\"org\":\""), org);
   put_member(&line, TEXT("\"desk\":\""), desk);
   put_member(&line, TEXT("\"key\":\""), key);
