@@ -48,6 +48,8 @@ def command(profile: Profile) -> list[str]:
         *("--file-flush-min-size-kb", "4"),
         *("--drain-time-s", "30"),
         *("--log-level", QUIET),
+        # Otherwise each request whose model is not a text would be an error in the log, which callers could fill.
+        *("--component-log-level", "dynamic_modules:critical"),
     ]
 
 
