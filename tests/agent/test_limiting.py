@@ -201,11 +201,12 @@ async def test_no_sequence_of_changes_lets_more_pass_than_the_highest_limit(fron
 
 
 async def test_a_limit_is_answered_when_it_is_enforced_or_says_where_it_is_not(front, monkeypatch):
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 25.0)
     secret = await front.key("models:read")
     assert (await set_limit(front, 1, **DESK)).pending == []
     assert await ask(front, secret, 2) == [200, 429]
     front.signal_envoy(signal.SIGSTOP)
+    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.5)
     try:
         assert (await set_limit(front, 2, **DESK)).pending == ["test"]
         with pytest.raises(Unavailable, match="not enforced yet by the data plane 'test'"):
@@ -215,6 +216,7 @@ async def test_a_limit_is_answered_when_it_is_enforced_or_says_where_it_is_not(f
         assert 7 not in [key.requests_per_minute for key in listed.keys]
     finally:
         front.signal_envoy(signal.SIGCONT)
+    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 25.0)
     await create(front, requests_per_minute=7)
 
 

@@ -6,12 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
+from importlib.metadata import version
+from secrets import token_urlsafe
 
 import pytest
+import typer
 
-from drw.cli.main import app
+from drw.cli.main import MODULES, make_app
 from drw.cli.platform import _welcome
 from drw.cli.reference import reference
+from drw.cli.trail import _short
 from drw.kernel.settings import Layers
 from drw.local.layout import Layout
 
@@ -38,6 +43,12 @@ def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
             *(2, "--role is 'x'; write it as in trader=models:invoke,models:read"),
         ),
         (["config"], 3, "start one with `drw up`"),
+        (["nothing"], 2, "no such command 'nothing'; `drw --help` says more"),
+        (["keys", "list", "--nothing"], 2, "no such option: --nothing"),
+        (["keys", "revoke"], 2, "missing argument 'key'; `drw keys revoke --help` says more"),
+        (["up", "--port", "99999"], 2, "invalid value for '--port'"),
+        (["chat", "--temperature", "3", "x"], 2, "invalid value for '--temperature'"),
+        (["chat", " "], 2, "there is nothing to say"),
         (["env"], 3, "start one with `drw up`"),
     ],
 )
@@ -61,10 +72,11 @@ def test_settings_are_shown_and_secrets_are_not(tmp_path):
         assert "services.authentication.secret" in said and "(set, not shown)" in said
         assert secret not in said
     found = json.loads(
-        drw("config", "--json", "--data-dir", str(tmp_path), DRW__AUTHENTICATION__SECRET="x" * 40).stdout
+        drw("config", "--json", "--data-dir", str(tmp_path), DRW__AUTHENTICATION__SECRET=token_urlsafe(48)).stdout
     )
     (row,) = [row for row in found if row["name"] == "services.authentication.secret"]
-    assert row == {"name": row["name"], "value": "(set, not shown)", "origin": "$DRW__AUTHENTICATION__SECRET"}
+    assert (row["value"], row["default"]) == ("(set, not shown)", "")
+    assert row["origin"] == "$DRW__AUTHENTICATION__SECRET"
 
 
 @pytest.mark.parametrize("new", [True, False])
@@ -76,6 +88,81 @@ def test_the_first_key_is_shown_by_the_start_that_made_it(tmp_path, capsys, monk
     said = capsys.readouterr().out
     assert ("a.b.c" in said) is new
     assert "http://127.0.0.1:1" in said
+
+
+@pytest.mark.parametrize("command", [["models"], ["env"], ["keys", "list"], ["chat", "hello"]])
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"DRW_URL": "http://127.0.0.1:9"}, "DRW_URL is set and DRW_API_KEY is not"),
+        ({"DRW_API_KEY": "k"}, "DRW_API_KEY is set and DRW_URL is not"),
+        ({"DRW_URL": "http://127.0.0.1:9", "DRW_API_KEY": ""}, "DRW_URL is set and DRW_API_KEY is not"),
+        ({"DRW_URL": "127.0.0.1:9", "DRW_API_KEY": "k"}, "DRW_URL '127.0.0.1:9' is not an address"),
+        ({"DRW_URL": "http://me:hidden@127.0.0.1:9", "DRW_API_KEY": "k"}, "DRW_URL is not an address"),
+        ({"DRW_URL": "http://127.0.0.1:9", "DRW_API_KEY": "hidden k"}, "DRW_API_KEY has characters that no key has"),
+        ({"DRW_URL": "http://127.0.0.1:9", "DRW_API_KEY": "k", "DRW_DATA_DIR": "/x"}, "unset DRW_URL and DRW_API_KEY"),
+    ],
+)
+def test_half_a_platform_elsewhere_is_never_the_one_on_this_machine(command, given, says):
+    done = drw(*command, **given)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr and done.stderr.count("\n") == 1
+    assert "hidden" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["up"], ["down"], ["status"], ["logs", "gateway"], ["config"]])
+def test_commands_for_this_machine_are_not_given_a_platform_elsewhere(command, tmp_path):
+    done = drw(*command, DRW_URL="http://127.0.0.1:9", DRW_API_KEY="k")
+    assert done.returncode == 2
+    assert "DRW_URL and DRW_API_KEY are set, and this command is for a platform on this machine" in done.stderr
+    assert drw("down", "--data-dir", str(tmp_path), DRW_URL="http://127.0.0.1:9").returncode == 0
+
+
+def test_a_damaged_file_of_credentials_is_named(tmp_path):
+    for damaged in ("", "{}", "[]", "{"):
+        (tmp_path / "credentials.json").write_text(damaged)
+        done = drw("models", "--data-dir", str(tmp_path))
+        assert done.returncode == 2
+        assert f"{tmp_path}/credentials.json is damaged" in done.stderr
+
+
+def test_no_error_is_a_traceback(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = drw("up", "--data-dir", str(tmp_path / "file" / "data"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("drw: ") and "Not a directory" in done.stderr
+
+
+def test_the_version():
+    assert drw("--version").stdout == f"drw {version('drw')}\n"
+
+
+def test_a_command_is_found_in_the_module_of_the_table():
+    for module, (_, commands) in MODULES.items():
+        app = typer.Typer()
+        import_module(f"drw.cli.{module}").add_to(app, "")
+        named = [command.name or command.callback.__name__ for command in app.registered_commands]
+        assert {*named, *(group.name for group in app.registered_groups)} == set(commands.split())
+
+
+def test_the_help_of_every_command_says_what_it_and_its_parameters_do():
+    def commands(command, name):
+        yield name, command
+        for child, found in getattr(command, "commands", {}).items():
+            if not found.hidden:
+                yield from commands(found, f"{name} {child}")
+
+    for name, command in commands(typer.main.get_command(make_app()), "drw"):
+        assert command.help and command.help.rstrip().endswith("."), name
+        for parameter in command.params:
+            assert getattr(parameter, "hidden", False) or getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_a_table_shows_whole_members_of_the_details_and_integers_as_such():
+    assert _short({}) == "{}"
+    assert _short({"tokens": 3, "ok": True}) == '{"tokens": 3, "ok": true}'
+    shown = _short({"first": 1, "second": "x" * 200, "third": 2})
+    assert shown == '{"first": 1, …}'
 
 
 def test_nothing_runs(tmp_path):
@@ -93,6 +180,6 @@ def test_a_gateway_that_does_not_answer(tmp_path):
 
 
 def test_the_reference_has_a_group_that_does_something_by_itself():
-    sections = [line for line in reference(app).splitlines() if line.startswith("## ")]
+    sections = [line for line in reference(make_app()).splitlines() if line.startswith("## ")]
     assert "## `drw kill`" in sections
     assert "## `drw runs`" not in sections

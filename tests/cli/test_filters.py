@@ -24,6 +24,8 @@ def compare(type_, key, value):
         (["note=a=b>c"], compare("eq", "note", "a=b>c")),
         (["note="], compare("eq", "note", "")),
         (["note=null"], compare("eq", "note", "null")),
+        (["note=NaN"], compare("eq", "note", "NaN")),
+        (["note=-Infinity"], compare("eq", "note", "-Infinity")),
         (["a>1", "b<=2"], {"type": "and", "filters": [compare("gt", "a", 1), compare("lte", "b", 2)]}),
         (['{"type": "in", "key": "a", "value": [1]}'], compare("in", "a", [1])),
         ([], {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import psycopg
@@ -13,13 +14,15 @@ from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.gateway.authentication.lineage import Lineage
+from drw.gateway.request_router import kills
 from drw.gateway.request_router.kill_settings import KillLimits
 from drw.gateway.request_router.kills import block
 from drw.kernel.call import SCOPES, acting_for
 from drw.kernel.errors import Conflict, Forbidden, NotFound, RateLimited, Unavailable
 from drw.local.first_key import OPERATOR
 from gateway.test_kills import SERVICES, TWO, Switch, over, settings
-from support.keys import issued, rotated
+from support.keys import issued, rotated, vouch
+from support.locks import waiting
 
 TWO_OF_ALL = {"desk": {"kill": 2, "lift": 2}, "key": {"kill": 2, "lift": 2}, **TWO["request_router"]["kill_approvals"]}
 MAKER = ("keys:write", "keys:read")
@@ -94,6 +97,7 @@ async def test_an_administrator_and_what_it_issued_are_one_and_those_to_whom_it_
 async def test_callers_of_issuers_and_certificates_are_one_with_their_keys(two):
     person = await operations(two)
     for name in ("oidc:corp:ann", "cert:runner"):
+        await vouch(two, name)
         outside = person.by(key=name, scopes=frozenset({"platform:kill", "keys:write"}))
         own = await operations(two, by=outside.who)
         made = await outside.kill("DESK", "beta")
@@ -271,6 +275,35 @@ async def test_proposals_that_are_over_take_no_room_and_end_in_pages(profile):
         assert token == "" and found == [(more.id, Kill.PROPOSED), *((k.id, Kill.EXPIRED) for k in reversed(junk))]
         everything = await (await operations(host, "platform:admin")).page(all=True)
         assert [k.id for k in everything.kills] == [id for id, _ in found]
+
+
+async def test_a_page_is_full_though_proposals_that_are_over_are_still_written(profile, monkeypatch):
+    monkeypatch.setattr(kills, "EXPIRY_SECONDS", 600.0)
+    async with hosted(settings(profile, request_router={"kill_approvals": TWO_OF_ALL}), SERVICES) as host:
+        await desks(host)
+        acme = await operations(host)
+        oldest, older = await acme.kill("WORKFLOW", "digest"), await acme.kill("WORKFLOW", "another")
+        for number in range(3):
+            await acme.kill("KEY", f"junk-{number}")
+        over(profile)
+        page = await acme.page(page_size=1)
+        assert [kill.id for kill in page.kills] == [older.id]
+        page = await acme.page(page_size=1, page_token=page.next_page_token)
+        assert ([kill.id for kill in page.kills], page.next_page_token) == ([oldest.id], "")
+
+
+async def test_nobody_waits_for_a_decision_that_waits_for_the_authentication_service(one, profile):
+    acme = await operations(one)
+    made = await acme.kill("KEY", "key_bad")
+    with psycopg.connect(profile.postgres) as connection:
+        connection.execute("lock table authentication.key_lineage in access exclusive mode")
+        lifting = asyncio.create_task(acme.lift(made))
+        await waiting(profile, 1)
+        async with asyncio.timeout(20):  # below the time after which the other one is given up
+            assert (await acme.kill("MODEL", "large")).state == Kill.ACTIVE
+        assert not lifting.done()
+        connection.rollback()
+    assert (await lifting).state == Kill.LIFTED
 
 
 async def test_kills_of_the_last_release_stay_in_force_and_are_the_platforms(profile):

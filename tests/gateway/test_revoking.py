@@ -27,7 +27,7 @@ from drw.kernel.call import SCOPES, acting_for
 from drw.kernel.errors import Conflict, InvalidRequest
 from drw.local.first_key import OPERATOR
 from gateway.test_issuers import ec_key, key_set
-from support.keys import issued, rotated
+from support.keys import issued, rotated, vouch
 from support.locks import waiting
 
 SERVICES = ["authentication", "rate_limiting"]
@@ -183,6 +183,24 @@ async def test_keys_of_an_issuer_and_of_a_certificate_end_with_them(host):
         await authentication.delete_issuer(DeleteIssuerRequest(name="other", keep_children=True))
         await authentication.delete_certificate(DeleteCertificateRequest(name="spare", keep_children=True))
     assert await good(host, *made, below) == [False, False, False, True, True, False]
+
+
+async def test_a_holder_whose_issuer_or_certificate_is_deleted_makes_no_key(host, profile):
+    """Its token or certificate may be taken for a moment yet, and whoever deletes does not see what comes later."""
+    maker = await issued(host, *MAKER)
+    delete_issuer = b"delete from authentication.issuer where name = 'corp'"
+    delete_certificate = b"delete from authentication.certificate where name = 'runner'"
+    for delete, holder in ((delete_issuer, "oidc:corp:ann"), (delete_certificate, "cert:runner")):
+        await vouch(host, holder)
+        outside = replace(maker, key=holder)
+        assert await good(host, await issued(host, *MAKER, by=outside)) == [True]
+        with psycopg.connect(profile.postgres) as connection:
+            connection.execute(delete)
+            making = asyncio.create_task(issued(host, *MAKER, by=outside))
+            await waiting(profile, 1)
+            connection.commit()
+        with pytest.raises(Conflict, match=f"of '{holder}', who sent this request, was deleted just now"):
+            await making
 
 
 async def compare(host, who, *others):

@@ -36,6 +36,7 @@ from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.metering.subjects import begins
 from drw.local.first_key import OPERATOR
+from support.keys import vouch
 from support.locks import waiting
 from support.money import counted_budgets
 
@@ -219,6 +220,7 @@ async def test_who_makes_a_key_is_on_record(host, profile):
 
 @pytest.mark.parametrize("who", ["oidc:okta:u1", "cert:pricing"])
 async def test_a_key_does_not_outlive_whom_somebody_else_vouches_for(host, profile, who):
+    await vouch(host, who)
     person = replace(BOSS, key=who)
     made = await make(host, person)
     assert (made.created_by, made.borrowed) == (who, True)

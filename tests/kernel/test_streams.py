@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 
+import grpc
 import httpx
 import orjson
 import pytest
@@ -28,6 +29,7 @@ from drw.kernel.errors import (
     Unavailable,
 )
 from drw.kernel.rpc import MAX_MESSAGE_BYTES, Channels, LocalTransport, Server, StrictTransport
+from drw.kernel.wire_errors import from_wire
 
 _numbers = itertools.count()
 ENOUGH = 2.0
@@ -274,13 +276,11 @@ async def test_an_answer_that_is_too_large_says_so(apart):
 
 
 def test_an_unknown_class_becomes_the_nearest_one():
-    from drw.kernel.errors import from_wire
-
     info = ErrorInfo(reason="RunIsElsewhere", metadata={"run": "r"}).SerializeToString()
-    error = from_wire(NotFound.code, "not here", info)
+    error = from_wire(grpc.StatusCode[NotFound.code], "not here", info)
     assert (type(error), error.reason, error.metadata) == (NotFound, "RunIsElsewhere", {"run": "r"})
-    assert type(from_wire(InvalidRequest.code, "", None)) is InvalidRequest
-    assert type(from_wire(InternalError.code, "", None)) is InternalError
+    assert type(from_wire(grpc.StatusCode[InvalidRequest.code], "", None)) is InvalidRequest
+    assert type(from_wire(grpc.StatusCode[InternalError.code], "", None)) is InternalError
 
 
 # To clients, as server-sent events.

@@ -116,6 +116,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
         fallback: dict[str, Any] | None = None,
         vectors: dict[str, Any] | None = None,
         more: Sequence[str] = (),
+        sampling: dict[str, float] | None = None,
         on: Profile = profile,
         **serving: Any,
     ) -> AsyncIterator[Web]:
@@ -129,6 +130,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
             models["double"] = {**models["double"], "fallbacks": ["other"]}
         if small:
             models["small"] = {"engine": "llama_cpp", "base_url": f"unix:{small}", "context_length": CONTEXT // SLOTS}
+            models["small"] |= {"sampling": sampling or {}}
         services = {"discovery": {"models": models, "default_model": "small" if small else "double"}}
         rag = Place(services=("embedding",), grpc=f"unix:{base}.r", http="")
         spread = on.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})

@@ -14,6 +14,7 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.models.serving.adapters.vertex import VertexEngine
 from models.test_openai_api import TOOLS
+from support.money import counters_open
 
 BOSS = Caller("acme", "research", "key_boss", frozenset(SCOPES))
 EACH = 6
@@ -82,6 +83,7 @@ def priced(start, engine, folder, monkeypatch):
         }
         async with start(double=double, more=("rate_limiting",), metering={"least_tokens": 1}) as web:
             client = web.host.client(RateLimitingClient)
+            await counters_open(web.host.profile)
             with acting_for(BOSS):
                 price = {"prompt_usd_per_million": "0", "completion_usd_per_million": "1"}
                 await client.set_price(Price(model="double", **price))

@@ -29,6 +29,7 @@ from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.models.serving.metering import prompt_bound
 from models.conftest import Web
 from models.double_engine import WORDS
+from support.money import counters_open
 from support.owners import announce
 
 TEXT = "".join(WORDS)
@@ -96,6 +97,7 @@ def till(start):
     async def begin(**more) -> AsyncIterator[Till]:
         async with start(more=("rate_limiting",), **more) as web:
             made = Till(web)
+            await counters_open(web.host.profile)
             await made.known()
             yield made
 

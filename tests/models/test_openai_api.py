@@ -45,6 +45,28 @@ async def test_a_chat_whole_and_as_a_stream_says_the_same(web):
     assert {r["details"]["completion_tokens"] for r in web.records()} == {usage.completion_tokens}
 
 
+async def test_a_models_own_sampling_counts_where_the_request_does_not_say(start, engine):
+    asked = {"temperature": 0, "max_tokens": 40, "messages": [{"role": "user", "content": "Say a a a a a a a a"}]}
+    said = {}
+    for name, own in {"free": {}, "own": {"repeat_penalty": 1.9}}.items():
+        async with start(small=engine, sampling=own) as web:
+            said[name] = (await chat(web, **asked)).choices[0].message.content
+            said[f"{name} with a penalty of the caller"] = (
+                (await chat(web, **asked, frequency_penalty=0)).choices[0].message.content
+            )
+    assert said["own"] != said["free"]
+    assert said["own with a penalty of the caller"] == said["free with a penalty of the caller"] == said["free"]
+
+
+async def test_a_callers_sampling_wins_over_the_models(start):
+    async with start(double={"sampling": {"temperature": 0.2, "top_p": 0.9}}) as web:
+        hello = {"model": "double", "messages": HELLO}
+        await web.client.chat.completions.create(**hello)
+        await web.client.chat.completions.create(**hello, temperature=1.5)
+        bodies = [{k: v for k, v in body.items() if k in ("temperature", "top_p")} for body in web.double.bodies]
+    assert bodies == [{"temperature": 0.2, "top_p": 0.9}, {"temperature": 1.5, "top_p": 0.9}]
+
+
 async def test_the_parameters_do_what_they_say(web):
     (first, second) = (await chat(web, n=2, temperature=1.5, max_completion_tokens=4)).choices
     assert (first.index, second.index) == (0, 1)
@@ -130,6 +152,9 @@ async def test_an_embedding_of_a_text_that_is_too_long_is_refused_or_truncated_a
     extra = {"truncate_prompt_tokens": -1}
     cut = await web.client.embeddings.create(model="vectors", input=texts, encoding_format="float", extra_body=extra)
     assert cut.data[300].embedding == [100.0, 0.5]
+    with pytest.raises(openai.BadRequestError, match="truncate_prompt_tokens: 0 would read nothing") as caught:
+        await web.client.embeddings.create(model="vectors", input="a", extra_body={"truncate_prompt_tokens": 0})
+    assert caught.value.param == "truncate_prompt_tokens"
 
 
 async def test_a_text_that_surely_is_too_long_is_refused_or_cut_at_a_character_before_it_is_read(start):

@@ -9,9 +9,12 @@ import openai
 import pytest
 from gguf import GGUFReader, TokenType
 
+from drw.kernel.call import Caller, acting_for
 from drw.models.serving.adapters.llama_cpp import LlamaCppEngine
+from drw.models.serving.errors import EngineUnavailable
 from drw.models.serving.ports import Target
 from drw.models.serving.wire import WireSettings
+from models.conftest import SLOTS
 
 BUILT_IN = "<|im_start|>", "<|im_end|>"
 
@@ -117,6 +120,32 @@ async def test_what_one_tenant_was_read_is_not_there_for_another(start, engine, 
         for number in range(5):  # more than there are slots, and each slot had by both in turn
             await cached(web, f"{number} {SECRET}")
             assert await cached(web, f"{number} {SECRET}", **other) <= TEMPLATE
+
+
+async def test_a_prompt_that_never_came_to_the_engine_opens_nothing_of_who_had_the_slot_before(adapter, monkeypatch):
+    engine, target = adapter
+    mine, rival = Caller("acme", "research", "k1"), Caller("rival", "research", "k2")
+    secrets = [f"{number} {SECRET * 3}" for number in range(SLOTS)]
+
+    async def ask(who: Caller, text: str) -> int:
+        body = {"messages": [{"role": "user", "content": text}], "max_tokens": 1}
+        with acting_for(who):
+            chunks = [chunk async for chunk in engine.stream(target, "chat/completions", body)]
+        return chunks[-1]["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    async def away(*_: object) -> AsyncIterator[dict]:
+        raise EngineUnavailable("there is no connection")
+        yield {}
+
+    for secret in secrets:  # each in a slot of its own, since they begin alike for too few tokens
+        await ask(mine, secret)
+    with monkeypatch.context() as broken:
+        broken.setattr(engine._wire, "stream", away)
+        for secret in secrets:
+            with pytest.raises(EngineUnavailable):
+                await ask(rival, secret)
+    assert await ask(rival, secrets[0]) == 0
+    assert await ask(rival, secrets[0]) > 20
 
 
 async def test_several_choices_show_nothing_of_each_other_and_are_all_counted(start, engine):

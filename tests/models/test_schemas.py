@@ -10,10 +10,12 @@ import pytest
 from drw.kernel.call import Caller, acting_for
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving import compiling
+from drw.models.serving.adapters.llama_cpp import translated
 from drw.models.serving.compiling import SchemaCompilers
 from drw.models.serving.errors import EngineBusy, EngineMisconfigured
 from drw.models.serving.patterns import PatternError, check_pattern
 from drw.models.serving.schemas import SchemaError, check_schema
+from drw.models.serving.tools import chosen_tools, constrained
 
 TEXT = {"type": "string"}
 
@@ -146,6 +148,20 @@ async def test_the_engines_own_compiler_says_what_it_cannot_follow(compilers):
             await compilers.check(schema, "response_format")
 
 
+@pytest.mark.parametrize("choice", ["auto", "required"])
+async def test_a_strict_function_is_held_to_keywords_that_are_known(compilers, choice):
+    parameters = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    for strict in (False, True):
+        tool = {"type": "function", "function": {"name": "f", "parameters": parameters, "strict": strict}}
+        body = {"messages": [], "tools": [tool], "tool_choice": choice}
+        asked = translated(constrained(body, chosen_tools(body)), "chat/completions")["json_schema"]
+        if strict:
+            with pytest.raises(InvalidRequest, match="uniqueItems"):
+                await compilers.check(asked, "tools")
+        else:
+            await compilers.check(asked, "tools")
+
+
 async def test_a_schema_that_takes_too_much_ends_its_compiler_and_is_remembered(compilers, monkeypatch):
     monkeypatch.setattr(compiling, "SECONDS", 120.0)  # a machine that is busy takes longer for its processor time
     await compilers.check(TEXT, "x")  # started
@@ -169,6 +185,7 @@ for line in sys.stdin:
 
 
 async def test_a_tenant_whose_schemas_are_slow_holds_up_nobody_else(monkeypatch):
+    monkeypatch.setattr(compiling, "SECONDS", 600.0)
     compilers = SchemaCompilers((sys.executable, "-c", SLOW), processes=2)
     mine, other = (Caller(org, "d", "k") for org in ("slow", "quick"))
     with acting_for(mine):

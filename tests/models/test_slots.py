@@ -12,7 +12,9 @@ from drw.kernel.call import Caller
 from drw.models.serving.slots import Slots
 
 prompts = st.lists(st.integers(0, 2), max_size=6)
-requests = st.lists(st.tuples(st.sampled_from("abc"), prompts, st.integers(0, 4)), min_size=1, max_size=40)
+requests = st.lists(
+    st.tuples(st.sampled_from("abc"), prompts, st.integers(0, 4), st.booleans()), min_size=1, max_size=40
+)
 
 
 @settings(deadline=None, derandomize=True)
@@ -21,12 +23,17 @@ def test_a_slot_is_reused_only_by_whoever_used_it_last(requests, number):
     last: dict[int, str] = {}
     busy: set[int] = set()
 
-    async def ask(slots: Slots, tenant: str, tokens: list[int], steps: int) -> None:
-        async with slots.turn(tenant, tokens) as (slot, reuse):
+    async def ask(slots: Slots, tenant: str, tokens: list[int], steps: int, is_read: bool) -> None:
+        async with slots.turn(tenant, tokens) as turn:
+            slot = turn.slot
             assert slot not in busy and 0 <= slot < number
-            assert reuse == (last.get(slot) == tenant)
+            assert turn.reuse == (last.get(slot) == tenant)
             busy.add(slot)
-            last[slot] = tenant
+            if is_read:
+                turn.read()
+                last[slot] = tenant
+            elif not turn.reuse:  # what was there before may be there yet
+                last.pop(slot, None)
             for _ in range(steps):
                 await asyncio.sleep(0)
             busy.remove(slot)
@@ -41,23 +48,25 @@ def test_a_slot_is_reused_only_by_whoever_used_it_last(requests, number):
 async def test_a_conversation_gets_the_slot_that_holds_most_of_it():
     slots = Slots(3)
     for tokens in ([1, 2, 3], [7, 8, 9], [1, 2, 3, 4, 5]):
-        async with slots.turn("a", tokens) as (slot, _):
-            found = slot
-    async with slots.turn("a", [7, 8, 9, 10]) as (slot, reuse):
-        assert (reuse, slot != found) == (True, True)
-    async with slots.turn("b", [7, 8, 9, 10]) as (slot, reuse):
-        assert not reuse
+        async with slots.turn("a", tokens) as turn:
+            turn.read()
+            found = turn.slot
+    async with slots.turn("a", [7, 8, 9, 10]) as turn:
+        assert (turn.reuse, turn.slot != found) == (True, True)
+    async with slots.turn("b", [7, 8, 9, 10]) as turn:
+        assert not turn.reuse
 
 
 async def test_a_caller_who_leaves_the_line_takes_no_slot():
     slots = Slots(1)
-    async with slots.turn("a", []):
+    async with slots.turn("a", []) as turn:
+        turn.read()
         waiting = asyncio.create_task(slots.turn("b", []).__aenter__())
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-    async with slots.turn("a", []) as (_, reuse):
-        assert reuse
+    async with slots.turn("a", []) as turn:
+        assert turn.reuse
 
 
 def test_salts_differ_by_org_desk_walls_and_secret_and_by_nothing_else():

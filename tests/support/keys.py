@@ -1,10 +1,20 @@
-"""Callers with keys that are on record, so that it is known who made them."""
+"""Callers with keys that are on record, so that it is known who made them, and what vouches for callers without."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Key, RotateKeyRequest
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
+from drw.api.gateway.v1.authentication_pb2 import (
+    CreateKeyRequest,
+    Key,
+    PutCertificateRequest,
+    PutIssuerRequest,
+    RotateKeyRequest,
+)
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.kernel.call import Caller, acting_for
 from drw.kernel.host import Host
@@ -26,6 +36,22 @@ async def rotated(host: Host, who: Caller, by: Caller | None = None, overlap_sec
     with acting_for(by or who):
         wish = RotateKeyRequest(id=who.key, overlap_seconds=overlap_seconds, org=who.org)
         return as_caller((await host.client(AuthenticationClient).rotate_key(wish)).key)
+
+
+async def vouch(host: Host, caller: str) -> None:
+    """Put the issuer of a caller as in "oidc:corp:ann", or the certificate of one as in "cert:runner"."""
+    kind, name, *_ = caller.split(":")
+    client = host.client(AuthenticationClient)
+    with acting_for(OPERATOR):
+        if kind == "cert":
+            wish = PutCertificateRequest(name=name, san=f"spiffe://{name}/x", org="acme", desk="research")
+            wish.scopes.append("models:read")
+            await client.put_certificate(wish)
+        else:
+            public = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
+            keys = json.dumps({"keys": [public | {"kid": "k0"}]})
+            fields = {"issuer": f"https://{name}", "org": "acme", "audiences": ["a"], "jwks": keys}
+            await client.put_issuer(PutIssuerRequest(name=name, **fields))
 
 
 def as_caller(key: Key) -> Caller:

@@ -1,4 +1,4 @@
-"""Reads budgets once their counters are open: until then nobody says what is spent of them."""
+"""Waits for the counters of money: until they are open nobody says what is spent, and nothing can be spent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import asyncio
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Budget, ListBudgetsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.kernel.metering.counters import Counters
+from drw.kernel.settings import Profile
+
+
+async def counters_open(profile: Profile) -> None:
+    """Return as soon as the counters are open."""
+    counters = Counters(profile.valkey)
+    async with asyncio.timeout(30):
+        while not await counters.is_open():
+            await asyncio.sleep(0.02)
+    await counters.close()
 
 
 async def counted_budgets(client: RateLimitingClient) -> list[Budget]:

@@ -25,12 +25,12 @@ def package(main: str, parts: Mapping[str, str | bytes], relations: Mapping[str,
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("[Content_Types].xml", TYPES)
-        packed.writestr("_rels/.rels", _relations([f"r1 officeDocument {main}"]))
+        packed.writestr("_rels/.rels", links([f"r1 officeDocument {main}"]))
         for name, content in parts.items():
             packed.writestr(name, content if isinstance(content, bytes) else content.replace(" NS>", f" {NAMESPACES}>"))
         for name, found in (relations or {}).items():
             folder, _, file = name.rpartition("/")
-            packed.writestr(f"{folder}/_rels/{file}.rels", _relations(found))
+            packed.writestr(f"{folder}/_rels/{file}.rels", links(found))
     return out.getvalue()
 
 
@@ -73,17 +73,15 @@ def presentation(slides: Sequence[str], parts: Mapping[str, str] | None = None, 
         name: f"<p:sld NS><p:cSld><p:spTree>{tree}</p:spTree></p:cSld></p:sld>"
         for name, tree in zip(names, slides, strict=True)
     }
-    links = {"ppt/presentation.xml": [f"s{n} slide slides/slide{n}.xml" for n in range(1, len(slides) + 1)]}
-    links |= dict.fromkeys(names, relations)
-    return package("ppt/presentation.xml", found | dict(parts or {}), links)
+    of_parts = {"ppt/presentation.xml": [f"s{n} slide slides/slide{n}.xml" for n in range(1, len(slides) + 1)]}
+    of_parts |= dict.fromkeys(names, relations)
+    return package("ppt/presentation.xml", found | dict(parts or {}), of_parts)
 
 
-def _relations(found: Sequence[str]) -> str:
+def links(found: Sequence[str]) -> str:
     items = (line.split() for line in found)
-    links = "".join(f'<Relationship Id="{i}" Type="{OFFICE}/{kind}" Target="{target}"/>' for i, kind, target in items)
-    return (
-        f'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">{links}</Relationships>'
-    )
+    made = "".join(f'<Relationship Id="{i}" Type="{OFFICE}/{kind}" Target="{target}"/>' for i, kind, target in items)
+    return f'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">{made}</Relationships>'
 
 
 def _row(number: int, line: Sequence[object]) -> str:

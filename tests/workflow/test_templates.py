@@ -11,8 +11,10 @@ from conftest import hosted
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Input, ListTemplatesRequest
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
+from drw.kernel.database import Database
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.workflow.templates import reading
+from drw.workflow.templates.shelf import Shelf
 
 GOOD = """
 name: small
@@ -160,6 +162,15 @@ async def test_no_file_of_the_folder_hides_another(own):
         (status,) = (await host.status()).services
     for name in (*HOSTILE, "fifo.yaml", "folder.yaml", "loop.yaml"):
         assert name in status.detail
+
+
+async def test_what_is_remembered_of_a_fault_does_not_grow():
+    shelf, raised = Shelf(Database("", "templates"), None), []
+    for _ in range(3):
+        with pytest.raises(InvalidRequest, match="Field required") as caught:
+            shelf._template(b"name: bad", "bad.yaml")
+        raised.append(caught.value)
+    assert len({id(error) for error in raised}) == 3 and len({error.message for error in raised}) == 1
 
 
 async def test_a_file_that_is_no_template_shows_in_the_status_and_hides_no_other(own):

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from drw.cli import completion
 from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_table
 from drw.cli.terminal import console
-from drw.kernel.call import SCOPES
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.scopes import SCOPES
 
 keys = typer.Typer(help="Create, list, rotate and revoke API keys, and what signs them.", no_args_is_help=True)
 
@@ -95,7 +96,9 @@ def list_keys(
 
 @keys.command("revoke")
 def revoke_key(
-    key: Annotated[str, typer.Argument(help="The id of the key, as `drw keys list` shows it.")],
+    key: Annotated[
+        str, typer.Argument(help="The id of the key, as `drw keys list` shows it.", autocompletion=completion.keys)
+    ],
     keep_children: Annotated[
         bool, typer.Option("--keep-children", help="Revoke this key alone; those made with it stay good.")
     ] = False,
@@ -120,7 +123,9 @@ def revoke_key(
 
 @keys.command("show")
 def show_key(
-    key: Annotated[str, typer.Argument(help="The id of the key, as `drw keys list` shows it.")],
+    key: Annotated[
+        str, typer.Argument(help="The id of the key, as `drw keys list` shows it.", autocompletion=completion.keys)
+    ],
     org: Org = "",
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -150,7 +155,9 @@ def show_key(
 
 @keys.command("rotate")
 def rotate_key(
-    key: Annotated[str, typer.Argument(help="The id of the key, as `drw keys list` shows it.")],
+    key: Annotated[
+        str, typer.Argument(help="The id of the key, as `drw keys list` shows it.", autocompletion=completion.keys)
+    ],
     overlap: Annotated[str, typer.Option(help="How long both are good, as in 1h; 0s: not at all.")] = "1h",
     org: Org = "",
     data_dir: DataDir = None,
@@ -212,7 +219,7 @@ def _show_secret(made: dict[str, Any], as_json: bool) -> None:
         return
     write(made["secret"])
     key = made["key"]
-    console.print(
+    console().print(
         f"\n[dim]{key['id']} of the desk {key['desk']}, good until {when(key['expires_at'])}. "
         "It is not shown again.[/dim]"
     )

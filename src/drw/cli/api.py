@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
-
-import httpx
+from typing import TYPE_CHECKING, Any, cast
 
 from drw.kernel.errors import HTTP, DrwError, InternalError, Unavailable
 from drw.local.credentials import Credentials
-from drw.local.layout import Layout
+
+if TYPE_CHECKING:
+    import httpx
 
 STREAM_SECONDS = 600.0
 
@@ -21,6 +22,11 @@ class Api:
     """A platform as one key sees it."""
 
     def __init__(self, credentials: Credentials) -> None:
+        # Here, since commands that ask no gateway need not wait for it; and without httpx's own command line, which
+        # would load more than all the rest.
+        sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+        import httpx
+
         self._client = httpx.Client(
             base_url=credentials.url,
             headers={"authorization": f"Bearer {credentials.key}"},
@@ -31,7 +37,7 @@ class Api:
     @classmethod
     def of(cls, data_dir: Path | None) -> Api:
         """Return the platform of a data folder, or the one that the environment names."""
-        return cls(Credentials.read(Layout.of(data_dir)))
+        return cls(Credentials.of(data_dir))
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """GET, and return the JSON."""
@@ -65,7 +71,9 @@ class Api:
                 break
         return found[:most]
 
-    def events(self, method: str, path: str, body: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    def events(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> Generator[dict[str, Any], None, None]:
         """Yield the events of a stream as they come.
 
         Raises:
@@ -101,6 +109,8 @@ class Api:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        import httpx
+
         try:
             yield
         except httpx.ConnectError as error:
@@ -124,4 +134,4 @@ def _from_body(status: int, body: dict[str, Any]) -> DrwError:
     wanted = error.get("type")
     cls = next((c for c, form in HTTP.items() if form.status == status and form.type == wanted), None)
     cls = cls or next((c for c, form in HTTP.items() if form.type == wanted), InternalError)
-    return cls(error.get("message") or f"the platform answered {status}")
+    return cls(error.get("message") or f"the platform answered {status}", code=error.get("code") or "")

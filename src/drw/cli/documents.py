@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from drw.cli import filters
+from drw.cli import completion, filters
 from drw.cli.api import Api
 from drw.cli.files import files
 from drw.cli.filters import FORM
@@ -74,7 +73,10 @@ def ingest(
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.", show_default=False)],
     collection: Collection = "default",
-    model: Annotated[str, typer.Option(help="Which model words the answer; by default the platform's.")] = "",
+    model: Annotated[
+        str,
+        typer.Option(help="Which model words the answer; by default the platform's.", autocompletion=completion.models),
+    ] = "",
     passages: Annotated[int, typer.Option(min=1, max=20, help="How many passages to answer from.")] = 4,
     wanted: Filters = None,
     auto_filters: AutoFilters = True,
@@ -96,7 +98,7 @@ def ask(
             found = event["sources"]
             if not as_json:
                 _show_found(found)
-                console.print("\n[bold]Answer[/bold]")
+                console().print("\n[bold]Answer[/bold]")
         elif "text" in event and not as_json:
             stream(event["text"])
         elif "answer" in event:
@@ -230,13 +232,15 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _show_found(found: dict[str, Any]) -> None:
+    from rich.markup import escape
+
     passages = found["passages"]
     for narrowed in found.get("applied_filters", ()):
         write(f"only {narrowed['key']} {', '.join(narrowed['values'])} (--no-auto-filters searches everything)")
     if not passages:
         write("no passage fits the question")
     for number, p in enumerate(passages, 1):
-        console.print(
+        console().print(
             f"[bold][{number}] {escape(p['title'])}, page {p['page']}[/bold]  [dim]score {p['score']:.2f}[/dim]"
         )
         text = " ".join(p["text"].split())
@@ -244,14 +248,16 @@ def _show_found(found: dict[str, Any]) -> None:
 
 
 def _show_checks(answer: dict[str, Any]) -> None:
-    console.print("\n")
+    from rich.markup import escape
+
+    console().print("\n")
     if reason := answer.get("incomplete"):
         warn(f"The answer is incomplete: {reason}")
     for citation in answer.get("citations", ()):
         p = citation["passage"]
-        console.print(f"[bold][{citation['number']}][/bold] {escape(p['title'])}, page {p['page']}", end=": ")
+        console().print(f"[bold][{citation['number']}][/bold] {escape(p['title'])}, page {p['page']}", end=": ")
         write(f"“{' '.join(citation['quote'].split())}”")
     for figure in answer.get("unsupported_figures", ()):
-        console.print(f"[bold red]✗ {escape(figure['figure'])}[/bold red] stands in no cited passage")
+        console().print(f"[bold red]✗ {escape(figure['figure'])}[/bold red] stands in no cited passage")
     if not answer.get("supported"):
-        console.print("[yellow]Read the passages: this answer is not supported by what it cites.[/yellow]")
+        console().print("[yellow]Read the passages: this answer is not supported by what it cites.[/yellow]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -57,5 +58,7 @@ def _scalar(text: str) -> Any:
     try:
         value = json.loads(text)
     except ValueError:
+        return text
+    if isinstance(value, float) and not math.isfinite(value):  # `NaN` and `Infinity` are not JSON, and may be names
         return text
     return value if isinstance(value, str | int | float | bool) else text

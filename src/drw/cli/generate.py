@@ -16,9 +16,9 @@ Generator = Callable[[], dict[str, str]]
 
 
 def _commands() -> dict[str, str]:
-    from drw.cli.main import app  # which has this command, too
+    from drw.cli.main import make_app  # which has this command, too
 
-    return {reference.PATH: reference.reference(app)}
+    return {reference.PATH: reference.reference(make_app()), reference.SETTINGS_PATH: reference.settings()}
 
 
 GENERATORS: tuple[Generator, ...] = (contracts, openapi.files, pages.files, dashboards.files, _commands)

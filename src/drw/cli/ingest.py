@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
 from drw.cli.api import Api
 from drw.cli.terminal import console
 from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
@@ -55,14 +53,16 @@ class Ingestion:
         self._fields = {"purpose": "assistants"} | ({"password": password} if password else {})
         self._result = Result(collection)
         self._uploaded: dict[str, str] = {}
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[counts]}"),
-            TimeElapsedColumn(),
-            console=console,
+        from rich import progress
+
+        self._progress = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[counts]}"),
+            progress.TimeElapsedColumn(),
+            console=console(),
             disable=quiet,
             transient=True,
         )

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import typer
 
+from drw.cli import completion
 from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_table
 from drw.cli.terminal import console
@@ -30,9 +31,11 @@ def add_to(app: typer.Typer, panel: str) -> None:
 @kill.callback()
 def make_kill(
     context: typer.Context,
-    key: Annotated[str, typer.Option(help="The id of a key.", show_default=False)] = "",
+    key: Annotated[str, typer.Option(help="The id of a key.", show_default=False, autocompletion=completion.keys)] = "",
     desk: Annotated[str, typer.Option(help="The name of a desk.", show_default=False)] = "",
-    model: Annotated[str, typer.Option(help="The name of a model.", show_default=False)] = "",
+    model: Annotated[
+        str, typer.Option(help="The name of a model.", show_default=False, autocompletion=completion.models)
+    ] = "",
     workflow: Annotated[str, typer.Option(help="The name of a workflow template.", show_default=False)] = "",
     org: Annotated[
         str, typer.Option(help="Where it applies; another org than your own needs platform:admin.", show_default=False)
@@ -126,7 +129,7 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
     write(f"{found['id']}: the {found['subject'].lower()} {found['name']} is {_state(found)}{where}")
     if found["approvals_missing"]:
         ends = when(found["proposal_ends_at"])
-        console.print(
+        console().print(
             f"[dim]Another person's key must approve it by {ends}: drw kill approve {found['id']}[/dim]",
             highlight=False,
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from drw.cli import access, documents, identity, kill, models, money, platform, routing, settings, trail, workflows
+from drw.cli.help import Sections
 from drw.cli.options import warn
 from drw.kernel.errors import (
     DeadlineExceeded,
@@ -21,30 +22,60 @@ from drw.kernel.errors import (
     Unavailable,
 )
 
-app = typer.Typer(
-    name="drw",
-    help="The DRW AI platform: models, retrieval and workflows behind one gateway.\n\n"
-    "Start one with `drw up`, then try `drw chat`, `drw ingest` and `drw ask`.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
+RUN, USE, OPERATE = "Run a platform", "Use it", "Look after it"
 
-PLATFORM, USE, OPERATE = "Run a platform", "Use it", "Look after it"
-platform.add_to(app, PLATFORM)
-models.add_to(app, USE)
-documents.add_to(app, USE)
-workflows.add_to(app, USE)
-access.add_to(app, OPERATE)
-identity.add_to(app, OPERATE)
-money.add_to(app, OPERATE)
-routing.add_to(app, OPERATE)
-kill.add_to(app, OPERATE)
-trail.add_to(app, OPERATE)
-settings.add_to(app, OPERATE)
+MODULES = {
+    "platform": (RUN, "up down status logs env"),
+    "models": (USE, "chat models aliases"),
+    "documents": (USE, "ingest ask search collections files"),
+    "workflows": (USE, "workflows runs"),
+    "access": (OPERATE, "keys"),
+    "identity": (OPERATE, "whoami orgs desks issuers certificates"),
+    "money": (OPERATE, "limits budgets prices spend"),
+    "routing": (OPERATE, "routes upstreams"),
+    "kill": (OPERATE, "kill"),
+    "trail": (OPERATE, "audit"),
+    "settings": (OPERATE, "config"),
+}
+"""Each module's place in the help, and its commands: only the module of the command given is loaded."""
 
 
-@app.command("generate", hidden=True)
+def make_app(command: str = "") -> typer.Typer:
+    """Return the command `drw`: with all commands, or, where the one given is known, those of its module."""
+    app = typer.Typer(
+        name="drw",
+        cls=Sections,
+        help="The DRW AI platform: models, retrieval and workflows behind one gateway.\n\n"
+        "Start one with `drw up`, then try `drw chat`, `drw ingest` and `drw ask`.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # rich takes longer to load than most commands to run
+    )
+    app.callback()(drw)
+    known = [module for module, (_, commands) in MODULES.items() if command in commands.split()]
+    for module in known or MODULES:
+        import_module(f"drw.cli.{module}").add_to(app, MODULES[module][0])
+    app.command("generate", hidden=True)(generate)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"drw {version('drw')}")
+        raise typer.Exit
+
+
+def drw(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version, and end."),
+    ] = False,
+) -> None:
+    """Make --version an option of the command itself."""
+
+
 def generate(
     check: Annotated[bool, typer.Option("--check", help="Write nothing: say what is not up to date.")] = False,
 ) -> None:
@@ -69,14 +100,34 @@ EXIT_CODES: dict[type[DrwError], int] = {
 def main() -> None:
     """Run the command, and end with its exit code."""
     try:
-        app()
+        sys.exit(make_app(sys.argv[1] if len(sys.argv) > 1 else "")(prog_name="drw", standalone_mode=False))
     except DrwError as error:
-        warn(f"drw: {error.message}")
-        sys.exit(next((EXIT_CODES[c] for c in type(error).__mro__ if c in EXIT_CODES), 1))
+        _fail(error.message, next((EXIT_CODES[c] for c in type(error).__mro__ if c in EXIT_CODES), 1))
+    except typer.TyperException as error:
+        said = error.format_message()
+        if said.startswith("Usage:"):  # a group without its command: that is its help
+            warn(said)
+            sys.exit(error.exit_code)
+        context = getattr(error, "ctx", None)
+        more = f"; `{context.command_path} --help` says more" if context else ""
+        _fail(f"{said[:1].lower()}{said[1:].rstrip('.')}{more}", error.exit_code)
+    except typer.Abort:
+        _fail("stopped: nothing was done", 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `drw ... | head` is no error
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    except Exception as error:
+        if os.environ.get("DRW_TRACEBACK"):
+            raise
+        _fail(f"unexpected error, {type(error).__name__}: {error}; set DRW_TRACEBACK=1 to see where", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    warn(f"drw: {' '.join(message.split())}")
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from urllib.parse import quote
 
 import typer
 
+from drw.cli import completion
 from drw.cli.api import Api
+from drw.cli.conversation import Conversation, hold
 from drw.cli.options import DataDir, Json, write, write_json, write_table
-from drw.cli.terminal import stream
-from drw.kernel.errors import InvalidRequest
+from drw.kernel.errors import InvalidRequest, NotFound
 
 aliases = typer.Typer(help="Names that stand for several models, by weight and with fallbacks.", no_args_is_help=True)
 
@@ -69,11 +70,21 @@ def set_alias(
     name: Annotated[str, typer.Argument(help="The name that callers give as the model.")],
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", "-t", help="A model that it stands for, with its weight, as in gpt-4o=90; repeat it."),
+        typer.Option(
+            "--target",
+            "-t",
+            help="A model that it stands for, with its weight, as in gpt-4o=90; repeat it.",
+            autocompletion=completion.models,
+        ),
     ] = None,
     fallback: Annotated[
         list[str] | None,
-        typer.Option("--fallback", "-f", help="A model that answers where no target does; repeat it, in order."),
+        typer.Option(
+            "--fallback",
+            "-f",
+            help="A model that answers where no target does; repeat it, in order.",
+            autocompletion=completion.models,
+        ),
     ] = None,
     total_seconds: Annotated[
         float, typer.Option(min=0, help="The time for a whole answer; 0: as the first model has it.")
@@ -111,30 +122,53 @@ def delete_alias(
 
 
 def chat(
-    prompt: Annotated[str, typer.Argument(help="What to say to the model; `-` reads it from standard input.")],
-    model: Annotated[str, typer.Option(help="Which model; by default the platform's.", show_default=False)] = "",
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to say to the model; `-` reads it from standard input. Without it, a conversation: a message a "
+            "line, each with what was said before.",
+            show_default=False,
+        ),
+    ] = None,
+    system: Annotated[
+        str, typer.Option("--system", help="How the model should answer: the system message.", show_default=False)
+    ] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Which model; by default the platform's.", show_default=False, autocompletion=completion.models
+        ),
+    ] = "",
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=2, help="How freely it words: 0 always takes the likeliest word. By default the model's."
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 256,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Say something to a model, and show its answer as it comes."""
+    """Say something to a model, and show its answer as it comes; without a prompt, hold a conversation."""
     text = sys.stdin.read() if prompt == "-" else prompt
-    if not text.strip():
+    if text is not None and not text.strip():
         raise InvalidRequest("there is nothing to say: give a prompt, or `-` and text on standard input")
     api = Api.of(data_dir)
-    chosen = model or next(m["id"] for m in api.get("/api/v1/models")["models"] if m["default"] and m["kind"] == "CHAT")
-    body: dict[str, Any] = {
-        "model": chosen,
-        "messages": [{"role": "user", "content": text}],
-        "max_tokens": max_tokens,
-    }
-    if as_json:
-        write_json(api.post("/v1/chat/completions", body))
-        return
-    for event in api.events("POST", "/v1/chat/completions", body | {"stream": True}):
-        for choice in event["choices"]:
-            stream(choice["delta"].get("content") or "")
-    write("")
+    request: dict[str, Any] = {"model": model or _default(api), "max_tokens": max_tokens}
+    if temperature is not None:
+        request["temperature"] = temperature
+    conversation = Conversation(api, request, system, as_json=as_json)
+    if text is None:
+        hold(conversation)
+    else:
+        conversation.ask(text)
+
+
+def _default(api: Api) -> str:
+    for model in api.get("/api/v1/models")["models"]:
+        if model["default"] and model["kind"] == "CHAT":
+            return str(model["id"])
+    raise NotFound("the platform has no default chat model: name one with --model; `drw models` lists them")
 
 
 def _target(text: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from drw.cli import completion
 from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, when, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest
@@ -16,10 +17,12 @@ limits = typer.Typer(help="Bound requests, tokens and calls at once.", no_args_i
 budgets = typer.Typer(help="Bound what may be spent.", no_args_is_help=True)
 prices = typer.Typer(help="Say what models cost.", no_args_is_help=True)
 
-Key = Annotated[str, typer.Option(help="The id of a key.", show_default=False)]
+Key = Annotated[str, typer.Option(help="The id of a key.", show_default=False, autocompletion=completion.keys)]
 Desk = Annotated[str, typer.Option(help="The name of a desk.", show_default=False)]
 Org = Annotated[bool, typer.Option("--org", help="The whole org.")]
-Model = Annotated[str, typer.Option(help="The id of a model, whoever calls it.", show_default=False)]
+Model = Annotated[
+    str, typer.Option(help="The id of a model, whoever calls it.", show_default=False, autocompletion=completion.models)
+]
 InOrg = Annotated[
     str, typer.Option(help="Of another org than your own; needs platform:admin.", metavar="NAME", show_default=False)
 ]
@@ -210,7 +213,7 @@ def list_budgets(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = F
 
 @prices.command("set")
 def set_price(
-    model: Annotated[str, typer.Argument(help="The id of the model.")],
+    model: Annotated[str, typer.Argument(help="The id of the model.", autocompletion=completion.models)],
     prompt: Annotated[str, typer.Option(help="USD for a million tokens of prompts.")],
     completion: Annotated[str, typer.Option(help="USD for a million tokens of answers.")] = "0",
     version: Annotated[str, typer.Option(help="The upstream's own name for what it serves; by default any.")] = "",

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from drw.cli.terminal import console, visible, visible_in_json
 
@@ -50,19 +48,22 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     """Write rows under their columns; `empty` where there are none."""
     found = [[str(cell) for cell in row] for row in rows]
     if not found and empty:
-        console.print(empty, markup=False)
+        write(empty)
         return
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in found:
         table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
+    console().print(table)
 
 
 def write(text: str) -> None:
     """Write a line of text."""
-    console.print(text, markup=False)
+    print(visible(text))
 
 
 def warn(text: str) -> None:

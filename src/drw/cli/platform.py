@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shlex
@@ -19,9 +18,10 @@ import typer
 
 from drw.catalog import BY_NAME, SUPPORT
 from drw.cli.options import DataDir, Json, warn, write, write_json, write_line, write_table
+from drw.cli.settings import check_before_start
 from drw.cli.terminal import console, stream, visible_in_json
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, Unavailable
-from drw.local.credentials import Credentials
+from drw.local.credentials import Credentials, local
 from drw.local.ground import free_port, locked
 from drw.local.layout import Layout
 
@@ -50,7 +50,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Start the platform and keep it running until Ctrl-C."""
-    layout = Layout.of(data_dir)
+    layout = local(data_dir)
     layout.prepare()
     listen = f"127.0.0.1:{port or free_port('127.0.0.1')}"
 
@@ -60,12 +60,14 @@ def up(
         elif not no_welcome:
             _welcome(layout, found)
 
+    with locked(layout):  # clear errors before anything is started
+        check_before_start(layout, listen)
     if detach:
-        with locked(layout):
-            pass  # a clear error before anything is started
         ready(_start_detached(layout, listen, quiet=as_json))
         return
-    from drw.local.supervisor import Supervisor  # here, since the other commands need not wait for its imports
+    import asyncio  # here, since the other commands need not wait for these
+
+    from drw.local.supervisor import Supervisor
 
     def say(line: str) -> None:
         warn(f"  {line}") if as_json else stream(f"  {line}\n")
@@ -75,7 +77,7 @@ def up(
 
 def down(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Stop the platform."""
-    layout = Layout.of(data_dir)
+    layout = local(data_dir)
     ran = _ask(layout, "stop") is not None
     end = time.monotonic() + STOP_SECONDS
     while ran and layout.control.exists() and _ask(layout, "status") is not None:
@@ -92,7 +94,7 @@ def down(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 def status(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Show every part and service; ends with 0 only when all is healthy."""
-    layout = Layout.of(data_dir)
+    layout = local(data_dir)
     found = _ask(layout, "status")
     if found is None:
         if as_json:
@@ -116,7 +118,7 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """Show the log of a service or a part."""
-    layout = Layout.of(data_dir)
+    layout = local(data_dir)
     part = _part_of(name)
     file = layout.log(part)
     if not file.exists():
@@ -152,7 +154,7 @@ def _put_aside(file: Path, stream: TextIO) -> bool:
 
 def env(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Print what points the OpenAI client at the platform: `eval "$(drw env)"`."""
-    credentials = Credentials.read(Layout.of(data_dir))
+    credentials = Credentials.of(data_dir)
     values = {"OPENAI_BASE_URL": f"{credentials.url}/v1", "OPENAI_API_KEY": credentials.key}
     if as_json:
         write_json(values)
@@ -255,8 +257,8 @@ def _show(found: dict[str, Any]) -> None:
         rows = [(p["name"], p["state"], p["pid"] or "", p["restarts"] or "", p["detail"]) for p in found["parts"]]
         write_table(("PART", "STATE", "PID", "RESTARTS", ""), rows)
     if found["services"]:
-        console.print()
+        console().print()
         services = [(s["name"], s["cluster"], s["state"], s["detail"]) for s in found["services"]]
         write_table(("SERVICE", "CLUSTER", "STATE", ""), services)
-    console.print()
+    console().print()
     write(f"{found['gateway']}  {'healthy' if found['healthy'] else 'NOT healthy'}")

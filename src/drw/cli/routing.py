@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from drw.cli import completion
 from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest, Unavailable
@@ -108,9 +109,11 @@ def delete_route(
 def explain_route(
     path: Annotated[str, typer.Argument(help="The path of the request, as in /v1/chat/completions.")],
     method: Annotated[str, typer.Option(help="Its HTTP method.")] = "POST",
-    model: Annotated[str, typer.Option(help="The model that its body names.")] = "",
+    model: Annotated[str, typer.Option(help="The model that its body names.", autocompletion=completion.models)] = "",
     header: Annotated[Words, typer.Option(help="A header, as in x-team=quant; repeat it.")] = None,
-    key: Annotated[str, typer.Option(help="As which key, by its id; by default your own.")] = "",
+    key: Annotated[
+        str, typer.Option(help="As which key, by its id; by default your own.", autocompletion=completion.keys)
+    ] = "",
     desk: Annotated[str, typer.Option(help="As which desk.")] = "",
     data_dir: DataDir = None,
     as_json: Json = False,

@@ -1,19 +1,23 @@
-"""`drw config`: every setting of the platform, and where it was set."""
+"""`drw config`: every setting of the platform, where it was set, and what is wrong with it."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from drw.cli.options import DataDir, Json, write_json, write_table
-from drw.kernel.errors import NotFound
+from drw.cli.options import DataDir, Json, warn, write, write_json
+from drw.kernel.errors import InvalidRequest, NotFound
+from drw.local.credentials import local
 from drw.local.layout import Layout
 
-SECRETS = ("secret", "password", "token", "api_key")
-"""How the names of settings end that nobody should see on a screen or in a bug report."""
+if TYPE_CHECKING:
+    from drw.kernel.settings import Layers
 
 HIDDEN = "(set, not shown)"
+FAULTY = 2
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -21,30 +25,64 @@ def add_to(app: typer.Typer, panel: str) -> None:
     app.command(rich_help_panel=panel)(config)
 
 
-def config(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Show every setting with its value, and the file or variable that set it."""
-    from drw.kernel.settings import Layers  # here, since pydantic takes longer than most commands
+def config(
+    name: Annotated[
+        str, typer.Argument(help="Only settings with this in their name, as in `serving`.", show_default=False)
+    ] = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Check the settings, and list them: the value of each, its default, the file or variable that set it.
 
-    layout = Layout.of(data_dir)
+    What is wrong is listed instead, each fault with its file and line, or its variable.
+    """
+    from drw.local import configuration  # here, since pydantic takes longer than most commands
+
+    layout = local(data_dir)
     if not layout.profile.exists():
         raise NotFound(f"no platform was started in {layout.data}: start one with `drw up`")
-    layers = Layers(layout.files)
-    values = {name: _shown(name, value) for name, value in _flat(layers.profile().model_dump(mode="json")).items()}
-    rows = [(name, value, layers.origins.get(name, "default")) for name, value in values.items()]
+    layers = _layers(layout.files)
+    check(layers)
+    found = [s for s in configuration.listed(layers) if name in s.name]
+    if not found:
+        raise NotFound(f"no setting has {name!r} in its name; `drw config` lists all")
+    shown = [s._replace(value=_shown(s.name, s.value), default=_shown(s.name, s.default)) for s in found]
     if as_json:
-        write_json([{"name": n, "value": v, "origin": o} for n, v, o in rows])
-    else:
-        write_table(("SETTING", "VALUE", "FROM"), rows)
+        write_json([s._asdict() for s in shown])
+        return
+    for s in shown:
+        default = "" if s.value == s.default else f", default {json.dumps(s.default)}"
+        write(f"{s.name} = {json.dumps(s.value, ensure_ascii=False)}  ({s.origin}{default})\n    {s.description}")
+
+
+def check(layers: Layers) -> None:
+    """Say what is wrong with the settings, a line a fault, and end the command; go on where nothing is."""
+    from drw.local.configuration import faults
+
+    if found := faults(layers):
+        for fault in found:
+            warn(f"drw: {fault}")
+        raise typer.Exit(FAULTY)
+
+
+def check_before_start(layout: Layout, listen: str) -> None:
+    """Check the settings as `drw up` would start with them."""
+    layout.make_secrets()
+    made = str(layout.profile), layout.profile_of(listen)
+    check(_layers([layout.secrets, layout.settings], made))
+
+
+def _layers(files: list[Path], made: tuple[str, dict[str, Any]] | None = None) -> Layers:
+    from drw.kernel.settings import ConfigError, Layers
+
+    try:
+        return Layers(files, made=made)
+    except ConfigError as error:  # a file cannot be read, or is not TOML
+        raise InvalidRequest(error.message) from None
 
 
 def _shown(name: str, value: Any) -> Any:
     """Return what may be seen of a setting: of a secret no more than that it is set."""
-    last = name.rpartition(".")[2]
-    return HIDDEN if value and last.endswith(SECRETS) else value
+    from drw.local.configuration import SECRETS
 
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
+    return HIDDEN if value and name.endswith(SECRETS) else value

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _CONTROLS = (set(range(0x20)) - {0x09, 0x0A}) | set(range(0x7F, 0xA0))
 _DIRECTIONS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # they reorder what is around them on the screen
@@ -33,13 +34,11 @@ def stream(text: str) -> None:
     sys.stdout.flush()
 
 
-class SafeConsole(Console):
-    """A console that sends no control character of a text to the terminal, and turns no `:0:` into an emoji."""
+@cache
+def console() -> Console:
+    """Return the console for tables and styled text; rich is loaded only where there is something to style."""
+    from drw.cli.console import SafeConsole
 
-    def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(visible(text), **options)
-
-
-console = SafeConsole(
-    highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else NOT_A_TERMINAL
-)
+    return SafeConsole(
+        highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else NOT_A_TERMINAL
+    )

@@ -9,8 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from drw.cli import completion
 from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_table
+
+DETAILS_WIDTH = 120
+"""How much of a record's details a table shows, in characters; --json has all."""
 
 audit = typer.Typer(help="Read the audit trail, and verify that nobody changed it.", no_args_is_help=True)
 
@@ -24,7 +28,7 @@ def add_to(app: typer.Typer, panel: str) -> None:
 def list_records(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many records.")] = 20,
     action: Annotated[str, typer.Option(help="Only this action, as in model.chat.")] = "",
-    key: Annotated[str, typer.Option(help="Only what this key did.")] = "",
+    key: Annotated[str, typer.Option(help="Only what this key did.", autocompletion=completion.keys)] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -36,7 +40,16 @@ def list_records(
         write_json(found)
         return
     rows = [
-        (r["index"], when(r.get("at")), r["action"], r["desk"], r["actor"], r["resource"], r["outcome"], _short(r))
+        (
+            r["index"],
+            when(r.get("at")),
+            r["action"],
+            r["desk"],
+            r["actor"],
+            r["resource"],
+            r["outcome"],
+            _short(r.get("details") or {}),
+        )
         for r in found
     ]
     write_table(("INDEX", "AT", "ACTION", "DESK", "KEY", "RESOURCE", "OUTCOME", ""), rows, "no records")
@@ -107,5 +120,10 @@ def _offline(folder: Path, key: str, note: str) -> dict[str, Any]:
     return {"ok": found.ok, "records": found.records, "problem": found.problem, "checkpoint": {"note": found.note}}
 
 
-def _short(record: dict[str, Any]) -> str:
-    return json.dumps(record.get("details") or {}, ensure_ascii=False)[:120]
+def _short(details: dict[str, Any]) -> str:
+    """Return the details as JSON: whole members as far as they fit, and a mark where one was left out."""
+    members = [json.dumps({name: value}, ensure_ascii=False)[1:-1] for name, value in details.items()]
+    shown: list[str] = []
+    while members and len(", ".join([*shown, members[0]])) <= DETAILS_WIDTH:
+        shown.append(members.pop(0))
+    return f"{{{', '.join([*shown, '…'] if members else shown)}}}"

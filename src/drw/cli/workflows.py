@@ -75,7 +75,9 @@ def run_template(
 
 @runs.command("list")
 def list_runs(
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 20, data_dir: DataDir = None, as_json: Json = False
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many, the newest first.")] = 20,
+    data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """List the desk's runs, newest first."""
     found = Api.of(data_dir).pages("/api/v1/runs", "runs", most=limit)
@@ -134,7 +136,7 @@ def _watch(api: Api, run: str, as_json: bool) -> None:
 
 def _show_output(output: Any) -> None:
     if isinstance(output, dict):
-        console.print()
+        console().print()
         for name, value in output.items():
             write(f"{name}: {value}" if "\n" not in str(value) else f"{name}:\n{value}")
     elif output is not None:

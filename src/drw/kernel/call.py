@@ -10,26 +10,7 @@ from dataclasses import dataclass
 
 from drw.api.kernel.v1 import kernel_pb2
 from drw.kernel.errors import DeadlineExceeded, Forbidden, Unauthenticated
-
-SCOPES = {
-    "models:invoke": "call models",
-    "models:read": "list models",
-    "documents:read": "search, ask, and read files and collections",
-    "documents:write": "upload, index and delete",
-    "workflows:read": "see templates and runs",
-    "workflows:run": "start and cancel runs",
-    "experiments:read": "see experiments",
-    "experiments:write": "change experiments",
-    "audit:read": "read and verify the audit trail",
-    "keys:read": "list keys, desks, limits and budgets",
-    "keys:write": "create and revoke keys",
-    "limits:write": "set limits and budgets",
-    "platform:read": "see health, routes, upstreams, prices and metrics",
-    "platform:kill": "refuse calls and cut streams, and let them through again",
-    "platform:admin": "change routes, upstreams, aliases, prices, issuers, orgs and signing keys",
-    "org:admin": "act for every desk of the org",
-}
-"""Every scope there is, and what it lets a key do."""
+from drw.kernel.scopes import SCOPES as SCOPES
 
 MAX_ID = 200
 """The longest id of a caller: "oidc:", an issuer's name of 32, ":" and a subject of 128 are within it."""

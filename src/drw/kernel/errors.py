@@ -23,15 +23,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple
 
-from grpc import StatusCode
-
-from drw.api.kernel.v1.kernel_pb2 import ErrorInfo
-
 
 class DrwError(Exception):
     """Base class of every error that a service raises on purpose."""
 
-    code: ClassVar[StatusCode] = StatusCode.INTERNAL
+    code: ClassVar[str] = "INTERNAL"
+    """The name of gRPC's status code; a name, so that the command line need not load gRPC to report an error."""
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, **metadata: str) -> None:
@@ -44,7 +41,7 @@ class DrwError(Exception):
 class InvalidRequest(DrwError):
     """The request can never succeed as it is."""
 
-    code = StatusCode.INVALID_ARGUMENT
+    code = "INVALID_ARGUMENT"
 
 
 class TooLarge(InvalidRequest):
@@ -58,45 +55,45 @@ class WrongVerb(InvalidRequest):
 class Unauthenticated(DrwError):
     """Nobody is known to be calling."""
 
-    code = StatusCode.UNAUTHENTICATED
+    code = "UNAUTHENTICATED"
 
 
 class Forbidden(DrwError):
     """The caller is known, and may not do this."""
 
-    code = StatusCode.PERMISSION_DENIED
+    code = "PERMISSION_DENIED"
 
 
 class NotFound(DrwError):
     """The thing named in the request does not exist, or is not the caller's to see."""
 
-    code = StatusCode.NOT_FOUND
+    code = "NOT_FOUND"
 
 
 class Conflict(DrwError):
     """The thing exists already, or changed in the meantime."""
 
-    code = StatusCode.ALREADY_EXISTS
+    code = "ALREADY_EXISTS"
 
 
 class RateLimited(DrwError):
     """The caller is over a limit; `retry_after` in the metadata says for how many seconds, or `NEVER`."""
 
-    code = StatusCode.RESOURCE_EXHAUSTED
+    code = "RESOURCE_EXHAUSTED"
     retryable = True
 
 
 class Unavailable(DrwError):
     """Something that the call needs does not answer; the call may or may not have run."""
 
-    code = StatusCode.UNAVAILABLE
+    code = "UNAVAILABLE"
     retryable = True
 
 
 class DeadlineExceeded(DrwError):
     """The time given for the call ran out."""
 
-    code = StatusCode.DEADLINE_EXCEEDED
+    code = "DEADLINE_EXCEEDED"
 
 
 class InternalError(DrwError):
@@ -106,7 +103,7 @@ class InternalError(DrwError):
 class Unimplemented(InternalError):
     """The contract has the method, and this release does not."""
 
-    code = StatusCode.UNIMPLEMENTED
+    code = "UNIMPLEMENTED"
 
 
 class HttpForm(NamedTuple):
@@ -164,40 +161,3 @@ def http_headers(error: DrwError) -> dict[str, str]:
     if after := error.metadata.get("retry_after"):
         return {"retry-after": after} if after != NEVER else {}
     return {"retry-after": "1"} if isinstance(error, Unavailable | RateLimited) else {}
-
-
-MESSAGE_BYTES, METADATA_BYTES, METADATA_VALUES = 1_200, 300, 8
-"""How much of an error travels: gRPC drops answers whose trailers have over 8 KiB, in which it triples some bytes."""
-
-
-def to_wire(error: DrwError, service: str) -> tuple[str, bytes]:
-    """Return the message, and what travels beside it and the status code."""
-    metadata = {k: _cut(v, METADATA_BYTES) for k, v in list(error.metadata.items())[:METADATA_VALUES]}
-    info = ErrorInfo(reason=error.reason, service=service, metadata=metadata)
-    return _cut(error.message, MESSAGE_BYTES), info.SerializeToString()
-
-
-def from_wire(code: StatusCode, message: str, info: bytes | None) -> DrwError:
-    """Return the error that the service raised, or the nearest class by its code."""
-    by_code = next((c for c in _classes(DrwError) if c.code == code and c.code != StatusCode.INTERNAL), InternalError)
-    if info is None:
-        return _make(by_code, message, {}, by_code.__name__)
-    detail = ErrorInfo.FromString(info)
-    cls = next((c for c in _classes(DrwError) if c.__name__ == detail.reason), by_code)
-    return _make(cls, message, dict(detail.metadata), detail.reason)
-
-
-def _cut(text: str, most: int) -> str:
-    data = text.encode(errors="replace")
-    return text if len(data) <= most else data[:most].decode(errors="ignore") + "..."
-
-
-def _make(cls: type[DrwError], message: str, metadata: dict[str, str], reason: str) -> DrwError:
-    error = cls.__new__(cls)
-    DrwError.__init__(error, message, **metadata)
-    error.reason = reason  # kept where this process does not know the class
-    return error
-
-
-def _classes(cls: type[DrwError]) -> list[type[DrwError]]:
-    return [s for c in cls.__subclasses__() for s in (c, *_classes(c))]

@@ -23,9 +23,8 @@ from drw.kernel.errors import (
     TooLarge,
     Unavailable,
     Unimplemented,
-    from_wire,
-    to_wire,
 )
+from drw.kernel.wire_errors import from_wire, to_wire
 
 log = logging.getLogger(__name__)
 
@@ -272,10 +271,10 @@ class _Served:
         except DrwError as failed:
             self._request.fails(failed)
             level = logging.ERROR if isinstance(failed, InternalError) else logging.INFO
-            self._request.finish(failed.code.name, level)
+            self._request.finish(failed.code, level)
             message, info = to_wire(failed, self._service)
             self._context.set_trailing_metadata(((ERROR_KEY, info),))
-            await self._context.abort(failed.code, message)
+            await self._context.abort(grpc.StatusCode[failed.code], message)
         except BaseException:
             self._request.finish("CANCELLED")
             raise

@@ -20,24 +20,29 @@ class ConfigError(DrwError):
 class Settings(BaseModel):
     """Base of the settings of a service or an adapter: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Place(Settings):
     """Where the services of one process answer: `unix:/path` or `host:port`."""
 
     services: tuple[str, ...]
+    """The services that the process runs."""
     grpc: str
+    """Where they answer each other: `unix:/path` or `host:port`."""
     http: str
+    """Where they answer the data plane: `unix:/path` or `host:port`."""
 
 
 class Tls(Settings):
     """Where the data plane listens with TLS, besides the plain address."""
 
     listen: str
+    """`host:port` of the listener with TLS."""
     certificate: Path
     """The server's certificate and what stands between it and its root, as PEM."""
     private_key: Path
+    """The key of the certificate, as PEM."""
     client_ca: Path | None = None
     """The authorities whose client certificates count, as PEM; without one no client certificate is asked for."""
 
@@ -63,6 +68,7 @@ class DataPlane(Settings):
     """Where the data plane listens, and where its agent keeps what it reads."""
 
     listen: str = "127.0.0.1:8080"
+    """`host:port` of the plain listener."""
     tls: Tls | None = None
     folder: Path
     """Envoy's configuration, its last good one, and its access log."""
@@ -89,6 +95,7 @@ class Profile(Settings):
     """How the platform runs here: what shares a process, and each service's settings."""
 
     name: str
+    """The name of the profile, as in `laptop`."""
     data: Path
     """Where services keep files; each gets a folder of its own name."""
     postgres: str
@@ -119,11 +126,19 @@ class Profile(Settings):
 class Layers:
     """A profile made of layers, which still knows where each value came from."""
 
-    def __init__(self, files: Iterable[Path], environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        files: Iterable[Path],
+        environ: Mapping[str, str] = os.environ,
+        made: tuple[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Read the layers, the later ones on top; `made` is one below them, not written yet, with its origin."""
         self.origins: dict[str, str] = {}
-        self._data: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
+        if made:
+            self._merge(self.data, made[1], made[0], "")
         for file in files:
-            self._merge(self._data, _read(file), str(file), "")
+            self._merge(self.data, _read(file), str(file), "")
         for key, value in sorted(environ.items()):
             if key.startswith("DRW__"):
                 self._set_from_environment(key, value)
@@ -135,7 +150,7 @@ class Layers:
             ConfigError: a value is missing, wrong, or not a setting.
         """
         try:
-            return Profile.model_validate(self._data)
+            return Profile.model_validate(self.data)
         except ValidationError as error:
             raise ConfigError(explain(error, "the profile", self.origins)) from error
 
@@ -157,7 +172,7 @@ class Layers:
         nested: dict[str, Any] = {parts[-1]: value}
         for part in reversed(parts[:-1]):
             nested = {part: nested}
-        self._merge(self._data, nested, f"${variable}", "")
+        self._merge(self.data, nested, f"${variable}", "")
 
 
 def explain(error: ValidationError, what: str, origins: Mapping[str, str] | None = None) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from drw.kernel.errors import NotFound
+from drw.kernel.errors import InvalidRequest, NotFound
 from drw.local.layout import Layout
+
+ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
+KEY = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +25,70 @@ class Credentials:
     """The socket of a local platform's gateway, where there is one: it answers however busy the port is."""
 
     @classmethod
+    def of(cls, data_dir: Path | None) -> Credentials:
+        """Return what the environment gives, or else what the platform of a data folder has.
+
+        Raises:
+            InvalidRequest: the environment gives half of it, something malformed, or a data folder is named too.
+        """
+        if (elsewhere := cls._elsewhere()) is None:
+            return cls.read(Layout.of(data_dir))
+        if data_dir is not None:
+            raise InvalidRequest(
+                f"DRW_URL names one platform and the data folder {str(data_dir)!r} another: "
+                "unset DRW_URL and DRW_API_KEY, or leave out --data-dir and DRW_DATA_DIR"
+            )
+        return elsewhere
+
+    @classmethod
     def read(cls, layout: Layout) -> Credentials:
-        """Read the credentials of a local platform, or those that the environment gives."""
-        if (url := os.environ.get("DRW_URL")) and (key := os.environ.get("DRW_API_KEY")):
-            return cls(url.rstrip("/"), key)
+        """Read the credentials of a platform on this machine."""
         try:
             kept = json.loads(layout.credentials.read_text(encoding="utf-8"))
+            url, key = str(kept["url"]), str(kept["api_key"])
         except FileNotFoundError:
             raise NotFound(
                 f"no platform was started in {layout.data}: start one with `drw up`, or set DRW_URL and DRW_API_KEY"
             ) from None
+        except (ValueError, LookupError, TypeError):
+            raise InvalidRequest(
+                f"{layout.credentials} is damaged: remove it, and the next `drw up` makes a new key"
+            ) from None
         socket = str(layout.operators) if layout.operators.is_socket() else ""
-        return cls(kept["url"], kept["api_key"], socket)
+        return cls(url, key, socket)
+
+    @classmethod
+    def _elsewhere(cls) -> Credentials | None:
+        url, key = os.environ.get("DRW_URL", ""), os.environ.get("DRW_API_KEY", "")
+        if not url and not key:
+            return None
+        if not url or not key:
+            given, missing = ("DRW_URL", "DRW_API_KEY") if url else ("DRW_API_KEY", "DRW_URL")
+            raise InvalidRequest(
+                f"{given} is set and {missing} is not: set both for a platform elsewhere, "
+                "or neither for the one on this machine"
+            )
+        if not ADDRESS.fullmatch(url):
+            given = "" if "@" in url else f" {url!r}"  # what stands before an @ may be a password
+            raise InvalidRequest(f"DRW_URL{given} is not an address: write it as in https://HOST or http://HOST:PORT")
+        if not KEY.fullmatch(key):
+            raise InvalidRequest("DRW_API_KEY has characters that no key has: copy it again, without spaces and quotes")
+        return cls(url.rstrip("/"), key)
+
+
+def local(data_dir: Path | None) -> Layout:
+    """Return the platform on this machine, for a command that is for no other.
+
+    Raises:
+        InvalidRequest: the environment names a platform elsewhere, and no data folder is named.
+    """
+    named = [name for name in ("DRW_URL", "DRW_API_KEY") if os.environ.get(name)]
+    if named and data_dir is None:
+        raise InvalidRequest(
+            f"{' and '.join(named)} {'are' if len(named) > 1 else 'is'} set, and this command is for a platform on "
+            "this machine only: unset what is set, or name its folder with --data-dir"
+        )
+    return Layout.of(data_dir)
 
 
 def write(file: Path, url: str, key: str) -> None:

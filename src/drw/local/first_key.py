@@ -76,12 +76,19 @@ async def make_home(client: AuthenticationClient) -> None:
 
 
 async def _scopes(url: str, key: str) -> frozenset[str]:
-    """Return what the key may do at the gateway; nothing where the gateway does not take it."""
+    """Return what the key may do at the gateway; nothing where the gateway does not take it.
+
+    Raises:
+        Unavailable: the gateway does not say: a key that may be good is no reason to make another one.
+    """
     headers = {"authorization": f"Bearer {key}"}
     timeout = aiohttp.ClientTimeout(total=10)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         try:
             async with session.get(f"{url}/api/v1/me", headers=headers) as answer:
-                return frozenset((await answer.json())["scopes"] if answer.status == 200 else ())
-        except (aiohttp.ClientError, TimeoutError):
-            return frozenset()
+                if answer.status < 500:
+                    return frozenset((await answer.json())["scopes"] if answer.status == 200 else ())
+                why = f"it answered {answer.status}"
+        except (aiohttp.ClientError, TimeoutError) as error:
+            why = str(error) or "it did not answer in time"
+    raise Unavailable(f"the gateway cannot be asked about the first key: {why}; `drw logs envoy` may say why")

@@ -139,10 +139,15 @@ class Layout:
         draft.replace(self.secrets)
 
     def write_profile(self, listen: str) -> None:
-        """Write the profile of a laptop: one process a cluster, everything on Unix sockets."""
+        """Write the profile."""
+        values = toml(self.profile_of(listen))
+        self.profile.write_text(f"# Written by `drw up`; your own settings go into drw.toml.\n{values}")
+
+    def profile_of(self, listen: str) -> dict[str, Any]:
+        """Return the profile of a laptop: one process a cluster, everything on Unix sockets."""
         names = {c: [s.name for s in SERVICES if s.cluster == c] for c in CLUSTERS}
         names["gateway"] += [s.name for s in SUPPORT]
-        values = {
+        return {
             "name": "laptop",
             "data": str(self.data / "services"),
             "postgres": postgres.dsn(self.run / "pg"),
@@ -164,7 +169,6 @@ class Layout:
             },
             "services": self._services(),
         }
-        self.profile.write_text("# Written by `drw up`; your own settings go into drw.toml.\n" + toml(values))
 
     def _services(self) -> dict[str, Any]:
         return {
@@ -178,6 +182,7 @@ class Layout:
                         "upstream_model": "smollm2-135m-instruct",
                         "context_length": SLOT_TOKENS,
                         "max_concurrent": ENGINE_SLOTS,
+                        "sampling": {"repeat_penalty": 1.1},  # it repeats itself without end otherwise
                         "owned_by": "HuggingFaceTB",
                         "licence": "Apache-2.0",
                     },

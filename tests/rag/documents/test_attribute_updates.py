@@ -21,6 +21,7 @@ from drw.kernel.call import acting_for
 from drw.kernel.errors import Unavailable
 from drw.rag.documents import attribute_updates
 from rag.documents.conftest import SERVICES, Desk, running
+from rag.documents.test_embedded import mail
 from support.parts import wait_until
 
 
@@ -91,6 +92,20 @@ async def test_two_files_of_one_content_keep_attributes_of_their_own(here, rag):
     assert (counted.json()["documents"], counted.json()["chunks"]) == (3, 3)
 
 
+async def test_a_copy_for_an_attached_file_is_named_with_the_file_that_it_is_attached_to(here, rag):
+    desk, store, _ = here
+    one, collection = await put_in(desk, "one.eml", content=mail("one", ("terms.txt", b"Copper terms")).as_bytes())
+    await put_in(desk, "two.eml", collection, content=mail("two", ("terms.txt", b"Copper terms")).as_bytes())
+    files = desk.openai.vector_stores.files
+    attached = {f.parent_id: f.id async for f in desk.openai.files.list() if f.parent_id}
+    for file in attached.values():
+        await files.poll(file, vector_store_id=collection, poll_interval_ms=20)
+    for parent, file in attached.items():
+        await files.update(file, vector_store_id=collection, attributes={"of": "one" if parent == one else "two"})
+    shown = query(rag, "select attributes ->> 'of', title from vector_store.document where title like 'terms%%'")
+    assert sorted(shown) == [(of, f"terms.txt, attached to {of}.eml") for of in ("one", "two")]
+
+
 async def test_an_update_while_a_file_is_indexed_is_what_is_written_at_its_end(idle, rag, caller):
     async with idle as platform:
         desk = platform.desk()
@@ -142,6 +157,27 @@ async def test_what_was_not_sent_is_sent_after_a_restart(rag, caller, monkeypatc
     async with running(rag):
         is_sent = "select 1 from vector_store.document where attributes = '{\"year\": 2025}'"
         await asyncio.to_thread(wait_until, lambda: query(rag, is_sent) != [], "the sweep")
+
+
+async def test_what_waits_of_others_neither_fails_nor_delays_an_update(here, rag, monkeypatch):
+    desk, _, platform = here
+    stuck, collection = await put_in(desk, "stuck.txt", content=b"Zinc fell.")
+    file, _ = await put_in(desk, "a.txt", collection)
+    query(rag, "update documents.attachment set attributes_version = 9 where file = %s", stuck)
+    service = platform.host._servicers["vector_store"]
+    update = service.update_document_attributes
+
+    async def away(request):
+        if request.document.id == stuck:
+            raise Unavailable("the vector store is away")
+        return await update(request)
+
+    monkeypatch.setattr(service, "update_document_attributes", away)
+    files = desk.openai.vector_stores.files
+    await files.update(file, vector_store_id=collection, attributes={"year": 2025})
+    added = await desk.upload("b.txt", b"Tin stood still.")
+    await files.create(collection, file_id=added.id)
+    await desk.openai.vector_stores.file_batches.create(collection, file_ids=[file])
 
 
 async def test_attributes_that_the_last_release_kept_as_text_get_their_types_back(rag, caller):

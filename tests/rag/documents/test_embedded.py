@@ -13,6 +13,8 @@ import pypdfium2.raw as pdfium
 import pytest
 
 from drw.demo.pdf import pdf
+from drw.rag.documents.ports import Refused
+from drw.rag.documents.reading import Reader
 from support.ooxml import rows, workbook
 from support.samples import sample
 
@@ -111,6 +113,38 @@ async def test_files_in_a_pdf_and_in_its_annotations_are_kept(platform):
         **{"annex.xlsx": parent.id, "note.txt": parent.id},
     }
     assert (await desk.openai.files.content(found["note.txt"].id)).content == b"On page one"
+
+
+async def test_long_names_of_a_mail_and_its_attachment_are_cut_where_they_are_shown_together(platform):
+    desk = platform.desk()
+    message = mail("long", ("a" * 251 + ".txt", b"Copper terms"), ("b" * 100_000, b"x"))
+    parent = await desk.upload("m" * 251 + ".eml", message.as_bytes())
+    assert max(map(len, parent.warnings)) < 500
+    (child,) = [f async for f in desk.openai.files.list() if f.parent_id]
+    store = await desk.openai.vector_stores.create(name="s", file_ids=[parent.id])
+    attached = await desk.openai.vector_stores.files.poll(child.id, vector_store_id=store.id, poll_interval_ms=50)
+    assert attached.status == "completed", attached.last_error
+
+
+async def test_what_came_of_an_attached_file_before_its_parser_broke_is_not_kept(platform, monkeypatch):
+    desk, embedded = platform.desk(), Reader.embedded
+
+    async def breaks(self, file, kind):
+        pieces = embedded(self, file, kind)
+        for _ in range(4):
+            yield await anext(pieces)
+        await pieces.aclose()
+        raise Refused("this file cannot be read: it breaks its parser")
+
+    monkeypatch.setattr(Reader, "embedded", breaks)
+    message = mail("m", ("whole.txt", b"whole"), ("part.txt", b"a" * (3 << 20)))
+    parent = await desk.upload("m.eml", message.as_bytes())
+    assert set(await listed(desk)) == {"m.eml", "whole.txt"}
+    assert parent.warnings == [
+        "the attached file 'm.eml' was not kept: its attached files cannot be read: "
+        "this file cannot be read: it breaks its parser",
+        "the attached file 'part.txt' was not kept: it could not be read to its end",
+    ]
 
 
 async def test_attachments_of_a_desk_are_of_no_other(platform):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from drw.rag.documents.adapters.kreuzberg import Kreuzberg
+from drw.rag.documents.adapters.mail import Mail
 from drw.rag.documents.encodings import decoded
-from drw.rag.documents.ports import Refused
+from drw.rag.documents.ports import Limits, Refused
+
+LIMITS = Limits(pages=100, characters=10_000_000, unpacked_bytes=64 << 20)
 
 CYRILLIC = "Лимит по металлам: 12,5 млн долларов"
 TEXTS = [
@@ -32,6 +36,49 @@ def test_text_is_read_in_its_encoding(encoding, text):
 def test_a_long_text_is_told_by_its_few_odd_characters():
     text = "Plain words of a long report.\n" * 100_000 + "– signed: André\n"
     assert decoded(text.encode("cp1252")) == (text, "cp1252")
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_megabytes_before_the_first_odd_character_take_time_in_proportion(end):
+    """Fails by the time limit of a test where the search for it is quadratic."""
+    text = ("a" * 79 + end) * 25_000 + " – signed: André"
+    assert decoded(text.encode("cp1252")) == (text, "cp1252")
+
+
+PAGE = '<html><head><meta charset="{}"></head><body>Café limit</body></html>'
+MESSAGE = b'Subject: x\nMIME-Version: 1.0\nContent-Type: text/plain; charset="%b"\n\nCaf\xe9 limit'
+ATTACHED = (
+    b"Subject: x\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: application/pdf\n"
+    b"Content-Disposition: attachment; filename*=%b''na%%EFve.pdf\n\ndata\n--b--\n"
+)
+NO_ENCODINGS = ("undefined", "punycode", "idna", "rot13", "none-such")
+
+
+def written(tmp_path, name, content):
+    file = tmp_path / name
+    file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize("name", [*NO_ENCODINGS, "utf-16", "utf-32", "utf-16-le"])
+def test_a_page_that_names_an_encoding_it_cannot_be_in_is_read(name, tmp_path):
+    content = PAGE.format(name).encode()
+    for page in (content, content + b" " * (len(content) % 2)):
+        (text,) = Kreuzberg().pages(written(tmp_path, "a.html", page), "html", LIMITS)
+        assert text.strip() == "Café limit"
+
+
+def test_the_byte_order_mark_of_a_page_comes_before_the_encoding_that_it_names(tmp_path):
+    page = written(tmp_path, "a.html", PAGE.format("iso-8859-1").encode("utf-8-sig"))
+    assert [text.strip() for text in Kreuzberg().pages(page, "html", LIMITS)] == ["Café limit"]
+
+
+@pytest.mark.parametrize("name", [*NO_ENCODINGS, "a\0b"])
+def test_mail_that_names_an_encoding_that_there_is_not_is_read(name, tmp_path):
+    (text,) = Mail().pages(written(tmp_path, "a.eml", MESSAGE % name.encode()), "eml", LIMITS)
+    assert text == "# x\n\nCafé limit"
+    file = written(tmp_path, "b.eml", ATTACHED % name.encode())
+    assert [found.content for found in Mail().embedded(file, "eml", LIMITS)] == [b"data"]
 
 
 def test_a_few_wrong_bytes_do_not_change_the_encoding_of_a_file():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import subprocess
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import psutil
 import psycopg
 import pytest
 
@@ -17,6 +21,7 @@ from drw.kernel.database import Database
 from drw.kernel.errors import InvalidRequest
 from drw.rag.documents.jobs import MOST_TOGETHER, SMALL_BYTES, Jobs
 from drw.rag.documents.presence import worker
+from support.parts import wait_until
 
 SERVICES = ["embedding", "vector_store", "documents"]
 numbers = itertools.count()
@@ -106,6 +111,36 @@ async def test_large_repeated_and_tried_files_are_taken_alone(waiting, rag):
     ordered(rag, ["b/1", "b/1"], bytes=100, hash="same")
     ordered(rag, ["c/1", "c/1"], bytes=SMALL_BYTES + 1)
     assert [len(await jobs.claim(number)) for number in workers[:3]] == [1, 1, 1]
+
+
+FREEZES = """
+import asyncio, os, signal, sys
+from drw.kernel.database import Database
+from drw.rag.documents import jobs
+
+async def main():
+    database = Database(sys.argv[1], "documents")
+    await database.start("drw.rag.documents")
+    jobs.FROZEN_SECONDS = 1
+    jobs._job = lambda row: os.kill(os.getpid(), signal.SIGSTOP)
+    await jobs.Jobs(database, None).claim(0)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_that_freezes_while_it_chooses_holds_up_nobody(waiting, rag):
+    jobs, workers = waiting
+    ordered(rag, ["a/1"])
+    process = subprocess.Popen([sys.executable, "-c", FREEZES, rag.postgres])
+    try:
+        frozen = psutil.Process(process.pid)
+        await asyncio.to_thread(wait_until, lambda: frozen.status() == psutil.STATUS_STOPPED, "the freeze")
+        (job,) = await jobs.claim(workers[0])
+    finally:
+        process.kill()
+        process.wait()
+    assert (job.org, job.attempts) == ("a", 1)
 
 
 async def test_a_bad_file_among_small_ones_fails_alone(idle, rag, caller, monkeypatch):

@@ -74,6 +74,10 @@ async def test_files(platform):
 async def test_other_purposes_take_any_file(platform):
     made = await platform.desk().upload("model.bin", b"\0\1", purpose="user_data")
     assert made.purpose == "user_data"
+    with pytest.raises(openai.BadRequestError, match="password is for files of the purpose 'assistants'"):
+        await platform.desk().openai.files.create(
+            file=("a.pdf", b"x"), purpose="user_data", extra_body={"password": "secret"}
+        )
 
 
 REFUSED = [
@@ -173,6 +177,19 @@ async def test_bodies_and_queries_are_strict(platform):
         ("POST", f"{base}/files", {"file_id": ["x"]}, "file_id must be text"),
         ("POST", f"{base}/file_batches", {}, "at least one file"),
         ("POST", f"{base}/file_batches", {"files": [3]}, "must be an object with file_id"),
+        (
+            "POST",
+            f"{base}/file_batches",
+            {"files": [{"file_id": "f"}], "attributes": {}},
+            "each of them has attributes",
+        ),
+        ("POST", f"{base}/file_batches", {"files": [{"file_id": "f", "x": 1}]}, "'files[0].x' is not a field"),
+        (
+            "POST",
+            f"{base}/file_batches",
+            {"files": [{"file_id": "f", "chunking_strategy": {"type": "static"}}]},
+            "files[0].chunking_strategy can only be auto",
+        ),
         ("GET", f"{base}/files?limit=0", None, "limit is '0'; it can be 1 to 100"),
         ("GET", f"{base}/files?order=up", None, "order is 'up'"),
         ("GET", f"{base}/files?filter=done", None, "filter is 'done'; it can be: in_progress"),
@@ -227,7 +244,7 @@ async def test_attributes_keep_their_kinds_and_may_change(platform, report):
     files = desk.openai.vector_stores.files
     given = {"year": 2025, "audited": True, "desk": "rates", "share": 0.5}
     attached = await files.create(store.id, file_id=file.id, attributes=given)
-    assert (attached.status, attached.attributes) == ("in_progress", given)
+    assert attached.attributes == given
     await files.poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
     changed = await files.update(file.id, vector_store_id=store.id, attributes={"year": 2026, "share": 0.5})
     assert (changed.status, changed.attributes) == ("completed", {"year": 2026, "share": 0.5})

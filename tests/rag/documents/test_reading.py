@@ -17,6 +17,8 @@ from drw.demo.pdf import pdf
 from drw.rag.documents import kinds
 from drw.rag.documents.ports import Refused
 from drw.rag.documents.reading import Reader, Settings
+from rag.documents.test_embedded import mail
+from support.ooxml import rows, workbook
 
 PASSWORD = b"/Encrypt << /Filter /Standard /V 1 /R 2 /P -44 /O (%b) /U (%b) >> /ID [(0) (0)] " % (b"o" * 32, b"u" * 32)
 
@@ -117,14 +119,23 @@ async def test_a_parser_that_dies_takes_only_its_file_along(reader, tmp_path):
     file = tmp_path / "a.pdf"
     os.mkfifo(file)  # opening it waits for a writer, as a parser that hangs does
     hanging = asyncio.create_task(reader.pages(file, "pdf"))
-    while not (workers := _workers()):
-        await asyncio.sleep(0.01)
-    os.kill(workers[0].pid, signal.SIGKILL)
+    writer = await _opened_for_reader(file)
+    os.kill(_workers()[0].pid, signal.SIGKILL)
     with pytest.raises(
         Refused, match="breaks its parser, or takes more than 1536 MiB and 20 seconds of processor time"
     ):
         await hanging
+    os.close(writer)
     assert await read(reader, tmp_path, "b.txt", b"fine") == ["fine"]
+
+
+async def _opened_for_reader(fifo):
+    """Open a pipe for writing once somebody reads it: the parser is then in the middle of its file."""
+    while True:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_parser_that_hangs_is_ended(tmp_path):
@@ -152,6 +163,24 @@ async def test_a_worker_is_used_again_and_sees_no_secrets(reader, tmp_path, monk
     assert "hush" not in first.environ().values()
     await reader.stop()
     assert _workers() == []
+
+
+async def test_who_stops_taking_attached_files_gives_the_worker_free_at_once(reader, tmp_path):
+    file = tmp_path / "a.eml"
+    file.write_bytes(mail("m", ("a.txt", b"a" * (8 << 20))).as_bytes())
+    answers = reader.embedded(file, "eml")
+    assert await anext(answers) == ("a.txt", 8 << 20)
+    await answers.aclose()
+    assert (_workers(), reader._receiving._free) == ([], 1)
+
+
+async def test_a_name_that_a_file_gives_makes_no_long_warning(reader, tmp_path):
+    book = workbook({"Shown": rows(["text"]), "S" * 100_000: rows(["x"])}, states={"S" * 100_000: "hidden"})
+    file = tmp_path / "a.xlsx"
+    file.write_bytes(book)
+    (warning,) = (await reader.text(file, "xlsx")).warnings
+    assert warning.startswith("the sheet 'SSS")
+    assert len(warning) == 500
 
 
 async def test_text_is_tidied(reader, tmp_path):

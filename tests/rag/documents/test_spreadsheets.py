@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from io import BytesIO
 
@@ -13,7 +14,7 @@ from drw.rag.documents.adapters.plain import Plain
 from drw.rag.documents.chunks import Chunker
 from drw.rag.documents.ports import Limits, Refused
 from drw.rag.documents.sheets.number_formats import shown
-from support.ooxml import rows, workbook
+from support.ooxml import NAMESPACES, links, rows, workbook
 
 LIMITS = Limits(pages=100, characters=10_000_000, unpacked_bytes=64 << 20)
 SHOWN = [
@@ -41,6 +42,12 @@ SHOWN = [
     (1 / 3, "General", "0.333333333"),
     (9841.5, "General", "9841.5"),
     (3e8, "yyyy", "300000000"),
+    *((value, code, "#NUM!") for value in (math.inf, math.nan) for code in ("0.00E+00", "# ?/?", "0.00", "yyyy")),
+    (5e-324, "0.00E+00", "4.94066E-324"),
+    (1e308, "0%%", "1.00000E+308"),
+    (1.0, "0" + "," * 150, "1"),
+    (1.0, "0" + "%" * 200, "1"),
+    (2, "[>1.2.3]0", "2"),
 ]
 
 
@@ -116,6 +123,31 @@ def test_what_is_hidden_stays_away_unless_the_setting_says_otherwise(tmp_path):
     assert ("| 1 | 2 | 3 |" in pages[0], "x" in pages[1], warnings) == (True, True, [])
 
 
+def test_comments_are_read_but_for_those_on_hidden_cells(tmp_path):
+    cells = rows(["a", "b"], ["c", "d"]).replace('<row r="2">', '<row r="2" hidden="1">')
+    comment = '<comment ref="{0}"><text><t>On {0}</t></text></comment>'
+    comments = "<comments NS>" + "".join(comment.format(place) for place in ("A1", "B1", "A2", "A9")) + "</comments>"
+    book = BytesIO(workbook({"S": '<cols><col min="2" max="2" hidden="1"/></cols>' + cells}))
+    with zipfile.ZipFile(book, "a") as packed:
+        packed.writestr("xl/comments.xml", comments.replace(" NS", f" {NAMESPACES}"))
+        packed.writestr("xl/worksheets/_rels/sheet1.xml.rels", links(["c comments ../comments.xml"]))
+    (page,), _ = read(book.getvalue(), tmp_path)
+    assert page.split("\n\n")[-2:] == ["Comment on S!A1: On A1", "Comment on S!A9: On A9"]
+    assert "A2" not in page.split("\n\n", 2)[2]
+    (page,), _ = read(book.getvalue(), tmp_path, limits=Limits(100, 10_000, 1 << 20, hidden=True))
+    assert page.count("Comment on ") == 4
+
+
+@pytest.mark.parametrize("number", ["²", "x", "-1", "1" * 5000])
+def test_a_number_that_is_none_damages_no_more_than_its_cell(number, tmp_path):
+    cells = f'<sheetData><row r="{number}"><c r="A1" s="{number}"><v>7</v></c></row></sheetData>'
+    columns = f'<cols><col min="{number}" max="2" hidden="1"/></cols>'
+    strings = f'<sheetData><row r="1"><c t="s"><v>{number}</v></c><c><v>7</v></c></row></sheetData>'
+    for content in (cells, columns + rows([7]), strings):
+        pages, warnings = read(workbook({"S": content}), tmp_path)
+        assert ("| 7 |" in pages[0], warnings) == (True, [])
+
+
 FORMULAS = [
     ("=B1*2", "20"),
     ("=SUM(B1:B3)/4", "15"),
@@ -129,6 +161,8 @@ FORMULAS = [
     ("=C9", "=C9"),
     ("=OFFSET(B1,1,0)", "=OFFSET(B1,1,0)"),
     ("=1+", "=1+"),
+    ('=INT("nan")', '=INT("nan")'),
+    ('=SUM(VALUE("inf"))', '=SUM(VALUE("inf"))'),
     ("=" + "(" * 500 + "1" + ")" * 500, "=" + "(" * 500 + "1" + ")" * 500),
 ]
 
@@ -178,6 +212,38 @@ def test_csv_is_a_table_whatever_parts_its_cells(delimiter, tmp_path):
     text = "\r\n".join(delimiter.join(line) for line in (["Desk", "Händler", "VaR"], ["Rates", '"a, b"', "6.8"]))
     pages, _ = read(text.encode("cp1252"), tmp_path, "csv", parser=Plain)
     assert pages == ["## A1:C2\n\n| Desk | Händler | VaR |\n| --- | --- | --- |\n| Rates | a, b | 6.8 |"]
+
+
+def test_a_line_separator_inside_a_cell_of_csv_does_not_end_its_row(tmp_path):
+    text = "Desk,Note\nRates,first\u2028second\x0bthird\nFX,\x85\n"
+    (page,), _ = read(text.encode(), tmp_path, "csv", parser=Plain)
+    assert page.endswith("| Desk | Note |\n| --- | --- |\n| Rates | first second third |\n| FX |  |")
+
+
+def test_hostile_csv_takes_time_in_proportion(tmp_path):
+    """Fails by the time limit of a test where telling its delimiter or its numbers is quadratic in all of it."""
+    for text in (",'x" * 22_000, ',"' * 32_000, "a,b\n1" + " " * 100_000 + "x,2\n"):
+        read(text.encode(), tmp_path, "csv", parser=Plain)
+
+
+def test_hidden_columns_and_rows_of_ods_are_left_out_and_said(tmp_path):
+    cell = "<c:table-cell><t:p>{}</t:p></c:table-cell>"
+    content = (
+        '<o xmlns:c="urn:oasis:names:tc:opendocument:xmlns:table:1.0" xmlns:t="urn:t"><c:table c:name="S">'
+        '<c:table-column/><c:table-column c:number-columns-repeated="2" c:visibility="collapse"/><c:table-column/>'
+        + "".join(f"<c:table-row{hidden}>{''.join(map(cell.format, words))}</c:table-row>"
+                  for hidden, words in (("", "abcd"), (' c:visibility="filter"', "wxyz"), ("", "efgh")))
+        + "</c:table></o>"
+    )  # fmt: skip
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w") as packed:
+        packed.writestr("content.xml", content)
+    pages, warnings = read(out.getvalue(), tmp_path, "ods", parser=OpenDocument)
+    assert pages[0].endswith("| a | d |\n| --- | --- |\n| e | h |")
+    assert warnings == ["1 rows and 2 columns of the sheet 'S' are hidden and were not read"]
+    shown = Limits(100, 10_000, 1 << 20, hidden=True)
+    pages, warnings = read(out.getvalue(), tmp_path, "ods", limits=shown, parser=OpenDocument)
+    assert ("| w | x | y | z |" in pages[0], warnings) == (True, [])
 
 
 def test_ods_cells_are_what_they_show(tmp_path):

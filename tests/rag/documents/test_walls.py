@@ -162,6 +162,13 @@ async def test_walls_are_chosen_from_among_those_held(platform, keys):
         assert made["walls"] == ["credit"]
     file = await both.openai.files.create(file=("b.txt", b"y"), purpose="assistants", extra_body={"walls": ["credit"]})
     assert file.to_dict()["walls"] == ["credit"]
+    several = await both.openai.files.create(
+        file=("c.txt", b"z"), purpose="assistants", extra_body={"walls": ["credit", "m-and-a"]}
+    )
+    assert several.to_dict()["walls"] == ["credit", "m-and-a"]
+    too_many = {"walls[]": [f"wall-{n}" for n in range(1000)], "purpose": "assistants"}
+    answer = await both.http.post("/files", data=too_many, files={"file": ("d.txt", b"z")})
+    assert (answer.status_code, "more than 4096 bytes" in answer.text) == (400, True)
     store = (await both.http.post("/vector_stores", json={"walls": ["m-and-a"]})).json()
     attached = await both.http.post(
         f"/vector_stores/{store['id']}/files", json={"file_id": file.id, "walls": ["credit"]}

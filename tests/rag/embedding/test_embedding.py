@@ -109,6 +109,14 @@ async def test_one_org_has_half_of_the_queue():
     await asyncio.gather(waiting, return_exceptions=True)
 
 
+async def test_texts_count_as_waiting_while_they_are_read():
+    turns = Turns(DoubleEncoder(), most_texts=100)
+    reads = (turns.read(["a"] * 50, Lengths()) for _ in range(5))
+    found = await asyncio.gather(*reads, return_exceptions=True)
+    assert sum(isinstance(each, RateLimited) for each in found) == 4
+    assert await turns.read(["a"] * 50, Lengths())
+
+
 async def test_what_waits_is_bounded_and_a_request_given_up_is_not_encoded():
     turns = Turns(encoder := DoubleEncoder(), most_texts=10)
     given_up = asyncio.create_task(turns.encode(await turns.read(["a"] * 9, Lengths())))

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 from prometheus_client import Gauge
-from pydantic import Field
 
 from drw.api.audit.v1 import log_pb2 as pb
 from drw.api.audit.v1 import log_rpc as contract
 from drw.audit.log import key, records
 from drw.audit.log.folder import Folder
 from drw.audit.log.sequencer import Sequencer
+from drw.audit.log.settings import Settings
 from drw.audit.log.store import Store
 from drw.audit.log.verification import Verification
 from drw.audit.tlog.damage import Damaged
@@ -26,7 +26,6 @@ from drw.audit.verify import VERIFIER_KEY
 from drw.kernel import call, tenancy
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.host import Scope
-from drw.kernel.settings import Settings as Base
 from drw.kernel.tenancy import Owner
 
 logger = logging.getLogger(__name__)
@@ -40,15 +39,6 @@ PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
 MAX_INDEX = (1 << 63) - 1
 MAX_NOTE_BYTES = 16_384
 MAX_FILTER_BYTES = 1_024
-
-
-class Settings(Base):
-    """The service's settings."""
-
-    origin: str = Field("drw.local/audit", min_length=1, max_length=200, pattern=r"^[^\s+]+$")
-    """The log's name, in its key and its checkpoints; it cannot change."""
-    gather_seconds: float = Field(1.0, ge=0, le=60)
-    """How long records gather before they are signed without anybody asking."""
 
 
 class RecordNotFound(NotFound):

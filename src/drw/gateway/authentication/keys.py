@@ -209,14 +209,18 @@ class Keys:
         names.within(key.walls, desk.walls, "wall", f"a key of the desk {desk.name!r}")
 
     async def _hold_maker(self, connection: Connection, old: str = "") -> None:
-        """Hold the caller's own key, and the one that is to be rotated, so that neither is revoked meanwhile.
+        """Hold what the caller's identity rests on, and the key that is to be rotated, so that neither ends meanwhile.
 
         Raises:
-            Conflict: the caller's own key is revoked, and whoever revoked it did not see the key that is being made.
+            Conflict: the caller's key is revoked, or its issuer or certificate deleted, and whoever did that did not
+                see the key that is being made.
         """
-        row = await self._store.hold(call.caller().key, old, connection)
+        maker = call.caller().key
+        row = await self._store.hold(maker, old, connection)
         if row and row["revoked_at"]:
-            raise Conflict(f"the key {row['id']!r}, with which this request came, was revoked just now")
+            raise Conflict(f"the key {maker!r}, with which this request came, was revoked just now")
+        if not await self._store.hold_voucher(maker, connection):
+            raise Conflict(f"the issuer or certificate of {maker[:80]!r}, who sent this request, was deleted just now")
 
     async def _add(self, key: Key, connection: Connection, predecessor: str = "") -> None:
         if await self._store.unexpired(key.org, connection) >= MOST:

@@ -6,8 +6,8 @@ from pydantic import ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 
 from drw.gateway.authentication.secret import why_weak
+from drw.kernel.addresses import read
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.outbound import Fetchable
 from drw.kernel.settings import Settings as Base
 
 
@@ -42,7 +42,8 @@ class Settings(Base):
     @classmethod
     def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            Fetchable(value, "jwks_hosts")
+            for host in value:
+                read(host)
         except InvalidRequest as error:
             raise PydanticCustomError("bad_host", "{why}", {"why": error.message}) from error
         return value

@@ -15,6 +15,11 @@ from drw.kernel.tenancy import Owner, may_change
 
 HOLD: LiteralString = "select id, revoked_at from key where id = any(%s) order by number for share"
 HOLD_BOTH: LiteralString = "select id, revoked_at from key where id = any(%s) order by number for update"
+VOUCHERS: dict[str, LiteralString] = {
+    "oidc": "select 1 from issuer where name = %s for share",
+    "cert": "select 1 from certificate where name = %s for share",
+}
+"""By what the id of a caller begins with whose identity is from elsewhere."""
 END: LiteralString = """
 with due as materialized (
     select number from key
@@ -105,6 +110,13 @@ class Store:
         query = HOLD_BOTH if rotated else HOLD
         rows = await (await connection.execute(query, ([maker, rotated],))).fetchall()
         return next((row for row in rows if row["id"] == maker), None)
+
+    async def hold_voucher(self, maker: str, connection: Connection) -> bool:
+        """Lock the issuer or the certificate that vouches for a caller; return whether it exists, or none is needed."""
+        kind, _, name = maker.partition(":")
+        if (query := VOUCHERS.get(kind)) is None:
+            return True
+        return await (await connection.execute(query, (name.partition(":")[0],))).fetchone() is not None
 
     async def revoke(self, view: View, key: str, connection: Connection) -> dict[str, Any] | None:
         """Revoke a key that is not revoked yet and that the caller may see; return its row, or None."""

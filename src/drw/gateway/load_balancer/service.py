@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from pydantic import Field, field_validator
-
 from drw.api.gateway.v1 import load_balancer_rpc as contract
 from drw.api.gateway.v1.load_balancer_pb2 import (
     DeleteUpstreamRequest,
@@ -18,32 +16,15 @@ from drw.api.gateway.v1.load_balancer_pb2 import (
     WatchUpstreamsRequest,
 )
 from drw.gateway.load_balancer import rules
-from drw.gateway.load_balancer.upstreams import More, from_profile, with_records
+from drw.gateway.load_balancer.settings import Settings
+from drw.gateway.load_balancer.upstreams import from_profile, with_records
 from drw.kernel.addresses import Allowed
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from drw.kernel.host import Scope
 from drw.kernel.records import Kind, Records
 from drw.kernel.settings import ConfigError
-from drw.kernel.settings import Settings as Base
 
 UPSTREAMS = Kind(Upstream, "upstream", "load_balancer_changed")
-
-
-class Settings(Base):
-    """Upstreams besides the processes of the profile, by name, and where upstreams may be."""
-
-    upstreams: dict[str, More] = Field(default_factory=dict)
-    allowed_upstreams: tuple[str, ...] = ()
-    """As `drw.kernel.addresses.Allowed` reads it; the processes of the profile need no entry."""
-
-    @field_validator("allowed_upstreams")
-    @classmethod
-    def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            Allowed(value)
-        except InvalidRequest as error:
-            raise ValueError(error.message) from error
-        return value
 
 
 class UpstreamNotFound(NotFound):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from pydantic import Field
-
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
+from drw.gateway.load_balancer.settings import More
 from drw.kernel.settings import Place
-from drw.kernel.settings import Settings as Base
 
 WORK = {
     "gateway": "key management",
@@ -20,13 +18,6 @@ WORK = {
 
 NEEDS = {"rag": ("models",), "workflow": ("models", "rag")}
 """Which work needs another process to end well, so that nothing is called unaffected that is not."""
-
-
-class More(Base):
-    """An upstream that is not a process of the profile."""
-
-    addresses: tuple[str, ...] = Field(min_length=1, max_length=64)
-    services: tuple[str, ...] = ()
 
 
 def from_profile(processes: Mapping[str, Place], more: Mapping[str, More]) -> list[Upstream]:

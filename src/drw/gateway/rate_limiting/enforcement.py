@@ -47,15 +47,14 @@ class Enforcement:
 
     async def wait(self) -> Sequence[str]:
         """Return once every data plane enforces all changes so far, or which ones do not after WAIT_SECONDS."""
-        newest = await self._newest()
-        late: Sequence[str] = ()
+        newest, heard = await self._newest(), self._heard
+        late = await self._late(newest)  # first, so that a database that is slow is never taken for "all of them"
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_SECONDS):
-                while True:
-                    heard = self._heard
-                    if not (late := await self._late(newest)):
-                        break
+                while late:
                     await self._hear_after(heard)
+                    heard = self._heard
+                    late = await self._late(newest)
         return late
 
     async def follow(self) -> None:

@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from pydantic import Field
-
 from drw.api.gateway.v1 import rate_limiting_rpc as contract
 from drw.api.gateway.v1.rate_limiting_pb2 import (
     AnnounceKeysRequest,
@@ -49,6 +47,7 @@ from drw.gateway.rate_limiting.measures import measure
 from drw.gateway.rate_limiting.permission import changeable, removable
 from drw.gateway.rate_limiting.reaping import post, reap
 from drw.gateway.rate_limiting.rebuild import Rebuild
+from drw.gateway.rate_limiting.settings import Settings
 from drw.gateway.rate_limiting.store import (
     CHANNEL,
     Store,
@@ -69,25 +68,10 @@ from drw.kernel.host import Scope
 from drw.kernel.metering.counters import Counters, CountersAway
 from drw.kernel.metering.ledger import Ledger
 from drw.kernel.metering.subjects import Subject
-from drw.kernel.settings import Settings as Base
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-
-
-class Settings(Base):
-    """What a key may do that has no limit of its own, and how money is counted."""
-
-    default_requests_per_minute: int = Field(600, ge=1, le=rules.MAX_PER_MINUTE)
-    data_planes: int = Field(1, ge=1, le=1000)
-    """How many data planes there are: each lets its share of every limit of requests through."""
-    lease_seconds: float = Field(30.0, gt=0, le=600)
-    """As in serving's settings: after a loss of the counters silent processes are waited for so long."""
-    uncounted_tokens: int = Field(4096, ge=0, le=1_000_000)
-    """What an answer on a pass-through route is charged whose upstream did not say what it took, beside its prompt."""
-    answer_seconds: float = Field(1.0, gt=0, le=10)
-    """How long Valkey may take for one step."""
 
 
 class RateLimiting(contract.RateLimiting):

@@ -13,7 +13,9 @@ class Approvals(Settings):
     """How many persons, that is principals, it takes."""
 
     kill: int = Field(default=1, ge=1, le=5)
+    """Persons that it takes to kill."""
     lift: int = Field(default=1, ge=1, le=5)
+    """Persons that it takes to lift a kill."""
 
 
 class Policy(Settings):
@@ -34,7 +36,9 @@ class KillLimits(Settings):
     """`kill_limits`: how many kills are in force or proposed at most. Data planes hold those in force in memory."""
 
     per_org: int = Field(default=100, ge=1, le=10_000)
+    """Kills of one org, in force or proposed."""
     total: int = Field(default=2000, ge=1, le=10_000)
+    """Kills of all orgs together."""
     reserve: int = Field(default=200, ge=0, le=10_000)
     """What of the total only administrators of the platform use."""
 

@@ -20,11 +20,11 @@ Row = dict[str, Any]
 OPEN_PAGE: LiteralString = """
 select * from (
     (select * from kill where org = '' and number < %(before)s and state in ('PROPOSED', 'ACTIVE')
-        order by number desc limit %(size)s)
+        and (state = 'ACTIVE' or proposal_ends_at > clock_timestamp()) order by number desc limit %(size)s)
     union all
     (select * from kill where org = %(org)s and number < %(before)s and state in ('PROPOSED', 'ACTIVE')
-        order by number desc limit %(size)s)
-) found where state = 'ACTIVE' or proposal_ends_at > clock_timestamp() order by number desc limit %(size)s
+        and (state = 'ACTIVE' or proposal_ends_at > clock_timestamp()) order by number desc limit %(size)s)
+) found order by number desc limit %(size)s
 """
 ALL_PAGE: LiteralString = """
 select * from (

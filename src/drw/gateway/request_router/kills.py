@@ -73,15 +73,14 @@ class KillSwitch:
         wanted = kill_requests.wanted(request, who)
         several = self._policy.of(Kill.Subject.Name(wanted.subject)).kill > 1
         standing = Standing.alone(who)
-        async with self._turn(who.org):
-            for _ in range(MAX_TRIES):
-                async with self._store.changing(wanted.org) as connection:
-                    row = await self._open(connection, wanted)
-                    voices = row["killed_by_principals"] if row and row["state"] == "PROPOSED" else []
-                    others = [wanted.name, *voices] if wanted.subject == Kill.KEY else voices
-                    if not several or standing.knows(others):
-                        return self._shown(await self._killed(row, wanted, standing, connection))
-                standing = await self._principals.standing(who, others)
+        for _ in range(MAX_TRIES):
+            async with self._turn(who.org), self._store.changing(wanted.org) as connection:
+                row = await self._open(connection, wanted)
+                voices = row["killed_by_principals"] if row and row["state"] == "PROPOSED" else []
+                others = [wanted.name, *voices] if wanted.subject == Kill.KEY else voices
+                if not several or standing.knows(others):
+                    return self._shown(await self._killed(row, wanted, standing, connection))
+            standing = await self._principals.standing(who, others)
         raise _changing(wanted.name)
 
     async def approve(self, kill: str) -> Kill:
@@ -181,18 +180,17 @@ class KillSwitch:
     async def _decide(self, kill: str, act: Act) -> Kill:
         """Do something about a kill, once the caller has been compared with all who have a say in it.
 
-        They are compared while nothing is locked, and again where others have decided meanwhile.
+        They are compared while nothing is locked and nobody else waits, and again where others have decided meanwhile.
         """
         who = call.caller()
         standing = Standing.alone(who)
-        async with self._turn(who.org):
-            for _ in range(MAX_TRIES):
-                async with self._store.changing() as connection:
-                    row = await self._seen(connection, who, kill)
-                    others = self._concerned(row)
-                    if standing.knows(others):
-                        return self._shown(await act(row, standing, connection))
-                standing = await self._principals.standing(who, others or ())
+        for _ in range(MAX_TRIES):
+            async with self._turn(who.org), self._store.changing() as connection:
+                row = await self._seen(connection, who, kill)
+                others = self._concerned(row)
+                if standing.knows(others):
+                    return self._shown(await act(row, standing, connection))
+            standing = await self._principals.standing(who, others or ())
         raise _changing(kill)
 
     def _concerned(self, row: Row) -> Sequence[str] | None:

@@ -22,6 +22,7 @@ class DataPlanes:
         self._watching: Counter[str] = Counter()
         self._changes: dict[str, int] = {}
         self._told: set[str] = set()
+        self._news = asyncio.Event()
 
     @contextmanager
     def watching(self, name: str) -> Iterator[None]:
@@ -32,18 +33,23 @@ class DataPlanes:
         finally:
             self._watching[name] -= 1
 
-    async def enforces(self, name: str, change: int) -> None:
-        """Tell which change of limits a data plane enforces; 0: its Envoy does not run, or has not said yet."""
-        before = self._changes.get(name, 0)
-        self._changes[name] = change
-        if change != before:
-            await self._tell()
+    def enforces(self, name: str, change: int) -> None:
+        """Take which change of limits a data plane enforces; 0: its Envoy does not run, or has not said yet.
+
+        It is told in a moment by `keep_telling`: an agent that waited for rate limiting would hold up the next kill.
+        """
+        if change != self._changes.get(name, 0):
+            self._changes[name] = change
+            self._news.set()
 
     async def keep_telling(self) -> None:
-        """Say again and again who is there."""
+        """Say who is there, at all news and again and again; one after the other, so that the newest is said last."""
         while True:
+            self._news.clear()
             await self._tell()
-            await asyncio.sleep(BEAT_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_SECONDS):
+                    await self._news.wait()
 
     async def _tell(self) -> None:
         there = {name: change for name, change in self._changes.items() if change and self._watching[name] > 0}

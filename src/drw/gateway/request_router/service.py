@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
-from pydantic import Field
-
 from drw.api.gateway.v1 import request_router_rpc as contract
 from drw.api.gateway.v1.authentication_pb2 import GetKeyRequest, WatchCredentialsRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
@@ -44,19 +42,18 @@ from drw.gateway.request_router import rules, visibility
 from drw.gateway.request_router.behind import Behind
 from drw.gateway.request_router.desired import Desired, Part
 from drw.gateway.request_router.explain import Asked, explain
-from drw.gateway.request_router.kill_settings import KillLimits, Policy
 from drw.gateway.request_router.kill_store import KillStore
 from drw.gateway.request_router.kills import KillSwitch
 from drw.gateway.request_router.measures import measure
 from drw.gateway.request_router.planes import DataPlanes
 from drw.gateway.request_router.principals import Principals
+from drw.gateway.request_router.settings import Settings
 from drw.gateway.request_router.table import More, fixed
 from drw.kernel import call, tenancy
 from drw.kernel.call import Caller
 from drw.kernel.errors import Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.kernel.host import Scope
 from drw.kernel.records import Kind, Records
-from drw.kernel.settings import Settings as Base
 from drw.kernel.tenancy import Owner
 
 MAX_NAME = 100
@@ -66,16 +63,6 @@ MAX_HOSTS = 2000
 MAX_NOTES = 50
 MAX_HEADERS = 100
 ROUTES = Kind(Route, "route", "request_router_routes")
-
-
-class Settings(Base):
-    """Routes besides those of the table, how many persons a kill takes, and how many kills there can be."""
-
-    routes: tuple[More, ...] = ()
-    kill_approvals: Policy = Policy()
-    kill_limits: KillLimits = KillLimits()
-    kill_proposal_seconds: float = Field(900.0, gt=0, le=86_400)
-    """How long a proposal waits for approval."""
 
 
 class RouteNotFound(NotFound):
@@ -180,7 +167,7 @@ class RequestRouter(contract.RequestRouter):
             notes=[note[:MAX_ERROR] for note in request.notes[:MAX_NOTES]],
         )
         self._reports[request.data_plane] = kept
-        await self._planes.enforces(request.data_plane, request.limits_change)
+        self._planes.enforces(request.data_plane, request.limits_change)
         return ReportConfigurationResponse()
 
     async def create_kill(self, request: CreateKillRequest, /) -> Kill:

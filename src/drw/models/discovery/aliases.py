@@ -33,7 +33,9 @@ class AliasSettings(Settings):
     targets: dict[str, int]
     """Models, each with its weight."""
     fallbacks: tuple[str, ...] = ()
+    """Models that answer where no target does, in this order."""
     total_seconds: float = Field(0.0, ge=0, le=MAX_TOTAL_SECONDS)
+    """For a whole answer; 0: as the first model has it."""
 
     def alias(self, name: str) -> Alias:
         """Return it as the contract has it."""

@@ -42,17 +42,36 @@ class DeadlineSettings(Settings):
     """How long a model may take, in seconds; 0: as serving's own settings have it."""
 
     connect_seconds: float = Field(default=0.0, ge=0, le=60)
+    """For the connection."""
     first_token_seconds: float = Field(default=0.0, ge=0, le=3600)
     """From the request to the first token."""
     between_tokens_seconds: float = Field(default=0.0, ge=0, le=3600)
+    """From one token to the next."""
     total_seconds: float = Field(default=0.0, ge=0, le=3600)
     """For the whole answer, with every attempt at it."""
+
+
+class SamplingSettings(Settings):
+    """How a model chooses each token where a request does not say; without a value, as the engine does by itself."""
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """How freely it chooses; 0 always takes the likeliest token."""
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    """Only the likeliest tokens that together have this probability are chosen from."""
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    """How much less likely a token becomes each time that it has come."""
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    """How much less likely a token becomes once it has come."""
+    repeat_penalty: float | None = Field(default=None, gt=0, le=2)
+    """Of llama.cpp only: how much less likely tokens of the last 64 become; 1 is no penalty. A request with a
+    frequency or presence penalty is without it."""
 
 
 class ModelSettings(Settings):
     """One model: `[services.discovery.models.ID]`."""
 
     kind: Literal["chat", "embedding"] = "chat"
+    """What it is for."""
     engine: Literal["llama_cpp", "openai", "vertex", "onnx"]
     """What speaks to it: one of serving's adapters, or `onnx` for the model of the embedding service."""
     base_url: str = ""
@@ -76,12 +95,17 @@ class ModelSettings(Settings):
     """How it goes on with an answer that another has begun. `assistant`: a last message of the assistant is gone on
     with, as llama.cpp does; `prefix`: such a message is marked with `prefix`, as Mistral and DeepSeek have it;
     `continue_final_message`: vLLM's and SGLang's parameter; `none`: it cannot. Empty: what the engine is known for."""
+    sampling: SamplingSettings = SamplingSettings()
+    """How it chooses each token where a request does not say."""
     affinity: Literal["none", "session", "prefix"] = "session"
     """Which requests go to the same place, as far as its load allows: those of one session, besides those whose
     prompts begin alike, or none."""
     dimensions: int = Field(0, ge=0)
+    """Of an embedding model: the length of its vectors."""
     owned_by: str = ""
+    """Who made it, as `/v1/models` shows it."""
     licence: str = ""
+    """Its licence, as `drw models` shows it."""
     created: int = Field(0, ge=0)
     """When the model came out, in Unix seconds."""
     default: bool = False
@@ -100,6 +124,12 @@ class ModelSettings(Settings):
             raise ValueError("a chat model has engine = 'llama_cpp', 'openai' or 'vertex'")
         else:
             self._check_addresses()
+        return self
+
+    @model_validator(mode="after")
+    def _engine_has_its_sampling(self) -> ModelSettings:
+        if self.sampling.repeat_penalty is not None and self.engine != "llama_cpp":
+            raise ValueError("sampling.repeat_penalty needs engine = 'llama_cpp'; others have frequency_penalty")
         return self
 
     def addresses(self) -> list[str]:
@@ -183,6 +213,7 @@ class Registry:
             deadlines=Deadlines(**found.deadlines.model_dump()),
             prefill=found.prefill or PREFILL.get(found.engine, "none"),
             affinity=found.affinity,
+            sampling=found.sampling.model_dump(exclude_none=True),
         )
 
     def _known(self, name: str) -> str:

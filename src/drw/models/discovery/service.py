@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from pydantic import Field
-
 from drw.api.models.v1 import discovery_rpc as contract
 from drw.api.models.v1.discovery_pb2 import (
     Alias,
@@ -29,19 +27,10 @@ from drw.api.models.v1.discovery_pb2 import (
 from drw.kernel import tenancy
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.host import Scope
-from drw.kernel.settings import Settings
-from drw.models.discovery.aliases import AliasNotFound, AliasSettings, check_name
-from drw.models.discovery.registry import ALIAS, ModelSettings, Registry
+from drw.models.discovery.aliases import AliasNotFound, check_name
+from drw.models.discovery.registry import ALIAS, Registry
+from drw.models.discovery.settings import Settings as DiscoverySettings
 from drw.models.discovery.store import AliasStore
-
-
-class DiscoverySettings(Settings):
-    """`[services.discovery]`."""
-
-    models: dict[str, ModelSettings] = Field(default_factory=dict)
-    default_model: str = ""
-    """The chat model that answers where a request names none, unless a model has `default = true`."""
-    aliases: dict[str, AliasSettings] = Field(default_factory=dict)
 
 
 class Discovery(contract.Discovery):

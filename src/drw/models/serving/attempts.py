@@ -76,7 +76,8 @@ class Attempt:
 
     def stream(self, endpoint: Endpoint) -> AsyncGenerator[Chunk, None]:
         """Ask the engine."""
-        return self.model.engine.stream(self.replica.target, endpoint, self.body, self.limits)
+        target = self.replica.target
+        return self.model.engine.stream(target, endpoint, target.sampled(self.body), self.limits)
 
     def patience(self, now: float) -> float:
         """Return the seconds that it may wait in line: half of those until the first token is due."""

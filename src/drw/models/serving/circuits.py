@@ -9,27 +9,11 @@ from collections import deque
 from enum import IntEnum
 
 from prometheus_client import Gauge
-from pydantic import Field
 
 from drw.kernel.clock import Clock
-from drw.kernel.settings import Settings
+from drw.models.serving.settings import CircuitSettings
 
 STATE = Gauge("drw_circuit_state", "Of each place of a model: 0 closed, 1 half-open, 2 open.", ["model", "replica"])
-
-
-class CircuitSettings(Settings):
-    """When a circuit opens, and for how long; times are in seconds."""
-
-    consecutive_failures: int = Field(default=5, ge=1, le=1000)
-    """So many in a row open it."""
-    failure_rate: float = Field(default=0.5, gt=0, le=1)
-    """So many of the last `window` answers open it too, once there are `window`."""
-    window: int = Field(default=20, ge=2, le=1000)
-    open_seconds: float = Field(default=2.0, gt=0, le=3600)
-    """Doubled each time that a probe fails."""
-    most_open_seconds: float = Field(default=20.0, gt=0, le=3600)
-    probe_seconds: float = Field(default=10.0, gt=0, le=3600)
-    """A probe's first token must come within this time where somebody else could answer."""
 
 
 class State(IntEnum):

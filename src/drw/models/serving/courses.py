@@ -16,7 +16,7 @@ from drw.models.serving.answers import Answer
 from drw.models.serving.attempts import Attempt
 from drw.models.serving.balance import Replica, pick
 from drw.models.serving.causes import Cause, cause
-from drw.models.serving.circuits import CircuitSettings, State
+from drw.models.serving.circuits import State
 from drw.models.serving.errors import (
     ContentFiltered,
     ContextLengthExceeded,
@@ -31,6 +31,7 @@ from drw.models.serving.ports import FOREVER, Body, Limits
 from drw.models.serving.record import Record
 from drw.models.serving.retries import Retries
 from drw.models.serving.seams import NO, Seam, continued, may_continue
+from drw.models.serving.settings import CircuitSettings
 
 FALLBACKS = Counter("drw_fallbacks", "Times that a request went on to another model.", ["from", "to", "reason"])
 MOST_REST_SECONDS = 60.0

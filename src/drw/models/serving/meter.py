@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from pydantic import Field
-
 from drw.kernel.errors import Unavailable
 from drw.kernel.metering.attempts import Course
 from drw.kernel.metering.counters import (
@@ -26,8 +24,8 @@ from drw.kernel.metering.counters import (
 )
 from drw.kernel.metering.ledger import Ledger, Row, settled, total
 from drw.kernel.metering.subjects import Subject
-from drw.kernel.settings import Settings
 from drw.models.serving.quota import ReservationLost, refusal
+from drw.models.serving.settings import MeterSettings
 
 log = logging.getLogger(__name__)
 
@@ -36,28 +34,6 @@ MAX_OWED = 1000
 """Calls that the ledger does not know of yet; with more, none is begun."""
 LEASE_SHARE = 0.9
 """How much of a lease is used: the rest is for clocks that do not run alike."""
-
-
-class MeterSettings(Settings):
-    """How reservations are held."""
-
-    lease_seconds: float = Field(default=30.0, gt=0, le=600)
-    """After this long without a sign of life a process's reservations are settled in its place."""
-    heartbeat_seconds: float = Field(default=5.0, gt=0, le=60)
-    answer_seconds: float = Field(default=1.0, gt=0, le=10)
-    """How long Valkey may take for one step."""
-    patience_seconds: float = Field(default=8.0, ge=0, le=60)
-    """How long a stream waits, between two tokens, for a Valkey that has gone away."""
-    block_tokens: int = Field(default=16, ge=1, le=4096)
-    """How many tokens are written down ahead of those passed on: at most so many are charged that nobody got."""
-    least_tokens: int = Field(default=16, ge=1, le=4096)
-    """A stream begins where its budget reaches for so many tokens, though not for all that it may take."""
-    most_tokens: int = Field(default=4096, ge=1, le=1_000_000)
-    """How long an answer may become where neither the request nor the model says."""
-    image_tokens: int = Field(default=4096, ge=1, le=1_000_000)
-    """What one picture may take of a prompt at most."""
-    processes: int = Field(default=1, ge=1, le=10_000)
-    """How many processes serve models: each takes its share of a limit while Valkey is away."""
 
 
 class Reservation:

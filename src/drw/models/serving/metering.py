@@ -24,11 +24,12 @@ from drw.kernel.metering.subjects import Subject, of_call, of_model
 from drw.kernel.overhead import waiting
 from drw.models.serving.counting import counted
 from drw.models.serving.hold import Estimate, Estimating, Hold
-from drw.models.serving.meter import Meter, MeterSettings, Reservation
+from drw.models.serving.meter import Meter, Reservation
 from drw.models.serving.plans import Asked, ChatModel, check_prompt
 from drw.models.serving.ports import Body, Chunk
 from drw.models.serving.quota import ModelFull
 from drw.models.serving.record import Record
+from drw.models.serving.settings import MeterSettings
 from drw.models.serving.shares import Share, Shares
 from drw.models.serving.tariff import Tariffs, Terms
 

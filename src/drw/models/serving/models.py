@@ -22,10 +22,11 @@ from drw.kernel.clock import Clock
 from drw.kernel.errors import DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.kernel.kills import KillList, killed
 from drw.models.serving.balance import Replica
-from drw.models.serving.circuits import Circuit, CircuitSettings
+from drw.models.serving.circuits import Circuit
 from drw.models.serving.line import Line
 from drw.models.serving.plans import ChatModel, Plan
 from drw.models.serving.ports import ChatEngine, Deadlines, Target
+from drw.models.serving.settings import CircuitSettings
 
 T = TypeVar("T")
 
@@ -171,7 +172,9 @@ class Models:
     def _replica(self, resolved: ResolvedModel, url: str) -> Replica:
         model, seconds = resolved.model.id, resolved.deadlines
         deadlines = Deadlines(seconds.connect_seconds, seconds.first_token_seconds, seconds.between_tokens_seconds)
-        target = Target(model, url, resolved.upstream_model, resolved.api_key_variable, deadlines)
+        target = Target(
+            model, url, resolved.upstream_model, resolved.api_key_variable, deadlines, dict(resolved.sampling)
+        )
         name = _short(url)
         return Replica(name, target, Circuit(self._circuits, self._clock, model, name))
 

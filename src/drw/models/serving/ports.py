@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Endpoint = Literal["chat/completions", "completions"]
@@ -14,6 +14,7 @@ Chunk = dict[str, Any]
 """One event of OpenAI's streams, decoded."""
 
 
+PENALTIES = {"frequency_penalty", "presence_penalty"}
 FOREVER = float("inf")
 
 
@@ -49,6 +50,15 @@ class Target:
     upstream_model: str
     api_key_variable: str
     deadlines: Deadlines = Deadlines()
+    sampling: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Parameters for requests that do not give them."""
+
+    def sampled(self, body: Body) -> Body:
+        """Return a request with the model's own sampling where the caller has none; any penalty is one."""
+        own = dict(self.sampling)
+        if not body.keys().isdisjoint(PENALTIES):
+            own.pop("repeat_penalty", None)
+        return {**own, **body}
 
 
 class ChatEngine(ABC):

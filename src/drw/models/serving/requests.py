@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import NotSupported
@@ -161,6 +161,12 @@ class Completion(Sampling):
         return self
 
 
+def _not_nothing(tokens: int) -> int:
+    if tokens == 0:
+        raise ValueError("0 would read nothing: give a number of tokens, or -1 for as many as the model takes")
+    return tokens
+
+
 class Embedding(Part):
     """`POST /v1/embeddings`."""
 
@@ -169,7 +175,7 @@ class Embedding(Part):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1, le=2**31 - 1)
     user: str | None = Field(None, max_length=512)
-    truncate_prompt_tokens: int | None = Field(None, ge=-1, le=2**31 - 1)
+    truncate_prompt_tokens: Annotated[int, AfterValidator(_not_nothing)] | None = Field(None, ge=-1, le=2**31 - 1)
     """As in vLLM: only the first tokens of each text are read; -1: as many as the model takes."""
 
     def texts(self) -> list[str]:

@@ -4,27 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from pydantic import Field
-
 from drw.kernel.clock import Clock
-from drw.kernel.settings import Settings
-
-
-class RetrySettings(Settings):
-    """`[services.serving.retries]`; times are in seconds."""
-
-    most_attempts: int = Field(default=6, ge=1, le=32)
-    """Of one request, at whatever model."""
-    most_retries: int = Field(default=2, ge=0, le=31)
-    """Those among them that go to a place that failed this request before."""
-    budget_ratio: float = Field(default=0.2, ge=0, le=1)
-    """Retries at a model that failed already, as a part of all requests ..."""
-    budget_floor: float = Field(default=2.0, ge=0, le=1000)
-    """... and so many a second besides."""
-    first_wait_seconds: float = Field(default=0.1, ge=0, le=60)
-    """Doubled with each further retry."""
-    most_wait_seconds: float = Field(default=5.0, ge=0, le=600)
-    """An upstream that wants a longer pause is not waited for: its `Retry-After` goes to the caller."""
+from drw.models.serving.settings import RetrySettings
 
 
 class Retries:

@@ -8,8 +8,6 @@ from contextlib import aclosing
 from functools import partial
 from random import Random
 
-from pydantic import Field
-
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1 import serving_rpc as contract
 from drw.api.models.v1.discovery_pb2 import ListModelsRequest
@@ -22,53 +20,26 @@ from drw.kernel.clock import Clock
 from drw.kernel.errors import DrwError
 from drw.kernel.host import Scope
 from drw.kernel.kills import KillList
-from drw.kernel.settings import ConfigError, Settings
+from drw.kernel.settings import ConfigError
 from drw.models.serving import content, endpoints, pieces
 from drw.models.serving.answers import Answer
 from drw.models.serving.balance import Affinity, owner
 from drw.models.serving.buffers import Buffers
 from drw.models.serving.chats import generate
-from drw.models.serving.circuits import CircuitSettings, State
+from drw.models.serving.circuits import State
 from drw.models.serving.courses import Rules
 from drw.models.serving.embeddings import Embeddings
 from drw.models.serving.line import Line
-from drw.models.serving.meter import MeterSettings
 from drw.models.serving.metering import Metering
 from drw.models.serving.metering import build as build_metering
 from drw.models.serving.models import Models
 from drw.models.serving.plans import Asked, ChatModel, prompt_bytes
 from drw.models.serving.ports import ChatEngine, Endpoint
 from drw.models.serving.record import Record
-from drw.models.serving.retries import Retries, RetrySettings
-from drw.models.serving.wire import WireSettings
+from drw.models.serving.retries import Retries
+from drw.models.serving.settings import Settings as ServingSettings
 
 CHAT: Endpoint = "chat/completions"
-
-
-class ServingSettings(Settings):
-    """`[services.serving]`."""
-
-    max_waiting: int = Field(64, ge=0, le=100_000)
-    """Requests that may wait for one model; more are sent away with 503."""
-    max_waiting_seconds: float = Field(60.0, gt=0, le=3600)
-    remember_models_seconds: float = Field(5.0, ge=0, le=300)
-    capture_content: bool = Field(default_factory=content.asked_by_environment)
-    """Put prompts and answers on spans, redacted; never in logs, metrics or audit records."""
-    capture_characters: int = Field(16_384, ge=256, le=262_144)
-    """How much of a prompt, and of an answer, goes on a span."""
-    max_body_bytes: int = Field(33 << 20, ge=1024, le=64 << 20)
-    max_buffered_bytes: int = Field(512 << 20, ge=1 << 20)
-    """Of the bodies of all requests under way; more are refused with 503."""
-    max_buffered_bytes_per_org: int = Field(128 << 20, ge=1 << 20)
-    """Of those of one org; more are refused with 429."""
-    total_seconds: float = Field(900.0, gt=0, le=3600)
-    """For a whole answer with every attempt at it, where neither its alias nor its model says."""
-    retries: RetrySettings = RetrySettings()
-    circuits: CircuitSettings = CircuitSettings()
-    llama_cpp: WireSettings = WireSettings()
-    openai: WireSettings = WireSettings()
-    vertex: WireSettings = WireSettings()
-    metering: MeterSettings = MeterSettings()
 
 
 class Serving(contract.Serving):

@@ -12,7 +12,7 @@ WORTHWHILE = 0.1
 
 
 class Slot:
-    """One slot: whose prompt it holds, and which."""
+    """One slot: whose prompt it holds, and which; an empty tenant: nobody knows."""
 
     __slots__ = ("id", "tenant", "tokens", "used")
 
@@ -30,6 +30,23 @@ class Slot:
         return min(len(self.tokens), len(tokens))
 
 
+class Turn:
+    """One request's turn at a slot."""
+
+    def __init__(self, slot: Slot, tenant: str, tokens: Sequence[int]) -> None:
+        self.slot = slot.id
+        self.reuse = slot.tenant == tenant
+        """Whether what the slot holds is this tenant's and may be used."""
+        self._held, self._tenant, self._tokens = slot, tenant, tokens
+        if not self.reuse:
+            # It still holds the prompt of who had it before, and keeps it should this request end unread.
+            slot.tenant, slot.tokens = "", ()
+
+    def read(self) -> None:
+        """Take note that the server has read the prompt: the slot holds it, and nothing from before."""
+        self._held.tenant, self._held.tokens = self._tenant, self._tokens
+
+
 class Slots:
     """Gives each request a slot, which is its own until the block ends."""
 
@@ -39,15 +56,13 @@ class Slots:
         self._clock = count(1)
 
     @asynccontextmanager
-    async def turn(self, tenant: str, tokens: Sequence[int]) -> AsyncIterator[tuple[int, bool]]:
-        """Wait for a slot; give its number, and whether what it holds is this tenant's and may be used."""
+    async def turn(self, tenant: str, tokens: Sequence[int]) -> AsyncIterator[Turn]:
+        """Wait for a slot, and give a turn at it."""
         async with self._turns:
             slot = self._best(tenant, tokens)
             self._free.remove(slot)
-            reuse = slot.tenant == tenant
-            slot.tenant, slot.tokens = tenant, tokens
             try:
-                yield slot.id, reuse
+                yield Turn(slot, tenant, tokens)
             finally:
                 slot.used = next(self._clock)
                 self._free.append(slot)

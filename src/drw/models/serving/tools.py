@@ -41,7 +41,8 @@ def chosen_tools(body: Body) -> Tools:
     if choice == "required":
         return offered
     name = next(name for name in (ANSWER + "_" * n for n in range(len(offered) + 1)) if name not in offered)
-    return offered | {name: {"description": "reply in text when no function fits", "parameters": ANSWER_SCHEMA}}
+    answer = {"description": "reply in text when no function fits", "parameters": ANSWER_SCHEMA, "strict": True}
+    return offered | {name: answer}
 
 
 def constrained(body: Body, tools: Tools) -> Body:

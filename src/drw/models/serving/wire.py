@@ -10,17 +10,16 @@ from typing import Any, TypeVar
 
 import aiohttp
 import orjson
-from pydantic import Field
 from yarl import URL
 
 from drw.kernel import telemetry
 from drw.kernel.errors import DrwError
 from drw.kernel.overhead import waiting
-from drw.kernel.settings import Settings
 from drw.models.serving.deltas import BESIDES, TEXT, has_token
 from drw.models.serving.errors import AnswerCut, EngineMisconfigured, EngineStalled, EngineUnavailable, OutOfTime
 from drw.models.serving.ports import UNLIMITED, Body, Chunk, Limits, Target
 from drw.models.serving.refusals import in_band, refusal
+from drw.models.serving.settings import WireSettings
 
 T = TypeVar("T")
 
@@ -32,24 +31,6 @@ FIELDS = (b"event:", b"id:", b"retry:", b":")
 """What may stand in an event besides its data (HTML standard, "Server-sent events")."""
 LIST, DICT, STRING = (list, type(None)), (dict, type(None)), (str, type(None))
 JSON_HEADERS = {"content-type": "application/json", "accept": "text/event-stream"}
-
-
-class WireSettings(Settings):
-    """How long an engine may take."""
-
-    connect_seconds: float = Field(default=5.0, gt=0, le=60)
-    first_token_seconds: float = Field(default=300.0, gt=0, le=3600)
-    """From the request to the first token: the prompt is read in this time."""
-    between_tokens_seconds: float = Field(default=60.0, gt=0, le=3600)
-    continuous_usage: bool = False
-    """Whether to ask for the tokens so far in each event, as vLLM gives them; others refuse a request that asks."""
-    cache_salt: bool = False
-    """Whether to send `cache_salt`, with which vLLM keeps each tenant's prefix cache apart; others refuse it."""
-    cache_salt_key: str = Field(default="", max_length=256)
-    """A secret that several processes of serving share, so that a tenant has the same salt at each of them."""
-    reuse_prompts: bool = True
-    """Whether a llama.cpp server keeps what it has read of a prompt for the next one of the same tenant. Switch it off
-    where several processes of serving share one server: none knows whose prompts the others have put there."""
 
 
 class Wire:

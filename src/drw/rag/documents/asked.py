@@ -13,6 +13,7 @@ from drw.kernel.errors import InvalidRequest
 from drw.rag.documents.files import Page
 
 MAX_BODY_BYTES = 1 << 20
+CHUNKING = "chunking_strategy"
 MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
 
 
@@ -41,14 +42,24 @@ async def body(request: Request, known: Iterable[str]) -> dict[str, Any]:
     """
     if not await request.body():
         return {}
-    value = await http.read_json(request, MAX_BODY_BYTES)
-    known = set(known) | {"chunking_strategy"}
+    return fields(await http.read_json(request, MAX_BODY_BYTES), known)
+
+
+def fields(value: Mapping[str, Any], known: Iterable[str], place: str = "") -> dict[str, Any]:
+    """Return the fields of an object that are given; `place` is where it stands, as in `files[0].`.
+
+    Raises:
+        InvalidRequest: it has a field that is not known.
+    """
+    known = set(known) | {CHUNKING}
     for name in value.keys() - known:
-        raise InvalidRequest(f"{name!r} is not a field; there are: {', '.join(sorted(known))}", param=name)
-    strategy = value.pop("chunking_strategy", None)
+        said = f"'{place}{name}' is not a field; there are: {', '.join(sorted(known))}"
+        raise InvalidRequest(said, param=f"{place}{name}")
+    strategy = value.get(CHUNKING)
     if strategy is not None and (not isinstance(strategy, dict) or strategy.get("type") != "auto"):
-        raise InvalidRequest("chunking_strategy can only be auto: files are cut at lines and headings")
-    return {name: item for name, item in value.items() if item is not None}
+        said = f"{place}{CHUNKING} can only be auto: files are cut at lines and headings"
+        raise InvalidRequest(said, param=f"{place}{CHUNKING}")
+    return {name: item for name, item in value.items() if item is not None and name != CHUNKING}
 
 
 def text(value: Mapping[str, Any], name: str, default: str = "") -> str:

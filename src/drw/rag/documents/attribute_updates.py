@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, LiteralString
 
 from drw.api.rag.v1.vector_store_pb2 import Document, UpdateDocumentAttributesRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
@@ -20,7 +20,7 @@ from drw.kernel.attributes import to_values
 from drw.kernel.call import Caller
 from drw.kernel.database import Connection, Database
 from drw.kernel.errors import DrwError, NotFound, Unavailable
-from drw.rag.documents import changes
+from drw.rag.documents import changes, embedded
 
 log = logging.getLogger(__name__)
 
@@ -53,21 +53,24 @@ class AttributeUpdates:
         self._database = database
         self._store = store
 
-    async def send(self, collection: str) -> None:
-        """Send what has changed in a collection of the caller's desk; afterwards searches find it.
+    async def send(self, collection: str, files: Sequence[str]) -> None:
+        """Send what has changed of files in a collection of the caller's desk; afterwards searches find it.
+
+        With them go the files attached to them, and others of the same content, which may have relied on them.
 
         Raises:
             Unavailable: the vector store does not answer; the change stays, and is sent later.
         """
         who = call.caller()
-        for row in await self._unsent(who.org, who.desk, collection, list(who.walls)):
+        owned = {"org": who.org, "desk": who.desk, "collection": collection, "walls": list(who.walls)}
+        for row in await self._rows(UNSENT_OF, {**owned, "files": list(files)}):
             await self._send(row)
 
     async def sweep(self) -> None:
         """Send what was left unsent, again and again, until cancelled."""
         while True:
             with suppress(Unavailable):
-                for row in await self._unsent(None, None, None, None):
+                for row in await self._rows(UNSENT, {}):
                     await self._send_later(row)
             await asyncio.sleep(SWEEP_SECONDS)
 
@@ -78,17 +81,14 @@ class AttributeUpdates:
         except DrwError as error:
             log.warning("changed attributes wait to be sent: %s", telemetry.loggable(error))
 
-    async def _unsent(
-        self, org: str | None, desk: str | None, collection: str | None, walls: Sequence[str] | None
-    ) -> list[dict[str, Any]]:
-        named = {"org": org, "desk": desk, "collection": collection, "walls": walls, "limit": AT_ONCE}
+    async def _rows(self, query: LiteralString, named: Mapping[str, Any]) -> list[dict[str, Any]]:
         async with self._database.transaction() as connection:
-            return await (await connection.execute(UNSENT, named)).fetchall()
+            return await (await connection.execute(query, named)).fetchall()
 
     async def _send(self, row: Mapping[str, Any]) -> None:
         document = Document(
             id=row["file"],
-            title=row["name"],
+            title=await embedded.title(self._database, row["file"], row["name"]),
             attributes=to_values(row["attributes"]),
             attributes_version=row["attributes_version"],
             walls=row["walls"],
@@ -129,16 +129,21 @@ update attachment set unchanged = false, attributes_version = attributes_version
 where org = %(org)s and desk = %(desk)s and collection = %(collection)s and content_hash = %(hash)s
 and walls = %(walls)s and unchanged
 """
-UNSENT = """
+WAITING = """
 select a.*, f.name, s.file as source from attachment a join file f on f.id = a.file left join lateral (
     select s.file from attachment s where s.org = a.org and s.desk = a.desk and s.collection = a.collection
     and s.content_hash = a.content_hash and s.walls = a.walls and s.file <> a.file
     and s.state = 'completed' and not s.unchanged and s.attributes_written > 0 limit 1) s on true
 where a.state = 'completed' and a.attributes_written < a.attributes_version
-and (%(org)s::text is null or (a.org = %(org)s and a.desk = %(desk)s and a.collection = %(collection)s
-    and inside(a.walls, %(walls)s::text[])))
-limit %(limit)s
 """
+UNSENT = f"{WAITING} limit {AT_ONCE}"
+UNSENT_OF = f"""
+with recursive family as (
+    select id, content_hash from file where id = any(%(files)s)
+    union select f.id, f.content_hash from file f join family g on f.parent = g.id)
+{WAITING} and a.org = %(org)s and a.desk = %(desk)s and a.collection = %(collection)s
+and inside(a.walls, %(walls)s) and a.content_hash in (select content_hash from family)
+"""  # noqa: S608 - a constant
 SENT = f"""
 update attachment set attributes_written = greatest(attributes_written, %(attributes_version)s) where {THIS}
 """  # noqa: S608 - a constant

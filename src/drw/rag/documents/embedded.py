@@ -13,9 +13,12 @@ from drw.rag.documents import kinds
 from drw.rag.documents.content import Content, Incoming
 from drw.rag.documents.files import File, Files
 from drw.rag.documents.ports import Refused
-from drw.rag.documents.reading import Reader, Settings
+from drw.rag.documents.reading import Reader
+from drw.rag.documents.settings import Reading as Settings
 
 MOST_WARNINGS = 20
+MOST_TITLE = 512
+"""Characters, as the vector store takes them."""
 
 
 @dataclass(slots=True)
@@ -29,7 +32,7 @@ class _Budget:
     def warn(self, name: str, reason: str) -> None:
         """Say that a file was not kept."""
         if len(self.warnings) < MOST_WARNINGS:
-            self.warnings.append(f"the attached file {name!r} was not kept: {reason}")
+            self.warnings.append(f"the attached file {name[: kinds.MAX_NAME_BYTES]!r} was not kept: {reason}")
 
 
 class EmbeddedFiles:
@@ -52,16 +55,18 @@ class EmbeddedFiles:
     async def _keep(self, parent: File, bounds: Settings, budget: _Budget, depth: int) -> None:
         with ExitStack() as stack:
             # All of them before the next is read: a worker must not be held while another is asked for.
-            for name, incoming in await self._received(parent, stack, budget):
+            for name, size, incoming in await self._received(parent, stack, budget):
                 if depth > bounds.attached_depth:
                     budget.warn(name, f"it is attached {depth} files deep; at most {bounds.attached_depth}")
+                elif incoming.size < size:  # its parser broke
+                    budget.warn(name, "it could not be read to its end")
                 elif kept := await self._put(parent, name, incoming, budget):
                     await self._keep(kept, bounds, budget, depth + 1)
 
-    async def _received(self, parent: File, stack: ExitStack, budget: _Budget) -> list[tuple[str, Incoming]]:
-        """Take in the files attached to one."""
+    async def _received(self, parent: File, stack: ExitStack, budget: _Budget) -> list[tuple[str, int, Incoming]]:
+        """Take in the files attached to one; return the name of each, its size, and what has come of it."""
         kind = kinds.kind_of(parent.name)
-        found: list[tuple[str, Incoming]] = []
+        found: list[tuple[str, int, Incoming]] = []
         if kind not in kinds.MAY_HAVE_FILES:
             return found
         taking: Incoming | None = None
@@ -71,8 +76,9 @@ class EmbeddedFiles:
                     if isinstance(answer, bytes):
                         _take(taking, answer, budget)
                         continue
-                    if taking := self._begin(answer, stack, budget):
-                        found.append((kinds.safe_name(answer), taking))
+                    name, size = answer
+                    if taking := self._begin(name, stack, budget):
+                        found.append((kinds.safe_name(name), size, taking))
         except Refused as error:
             budget.warn(parent.name, f"its attached files cannot be read: {error.message}")
         except TooLarge as error:
@@ -118,4 +124,4 @@ def _take(incoming: Incoming | None, piece: bytes, budget: _Budget) -> None:
 async def title(database: Database, file: str, name: str) -> str:
     """Return the name of a file as search results show it: with that of the file it is attached to."""
     row = await database.one("select p.name from file f join file p on p.id = f.parent where f.id = %s", file)
-    return f"{name}, attached to {row['name']}" if row else name
+    return f"{name}, attached to {row['name']}"[:MOST_TITLE] if row else name

@@ -29,7 +29,9 @@ ODD_SHARE = 0.2
 WRONG = "\ufffd"
 WRONG_SHARE = 0.05
 """Of the characters beyond ASCII: so many may be wrong in what is still read as UTF-8."""
-HIGH_LINE = re.compile(rb"[^\n]{0,2000}[\x80-\xff][^\n]{0,2000}")
+HIGH = re.compile(rb"[\x80-\xff]")
+AROUND = 2000
+"""Bytes of a line that are looked at before and after one beyond ASCII."""
 CONTROL = re.compile("[\0-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
 # A symbol inside a word, a capital inside a small word, a frame or a fraction beside a letter.
 ODD = re.compile(
@@ -51,6 +53,14 @@ def decoded(content: bytes) -> tuple[str, str]:
         name = NAMES.get(encoding, encoding).upper()
         raise Refused(f"this is not text in {name}: byte {error.start} is wrong") from error
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", ""), NAMES.get(encoding, encoding)
+
+
+def decoded_as(content: bytes, encoding: str) -> str | None:
+    """Return text in the encoding that its file names; None where there is no such one, or the text is in another."""
+    try:
+        return content.decode(encoding)
+    except (LookupError, ValueError):  # some codecs of Python raise more than UnicodeDecodeError
+        return None
 
 
 def _encoding(content: bytes) -> str:
@@ -115,11 +125,14 @@ def _legacy(content: bytes, error: UnicodeDecodeError) -> str:
 
 def _sample(content: bytes) -> Iterator[bytes]:
     """Yield lines with bytes beyond ASCII: only those tell."""
-    left = SAMPLE
-    for match in HIGH_LINE.finditer(content):
-        yield match[0]
-        if (left := left - len(match[0])) < 0:
-            return
+    left, end = SAMPLE, 0
+    while left > 0 and (match := HIGH.search(content, end)):
+        at = match.start()
+        begin = max(end, at - AROUND, content.rfind(b"\n", max(end, at - AROUND), at) + 1)
+        end = content.find(b"\n", at, at + AROUND)
+        end = end if end >= 0 else at + AROUND
+        yield content[begin:end]
+        left -= end - begin
 
 
 def _latin(sample: bytes) -> str:
@@ -134,4 +147,4 @@ def _latin(sample: bytes) -> str:
             odd[name] = len(ODD.findall(text))
     high = sum(byte > 127 for byte in sample)
     found = min(odd, key=lambda name: odd[name], default="")
-    return found if found and odd[found] <= max(ODD_SHARE * high, 0) else ""
+    return found if found and odd[found] <= ODD_SHARE * high else ""

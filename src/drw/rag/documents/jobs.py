@@ -19,6 +19,8 @@ SMALL_BYTES = 64 << 10
 MOST_TOGETHER = 32
 CLAIMING = 0x646F63636C61696D  # "docclaim"
 """The lock under which jobs are chosen, by one worker at a time: each sees what the one before has taken."""
+FROZEN_SECONDS = 10
+"""After so long without a word from a worker that chooses, the database ends its turn: its process is frozen."""
 MOST_ATTEMPTS = 8
 """So often may a job be interrupted or put off; then the file, or its collection, is what stops it."""
 
@@ -88,7 +90,7 @@ class Jobs:
         More than one are small files that nobody has tried yet: what stops a worker is then alone the next time.
         """
         async with self._database.transaction() as connection:
-            await connection.execute("select pg_advisory_xact_lock(%s)", (CLAIMING,))
+            await connection.execute(CHOOSE, (f"{FROZEN_SECONDS}s", CLAIMING))
             found = await connection.execute(CLAIM, {"worker": worker})
             if (row := await found.fetchone()) is None:
                 return []
@@ -96,14 +98,9 @@ class Jobs:
             await connection.execute(TURN, (first.org, first.desk, first.org))
             if row["file_bytes"] > SMALL_BYTES or first.attempts > 1:
                 return [first]
-            alike: dict[str, Any] = {
-                "org": first.org,
-                "desk": first.desk,
-                "key": first.key,
-                "collection": first.collection,
-            }
-            alike |= {"walls": list(first.walls), "bytes": SMALL_BYTES, "limit": MOST_TOGETHER - 1, "worker": worker}
-            more = await connection.execute(CLAIM_MORE, alike)
+            alike = {"org": first.org, "desk": first.desk, "key": first.key, "collection": first.collection}
+            bounds = {"walls": list(first.walls), "bytes": SMALL_BYTES, "limit": MOST_TOGETHER - 1}
+            more = await connection.execute(CLAIM_MORE, {**alike, **bounds, "worker": worker})
             return [first, *sorted((_job(row) for row in await more.fetchall()), key=lambda job: job.job)]
 
     async def report(self, job: Job, counts: Counts) -> None:
@@ -167,6 +164,7 @@ def _job(row: Mapping[str, Any]) -> Job:
     return Job(**{name: row[name] for name in Job.__slots__})
 
 
+CHOOSE = "select set_config('idle_in_transaction_session_timeout', %s, true), pg_advisory_xact_lock(%s)"
 FREE = """
 j.state = 'in_progress' and j.not_before <= now()
 and (j.worker is null or j.worker not in (select number from living))

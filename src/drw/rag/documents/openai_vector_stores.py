@@ -205,10 +205,14 @@ def _orders(body: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
         shared = asked.pairs(body, "attributes")
         return [(id_, shared) for id_ in _some(asked.texts(body, "file_ids", MAX_BATCH))]
     files = body["files"]
+    if "attributes" in body:
+        raise InvalidRequest("with files, each of them has attributes of its own", param="attributes")
     if "file_ids" in body or not isinstance(files, list) or len(files) > MAX_BATCH:
         raise InvalidRequest(f"a batch has file_ids or files, and at most {MAX_BATCH} of them", param="files")
     if not all(isinstance(file, dict) for file in files):
         raise InvalidRequest("each of files must be an object with file_id", param="files")
+    known = ("file_id", "attributes")
+    files = [asked.fields(file, known, f"files[{number}].") for number, file in enumerate(files)]
     orders = {asked.text(file, "file_id"): asked.pairs(file, "attributes") for file in files}
     return list(_some(list(orders.items())))
 

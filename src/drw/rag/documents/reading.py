@@ -7,17 +7,18 @@ import base64
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from drw.kernel import call, settings
+from drw.kernel import call
 from drw.kernel.errors import Unavailable
 from drw.kernel.fair_slots import FairSlots
-from drw.rag.documents.ports import Limits, Refused
+from drw.rag.documents.ports import Refused
+from drw.rag.documents.settings import Reading as Settings
 
 LONGEST_ANSWER = 32 << 20
 KEPT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
@@ -25,34 +26,6 @@ KEPT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKIO_WORKER_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 IDLE_SECONDS = 30.0
 START_TRIES = 3
-
-
-class Settings(settings.Settings):
-    """Bounds of reading one file, and how many are read at once."""
-
-    most_pages: int = 3000
-    most_characters: int = 20_000_000
-    most_unpacked_bytes: int = 256 << 20
-    memory_mebibytes: int = 1536
-    seconds: int = 300
-    """The longest that one file may take, in seconds."""
-    base_cpu_seconds: int = 20
-    cpu_seconds_per_mebibyte: int = 15
-    """The processor time for a file: the base, and so much for each mebibyte of it, but at most `seconds`."""
-    workers: int = 3
-    """Files that are read at once, and as many that are checked while they are uploaded. One org has all but one."""
-    read_hidden: bool = False
-    """Whether hidden sheets, rows, columns, slides and text are read and indexed."""
-    most_attached: int = 100
-    """Files attached to one file, over all depths."""
-    most_attached_bytes: int = 256 << 20
-    attached_depth: int = 3
-    """How deep attachments of attachments are kept."""
-
-    @property
-    def limits(self) -> Limits:
-        """The limits that a parser sees."""
-        return Limits(self.most_pages, self.most_characters, self.most_unpacked_bytes, self.read_hidden)
 
 
 @dataclass(slots=True)
@@ -106,17 +79,18 @@ class Reader:
         """Return only the pages of the text."""
         return (await self.text(file, kind, enough)).pages
 
-    async def embedded(self, file: Path, kind: str) -> AsyncGenerator[str | bytes, None]:
-        """Yield the name of each file that is attached to this one, then its bytes in pieces.
+    async def embedded(self, file: Path, kind: str) -> AsyncGenerator[tuple[str, int] | bytes, None]:
+        """Yield the name and the size of each file that is attached to this one, then its bytes in pieces.
 
         Raises:
             Refused: the file cannot be read.
         """
-        async for answer in self._ask(do="embedded", file=str(file), kind=kind):
-            if "file" in answer:
-                yield str(answer["file"])
-            elif "bytes" in answer:
-                yield base64.b64decode(answer["bytes"])
+        async with aclosing(self._ask(do="embedded", file=str(file), kind=kind)) as answers:
+            async for answer in answers:
+                if "file" in answer:
+                    yield answer["file"], answer["size"]
+                elif "bytes" in answer:
+                    yield base64.b64decode(answer["bytes"])
 
     async def decrypted(self, file: Path, kind: str, password: str) -> AsyncGenerator[bytes, None]:
         """Yield an encrypted file without its encryption, in pieces.
@@ -124,9 +98,10 @@ class Reader:
         Raises:
             Refused: the password is missing or wrong.
         """
-        async for answer in self._ask(do="decrypted", file=str(file), kind=kind, password=password):
-            if "bytes" in answer:
-                yield base64.b64decode(answer["bytes"])
+        async with aclosing(self._ask(do="decrypted", file=str(file), kind=kind, password=password)) as answers:
+            async for answer in answers:
+                if "bytes" in answer:
+                    yield base64.b64decode(answer["bytes"])
 
     async def stop(self) -> None:
         """End all workers that wait."""

@@ -24,7 +24,7 @@ from drw.kernel import call
 from drw.kernel.attributes import from_values
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.host import Scope
-from drw.rag.documents import files, kinds, reading
+from drw.rag.documents import files, kinds
 from drw.rag.documents.attachments import Attachments
 from drw.rag.documents.attribute_updates import AttributeUpdates
 from drw.rag.documents.changes import Changes
@@ -35,17 +35,8 @@ from drw.rag.documents.jobs import Jobs
 from drw.rag.documents.openai_files import FileRoutes
 from drw.rag.documents.openai_vector_stores import VectorStoreRoutes
 from drw.rag.documents.reading import Reader
+from drw.rag.documents.settings import Settings
 from drw.rag.documents.shelf import READ, Shelf
-
-
-class Settings(reading.Settings):
-    """Settings of the service."""
-
-    most_file_bytes: int = 512 << 20
-    most_passages: int = 20_000
-    """Of one file."""
-    indexers: int = 3
-    """How many workers index, of which one org has all but one; 0: none here, but in other processes of the service."""
 
 
 class Documents(contract.Documents):

@@ -88,6 +88,8 @@ class Shelf:
             raise InvalidRequest(f"purpose is {purpose!r}; it can be: {', '.join(PURPOSES)}", param="purpose")
         await incoming.finish()
         if purpose != READ:
+            if password:
+                raise InvalidRequest(f"password is for files of the purpose {READ!r}", param="password")
             return await self.files.put(incoming, name, purpose, inside)
         try:
             return await self._put_readable(incoming, name, inside, password)
@@ -172,7 +174,7 @@ class Shelf:
         made = walls.of_new(inside, call.caller())
         async with self._database.transaction() as connection:
             is_new = await self._attach(connection, collection, file, attributes, made)
-        await self._updates.send(collection.id)
+        await self._updates.send(collection.id, [file.id])
         return is_new
 
     async def update_attributes(self, collection: str, file: str, attributes: Mapping[str, Any]) -> Attachment:
@@ -188,7 +190,7 @@ class Shelf:
             if await attribute_updates.change(connection, order | {"attributes": Jsonb(dict(attributes))}):
                 details = {"collection": collection}
                 await self._audit.record("file.update", file, details=details, connection=connection)
-        await self._updates.send(collection)
+        await self._updates.send(collection, [file])
         return await self.attachments.get(collection, file)
 
     async def index(
@@ -237,7 +239,7 @@ class Shelf:
             for file, attributes in files:
                 await self._attach(connection, collection, file, attributes, made)
                 await connection.execute("insert into batch_file (batch, file) values (%s, %s)", (batch, file.id))
-        await self._updates.send(collection.id)
+        await self._updates.send(collection.id, [file.id for file, _ in files])
         return batch
 
     async def batch(self, collection: str, batch: str) -> tuple[datetime, Progress]:

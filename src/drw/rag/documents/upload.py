@@ -77,14 +77,11 @@ class Form:
         if b"filename" in options:
             self._begin_file(field, _decoded(options[b"filename"]))
             return
-        if field == REPEATED and field in self.fields:  # as OpenAI's client sends a list
-            self.fields[field] += " "
-            self._field = field
-            return
-        if len(self.fields) >= MAX_FIELDS or field in self.fields or not field:
+        is_more = field == REPEATED and field in self.fields  # as OpenAI's client sends a list
+        if not is_more and (len(self.fields) >= MAX_FIELDS or field in self.fields or not field):
             raise InvalidRequest(f"the form has a field {field!r} without a name, twice or one too many")
         self._field = field
-        self._content = b""
+        self._content = f"{self.fields[field]} ".encode() if is_more else b""
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._field is None:

@@ -2,9 +2,9 @@
 
 Requests and answers are JSON, one a line. A request is {"do": "check" | "pages" | "embedded" | "decrypted",
 "file", "kind", "limits", "enough", "seconds", "password"}. The answers are {"page": text} for each page,
-{"file": name} for each embedded file, {"bytes": base64} for each piece of one, then {"end": true, "warnings": [...],
-"encoding": name} or {"refused": message, "code": code}. What a hostile file can do ends here: the process has
-bounded memory and time, writes no files, and dies with whoever started it.
+{"file": name, "size": bytes} for each embedded file, {"bytes": base64} for each piece of one, then {"end": true,
+"warnings": [...], "encoding": name} or {"refused": message, "code": code}. What a hostile file can do ends here: the
+process has bounded memory and time, writes no files, and dies with whoever started it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ RUST_PANIC = "PanicException"
 """The class of pyo3 for it: no subclass of Exception, and with no address to import it from."""
 PIECE = 1 << 20
 MOST_WARNINGS = 50
+MOST_CHARACTERS = 500
+"""Of a warning, or a reason: it may quote a name that the file gives."""
 Answer = dict[str, Any]
 
 
@@ -66,11 +68,11 @@ def _answers(request: Answer) -> Iterator[Answer]:
     try:
         yield from _done(request)
     except Refused as error:
-        yield {"refused": error.message, "code": error.code}
+        yield {"refused": error.message[:MOST_CHARACTERS], "code": error.code}
     except MemoryError:
         yield {"refused": "reading this file takes more memory than a file may", "code": "invalid_file"}
     except OSError as error:
-        yield {"refused": f"this file cannot be read: {error.strerror}", "code": "invalid_file"}
+        yield {"refused": f"this file cannot be read: {error.strerror or type(error).__name__}", "code": "invalid_file"}
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != RUST_PANIC:
             raise
@@ -91,13 +93,14 @@ def _done(request: Answer) -> Iterator[Answer]:
             parser.check(file, kind, limits)
         case "embedded":
             for found in parser.embedded(file, kind, limits):
-                yield {"file": found.name}
+                yield {"file": found.name, "size": len(found.content)}
                 yield from _bytes(found.content)
         case "decrypted":
             yield from _bytes(parser.decrypted(file, kind, request["password"]))
         case _:
             yield from _pages(parser, request, limits)
-    yield {"end": True, "warnings": parser.warnings[:MOST_WARNINGS], "encoding": parser.encoding}
+    warnings = [warning[:MOST_CHARACTERS] for warning in parser.warnings[:MOST_WARNINGS]]
+    yield {"end": True, "warnings": warnings, "encoding": parser.encoding}
 
 
 def _bytes(content: bytes) -> Iterator[Answer]:

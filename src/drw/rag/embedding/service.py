@@ -9,24 +9,18 @@ import numpy as np
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.rag.v1 import embedding_rpc as contract
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
-from drw.kernel import gen_ai, settings, telemetry
+from drw.kernel import gen_ai, telemetry
 from drw.kernel.call import caller_or_none
 from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
 from drw.kernel.host import Scope
 from drw.kernel.kills import KillList
 from drw.rag.embedding.lengths import Lengths
 from drw.rag.embedding.ports import Floats, Portion, TextEncoder
+from drw.rag.embedding.settings import Settings
 from drw.rag.embedding.turns import Turns
 
 MAX_TEXTS = 256
 MAX_CHARACTERS = 32_768
-
-
-class Settings(settings.Settings):
-    """Settings of the service; `encoder` names the adapter."""
-
-    most_waiting_texts: int = 4096
-    """More are turned away until some are done."""
 
 
 class Embedding(contract.Embedding):

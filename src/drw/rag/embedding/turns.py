@@ -6,8 +6,9 @@ import asyncio
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from drw.kernel.call import caller_or_none
@@ -53,7 +54,8 @@ class Turns:
         own, total = self._texts[_org()], self._texts.total()
         if own and own + len(texts) > self._most_texts // 2 or total and total + len(texts) > self._most_texts:
             raise RateLimited(f"{own} texts of yours wait to be embedded; try again in a second", retry_after="1")
-        return await asyncio.to_thread(self._encoder.read, texts, lengths)
+        with self._counted(len(texts)):
+            return await asyncio.to_thread(self._encoder.read, texts, lengths)
 
     async def encode(self, portions: Sequence[Portion]) -> list[Floats]:
         """Return the vectors of each portion."""
@@ -63,14 +65,21 @@ class Turns:
         for turn in turns:
             heapq.heappush(self._turns, turn)
         self._some.set()
+        with self._counted(count):
+            try:
+                return [await turn.vectors for turn in turns]
+            finally:
+                for turn in turns:  # of a request that was given up: nobody waits for these any more
+                    turn.vectors.cancel()
+
+    @contextmanager
+    def _counted(self, texts: int) -> Iterator[None]:
         org = _org()
-        self._texts[org] += count
+        self._texts[org] += texts
         try:
-            return [await turn.vectors for turn in turns]
+            yield
         finally:
-            self._texts -= Counter({org: count})
-            for turn in turns:  # of a request that was given up: nobody waits for these any more
-                turn.vectors.cancel()
+            self._texts -= Counter({org: texts})
 
     def _start(self, portion: Portion) -> int:
         """Return when a portion of the caller's org has its turn, in tokens: behind those that the org has waiting."""

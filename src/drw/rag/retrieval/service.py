@@ -21,7 +21,7 @@ from drw.kernel.errors import DrwError, InvalidRequest
 from drw.kernel.host import Scope
 from drw.rag.retrieval import checks, prompt
 from drw.rag.retrieval.openai import SearchRoute
-from drw.rag.retrieval.settings import Asking
+from drw.rag.retrieval.settings import Settings
 
 PROVIDER = "drw"
 """Who finds passages, in the conventions' sense: this platform itself."""
@@ -39,7 +39,7 @@ class Retrieval(contract.Retrieval):
         store: VectorStoreClient,
         serving: ServingClient,
         audit: AuditWriter,
-        settings: Asking,
+        settings: Settings,
     ) -> None:
         self._embedding = embedding
         self._store = store
@@ -167,7 +167,7 @@ async def build(scope: Scope) -> Retrieval:
         scope.client(VectorStoreClient),
         scope.client(ServingClient),
         scope.audit(),
-        scope.settings(Asking),
+        scope.settings(Settings),
     )
     scope.routes.append(SearchRoute(service.search).route())
     return service

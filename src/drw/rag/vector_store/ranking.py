@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from drw.rag.vector_store.ports import Place
+from drw.rag.vector_store.settings import Fusion
 
-Fusion = Literal["coverage", "min-max", "rrf"]
 RRF = 60
 
 

@@ -5,30 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import Field
-
 from drw.api.rag.v1.vector_store_pb2 import Passage
-from drw.kernel.settings import Settings
 from drw.rag.vector_store import auto_filters, question, ranking
 from drw.rag.vector_store.ports import Filters, Snapshot
-
-
-class Ranking(Settings):
-    """How the legs of a search weigh; the defaults are chosen by bench/retrieval.py."""
-
-    fusion: ranking.Fusion = "min-max"
-    """How the two scores of a chunk become one."""
-    vector_weight: float = Field(default=0.5, ge=0, le=1)
-    """The vector leg's part in the score of a chunk; the words have the rest."""
-    narrowed_fusion: ranking.Fusion = "coverage"
-    """The fusion where automatic filters have narrowed the search to few documents: what the question names tells their
-    chunks apart no more, and "min-max" would stretch the small differences that remain between the words."""
-    narrowed_vector_weight: float = Field(default=0.5, ge=0, le=1)
-    """The vector leg's part there; by "coverage" the words have the more of the rest, the more of them a chunk has."""
-    candidates: int = Field(default=200, ge=50)
-    """Chunks of each leg that are fused."""
-    per_page: int = Field(default=2, ge=1)
-    """Chunks of one page that stand before those of other pages."""
+from drw.rag.vector_store.settings import Ranking
 
 
 @dataclass(frozen=True, slots=True)

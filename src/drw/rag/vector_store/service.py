@@ -30,7 +30,8 @@ from drw.kernel.host import Scope
 from drw.rag.vector_store import bounds
 from drw.rag.vector_store.analysis import about, analyse
 from drw.rag.vector_store.ports import DocumentNotFound, Owner, PassageIndex
-from drw.rag.vector_store.search import Ranking, Wanted, search
+from drw.rag.vector_store.search import Wanted, search
+from drw.rag.vector_store.settings import Ranking, Settings
 
 
 class VectorStore(contract.VectorStore):
@@ -120,4 +121,4 @@ async def build(scope: Scope) -> VectorStore:
     index = scope.adapter(PassageIndex, default="pgvector")  # type: ignore[type-abstract]
     await index.start(scope)
     scope.describe(index.describe)
-    return VectorStore(index, scope.settings(Ranking))
+    return VectorStore(index, scope.settings(Settings))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from uuid import uuid4
 
-from pydantic import Field
-
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
@@ -22,7 +20,7 @@ from drw.api.workflow.v1.orchestration_pb2 import (
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Template
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
-from drw.kernel import call, settings
+from drw.kernel import call
 from drw.kernel.errors import Forbidden, InvalidRequest, Unavailable
 from drw.kernel.host import Scope
 from drw.kernel.kills import KillList
@@ -35,23 +33,11 @@ from drw.workflow.orchestration.ports import Engine
 from drw.workflow.orchestration.progress import Progress
 from drw.workflow.orchestration.relay import Relay
 from drw.workflow.orchestration.runs import Runs, Wanted
+from drw.workflow.orchestration.settings import Settings
 from drw.workflow.orchestration.stepping import Stepper
 
 MAX_PAGE = 500
 MAX_REQUEST_ID = 200
-
-
-class Settings(settings.Settings):
-    """How runs are carried out."""
-
-    executor: str = Field(default="workflow-0", min_length=1, max_length=100)
-    """The name under which runs are carried out. Of several processes of one name one works, the others stand by."""
-    steps_at_once: int = Field(default=4, ge=1, le=100)
-    """Of one run."""
-    max_open_runs: int = Field(default=50, ge=1)
-    """Runs of one desk that have not ended, as many as a caller sees of them."""
-    first_pause_seconds: float = Field(default=0.5, gt=0, le=60)
-    """Between a step's first attempt and its second; each further pause is twice as long, up to 15 s."""
 
 
 class Orchestration(contract.Orchestration):

@@ -11,7 +11,8 @@ from drw.kernel.errors import InvalidRequest
 from drw.kernel.host import Scope
 from drw.workflow.state.history import History
 from drw.workflow.state.ports import LiveView, RunKey
-from drw.workflow.state.watching import Settings, Views
+from drw.workflow.state.settings import Settings
+from drw.workflow.state.watching import Views
 
 MAX_NUMBER = 1_000_000
 

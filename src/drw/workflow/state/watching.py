@@ -9,26 +9,14 @@ from collections.abc import AsyncIterator
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from drw.api.workflow.v1.state_pb2 import RunEvent
-from drw.kernel import settings, walls
+from drw.kernel import walls
 from drw.kernel.call import Caller
 from drw.kernel.errors import NotFound, Unavailable
 from drw.workflow.state.history import History
 from drw.workflow.state.ports import LiveView, RunKey
+from drw.workflow.state.settings import Settings
 
 ENDS = frozenset({"succeeded", "failed", "cancelled"})
-
-
-class Settings(settings.Settings):
-    """How long things take here, in seconds."""
-
-    keep_ended_seconds: int = 24 * 3600
-    """How long the live view keeps a run that has ended; afterwards it is made again when somebody asks."""
-    appear_seconds: float = 3.0
-    """How long a run that nobody has heard of may take to appear: its first event may still be under way."""
-    quiet_seconds: float = 15.0
-    """After so long without an event the stream says that it is alive."""
-    wait_seconds: float = 2.0
-    """How long one question to the live view waits; also how soon its loss is noticed."""
 
 
 class Views:

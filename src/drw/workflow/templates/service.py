@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from drw.api.workflow.v1 import templates_rpc as contract
 from drw.api.workflow.v1.templates_pb2 import (
     GetTemplateRequest,
@@ -11,17 +9,10 @@ from drw.api.workflow.v1.templates_pb2 import (
     ListTemplatesResponse,
     Template,
 )
-from drw.kernel import settings
 from drw.kernel.errors import NotFound, Unavailable
 from drw.kernel.host import Scope
+from drw.workflow.templates.settings import Settings
 from drw.workflow.templates.shelf import Shelf
-
-
-class Settings(settings.Settings):
-    """Where the operator's own templates are."""
-
-    folder: Path | None = None
-    """A folder of .yaml files; without one there are the shipped templates only."""
 
 
 class Templates(contract.Templates):

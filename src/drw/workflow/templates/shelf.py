@@ -22,7 +22,8 @@ class Shelf:
     def __init__(self, database: Database, folder: Path | None) -> None:
         self._database = database
         self._folder = folder
-        self._read: dict[tuple[str, str], Template | InvalidRequest] = {}
+        self._read: dict[tuple[str, str], Template | str] = {}
+        """What each source is, or why it is not a template."""
         self.faults: list[str] = []
         """Files of the folder that are not templates, and why."""
 
@@ -57,9 +58,9 @@ class Shelf:
             try:
                 self._read[key] = reading.template(source, place)
             except InvalidRequest as error:  # kept too: a costly file is read once, not at each request
-                self._read[key] = error
-        if isinstance(found := self._read[key], InvalidRequest):
-            raise found
+                self._read[key] = error.message  # not the error itself: each time it is raised its traceback grows
+        if isinstance(found := self._read[key], str):
+            raise InvalidRequest(found)
         return found
 
     async def _keep(self, templates: Iterable[Template]) -> None:

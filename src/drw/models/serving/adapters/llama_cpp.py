@@ -13,9 +13,10 @@ from drw.models.serving.compiling import SchemaCompilers
 from drw.models.serving.errors import EngineUnavailable, NotSupported
 from drw.models.serving.ports import FOREVER, UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
 from drw.models.serving.prompts import Messages, Prompts
-from drw.models.serving.slots import Slots
+from drw.models.serving.settings import WireSettings
+from drw.models.serving.slots import Slots, Turn
 from drw.models.serving.tools import as_tool_calls, chosen_tools, constrained
-from drw.models.serving.wire import Wire, WireSettings, bearer, stalled
+from drw.models.serving.wire import Wire, bearer, stalled
 
 PASSED = {
     "frequency_penalty",
@@ -23,10 +24,11 @@ PASSED = {
     "max_completion_tokens",
     "max_tokens",
     "presence_penalty",
+    "repeat_penalty",
     "temperature",
     "top_p",
 }
-"""What the engine understands as OpenAI means it."""
+"""What the engine understands as OpenAI means it, and a penalty that only a model's settings give."""
 RANDOM_SEED = 0xFFFFFFFF
 """The engine's seeds have 32 bits, and it takes this one for "any"."""
 ROLES = {"developer": "system"}
@@ -78,7 +80,8 @@ class LlamaCppEngine(ChatEngine):
         """Yield the chunks of each choice, and last the usage of all: the server itself counts the first one only."""
         sent = translated(body, endpoint)
         usage: dict[str, Any] = {}
-        async with self._turn(target, endpoint, body, sent, limits) as prompt:
+        async with self._turn(target, endpoint, body, sent, limits) as (turn, tokens):
+            prompt = {"prompt": tokens, "id_slot": turn.slot, "cache_prompt": turn.reuse and self._reuse}
             for index in range(body.get("n") or 1):
                 chunks = self._wire.stream(
                     target, "completions", {**sent, **prompt, **_seed(body, index)}, bearer(target), limits
@@ -86,6 +89,7 @@ class LlamaCppEngine(ChatEngine):
                 begun = False
                 try:
                     async for chunk in chunks:
+                        turn.read()  # no token comes before the whole prompt is read
                         _add(usage, chunk.pop("usage", None))
                         for choice in chunk.get("choices") or ():
                             choice["index"] = index
@@ -103,8 +107,8 @@ class LlamaCppEngine(ChatEngine):
     @asynccontextmanager
     async def _turn(
         self, target: Target, endpoint: Endpoint, body: Body, sent: Body, limits: Limits
-    ) -> AsyncIterator[Body]:
-        """Compile the schema, count the prompt, wait for a slot; give what the server must be told of the prompt."""
+    ) -> AsyncIterator[tuple[Turn, list[int]]]:
+        """Compile the schema, read the prompt as tokens, wait for a slot; give the turn at it, and the tokens."""
         latest = min(limits.first_token, limits.end)
         async with AsyncExitStack() as stack:
             try:
@@ -112,11 +116,11 @@ class LlamaCppEngine(ChatEngine):
                     if schema := sent.get("json_schema"):
                         await self._compilers.check(schema, "tools" if body.get("tools") else "response_format")
                     tokens = await self._tokens(target, endpoint, body)
-                    turn = (await self._slots_of(target)).turn(cache_salt(caller_or_none()), tokens)
-                    slot, reuse = await stack.enter_async_context(turn)
+                    slots = await self._slots_of(target)
+                    turn = await stack.enter_async_context(slots.turn(cache_salt(caller_or_none()), tokens))
             except TimeoutError as error:
                 raise stalled(target, limits.end) from error
-            yield {"prompt": tokens, "id_slot": slot, "cache_prompt": reuse and self._reuse}
+            yield turn, tokens
 
     async def _slots_of(self, target: Target) -> Slots:
         if (found := self._slots.get(target.base_url)) is None:

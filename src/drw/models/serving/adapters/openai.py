@@ -8,8 +8,9 @@ from drw.kernel.cache_salt import cache_salt
 from drw.kernel.call import caller_or_none
 from drw.models.serving.errors import EngineMisconfigured
 from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
+from drw.models.serving.settings import WireSettings
 from drw.models.serving.usage import of_all_choices, uncached
-from drw.models.serving.wire import Wire, WireSettings, bearer
+from drw.models.serving.wire import Wire, bearer
 
 
 class OpenAiEngine(ChatEngine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,17 +53,13 @@ class Kreuzberg(Parser):
         return parted([text(content, kind)])
 
     def _decoded(self, content: bytes) -> str:
-        """Return text by the encoding that the page names, if it is in that."""
-        if named := CHARSET.search(content[:4096]):
-            try:
-                name = named[1].decode("ascii").lower()
-                name = "cp1252" if name in LATIN_1 else name
-                found = content.decode(name)
-            except (LookupError, UnicodeDecodeError):
-                pass
-            else:
-                self.encoding = name
-                return found.removeprefix("\ufeff")
+        """Return text by the encoding that the page names, if it is in that; a byte order mark comes first."""
+        named = None if content.startswith(codecs.BOM_UTF8) else CHARSET.search(content[:4096])
+        name = named[1].decode("ascii").lower() if named else ""
+        name = "cp1252" if name in LATIN_1 else name
+        if _has_ascii(name) and (found := encodings.decoded_as(content, name)) is not None:
+            self.encoding = name
+            return found.removeprefix("\ufeff")
         found, self.encoding = encodings.decoded(content)
         return found
 
@@ -79,6 +76,14 @@ def text(content: bytes, kind: str) -> str:
         raise Refused(f"this {kind.upper()} file cannot be read: {_reason(error)}") from error
     # It writes a web page's title as a second-level heading between rules.
     return FRONT_MATTER.sub(r"# \1\n\n", str(result.content), count=1)
+
+
+def _has_ascii(encoding: str) -> bool:
+    """Say whether there is an encoding of this name with ASCII in it, as that of a page whose name could be read."""
+    try:
+        return "<meta>".encode(encoding) == b"<meta>"
+    except (LookupError, ValueError):
+        return False
 
 
 def _config() -> Any:

@@ -75,9 +75,7 @@ class Mail(Parser):
     def text(self, message: Message) -> str:
         """Return the text of one part."""
         content = _content(message)
-        try:
-            text = content.decode(message.get_content_charset("utf-8"))
-        except (LookupError, UnicodeDecodeError):
+        if (text := encodings.decoded_as(content, _charset(message))) is None:
             try:
                 text, self.encoding = encodings.decoded(content)
             except Refused:
@@ -122,7 +120,15 @@ def _parts(message: Message) -> list[Message]:
 
 
 def _is_attached(message: Message) -> bool:
-    return message.get_content_disposition() == "attachment" or bool(message.get_filename())
+    named = message.get_param("filename", header="content-disposition") or message.get_param("name")
+    return message.get_content_disposition() == "attachment" or bool(named)
+
+
+def _charset(message: Message) -> str:
+    try:
+        return message.get_content_charset("utf-8")
+    except ValueError:  # the name of the encoding is itself in one, which is none
+        return ""
 
 
 def _content(message: Message) -> bytes:
@@ -145,7 +151,10 @@ def _attachments(message: Message) -> Iterator[Embedded]:
 
 
 def _filename(message: Message) -> str:
-    name = message.get_filename() or ""
+    try:
+        name = message.get_filename() or ""
+    except ValueError:  # it is in an encoding that cannot be one
+        return ""
     try:
         return " ".join(str(email.policy.default.header_factory("Subject", name)).split())
     except Exception:  # noqa: BLE001 - its parser raises whatever it meets in a broken header

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from drw.rag.documents import packed
-from drw.rag.documents.ooxml.package import DamagedPart, Package, attribute, descendants, tag
+from drw.rag.documents.ooxml.elements import attribute, descendants, integer, tag
+from drw.rag.documents.ooxml.package import DamagedPart, Package
 from drw.rag.documents.ports import Limits, Parser, Refused
 from drw.rag.documents.sheets import tables
 from drw.rag.documents.sheets.grid import MOST_CELLS, Cell, Range, Sheet
@@ -16,6 +18,7 @@ MOST_REPEATED = 1000
 """Of one row or cell with content; what repeats more often fills a sheet and says nothing."""
 NUMBERS = frozenset({"float", "percentage", "currency"})
 DATES = frozenset({"date", "time"})
+HIDDEN = frozenset({"collapse", "filter"})
 
 
 class OpenDocument(Parser):
@@ -56,24 +59,30 @@ class OpenDocument(Parser):
             sheet = Sheet(name)
             left_out = self._rows(sheet, table, limits)
             if left_out:
-                self.warnings.append(f"{left_out} rows of the sheet {name!r} are hidden and were not read")
+                self.warnings.append(f"{left_out} of the sheet {name!r} are hidden and were not read")
             yield sheet
 
-    def _rows(self, sheet: Sheet, table: Element, limits: Limits) -> int:
-        number, left_out = 1, 0
+    def _rows(self, sheet: Sheet, table: Element, limits: Limits) -> str:
+        """Read the rows of a sheet; return how many hidden rows and columns with content were left out."""
+        hidden = [] if limits.hidden else list(_hidden_columns(table))
+        number, rows, columns = 1, 0, set[int]()
         for row in descendants(table, "table-row"):
             repeated = _count(row, "number-rows-repeated")
-            cells = dict(self._row(sheet, row, number))
-            if cells and attribute(row, "visibility") in {"collapse", "filter"} and not limits.hidden:
-                left_out += 1
-            elif cells:
-                for at in range(number, number + min(repeated, MOST_REPEATED)):
-                    sheet.rows[at] = dict(cells)
-                    self._cells += len(cells)
-            if self._cells > MOST_CELLS:
-                raise Refused(f"this workbook has more than {MOST_CELLS:,} cells with content")
+            cells = dict(islice(self._row(sheet, row, number), MOST_CELLS + 1))
+            if cells and attribute(row, "visibility") in HIDDEN and not limits.hidden:
+                sheet.left_out.update(range(number, number + min(repeated, MOST_REPEATED)))
+                rows, cells = rows + 1, {}
+            for column in [c for c in cells if any(first <= c <= last for first, last in hidden)]:
+                columns.add(column)
+                del cells[column]
+            for at in range(number, number + min(repeated, MOST_REPEATED)) if cells else ():
+                self._cells += len(cells)
+                if self._cells > MOST_CELLS:
+                    raise Refused(f"this workbook has more than {MOST_CELLS:,} cells with content")
+                sheet.rows[at] = dict(cells)
             number += repeated
-        return left_out
+        counts = ((rows, "rows"), (len(columns), "columns"))
+        return " and ".join(f"{count} {words}" for count, words in counts if count)
 
     def _row(self, sheet: Sheet, row: Element, number: int) -> Iterator[tuple[int, Cell]]:
         column = 1
@@ -93,6 +102,16 @@ class OpenDocument(Parser):
             column += repeated
 
 
+def _hidden_columns(table: Element) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last of each run of hidden columns."""
+    column = 1
+    for item in descendants(table, "table-column"):
+        repeated = _count(item, "number-columns-repeated")
+        if attribute(item, "visibility") in HIDDEN:
+            yield column, column + repeated - 1
+        column += repeated
+
+
 def _text(element: Element) -> str:
     parts = [element.text or ""]
     for item in element:
@@ -108,5 +127,4 @@ def _text(element: Element) -> str:
 
 
 def _count(element: Element, name: str) -> int:
-    found = attribute(element, name)
-    return max(int(found), 1) if found.isdigit() else 1
+    return max(integer(attribute(element, name)), 1)

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from xml.etree.ElementTree import Element
 
-from drw.rag.documents.ooxml.package import (
-    DamagedPart,
-    Package,
-    Relation,
-    attribute,
-    child,
-    children,
-    descendants,
-    relation_id,
-    tag,
-    value,
-)
+from drw.rag.documents.ooxml.elements import attribute, child, children, descendants, integer, relation_id, tag, value
+from drw.rag.documents.ooxml.package import DamagedPart, Package, Relation
 from drw.rag.documents.sheets import number_formats
 
 MOST_POINTS = 1000
@@ -69,8 +60,8 @@ def body(element: Element) -> str:
 def paragraph(element: Element) -> str:
     """Return the text of a paragraph, with a bullet where it is below the first level."""
     text = runs(element).strip()
-    level = value(child(element, "pPr"), "lvl")
-    return f"{'  ' * min(int(level), 8)}- {text}" if text and level.isdigit() and int(level) else text
+    level = integer(value(child(element, "pPr"), "lvl"))
+    return f"{'  ' * min(level, 8)}- {text}" if text and level else text
 
 
 def runs(element: Element) -> str:
@@ -140,8 +131,7 @@ def diagram(root: Element) -> str:
     below: dict[str, list[tuple[int, str]]] = {}
     for link in descendants(root, "cxn"):
         if attribute(link, "type") in {"", "parOf"}:
-            order = attribute(link, "srcOrd")
-            item = (int(order) if order.isdigit() else 0, attribute(link, "destId"))
+            item = (integer(attribute(link, "srcOrd")), attribute(link, "destId"))
             below.setdefault(attribute(link, "srcId"), []).append(item)
     lines: list[str] = []
     seen: set[str] = set()
@@ -175,22 +165,23 @@ def _points(source: Element | None) -> dict[int, str]:
     if source is None:
         return {}
     levels = list(descendants(source, "lvl")) or [source]
+    is_number = next(descendants(source, "numCache"), None) is not None
     found: dict[int, str] = {}
     for level in levels:
         code = next((e.text or "" for e in descendants(level, "formatCode")), "General")
-        for point in list(descendants(level, "pt"))[:MOST_POINTS]:
-            index, content = attribute(point, "idx"), child(point, "v")
-            if index.isdigit() and content is not None and content.text:
-                text = _number(content.text, code, bool(list(descendants(source, "numCache"))))
-                found[int(index)] = f"{text} {found[int(index)]}" if int(index) in found else text
+        for point in islice(descendants(level, "pt"), MOST_POINTS):
+            index, content = integer(attribute(point, "idx"), -1), child(point, "v")
+            if index >= 0 and content is not None and content.text:
+                text = _number(content.text, code) if is_number else content.text
+                found[index] = f"{text} {found[index]}" if index in found else text
     if not found and (literal := child(source, "v")) is not None and literal.text:
         found[0] = literal.text
     return found
 
 
-def _number(text: str, code: str, is_number: bool) -> str:
+def _number(text: str, code: str) -> str:
     try:
-        return (number_formats.shown(float(text), code) if is_number else "") or text
+        return number_formats.shown(float(text), code) or text
     except ValueError:
         return text
 

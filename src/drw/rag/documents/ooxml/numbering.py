@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree.ElementTree import Element
 
-from drw.rag.documents.ooxml.package import attribute, child, children, value
+from drw.rag.documents.ooxml.elements import attribute, child, children, integer, value
 
 ROMAN = (
     *((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l")),
@@ -23,7 +23,7 @@ class Numbering:
         self._counts: dict[str, dict[int, int]] = {}
         for item in children(root, "abstractNum"):
             self._levels[attribute(item, "abstractNumId")] = {
-                int(attribute(level, "ilvl") or 0): level for level in children(item, "lvl")
+                integer(attribute(level, "ilvl")): level for level in children(item, "lvl")
             }
         for item in children(root, "num"):
             self._abstract[attribute(item, "numId")] = value(child(item, "abstractNumId"))
@@ -48,8 +48,7 @@ class Numbering:
 
 
 def _start(level: Element) -> int:
-    start = value(child(level, "start"))
-    return int(start) if start.isdigit() else 1
+    return integer(value(child(level, "start")), 1)
 
 
 def _count(levels: dict[int, Element], counts: dict[int, int], level: int) -> str:

@@ -50,10 +50,6 @@ class Package:
     def __contains__(self, name: str) -> bool:
         return name.lower() in self._names
 
-    def names(self) -> Iterator[str]:
-        """Yield the names of all parts."""
-        yield from self._archive.namelist()
-
     def read(self, name: str) -> bytes:
         """Return the bytes of a part.
 
@@ -129,50 +125,6 @@ class Package:
         relations = self.relations("").values()
         found = next((r.target for r in relations if r.kind == "officeDocument" and r.target in self), "")
         return found or default
-
-
-def tag(element: Element) -> str:
-    """Return an element's name without its namespace: that of the strict form is another one."""
-    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
-
-
-def attribute(element: Element, name: str) -> str:
-    """Return an attribute by its name without its namespace; empty where there is none."""
-    if (found := element.get(name)) is not None:
-        return found
-    return next((value for key, value in element.attrib.items() if key.endswith(f"}}{name}")), "")
-
-
-def relation_id(element: Element, name: str = "id") -> str:
-    """Return the id of a relationship: an attribute with a namespace."""
-    return next((v for k, v in element.attrib.items() if k.endswith(f"}}{name}") and "elationships" in k), "")
-
-
-def child(element: Element, *path: str) -> Element | None:
-    """Return the first descendant along a path of names; None where there is none."""
-    found: Element | None = element
-    for name in path:
-        if found is None:
-            return None
-        found = next((item for item in found if tag(item) == name), None)
-    return found
-
-
-def children(element: Element | None, name: str) -> Iterator[Element]:
-    """Yield the children of a name."""
-    if element is not None:
-        yield from (item for item in element if tag(item) == name)
-
-
-def descendants(element: Element | None, name: str) -> Iterator[Element]:
-    """Yield the descendants of a name, in the order of the document."""
-    if element is not None:
-        yield from (item for item in element.iter() if tag(item) == name)
-
-
-def value(element: Element | None, name: str = "val") -> str:
-    """Return the `val` of an element; empty where it, or the element, is missing."""
-    return attribute(element, name) if element is not None else ""
 
 
 def _refuse_entities(name: str, begin: bytes) -> None:

@@ -6,17 +6,8 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from drw.rag.documents.ooxml import drawing
-from drw.rag.documents.ooxml.package import (
-    DamagedPart,
-    Package,
-    Relation,
-    attribute,
-    child,
-    children,
-    descendants,
-    relation_id,
-    tag,
-)
+from drw.rag.documents.ooxml.elements import attribute, child, children, descendants, items, relation_id, tag
+from drw.rag.documents.ooxml.package import DamagedPart, Package, Relation
 from drw.rag.documents.ports import Refused
 
 TITLES = frozenset({"title", "ctrTitle"})
@@ -60,7 +51,7 @@ class Reader:
             return ""
         relations = self._package.relations(part)
         titles, texts = [], []
-        for shape in child(root, "cSld", "spTree") or ():
+        for shape in items(child(root, "cSld", "spTree")):
             found = [text for text in self._shape(shape, relations) if text.strip()]
             if _placeholder(shape) in TITLES:
                 titles += found
@@ -92,10 +83,9 @@ class Reader:
                 self.warnings.append(f"the {relation.kind} {relation.target!r} could not be read")
 
     def _notes(self, root: Element) -> str:
-        shapes = child(root, "cSld", "spTree") or ()
         texts = [
             drawing.body(content)
-            for shape in shapes
+            for shape in items(child(root, "cSld", "spTree"))
             if _placeholder(shape) not in {"sldNum", "sldImg", "hdr", "ftr", "dt"}
             and (content := child(shape, "txBody")) is not None
         ]

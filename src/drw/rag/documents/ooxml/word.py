@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import io
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element
 
 from drw.rag.documents.ooxml import drawing
-from drw.rag.documents.ooxml.numbering import LEVELS, Numbering
-from drw.rag.documents.ooxml.package import (
-    DamagedPart,
-    Package,
-    Relation,
+from drw.rag.documents.ooxml.elements import (
     attribute,
     child,
     children,
     descendants,
+    integer,
+    items,
     relation_id,
     tag,
     value,
 )
+from drw.rag.documents.ooxml.numbering import LEVELS, Numbering
+from drw.rag.documents.ooxml.package import DamagedPart, Package, Relation
 from drw.rag.documents.ports import Refused
 
 MOST_NESTED = 4
@@ -58,7 +58,7 @@ class Reader:
         self._relations = package.relations(self._main)
         self._styles = self._read_styles()
         self._numbering = Numbering(self._related("numbering"))
-        self._counted: dict[str, int] = {}
+        self._numbers: dict[str, dict[str, int]] = {"footnote": {}, "endnote": {}}
         self._break = ""
         self._footnotes: dict[str, str] = {}
         for kind in ("footnote", "endnote", "comment"):
@@ -79,7 +79,7 @@ class Reader:
         page, footers = self._around("header"), self._around("footer")
         is_laid_out = next(descendants(root, "lastRenderedPageBreak"), None) is not None
         self._break = "lastRenderedPageBreak" if is_laid_out else "br"
-        for text, is_new_page in self._blocks(child(root, "body") or [], self._relations, 0):
+        for text, is_new_page in self._blocks(items(child(root, "body")), self._relations, 0):
             if is_new_page and page:
                 yield "\n\n".join(page)
                 page = []
@@ -89,7 +89,7 @@ class Reader:
             yield "\n\n".join(page)
 
     def _blocks(
-        self, parent: Element | list[Element], relations: dict[str, Relation], depth: int
+        self, parent: Iterable[Element], relations: dict[str, Relation], depth: int
     ) -> Iterator[tuple[str, bool]]:
         """Yield the texts of paragraphs and tables, and whether each begins a page."""
         is_new_page = False
@@ -170,7 +170,8 @@ class Reader:
         if kind == "comment":
             found.after += [f"Comment: {text}"] if text else []
             return
-        number = self._counted.setdefault(f"{kind} {id_}", sum(k.startswith(kind) for k in self._counted) + 1)
+        numbers = self._numbers[kind]
+        number = numbers.setdefault(id_, len(numbers) + 1)
         mark = f"[{number}]" if kind == "footnote" else f"[e{number}]"
         found.text += mark
         found.after += [f"{mark} {text}"] if text else []
@@ -216,7 +217,7 @@ class Reader:
                 cells.append("" if is_below else " ".join(texts))
                 alone = texts
                 span = value(child(properties, "gridSpan")) if properties is not None else ""
-                cells += [""] * (min(int(span), 63) - 1 if span.isdigit() else 0)
+                cells += [""] * (min(integer(span), 63) - 1)
             rows.append(cells)
         if len(rows) == 1 and len(rows[0]) == 1:
             yield from alone
@@ -242,7 +243,9 @@ class Reader:
                     raise Refused("documents are embedded too deep")
                 with Package(io.BytesIO(content)) as package:
                     inner = Reader(package, self._convert, hidden=self._hidden, depth=self._depth + 1)
-                    return "\n\n".join(inner.pages())
+                    text = "\n\n".join(inner.pages())
+                    self.warnings += inner.warnings
+                    return text
             return self._convert(kind, content)
         except (DamagedPart, Refused) as error:
             self.warnings.append(f"the embedded document {posixpath.basename(relation.target)!r} was not read: {error}")
@@ -277,10 +280,9 @@ class Reader:
         for style in children(self._related("styles"), "style"):
             properties = child(style, "pPr")
             name = value(child(style, "name")).lower()
-            outline = value(child(properties, "outlineLvl")) if properties is not None else ""
-            level = int(outline) + 1 if outline.isdigit() and int(outline) < LEVELS else 0
-            if name.startswith("heading ") and name[8:].isdigit():
-                level = int(name[8:])
+            level = _outline(properties)
+            if name.startswith("heading ") and (number := integer(name[8:])):
+                level = number
             elif name == "title":
                 level = 1
             list_, list_level = _list(properties)
@@ -291,8 +293,7 @@ class Reader:
         """Return the heading level of a paragraph, or 0, and its list and level in it."""
         if properties is None:
             return 0, "", 0
-        outline = value(child(properties, "outlineLvl"))
-        level = int(outline) + 1 if outline.isdigit() and int(outline) < LEVELS else 0
+        level = _outline(properties)
         list_, list_level = _list(properties)
         is_listed = child(properties, "numPr") is not None
         name = value(child(properties, "pStyle"))
@@ -329,12 +330,17 @@ class Reader:
         return not self._hidden and mark is not None and attribute(mark, "val") not in {"0", "false"}
 
 
+def _outline(properties: Element | None) -> int:
+    """Return the heading level that a paragraph or style says itself, or 0."""
+    outline = integer(value(child(properties, "outlineLvl")), LEVELS) if properties is not None else LEVELS
+    return outline + 1 if outline < LEVELS else 0
+
+
 def _list(properties: Element | None) -> tuple[str, int]:
     numbered = child(properties, "numPr") if properties is not None else None
     if numbered is None:
         return "", 0
-    level = value(child(numbered, "ilvl"))
-    return value(child(numbered, "numId")), min(int(level), LEVELS - 1) if level.isdigit() else 0
+    return value(child(numbered, "numId")), min(integer(value(child(numbered, "ilvl"))), LEVELS - 1)
 
 
 def _symbol(element: Element) -> str:

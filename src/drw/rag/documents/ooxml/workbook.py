@@ -9,20 +9,12 @@ from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element
 
 from drw.rag.documents.ooxml import drawing
-from drw.rag.documents.ooxml.package import (
-    DamagedPart,
-    Package,
-    attribute,
-    child,
-    children,
-    descendants,
-    relation_id,
-    tag,
-)
+from drw.rag.documents.ooxml.elements import attribute, child, children, descendants, integer, relation_id, tag
+from drw.rag.documents.ooxml.package import DamagedPart, Package
 from drw.rag.documents.ports import Refused
 from drw.rag.documents.sheets import formulas, number_formats
 from drw.rag.documents.sheets.formulas import Formula
-from drw.rag.documents.sheets.grid import MOST_CELLS, Cell, Sheet, position, rectangle
+from drw.rag.documents.sheets.grid import MOST_CELLS, Cell, Range, Sheet, position, rectangle
 
 MOST_MERGED = 100_000
 MOST_CELL_CHARACTERS = 32_767
@@ -37,7 +29,6 @@ class Workbook:
     warnings: list[str] = field(default_factory=list)
     formulas: list[Formula] = field(default_factory=list)
     """Those without a stored value."""
-    cells: int = 0
 
 
 class _Styles:
@@ -52,12 +43,11 @@ class _Styles:
         own = {attribute(e, "numFmtId"): attribute(e, "formatCode") for e in descendants(root, "numFmt")}
         for style in children(child(root, "cellXfs"), "xf"):
             id_ = attribute(style, "numFmtId") or "0"
-            known = number_formats.BUILT_IN.get(int(id_), "General") if id_.isdigit() else "General"
-            self._codes.append(own.get(id_, known))
+            self._codes.append(own.get(id_, number_formats.BUILT_IN.get(integer(id_, -1), "General")))
 
     def code(self, style: str) -> str:
         """Return the format code of a style."""
-        number = int(style) if style.isdigit() else 0
+        number = integer(style)
         return self._codes[number] if number < len(self._codes) else "General"
 
 
@@ -68,6 +58,7 @@ class Reader:
         self._package = package
         self._hidden = hidden
         self._book = Workbook()
+        self._cells = 0
         self._left_out: list[tuple[Sheet, _Hidden]] = []
         self._main = package.main_part("xl/workbook.xml")
         try:
@@ -137,15 +128,14 @@ class Reader:
             if relation.kind == "drawing":
                 sheet.more += drawing.texts_of_part(self._package, relation.target)
             elif relation.kind == "comments":
-                sheet.more += self._comments(sheet, relation.target)
+                sheet.more += self._comments(sheet, relation.target, left_out)
 
     def _rows(self, sheet: Sheet, part: str, left_out: _Hidden) -> None:
         row, column = 0, 0
         for event, element in self._package.elements(part):
             name = tag(element)
             if event == "start" and name == "row":
-                number = attribute(element, "r")
-                row, column = int(number) if number.isdigit() else row + 1, 0
+                row, column = integer(attribute(element, "r"), row + 1), 0
                 if _is_hidden(element):
                     left_out.rows.add(row)
             elif event == "end" and name == "c":
@@ -165,18 +155,22 @@ class Reader:
         formula, stored = child(element, "f"), child(element, "v")
         if formula is not None and formula.text and (stored is None or not stored.text):
             if attribute(element, "t") != "str":
+                self._count()
                 self._book.formulas.append(Formula(sheet, row, column, formula.text, code, self._since_1904))
             return
         if cell := self._shown(element, stored.text or "" if stored is not None else "", code):
+            self._count()
             sheet.rows.setdefault(row, {})[column] = cell
-            if (count := self._book.cells + 1) > MOST_CELLS:
-                raise Refused(f"this workbook has more than {MOST_CELLS:,} cells with content")
-            self._book.cells = count
+
+    def _count(self) -> None:
+        self._cells += 1
+        if self._cells > MOST_CELLS:
+            raise Refused(f"this workbook has more than {MOST_CELLS:,} cells with content")
 
     def _shown(self, element: Element, stored: str, code: str) -> Cell | None:
         kind = attribute(element, "t")
         if kind == "s":
-            number = int(stored) if stored.isdigit() else -1
+            number = integer(stored, -1)
             return _text(self._strings[number] if 0 <= number < len(self._strings) else "", code)
         if kind == "inlineStr":
             found = child(element, "is")
@@ -191,12 +185,12 @@ class Reader:
             return _text(stored, code)
         return shown_number(value, code, since_1904=self._since_1904)
 
-    def _comments(self, sheet: Sheet, part: str) -> Iterator[str]:
+    def _comments(self, sheet: Sheet, part: str, left_out: _Hidden) -> Iterator[str]:
         try:
             for comment in descendants(self._package.root(part), "comment"):
                 place = rectangle(attribute(comment, "ref"))
-                text = _rich_text(child(comment, "text") or comment).strip()
-                if place and text and (self._hidden or place.top in sheet.rows):
+                text = "".join(map(_rich_text, children(comment, "text"))).strip()
+                if place and text and (self._hidden or not left_out.has(place)):
                     yield f"Comment on {sheet.reference(place)}: {text}"
         except DamagedPart:
             self._book.warnings.append(f"the comments of the sheet {sheet.name!r} are damaged")
@@ -212,8 +206,12 @@ class _Hidden:
 
     def add_columns(self, first: str, last: str) -> None:
         """Add columns by their numbers."""
-        if first.isdigit() and last.isdigit():
-            self.columns.append((int(first), int(last)))
+        if (begin := integer(first)) and (end := integer(last)):
+            self.columns.append((begin, end))
+
+    def has(self, cell: Range) -> bool:
+        """Say whether a cell is hidden."""
+        return cell.top in self.rows or any(first <= cell.left <= last for first, last in self.columns)
 
     def remove_from(self, sheet: Sheet) -> None:
         """Remove what is hidden; count what had content."""

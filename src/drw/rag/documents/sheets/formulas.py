@@ -62,7 +62,7 @@ def compute(sheets: Sequence[Sheet], formulas: Sequence[Formula]) -> Iterator[st
     for formula in formulas:
         try:
             cell = book.cell(formula)
-        except (Unknown, RecursionError, OverflowError, ArithmeticError):
+        except (Unknown, RecursionError, ArithmeticError, ValueError):
             cell, written = Cell(f"={formula.text}"), written + 1
         if cell:
             formula.sheet.rows.setdefault(formula.row, {})[formula.column] = cell

@@ -27,7 +27,7 @@ TOKEN = re.compile(
     r"|(?P<exponent>[eE][+-]0+)|(?P<digits>[0#?.,]+)|(?P<percent>%)|(?P<slash>/\s*[?#\d]+)|(?P<text>@)|(?P<other>.)",
     re.DOTALL | re.IGNORECASE,
 )
-CONDITION = re.compile(r"(<=|>=|<>|<|>|=)(-?[\d.]+)")
+CONDITION = re.compile(r"(<=|>=|<>|<|>|=)(-?(?:\d+\.?\d*|\.\d+))")
 ELAPSED = re.compile(r"h+|m+|s+", re.IGNORECASE)
 MONTHS = [
     "January",
@@ -72,9 +72,14 @@ def shown(value: float, code: str, *, since_1904: bool = False) -> str:
     section, magnitude = _section(_sections(code[:MAX_CODE]), value)
     if section is None:
         return ""
+    if not math.isfinite(value):
+        return general(value)
     if section.has("date") or section.has("elapsed"):
         return _date(section, value, since_1904=since_1904) or general(value)
-    return _number(section, value, magnitude)
+    try:
+        return _number(section, value, magnitude)
+    except ArithmeticError:  # a format that makes more of the number, or less, than a number can be
+        return general(value)
 
 
 def is_date(code: str) -> bool:
@@ -155,6 +160,8 @@ def _number(section: _Section, value: float, magnitude: float) -> str:
     if section.has("slash"):
         return _fraction(section, magnitude)
     amount = abs(magnitude) * 100 ** sum(t.kind == "percent" for t in section.tokens)
+    if not math.isfinite(amount):
+        raise OverflowError
     body = _scientific(section, amount) if section.has("exponent") else _decimal(section, amount)
     # A number that rounds to zero is shown without its sign.
     return f"-{body}" if magnitude < 0 and re.search("[1-9]", body) else body

@@ -119,7 +119,7 @@ def _headers(sheet: Sheet, rows: Rows, columns: list[int]) -> list[int]:
 
 
 def _may_head(cell: Cell) -> bool:
-    return cell.value is None or cell.is_date or (cell.text.isdigit() and int(cell.text[:5]) in YEARS)
+    return cell.value is None or cell.is_date or (cell.text.isdecimal() and int(cell.text[:5]) in YEARS)
 
 
 def _is_spanned(sheet: Sheet, row: int) -> bool:

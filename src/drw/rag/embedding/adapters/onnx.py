@@ -11,10 +11,10 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from drw.kernel import settings
 from drw.kernel.settings import ConfigError
 from drw.rag.embedding.lengths import Lengths, Tokens
 from drw.rag.embedding.ports import Floats, Portion, TextEncoder
+from drw.rag.embedding.settings import OnnxSettings
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "sentence_embedding"
@@ -27,21 +27,9 @@ class Onnx(TextEncoder):
     text times its size, and sorting alone makes mixed texts three times as fast.
     """
 
-    class Settings(settings.Settings):
-        """Settings of the adapter."""
+    Settings = OnnxSettings
 
-        folder: Path
-        """Where `model.onnx` and `tokenizer.json` are."""
-        model: str = "all-minilm-l6-v2"
-        """The name that requests may give."""
-        portion_tokens: int = 1024
-        """The most tokens, padding counted, encoded in one go. More is no faster, and is slower to give way."""
-        text_tokens: int = 256
-        """The most tokens of one text, two that the model adds counted: it was trained on no more."""
-        threads: int = 0
-        """0: one a core."""
-
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: OnnxSettings) -> None:
         self._settings = settings
         self.model = settings.model
         self._tokenizer = _tokenizer(settings.folder / "tokenizer.json")

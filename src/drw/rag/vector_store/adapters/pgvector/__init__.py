@@ -6,30 +6,21 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Collection, Document
-from drw.kernel import settings
 from drw.kernel.attribute_filters import Filter
 from drw.kernel.host import Scope
 from drw.rag.vector_store.adapters.pgvector import attributes, collections, documents
 from drw.rag.vector_store.adapters.pgvector.filters import to_jsonpath
 from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot, View
 from drw.rag.vector_store.ports import About, Analysed, Owner, Page, PassageIndex
+from drw.rag.vector_store.settings import PgvectorSettings
 
 
 class PgvectorIndex(PassageIndex):
     """Keeps the passages in the service's own schema."""
 
-    class Settings(settings.Settings):
-        """How it searches."""
+    Settings = PgvectorSettings
 
-        exact_up_to: int = 20_000
-        """Chunks up to which all vectors are compared; above, the graph is asked, which finds nearly all."""
-        exact_below_share: float = 0.1
-        """Share of all vectors below which those that are searched are compared one by one, however many they are:
-        the graph is of all, and finds too few of them."""
-        ef_search: int = 200
-        pool_size: int = 8
-
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PgvectorSettings) -> None:
         self._settings = settings
 
     async def start(self, scope: Scope) -> None:

@@ -1,0 +1,136 @@
+"""A conversation with a model: its history, one streamed answer after the other, and the session of `drw chat`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from drw.cli.api import Api
+from drw.cli.options import warn, write_line
+from drw.cli.terminal import stream
+from drw.kernel.errors import DrwError, InvalidRequest
+
+PATH = "/v1/chat/completions"
+MAX_MESSAGES = 200
+MAX_CHARACTERS = 400_000
+"""Of the history; the oldest question goes with its answer when either is passed."""
+
+
+class Conversation:
+    """The messages so far, and what every request has in common."""
+
+    def __init__(self, api: Api, request: dict[str, Any], system: str = "", *, as_json: bool = False) -> None:
+        self._api = api
+        self._request = request
+        self._system = [{"role": "system", "content": system}] if system else []
+        self._history: list[dict[str, str]] = []
+        self._as_json = as_json
+        self._finish = ""
+
+    def ask(self, text: str) -> None:
+        """Send a message with the history, and show the answer as it comes; Ctrl-C ends it, and what came is kept.
+
+        Raises:
+            DrwError: there is no answer, or none to its end; the message is not kept.
+        """
+        self._history.append({"role": "user", "content": text})
+        answer: list[str] = []
+        self._finish = ""
+        try:
+            self._forget_what_is_too_much()
+            self._answer_into(answer)
+        except DrwError:
+            self._history.pop()
+            self._end_line(answer)
+            raise
+        except KeyboardInterrupt:
+            self._keep(answer)
+            raise
+        self._keep(answer)
+        if self._finish == "length":
+            warn(f"drw: the answer was cut off after {self._request['max_tokens']} tokens; --max-tokens allows more")
+
+    def _keep(self, answer: list[str]) -> None:
+        self._end_line(answer)
+        if answer:
+            self._history.append({"role": "assistant", "content": "".join(answer)})
+        else:
+            self._history.pop()
+
+    def _end_line(self, answer: list[str]) -> None:
+        if answer and not self._as_json and not answer[-1].endswith("\n"):
+            stream("\n")
+
+    def _answer_into(self, answer: list[str]) -> None:
+        """Add the answer's pieces to a list; while the prompt is too long for the model, leave the oldest out."""
+        while True:
+            try:
+                for piece in self._pieces():
+                    answer.append(piece)
+                    if not self._as_json:
+                        stream(piece)
+                return
+            except InvalidRequest as error:
+                if error.metadata.get("code") != "context_length_exceeded" or len(self._history) < 3:
+                    raise
+                warn("drw: the model's context is full; the oldest message and its answer are left out from now on")
+                del self._history[:2]
+
+    def _pieces(self) -> Iterator[str]:
+        body = {**self._request, "messages": [*self._system, *self._history]}
+        if self._as_json:
+            found = self._api.post(PATH, body)
+            write_line(found)
+            if text := found["choices"][0]["message"].get("content"):
+                yield text
+            return
+        with closing(self._api.events("POST", PATH, {**body, "stream": True})) as events:
+            for event in events:
+                for choice in event["choices"]:
+                    self._finish = choice.get("finish_reason") or self._finish
+                    if text := choice["delta"].get("content"):
+                        yield text
+
+    def _forget_what_is_too_much(self) -> None:
+        while len(self._history) > MAX_MESSAGES or (
+            len(self._history) > 1 and sum(len(message["content"]) for message in self._history) > MAX_CHARACTERS
+        ):
+            del self._history[:2]
+
+
+def hold(conversation: Conversation) -> None:
+    """Ask what is typed, line by line, until the input ends; from a pipe, the first error ends it too."""
+    typed = sys.stdin.isatty()
+    if typed:
+        import readline  # noqa: F401 - gives the lines of a terminal editing and a history
+
+        warn("Ctrl-C ends an answer, Ctrl-D the conversation.")
+    while (line := _line(typed)) is not None:
+        if not line.strip():
+            continue
+        try:
+            conversation.ask(line)
+        except KeyboardInterrupt:
+            if not typed:
+                raise
+        except DrwError as error:
+            if not typed:
+                raise
+            warn(f"drw: {error.message}")
+
+
+def _line(typed: bool) -> str | None:
+    """Return the next line; None at the end."""
+    if not typed:
+        line = sys.stdin.readline()
+        return line.rstrip("\r\n") if line else None
+    while True:
+        try:
+            return input("> ")
+        except KeyboardInterrupt:
+            stream("\n")  # as in a shell: a new line
+        except EOFError:
+            stream("\n")
+            return None

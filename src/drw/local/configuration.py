@@ -1,0 +1,189 @@
+"""The settings of a platform: every one there is with its value, and what is wrong with those that are set."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from inspect import isclass
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
+
+from drw.catalog import BY_NAME
+from drw.kernel.settings import Layers, Profile, Settings
+
+SECRETS = ("secret", "password", "token", "api_key", "salt_key")
+"""How the names of settings end that nobody should see on a screen or in a bug report."""
+ANY = "*"
+"""Stands in a path for a name that the operator chooses, as of a model."""
+REQUIRED = "required"
+MAX_LINES = 2000
+"""Of longer files no line is looked for: each is read again up to every line."""
+MAX_SHOWN = 60
+
+Keys = tuple[str, ...]
+
+
+class Known(NamedTuple):
+    """A setting that there is."""
+
+    path: Keys
+    default: Any
+    description: str
+
+
+class Setting(NamedTuple):
+    """A setting with its value here."""
+
+    name: str
+    value: Any
+    default: Any
+    origin: str
+    description: str
+
+
+def known() -> list[Known]:
+    """Return every setting that there is, those of the profile first."""
+    own = [setting for setting in _known(Profile, ()) if setting.path != ("services",)]
+    return own + [s for name, cls in _sections().items() for s in _known(cls, ("services", name))]
+
+
+def listed(layers: Layers) -> list[Setting]:
+    """Return every setting with its value and where it is from."""
+    found = []
+    for path, default, description in known():
+        for each in _here(path, layers.data):
+            name = ".".join(each)
+            value = _at(layers.data, each, default)
+            found.append(Setting(name, value, default, layers.origins.get(name, "default"), description))
+    return found
+
+
+def faults(layers: Layers) -> list[str]:
+    """Return a sentence for each thing that is wrong, with the file and line, or the variable, that says it."""
+    services = layers.data.get("services", {})
+    found = list(_faults(layers, Profile, layers.data, ()))
+    for name, section in services.items() if isinstance(services, dict) else ():
+        path = ("services", name)
+        if name not in BY_NAME:
+            found.append(f"{_where(layers, path)}{_unknown(path, [('services', other) for other in BY_NAME])}")
+        elif isinstance(section, dict):
+            found += _faults(layers, _sections().get(name, Settings), section, path)
+    return found
+
+
+def _faults(layers: Layers, cls: type[Settings], values: Mapping[str, Any], prefix: Keys) -> Iterator[str]:
+    try:
+        cls.model_validate(values)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False):
+            path = prefix + tuple(str(part) for part in fault["loc"])
+            yield f"{_where(layers, path)}{_said(path, fault)}"
+
+
+def _said(path: Keys, fault: Any) -> str:
+    name, kind, message = ".".join(path), fault["type"], fault["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return _unknown(path, (setting.path for setting in known()))
+    if kind == "missing":
+        return f"{name} is missing"
+    if kind == "value_error":
+        return f"{name}: {message}"
+    secret = name.endswith(SECRETS)
+    value = "" if secret or isinstance(fault["input"], dict) else f" is {_cut(repr(fault['input']))}"
+    return f"{name}{value}: {message[:1].lower()}{message[1:]}"
+
+
+def _unknown(path: Keys, there: Iterable[Keys]) -> str:
+    beside = {p[len(path) - 1] for p in there if len(p) >= len(path) and _fits(p[: len(path) - 1], path[:-1])} - {ANY}
+    name, said = path[-1], f"{'.'.join(path)} is not a setting"
+    if len(path) == 1 and name in BY_NAME:
+        return f"{said}; did you mean 'services.{name}'?"
+    if near := difflib.get_close_matches(name, beside, 1):
+        return f"{said}; did you mean {near[0]!r}?"
+    return f"{said}; there are: {', '.join(sorted(beside)) or 'none'}"
+
+
+def _where(layers: Layers, path: Keys) -> str:
+    """Return the place that sets this, or the nearest around it, as the beginning of a line."""
+    for length in range(len(path), 0, -1):
+        name = ".".join(path[:length])
+        inside = [o for key, o in layers.origins.items() if key == name or key.startswith(f"{name}.")]
+        if inside:
+            line = _line(Path(inside[-1]), path[:length])
+            return f"{inside[-1]}:{line}: " if line else f"{inside[-1]}: "
+    return ""
+
+
+def _line(file: Path, path: Keys) -> int:
+    """Return the line that sets this; 0 where it is not known."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError):
+        return 0
+    whole = 0
+    for number in range(1, min(len(lines), MAX_LINES) + 1):
+        try:
+            read = tomllib.loads("".join(lines[:number]))
+        except tomllib.TOMLDecodeError:
+            continue  # in the middle of a value
+        if _at(read, path, None) is not None:
+            blank = [line.lstrip().startswith("#") or not line.strip() for line in lines[whole:number]]
+            return whole + 1 + blank.index(False)
+        whole = number
+    return 0
+
+
+def _sections() -> dict[str, type[Settings]]:
+    """Return the settings of each service that has some: `Settings` in its module `settings`."""
+    modules = {name: f"{row.package}.settings" for name, row in BY_NAME.items()}
+    return {name: import_module(module).Settings for name, module in modules.items() if find_spec(module)}
+
+
+def _known(cls: type[Settings], prefix: Keys) -> Iterator[Known]:
+    for name, field in cls.model_fields.items():
+        path = (*prefix, name)
+        if inner := _inner(field.annotation):
+            yield from _known(inner, (*path, ANY) if get_origin(field.annotation) is dict else path)
+        else:
+            default = REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
+            yield Known(path, to_jsonable_python(default), " ".join((field.description or "").split()))
+
+
+def _inner(annotation: Any) -> type[Settings] | None:
+    """Return the settings in a table: of one, of an optional one, or of one for each name."""
+    if isclass(annotation) and issubclass(annotation, Settings):
+        return annotation
+    within = () if get_origin(annotation) is tuple else get_args(annotation)
+    return next((found for part in within if (found := _inner(part))), None)
+
+
+def _here(path: Keys, data: Mapping[str, Any]) -> list[Keys]:
+    """Return the path, for each name that the operator chose where it has any."""
+    if ANY not in path:
+        return [path]
+    place = path.index(ANY)
+    chosen = _at(data, path[:place], {})
+    names = chosen if isinstance(chosen, dict) else ()
+    return [found for name in names for found in _here((*path[:place], name, *path[place + 1 :]), data)]
+
+
+def _fits(pattern: Sequence[str], path: Sequence[str]) -> bool:
+    return len(pattern) == len(path) and all(p in (ANY, part) for p, part in zip(pattern, path, strict=True))
+
+
+def _at(data: Any, path: Keys, default: Any) -> Any:
+    for part in path:
+        if not isinstance(data, dict) or part not in data:
+            return default
+        data = data[part]
+    return data
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

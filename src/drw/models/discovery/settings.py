@@ -1,0 +1,31 @@
+"""Settings of models and aliases."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from drw.kernel.settings import ConfigError
+from drw.kernel.settings import Settings as Base
+from drw.models.discovery.aliases import AliasSettings
+from drw.models.discovery.registry import ModelSettings, Registry
+
+
+class Settings(Base):
+    """`[services.discovery]`."""
+
+    models: dict[str, ModelSettings] = Field(default_factory=dict)
+    """The models by their ids."""
+    default_model: str = ""
+    """The chat model that answers where a request names none, unless a model has `default = true`."""
+    aliases: dict[str, AliasSettings] = Field(default_factory=dict)
+    """Names that stand for several models."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        try:
+            Registry(self.models, self.default_model, self.aliases)
+        except ConfigError as error:
+            raise ValueError(error.message) from error
+        return self

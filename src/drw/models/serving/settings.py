@@ -1,0 +1,114 @@
+"""Settings of serving."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from drw.kernel.settings import Settings as Base
+from drw.models.serving import content
+
+
+class CircuitSettings(Base):
+    """When a circuit opens, and for how long; times are in seconds."""
+
+    consecutive_failures: int = Field(default=5, ge=1, le=1000)
+    """So many in a row open it."""
+    failure_rate: float = Field(default=0.5, gt=0, le=1)
+    """So many of the last `window` answers open it too, once there are `window`."""
+    window: int = Field(default=20, ge=2, le=1000)
+    """How many of the last answers `failure_rate` looks at."""
+    open_seconds: float = Field(default=2.0, gt=0, le=3600)
+    """Doubled each time that a probe fails."""
+    most_open_seconds: float = Field(default=20.0, gt=0, le=3600)
+    """The longest that it stays open."""
+    probe_seconds: float = Field(default=10.0, gt=0, le=3600)
+    """A probe's first token must come within this time where somebody else could answer."""
+
+
+class RetrySettings(Base):
+    """`[services.serving.retries]`; times are in seconds."""
+
+    most_attempts: int = Field(default=6, ge=1, le=32)
+    """Of one request, at whatever model."""
+    most_retries: int = Field(default=2, ge=0, le=31)
+    """Those among them that go to a place that failed this request before."""
+    budget_ratio: float = Field(default=0.2, ge=0, le=1)
+    """Retries at a model that failed already, as a part of all requests ..."""
+    budget_floor: float = Field(default=2.0, ge=0, le=1000)
+    """... and so many a second besides."""
+    first_wait_seconds: float = Field(default=0.1, ge=0, le=60)
+    """Doubled with each further retry."""
+    most_wait_seconds: float = Field(default=5.0, ge=0, le=600)
+    """An upstream that wants a longer pause is not waited for: its `Retry-After` goes to the caller."""
+
+
+class WireSettings(Base):
+    """How long an engine may take."""
+
+    connect_seconds: float = Field(default=5.0, gt=0, le=60)
+    """How long a connection may take."""
+    first_token_seconds: float = Field(default=300.0, gt=0, le=3600)
+    """From the request to the first token: the prompt is read in this time."""
+    between_tokens_seconds: float = Field(default=60.0, gt=0, le=3600)
+    """From one token to the next."""
+    continuous_usage: bool = False
+    """Whether to ask for the tokens so far in each event, as vLLM gives them; others refuse a request that asks."""
+    cache_salt: bool = False
+    """Whether to send `cache_salt`, with which vLLM keeps each tenant's prefix cache apart; others refuse it."""
+    cache_salt_key: str = Field(default="", max_length=256)
+    """A secret that several processes of serving share, so that a tenant has the same salt at each of them."""
+    reuse_prompts: bool = True
+    """Whether a llama.cpp server keeps what it has read of a prompt for the next one of the same tenant. Switch it off
+    where several processes of serving share one server: none knows whose prompts the others have put there."""
+
+
+class MeterSettings(Base):
+    """How reservations are held."""
+
+    lease_seconds: float = Field(default=30.0, gt=0, le=600)
+    """After this long without a sign of life a process's reservations are settled in its place."""
+    heartbeat_seconds: float = Field(default=5.0, gt=0, le=60)
+    """How often a process gives a sign of life."""
+    answer_seconds: float = Field(default=1.0, gt=0, le=10)
+    """How long Valkey may take for one step."""
+    patience_seconds: float = Field(default=8.0, ge=0, le=60)
+    """How long a stream waits, between two tokens, for a Valkey that has gone away."""
+    block_tokens: int = Field(default=16, ge=1, le=4096)
+    """How many tokens are written down ahead of those passed on: at most so many are charged that nobody got."""
+    least_tokens: int = Field(default=16, ge=1, le=4096)
+    """A stream begins where its budget reaches for so many tokens, though not for all that it may take."""
+    most_tokens: int = Field(default=4096, ge=1, le=1_000_000)
+    """How long an answer may become where neither the request nor the model says."""
+    image_tokens: int = Field(default=4096, ge=1, le=1_000_000)
+    """What one picture may take of a prompt at most."""
+    processes: int = Field(default=1, ge=1, le=10_000)
+    """How many processes serve models: each takes its share of a limit while Valkey is away."""
+
+
+class Settings(Base):
+    """`[services.serving]`."""
+
+    max_waiting: int = Field(64, ge=0, le=100_000)
+    """Requests that may wait for one model; more are sent away with 503."""
+    max_waiting_seconds: float = Field(60.0, gt=0, le=3600)
+    """The longest that a request waits for its turn at a model."""
+    remember_models_seconds: float = Field(5.0, ge=0, le=300)
+    """How long an answer of discovery is good without asking again."""
+    capture_content: bool = Field(default_factory=content.asked_by_environment)
+    """Put prompts and answers on spans, redacted; never in logs, metrics or audit records."""
+    capture_characters: int = Field(16_384, ge=256, le=262_144)
+    """How much of a prompt, and of an answer, goes on a span."""
+    max_body_bytes: int = Field(33 << 20, ge=1024, le=64 << 20)
+    """The largest body of a request."""
+    max_buffered_bytes: int = Field(512 << 20, ge=1 << 20)
+    """Of the bodies of all requests under way; more are refused with 503."""
+    max_buffered_bytes_per_org: int = Field(128 << 20, ge=1 << 20)
+    """Of those of one org; more are refused with 429."""
+    total_seconds: float = Field(900.0, gt=0, le=3600)
+    """For a whole answer with every attempt at it, where neither its alias nor its model says."""
+    retries: RetrySettings = RetrySettings()
+    circuits: CircuitSettings = CircuitSettings()
+    llama_cpp: WireSettings = WireSettings()
+    openai: WireSettings = WireSettings()
+    vertex: WireSettings = WireSettings()
+    metering: MeterSettings = MeterSettings()

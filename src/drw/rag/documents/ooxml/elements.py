@@ -1,0 +1,62 @@
+"""Looks things up in XML elements: by names without their namespaces, which differ between the forms of a format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from xml.etree.ElementTree import Element
+
+MOST_DIGITS = 9
+
+
+def tag(element: Element) -> str:
+    """Return an element's name without its namespace: that of the strict form is another one."""
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+
+
+def attribute(element: Element, name: str) -> str:
+    """Return an attribute by its name without its namespace; empty where there is none."""
+    if (found := element.get(name)) is not None:
+        return found
+    return next((value for key, value in element.attrib.items() if key.endswith(f"}}{name}")), "")
+
+
+def relation_id(element: Element, name: str = "id") -> str:
+    """Return the id of a relationship: an attribute with a namespace."""
+    return next((v for k, v in element.attrib.items() if k.endswith(f"}}{name}") and "elationships" in k), "")
+
+
+def child(element: Element, *path: str) -> Element | None:
+    """Return the first descendant along a path of names; None where there is none."""
+    found: Element | None = element
+    for name in path:
+        if found is None:
+            return None
+        found = next((item for item in found if tag(item) == name), None)
+    return found
+
+
+def children(element: Element | None, name: str) -> Iterator[Element]:
+    """Yield the children of a name."""
+    if element is not None:
+        yield from (item for item in element if tag(item) == name)
+
+
+def descendants(element: Element | None, name: str) -> Iterator[Element]:
+    """Yield the descendants of a name, in the order of the document."""
+    if element is not None:
+        yield from (item for item in element.iter() if tag(item) == name)
+
+
+def value(element: Element | None, name: str = "val") -> str:
+    """Return the `val` of an element; empty where it, or the element, is missing."""
+    return attribute(element, name) if element is not None else ""
+
+
+def items(element: Element | None) -> Iterable[Element]:
+    """Return the children of an element; empty where it is missing."""
+    return () if element is None else element
+
+
+def integer(text: str, default: int = 0) -> int:
+    """Return a whole number of a part; the default where it is none, as in a damaged part."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else default

@@ -1,0 +1,231 @@
+"""Conversations of `drw chat`: what is sent, what is kept of it, and how an answer and a conversation end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import sys
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from drw.cli import conversation
+from drw.cli.conversation import Conversation
+from drw.kernel.errors import InvalidRequest, Unavailable
+from drw.kernel.http import HttpServer
+
+MODELS = {"models": [{"id": "small", "kind": "CHAT", "default": True, "engine": "llama_cpp"}]}
+TOO_LONG = {"type": "invalid_request_error", "code": "context_length_exceeded", "message": "too long"}
+
+
+class DoubleGateway:
+    """Answers a message with itself in capitals; `on` is answered without end, `full` where the history is short."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict] = []
+        self.gone = asyncio.Event()
+        self.models = MODELS
+
+    async def list(self, request: Request) -> Response:
+        return JSONResponse(self.models)
+
+    async def chat(self, request: Request) -> Response:
+        body = await request.json()
+        self.bodies.append(body)
+        said = body["messages"][-1]["content"]
+        if said == "full" and len(body["messages"]) > 2:
+            return JSONResponse({"error": TOO_LONG}, 400)
+        if said == "bad":
+            return JSONResponse({"error": {"type": "invalid_request_error", "message": "not that"}}, 400)
+        if not body.get("stream"):
+            return JSONResponse({"choices": [{"message": {"content": said.upper()}}]})
+        return StreamingResponse(self.events(said), media_type="text/event-stream")
+
+    async def events(self, said: str) -> AsyncIterator[str]:
+        yield event(said[:1].upper())
+        try:
+            if said == "on":
+                await asyncio.Event().wait()
+        finally:
+            self.gone.set()
+        yield event(said[1:].upper())
+        yield event("", "length" if said == "cut" else "stop")
+        yield "data: [DONE]\n\n"
+
+
+def event(text: str, finish: str | None = None) -> str:
+    return f"data: {json.dumps({'choices': [{'delta': {'content': text}, 'finish_reason': finish}]})}\n\n"
+
+
+@pytest.fixture
+async def gateway():
+    found = DoubleGateway()
+    routes = [Route("/api/v1/models", found.list), Route("/v1/chat/completions", found.chat, methods=["POST"])]
+    server = HttpServer(Starlette(routes=routes))
+    found.url = f"http://{await server.start('127.0.0.1:0')}"
+    yield found
+    await server.stop(0)
+
+
+def environment(gateway) -> dict[str, str]:
+    known = {k: v for k, v in os.environ.items() if not k.startswith("DRW_")}
+    return {**known, "DRW_URL": gateway.url, "DRW_API_KEY": "k"}
+
+
+async def chat(gateway, *args: str, typed: str = "") -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "drw.cli.main", "chat", *args),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(gateway),
+    )
+    out, err = await process.communicate(typed.encode())
+    return process.returncode, out.decode(), err.decode()
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def model(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+async def test_one_answer_with_everything_that_can_be_said(gateway):
+    told = await chat(gateway, "hello", "--system", "Be short.", "--temperature", "0.5", "--max-tokens", "9")
+    assert told == (0, "HELLO\n", "")
+    assert gateway.bodies == [
+        {
+            "model": "small",
+            "max_tokens": 9,
+            "temperature": 0.5,
+            "messages": [{"role": "system", "content": "Be short."}, user("hello")],
+            "stream": True,
+        }
+    ]
+    await chat(gateway, "-", "--model", "other", typed="two\nlines")
+    assert gateway.bodies[1] == {"model": "other", "max_tokens": 256, "messages": [user("two\nlines")], "stream": True}
+
+
+async def test_an_answer_that_is_cut_off_says_so(gateway):
+    assert await chat(gateway, "cut", "--max-tokens", "3") == (
+        *(0, "CUT\n"),
+        "drw: the answer was cut off after 3 tokens; --max-tokens allows more\n",
+    )
+
+
+async def test_a_conversation_from_a_pipe_keeps_its_history(gateway):
+    assert await chat(gateway, "--system", "S", typed="one\n\ntwo\n") == (0, "ONE\nTWO\n", "")
+    system = {"role": "system", "content": "S"}
+    assert gateway.bodies[1]["messages"] == [system, user("one"), model("ONE"), user("two")]
+    code, out, _ = await chat(gateway, "--json", typed="one\ntwo")
+    assert (code, [json.loads(line)["choices"][0]["message"]["content"] for line in out.splitlines()]) == (
+        *(0, ["ONE", "TWO"]),
+    )
+    assert gateway.bodies[3]["messages"] == [user("one"), model("ONE"), user("two")]
+
+
+async def test_an_error_ends_a_conversation_from_a_pipe(gateway):
+    assert await chat(gateway, typed="one\nbad\ntwo\n") == (2, "ONE\n", "drw: not that\n")
+    assert len(gateway.bodies) == 2
+
+
+async def test_what_no_longer_fits_the_model_is_left_out_oldest_first(gateway):
+    code, out, err = await chat(gateway, typed="one\ntwo\nfull\nmore\n")
+    assert (code, out) == (0, "ONE\nTWO\nFULL\nMORE\n")
+    assert err.count("\n") == 2 and "the oldest message" in err
+    assert gateway.bodies[-1]["messages"] == [user("full"), model("FULL"), user("more")]
+
+
+async def test_a_platform_without_a_default_model_says_what_to_do(gateway):
+    gateway.models = {"models": []}
+    assert await chat(gateway, "hello") == (
+        *(3, ""),
+        "drw: the platform has no default chat model: name one with --model; `drw models` lists them\n",
+    )
+
+
+async def test_ctrl_c_ends_an_answer_and_ctrl_d_the_conversation(gateway):
+    master, slave = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "drw.cli.main", "chat"),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**environment(gateway), "TERM": "dumb"},
+        start_new_session=True,
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    )
+    os.close(slave)
+    screen = b""
+
+    async def until(text: bytes) -> None:
+        nonlocal screen
+        while text not in screen:
+            screen += await asyncio.to_thread(os.read, master, 4096)
+        screen = screen.partition(text)[2]
+
+    await until(b"> ")
+    os.write(master, b"on\n")
+    await until(b"\nO")
+    os.write(master, b"\x03")
+    await gateway.gone.wait()
+    await until(b"> ")
+    os.write(master, b"bad\n")
+    await until(b"drw: not that")
+    await until(b"> ")
+    os.write(master, b"half a li\x03")
+    await until(b"> ")
+    os.write(master, b"two\n")
+    await until(b"TWO")
+    await until(b"> ")
+    os.write(master, b"\x04")
+    assert await process.wait() == 0
+    os.close(master)
+    assert gateway.bodies[-1]["messages"] == [user("on"), model("O"), user("two")]
+
+
+class DoubleApi:
+    """Answers with one word, or fails."""
+
+    def __init__(self) -> None:
+        self.fails: Exception | None = None
+        self.bodies: list[dict] = []
+
+    def events(self, method, path, body):
+        self.bodies.append(body)
+        yield {"choices": [{"delta": {"content": "word"}}]}
+        if self.fails:
+            raise self.fails
+
+
+def test_the_history_is_bounded(monkeypatch):
+    monkeypatch.setattr(conversation, "MAX_MESSAGES", 5)
+    monkeypatch.setattr(conversation, "MAX_CHARACTERS", 100)
+    api = DoubleApi()
+    talk = Conversation(api, {"max_tokens": 1}, "S")
+    for number in range(10):
+        talk.ask(str(number))
+    assert [m["content"] for m in api.bodies[-1]["messages"]] == ["S", "7", "word", "8", "word", "9"]
+    talk.ask("x" * 99)
+    assert [m["content"] for m in api.bodies[-1]["messages"]] == ["S", "x" * 99]
+
+
+@pytest.mark.parametrize("fails", [Unavailable("gone"), InvalidRequest("no")])
+def test_a_message_without_an_answer_is_not_kept(fails):
+    api = DoubleApi()
+    talk = Conversation(api, {"max_tokens": 1})
+    api.fails = fails
+    with suppress(type(fails)):
+        talk.ask("one")
+    api.fails = None
+    talk.ask("two")
+    assert api.bodies[-1]["messages"] == [user("two")]

@@ -1,0 +1,135 @@
+"""Settings before a start: each fault with its place, and every setting with its description."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cli.test_commands import drw
+from drw.kernel.settings import Layers
+from drw.local.configuration import faults, known, listed
+from drw.local.layout import Layout
+
+FAULTY = """\
+# mine
+engine.memory_mib = 100
+speed = 3
+
+[serving]
+max_waiting = 1
+[services.serving]
+max_waitng = 3
+max_waiting = "lots"
+[services.nothing]
+a = 1
+[services.discovery.models."gpt-4.1"]
+engine = "opnai"
+fallback = [
+  "a",
+]
+[services.discovery.models.two]
+base_url = "http://x/v1"
+[services.health]
+a = 1
+[services.request_router.kill_limits]
+reserve = 5000
+"""
+
+
+@pytest.fixture
+def layout(tmp_path):
+    found = Layout.of(tmp_path)
+    found.prepare()
+    found.make_secrets()
+    return found
+
+
+def wrong(layout, text, **environ):
+    layout.settings.write_text(text)
+    files = [layout.secrets, layout.settings]
+    return faults(Layers(files, environ, made=("profile", layout.profile_of("127.0.0.1:1"))))
+
+
+def test_a_platform_as_it_comes_has_no_fault(layout):
+    assert wrong(layout, "") == []
+
+
+def test_every_fault_is_named_with_its_line(layout):
+    found = wrong(layout, FAULTY)
+    said = {fault.split(": ")[0].rpartition(":")[2]: fault.partition(": ")[2] for fault in found}
+    assert all(fault.startswith(f"{layout.settings}:") for fault in found)
+    assert {line: text for line, text in said.items() if line not in ("3", "10")} == {
+        "2": "engine.memory_mib is 100: input should be greater than or equal to 512",
+        "5": "serving is not a setting; did you mean 'services.serving'?",
+        "8": "services.serving.max_waitng is not a setting; did you mean 'max_waiting'?",
+        "9": "services.serving.max_waiting is 'lots': input should be a valid integer, unable to parse string as an "
+        "integer",
+        "13": "services.discovery.models.gpt-4.1.engine is 'opnai': input should be 'llama_cpp', 'openai', 'vertex' "
+        "or 'onnx'",
+        "14": "services.discovery.models.gpt-4.1.fallback is not a setting; did you mean 'fallbacks'?",
+        "17": "services.discovery.models.two.engine is missing",
+        "20": "services.health.a is not a setting; there are: none",
+        "21": "services.request_router.kill_limits: kill_limits: the reserve is 5000; it must be below the total, 2000",
+    }
+    assert said["3"].startswith("speed is not a setting; there are: data, ")
+    assert said["10"].startswith("services.nothing is not a setting; there are: authentication, ")
+
+
+def test_settings_that_do_not_fit_together_are_faults(layout):
+    model = '[services.discovery.models.big]\nengine = "openai"\nbase_url = "https://x/v1"\n'
+    (found,) = wrong(layout, f'{model}fallbacks = ["gone"]')
+    assert "models.big.fallbacks has 'gone'" in found
+    (found,) = wrong(layout, f"{model}sampling.repeat_penalty = 1.2")
+    assert found.startswith(f"{layout.settings}:1: ") and "repeat_penalty needs engine = 'llama_cpp'" in found
+    (found,) = wrong(layout, f"{model}sampling.temperature = 3")
+    assert found.startswith(f"{layout.settings}:4: ") and "less than or equal to 2" in found
+
+
+def test_a_fault_of_a_variable_names_it_and_a_secret_is_never_shown(layout):
+    (found,) = wrong(layout, "", DRW__LOG__GATHER_SECONDS="900")
+    assert found.startswith("$DRW__LOG__GATHER_SECONDS: services.log.gather_seconds is '900': ")
+    (found,) = wrong(layout, '[services.authentication]\nsecret = "hunter2"')
+    assert found.startswith(f"{layout.settings}:2: services.authentication.secret") and "hunter2" not in found
+    (found,) = wrong(layout, '[services.serving.openai]\ncache_salt_key = ["hunter2"]')
+    assert "hunter2" not in found
+
+
+def test_a_platform_with_a_fault_is_not_started(tmp_path):
+    (tmp_path / "drw.toml").write_text("[services.serving]\nmax_waitng = 3\n")
+    for how in (["up", "--detach"], ["up"]):
+        done = drw(*how, "--port", "0", "--data-dir", str(tmp_path))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            f"drw: {tmp_path}/drw.toml:2: services.serving.max_waitng is not a setting; did you mean 'max_waiting'?\n"
+        )
+    assert not (tmp_path / "profile.toml").exists()
+    assert list((tmp_path / "logs").iterdir()) == []
+    Layout.of(tmp_path).write_profile("127.0.0.1:1")
+    assert drw("config", "--data-dir", str(tmp_path)).stderr == done.stderr
+
+
+def test_a_file_that_is_not_toml_is_named_with_its_line(tmp_path):
+    (tmp_path / "drw.toml").write_text("\na = \n")
+    done = drw("up", "--data-dir", str(tmp_path))
+    assert done.returncode == 2
+    assert f"{str(tmp_path / 'drw.toml')!r} is not TOML" in done.stderr and "line 2" in done.stderr
+
+
+def test_every_setting_has_a_description():
+    assert [".".join(path) for path, _, description in known() if not description] == []
+
+
+def test_settings_are_listed_with_default_value_origin_and_description(layout):
+    layout.settings.write_text("[services.serving]\nmax_waiting = 5\n")
+    layout.write_profile("127.0.0.1:1")
+    found = {s.name: s for s in listed(Layers(layout.files, {}))}
+    waiting = found["services.serving.max_waiting"]
+    assert (waiting.value, waiting.default, waiting.origin) == (5, 64, str(layout.settings))
+    assert waiting.description.startswith("Requests that may wait for one model")
+    assert found["services.serving.total_seconds"].origin == "default"
+    assert found["services.discovery.models.smollm2-135m-instruct.sampling.repeat_penalty"].value == 1.1
+    assert not any("*" in name for name in found)
+    said = drw("config", "max_waiting", "--json", "--data-dir", str(layout.data)).stdout
+    assert [s["name"] for s in json.loads(said)] == [waiting.name, "services.serving.max_waiting_seconds"]
+    assert drw("config", "no_such_thing", "--data-dir", str(layout.data)).returncode == 3

@@ -1,0 +1,38 @@
+"""The first key is made once: a gateway that cannot say whether it takes a key is no reason for another."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from drw.kernel.errors import Unavailable
+from drw.kernel.http import HttpServer
+from drw.local.first_key import _scopes
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "scopes"),
+    [(200, {"scopes": ["models:read"]}, {"models:read"}), (401, {}, set()), (503, {}, None)],
+)
+async def test_a_key_is_bad_only_where_the_gateway_says_so(status, body, scopes):
+    async def told(request: Request) -> JSONResponse:
+        return JSONResponse(body, status)
+
+    server = HttpServer(Starlette(routes=[Route("/api/v1/me", told)]))
+    url = f"http://{await server.start('127.0.0.1:0')}"
+    try:
+        if scopes is None:
+            with pytest.raises(Unavailable, match="it answered 503"):
+                await _scopes(url, "k")
+        else:
+            assert await _scopes(url, "k") == scopes
+    finally:
+        await server.stop(0)
+
+
+async def test_a_gateway_that_is_not_there_is_no_bad_key():
+    with pytest.raises(Unavailable, match="cannot be asked"):
+        await _scopes("http://127.0.0.1:9", "k")
