@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drw.agent import clients, envoy, overload
+from drw.agent import clients, envoy, filters, overload
 from drw.agent.cutter import library
 from drw.agent.files import Files
 from drw.agent.secrets import Secrets
@@ -182,6 +182,12 @@ def test_every_route_says_who_may_take_it():
     (table,) = translate(desired(), edge())["routes"]
     for entry in table["virtual_hosts"][0]["routes"]:
         assert "envoy.filters.http.rbac" in entry["typed_per_filter_config"], entry["name"]
+
+
+def test_a_route_is_looked_for_again_only_where_routes_ask_who_calls():
+    for state, again in ((desired(), False), (passing(), True)):
+        (table,) = translate(state, edge())["routes"]
+        assert (filters.KNOWN in table["virtual_hosts"][0].get("typed_per_filter_config", {})) is again
 
 
 def test_only_what_differs_is_written(tmp_path):
