@@ -111,9 +111,10 @@ async def test_what_is_explained_is_what_envoy_does(fed, vllm):
     for case, (request_id, status) in zip(CASES, expected, strict=True):
         found = explained(configuration, case)
         seen = lines[request_id]
-        refused = 403 if found.refused.startswith("403") else 404 if not found.route else 0
-        same = refused == status if refused else status not in (403, 404) or bool(vllm_404(status, found))
-        name = found.route or "nothing"
+        nothing = 405 if found.refused.endswith("405") else 404
+        refused = 403 if found.refused.startswith("403") else nothing if not found.route else 0
+        same = refused == status if refused else status not in (403, 404, 405) or bool(vllm_404(status, found))
+        name = found.route or ("wrong_method" if nothing == 405 else "nothing")
         if not (same and (refused == 403 or seen["route"] == name)):
             wrong.append((case, name, found.refused, seen["route"], status))
     assert wrong == []
@@ -122,7 +123,7 @@ async def test_what_is_explained_is_what_envoy_does(fed, vllm):
 
 def vllm_404(status: int, found) -> bool:
     """Return whether it is the upstream itself that has nothing there."""
-    return status == 404 and found.taken.upstream == "vllm"
+    return status in (404, 405) and found.taken.upstream == "vllm"
 
 
 def explained(configuration: Configuration, case: Case):

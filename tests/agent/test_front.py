@@ -244,9 +244,8 @@ async def test_the_access_log_names_the_key_and_never_shows_it(front):
 
 async def test_requests_that_are_not_well_formed(front):
     async with front.client(await front.key("models:read")) as client:
-        for headers, path in [({"bad_header": "1"}, "/v1/models"), ({}, "/v1/models/a%2Fb")]:
-            answer = await client.get(path, headers=headers)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+        answer = await client.get("/v1/models", headers={"bad_header": "1"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
         answer = await client.get("/v1/models", headers={"x-long": "a" * 70_000})
         assert (answer.status_code, answer.json()["error"]["code"]) == (431, "invalid_request")
         assert (await client.get("/v1//x/../models")).json()["path"] == "/v1/models"

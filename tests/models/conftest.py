@@ -48,8 +48,9 @@ class DoubleEmbedding(embedding_rpc.Embedding):
         for index, text in enumerate(request.texts):
             if len(text) > 100 and not request.truncate_prompt_tokens:
                 raise TextTooLong(index, len(text), 100)
-        vectors = [Vector(values=[min(100.0, len(text)), 0.5]) for text in request.texts]
-        return EmbedResponse(vectors=vectors, model=request.model, tokens=len(request.texts))
+        inputs = [*request.texts, *(one.ids for one in request.tokens)]
+        vectors = [Vector(values=[min(100.0, len(one)), 0.5]) for one in inputs]
+        return EmbedResponse(vectors=vectors, model=request.model, tokens=len(inputs))
 
 
 @dataclass
@@ -116,6 +117,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
         fallback: dict[str, Any] | None = None,
         vectors: dict[str, Any] | None = None,
         more: Sequence[str] = (),
+        discovery: dict[str, Any] | None = None,
         sampling: dict[str, float] | None = None,
         on: Profile = profile,
         **serving: Any,
@@ -131,7 +133,10 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
         if small:
             models["small"] = {"engine": "llama_cpp", "base_url": f"unix:{small}", "context_length": CONTEXT // SLOTS}
             models["small"] |= {"sampling": sampling or {}}
-        services = {"discovery": {"models": models, "default_model": "small" if small else "double"}}
+        further = discovery or {}
+        models |= further.get("models", {})
+        default = {"models": models, "default_model": "small" if small else "double"}
+        services = {"discovery": further | default}
         rag = Place(services=("embedding",), grpc=f"unix:{base}.r", http="")
         spread = on.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})
         embedding = Server([DoubleEmbedding()])

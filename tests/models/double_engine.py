@@ -33,7 +33,7 @@ class DoubleEngine:
         self.under_way += 1
         try:
             said = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
-            return await getattr(self, said, self.plain)(request, body)
+            return await getattr(self, said if isinstance(said, str) else "plain", self.plain)(request, body)
         finally:
             self.under_way -= 1
 
@@ -117,6 +117,15 @@ class DoubleEngine:
     async def status_429(self, request: web.Request, body: dict[str, Any]) -> Any:
         return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "7"})
 
+    async def no_money(self, request: web.Request, body: dict[str, Any]) -> Any:
+        error = {"message": "You exceeded your current quota", "type": "insufficient_quota", "param": None}
+        headers = {"retry-after": "7"}
+        return web.json_response({"error": error | {"code": "insufficient_quota"}}, status=429, headers=headers)
+
+    async def no_model(self, request: web.Request, body: dict[str, Any]) -> Any:
+        error = {"message": "The model `up-1` does not exist.", "type": "NotFoundError", "param": None, "code": 404}
+        return web.json_response({"error": error}, status=404)
+
     async def status_401(self, request: web.Request, body: dict[str, Any]) -> Any:
         return web.json_response({"error": {"message": "bad key sk-secret"}}, status=401)
 
@@ -134,7 +143,9 @@ class DoubleEngine:
 
     def _choices(self, body: dict[str, Any], said: dict[str, str], finish: str | None = None) -> dict[str, Any]:
         put = {"delta": said} if "messages" in body else {"text": "", **said}
-        choices = [{"index": i, **put, "finish_reason": finish} for i in range(body.get("n", 1))]
+        prompt = body.get("prompt")
+        prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+        choices = [{"index": i, **put, "finish_reason": finish} for i in range(body.get("n", 1) * prompts)]
         return {"id": "up", "object": "x", "created": 1, "model": body["model"], "choices": choices}
 
     async def _send(self, response: web.StreamResponse, event: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from drw.agent import filters
 from drw.agent.blocked import BODY, RBAC
-from drw.agent.shapes import Json, extension, typed
+from drw.agent.boundary import MUTATION
+from drw.agent.shapes import Json, extension, header, typed
 from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.kernel.matching import MODEL_HEADER
 
@@ -15,6 +16,9 @@ NAMESPACE = BODY
 
 USAGE = "drw.usage"
 """The metadata that hold who pays and what an upstream counted: of pass-through requests alone."""
+
+READ = "x-drw-read"
+"""The header of a request whose body was read whole; no upstream of others sees it."""
 
 AFFINITY = "body:"
 MAX_EVENT_BYTES = 1 << 20
@@ -91,7 +95,7 @@ def _passed(route: Route, stream: bool, by_header: bool) -> list[Json]:
     told = [*(_note_affinity(route)), _note_identity(by_header)]
     return [
         *told,
-        *_rewritten(route, stream),
+        *([] if by_header or not route.models else _rewritten(route, stream)),
         extension("envoy.filters.http.sse_to_metadata", _of_stream()),
         _of_answer(),
     ]
@@ -120,14 +124,23 @@ def _note_affinity(route: Route) -> list[Json]:
 
 
 def _rewritten(route: Route, stream: bool) -> list[Json]:
+    """Return the filters that read a body as JSON, write anew what changes in it, and have the route looked for again.
+
+    They do neither with a body that is no JSON object with each key once: it stays on the route that refuses it. Its
+    content type is set first, since of another one nothing would be read.
+    """
     # A '%' begins a command of Envoy's formats.
     change: Json = {"model": route.upstream_model.replace("%", "%%")} if route.upstream_model else {}
     # Without it an upstream says nothing of what a stream cost.
     change |= {"stream_options": {"include_usage": True}} if stream else {}
-    if not change:
-        return []
-    merged = {"body_transformation": {"action": "MERGE", "body_format": {"json_format": change}}}
-    return [extension("envoy.filters.http.transform", typed(TRANSFORM, request_transformation=merged))]
+    done: Json = {"headers_mutations": [{"append": header(READ, "1")}]}
+    done |= {"body_transformation": {"action": "MERGE", "body_format": {"json_format": change}}} if change else {}
+    config = typed(TRANSFORM, request_transformation=done, clear_route_cache=True)
+    as_json = {"request_mutations": [{"append": header("content-type", "application/json")}]}
+    return [
+        extension("envoy.filters.http.header_mutation", typed(MUTATION, mutations=as_json)),
+        extension("envoy.filters.http.transform", config),
+    ]
 
 
 def _of_answer() -> Json:

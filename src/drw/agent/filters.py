@@ -13,7 +13,7 @@ from drw.agent.blocked import BLOCKED, MODELS, RBAC
 from drw.agent.cutter import CUTTER, MODULE
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.authentication_pb2 import Credentials
-from drw.kernel.matching import FOREIGN
+from drw.kernel.matching import FOREIGN, ITSELF
 
 DRAIN = "envoy.filters.http.buffer"
 SIZES = "drw.sizes"
@@ -37,7 +37,8 @@ DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: MOD
 """The filters that are delivered by themselves, and their types."""
 
 PROVIDER = "drw"
-ALIVE = "/healthz"
+ALIVE = tuple(ITSELF)
+"""Paths at which the data plane says that it serves, to anybody."""
 MAX_BODY_BYTES = 1 << 30
 """The most that any route lets through; a route may say less."""
 
@@ -152,7 +153,8 @@ def keys(credentials: Credentials) -> Json:
     if credentials.certificates:
         needed.append({"allow_missing": {}})  # then the certificate decides, in the identity filter
     needs = needed[0] if len(needed) == 1 else {"requires_any": {"requirements": needed}}
-    rules = [{"match": {"path": ALIVE}}, {"match": {"prefix": "/"}, "requires": needs}]
+    open_to_all = [{"match": {"path": path}} for path in ALIVE]
+    rules = [*open_to_all, {"match": {"prefix": "/"}, "requires": needs}]
     return typed(JWT, providers={PROVIDER: own, **others}, rules=rules)
 
 

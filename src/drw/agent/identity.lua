@@ -142,7 +142,7 @@ end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  if headers:get("x-drw-key") ~= nil or string.match(headers:get(":path"), "^[^?]*") == said.alive then
+  if headers:get("x-drw-key") ~= nil or said.alive[string.match(headers:get(":path"), "^[^?]*")] then
     return
   end
   local tokens = handle:streamInfo():dynamicMetadata():get(TOKENS)

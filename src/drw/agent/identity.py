@@ -16,7 +16,7 @@ from drw.agent.shapes import Json, typed
 from drw.api.gateway.v1.authentication_pb2 import Certificate, Credentials, Desk, Issuer
 
 SAID = {
-    "alive": ALIVE,
+    "alive": dict.fromkeys(ALIVE, True),
     "missing": replies.MISSING,
     "not_valid": replies.NOT_VALID,
     "subject": "the token names nobody: its claim `sub` must be a text of at most 128 characters",

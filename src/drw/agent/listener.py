@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from drw.agent import bodies, clients, filters, replies
@@ -120,20 +120,21 @@ def listener(
     changing: Mapping[str, Json],
     routes: Json,
     connections: Connections,
+    front: Sequence[Json] = (),
     socket: Json | None = None,
     *,
     operators: bool = False,
 ) -> Json:
     """Return the listener, with the filters that change (by name) and the routes, or with where they come from.
 
-    With a socket it is the one that speaks TLS; for operators it has connections of its own, which no bound of the
-    others takes away. All else is the same.
+    `front`: the filters before all others. With a socket it is the one that speaks TLS; for operators it has
+    connections of its own, which no bound of the others takes away. All else is the same.
     """
     trace = {"trace_id": _trace_id(traced=bool(otlp_endpoint))}
     manager = typed(
         MANAGER,
         stat_prefix="drw",
-        http_filters=_chain(changing),
+        http_filters=[*front, *_chain(changing)],
         local_reply_config=replies.local_replies(),
         access_log=[
             _log(logs.identified, _text(_line(LOGGED | trace))) | {"filter": _identified()},
@@ -198,7 +199,9 @@ def _reading(idle_seconds: int) -> Json:
         "always_set_request_id_in_response": True,
         "normalize_path": True,
         "merge_slashes": True,
-        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        # Routes, scopes and services then read one path: an id may have slashes, and no ".." hides behind them.
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
+        "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "drw"},
         "max_request_headers_kb": 60,
         "early_header_mutation_extensions": [filters.strip()],
         "request_headers_timeout": HEADERS_TIMEOUT,

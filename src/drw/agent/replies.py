@@ -7,7 +7,7 @@ whoever said no.
 from __future__ import annotations
 
 from drw.agent import blocked, cutter, filters
-from drw.agent.routes import NOTES
+from drw.agent.routes import NOTES, UNREAD_STATUS
 from drw.agent.shapes import Json, extension, header, typed
 from drw.kernel import errors
 
@@ -24,6 +24,9 @@ NOBODY = f"%DYNAMIC_METADATA({filters.IDENTITY}:refusal)%"
 LACKS = f"the key lacks the scope %METADATA(ROUTE:{NOTES}:needs)%; make one that has it with `drw keys create`"
 NOT_ALLOWED = "this is not allowed here: %RESPONSE_CODE_DETAILS%"
 NOTHING = "there is nothing at %REQ(:METHOD)% %PATH(NQ)%"
+UNREAD = "the body must be a JSON object in UTF-8, each key in it once"
+ENCODED = "the model is looked for in bodies at this path, so they must come without Content-Encoding"
+WRONG_METHOD = f"%PATH(NQ)% takes %METADATA(ROUTE:{NOTES}:methods)%, not %REQ(:METHOD)%"
 TOO_LARGE = f"the body is too large: at most %METADATA(ROUTE:{NOTES}:max_body)% at this path"
 TOO_MANY = "the key has used up its requests for this minute; Retry-After says in how many seconds the next may come"
 NO_CREDENTIAL = "the gateway has no credential for the upstream of this route; its operator must give it one"
@@ -62,7 +65,10 @@ def local_replies() -> Json:
             _reply(_cel("response.code_details.startsWith('rbac_access_denied')"), LACKS, 403),
             _reply(_status(403), NOT_ALLOWED, 403),
             _reply(_status(404), NOTHING, 404),
+            _reply(_status(405), WRONG_METHOD, 405),
             _reply(_status(413), TOO_LARGE, 413),
+            _reply(_status(415), ENCODED, 415),
+            _reply(_status(UNREAD_STATUS), UNREAD, 400),
             _reply(_status(429), TOO_MANY, 429),
             _reply(_flags("UO", "OM"), CROWDED, 503, RETRY_SECONDS),
             _reply(_status(503), GONE, 503, RETRY_SECONDS),

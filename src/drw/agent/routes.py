@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from drw.agent import bodies, clusters, filters
+from drw.agent import bodies, clusters, cors, filters
 from drw.agent.blocked import ADMINISTRATION
-from drw.agent.shapes import Json, extension, typed
+from drw.agent.shapes import Json, extension, header, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route
-from drw.kernel.matching import IDLE_SECONDS, MODEL_HEADER, ordered, read_under
+from drw.kernel.matching import IDLE_SECONDS, MODEL_HEADER, allowed, ordered, read_under
 
 NAME = "drw"
 NOTES = "drw"
@@ -27,12 +27,18 @@ READERS = (filters.BODY, filters.FURTHER)
 """Filters that are on by the route that is found first, whichever is found later: where that may be another one, they
 must be on for it."""
 
+UNREAD_STATUS = 422
+"""By which local replies know a body that could not be read."""
+READING = ("GET", "HEAD")
 READ_BYTES = 64 << 20
 """The most that is held of one body while it is read, or of one answer while its usage is looked for."""
 
 
-def route_configuration(configuration: Configuration) -> Json:
-    """Return the whole table: of paths that begin alike the longest first, and a refusal at its end."""
+def route_configuration(configuration: Configuration, origins: Sequence[str] = ()) -> Json:
+    """Return the whole table: of paths that begin alike the longest first, and refusals at its end.
+
+    `origins`: the web pages that may read the answers.
+    """
     table = _Table(
         routes=ordered(configuration.routes.routes),
         gone={upstream.name: upstream.when_gone for upstream in configuration.upstreams.upstreams},
@@ -40,10 +46,15 @@ def route_configuration(configuration: Configuration) -> Json:
     # Envoy reads the table from its top for each request. What administers is asked for seldom, and goes last.
     read = sorted(table.routes, key=_administers)
     found = [entry for route in read for entry in _entries(route, table)]
-    alive = _direct("alive", {"path": filters.ALIVE}, 200)
-    host: Json = {"name": NAME, "domains": ["*"], "routes": [alive, *found, _nothing(table.routes)]}
+    alive = [_direct("alive", {"path": path, "headers": [_methods(READING)]}, 200) for path in filters.ALIVE]
+    rest = [*_wrong_methods(table.routes), _nothing(table.routes)]
+    host: Json = {"name": NAME, "domains": ["*"], "routes": [*alive, *found, *rest]}
+    if origins and table.gone:
+        host |= cors.policy(origins)
+        host["routes"].insert(0, cors.preflight(next(iter(table.gone))))
     if any(map(_by_caller, table.routes)):
-        host["typed_per_filter_config"] = dict.fromkeys((filters.KNOWN, *READERS), filters.switched_on())
+        on = dict.fromkeys((filters.KNOWN, *READERS), filters.switched_on())
+        host["typed_per_filter_config"] = host.get("typed_per_filter_config", {}) | on
     return typed("envoy.config.route.v3.RouteConfiguration", name=NAME, virtual_hosts=[host])
 
 
@@ -79,13 +90,23 @@ def _by_model(route: Route, table: _Table, headers: list[Json]) -> Iterator[Json
         named = "|".join(filters.literal(model) for model in sorted(route.models))
         asked = [*headers, _matches(MODEL_HEADER, {"safe_regex": _regex(named)})]
         yield from _by_size(_entry(route, table, asked, by_header=True), "POST", route)
+    yield _encoded(route, headers)
     values = [{"string_match": {"exact": model}} for model in sorted(route.models)]
     model = _metadata("model", {"or_match": {"value_matchers": [*values, *values[:1]]}})  # two at least
     plain = _entry(route, table, headers)
     if route.pass_through:
         stream = _entry(route, table, headers, stream=True)
-        yield stream | {"match": stream["match"] | {"dynamic_metadata": [model, *_streams()]}}
-    yield plain | {"match": plain["match"] | {"dynamic_metadata": [model]}}
+        yield from _once_read(stream | {"match": stream["match"] | {"dynamic_metadata": [model, *_streams()]}})
+        yield from _once_read(plain | {"match": plain["match"] | {"dynamic_metadata": [model]}})
+    else:
+        yield plain | {"match": plain["match"] | {"dynamic_metadata": [model]}}
+
+
+def _once_read(entry: Json) -> Iterator[Json]:
+    """Yield the entry for bodies that were read whole, and before that the one that has them read, or refuses them."""
+    read = {"name": bodies.READ, "present_match": True}
+    yield entry | {"match": entry["match"] | {"headers": [*entry["match"]["headers"], read]}}
+    yield {k: v for k, v in entry.items() if k != "route"} | {"direct_response": {"status": UNREAD_STATUS}}
 
 
 def _metadata(field: str, value: Json) -> Json:
@@ -133,7 +154,7 @@ def _entry(
 
 
 def _callers(route: Route) -> Iterator[list[Json]]:
-    own = [_header(header) for header in route.headers]
+    own = [_header(one) for one in route.headers]
     for tenant in route.tenants or [""]:
         org, _, desk = tenant.partition("/")
         who = {"x-drw-org": org, "x-drw-desk": desk}
@@ -144,10 +165,14 @@ def _method(method: str) -> list[Json]:
     return [_matches(":method", {"exact": method})] if method else []
 
 
-def _header(header: HeaderMatch) -> Json:
-    if header.exact or header.prefix:
-        return _matches(header.name, {"exact": header.exact} if header.exact else {"prefix": header.prefix})
-    return {"name": header.name, "present_match": True}
+def _methods(methods: Sequence[str]) -> Json:
+    return _matches(":method", {"safe_regex": _regex("|".join(methods))})
+
+
+def _header(asked: HeaderMatch) -> Json:
+    if asked.exact or asked.prefix:
+        return _matches(asked.name, {"exact": asked.exact} if asked.exact else {"prefix": asked.prefix})
+    return {"name": asked.name, "present_match": True}
 
 
 def _matches(name: str, value: Json) -> Json:
@@ -238,6 +263,25 @@ def _bounds(route: Route) -> Json:
     if route.max_body_bytes:
         bounds[filters.SIZES] = filters.at_most(route.max_body_bytes)
     return bounds
+
+
+def _wrong_methods(routes: Sequence[Route]) -> Iterator[Json]:
+    """Yield the refusals of other methods than a path takes. They come last: what a shorter path takes is routed."""
+    paths = {route.path: allowed(route.path, routes) for route in routes} | dict.fromkeys(filters.ALIVE, READING)
+    for path, methods in paths.items():
+        if methods:
+            match = {"path_separated_prefix": path, "headers": [_methods(methods) | {"invert_match": True}]}
+            notes = {NOTES: {"methods": " and ".join(methods)}}
+            allow = {"response_headers_to_add": [header("allow", ", ".join(methods))]}
+            yield _direct("wrong_method", match, 405) | {"metadata": {"filter_metadata": notes}} | allow
+
+
+def _encoded(route: Route, headers: list[Json]) -> Json:
+    """Return the refusal of compressed bodies, in which no model can be looked for."""
+    plain = _matches("content-encoding", {"exact": "identity"}) | {"invert_match": True}
+    there = {"name": "content-encoding", "present_match": True}
+    accept = {"response_headers_to_add": [header("accept-encoding", "identity")]}
+    return _direct("encoded", {"path_separated_prefix": route.path, "headers": [*headers, there, plain]}, 415) | accept
 
 
 def _nothing(routes: Sequence[Route]) -> Json:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from drw.agent import clusters, filters, identity, listener, overload, routes, tls
+from drw.agent import clusters, cors, filters, identity, listener, overload, routes, tls
 from drw.agent.blocked import BLOCKED, MODELS, blocked, models
 from drw.agent.cutter import CUTTER, SEED, cutter
 from drw.agent.shapes import Json, file_source, private, typed
@@ -113,7 +113,7 @@ def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]
     found = {name: [_discovered(name, message)] for name, message in _changing(configuration, edge).items()}
     return {
         "clusters": _clusters(configuration, edge),
-        "routes": [routes.route_configuration(configuration)],
+        "routes": [routes.route_configuration(configuration, edge.plane.cors.origins)],
         **{kind: found[name] for name, kind in FILTER_KINDS.items()},
         "listeners": _listeners(
             edge, {name: _reference(edge, name) for name in FILTER_KINDS}, _asked_routes(edge), _socket(edge)
@@ -153,7 +153,7 @@ def whole(configuration: Configuration, edge: Edge) -> Json:
     changing = {
         name: {"name": name, "typed_config": message} for name, message in _changing(configuration, edge).items()
     }
-    table = {"route_config": _untyped(routes.route_configuration(configuration))}
+    table = {"route_config": _untyped(routes.route_configuration(configuration, edge.plane.cors.origins))}
     static = {
         "clusters": [_untyped(cluster) for cluster in _clusters(configuration, edge)],
         "listeners": [_untyped(one) for one in _listeners(edge, changing, table, tls.inline)],
@@ -200,6 +200,7 @@ def _listeners(edge: Edge, changing: Mapping[str, Json], table: Json, socket: Ca
         changing=changing,
         routes=table,
         connections=edge.plane.connections,
+        front=[cors.cors()] if edge.plane.cors.origins else [],
     )
     found = [make(edge.plane.listen)]
     if own := edge.plane.tls:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from drw.kernel.walls import MAX_WALLS
-from drw.models.serving.requests import INSTEAD, ChatCompletion, Completion, Embedding
+from drw.models.serving.requests import ChatCompletion, Completion, Embedding
 from drw.rag.documents.asked import MAX_KEY, MAX_PAIRS, MAX_VALUE
 from drw.rag.documents.attachments import STATES
 from drw.rag.documents.openai_vector_stores import MAX_BATCH
@@ -113,7 +114,8 @@ def schemas() -> dict[str, Schema]:
     """Return the schemas that the bodies refer to, by their names."""
     wanted = [(model, "validation") for model in MODELS.values()]
     _, made = models_json_schema(wanted, ref_template=_reference("{model}"))  # type: ignore[arg-type]
-    found = {name: _shown(schema) for name, schema in made["$defs"].items()}
+    refused = {model.__name__: getattr(model, "INSTEAD", {}) for model in MODELS.values()}
+    found = {name: _shown(schema, refused.get(name, ())) for name, schema in made["$defs"].items()}
     return {PREFIX + name: schema for name, schema in sorted(found.items())}
 
 
@@ -125,7 +127,7 @@ def _reference(name: str) -> str:
     return f"#/components/schemas/{PREFIX}{name}"
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: Any, refused: Container[str] = ()) -> Any:
     """Return a schema without what only pydantic reads, and without the fields that are only there to be refused."""
     if isinstance(value, list):
         return [_shown(item) for item in value]
@@ -133,5 +135,5 @@ def _shown(value: Any) -> Any:
         return value
     kept = {k: _shown(v) for k, v in value.items() if k not in NOISE and not (k == "default" and v is None)}
     if "properties" in value:
-        kept["properties"] = {n: _shown(field) for n, field in value["properties"].items() if n not in INSTEAD}
+        kept["properties"] = {n: _shown(field) for n, field in value["properties"].items() if n not in refused}
     return kept

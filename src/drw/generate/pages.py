@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from drw.catalog import BY_NAME, CLUSTERS, SERVICES, SUPPORT, Service
 from drw.generate.openai import ENDPOINTS
+from drw.generate.openai_parameters import OPENAI, parameters
 from drw.generate.operations import Operation, operations, reachable, short
 from drw.generate.protos import Field, Message, Protos, compiled
 from drw.kernel.call import ANY_SCOPE, SCOPES
@@ -39,7 +40,7 @@ def http_page(found: Sequence[Operation], protos: Protos) -> str:
     lines = ["# HTTP", "", f"{GENERATED} For programs: [openapi.json](openapi.json).", ""]
     lines += [*_rules(), "", "## OpenAI's endpoints", ""]
     rows = [(f"[`{e.verb} {e.path}`]({e.url})", f"`{e.scope}`", e.summary) for e in ENDPOINTS]
-    lines += ["They take and answer what OpenAI's reference says.", "", *_table(("", "scope", ""), rows), ""]
+    lines += [*_table(("", "scope", ""), rows), "", *_parameters()]
     for service in BY_NAME.values():
         if own := [o for o in found if o.service == service]:
             lines += [f"## {service.name}", "", service.summary, ""]
@@ -49,6 +50,27 @@ def http_page(found: Sequence[Operation], protos: Protos) -> str:
     for name in reachable(found, protos):
         lines += [*_object(name, protos), ""]
     return _page(lines)
+
+
+def _parameters() -> list[str]:
+    lines = [
+        "The tables below say which of OpenAI's parameters they take; those mean what OpenAI's reference says. Any",
+        "other is a 400 that names it. A model's setting `parameters` names further ones, which go to its engine as",
+        "they are (`top_k`, `chat_template_kwargs`). An engine refuses what it cannot do, as the bundled one refuses",
+        "pictures, with a 400 too.",
+        "",
+        "`prompt` and `input` take one text, a list of texts, and token ids: ids of the tokenizer of the model that is",
+        "named, as in vLLM. Ids of another tokenizer, such as OpenAI's `cl100k_base`, stand for other words there;",
+        "where the model has no such id the answer is a 400.",
+        "",
+        "A body may come with `Content-Encoding: gzip` or `deflate`; the bounds are on what it becomes.",
+        "",
+    ]
+    for endpoint in ENDPOINTS:
+        if endpoint.page in OPENAI:
+            rows = [(f"`{name}`", supported, note) for name, supported, note in parameters(endpoint.page)]
+            lines += [f"### `{endpoint.verb} {endpoint.path}`", "", *_table(("", "supported", ""), rows), ""]
+    return lines
 
 
 def _rules() -> list[str]:

@@ -21,6 +21,7 @@ from google.protobuf.descriptor_pb2 import (
 import drw
 from drw.api.kernel.v1 import kernel_pb2
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.rest import REST_OF_PATH
 
 ROOT = Path(drw.__file__).parents[2]
 """The checkout."""
@@ -187,7 +188,7 @@ def _method(method: MethodDescriptorProto, comment: str) -> Method:
         response=method.output_type.removeprefix("."),
         streams=method.server_streaming,
         verb=verb.upper(),
-        path=getattr(http, verb) if verb else "",
+        path=getattr(http, verb).replace(REST_OF_PATH, "}") if verb else "",
         body=http.body,
         scope=str(method.options.Extensions[kernel_pb2.scope]),  # type: ignore[index]
     )

@@ -4,6 +4,7 @@
   x InvalidRequest
     + TooLarge
     + WrongVerb
+    + UnknownEncoding
   x Unauthenticated
   x Forbidden
   x NotFound
@@ -50,6 +51,10 @@ class TooLarge(InvalidRequest):
 
 class WrongVerb(InvalidRequest):
     """There is something at this path, and it does not take this HTTP method."""
+
+
+class UnknownEncoding(InvalidRequest):
+    """The body is compressed in a way that nobody here reads."""
 
 
 class Unauthenticated(DrwError):
@@ -117,6 +122,7 @@ class HttpForm(NamedTuple):
 HTTP: dict[type[DrwError], HttpForm] = {
     TooLarge: HttpForm(413, "invalid_request_error", "request_too_large"),
     WrongVerb: HttpForm(405, "invalid_request_error", "method_not_allowed"),
+    UnknownEncoding: HttpForm(415, "invalid_request_error", "unsupported_media_type"),
     InvalidRequest: HttpForm(400, "invalid_request_error", "invalid_request"),
     Unauthenticated: HttpForm(401, "authentication_error", "invalid_api_key"),
     Forbidden: HttpForm(403, "permission_error", "permission_denied"),
@@ -152,12 +158,16 @@ def http_body(error: DrwError) -> dict[str, Any]:
     }
 
 
+HEADERS = ("allow", "accept-encoding")
+"""Values of the metadata that are headers of the answer: what the path takes instead."""
+
 NEVER = "never"
 """In place of the seconds of `retry_after`: what is refused now is refused at any time."""
 
 
 def http_headers(error: DrwError) -> dict[str, str]:
     """Return the headers that go with the error: when to come back, where that is known; "never": no time helps."""
+    said = {name: error.metadata[name] for name in HEADERS if name in error.metadata}
     if after := error.metadata.get("retry_after"):
-        return {"retry-after": after} if after != NEVER else {}
-    return {"retry-after": "1"} if isinstance(error, Unavailable | RateLimited) else {}
+        return said | ({"retry-after": after} if after != NEVER else {})
+    return said | ({"retry-after": "1"} if isinstance(error, Unavailable | RateLimited) else {})

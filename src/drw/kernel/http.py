@@ -20,10 +20,10 @@ from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from drw.kernel import call, telemetry
+from drw.kernel.encodings import decoded
 from drw.kernel.errors import (
     DrwError,
     InternalError,
-    InvalidRequest,
     NotFound,
     TooLarge,
     Unavailable,
@@ -32,6 +32,7 @@ from drw.kernel.errors import (
     http_form,
     http_headers,
 )
+from drw.kernel.json_bodies import json_object
 from drw.kernel.metrics_page import page
 
 log = logging.getLogger(__name__)
@@ -84,11 +85,14 @@ class Edge:
             call.acting_for(call.Caller.from_headers(headers)),
         ):
             scope["state"] = {"log": request.fields}
+            scope["path"] = scope["path"].rstrip("/") or "/"  # a list's path is never that of an item without a name
             scope["app"] = self  # so that a wrong verb is raised, not answered in plain text
             request.fields |= {"path": scope["path"]}
             if who := call.caller_or_none():
                 request.fields |= {"key": who.key, "desk": who.desk}
             try:
+                if encoding := headers.get("content-encoding", "").strip().lower():
+                    receive = decoded(receive, encoding)
                 await self._inner(scope, receive, answer.send)
             except ClientDisconnect:
                 answer.status = CLIENT_GONE
@@ -96,7 +100,9 @@ class Edge:
                 answer.status = CLIENT_GONE
                 raise
             except HTTPException:
-                await answer.fail(WrongVerb(f"{scope['path']} takes {self._verbs(scope)}, not {scope['method']}"))
+                verbs = self._verbs(scope)
+                message = f"{scope['path']} takes {verbs}, not {scope['method']}"
+                await answer.fail(WrongVerb(message, allow=verbs))
             except DrwError as error:
                 request.fails(error)
                 await answer.fail(error)
@@ -161,21 +167,6 @@ async def read_body(request: Request, limit: int) -> bytes:
         if (size := size + len(part)) > limit:
             raise TooLarge(f"the body has more than {limit} bytes, which is the most there can be")
     return b"".join(parts)
-
-
-def json_object(raw: bytes) -> dict[str, Any]:
-    """Return a JSON object.
-
-    Raises:
-        InvalidRequest: it is none.
-    """
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    return value
 
 
 class HttpServer:

@@ -13,7 +13,7 @@ from drw.api.gateway.v1.request_router_pb2 import HeaderMatch, Route
 
 ORIGINS = ("record", "settings", "table")
 MODEL_HEADER = "x-model"
-ITSELF = {"/healthz": "alive"}
+ITSELF = {"/health": "alive", "/healthz": "alive"}
 """Paths at which a data plane answers by itself, before any route."""
 
 FOREIGN = ("x-drw-", "x-envoy-")
@@ -56,6 +56,12 @@ def _place(route: Route) -> tuple[object, ...]:
 def under(path: str, prefix: str) -> bool:
     """Return whether the path is the prefix, or goes on after it with a new segment."""
     return path == prefix or path.startswith(f"{prefix}/")
+
+
+def allowed(path: str, routes: Iterable[Route]) -> list[str]:
+    """Return the methods that a path takes of every caller, where it does not take all of them."""
+    found = [route for route in routes if under(path, route.path) and not route.tenants and not route.headers]
+    return sorted({method for route in found for method in route.methods})
 
 
 def read_under(route: Route, routes: Sequence[Route]) -> list[str]:

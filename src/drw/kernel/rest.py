@@ -21,10 +21,13 @@ from drw.api.contract import Method, Servicer
 from drw.api.kernel.v1 import kernel_pb2
 from drw.kernel import call, events
 from drw.kernel.errors import InvalidRequest, Unimplemented
-from drw.kernel.http import json_object, read_body
+from drw.kernel.http import read_body
+from drw.kernel.json_bodies import json_object
 from drw.kernel.rpc import translated
 from drw.kernel.wire_json import from_json, to_json
 
+REST_OF_PATH = "=**}"
+"""The end of a name in a path template that takes the rest of the path, slashes too."""
 MAX_BODY_BYTES = 1 << 20
 OPEN = {"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"}
 """Any JSON; its numbers are doubles, and whole ones are shown without a fraction."""
@@ -38,7 +41,7 @@ def rule(method: Method) -> tuple[str, str, str] | None:
         return None
     http: http_pb2.HttpRule = options.Extensions[annotations_pb2.http]
     verb = http.WhichOneof("pattern") or ""
-    return verb.upper(), getattr(http, verb), http.body
+    return verb.upper(), getattr(http, verb).replace(REST_OF_PATH, ":path}"), http.body
 
 
 def scope(method: Method) -> str:

@@ -6,11 +6,15 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from drw.kernel.errors import DrwError
+
+ORIGIN = r"^(\*|https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?)$"
+"""What a browser sends in `Origin`: no path, lower case (RFC 6454, 6.2)."""
+Origin = Annotated[str, StringConstraints(pattern=ORIGIN)]
 
 
 class ConfigError(DrwError):
@@ -64,6 +68,14 @@ class Connections(Settings):
     """Open at once at the listener for operators, which the others take nothing away from."""
 
 
+class Cors(Settings):
+    """Which web pages may call the platform from a browser: `[data_plane.cors]`."""
+
+    origins: tuple[Origin, ...] = ()
+    """As in `https://desk.example`, or `*` for every page. A page needs a key as everybody does: browsers add none by
+    themselves."""
+
+
 class DataPlane(Settings):
     """Where the data plane listens, and where its agent keeps what it reads."""
 
@@ -76,6 +88,7 @@ class DataPlane(Settings):
     """`unix:/path` or `host:port` of one more listener, for operators: it answers when clients have used up all
     connections. Keys and scopes are checked as everywhere. Empty: none."""
     connections: Connections = Connections()
+    cors: Cors = Cors()
     admin: str
     """`unix:/path` or `host:port` of Envoy's admin interface."""
     metrics: str = ""

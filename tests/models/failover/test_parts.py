@@ -22,7 +22,14 @@ from drw.models.serving.balance import LOAD_BOUND, Affinity, Replica, by_weight,
 from drw.models.serving.causes import cause
 from drw.models.serving.circuits import Circuit, CircuitSettings, State
 from drw.models.serving.deltas import has_token, is_filtered, is_whole
-from drw.models.serving.errors import ContentFiltered, ContextLengthExceeded, EngineLimited, EngineUnavailable
+from drw.models.serving.errors import (
+    ContentFiltered,
+    ContextLengthExceeded,
+    EngineLimited,
+    EngineUnavailable,
+    UpstreamModelNotFound,
+    UpstreamQuotaUsedUp,
+)
 from drw.models.serving.line import Line
 from drw.models.serving.models import Models
 from drw.models.serving.ports import Target
@@ -307,7 +314,10 @@ def body(**error):
         (400, body(message="m", code="content_filter"), ContentFiltered),
         (500, body(message="m", innererror={"code": "ResponsibleAIPolicyViolation"}), ContentFiltered),
         (400, body(message="m", type="invalid_request_error", code=None), InvalidRequest),
-        (429, body(message="m", code="insufficient_quota"), EngineLimited),
+        (429, body(message="m", code="rate_limit_exceeded"), EngineLimited),
+        (429, body(message="m", code="insufficient_quota"), UpstreamQuotaUsedUp),
+        (402, body(message="Insufficient Balance"), UpstreamQuotaUsedUp),
+        (404, body(message="m", code="model_not_found"), UpstreamModelNotFound),
         (502, b"<html>", EngineUnavailable),
     ],
 )

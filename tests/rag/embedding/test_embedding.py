@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import hosted
-from drw.api.rag.v1.embedding_pb2 import EmbedRequest
+from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Tokens
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.call import Caller, acting_for
 from drw.kernel.errors import InvalidRequest, NotFound, RateLimited, TooLarge
@@ -39,6 +39,8 @@ async def test_texts_that_share_words_are_near(hashing, how):
         (EmbedRequest(texts=["a", " \n"]), InvalidRequest, "text 1 is empty"),
         (EmbedRequest(texts=["a" * 40_000]), TooLarge, "40000 characters; at most 32768"),
         (EmbedRequest(texts=["a"], truncate_prompt_tokens=-2), InvalidRequest, "truncate_prompt_tokens is -2"),
+        (EmbedRequest(tokens=[Tokens(ids=[1]), Tokens()]), InvalidRequest, "text 1 is empty"),
+        (EmbedRequest(texts=["a"], tokens=[Tokens(ids=[1])]), InvalidRequest, "texts or tokens, not both"),
         (EmbedRequest(texts=["a"], model="gpt"), NotFound, "there is 'hashing'"),
     ],
 )

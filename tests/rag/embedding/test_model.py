@@ -15,7 +15,7 @@ from drw.kernel.errors import InvalidRequest
 from drw.kernel.settings import ConfigError
 from drw.rag.embedding import weights
 from drw.rag.embedding.adapters.onnx import Onnx
-from drw.rag.embedding.lengths import Lengths, TextTooLong
+from drw.rag.embedding.lengths import Lengths, TextTooLong, UnknownToken
 from drw.rag.embedding.service import combined
 
 TEXTS = [
@@ -65,6 +65,16 @@ def test_neither_order_nor_company_nor_portions_change_a_vector(encoder, model):
     assert len(small.read(texts, REFUSE)) > len(encoder.read(texts, REFUSE)) > 1
     for other in (embed(encoder, texts[::-1])[::-1], embed(small, texts)):
         assert (together * other).sum(axis=1).min() > 0.99999
+
+
+def test_tokens_of_the_models_tokenizer_have_the_vector_of_their_text(encoder):
+    hello_world = (7592, 2088)
+    assert (embed(encoder, [hello_world, "risk"]) == embed(encoder, ["hello world", "risk"])).all()
+    for ids, shown in (((7592, 100_256), 100_256), ((-1, 7592), -1)):
+        with pytest.raises(UnknownToken, match=f"text 1 has the token id {shown}; .* has ids 0 to 30521"):
+            encoder.read([hello_world, ids], REFUSE)
+    with pytest.raises(TextTooLong):
+        encoder.read([hello_world * 128], REFUSE)
 
 
 def test_a_text_longer_than_the_model_takes_is_refused(encoder):

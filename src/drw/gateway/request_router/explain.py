@@ -14,6 +14,7 @@ from drw.kernel.matching import (
     IDLE_SECONDS,
     ITSELF,
     MODEL_HEADER,
+    allowed,
     belongs,
     meets,
     ordered,
@@ -48,7 +49,9 @@ def explain(
         org=who.org, desk=who.desk, key=who.key, scopes=sorted(who.scopes), misses=reversed(misses), reads_body=reads
     )
     if found is None:
-        explanation.why = f"no route takes {asked.method} {asked.path}: the answer is 404"
+        methods = allowed(asked.path, routes)
+        status = 405 if methods and asked.method not in methods else 404
+        explanation.why = f"no route takes {asked.method} {asked.path}: the answer is {status}"
         explanation.refused = explanation.why
         return explanation
     explanation.route = found.name

@@ -9,14 +9,14 @@ from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.kernel.call import SCOPES
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.fields import between, check_name, like, one_of
-from drw.kernel.matching import FOREIGN, IDLE_SECONDS, named
+from drw.kernel.matching import FOREIGN, IDLE_SECONDS, ITSELF, named
 
 PATH = re.compile(r"(/[A-Za-z0-9_.:~-]+)+")
 HEADER = re.compile(r"[a-z0-9-]{1,100}")
 TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}(/[a-z0-9][a-z0-9_-]{0,62})?")
 FIELD = re.compile(r"[A-Za-z_]{1,64}")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-OURS = ("/api/v1", "/metrics", "/healthz")
+OURS = ("/api/v1", "/metrics", *ITSELF)
 """Paths that no record can take: whoever took them could lock everybody out."""
 
 MIB = 1 << 20

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from drw.api.models.v1.discovery_pb2 import Alias, Deadlines, Model, Plan, ResolvedModel, Target
 from drw.kernel.addresses import check_settings
@@ -16,8 +16,18 @@ from drw.models.discovery.aliases import Aliases, AliasSettings
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 ADDRESS = re.compile(r"(https?://[^\s?#]+|unix:/[^\s?#]+)")
+Parameter = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 CONCURRENT = {"llama_cpp": 8}
 CONCURRENT_ELSEWHERE = 256
+RESERVED = frozenset(
+    # what the platform decides
+    ("model", "messages", "prompt", "stream", "stream_options", "n", "best_of", "max_tokens", "max_completion_tokens")
+    + ("cache_salt", "continuous_usage_stats", "use_beam_search", "continue_final_message", "add_generation_prompt")
+    + ("kv_transfer_params", "priority", "request_id", "user")
+    # what would be in an answer that leaves it out
+    + ("echo", "prompt_logprobs", "return_token_ids", "return_tokens_as_token_ids")
+)
+"""Parameters that no setting passes on."""
 MAX_REPLICAS = 64
 MAX_FALLBACKS = 8
 PREFILL = {"llama_cpp": "assistant"}
@@ -100,6 +110,9 @@ class ModelSettings(Settings):
     affinity: Literal["none", "session", "prefix"] = "session"
     """Which requests go to the same place, as far as its load allows: those of one session, besides those whose
     prompts begin alike, or none."""
+    parameters: tuple[Parameter, ...] = Field((), max_length=50)
+    """Parameters of requests that are not OpenAI's and that the upstream takes, as vLLM takes `top_k`: they go to it as
+    they are. Any other is refused."""
     dimensions: int = Field(0, ge=0)
     """Of an embedding model: the length of its vectors."""
     owned_by: str = ""
@@ -107,7 +120,7 @@ class ModelSettings(Settings):
     licence: str = ""
     """Its licence, as `drw models` shows it."""
     created: int = Field(0, ge=0)
-    """When the model came out, in Unix seconds."""
+    """When the model came out, in Unix seconds; 0: when this platform first had it."""
     default: bool = False
     """Makes it the default chat model, whatever `default_model` says."""
 
@@ -120,6 +133,10 @@ class ModelSettings(Settings):
                 raise ValueError("only a chat model can be the default")
             if self.fallbacks:
                 raise ValueError("an embedding model has no fallbacks: vectors of two models cannot be compared")
+        elif self.parameters and self.engine == "llama_cpp":
+            raise ValueError("parameters go to engines 'openai' and 'vertex'")
+        elif reserved := sorted(RESERVED.intersection(self.parameters)):
+            raise ValueError(f"parameters has {reserved[0]!r}, which the platform itself sets or answers")
         elif self.engine == "onnx":
             raise ValueError("a chat model has engine = 'llama_cpp', 'openai' or 'vertex'")
         else:
@@ -151,7 +168,7 @@ class ModelSettings(Settings):
 
 
 class Registry:
-    """Every model there is, and every alias.
+    """Every model there is, and every alias; `since`: when this platform first had each, in Unix seconds.
 
     Raises:
         ConfigError: an id is wrong, a fallback is none, or it is not clear which model is the default.
@@ -162,11 +179,13 @@ class Registry:
         models: Mapping[str, ModelSettings],
         default_model: str = "",
         aliases: Mapping[str, AliasSettings] | None = None,
+        since: Mapping[str, int] | None = None,
     ) -> None:
         for name in models:
             if not MODEL_ID.fullmatch(name):
                 raise ConfigError(f"{name!r} cannot be the id of a model: letters, digits and ._:/@- only, at most 128")
         self._models = models
+        self._since = since or {}
         self._default = _default(models, default_model)
         chat = [name for name, model in models.items() if model.kind == "chat"]
         _check_fallbacks(models, chat)
@@ -213,6 +232,7 @@ class Registry:
             deadlines=Deadlines(**found.deadlines.model_dump()),
             prefill=found.prefill or PREFILL.get(found.engine, "none"),
             affinity=found.affinity,
+            parameters=found.parameters,
             sampling=found.sampling.model_dump(exclude_none=True),
         )
 
@@ -230,7 +250,7 @@ class Registry:
             id=name,
             kind=KINDS[found.kind],
             owned_by=found.owned_by or found.engine,
-            created=found.created,
+            created=found.created or self._since.get(name, 0),
             engine=found.engine,
             context_length=found.context_length,
             dimensions=found.dimensions,
@@ -247,7 +267,7 @@ class Registry:
             id=alias.name,
             kind=Model.CHAT,
             owned_by=first.owned_by or first.engine,
-            created=first.created,
+            created=first.created or self._since.get(models[0], 0),
             engine=ALIAS,
             # What every target takes; a fallback with less is passed by when it must be.
             context_length=min((self._models[name].context_length for name in targets), default=0),

@@ -115,8 +115,10 @@ class Discovery(contract.Discovery):
 async def build(scope: Scope) -> Discovery:
     """Make the service with what the configuration names."""
     settings = scope.settings(DiscoverySettings)
-    registry = Registry(settings.models, settings.default_model, settings.aliases)
-    service = Discovery(registry, AliasStore(await scope.database(), scope.audit()))
+    store = AliasStore(await scope.database(), scope.audit())
+    since = await store.since(settings.models)
+    registry = Registry(settings.models, settings.default_model, settings.aliases, since)
+    service = Discovery(registry, store)
     await service.refresh()
     scope.background(service.follow)
     scope.describe(service.detail)

@@ -1,8 +1,8 @@
-"""The records of aliases in PostgreSQL."""
+"""The records of aliases in PostgreSQL, and since when each model is known."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -27,6 +27,15 @@ class AliasStore:
     async def all(self) -> list[Alias]:
         """Return every record."""
         return [_alias(row) for row in await self._database.all(f"{SELECT} order by name")]
+
+    async def since(self, models: Iterable[str]) -> dict[str, int]:
+        """Return when each model was first here, in Unix seconds: now, for a new one."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "insert into model (id) select unnest(%s::text[]) on conflict do nothing", ([*models],)
+            )
+        found = await self._database.all("select id, extract(epoch from first_seen)::bigint as at from model")
+        return {row["id"]: row["at"] for row in found}
 
     def changes(self) -> AsyncGenerator[None, None]:
         """Yield at once, and after each change."""

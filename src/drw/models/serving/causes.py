@@ -16,6 +16,8 @@ from drw.models.serving.errors import (
     EngineStalled,
     EngineUnavailable,
     OutOfTime,
+    UpstreamModelNotFound,
+    UpstreamQuotaUsedUp,
 )
 
 
@@ -38,6 +40,8 @@ CAUSES: dict[type[DrwError], Cause] = {
     EngineStalled: Cause("stalled", blames=True, elsewhere=True),  # once more would take as long again
     EngineMisconfigured: Cause("misconfigured", blames=True, elsewhere=True),
     EngineLimited: Cause("rate_limited", elsewhere=True, again=True),
+    UpstreamModelNotFound: Cause("misconfigured", elsewhere=True),
+    UpstreamQuotaUsedUp: Cause("insufficient_quota", elsewhere=True),
     EngineBusy: Cause("busy", elsewhere=True),
     EngineResting: Cause("circuit_open", elsewhere=True),
     ContextLengthExceeded: Cause("context_length", elsewhere=True),  # where there is more room

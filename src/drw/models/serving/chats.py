@@ -12,7 +12,7 @@ from drw.models.serving.attempts import Attempt
 from drw.models.serving.courses import Course, Rules
 from drw.models.serving.errors import ContextLengthExceeded, OutOfTime
 from drw.models.serving.hold import Hold
-from drw.models.serving.plans import Asked, Plan, too_long
+from drw.models.serving.plans import Asked, Plan, split, too_long
 from drw.models.serving.ports import Body, Chunk
 from drw.models.serving.quota import FINAL
 from drw.models.serving.record import Record, outcome
@@ -69,19 +69,21 @@ async def _check_prompt(attempt: Attempt, asked: Asked) -> None:
     if not attempt.model.reads(asked.prompt_bytes):
         raise too_long(attempt.model, asked)
     most, endpoint = attempt.model.max_prompt_tokens, asked.endpoint
-    if not most or _bytes(attempt.body) <= most:  # no token is shorter than a byte
-        return
-    try:
-        with waiting("upstream"):
-            async with asyncio.timeout_at(attempt.limits.end):
-                counted = await attempt.model.engine.count_prompt(attempt.replica.target, endpoint, attempt.body)
-    except TimeoutError as error:
-        raise OutOfTime("the time for this request ran out while its prompt was counted") from error
-    if counted is not None and counted > most:
-        raise ContextLengthExceeded.counted(counted, most, "prompt" if endpoint == "completions" else "messages")
+    for body in split(attempt.body):
+        if not most or _bytes(body) <= most:  # no token is shorter than a byte
+            continue
+        try:
+            with waiting("upstream"):
+                async with asyncio.timeout_at(attempt.limits.end):
+                    counted = await attempt.model.engine.count_prompt(attempt.replica.target, endpoint, body)
+        except TimeoutError as error:
+            raise OutOfTime("the time for this request ran out while its prompt was counted") from error
+        if counted is not None and counted > most:
+            raise ContextLengthExceeded.counted(counted, most, "prompt" if endpoint == "completions" else "messages")
 
 
 def _bytes(body: Body) -> int:
     """Return a bound on the prompt's length in bytes, with what templates put around each message."""
-    texts = [body.get("prompt") or "", *(str(message) for message in body.get("messages", ()))]
-    return sum(len(text.encode()) + 32 for text in texts)
+    prompt = body.get("prompt") or ""
+    size = len(prompt.encode()) if isinstance(prompt, str) else len(prompt)
+    return size + 32 + sum(len(str(message).encode()) + 32 for message in body.get("messages", ()))

@@ -7,7 +7,8 @@ import asyncio
 from drw.kernel.errors import DrwError, InvalidRequest
 from drw.models.serving.balance import Replica
 from drw.models.serving.circuits import State
-from drw.models.serving.plans import Asked, ChatModel
+from drw.models.serving.plans import Asked, ChatModel, split
+from drw.models.serving.ports import Body, Endpoint
 
 SHARE = 4
 """Of a request's time, counting may take this part; the rest is for the answer."""
@@ -24,12 +25,22 @@ async def counted(model: ChatModel, asked: Asked) -> int | None:
         return None
     try:
         async with asyncio.timeout_at(now + (asked.end - now) / SHARE):
-            return await model.engine.count_prompt(place.target, asked.endpoint, asked.body)
+            return await count_prompts(model, place, asked.endpoint, asked.body)
     except InvalidRequest:
         return None
     except (DrwError, TimeoutError):
         place.mute_until = now + MUTE_SECONDS
         return None
+
+
+async def count_prompts(model: ChatModel, place: Replica, endpoint: Endpoint, body: Body) -> int | None:
+    """Return the tokens of all prompts; raises as `ChatEngine.count_prompt` does."""
+    total = 0
+    for each in split(body):
+        if (tokens := await model.engine.count_prompt(place.target, endpoint, each)) is None:
+            return None
+        total += tokens
+    return total
 
 
 def _place(model: ChatModel, now: float) -> Replica | None:

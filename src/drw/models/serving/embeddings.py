@@ -21,6 +21,9 @@ from drw.models.serving.plans import BYTES_PER_TOKEN
 from drw.models.serving.record import Record
 from drw.models.serving.requests import Embedding
 
+Input = str | list[int]
+"""A text, or the ids of its tokens."""
+
 BATCH = 256
 """Texts in one call of the embedding service."""
 SHORTEN = "shorten it, or set truncate_prompt_tokens to -1 to read only its first tokens"
@@ -36,13 +39,13 @@ class Embeddings:
 
     async def answer(self, request: Embedding, record: Record) -> bytes:
         """Return the answer, with its record closed."""
-        texts, truncate = request.texts(), request.truncate_prompt_tokens or 0
+        inputs, truncate = request.inputs(), request.truncate_prompt_tokens or 0
         model = await self._models.embedding(request.model)
         _check_dimensions(request, model)
-        texts = _fitting(texts, model, cut=bool(truncate))
+        inputs = _fitting(inputs, model, cut=bool(truncate))
         record.served_by(model.id, model.engine, model.id)
-        async with self._metering.embedding(model.id, texts, record) as hold:
-            vectors, tokens = await self._embed(texts, model.id, truncate)
+        async with self._metering.embedding(model.id, inputs, record) as hold:
+            vectors, tokens = await self._embed(inputs, model.id, truncate)
             usage = {"prompt_tokens": tokens, "total_tokens": tokens}
             await hold.progress({"usage": usage})
             data = [_item(i, vector, request.encoding_format) for i, vector in enumerate(vectors)]
@@ -50,11 +53,16 @@ class Embeddings:
             record.answered(body, usage)
         return body
 
-    async def _embed(self, texts: list[str], model: str, truncate: int) -> tuple[list[Vector], int]:
+    async def _embed(self, inputs: list[Input], model: str, truncate: int) -> tuple[list[Vector], int]:
         vectors: list[Vector] = []
         tokens = 0
-        for start in range(0, len(texts), BATCH):
-            part = EmbedRequest(texts=texts[start : start + BATCH], model=model, truncate_prompt_tokens=truncate)
+        for start in range(0, len(inputs), BATCH):
+            part = EmbedRequest(model=model, truncate_prompt_tokens=truncate)
+            for one in inputs[start : start + BATCH]:
+                if isinstance(one, str):
+                    part.texts.append(one)
+                else:
+                    part.tokens.add(ids=one)
             with waiting("upstream"):
                 try:
                     embedded = await self._client.embed(part)
@@ -71,15 +79,18 @@ def _check_dimensions(request: Embedding, model: Model) -> None:
         raise NotSupported("dimensions", instead)
 
 
-def _fitting(texts: list[str], model: Model, *, cut: bool) -> list[str]:
-    """Return the texts; those that surely have more tokens than the model takes are cut, where that is asked for.
+def _fitting(inputs: list[Input], model: Model, *, cut: bool) -> list[Input]:
+    """Return the texts and tokens; texts that surely have more tokens than the model takes are cut, if asked for.
 
     Raises:
         ContextLengthExceeded: a text is too long, and is not to be cut.
     """
     most = BYTES_PER_TOKEN * model.context_length
-    fitting = []
-    for number, text in enumerate(texts):
+    fitting: list[Input] = []
+    for number, text in enumerate(inputs):
+        if not isinstance(text, str):
+            fitting.append(text)
+            continue
         encoded = text.encode(errors="replace")
         is_long = 0 < most < len(encoded)
         if is_long and not cut:
@@ -91,9 +102,12 @@ def _fitting(texts: list[str], model: Model, *, cut: bool) -> list[str]:
 
 def _placed(error: InvalidRequest, start: int) -> InvalidRequest:
     """Return the error about a text of a batch as one about that text's place in the request."""
-    if error.metadata.get("code") != CONTEXT_LENGTH:
+    if "index" not in error.metadata:
         return error
-    index, tokens, limit = (int(error.metadata[name]) for name in ("index", "tokens", "limit"))
+    index = int(error.metadata["index"])
+    if error.metadata.get("code") != CONTEXT_LENGTH:
+        return InvalidRequest(error.message.replace(f"text {index} ", f"input {start + index} ", 1), param="input")
+    tokens, limit = error.metadata["tokens"], error.metadata["limit"]
     return ContextLengthExceeded(
         f"input {start + index} has {tokens} tokens; this model takes at most {limit}: {SHORTEN}", "input"
     )

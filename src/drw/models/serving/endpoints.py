@@ -27,7 +27,7 @@ from drw.models.serving.embeddings import Embeddings
 from drw.models.serving.exchange import Exchange
 from drw.models.serving.metering import Metering
 from drw.models.serving.models import Models
-from drw.models.serving.plans import Asked, prompt_bytes
+from drw.models.serving.plans import Asked, answerable, prompt_bytes
 from drw.models.serving.ports import Chunk, Endpoint
 from drw.models.serving.record import ClientGone, Record
 from drw.models.serving.requests import ChatCompletion, Completion, Embedding, Sampling, read
@@ -113,7 +113,7 @@ class ChatEndpoints:
         plan = await self._models.plan(request.model)
         body, choices = request.body(), request.choices
         affinity = Affinity(owner(), exchange.header(SESSION)[:MAX_SESSION] or request.session, body)
-        models = plan.order(affinity)
+        models = answerable(request, plan, plan.order(affinity))
         record.means(plan.id, models[0].id, models[0].engine_name)
         param, most = request.most_tokens()
         end = self._rules.end(plan, models)

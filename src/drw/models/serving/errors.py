@@ -10,6 +10,9 @@
   + OutOfTime              (the request's own time ran out)
 * RateLimited
   + EngineLimited          (its upstream wants us to come back later)
+  + UpstreamQuotaUsedUp    (the money that its upstream has of us is used up)
+* NotFound
+  + UpstreamModelNotFound  (its upstream does not have the model)
 * InternalError
   + EngineMisconfigured    (what the operator set for it is wrong)
 * InvalidRequest
@@ -20,7 +23,10 @@
 
 from __future__ import annotations
 
-from drw.kernel.errors import DeadlineExceeded, InternalError, InvalidRequest, RateLimited, Unavailable
+from drw.kernel.errors import NEVER, DeadlineExceeded, InternalError, InvalidRequest, NotFound, RateLimited, Unavailable
+
+CONTEXT_LENGTH, CONTENT_FILTER, QUOTA = "context_length_exceeded", "content_filter", "insufficient_quota"
+"""OpenAI's codes."""
 
 
 class EngineUnavailable(Unavailable):
@@ -51,12 +57,22 @@ class EngineLimited(RateLimited):
     """The engine's upstream takes no more of us for now; a limit of our own caller's is another class."""
 
 
+class UpstreamQuotaUsedUp(RateLimited):
+    """What the operator pays the upstream is used up: waiting does not help."""
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message, code=QUOTA, retry_after=NEVER, **metadata)
+
+
+class UpstreamModelNotFound(NotFound):
+    """The upstream does not have the model that the operator set."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="model_not_found", param="model")
+
+
 class EngineMisconfigured(InternalError):
     """The engine cannot be reached as the operator set it up."""
-
-
-CONTEXT_LENGTH, CONTENT_FILTER = "context_length_exceeded", "content_filter"
-"""OpenAI's codes for the two."""
 
 
 class ContextLengthExceeded(InvalidRequest):

@@ -25,7 +25,7 @@ from drw.kernel.overhead import waiting
 from drw.models.serving.counting import counted
 from drw.models.serving.hold import Estimate, Estimating, Hold
 from drw.models.serving.meter import Meter, Reservation
-from drw.models.serving.plans import Asked, ChatModel, check_prompt
+from drw.models.serving.plans import Asked, ChatModel, check_prompt, split
 from drw.models.serving.ports import Body, Chunk
 from drw.models.serving.quota import ModelFull
 from drw.models.serving.record import Record
@@ -81,7 +81,7 @@ class Metering:
             raise
 
     @asynccontextmanager
-    async def embedding(self, model: str, texts: Sequence[str], record: Record) -> AsyncIterator[Hold]:
+    async def embedding(self, model: str, inputs: Sequence[str | Sequence[int]], record: Record) -> AsyncIterator[Hold]:
         """Hold an embedding for the block; say what it took by `Hold.progress`, and what came of it to the record.
 
         Raises and ends as `metered` does.
@@ -90,7 +90,7 @@ class Metering:
         course = Course(who.org, who.desk, who.key, "embedding", [Attempt(model, model)])
         caller = of_call(who.org, who.desk, who.key)
         price = tariff.price(model, model, datetime.now(UTC))
-        wanted = Estimate(model, model, price, sum(len(text.encode()) + TEXT_TOKENS for text in texts), 0)
+        wanted = Estimate(model, model, price, sum(map(_bound, inputs)), 0)
         terms = tariff.terms((*caller, of_model(model)), [price])
         hold = Hold(course, self._ledger) if terms.free else await self._reserved(course, caller, terms, [wanted])
         try:
@@ -199,8 +199,13 @@ def prompt_bound(body: Body, image_tokens: int) -> int:
         if part.get("type") == "image_url"
     ]
     pictures = sum(len(url) for url in images if url[:5].lower() == "data:")
-    around = MESSAGE_TOKENS * (1 + len(body.get("messages", ())))
+    around = MESSAGE_TOKENS * (len(split(body)) + len(body.get("messages", ())))
     return len(orjson.dumps(body)) - pictures + around + len(images) * image_tokens
+
+
+def _bound(text: str | Sequence[int]) -> int:
+    """Return a bound on the tokens of one text, or of one that is tokens already."""
+    return TEXT_TOKENS + len(text.encode() if isinstance(text, str) else text)
 
 
 def window_headers(window: Window) -> Headers:
@@ -219,7 +224,8 @@ async def _estimate(model: ChatModel, asked: Asked, price: Price, settings: Mete
     tokens = await counted(model, asked)
     prompt = prompt_bound(asked.body, settings.image_tokens) if tokens is None else tokens
     # A bound on the prompt says nothing of the room that it leaves.
-    room = model.context_length - (tokens or 0) if model.context_length else None
+    alone = tokens if len(split(asked.body)) == 1 else None  # of several, each has a context of its own
+    room = model.context_length - (alone or 0) if model.context_length else None
     known = [bound for bound in (asked.most_tokens, room) if bound is not None]
     each = max(1, min(known, default=settings.most_tokens))
     bounds = {} if known else {asked.param: each}  # where nothing bounds the answer, what was reserved must

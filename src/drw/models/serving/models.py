@@ -167,6 +167,7 @@ class Models:
             total_seconds=resolved.deadlines.total_seconds,
             prefill=resolved.prefill,
             affinity=resolved.affinity,
+            parameters=frozenset(resolved.parameters),
         )
 
     def _replica(self, resolved: ResolvedModel, url: str) -> Replica:

@@ -16,12 +16,12 @@ FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$"
 
 
 def _small(schema: dict[str, Any]) -> dict[str, Any]:
-    if len(orjson.dumps(_passable(schema))) > MAX_SCHEMA_BYTES:
+    if len(orjson.dumps(passable(schema))) > MAX_SCHEMA_BYTES:
         raise ValueError(f"a JSON schema has at most {MAX_SCHEMA_BYTES} bytes")
     return schema
 
 
-def _passable(value: dict[str, Any]) -> dict[str, Any]:
+def passable(value: dict[str, Any]) -> dict[str, Any]:
     """Refuse what can be read and not written again: whole numbers beyond 64 bits."""
     try:
         orjson.dumps(value)
@@ -31,7 +31,7 @@ def _passable(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Schema = Annotated[dict[str, Any], AfterValidator(_small)]
-AnyObject = Annotated[dict[str, Any], AfterValidator(_passable)]
+AnyObject = Annotated[dict[str, Any], AfterValidator(passable)]
 
 
 class Part(BaseModel):

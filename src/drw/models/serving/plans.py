@@ -10,6 +10,7 @@ from drw.models.serving.balance import Affinity, Replica, by_weight
 from drw.models.serving.errors import ContextLengthExceeded
 from drw.models.serving.line import Line
 from drw.models.serving.ports import FOREVER, Body, ChatEngine, Endpoint
+from drw.models.serving.requests import Completion, Sampling, prompts_of, unknown
 
 BYTES_PER_TOKEN = 64
 """A prompt with more bytes for each token that the model takes is too long whatever it says: text has about four."""
@@ -31,6 +32,8 @@ class ChatModel:
     """For a whole answer; 0: as the settings have it."""
     prefill: str
     affinity: str
+    parameters: frozenset[str] = frozenset()
+    """Parameters that are not OpenAI's and that it takes."""
 
     @property
     def most_prompt_bytes(self) -> int:
@@ -99,9 +102,39 @@ class Asked:
     """Until when it goes on, whatever becomes of it, in the event loop's time."""
 
 
+def answerable(request: Sampling, plan: Plan, models: tuple[ChatModel, ...]) -> tuple[ChatModel, ...]:
+    """Return the models that take what only some do: parameters that are not OpenAI's, and tokens in place of texts.
+
+    Raises:
+        InvalidRequest: none does.
+    """
+    if isinstance(request, Completion) and not isinstance(prompts_of(request.prompt)[0], str):
+        if len(plan.targets) > 1:
+            message = f"prompt has token ids, and each model behind {plan.id!r} reads them by its own tokenizer"
+            raise InvalidRequest(f"{message}: name one model, or send text", param="prompt")
+        models = models[:1]
+    if not (further := request.further.keys()):
+        return models
+    if found := tuple(model for model in models if further <= model.parameters):
+        return found
+    raise unknown(type(request), min(further - models[0].parameters), models[0].parameters)
+
+
+def split(body: Body) -> list[Body]:
+    """Return the request once for each of its prompts."""
+    prompts = prompts_of(body.get("prompt"))
+    return [body] if len(prompts) == 1 else [{**body, "prompt": prompt} for prompt in prompts]
+
+
 def prompt_bytes(body: Body) -> int:
-    """Return the bytes of every text in a request that a model reads; pictures do not count."""
-    texts = [body.get("prompt") or ""]
+    """Return the bytes of every text in a request that a model reads at once; pictures do not count.
+
+    Tokens count with as many bytes as a token can have.
+    """
+    prompts = prompts_of(body.get("prompt") or "")
+    if not isinstance(prompts[0], str):
+        return BYTES_PER_TOKEN * max(map(len, prompts))
+    texts = [max(prompts, key=len)]
     for message in body.get("messages", ()):
         content = message.get("content") or ""
         texts += [content] if isinstance(content, str) else [part.get("text", "") for part in content]

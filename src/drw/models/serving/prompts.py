@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
+from drw.kernel.errors import InvalidRequest
 from drw.models.serving.ports import Target
 from drw.models.serving.wire import Wire, bearer
 
@@ -35,6 +36,7 @@ class Prompts:
         self._wire = wire
         self._nonce = secrets.token_hex(8)
         self._placeholder = re.compile(rf"drw{self._nonce}x(\d+)x")
+        self._sizes: dict[str, int] = {}
         self._known: OrderedDict[tuple[Any, ...], tuple[float, list[list[int] | int]]] = OrderedDict()
 
     async def chat(self, target: Target, messages: Messages) -> list[int]:
@@ -44,9 +46,26 @@ class Prompts:
             pieces += [messages[part]["content"]] if isinstance(part, int) else part
         return await self._read(target, pieces, special=False)
 
-    async def completion(self, target: Target, prompt: str) -> list[int]:
-        """Return the tokens of a bare prompt, with what the model wants in front of any text."""
+    async def completion(self, target: Target, prompt: str | list[int]) -> list[int]:
+        """Return the tokens of a bare prompt, with what the model wants in front of any text; tokens are its own.
+
+        Raises:
+            InvalidRequest: the model has no such token.
+        """
+        if not isinstance(prompt, str):
+            if (most := max(prompt)) >= (size := await self._vocabulary(target)) > 0:
+                message = f"prompt has the token id {most}; the tokenizer of {target.model!r} has 0 to {size - 1}"
+                raise InvalidRequest(f"{message}: send text, or ids of this tokenizer", param="prompt")
+            return prompt
         return await self._read(target, [prompt], special=False)
+
+    async def _vocabulary(self, target: Target) -> int:
+        """Return how many tokens the model has; 0: an older server does not say, and judges by itself."""
+        if (found := self._sizes.get(target.base_url)) is None:
+            loaded = await self._wire.ask(target, "models", None, bearer(target), "data", list)
+            meta = next((model.get("meta") or {} for model in loaded if isinstance(model, dict)), {})
+            found = self._sizes[target.base_url] = int(meta.get("n_vocab") or 0)
+        return found
 
     async def _template(self, target: Target, messages: Messages) -> list[list[int] | int]:
         """Return the template's tokens, and between them which message's text stands there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import time
@@ -15,14 +16,19 @@ from drw.kernel.telemetry import QUOTES
 from drw.models.serving.errors import (
     CONTENT_FILTER,
     CONTEXT_LENGTH,
+    QUOTA,
     ContentFiltered,
     ContextLengthExceeded,
     EngineLimited,
     EngineMisconfigured,
     EngineStalled,
     EngineUnavailable,
+    UpstreamModelNotFound,
+    UpstreamQuotaUsedUp,
 )
 from drw.models.serving.ports import Target
+
+log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 500
 MAX_RETRY_AFTER = 3600
@@ -30,7 +36,7 @@ FILTERED = {CONTENT_FILTER, "content_policy_violation", "ResponsibleAIPolicyViol
 """What OpenAI and Azure call it."""
 TOO_LONG = re.compile(r"maximum context length|context length (is|of) only|exceeds? the (model's )?context", re.I)
 """How vLLM, SGLang and TGI word it, which have no code for it."""
-STATUS = {CONTEXT_LENGTH: 400, "rate_limit_exceeded": 429, "insufficient_quota": 429} | dict.fromkeys(FILTERED, 400)
+STATUS = {CONTEXT_LENGTH: 400, "rate_limit_exceeded": 429, QUOTA: 429} | dict.fromkeys(FILTERED, 400)
 """What an error inside a stream means that has a code and no status; any other is the engine's fault."""
 QUOTED = {QUOTES: "upstream"}
 """For errors whose message ends in what the upstream said: that may have words of the prompt, so no log has it."""
@@ -46,12 +52,13 @@ def refusal(target: Target, status: int, raw: bytes, retry_after: str | None = N
     if status in (401, 403):
         return EngineMisconfigured(f"the upstream of {target.model!r} refuses our key: {_remedy(target)}")
     if status == 404:
-        return EngineMisconfigured(
-            f"the upstream of {target.model!r} does not know {target.upstream_model!r} at {target.base_url!r}: "
-            "set base_url and upstream_model as the upstream has them"
-        )
+        fields = {"model": target.model, "upstream_model": target.upstream_model}
+        log.warning("an upstream does not have its model: set base_url and upstream_model", extra={"fields": fields})
+        return UpstreamModelNotFound(f"the upstream of {target.model!r} does not have the model")
     if status == 413:
         return TooLarge(said)
+    if status == 402 or (status == 429 and QUOTA in _codes(detail)):
+        return UpstreamQuotaUsedUp(f"what the upstream of {target.model!r} is paid is used up: {said}", **QUOTED)
     if status == 429:
         return EngineLimited(f"the upstream of {target.model!r} is over its limit: {said}", **after, **QUOTED)
     if status in (408, 504):

@@ -5,12 +5,23 @@ Fields: OpenAI API reference, "Create chat completion", "Create completion", "Cr
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import orjson
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.json_bodies import check_keys
 from drw.models.serving.errors import NotSupported
 from drw.models.serving.parts import (
     MAX_SCHEMAS_BYTES,
@@ -21,6 +32,7 @@ from drw.models.serving.parts import (
     Part,
     ResponseFormat,
     Tool,
+    passable,
 )
 from drw.models.serving.ports import Body
 from drw.models.serving.schemas import SchemaError, check_schema
@@ -28,11 +40,41 @@ from drw.models.serving.schemas import SchemaError, check_schema
 MAX_MESSAGES = 2048
 MAX_CHOICES = 8
 MAX_INPUTS = 2048
+MAX_COMPLETIONS = 128
+"""Choices of one completion, over all of its prompts."""
+DEFAULT_COMPLETION_TOKENS = 16
 MAX_TOKENS = 2**31 - 1
+MAX_FURTHER_BYTES = 32_768
+NO_EFFECT = (("best_of", 1), ("echo", False), ("suffix", ""))
+"""Refused parameters with what holds anyway, as clients send them."""
 
 ModelId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Stop = StopText | Annotated[list[StopText], Field(min_length=1, max_length=4)]
+
+
+def prompts_of(prompt: Any) -> list[Any]:
+    """Return each of the prompts: a text, or the ids of its tokens."""
+    return prompt if isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int)) else [prompt]
+
+
+def _prompts(value: Any, info: ValidationInfo) -> Any:
+    name, prompts = str(info.field_name), prompts_of(value)
+    kinds = set(map(type, prompts))
+    if kinds not in ({str}, {list}):
+        message = f"{name} must be a text, a list of texts, a list of token ids, or a list of such lists"
+        raise InvalidRequest(message, param=name)
+    for number, ids in enumerate(prompts if kinds == {list} else ()):
+        where = name if ids is value else f"{name}[{number}]"
+        if set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) > MAX_TOKENS:
+            raise InvalidRequest(f"{where} must be a list of one or more token ids, from 0 on", param=where)
+    return value
+
+
+_IDS: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
+_LISTS: list[dict[str, Any]] = [{"type": "array", "minItems": 1, "items": one} for one in ({"type": "string"}, _IDS)]
+Prompts = Annotated[Any, AfterValidator(_prompts), WithJsonSchema({"anyOf": [{"type": "string"}, _IDS, *_LISTS]})]
+"""One text or several; or their tokens, by ids of the tokenizer of the model that reads them."""
 
 
 class StreamOptions(Part):
@@ -43,7 +85,11 @@ class StreamOptions(Part):
 
 
 class Sampling(Part):
-    """What chats and completions have in common."""
+    """What chats and completions have in common; parameters that are not OpenAI's may be the model's own."""
+
+    model_config = ConfigDict(extra="allow")
+    INSTEAD: ClassVar[Mapping[str, str]] = {}
+    """OpenAI's parameters that are refused, and what to do instead."""
 
     model: ModelId
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
@@ -65,6 +111,20 @@ class Sampling(Part):
         return self.n or 1
 
     @property
+    def further(self) -> dict[str, Any]:
+        """Parameters that are not OpenAI's."""
+        return {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+
+    @model_validator(mode="after")
+    def _is_supported(self) -> Sampling:
+        for name, instead in self.INSTEAD.items():
+            if (value := getattr(self, name)) is not None and (name, value) not in NO_EFFECT:
+                raise NotSupported(name, instead)
+        if self.further and len(orjson.dumps(passable(self.further))) > MAX_FURTHER_BYTES:
+            raise InvalidRequest(f"parameters that are not OpenAI's have at most {MAX_FURTHER_BYTES} bytes together")
+        return self
+
+    @property
     def usage_in_stream(self) -> bool:
         """Whether the caller wants a last event with the tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
@@ -80,11 +140,19 @@ class Sampling(Part):
 
     def body(self) -> Body:
         """Return what an engine gets of the request."""
-        return self.model_dump(exclude_unset=True, exclude_none=True, exclude=NOT_PASSED, by_alias=True)
+        kept_here = NOT_PASSED | self.INSTEAD.keys()
+        return self.model_dump(exclude_unset=True, exclude_none=True, exclude=kept_here, by_alias=True)
 
 
 class ChatCompletion(Sampling):
     """`POST /v1/chat/completions`."""
+
+    INSTEAD = {
+        "functions": "use tools",
+        "function_call": "use tool_choice",
+        "audio": "this platform's models answer in text",
+        "web_search_options": "use the retrieval endpoints",
+    }
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
@@ -112,9 +180,6 @@ class ChatCompletion(Sampling):
 
     @model_validator(mode="after")
     def _is_served(self) -> ChatCompletion:
-        for name, instead in INSTEAD.items():
-            if getattr(self, name) is not None:
-                raise NotSupported(name, instead)
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
         _check_schemas(self._schemas())
@@ -142,23 +207,40 @@ class ChatCompletion(Sampling):
 class Completion(Sampling):
     """`POST /v1/completions`."""
 
-    prompt: str | list[Any]
+    INSTEAD = {
+        "best_of": "use n, and choose among the answers",
+        "echo": "put the prompt in front of the answer yourself",
+        "suffix": "this platform's models write forwards only",
+    }
+
+    prompt: Prompts
     logprobs: int | None = Field(None, ge=0, le=5)
-    best_of: int | None = None
-    echo: bool | None = None
-    suffix: str | None = None
+    # Named so that the answer says what to do instead.
+    best_of: Any = None
+    echo: Any = None
+    suffix: Any = None
 
     @model_validator(mode="after")
     def _is_served(self) -> Completion:
-        if not isinstance(self.prompt, str):
-            raise NotSupported("prompt", "give one string; lists and tokens are not taken")
-        if self.best_of not in (None, 1):
-            raise NotSupported("best_of", "use n, and choose among the answers")
-        if self.echo:
-            raise NotSupported("echo", "put the prompt in front of the answer yourself")
-        if self.suffix:
-            raise NotSupported("suffix", "this platform's models write forwards only")
+        if self.choices > MAX_COMPLETIONS:
+            message = f"{len(prompts_of(self.prompt))} prompts with n={self.n or 1} are {self.choices} choices"
+            raise InvalidRequest(f"{message}; there can be {MAX_COMPLETIONS}", param="prompt")
         return self
+
+    @property
+    def choices(self) -> int:
+        """How many answers are asked for."""
+        return len(prompts_of(self.prompt)) * (self.n or 1)
+
+    def most_tokens(self) -> tuple[str, int | None]:
+        """Return the field that bounds the answer, and the bound."""
+        return "max_tokens", self.max_tokens or DEFAULT_COMPLETION_TOKENS
+
+    def body(self) -> Body:
+        """Return what an engine gets of the request: a list of one prompt is that prompt."""
+        prompts = prompts_of(self.prompt)
+        name, most = self.most_tokens()
+        return super().body() | {"prompt": prompts[0] if len(prompts) == 1 else prompts, name: most}
 
 
 def _not_nothing(tokens: int) -> int:
@@ -170,44 +252,36 @@ def _not_nothing(tokens: int) -> int:
 class Embedding(Part):
     """`POST /v1/embeddings`."""
 
+    INSTEAD: ClassVar[Mapping[str, str]] = {}
+
     model: ModelId
-    input: str | list[Any]
+    input: Prompts
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1, le=2**31 - 1)
     user: str | None = Field(None, max_length=512)
     truncate_prompt_tokens: Annotated[int, AfterValidator(_not_nothing)] | None = Field(None, ge=-1, le=2**31 - 1)
     """As in vLLM: only the first tokens of each text are read; -1: as many as the model takes."""
 
-    def texts(self) -> list[str]:
-        """Return the texts to embed."""
-        texts = [self.input] if isinstance(self.input, str) else self.input
-        if not 1 <= len(texts) <= MAX_INPUTS:
-            raise InvalidRequest(f"input has {len(texts)} texts; give 1 to {MAX_INPUTS}", param="input")
-        if not all(isinstance(text, str) for text in texts):
-            raise NotSupported("input", "give text, as a string or a list of strings; tokens are not taken")
-        if not all(texts):
+    def inputs(self) -> list[str | list[int]]:
+        """Return the texts to embed, or the tokens of each."""
+        inputs = prompts_of(self.input)
+        if len(inputs) > MAX_INPUTS:
+            raise InvalidRequest(f"input has {len(inputs)} texts; give 1 to {MAX_INPUTS}", param="input")
+        if not all(inputs):
             raise InvalidRequest("input has an empty text; each must have at least one character", param="input")
-        return texts
+        return inputs
 
 
-NOT_PASSED = {
-    "model",
-    "stream",
-    "stream_options",
-    "metadata",
-    "store",
-    "service_tier",
-    "safety_identifier",
-    "prompt_cache_key",
-    "modalities",
+KEPT = {
+    "metadata": "accepted, and not stored",
+    "store": "accepted, and nothing is stored: the audit trail has a record of each call",
+    "service_tier": "accepted: there is one tier",
+    "safety_identifier": "accepted, and not passed on",
+    "prompt_cache_key": "binds a session to a replica, as `X-Session-Id` does",
+    "modalities": '`["text"]`',
 }
-
-INSTEAD = {
-    "functions": "use tools",
-    "function_call": "use tool_choice",
-    "audio": "this platform's models answer in text",
-    "web_search_options": "use the retrieval endpoints",
-}
+"""What is not passed on, and what it means here."""
+NOT_PASSED = {"model", "stream", "stream_options", *KEPT}
 
 R = TypeVar("R", bound=Part)
 
@@ -219,9 +293,22 @@ def read(cls: type[R], raw: bytes) -> R:
         InvalidRequest: it is not JSON, has an unknown field, or a value of a wrong type or out of its bounds.
     """
     try:
-        return cls.model_validate_json(raw)
+        request = cls.model_validate_json(raw)
     except ValidationError as error:
         raise _readable(cls, error) from None
+    check_keys(raw)
+    return request
+
+
+def supported(cls: type[Part]) -> list[str]:
+    """Return OpenAI's parameters that are not refused."""
+    return sorted(cls.model_fields.keys() - getattr(cls, "INSTEAD", {}).keys())
+
+
+def unknown(cls: type[Part], name: str, further: Iterable[str] = ()) -> InvalidRequest:
+    """Return the error for a parameter that there is not; `further`: the model's own."""
+    known = ", ".join([*supported(cls), *sorted(further)])
+    return InvalidRequest(f"{name!r} is not a parameter here; there are: {known}", param=name)
 
 
 def _check_schemas(schemas: dict[str, dict[str, Any]]) -> None:
@@ -242,8 +329,7 @@ def _readable(cls: type[Part], error: ValidationError) -> InvalidRequest:
     if not param:
         return InvalidRequest("the body must be a JSON object")
     if kind == "extra_forbidden" and len(fault["loc"]) == 1:
-        known = ", ".join(sorted(cls.model_fields))
-        return InvalidRequest(f"{param!r} is not a parameter; there are: {known}", param=param)
+        return unknown(cls, param)
     return InvalidRequest(f"{param}: {said}", param=param)
 
 

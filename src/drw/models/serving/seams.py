@@ -16,6 +16,8 @@ def may_continue(endpoint: Endpoint, body: Body, answer: Answer) -> bool:
     """Tell whether what is there of an answer is all that a continuation needs to know."""
     if answer.choices != 1 or not answer.plain or not answer.text:
         return False
+    if not isinstance(body.get("prompt", ""), str):  # text cannot be put after tokens
+        return False
     if body.get("logprobs") or (body.get("tools") and body.get("tool_choice") != "none"):
         return False
     return bool((body.get("response_format") or {}).get("type", "text") == "text")

@@ -25,6 +25,26 @@ class TextTooLong(InvalidRequest):
         )
 
 
+class UnknownToken(InvalidRequest):
+    """The model has no token of an id; `index` of the text is in the metadata."""
+
+    def __init__(self, index: int, token: int, size: int) -> None:
+        super().__init__(
+            f"text {index} has the token id {token}; this model's tokenizer has ids 0 to {size - 1}: "
+            "send text, or ids of this tokenizer",
+            param="input",
+            index=str(index),
+        )
+
+
+def check_tokens(texts: Sequence[str | Tokens], size: int) -> None:
+    """Raise `UnknownToken` where tokens in place of a text have an id that a tokenizer of so many does not."""
+    for index, ids in enumerate(texts):
+        for wrong in () if isinstance(ids, str) else (min(ids), max(ids)):
+            if not 0 <= wrong < size:
+                raise UnknownToken(index, wrong, size)
+
+
 @dataclass(frozen=True, slots=True)
 class Lengths:
     """What a request asks for texts that are longer than the model takes."""

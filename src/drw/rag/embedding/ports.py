@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from drw.rag.embedding.lengths import Lengths, Tokens
 
 Floats = NDArray[np.float32]
+Text = str | Tokens
+"""A text, or the ids of its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,11 @@ class TextEncoder(ABC):
     dimensions: int
 
     @abstractmethod
-    def read(self, texts: Sequence[str], lengths: Lengths) -> list[Portion]:
+    def read(self, texts: Sequence[Text], lengths: Lengths) -> list[Portion]:
         """Cut the texts into tokens, and the request into portions; every window of a text is in exactly one.
 
         Raises:
+            UnknownToken: the model has no token of an id that is given.
             TextTooLong: a text has more tokens than the model takes, and `lengths` does not say what to do.
         """
 

@@ -15,7 +15,7 @@ from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
 from drw.kernel.host import Scope
 from drw.kernel.kills import KillList
 from drw.rag.embedding.lengths import Lengths
-from drw.rag.embedding.ports import Floats, Portion, TextEncoder
+from drw.rag.embedding.ports import Floats, Portion, Text, TextEncoder
 from drw.rag.embedding.settings import Settings
 from drw.rag.embedding.turns import Turns
 
@@ -34,16 +34,16 @@ class Embedding(contract.Embedding):
     async def embed(self, request: EmbedRequest, /) -> EmbedResponse:
         if request.model not in {"", self._encoder.model}:
             raise NotFound(f"there is no embedding model {request.model!r}; there is {self._encoder.model!r}")
-        _check(request.texts)
+        texts = _texts(request)
         # Here and not at the callers alone: documents and questions come this way past every data plane.
         async with self._kills.ending(caller_or_none(), lambda: (self._encoder.model,)):
-            return await self._embed(request.texts, _lengths(request))
+            return await self._embed(texts, _lengths(request))
 
     async def describe(self) -> str:
         """Return what the status shows."""
         return f"{self._encoder.model}, {self._encoder.dimensions} dimensions"
 
-    async def _embed(self, texts: Sequence[str], lengths: Lengths) -> EmbedResponse:
+    async def _embed(self, texts: Sequence[Text], lengths: Lengths) -> EmbedResponse:
         told = {gen_ai.OPERATION: gen_ai.EMBEDDINGS, gen_ai.PROVIDER: "drw", gen_ai.REQUEST_MODEL: self._encoder.model}
         with telemetry.span(f"{gen_ai.EMBEDDINGS} {self._encoder.model}", attributes=told) as span:
             portions = await self._turns.read(texts, lengths)
@@ -87,11 +87,16 @@ def _lengths(request: EmbedRequest) -> Lengths:
     return Lengths(request.long_text == EmbedRequest.AVERAGE, request.truncate_prompt_tokens)
 
 
-def _check(texts: Sequence[str]) -> None:
+def _texts(request: EmbedRequest) -> Sequence[Text]:
+    """Return what is to be read: texts, or their tokens."""
+    texts: list[Text] = [*request.texts, *(tuple(one.ids) for one in request.tokens)]
+    if request.texts and request.tokens:
+        raise InvalidRequest("give texts or tokens, not both", param="input")
     if not 1 <= len(texts) <= MAX_TEXTS:
         raise InvalidRequest(f"{len(texts)} texts; it must be 1 to {MAX_TEXTS}", param="input")
     for number, text in enumerate(texts):
-        if not text.strip():
+        if not (text.strip() if isinstance(text, str) else text):
             raise InvalidRequest(f"text {number} is empty", param="input")
-        if len(text) > MAX_CHARACTERS:
+        if isinstance(text, str) and len(text) > MAX_CHARACTERS:
             raise TooLarge(f"text {number} has {len(text)} characters; at most {MAX_CHARACTERS}", param="input")
+    return texts

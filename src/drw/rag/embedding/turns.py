@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from drw.kernel.call import caller_or_none
 from drw.kernel.errors import RateLimited
 from drw.rag.embedding.lengths import Lengths
-from drw.rag.embedding.ports import Floats, Portion, TextEncoder
+from drw.rag.embedding.ports import Floats, Portion, Text, TextEncoder
 
 SHORT = 8
 """A request of at most so many texts is somebody's question, and does not wait behind a document."""
@@ -44,7 +44,7 @@ class Turns:
         self._some = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "encoder")
 
-    async def read(self, texts: Sequence[str], lengths: Lengths) -> list[Portion]:
+    async def read(self, texts: Sequence[Text], lengths: Lengths) -> list[Portion]:
         """Return the portions of a request; other requests are encoded meanwhile.
 
         Raises:

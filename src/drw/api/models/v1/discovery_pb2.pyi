@@ -66,7 +66,7 @@ class ResolveModelRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class ResolvedModel(_message.Message):
-    __slots__ = ("model", "base_url", "upstream_model", "api_key_variable", "max_prompt_tokens", "max_concurrent", "base_urls", "fallbacks", "deadlines", "prefill", "affinity", "sampling")
+    __slots__ = ("model", "base_url", "upstream_model", "api_key_variable", "max_prompt_tokens", "max_concurrent", "base_urls", "fallbacks", "deadlines", "prefill", "affinity", "sampling", "parameters")
     class SamplingEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +86,7 @@ class ResolvedModel(_message.Message):
     PREFILL_FIELD_NUMBER: _ClassVar[int]
     AFFINITY_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     model: Model
     base_url: str
     upstream_model: str
@@ -98,7 +99,8 @@ class ResolvedModel(_message.Message):
     prefill: str
     affinity: str
     sampling: _containers.ScalarMap[str, float]
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., base_url: _Optional[str] = ..., upstream_model: _Optional[str] = ..., api_key_variable: _Optional[str] = ..., max_prompt_tokens: _Optional[int] = ..., max_concurrent: _Optional[int] = ..., base_urls: _Optional[_Iterable[str]] = ..., fallbacks: _Optional[_Iterable[str]] = ..., deadlines: _Optional[_Union[Deadlines, _Mapping]] = ..., prefill: _Optional[str] = ..., affinity: _Optional[str] = ..., sampling: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    parameters: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., base_url: _Optional[str] = ..., upstream_model: _Optional[str] = ..., api_key_variable: _Optional[str] = ..., max_prompt_tokens: _Optional[int] = ..., max_concurrent: _Optional[int] = ..., base_urls: _Optional[_Iterable[str]] = ..., fallbacks: _Optional[_Iterable[str]] = ..., deadlines: _Optional[_Union[Deadlines, _Mapping]] = ..., prefill: _Optional[str] = ..., affinity: _Optional[str] = ..., sampling: _Optional[_Mapping[str, float]] = ..., parameters: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Deadlines(_message.Message):
     __slots__ = ("connect_seconds", "first_token_seconds", "between_tokens_seconds", "total_seconds")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/rag/v1/embedding.proto\x12\x0e\x64rw.api.rag.v1\"\xab\x01\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x38\n\tlong_text\x18\x03 \x01(\x0e\x32%.drw.api.rag.v1.EmbedRequest.LongText\x12\x1e\n\x16truncate_prompt_tokens\x18\x04 \x01(\x05\"#\n\x08LongText\x12\n\n\x06REFUSE\x10\x00\x12\x0b\n\x07\x41VERAGE\x10\x01\"\x18\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"W\n\rEmbedResponse\x12\'\n\x07vectors\x18\x01 \x03(\x0b\x32\x16.drw.api.rag.v1.Vector\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\x05\x32V\n\tEmbedding\x12I\n\x05\x45mbed\x12\x1c.drw.api.rag.v1.EmbedRequest\x1a\x1d.drw.api.rag.v1.EmbedResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/rag/v1/embedding.proto\x12\x0e\x64rw.api.rag.v1\"\xd3\x01\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x38\n\tlong_text\x18\x03 \x01(\x0e\x32%.drw.api.rag.v1.EmbedRequest.LongText\x12\x1e\n\x16truncate_prompt_tokens\x18\x04 \x01(\x05\x12&\n\x06tokens\x18\x05 \x03(\x0b\x32\x16.drw.api.rag.v1.Tokens\"#\n\x08LongText\x12\n\n\x06REFUSE\x10\x00\x12\x0b\n\x07\x41VERAGE\x10\x01\"\x15\n\x06Tokens\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"\x18\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"W\n\rEmbedResponse\x12\'\n\x07vectors\x18\x01 \x03(\x0b\x32\x16.drw.api.rag.v1.Vector\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\x05\x32V\n\tEmbedding\x12I\n\x05\x45mbed\x12\x1c.drw.api.rag.v1.EmbedRequest\x1a\x1d.drw.api.rag.v1.EmbedResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDDING'].methods_by_name['Embed']._loaded_options = None
   _globals['_EMBEDDING'].methods_by_name['Embed']._serialized_options = b'\220\002\001'
   _globals['_EMBEDREQUEST']._serialized_start=51
-  _globals['_EMBEDREQUEST']._serialized_end=222
-  _globals['_EMBEDREQUEST_LONGTEXT']._serialized_start=187
-  _globals['_EMBEDREQUEST_LONGTEXT']._serialized_end=222
-  _globals['_VECTOR']._serialized_start=224
-  _globals['_VECTOR']._serialized_end=248
-  _globals['_EMBEDRESPONSE']._serialized_start=250
-  _globals['_EMBEDRESPONSE']._serialized_end=337
-  _globals['_EMBEDDING']._serialized_start=339
-  _globals['_EMBEDDING']._serialized_end=425
+  _globals['_EMBEDREQUEST']._serialized_end=262
+  _globals['_EMBEDREQUEST_LONGTEXT']._serialized_start=227
+  _globals['_EMBEDREQUEST_LONGTEXT']._serialized_end=262
+  _globals['_TOKENS']._serialized_start=264
+  _globals['_TOKENS']._serialized_end=285
+  _globals['_VECTOR']._serialized_start=287
+  _globals['_VECTOR']._serialized_end=311
+  _globals['_EMBEDRESPONSE']._serialized_start=313
+  _globals['_EMBEDRESPONSE']._serialized_end=400
+  _globals['_EMBEDDING']._serialized_start=402
+  _globals['_EMBEDDING']._serialized_end=488
 # @@protoc_insertion_point(module_scope)

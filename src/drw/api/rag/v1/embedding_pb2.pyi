@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EmbedRequest(_message.Message):
-    __slots__ = ("texts", "model", "long_text", "truncate_prompt_tokens")
+    __slots__ = ("texts", "model", "long_text", "truncate_prompt_tokens", "tokens")
     class LongText(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         REFUSE: _ClassVar[EmbedRequest.LongText]
@@ -19,11 +19,19 @@ class EmbedRequest(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LONG_TEXT_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
     texts: _containers.RepeatedScalarFieldContainer[str]
     model: str
     long_text: EmbedRequest.LongText
     truncate_prompt_tokens: int
-    def __init__(self, texts: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., long_text: _Optional[_Union[EmbedRequest.LongText, str]] = ..., truncate_prompt_tokens: _Optional[int] = ...) -> None: ...
+    tokens: _containers.RepeatedCompositeFieldContainer[Tokens]
+    def __init__(self, texts: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., long_text: _Optional[_Union[EmbedRequest.LongText, str]] = ..., truncate_prompt_tokens: _Optional[int] = ..., tokens: _Optional[_Iterable[_Union[Tokens, _Mapping]]] = ...) -> None: ...
+
+class Tokens(_message.Message):
+    __slots__ = ("ids",)
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Vector(_message.Message):
     __slots__ = ("values",)

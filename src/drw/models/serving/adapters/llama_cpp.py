@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from drw.kernel.cache_salt import cache_salt
 from drw.kernel.call import caller_or_none
 from drw.models.serving.compiling import SchemaCompilers
 from drw.models.serving.errors import EngineUnavailable, NotSupported
+from drw.models.serving.plans import split
 from drw.models.serving.ports import FOREVER, UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
 from drw.models.serving.prompts import Messages, Prompts
 from drw.models.serving.settings import WireSettings
@@ -56,6 +58,8 @@ class LlamaCppEngine(ChatEngine):
         self, target: Target, endpoint: Endpoint, body: Body, limits: Limits = UNLIMITED
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the server's chunks, with tool calls where the request has tools."""
+        if len(prompts := split(body)) > 1:
+            return self._each_prompt(target, endpoint, prompts, limits)
         tools = chosen_tools(body)
         chunks = self._choices(target, endpoint, constrained(body, tools), limits)
         return as_tool_calls(chunks, tools) if tools else chunks
@@ -73,6 +77,27 @@ class LlamaCppEngine(ChatEngine):
         """Close the connections, and end the compilers."""
         await self._wire.close()
         await self._compilers.close()
+
+    async def _each_prompt(
+        self, target: Target, endpoint: Endpoint, bodies: list[Body], limits: Limits
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield the chunks of one prompt after the other, and last the usage of all."""
+        usage = Counter[str]()
+        for number, body in enumerate(bodies):
+            before, chunks = usage["prompt_tokens"], self._choices(target, endpoint, body, limits)
+            try:
+                async for chunk in chunks:
+                    own = chunk.pop("usage", None) or {}
+                    usage.update({name: count for name, count in own.items() if isinstance(count, int)})
+                    if timings := chunk.get("timings"):  # of this prompt alone
+                        timings["prompt_n"] = timings.get("prompt_n", 0) + before
+                    for choice in chunk.get("choices") or ():
+                        choice["index"] += number * (body.get("n") or 1)
+                    yield chunk
+            finally:
+                await chunks.aclose()
+            limits = Limits(end=limits.end)  # the first token of all has come
+        yield {"choices": [], "usage": dict(usage)}
 
     async def _choices(
         self, target: Target, endpoint: Endpoint, body: Body, limits: Limits

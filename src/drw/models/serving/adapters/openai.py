@@ -8,6 +8,7 @@ from drw.kernel.cache_salt import cache_salt
 from drw.kernel.call import caller_or_none
 from drw.models.serving.errors import EngineMisconfigured
 from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
+from drw.models.serving.requests import prompts_of
 from drw.models.serving.settings import WireSettings
 from drw.models.serving.usage import of_all_choices, uncached
 from drw.models.serving.wire import Wire, bearer
@@ -32,7 +33,8 @@ class OpenAiEngine(ChatEngine):
         sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": self._options}
         if self._salted:
             sent["cache_salt"] = cache_salt(caller_or_none(), self._salt_key)
-        chunks = of_all_choices(self._wire.stream(target, endpoint, sent, bearer(target), limits), body.get("n") or 1)
+        choices = (body.get("n") or 1) * len(prompts_of(body.get("prompt")))
+        chunks = of_all_choices(self._wire.stream(target, endpoint, sent, bearer(target), limits), choices)
         return chunks if self._salted else uncached(chunks)
 
     async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:

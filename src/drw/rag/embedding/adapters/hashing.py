@@ -8,8 +8,8 @@ from hashlib import blake2b
 
 import numpy as np
 
-from drw.rag.embedding.lengths import Lengths
-from drw.rag.embedding.ports import Floats, Portion, TextEncoder
+from drw.rag.embedding.lengths import Lengths, Tokens
+from drw.rag.embedding.ports import Floats, Portion, Text, TextEncoder
 
 MULTIPLIERS = np.array([0x9E3779B97F4A7C15 + 2 * 0x632BE59BD9B4E019 * n for n in range(8)], object) % (1 << 64)
 FACTORS = MULTIPLIERS.astype(np.uint64) | np.uint64(1)
@@ -25,8 +25,8 @@ class Hashing(TextEncoder):
     model = "hashing"
     dimensions = 384
 
-    def read(self, texts: Sequence[str], lengths: Lengths) -> list[Portion]:
-        ids = [tuple(_number(word) for word in WORD.findall(text.lower())) for text in texts]
+    def read(self, texts: Sequence[Text], lengths: Lengths) -> list[Portion]:
+        ids = [_words(text) if isinstance(text, str) else text for text in texts]
         windows = list(lengths.windows(ids, MOST_TOKENS, added=0))
         parts = [windows[start : start + PORTION] for start in range(0, len(windows), PORTION)]
         return [Portion(tuple(place for place, _ in part), tuple(kept for _, kept in part)) for part in parts]
@@ -43,6 +43,10 @@ class Hashing(TextEncoder):
         if length == 0:  # no words, or votes that cancel out
             vector[0] = length = 1.0
         return vector / np.float32(length)
+
+
+def _words(text: str) -> Tokens:
+    return tuple(_number(word) for word in WORD.findall(text.lower()))
 
 
 def _number(word: str) -> int:

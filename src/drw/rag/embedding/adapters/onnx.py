@@ -12,8 +12,8 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from drw.kernel.settings import ConfigError
-from drw.rag.embedding.lengths import Lengths, Tokens
-from drw.rag.embedding.ports import Floats, Portion, TextEncoder
+from drw.rag.embedding.lengths import Lengths, Tokens, check_tokens
+from drw.rag.embedding.ports import Floats, Portion, Text, TextEncoder
 from drw.rag.embedding.settings import OnnxSettings
 
 INPUTS = ("input_ids", "attention_mask")
@@ -36,10 +36,13 @@ class Onnx(TextEncoder):
         self._session = _session(settings.folder / "model.onnx", settings.threads or os.cpu_count() or 1)
         self.dimensions = int(self._session.get_outputs()[0].shape[1])
 
-    def read(self, texts: Sequence[str], lengths: Lengths) -> list[Portion]:
-        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    def read(self, texts: Sequence[Text], lengths: Lengths) -> list[Portion]:
+        check_tokens(texts, self._tokenizer.get_vocab_size())
+        written = [text for text in texts if isinstance(text, str)]
+        encoded = iter(self._tokenizer.encode_batch_fast(written, add_special_tokens=False))
+        tokens = [tuple(next(encoded).ids) if isinstance(text, str) else text for text in texts]
         first, last = self._tokenizer.encode("").ids
-        windows = lengths.windows([tuple(e.ids) for e in encoded], self._settings.text_tokens, added=2)
+        windows = lengths.windows(tokens, self._settings.text_tokens, added=2)
         return list(self._portions([(place, (first, *ids, last)) for place, ids in windows]))
 
     def encode(self, portion: Portion) -> Floats:

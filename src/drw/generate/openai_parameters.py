@@ -1,0 +1,50 @@
+"""Which of OpenAI's parameters each endpoint supports: its client's own types against what the services read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from openai import types
+from openai.types import chat, vector_stores
+
+from drw.generate.openai_requests import MODELS, WRITTEN
+from drw.models.serving.requests import KEPT
+
+OPENAI: dict[str, Any] = {
+    "chat/create": chat.completion_create_params.CompletionCreateParamsStreaming,
+    "completions/create": types.completion_create_params.CompletionCreateParamsStreaming,
+    "embeddings/create": types.EmbeddingCreateParams,
+    "files/create": types.FileCreateParams,
+    "vector-stores/create": types.VectorStoreCreateParams,
+    "vector-stores/modify": types.VectorStoreUpdateParams,
+    "vector-stores/search": types.VectorStoreSearchParams,
+    "vector-stores-files/createFile": vector_stores.FileCreateParams,
+    "vector-stores-files/updateAttributes": vector_stores.FileUpdateParams,
+    "vector-stores-file-batches/createBatch": vector_stores.FileBatchCreateParams,
+}
+"""The parameters of each endpoint in OpenAI's client for Python, by the endpoint's page in OpenAI's reference."""
+
+IN_PATH = "vector_store_id"
+
+
+def parameters(page: str) -> Iterator[tuple[str, str, str]]:
+    """Yield each parameter of an endpoint, whether it is supported, and what else there is to say of it."""
+    theirs = set(OPENAI[page].__annotations__) - {IN_PATH}
+    ours, instead = _read(page)
+    for name in sorted(theirs | ours.keys()):
+        if name in instead:
+            yield name, "no", instead[name]
+        elif name not in ours:
+            yield name, "no", "not a parameter here"
+        else:
+            yield name, "yes", ours[name] if name in theirs else "not OpenAI's"
+
+
+def _read(page: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what an endpoint reads, with what is said of it, and what it refuses by name, with what to do instead."""
+    if page not in MODELS:
+        return dict.fromkeys(WRITTEN[page][1]["properties"], ""), {}
+    model = MODELS[page]
+    notes = KEPT if page == "chat/create" else {}
+    return {name: notes.get(name, "") for name in model.model_fields}, dict(getattr(model, "INSTEAD", {}))

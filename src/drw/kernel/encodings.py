@@ -1,0 +1,72 @@
+"""Request bodies in a content encoding: decoded piece by piece, so that whoever reads them counts what they become."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+
+from starlette.types import Message, Receive
+
+from drw.kernel.errors import InvalidRequest, UnknownEncoding
+
+WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+"""The encodings (RFC 9110, 8.4.1), by what zlib calls them."""
+PIECE = 1 << 16
+"""The most that is decoded before somebody has taken it: a small body may become a thousand times as large."""
+
+
+def decoded(receive: Receive, encoding: str) -> Receive:
+    """Return what gives the body as it was before it was encoded.
+
+    Raises:
+        UnknownEncoding: no encoding that is read here, or several.
+    """
+    if encoding == "identity":
+        return receive
+    if encoding not in WINDOWS:
+        message = f"Content-Encoding is {encoding[:100]!r}; it can be gzip or deflate, or left out"
+        raise UnknownEncoding(message, **{"accept-encoding": "gzip, deflate"})
+    return _Decoded(receive, encoding)
+
+
+class _Decoded:
+    """Gives the messages of a request with its body decoded."""
+
+    def __init__(self, receive: Receive, encoding: str) -> None:
+        self._receive = receive
+        self._encoding = encoding
+        self._decoder = zlib.decompressobj(WINDOWS[encoding])
+        self._rest = b""
+        self._full = False
+        """Whether the last piece was as large as one may be, so that there may be more without further input."""
+        self._more = True
+        self._done = False
+
+    async def __call__(self) -> Message:
+        while not self._done:
+            if self._rest or self._full:
+                await asyncio.sleep(0)  # a body that grows is not all there is to do
+                return {"type": "http.request", "body": self._piece(), "more_body": True}
+            if not self._more:
+                return self._end()
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return message
+            self._more, self._rest = message.get("more_body", False), message.get("body", b"")
+        return await self._receive()
+
+    def _piece(self) -> bytes:
+        try:
+            piece = self._decoder.decompress(self._rest, PIECE)
+        except zlib.error as error:
+            raise InvalidRequest(f"the body is not {self._encoding}: {error}") from error
+        if self._decoder.unused_data:
+            raise InvalidRequest(f"the body goes on after the end of what is {self._encoding}")
+        self._rest, self._full = self._decoder.unconsumed_tail, len(piece) == PIECE
+        return piece
+
+    def _end(self) -> Message:
+        if not self._decoder.eof:
+            raise InvalidRequest(f"the body ends before what is {self._encoding} does")
+        self._done = True
+        return {"type": "http.request", "body": b"", "more_body": False}

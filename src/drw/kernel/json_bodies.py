@@ -1,0 +1,35 @@
+"""JSON from outside: objects with each key once (RFC 8259, 4: of a repeated one each reader may take another)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jiter
+import orjson
+
+from drw.kernel.errors import InvalidRequest
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises:
+        InvalidRequest: it is none, or has a key twice.
+    """
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    check_keys(raw)
+    return value
+
+
+def check_keys(raw: bytes) -> None:
+    """Raise `InvalidRequest` where an object in what is JSON has a key twice, or is nested too deep to tell."""
+    try:
+        jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True)
+    except ValueError as error:
+        message = str(error)
+        raise InvalidRequest(f"the body is not good JSON: {message[:1].lower()}{message[1:]}") from None

@@ -1,0 +1,194 @@
+"""What clients send besides one plain text: several prompts, tokens, an engine's own parameters, repeated keys."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import httpx
+import openai
+import orjson
+import pytest
+
+HELLO = [{"role": "user", "content": "hi"}]
+VLLM = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "chat_template_kwargs": {"enable_thinking": False}}
+PROMPTS = ["The capital of France is", "1, 2, 3, 4,", "Once upon a time"]
+
+
+@pytest.fixture
+async def web(start, engine):
+    async with start(small=engine) as found:
+        yield found
+
+
+async def complete(web, prompt, model="small", **more):
+    return await web.client.completions.create(model=model, prompt=prompt, **{"temperature": 0, "seed": 1, **more})
+
+
+async def test_each_prompt_of_a_list_has_its_choices_and_all_of_them_are_counted(web):
+    alone = [await complete(web, prompt, max_tokens=4) for prompt in PROMPTS]
+    together = await complete(web, PROMPTS, max_tokens=4, n=2)
+    assert [choice.index for choice in together.choices] == list(range(6))
+    assert [choice.text for choice in together.choices[::2]] == [one.choices[0].text for one in alone]
+    assert together.usage.prompt_tokens == sum(one.usage.prompt_tokens for one in alone)
+    assert together.usage.completion_tokens == 6 * 4
+    assert web.records()[-1]["details"]["completion_tokens"] == 6 * 4
+    stream = await complete(web, PROMPTS, max_tokens=4, n=2, stream=True, stream_options={"include_usage": True})
+    said, usage = [""] * 6, None
+    async for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            said[choice.index] += choice.text
+    assert (said, usage) == ([choice.text for choice in together.choices], together.usage)
+    (choice,) = (await complete(web, [PROMPTS[0]], max_tokens=4)).choices
+    assert choice.text == alone[0].choices[0].text
+
+
+async def test_tokens_of_the_models_own_tokenizer_are_the_text_that_they_stand_for(web, engine):
+    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(engine)), base_url="http://e") as raw:
+        told = [(await raw.post("/tokenize", json={"content": p, "add_special": True})).json() for p in PROMPTS]
+    ids = [one["tokens"] for one in told]
+    text = await complete(web, PROMPTS, max_tokens=4)
+    for prompt, choices in ((ids, text.choices), (ids[0], text.choices[:1])):
+        answer = await complete(web, prompt, max_tokens=4)
+        assert [choice.text for choice in answer.choices] == [choice.text for choice in choices]
+    assert answer.usage.prompt_tokens == len(ids[0])
+    with pytest.raises(openai.BadRequestError, match=r"token id 999999; the tokenizer of 'small' has 0 to 49151"):
+        await complete(web, [[1], [999_999]])
+
+
+async def test_tokens_go_to_the_one_model_that_is_named(start):
+    aliases = {"mixed": {"targets": {"double": 1, "other": 1}}}
+    async with start(fallback={}, more=(), discovery={"aliases": aliases}) as web:
+        with pytest.raises(openai.BadRequestError, match="name one model, or send text"):
+            await complete(web, [1, 2], model="mixed")
+        answer = await complete(web, [[1, 2], [3]], model="double")
+        assert [choice.text for choice in answer.choices] == ["Rates rose."] * 2
+        assert web.double.bodies[-1]["prompt"] == [[1, 2], [3]]
+
+
+async def test_a_completion_without_a_bound_has_16_tokens(web):
+    for bound in ({}, {"max_tokens": None}):
+        answer = await complete(web, "1, 2, 3, 4,", extra_body=bound)
+        assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (16, "length")
+    await complete(web, "hello", model="double")
+    assert web.double.bodies[-1]["max_tokens"] == 16
+
+
+async def test_parameters_that_change_nothing_are_taken(web):
+    await complete(web, "hello", model="double", best_of=1, echo=False, suffix="")
+    assert not {"best_of", "echo", "suffix"} & web.double.bodies[-1].keys()
+
+
+async def test_an_engines_own_parameters_go_to_models_that_take_them(start):
+    async with start(double={"parameters": [*VLLM]}, fallback={"parameters": ["top_k"]}) as web:
+        await web.client.chat.completions.create(model="double", messages=HELLO, extra_body=VLLM)
+        assert VLLM.items() <= web.double.bodies[-1].items()
+        await complete(web, "hello", model="double", extra_body={"top_k": 7})
+        assert web.double.bodies[-1]["top_k"] == 7
+        with pytest.raises(openai.BadRequestError, match="'min_p' is not a parameter here; .*, top_k") as no:
+            await web.client.chat.completions.create(model="other", messages=HELLO, extra_body={"min_p": 0.1})
+        assert no.value.param == "min_p"
+        # A fallback that does not take them does not answer.
+        failing = [{"role": "user", "content": "status_500"}]
+        with pytest.raises(openai.APIStatusError):
+            await web.client.chat.completions.create(model="double", messages=failing, extra_body=VLLM)
+        assert {body["model"] for body in web.double.bodies if "min_p" in body} == {"up-1"}
+
+
+async def test_no_parameter_that_is_refused_is_said_to_be_there(web):
+    for path, body, gone in (
+        ("chat/completions", {"messages": HELLO}, ("functions", "function_call", "audio", "web_search_options")),
+        ("completions", {"prompt": "x"}, ("best_of", "echo", "suffix")),
+        ("embeddings", {"input": "x"}, ()),
+    ):
+        answer = await web.http.post(f"/v1/{path}", json={"model": "double", **body, "top_k": 5})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "top_k")
+        known = answer.json()["error"]["message"].partition("there are: ")[2].split(", ")
+        assert "model" in known
+        assert not set(gone) & set(known)
+
+
+async def test_a_setting_cannot_pass_on_what_the_platform_decides(start):
+    for settings, fault in (
+        ({"parameters": ["stream"]}, "'stream', which the platform itself sets"),
+        ({"parameters": ["top_k"], "engine": "llama_cpp"}, "'openai' and 'vertex'"),
+        ({"parameters": ["Top K"]}, "parameters"),
+    ):
+        with pytest.raises(Exception, match=fault):
+            async with start(double=settings):
+                pass
+
+
+REPEATED = {
+    "chat/completions": b'{"model": "double", "model": "small", "messages": [{"role": "user", "content": "hi"}]}',
+    "completions": b'{"model": "small", "prompt": "x", "logit_bias": {"5": 1, "5": -1}}',
+    "embeddings": b'{"model": "vectors", "input": "x", "input": "y"}',
+}
+
+
+@pytest.mark.parametrize("path", REPEATED)
+async def test_a_repeated_key_is_refused(web, path):
+    answer = await web.http.post(f"/v1/{path}", content=REPEATED[path])
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+    assert "duplicate key" in answer.json()["error"]["message"]
+    assert web.double.bodies == []
+
+
+async def test_a_compressed_body_is_read_and_bounded(start):
+    async with start(max_body_bytes=4096) as web:
+        body = orjson.dumps({"model": "double", "messages": HELLO})
+        for encoding, data in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body)), ("identity", body)):
+            head = {"content-encoding": encoding}
+            assert (await web.http.post("/v1/chat/completions", content=data, headers=head)).status_code == 200
+        bomb = gzip.compress(b" " * (1 << 26))
+        for data, status, code in (
+            (bomb, 413, "request_too_large"),
+            (body, 400, "invalid_request"),
+            (gzip.compress(body)[:-9], 400, "invalid_request"),
+            (gzip.compress(body) + b"more", 400, "invalid_request"),
+        ):
+            answer = await web.http.post("/v1/chat/completions", content=data, headers={"content-encoding": "gzip"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        for encoding in ("br", "zstd", "gzip, gzip"):
+            head = {"content-encoding": encoding}
+            answer = await web.http.post("/v1/chat/completions", content=body, headers=head)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+            assert answer.headers["accept-encoding"] == "gzip, deflate"
+
+
+async def test_an_upstreams_word_on_money_and_models_keeps_its_meaning(start):
+    async with start() as web:
+        for said, status, code in (("no_money", 429, "insufficient_quota"), ("no_model", 404, "model_not_found")):
+            for _ in range(8):  # nor does it become another after a while
+                body = {"model": "double", "messages": [{"role": "user", "content": said}]}
+                answer = await web.http.post("/v1/chat/completions", json=body)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+                assert "retry-after" not in answer.headers
+                assert "unix:" not in answer.text
+
+
+async def test_models_are_found_by_every_way_of_writing_their_ids(start):
+    slashed = {"meta-llama/Llama-3": {"engine": "openai", "base_url": "http://127.0.0.1:9/v1", "created": 1713398400}}
+    async with start(discovery={"models": slashed}) as web:
+        for path in (
+            "v1/models/meta-llama%2FLlama-3",
+            "v1/models/meta-llama/Llama-3",
+            "api/v1/models/meta-llama/Llama-3",
+        ):
+            answer = await web.http.get(f"/{path}")
+            assert (answer.status_code, answer.json()["id"]) == (200, "meta-llama/Llama-3")
+            assert int(answer.json()["created"]) == 1713398400
+        for path in ("/v1/models", "/v1/models/", "/v1/models//"):
+            assert (await web.http.get(path)).json()["object"] == "list"
+        assert (await web.http.get("/api/v1/models/")).json()["models"]
+        gone = await web.http.get("/v1/models/meta-llama%2Fgone")
+        assert (gone.status_code, gone.json()["error"]["code"]) == (404, "model_not_found")
+        first = (await web.client.models.retrieve("double")).created
+    async with start(discovery={"models": slashed}) as web:
+        assert first == (await web.client.models.retrieve("double")).created > 1_700_000_000
+
+
+async def test_another_method_says_which_there_are(web):
+    answer = await web.http.get("/v1/chat/completions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
