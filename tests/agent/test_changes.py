@@ -233,6 +233,17 @@ async def test_an_upstream_that_says_nothing_for_too_long(fed):
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
 
 
+async def test_a_process_of_the_platform_that_does_not_begin_to_answer_is_named(fed):
+    never = More(name="never", path="/v1/never", upstream="models", first_byte_ms=100)
+    await fed.want(more=(never,))
+    async with fed.client(fed.sign("key_1", "models:read")) as client:
+        answer = await client.get("/v1/never")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], answer.headers["retry-after"]) == (503, "service_unavailable", "5")
+    assert error["message"].startswith("the models services")
+    assert all(route.first_byte_ms for route in fed.configuration().routes.routes)
+
+
 async def test_what_may_have_run_is_not_sent_again(fed):
     seen = []
 

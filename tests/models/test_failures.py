@@ -152,6 +152,23 @@ async def test_an_engine_that_is_gone_is_unavailable_and_degrades_the_service(st
         assert "'double' does not answer" in states["serving"].detail
 
 
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ({"base_url": "unix:/nobody"}, "the engine of 'other' does not answer"),
+        ({"api_key_variable": "NO_KEY"}, "the key for 'other' is missing: set NO_KEY"),
+    ],
+)
+async def test_any_model_that_cannot_answer_degrades_the_service(start, setting, why):
+    from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
+
+    async with start(fallback=setting) as web:
+        (serving,) = [s for s in (await web.host.status()).services if s.name == "serving"]
+        assert serving.state == ServiceStatus.DEGRADED
+        assert why in serving.detail
+        assert (await web.client.chat.completions.create(**ask("plain"))).choices
+
+
 async def test_the_status_names_the_models(web):
     states = {s.name: s.detail for s in (await web.host.status()).services}
     assert states["serving"] == "double (default), vectors"

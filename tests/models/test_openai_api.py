@@ -207,7 +207,7 @@ HUGE = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [
         ("chat/completions", {"top_logprobs": 2}, 400, "top_logprobs", "invalid_request"),
         ("chat/completions", {"messages": LONG}, 400, "messages", "context_length_exceeded"),
         ("chat/completions", {"response_format": {"type": "json_schema"}}, 400, "response_format", None),
-        ("chat/completions", {"response_format": HUGE}, 400, "response_format", None),
+        ("chat/completions", {"response_format": HUGE}, 400, "response_format.json_schema.schema", None),
         ("completions", {"prompt": [1, "a"]}, 400, "prompt", "invalid_request"),
         ("completions", {"prompt": []}, 400, "prompt", "invalid_request"),
         ("completions", {"prompt": ["a", [1]]}, 400, "prompt", "invalid_request"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 
+import jsonschema
+import openai
+import orjson
 import pytest
 
 from drw.kernel.call import Caller, acting_for
@@ -134,6 +137,30 @@ async def test_the_schemas_of_all_tools_have_a_bound_together(web):
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")
 
 
+DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
+"""As pydantic 2.12 has it for `Decimal`."""
+
+
+async def test_a_pattern_that_looks_around_is_passed_by_where_a_schema_is_not_strict(start, engine):
+    price = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": DECIMAL}]}
+    schema = {"type": "object", "properties": {"price": price}, "required": ["price"]}
+    tool = {"type": "function", "function": {"name": "order", "parameters": schema}}
+    asked = {"model": "small", "messages": [{"role": "user", "content": "Sell at 3."}], "max_tokens": 100}
+    async with start(small=engine) as web:
+        create = web.client.chat.completions.create
+        made = await create(**asked, tools=[tool], tool_choice="required", temperature=0)
+        assert "price" in orjson.loads(made.choices[0].message.tool_calls[0].function.arguments)
+        tool["function"]["strict"] = True
+        with pytest.raises(openai.BadRequestError, match="no look-around"):
+            await create(**asked, tools=[tool])
+
+
+@pytest.mark.parametrize("pattern", ["(?=(a*)*)b", "(?!a)*", "(?<!a", "(?=a{1,5000})b"])
+def test_what_looks_around_has_the_same_bounds(pattern):
+    with pytest.raises(PatternError):
+        check_pattern(pattern, look_around=True)
+
+
 @pytest.fixture
 async def compilers():
     made = SchemaCompilers()
@@ -146,6 +173,59 @@ async def test_the_engines_own_compiler_says_what_it_cannot_follow(compilers):
     for schema, why in (({"type": "bogus"}, "bogus"), ({"type": "integer", "minimum": 5, "maximum": 1}, "greater")):
         with pytest.raises(InvalidRequest, match=why):
             await compilers.check(schema, "response_format")
+
+
+HELD = [
+    {"type": "number", "minimum": 0.5, "maximum": 1.5},
+    {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    {"type": "integer", "multipleOf": 5, "minimum": 7, "maximum": 12},
+    {"type": "string", "minLength": 3, "maxLength": 4},
+    {"type": "string", "pattern": "^[A-Z]{3}[0-9]$"},
+    {"type": "string", "format": "date"},
+    {"type": "string", "format": "date-time"},
+    {"type": "string", "format": "email", "maxLength": 40},
+    {"type": "string", "format": "uuid"},
+    {"type": "string", "format": "ipv4"},
+    {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 3}, "minItems": 2, "maxItems": 2},
+    {"allOf": [{"type": "integer", "minimum": 3}, {"maximum": 5}]},
+]
+REFUSED = [
+    *(({"type": "string", "format": name}, name) for name in ("uri", "regex", "made-up")),
+    ({"type": "string", "pattern": "^(?=.*a)b+$"}, "look-around"),
+    ({"type": "string", "pattern": "(?<!a)b"}, "look-around"),
+    ({"type": "string", "pattern": r"\bfoo\b"}, "lookarounds"),
+    ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+    ({"type": "array", "contains": {"const": 1}}, "contains"),
+    ({"not": {"type": "string"}}, "not"),
+    ({"if": {"type": "string"}, "then": {"minLength": 2}}, "then"),
+    ({"type": "object", "propertyNames": {"maxLength": 2}}, "propertyNames"),
+    ({"type": "object", "dependentRequired": {"a": ["b"]}}, "dependentRequired"),
+    ({"type": "object", "unevaluatedProperties": False}, "unevaluatedProperties"),
+]
+
+
+def strictly(schema):
+    whole = {"type": "object", "properties": {"x": schema}, "required": ["x"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": whole}}
+    return {"model": "small", "messages": [{"role": "user", "content": "x?"}], "response_format": form}
+
+
+@pytest.mark.parametrize("schema", HELD, ids=str)
+async def test_what_a_strict_schema_says_is_held_to(start, engine, schema):
+    body = strictly(schema) | {"max_tokens": 100, "temperature": 0}
+    async with start(small=engine) as web:
+        answer = (await web.client.chat.completions.create(**body)).choices[0]
+    assert answer.finish_reason == "stop"
+    formats = jsonschema.FormatChecker()
+    jsonschema.validate(orjson.loads(answer.message.content)["x"], schema, format_checker=formats)
+
+
+@pytest.mark.parametrize(("schema", "name"), REFUSED, ids=str)
+async def test_what_cannot_be_held_to_is_refused_by_its_name(start, engine, schema, name):
+    async with start(small=engine) as web:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await web.client.chat.completions.create(**strictly(schema))
+    assert caught.value.param == "response_format" and name in caught.value.message
 
 
 @pytest.mark.parametrize("choice", ["auto", "required"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -59,6 +61,7 @@ KINDS_OF_STEPS = {
     "fail_over": (2, st.tuples(any_call)),
     "leave": (2, st.tuples(any_call)),
     "crash": (2, st.tuples(one)),
+    "restart": (2, st.tuples(one)),
     "crash_while_settling": (1, st.tuples(one)),
     "lose_the_counters": (1, st.tuples()),
     "beat": (3, st.tuples(one)),
@@ -83,9 +86,10 @@ def schedules(kinds: dict) -> st.SearchStrategy:
 class Story:
     """Plays a schedule on a world."""
 
-    def __init__(self, on: World) -> None:
+    def __init__(self, on: World, folder: Path) -> None:
         self.on = on
-        self.gateways = [on.gateway() for _ in range(3)]
+        self.files = [folder / str(number) for number in range(3)]
+        self.gateways = [on.gateway(file) for file in self.files]
         self.calls: list[Call] = []
         self.busy: list[Call] = []
         """The calls that take part in this step: each goes one way at a time."""
@@ -174,9 +178,20 @@ class Story:
             await call.hold.settle(ClientGone())
 
     async def crash(self, number: int) -> None:
+        self.die(number)
+        self.files[number] = self.files[number].with_suffix(".moved")  # nobody knows that it is the same process
+        self.gateways[number] = self.on.gateway(self.files[number])
+
+    async def restart(self, number: int) -> None:
+        """It dies, and its successor hands back what it held at once."""
+        self.die(number)
+        self.gateways[number] = self.on.gateway(self.files[number])
+        await self.gateways[number].meter.hand_back()
+
+    def die(self, number: int) -> None:
         for call in self.gateways[number].calls:
             call.ended = call.ended or "crashed"
-        self.gateways[number] = self.on.gateway()
+        self.gateways[number].file.release()
 
     async def crash_while_settling(self, number: int) -> None:
         """The row is in the ledger; the counters have not heard of it."""
@@ -282,10 +297,11 @@ ALWAYS = {"derandomize": True, "deadline": None, "suppress_health_check": list(H
 async def play(on: World, schedule: list) -> None:
     on.ms += 86_400_000
     await on.clear()
-    story = Story(on)
-    for step in schedule:
-        await story.play(step)
-    await story.end()
+    with TemporaryDirectory() as folder:
+        story = Story(on, Path(folder))
+        for step in schedule:
+            await story.play(step)
+        await story.end()
 
 
 @settings(max_examples=50, **ALWAYS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import redis.asyncio
@@ -22,6 +23,7 @@ from drw.kernel.settings import Profile
 from drw.models.serving.balance import Affinity, Replica
 from drw.models.serving.circuits import Circuit, CircuitSettings
 from drw.models.serving.hold import Hold
+from drw.models.serving.lease_file import LeaseFile
 from drw.models.serving.line import Line
 from drw.models.serving.meter import Meter, MeterSettings
 from drw.models.serving.metering import Metering
@@ -112,6 +114,7 @@ class Gateway:
     meter: Meter
     metering: Metering
     counters: Counters
+    file: LeaseFile | None = None
     calls: list[Call] = field(default_factory=list)
 
 
@@ -128,6 +131,7 @@ class World:
         self.version = 0
         self.redis = redis.asyncio.Redis.from_url(profile.valkey)
         self._made: list[Counters] = []
+        self._files: list[LeaseFile] = []
         self.counters = self.connect()
         self.rebuild = self.rebuilding(Rebuild)
 
@@ -142,7 +146,10 @@ class World:
         self._made.append(made)
         return made
 
-    def gateway(self, **settings: Any) -> Gateway:
+    def gateway(self, path: Path | None = None, **settings: Any) -> Gateway:
+        """Return a process; with a path, one that is the successor of whoever had that file."""
+        file = LeaseFile(path) if path else None
+        self._files += [file] if file else []
         own = {"lease_seconds": LEASE, "heartbeat_seconds": BEAT, "patience_seconds": 0, "block_tokens": BLOCK}
         counters = self.connect()
         meter = Meter(
@@ -150,8 +157,9 @@ class World:
             Ledger(self.database),
             MeterSettings(**{**own, "least_tokens": 2, **settings}),
             clock=lambda: self.ms / 1000,
+            file=file,
         )
-        return Gateway(meter, Metering(Tariffs.fixed(self.policy), meter, Ledger(self.database)), counters)
+        return Gateway(meter, Metering(Tariffs.fixed(self.policy), meter, Ledger(self.database)), counters, file)
 
     async def push_caps(self) -> None:
         self.version += 1
@@ -184,6 +192,8 @@ class World:
             await post(self.counters, self.ledger)
 
     async def close(self) -> None:
+        for file in self._files:
+            file.release()
         for counters in self._made:
             await counters.close()
         await self.redis.aclose()

@@ -7,7 +7,7 @@ whoever said no.
 from __future__ import annotations
 
 from drw.agent import blocked, cutter, filters
-from drw.agent.routes import NOTES, UNREAD_STATUS
+from drw.agent.routes import NOTES, OWN, UNREAD_STATUS
 from drw.agent.shapes import Json, extension, header, typed
 from drw.kernel import errors
 
@@ -37,8 +37,15 @@ TOO_LONG = "the request did not come whole in the time that there is for it: %RE
 NOT_HTTP = "the request is not well formed: %RESPONSE_CODE_DETAILS%"
 BROKEN = "the gateway cannot answer: %RESPONSE_CODE_DETAILS%"
 
+HANGS = (
+    f"response.code_details == 'upstream_per_try_timeout' && '{OWN}' in xds.route_metadata.filter_metadata['{NOTES}']"
+)
+"""A process of the platform that has not begun to answer; an upstream of others may be slow, and is no less there."""
+
 INVALID = errors.HTTP[errors.InvalidRequest]
 RETRY_SECONDS = "2"
+START_SECONDS = "5"
+"""What a process of the platform takes to start."""
 TOKEN_RETRY_SECONDS = "10"
 
 STOPPED = errors.HTTP[errors.Forbidden]._replace(code="killed")
@@ -71,7 +78,8 @@ def local_replies() -> Json:
             _reply(_status(UNREAD_STATUS), UNREAD, 400),
             _reply(_status(429), TOO_MANY, 429),
             _reply(_flags("UO", "OM"), CROWDED, 503, RETRY_SECONDS),
-            _reply(_status(503), GONE, 503, RETRY_SECONDS),
+            _reply(_status(503), GONE, 503, START_SECONDS),
+            _reply(_cel(HANGS), GONE, 503, START_SECONDS),
             _reply(_cel("response.code_details.startsWith('request_')"), TOO_LONG, 408, form=INVALID),
             _reply(_status(408), TOO_SLOW, 504),
             _reply(_status(504), TOO_SLOW, 504),

@@ -15,6 +15,9 @@ NAME = "drw"
 NOTES = "drw"
 """The namespace of a route's metadata that local replies read."""
 
+OWN = "own"
+"""Among the notes of a route to a process of the platform."""
+
 RETRY_ON = "connect-failure,reset-before-request,refused-stream"
 """Only where nothing was sent: whatever else failed may have run."""
 
@@ -147,7 +150,7 @@ def _entry(
         "name": route.name,
         "match": {"path_separated_prefix": route.path, "headers": headers},
         "route": _action(route),
-        "metadata": {"filter_metadata": {NOTES: _notes(route, table.gone[clusters.first(route)])}},
+        "metadata": {"filter_metadata": {NOTES: _notes(route, table.gone[clusters.first(route)], own=own)}},
         "typed_per_filter_config": bounds,
         **({"request_body_buffer_limit": READ_BYTES} if held else {}),
     }
@@ -251,8 +254,10 @@ def _hash(text: str) -> Json:
     return {"filter_state": {"key": text if name else filters.KEY_STATE}}
 
 
-def _notes(route: Route, gone: str) -> Json:
+def _notes(route: Route, gone: str, *, own: bool) -> Json:
     notes = {"route": route.name, "gone": gone, "needs": " or ".join(repr(scope) for scope in route.scopes)}
+    if own:
+        notes[OWN] = "yes"
     if route.max_body_bytes:
         notes["max_body"] = f"{route.max_body_bytes} bytes"
     return notes

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from drw.kernel import call, telemetry
+from drw.kernel import call, recovery, telemetry
 from drw.kernel.encodings import decoded
 from drw.kernel.errors import (
     DrwError,
@@ -33,6 +33,7 @@ from drw.kernel.errors import (
     http_headers,
 )
 from drw.kernel.json_bodies import json_object
+from drw.kernel.lost import LOST, unavailable
 from drw.kernel.metrics_page import page
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ Measure = Callable[[], Awaitable[bytes]]
 """Brings the gauges of a process up to date, and returns further metrics in Prometheus' text format."""
 
 JSON = "application/json"
+ALIVE = "/healthz"
+"""Answers from the event loop alone, whatever becomes of the rest: for probes of liveness."""
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OTHER = "_OTHER"
 """Any other verb in metrics and spans, as OpenTelemetry's conventions have it: a client may invent many."""
@@ -61,7 +64,7 @@ def app(routes: Sequence[BaseRoute], process: str, measure: Measure = _nothing_t
         return Response(page(await measure()), media_type=CONTENT_TYPE_LATEST)
 
     own = [
-        Route("/healthz", _alive, methods=["GET"]),
+        Route(ALIVE, _alive, methods=["GET"]),
         Route(f"/metrics/{process}", metrics, methods=["GET"]),
     ]
     return Edge(Router([*routes, *own], redirect_slashes=False, default=_nothing_here))
@@ -75,7 +78,7 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] == ALIVE:  # probed often, and worth no line of log each time
             await self._inner(scope, receive, send)
             return
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
@@ -106,6 +109,11 @@ class Edge:
             except DrwError as error:
                 request.fails(error)
                 await answer.fail(error)
+            except LOST as lost:
+                log.warning("a connection was lost", exc_info=lost)
+                gone = unavailable()
+                request.fails(gone)
+                await answer.fail(gone)
             except Exception:
                 log.exception("unexpected error")
                 await answer.fail(InternalError("unexpected error; the log has more under this trace id"))
@@ -141,6 +149,8 @@ class _Answer:
 
 def error_response(error: DrwError) -> Response:
     """Return the error as an HTTP answer."""
+    if isinstance(error, Unavailable) and "retry_after" not in error.metadata and (after := recovery.seconds(error)):
+        error.metadata["retry_after"] = str(after)
     body = orjson.dumps(http_body(error))
     return Response(body, http_form(error).status, headers=http_headers(error), media_type=JSON)
 

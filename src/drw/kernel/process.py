@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from drw.kernel import telemetry
+from drw.kernel import recovery, telemetry
 from drw.kernel.errors import DrwError
 from drw.kernel.host import Host
 from drw.kernel.settings import Layers, Profile
@@ -21,6 +21,7 @@ def main(name: str, files: Sequence[Path]) -> int:
     """Run the process `name` of the profile in these files; return the exit code."""
     try:
         profile = Layers(files).profile()
+        recovery.use(profile)
         telemetry.set_up(name, profile.otlp_endpoint)
         uvloop.run(_run(profile, name))
     except DrwError as error:

@@ -24,12 +24,15 @@ from drw.kernel.errors import (
     Unavailable,
     Unimplemented,
 )
+from drw.kernel.lost import LOST, unavailable
 from drw.kernel.wire_errors import from_wire, to_wire
 
 log = logging.getLogger(__name__)
 
 UNARY_SECONDS = 30.0
 STREAM_SECONDS = 900.0
+PING_MS = 10_000
+"""After so long without a word in a call a process is asked whether it is there; after as long again it is not."""
 MAX_MESSAGE_BYTES = 64 << 20
 OPERATOR = "operator"
 """Who calls where no service does: the command line on the same machine, a probe, the data plane's agent."""
@@ -80,7 +83,10 @@ class GrpcTransport:
         try:
             answer: Message = await self._call(method)(request, timeout=bounded, metadata=self._metadata())
         except grpc.aio.AioRpcError as error:
-            raise self._translated(error) from None
+            translated = self._translated(error)
+            if type(translated) is DeadlineExceeded and bounded > UNARY_SECONDS - 1:  # no bound that a caller chose
+                raise Unavailable(translated.message, service=self._service) from None
+            raise translated from None
         return answer
 
     async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncIterator[Message]:
@@ -146,7 +152,11 @@ class Server:
     """Serves the services of one process over gRPC."""
 
     def __init__(self, servicers: Sequence[Servicer]) -> None:
-        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.min_ping_interval_without_data_ms", PING_MS // 2),
+        ]
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers([_handler(s) for s in servicers])
 
@@ -177,6 +187,10 @@ class Channels:
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_reconnect_backoff_ms", 1000),
                 ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.keepalive_time_ms", PING_MS),
+                ("grpc.keepalive_timeout_ms", PING_MS),
+                ("grpc.http2.ping_timeout_ms", PING_MS),
+                ("grpc.http2.max_pings_without_data", 0),
             ]
             self._channels[address] = grpc.aio.insecure_channel(address, options=options)
         return cls(GrpcTransport(self._channels[address], cls.contract.service, calling))
@@ -197,6 +211,9 @@ def translated(service: str, method: str) -> Iterator[None]:
         raise
     except Unwritten:
         raise Unimplemented(f"{service}.{method} is not implemented in this release", service=service) from None
+    except LOST as error:  # before TimeoutError, which is one of them where a connection times out
+        log.warning("a connection was lost in %s.%s", service, method, exc_info=error)
+        raise unavailable(service) from error
     except TimeoutError as error:
         raise DeadlineExceeded(f"{service}.{method} did not end in time", service=service) from error
     except Exception as error:

@@ -119,6 +119,8 @@ class Profile(Settings):
     data_plane: DataPlane | None = None
     services: dict[str, dict[str, Any]] = Field(default_factory=dict)
     engine: Engine = Engine()
+    starts: Path | None = None
+    """Where the supervisor of this machine writes how long each part took to start, in seconds; none: it does not."""
     otlp_endpoint: str = ""
     """Where traces go, as in `http://127.0.0.1:4318`; empty: nowhere."""
 

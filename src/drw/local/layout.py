@@ -103,6 +103,11 @@ class Layout:
         made = [self.secrets] if self.secrets.exists() else []  # a platform of the first release has none yet
         return [self.profile, *made, self.settings]
 
+    @property
+    def starts(self) -> Path:
+        """How long each part took to start when it last did."""
+        return self.data / "starts.json"
+
     def log(self, part: str) -> Path:
         """Return the log of a part."""
         return self.data / "logs" / f"{part}.log"
@@ -150,6 +155,7 @@ class Layout:
         return {
             "name": "laptop",
             "data": str(self.data / "services"),
+            "starts": str(self.starts),
             "postgres": postgres.dsn(self.run / "pg"),
             "valkey": valkey.url(self.run / "valkey.sock"),
             "data_plane": {

@@ -1,4 +1,4 @@
-"""One child process of the platform: how it is started, known to be ready, and stopped."""
+"""One child process of the platform: how it is started, known to be ready and alive, and stopped."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from drw.kernel.errors import Unavailable
+from drw.local import liveness
+from drw.local.liveness import Patience, Probe, Pulse
 from drw.local.output import Output
 
 LOOK_SECONDS = 0.1
@@ -23,6 +27,7 @@ class PartState(StrEnum):
     WAITING = "waiting"
     STARTING = "starting"
     READY = "ready"
+    UNRESPONSIVE = "unresponsive"
     RESTARTING = "restarting"
     STOPPED = "stopped"
 
@@ -34,7 +39,10 @@ class Part:
     name: str
     title: str
     command: Callable[[], list[str]]
-    ready: Callable[[], Awaitable[bool]]
+    ready: Probe
+    alive: Probe | None = None
+    """Answers while the process is alive, whatever becomes of the parts that it needs itself."""
+    patience: Patience = Patience()
     needs: tuple[str, ...] = ()
     """What must be ready before this is started."""
     stops: int = 0
@@ -55,15 +63,22 @@ class PartFailed(Unavailable):
 class Child:
     """A part as it runs: started again when it dies."""
 
-    def __init__(self, part: Part, log: Path, said: Callable[[str], None]) -> None:
+    def __init__(
+        self, part: Part, log: Path, said: Callable[[str], None], started: Callable[[], None] = lambda: None
+    ) -> None:
         self.part = part
         self.state = PartState.WAITING
         self.detail = ""
         self.restarts = 0
         self._output = Output(log)
         self._said = said
+        self._started = started
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
+        self.took = 0.0
+        """How many seconds the last start took, until it was ready."""
+        self._replaced = ""
+        """Why the process that ends next was killed."""
 
     @property
     def pid(self) -> int | None:
@@ -79,7 +94,7 @@ class Child:
         self.state = PartState.STARTING if not self.restarts else PartState.RESTARTING
         if self.part.prepare:
             await self.part.prepare()
-        out = self._output.pipe()
+        out, began = self._output.pipe(), time.monotonic()
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *_ends_with_us(self.part.command(), self.part.stop_signal),
@@ -92,7 +107,8 @@ class Child:
         finally:
             os.close(out)
         await self._until_ready(self._process)
-        self.state, self.detail = PartState.READY, ""
+        self.state, self.detail, self.took = PartState.READY, "", time.monotonic() - began
+        self._started()
 
     async def keep(self) -> None:
         """Start the part again whenever it ends, until `stop`."""
@@ -103,7 +119,8 @@ class Child:
             if self._stopping:
                 return
             self.restarts += 1
-            self.state, self.detail = PartState.RESTARTING, _ended(code)
+            self.state, self.detail = PartState.RESTARTING, self._replaced or _ended(code)
+            self._replaced = ""
             self._said(f"{self.part.name} {self.detail}; starting it again")
             await asyncio.sleep(pause)
             try:
@@ -112,6 +129,27 @@ class Child:
             except PartFailed as error:
                 self.detail = error.message
                 pause = min(pause * 2, 5.0)
+
+    async def watch(self) -> None:
+        """Kill the process where it is not alive any more, so that `keep` starts it again; until `stop`."""
+        pulse: Pulse | None = None
+        while not self._stopping:
+            await asyncio.sleep(liveness.LOOK_SECONDS)
+            if (pid := self.pid) is None:
+                continue
+            if pulse is None or pulse.pid != pid:
+                pulse = Pulse(pid, self.part.patience)
+            up = self.state in (PartState.READY, PartState.UNRESPONSIVE)
+            why = await pulse.look(self.part.alive if up else None)
+            if pid != self.pid:
+                continue
+            if why:
+                self._replaced = why
+                self._kill_all(pid)
+            elif up:
+                silent = pulse.silent > 0
+                self.state = PartState.UNRESPONSIVE if silent else PartState.READY
+                self.detail = f"has not answered for {pulse.silent:.0f} s" if silent else ""
 
     async def stop(self) -> None:
         """End the part: by its signal, and by force when that takes too long."""
@@ -134,6 +172,12 @@ class Child:
         """Send a signal to the process, where there is one."""
         if self.pid is not None and self._process is not None:
             self._process.send_signal(number)
+
+    def _kill_all(self, pid: int) -> None:
+        """Kill the process and all that it has begun, which would outlive it where they are stopped too."""
+        for one in liveness.tree(pid):
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
 
     async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
         try:

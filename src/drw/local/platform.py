@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import psycopg
 import redis.asyncio
+from psycopg import pq
 
 from drw.agent import envoy
 from drw.agent.admin import Admin
@@ -20,10 +21,12 @@ from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest
 from drw.api.kernel.v1.kernel_rpc import ProcessClient
 from drw.catalog import CLUSTERS
 from drw.kernel.errors import DeadlineExceeded, InternalError, Unavailable
+from drw.kernel.http import ALIVE
 from drw.kernel.rpc import Channels
 from drw.kernel.settings import Profile
 from drw.local import postgres, valkey
 from drw.local.layout import ENGINE_SLOTS, SLOT_TOKENS, Layout
+from drw.local.liveness import Probe, replies
 from drw.local.part import Part
 from drw.local.weights import CHAT_MODEL
 
@@ -52,6 +55,7 @@ def _postgres(layout: Layout) -> Part:
         prepare=partial(asyncio.to_thread, postgres.prepare, data, sockets),
         command=lambda: postgres.command(data, sockets),
         ready=partial(_database_ready, sockets),
+        alive=partial(asyncio.to_thread, _database_alive, sockets),
         stop_signal=signal.SIGINT,  # PostgreSQL's fast shutdown
     )
 
@@ -69,6 +73,11 @@ async def _database_ready(sockets: Path) -> bool:
     return True
 
 
+def _database_alive(sockets: Path) -> bool:
+    """Tell whether the server answers, though it may be starting, or have no connection left."""
+    return pq.PGconn.ping(f"{postgres.dsn(sockets)} connect_timeout=2".encode()) in (pq.Ping.OK, pq.Ping.REJECT)
+
+
 def _valkey(layout: Layout) -> Part:
     socket = layout.run / "valkey.sock"
     return Part(
@@ -76,6 +85,7 @@ def _valkey(layout: Layout) -> Part:
         title="Valkey",
         command=lambda: valkey.command(layout.data / "valkey", socket),
         ready=partial(_valkey_ready, valkey.url(socket)),
+        alive=partial(replies, f"unix:{socket}", b"PING\r\n"),
     )
 
 
@@ -97,6 +107,7 @@ def _engine(layout: Layout, profile: Profile) -> Part:
         title="the language model",
         command=lambda: [*command, "--context", str(ENGINE_SLOTS * SLOT_TOKENS)],
         ready=partial(_answers, f"unix:{layout.engine}", "/health"),
+        alive=_says(f"unix:{layout.engine}", "/health"),
     )
 
 
@@ -112,6 +123,7 @@ def _service_process(cluster: str, profile: Profile, files: list[str], channels:
         command=lambda: [sys.executable, "-m", "drw.kernel.process", cluster, *files],
         prepare=partial(asyncio.to_thread, socket.unlink, missing_ok=True),
         ready=partial(_process_ready, client, socket.exists),
+        alive=_says(profile.processes[cluster].http, ALIVE),
     )
 
 
@@ -126,8 +138,13 @@ async def _process_ready(client: ProcessClient, listens: Callable[[], bool]) -> 
 
 
 def _agent(profile: Profile, files: list[str]) -> Part:
-    async def written() -> bool:
-        return envoy.ready_file(profile).exists()
+    metrics = envoy.plane(profile).metrics
+
+    # At a port that somebody else has it serves no metrics, and works all the same.
+    alive = _says(metrics, ALIVE) if metrics.startswith("unix:") else None
+
+    async def ready() -> bool:
+        return envoy.ready_file(profile).exists() and (alive is None or await alive())
 
     return Part(
         name="agent",
@@ -135,7 +152,8 @@ def _agent(profile: Profile, files: list[str]) -> Part:
         title="the data plane's agent",
         needs=("postgres",),  # it waits for the gateway's services by itself
         command=lambda: [sys.executable, "-m", "drw.agent", *files],
-        ready=written,
+        ready=ready,
+        alive=alive,
     )
 
 
@@ -148,7 +166,8 @@ def _envoy(profile: Profile) -> Part:
         title="Envoy",
         needs=("agent",),
         command=lambda: envoy.command(profile),
-        ready=partial(_answers, listen, "/healthz"),
+        ready=partial(_answers, listen, ALIVE),
+        alive=_says(admin, "/ready"),
         before_stop=partial(_drain, Admin(admin)),
     )
 
@@ -156,6 +175,10 @@ def _envoy(profile: Profile) -> Part:
 async def _drain(admin: Admin) -> None:
     with suppress(Unavailable):  # it is going away in any case
         await admin.drain(DRAIN_SECONDS)
+
+
+def _says(address: str, path: str) -> Probe:
+    return partial(replies, address, f"GET {path} HTTP/1.1\r\nhost: local\r\nconnection: close\r\n\r\n".encode())
 
 
 async def _answers(address: str, path: str) -> bool:

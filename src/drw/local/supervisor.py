@@ -1,4 +1,4 @@
-"""Keeps one local platform running: starts its parts in order, starts again what dies, stops them in order."""
+"""Keeps one local platform running: starts its parts in order, replaces what dies or hangs, stops them in order."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from drw.agent import envoy
+from drw.kernel import recovery
 from drw.kernel.errors import DrwError
 from drw.kernel.report import report
 from drw.kernel.rpc import Channels
@@ -76,12 +77,13 @@ class Supervisor:
         profile = Layers(self._layout.files).profile()
         forget_last_good(envoy.plane(profile).folder)
         for part in parts(self._layout, profile, self._channels):
-            self._children[part.name] = Child(part, self._layout.log(part.name), self._say)
+            self._children[part.name] = Child(part, self._layout.log(part.name), self._say, self._measure_starts)
         begun = {name: asyncio.Event() for name in self._children}
         async with asyncio.TaskGroup() as group:
             for child in self._children.values():
                 group.create_task(self._start_one(child, begun))
-        self._keepers = [asyncio.create_task(child.keep()) for child in self._children.values()]
+        works = [work for child in self._children.values() for work in (child.keep(), child.watch())]
+        self._keepers = [asyncio.create_task(work) for work in works]
         self._new_key = await first_key.ensure(self._layout, profile, self._channels)
         await self._until_healthy()
 
@@ -100,6 +102,12 @@ class Supervisor:
         self._say(f"starting {child.part.title}")
         await child.start()
         begun[child.part.name].set()
+
+    def _measure_starts(self) -> None:
+        """Keep how long each part took to start: callers of one that is away hear when it will be back."""
+        measured = {name: child.took for name, child in self._children.items() if child.took}
+        with contextlib.suppress(OSError):  # a full disk is said elsewhere
+            recovery.write(self._layout.starts, measured)
 
     async def _make_weights(self) -> None:
         if weights.present(self._layout.weights):

@@ -24,6 +24,11 @@ UPLOAD_BODY = 513 * MIB
 WATCH_IDLE_SECONDS = 900
 """A run that waits for an approval has nothing to say for long."""
 
+BEGIN_MS = 120_000
+"""Until an answer begins: a process that has not begun by then hangs. What it calls itself ends before, after 30 s."""
+LONG_MS = {"chat": 930_000, "completions": 930_000, "embeddings": 930_000, "files.write": 330_000}
+"""An answer in one piece, and the check of a file: serving and documents end them by themselves before that."""
+
 READ = ("documents:read",)
 READ_OR_WRITE = ("documents:read", "documents:write")
 
@@ -195,5 +200,6 @@ def _route(
         scopes=scopes,
         max_body_bytes=body,
         idle_seconds=idle,
+        first_byte_ms=LONG_MS.get(name, BEGIN_MS),
         origin="table",
     )

@@ -182,6 +182,10 @@ class Counters:
             parts += [one.id, one.nano, one.tokens, one.step, names, one.attempts]
         return bool(await self._run(scripts.REGISTER, self._now(), ttl_ms, process, *parts))
 
+    async def end(self, process: str) -> None:
+        """End the lease of a process that is dead for certain: what it holds is settled in its place."""
+        await self._run(scripts.END, process)
+
     async def leave(self, process: str) -> None:
         """End the lease of a process that holds nothing."""
         await self._run(scripts.LEAVE, process)

@@ -339,6 +339,14 @@ return 1
 )
 """Begins a lease. A process brings its reservations along only while the counters are being rebuilt."""
 
+END = (
+    PRELUDE
+    + """
+-- process: ends the lease of one that is dead, so that what it holds is settled as of any whose lease is over
+return redis.call('ZADD', P .. 'leases', 'XX', 'CH', 0, ARGV[1])
+"""
+)
+
 LEAVE = (
     PRELUDE
     + """

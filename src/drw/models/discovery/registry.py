@@ -113,6 +113,9 @@ class ModelSettings(Settings):
     parameters: tuple[Parameter, ...] = Field((), max_length=50)
     """Parameters of requests that are not OpenAI's and that the upstream takes, as vLLM takes `top_k`: they go to it as
     they are. Any other is refused."""
+    reasoning: Literal["drop", "send"] = "drop"
+    """What becomes of the reasoning of earlier answers that a caller puts back into `messages`: sent to a model that
+    wants it, as DeepSeek and Kimi do between tool calls. Others refuse it, or read it as a part of the prompt."""
     dimensions: int = Field(0, ge=0)
     """Of an embedding model: the length of its vectors."""
     owned_by: str = ""
@@ -233,6 +236,7 @@ class Registry:
             prefill=found.prefill or PREFILL.get(found.engine, "none"),
             affinity=found.affinity,
             parameters=found.parameters,
+            takes_reasoning=found.reasoning == "send",
             sampling=found.sampling.model_dump(exclude_none=True),
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from drw.models.serving.deltas import BESIDES, TEXT, words
+from drw.models.serving.deltas import BESIDES, TEXT, WORDS, words
 from drw.models.serving.errors import AnswerCut
 from drw.models.serving.ports import Chunk, Endpoint
 
@@ -17,6 +17,9 @@ OBJECTS = {
     "chat/completions": ("chatcmpl", "chat.completion", "chat.completion.chunk"),
     "completions": ("cmpl", "text_completion", "text_completion"),
 }
+CHOICE_FIELDS = frozenset({"index", "delta", "text", "logprobs", "finish_reason"})
+MESSAGE_FIELDS = frozenset({"role", *WORDS})
+CALL_FIELDS = frozenset({"index", "id", "type", "function"})
 
 
 @dataclass(slots=True)
@@ -27,8 +30,13 @@ class Choice:
     extra: dict[str, str] = field(default_factory=dict)
     """Further text of the message: a refusal, the reasoning."""
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
-    logprobs: list[Any] = field(default_factory=list)
+    logprobs: dict[str, list[Any]] = field(default_factory=dict)
     finish_reason: str | None = None
+    of_message: dict[str, Any] = field(default_factory=dict)
+    of_choice: dict[str, Any] = field(default_factory=dict)
+    """What OpenAI's API does not have, and an upstream sends: thought signatures, details of the reasoning."""
+    _places: dict[int, int] = field(default_factory=dict)
+    """The call that an upstream's index stands for now."""
 
     def add(self, part: dict[str, Any]) -> None:
         """Take in one chunk's part of the choice."""
@@ -40,23 +48,66 @@ class Choice:
             else:
                 for call in said:
                     self._add_call(call)
-        if logprobs := part.get("logprobs"):
-            self.logprobs.extend(logprobs.get("content") or ())
+        for name, more in (part.get("logprobs") or {}).items():
+            if isinstance(more, list):
+                self.logprobs.setdefault(name, []).extend(more)
         self.finish_reason = part.get("finish_reason") or self.finish_reason
+        if not part.keys() <= CHOICE_FIELDS:
+            _keep(self.of_choice, part, CHOICE_FIELDS)
+        if (delta := part.get("delta")) and not delta.keys() <= MESSAGE_FIELDS:
+            _keep(self.of_message, delta, MESSAGE_FIELDS)
 
     def message(self) -> dict[str, Any]:
         """Return the choice as a chat message."""
         text = "".join(self.pieces)
         calls = [self.calls[index] for index in sorted(self.calls)]
-        message = {"role": "assistant", "content": None if calls and not text else text, "refusal": None, **self.extra}
-        return message | {"tool_calls": calls} if calls else message
+        message = {"role": "assistant", "content": None if calls and not text else text, "refusal": None}
+        return message | self.extra | self.of_message | ({"tool_calls": calls} if calls else {})
 
     def _add_call(self, part: dict[str, Any]) -> None:
-        empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
-        call = self.calls.setdefault(part.get("index", 0), empty)
-        call["id"] = part.get("id") or call["id"]
-        for name, more in (part.get("function") or {}).items():
-            call["function"][name] = call["function"].get(name, "") + (more or "")
+        """Take in a part of a call, and give it the call's own index and id where the upstream has not."""
+        place, function = part.get("index") or 0, part.get("function") or {}
+        call = self.calls.get(self._places.get(place, place))
+        if call is None or _is_another(call, part.get("id"), function.get("name")):
+            self._places[place] = index = len(self.calls) if call or place < len(self.calls) else place
+            part["id"] = part.get("id") or f"call_{secrets.token_hex(12)}"
+            call = self.calls[index] = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        part["index"] = self._places[place]
+        call["id"] = call["id"] or part["id"]
+        call["function"]["name"] = call["function"]["name"] or function.get("name") or ""
+        call["function"]["arguments"] += function.get("arguments") or ""
+        if not part.keys() <= CALL_FIELDS:
+            _keep(call, part, CALL_FIELDS)
+
+
+def _is_another(call: dict[str, Any], id_: str | None, name: str | None) -> bool:
+    """Tell whether a part begins a further call at the index of this one, as some upstreams give each the index 0.
+
+    Only the beginning of a call has a name; some upstreams give each of its parts another id.
+    """
+    if not name or not call["function"]["name"]:
+        return False
+    return id_ != call["id"] if id_ else _is_json(call["function"]["arguments"])
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _keep(kept: dict[str, Any], part: dict[str, Any], known: frozenset[str]) -> None:
+    """Add to what is kept the fields of a part that are not among the known ones."""
+    for name in part.keys() - known:
+        old, new = kept.get(name), part[name]
+        if isinstance(old, list) and isinstance(new, list):
+            kept[name] = old + new
+        elif isinstance(old, dict) and isinstance(new, dict):
+            kept[name] = old | new
+        elif new is not None:
+            kept[name] = new
 
 
 class Answer:
@@ -161,5 +212,7 @@ class Answer:
 
     def _whole_choice(self, index: int, choice: Choice) -> dict[str, Any]:
         said = {"message": choice.message()} if self._chat else {"text": "".join(choice.pieces)}
-        logprobs = {"content": choice.logprobs, "refusal": None} if choice.logprobs else None
-        return {"index": index, **said, "logprobs": logprobs, "finish_reason": choice.finish_reason}
+        empty = {"content": None, "refusal": None} if self._chat else {}
+        logprobs = empty | choice.logprobs if choice.logprobs else None
+        ended = {"logprobs": logprobs, "finish_reason": choice.finish_reason}
+        return {"index": index, **choice.of_choice, **said, **ended}

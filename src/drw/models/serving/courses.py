@@ -26,6 +26,7 @@ from drw.models.serving.errors import (
     EngineUnavailable,
     OutOfTime,
 )
+from drw.models.serving.parts import without_reasoning
 from drw.models.serving.plans import Asked, ChatModel, Plan, check_length
 from drw.models.serving.ports import FOREVER, Body, Limits
 from drw.models.serving.record import Record
@@ -221,6 +222,8 @@ class Course:
             self._answer.go_on(model.id)
         else:
             self._answer.begin(model.id)
+        if not model.takes_reasoning:
+            body = without_reasoning(body)
         limits = Limits(self._patience(model, replica, now), self._asked.end)
         replica.outstanding += 1
         place = replica.target.base_url

@@ -24,6 +24,7 @@ from drw.kernel.metering.counters import (
 )
 from drw.kernel.metering.ledger import Ledger, Row, settled, total
 from drw.kernel.metering.subjects import Subject
+from drw.models.serving.lease_file import LeaseFile
 from drw.models.serving.quota import ReservationLost, refusal
 from drw.models.serving.settings import MeterSettings
 
@@ -117,7 +118,7 @@ class Owed:
 class Meter:
     """Reserves and settles for one process.
 
-    `clock` is monotonic, in seconds.
+    `clock` is monotonic, in seconds. With a `file`, leases of processes that died before are handed back.
     """
 
     def __init__(
@@ -127,8 +128,10 @@ class Meter:
         settings: MeterSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
+        file: LeaseFile | None = None,
     ) -> None:
         self.settings = settings
+        self._file = file
         self._counters = counters
         self._ledger = ledger
         self._clock = clock
@@ -254,18 +257,41 @@ class Meter:
         await self.tidy()
 
     async def run(self) -> None:
-        """Renew and tidy for ever, neither waiting for the other."""
+        """Renew and tidy for ever, neither waiting for the other; hand back what the dead hold."""
         async with asyncio.TaskGroup() as both:
             both.create_task(self._every_beat(self.renew))
             both.create_task(self._every_beat(self.tidy))
+            both.create_task(self._succeed())
+
+    async def hand_back(self) -> None:
+        """End the leases of those that died before this process, so that nobody waits for them.
+
+        Raises:
+            Unavailable: not of all of them yet.
+        """
+        for process in list(self._file.dead) if self._file else ():
+            await self._counters.end(process)
+            await self._ledger.let_go(process)  # a rebuild need not wait for it: it brings nothing back
+            assert self._file is not None
+            self._file.handed_back(process)
+            log.warning("handed back the lease of a process that died", extra={"fields": {"process": process}})
 
     async def close(self) -> None:
-        """Pay what is owed and end the lease, where that can be done."""
+        """Pay what is owed and end the lease, where that can be done; else a successor hands it back."""
         await self.beat()
         if self._process and not self._held:
             with suppress(Unavailable):
                 await self._counters.leave(self._process)
                 await self._ledger.let_go(self._process)
+        if self._file:
+            self._file.release()
+
+    async def _succeed(self) -> None:
+        while True:
+            try:
+                return await self.hand_back()
+            except Unavailable:
+                await asyncio.sleep(AGAIN_SECONDS)
 
     async def _every_beat(self, do: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -295,6 +321,8 @@ class Meter:
         for reservation in self._held.values():
             reservation.lost = True
         process = f"ser_{secrets.token_hex(8)}"
+        if self._file:
+            self._file.begin(process)  # before it holds anything
         await self._ledger.hold(process)  # first, so that a rebuild knows whom to wait for
         began = self._clock()
         await self._counters.register(process, self._ttl_ms, ())

@@ -24,6 +24,7 @@ from drw.kernel.metering.subjects import Subject, of_call, of_model
 from drw.kernel.overhead import waiting
 from drw.models.serving.counting import counted
 from drw.models.serving.hold import Estimate, Estimating, Hold
+from drw.models.serving.lease_file import LeaseFile
 from drw.models.serving.meter import Meter, Reservation
 from drw.models.serving.plans import Asked, ChatModel, check_prompt, split
 from drw.models.serving.ports import Body, Chunk
@@ -244,7 +245,7 @@ async def build(scope: Scope, settings: MeterSettings) -> Metering:
     counters = Counters(scope.profile.valkey, seconds=settings.answer_seconds)
     scope.on_stop(counters.close)
     ledger = Ledger(database)
-    meter = Meter(counters, ledger, settings)
+    meter = Meter(counters, ledger, settings, file=LeaseFile(scope.folder / "lease"))
     scope.on_stop(meter.close)
     scope.background(meter.run)
     if scope.has("rate_limiting"):

@@ -168,6 +168,7 @@ class Models:
             prefill=resolved.prefill,
             affinity=resolved.affinity,
             parameters=frozenset(resolved.parameters),
+            takes_reasoning=resolved.takes_reasoning,
         )
 
     def _replica(self, resolved: ResolvedModel, url: str) -> Replica:

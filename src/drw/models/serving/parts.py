@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 MAX_TOOLS = 128
 MAX_SCHEMA_BYTES = 32_768
@@ -40,39 +49,97 @@ class Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class TextPart(Part):
+class Spoken(Part):
+    """A part of a message: unknown fields may be there where they are null, as SDKs write them."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, None]
+
+
+Dropped = Annotated[Any, Field(exclude=True)]
+"""What SDKs send back and no answer depends on: hints to other firms' caches, and what was read out of an answer."""
+
+
+class TextPart(Spoken):
     """A piece of text."""
 
     type: Literal["text"]
     text: str
+    cache_control: Dropped = None
+    prompt_cache_breakpoint: Dropped = None
 
 
-class ImagePart(Part):
+class ImageUrl(Spoken):
+    """Where a picture is, or the picture itself as a data URL."""
+
+    url: str
+    detail: str | None = None
+
+
+class ImagePart(Spoken):
     """A picture, for models that see."""
 
     type: Literal["image_url"]
-    image_url: dict[str, str]
+    image_url: ImageUrl
+    cache_control: Dropped = None
+    prompt_cache_breakpoint: Dropped = None
 
 
-Content = str | Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
+class RefusalPart(Spoken):
+    """What a model said in place of an answer."""
+
+    type: Literal["refusal"]
+    refusal: str
 
 
-class CalledFunction(Part):
-    """The function of an earlier tool call."""
+def _form(value: Any) -> str | None:
+    """Return the tag of a value in a union of JSON's types; paths in errors leave these tags out."""
+    return next((tag for cls, tag in FORMS if isinstance(value, cls)), None)
 
-    name: FunctionName
+
+FORMS = ((str, "<text>"), (list, "<list>"), (dict | BaseModel, "<object>"))
+TEXT_OR_LIST = Discriminator(_form, custom_error_type="form", custom_error_message="give a string or a list")
+TEXT_OR_OBJECT = Discriminator(_form, custom_error_type="form", custom_error_message="give a string or an object")
+
+ContentPart = Annotated[TextPart | ImagePart | RefusalPart, Field(discriminator="type")]
+ContentParts = Annotated[list[ContentPart], Field(min_length=1)]
+Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[ContentParts, Tag("<list>")], TEXT_OR_LIST]
+
+
+class CalledFunction(Spoken):
+    """The function of an earlier tool call, under whatever name a model called it."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     arguments: str
+    parsed_arguments: Dropped = None
 
 
-class ToolCall(Part):
+class ToolCall(Spoken):
     """An earlier tool call, given back with the answer that made it."""
 
     id: str
     type: Literal["function"] = "function"
     function: CalledFunction
+    extra_content: AnyObject | None = None
+    """What an upstream wants back with the call, as Gemini its thought signatures."""
+    index: Dropped = None
+    provider_specific_fields: Dropped = None
 
 
-class Message(Part):
+REASONING = ("reasoning_content", "reasoning", "reasoning_details")
+"""An answer's reasoning, by the names that upstreams have for it: sent back to those models that want it."""
+
+
+def without_reasoning(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a request without the reasoning of earlier answers."""
+    messages = body.get("messages", ())
+    if not any(name in message for message in messages for name in REASONING):
+        return body
+    left = [{name: said for name, said in message.items() if name not in REASONING} for message in messages]
+    return body | {"messages": left}
+
+
+class Message(Spoken):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -81,6 +148,15 @@ class Message(Part):
     refusal: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    reasoning_details: list[AnyObject] | None = None
+    extra_content: AnyObject | None = None
+    annotations: Dropped = None
+    parsed: Dropped = None
+    cache_control: Dropped = None
+    thinking_blocks: Dropped = None
+    provider_specific_fields: Dropped = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Message:
@@ -89,7 +165,7 @@ class Message(Part):
         return self
 
 
-class Function(Part):
+class Function(Spoken):
     """A function that the model may call."""
 
     name: FunctionName
@@ -98,11 +174,12 @@ class Function(Part):
     strict: bool | None = None
 
 
-class Tool(Part):
+class Tool(Spoken):
     """A tool: functions are the only kind."""
 
     type: Literal["function"]
     function: Function
+    cache_control: Dropped = None
 
 
 class NamedFunction(Part):

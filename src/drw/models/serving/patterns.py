@@ -13,6 +13,7 @@ MAX_ALTERNATIVES = 256
 MAX_DEPTH = 32
 UNBOUNDED = 1 << 30
 QUANTIFIER = re.compile(r"[*+?]|\{(\d+)(?:(,)(\d*))?\}")
+LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 GROUP = re.compile(r"\(\?(?::|P?<[A-Za-z_]\w*>)")
 
 
@@ -31,15 +32,15 @@ class Node(NamedTuple):
     """Whether a single unbounded repetition inside it can make up the whole match."""
 
 
-def check_pattern(pattern: str) -> None:
-    """Refuse a pattern that is too large, malformed, or ambiguous in its repetitions.
+def check_pattern(pattern: str, *, look_around: bool = False) -> None:
+    """Refuse a pattern that is too large, malformed, ambiguous in its repetitions, or that may not look around.
 
     Raises:
         PatternError: the first fault.
     """
     if len(pattern.encode(errors="replace")) > MAX_BYTES:
         raise PatternError(f"it has {len(pattern)} characters; at most {MAX_BYTES} bytes")
-    reader = _Reader(pattern)
+    reader = _Reader(pattern, look_around)
     found = reader.alternatives(0)
     if reader.rest:
         raise PatternError(f"')' at {reader.at} closes no group")
@@ -50,8 +51,9 @@ def check_pattern(pattern: str) -> None:
 class _Reader:
     """Reads a pattern from left to right."""
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, look_around: bool) -> None:
         self._pattern = pattern
+        self._look_around = look_around
         self.at = 0
         self._alternatives = 0
 
@@ -118,14 +120,15 @@ class _Reader:
         return Node(0 if anchor else 1, anchor, repeats=False)
 
     def _group(self, depth: int) -> Node:
-        opening = GROUP.match(self._pattern, self.at)
+        looks = LOOK_AROUND.match(self._pattern, self.at) if self._look_around else None
+        opening = looks or GROUP.match(self._pattern, self.at)
         if opening is None and self._pattern.startswith("(?", self.at):
             raise PatternError(f"{self._pattern[self.at : self.at + 4]!r} is not supported: no look-around, no flags")
         self.at = opening.end() if opening else self.at + 1
         found = self.alternatives(depth + 1)
         if not self._take(")"):
             raise PatternError("a group is not closed")
-        return found
+        return Node(found.size, empty=True, repeats=False) if looks else found
 
     def _class(self) -> Node:
         self.at += 1

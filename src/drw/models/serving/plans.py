@@ -34,6 +34,8 @@ class ChatModel:
     affinity: str
     parameters: frozenset[str] = frozenset()
     """Parameters that are not OpenAI's and that it takes."""
+    takes_reasoning: bool = False
+    """Whether the reasoning of earlier answers is sent to it."""
 
     @property
     def most_prompt_bytes(self) -> int:
@@ -137,7 +139,9 @@ def prompt_bytes(body: Body) -> int:
     texts = [max(prompts, key=len)]
     for message in body.get("messages", ()):
         content = message.get("content") or ""
-        texts += [content] if isinstance(content, str) else [part.get("text", "") for part in content]
+        parts = [{"text": content}] if isinstance(content, str) else content
+        texts += [part.get("text") or part.get("refusal") or "" for part in parts]
+        texts += [message.get(name) or "" for name in ("reasoning_content", "reasoning")]
         texts += [call["function"]["arguments"] for call in message.get("tool_calls") or ()]
     texts += [tool["function"].get("description") or "" for tool in body.get("tools") or ()]
     return sum(len(text.encode(errors="replace")) for text in texts)

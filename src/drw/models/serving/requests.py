@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    Tag,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
@@ -26,6 +27,8 @@ from drw.models.serving.errors import NotSupported
 from drw.models.serving.parts import (
     MAX_SCHEMAS_BYTES,
     MAX_TOOLS,
+    TEXT_OR_LIST,
+    TEXT_OR_OBJECT,
     AnyObject,
     Message,
     NamedTool,
@@ -48,9 +51,14 @@ MAX_FURTHER_BYTES = 32_768
 NO_EFFECT = (("best_of", 1), ("echo", False), ("suffix", ""))
 """Refused parameters with what holds anyway, as clients send them."""
 
+Schemas = dict[str, tuple[dict[str, Any], bool]]
+
 ModelId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Stop = StopText | Annotated[list[StopText], Field(min_length=1, max_length=4)]
+StopTexts = Annotated[list[StopText], Field(min_length=1, max_length=4)]
+Stop = Annotated[Annotated[StopText, Tag("<text>")] | Annotated[StopTexts, Tag("<list>")], TEXT_OR_LIST]
+ChoiceName = Literal["none", "auto", "required"]
+ToolChoice = Annotated[Annotated[ChoiceName, Tag("<text>")] | Annotated[NamedTool, Tag("<object>")], TEXT_OR_OBJECT]
 
 
 def prompts_of(prompt: Any) -> list[Any]:
@@ -160,7 +168,7 @@ class ChatCompletion(Sampling):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = Field(None, max_length=16)
     verbosity: Literal["low", "medium", "high"] | None = None
@@ -185,12 +193,14 @@ class ChatCompletion(Sampling):
         _check_schemas(self._schemas())
         return self
 
-    def _schemas(self) -> dict[str, dict[str, Any]]:
-        """Return every JSON schema of the request by the field it stands in."""
+    def _schemas(self) -> Schemas:
+        """Return every JSON schema of the request by the field it stands in, and whether it is strict."""
         form = self.response_format and self.response_format.json_schema
-        found = {"response_format": form.schema_} if form else {}
-        functions = [tool.function for tool in self.tools or ()]
-        return found | {f"tools[{i}].function": f.parameters for i, f in enumerate(functions) if f.parameters}
+        found = {"response_format": (form.schema_, bool(form.strict))} if form else {}
+        for i, function in enumerate(tool.function for tool in self.tools or ()):
+            if function.parameters:
+                found[f"tools[{i}].function"] = function.parameters, bool(function.strict)
+        return found
 
     @property
     def session(self) -> str:
@@ -311,18 +321,18 @@ def unknown(cls: type[Part], name: str, further: Iterable[str] = ()) -> InvalidR
     return InvalidRequest(f"{name!r} is not a parameter here; there are: {known}", param=name)
 
 
-def _check_schemas(schemas: dict[str, dict[str, Any]]) -> None:
-    if len(schemas) > 1 and sum(len(orjson.dumps(schema)) for schema in schemas.values()) > MAX_SCHEMAS_BYTES:
+def _check_schemas(schemas: Schemas) -> None:
+    if len(schemas) > 1 and sum(len(orjson.dumps(schema)) for schema, _ in schemas.values()) > MAX_SCHEMAS_BYTES:
         raise InvalidRequest(f"the schemas of all tools have at most {MAX_SCHEMAS_BYTES} bytes together", param="tools")
-    for param, schema in schemas.items():
+    for param, (schema, strict) in schemas.items():
         try:
-            check_schema(schema)
+            check_schema(schema, strict=strict)
         except SchemaError as error:
             raise InvalidRequest(f"{param}: the JSON schema is refused at {error}", param=param) from error
 
 
 def _readable(cls: type[Part], error: ValidationError) -> InvalidRequest:
-    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    fault = error.errors(include_url=False, include_input=False)[0]
     kind, said, param = fault["type"], fault["msg"].removeprefix("Value error, "), _param(fault["loc"])
     if kind == "json_invalid":
         return InvalidRequest(f"the body is not JSON: {said}")
@@ -330,16 +340,23 @@ def _readable(cls: type[Part], error: ValidationError) -> InvalidRequest:
         return InvalidRequest("the body must be a JSON object")
     if kind == "extra_forbidden" and len(fault["loc"]) == 1:
         return unknown(cls, param)
+    if kind in ("extra_forbidden", "none_required"):  # beside null there is nothing that an unknown field may be
+        return InvalidRequest(f"{param} is not supported", param=param)
+    if kind == "union_tag_invalid":
+        context = fault["ctx"]
+        message = f"{param}.type is {context['tag'][:64]!r}; this platform takes: {context['expected_tags']}"
+        return InvalidRequest(message, param=f"{param}.type")
+    if kind == "union_tag_not_found":
+        return InvalidRequest(f"{param}.type is missing", param=f"{param}.type")
     return InvalidRequest(f"{param}: {said}", param=param)
 
 
 def _param(path: tuple[int | str, ...]) -> str:
-    """Return a path as OpenAI writes it, as in `messages[0].role`; what pydantic adds for unions is left out."""
-    if not path:
-        return ""
-    text = str(path[0])
-    if len(path) > 1 and isinstance(path[1], int):
-        text += f"[{path[1]}]"
-        if len(path) > 2 and str(path[2]).isidentifier():
-            text += f".{path[2]}"
+    """Return a path as OpenAI writes it, as in `messages[0].role`; the tags that pydantic adds are left out."""
+    text = ""
+    for before, at, name in zip((None, None, *path), (None, *path), path, strict=False):
+        if isinstance(name, int):
+            text += f"[{name}]"
+        elif not name.startswith("<") and before != "<list>":  # what follows there is a part's type
+            text += f".{name}" if at is not None else name
     return text

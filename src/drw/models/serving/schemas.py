@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from drw.models.serving.patterns import PatternError, check_pattern
+from drw.models.serving.patterns import LOOK_AROUND, PatternError, check_pattern
 
 Path = tuple[str, ...]
 
@@ -30,8 +30,10 @@ class SchemaError(ValueError):
     """A schema is out of bounds; the message names the place in it as a JSON pointer, and what would be right."""
 
 
-def check_schema(schema: dict[str, Any]) -> None:
+def check_schema(schema: dict[str, Any], *, strict: bool = True) -> None:
     """Refuse a schema that is too large, too deep, or expensive to follow.
+
+    One that is not strict may have patterns that look around, as pydantic's for decimal numbers: no engine must follow.
 
     Raises:
         SchemaError: the first fault.
@@ -48,8 +50,21 @@ def check_schema(schema: dict[str, Any]) -> None:
         elif isinstance(found, dict):
             if kind == "schema":
                 _count(path, _counted(found), totals)
-                _check_keywords(path, found)
+                _check_keywords(path, found, look_around=not strict)
             left += (((*path, key), value, _kind(key, kind)) for key, value in found.items())
+
+
+def without_look_around(schema: Any) -> Any:
+    """Return a schema without its patterns that look around."""
+    if isinstance(schema, list):
+        return [without_look_around(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: value if key in DATA else without_look_around(value)
+        for key, value in schema.items()
+        if not (key == "pattern" and isinstance(value, str) and LOOK_AROUND.search(value))
+    }
 
 
 def _kind(key: str, parent: str) -> str:
@@ -76,7 +91,7 @@ def _counted(found: dict[str, Any]) -> dict[str, int]:
     }
 
 
-def _check_keywords(path: Path, found: dict[str, Any]) -> None:
+def _check_keywords(path: Path, found: dict[str, Any], *, look_around: bool) -> None:
     for name, most in COUNTS.items():
         value = found.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value <= most:
@@ -87,15 +102,15 @@ def _check_keywords(path: Path, found: dict[str, Any]) -> None:
             f"{_pointer((*path, '$ref'))}: {reference[:80]!r} is outside of the schema; use '#/$defs/NAME'"
         )
     if isinstance(pattern := found.get("pattern"), str):
-        _check_pattern((*path, "pattern"), pattern)
+        _check_pattern((*path, "pattern"), pattern, look_around=look_around)
     if isinstance(patterns := found.get("patternProperties"), dict):
         for pattern in patterns:
             _check_pattern((*path, "patternProperties"), pattern)
 
 
-def _check_pattern(path: Path, pattern: str) -> None:
+def _check_pattern(path: Path, pattern: str, *, look_around: bool = False) -> None:
     try:
-        check_pattern(pattern)
+        check_pattern(pattern, look_around=look_around)
     except PatternError as error:
         raise SchemaError(f"{_pointer(path)}: the pattern {pattern[:80]!r} is refused: {error}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from functools import partial
@@ -10,14 +9,14 @@ from random import Random
 
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1 import serving_rpc as contract
-from drw.api.models.v1.discovery_pb2 import ListModelsRequest
+from drw.api.models.v1.discovery_pb2 import ListModelsRequest, Model
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.audit import AuditWriter
 from drw.kernel.call import caller
 from drw.kernel.clock import Clock
-from drw.kernel.errors import DrwError
+from drw.kernel.errors import Unavailable
 from drw.kernel.host import Scope
 from drw.kernel.kills import KillList
 from drw.kernel.settings import ConfigError
@@ -26,6 +25,7 @@ from drw.models.serving.answers import Answer
 from drw.models.serving.balance import Affinity, owner
 from drw.models.serving.buffers import Buffers
 from drw.models.serving.chats import generate
+from drw.models.serving.checks import ALIAS, Checks
 from drw.models.serving.circuits import State
 from drw.models.serving.courses import Rules
 from drw.models.serving.embeddings import Embeddings
@@ -33,7 +33,7 @@ from drw.models.serving.line import Line
 from drw.models.serving.metering import Metering
 from drw.models.serving.metering import build as build_metering
 from drw.models.serving.models import Models
-from drw.models.serving.plans import Asked, ChatModel, prompt_bytes
+from drw.models.serving.plans import Asked, prompt_bytes
 from drw.models.serving.ports import ChatEngine, Endpoint
 from drw.models.serving.record import Record
 from drw.models.serving.retries import Retries
@@ -141,28 +141,18 @@ async def build(scope: Scope) -> Serving:
     buffers = Buffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
     scope.routes += endpoints.routes(models, rules, discovery, embeddings, metering, kills, audit, buffers, most_body)
 
+    checks = Checks(models, clock)
+
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
-        if any(model.default for model in listed):
-            default = (await models.plan("")).targets[0][0]
-            try:
-                await _check(default)
-            except DrwError as error:
-                error.message = "; ".join([error.message, *_circuits(models, clock)])
-                raise
+        chats = [model.id for model in listed if model.kind == Model.CHAT and model.engine != ALIAS]
+        if faults := await checks.faults(chats):
+            raise Unavailable("; ".join([*faults, *_circuits(models, clock)]))
         names = [f"{model.id} (default)" if model.default else model.id for model in listed]
         return "; ".join([", ".join(names) or "no models", *_circuits(models, clock)])
 
     scope.describe(describe)
     return Serving(models, rules, metering, kills, audit, buffers)
-
-
-async def _check(model: ChatModel) -> None:
-    """Raise where a model answers nowhere."""
-    found = await asyncio.gather(*(model.engine.check(r.target) for r in model.replicas), return_exceptions=True)
-    errors = [error for error in found if error is not None]
-    if len(errors) == len(found):
-        raise errors[0]
 
 
 def _circuits(models: Models, clock: Clock) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
+from pydantic_core import from_json
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import NotSupported
@@ -20,6 +22,12 @@ ANSWER_SCHEMA = {
     "required": ["text"],
     "additionalProperties": False,
 }
+
+CALL = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]*)"\s*,\s*"arguments"\s*:\s*(.*)', re.DOTALL)
+"""How an answer begins that calls a function."""
+
+LOGPROBS = ("logprobs", "top_logprobs")
+"""Those of a call are not shown, as with OpenAI."""
 
 Tools = dict[str, dict[str, Any]]
 """The parameters' JSON schema and description of each function that may be called."""
@@ -53,7 +61,8 @@ def constrained(body: Body, tools: Tools) -> Body:
     told = f"Choose exactly one function for the user's request and fill in its arguments. Functions:\n{lines}"
     schema = {"anyOf": [_call_schema(index, name, tool) for index, (name, tool) in enumerate(tools.items())]}
     strict = all(tool.get("strict") for tool in tools.values() if "parameters" in tool)
-    return body | {
+    spoken = {name: value for name, value in body.items() if name not in LOGPROBS}
+    return spoken | {
         "messages": [{"role": "system", "content": told}, *body["messages"]],
         "response_format": {"type": "json_schema", "json_schema": {"name": "call", "strict": strict, "schema": schema}},
     }
@@ -71,7 +80,6 @@ async def as_tool_calls(chunks: AsyncGenerator[Chunk, None], tools: Tools) -> As
                 if reason := choice.get("finish_reason"):
                     delta, reason = _ended(held[index], reason, tools)
                     choice |= {"delta": delta, "finish_reason": reason}
-                choice.pop("logprobs", None)
             yield chunk
     finally:
         await chunks.aclose()
@@ -102,13 +110,16 @@ def _moved(schema: Any, place: str) -> Any:
 
 
 def _ended(text: str, reason: str, tools: Tools) -> tuple[dict[str, Any], str]:
+    if (begun := CALL.match(text)) is None or begun[1] not in tools:
+        return {}, reason  # cut before there is anything of the answer
+    name, arguments = begun[1], begun[2]
     try:
-        called = orjson.loads(text)
-        name, arguments = called["name"], called["arguments"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return {"content": text}, reason  # cut by max_tokens: `length` says so
-    if tools.get(name, {}).get("parameters") is ANSWER_SCHEMA:
-        return {"content": arguments["text"]}, reason
-    function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
+        arguments, whole = orjson.dumps(orjson.loads(text)["arguments"]).decode(), True
+    except orjson.JSONDecodeError:  # cut by max_tokens: `length` says so
+        whole = False
+    if tools[name].get("parameters") is ANSWER_SCHEMA:
+        said = from_json(arguments, allow_partial="trailing-strings") if arguments else {}
+        return {"content": said.get("text", "")}, reason
+    function = {"name": name, "arguments": arguments}
     call = {"index": 0, "id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
-    return {"tool_calls": [call]}, "tool_calls"
+    return {"tool_calls": [call]}, "tool_calls" if whole else reason

@@ -295,9 +295,21 @@ def _well_formed(chunk: Chunk) -> bool:
         said = choice.get("delta") or choice
         if not all(isinstance(said.get(name), STRING) for name in (*TEXT, *BESIDES)):
             return False
-        if not isinstance(said.get("tool_calls"), LIST):
+        if not isinstance(calls := said.get("tool_calls"), LIST) or not all(map(_is_call, calls or ())):
+            return False
+        if not isinstance(choice.get("logprobs"), DICT):
             return False
     return True
+
+
+def _is_call(part: Any) -> bool:
+    """Tell whether this is a part of a tool call."""
+    if not isinstance(part, dict) or not isinstance(part.get("index"), int | None):
+        return False
+    function = part.get("function") or {}
+    return isinstance(function, dict) and all(
+        isinstance(text, STRING) for text in (part.get("id"), function.get("name"), function.get("arguments"))
+    )
 
 
 async def _refused(target: Target, response: aiohttp.ClientResponse) -> DrwError:
@@ -328,11 +340,18 @@ def _field(target: Target, raw: bytes, name: str, kind: type[T]) -> T:
 
 
 def _gone(target: Target) -> EngineUnavailable:
-    return EngineUnavailable(f"the engine of {target.model!r} does not answer; it may be starting again: try again")
+    return EngineUnavailable(
+        f"the engine of {target.model!r} does not answer; it may be starting again: try again", **_part(target)
+    )
 
 
 def _cut(target: Target) -> AnswerCut:
-    return AnswerCut(f"the engine of {target.model!r} ended in the middle of the answer: try again")
+    return AnswerCut(f"the engine of {target.model!r} ended in the middle of the answer: try again", **_part(target))
+
+
+def _part(target: Target) -> dict[str, str]:
+    """Return what an error says of a machine's own engine, whose start is measured."""
+    return {"part": "engine"} if target.base_url.startswith("unix:") else {}
 
 
 def _garbled(target: Target) -> AnswerCut:

@@ -66,7 +66,7 @@ class ResolveModelRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class ResolvedModel(_message.Message):
-    __slots__ = ("model", "base_url", "upstream_model", "api_key_variable", "max_prompt_tokens", "max_concurrent", "base_urls", "fallbacks", "deadlines", "prefill", "affinity", "sampling", "parameters")
+    __slots__ = ("model", "base_url", "upstream_model", "api_key_variable", "max_prompt_tokens", "max_concurrent", "base_urls", "fallbacks", "deadlines", "prefill", "affinity", "sampling", "parameters", "takes_reasoning")
     class SamplingEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +87,7 @@ class ResolvedModel(_message.Message):
     AFFINITY_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    TAKES_REASONING_FIELD_NUMBER: _ClassVar[int]
     model: Model
     base_url: str
     upstream_model: str
@@ -100,7 +101,8 @@ class ResolvedModel(_message.Message):
     affinity: str
     sampling: _containers.ScalarMap[str, float]
     parameters: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., base_url: _Optional[str] = ..., upstream_model: _Optional[str] = ..., api_key_variable: _Optional[str] = ..., max_prompt_tokens: _Optional[int] = ..., max_concurrent: _Optional[int] = ..., base_urls: _Optional[_Iterable[str]] = ..., fallbacks: _Optional[_Iterable[str]] = ..., deadlines: _Optional[_Union[Deadlines, _Mapping]] = ..., prefill: _Optional[str] = ..., affinity: _Optional[str] = ..., sampling: _Optional[_Mapping[str, float]] = ..., parameters: _Optional[_Iterable[str]] = ...) -> None: ...
+    takes_reasoning: bool
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., base_url: _Optional[str] = ..., upstream_model: _Optional[str] = ..., api_key_variable: _Optional[str] = ..., max_prompt_tokens: _Optional[int] = ..., max_concurrent: _Optional[int] = ..., base_urls: _Optional[_Iterable[str]] = ..., fallbacks: _Optional[_Iterable[str]] = ..., deadlines: _Optional[_Union[Deadlines, _Mapping]] = ..., prefill: _Optional[str] = ..., affinity: _Optional[str] = ..., sampling: _Optional[_Mapping[str, float]] = ..., parameters: _Optional[_Iterable[str]] = ..., takes_reasoning: _Optional[bool] = ...) -> None: ...
 
 class Deadlines(_message.Message):
     __slots__ = ("connect_seconds", "first_token_seconds", "between_tokens_seconds", "total_seconds")

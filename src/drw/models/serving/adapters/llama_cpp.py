@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from drw.kernel.cache_salt import cache_salt
 from drw.kernel.call import caller_or_none
 from drw.models.serving.compiling import SchemaCompilers
 from drw.models.serving.errors import EngineUnavailable, NotSupported
+from drw.models.serving.logprobs import CANDIDATES, Logprobs
 from drw.models.serving.plans import split
 from drw.models.serving.ports import FOREVER, UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
 from drw.models.serving.prompts import Messages, Prompts
+from drw.models.serving.schemas import without_look_around
 from drw.models.serving.settings import WireSettings
 from drw.models.serving.slots import Slots, Turn
 from drw.models.serving.tools import as_tool_calls, chosen_tools, constrained
@@ -112,12 +115,18 @@ class LlamaCppEngine(ChatEngine):
                     target, "completions", {**sent, **prompt, **_seed(body, index)}, bearer(target), limits
                 )
                 begun = False
+                told = Logprobs(greedy=_greedy(body)) if sent.get("logprobs") else None
                 try:
                     async for chunk in chunks:
                         turn.read()  # no token comes before the whole prompt is read
                         _add(usage, chunk.pop("usage", None))
                         for choice in chunk.get("choices") or ():
                             choice["index"] = index
+                            if told is not None:
+                                told.take(choice, (chunk.get("timings") or {}).get("predicted_n", 0))
+                                if choice.get("finish_reason") and told.missing:
+                                    probe = partial(self._likely, target, prompt, Limits(end=limits.end))
+                                    choice["logprobs"] = {"content": await told.rest(probe)}
                             if endpoint == "chat/completions":
                                 _to_chat(choice, body, first=not begun)
                             begun = True
@@ -128,6 +137,25 @@ class LlamaCppEngine(ChatEngine):
                 limits = Limits(end=limits.end)  # the first token of all has come
         if usage:
             yield {"choices": [], "usage": usage}
+
+    async def _likely(
+        self, target: Target, prompt: Body, limits: Limits, before: list[int], most: int
+    ) -> list[dict[str, Any]]:
+        """Return so many of the likeliest tokens after a prompt and what was generated, in the slot that has read both.
+
+        The server tells of tokens that are text: one that is follows by force, and those that were likelier beside it.
+        """
+        text = (await self._prompts.completion(target, "a"))[-1]
+        asked = {"prompt": prompt["prompt"] + before, "max_tokens": 1, "temperature": 0, "logprobs": most}
+        asked |= {"logit_bias": {str(text): 100}, "cache_prompt": True, "stream": True}
+        chunks = self._wire.stream(target, "completions", {**prompt, **asked}, bearer(target), limits)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                for choice in chunk.get("choices") or ():
+                    if content := (choice.get("logprobs") or {}).get("content"):
+                        likely: list[dict[str, Any]] = content[0]["top_logprobs"]
+                        return likely
+        return []
 
     @asynccontextmanager
     async def _turn(
@@ -167,7 +195,7 @@ def translated(body: Body, endpoint: Endpoint) -> Body:
     if stop := body.get("stop"):
         sent["stop"] = [stop] if isinstance(stop, str) else stop
     if body.get("logprobs"):
-        sent["logprobs"] = max(1, body.get("top_logprobs") or 0)
+        sent["logprobs"] = CANDIDATES
     if schema := _schema(body.get("response_format") or {}):
         sent["json_schema"] = schema
     return sent | {
@@ -196,9 +224,9 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
 def _text(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
-    if any(part["type"] != "text" for part in content):
+    if any(part["type"] == "image_url" for part in content):
         raise NotSupported("messages", "this model reads text only")
-    return "".join(part["text"] for part in content)
+    return "".join(part[part["type"]] for part in content)
 
 
 def _schema(form: dict[str, Any]) -> dict[str, Any] | None:
@@ -208,7 +236,9 @@ def _schema(form: dict[str, Any]) -> dict[str, Any] | None:
     if form.get("type") != "json_schema":
         return None
     named = form["json_schema"]
-    return {**named["schema"], "x-guidance": {**GUIDANCE, "lenient": not named.get("strict")}}
+    strict = bool(named.get("strict"))
+    schema = named["schema"] if strict else without_look_around(named["schema"])
+    return {**schema, "x-guidance": {**GUIDANCE, "lenient": not strict}}
 
 
 def _seed(body: Body, index: int) -> Body:
@@ -221,6 +251,12 @@ def _to_chat(choice: dict[str, Any], body: Body, *, first: bool) -> None:
     choice["delta"] = ({"role": "assistant"} if first else {}) | ({"content": text} if text or first else {})
     for token in (choice.get("logprobs") or {}).get("content") or ():
         token["top_logprobs"] = token.get("top_logprobs", [])[: body.get("top_logprobs") or 0]
+
+
+def _greedy(body: Body) -> bool:
+    """Tell whether the likeliest token is generated each time, by what the server says of them."""
+    others = {"logit_bias", "frequency_penalty", "presence_penalty", "response_format"}
+    return body.get("temperature") == 0 and not body.keys() & others
 
 
 def _add(usage: dict[str, Any], more: dict[str, Any] | None) -> None:

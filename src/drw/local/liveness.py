@@ -1,0 +1,146 @@
+"""Liveness of a child process: what it answers to a probe, and what the kernel says of it.
+
+A process that is stopped (SIGSTOP), or that neither answers nor works, is dead for whoever calls it, and is
+replaced soon. One that works, waits for a processor or for a disk may answer late, and has much longer: on a loaded
+machine that is no fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+PROC = Path("/proc")
+TICKS = os.sysconf("SC_CLK_TCK")
+LOOK_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
+"""How long one probe may take."""
+WORKING = 0.05
+"""A process that uses more than this share of one processor works; below are timers of threads that wait."""
+STOPPED, ON_ITS_WAY = "T", "RD"
+"""States in /proc: stopped by a signal; running or waiting for a processor, waiting for a disk.
+
+A process that a debugger holds (`t`) is not stopped.
+"""
+
+Probe = Callable[[], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """After how many seconds without an answer a process is replaced."""
+
+    stopped: float = 3.0
+    idle: float = 7.5
+    """One that uses no processor time and waits for none."""
+    busy: float = 60.0
+
+
+class Seen(NamedTuple):
+    """A process in /proc."""
+
+    parent: int
+    state: str
+    seconds: float
+    """Processor time."""
+
+
+GONE = Seen(0, "", 0.0)
+
+
+class Pulse:
+    """One process as the supervisor sees it, look by look."""
+
+    def __init__(self, pid: int, patience: Patience, clock: Callable[[], float] = time.monotonic) -> None:
+        self.pid = pid
+        self._patience = patience
+        self._clock = clock
+        self._last = clock()
+        self._seconds = 0.0
+        self._stopped = self._idle = self.silent = 0.0
+
+    async def look(self, probe: Probe | None) -> str:
+        """Probe once, and return why the process must be replaced; an empty string: it need not be.
+
+        A look that took longer than a probe may take says that the supervisor itself was not scheduled: what is
+        beyond does not count.
+        """
+        stopped = (_seen(PROC / str(self.pid)) or GONE).state == STOPPED
+        answered = not stopped and (probe is None or await _in_time(probe))
+        now, before = self._clock(), self._seconds
+        passed, self._last = min(now - self._last, LOOK_SECONDS + ANSWER_SECONDS), now
+        self._seconds = (_seen(PROC / str(self.pid)) or GONE).seconds
+        if answered:
+            self._stopped = self._idle = self.silent = 0.0
+            return ""
+        self.silent += passed
+        self._stopped = self._stopped + passed if stopped else 0.0
+        works = self._seconds - before > WORKING * passed or await asyncio.to_thread(_is_on_its_way, self.pid)
+        self._idle += 0.0 if works else passed
+        if self._stopped >= self._patience.stopped:
+            return "was stopped by a signal"
+        if self._idle >= self._patience.idle or self.silent >= self._patience.busy:
+            return f"has not answered for {self.silent:.0f} s"
+        return ""
+
+
+def tree(pid: int) -> dict[int, Seen]:
+    """Return a process and all its descendants."""
+    every = {int(path.name): seen for path in PROC.iterdir() if path.name.isdigit() and (seen := _seen(path))}
+    found = {pid: every[pid]} if pid in every else {}
+    while more := {p: seen for p, seen in every.items() if seen.parent in found and p not in found}:
+        found |= more
+    return found
+
+
+async def replies(address: str, request: bytes) -> bool:
+    """Tell whether somebody at `unix:/path` or `host:port` says anything at all in answer to a request."""
+    host, _, port = address.rpartition(":")
+    path = address.removeprefix("unix:")
+    try:
+        reader, writer = await (
+            asyncio.open_connection(host, int(port)) if path == address else asyncio.open_unix_connection(path)
+        )
+    except OSError:
+        return False
+    try:
+        writer.write(request)
+        return bool(await reader.read(1))
+    except OSError:
+        return False
+    finally:
+        writer.close()
+
+
+async def _in_time(probe: Probe) -> bool:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await probe()
+    except TimeoutError:
+        return False
+
+
+def _is_on_its_way(pid: int) -> bool:
+    """Tell whether a thread of the process, or of one that it began, runs or would run if it could."""
+    return any(seen is not None and seen.state in ON_ITS_WAY for one in tree(pid) for seen in _threads(one))
+
+
+def _threads(pid: int) -> list[Seen | None]:
+    try:
+        return [_seen(thread) for thread in (PROC / str(pid) / "task").iterdir()]
+    except OSError:
+        return []
+
+
+def _seen(folder: Path) -> Seen | None:
+    """Read the state of a process or thread; the second field of the line is a name with anything in it."""
+    try:
+        fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:  # it is gone
+        return None
+    return Seen(int(fields[1]), fields[0].decode(), (int(fields[11]) + int(fields[12])) / TICKS)

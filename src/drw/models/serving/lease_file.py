@@ -1,0 +1,54 @@
+"""The name of this process's lease, in a file that its successor reads to hand the lease back at once.
+
+A process locks the file for as long as it lives. The kernel frees the lock when the process ends, however it ends,
+and never before: whoever gets the lock knows that all whose leases stand in the file are dead. A process that does
+not get it (another one of the same folder lives) knows of nobody. See docs/decisions/0012.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class LeaseFile:
+    """Locked from here to `release`, or to the end of the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a+", encoding="utf-8")  # no child that executes another program inherits it
+        self._own = ""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # held, or a file system without locks
+            self._file.close()
+        self.dead = [] if self._file.closed else self._read()
+        """Leases whose holders are dead for certain, and that may not be handed back yet."""
+
+    def begin(self, lease: str) -> None:
+        """Write down the lease that this process is about to begin, in place of its last one."""
+        self._own = lease
+        self._write()
+
+    def handed_back(self, lease: str) -> None:
+        """Forget the lease of one that is dead."""
+        self.dead.remove(lease)
+        self._write()
+
+    def release(self) -> None:
+        """Unlock it: this process holds nothing any more."""
+        self._file.close()
+
+    def _read(self) -> list[str]:
+        self._file.seek(0)
+        return self._file.read().split()
+
+    def _write(self) -> None:
+        if not self._file.closed:
+            self._file.truncate(0)
+            self._file.writelines(_lines([*self.dead, self._own]))
+            self._file.flush()
+
+
+def _lines(leases: Iterable[str]) -> Iterable[str]:
+    return (f"{lease}\n" for lease in leases)

@@ -1,0 +1,103 @@
+"""What is lost in the middle of a call, or never comes, is a part that is away, and no fault of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import aiohttp
+import httpx
+import psycopg
+import pytest
+import redis
+
+from drw.api.audit.v1 import log_rpc
+from drw.api.audit.v1.log_pb2 import GetCheckpointRequest, ListRecordsRequest
+from drw.kernel import http, rest, rpc
+from drw.kernel.call import Caller, acting_for
+from drw.kernel.errors import DeadlineExceeded, Unavailable, Unimplemented
+from drw.kernel.rpc import Channels, Server
+from support.parts import wait_until
+
+WHO = Caller("acme", "research", "key_1", frozenset({"audit:read"}))
+SERVER = """
+import asyncio, sys
+from drw.api.audit.v1 import log_rpc
+from drw.kernel.rpc import Server
+
+class Log(log_rpc.Log): ...
+
+async def main():
+    server = Server([Log()])
+    await server.start(sys.argv[1])
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+class DoubleLog(log_rpc.Log):
+    """Loses a connection in each call, or never answers."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    async def get_checkpoint(self, request, /):
+        if self._error is None:
+            await asyncio.Event().wait()
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError("reset"),
+        psycopg.InterfaceError("the connection is lost"),
+        psycopg.OperationalError("server closed the connection"),
+        redis.ConnectionError("away"),
+        redis.TimeoutError("late"),
+        aiohttp.ServerDisconnectedError(),
+    ],
+)
+async def test_a_lost_connection_is_a_503_over_http_and_between_processes(folder, error):
+    app = http.app(rest.routes(DoubleLog(error)), "test")
+    headers = {"x-drw-org": WHO.org, "x-drw-desk": WHO.desk, "x-drw-key": WHO.key, "x-drw-scopes": "audit:read"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=headers) as web:
+        answer = await web.get("/api/v1/audit/checkpoint")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["error"]["code"] == "service_unavailable"
+
+
+async def test_a_process_that_does_not_answer_in_the_usual_time_is_away(folder, monkeypatch):
+    monkeypatch.setattr(rpc, "UNARY_SECONDS", 0.5)
+    server, channels = Server([DoubleLog()]), Channels()
+    address = await server.start(f"unix:{folder}/silent")
+    client = channels.client(log_rpc.LogClient, address)
+    with acting_for(WHO):
+        with pytest.raises(Unavailable, match="did not answer in time"):
+            await client.get_checkpoint(GetCheckpointRequest())
+        monkeypatch.setattr(rpc, "UNARY_SECONDS", 30.0)
+        with pytest.raises(DeadlineExceeded):  # the caller's own bound
+            await client.get_checkpoint(GetCheckpointRequest(), timeout=0.2)
+    await channels.close()
+    await server.stop(0)
+
+
+async def test_a_frozen_process_is_noticed_long_before_a_call_to_it_must_end(folder, monkeypatch):
+    monkeypatch.setattr(rpc, "PING_MS", 500)
+    path = folder / "frozen"
+    with subprocess.Popen([sys.executable, "-c", SERVER, f"unix:{path}"]) as process:
+        wait_until(path.exists, "the server")
+        channels = Channels()
+        client = channels.client(log_rpc.LogClient, f"unix:{path}")
+        with acting_for(WHO):
+            with pytest.raises(Unimplemented):
+                await client.list_records(ListRecordsRequest())
+            os.kill(process.pid, signal.SIGSTOP)
+            with pytest.raises(Unavailable, match="does not answer"):
+                await client.list_records(ListRecordsRequest(), timeout=600)
+        await channels.close()
+        process.kill()

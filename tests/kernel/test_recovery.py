@@ -1,0 +1,38 @@
+"""When a caller may come back: as long as the part that is away took to start."""
+
+from __future__ import annotations
+
+import pytest
+
+from drw.kernel import recovery
+from drw.kernel.errors import NotFound, Unavailable
+from drw.kernel.http import error_response
+from drw.kernel.settings import Place
+
+
+@pytest.fixture
+def measured(profile, tmp_path, monkeypatch):
+    monkeypatch.setattr(recovery, "_profile", None)
+    places = {"rag": Place(services=("documents", "embedding"), grpc="", http="")}
+    recovery.use(profile.model_copy(update={"starts": tmp_path / "starts.json", "processes": places}))
+    recovery.write(tmp_path / "starts.json", {"engine": 6.2, "rag": 3.0})
+    return tmp_path / "starts.json"
+
+
+@pytest.mark.parametrize(
+    ("error", "after"),
+    [
+        (Unavailable("the engine does not answer", part="engine"), "7"),
+        (Unavailable("the embedding service does not answer", service="embedding"), "3"),
+        (Unavailable("the counters are being rebuilt", part="engine", retry_after="5"), "5"),
+        (Unavailable("the database does not answer", part="postgres"), "1"),
+        (NotFound("no such thing", part="engine"), None),
+    ],
+)
+def test_retry_after_is_what_the_part_took_to_start(measured, error, after):
+    assert error_response(error).headers.get("retry-after") == after
+
+
+def test_without_a_measurement_it_is_the_default(measured):
+    measured.unlink()
+    assert error_response(Unavailable("gone", part="engine")).headers["retry-after"] == "1"

@@ -1,0 +1,134 @@
+"""A child that is stopped or hangs is replaced; one that works, and a supervisor that was held up, are no reason."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from drw.local import liveness
+from drw.local.liveness import Patience, Pulse, replies
+from drw.local.part import PartState
+from drw.local.platform import _database_alive
+from local.test_part import IDLE, child, here, until
+from support.parts import wait_until
+
+__all__ = ["here"]
+SPIN = "while True: pass"
+REST = "import signal; signal.pause()"
+
+
+async def never() -> bool:
+    return False
+
+
+@pytest.fixture
+def running():
+    made: list[subprocess.Popen[bytes]] = []
+
+    def run(code: str) -> int:
+        made.append(subprocess.Popen([sys.executable, "-I", "-S", "-c", code]))
+        return made[-1].pid
+
+    yield run
+    for process in made:
+        process.kill()
+        process.wait()
+
+
+def state(pid: int) -> str:
+    return liveness.tree(pid)[pid].state
+
+
+async def looks(pulse: Pulse) -> int:
+    """Return after how many looks the process must be replaced."""
+    for number in itertools.count(1):
+        if await pulse.look(never):
+            return number
+    raise AssertionError
+
+
+async def test_of_processes_that_do_not_answer_the_idle_one_is_replaced_long_before_the_one_that_works(running):
+    ticks = itertools.count(0.0, 3.0)
+    rests, spins = running(REST), running(SPIN)
+    wait_until(lambda: state(rests) == "S", "a process that rests")
+    assert await looks(Pulse(rests, Patience(), lambda: next(ticks))) == 3
+    assert await looks(Pulse(spins, Patience(), lambda: next(ticks))) == 20
+
+
+async def test_a_process_whose_child_works_is_not_idle(running):
+    ticks = itertools.count(0.0, 3.0)
+    parent = running(f"import os, signal\nif os.fork(): signal.pause()\n{SPIN}")
+    wait_until(lambda: len(liveness.tree(parent)) == 2, "a child")
+    child = max(liveness.tree(parent))
+    assert await looks(Pulse(parent, Patience(), lambda: next(ticks))) == 20
+    os.kill(child, signal.SIGKILL)
+
+
+async def test_time_in_which_the_supervisor_did_not_run_does_not_count(running):
+    rests = running(REST)
+    wait_until(lambda: state(rests) == "S", "a process that rests")
+    ticks = itertools.count(0.0, 1000.0)  # by the wall, three looks would be an hour
+    assert await looks(Pulse(rests, Patience(), lambda: next(ticks))) == 3
+
+
+async def test_a_stopped_child_is_replaced_with_all_that_it_began(here, monkeypatch):
+    monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.05)
+    code = "import os, signal\nos.fork()\nopen('up', 'a').write('x')\nsignal.pause()"
+    thing = child(here, [sys.executable, "-c", code], patience=Patience(stopped=0.2))
+    await thing.start()
+    work = asyncio.gather(thing.keep(), thing.watch())
+    first = thing.pid
+    await until(lambda: len(liveness.tree(first)) == 2)
+    family = liveness.tree(first)
+    for pid in family:
+        os.kill(pid, signal.SIGSTOP)
+    await until(lambda: thing.restarts == 1 and thing.state == PartState.READY)
+    assert thing.said == ["thing was stopped by a signal; starting it again"]
+    await until(lambda: not any(liveness.tree(pid) for pid in family))
+    await thing.stop()
+    await work
+
+
+async def test_a_child_that_answers_again_is_ready_again(here, monkeypatch):
+    monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.05)
+    answers = False
+
+    async def alive() -> bool:
+        return answers
+
+    thing = child(here, IDLE, alive=alive)
+    await thing.start()
+    work = asyncio.gather(thing.keep(), thing.watch())
+    await until(lambda: thing.state == PartState.UNRESPONSIVE and "has not answered" in thing.detail)
+    answers = True
+    await until(lambda: thing.state == PartState.READY and not thing.detail)
+    assert thing.restarts == 0
+    await thing.stop()
+    await work
+
+
+async def test_whoever_is_asked_and_says_nothing_is_not_alive(tmp_path):
+    async def silent(reader, writer):
+        writer.close()
+
+    async def talks(reader, writer):
+        writer.write(b"-ERR busy\r\n")
+        writer.close()
+
+    address = f"unix:{tmp_path}/s"
+    assert not await replies(address, b"PING\r\n")
+    async with await asyncio.start_unix_server(silent, f"{tmp_path}/s"):
+        assert not await replies(address, b"PING\r\n")
+    async with await asyncio.start_unix_server(talks, f"{tmp_path}/t"):
+        assert await replies(f"unix:{tmp_path}/t", b"PING\r\n")
+
+
+def test_a_database_that_refuses_a_connection_is_alive(postgres):
+    assert _database_alive(postgres)  # there is no database of the name that it is asked for
+    assert not _database_alive(postgres / "nowhere")

@@ -1,0 +1,123 @@
+"""Whole answers have all that their stream has: calls apart from each other, signatures, logprobs, foreign fields."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from openai.types import Completion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from drw.models.serving.answers import Answer
+from drw.models.serving.wire import _well_formed
+
+
+def chunk(delta, **choice):
+    head = {"id": "u", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    made = head | {"choices": [{"index": 0, "delta": delta, "finish_reason": None, **choice}]}
+    assert ChatCompletionChunk.model_validate(made)
+    assert _well_formed(made)
+    return made
+
+
+def part(index, id_, name="", arguments="", **more):
+    made = {"index": index, "id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {key: value for key, value in (made | more).items() if value is not None}
+
+
+PARIS, ROME = '{"city": "Paris"}', '{"city": "Rome"}'
+CALLS = [
+    ("each whole, all with the index 0", [[part(0, "a", "f", PARIS)], [part(0, "b", "g", ROME)]]),
+    ("both in one chunk", [[part(0, "a", "f", PARIS), part(0, "b", "g", ROME)]]),
+    ("in pieces, with the index 0", [
+        [part(0, "a", "f", PARIS[:5])], [part(0, None, "", PARIS[5:])], [part(0, "b", "g")], [part(0, None, "", ROME)],
+    ]),
+    ("as OpenAI has it, in turns", [
+        [part(0, "a", "f")], [part(1, "b", "g")], [part(0, None, "", PARIS)], [part(1, None, "", ROME)],
+    ]),
+    ("another id in each piece", [
+        [part(0, "a", "f", PARIS[:5])], [part(0, "x", None or "", PARIS[5:])], [part(1, "b", "g", ROME)],
+    ]),
+    ("the name in each piece", [
+        [part(0, "a", "f", PARIS[:5])], [part(0, "a", "f", PARIS[5:])], [part(1, "b", "g", ROME)],
+    ]),
+    ("the second index left out", [[part(0, "a", "f", PARIS)], [part(None, "b", "g", ROME)]]),
+    ("from 1", [[part(1, "a", "f", PARIS)], [part(2, "b", "g", ROME)]]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "deltas"), CALLS, ids=[name for name, _ in CALLS])
+def test_parallel_calls_stay_apart_whole_and_for_who_merges_a_stream(name, deltas):
+    answer, merged = Answer("chat/completions", "m", 1), {}
+    for calls in deltas:
+        event = {"choices": [{"index": 0, "delta": {"tool_calls": calls}}]}
+        answer.add(event)
+        for call in orjson.loads(answer.event(event, with_usage=False)[6:])["choices"][0]["delta"]["tool_calls"]:
+            seen = merged.setdefault(call["index"], ["", ""])  # as the official client does
+            seen[0] = seen[0] or call.get("function", {}).get("name", "")
+            seen[1] += call.get("function", {}).get("arguments", "")
+    answer.add(chunk({}, finish_reason="tool_calls"))
+    (choice,) = ChatCompletion.model_validate_json(answer.body()).choices
+    calls = choice.message.tool_calls
+    assert [(c.id, c.function.name, c.function.arguments) for c in calls] == [("a", "f", PARIS), ("b", "g", ROME)]
+    assert list(merged.values()) == [["f", PARIS], ["g", ROME]]
+
+
+def test_calls_without_ids_get_one_each():
+    answer = Answer("chat/completions", "m", 1)
+    for arguments in (PARIS, ROME):
+        answer.add(chunk({"tool_calls": [part(0, "", "f", arguments)]}))
+    (message,) = answer.messages()
+    assert [call["function"]["arguments"] for call in message["tool_calls"]] == [PARIS, ROME]
+    assert len({call["id"] for call in message["tool_calls"]} - {""}) == 2
+
+
+def test_fields_that_only_an_upstream_knows_are_in_the_whole_answer():
+    answer = Answer("chat/completions", "m", 1)
+    signature = {"google": {"thought_signature": "abc"}}
+    answer.add(chunk({"content": "hi", "reasoning_details": [{"text": "a"}]}, content_filter_results={"hate": 0}))
+    answer.add(chunk({"tool_calls": [part(0, "a", "f", PARIS, extra_content=signature)], "extra_content": {"x": 1}}))
+    answer.add(chunk({"reasoning_details": [{"text": "b"}], "extra_content": {"y": 2}, "unset": None}))
+    answer.add(chunk({}, finish_reason="stop", stop_reason=7, content_filter_results={"self_harm": 1}, message={}))
+    choice = orjson.loads(answer.body())["choices"][0]
+    assert choice["stop_reason"] == 7 and choice["content_filter_results"] == {"hate": 0, "self_harm": 1}
+    message = choice["message"]
+    assert message["tool_calls"][0]["extra_content"] == signature
+    assert message["reasoning_details"] == [{"text": "a"}, {"text": "b"}]
+    assert message["extra_content"] == {"x": 1, "y": 2}
+    assert "unset" not in message
+
+
+def test_logprobs_of_a_completion_and_of_a_refusal_are_in_the_whole_answer():
+    answer = Answer("completions", "m", 1)
+    for token, offset in (("Al", 0), ("pha", 2)):
+        logprobs = {
+            "tokens": [token],
+            "token_logprobs": [-0.5],
+            "top_logprobs": [{token: -0.5}],
+            "text_offset": [offset],
+        }
+        answer.add({"choices": [{"index": 0, "text": token, "logprobs": logprobs, "finish_reason": "stop"}]})
+    (choice,) = Completion.model_validate_json(answer.body()).choices
+    assert (choice.logprobs.tokens, choice.logprobs.text_offset) == (["Al", "pha"], [0, 2])
+    assert choice.logprobs.top_logprobs == [{"Al": -0.5}, {"pha": -0.5}]
+    chat, token = (
+        Answer("chat/completions", "m", 1),
+        {"token": "no", "logprob": -1.0, "bytes": None, "top_logprobs": []},
+    )
+    chat.add(chunk({"refusal": "no"}, logprobs={"content": None, "refusal": [token]}, finish_reason="stop"))
+    (said,) = ChatCompletion.model_validate_json(chat.body()).choices
+    assert said.logprobs.content is None and said.logprobs.refusal[0].token == "no"
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"delta": {"tool_calls": ["x"]}},
+        {"delta": {"tool_calls": [{"index": "0"}]}},
+        {"delta": {"tool_calls": [{"function": "f"}]}},
+        {"delta": {"tool_calls": [{"function": {"arguments": {}}}]}},
+        {"delta": {}, "logprobs": [1]},
+    ],
+)
+def test_a_call_that_is_none_is_no_part_of_an_answer(choice):
+    assert not _well_formed({"choices": [choice]})

@@ -1,0 +1,86 @@
+"""Every generated token has its logprobs, also where several make up one character: by the bundled engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from drw.models.serving.logprobs import Logprobs
+
+EMOJI = [{"role": "user", "content": "Repeat: 🎉🎉🎉🎉🎉"}]
+FORCED = "🎉é日"
+CONST = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {"const": FORCED}}}
+
+
+@pytest.fixture
+async def web(start, engine):
+    async with start(small=engine) as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [({"max_tokens": 9, "temperature": 0}, "🎉🎉🎉"), ({"max_tokens": 30, "response_format": CONST}, f'"{FORCED}"')],
+)
+async def test_each_token_of_a_character_has_its_entry_whole_and_streamed(web, more, text):
+    asked = {"model": "small", "messages": EMOJI, "logprobs": True, "top_logprobs": 2, **more}
+    whole = await web.client.chat.completions.create(**asked)
+    (choice,) = whole.choices
+    assert choice.message.content == text
+    entries = choice.logprobs.content
+    assert len(entries) == whole.usage.completion_tokens
+    assert b"".join(bytes(entry.bytes) for entry in entries) == text.encode()
+    assert all(-100 < entry.logprob <= 0 and len(entry.top_logprobs) == 2 for entry in entries)
+    stream = await web.client.chat.completions.create(**asked, stream=True)
+    parts = [part async for chunk in stream for part in chunk.choices]
+    assert parts[0].delta.role == "assistant" and [p.delta.role for p in parts[1:]] == [None] * (len(parts) - 1)
+    streamed = [entry for part in parts if part.logprobs for entry in part.logprobs.content]
+    assert [(entry.token, entry.bytes) for entry in streamed] == [(entry.token, entry.bytes) for entry in entries]
+    assert "".join(part.delta.content or "" for part in parts) == text
+
+
+def entry(id_, data, *likely):
+    own = [{"id": id_, "token": "", "bytes": data, "logprob": -1.0}] if not likely else list(likely)
+    return {"id": id_, "token": "", "bytes": data, "logprob": -1.0, "top_logprobs": own}
+
+
+async def test_a_greedy_answer_that_is_cut_in_a_character_has_the_likeliest_tokens():
+    told = Logprobs(greedy=True)
+    told.take({"logprobs": None}, 1)
+
+    async def probe(ids, most):
+        return [{"id": 5, "token": "", "bytes": [240, 159], "logprob": -0.25}]
+
+    (cut,) = await told.rest(probe)
+    assert (cut["bytes"], cut["logprob"]) == ([240, 159], -0.25)
+
+
+async def never(ids, most):
+    raise AssertionError("asked for what is known")
+
+
+async def test_events_keep_their_entries_until_one_is_missing():
+    told = Logprobs(greedy=False)
+    choice = {"logprobs": {"content": [entry(1, [65])]}}
+    told.take(choice, 1)
+    assert choice["logprobs"]["content"][0]["token"] == "A" and not told.missing
+    end = {"logprobs": None}
+    told.take(end, 3)  # two more that are no whole character when the answer is cut
+    assert told.missing and [e["logprob"] for e in await told.rest(never)] == [-9999.0, -9999.0]
+
+
+@pytest.mark.parametrize("own", [True, False])
+async def test_the_likeliest_tokens_that_fit_the_bytes_are_taken(own):
+    told = Logprobs(greedy=False)
+    other = {"id": 8, "token": "", "bytes": [9], "logprob": -9.0}
+    last = {"id": 7, "token": "", "bytes": [137], "logprob": -1.0}
+    told.take({"logprobs": {"content": [entry(7, [240, 159, 142, 137], last if own else other)]}}, 3)
+    asked = []
+
+    async def probe(ids, most):
+        asked.append((list(ids), most))
+        likely = {0: [[240, 159, 142], [65], [240, 159], [240]], 1: [[142, 137], [142]]}[len(ids)]
+        return [{"id": n, "token": "", "bytes": b, "logprob": -n} for n, b in enumerate(likely)]
+
+    entries = await told.rest(probe)
+    assert [e["bytes"] for e in entries] == [[240, 159], [142], [137]]
+    assert asked == [([], 200), ([2], 200)]

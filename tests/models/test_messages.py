@@ -1,0 +1,173 @@
+"""Messages as the official client's types have them, and as SDKs send answers back: taken, or refused by their path."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from openai.types.chat import (
+    ChatCompletionAssistantMessageParam,
+    ChatCompletionContentPartImageParam,
+    ChatCompletionContentPartRefusalParam,
+    ChatCompletionContentPartTextParam,
+    ChatCompletionDeveloperMessageParam,
+    ChatCompletionMessage,
+    ChatCompletionSystemMessageParam,
+    ChatCompletionToolMessageParam,
+    ChatCompletionUserMessageParam,
+    ParsedChatCompletionMessage,
+)
+
+from drw.kernel.errors import InvalidRequest
+from drw.models.serving.parts import without_reasoning
+from drw.models.serving.requests import ChatCompletion, read
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+PARTS: dict[Any, dict[str, Any]] = {
+    ChatCompletionContentPartTextParam: {"type": "text", "text": "hi"},
+    ChatCompletionContentPartImageParam: {"type": "image_url", "image_url": {"url": "https://h/x.png"}},
+    ChatCompletionContentPartRefusalParam: {"type": "refusal", "refusal": "no"},
+}
+MESSAGES: dict[Any, dict[str, Any]] = {
+    ChatCompletionDeveloperMessageParam: {"role": "developer", "content": "hi"},
+    ChatCompletionSystemMessageParam: {"role": "system", "content": "hi"},
+    ChatCompletionUserMessageParam: {"role": "user", "content": "hi"},
+    ChatCompletionAssistantMessageParam: {"role": "assistant", "content": "hi"},
+    ChatCompletionToolMessageParam: {"role": "tool", "content": "hi", "tool_call_id": "call_1"},
+}
+
+
+def taken(message: dict[str, Any]) -> dict[str, Any]:
+    """Return what an engine gets of a message."""
+    return read(ChatCompletion, orjson.dumps({"model": "m", "messages": [message]})).body()["messages"][0]
+
+
+def refused(message: dict[str, Any], **more: Any) -> tuple[str, str]:
+    """Return the message of the error, and the parameter that it names."""
+    with pytest.raises(InvalidRequest) as caught:
+        read(ChatCompletion, orjson.dumps({"model": "m", "messages": [message], **more}))
+    return caught.value.message, str(caught.value.metadata["param"])
+
+
+def null(kind: Any) -> dict[str, None]:
+    """Return every field of a type, with null; one that a later release may have is among them."""
+    return dict.fromkeys(typing.get_type_hints(kind)) | {"of_a_later_release": None}
+
+
+@pytest.mark.parametrize(("kind", "least"), list(MESSAGES.items()), ids=lambda x: getattr(x, "__name__", ""))
+def test_null_fields_of_a_message_say_nothing(kind, least):
+    assert taken(null(kind) | least) == least
+
+
+@pytest.mark.parametrize(("kind", "least"), list(PARTS.items()), ids=lambda x: getattr(x, "__name__", ""))
+@pytest.mark.parametrize("role", ["user", "assistant", "system", "developer", "tool"])
+def test_null_fields_of_a_part_say_nothing(kind, least, role):
+    message = {"role": role, "content": [null(kind) | least]}
+    assert taken(message)["content"] == [least]
+
+
+def test_every_message_and_part_of_the_official_client_is_in_the_tables_or_refused():
+    from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMessageParam
+
+    messages = set(typing.get_args(ChatCompletionMessageParam)) - MESSAGES.keys()
+    assert {kind.__name__ for kind in messages} == {"ChatCompletionFunctionMessageParam"}
+    parts = set(typing.get_args(ChatCompletionContentPartParam)) - PARTS.keys()
+    assert {kind.__name__ for kind in parts} == {"ChatCompletionContentPartInputAudioParam", "File"}
+
+
+def answers() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield messages of the assistant as SDKs put them back."""
+    said = {"role": "assistant", "content": "hi"}
+    calls = {"role": "assistant", "tool_calls": [CALL]}
+    yield "openai", ChatCompletionMessage.model_validate(said).model_dump()
+    yield "openai, calls", ChatCompletionMessage.model_validate(calls).model_dump()
+    yield "openai, parsed", ParsedChatCompletionMessage[dict].model_validate(said | {"parsed": {"a": 1}}).model_dump()
+    yield "parsed arguments", {**calls, "tool_calls": [CALL | {"function": CALL["function"] | {"parsed_arguments": 1}}]}
+    yield "annotations", {**said, "annotations": [{"type": "url_citation", "url_citation": {}}]}
+    yield "index of a stream", {**calls, "content": None, "tool_calls": [CALL | {"index": 0}]}
+    yield "litellm", {**said, "provider_specific_fields": {"x": 1}, "thinking_blocks": [{}], "cache_control": {"t": 1}}
+    yield (
+        "names that models make up",
+        {**calls, "tool_calls": [CALL | {"function": {"name": "a.b:0", "arguments": ""}}]},
+    )
+
+
+@pytest.mark.parametrize(("name", "message"), list(answers()), ids=lambda x: x if isinstance(x, str) else "")
+def test_what_sdks_put_back_is_taken(name, message):
+    got = taken(message)
+    assert got.keys() <= {"role", "content", "tool_calls"}
+    for call in got.get("tool_calls", ()):
+        assert call.keys() == {"id", "type", "function"} and call["function"].keys() == {"name", "arguments"}
+
+
+@pytest.mark.parametrize("field", ["cache_control", "prompt_cache_breakpoint"])
+@pytest.mark.parametrize("part", [p for p in PARTS.values() if p["type"] != "refusal"], ids=lambda p: p["type"])
+def test_a_hint_to_anothers_cache_is_taken_and_not_passed_on(field, part):
+    assert taken({"role": "user", "content": [part | {field: {"type": "ephemeral"}}]})["content"] == [part]
+
+
+def test_reasoning_is_kept_for_the_models_that_take_it():
+    reasoning = {"reasoning_content": "a", "reasoning": "b", "reasoning_details": [{"text": "c"}]}
+    said = {"role": "assistant", "content": "hi"}
+    assert taken(said | reasoning) == said | reasoning
+    assert without_reasoning({"messages": [said | reasoning], "n": 1}) == {"messages": [said], "n": 1}
+    body = {"messages": [said]}
+    assert without_reasoning(body) is body
+
+
+def test_a_thought_signature_goes_back_to_the_upstream():
+    extra = {"google": {"thought_signature": "abc"}}
+    said = {"role": "assistant", "tool_calls": [CALL | {"extra_content": extra}], "extra_content": extra}
+    assert taken(said) == said
+
+
+USER = {"role": "user", "content": "hi"}
+TEXT = PARTS[ChatCompletionContentPartTextParam]
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({**USER, "bogus": 1}, "messages[0].bogus"),
+        ({**USER, "content": 3}, "messages[0].content"),
+        ({**USER, "content": []}, "messages[0].content"),
+        ({**USER, "content": [TEXT | {"bogus": 1}]}, "messages[0].content[0].bogus"),
+        ({**USER, "content": [TEXT, {"type": "text"}]}, "messages[0].content[1].text"),
+        ({**USER, "content": [{"text": "hi"}]}, "messages[0].content[0].type"),
+        ({**USER, "content": [{"type": "input_audio", "input_audio": {}}]}, "messages[0].content[0].type"),
+        ({**USER, "content": [{"type": "file", "file": {}}]}, "messages[0].content[0].type"),
+        ({**USER, "content": [{"type": "image_url", "image_url": {}}]}, "messages[0].content[0].image_url.url"),
+        ({"role": "assistant", "content": "hi", "audio": {"id": "x"}}, "messages[0].audio"),
+        ({"role": "assistant", "function_call": {"name": "f", "arguments": ""}}, "messages[0].function_call"),
+        ({"role": "assistant", "tool_calls": [CALL | {"type": "custom"}]}, "messages[0].tool_calls[0].type"),
+        ({"role": "assistant", "tool_calls": [CALL | {"id": 1}]}, "messages[0].tool_calls[0].id"),
+        ({"role": "function", "name": "f", "content": "x"}, "messages[0].role"),
+    ],
+)
+def test_the_rest_is_refused_by_its_path(message, param):
+    said, found = refused(message)
+    assert found == param
+    assert said.startswith(param)
+
+
+@pytest.mark.parametrize(
+    ("more", "param", "why"),
+    [
+        ({"stop": list("abcde")}, "stop", "at most 4 items"),
+        ({"stop": ["a", 1]}, "stop[1]", "valid string"),
+        ({"stop": 3}, "stop", "a string or a list"),
+        ({"tool_choice": {"type": "function", "function": {"name": "a b"}}}, "tool_choice.function.name", "pattern"),
+        ({"tool_choice": "always"}, "tool_choice", "'required'"),
+        ({"tool_choice": 3}, "tool_choice", "a string or an object"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "bogus": 1}}]}, "tools[0].function.bogus", "not"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].type", "'function'"),
+        ({"stream_options": {"bogus": 1}}, "stream_options.bogus", "not supported"),
+    ],
+)
+def test_a_value_of_several_forms_is_refused_for_what_is_wrong_with_its_own(more, param, why):
+    said, found = refused(USER, **more)
+    assert found == param
+    assert why in said and "valid string" not in said.replace(why, "")

@@ -1,0 +1,129 @@
+"""A process that is started again hands back the lease of the one that died: nobody waits, nothing counts twice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
+from drw.kernel.call import Caller
+from drw.kernel.errors import Unavailable
+from drw.kernel.metering.subjects import Subject
+from drw.models.serving.lease_file import LeaseFile
+from drw.models.serving.quota import ReservationLost
+from drw.models.serving.record import ClientGone
+from money.world import BLOCK, World, model, token, world
+
+WHO = Caller("acme", "rates", "key_1")
+DESK, ONE = Subject(Block.DESK, "acme", "rates"), model("one")
+POLICY = Policy(prices=[Price(model="one", prompt_usd_per_million="1", completion_usd_per_million="1")])
+TOKEN = 1000
+
+
+@pytest.fixture
+async def on(profile):
+    async with world(profile, POLICY, [(DESK, "Cdn", 100 * TOKEN)]) as made:
+        yield made
+
+
+async def spent(on: World) -> tuple[int, int]:
+    (found,) = await on.counters.peek([DESK])
+    return found["tn"], found["n"]
+
+
+async def stream(on: World, file, tokens: int = 1):
+    """Return a stream of a new process, of which so many tokens are given."""
+    call = await on.open(on.gateway(file), WHO, ONE, prompt=10, most=50, stream=True)
+    for _ in range(tokens):
+        await call.hold.progress(token())
+    return call
+
+
+async def test_what_the_dead_held_is_settled_as_soon_as_its_successor_runs(on, tmp_path):
+    call = await stream(on, tmp_path / "lease")
+    call.gateway.file.release()  # as the kernel does where a process dies
+    successor = on.gateway(tmp_path / "lease")
+    await successor.meter.hand_back()
+    await on.tick()
+    assert await spent(on) == ((10 + BLOCK) * TOKEN, 0)
+    await on.tick()
+    assert await on.ledger.holders() == set()
+    assert successor.file.dead == []
+
+
+async def test_counters_lost_with_the_process_are_open_as_soon_as_its_successor_runs(on, tmp_path):
+    call = await stream(on, tmp_path / "lease")
+    call.gateway.file.release()
+    await on.redis.flushdb()
+    assert not await on.rebuild.tick()  # it may be alive, and bring back what it holds
+    await on.gateway(tmp_path / "lease").meter.hand_back()
+    assert await on.rebuild.tick()
+    assert await spent(on) == (0, 0)  # what nobody wrote down
+
+
+async def test_a_process_that_lives_is_nobodys_predecessor(on, tmp_path):
+    call = await stream(on, tmp_path / "lease")
+    other = on.gateway(tmp_path / "lease")
+    assert other.file.dead == []
+    await other.meter.hand_back()
+    await on.tick()
+    await call.hold.progress(token())
+    await call.hold.settle(ClientGone())
+    assert await spent(on) == (12 * TOKEN, 0)
+
+
+async def test_what_cannot_be_handed_back_yet_is_kept_for_the_next_one(on, tmp_path, monkeypatch):
+    call = await stream(on, tmp_path / "lease")
+    process = call.hold.reservation.process
+    call.gateway.file.release()
+    second = on.gateway(tmp_path / "lease")
+
+    async def away(process: str) -> None:
+        raise Unavailable("the database does not answer")
+
+    monkeypatch.setattr(second.meter._ledger, "let_go", away)
+    with pytest.raises(Unavailable):
+        await second.meter.hand_back()
+    await second.meter._registered()
+    second.file.release()
+    assert on.gateway(tmp_path / "lease").file.dead == [process, second.meter._process]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_one_that_was_taken_for_dead_and_lives_is_charged_once_for_what_it_gave(on, tmp_path, lost):
+    """No lock is perfect: whoever is wrong about a death stops a process, and breaks no book."""
+    call = await stream(on, tmp_path / "lease", tokens=2)
+    call.gateway.file.release()
+    await on.gateway(tmp_path / "lease").meter.hand_back()
+    if lost:
+        await on.redis.flushdb()
+    await on.tick()
+    for _ in range(BLOCK - 2):  # these are written ahead, and so charged already, or come late
+        await call.hold.progress(token())
+    with pytest.raises(ReservationLost) as caught:
+        await call.hold.progress(token())
+    await call.hold.settle(caught.value)
+    for _ in range(2):
+        await on.tick()
+    assert await spent(on) == ((10 + BLOCK) * TOKEN, 0)
+    charged = await on.database.one("select sum(cost) as cost from metering.ledger")
+    assert charged["cost"] == (10 + BLOCK) * TOKEN
+
+
+def test_the_lock_ends_with_the_process_and_not_before(tmp_path):
+    code = (
+        "import sys, pathlib, signal\n"
+        "from drw.models.serving.lease_file import LeaseFile\n"
+        "file = LeaseFile(pathlib.Path(sys.argv[1])); file.begin('ser_1')\n"
+        "print(flush=True); signal.pause()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "lease")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert LeaseFile(tmp_path / "lease").dead == []
+        process.kill()
+    found = LeaseFile(tmp_path / "lease")
+    assert found.dead == ["ser_1"]
+    found.release()

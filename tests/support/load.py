@@ -1,0 +1,113 @@
+"""Mixed calls to a platform, one after the other of each kind, and how each of them ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+MODEL = "smollm2-135m-instruct"
+SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one call ended."""
+
+    kind: str
+    status: int
+    """0: there was no answer, since the connection ended."""
+    code: str
+    message: str
+    retry_after: str
+    began: float
+    ended: float
+
+
+@dataclass
+class Load:
+    """What was called, and what came of it."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def since(self, moment: float) -> list[Outcome]:
+        """Return the calls that ended after a moment of `time.monotonic`."""
+        return [outcome for outcome in self.outcomes if outcome.ended >= moment]
+
+    async def turn(self, seconds: float) -> None:
+        """Wait until a call of each kind that began after now has ended, in whatever way."""
+        moment, all_kinds = time.monotonic(), set(kinds(""))
+        async with asyncio.timeout(seconds):
+            while all_kinds - {outcome.kind for outcome in self.outcomes if outcome.began >= moment}:
+                await asyncio.sleep(0.05)
+
+    async def good(self, wanted: set[str], moment: float, seconds: float) -> None:
+        """Wait until a call of each kind that began after a moment is answered as it should be."""
+        async with asyncio.timeout(seconds):
+            while wanted - {o.kind for o in self.outcomes if o.began >= moment and o.status == 200}:
+                await asyncio.sleep(0.05)
+
+
+def kinds(store: str) -> dict[str, Callable[[httpx.AsyncClient, int], Awaitable[httpx.Response]]]:
+    """Return the calls, by kind; each gets its own number, so that no two are alike."""
+    chat = {"model": MODEL, "max_tokens": 8, "messages": [{"role": "user", "content": "Say hello."}]}
+
+    def file(number: int) -> dict[str, Any]:
+        return {"file": (f"{number}.txt", f"A desk may lose {number} dollars a day.".encode())}
+
+    return {
+        "chat": lambda web, _: web.post("/v1/chat/completions", json=chat),
+        "stream": lambda web, _: web.post("/v1/chat/completions", json=chat | {"stream": True}),
+        "embeddings": lambda web, n: web.post("/v1/embeddings", json={"model": "all-minilm-l6-v2", "input": f"a {n}"}),
+        "models": lambda web, _: web.get("/v1/models"),
+        "upload": lambda web, n: web.post("/v1/files", data={"purpose": "assistants"}, files=file(n)),
+        "files": lambda web, _: web.get("/v1/files"),
+        "search": lambda web, n: web.post(f"/v1/vector_stores/{store}/search", json={"query": f"loss {n}"}),
+        "keys": lambda web, _: web.get("/api/v1/keys"),
+        "spend": lambda web, _: web.get("/api/v1/spend"),
+        "audit": lambda web, _: web.get("/api/v1/audit/records"),
+        "runs": lambda web, _: web.get("/api/v1/runs"),
+        "run": lambda web, n: web.post("/api/v1/runs", json={"template": "digest", "inputs": {"files": ["file_none"]}}),
+    }
+
+
+@asynccontextmanager
+async def mixed_load(url: str, key: str, store: str) -> AsyncIterator[Load]:
+    """Call all the time, one call of each kind at once."""
+    load = Load()
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=SECONDS) as web, asyncio.TaskGroup() as tasks:
+        calling = [tasks.create_task(_call(load, web, kind, call)) for kind, call in kinds(store).items()]
+        try:
+            yield load
+        finally:
+            for task in calling:
+                task.cancel()
+
+
+async def _call(load: Load, web: httpx.AsyncClient, kind: str, call: Any) -> None:
+    number = 0
+    while True:
+        number += 1
+        began = time.monotonic()
+        try:
+            answer = await call(web, number)
+            load.outcomes.append(_outcome(kind, answer, began))
+        except httpx.TransportError as error:
+            load.outcomes.append(Outcome(kind, 0, type(error).__name__, str(error), "", began, time.monotonic()))
+        await asyncio.sleep(0.1)  # the engine is shared with whatever else is tested
+
+
+def _outcome(kind: str, answer: httpx.Response, began: float) -> Outcome:
+    error: dict[str, Any] = {}
+    if answer.headers.get("content-type", "").startswith("application/json"):
+        error = answer.json().get("error") or {}
+    code, message = str(error.get("code", "")), str(error.get("message", ""))
+    return Outcome(
+        kind, answer.status_code, code, message, answer.headers.get("retry-after", ""), began, time.monotonic()
+    )
