@@ -41,6 +41,7 @@ HOSTILE = {
     "alt-svc": "forged",
     "x-theirs": "kept",
 }
+ANONYMOUS = "access-anonymous.log"
 SECRET = {"authorization", "cookie", "x-model", "x-api-key", "proxy-authorization", "x-real-ip", "x-forwarded-for"}
 
 
@@ -105,6 +106,7 @@ async def test_a_third_party_sees_no_caller_and_speaks_for_itself_alone(fed: Fed
         Upstream(name="gone", addresses=["127.0.0.1:1"], credential=credential),
     ]
     assert (await fed.want(records=list(records(kinds)), made=made)).error == ""
+    asked = []
     async with fed.client(fed.sign("key_1", "models:invoke")) as client:
         for kind in sorted(kinds):
             answer = await client.post(f"/v1/{kind}", json={"model": "llama"}, headers=SENT)
@@ -117,10 +119,16 @@ async def test_a_third_party_sees_no_caller_and_speaks_for_itself_alone(fed: Fed
             assert "forged" not in str(answer.headers), kind
             line = await logged(fed, answer.headers["x-request-id"])
             assert (line["org"], line["desk"], line["key"]) == ("local", "research", "key_1"), kind
+            asked.append(answer.headers["x-request-id"])
+    async with fed.client() as nobody:  # whose line comes after all that might be there before it
+        last = (await nobody.get("/v1/models")).headers["x-request-id"]
+    await logged(fed, last, ANONYMOUS)
+    anonymous = (fed.profile.data_plane.folder / ANONYMOUS).read_text()
+    assert [request_id for request_id in asked if request_id in anonymous] == []
 
 
-async def logged(fed: Fed, request_id: str) -> dict:
-    log = fed.profile.data_plane.folder / "access.log"
+async def logged(fed: Fed, request_id: str, name: str = "access.log") -> dict:
+    log = fed.profile.data_plane.folder / name
 
     async def written() -> bool:
         return log.exists() and request_id in log.read_text()

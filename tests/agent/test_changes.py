@@ -319,6 +319,28 @@ async def test_whoever_has_no_key_writes_into_a_log_of_their_own(fed):
         assert (len(line["path"]), int(line["path_length"])) == (512, len(answer.url.path))
 
 
+async def test_nothing_that_a_caller_chooses_breaks_the_line_or_shows_a_key(fed):
+    file = fed.profile.data_plane.folder / "access.log"
+    secret = fed.sign("key_1", "models:read")
+    chosen = '/v1/a","key":"key_2'
+    host, _, port = fed.profile.data_plane.listen.rpartition(":")
+    for path in (chosen, f"/v1/{secret}"):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {secret}\r\n\r\n".encode())
+        assert (await reader.readline()).split()[1] == b"404"
+        writer.close()
+
+    async def written() -> bool:
+        return file.exists() and len(file.read_text().splitlines()) == 2
+
+    await until(written, "the lines of the log")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {(line["key"], line["path"]) for line in lines} == {
+        ("key_1", chosen.replace('"', "%22")),
+        ("key_1", "(a key)"),
+    }
+
+
 async def test_a_log_that_was_put_aside_while_envoy_did_not_answer_is_followed_by_another(fed):
     file = fed.profile.data_plane.folder / "access.log"
 

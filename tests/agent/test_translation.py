@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from drw.agent import clients, envoy, overload
-from drw.agent.cutter import _module
+from drw.agent import clients, envoy, filters, overload
+from drw.agent.cutter import library
 from drw.agent.files import Files
 from drw.agent.secrets import Secrets
 from drw.agent.translation import KINDS, BadConfiguration, Edge, bootstrap, translate, whole
@@ -139,8 +139,8 @@ def test_the_files_are_those_of_the_golden_folder(kind):
 def same_as_golden(name: str, found: object) -> None:
     file = GOLDEN / f"{name}.json"
     text = json.dumps(found, indent=2, sort_keys=True) + "\n"
-    for module, name in ((_module(), "cutter.wasm"), (clients.module(), "clients.wasm")):
-        text = text.replace(module, f"{name} in base64")
+    for found, name in ((str(library()), "cutter.so of this platform"), (clients.module(), "clients.wasm in base64")):
+        text = text.replace(found, name)
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(text)
     assert text == file.read_text()
@@ -182,6 +182,12 @@ def test_every_route_says_who_may_take_it():
     (table,) = translate(desired(), edge())["routes"]
     for entry in table["virtual_hosts"][0]["routes"]:
         assert "envoy.filters.http.rbac" in entry["typed_per_filter_config"], entry["name"]
+
+
+def test_a_route_is_looked_for_again_only_where_routes_ask_who_calls():
+    for state, again in ((desired(), False), (passing(), True)):
+        (table,) = translate(state, edge())["routes"]
+        assert (filters.KNOWN in table["virtual_hosts"][0].get("typed_per_filter_config", {})) is again
 
 
 def test_only_what_differs_is_written(tmp_path):

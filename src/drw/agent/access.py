@@ -34,15 +34,23 @@ def count(line: Mapping[str, Any]) -> None:
     _requests(route, str(status)).inc()
     if isinstance(ms := line.get("ms"), int):
         _seconds(route).observe(ms / 1000)
-    before, after = line.get("before_us"), line.get("after_us")
-    if line.get("path") in MODEL_CALLS and isinstance(before, int) and isinstance(after, int):
+    if line.get("path") not in MODEL_CALLS:
+        return
+    before, after = _microseconds(line, "before_us"), _microseconds(line, "after_us")
+    if before is not None and after is not None:
         EDGE.observe((before - _upload(line, before) + after) / 1e6)
 
 
 def _upload(line: Mapping[str, Any], before: int) -> int:
     """Return for how long Envoy waited for the body, where it had to have the whole before it went on."""
-    received = line.get("received_us")
-    return received if isinstance(received, int) and received <= before else 0
+    received = _microseconds(line, "received_us")
+    return received if received is not None and received <= before else 0
+
+
+def _microseconds(line: Mapping[str, Any], name: str) -> int | None:
+    """Return a number that may be missing; the log of verified callers has it as a text."""
+    value = line.get(name)
+    return value if isinstance(value, int) else int(value) if isinstance(value, str) and value.isdigit() else None
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from drw.agent import filters
 from drw.agent.blocked import BODY, RBAC
@@ -16,9 +16,6 @@ NAMESPACE = BODY
 
 USAGE = "drw.usage"
 """The metadata that hold who pays and what an upstream counted: of pass-through requests alone."""
-
-CALLER = "drw.caller"
-"""The metadata that hold who calls, for the access log: an upstream that is not ours does not get the headers."""
 
 READ = "x-drw-read"
 """The header of a request whose body was read whole; no upstream of others sees it."""
@@ -64,13 +61,9 @@ def read(paths: Iterable[str], fields: Iterable[str]) -> Json:
     return typed(f"{filters.COMPOSITE}.CompositePerRoute", matcher={"matcher_list": {"matchers": found}})
 
 
-def chain(route: Route, *, stream: bool, by_header: bool, own: bool) -> Json | None:
-    """Return what runs on this route alone, once it is known for good; None where nothing does.
-
-    `own`: whether its upstreams are all processes of the platform.
-    """
+def chain(route: Route, *, stream: bool, by_header: bool) -> Json | None:
+    """Return what runs on this route alone, once it is known for good; None where nothing does."""
     found = [
-        *([] if own or route.pass_through else [_note(CALLER, IDENTITY)]),
         *(_checked_again(route) if route.models else ()),
         *(_passed(route, stream, by_header) if route.pass_through else ()),
     ]
@@ -109,12 +102,9 @@ def _passed(route: Route, stream: bool, by_header: bool) -> list[Json]:
 
 
 def _note_identity(by_header: bool) -> Json:
-    return _note(USAGE, IDENTITY | ({"model": MODEL_HEADER} if by_header else {}))
-
-
-def _note(namespace: str, noted: Mapping[str, str]) -> Json:
+    noted = IDENTITY | ({"model": MODEL_HEADER} if by_header else {})
     rules = [
-        {"header": header, "on_header_present": {"metadata_namespace": namespace, "key": key}}
+        {"header": header, "on_header_present": {"metadata_namespace": USAGE, "key": key}}
         for key, header in noted.items()
     ]
     return extension("envoy.filters.http.header_to_metadata", typed(HEADERS, request_rules=rules))

@@ -1,6 +1,6 @@
 """Request to filters: what happens to a request before it is routed, in order.
 
-strip (early) > keys > token > identity > blocked > cutter > known > scopes > drain > sizes > body > models > further >
+strip (early) > keys > token > identity > cutter > blocked > known > scopes > drain > sizes > body > models > further >
 router. The cutter counts requests and holds their limits. What changes while the data plane runs is delivered each by
 itself.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from drw.agent.blocked import BLOCKED, MODELS, RBAC
-from drw.agent.cutter import CUTTER, WASM
+from drw.agent.cutter import CUTTER, MODULE
 from drw.agent.shapes import Json, extension, typed
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.kernel.matching import FOREIGN, ITSELF
@@ -33,7 +33,7 @@ LUA = "envoy.extensions.filters.http.lua.v3.Lua"
 STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 KEY_STATE = "drw.key"
 
-DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: WASM}
+DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: MODULE}
 """The filters that are delivered by themselves, and their types."""
 
 PROVIDER = "drw"
@@ -84,10 +84,17 @@ def strip() -> Json:
 
 
 def known() -> Json:
-    """Return the filter after which it is known who calls: it notes the key, and has the route looked for again."""
-    return extension(
-        KNOWN, typed(STATE, clear_route_cache=True, on_request_headers=[note(KEY_STATE, "%REQ(X-DRW-KEY)%")])
-    )
+    """Return the filter after which it is known who calls: it notes the key, and has the route looked for again.
+
+    It is off but where routes ask who calls: a look for a route costs more than most filters.
+    """
+    noted = note(KEY_STATE, "%REQ(X-DRW-KEY)%")
+    return extension(KNOWN, typed(STATE, clear_route_cache=True, on_request_headers=[noted])) | {"disabled": True}
+
+
+def switched_on() -> Json:
+    """Return what routes say where a filter that is off is on."""
+    return typed("envoy.config.route.v3.FilterConfig", config={})
 
 
 def note(state: str, text: str) -> Json:
@@ -102,12 +109,12 @@ def note(state: str, text: str) -> Json:
 
 def body() -> Json:
     """Return the filter that reads what a body says for routing: nothing, but where a route says otherwise."""
-    return extension(BODY, typed(f"{COMPOSITE}.Composite"))
+    return extension(BODY, typed(f"{COMPOSITE}.Composite")) | {"disabled": True}
 
 
 def further() -> Json:
     """Return the filter in which a route has filters of its own, once the route is known for good."""
-    return extension(FURTHER, typed(f"{COMPOSITE}.Composite"))
+    return extension(FURTHER, typed(f"{COMPOSITE}.Composite")) | {"disabled": True}
 
 
 def drain() -> Json:

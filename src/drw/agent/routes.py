@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from drw.agent import bodies, clusters, cors, filters
 from drw.agent.blocked import ADMINISTRATION
 from drw.agent.shapes import Json, extension, header, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route
-from drw.kernel.matching import IDLE_SECONDS, MODEL_HEADER, allowed, is_own, named, ordered, read_under
+from drw.kernel.matching import IDLE_SECONDS, MODEL_HEADER, allowed, ordered, read_under
 
 NAME = "drw"
 NOTES = "drw"
@@ -26,6 +26,10 @@ FALL_BACK_STATUS = [429, 500]
 """With fallbacks a request may run twice: whoever names them asks for that."""
 
 BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")
+READERS = (filters.BODY, filters.FURTHER)
+"""Filters that are on by the route that is found first, whichever is found later: where that may be another one, they
+must be on for it."""
+
 UNREAD_STATUS = 422
 """By which local replies know a body that could not be read."""
 READING = ("GET", "HEAD")
@@ -41,7 +45,6 @@ def route_configuration(configuration: Configuration, origins: Sequence[str] = (
     table = _Table(
         routes=ordered(configuration.routes.routes),
         gone={upstream.name: upstream.when_gone for upstream in configuration.upstreams.upstreams},
-        own={upstream.name for upstream in configuration.upstreams.upstreams if is_own(upstream)},
     )
     # Envoy reads the table from its top for each request. What administers is asked for seldom, and goes last.
     read = sorted(table.routes, key=_administers)
@@ -52,6 +55,9 @@ def route_configuration(configuration: Configuration, origins: Sequence[str] = (
     if origins and table.gone:
         host |= cors.policy(origins)
         host["routes"].insert(0, cors.preflight(next(iter(table.gone))))
+    if any(map(_by_caller, table.routes)):
+        on = dict.fromkeys((filters.KNOWN, *READERS), filters.switched_on())
+        host["typed_per_filter_config"] = host.get("typed_per_filter_config", {}) | on
     return typed("envoy.config.route.v3.RouteConfiguration", name=NAME, virtual_hosts=[host])
 
 
@@ -60,8 +66,11 @@ class _Table:
     routes: Sequence[Route]
     gone: Mapping[str, str]
     """What a client reads while an upstream does not answer."""
-    own: Set[str]
-    """The upstreams that are processes of the platform."""
+
+
+def _by_caller(route: Route) -> bool:
+    """Return whether it must be known who calls before the route is; headers may be gone by then, or new."""
+    return bool(route.tenants or route.headers or "key" in route.affinity)
 
 
 def _administers(route: Route) -> bool:
@@ -134,8 +143,7 @@ def _entry(
     by_header: bool = False,
 ) -> Json:
     bounds = _bounds(route) | (more or {})
-    own = table.own >= set(named(route))
-    if (further := bodies.chain(route, stream=stream, by_header=by_header, own=own)) is not None:
+    if (further := bodies.chain(route, stream=stream, by_header=by_header)) is not None:
         bounds[filters.FURTHER] = further
     held = bool(more) or bool(route.models) or route.pass_through
     return {
@@ -180,7 +188,11 @@ def _regex(text: str) -> Json:
 
 def _reading(route: Route, routes: Sequence[Route]) -> Json:
     paths = read_under(route, routes)
-    return {filters.BODY: bodies.read(paths, bodies.fields(routes))} if paths else {}
+    return _reads(bodies.read(paths, bodies.fields(routes))) if paths else {}
+
+
+def _reads(how: Json) -> Json:
+    return {filters.BODY: how, filters.FURTHER: filters.switched_on()}
 
 
 def _declared(entry: Json, most: int) -> Json:
@@ -283,7 +295,7 @@ def _nothing(routes: Sequence[Route]) -> Json:
     if asking:  # nobody else may stand before them, so that the model is looked for here
         read = bodies.read(sorted({route.path for route in asking}), bodies.fields(routes))
         most = max(route.max_body_bytes or READ_BYTES for route in asking)
-        nothing["typed_per_filter_config"] |= {filters.BODY: read, filters.SIZES: filters.at_most(most)}
+        nothing["typed_per_filter_config"] |= {**_reads(read), filters.SIZES: filters.at_most(most)}
         nothing["request_body_buffer_limit"] = READ_BYTES
         nothing["metadata"] = {"filter_metadata": {NOTES: {"max_body": f"{most} bytes"}}}
     return nothing

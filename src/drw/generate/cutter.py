@@ -5,34 +5,62 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from drw.generate.protos import ROOT
 
+CLIENTS = "src/drw/agent/clients/clients"
+CUTTER = "src/drw/agent/cutter"
+WASM = "wasm32-freestanding"
+PLATFORMS = {"x86_64-linux": "x86_64-linux-gnu", "aarch64-linux": "aarch64-linux-gnu", "aarch64-macos": "aarch64-macos"}
+"""Those that Envoy's package is made for, and what Zig calls them."""
+
+CHECKED = ("-nostdlib", "-Wall", "-Wextra", "-Werror")
+WEB = ("-Oz", "-fno-builtin", "-Wno-unused-parameter", "-Wl,--no-entry", "-Wl,--export-memory", "-Wl,--strip-all")
+NATIVE = ("-O2", "-std=c11", "-shared", "-fPIC", "-ffreestanding", "-fvisibility=hidden", "-s")
+LATER = {"linux": "-Wl,--allow-shlib-undefined", "macos": "-Wl,-undefined,dynamic_lookup,-install_name,cutter"}
+"""What is not defined is found in Envoy's process when it loads the library."""
+
+
+class Module(NamedTuple):
+    """How one is made."""
+
+    target: str
+    flags: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
 MODULES = {
-    "src/drw/agent/clients/clients.wasm": ("src/drw/agent/clients/clients.c",),
-    "src/drw/agent/cutter/cutter.wasm": ("src/drw/agent/cutter/cutter.c", "src/drw/agent/cutter/limiter.c"),
+    f"{CLIENTS}.wasm": Module(WASM, WEB, (f"{CLIENTS}.c",)),
+    **{
+        f"{CUTTER}/cutter.{platform}.so": Module(
+            target,
+            (*NATIVE, LATER[platform.partition("-")[2]]),
+            (f"{CUTTER}/cutter.c", f"{CUTTER}/limiter.c"),
+        )
+        for platform, target in PLATFORMS.items()
+    },
 }
-"""The sources of each module."""
-FLAGS = ("-target", "wasm32-freestanding", "-Oz", "-nostdlib", "-fno-builtin", "-Wall", "-Werror")
-LINKER = ("-Wl,--no-entry", "-Wl,--export-memory", "-Wl,--strip-all")
 
 
-def module(sources: Sequence[str]) -> bytes:
+def made(module: Module) -> bytes:
     """Return the module as it would be made."""
     with tempfile.TemporaryDirectory(prefix="drw-") as folder:
-        out = Path(folder) / "made.wasm"
-        command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *LINKER, "-o", str(out), *sources]
-        subprocess.run(command, check=True, cwd=ROOT)  # from here, so that no path of this machine is in it
+        out = Path(folder) / "made"
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", module.target, *CHECKED, *module.flags]
+        # From here, so that no path of this machine is in it.
+        subprocess.run([*command, "-o", str(out), *module.sources], check=True, cwd=ROOT)
         return out.read_bytes()
 
 
 def write() -> list[str]:
     """Write the modules that differ, and return what was done."""
     stale = _stale()
-    for file, made in stale.items():
-        (ROOT / file).write_bytes(made)
+    for file, content in stale.items():
+        draft = ROOT / f"{file}.new"
+        draft.write_bytes(content)
+        draft.replace(ROOT / file)  # never changed in place: an Envoy may run it
     return [f"wrote {file}" for file in stale]
 
 
@@ -42,5 +70,7 @@ def problems() -> list[str]:
 
 
 def _stale() -> dict[str, bytes]:
-    made = {file: module(sources) for file, sources in MODULES.items()}
-    return {file: new for file, new in made.items() if not (ROOT / file).is_file() or (ROOT / file).read_bytes() != new}
+    found = {file: made(module) for file, module in MODULES.items()}
+    return {
+        file: new for file, new in found.items() if not (ROOT / file).is_file() or (ROOT / file).read_bytes() != new
+    }

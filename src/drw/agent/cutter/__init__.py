@@ -1,15 +1,17 @@
 """The filter that refuses, limits and cuts: a small module inside Envoy.
 
 It refuses whoever is blocked or over a limit of requests, and cuts the streams of whoever is killed. cutter.c and
-limiter.c say how; cutter.wasm is made from them by `drw generate`. Docs: decisions 8 and 9 in docs/decisions.
+limiter.c say how; `drw generate` makes a library of them for each platform. Docs: decisions 8, 9 and 12 in
+docs/decisions.
 """
 
 from __future__ import annotations
 
-import base64
 import functools
+import platform
+import sys
 from collections.abc import Callable, Iterable
-from importlib import resources
+from pathlib import Path
 
 from drw.agent import limiting
 from drw.agent.cutter.siphash import siphash
@@ -18,8 +20,9 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 
 CUTTER = "drw.cutter"
-WASM = "envoy.extensions.filters.http.wasm.v3.Wasm"
-MODULE = "cutter.wasm"
+MODULE = "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"
+NOTED = "drw.caller"
+"""The metadata in which it notes for the access log who calls, and what."""
 
 REVOKED, KILLED, MONEY, TOKENS = "r", "k", "m", "t"
 LETTERS = {Block.KILLED: KILLED, Block.MONEY: MONEY, Block.TOKENS: TOKENS}
@@ -47,20 +50,21 @@ def cutter(configuration: Configuration, seed: bytes = SEED) -> Json:
     found += [(REVOKED, hashed(f"revoked\n\n{key}")) for key in configuration.credentials.revoked]
     limits = limiting.lines(configuration.limits, hashed)
     text = limiting.head(configuration.limits, seed, len(limits)) + "".join(limits) + _text(found)
-    machine = {
-        "vm_id": CUTTER,
-        "runtime": "envoy.wasm.runtime.v8",
-        "code": {"local": {"inline_bytes": _module()}},
-    }
-    config = {
-        "name": CUTTER,
-        "root_id": CUTTER,
-        "vm_config": machine,
-        "configuration": typed("google.protobuf.StringValue", value=text),
-        # Nobody else bounds requests: a fault in the module fails the request that met it, and a new machine follows.
-        "failure_policy": "FAIL_RELOAD",
-    }
-    return typed(WASM, config=config)
+    # Its counts belong to the library, so it stays while there is no filter.
+    loaded = {"module": {"local": {"filename": str(library())}}, "do_not_close": True}
+    return typed(
+        MODULE,
+        dynamic_module_config=loaded,
+        filter_name=CUTTER,
+        filter_config=typed("google.protobuf.StringValue", value=text),
+    )
+
+
+def library() -> Path:
+    """Return the library for this platform; where there is none, Envoy refuses the configuration and says so."""
+    system = {"linux": "linux", "darwin": "macos"}.get(sys.platform, sys.platform)
+    machine = {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+    return Path(__file__).with_name(f"cutter.{machine}-{system}.so")
 
 
 def _subject(block: Block, hashed: Callable[[str], str]) -> str:
@@ -79,8 +83,3 @@ def _hashed(seed: bytes, subject: str) -> str:
 def _text(found: Iterable[tuple[str, str]]) -> str:
     ordered = sorted(set(found), key=lambda line: (ORDER.index(line[0]), line[1]))
     return "".join(f"{letter}{subject}\n" for letter, subject in ordered[:MOST])
-
-
-@functools.cache
-def _module() -> str:
-    return base64.b64encode(resources.files(__package__).joinpath(MODULE).read_bytes()).decode()

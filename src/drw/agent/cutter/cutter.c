@@ -1,47 +1,56 @@
-/* Refuses whoever is blocked or over a limit of requests, and cuts the streams of whoever is killed, inside Envoy: a
- * module of the Proxy-Wasm ABI 0.2.1. limiter.c counts the requests.
+/* Refuses whoever is blocked or over a limit of requests, and cuts the streams of whoever is killed, inside Envoy: an
+ * HTTP filter as a dynamic module. limiter.c counts the requests.
  *
- * The agent delivers two lists as the configuration of this module, after a line with the seed of the hashes, the
+ * The agent delivers two lists as the configuration of this filter, after a line with the seed of the hashes, the
  * limit of keys without one of their own and how many limits follow: a line for each limit, with the hash of its
  * subject, the requests a minute and the hash under which they are counted; and a line for each blocked subject, with
- * a letter for the reason and its hash (drw.agent.cutter has the words). Envoy hands a new configuration to the module
- * that already runs, so every stream under way meets it at the next tick, also a silent one:
+ * a letter for the reason and its hash (drw.agent.cutter has the words). The newest list is that of all workers, and
+ * every stream under way meets it at once, also a silent one:
  *
  *   - an answer that has not begun becomes a 403 with the reason;
  *   - a stream of events ends with an event that says so, then its connection is closed;
  *   - anything else, and a stream that says nothing for GRACE_TICKS, is closed where it stands.
  *
- * Only what is killed is cut; who is revoked or over a limit finishes what is under way. A chunk of an answer costs
- * one comparison while nobody is killed.
+ * Only what is killed is cut; who is revoked or over a limit finishes what is under way.
+ *
+ * Each worker has a shard of its own, whose lock is held for what others read: its streams, and the list itself. What
+ * a stream is apart from that belongs to its worker. Envoy is never called with the lock held but to wake a stream.
  */
 
 #include "limiter.h"
-#include "proxy.h"
 #include "siphash.h"
 
-enum { TICK_MILLISECONDS = 25, GRACE_TICKS = 20 };
-enum { CONTINUE = 0, STOP = 1, RESPONSE_STREAM = 1, BUCKETS = 4096 };
+enum { TICK_NANOSECONDS = 25000000, GRACE_TICKS = 20 };
 enum { LETTER = 1, NUMBER = 8, HASH = 16, NEWLINE = 1 }; /* characters; numbers and hashes are hexadecimal */
 enum { HEAD = 2 * HASH + 2 * NUMBER + NEWLINE, LIMIT_LINE = HASH + NUMBER + HASH + NEWLINE };
-enum { BLOCK_LINE = LETTER + HASH + NEWLINE, KILLED = 'k' };
+enum { BLOCK_LINE = LETTER + HASH + NEWLINE, KILLED = 'k', MOST = 1 << 17 }; /* MOST lines of each kind */
+enum { SHARDS = 64, MAX_SHOWN = 512, NOTED = 7 };
 /* MODEL as asked for, ANSWERING as the answer says: each for every org, and next to it for the caller's own. */
 enum { ORG, DESK, KEY, MODEL, ORGS_MODEL, ANSWERING, ORGS_ANSWERING, SUBJECTS };
 
-/* Which model a body asked for, where the route has it read. */
-#define BODY_MODEL "metadata\0filter_metadata\0drw.body\0model"
-#define TOLD "drw_cut"
-#define REQUESTS "drw_requests"
-#define EVENT "data: {\"error\": {\"message\": \"this was stopped by a kill switch: `drw kill list` says why\", " \
-              "\"type\": \"permission_error\", \"param\": null, \"code\": \"killed\"}}\n\n"
+#define ABI_VERSION "v0.2.0"
+#define CALLER TEXT("drw.caller")
+#define CUT TEXT("drw_cut")
+#define OVER_LIMIT TEXT("drw_requests")
+#define METRIC TEXT("envoy_requests_over_limit") /* as Prometheus shows it */
+#define EVENT TEXT("data: {\"error\": {\"message\": \"this was stopped by a kill switch: `drw kill list` says why\", " \
+                   "\"type\": \"permission_error\", \"param\": null, \"code\": \"killed\"}}\n\n")
 
 typedef enum { WAITING, EVENTS, OTHER } Kind;
-typedef enum { LIVE, DOOMED, SAID } State;
+typedef enum { LIVE, DOOMED, SAID, ENDED } State;
+enum { MEET = ENDED + 1 }; /* events that wake a stream: this, or the state in which its time ran out */
+
+typedef struct Configuration {
+  size over_limit; /* metric */
+} Configuration;
 
 typedef struct Stream {
-  struct Stream *next;
+  struct Stream *next, **at; /* in its shard; at 0: nobody is known to call, and it is not there */
+  const Configuration *configuration;
+  Handle scheduler;
   u64 subjects[SUBJECTS]; /* 0: none */
   Standing standing;
-  u32 id;
+  u32 shard;
   u32 ticks;
   Kind kind;
   State state;
@@ -51,11 +60,10 @@ typedef struct Stream {
 static const struct Reason {
   u8 letter;
   u32 status;
-  const char *details;
-  u32 size;
+  Bytes details;
   u32 spent; /* whoever has spent all may still administer: raise a budget, or stop somebody */
 } REASONS[] = {
-#define REASON(letter, status, details, spent) {letter, status, details, sizeof details - 1, spent}
+#define REASON(letter, status, details, spent) {letter, status, {(const u8 *)details, sizeof details - 1}, spent}
     REASON('r', 401, "drw_refused_revoked", 0),
     REASON(KILLED, 403, "drw_refused_killed", 0),
     REASON('m', 429, "drw_refused_money", 1),
@@ -63,167 +71,81 @@ static const struct Reason {
 };
 enum { REASONS_COUNT = sizeof REASONS / sizeof *REASONS };
 
-static _Alignas(8) u8 scratch[HEAD + MOST * (BLOCK_LINE + LIMIT_LINE) + PAGE];
-static u32 scratch_used;
-static u64 seed[2];
-static u64 blocked[SLOTS]; /* open addressing; 0: free */
-static u8 reasons[SLOTS];
-static u32 slots_mask;
-static Stream *buckets[BUCKETS];
-static Stream *spare;
-static u32 doomed;
-static u32 to_check;
+typedef struct Lists {
+  u64 seed[2];
+  Limits limits;
+  u64 *blocked; /* open addressing; 0: free */
+  u8 *reasons;
+  u32 mask;
+  u32 kills;
+} Lists;
 
-u8 *scratch_reset(void) {
-  scratch_used = 0;
-  return scratch;
+static Lists *lists; /* read with the lock of any shard, changed with those of all */
+
+static struct Shard {
+  _Alignas(64) Lock lock;
+  Stream *streams;
+} shards[SHARDS];
+
+static Bytes header(Filter filter, int map, Bytes name) {
+  Bytes found = {0};
+  return HOST(http_get_header)(filter, map, name, &found, 0, 0) ? found : (Bytes){0};
 }
 
-/* Memory that the host fills for us. */
-u8 *EXPORT(proxy_on_memory_allocate)(u32 size) {
-  if (size > sizeof scratch - scratch_used)
-    return 0;
-  u8 *found = scratch + scratch_used;
-  scratch_used += (size + 7) & ~7u;
-  return found;
+static u32 begins(Bytes text, Bytes with) {
+  size same = 0;
+  while (same < text.size && same < with.size && text.data[same] == with.data[same])
+    same++;
+  return same == with.size;
 }
 
-static u32 header(u32 map, const char *name, u32 size, u8 **value) {
-  u32 found = 0;
-  *value = 0;
-  return proxy_get_header_map_value(map, name, size, value, &found) == OK ? found : 0;
-}
-
-#define HEADER(map, name, value) header(map, name, sizeof name - 1, value)
-
-typedef struct Text {
-  u8 bytes[PAGE]; /* more than all headers of a request */
-  u32 size;
-} Text;
-
-static void append(Text *text, const u8 *data, u32 size) {
-  for (u32 i = 0; i < size && text->size < sizeof text->bytes; i++)
-    text->bytes[text->size++] = data[i];
-}
-
-/* The subject "KIND\nORG\nNAME", as the agent writes it. */
-static u64 subject(const char *kind, u32 kind_size, const u8 *org, u32 org_size, const u8 *name, u32 name_size) {
-  static Text text;
-  text.size = 0;
-  append(&text, (const u8 *)kind, kind_size);
-  append(&text, org, org_size);
-  append(&text, (const u8 *)"\n", 1);
-  append(&text, name, name_size);
-  u64 hash = siphash(seed, text.bytes, text.size);
-  return hash ? hash : 1; /* 0: none */
+/* The subject "KIND\nORG\nNAME", as the agent writes it; 0 where it has no name, which is "none". */
+static u64 subject(Bytes kind, Bytes org, Bytes name) {
+  Sip made = sip(lists->seed);
+  sip_add(&made, kind);
+  sip_add(&made, TEXT("\n"));
+  sip_add(&made, org);
+  sip_add(&made, TEXT("\n"));
+  sip_add(&made, name);
+  u64 hash = sip_end(&made);
+  return hash ? hash : 1;
 }
 
 /* Notes a model at `at`, and next to it that of the caller's org, which stands in it by its hash: the name of the org
  * is not kept for each stream. */
-static void name_model(Stream *stream, u32 at, const u8 *model, u32 size) {
+static void name_model(Stream *stream, u32 at, Bytes model) {
   u8 org[HASH];
   for (u32 i = 0; i < HASH; i++)
     org[i] = (u8)"0123456789abcdef"[stream->subjects[ORG] >> 4 * (HASH - 1 - i) & 15];
-  stream->subjects[at] = size ? subject("model\n", 6, 0, 0, model, size) : 0;
-  stream->subjects[at + 1] = size ? subject("model\n", 6, org, HASH, model, size) : 0;
-}
-
-static Stream *more(void) {
-  u8 *page = (u8 *)(__builtin_wasm_memory_grow(0, 1) * (unsigned long)PAGE);
-  if (page == (u8 *)(-1ul * PAGE))
-    return 0;
-  for (u32 at = 0; at + sizeof(Stream) <= PAGE; at += sizeof(Stream)) {
-    Stream *stream = (Stream *)(page + at);
-    stream->next = spare;
-    spare = stream;
-  }
-  return spare;
-}
-
-/* Where there is no memory left, the stream is not known, and will not be cut. */
-static void add(const Stream *found) {
-  Stream *stream = spare ? spare : more();
-  if (!stream)
-    return;
-  spare = stream->next;
-  *stream = *found;
-  stream->next = buckets[found->id % BUCKETS];
-  buckets[found->id % BUCKETS] = stream;
-}
-
-static Stream *find(u32 id) {
-  Stream *stream = buckets[id % BUCKETS];
-  while (stream && stream->id != id)
-    stream = stream->next;
-  return stream;
+  stream->subjects[at] = model.size ? subject(TEXT("model"), (Bytes){0}, model) : 0;
+  stream->subjects[at + 1] = model.size ? subject(TEXT("model"), (Bytes){org, HASH}, model) : 0;
 }
 
 /* The letter of the reason why a subject is blocked; 0: it is not. */
 static u8 reason_of(u64 subject) {
-  if (!slots_mask || !subject)
-    return 0;
-  u32 at = place(blocked, slots_mask, subject);
-  return blocked[at] ? reasons[at] : 0;
+  return subject ? lists->reasons[place(lists->blocked, lists->mask, subject)] : 0;
 }
 
-static void block(u64 subject, u8 letter) {
-  u32 at = place(blocked, slots_mask, subject);
-  if (!blocked[at]) { /* the list has the gravest first */
-    blocked[at] = subject;
-    reasons[at] = letter;
-  }
+static u32 killed(const Stream *stream) {
+  for (u32 s = 0; lists->kills && s < SUBJECTS; s++)
+    if (reason_of(stream->subjects[s]) == KILLED)
+      return 1;
+  return 0;
 }
 
-static void check(Stream *stream) {
-  for (u32 s = 0; s < SUBJECTS && stream->state == LIVE; s++)
-    if (reason_of(stream->subjects[s]) == KILLED) {
-      stream->state = DOOMED;
-      doomed++;
-    }
-}
-
-/* Which model the body asked for, once it has been read; the stream's own context must be the effective one. */
-static void read_model(Stream *stream) {
-  u8 *model;
-  u32 size = 0;
-  scratch_used = 0;
-  if (proxy_get_property(BODY_MODEL, sizeof BODY_MODEL - 1, &model, &size) == OK && size)
-    name_model(stream, MODEL, model, size);
-}
-
-static u32 begins(const u8 *data, u32 size, const char *with, u32 with_size) {
-  u32 same = 0;
-  while (same < size && same < with_size && data[same] == (u8)with[same])
-    same++;
-  return same == with_size;
-}
-
-static u32 administers(void) {
-  u8 *path;
-  u32 size = HEADER(REQUEST_HEADERS, ":path", &path);
-  return begins(path, size, "/api/", 5);
-}
-
-/* Refuses a new request if it is to be; returns whether it was. */
-static u32 refuse(const Stream *stream, u64 revocable) {
-  if (!slots_mask)
-    return 0;
+/* Why a new request is refused; 0: it is not. */
+static const struct Reason *refusal(const Stream *stream, u64 revocable, u32 administers) {
   for (u32 r = 0; r < REASONS_COUNT; r++) {
     u32 hit = reason_of(revocable) == REASONS[r].letter;
     for (u32 s = 0; s < SUBJECTS; s++)
       hit |= reason_of(stream->subjects[s]) == REASONS[r].letter;
-    if (hit && !(REASONS[r].spent && administers())) {
-      proxy_send_local_response(REASONS[r].status, REASONS[r].details, REASONS[r].size, "", 0, 0, 0, (u32)-1);
-      return 1;
-    }
+    if (hit && !(REASONS[r].spent && administers))
+      return &REASONS[r];
   }
   return 0;
 }
 
-u32 EXPORT(proxy_on_vm_start)(u32 root, u32 size) {
-  limits_create();
-  return 1;
-}
+/* ---- the lists ---- */
 
 static u64 hexadecimal(const u8 *text, u32 digits) {
   u64 value = 0;
@@ -232,167 +154,417 @@ static u64 hexadecimal(const u8 *text, u32 digits) {
   return value;
 }
 
-static void configure_limits(const u8 *at, u32 count, u32 by_default) {
-  limits_clear(count, by_default);
-  for (; count--; at += LIMIT_LINE)
-    limits_add(hexadecimal(at, HASH), (u32)hexadecimal(at + HASH, NUMBER), hexadecimal(at + HASH + NUMBER, HASH));
+static void forget(Lists *old) {
+  if (!old)
+    return;
+  free(old->limits.subjects), free(old->limits.counters), free(old->limits.per_minute);
+  free(old->blocked), free(old->reasons), free(old);
 }
 
-static void configure_blocks(const u8 *at, u32 count) {
-  u32 mask = mask_for(count);
-  slots_mask = count ? mask : 0;
-  for (u32 i = 0; i <= mask; i++)
-    blocked[i] = 0;
-  for (; count--; at += BLOCK_LINE)
-    block(hexadecimal(at + LETTER, HASH), at[0]);
+static u32 allocated(Lists *made, u32 limits, u32 blocks) {
+  made->limits.mask = mask_for(limits);
+  made->mask = mask_for(blocks);
+  size room = made->limits.mask + 1ul, rooms = made->mask + 1ul;
+  made->limits.subjects = calloc(room, sizeof(u64));
+  made->limits.counters = calloc(room, sizeof(u64));
+  made->limits.per_minute = calloc(room, sizeof(u32));
+  made->blocked = calloc(rooms, sizeof(u64));
+  made->reasons = calloc(rooms, sizeof(u8));
+  return made->limits.subjects && made->limits.counters && made->limits.per_minute && made->blocked && made->reasons;
 }
 
-/* A new list; the streams under way meet it at the next tick. */
-u32 EXPORT(proxy_on_configure)(u32 root, u32 size) {
-  u8 *text = 0;
-  u32 got = 0;
-  scratch_used = 0;
-  if (size && proxy_get_buffer_bytes(CONFIGURATION, 0, size, &text, &got) != OK)
-    return 0;
-  if (got < HEAD)
-    return 0;
-  u32 limits = (u32)hexadecimal(text + 2 * HASH + NUMBER, NUMBER);
-  if (limits > MOST || limits > (got - HEAD) / LIMIT_LINE)
-    return 0;
-  u32 blocks = (got - HEAD - limits * LIMIT_LINE) / BLOCK_LINE;
-  seed[0] = hexadecimal(text, HASH), seed[1] = hexadecimal(text + HASH, HASH);
-  configure_limits(text + HEAD, limits, (u32)hexadecimal(text + 2 * HASH, NUMBER));
-  configure_blocks(text + HEAD + limits * LIMIT_LINE, blocks < MOST ? blocks : MOST);
-  to_check = 1;
-  proxy_set_tick_period_milliseconds(TICK_MILLISECONDS);
-  return 1;
+static void add_limit(Limits *limits, const u8 *line) {
+  u64 subject = hexadecimal(line, HASH);
+  u32 at = place(limits->subjects, limits->mask, subject);
+  limits->subjects[at] = subject;
+  limits->per_minute[at] = (u32)hexadecimal(line + HASH, NUMBER);
+  limits->counters[at] = hexadecimal(line + HASH + NUMBER, HASH);
 }
 
-void EXPORT(proxy_on_context_create)(u32 id, u32 parent) {}
+static void add_block(Lists *made, const u8 *line) {
+  u64 subject = hexadecimal(line + LETTER, HASH);
+  u32 at = place(made->blocked, made->mask, subject);
+  if (made->blocked[at]) /* the list has the gravest first */
+    return;
+  made->blocked[at] = subject;
+  made->reasons[at] = line[0];
+  made->kills |= line[0] == KILLED;
+}
 
-u32 EXPORT(proxy_on_request_headers)(u32 id, u32 count, u32 end) {
-  u8 *org, *desk, *key, *model;
-  scratch_used = 0;
-  u32 key_size = HEADER(REQUEST_HEADERS, "x-drw-key", &key);
-  if (!key_size)
+/* 0: this is not a list, or there is no memory for it. */
+static Lists *read_lists(Bytes text) {
+  if (text.size < HEAD)
+    return 0;
+  u64 limits = hexadecimal(text.data + 2 * HASH + NUMBER, NUMBER), rest = text.size - HEAD;
+  if (limits > MOST || limits > rest / LIMIT_LINE)
+    return 0;
+  u64 blocks = (rest - limits * LIMIT_LINE) / BLOCK_LINE;
+  if (blocks > MOST || limits * LIMIT_LINE + blocks * BLOCK_LINE != rest)
+    return 0;
+  Lists *made = calloc(1, sizeof *made);
+  if (!made || !allocated(made, (u32)limits, (u32)blocks)) {
+    forget(made);
+    return 0;
+  }
+  made->seed[0] = hexadecimal(text.data, HASH), made->seed[1] = hexadecimal(text.data + HASH, HASH);
+  made->limits.by_default = (u32)hexadecimal(text.data + 2 * HASH, NUMBER);
+  const u8 *at = text.data + HEAD;
+  for (; limits--; at += LIMIT_LINE)
+    add_limit(&made->limits, at);
+  for (; blocks--; at += BLOCK_LINE)
+    add_block(made, at);
+  return made;
+}
+
+/* Puts a list in force, and wakes whoever it may stop: the model of a request without an answer is read there. */
+static void enforce(Lists *newest) {
+  for (u32 s = 0; s < SHARDS; s++)
+    lock(&shards[s].lock);
+  Lists *old = lists;
+  lists = newest;
+  for (u32 s = 0; newest->kills && s < SHARDS; s++)
+    for (const Stream *stream = shards[s].streams; stream; stream = stream->next)
+      if (stream->kind == WAITING || killed(stream))
+        HOST(http_filter_scheduler_commit)(stream->scheduler, MEET);
+  for (u32 s = 0; s < SHARDS; s++)
+    unlock(&shards[s].lock);
+  forget(old);
+}
+
+/* ---- the end of streams ---- */
+
+static struct {
+  Lock lock;
+  u32 doomed;
+  u32 runs;
+} ticker;
+
+static void tick(struct Shard *shard) {
+  lock(&shard->lock);
+  for (Stream *stream = shard->streams; stream; stream = stream->next)
+    if (stream->state == SAID ? stream->ticks++ > 0 : stream->state == DOOMED && stream->ticks++ >= GRACE_TICKS)
+      HOST(http_filter_scheduler_commit)(stream->scheduler, stream->state);
+  unlock(&shard->lock);
+}
+
+static void *run(void *with) {
+  static const struct timespec TICK = {0, TICK_NANOSECONDS};
+  for (;;) {
+    nanosleep(&TICK, 0);
+    for (u32 s = 0; s < SHARDS; s++)
+      tick(&shards[s]);
+    lock(&ticker.lock);
+    u32 on = ticker.runs = ticker.doomed > 0;
+    unlock(&ticker.lock);
+    if (!on)
+      return with;
+  }
+}
+
+static void become(Stream *stream, State state) {
+  lock(&shards[stream->shard].lock);
+  stream->state = state;
+  unlock(&shards[stream->shard].lock);
+}
+
+/* Has a stream of events watched until it has ended; returns 0 where there is no thread that could. */
+static u32 doom(Stream *stream) {
+  void *thread;
+  lock(&ticker.lock);
+  if (!ticker.runs && pthread_create(&thread, 0, run, 0) == 0) {
+    pthread_detach(thread);
+    ticker.runs = 1;
+  }
+  u32 runs = ticker.runs;
+  ticker.doomed += runs;
+  unlock(&ticker.lock);
+  if (runs)
+    become(stream, DOOMED);
+  return runs;
+}
+
+static void leave(const Stream *stream) {
+  if (stream->state != DOOMED && stream->state != SAID)
+    return;
+  lock(&ticker.lock);
+  ticker.doomed--;
+  unlock(&ticker.lock);
+}
+
+static void refuse(Filter filter, u32 status, Bytes details, Told *told) {
+  HOST(http_send_response)(filter, status, told ? told->headers : 0, told ? told->count : 0, (Bytes){0}, details);
+}
+
+/* Whatever is told of the stream after this may be told of memory that is free. */
+static void end(Filter filter, Stream *stream) {
+  Kind kind = stream->kind;
+  leave(stream);
+  become(stream, ENDED);
+  if (kind == WAITING)
+    refuse(filter, 403, CUT, 0);
+  else
+    HOST(http_filter_reset_stream)(filter, LOCAL_RESET, CUT);
+}
+
+/* Which model the body asked for, once it has been read. */
+static Bytes model_of_body(Filter filter) {
+  Bytes model = {0};
+  Bytes space = TEXT("drw.body");
+  return HOST(http_get_metadata_string)(filter, DYNAMIC_METADATA, space, TEXT("model"), &model) ? model : (Bytes){0};
+}
+
+static void meet(Filter filter, Stream *stream) {
+  Bytes model = stream->kind == WAITING ? model_of_body(filter) : (Bytes){0};
+  lock(&shards[stream->shard].lock);
+  if (model.size)
+    name_model(stream, MODEL, model);
+  u32 hit = killed(stream);
+  unlock(&shards[stream->shard].lock);
+  if (hit && stream->state == LIVE && !(stream->kind == EVENTS && doom(stream)))
+    end(filter, stream);
+}
+
+/* ---- what Envoy calls ---- */
+
+const char *EXPORT(program_init)(void) { return ABI_VERSION; }
+
+const void *EXPORT(http_filter_config_new)(Handle host, Bytes name, Bytes text) {
+  (void)name;
+  Configuration *made = calloc(1, sizeof *made);
+  Lists *newest = made ? read_lists(text) : 0;
+  if (!newest) {
+    free(made);
+    return 0;
+  }
+  HOST(http_filter_config_define_counter)(host, METRIC, 0, 0, &made->over_limit);
+  enforce(newest);
+  return made;
+}
+
+void EXPORT(http_filter_config_destroy)(void *configuration) { free(configuration); }
+
+const void *EXPORT(http_filter_new)(const Configuration *configuration, Filter filter) {
+  Stream *stream = calloc(1, sizeof *stream);
+  if (!stream)
+    return 0; /* Envoy ends the request */
+  stream->configuration = configuration;
+  stream->shard = HOST(http_filter_get_worker_index)(filter) % SHARDS;
+  return stream;
+}
+
+void EXPORT(http_filter_destroy)(Stream *stream) {
+  if (stream->at) {
+    struct Shard *shard = &shards[stream->shard];
+    lock(&shard->lock);
+    *stream->at = stream->next;
+    if (stream->next)
+      stream->next->at = stream->at;
+    unlock(&shard->lock);
+    HOST(http_filter_scheduler_delete)(stream->scheduler);
+  }
+  leave(stream);
+  free(stream);
+}
+
+static void add(Stream *stream) {
+  struct Shard *shard = &shards[stream->shard];
+  stream->next = shard->streams;
+  stream->at = &shard->streams;
+  shard->streams = stream;
+  if (stream->next)
+    stream->next->at = &stream->next;
+}
+
+/* What is written down of a path: its beginning, no query, and no path in which somebody put a key, whose second part
+ * begins with ".eyJ". */
+static Bytes shown(Bytes path) {
+  static const Bytes KEY_INSIDE = {(const u8 *)".eyJ", 4};
+  for (size i = 0; i < path.size; i++)
+    if (begins((Bytes){path.data + i, path.size - i}, KEY_INSIDE))
+      return TEXT("(a key)");
+  return (Bytes){path.data, path.size < MAX_SHOWN ? path.size : MAX_SHOWN};
+}
+
+typedef struct Line {
+  u8 text[NOTED * 6 * MAX_SHOWN + 512]; /* of each text a byte may become six; and the names of them */
+  u32 size;
+} Line;
+
+static void put(Line *line, Bytes text) {
+  for (size i = 0; i < text.size && line->size < sizeof line->text; i++)
+    line->text[line->size++] = text.data[i];
+}
+
+/* A member of a JSON object, of at most MAX_SHOWN bytes of a value; what is not plain ASCII is escaped by the byte. */
+static void put_member(Line *line, Bytes name, Bytes value) {
+  put(line, name);
+  for (size i = 0; i < value.size && i < MAX_SHOWN; i++) {
+    u8 c = value.data[i];
+    const u8 escaped[] = {'\\', 'u', '0', '0', (u8)"0123456789abcdef"[c >> 4], (u8)"0123456789abcdef"[c & 15]};
+    put(line, c < ' ' || c > '~' || c == '"' || c == '\\' ? (Bytes){escaped, sizeof escaped} : (Bytes){&c, 1});
+  }
+  put(line, TEXT("\","));
+}
+
+/* Notes for the log who calls and all that callers choose, in the form in which the log takes it: an upstream that is
+ * not ours does not get these headers, and one text is cheaper for Envoy to keep and to write than its parts. */
+static void note(Filter filter, Bytes org, Bytes desk, Bytes key, Bytes path) {
+  u8 digits[10];
+  for (size i = 0; i < path.size; i++)
+    if (path.data[i] == '?')
+      path.size = i;
+  Line line;
+  line.size = 0;
+  put_member(&line, TEXT("\"request_id\":\""), header(filter, REQUEST_HEADERS, TEXT("x-request-id")));
+  put_member(&line, TEXT("\"method\":\""), header(filter, REQUEST_HEADERS, TEXT(":method")));
+  put_member(&line, TEXT("\"org\":\""), org);
+  put_member(&line, TEXT("\"desk\":\""), desk);
+  put_member(&line, TEXT("\"key\":\""), key);
+  put_member(&line, TEXT("\"path\":\""), shown(path));
+  put_member(&line, TEXT("\"path_length\":\""), (Bytes){digits, (size)(decimal(digits, (u32)path.size) - digits)});
+  line.size--; /* the comma behind the last */
+  HOST(http_set_dynamic_metadata_string)(filter, CALLER, TEXT("line"), (Bytes){line.text, line.size});
+}
+
+int EXPORT(http_filter_request_headers)(Filter filter, Stream *stream, _Bool ends) {
+  (void)ends;
+  Bytes key = header(filter, REQUEST_HEADERS, TEXT("x-drw-key"));
+  if (!key.size)
     return CONTINUE;
-  u32 org_size = HEADER(REQUEST_HEADERS, "x-drw-org", &org);
-  u32 desk_size = HEADER(REQUEST_HEADERS, "x-drw-desk", &desk);
-  u32 model_size = HEADER(REQUEST_HEADERS, "x-model", &model);
-  Stream found = {.id = id, .kind = WAITING, .state = LIVE};
-  found.subjects[ORG] = subject("org\n", 4, org, org_size, 0, 0);
-  found.subjects[DESK] = subject("desk\n", 5, org, org_size, desk, desk_size);
-  found.subjects[KEY] = subject("key\n", 4, org, org_size, key, key_size);
-  name_model(&found, MODEL, model, model_size);
-  if (refuse(&found, subject("revoked\n", 8, 0, 0, key, key_size)))
+  Bytes org = header(filter, REQUEST_HEADERS, TEXT("x-drw-org"));
+  Bytes desk = header(filter, REQUEST_HEADERS, TEXT("x-drw-desk"));
+  Bytes model = header(filter, REQUEST_HEADERS, TEXT("x-model"));
+  Bytes path = header(filter, REQUEST_HEADERS, TEXT(":path"));
+  note(filter, org, desk, key, path);
+  stream->scheduler = HOST(http_filter_scheduler_new)(filter);
+  struct Shard *shard = &shards[stream->shard];
+  lock(&shard->lock);
+  stream->subjects[ORG] = subject(TEXT("org"), org, (Bytes){0});
+  stream->subjects[DESK] = subject(TEXT("desk"), org, desk);
+  stream->subjects[KEY] = subject(TEXT("key"), org, key);
+  name_model(stream, MODEL, model);
+  u64 revocable = subject(TEXT("revoked"), (Bytes){0}, key);
+  const struct Reason *reason = refusal(stream, revocable, begins(path, TEXT("/api/")));
+  if (!reason)
+    stream->standing =
+        limits_take(&lists->limits, stream->subjects[KEY], stream->subjects[DESK], stream->subjects[ORG]);
+  stream->state = reason || stream->standing.refused ? ENDED : LIVE;
+  add(stream);
+  unlock(&shard->lock);
+  if (stream->state == LIVE)
+    return CONTINUE;
+  if (reason) {
+    refuse(filter, reason->status, reason->details, 0);
     return STOP;
-  found.standing = limits_take(found.subjects[KEY], found.subjects[DESK], found.subjects[ORG]);
-  add(&found);
-  if (!found.standing.refused)
-    return CONTINUE;
-  proxy_send_local_response(429, REQUESTS, sizeof REQUESTS - 1, "", 0, 0, 0, (u32)-1);
+  }
+  Told told;
+  limits_tell(&stream->standing, &told);
+  HOST(http_filter_increment_counter)(filter, stream->configuration->over_limit, 0, 0, 1);
+  refuse(filter, 429, OVER_LIMIT, &told);
   return STOP;
 }
 
-static void say(void) { proxy_send_local_response(403, TOLD, sizeof TOLD - 1, "", 0, 0, 0, (u32)-1); }
+static void tell(Filter filter, const Stream *stream) {
+  Told told;
+  limits_tell(&stream->standing, &told);
+  for (u32 h = 0; h < told.count; h++)
+    if (told.adds[h])
+      HOST(http_add_header)(filter, RESPONSE_HEADERS, told.headers[h].name, told.headers[h].value);
+    else
+      HOST(http_set_header)(filter, RESPONSE_HEADERS, told.headers[h].name, told.headers[h].value);
+}
 
-u32 EXPORT(proxy_on_response_headers)(u32 id, u32 count, u32 end) {
-  static const char EVENT_STREAM[] = "text/event-stream";
-  u8 *type, *model;
-  Stream *stream = find(id);
-  if (!stream)
+int EXPORT(http_filter_response_headers)(Filter filter, Stream *stream, _Bool ends) {
+  (void)ends;
+  if (!stream->at || stream->state == ENDED)
     return CONTINUE;
-  scratch_used = 0;
-  u32 size = HEADER(RESPONSE_HEADERS, "content-type", &type);
-  stream->kind = begins(type, size, EVENT_STREAM, sizeof EVENT_STREAM - 1) ? EVENTS : OTHER;
-  if ((size = HEADER(RESPONSE_HEADERS, "x-drw-model", &model)))
-    name_model(stream, ANSWERING, model, size);
-  read_model(stream);
-  limits_tell(&stream->standing);
-  check(stream);
-  if (stream->state == LIVE || stream->kind == EVENTS)
+  Bytes type = header(filter, RESPONSE_HEADERS, TEXT("content-type"));
+  Bytes answering = header(filter, RESPONSE_HEADERS, TEXT("x-drw-model"));
+  Bytes asked = model_of_body(filter);
+  lock(&shards[stream->shard].lock);
+  stream->kind = begins(type, TEXT("text/event-stream")) ? EVENTS : OTHER;
+  if (answering.size)
+    name_model(stream, ANSWERING, answering);
+  if (asked.size)
+    name_model(stream, MODEL, asked);
+  u32 hit = killed(stream);
+  unlock(&shards[stream->shard].lock);
+  tell(filter, stream);
+  if (!hit || (stream->kind == EVENTS && doom(stream)))
     return CONTINUE;
-  say(); /* the whole answer may come before the next tick */
+  become(stream, ENDED);
+  refuse(filter, 403, CUT, 0); /* the whole answer may come before anything else happens */
   return STOP;
 }
 
 /* Where the event ends that is under way: the bytes up to there; 0: not in this chunk. */
-static u32 boundary(const u8 *data, u32 size) {
-  for (u32 i = 1; i < size; i++)
-    if (data[i] == '\n' && (data[i - 1] == '\n' || (i > 2 && data[i - 1] == '\r' && data[i - 2] == '\n')))
-      return i + 1;
+static size boundary(const Bytes *chunks, size count) {
+  u8 last[3] = {0};
+  size at = 0;
+  for (size c = 0; c < count; c++)
+    for (size i = 0; i < chunks[c].size; i++, at++) {
+      u8 now = chunks[c].data[i];
+      if (now == '\n' && (last[2] == '\n' || (last[2] == '\r' && last[1] == '\n')))
+        return at + 1;
+      last[0] = last[1], last[1] = last[2], last[2] = now;
+    }
   return 0;
 }
 
-u32 EXPORT(proxy_on_response_body)(u32 id, u32 size, u32 end) {
-  if (!doomed)
-    return CONTINUE;
-  Stream *stream = find(id);
-  if (!stream || stream->state == LIVE)
-    return CONTINUE;
-  u8 *data = 0;
-  u32 got = 0, kept = 0;
-  scratch_used = 0;
-  if (stream->state == DOOMED && stream->kind == EVENTS) {
-    u32 most = size < sizeof scratch ? size : sizeof scratch - 8;
-    if (proxy_get_buffer_bytes(RESPONSE_BODY, 0, most, &data, &got) == OK)
-      kept = boundary(data, got);
-    if (!kept)
-      return CONTINUE;
-    stream->state = SAID;
-    proxy_set_buffer_bytes(RESPONSE_BODY, kept, size - kept, (const u8 *)EVENT, sizeof EVENT - 1);
-  } else if (stream->state == SAID) {
-    proxy_set_buffer_bytes(RESPONSE_BODY, 0, size, (const u8 *)"", 0);
+/* Puts the last event behind the one that is under way, in place of all that follows; returns whether it could. */
+static u32 said(Filter filter) {
+  size count = HOST(http_get_body_chunks_size)(filter, RESPONSE_BODY), all = 0, copied = 0;
+  Bytes *chunks = count ? calloc(count, sizeof *chunks) : 0;
+  if (!chunks || !HOST(http_get_body_chunks)(filter, RESPONSE_BODY, chunks)) {
+    free(chunks);
+    return 0;
   }
+  for (size c = 0; c < count; c++)
+    all += chunks[c].size;
+  size kept = boundary(chunks, count);
+  u8 *copy = kept ? calloc(kept, 1) : 0;
+  for (size c = 0; copy && c < count; c++)
+    for (size i = 0; i < chunks[c].size && copied < kept; i++)
+      copy[copied++] = chunks[c].data[i];
+  free(chunks);
+  if (!copy)
+    return 0;
+  HOST(http_drain_body)(filter, RESPONSE_BODY, all);
+  HOST(http_append_body)(filter, RESPONSE_BODY, (Bytes){copy, kept});
+  HOST(http_append_body)(filter, RESPONSE_BODY, EVENT);
+  free(copy);
+  return 1;
+}
+
+int EXPORT(http_filter_response_body)(Filter filter, Stream *stream, _Bool ends) {
+  (void)ends;
+  if (stream->state == DOOMED && said(filter))
+    become(stream, SAID);
+  else if (stream->state == SAID)
+    HOST(http_drain_body)(filter, RESPONSE_BODY, (size)-1);
   return CONTINUE;
 }
 
-static void end(Stream *stream) {
-  proxy_set_effective_context(stream->id);
-  if (stream->kind == WAITING)
-    say();
-  else
-    proxy_close_stream(RESPONSE_STREAM);
+void EXPORT(http_filter_scheduled)(Filter filter, Stream *stream, u64 event) {
+  if (event == MEET)
+    meet(filter, stream);
+  else if (stream->state == event)
+    end(filter, stream);
 }
 
-static void meet(Stream *stream) {
-  if (stream->kind == WAITING) {
-    proxy_set_effective_context(stream->id);
-    read_model(stream);
-  }
-  check(stream);
-}
+int EXPORT(http_filter_request_body)(void) { return CONTINUE; }
+int EXPORT(http_filter_request_trailers)(void) { return CONTINUE; }
+int EXPORT(http_filter_response_trailers)(void) { return CONTINUE; }
 
-void EXPORT(proxy_on_tick)(u32 root) {
-  if (!to_check && !doomed)
-    return;
-  for (u32 b = 0; b < BUCKETS; b++)
-    for (Stream *stream = buckets[b], *next; stream; stream = next) {
-      next = stream->next; /* before it is ended, which may take it out of the table */
-      if (to_check)
-        meet(stream);
-      if (stream->state == LIVE)
-        continue;
-      if (stream->state == SAID ? stream->ticks++ > 0 : stream->kind != EVENTS || stream->ticks++ >= GRACE_TICKS)
-        end(stream);
-    }
-  proxy_set_effective_context(root);
-  to_check = 0;
-}
-
-u32 EXPORT(proxy_on_done)(u32 id) { return 1; }
-
-void EXPORT(proxy_on_delete)(u32 id) {
-  for (Stream **at = &buckets[id % BUCKETS]; *at; at = &(*at)->next)
-    if ((*at)->id == id) {
-      Stream *stream = *at;
-      *at = stream->next;
-      if (stream->state != LIVE)
-        doomed--;
-      stream->next = spare;
-      spare = stream;
-      return;
-    }
-}
-
-void EXPORT(proxy_abi_version_0_2_1)(void) {}
+/* Envoy looks for these, too; nothing of the kind happens here. */
+#define UNUSED(name) \
+  void EXPORT(http_filter_##name)(void) {}
+UNUSED(stream_complete)
+UNUSED(http_callout_done)
+UNUSED(http_stream_headers)
+UNUSED(http_stream_data)
+UNUSED(http_stream_trailers)
+UNUSED(http_stream_complete)
+UNUSED(http_stream_reset)
+UNUSED(downstream_above_write_buffer_high_watermark)
+UNUSED(downstream_below_write_buffer_low_watermark)

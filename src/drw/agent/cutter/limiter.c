@@ -4,74 +4,45 @@
  * what passed in each of the last 61 seconds of the clock, so a request leaves it after 60 to 61 s. It holds counts,
  * not what is left: a limit that changes, or goes and comes back, applies to what has passed.
  *
- * The windows lie in the host's shared data, which outlive a new configuration, new routes and listeners, and this
- * machine's own end. Shared data cannot be deleted, so there is a fixed number of sets, and a set holds the windows of
- * the subjects of its hash that had a request in the last minute. Workers compare and swap whole sets.
+ * The windows belong to the process, and outlive a new configuration, new routes and listeners. There is a fixed
+ * number of sets with a lock each, and a set holds the windows of the subjects of its hash that had a request in the
+ * last minute: memory grows with the callers of the busiest minute, up to 262,144 windows, 70 MB.
  */
 
 #include "limiter.h"
 
-/* As Prometheus shows it. */
-#define METRIC "envoy_requests_over_limit"
-enum { WINDOW = 61, SETS = 8192, WAYS = 32, FULL_SECONDS = 1 }; /* WAYS: 262,144 subjects at once */
+enum { WINDOW = 61, SETS = 8192, WAYS = 32, FULL_SECONDS = 1 };
 
 typedef struct Window {
-  u64 counter;
   u32 newest; /* second of the clock */
+  u32 sum;
   u32 seconds[WINDOW];
 } Window;
 
-static u64 limited[SLOTS]; /* open addressing; 0: free */
-static u64 counters[SLOTS];
-static u32 limits[SLOTS];
-static u32 limits_mask;
-static u32 limit_by_default; /* of a key without a limit of its own; 0: none */
-static u32 refused_requests; /* metric */
+typedef struct Set {
+  u64 counters[WAYS];
+  Window *windows[WAYS];
+  u32 count;
+  Lock lock;
+} Set;
 
-/* Makes every set before a worker could, as two that make the same one would count past each other. */
-void limits_create(void) {
-  u8 *data;
-  u32 size, cas, last = SETS - 1;
-  proxy_define_metric(COUNTER, METRIC, sizeof METRIC - 1, &refused_requests);
-  if (proxy_get_shared_data(&last, sizeof last, &data, &size, &cas) == OK)
-    return;
-  for (u32 set = 0; set < SETS; set++)
-    proxy_set_shared_data(&set, sizeof set, "", 0, 0);
-}
-
-void limits_clear(u32 count, u32 by_default) {
-  limits_mask = mask_for(count);
-  for (u32 i = 0; i <= limits_mask; i++)
-    limited[i] = 0;
-  limit_by_default = by_default;
-}
-
-void limits_add(u64 subject, u32 per_minute, u64 counter) {
-  u32 at = place(limited, limits_mask, subject);
-  limited[at] = subject;
-  limits[at] = per_minute;
-  counters[at] = counter;
-}
+static Set sets[SETS];
 
 static u32 now_seconds(void) {
-  u64 now = 0;
-  clock_time_get(MONOTONIC, 1, &now);
-  return (u32)(now / 1000000000) + WINDOW; /* no second of a window is before 0 */
+  struct timespec now = {0};
+  clock_gettime(MONOTONIC, &now);
+  return (u32)now.seconds + WINDOW; /* no second of a window is before 0 */
 }
 
 /* Lets what is older than the window leave it; the clocks of two workers may be a moment apart. */
 static void slide(Window *window, u32 now) {
-  for (u32 past = 0; past < WINDOW && window->newest < now; past++)
-    window->seconds[++window->newest % WINDOW] = 0;
+  for (u32 past = 0; past < WINDOW && window->newest < now; past++) {
+    u32 *leaving = &window->seconds[++window->newest % WINDOW];
+    window->sum -= *leaving;
+    *leaving = 0;
+  }
   if (window->newest < now)
     window->newest = now;
-}
-
-static u32 counted(const Window *window) {
-  u32 sum = 0;
-  for (u32 i = 0; i < WINDOW; i++)
-    sum += window->seconds[i];
-  return sum;
 }
 
 /* In how many seconds so many requests have left. */
@@ -85,48 +56,29 @@ static u32 until_gone(const Window *window, u32 requests) {
   return WINDOW;
 }
 
-typedef struct Set {
-  u32 number;
-  u32 cas;
-  u32 count;
-  Window *windows; /* with room for one more */
-} Set;
-
-static Set loaded(u64 counter) {
-  Set set = {.number = (u32)(counter >> 32) % SETS};
-  u8 *data;
-  u32 size = 0;
-  set.windows = (Window *)scratch_reset();
-  if (proxy_get_shared_data(&set.number, sizeof set.number, &data, &size, &set.cas) == OK)
-    set.count = size / sizeof(Window);
-  return set;
-}
-
-/* Whether the set is what workers see from now on; if not, one of them was faster. */
-static u32 stored(const Set *set) {
-  return proxy_set_shared_data(&set->number, sizeof set->number, set->windows, set->count * sizeof(Window),
-                               set->cas) != CAS_MISMATCH;
-}
-
-static u32 idle(const Window *window, u32 now) { return window->newest + WINDOW <= now; }
+static Set *set_of(u64 counter) { return &sets[(u32)(counter >> 32) % SETS]; }
 
 static Window *find(const Set *set, u64 counter) {
   for (u32 i = 0; i < set->count; i++)
-    if (set->windows[i].counter == counter)
-      return &set->windows[i];
+    if (set->counters[i] == counter)
+      return set->windows[i];
   return 0;
 }
 
-/* Makes room of what is idle; 0: there is none. */
+/* Takes the place of what is idle before it asks for memory; 0: there is no room. */
 static Window *added(Set *set, u64 counter, u32 now) {
-  u32 kept = 0;
-  for (u32 i = 0; i < set->count; i++)
-    if (!idle(&set->windows[i], now))
-      set->windows[kept++] = set->windows[i];
-  if ((set->count = kept) == WAYS)
+  u32 at = 0;
+  while (at < set->count && set->windows[at]->newest + WINDOW > now)
+    at++;
+  if (at == WAYS)
     return 0;
-  Window *window = &set->windows[set->count++];
-  *window = (Window){.counter = counter, .newest = now};
+  Window *window = at < set->count ? set->windows[at] : calloc(1, sizeof *window);
+  if (!window)
+    return 0;
+  if (at == set->count)
+    set->windows[set->count++] = window;
+  set->counters[at] = counter;
+  *window = (Window){.newest = now};
   return window;
 }
 
@@ -135,71 +87,67 @@ typedef struct Taken {
   u32 second;
 } Taken;
 
+static Standing take_from(Set *set, Taken *taken, u32 limit, u32 now) {
+  Window *window = find(set, taken->counter);
+  if (!window && !(window = added(set, taken->counter, now)))
+    return (Standing){.limit = limit, .resets = FULL_SECONDS, .refused = 1};
+  slide(window, now);
+  if (window->sum >= limit)
+    return (Standing){.limit = limit, .resets = until_gone(window, window->sum - limit + 1), .refused = 1};
+  taken->second = window->newest;
+  window->seconds[window->newest % WINDOW]++;
+  window->sum++;
+  return (Standing){.limit = limit, .left = limit - window->sum, .resets = until_gone(window, 1)};
+}
+
 static Standing take(Taken *taken, u32 limit, u32 now) {
-  for (;;) {
-    Set set = loaded(taken->counter);
-    Window *window = find(&set, taken->counter);
-    if (!window && !(window = added(&set, taken->counter, now)))
-      return (Standing){.limit = limit, .resets = FULL_SECONDS, .refused = 1};
-    slide(window, now);
-    u32 used = counted(window);
-    if (used >= limit)
-      return (Standing){.limit = limit, .resets = until_gone(window, used - limit + 1), .refused = 1};
-    taken->second = window->newest;
-    window->seconds[window->newest % WINDOW]++;
-    if (stored(&set))
-      return (Standing){.limit = limit, .left = limit - used - 1, .resets = until_gone(window, 1)};
-  }
+  Set *set = set_of(taken->counter);
+  lock(&set->lock);
+  Standing found = take_from(set, taken, limit, now);
+  unlock(&set->lock);
+  return found;
 }
 
 static void give_back(const Taken *taken) {
-  for (;;) {
-    Set set = loaded(taken->counter);
-    Window *window = find(&set, taken->counter);
-    if (!window || idle(window, taken->second)) /* it has left by itself */
-      return;
-    u32 *count = &window->seconds[taken->second % WINDOW];
-    if (!*count)
-      return;
-    --*count;
-    if (stored(&set))
-      return;
+  Set *set = set_of(taken->counter);
+  lock(&set->lock);
+  Window *window = find(set, taken->counter);
+  if (window && window->newest < taken->second + WINDOW && window->seconds[taken->second % WINDOW]) {
+    window->seconds[taken->second % WINDOW]--;
+    window->sum--;
   }
+  unlock(&set->lock);
 }
 
-Standing limits_take(u64 key, u64 desk, u64 org) {
+Standing limits_take(const Limits *limits, u64 key, u64 desk, u64 org) {
   /* A key over its own limit must take nothing of what it shares, not even for a moment. */
   const u64 subjects[] = {key, desk, org};
   Standing tightest = {0};
   Taken taken[3];
   u32 count = 0, now = now_seconds();
   for (u32 s = 0; s < 3 && !tightest.refused; s++) {
-    u32 at = place(limited, limits_mask, subjects[s]);
-    u32 limit = limited[at] ? limits[at] : s == 0 ? limit_by_default : 0;
+    u32 at = place(limits->subjects, limits->mask, subjects[s]), own = limits->subjects[at] != 0;
+    u32 limit = own ? limits->per_minute[at] : s == 0 ? limits->by_default : 0;
     if (!limit)
       continue;
-    taken[count] = (Taken){.counter = limited[at] ? counters[at] : subjects[s]};
+    taken[count] = (Taken){.counter = own ? limits->counters[at] : subjects[s]};
     Standing found = take(&taken[count++], limit, now);
     if (!tightest.limit || found.refused || found.left < tightest.left)
       tightest = found;
   }
-  if (tightest.refused) {
-    proxy_increment_metric(refused_requests, 1);
-    for (u32 i = 0; i + 1 < count; i++)
-      give_back(&taken[i]);
-  }
+  for (u32 i = 0; tightest.refused && i + 1 < count; i++)
+    give_back(&taken[i]);
   return tightest;
 }
 
 /* %l, %r and %t: the limit, the requests that remain and the seconds. Names: OpenAI's, and those of
  * draft-ietf-httpapi-ratelimit-headers, to which a service may have added what it counts. */
 static const struct Header {
-  const char *name;
-  u32 size;
+  Bytes name;
   const char *text;
   enum { REPLACE, ADD, REFUSED } how;
-} HEADERS[] = {
-#define TOLD(name, text, how) {name, sizeof name - 1, text, how}
+} HEADERS[MOST_TOLD] = {
+#define TOLD(name, text, how) {{(const u8 *)name, sizeof name - 1}, text, how}
     TOLD("x-ratelimit-limit", "%l", REPLACE),
     TOLD("x-ratelimit-remaining", "%r", REPLACE),
     TOLD("x-ratelimit-reset", "%t", REPLACE),
@@ -211,33 +159,31 @@ static const struct Header {
     TOLD("retry-after", "%t", REFUSED),
 };
 
-static char *number(char *to, u32 value) {
-  char digits[10];
+u8 *decimal(u8 *to, u32 value) {
+  u8 digits[10];
   u32 count = 0;
   do
-    digits[count++] = '0' + value % 10;
+    digits[count++] = (u8)('0' + value % 10);
   while (value /= 10);
   while (count)
     *to++ = digits[--count];
   return to;
 }
 
-void limits_tell(const Standing *standing) {
-  if (!standing->limit)
-    return;
-  for (const struct Header *header = HEADERS; header < HEADERS + sizeof HEADERS / sizeof *HEADERS; header++) {
+void limits_tell(const Standing *standing, Told *told) {
+  told->count = 0;
+  for (u32 h = 0; standing->limit && h < MOST_TOLD; h++) {
+    const struct Header *header = &HEADERS[h];
     if (header->how == REFUSED && !standing->refused)
       continue;
-    char text[64], *to = text;
+    u8 *text = told->text[told->count], *to = text; /* the longest has 46 characters */
     for (const char *from = header->text; *from; from++) {
       if (*from != '%')
-        *to++ = *from;
+        *to++ = (u8)*from;
       else
-        to = number(to, *++from == 'l' ? standing->limit : *from == 'r' ? standing->left : standing->resets);
+        to = decimal(to, *++from == 'l' ? standing->limit : *from == 'r' ? standing->left : standing->resets);
     }
-    if (header->how == ADD)
-      proxy_add_header_map_value(RESPONSE_HEADERS, header->name, header->size, text, to - text);
-    else
-      proxy_replace_header_map_value(RESPONSE_HEADERS, header->name, header->size, text, to - text);
+    told->adds[told->count] = header->how == ADD;
+    told->headers[told->count++] = (Pair){header->name, {text, (size)(to - text)}};
   }
 }

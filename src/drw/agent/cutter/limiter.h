@@ -1,7 +1,16 @@
 /* Limits of requests a minute; see limiter.c. */
 #pragma once
 
-#include "proxy.h"
+#include "envoy.h"
+
+/* The limits in force, by the hash of whose they are. */
+typedef struct Limits {
+  u64 *subjects; /* open addressing; 0: free */
+  u64 *counters; /* under which their requests are counted */
+  u32 *per_minute;
+  u32 mask;
+  u32 by_default; /* of a key without a limit of its own; 0: none */
+} Limits;
 
 /* What is left of the tightest limit of a request; a limit of 0: none binds it. */
 typedef struct Standing {
@@ -11,12 +20,19 @@ typedef struct Standing {
   u32 refused;
 } Standing;
 
-void limits_create(void);
-void limits_clear(u32 count, u32 by_default);
-void limits_add(u64 subject, u32 per_minute, u64 counter);
+/* The headers of an answer that say what is left, and where their texts are. */
+enum { MOST_TOLD = 9, MOST_TEXT = 64 };
+typedef struct Told {
+  Pair headers[MOST_TOLD];
+  u8 adds[MOST_TOLD]; /* beside headers of the same name, not in their place */
+  u32 count;
+  u8 text[MOST_TOLD][MOST_TEXT];
+} Told;
 
 /* Counts a request of a key, a desk and an org; `refused` says whether it may pass. */
-Standing limits_take(u64 key, u64 desk, u64 org);
+Standing limits_take(const Limits *limits, u64 key, u64 desk, u64 org);
 
-/* Writes the headers of an answer that say what is left. */
-void limits_tell(const Standing *standing);
+void limits_tell(const Standing *standing, Told *told);
+
+/* Writes a number of up to ten digits, and returns where it ends. */
+u8 *decimal(u8 *to, u32 value);

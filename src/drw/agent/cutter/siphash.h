@@ -1,8 +1,14 @@
-/* SipHash-2-4 (Aumasson, Bernstein: "SipHash: a fast short-input PRF", 2012). Callers choose their names, and without
- * the seed nobody can choose one whose hash is another's. */
+/* SipHash-2-4 (Aumasson, Bernstein: "SipHash: a fast short-input PRF", 2012), a part at a time. Callers choose their
+ * names, and without the seed nobody can choose one whose hash is another's. */
 #pragma once
 
-#include "proxy.h"
+#include "envoy.h"
+
+typedef struct Sip {
+  u64 v[4];
+  u64 word;
+  size size;
+} Sip;
 
 static inline u64 rotated(u64 x, u32 bits) { return x << bits | x >> (64 - bits); }
 
@@ -17,19 +23,25 @@ static inline void sip_rounds(u64 v[4], u32 rounds) {
   }
 }
 
-static inline u64 siphash(const u64 seed[2], const u8 *data, u32 size) {
-  u64 v[4] = {seed[0] ^ 0x736f6d6570736575ull, seed[1] ^ 0x646f72616e646f6dull, seed[0] ^ 0x6c7967656e657261ull,
-              seed[1] ^ 0x7465646279746573ull};
-  u64 word = 0;
-  for (u32 i = 0; i < size; i++) {
-    word |= (u64)data[i] << 8 * (i & 7);
-    if ((i & 7) == 7) {
-      v[3] ^= word, sip_rounds(v, 2), v[0] ^= word;
-      word = 0;
+static inline Sip sip(const u64 seed[2]) {
+  return (Sip){.v = {seed[0] ^ 0x736f6d6570736575ull, seed[1] ^ 0x646f72616e646f6dull, seed[0] ^ 0x6c7967656e657261ull,
+                     seed[1] ^ 0x7465646279746573ull}};
+}
+
+static inline void sip_word(Sip *sip, u64 word) { sip->v[3] ^= word, sip_rounds(sip->v, 2), sip->v[0] ^= word; }
+
+static inline void sip_add(Sip *sip, Bytes part) {
+  for (size i = 0; i < part.size; i++) {
+    sip->word |= (u64)part.data[i] << 8 * (sip->size & 7);
+    if ((sip->size++ & 7) == 7) {
+      sip_word(sip, sip->word);
+      sip->word = 0;
     }
   }
-  word |= (u64)size << 56;
-  v[3] ^= word, sip_rounds(v, 2), v[0] ^= word;
-  v[2] ^= 0xff, sip_rounds(v, 4);
-  return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+static inline u64 sip_end(Sip *sip) {
+  sip_word(sip, sip->word | (u64)sip->size << 56);
+  sip->v[2] ^= 0xff, sip_rounds(sip->v, 4);
+  return sip->v[0] ^ sip->v[1] ^ sip->v[2] ^ sip->v[3];
 }

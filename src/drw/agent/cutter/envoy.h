@@ -1,0 +1,88 @@
+/* The part of Envoy's dynamic modules ABI v0.2.0 (Envoy 1.40) that the module uses, and of the C library of the
+ * process: both are there when Envoy loads the module, which is linked with nothing. */
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef unsigned long size;
+
+typedef struct Bytes {
+  const u8 *data;
+  size size;
+} Bytes;
+
+typedef struct Pair {
+  Bytes name;
+  Bytes value;
+} Pair;
+
+#define TEXT(text) ((Bytes){(const u8 *)text, sizeof text - 1})
+#define EXPORT(name) __attribute__((visibility("default"))) envoy_dynamic_module_on_##name
+#define HOST(name) envoy_dynamic_module_callback_##name
+
+typedef void *Filter;  /* a request in Envoy */
+typedef void *Handle; /* a configuration or a scheduler in Envoy */
+
+enum { REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, RESPONSE_BODY = 2, DYNAMIC_METADATA = 0, LOCAL_RESET = 0 };
+enum { CONTINUE = 0, STOP = 1 };
+
+_Bool HOST(http_get_header)(Filter, int map, Bytes name, Bytes *value, size index, size *count);
+_Bool HOST(http_set_header)(Filter, int map, Bytes name, Bytes value);
+_Bool HOST(http_add_header)(Filter, int map, Bytes name, Bytes value);
+_Bool HOST(http_get_metadata_string)(Filter, int source, Bytes space, Bytes name, Bytes *value);
+void HOST(http_set_dynamic_metadata_string)(Filter, Bytes space, Bytes name, Bytes value);
+size HOST(http_get_body_chunks_size)(Filter, int body);
+_Bool HOST(http_get_body_chunks)(Filter, int body, Bytes *chunks);
+_Bool HOST(http_append_body)(Filter, int body, Bytes data);
+_Bool HOST(http_drain_body)(Filter, int body, size bytes);
+void HOST(http_send_response)(Filter, u32 status, Pair *headers, size count, Bytes body, Bytes details);
+void HOST(http_filter_reset_stream)(Filter, int reason, Bytes details);
+u32 HOST(http_filter_get_worker_index)(Filter);
+Handle HOST(http_filter_scheduler_new)(Filter);
+void HOST(http_filter_scheduler_commit)(Handle, u64 event);
+void HOST(http_filter_scheduler_delete)(Handle);
+int HOST(http_filter_config_define_counter)(Handle, Bytes name, Bytes *labels, size count, size *id);
+int HOST(http_filter_increment_counter)(Filter, size id, Bytes *labels, size count, u64 by);
+
+void *calloc(size count, size bytes);
+void free(void *);
+int sched_yield(void);
+struct timespec {
+  long seconds, nanoseconds;
+};
+int clock_gettime(int clock, struct timespec *now);
+int nanosleep(const struct timespec *time, struct timespec *left);
+int pthread_create(void **thread, const void *attributes, void *(*run)(void *), void *with);
+int pthread_detach(void *thread);
+#ifdef __APPLE__
+enum { MONOTONIC = 6 };
+#else
+enum { MONOTONIC = 1 };
+#endif
+
+/* Held for less than a microsecond at a time, so whoever waits turns around or makes room. */
+typedef u8 Lock;
+
+static inline void lock(Lock *one) {
+  while (__atomic_test_and_set(one, __ATOMIC_ACQUIRE))
+    sched_yield();
+}
+
+static inline void unlock(Lock *one) { __atomic_clear(one, __ATOMIC_RELEASE); }
+
+/* Where a key is in a table of open addressing, or the free place (0) for it. */
+static inline u32 place(const u64 *keys, u32 mask, u64 key) {
+  u32 at = (u32)key & mask;
+  while (keys[at] && keys[at] != key)
+    at = (at + 1) & mask;
+  return at;
+}
+
+/* The mask of a table with room for so many keys. */
+static inline u32 mask_for(u32 count) {
+  u32 room = 64;
+  while (room < 2 * count)
+    room *= 2;
+  return room - 1;
+}
