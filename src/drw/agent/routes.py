@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from drw.agent import bodies, clusters, cors, filters
 from drw.agent.blocked import ADMINISTRATION
 from drw.agent.shapes import Json, extension, header, typed
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route
-from drw.kernel.matching import IDLE_SECONDS, MODEL_HEADER, allowed, ordered, read_under
+from drw.kernel.matching import IDLE_SECONDS, MODEL_HEADER, allowed, is_own, named, ordered, read_under
 
 NAME = "drw"
 NOTES = "drw"
@@ -45,6 +45,7 @@ def route_configuration(configuration: Configuration, origins: Sequence[str] = (
     table = _Table(
         routes=ordered(configuration.routes.routes),
         gone={upstream.name: upstream.when_gone for upstream in configuration.upstreams.upstreams},
+        own={upstream.name for upstream in configuration.upstreams.upstreams if is_own(upstream)},
     )
     # Envoy reads the table from its top for each request. What administers is asked for seldom, and goes last.
     read = sorted(table.routes, key=_administers)
@@ -66,6 +67,8 @@ class _Table:
     routes: Sequence[Route]
     gone: Mapping[str, str]
     """What a client reads while an upstream does not answer."""
+    own: Set[str]
+    """The upstreams that are processes of the platform."""
 
 
 def _by_caller(route: Route) -> bool:
@@ -143,6 +146,7 @@ def _entry(
     by_header: bool = False,
 ) -> Json:
     bounds = _bounds(route) | (more or {})
+    own = table.own >= set(named(route))
     if (further := bodies.chain(route, stream=stream, by_header=by_header)) is not None:
         bounds[filters.FURTHER] = further
     held = bool(more) or bool(route.models) or route.pass_through
