@@ -89,7 +89,7 @@ async def test_all_of_a_limit_may_come_at_once_and_not_one_more(front, algorithm
     workers = await asyncio.gather(*(ask(front, secret, 25) for _ in range(16)))  # spread over Envoy's workers
     statuses = [status for found in workers for status in found]
     assert (statuses.count(200), statuses.count(429)) == (200, 200)
-    assert "envoy_requests_over_limit{} 200" in (await front.admin().prometheus()).decode()
+    assert "envoy_drw_requests_over_limit{} 200" in (await front.admin().prometheus()).decode()
 
 
 async def test_a_changed_limit_applies_to_what_has_passed(front):

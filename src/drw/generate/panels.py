@@ -74,7 +74,7 @@ GATEWAY = Board(
             (
                 Query(_rate("envoy_http_jwt_authn_denied", "envoy_http_conn_manager_prefix"), "bad key"),
                 Query(_rate("envoy_http_rbac_denied", "envoy_http_conn_manager_prefix"), "scope or block"),
-                Query(f"sum(rate(envoy_requests_over_limit[{RATE}]))", "requests a minute"),
+                Query(f"sum(rate(envoy_drw_requests_over_limit[{RATE}]))", "requests a minute"),
             ),
         ),
         Panel(

@@ -51,7 +51,8 @@ def cutter(configuration: Configuration, seed: bytes = SEED) -> Json:
     limits = limiting.lines(configuration.limits, hashed)
     text = limiting.head(configuration.limits, seed, len(limits)) + "".join(limits) + _text(found)
     # Its counts belong to the library, so it stays while there is no filter.
-    loaded = {"module": {"local": {"filename": str(library())}}, "do_not_close": True}
+    module = {"local": {"filename": str(library())}}
+    loaded = {"module": module, "do_not_close": True, "metrics_namespace": "drw"}
     return typed(
         MODULE,
         dynamic_module_config=loaded,

@@ -32,7 +32,7 @@ enum { ORG, DESK, KEY, MODEL, ORGS_MODEL, ANSWERING, ORGS_ANSWERING, SUBJECTS };
 #define CALLER TEXT("drw.caller")
 #define CUT TEXT("drw_cut")
 #define OVER_LIMIT TEXT("drw_requests")
-#define METRIC TEXT("envoy_requests_over_limit") /* as Prometheus shows it */
+#define METRIC TEXT("requests_over_limit") /* Prometheus shows it as envoy_drw_requests_over_limit */
 #define EVENT TEXT("data: {\"error\": {\"message\": \"this was stopped by a kill switch: `drw kill list` says why\", " \
                    "\"type\": \"permission_error\", \"param\": null, \"code\": \"killed\"}}\n\n")
 
@@ -337,6 +337,7 @@ const void *EXPORT(http_filter_config_new)(Handle host, Bytes name, Bytes text) 
     return 0;
   }
   HOST(http_filter_config_define_counter)(host, METRIC, 0, 0, &made->over_limit);
+  HOST(http_filter_config_increment_counter)(host, made->over_limit, 0, 0, 0); /* Envoy shows what was counted once */
   enforce(newest);
   return made;
 }

@@ -43,6 +43,7 @@ Handle HOST(http_filter_scheduler_new)(Filter);
 void HOST(http_filter_scheduler_commit)(Handle, u64 event);
 void HOST(http_filter_scheduler_delete)(Handle);
 int HOST(http_filter_config_define_counter)(Handle, Bytes name, Bytes *labels, size count, size *id);
+int HOST(http_filter_config_increment_counter)(Handle, size id, Bytes *labels, size count, u64 by);
 int HOST(http_filter_increment_counter)(Filter, size id, Bytes *labels, size count, u64 by);
 
 void *calloc(size count, size bytes);
