@@ -70,6 +70,8 @@ async def test_without_a_platform_nothing_is_said(words, tmp_path):
 
 
 async def test_a_platform_that_dribbles_is_waited_for_no_longer_than_the_time(tmp_path):
+    hung_up = asyncio.Event()
+
     async def dribble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
         with pytest.raises(ConnectionError):
@@ -78,8 +80,11 @@ async def test_a_platform_that_dribbles_is_waited_for_no_longer_than_the_time(tm
                 await writer.drain()
                 await asyncio.sleep(0.05)
         writer.close()
+        hung_up.set()
 
     server = await asyncio.start_server(dribble, "127.0.0.1", 0)
     url = "http://{}:{}".format(*server.sockets[0].getsockname())
     async with server:
         assert await complete("drw chat --model ", DRW_URL=url, DRW_API_KEY="k") == (0, [], "")
+        async with asyncio.timeout(30):
+            await hung_up.wait()

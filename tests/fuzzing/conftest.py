@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import queue
 import re
@@ -29,7 +28,8 @@ from drw.kernel.call import SCOPES
 from drw.kernel.host import Host
 from drw.kernel.http import HttpServer
 from drw.kernel.settings import Place, Profile
-from support.parts import new_database, wait_until
+from drw.models.serving.requests import prompts_of
+from support.parts import new_database, session_databases, wait_until
 
 KEY = {
     "x-drw-key": "key_fuzz",
@@ -78,13 +78,14 @@ def check(path: str, status: int, body: bytes, what: str) -> None:
 
 
 async def double_engine(request: Request) -> StreamingResponse:
-    """Answer every chat and every completion with one word."""
+    """Answer every chat, and every prompt of a completion, with one word."""
     chat = request.url.path.endswith("/chat/completions")
     asked = await request.json()
 
     async def events() -> AsyncIterator[bytes]:
         said = {"delta": {"content": "yes"}} if chat else {"text": "yes"}
-        choices = [{"index": i, **said, "finish_reason": "stop"} for i in range(asked.get("n") or 1)]
+        several = (asked.get("n") or 1) * len(prompts_of(asked.get("prompt")))
+        choices = [{"index": i, **said, "finish_reason": "stop"} for i in range(several)]
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         for event in ({"choices": choices}, {"choices": [], "usage": usage}):
             yield b"data: " + orjson.dumps({"id": "up", "object": "x", "created": 1, "model": MODEL} | event) + b"\n\n"
@@ -115,17 +116,12 @@ async def serving(profile: Profile, folder: Path) -> AsyncIterator[str]:
         await engine.stop(0)
 
 
-_databases = itertools.count(9900)
-"""Of Valkey: hosts that shared one would each take the other's counters for a loss of its own."""
-
-
 @pytest.fixture(scope="session")
 def served(postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The services, running in a thread of their own: what sends the requests waits for each answer."""
     data = tmp_path_factory.mktemp("fuzz")
-    profile = with_secret(
-        Profile(name="test", data=data, postgres=new_database(postgres), valkey=f"{valkey}?db={next(_databases)}")
-    )
+    own = f"{valkey}?db={next(session_databases)}"
+    profile = with_secret(Profile(name="test", data=data, postgres=new_database(postgres), valkey=own))
     addresses: queue.Queue[str] = queue.Queue()
     over = threading.Event()
 

@@ -67,7 +67,7 @@ async def dribble(url: str, start: bytes) -> bytes:
 
 def test_every_wait_for_a_client_is_bounded():
     logs = listener.Logs("/log", "/anonymous", "/usage")
-    made = listener.listener("127.0.0.1:1", logs, "", defaultdict(dict), {}, Connections(), {"name": "tls"})
+    made = listener.listener("127.0.0.1:1", logs, "", defaultdict(dict), {}, Connections(), socket={"name": "tls"})
     assert made["per_connection_buffer_high_watermark_timeout"] == "120s"
     (chain,) = made["filter_chains"]
     assert chain["transport_socket_connect_timeout"] == "5s"
@@ -101,10 +101,15 @@ def test_a_bomb_is_refused(desk, path, bomb):
     assert len(answer.content) < 10_000
 
 
-def test_of_a_key_given_twice_the_last_counts_everywhere(desk):
+TWICE = {
+    CHAT: b'{"model":"nothing","model":"double","messages":[{"role":"user","content":"x"}]}',
+    "/v1/vector_stores": b'{"name":"first","name":"last"}',
+    "/api/v1/keys": b'{"name":"first","name":"last","scopes":["models:read"]}',
+}
+
+
+@pytest.mark.parametrize("path", TWICE)
+def test_a_repeated_key_is_refused_everywhere(desk, path):
     """Two readers that took different ones could be told different things."""
-    body = b'{"model":"nothing","model":"double","messages":[{"role":"user","content":"x"}]}'
-    assert desk.post(CHAT, content=body).status_code == 200
-    assert desk.post("/v1/vector_stores", content=b'{"name":5,"name":"last"}').json()["name"] == "last"
-    made = desk.post("/api/v1/keys", content=b'{"name":5,"name":"last","scopes":["models:read"]}')
-    assert made.json()["key"]["name"] == "last"
+    answer = desk.post(path, content=TWICE[path])
+    assert answer.status_code == 400 and "duplicate key" in answer.json()["error"]["message"]

@@ -19,6 +19,10 @@ from drw.local import postgres, valkey
 
 _numbers = itertools.count()
 
+session_databases = itertools.count(9900)
+"""Numbers of Valkey's databases for hosts that live for a whole run, one each: two hosts on one would each take the
+counters of the other for a loss of its own. Here, since pytest loads each `conftest.py` as a module of its own."""
+
 MEMORY_BYTES = 2 << 30
 """What the databases of a run of tests may come to, with some in use at once."""
 

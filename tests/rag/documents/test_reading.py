@@ -147,7 +147,7 @@ async def test_a_parser_that_hangs_is_ended(tmp_path):
 
 
 async def test_a_parser_that_takes_too_much_memory_is_refused_or_dies(tmp_path):
-    async with reading(Settings(workers=1, memory_mebibytes=150)) as reader:
+    async with reading(Settings(workers=1, memory_mebibytes=120)) as reader:
         with pytest.raises(Refused, match="memory|breaks its parser"):
             await read(reader, tmp_path, "a.txt", b"a" * (60 << 20))
 
