@@ -8,7 +8,7 @@ import pytest
 
 from drw.generate.protos import ROOT
 
-PAGES = sorted(path for path in ROOT.glob("**/*.md") if not {".venv", ".drw", "node_modules"} & set(path.parts))
+PAGES = sorted([*ROOT.glob("*.md"), *(page for part in ("docs", "tests") for page in (ROOT / part).rglob("*.md"))])
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 NAMED = re.compile(r"`((?:src|tests|docs|proto|bench|deploy|requirements)/[\w./-]+)`")
 """`CLUSTER` and `NAME` stand for any."""
