@@ -63,6 +63,21 @@ async def test_a_frozen_valkey_fails_all_that_wait(tmp_path):
     assert [type(error) for error in found] == [TimeoutError] * 6
 
 
+async def test_an_answer_that_comes_too_late_is_given_to_nobody_else(valkey):
+    runner = ScriptRunner(valkey, 0.05)
+    async with redis.asyncio.Redis.from_url(valkey) as other:
+        assert await runner.run(ECHO, ["before"]) == b"before"
+        await other.client_pause(60_000, all=False)  # scripts among what waits
+        try:
+            with pytest.raises(TimeoutError):
+                await runner.run(ECHO, ["late"])
+        finally:
+            await other.client_unpause()
+    runner._seconds = 30
+    assert await asyncio.gather(*(runner.run(ECHO, [n]) for n in range(3))) == [b"0", b"1", b"2"]
+    await runner.close()
+
+
 async def test_what_nobody_waits_for_is_not_sent(runner, valkey):
     left = asyncio.create_task(runner.run("return redis.call('SET', ARGV[1], 1)", ["test_script_runner"]))
     await asyncio.sleep(0)

@@ -2,7 +2,7 @@
 
 A process locks the file for as long as it lives. The kernel frees the lock when the process ends, however it ends,
 and never before: whoever gets the lock knows that all whose leases stand in the file are dead. A process that does
-not get it (another one of the same folder lives) knows of nobody. See docs/decisions/0012.
+not get it (another one of the same folder lives) knows of nobody. See docs/decisions/0013.
 """
 
 from __future__ import annotations
