@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import aiohttp
 
 from bench.targets import DRW
-from drw.local.layout import Layout
+from drw.local.paths import Layout
 
 ROUNDS = 5
 TOKENS = 64

@@ -20,11 +20,11 @@ from statistics import median
 from bench.retrieval import WHO, database, hosted
 from drw.api.rag.v1.documents_pb2 import WatchIndexingRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
-from drw.kernel.call import acting_for
-from drw.kernel.host import Host
-from drw.kernel.settings import Profile
-from drw.rag.documents.chunks import Chunker
-from drw.rag.documents.subject import subject
+from drw.kernel.rpc.context import acting_for
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Profile
+from drw.rag.documents.chunking.chunks import Chunker
+from drw.rag.documents.chunking.document_context import subject
 from drw.rag.embedding.adapters.onnx import Onnx
 from drw.rag.embedding.lengths import Lengths
 

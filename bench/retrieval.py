@@ -47,13 +47,13 @@ from drw.api.rag.v1.vector_store_pb2 import (
 )
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
-from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.kernel.errors import NotFound
-from drw.kernel.host import Host
-from drw.kernel.settings import Place, Profile
+from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Place, Profile
 from drw.local import postgres
-from drw.rag.documents.chunks import Chunker
-from drw.rag.documents.subject import subject
+from drw.rag.documents.chunking.chunks import Chunker
+from drw.rag.documents.chunking.document_context import subject
 from drw.rag.embedding import weights
 
 WHO = Caller("bench", "bench", "key_bench", frozenset(SCOPES))

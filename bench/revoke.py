@@ -24,9 +24,9 @@ import psycopg
 
 from bench.stopping import Stand, make_key, stand, told
 from bench.targets import DRW, answers, started
-from drw.agent import envoy
-from drw.kernel.settings import Layers
-from drw.local.ground import free_port
+from drw.agent.delivery import envoy
+from drw.kernel.runtime.settings import Layers
+from drw.local.preflight import free_port
 
 REVOCATIONS = 100
 RETIREMENTS = 10

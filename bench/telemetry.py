@@ -23,21 +23,21 @@ from opentelemetry import trace
 from drw.api.gateway.v1.rate_limiting_pb2 import Policy
 from drw.api.models.v1 import discovery_pb2
 from drw.api.models.v1.discovery_pb2 import Model, Plan, ResolvedModel
-from drw.kernel import http
-from drw.kernel.clock import Clock
-from drw.kernel.kills import KillList
-from drw.kernel.telemetry import JsonFormatter
-from drw.models.serving import endpoints
-from drw.models.serving.buffers import Buffers
-from drw.models.serving.circuits import CircuitSettings
-from drw.models.serving.courses import Rules
-from drw.models.serving.line import Line
-from drw.models.serving.meter import MeterSettings
-from drw.models.serving.metering import Metering
-from drw.models.serving.models import Models
+from drw.kernel.observability.telemetry import JsonFormatter
+from drw.kernel.rpc import http_server
+from drw.kernel.runtime.clock import Clock
+from drw.killswitch.watch import KillList
+from drw.models.serving.failover.loop import Rules
+from drw.models.serving.failover.retries import Retries, RetrySettings
+from drw.models.serving.http import endpoints
+from drw.models.serving.http.body_buffers import Buffers
+from drw.models.serving.metering.budget_gate import Metering
+from drw.models.serving.metering.pricing_policy import Tariffs
+from drw.models.serving.metering.reservation_client import MeterSettings
 from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
-from drw.models.serving.retries import Retries, RetrySettings
-from drw.models.serving.tariff import Tariffs
+from drw.models.serving.routing.admission_queue import Line
+from drw.models.serving.routing.circuit_breaker import CircuitSettings
+from drw.models.serving.routing.model_directory import Models
 
 TOKENS = 64
 REQUESTS = 400
@@ -116,7 +116,7 @@ def application() -> Any:
     meter, buffers = SimpleNamespace(settings=MeterSettings()), Buffers(1 << 30, 1 << 30)
     metering = Metering(Tariffs.fixed(Policy()), meter, ledger)  # type: ignore[arg-type]
     made = endpoints.routes(models, rules, discovery, None, metering, kills, audit, buffers, 1 << 20)  # type: ignore[arg-type]
-    return http.app(made, "bench")
+    return http_server.app(made, "bench")
 
 
 async def ask(application: Any) -> int:

@@ -16,10 +16,10 @@ import pytest
 from drw.api.gateway.v1.authentication_pb2 import PutDeskRequest, PutOrgRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.catalog import BY_NAME
-from drw.kernel.call import SCOPES, Caller, acting_for
-from drw.kernel.host import Host
-from drw.kernel.rpc import StrictTransport
-from drw.kernel.settings import Place, Profile
+from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.transport import StrictTransport
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Place, Profile
 from drw.local import postgres as local_postgres
 from drw.local.first_key import OPERATOR, make_home
 from support.parts import new_database, running_postgres, running_valkey, short_folder

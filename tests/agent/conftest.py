@@ -22,10 +22,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from conftest import SECRET, with_secret
-from drw.agent import envoy
-from drw.agent.admin import Admin
 from drw.agent.agent import Agent
-from drw.agent.health import Circuits
+from drw.agent.delivery import envoy
+from drw.agent.delivery.admin import Admin
+from drw.agent.reporting.health import Circuits
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Credentials, RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream as MadeUpstream
@@ -41,18 +41,18 @@ from drw.api.gateway.v1.request_router_pb2 import (
 from drw.api.gateway.v1.request_router_pb2 import Route as MadeRoute
 from drw.api.gateway.v1.request_router_rpc import RequestRouter, RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
-from drw.gateway.authentication.sealing import Sealer
-from drw.gateway.authentication.signing import Claims, Signer, jwks, new_private_key
+from drw.gateway.authentication.keys.encryption import Sealer
+from drw.gateway.authentication.keys.signing import Claims, Signer, jwks, new_private_key
 from drw.gateway.load_balancer.upstreams import More as Upstream
 from drw.gateway.load_balancer.upstreams import from_profile, with_records
-from drw.gateway.request_router.desired import assemble
-from drw.gateway.request_router.table import More
-from drw.kernel.call import SCOPES, Caller, acting_for
+from drw.gateway.request_router.desired_state import assemble
+from drw.gateway.request_router.route_table import More
 from drw.kernel.errors import Unavailable
-from drw.kernel.host import Host
-from drw.kernel.http import HttpServer
-from drw.kernel.rpc import Channels, Server
-from drw.kernel.settings import DataPlane, Place, Profile
+from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.rpc.transport import Channels, Server
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import DataPlane, Place, Profile
 from drw.local.first_key import make_home
 
 F = TypeVar("F", bound="Front")

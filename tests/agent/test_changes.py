@@ -17,16 +17,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agent.conftest import Fed, running, until, unwritable
-from drw.agent import agent, envoy
-from drw.agent.admin import Admin
-from drw.agent.log import KEPT, MAX_BYTES, AccessLog
+from drw.agent import agent
+from drw.agent.delivery import envoy
+from drw.agent.delivery.admin import Admin
+from drw.agent.reporting.log_rotation import KEPT, MAX_BYTES, AccessLog
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream as MadeUpstream
-from drw.gateway.authentication.signing import Signer, jwks, new_private_key
+from drw.gateway.authentication.keys.signing import Signer, jwks, new_private_key
 from drw.gateway.load_balancer.upstreams import More as Upstream
-from drw.gateway.request_router.table import More
+from drw.gateway.request_router.route_table import More
 from drw.kernel.errors import Unavailable
-from drw.kernel.http import HttpServer
-from drw.kernel.settings import Profile
+from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.runtime.settings import Profile
 from support.parts import running as running_process
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -14,11 +14,12 @@ from cryptography import x509
 from agent.conftest import Fed, free_port, running, until
 from agent.test_identity import Authority
 from agent.test_translation import desired, edge
-from drw.agent import overload, pressure
-from drw.agent.pressure import Pressure
-from drw.agent.translation import Edge, translate
+from drw.agent.reporting import connection_pressure
+from drw.agent.reporting.connection_pressure import Pressure
+from drw.agent.xds import overload
+from drw.agent.xds.translation import Edge, translate
 from drw.kernel.errors import Unavailable
-from drw.kernel.settings import Connections, Tls
+from drw.kernel.runtime.settings import Connections, Tls
 
 MOST = 20
 PER_CLIENT = 6
@@ -41,8 +42,8 @@ FIRST_BYTES = {
 async def door(front_profile, tmp_path: Path, monkeypatch, request) -> AsyncIterator[Fed]:
     """A front door that takes few connections, with a TLS listener and one for operators."""
     per_client = getattr(request, "param", MOST)
-    monkeypatch.setattr(pressure, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr("drw.agent.listener.HEADERS_TIMEOUT", "1s")
+    monkeypatch.setattr(connection_pressure, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("drw.agent.xds.listener.HEADERS_TIMEOUT", "1s")
     firm = Authority()
     certificate, key = firm.write(tmp_path, "gateway", x509.DNSName("localhost"))
     plane = front_profile.data_plane.model_copy(
@@ -174,7 +175,7 @@ async def test_the_pressure_of_connections_is_told_when_it_changes(tmp_path: Pat
     counting, where = Counting(), Edge(plane)
     telling = Pressure(where, counting)
     looks = [((0, 0), "0.00"), ((100, 0), "0.50"), ((500, 0), "1.00"), ((2, 0), "0.01"), ((199, 12), "0.99")]
-    crowded = [((2, 12), "0.87")] * (pressure.CROWDED_LOOKS - 1)
+    crowded = [((2, 12), "0.87")] * (connection_pressure.CROWDED_LOOKS - 1)
     for found, said in [*looks, *crowded, ((2, 12), "0.01"), ((2, 13), "0.87")]:
         counting.found = found
         await telling.step()

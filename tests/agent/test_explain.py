@@ -15,10 +15,10 @@ from agent.upstream import DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Route, Share
-from drw.gateway.authentication.signing import Claims
+from drw.gateway.authentication.keys.signing import Claims
 from drw.gateway.request_router.explain import Asked, explain
-from drw.gateway.request_router.rules import with_defaults
-from drw.kernel.call import Caller
+from drw.gateway.request_router.validation import with_defaults
+from drw.kernel.rpc.context import Caller
 
 CHAT = "/v1/chat/completions"
 ORIGIN = {"path": CHAT, "upstream": "vllm", "pass_through": True}

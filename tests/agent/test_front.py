@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from agent.conftest import until
-from drw.gateway.authentication.signing import Claims, Signer, new_private_key
-from drw.kernel.http import HttpServer
+from drw.gateway.authentication.keys.signing import Claims, Signer, new_private_key
+from drw.kernel.rpc.http_server import HttpServer
 
 CHAT = "/v1/chat/completions"
 

@@ -11,7 +11,7 @@ import pytest
 
 from agent.conftest import Fed, running
 from agent.test_pass_through import CHAT, MESSAGES, route, vllm, want
-from drw.kernel.settings import Cors, Profile
+from drw.kernel.runtime.settings import Cors, Profile
 
 __all__ = ["vllm"]
 PAGE = "https://desk.example"

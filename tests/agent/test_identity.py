@@ -19,9 +19,9 @@ from jwt.algorithms import RSAAlgorithm, get_default_algorithms
 from jwt.utils import base64url_encode
 
 from agent.conftest import Fed, free_port, running, until
-from drw.agent.identity import lua
+from drw.agent.xds.identity import lua
 from drw.api.gateway.v1.authentication_pb2 import Certificate, ClaimNames, Desk, Issuer, Role
-from drw.kernel.settings import Tls
+from drw.kernel.runtime.settings import Tls
 
 CHAT, LIST = "/v1/chat/completions", "/v1/models"
 ISS, AUD = "https://login.example", "drw"

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from agent.conftest import OPERATOR, Fed, Front, until
-from drw.agent.limiting import head, lines
+from drw.agent.xds.request_limits import head, lines
 from drw.api.gateway.v1.authentication_pb2 import CreatedKey, CreateKeyRequest, ListKeysRequest, RotateKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits, RemoveLimitRequest
@@ -18,9 +18,9 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import DeleteRouteRequest, Route
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.gateway.rate_limiting import enforcement
-from drw.gateway.request_router.table import More
-from drw.kernel.call import acting_for
+from drw.gateway.request_router.route_table import More
 from drw.kernel.errors import Unavailable
+from drw.kernel.rpc.context import acting_for
 
 LIST = "/v1/models"
 SPARE = More(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")
@@ -230,7 +230,7 @@ async def test_nobody_waits_for_a_data_plane_that_is_away(front, monkeypatch):
 
 
 async def test_no_more_limits_are_delivered_than_there_is_room_for(monkeypatch):
-    monkeypatch.setattr("drw.agent.limiting.MOST", 2)
+    monkeypatch.setattr("drw.agent.xds.request_limits.MOST", 2)
     wanted = Limits(
         limits=[Limit(key=f"key_{number}", org="o", requests_per_minute=number) for number in (9, 3, 5)],
         default_requests_per_minute=700,

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from agent.conftest import until
-from drw.agent import envoy
-from drw.agent.access import Lines
+from drw.agent.delivery import envoy
+from drw.agent.reporting.access_metrics import Lines
 
 CHAT = "/v1/chat/completions"
 

@@ -7,7 +7,7 @@ import pytest
 from agent.conftest import OPERATOR, Front, front_profile_of, until
 from drw.api.gateway.v1.authentication_pb2 import RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
-from drw.kernel.call import acting_for
+from drw.kernel.rpc.context import acting_for
 
 LIST = "/v1/models"
 

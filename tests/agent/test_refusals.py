@@ -9,14 +9,16 @@ import httpx
 import pytest
 
 from agent.conftest import Fed, running, until, unwritable
-from drw.agent import agent, refusals, translation
-from drw.agent.blocked import blocked, models
+from drw.agent import agent
 from drw.agent.cutter import cutter
 from drw.agent.cutter.siphash import siphash
+from drw.agent.delivery import deny_list_delivery
+from drw.agent.xds import translation
+from drw.agent.xds.deny_list import blocked, models
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Route
-from drw.gateway.request_router.rules import with_defaults
-from drw.gateway.request_router.table import More
+from drw.gateway.request_router.route_table import More
+from drw.gateway.request_router.validation import with_defaults
 
 CHAT = "/v1/chat/completions"
 SPARE = More(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")
@@ -242,15 +244,15 @@ async def test_refusals_do_not_wait_for_a_slow_trial_run(fed, monkeypatch):
 
 
 async def test_a_long_list_is_in_force_before_envoys_own_filter_has_it(fed, monkeypatch):
-    monkeypatch.setattr(refusals, "LONG", 2)
-    monkeypatch.setattr(refusals, "QUIET_SECONDS", 3600.0)
+    monkeypatch.setattr(deny_list_delivery, "LONG", 2)
+    monkeypatch.setattr(deny_list_delivery, "QUIET_SECONDS", 3600.0)
     folder = fed.profile.data_plane.folder / "xds"
     assert (await fed.want(revoked=["key_a"])).error == ""
     assert "key_a" in (folder / "blocked" / "blocked.json").read_text()
     assert (await fed.want(revoked=["key_a", "key_b", "key_c"])).error == ""
     assert await refused(fed, "key_c") == (401, "invalid_api_key")
     assert "key_c" not in (folder / "blocked" / "blocked.json").read_text()
-    monkeypatch.setattr(refusals, "LATEST_SECONDS", 0.0)  # it has waited for as long as it may
+    monkeypatch.setattr(deny_list_delivery, "LATEST_SECONDS", 0.0)  # it has waited for as long as it may
 
     async def there() -> bool:
         return "key_c" in (folder / "blocked" / "blocked.json").read_text()
@@ -290,11 +292,11 @@ async def test_a_route_that_is_refused_keeps_nobody_off_envoys_own_filter(fed, m
     report = await fed.router_double.want(wrong(fed, revoked=["key_a"]))
     assert "the route 'lost' names the upstream 'nowhere'" in report.error
     await until(lambda: is_refused(fed, "key_a"), "Envoy's own filter")
-    monkeypatch.setattr(refusals, "LONG", 2)
-    monkeypatch.setattr(refusals, "QUIET_SECONDS", 3600.0)
+    monkeypatch.setattr(deny_list_delivery, "LONG", 2)
+    monkeypatch.setattr(deny_list_delivery, "QUIET_SECONDS", 3600.0)
     await fed.router_double.want(wrong(fed, revoked=["key_a", "key_b"]))
     assert "key_b" not in own.read_text()
-    monkeypatch.setattr(refusals, "LATEST_SECONDS", 0.0)
+    monkeypatch.setattr(deny_list_delivery, "LATEST_SECONDS", 0.0)
     await until(lambda: is_refused(fed, "key_b"), "Envoy's own filter")
 
 

@@ -17,11 +17,11 @@ from drw.api.gateway.v1.authentication_pb2 import (
     RotateSigningKeyRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
-from drw.kernel.call import SCOPES, acting_for
-from drw.kernel.rpc import Channels
+from drw.kernel.rpc.context import SCOPES, acting_for
+from drw.kernel.rpc.transport import Channels
 from drw.local.credentials import write
 from drw.local.first_key import OPERATOR, ensure
-from drw.local.layout import Layout
+from drw.local.paths import Layout
 
 LIST = "/v1/models"
 

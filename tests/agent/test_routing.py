@@ -22,8 +22,8 @@ from agent.conftest import Fed, running, until
 from agent.upstream import DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Health, Route, Share
-from drw.gateway.authentication.signing import Claims
-from drw.gateway.request_router.rules import with_defaults
+from drw.gateway.authentication.keys.signing import Claims
+from drw.gateway.request_router.validation import with_defaults
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "llama", "messages": [{"role": "user", "content": "hi"}]}

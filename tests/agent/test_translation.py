@@ -11,16 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from drw.agent import clients, envoy, filters, overload
+from drw.agent import clients
 from drw.agent.cutter import library
-from drw.agent.files import Files
-from drw.agent.secrets import Secrets
-from drw.agent.translation import KINDS, BadConfiguration, Edge, bootstrap, translate, whole
+from drw.agent.delivery import envoy
+from drw.agent.delivery.credentials import Secrets
+from drw.agent.delivery.files import Files
+from drw.agent.xds import filters, overload
+from drw.agent.xds.translation import KINDS, BadConfiguration, Edge, bootstrap, translate, whole
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream, Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route, Routes, Share
-from drw.kernel.settings import ConfigError, DataPlane
+from drw.kernel.runtime.settings import ConfigError, DataPlane
 
 GOLDEN = Path(__file__).parent / "golden"
 JWKS = (

@@ -15,14 +15,14 @@ from agent.conftest import Fed, until
 from agent.test_changes import as_toml
 from agent.test_pass_through import CHAT, MESSAGES, route, want
 from agent.upstream import DoubleVllm
-from drw.agent import usage as module
-from drw.agent.translation import Edge
-from drw.agent.usage import REFUSED, UsageLog
+from drw.agent.reporting import usage as module
+from drw.agent.reporting.usage import REFUSED, UsageLog
+from drw.agent.xds.translation import Edge
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, ReportUsageResponse, Usage
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimiting, RateLimitingClient
 from drw.kernel.errors import InvalidRequest, Unavailable
-from drw.kernel.rpc import Channels, Server
-from drw.kernel.settings import DataPlane
+from drw.kernel.rpc.transport import Channels, Server
+from drw.kernel.runtime.settings import DataPlane
 
 
 class DoubleRateLimiting(RateLimiting):

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from drw.kernel.http import HttpServer
+from drw.kernel.rpc.http_server import HttpServer
 
 WORDS = ("one ", "two ", "three")
 

@@ -24,11 +24,11 @@ from drw.api.audit.v1.log_rpc import LogClient
 from drw.audit.tlog.merkle import is_included, leaf_hash
 from drw.audit.tlog.note import Signer, Verifier
 from drw.audit.verify import main, verify
-from drw.kernel.audit import AuditWriter, digest
-from drw.kernel.call import Caller, acting_for
-from drw.kernel.database import Database
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
-from drw.kernel.settings import ConfigError
+from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.runtime.settings import ConfigError
+from drw.kernel.storage.audit import AuditWriter, digest
+from drw.kernel.storage.database import Database
 from support.measured import measured
 
 WAYS = ["together", "strict", "apart"]
@@ -49,7 +49,7 @@ def tlog(profile) -> Path:
 async def write(profile):
     """Writes records for a caller, as services do, from outside the log's process."""
     database = Database(profile.postgres, "audit", pool_size=2)
-    await database.start("drw.kernel")
+    await database.start("drw.kernel.storage")
     writer = AuditWriter(database, "serving")
 
     async def write(caller, count, action="model.chat", **more):

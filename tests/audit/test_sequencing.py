@@ -15,8 +15,8 @@ from drw.audit.log.sequencer import Sequencer
 from drw.audit.log.store import Store
 from drw.audit.tlog.note import Signer
 from drw.audit.tlog.walk import Walk
-from drw.kernel.audit import INSERT
-from drw.kernel.database import Database
+from drw.kernel.storage.audit import INSERT
+from drw.kernel.storage.database import Database
 
 SIGNER = Signer.generate("drw.test/audit")
 
@@ -64,7 +64,7 @@ class DoubleCutStore(Store):
 @pytest.fixture
 async def database(database):
     audit, own = Database(database, "audit", pool_size=8), Database(database, "log", pool_size=8)
-    await audit.start("drw.kernel")
+    await audit.start("drw.kernel.storage")
     await own.start("drw.audit.log")
     yield own
     await own.stop()

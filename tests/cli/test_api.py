@@ -17,9 +17,9 @@ from drw.cli.access import _seconds
 from drw.cli.api import Api
 from drw.cli.documents import files_of
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, RateLimited, Unavailable
-from drw.kernel.http import HttpServer
+from drw.kernel.rpc.http_server import HttpServer
 from drw.local.credentials import Credentials, write
-from drw.local.layout import Layout
+from drw.local.paths import Layout
 
 
 def api(answer) -> Api:

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from drw.cli import conversation
 from drw.cli.conversation import Conversation
 from drw.kernel.errors import InvalidRequest, Unavailable
-from drw.kernel.http import HttpServer
+from drw.kernel.rpc.http_server import HttpServer
 
 MODELS = {"models": [{"id": "small", "kind": "CHAT", "default": True, "engine": "llama_cpp"}]}
 TOO_LONG = {"type": "invalid_request_error", "code": "context_length_exceeded", "message": "too long"}

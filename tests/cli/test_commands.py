@@ -17,8 +17,8 @@ from drw.cli.main import MODULES, make_app
 from drw.cli.platform import _welcome
 from drw.cli.reference import reference
 from drw.cli.trail import _short
-from drw.kernel.settings import Layers
-from drw.local.layout import Layout
+from drw.kernel.runtime.settings import Layers
+from drw.local.paths import Layout
 
 
 def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:

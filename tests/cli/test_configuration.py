@@ -7,9 +7,9 @@ import json
 import pytest
 
 from cli.test_commands import drw
-from drw.kernel.settings import Layers
+from drw.kernel.runtime.settings import Layers
 from drw.local.configuration import faults, known, listed
-from drw.local.layout import Layout
+from drw.local.paths import Layout
 
 FAULTY = """\
 # mine

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import drw
-from drw.local.layout import Layout
+from drw.local.paths import Layout
 from observability.queries import OF_SEVERAL_HOSTS, PROMETHEUS_OWN, queries, recorded, selectors
 from support.parts import wait_until
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from drw.cli.platform import _ask
-from drw.local.layout import Layout
+from drw.local.paths import Layout
 from support.load import Load, kinds, mixed_load
 
 KILLED = ("rag", "models", "gateway", "workflow", "engine", "valkey", "postgres")

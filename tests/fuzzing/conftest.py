@@ -24,11 +24,11 @@ from starlette.routing import Route
 
 from conftest import with_secret
 from drw.catalog import BY_NAME
-from drw.kernel.call import SCOPES
-from drw.kernel.host import Host
-from drw.kernel.http import HttpServer
-from drw.kernel.settings import Place, Profile
-from drw.models.serving.requests import prompts_of
+from drw.kernel.rpc.context import SCOPES
+from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Place, Profile
+from drw.models.serving.openai.requests import prompts_of
 from support.parts import new_database, session_databases, wait_until
 
 KEY = {

@@ -29,13 +29,13 @@ from drw.api.gateway.v1.authentication_pb2 import (
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import ListLimitsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.gateway.authentication import keys as keys_module
-from drw.gateway.authentication import tree
-from drw.kernel.call import SCOPES, Caller, acting_for
+from drw.gateway.authentication.keys import issuing as keys_module
+from drw.gateway.authentication.tenants import hierarchy
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unauthenticated, Unavailable
-from drw.kernel.host import Host
-from drw.kernel.rpc import Channels
-from drw.kernel.settings import Place
+from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.transport import Channels
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Place
 from support.measured import measured
 
 SERVICES = ["authentication", "rate_limiting"]
@@ -295,7 +295,7 @@ async def test_no_org_fills_the_data_planes(profile, caller, monkeypatch):
             await client.revoke_key(RevokeKeyRequest(id=made[0].key.id))  # which data planes hold until it expires
         with pytest.raises(Conflict, match="has 2 keys that have not expired"):
             await make(client, caller)
-        monkeypatch.setattr(tree, "MOST_DESKS", 2)
+        monkeypatch.setattr(hierarchy, "MOST_DESKS", 2)
         await make_desk(client, "second", title="one that is there")
         with pytest.raises(Conflict, match="has 2 desks"):
             await make_desk(client, "third")

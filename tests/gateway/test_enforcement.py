@@ -23,8 +23,8 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import ConfigurationReport, WatchConfigurationRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.gateway.rate_limiting import enforcement
-from drw.kernel.call import acting_for
 from drw.kernel.errors import Unavailable
+from drw.kernel.rpc.context import acting_for
 from drw.local.first_key import OPERATOR
 from support.locks import waiting
 

@@ -18,8 +18,8 @@ from drw.api.gateway.v1.request_router_pb2 import ExplainRouteRequest, Explanati
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.discovery_pb2 import Alias, WeightedTarget
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.kernel.call import SCOPES, acting_for
-from drw.kernel.settings import Place
+from drw.kernel.rpc.context import SCOPES, acting_for
+from drw.kernel.runtime.settings import Place
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]

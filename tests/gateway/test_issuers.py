@@ -40,11 +40,11 @@ from drw.api.gateway.v1.authentication_pb2 import (
     WatchCredentialsRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
-from drw.gateway.authentication import jwks
-from drw.gateway.authentication.fetching import Fetcher
-from drw.kernel.call import acting_for
+from drw.gateway.authentication.issuers import jwks
+from drw.gateway.authentication.issuers.jwks_fetching import Fetcher
 from drw.kernel.errors import Conflict, Forbidden, InternalError, InvalidRequest, NotFound, Unavailable
-from drw.kernel.http import HttpServer
+from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.http_server import HttpServer
 from drw.local.first_key import OPERATOR
 from support.locks import waiting
 

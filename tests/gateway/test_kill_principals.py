@@ -13,12 +13,12 @@ from drw.api.gateway.v1.authentication_pb2 import PutDeskRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Kill
-from drw.gateway.authentication.lineage import Lineage
+from drw.gateway.authentication.keys.lineage import Lineage
 from drw.gateway.request_router import kills
 from drw.gateway.request_router.kill_settings import KillLimits
 from drw.gateway.request_router.kills import block
-from drw.kernel.call import SCOPES, acting_for
 from drw.kernel.errors import Conflict, Forbidden, NotFound, RateLimited, Unavailable
+from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.local.first_key import OPERATOR
 from gateway.test_kills import SERVICES, TWO, Switch, over, settings
 from support.keys import issued, rotated, vouch

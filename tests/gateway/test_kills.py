@@ -22,8 +22,8 @@ from drw.api.gateway.v1.request_router_pb2 import (
     WatchKillsRequest,
 )
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
-from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from drw.kernel.rpc.context import SCOPES, Caller, acting_for
 from drw.local.first_key import OPERATOR
 from support.keys import issued
 

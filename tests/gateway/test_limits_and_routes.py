@@ -22,14 +22,14 @@ from drw.api.gateway.v1.request_router_pb2 import ConfigurationReport, ListRoute
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.catalog import SERVICES
-from drw.gateway.authentication import issuer_rules
+from drw.gateway.authentication.issuers import validation
 from drw.gateway.load_balancer.upstreams import More, from_profile
-from drw.gateway.request_router.table import table
-from drw.kernel import rest
-from drw.kernel.call import MAX_ID, SCOPES, Caller, acting_for
+from drw.gateway.request_router.route_table import table
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
-from drw.kernel.host import Host
-from drw.kernel.settings import ConfigError, Place
+from drw.kernel.rpc import rest
+from drw.kernel.rpc.context import MAX_ID, SCOPES, Caller, acting_for
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import ConfigError, Place
 from support.measured import measured
 from support.owners import announce
 
@@ -96,9 +96,9 @@ async def test_a_limit_belongs_to_its_desk_and_ends_with_its_key(profile, caller
 
 
 async def test_whoever_an_issuer_names_can_have_limits_and_budgets(profile):
-    lua = (resources.files("drw.agent") / "identity.lua").read_text()
+    lua = (resources.files("drw.agent.xds") / "identity.lua").read_text()
     (longest,) = re.findall(r"MOST_SUBJECT = (\d+)", lua)
-    who = f"oidc:{'i' * issuer_rules.MAX_NAME}:{'s' * int(longest)}"
+    who = f"oidc:{'i' * validation.MAX_NAME}:{'s' * int(longest)}"
     assert len(who) <= MAX_ID
     boss = Caller("acme", "research", "key_boss", frozenset(SCOPES))
     async with hosted(profile, ["rate_limiting"]) as host:

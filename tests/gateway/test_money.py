@@ -29,12 +29,12 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchPolicyRequest,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.gateway.rate_limiting import blocks, spend
+from drw.billing.counters import Counters
+from drw.gateway.rate_limiting import exhausted_subjects, spend
 from drw.gateway.rate_limiting.store import Store
-from drw.kernel.call import SCOPES, Caller, acting_for
-from drw.kernel.database import Database
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
-from drw.kernel.metering.counters import Counters
+from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.storage.database import Database
 from support.money import counted_budgets
 from support.owners import announce
 
@@ -391,7 +391,7 @@ async def test_without_valkey_reported_usage_blocks_by_the_ledger(profile):
 async def test_without_valkey_everybody_is_looked_at_less_often(profile, monkeypatch):
     """A tick a second sums up the whole ledger only once in ten seconds."""
     asked: list[int] = []
-    whole = blocks.ledger_spent
+    whole = exhausted_subjects.ledger_spent
 
     async def counted(connection, subjects, now):
         asked.append(len(subjects))
@@ -405,11 +405,11 @@ async def test_without_valkey_everybody_is_looked_at_less_often(profile, monkeyp
                 await client.set_budget(Budget(**subject, period=Budget.TOTAL, amount="0.0005"))
             await client.set_price(Price(model="vllm", completion_usd_per_million="10"))
         await client.report_usage(ReportUsageRequest(usages=[usage("a")]))
-        monkeypatch.setattr(blocks, "ledger_spent", counted)
+        monkeypatch.setattr(exhausted_subjects, "ledger_spent", counted)
         database, gone, now = Database(profile.postgres, "rate_limiting"), Counters("unix:///nowhere"), 0.0
         await database.start("drw.gateway.rate_limiting")
         kept = Store(database)
-        looking = blocks.Blocks(kept, gone, lambda: now)
+        looking = exhausted_subjects.Blocks(kept, gone, lambda: now)
         for _ in range(2):
             for _ in range(3):
                 await looking.renew()

@@ -22,9 +22,9 @@ from drw.api.gateway.v1.authentication_pb2 import (
     RevokeKeyRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
-from drw.gateway.authentication import lineage
-from drw.kernel.call import SCOPES, acting_for
+from drw.gateway.authentication.keys import lineage
 from drw.kernel.errors import Conflict, InvalidRequest
+from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.local.first_key import OPERATOR
 from gateway.test_issuers import ec_key, key_set
 from support.keys import issued, rotated, vouch

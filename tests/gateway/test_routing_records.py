@@ -26,11 +26,11 @@ from drw.api.gateway.v1.request_router_pb2 import (
 )
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
-from drw.kernel import records
-from drw.kernel.call import acting_for
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from drw.kernel.host import Host
-from drw.kernel.settings import ConfigError
+from drw.kernel.rpc.context import acting_for
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import ConfigError
+from drw.routing import resource_store
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]
@@ -200,7 +200,7 @@ async def test_a_route_that_cannot_be_is_refused(open_profile, caller, wrong, sa
 
 
 async def test_there_is_an_end_to_the_number_of_routes(open_profile, caller, monkeypatch):
-    monkeypatch.setattr(records, "MOST", 1)
+    monkeypatch.setattr(resource_store, "MOST", 1)
     async with hosted(open_profile, GATEWAY) as host:
         router = host.client(RequestRouterClient)
         with acting_for(caller):

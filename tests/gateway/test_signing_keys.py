@@ -28,13 +28,13 @@ from drw.api.gateway.v1.authentication_pb2 import (
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import ListLimitsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.gateway.authentication.sealing import Sealer, WrongSecret
-from drw.gateway.authentication.secret import why_weak
-from drw.gateway.authentication.signing import Signer, new_private_key
-from drw.kernel.call import acting_for
+from drw.gateway.authentication.keys.encryption import Sealer, WrongSecret
+from drw.gateway.authentication.keys.secret import why_weak
+from drw.gateway.authentication.keys.signing import Signer, new_private_key
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from drw.kernel.host import Host
-from drw.kernel.settings import ConfigError
+from drw.kernel.rpc.context import acting_for
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import ConfigError
 from drw.local.first_key import OPERATOR
 
 SERVICES = ["authentication", "rate_limiting"]

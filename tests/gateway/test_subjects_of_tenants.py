@@ -27,10 +27,10 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchLimitsRequest,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.gateway.rate_limiting.owners import MOST
-from drw.kernel.call import SCOPES, Caller, acting_for
+from drw.gateway.rate_limiting.key_directory import MOST
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
-from drw.kernel.settings import Profile
+from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.runtime.settings import Profile
 from gateway.test_money import usage
 from support.money import counted_budgets
 from support.owners import announce

@@ -30,11 +30,11 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     Usage,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.gateway.authentication.store import Store
-from drw.gateway.rate_limiting.carried import parts
-from drw.kernel.call import SCOPES, Caller, acting_for
+from drw.billing.subjects import begins
+from drw.gateway.authentication.keys.store import Store
+from drw.gateway.rate_limiting.carryover import parts
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from drw.kernel.metering.subjects import begins
+from drw.kernel.rpc.context import SCOPES, Caller, acting_for
 from drw.local.first_key import OPERATOR
 from support.keys import vouch
 from support.locks import waiting

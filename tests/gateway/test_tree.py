@@ -25,8 +25,8 @@ from drw.api.gateway.v1.authentication_pb2 import (
     PutOrgRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
-from drw.kernel.call import Caller, acting_for
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from drw.kernel.rpc.context import Caller, acting_for
 from drw.local.first_key import OPERATOR
 from support.locks import waiting
 

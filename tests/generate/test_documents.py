@@ -15,9 +15,9 @@ from drw.generate import openapi, pages
 from drw.generate.operations import Operation, operations, worded
 from drw.generate.protos import Contract as ProtoContract
 from drw.generate.protos import Field, Message, Method, Protos, compiled
-from drw.kernel import rest
-from drw.kernel.call import SCOPES
 from drw.kernel.errors import HTTP, InvalidRequest, http_body
+from drw.kernel.rpc import rest
+from drw.kernel.rpc.context import SCOPES
 
 PARAMETER = {
     "type": "object",

@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 from drw.generate.openai import ENDPOINTS
-from drw.models.serving import endpoints
-from drw.rag.documents.openai_files import FileRoutes
-from drw.rag.documents.openai_vector_stores import VectorStoreRoutes
+from drw.models.serving.http import endpoints
+from drw.rag.documents.api.files import FileRoutes
+from drw.rag.documents.api.vector_stores import VectorStoreRoutes
 from drw.rag.retrieval.openai import SearchRoute
 
 

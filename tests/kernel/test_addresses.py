@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drw.kernel.addresses import AddressNotAllowed, Allowed, BadAddress, resolve
+from drw.routing.egress_allowlist import AddressNotAllowed, Allowed, BadAddress, resolve
 
 NAMES = {
     "vllm.internal": ["172.16.0.7"],

@@ -8,17 +8,17 @@ import orjson
 import psycopg
 import pytest
 
-from drw.kernel import batches
-from drw.kernel.audit import AuditWriter
-from drw.kernel.call import acting_for
-from drw.kernel.database import Database
 from drw.kernel.errors import InvalidRequest, Unavailable
+from drw.kernel.rpc.context import acting_for
+from drw.kernel.storage import group_commit
+from drw.kernel.storage.audit import AuditWriter
+from drw.kernel.storage.database import Database
 
 
 @pytest.fixture
 async def ours(database):
     made = Database(database, "audit", pool_size=2)
-    await made.start("drw.kernel")
+    await made.start("drw.kernel.storage")
     yield made
     await made.stop()
 
@@ -54,7 +54,7 @@ async def test_a_record_says_who_did_what(ours, caller):
 
 
 async def test_who_waits_together_is_written_together(ours, monkeypatch):
-    monkeypatch.setattr(batches, "MOST", 50)
+    monkeypatch.setattr(group_commit, "MOST", 50)
     writer = AuditWriter(ours, "serving")
     await asyncio.gather(*(writer.record("a", str(i)) for i in range(120)))
     assert [r["resource"] for r in await records(ours)] == [str(i) for i in range(120)]
@@ -108,7 +108,7 @@ async def test_a_record_too_large_for_the_log_is_refused_at_once(ours):
 
 async def test_several_processes_may_migrate_at_once(database):
     many = [Database(database, "audit", pool_size=1) for _ in range(6)]
-    await asyncio.gather(*(each.start("drw.kernel") for each in many))
+    await asyncio.gather(*(each.start("drw.kernel.storage") for each in many))
     rows = await many[0].all("select name from migration order by name")
     assert [row["name"] for row in rows] == ["0001_inbox.sql", "0002_inbox_notifies.sql"]
     for each in many:

@@ -11,11 +11,11 @@ from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest, ServiceStatus
 from drw.api.kernel.v1.kernel_rpc import ProcessClient
 from drw.api.models.v1.experiments_pb2 import Experiment, ListExperimentsRequest
 from drw.api.models.v1.experiments_rpc import ExperimentsClient
-from drw.kernel.call import acting_for
 from drw.kernel.errors import Forbidden, Unavailable, Unimplemented
-from drw.kernel.host import Host
-from drw.kernel.rpc import Channels
-from drw.kernel.settings import ConfigError
+from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.transport import Channels
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import ConfigError
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])

@@ -12,16 +12,16 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from drw.kernel import database as kernel_database
-from drw.kernel.audit import AuditWriter
-from drw.kernel.database import PATIENT_SECONDS, Database
 from drw.kernel.errors import Unavailable
-from drw.kernel.settings import ConfigError
+from drw.kernel.runtime.settings import ConfigError
+from drw.kernel.storage import database as kernel_database
+from drw.kernel.storage.audit import AuditWriter
+from drw.kernel.storage.database import PATIENT_SECONDS, Database
 
 
 async def test_a_connection_that_the_server_closed_is_replaced(database):
     ours = Database(database, "audit", pool_size=1)
-    await ours.start("drw.kernel")
+    await ours.start("drw.kernel.storage")
     (before,) = await ours.all("select pg_backend_pid() as pid")
     with psycopg.connect(database, autocommit=True) as other:
         other.execute("select pg_terminate_backend(%s, 5000)", (before["pid"],))
@@ -34,7 +34,7 @@ async def test_a_connection_that_the_server_closed_is_replaced(database):
 
 async def test_one_statement_alone_is_committed_at_once(database):
     ours = Database(database, "audit", pool_size=1)
-    await ours.start("drw.kernel")
+    await ours.start("drw.kernel.storage")
     await ours.run("insert into audit.inbox (record) values (%s)", "{}")
     with psycopg.connect(database) as other:
         assert other.execute("select count(*) from audit.inbox").fetchone() == (1,)
@@ -153,7 +153,7 @@ def stopped(process: int) -> Iterator[None]:
 
 async def test_a_database_that_has_stopped_answering_is_not_waited_for(database):
     ours = Database(database, "audit", pool_size=1)
-    await ours.start("drw.kernel")
+    await ours.start("drw.kernel.storage")
     (alone,) = await ours.fetch("select pg_backend_pid() as pid")
     ours._alone.seconds = 0.2
     with stopped(alone["pid"]), pytest.raises(Unavailable, match="the database does not answer"):
@@ -170,7 +170,7 @@ async def test_a_database_that_has_stopped_answering_is_not_waited_for(database)
 
 async def test_a_statement_that_takes_too_long_ends_and_its_successors_do_not_notice(database):
     ours = Database(database, "audit")
-    await ours.start("drw.kernel")
+    await ours.start("drw.kernel.storage")
     assert await ours.fetch("show statement_timeout") == [{"statement_timeout": "10s"}]
     ours._alone.seconds = 0.2
     with pytest.raises(Unavailable, match="the database does not answer"):

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from drw.kernel.fair_slots import FairSlots
+from drw.rag.documents.parsing.fair_slots import FairSlots
 
 
 class Holder:

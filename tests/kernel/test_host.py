@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from drw.kernel.errors import Unavailable
-from drw.kernel.host import Host, Scope
+from drw.kernel.runtime.host import Host, Scope
 from drw.models.experiments import service
 from support.measured import measured
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from drw.kernel.joined_writes import MOST_BYTES, JoinedWrites
+from drw.kernel.rpc.joined_writes import MOST_BYTES, JoinedWrites
 
 
 class Recorded(asyncio.Transport):

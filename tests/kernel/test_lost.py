@@ -16,10 +16,10 @@ import redis
 
 from drw.api.audit.v1 import log_rpc
 from drw.api.audit.v1.log_pb2 import GetCheckpointRequest, ListRecordsRequest
-from drw.kernel import http, rest, rpc
-from drw.kernel.call import Caller, acting_for
 from drw.kernel.errors import DeadlineExceeded, Unavailable, Unimplemented
-from drw.kernel.rpc import Channels, Server
+from drw.kernel.rpc import http_server, rest, transport
+from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.transport import Channels, Server
 from support.parts import wait_until
 
 WHO = Caller("acme", "research", "key_1", frozenset({"audit:read"}))
@@ -63,7 +63,7 @@ class DoubleLog(log_rpc.Log):
     ],
 )
 async def test_a_lost_connection_is_a_503_over_http_and_between_processes(folder, error):
-    app = http.app(rest.routes(DoubleLog(error)), "test")
+    app = http_server.app(rest.routes(DoubleLog(error)), "test")
     headers = {"x-drw-org": WHO.org, "x-drw-desk": WHO.desk, "x-drw-key": WHO.key, "x-drw-scopes": "audit:read"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=headers) as web:
         answer = await web.get("/api/v1/audit/checkpoint")
@@ -72,14 +72,14 @@ async def test_a_lost_connection_is_a_503_over_http_and_between_processes(folder
 
 
 async def test_a_process_that_does_not_answer_in_the_usual_time_is_away(folder, monkeypatch):
-    monkeypatch.setattr(rpc, "UNARY_SECONDS", 0.5)
+    monkeypatch.setattr(transport, "UNARY_SECONDS", 0.5)
     server, channels = Server([DoubleLog()]), Channels()
     address = await server.start(f"unix:{folder}/silent")
     client = channels.client(log_rpc.LogClient, address)
     with acting_for(WHO):
         with pytest.raises(Unavailable, match="did not answer in time"):
             await client.get_checkpoint(GetCheckpointRequest())
-        monkeypatch.setattr(rpc, "UNARY_SECONDS", 30.0)
+        monkeypatch.setattr(transport, "UNARY_SECONDS", 30.0)
         with pytest.raises(DeadlineExceeded):  # the caller's own bound
             await client.get_checkpoint(GetCheckpointRequest(), timeout=0.2)
     await channels.close()
@@ -87,7 +87,7 @@ async def test_a_process_that_does_not_answer_in_the_usual_time_is_away(folder, 
 
 
 async def test_a_frozen_process_is_noticed_long_before_a_call_to_it_must_end(folder, monkeypatch):
-    monkeypatch.setattr(rpc, "PING_MS", 500)
+    monkeypatch.setattr(transport, "PING_MS", 500)
     path = folder / "frozen"
     with subprocess.Popen([sys.executable, "-c", SERVER, f"unix:{path}"]) as process:
         wait_until(path.exists, "the server")

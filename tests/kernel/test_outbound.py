@@ -9,10 +9,10 @@ import socket
 import aiohttp
 import pytest
 
-from drw.kernel.addresses import BadAddress, Target, read_url
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.ip_ranges import is_forbidden, is_public
-from drw.kernel.outbound import Fetchable, connector
+from drw.routing.egress_allowlist import BadAddress, Target, read_url
+from drw.routing.ip_ranges import is_forbidden, is_public
+from drw.routing.outbound import Fetchable, connector
 
 INSIDE = Fetchable(["login.firm:443", "127.0.0.1:8081", "[fd12::1]:443", "169.254.169.254:80"], "the.setting")
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from prometheus_client import REGISTRY
 
-from drw.kernel import overhead
-from drw.kernel.overhead import waited, waiting
+from drw.kernel.observability import overhead
+from drw.kernel.observability.overhead import waited, waiting
 
 
 def count(part: str) -> float:

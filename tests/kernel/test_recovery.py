@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from drw.kernel import recovery
 from drw.kernel.errors import NotFound, Unavailable
-from drw.kernel.http import error_response
-from drw.kernel.settings import Place
+from drw.kernel.rpc import recovery
+from drw.kernel.rpc.http_server import error_response
+from drw.kernel.runtime.settings import Place
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drw.kernel.redaction import LONGEST, excerpt, redacted
+from drw.kernel.observability.redaction import LONGEST, excerpt, redacted
 
 JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJrZXlfMSJ9.c2lnbmF0dXJl"
 PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIBLF\nabc=\n-----END EC PRIVATE KEY-----"

@@ -11,9 +11,9 @@ import pytest
 
 from drw.api.audit.v1 import log_pb2, log_rpc
 from drw.api.gateway.v1 import authentication_pb2, authentication_rpc
-from drw.kernel import http, rest
-from drw.kernel.call import SCOPES
 from drw.kernel.errors import Unavailable
+from drw.kernel.rpc import http_server, rest
+from drw.kernel.rpc.context import SCOPES
 
 KEY = {"x-drw-key": "k", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": " ".join(SCOPES)}
 
@@ -46,7 +46,7 @@ def log():
 
 @pytest.fixture
 async def web(log):
-    app = http.app(rest.routes(log), "test")
+    app = http_server.app(rest.routes(log), "test")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=KEY) as client:
         yield client
 
@@ -139,7 +139,7 @@ async def test_an_error_that_passes_says_when_to_come_back():
         async def get_checkpoint(self, request, /):
             raise Unavailable("not now", retry_after="7")
 
-    app = http.app(rest.routes(DoubleBusy()), "test")
+    app = http_server.app(rest.routes(DoubleBusy()), "test")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=KEY) as web:
         answer = await web.get("/api/v1/audit/checkpoint")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
@@ -153,7 +153,7 @@ async def test_a_truth_in_the_query_is_true_or_false():
             asked.append(request.all)
             return authentication_pb2.ListKeysResponse()
 
-    app = http.app(rest.routes(DoubleAuthentication()), "test")
+    app = http_server.app(rest.routes(DoubleAuthentication()), "test")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=KEY) as web:
         for value in ("true", "1", "false", "No"):
             assert (await web.get(f"/api/v1/keys?all={value}")).status_code == 200
@@ -168,14 +168,14 @@ async def test_metrics_are_for_the_machine_and_for_who_may_see_the_platform(web)
     answer = await web.get("/metrics/test")
     assert answer.headers["content-type"].startswith("text/plain")
     assert 'drw_call_seconds_count{code="200",method="GET",service="http"}' in answer.text
-    app = http.app([], "test")
+    app = http_server.app([], "test")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw") as nobody:
         assert (await nobody.get("/metrics/test")).status_code == 200
         assert (await nobody.get("/healthz")).text == "ok\n"
 
 
 async def test_a_client_that_goes_away_while_it_sends_is_no_error_of_ours(log, caplog):
-    app = http.app(rest.routes(log), "test")
+    app = http_server.app(rest.routes(log), "test")
     messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
     sent: list[object] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drw.kernel.settings import ConfigError, Layers
+from drw.kernel.runtime.settings import ConfigError, Layers
 
 BASE = """
 name = "laptop"

@@ -16,7 +16,6 @@ from drw.api.workflow.v1.state_pb2 import RunEvent, WatchRunRequest
 from drw.api.workflow.v1.state_rpc import State, StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Template
 from drw.api.workflow.v1.templates_rpc import Templates, TemplatesClient
-from drw.kernel import call, events, http, rest
 from drw.kernel.errors import (
     Conflict,
     DeadlineExceeded,
@@ -28,8 +27,9 @@ from drw.kernel.errors import (
     TooLarge,
     Unavailable,
 )
-from drw.kernel.rpc import MAX_MESSAGE_BYTES, Channels, LocalTransport, Server, StrictTransport
-from drw.kernel.wire_errors import from_wire
+from drw.kernel.rpc import context, http_server, rest, server_sent_events
+from drw.kernel.rpc.transport import MAX_MESSAGE_BYTES, Channels, LocalTransport, Server, StrictTransport
+from drw.kernel.rpc.wire_errors import from_wire
 
 _numbers = itertools.count()
 ENOUGH = 2.0
@@ -50,14 +50,14 @@ class DoubleState(State):
         self._hang = hang
         self._padding = "x" * padding
         self.seen: list[WatchRunRequest] = []
-        self.caller: call.Caller | None = None
+        self.caller: context.Caller | None = None
         self.time_left: float | None = None
         self.closed = asyncio.Event()
         self.waiting = asyncio.Event()
 
     async def watch_run(self, request: WatchRunRequest, /) -> AsyncIterator[RunEvent]:
         self.seen.append(request)
-        self.caller, self.time_left = call.caller_or_none(), call.time_left()
+        self.caller, self.time_left = context.caller_or_none(), context.time_left()
         try:
             for event_id in self._ids:
                 yield RunEvent(event_id=event_id, detail=self._padding)
@@ -113,7 +113,7 @@ async def ids(stream) -> list[str]:
 
 async def test_a_stream_comes_whole_and_in_order(sides, caller):
     service = DoubleState("1", "2", "3")
-    with call.acting_for(caller):
+    with context.acting_for(caller):
         assert await ids((await sides.state(service)).watch_run(WatchRunRequest(run="r"))) == ["1", "2", "3"]
     assert service.caller == caller
     assert service.closed.is_set()
@@ -184,7 +184,7 @@ async def test_a_deadline_does_not_cut_short_what_the_reader_does_in_between(sid
 
 async def test_the_callers_deadline_bounds_a_stream(sides):
     client = await sides.state(DoubleState(hang=True))
-    with call.deadline(0.2), pytest.raises(DeadlineExceeded):
+    with context.deadline(0.2), pytest.raises(DeadlineExceeded):
         await ids(client.watch_run(WatchRunRequest()))
 
 
@@ -200,7 +200,7 @@ class DoubleTemplates(Templates):
         self.waiting = asyncio.Event()
 
     async def get_template(self, request: GetTemplateRequest, /) -> Template:
-        self.time_left = call.time_left()
+        self.time_left = context.time_left()
         try:
             if self._then:
                 raise self._then
@@ -226,7 +226,7 @@ async def test_a_call_ends_at_its_deadline_and_the_service_knows_it(sides):
 async def test_without_time_left_nothing_is_called(sides):
     service = DoubleTemplates()
     client = await sides.templates(service)
-    with call.deadline(0.0), pytest.raises(DeadlineExceeded):
+    with context.deadline(0.0), pytest.raises(DeadlineExceeded):
         await client.get_template(GetTemplateRequest())
     assert not service.closed.is_set()
 
@@ -289,7 +289,7 @@ KEY = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-d
 
 
 async def watched(service: State, **headers: str) -> httpx.Response:
-    transport = httpx.ASGITransport(app=http.app(rest.routes(service), "test"))
+    transport = httpx.ASGITransport(app=http_server.app(rest.routes(service), "test"))
     async with httpx.AsyncClient(transport=transport, base_url="http://drw", headers=KEY) as client:
         return await client.get("/api/v1/runs/r:watch", headers=headers)
 
@@ -320,10 +320,10 @@ async def test_an_error_after_the_first_event_is_the_last_event():
 
 
 async def test_a_quiet_stream_gives_signs_of_life_and_ends_with_its_client(monkeypatch):
-    monkeypatch.setattr(events, "FIRST_SECONDS", 0.01)
-    monkeypatch.setattr(events, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(server_sent_events, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(server_sent_events, "QUIET_SECONDS", 0.01)
     service = DoubleState(hang=True)
-    server = http.HttpServer(http.app(rest.routes(service), "test"))
+    server = http_server.HttpServer(http_server.app(rest.routes(service), "test"))
     address = await server.start("127.0.0.1:0")
     try:
         async with asyncio.timeout(SECONDS):

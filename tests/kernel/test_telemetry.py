@@ -14,9 +14,9 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
-from drw.kernel import telemetry
 from drw.kernel.errors import NotFound
-from drw.local.part import Part
+from drw.kernel.observability import telemetry
+from drw.local.child_process import Part
 from support.spans import recorded
 
 STOP_SECONDS = Part(name="", title="", command=list, ready=asyncio.Event().wait).stop_seconds

@@ -10,9 +10,10 @@ import pytest
 from prometheus_client import REGISTRY, Gauge
 
 import drw
-from drw.kernel import metrics_page, tenancy
-from drw.kernel.call import Caller, acting_for
+from drw.kernel import tenancy
 from drw.kernel.errors import Forbidden
+from drw.kernel.observability import metrics_page
+from drw.kernel.rpc.context import Caller, acting_for
 from drw.kernel.tenancy import PLATFORM, Owner
 
 ORG, DESK, ELSEWHERE = Owner("acme"), Owner("acme", "research"), Owner("other", "research")

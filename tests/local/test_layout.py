@@ -7,13 +7,13 @@ import socket
 import pytest
 
 from drw.catalog import SERVICES, SUPPORT
-from drw.gateway.authentication.secret import why_weak
+from drw.gateway.authentication.keys.secret import why_weak
 from drw.kernel.errors import Conflict, Forbidden, Unavailable
-from drw.kernel.host import check_sections
-from drw.kernel.settings import ConfigError, Layers
-from drw.local import ground, postgres
-from drw.local.ground import check_port, check_space, locked
-from drw.local.layout import Layout, toml
+from drw.kernel.runtime.host import check_sections
+from drw.kernel.runtime.settings import ConfigError, Layers
+from drw.local import postgres, preflight
+from drw.local.paths import Layout, toml
+from drw.local.preflight import check_port, check_space, locked
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_taken_port_is_named():
 
 def test_a_full_disk_is_named(layout, monkeypatch):
     check_space(layout)
-    monkeypatch.setattr(ground, "FREE_BYTES", 1 << 60)
+    monkeypatch.setattr(preflight, "FREE_BYTES", 1 << 60)
     with pytest.raises(Unavailable, match=f"{layout.data} has .* MB left"):
         check_space(layout)
 

@@ -12,8 +12,8 @@ import sys
 import pytest
 
 from drw.local import liveness
+from drw.local.child_process import PartState
 from drw.local.liveness import Patience, Pulse, replies
-from drw.local.part import PartState
 from drw.local.platform import _database_alive
 from local.test_part import IDLE, child, here, until
 from support.parts import wait_until

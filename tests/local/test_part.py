@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from drw.local.layout import Layout
+from drw.local.child_process import Child, Part, PartFailed, PartState
 from drw.local.output import KEPT, Output
-from drw.local.part import Child, Part, PartFailed, PartState
+from drw.local.paths import Layout
 
 IDLE = [sys.executable, "-c", "import signal; open('up', 'a').write('x'); signal.pause()"]
 STUBBORN = [

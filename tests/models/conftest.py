@@ -21,9 +21,9 @@ import pytest
 
 from drw.api.rag.v1 import embedding_rpc
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
-from drw.kernel.host import Host
-from drw.kernel.rpc import Server
-from drw.kernel.settings import Place, Profile
+from drw.kernel.rpc.transport import Server
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Place, Profile
 from drw.models.engine.weights import prepare
 from drw.rag.embedding.lengths import TextTooLong
 from models.double_engine import DoubleEngine, double_engine

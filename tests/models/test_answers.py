@@ -7,8 +7,8 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from drw.models.serving.answers import Answer
-from drw.models.serving.wire import _well_formed
+from drw.models.serving.engines.openai_client import _well_formed
+from drw.models.serving.openai.responses import Answer
 
 
 def chunk(delta, **choice):

@@ -11,7 +11,7 @@ from aiohttp import web as server
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Policy, Price, WatchPolicyRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.kernel.call import SCOPES, Caller, acting_for
+from drw.kernel.rpc.context import SCOPES, Caller, acting_for
 from drw.models.serving.adapters.vertex import VertexEngine
 from models.test_openai_api import TOOLS
 from support.money import counters_open

@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 
 from drw.models.serving.adapters.llama_cpp import LlamaCppEngine
+from drw.models.serving.engines.openai_client import WireSettings
 from drw.models.serving.errors import AnswerCut
 from drw.models.serving.ports import Target
-from drw.models.serving.wire import WireSettings
 
 Serving = Callable[[Sequence[bytes]], AbstractAsyncContextManager[tuple[LlamaCppEngine, Target]]]
 

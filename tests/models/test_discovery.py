@@ -21,8 +21,8 @@ from drw.api.models.v1.discovery_pb2 import (
 )
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.errors import NotFound
-from drw.kernel.host import Host
-from drw.kernel.settings import ConfigError, Layers
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import ConfigError, Layers
 
 SMALL = {"engine": "llama_cpp", "base_url": "unix:/tmp/e.sock", "context_length": 2048, "licence": "Apache-2.0"}
 LARGE = {"engine": "openai", "base_url": "https://upstream.example/v1/", "api_key_variable": "UPSTREAM_KEY"}

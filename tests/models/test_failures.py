@@ -7,7 +7,7 @@ import orjson
 import psycopg
 import pytest
 
-from drw.kernel.audit import digest
+from drw.kernel.storage.audit import digest
 from models.double_engine import WORDS
 
 TEXT = "".join(WORDS)

@@ -11,9 +11,9 @@ import pytest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
-from drw.kernel.call import Caller, acting_for
-from drw.kernel.kills import Killed, KillList
-from drw.kernel.rpc import Channels
+from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.transport import Channels
+from drw.killswitch.watch import Killed, KillList
 from models.test_failures import ask
 from support.kills import kill
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drw.models.serving.logprobs import Logprobs
+from drw.models.serving.engines.logprobs import Logprobs
 
 EMOJI = [{"role": "user", "content": "Repeat: 🎉🎉🎉🎉🎉"}]
 FORCED = "🎉é日"

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from drw.kernel.errors import RateLimited, Unavailable
-from drw.local.part import Child, Part, PartState
-from drw.models.serving.buffers import Buffers
+from drw.local.child_process import Child, Part, PartState
+from drw.models.serving.http.body_buffers import Buffers
 from models.conftest import CONTEXT, SLOTS, running_engine
 
 MEMORY_MIB = 1024

@@ -22,8 +22,8 @@ from openai.types.chat import (
 )
 
 from drw.kernel.errors import InvalidRequest
-from drw.models.serving.parts import without_reasoning
-from drw.models.serving.requests import ChatCompletion, read
+from drw.models.serving.openai.messages import without_reasoning
+from drw.models.serving.openai.requests import ChatCompletion, read
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 PARTS: dict[Any, dict[str, Any]] = {

@@ -24,9 +24,9 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchPolicyRequest,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.gateway.rate_limiting.rebuild import LOCK
-from drw.kernel.call import SCOPES, Caller, acting_for
-from drw.models.serving.metering import prompt_bound
+from drw.gateway.rate_limiting.counter_rebuild import LOCK
+from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.models.serving.metering.budget_gate import prompt_bound
 from models.conftest import Web
 from models.double_engine import WORDS
 from support.money import counters_open

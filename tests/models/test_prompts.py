@@ -9,11 +9,11 @@ import openai
 import pytest
 from gguf import GGUFReader, TokenType
 
-from drw.kernel.call import Caller, acting_for
+from drw.kernel.rpc.context import Caller, acting_for
 from drw.models.serving.adapters.llama_cpp import LlamaCppEngine
+from drw.models.serving.engines.openai_client import WireSettings
 from drw.models.serving.errors import EngineUnavailable
 from drw.models.serving.ports import Target
-from drw.models.serving.wire import WireSettings
 from models.conftest import SLOTS
 
 BUILT_IN = "<|im_start|>", "<|im_end|>"

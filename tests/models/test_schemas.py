@@ -10,15 +10,15 @@ import openai
 import orjson
 import pytest
 
-from drw.kernel.call import Caller, acting_for
 from drw.kernel.errors import InvalidRequest
-from drw.models.serving import compiling
+from drw.kernel.rpc.context import Caller, acting_for
 from drw.models.serving.adapters.llama_cpp import translated
-from drw.models.serving.compiling import SchemaCompilers
+from drw.models.serving.engines import schema_compiler
+from drw.models.serving.engines.schema_compiler import SchemaCompilers
 from drw.models.serving.errors import EngineBusy, EngineMisconfigured
-from drw.models.serving.patterns import PatternError, check_pattern
-from drw.models.serving.schemas import SchemaError, check_schema
-from drw.models.serving.tools import chosen_tools, constrained
+from drw.models.serving.openai.regex_limits import PatternError, check_pattern
+from drw.models.serving.openai.schema_limits import SchemaError, check_schema
+from drw.models.serving.openai.tools import chosen_tools, constrained
 
 TEXT = {"type": "string"}
 
@@ -243,7 +243,7 @@ async def test_a_strict_function_is_held_to_keywords_that_are_known(compilers, c
 
 
 async def test_a_schema_that_takes_too_much_ends_its_compiler_and_is_remembered(compilers, monkeypatch):
-    monkeypatch.setattr(compiling, "SECONDS", 120.0)  # a machine that is busy takes longer for its processor time
+    monkeypatch.setattr(schema_compiler, "SECONDS", 120.0)  # a machine that is busy takes longer for its processor time
     await compilers.check(TEXT, "x")  # started
     huge = {"type": "array", "items": TEXT, "maxItems": 10**6}
     for _ in range(2):
@@ -265,7 +265,7 @@ for line in sys.stdin:
 
 
 async def test_a_tenant_whose_schemas_are_slow_holds_up_nobody_else(monkeypatch):
-    monkeypatch.setattr(compiling, "SECONDS", 600.0)
+    monkeypatch.setattr(schema_compiler, "SECONDS", 600.0)
     compilers = SchemaCompilers((sys.executable, "-c", SLOW), processes=2)
     mine, other = (Caller(org, "d", "k") for org in ("slow", "quick"))
     with acting_for(mine):
@@ -275,7 +275,7 @@ async def test_a_tenant_whose_schemas_are_slow_holds_up_nobody_else(monkeypatch)
             for number in range(5):
                 await compilers.check({"const": number}, "x")
         assert not any(task.done() for task in hanging)
-        monkeypatch.setattr(compiling, "SECONDS", 0.01)
+        monkeypatch.setattr(schema_compiler, "SECONDS", 0.01)
         with acting_for(mine), pytest.raises(EngineBusy, match="try again"):
             await compilers.check({"const": "one more"}, "x")
     finally:

@@ -11,11 +11,11 @@ import pytest
 from conftest import hosted
 from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
-from drw.kernel.call import acting_for
 from drw.kernel.errors import InvalidRequest, NotFound, Unavailable
-from drw.kernel.host import Host
-from drw.kernel.rpc import StrictTransport
-from drw.kernel.settings import ConfigError, Place
+from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.transport import StrictTransport
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import ConfigError, Place
 from models.double_engine import WORDS, double_engine
 
 _numbers = itertools.count()

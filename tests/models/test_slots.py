@@ -7,9 +7,9 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drw.kernel.cache_salt import cache_salt
-from drw.kernel.call import Caller
-from drw.models.serving.slots import Slots
+from drw.kernel.rpc.context import Caller
+from drw.models.serving.engines.cache_salt import cache_salt
+from drw.models.serving.engines.slots import Slots
 
 prompts = st.lists(st.integers(0, 2), max_size=6)
 requests = st.lists(

@@ -10,9 +10,9 @@ import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import REGISTRY, generate_latest
 
-from drw.kernel.telemetry import JsonFormatter
-from drw.models.serving import content
-from drw.models.serving.record import Record
+from drw.kernel.observability.telemetry import JsonFormatter
+from drw.models.serving.observability import content_capture
+from drw.models.serving.observability.call_record import Record
 from drw.models.serving.service import ServingSettings
 from support.spans import recorded
 
@@ -195,7 +195,7 @@ async def test_content_is_on_the_span_where_the_operator_wants_it_without_secret
 
 @pytest.mark.parametrize(("said", "wanted"), [("true", True), ("SPAN_ONLY", True), ("", False), ("EVENT_ONLY", False)])
 def test_opentelemetrys_own_variable_turns_content_on_too(monkeypatch, said, wanted):
-    monkeypatch.setenv(content.VARIABLE, said)
+    monkeypatch.setenv(content_capture.VARIABLE, said)
     assert ServingSettings().capture_content is wanted
     assert ServingSettings(capture_content=False).capture_content is False
 

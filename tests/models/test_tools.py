@@ -6,7 +6,7 @@ import jsonschema
 import orjson
 import pytest
 
-from drw.models.serving.tools import ANSWER_SCHEMA, _ended
+from drw.models.serving.openai.tools import ANSWER_SCHEMA, _ended
 from models.test_openai_api import tool
 
 ADDRESS = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}

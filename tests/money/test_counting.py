@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
-from drw.kernel.call import Caller, acting_for
-from drw.kernel.clock import Clock
-from drw.kernel.metering.subjects import Subject
-from drw.models.serving.balance import Replica
-from drw.models.serving.circuits import Circuit, CircuitSettings
+from drw.billing.subjects import Subject
+from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.runtime.clock import Clock
 from drw.models.serving.errors import EngineMisconfigured, EngineUnavailable, NotSupported
-from drw.models.serving.metering import prompt_bound
+from drw.models.serving.metering.budget_gate import prompt_bound
 from drw.models.serving.ports import Target
+from drw.models.serving.routing.circuit_breaker import Circuit, CircuitSettings
+from drw.models.serving.routing.load_balancing import Replica
 from money.world import DoubleChat, asked, model, world
 
 WHO = Caller("acme", "rates", "key_1")

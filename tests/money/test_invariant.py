@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
-from drw.kernel.call import Caller
+from drw.billing.ledger import settled
+from drw.billing.subjects import Subject, begins
 from drw.kernel.errors import DrwError
-from drw.kernel.metering.ledger import settled
-from drw.kernel.metering.subjects import Subject, begins
-from drw.models.serving.record import ClientGone
+from drw.kernel.rpc.context import Caller
+from drw.models.serving.observability.call_record import ClientGone
 from money.world import BLOCK, LEASE, Call, World, model, usage, world
 
 MODELS = [model("cheap"), model("dear")]

@@ -8,20 +8,26 @@ from dataclasses import replace
 import pytest
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Policy, Price
-from drw.gateway.rate_limiting.reaping import post
-from drw.gateway.rate_limiting.rebuild import Rebuild
-from drw.kernel.call import Caller, acting_for
+from drw.billing.attempts import Attempt, Course
+from drw.billing.counters import Counters, CountersAway
+from drw.billing.ledger import Ledger, settled, total
+from drw.billing.subjects import Subject
+from drw.gateway.rate_limiting.counter_rebuild import Rebuild
+from drw.gateway.rate_limiting.lease_reaper import post
 from drw.kernel.errors import NEVER, RateLimited, Unavailable, http_headers
-from drw.kernel.metering.attempts import Attempt, Course
-from drw.kernel.metering.counters import Counters, CountersAway
-from drw.kernel.metering.ledger import Ledger, settled, total
-from drw.kernel.metering.subjects import Subject
+from drw.kernel.rpc.context import Caller, acting_for
 from drw.models.serving.errors import AnswerCut
-from drw.models.serving.metering import Metering, prompt_bound
-from drw.models.serving.quota import EngineOvershot, InsufficientQuota, LimitReached, ModelFull, ReservationLost
-from drw.models.serving.record import ClientGone
-from drw.models.serving.shares import Share, Shares
-from drw.models.serving.tariff import Tariffs
+from drw.models.serving.metering.budget_gate import Metering, prompt_bound
+from drw.models.serving.metering.local_quota import Share, Shares
+from drw.models.serving.metering.pricing_policy import Tariffs
+from drw.models.serving.metering.quota_errors import (
+    EngineOvershot,
+    InsufficientQuota,
+    LimitReached,
+    ModelFull,
+    ReservationLost,
+)
+from drw.models.serving.observability.call_record import ClientGone
 from money.world import BEAT, BLOCK, LEASE, asked, model, token, usage, world
 
 WHO = Caller("acme", "rates", "key_1")

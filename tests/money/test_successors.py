@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
-from drw.kernel.call import Caller
+from drw.billing.subjects import Subject
 from drw.kernel.errors import Unavailable
-from drw.kernel.metering.subjects import Subject
-from drw.models.serving.lease_file import LeaseFile
-from drw.models.serving.quota import ReservationLost
-from drw.models.serving.record import ClientGone
+from drw.kernel.rpc.context import Caller
+from drw.models.serving.metering.lease_file import LeaseFile
+from drw.models.serving.metering.quota_errors import ReservationLost
+from drw.models.serving.observability.call_record import ClientGone
 from money.world import BLOCK, World, model, token, world
 
 WHO = Caller("acme", "rates", "key_1")
@@ -115,7 +115,7 @@ async def test_one_that_was_taken_for_dead_and_lives_is_charged_once_for_what_it
 def test_the_lock_ends_with_the_process_and_not_before(tmp_path):
     code = (
         "import sys, pathlib, signal\n"
-        "from drw.models.serving.lease_file import LeaseFile\n"
+        "from drw.models.serving.metering.lease_file import LeaseFile\n"
         "file = LeaseFile(pathlib.Path(sys.argv[1])); file.begin('ser_1')\n"
         "print(flush=True); signal.pause()"
     )

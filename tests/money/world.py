@@ -11,25 +11,25 @@ from typing import Any
 import redis.asyncio
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Policy
-from drw.gateway.rate_limiting.reaping import post, reap
-from drw.gateway.rate_limiting.rebuild import Rebuild
-from drw.kernel.call import Caller, acting_for
-from drw.kernel.clock import Clock
-from drw.kernel.database import Database
-from drw.kernel.metering.counters import Counters
-from drw.kernel.metering.ledger import Ledger
-from drw.kernel.metering.subjects import Subject
-from drw.kernel.settings import Profile
-from drw.models.serving.balance import Affinity, Replica
-from drw.models.serving.circuits import Circuit, CircuitSettings
-from drw.models.serving.hold import Hold
-from drw.models.serving.lease_file import LeaseFile
-from drw.models.serving.line import Line
-from drw.models.serving.meter import Meter, MeterSettings
-from drw.models.serving.metering import Metering
-from drw.models.serving.plans import Asked, ChatModel
+from drw.billing.counters import Counters
+from drw.billing.ledger import Ledger
+from drw.billing.subjects import Subject
+from drw.gateway.rate_limiting.counter_rebuild import Rebuild
+from drw.gateway.rate_limiting.lease_reaper import post, reap
+from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.runtime.clock import Clock
+from drw.kernel.runtime.settings import Profile
+from drw.kernel.storage.database import Database
+from drw.models.serving.metering.budget_gate import Metering
+from drw.models.serving.metering.lease_file import LeaseFile
+from drw.models.serving.metering.metered_call import Hold
+from drw.models.serving.metering.pricing_policy import Tariffs
+from drw.models.serving.metering.reservation_client import Meter, MeterSettings
 from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, Target
-from drw.models.serving.tariff import Tariffs
+from drw.models.serving.routing.admission_queue import Line
+from drw.models.serving.routing.candidates import Asked, ChatModel
+from drw.models.serving.routing.circuit_breaker import Circuit, CircuitSettings
+from drw.models.serving.routing.load_balancing import Affinity, Replica
 
 Cap = tuple[Subject, str, str | int]
 
@@ -221,7 +221,7 @@ class World:
 async def world(profile: Profile, policy: Policy, caps: Sequence[Cap]) -> AsyncIterator[World]:
     """Give a world with empty books."""
     database = Database(profile.postgres, "metering")
-    await database.start("drw.kernel.metering")
+    await database.start("drw.billing")
     made = World(profile, database, policy, caps)
     try:
         await made.clear()

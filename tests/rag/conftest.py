@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drw.kernel.settings import Place, Profile
+from drw.kernel.runtime.settings import Place, Profile
 
 
 @pytest.fixture

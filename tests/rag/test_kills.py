@@ -14,11 +14,11 @@ from drw.api.rag.v1.embedding_pb2 import EmbedRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.retrieval_pb2 import AskRequest, SearchRequest
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
-from drw.kernel.call import acting_for
-from drw.kernel.kills import Killed
-from drw.kernel.settings import Place
+from drw.kernel.rpc.context import acting_for
+from drw.kernel.runtime.settings import Place
+from drw.killswitch.watch import Killed
+from drw.rag.embedding.encoder_queue import Turns
 from drw.rag.embedding.service import Embedding
-from drw.rag.embedding.turns import Turns
 from support.kills import double_kills, kill
 
 SERVICES = ["embedding", "vector_store", "documents", "retrieval"]

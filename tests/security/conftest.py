@@ -18,8 +18,8 @@ from starlette.responses import Response
 from agent.conftest import DoubleModels, Front, free_port, front_profile_of, running
 from agent.test_changes import DoubleCollector
 from conftest import with_secret
-from drw.kernel.http import HttpServer
-from drw.kernel.settings import Profile
+from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.runtime.settings import Profile
 from fuzzing.conftest import KEY, Served, served
 from support.parts import new_database
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from agent.conftest import until
-from drw.kernel.telemetry import JsonFormatter
+from drw.kernel.observability.telemetry import JsonFormatter
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from agent.conftest import Fed, front_profile, running
-from drw.agent import listener
-from drw.kernel.settings import Connections
+from drw.agent.xds import listener
+from drw.kernel.runtime.settings import Connections
 
 __all__ = ["front_profile"]
 
@@ -38,8 +38,8 @@ async def test_headers_that_are_too_large_or_too_many(gate, path, lines):
 
 
 async def test_a_client_that_dribbles_is_let_go(front_profile, monkeypatch):
-    monkeypatch.setattr("drw.agent.listener.HEADERS_TIMEOUT", "0.3s")
-    monkeypatch.setattr("drw.agent.listener.REQUEST_TIMEOUT", "0.6s")
+    monkeypatch.setattr("drw.agent.xds.listener.HEADERS_TIMEOUT", "0.3s")
+    monkeypatch.setattr("drw.agent.xds.listener.REQUEST_TIMEOUT", "0.6s")
     async with running(Fed(front_profile)) as fed:
         key = fed.sign("key_slow", "models:invoke")
         head = f"POST {CHAT} HTTP/1.1\r\nhost: drw\r\nauthorization: Bearer {key}\r\ncontent-length: 100000\r\n"

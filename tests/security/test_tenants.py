@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from drw.kernel.call import SCOPES
+from drw.kernel.rpc.context import SCOPES
 from fuzzing.conftest import DOCUMENT, KEY, Served
 
 SHARED = {

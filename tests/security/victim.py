@@ -15,7 +15,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from drw.kernel.call import SCOPES
+from drw.kernel.rpc.context import SCOPES
 from fuzzing.conftest import MODEL
 from support.parts import wait_until
 

@@ -16,8 +16,8 @@ from drw.api.gateway.v1.authentication_pb2 import (
     RotateKeyRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
-from drw.kernel.call import Caller, acting_for
-from drw.kernel.host import Host
+from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.runtime.host import Host
 from drw.local.first_key import OPERATOR
 
 

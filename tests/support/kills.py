@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 from drw.api.gateway.v1.request_router_pb2 import Kill, Kills, WatchKillsRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouter
-from drw.kernel.rpc import Server
-from drw.kernel.settings import Place
+from drw.kernel.rpc.transport import Server
+from drw.kernel.runtime.settings import Place
 
 
 class DoubleKills(RequestRouter):

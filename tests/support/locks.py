@@ -6,7 +6,7 @@ import asyncio
 
 import psycopg
 
-from drw.kernel.settings import Profile
+from drw.kernel.runtime.settings import Profile
 
 WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 

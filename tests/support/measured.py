@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from drw.kernel.host import Host
+from drw.kernel.runtime.host import Host
 
 
 async def measured(host: Host) -> dict[str, float]:

@@ -6,8 +6,8 @@ import asyncio
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Budget, ListBudgetsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.kernel.metering.counters import Counters
-from drw.kernel.settings import Profile
+from drw.billing.counters import Counters
+from drw.kernel.runtime.settings import Profile
 
 
 async def counters_open(profile: Profile) -> None:

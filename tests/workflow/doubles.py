@@ -23,9 +23,9 @@ from drw.api.rag.v1.documents_pb2 import (
     ReadTextResponse,
 )
 from drw.api.rag.v1.documents_rpc import Documents
-from drw.kernel import call, rpc
 from drw.kernel.errors import NotFound
-from drw.kernel.settings import Place, Profile
+from drw.kernel.rpc import context, transport
+from drw.kernel.runtime.settings import Place, Profile
 from support.kills import DoubleKills
 
 
@@ -45,7 +45,7 @@ class Calls:
     """
 
     made: list[str] = field(default_factory=list)
-    callers: list[call.Caller] = field(default_factory=list)
+    callers: list[context.Caller] = field(default_factory=list)
     under_way: int = 0
     most_at_once: int = 0
     held: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Calls:
     async def call(self, name: str) -> AsyncIterator[None]:
         """Count a call, then do to it what was asked for."""
         self.made.append(name)
-        self.callers.append(call.caller())
+        self.callers.append(context.caller())
         self.under_way += 1
         self.most_at_once = max(self.most_at_once, self.under_way)
         try:
@@ -129,7 +129,7 @@ class Doubles:
     calls: Calls
     documents: DoubleDocuments
     serving: DoubleServing
-    server: rpc.Server
+    server: transport.Server
     address: str
     kills: DoubleKills
 
@@ -139,7 +139,7 @@ class Doubles:
 
     async def come_back(self) -> None:
         """Answer again."""
-        self.server = rpc.Server([self.documents, self.serving])
+        self.server = transport.Server([self.documents, self.serving])
         await self.server.start(self.address)
 
 
@@ -154,7 +154,7 @@ async def doubled(profile: Profile, socket: Path) -> AsyncIterator[Doubles]:
     processes = profile.processes | {"doubles": place, "gateway": kills.place}
     found = profile.model_copy(update={"processes": processes})
     documents, serving = DoubleDocuments(calls), DoubleServing(calls)
-    doubles = Doubles(found, calls, documents, serving, rpc.Server([documents, serving]), address, kills)
+    doubles = Doubles(found, calls, documents, serving, transport.Server([documents, serving]), address, kills)
     await doubles.server.start(address)
     try:
         yield doubles

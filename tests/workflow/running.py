@@ -24,9 +24,9 @@ from drw.api.workflow.v1.orchestration_pb2 import (
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
 from drw.api.workflow.v1.state_pb2 import WatchRunRequest
 from drw.api.workflow.v1.state_rpc import StateClient
-from drw.kernel.call import Caller, acting_for
-from drw.kernel.host import Host
-from drw.kernel.settings import Profile
+from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Profile
 from workflow.doubles import Calls, Doubles, doubled, until
 
 SERVICES = ["templates", "state", "orchestration"]

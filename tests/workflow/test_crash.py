@@ -29,10 +29,10 @@ from drw.api.workflow.v1.orchestration_pb2 import (
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
 from drw.api.workflow.v1.state_pb2 import WatchRunRequest
 from drw.api.workflow.v1.state_rpc import StateClient
-from drw.kernel.call import Caller, acting_for
 from drw.kernel.errors import Unavailable
-from drw.kernel.rpc import Channels
-from drw.kernel.settings import Profile
+from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.transport import Channels
+from drw.kernel.runtime.settings import Profile
 from workflow.doubles import Doubles, doubled, until
 
 _numbers = itertools.count()
@@ -75,7 +75,7 @@ class Process:
 
     def start(self) -> None:
         with self.log.open("ab") as out:
-            command = [sys.executable, "-m", "drw.kernel.process", "workflow", str(self.profile)]
+            command = [sys.executable, "-m", "drw.kernel.runtime.process", "workflow", str(self.profile)]
             self.popen = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
 
     def end(self, number: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from drw.api.workflow.v1.orchestration_pb2 import CANCELLED, FAILED, RETRYING, RUNNING, SUCCEEDED
-from drw.kernel.kills import Killed
+from drw.killswitch.watch import Killed
 from support.kills import kill
 from workflow.doubles import until
 from workflow.running import is_so, running, step_is

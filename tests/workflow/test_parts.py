@@ -8,10 +8,10 @@ import pytest
 
 from drw.api.workflow.v1.templates_pb2 import Node, Template
 from drw.kernel.errors import InvalidRequest, RateLimited, Unavailable
-from drw.workflow.orchestration import plan, retries
+from drw.workflow.orchestration import dependency_graph, retries
 from drw.workflow.orchestration.activities import ACTIVITIES, digest, scopes
 from drw.workflow.orchestration.adapters.dbos_engine import _url
-from drw.workflow.orchestration.render import rendered
+from drw.workflow.orchestration.expression_rendering import rendered
 from drw.workflow.templates.activities import ACTIVITIES as ON_OFFER
 
 
@@ -31,7 +31,7 @@ def test_a_run_needs_the_scopes_of_all_its_activities():
 def test_the_plan_pairs_items_of_the_same_list_and_joins_all_others():
     both = {"for_each": "${inputs.files}"}
     template = Template(nodes=[Node(id="a", **both), Node(id="b", needs=["a"], **both), Node(id="c", needs=["a", "b"])])
-    steps = plan.steps(template, {"files": ["x", "y"]})
+    steps = dependency_graph.steps(template, {"files": ["x", "y"]})
     assert [(s.id, s.item, s.after) for s in steps] == [
         ("a/0", "x", ()),
         ("a/1", "y", ()),

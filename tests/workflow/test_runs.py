@@ -21,8 +21,8 @@ from drw.api.workflow.v1.orchestration_pb2 import (
     ListRunsRequest,
 )
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
-from drw.kernel.call import acting_for
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, TooLarge, Unavailable
+from drw.kernel.rpc.context import acting_for
 from support.measured import measured
 from support.parts import running_valkey
 from workflow.doubles import until

@@ -13,8 +13,8 @@ from conftest import hosted
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.workflow.v1.state_pb2 import RunEvent, WatchRunRequest
 from drw.api.workflow.v1.state_rpc import StateClient
-from drw.kernel.call import acting_for
 from drw.kernel.errors import InvalidRequest, NotFound, Unavailable
+from drw.kernel.rpc.context import acting_for
 from support.parts import running_valkey
 
 QUICK = {"appear_seconds": 0.2, "wait_seconds": 0.1, "quiet_seconds": 0.3}

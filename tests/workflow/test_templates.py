@@ -11,10 +11,10 @@ from conftest import hosted
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Input, ListTemplatesRequest
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
-from drw.kernel.database import Database
 from drw.kernel.errors import InvalidRequest, NotFound
-from drw.workflow.templates import reading
-from drw.workflow.templates.shelf import Shelf
+from drw.kernel.storage.database import Database
+from drw.workflow.templates import parser
+from drw.workflow.templates.template_store import Shelf
 
 GOOD = """
 name: small
@@ -39,7 +39,7 @@ output: ${steps.write.output.file}
 
 
 def test_a_template_is_read_with_its_nodes_in_an_order_in_which_they_can_run():
-    read = reading.template(GOOD.encode(), "small.yaml")
+    read = parser.template(GOOD.encode(), "small.yaml")
     assert [node.id for node in read.nodes] == ["read", "write"]
     assert read.version == hashlib.sha256(GOOD.encode()).hexdigest()
     assert read.source == GOOD
@@ -84,13 +84,13 @@ def test_a_template_is_read_with_its_nodes_in_an_order_in_which_they_can_run():
 def test_what_is_wrong_is_said_with_its_place(old, new, message):
     assert old in GOOD
     with pytest.raises(InvalidRequest, match=message):
-        reading.template(GOOD.replace(old, new).encode(), "small.yaml")
+        parser.template(GOOD.replace(old, new).encode(), "small.yaml")
 
 
 @pytest.mark.parametrize("source", [b"", b"- a\n- b", b"{", b"\xff\xfe", b"a: " + b"x" * 70_000, b"{[a]: b}"])
 def test_what_is_not_a_template_at_all_is_refused(source):
     with pytest.raises(InvalidRequest):
-        reading.template(source, "odd.yaml")
+        parser.template(source, "odd.yaml")
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])

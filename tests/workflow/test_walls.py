@@ -9,8 +9,8 @@ import pytest
 
 from drw.api.workflow.v1.orchestration_pb2 import SUCCEEDED, CancelRunRequest, GetRunRequest, ListRunsRequest
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
-from drw.kernel.call import acting_for
 from drw.kernel.errors import InvalidRequest, NotFound, RateLimited
+from drw.kernel.rpc.context import acting_for
 from workflow.running import QUICK, running
 
 MUTATIONS = {

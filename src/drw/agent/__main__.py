@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from drw.agent.agent import Agent
-from drw.agent.envoy import plane
-from drw.agent.translation import Edge
-from drw.agent.usage import UsageLog
+from drw.agent.delivery.envoy import plane
+from drw.agent.reporting.usage import UsageLog
+from drw.agent.xds.translation import Edge
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
-from drw.kernel import telemetry
 from drw.kernel.errors import DrwError
-from drw.kernel.rpc import Channels
-from drw.kernel.settings import Layers, Profile
+from drw.kernel.observability import telemetry
+from drw.kernel.rpc.transport import Channels
+from drw.kernel.runtime.settings import Layers, Profile
 
 
 def main(files: Sequence[Path]) -> int:

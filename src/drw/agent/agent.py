@@ -13,20 +13,21 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from drw.agent import envoy, overload
-from drw.agent.admin import Admin, NotRunning
-from drw.agent.files import Files, read_seed
-from drw.agent.health import Circuits
-from drw.agent.log import KEPT_ANONYMOUS, AccessLog
-from drw.agent.measures import CURRENT, Metrics
-from drw.agent.pressure import Pressure
-from drw.agent.refusals import Refusals
-from drw.agent.secrets import Secrets
-from drw.agent.translation import OTHERS, BadConfiguration, Edge, others, translate, whole
+from drw.agent.delivery import envoy
+from drw.agent.delivery.admin import Admin, NotRunning
+from drw.agent.delivery.credentials import Secrets
+from drw.agent.delivery.deny_list_delivery import Refusals
+from drw.agent.delivery.files import Files, read_seed
+from drw.agent.reporting.connection_pressure import Pressure
+from drw.agent.reporting.health import Circuits
+from drw.agent.reporting.log_rotation import KEPT_ANONYMOUS, AccessLog
+from drw.agent.reporting.metrics import CURRENT, Metrics
+from drw.agent.xds import overload
+from drw.agent.xds.translation import OTHERS, BadConfiguration, Edge, others, translate, whole
 from drw.api.gateway.v1.request_router_pb2 import Configuration, ConfigurationReport, WatchConfigurationRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.kernel.errors import DeadlineExceeded, DrwError, Unavailable
-from drw.kernel.settings import Profile
+from drw.kernel.runtime.settings import Profile
 
 log = logging.getLogger(__name__)
 

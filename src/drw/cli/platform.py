@@ -22,8 +22,8 @@ from drw.cli.settings import check_before_start
 from drw.cli.terminal import console, stream, visible_in_json
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, Unavailable
 from drw.local.credentials import Credentials, local
-from drw.local.ground import free_port, locked
-from drw.local.layout import Layout
+from drw.local.paths import Layout
+from drw.local.preflight import free_port, locked
 
 PARTS = ("postgres", "valkey", "engine", "gateway", "models", "rag", "workflow", "agent", "envoy", "supervisor")
 START_SECONDS = 300

@@ -11,10 +11,10 @@ import typer
 from drw.cli.options import DataDir, Json, warn, write, write_json
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.local.credentials import local
-from drw.local.layout import Layout
+from drw.local.paths import Layout
 
 if TYPE_CHECKING:
-    from drw.kernel.settings import Layers
+    from drw.kernel.runtime.settings import Layers
 
 HIDDEN = "(set, not shown)"
 FAULTY = 2
@@ -73,7 +73,7 @@ def check_before_start(layout: Layout, listen: str) -> None:
 
 
 def _layers(files: list[Path], made: tuple[str, dict[str, Any]] | None = None) -> Layers:
-    from drw.kernel.settings import ConfigError, Layers
+    from drw.kernel.runtime.settings import ConfigError, Layers
 
     try:
         return Layers(files, made=made)

@@ -10,7 +10,7 @@ from drw.api.contract import snake
 from drw.catalog import BY_NAME, Service
 from drw.generate.operations import path_names
 from drw.generate.protos import ROOT, Protos, compiled
-from drw.kernel.call import ANY_SCOPE, SCOPES
+from drw.kernel.rpc.context import ANY_SCOPE, SCOPES
 
 KERNEL = "drw.api.kernel."
 

@@ -9,7 +9,7 @@ from openai import types
 from openai.types import chat, vector_stores
 
 from drw.generate.openai_requests import MODELS, WRITTEN
-from drw.models.serving.requests import KEPT
+from drw.models.serving.openai.requests import KEPT
 
 OPENAI: dict[str, Any] = {
     "chat/create": chat.completion_create_params.CompletionCreateParamsStreaming,

@@ -9,11 +9,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from drw.kernel.walls import MAX_WALLS
-from drw.models.serving.requests import ChatCompletion, Completion, Embedding
-from drw.rag.documents.asked import MAX_KEY, MAX_PAIRS, MAX_VALUE
-from drw.rag.documents.attachments import STATES
-from drw.rag.documents.openai_vector_stores import MAX_BATCH
-from drw.rag.documents.shelf import PURPOSES
+from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding
+from drw.rag.documents.api.request_parameters import MAX_KEY, MAX_PAIRS, MAX_VALUE
+from drw.rag.documents.api.vector_stores import MAX_BATCH
+from drw.rag.documents.library import PURPOSES
+from drw.rag.documents.storage.vector_store_files import STATES
 from drw.rag.retrieval.openai import SearchBody
 
 Schema = dict[str, Any]

@@ -10,8 +10,8 @@ from drw.generate import openai_requests
 from drw.generate.openai import ENDPOINTS, Endpoint
 from drw.generate.operations import Operation, operations, path_names, reachable, short, worded
 from drw.generate.protos import Field, Protos, compiled
-from drw.kernel.call import ANY_SCOPE, SCOPES
 from drw.kernel.errors import HTTP
+from drw.kernel.rpc.context import ANY_SCOPE, SCOPES
 
 PATH = "docs/reference/openapi.json"
 JSON, EVENTS = "application/json", "text/event-stream"

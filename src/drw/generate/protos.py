@@ -21,7 +21,7 @@ from google.protobuf.descriptor_pb2 import (
 import drw
 from drw.api.kernel.v1 import kernel_pb2
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.rest import REST_OF_PATH
+from drw.kernel.rpc.rest import REST_OF_PATH
 
 ROOT = Path(drw.__file__).parents[2]
 """The checkout."""

@@ -15,7 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from drw.kernel.attributes import MAX_NUMBER, Scalar
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.wire_json import to_json
+from drw.kernel.rpc.json_messages import to_json
 
 EQUAL, ORDER, LISTS, COMPOUND = ("eq", "ne"), ("gt", "gte", "lt", "lte"), ("in", "nin"), ("and", "or")
 TYPES = (*EQUAL, *ORDER, *LISTS, *COMPOUND)

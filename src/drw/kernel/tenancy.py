@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drw.kernel import call
-from drw.kernel.call import Caller
 from drw.kernel.errors import Forbidden
+from drw.kernel.rpc import context
+from drw.kernel.rpc.context import Caller
 
 ORG_ADMIN, PLATFORM_ADMIN = "org:admin", "platform:admin"
 
@@ -40,13 +40,13 @@ PLATFORM = Owner("")
 
 def may_read(owner: Owner, who: Caller | None = None) -> bool:
     """Tell whether the caller may see what belongs to this owner."""
-    who = who or call.caller()
+    who = who or context.caller()
     return owner == PLATFORM or owner == Owner(who.org) or may_change(owner, who)
 
 
 def may_change(owner: Owner, who: Caller | None = None) -> bool:
     """Tell whether the caller may change what belongs to this owner."""
-    who = who or call.caller()
+    who = who or context.caller()
     return owner == Owner(who.org, who.desk) != Owner(who.org) or _needed(owner, who) in who.scopes
 
 
@@ -56,7 +56,7 @@ def check_change(owner: Owner) -> None:
     Raises:
         Forbidden: it is another org's or desk's, or the platform's, and the caller lacks the scope for that.
     """
-    who = call.caller()
+    who = context.caller()
     if may_change(owner, who):
         return
     needed = _needed(owner, who)
@@ -72,7 +72,7 @@ def named_org(named: str) -> str:
     Raises:
         Forbidden: it is another one than the caller's, who lacks `platform:admin`.
     """
-    who = call.caller()
+    who = context.caller()
     if named and named != who.org and PLATFORM_ADMIN not in who.scopes:
         raise _foreign(named, who)
     return named or who.org
@@ -80,7 +80,7 @@ def named_org(named: str) -> str:
 
 def operates() -> bool:
     """Tell whether the state of the whole platform may be shown: to `platform:admin`, or inside, where nobody calls."""
-    who = call.caller_or_none()
+    who = context.caller_or_none()
     return who is None or PLATFORM_ADMIN in who.scopes
 
 

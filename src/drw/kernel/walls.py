@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from drw.kernel.call import Caller
 from drw.kernel.errors import Forbidden, InvalidRequest
+from drw.kernel.rpc.context import Caller
 
 MAX_WALLS = 100
 """As many as an org may have; more can never all be held."""

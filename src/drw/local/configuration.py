@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from drw.catalog import BY_NAME
-from drw.kernel.settings import Layers, Profile, Settings
+from drw.kernel.runtime.settings import Layers, Profile, Settings
 
 SECRETS = ("secret", "password", "token", "api_key", "salt_key")
 """How the names of settings end that nobody should see on a screen or in a bug report."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drw.kernel.errors import InvalidRequest, NotFound
-from drw.local.layout import Layout
+from drw.local.paths import Layout
 
 ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 KEY = re.compile(r"[!-~]+")

@@ -17,12 +17,12 @@ from drw.api.gateway.v1.authentication_pb2 import (
     PutOrgRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
-from drw.kernel.call import SCOPES, Caller, acting_for
 from drw.kernel.errors import NotFound, Unavailable
-from drw.kernel.rpc import Channels
-from drw.kernel.settings import Profile
+from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.transport import Channels
+from drw.kernel.runtime.settings import Profile
 from drw.local.credentials import write
-from drw.local.layout import Layout
+from drw.local.paths import Layout
 
 OPERATOR = Caller(org="local", desk="research", key="operator", scopes=frozenset(SCOPES))
 

@@ -15,19 +15,19 @@ import psycopg
 import redis.asyncio
 from psycopg import pq
 
-from drw.agent import envoy
-from drw.agent.admin import Admin
+from drw.agent.delivery import envoy
+from drw.agent.delivery.admin import Admin
 from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest
 from drw.api.kernel.v1.kernel_rpc import ProcessClient
 from drw.catalog import CLUSTERS
 from drw.kernel.errors import DeadlineExceeded, InternalError, Unavailable
-from drw.kernel.http import ALIVE
-from drw.kernel.rpc import Channels
-from drw.kernel.settings import Profile
+from drw.kernel.rpc.http_server import ALIVE
+from drw.kernel.rpc.transport import Channels
+from drw.kernel.runtime.settings import Profile
 from drw.local import postgres, valkey
-from drw.local.layout import ENGINE_SLOTS, SLOT_TOKENS, Layout
+from drw.local.child_process import Part
 from drw.local.liveness import Probe, replies
-from drw.local.part import Part
+from drw.local.paths import ENGINE_SLOTS, SLOT_TOKENS, Layout
 from drw.local.weights import CHAT_MODEL
 
 DRAIN_SECONDS = 5.0
@@ -120,7 +120,7 @@ def _service_process(cluster: str, profile: Profile, files: list[str], channels:
         stops=1,
         title=f"the {cluster} services",
         needs=("postgres", "valkey"),
-        command=lambda: [sys.executable, "-m", "drw.kernel.process", cluster, *files],
+        command=lambda: [sys.executable, "-m", "drw.kernel.runtime.process", cluster, *files],
         prepare=partial(asyncio.to_thread, socket.unlink, missing_ok=True),
         ready=partial(_process_ready, client, socket.exists),
         alive=_says(profile.processes[cluster].http, ALIVE),

@@ -13,17 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from drw.agent import envoy
-from drw.kernel import recovery
+from drw.agent.delivery import envoy
 from drw.kernel.errors import DrwError
-from drw.kernel.report import report
-from drw.kernel.rpc import Channels
-from drw.kernel.settings import Layers
+from drw.kernel.rpc import recovery
+from drw.kernel.rpc.transport import Channels
+from drw.kernel.runtime.settings import Layers
+from drw.kernel.runtime.status import report
 from drw.local import first_key, weights
-from drw.local.ground import check_port, check_space, locked
-from drw.local.layout import Layout
-from drw.local.part import Child, PartFailed, PartState
+from drw.local.child_process import Child, PartFailed, PartState
+from drw.local.paths import Layout
 from drw.local.platform import parts
+from drw.local.preflight import check_port, check_space, locked
 
 HEALTHY_SECONDS = 20
 

@@ -14,14 +14,10 @@ from hypothesis import strategies as st
 
 from drw.api.models.v1 import discovery_pb2
 from drw.api.models.v1.discovery_pb2 import Model, ResolvedModel
-from drw.kernel.clock import Clock
 from drw.kernel.errors import InvalidRequest, RateLimited, Unavailable
-from drw.kernel.kills import KillList
-from drw.models.serving.answers import Answer
-from drw.models.serving.balance import LOAD_BOUND, Affinity, Replica, by_weight, pick
-from drw.models.serving.causes import cause
-from drw.models.serving.circuits import Circuit, CircuitSettings, State
-from drw.models.serving.deltas import has_token, is_filtered, is_whole
+from drw.kernel.runtime.clock import Clock
+from drw.killswitch.watch import KillList
+from drw.models.serving.engines.upstream_errors import in_band, refusal
 from drw.models.serving.errors import (
     ContentFiltered,
     ContextLengthExceeded,
@@ -30,12 +26,16 @@ from drw.models.serving.errors import (
     UpstreamModelNotFound,
     UpstreamQuotaUsedUp,
 )
-from drw.models.serving.line import Line
-from drw.models.serving.models import Models
+from drw.models.serving.failover.continuation import ECHO_CHARACTERS, Seam, continued, may_continue
+from drw.models.serving.failover.failure_policy import cause
+from drw.models.serving.failover.retries import Retries, RetrySettings
+from drw.models.serving.openai.chunks import has_token, is_filtered, is_whole
+from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import Target
-from drw.models.serving.refusals import in_band, refusal
-from drw.models.serving.retries import Retries, RetrySettings
-from drw.models.serving.seams import ECHO_CHARACTERS, Seam, continued, may_continue
+from drw.models.serving.routing.admission_queue import Line
+from drw.models.serving.routing.circuit_breaker import Circuit, CircuitSettings, State
+from drw.models.serving.routing.load_balancing import LOAD_BOUND, Affinity, Replica, by_weight, pick
+from drw.models.serving.routing.model_directory import Models
 
 TARGET = Target("m", "http://h/v1", "up", "")
 

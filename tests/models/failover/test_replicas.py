@@ -15,10 +15,10 @@ from drw.api.models.v1.discovery_pb2 import Alias, DeleteAliasRequest, WeightedT
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
-from drw.kernel.call import Caller, acting_for
-from drw.kernel.kills import KillList
+from drw.kernel.rpc.context import Caller, acting_for
+from drw.killswitch.watch import KillList
 from drw.models.serving import service
-from drw.models.serving.line import Line
+from drw.models.serving.routing.admission_queue import Line
 from models.failover.double_upstream import TEXT, THOUGHTS
 from models.failover.time_loop import passing
 from models.failover.world import Reply, World, fallbacks

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from drw.kernel.clock import Clock
+from drw.kernel.runtime.clock import Clock
 
 T = TypeVar("T")
 

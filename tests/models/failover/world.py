@@ -15,8 +15,8 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from drw.kernel.host import Host
-from drw.kernel.settings import Place, Profile
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Place, Profile
 from drw.models.serving import service
 from models.failover.double_upstream import TEXT, DoubleUpstream, double_upstream
 from models.failover.time_loop import DoubleClock, passed, passing, run

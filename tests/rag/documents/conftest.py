@@ -10,7 +10,7 @@ import pytest
 
 from conftest import hosted
 from drw.demo.pdf import pdf
-from drw.kernel.call import Caller
+from drw.kernel.rpc.context import Caller
 
 SERVICES = ["embedding", "vector_store", "documents"]
 

@@ -17,9 +17,9 @@ from drw.api.rag.v1.vector_store_pb2 import (
 )
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import from_values, to_values
-from drw.kernel.call import acting_for
 from drw.kernel.errors import Unavailable
-from drw.rag.documents import attribute_updates
+from drw.kernel.rpc.context import acting_for
+from drw.rag.documents.ingestion import attribute_updates
 from rag.documents.conftest import SERVICES, Desk, running
 from rag.documents.test_embedded import mail
 from support.parts import wait_until

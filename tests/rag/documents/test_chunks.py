@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drw.rag.documents import tokens
-from drw.rag.documents.chunks import CONTEXT_TOKENS, TOKENS, Chunker
-from drw.rag.documents.pages import parted, tidied
-from drw.rag.documents.subject import subject
+from drw.rag.documents.chunking import token_estimate
+from drw.rag.documents.chunking.chunks import CONTEXT_TOKENS, TOKENS, Chunker
+from drw.rag.documents.chunking.document_context import subject
+from drw.rag.documents.parsing.pages import parted, tidied
 
 ROWS = [f"Product {n} line $ {n},{n:03} $ {n + 1},{n:03} ({n})%" for n in range(1, 60)]
 STATEMENT = "\n".join(
@@ -74,8 +74,8 @@ def test_whatever_the_page_nothing_is_lost_and_nothing_too_long(text):
     covered = set()
     for chunk in chunks:
         assert text[chunk.start : chunk.end] == chunk.text
-        assert tokens.estimate(chunk.text) <= TOKENS + 20
-        assert tokens.estimate(chunk.context) <= CONTEXT_TOKENS
+        assert token_estimate.estimate(chunk.text) <= TOKENS + 20
+        assert token_estimate.estimate(chunk.context) <= CONTEXT_TOKENS
         covered |= set(range(chunk.start, chunk.end))
     assert not any(character.isalnum() for place, character in enumerate(text) if place not in covered)
 
@@ -136,7 +136,7 @@ def test_what_a_document_is(name, page, expected):
 def test_the_estimate_of_tokens_is_near_the_tokenizer():
     counts = {"The Company's net sales were $81,797 million (1)% in Q3.": 18, "漢字": 2, "": 0}
     for text, count in counts.items():
-        assert abs(tokens.estimate(text) - count) <= 2
+        assert abs(token_estimate.estimate(text) - count) <= 2
 
 
 def _without_overlap(chunks):

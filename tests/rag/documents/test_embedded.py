@@ -13,8 +13,8 @@ import pypdfium2.raw as pdfium
 import pytest
 
 from drw.demo.pdf import pdf
+from drw.rag.documents.parsing.parser_pool import Reader
 from drw.rag.documents.ports import Refused
-from drw.rag.documents.reading import Reader
 from support.ooxml import rows, workbook
 from support.samples import sample
 

@@ -6,7 +6,7 @@ import pytest
 
 from drw.rag.documents.adapters.kreuzberg import Kreuzberg
 from drw.rag.documents.adapters.mail import Mail
-from drw.rag.documents.encodings import decoded
+from drw.rag.documents.parsing.encodings import decoded
 from drw.rag.documents.ports import Limits, Refused
 
 LIMITS = Limits(pages=100, characters=10_000_000, unpacked_bytes=64 << 20)

@@ -16,11 +16,11 @@ from conftest import hosted
 from drw.api.rag.v1.documents_pb2 import IndexFileRequest, Indexing, PutFileRequest, WatchIndexingRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.demo.pdf import pdf
-from drw.kernel.call import acting_for
-from drw.kernel.database import Database
 from drw.kernel.errors import InvalidRequest
-from drw.rag.documents.jobs import MOST_TOGETHER, SMALL_BYTES, Jobs
-from drw.rag.documents.presence import worker
+from drw.kernel.rpc.context import acting_for
+from drw.kernel.storage.database import Database
+from drw.rag.documents.ingestion.job_queue import MOST_TOGETHER, SMALL_BYTES, Jobs
+from drw.rag.documents.ingestion.worker_liveness import worker
 from support.parts import wait_until
 
 SERVICES = ["embedding", "vector_store", "documents"]

@@ -24,11 +24,11 @@ from drw.api.rag.v1.embedding_rpc import Embedding
 from drw.api.rag.v1.vector_store_pb2 import DeleteCollectionRequest, GetCollectionRequest, ListDocumentsRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.demo.pdf import pdf
-from drw.kernel import telemetry
 from drw.kernel.attributes import from_values, to_values
-from drw.kernel.call import acting_for
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, Unavailable
-from drw.rag.documents.presence import worker
+from drw.kernel.observability import telemetry
+from drw.kernel.rpc.context import acting_for
+from drw.rag.documents.ingestion.worker_liveness import worker
 from support.parts import wait_until
 from support.spans import recorded
 
@@ -175,8 +175,8 @@ async def test_a_job_belongs_to_one_living_worker(idle, rag, report):
         store = await desk.openai.vector_stores.create(name="c", file_ids=[file.id])
         jobs = platform.host._scopes["documents"]  # keeps the schema
         assert jobs
-        from drw.kernel.database import Database
-        from drw.rag.documents.jobs import Counts, Jobs
+        from drw.kernel.storage.database import Database
+        from drw.rag.documents.ingestion.job_queue import Counts, Jobs
 
         database = Database(rag.postgres, "documents")
         await database.start("drw.rag.documents")
@@ -246,7 +246,7 @@ def _process(profile, tmp_path, folder):
         '[processes.gateway]\nservices = ["request_router"]\ngrpc = "unix:/nothing"\nhttp = ""\n'
         '[services.embedding]\nencoder = "hashing"\n'
     )
-    command = [sys.executable, "-m", "drw.kernel.process", "all", str(file)]
+    command = [sys.executable, "-m", "drw.kernel.runtime.process", "all", str(file)]
     with (tmp_path / "log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PYTHONWARNINGS": "ignore"})
 

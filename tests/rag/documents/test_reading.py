@@ -14,9 +14,9 @@ import pytest
 from drw.demo import DOCUMENTS
 from drw.demo.docx import docx
 from drw.demo.pdf import pdf
-from drw.rag.documents import kinds
+from drw.rag.documents.parsing import file_types
+from drw.rag.documents.parsing.parser_pool import Reader, Settings
 from drw.rag.documents.ports import Refused
-from drw.rag.documents.reading import Reader, Settings
 from rag.documents.test_embedded import mail
 from support.ooxml import rows, workbook
 
@@ -41,7 +41,7 @@ async def reading(settings):
 async def read(reader, tmp_path, name, content):
     file = tmp_path / name
     file.write_bytes(content)
-    return await reader.pages(file, kinds.kind_of(name))
+    return await reader.pages(file, file_types.kind_of(name))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ async def read(reader, tmp_path, name, content):
     ],
 )
 async def test_every_document_of_the_demo_can_be_read(reader, name, words):
-    pages = await reader.pages(DOCUMENTS / name, kinds.kind_of(name))
+    pages = await reader.pages(DOCUMENTS / name, file_types.kind_of(name))
     assert words in "\n".join(pages)
     assert "console.log" not in "\n".join(pages)
 
@@ -193,7 +193,7 @@ async def test_text_is_tidied(reader, tmp_path):
 
 
 def _workers():
-    return [p for p in psutil.Process().children() if "drw.rag.documents.worker" in p.cmdline()]
+    return [p for p in psutil.Process().children() if "drw.rag.documents.parsing.parser_process" in p.cmdline()]
 
 
 async def test_a_worker_that_ends_before_it_is_asked_is_started_again(tmp_path, monkeypatch):

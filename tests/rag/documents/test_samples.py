@@ -6,9 +6,9 @@ from pathlib import PurePath
 
 import pytest
 
-from drw.rag.documents import kinds
+from drw.rag.documents.parsing import file_types
+from drw.rag.documents.parsing.parser_pool import Reader, Settings
 from drw.rag.documents.ports import Refused
-from drw.rag.documents.reading import Reader, Settings
 from support.samples import sample
 
 AGATE, PYEXCEL, MAIL = "agate_excel", "pyexcel_xlsx", "talon"
@@ -90,7 +90,7 @@ def read(reader, tmp_path):
     async def read(package, name):
         file = tmp_path / PurePath(name).name
         file.write_bytes(sample(package, name))
-        return await reader.text(file, kinds.kind_of(name))
+        return await reader.text(file, file_types.kind_of(name))
 
     return read
 

@@ -11,9 +11,9 @@ import pytest
 from drw.rag.documents.adapters.office import Office
 from drw.rag.documents.adapters.opendocument import OpenDocument
 from drw.rag.documents.adapters.plain import Plain
-from drw.rag.documents.chunks import Chunker
+from drw.rag.documents.chunking.chunks import Chunker
+from drw.rag.documents.parsing.sheets.number_formats import shown
 from drw.rag.documents.ports import Limits, Refused
-from drw.rag.documents.sheets.number_formats import shown
 from support.ooxml import NAMESPACES, links, rows, workbook
 
 LIMITS = Limits(pages=100, characters=10_000_000, unpacked_bytes=64 << 20)

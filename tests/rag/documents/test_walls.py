@@ -13,9 +13,9 @@ from psycopg.types.json import Jsonb
 from conftest import hosted
 from drw.api.rag.v1.documents_pb2 import IndexFileRequest, PutFileRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
-from drw.kernel.call import Caller, acting_for
 from drw.kernel.errors import Forbidden
-from drw.rag.documents.files import Page
+from drw.kernel.rpc.context import Caller, acting_for
+from drw.rag.documents.storage.files import Page
 
 MUTATIONS = {
     "overlap": "select cardinality(object_walls) = 0 or object_walls && caller_walls",

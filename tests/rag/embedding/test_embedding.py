@@ -10,12 +10,12 @@ import pytest
 from conftest import hosted
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Tokens
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
-from drw.kernel.call import Caller, acting_for
 from drw.kernel.errors import InvalidRequest, NotFound, RateLimited, TooLarge
+from drw.kernel.rpc.context import Caller, acting_for
 from drw.rag.embedding.adapters.hashing import Hashing
+from drw.rag.embedding.encoder_queue import SHORT, Turns
 from drw.rag.embedding.lengths import Lengths
 from drw.rag.embedding.ports import TextEncoder
-from drw.rag.embedding.turns import SHORT, Turns
 
 TEXTS = ["the desk hedges gamma", "the desk hedges its gamma daily", "coffee is served at nine"]
 

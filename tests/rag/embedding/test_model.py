@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.settings import ConfigError
+from drw.kernel.runtime.settings import ConfigError
 from drw.rag.embedding import weights
 from drw.rag.embedding.adapters.onnx import Onnx
 from drw.rag.embedding.lengths import Lengths, TextTooLong, UnknownToken

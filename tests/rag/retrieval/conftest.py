@@ -11,8 +11,8 @@ from drw.api.rag.v1 import embedding_rpc
 from drw.api.rag.v1.embedding_pb2 import EmbedResponse
 from drw.api.rag.v1.vector_store_pb2 import CreateCollectionRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
-from drw.kernel.call import acting_for
 from drw.kernel.errors import Unavailable
+from drw.kernel.rpc.context import acting_for
 from support.passages import put, vector
 
 APPLE = "Apple Inc. · Form 10-Q · period ended July 1, 2023"

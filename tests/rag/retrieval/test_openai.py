@@ -6,7 +6,7 @@ import httpx
 import openai
 import pytest
 
-from drw.kernel.host import Host
+from drw.kernel.runtime.host import Host
 
 HEADERS = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "documents:read"}
 

@@ -23,8 +23,8 @@ from drw.api.rag.v1.vector_store_pb2 import (
 )
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import from_values, to_values
-from drw.kernel.call import acting_for
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
+from drw.kernel.rpc.context import acting_for
 from support.passages import put, vector
 
 ADAPTERS = {

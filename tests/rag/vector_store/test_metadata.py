@@ -17,7 +17,7 @@ from drw.api.rag.v1.vector_store_pb2 import (
 )
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
-from drw.kernel.call import acting_for
+from drw.kernel.rpc.context import acting_for
 from drw.rag.vector_store import metadata
 from support.passages import put, vector
 

@@ -26,8 +26,8 @@ from drw.api.rag.v1.vector_store_pb2 import (
 )
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
-from drw.kernel.call import Caller, acting_for
 from drw.kernel.errors import Conflict, Forbidden, NotFound
+from drw.kernel.rpc.context import Caller, acting_for
 from support.passages import put, vector
 
 WALLS = ("m-and-a", "research", "credit", "prime")

@@ -9,7 +9,7 @@ import base64
 import functools
 from importlib import resources
 
-from drw.agent.shapes import Json, extension, typed
+from drw.agent.xds.builders import Json, extension, typed
 
 NAME = "drw.clients"
 MODULE = "clients.wasm"

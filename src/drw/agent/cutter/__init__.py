@@ -13,9 +13,9 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from drw.agent import limiting
 from drw.agent.cutter.siphash import siphash
-from drw.agent.shapes import Json, typed
+from drw.agent.xds import request_limits
+from drw.agent.xds.builders import Json, typed
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 
@@ -43,13 +43,13 @@ def cutter(configuration: Configuration, seed: bytes = SEED) -> Json:
     """Return the filter with the limits and the list of who is blocked; the seed of their hashes has 16 bytes.
 
     A configuration of this kind is in force within milliseconds however long it is, which those of Envoy's own filters
-    are not; `drw.agent.blocked` makes the same refusals with them, for good. Only what is killed is cut.
+    are not; `drw.agent.xds.deny_list` makes the same refusals with them, for good. Only what is killed is cut.
     """
     hashed = functools.partial(_hashed, seed)
     found = [(LETTERS.get(block.reason, KILLED), hashed(_subject(block, hashed))) for block in configuration.blocks]
     found += [(REVOKED, hashed(f"revoked\n\n{key}")) for key in configuration.credentials.revoked]
-    limits = limiting.lines(configuration.limits, hashed)
-    text = limiting.head(configuration.limits, seed, len(limits)) + "".join(limits) + _text(found)
+    limits = request_limits.lines(configuration.limits, hashed)
+    text = request_limits.head(configuration.limits, seed, len(limits)) + "".join(limits) + _text(found)
     # Its counts belong to the library, so it stays while there is no filter.
     module = {"local": {"filename": str(library())}}
     loaded = {"module": module, "do_not_close": True, "metrics_namespace": "drw"}
@@ -71,9 +71,11 @@ def library() -> Path:
 def _subject(block: Block, hashed: Callable[[str], str]) -> str:
     """Return the words that stand for a subject; the org of a model is in them by its hash, as in cutter.c."""
     org = (
-        hashed(limiting.subject(Block.ORG, block.org, "")) if block.subject == Block.MODEL and block.org else block.org
+        hashed(request_limits.subject(Block.ORG, block.org, ""))
+        if block.subject == Block.MODEL and block.org
+        else block.org
     )
-    return limiting.subject(block.subject, org, block.name)
+    return request_limits.subject(block.subject, org, block.name)
 
 
 @functools.lru_cache(1 << 18)

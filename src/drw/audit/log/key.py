@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from drw.audit.tlog.note import Signer
-from drw.kernel.settings import ConfigError
+from drw.kernel.runtime.settings import ConfigError
 
 
 def load_or_make(file: Path, origin: str, *, used: bool) -> Signer:

@@ -19,7 +19,7 @@ from drw.audit.tlog.merkle import consistency_proof, is_extended, leaf_hash
 from drw.audit.tlog.note import Checkpoint, Signer
 from drw.audit.tlog.tiles import CHECKPOINT, WIDTH, Tile, TiledTree, Tree, bundled, read_bundle, tile_at
 from drw.audit.tlog.walk import read_checkpoint
-from drw.kernel.database import Connection
+from drw.kernel.storage.database import Connection
 
 BATCH = 2_048
 """Records that are taken, or signed over, in one transaction."""

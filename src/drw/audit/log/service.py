@@ -23,9 +23,10 @@ from drw.audit.tlog.merkle import inclusion_proof, is_included
 from drw.audit.tlog.note import Checkpoint, Signer
 from drw.audit.tlog.tiles import TiledTree
 from drw.audit.verify import VERIFIER_KEY
-from drw.kernel import call, tenancy
+from drw.kernel import tenancy
 from drw.kernel.errors import InvalidRequest, NotFound
-from drw.kernel.host import Scope
+from drw.kernel.rpc import context
+from drw.kernel.runtime.host import Scope
 from drw.kernel.tenancy import Owner
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Log(contract.Log):
 
     async def list_records(self, request: pb.ListRecordsRequest, /) -> pb.ListRecordsResponse:
         """List from the database, where records are as soon as they have their places."""
-        who = call.caller()
+        who = context.caller()
         desk = _desk_to_list(who, request.desk)
         wanted = {field: _filter(request, field) for field in ("action", "actor", "resource", "outcome")}
         size, before = _page_size(request.page_size), _before(request.page_token)
@@ -73,7 +74,7 @@ class Log(contract.Log):
 
     async def get_proof(self, request: pb.GetProofRequest, /) -> pb.Proof:
         """Cut the proof out of the tiles, and try it before it is given away."""
-        who, index = call.caller(), request.index
+        who, index = context.caller(), request.index
         note, checkpoint = await self.sequencer.sign()
         found = await self._store.one(index, who.walls) if 0 <= index < checkpoint.size else None
         if found is None or not _may_see(who, found["org"], found["desk"]):
@@ -136,11 +137,11 @@ class Log(contract.Log):
         return pb.Checkpoint(size=checkpoint.size, note=note, verifier_key=str(self._verifier))
 
 
-def _may_see(who: call.Caller, org: str, desk: str) -> bool:
+def _may_see(who: context.Caller, org: str, desk: str) -> bool:
     return who.org == org and tenancy.may_change(Owner(org, desk), who)
 
 
-def _desk_to_list(who: call.Caller, wanted: str) -> str | None:
+def _desk_to_list(who: context.Caller, wanted: str) -> str | None:
     if wanted:
         tenancy.check_change(Owner(who.org, wanted))
     return wanted or (None if tenancy.whole_org(who.org) else who.desk)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from drw.kernel.settings import Settings as Base
+from drw.kernel.runtime.settings import Settings as Base
 
 
 class Settings(Base):

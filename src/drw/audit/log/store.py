@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from drw.audit.log import records
-from drw.kernel.database import Connection, Database
+from drw.kernel.storage.database import Connection, Database
 
 SEQUENCER_LOCK = 0x617564  # "aud"
 

@@ -11,22 +11,22 @@ from functools import partial
 from drw.api.gateway.v1 import authentication_pb2 as wire
 from drw.api.gateway.v1 import authentication_rpc as contract
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.gateway.authentication.announcing import Announcer
-from drw.gateway.authentication.certificates import Certificates
-from drw.gateway.authentication.fetching import Fetcher
-from drw.gateway.authentication.issuers import Issuers
-from drw.gateway.authentication.keys import Keys
-from drw.gateway.authentication.lineage import Lineage
-from drw.gateway.authentication.me import me
-from drw.gateway.authentication.measures import measure
-from drw.gateway.authentication.rows import CHANNEL, as_desk
-from drw.gateway.authentication.sealing import Sealer
+from drw.gateway.authentication.issuers.certificates import Certificates
+from drw.gateway.authentication.issuers.jwks_fetching import Fetcher
+from drw.gateway.authentication.issuers.records import Issuers
+from drw.gateway.authentication.keys.announcing import Announcer
+from drw.gateway.authentication.keys.encryption import Sealer
+from drw.gateway.authentication.keys.issuing import Keys
+from drw.gateway.authentication.keys.lineage import Lineage
+from drw.gateway.authentication.keys.signing import jwks
+from drw.gateway.authentication.keys.signing_keys import SigningKeys
+from drw.gateway.authentication.keys.store import Store
+from drw.gateway.authentication.metrics import measure
 from drw.gateway.authentication.settings import Settings
-from drw.gateway.authentication.signing import jwks
-from drw.gateway.authentication.signing_keys import SigningKeys
-from drw.gateway.authentication.store import Store
-from drw.gateway.authentication.tree import Tree
-from drw.kernel.host import Scope
+from drw.gateway.authentication.tenants.hierarchy import Tree
+from drw.gateway.authentication.tenants.me import me
+from drw.gateway.authentication.tenants.queries import CHANNEL, as_desk
+from drw.kernel.runtime.host import Scope
 
 LOOK_SECONDS = 2.0
 """How often one looks for keys whose successors take over, and for issuers whose keys are due."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 
-from drw.gateway.authentication.secret import why_weak
-from drw.kernel.addresses import read
+from drw.gateway.authentication.keys.secret import why_weak
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.settings import Settings as Base
+from drw.kernel.runtime.settings import Settings as Base
+from drw.routing.egress_allowlist import read
 
 
 class Settings(Base):

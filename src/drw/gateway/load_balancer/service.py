@@ -15,14 +15,14 @@ from drw.api.gateway.v1.load_balancer_pb2 import (
     Upstreams,
     WatchUpstreamsRequest,
 )
-from drw.gateway.load_balancer import rules
+from drw.gateway.load_balancer import validation
 from drw.gateway.load_balancer.settings import Settings
 from drw.gateway.load_balancer.upstreams import from_profile, with_records
-from drw.kernel.addresses import Allowed
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from drw.kernel.host import Scope
-from drw.kernel.records import Kind, Records
-from drw.kernel.settings import ConfigError
+from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.settings import ConfigError
+from drw.routing.egress_allowlist import Allowed
+from drw.routing.resource_store import Kind, Records
 
 UPSTREAMS = Kind(Upstream, "upstream", "load_balancer_changed")
 
@@ -50,7 +50,7 @@ class LoadBalancer(contract.LoadBalancer):
 
     async def set_upstream(self, request: Upstream, /) -> Upstream:
         """SetUpstream makes an upstream, or replaces one that was made so."""
-        rules.check(request)
+        validation.check(request)
         self._refuse_fixed(request.name)
         for address in request.addresses:
             if "://" in address:

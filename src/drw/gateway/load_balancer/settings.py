@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from drw.kernel.addresses import Allowed
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.settings import Settings as Base
+from drw.kernel.runtime.settings import Settings as Base
+from drw.routing.egress_allowlist import Allowed
 
 
 class More(Base):
@@ -23,7 +23,7 @@ class Settings(Base):
 
     upstreams: dict[str, More] = Field(default_factory=dict)
     allowed_upstreams: tuple[str, ...] = ()
-    """As `drw.kernel.addresses.Allowed` reads it; the processes of the profile need no entry."""
+    """As `drw.routing.egress_allowlist.Allowed` reads it; the processes of the profile need no entry."""
 
     @field_validator("allowed_upstreams")
     @classmethod

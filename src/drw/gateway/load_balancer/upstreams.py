@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.gateway.load_balancer.settings import More
-from drw.kernel.settings import Place
+from drw.kernel.runtime.settings import Place
 
 WORK = {
     "gateway": "key management",

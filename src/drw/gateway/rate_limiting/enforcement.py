@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import aclosing, suppress
 
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportEnforcementRequest
-from drw.kernel.database import Database
+from drw.kernel.storage.database import Database
 
 CHANNEL = "rate_limiting_enforced"
 WAIT_SECONDS = 5.0

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
-from drw.gateway.rate_limiting import rules
-from drw.gateway.rate_limiting.owners import owner_of
-from drw.kernel import call, tenancy
-from drw.kernel.database import Connection
+from drw.billing.subjects import Subject
+from drw.gateway.rate_limiting import validation
+from drw.gateway.rate_limiting.key_directory import owner_of
+from drw.kernel import tenancy
 from drw.kernel.errors import NotFound
-from drw.kernel.metering.subjects import Subject
+from drw.kernel.rpc import context
+from drw.kernel.storage.database import Connection
 from drw.kernel.tenancy import Owner
 
 
@@ -26,11 +27,11 @@ async def changeable(connection: Connection, subject: Subject, desk: str = "") -
         KeyNotFound: the org has no such key, or the caller may not act for its desk.
     """
     if subject.kind != Block.KEY:
-        rules.check_change(subject)
-        return rules.owner(subject).desk
+        validation.check_change(subject)
+        return validation.owner(subject).desk
     if desk:
         tenancy.check_change(Owner(subject.org, desk))
-    call.caller().must_hold(rules.LIMITS)
+    context.caller().must_hold(validation.LIMITS)
     owner = await owner_of(connection, subject)
     if owner is None or not tenancy.may_change(owner) or desk not in ("", owner.desk or desk):
         raise KeyNotFound(
@@ -48,9 +49,9 @@ async def removable(connection: Connection, subject: Subject, row: dict[str, Any
         Forbidden: the desk that the request names is another one, or the caller lacks a scope.
     """
     if subject.kind != Block.KEY:
-        rules.check_change(subject)
+        validation.check_change(subject)
         return True
-    call.caller().must_hold(rules.LIMITS)
+    context.caller().must_hold(validation.LIMITS)
     owner = await owner_of(connection, subject)
     desk = (owner.desk if owner else "") or (row["desk"] if row else "")
     return tenancy.may_change(Owner(subject.org, desk))

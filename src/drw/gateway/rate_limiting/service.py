@@ -39,14 +39,17 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchLimitsRequest,
     WatchPolicyRequest,
 )
-from drw.gateway.rate_limiting import owners, rules, spend, store
-from drw.gateway.rate_limiting.binding import bind, unbind
-from drw.gateway.rate_limiting.blocks import Blocks, ledger_spent
+from drw.billing.counters import Counters, CountersAway
+from drw.billing.ledger import Ledger
+from drw.billing.subjects import Subject
+from drw.gateway.rate_limiting import key_directory, spend, store, validation
+from drw.gateway.rate_limiting.counter_rebuild import Rebuild
 from drw.gateway.rate_limiting.enforcement import Enforcement
-from drw.gateway.rate_limiting.measures import measure
+from drw.gateway.rate_limiting.exhausted_subjects import Blocks, ledger_spent
+from drw.gateway.rate_limiting.lease_reaper import post, reap
+from drw.gateway.rate_limiting.limit_inheritance import bind, unbind
+from drw.gateway.rate_limiting.metrics import measure
 from drw.gateway.rate_limiting.permission import changeable, removable
-from drw.gateway.rate_limiting.reaping import post, reap
-from drw.gateway.rate_limiting.rebuild import Rebuild
 from drw.gateway.rate_limiting.settings import Settings
 from drw.gateway.rate_limiting.store import (
     CHANNEL,
@@ -61,13 +64,10 @@ from drw.gateway.rate_limiting.store import (
 )
 from drw.gateway.rate_limiting.usage import Reports
 from drw.kernel import tenancy
-from drw.kernel.audit import AuditWriter
-from drw.kernel.database import Connection, Database
 from drw.kernel.errors import NotFound, Unavailable
-from drw.kernel.host import Scope
-from drw.kernel.metering.counters import Counters, CountersAway
-from drw.kernel.metering.ledger import Ledger
-from drw.kernel.metering.subjects import Subject
+from drw.kernel.runtime.host import Scope
+from drw.kernel.storage.audit import AuditWriter
+from drw.kernel.storage.database import Connection, Database
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +93,8 @@ class RateLimiting(contract.RateLimiting):
 
     async def set_limit(self, request: Limit, /) -> Limit:
         """SetLimit sets the limits of one key, desk, org or model in place of those it had."""
-        subject = rules.limited(request)
-        rules.check_limit(request)
+        subject = validation.limited(request)
+        validation.check_limit(request)
         row = key(subject) | {
             "requests_per_minute": request.requests_per_minute,
             "tokens_per_minute": request.tokens_per_minute,
@@ -115,7 +115,7 @@ class RateLimiting(contract.RateLimiting):
 
     async def remove_limit(self, request: RemoveLimitRequest, /) -> Limit:
         """RemoveLimit takes the limits of a key, desk, org or model away."""
-        subject = rules.subject(request.subject, request.org, request.name)
+        subject = validation.subject(request.subject, request.org, request.name)
         query = "delete from subject_limit where kind = %s and org = %s and name = %s"
         async with self._store.database.transaction() as connection:
             before = await one(connection, f"{SHOWN_LIMIT} for update", *key(subject).values())
@@ -131,8 +131,8 @@ class RateLimiting(contract.RateLimiting):
         orgs = ("", tenancy.named_org(request.org))
         limits, blocks = await self._store.limits(), await self._store.blocks_with_desks(self._now())
         return self._limits(
-            [one for one in limits if one.org in orgs and rules.may_see(subject_of(one), one.desk)],
-            [one for one, desk in blocks if one.org in orgs and rules.may_see(subject_of(one), desk)],
+            [one for one in limits if one.org in orgs and validation.may_see(subject_of(one), one.desk)],
+            [one for one, desk in blocks if one.org in orgs and validation.may_see(subject_of(one), desk)],
         )
 
     async def watch_limits(self, request: WatchLimitsRequest, /) -> AsyncIterator[Limits]:
@@ -152,8 +152,8 @@ class RateLimiting(contract.RateLimiting):
     async def announce_keys(self, request: AnnounceKeysRequest, /) -> AnnounceKeysResponse:
         """AnnounceKeys tells which org and desk each key belongs to; what others have set on them is taken away."""
         async with self._store.database.transaction() as connection:
-            await owners.announce(connection, request.owners, external=request.external)
-            limits, budgets = await owners.correct(connection, [owner.key for owner in request.owners])
+            await key_directory.announce(connection, request.owners, external=request.external)
+            limits, budgets = await key_directory.correct(connection, [owner.key for owner in request.owners])
             lines = [self._line("limit.remove", _key(row), _limit_details(row), None) for row in limits]
             lines += [self._line("budget.remove", _key(row), _budget_details(row), None) for row in budgets]
             if lines:
@@ -170,7 +170,7 @@ class RateLimiting(contract.RateLimiting):
         subject, default = Subject(Block.KEY, request.org, request.key), self._settings.default_requests_per_minute
         owner = KeyOwner(key=request.key, org=request.org, desk=request.desk, expires_at=request.expires_at)
         async with self._store.database.transaction() as connection:
-            await owners.announce(connection, [owner])
+            await key_directory.announce(connection, [owner])
             found = await bind(connection, self._counters, request, default, self._now())
             for row in found.limits:
                 await self._changed(connection, "limit.set", subject, None, _limit_details(row))
@@ -190,7 +190,7 @@ class RateLimiting(contract.RateLimiting):
         subject = Subject(Block.KEY, request.org, request.key)
         async with self._store.database.transaction() as connection:
             found = await unbind(connection, subject)
-            await owners.forget(connection, subject)
+            await key_directory.forget(connection, subject)
             for row in found.limits:
                 await self._changed(connection, "limit.remove", subject, _limit_details(row), None)
             for row in found.budgets:
@@ -201,8 +201,8 @@ class RateLimiting(contract.RateLimiting):
 
     async def set_budget(self, request: Budget, /) -> Budget:
         """SetBudget sets what a key, desk, org or model may spend in a period."""
-        subject = rules.subject(request.subject, request.org, request.name)
-        row = _budget_key(subject, request) | {"amount": rules.check_budget(request)}
+        subject = validation.subject(request.subject, request.org, request.name)
+        row = _budget_key(subject, request) | {"amount": validation.check_budget(request)}
         async with self._store.database.transaction() as connection:
             desk = await changeable(connection, subject)
             before = await one(connection, SHOWN_BUDGET, *_budget_key(subject, request).values())
@@ -215,7 +215,7 @@ class RateLimiting(contract.RateLimiting):
 
     async def remove_budget(self, request: Budget, /) -> Budget:
         """RemoveBudget takes a budget away."""
-        subject = rules.subject(request.subject, request.org, request.name)
+        subject = validation.subject(request.subject, request.org, request.name)
         query = "delete from budget where kind = %s and org = %s and name = %s and period = %s and unit = %s"
         row = tuple(_budget_key(subject, request).values())
         async with self._store.database.transaction() as connection:
@@ -234,7 +234,7 @@ class RateLimiting(contract.RateLimiting):
     async def set_price(self, request: Price, /) -> Price:
         """SetPrice sets what a model costs from a time on; what was before keeps its price."""
         tenancy.check_change(tenancy.PLATFORM)
-        since, prompt, completion = rules.check_price(request, datetime.now(UTC))
+        since, prompt, completion = validation.check_price(request, datetime.now(UTC))
         async with self._store.database.transaction() as connection:
             before = await one(connection, PRICE_AT, request.model, request.version, since)
             await connection.execute(store.PRICE, (request.model, request.version, since, prompt, completion))
@@ -410,7 +410,7 @@ async def build(scope: Scope) -> RateLimiting:
     """Make the service with what the configuration names."""
     settings = scope.settings(Settings)
     metering = Database(scope.profile.postgres, "metering", pool_size=2)
-    await metering.start("drw.kernel.metering")
+    await metering.start("drw.billing")
     scope.on_stop(metering.stop)
     counters = Counters(scope.profile.valkey, seconds=settings.answer_seconds)
     scope.on_stop(counters.close)

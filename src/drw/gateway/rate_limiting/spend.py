@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, GetSpendRequest, GetSpendResponse
-from drw.gateway.rate_limiting import rules
+from drw.billing.amounts import to_usd
+from drw.billing.counters import Counters, CountersAway
+from drw.billing.subjects import begins, ends
+from drw.gateway.rate_limiting import validation
 from drw.gateway.rate_limiting.store import PERIODS, UNITS, Store, amount, subject_of
-from drw.kernel import call, tenancy
+from drw.kernel import tenancy
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.metering.amounts import to_usd
-from drw.kernel.metering.counters import Counters, CountersAway
-from drw.kernel.metering.subjects import begins, ends
+from drw.kernel.rpc import context
 
 MAX_LINES = 1000
 PERIOD_NAMES = {Budget.DAY: "day", Budget.MONTH: "month", Budget.TOTAL: "total"}
@@ -29,7 +30,7 @@ METRICS = ("platform:read", "platform:admin")
 
 async def spend(store: Store, request: GetSpendRequest) -> GetSpendResponse:
     """Return the sums of the named org, or of the caller's desk where it may not see others."""
-    who, org = call.caller(), tenancy.named_org(request.org)
+    who, org = context.caller(), tenancy.named_org(request.org)
     by = request.by or "desk"
     if by not in BY:
         raise InvalidRequest(f"by is {by!r}; it can be {', '.join(BY)}", param="by")
@@ -59,9 +60,9 @@ async def budgets(store: Store, counters: Counters, named_org: str) -> list[Budg
     seen = [
         budget
         for budget, desk in await store.budgets()
-        if budget.org in ("", org) and rules.may_see(subject_of(budget), desk)
+        if budget.org in ("", org) and validation.may_see(subject_of(budget), desk)
     ]
-    if call.caller().scopes.isdisjoint(METRICS):
+    if context.caller().scopes.isdisjoint(METRICS):
         own = await with_spent([budget for budget in seen if budget.subject != Block.MODEL], counters)
         return own + [budget for budget in seen if budget.subject == Block.MODEL]
     return await with_spent(seen, counters)

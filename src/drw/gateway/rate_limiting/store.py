@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Limit, Price
-from drw.kernel.database import Connection, Database
-from drw.kernel.metering.amounts import to_usd
-from drw.kernel.metering.subjects import Subject
+from drw.billing.amounts import to_usd
+from drw.billing.subjects import Subject
+from drw.kernel.storage.database import Connection, Database
 
 CHANNEL = "rate_limiting_changed"
 CHANGED = "update change set number = number + 1"

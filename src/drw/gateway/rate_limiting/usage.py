@@ -9,18 +9,18 @@ from opentelemetry.context import Context
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Price as PriceMessage
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, Usage
-from drw.gateway.rate_limiting.blocks import Blocks
-from drw.gateway.rate_limiting.measures import passed
-from drw.gateway.rate_limiting.reaping import PASS, counted
+from drw.billing.amounts import FREE, Price, from_usd, to_usd
+from drw.billing.counters import Counters
+from drw.billing.ledger import Ledger, Row, add
+from drw.billing.subjects import of_call, of_model
+from drw.gateway.rate_limiting.exhausted_subjects import Blocks
+from drw.gateway.rate_limiting.lease_reaper import PASS, counted
+from drw.gateway.rate_limiting.metrics import passed
 from drw.gateway.rate_limiting.store import Store
-from drw.kernel.audit import AuditWriter
-from drw.kernel.call import MAX_ID, Caller, acting_for
 from drw.kernel.errors import InvalidRequest, Unavailable
-from drw.kernel.metering.amounts import FREE, Price, from_usd, to_usd
-from drw.kernel.metering.counters import Counters
-from drw.kernel.metering.ledger import Ledger, Row, add
-from drw.kernel.metering.subjects import of_call, of_model
-from drw.kernel.telemetry import continuing, incoming_context
+from drw.kernel.observability.telemetry import continuing, incoming_context
+from drw.kernel.rpc.context import MAX_ID, Caller, acting_for
+from drw.kernel.storage.audit import AuditWriter
 
 MAX_USAGES = 1000
 SOME_SPAN = "0000000000000001"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Explanation, HeaderMatch, Miss, Route, Target
-from drw.kernel.call import Caller
-from drw.kernel.matching import (
+from drw.kernel.rpc.context import Caller
+from drw.routing.request_matching import (
     CONNECT_MS,
     IDLE_SECONDS,
     ITSELF,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from drw.api.gateway.v1.request_router_pb2 import CreateKillRequest, Kill
 from drw.gateway.request_router.principals import ADMIN
-from drw.kernel.call import Caller
 from drw.kernel.errors import Forbidden, InvalidRequest
+from drw.kernel.rpc.context import Caller
 
 MAX_NAME = 200
 MAX_REASON = 500

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from drw.kernel.settings import Settings
+from drw.kernel.runtime.settings import Settings
 
 
 class Approvals(Settings):

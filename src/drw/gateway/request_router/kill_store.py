@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 from drw.api.gateway.v1.request_router_pb2 import Kill
-from drw.kernel.database import Connection, Database
+from drw.kernel.storage.database import Connection, Database
 
 CHANNEL = "kills_changed"
 LOCK = 0x6B696C6C  # "kill"

@@ -25,11 +25,11 @@ from drw.gateway.request_router.principals import (
     check_may_lift,
     check_may_withdraw,
 )
-from drw.kernel import call
-from drw.kernel.audit import AuditWriter
-from drw.kernel.call import Caller
-from drw.kernel.database import Connection
 from drw.kernel.errors import Conflict, NotFound, RateLimited
+from drw.kernel.rpc import context
+from drw.kernel.rpc.context import Caller
+from drw.kernel.storage.audit import AuditWriter
+from drw.kernel.storage.database import Connection
 
 EXPIRY_SECONDS = 1.0
 """How often one looks for proposals that are over."""
@@ -69,7 +69,7 @@ class KillSwitch:
             Forbidden: the org is another one than the caller's.
             RateLimited: the org, or all orgs together, have as many kills as there can be.
         """
-        who = call.caller()
+        who = context.caller()
         wanted = kill_requests.wanted(request, who)
         several = self._policy.of(Kill.Subject.Name(wanted.subject)).kill > 1
         standing = Standing.alone(who)
@@ -139,11 +139,11 @@ class KillSwitch:
     async def get(self, kill: str) -> Kill:
         """Return one kill; raises `NotFound` as `approve` does."""
         async with self._store.changing() as connection:
-            return self._shown(await self._seen(connection, call.caller(), kill))
+            return self._shown(await self._seen(connection, context.caller(), kill))
 
     async def list(self, request: ListKillsRequest) -> Kills:
         """Return a page of what the caller may see, newest first."""
-        who, size = call.caller(), kill_requests.page_size(request.page_size)
+        who, size = context.caller(), kill_requests.page_size(request.page_size)
         rows = await self._store.page(
             who.org,
             every_org=ADMIN in who.scopes,
@@ -182,7 +182,7 @@ class KillSwitch:
 
         They are compared while nothing is locked and nobody else waits, and again where others have decided meanwhile.
         """
-        who = call.caller()
+        who = context.caller()
         standing = Standing.alone(who)
         for _ in range(MAX_TRIES):
             async with self._turn(who.org), self._store.changing() as connection:

@@ -38,23 +38,24 @@ from drw.api.gateway.v1.request_router_pb2 import (
     WatchKillsRequest,
 )
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.gateway.request_router import rules, visibility
-from drw.gateway.request_router.behind import Behind
-from drw.gateway.request_router.desired import Desired, Part
+from drw.gateway.request_router import validation, visibility
+from drw.gateway.request_router.data_planes import DataPlanes
+from drw.gateway.request_router.desired_state import Desired, Part
 from drw.gateway.request_router.explain import Asked, explain
+from drw.gateway.request_router.explain_dependencies import Behind
 from drw.gateway.request_router.kill_store import KillStore
 from drw.gateway.request_router.kills import KillSwitch
-from drw.gateway.request_router.measures import measure
-from drw.gateway.request_router.planes import DataPlanes
+from drw.gateway.request_router.metrics import measure
 from drw.gateway.request_router.principals import Principals
+from drw.gateway.request_router.route_table import More, fixed
 from drw.gateway.request_router.settings import Settings
-from drw.gateway.request_router.table import More, fixed
-from drw.kernel import call, tenancy
-from drw.kernel.call import Caller
+from drw.kernel import tenancy
 from drw.kernel.errors import Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
-from drw.kernel.host import Scope
-from drw.kernel.records import Kind, Records
+from drw.kernel.rpc import context
+from drw.kernel.rpc.context import Caller
+from drw.kernel.runtime.host import Scope
 from drw.kernel.tenancy import Owner
+from drw.routing.resource_store import Kind, Records
 
 MAX_NAME = 100
 MAX_DATA_PLANES = 1000
@@ -107,8 +108,8 @@ class RequestRouter(contract.RequestRouter):
         """SetRoute makes a route, or replaces one that was made so."""
         upstreams = await self._upstreams()
         self._refuse_fixed(request.name, upstreams)
-        wanted = rules.with_defaults(request)
-        rules.check(wanted, upstreams)
+        wanted = validation.with_defaults(request)
+        validation.check(wanted, upstreams)
         await self._records.put(wanted.name, wanted)
         return wanted
 
@@ -233,7 +234,7 @@ class RequestRouter(contract.RequestRouter):
 
     async def _as(self, request: ExplainRouteRequest) -> Caller:
         """Return whose request it is: the caller's, or that of another key or desk that the caller may see."""
-        who = call.caller()
+        who = context.caller()
         if request.key and request.desk:
             raise InvalidRequest("a request is explained as a key or as a desk, not as both", param="desk")
         if request.desk and request.desk != who.desk:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from drw.gateway.request_router.kill_settings import KillLimits, Policy
-from drw.gateway.request_router.table import More
-from drw.kernel.settings import Settings as Base
+from drw.gateway.request_router.route_table import More
+from drw.kernel.runtime.settings import Settings as Base
 
 
 class Settings(Base):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from drw.api.gateway.v1.request_router_pb2 import ConfigurationReport, Explanation, Rollout, Route
-from drw.kernel import call, tenancy
-from drw.kernel.call import Caller
+from drw.kernel import tenancy
+from drw.kernel.rpc import context
+from drw.kernel.rpc.context import Caller
 from drw.kernel.tenancy import Owner
 
 
@@ -14,7 +15,7 @@ def routes(every: Iterable[Route]) -> list[Route]:
     """Return the routes that the caller may see; of those for several tenants, only the caller's are named."""
     if tenancy.operates():
         return list(every)
-    return [shown for route in every if (shown := _shown(route, call.caller())) is not None]
+    return [shown for route in every if (shown := _shown(route, context.caller())) is not None]
 
 
 def explained(explanation: Explanation, every: Sequence[Route]) -> Explanation:

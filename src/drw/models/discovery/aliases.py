@@ -10,7 +10,7 @@ from pydantic import Field
 
 from drw.api.models.v1.discovery_pb2 import Alias, WeightedTarget
 from drw.kernel.errors import InvalidRequest, NotFound
-from drw.kernel.settings import ConfigError, Settings
+from drw.kernel.runtime.settings import ConfigError, Settings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 MAX_MODELS = 16

@@ -26,7 +26,7 @@ from drw.api.models.v1.discovery_pb2 import (
 )
 from drw.kernel import tenancy
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.host import Scope
+from drw.kernel.runtime.host import Scope
 from drw.models.discovery.aliases import AliasNotFound, check_name
 from drw.models.discovery.registry import ALIAS, Registry
 from drw.models.discovery.settings import Settings as DiscoverySettings

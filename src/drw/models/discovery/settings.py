@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from drw.kernel.settings import ConfigError
-from drw.kernel.settings import Settings as Base
+from drw.kernel.runtime.settings import ConfigError
+from drw.kernel.runtime.settings import Settings as Base
 from drw.models.discovery.aliases import AliasSettings
 from drw.models.discovery.registry import ModelSettings, Registry
 

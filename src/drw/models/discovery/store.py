@@ -8,9 +8,9 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from drw.api.models.v1.discovery_pb2 import Alias, WeightedTarget
-from drw.kernel.audit import AuditWriter
-from drw.kernel.database import Connection, Database
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.storage.audit import AuditWriter
+from drw.kernel.storage.database import Connection, Database
 from drw.models.discovery.aliases import MAX_ALIASES, shown
 
 CHANNEL = "discovery_aliases_changed"

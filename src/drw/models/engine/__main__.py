@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     # Before the engine starts threads, so that each of them leaves these signals to `sigwait`.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
     _end_with(parent)
-    from drw.kernel import telemetry
+    from drw.kernel.observability import telemetry
     from drw.models.engine import memory
     from drw.models.engine.server import serve
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drw.api.models.v1 import experiments_rpc as contract
-from drw.kernel.host import Scope
+from drw.kernel.runtime.host import Scope
 
 
 class Experiments(contract.Experiments):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from drw.api.models.v1 import health_rpc as contract
 from drw.api.models.v1.health_pb2 import GetReportRequest, Report
 from drw.kernel import tenancy
-from drw.kernel.host import Scope
-from drw.kernel.report import healthy, report
-from drw.kernel.rpc import Channels
-from drw.kernel.settings import Profile
+from drw.kernel.rpc.transport import Channels
+from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.settings import Profile
+from drw.kernel.runtime.status import healthy, report
 
 
 class Health(contract.Health):

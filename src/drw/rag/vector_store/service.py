@@ -25,9 +25,10 @@ from drw.api.rag.v1.vector_store_pb2 import (
     VectorSearchRequest,
     VectorSearchResponse,
 )
-from drw.kernel import call, walls
-from drw.kernel.host import Scope
-from drw.rag.vector_store import bounds
+from drw.kernel import walls
+from drw.kernel.rpc import context
+from drw.kernel.runtime.host import Scope
+from drw.rag.vector_store import validation
 from drw.rag.vector_store.analysis import about, analyse
 from drw.rag.vector_store.ports import DocumentNotFound, Owner, PassageIndex
 from drw.rag.vector_store.search import Wanted, search
@@ -42,37 +43,37 @@ class VectorStore(contract.VectorStore):
         self._ranking = ranking
 
     async def create_collection(self, request: CreateCollectionRequest, /) -> Collection:
-        bounds.check_name(request.name)
-        bounds.check_pairs(request.metadata, "metadata")
-        given = walls.of_new(request.walls, call.caller())
+        validation.check_name(request.name)
+        validation.check_pairs(request.metadata, "metadata")
+        given = walls.of_new(request.walls, context.caller())
         return await self._index.create_collection(owner(), request.name, request.metadata, given)
 
     async def list_collections(self, request: ListCollectionsRequest, /) -> ListCollectionsResponse:
-        page = bounds.page(request.page_size, request.page_token)
+        page = validation.page(request.page_size, request.page_token)
         found, following = await self._index.list_collections(owner(), page)
         return ListCollectionsResponse(collections=found, next_page_token=following)
 
     async def get_collection(self, request: GetCollectionRequest, /) -> Collection:
-        bounds.check_name(request.collection, "collection")
+        validation.check_name(request.collection, "collection")
         return await self._index.get_collection(owner(), request.collection)
 
     async def update_collection(self, request: UpdateCollectionRequest, /) -> Collection:
-        bounds.check_name(request.collection, "collection")
+        validation.check_name(request.collection, "collection")
         if request.name:
-            bounds.check_name(request.name)
-        bounds.check_pairs(request.metadata, "metadata")
+            validation.check_name(request.name)
+        validation.check_pairs(request.metadata, "metadata")
         return await self._index.update_collection(owner(), request.collection, request.name, request.metadata)
 
     async def delete_collection(self, request: DeleteCollectionRequest, /) -> DeleteCollectionResponse:
-        bounds.check_name(request.collection, "collection")
+        validation.check_name(request.collection, "collection")
         return DeleteCollectionResponse(documents=await self._index.delete_collection(owner(), request.collection))
 
     async def put_document(self, request: PutDocumentRequest, /) -> Document:
-        bounds.check_name(request.collection, "collection")
-        bounds.check_document(request)
+        validation.check_name(request.collection, "collection")
+        validation.check_document(request)
         document = Document()
         document.CopyFrom(request.document)
-        document.walls[:] = walls.of_new(document.walls, call.caller())
+        document.walls[:] = walls.of_new(document.walls, context.caller())
         analysed = await asyncio.to_thread(analyse, document, request.chunks)
         return await self._index.put_document(owner(), request.collection, document, request.chunks, analysed)
 
@@ -80,31 +81,31 @@ class VectorStore(contract.VectorStore):
         document = Document()
         document.CopyFrom(request.document)
         for name, value in (("collection", request.collection), ("document.id", document.id)):
-            bounds.check_name(value, name)
-        bounds.check_attributes(document.attributes, "document.attributes")
-        if not walls.inside(document.walls, call.caller()):
+            validation.check_name(value, name)
+        validation.check_attributes(document.attributes, "document.attributes")
+        if not walls.inside(document.walls, context.caller()):
             raise DocumentNotFound(f"there is no document {document.id!r} in the collection")
         return await self._index.update_attributes(
             owner(), request.collection, document, request.same_content_as, about
         )
 
     async def list_documents(self, request: ListDocumentsRequest, /) -> ListDocumentsResponse:
-        bounds.check_name(request.collection, "collection")
-        page = bounds.page(request.page_size, request.page_token)
+        validation.check_name(request.collection, "collection")
+        page = validation.page(request.page_size, request.page_token)
         found, following = await self._index.list_documents(owner(), request.collection, page)
         return ListDocumentsResponse(documents=found, next_page_token=following)
 
     async def delete_document(self, request: DeleteDocumentRequest, /) -> DeleteDocumentResponse:
-        bounds.check_name(request.collection, "collection")
-        bounds.check_name(request.document, "document")
+        validation.check_name(request.collection, "collection")
+        validation.check_name(request.document, "document")
         chunks = await self._index.delete_document(owner(), request.collection, request.document)
         return DeleteDocumentResponse(chunks=chunks)
 
     async def search(self, request: VectorSearchRequest, /) -> VectorSearchResponse:
-        bounds.check_name(request.collection, "collection")
-        limit = bounds.check_search(request)
+        validation.check_name(request.collection, "collection")
+        limit = validation.check_search(request)
         wanted = Wanted(request.text, request.vector.values, limit, not request.no_auto_filters)
-        async with self._index.snapshot(owner(), request.collection, bounds.wanted(request)) as snapshot:
+        async with self._index.snapshot(owner(), request.collection, validation.wanted(request)) as snapshot:
             found = await search(snapshot, wanted, self._ranking)
         applied = [AppliedFilter(key=key, values=values) for key, values in found.filters.items()]
         return VectorSearchResponse(passages=found.passages, applied_filters=applied)
@@ -112,7 +113,7 @@ class VectorStore(contract.VectorStore):
 
 def owner() -> Owner:
     """Return the desk that the present request is made for, and the walls that its key stands inside of."""
-    who = call.caller()
+    who = context.caller()
     return Owner(who.org, who.desk, tuple(sorted(who.walls)))
 
 

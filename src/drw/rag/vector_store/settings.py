@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from drw.kernel.settings import Settings as Base
+from drw.kernel.runtime.settings import Settings as Base
 
 Fusion = Literal["coverage", "min-max", "rrf"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drw.api.workflow.v1 import error_handling_rpc as contract
-from drw.kernel.host import Scope
+from drw.kernel.runtime.host import Scope
 
 
 class ErrorHandling(contract.ErrorHandling):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drw.kernel.database import Connection
+from drw.kernel.storage.database import Connection
 from drw.workflow.orchestration.ports import Superseded
 
 CHANNEL = "orchestration_outbox"

@@ -12,15 +12,16 @@ from typing import Any
 
 import orjson
 
-from drw.kernel import call, gen_ai, telemetry
 from drw.kernel.errors import DrwError, TooLarge
-from drw.kernel.rpc import translated
-from drw.workflow.orchestration import plan
-from drw.workflow.orchestration.plan import Step
+from drw.kernel.observability import gen_ai, telemetry
+from drw.kernel.rpc import context
+from drw.kernel.rpc.transport import translated
+from drw.workflow.orchestration import dependency_graph
+from drw.workflow.orchestration.dependency_graph import Step
+from drw.workflow.orchestration.expression_rendering import rendered
 from drw.workflow.orchestration.ports import Reserve, Slot, Superseded
-from drw.workflow.orchestration.progress import Progress, Run
-from drw.workflow.orchestration.render import rendered
-from drw.workflow.orchestration.stepping import MAX_OUTPUT_BYTES, Stepper, patiently
+from drw.workflow.orchestration.run_journal import Progress, Run
+from drw.workflow.orchestration.step_executor import MAX_OUTPUT_BYTES, Stepper, patiently
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +43,13 @@ class Interpreter:
         run = await patiently(self._progress.take, run_id)
         if run is None:
             return
-        context = telemetry.incoming_context({"traceparent": run.trace})
+        parent = telemetry.incoming_context({"traceparent": run.trace})
         name = run.template.name
         told = {gen_ai.OPERATION: gen_ai.WORKFLOW, gen_ai.WORKFLOW_NAME: name, "drw.run": run.id}
-        with call.acting_for(run.caller), telemetry.span(f"{gen_ai.WORKFLOW} {name}", attributes=told, context=context):
+        with (
+            context.acting_for(run.caller),
+            telemetry.span(f"{gen_ai.WORKFLOW} {name}", attributes=told, context=parent),
+        ):
             try:
                 output, error = await self._outcome(run, reserve)
                 await patiently(self._progress.end_run, run, output=output, error=error)
@@ -74,7 +78,7 @@ class _Walk:
         self._run = run
         self._stepper = stepper
         self._room = room
-        self._steps = plan.steps(run.template, run.inputs)
+        self._steps = dependency_graph.steps(run.template, run.inputs)
         self._tasks: dict[str, asyncio.Task[Any]] = {}
 
     async def to_the_end(self, reserve: Reserve) -> None:
@@ -94,7 +98,7 @@ class _Walk:
         nodes = {node.id: node for node in self._run.template.nodes}
         scope: dict[str, Any] = {"inputs": self._run.inputs, "run": {"id": self._run.id}, "steps": {}}
         for name, node in nodes.items():
-            ids = plan.ids(node, self._run.inputs)
+            ids = dependency_graph.ids(node, self._run.inputs)
             if of is not None and of.item is not None and node.for_each == of.node.for_each:
                 ids = [f"{name}/{of.id.rpartition('/')[2]}"]
                 scope["steps"][name] = {"output": self._output(ids[0])}

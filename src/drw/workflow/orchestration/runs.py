@@ -10,13 +10,13 @@ from uuid import uuid4
 import orjson
 
 from drw.api.workflow.v1.templates_pb2 import Template
-from drw.kernel import telemetry
-from drw.kernel.audit import AuditWriter
-from drw.kernel.call import Caller
-from drw.kernel.database import Connection, Database
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound, RateLimited
-from drw.workflow.orchestration import events, plan
-from drw.workflow.orchestration.measures import ENDED
+from drw.kernel.observability import telemetry
+from drw.kernel.rpc.context import Caller
+from drw.kernel.storage.audit import AuditWriter
+from drw.kernel.storage.database import Connection, Database
+from drw.workflow.orchestration import dependency_graph, events
+from drw.workflow.orchestration.metrics import ENDED
 
 CHANNEL = "orchestration_run"
 """Notified when a run has been started or cancelled."""
@@ -155,7 +155,7 @@ class Runs:
             )
 
     async def _plan(self, connection: Connection, run: str, template: Template, inputs: dict[str, Any]) -> None:
-        ids = [step.id for step in plan.steps(template, inputs)]
+        ids = [step.id for step in dependency_graph.steps(template, inputs)]
         await connection.execute(
             "insert into step (run, id, position) select %s, id, position from unnest(%s::text[])"
             " with ordinality as planned (id, position)",

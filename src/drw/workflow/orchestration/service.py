@@ -20,21 +20,21 @@ from drw.api.workflow.v1.orchestration_pb2 import (
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Template
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
-from drw.kernel import call
 from drw.kernel.errors import Forbidden, InvalidRequest, Unavailable
-from drw.kernel.host import Scope
-from drw.kernel.kills import KillList
-from drw.workflow.orchestration import inputs, wire
+from drw.kernel.rpc import context
+from drw.kernel.runtime.host import Scope
+from drw.killswitch.watch import KillList
+from drw.workflow.orchestration import inputs, messages
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, scopes
 from drw.workflow.orchestration.interpreter import Interpreter
-from drw.workflow.orchestration.leading import Leader, Seat
-from drw.workflow.orchestration.measures import measure
+from drw.workflow.orchestration.leader_election import Leader, Seat
+from drw.workflow.orchestration.metrics import measure
+from drw.workflow.orchestration.outbox_relay import Relay
 from drw.workflow.orchestration.ports import Engine
-from drw.workflow.orchestration.progress import Progress
-from drw.workflow.orchestration.relay import Relay
+from drw.workflow.orchestration.run_journal import Progress
 from drw.workflow.orchestration.runs import Runs, Wanted
 from drw.workflow.orchestration.settings import Settings
-from drw.workflow.orchestration.stepping import Stepper
+from drw.workflow.orchestration.step_executor import Stepper
 
 MAX_PAGE = 500
 MAX_REQUEST_ID = 200
@@ -50,39 +50,39 @@ class Orchestration(contract.Orchestration):
 
     async def start_run(self, request: StartRunRequest, /) -> Run:
         """Check all that can be checked now, and write the run down."""
-        who = call.caller()
+        who = context.caller()
         if not request.template or len(request.request_id) > MAX_REQUEST_ID:
             raise InvalidRequest(f"a run needs a template, and a request_id of at most {MAX_REQUEST_ID} characters")
-        wanted = Wanted(request.request_id or uuid4().hex, request.template, wire.plain(request.inputs))
+        wanted = Wanted(request.request_id or uuid4().hex, request.template, messages.plain(request.inputs))
         run = await self._runs.started_before(who, wanted)
         if run is None:
             self._kills.check(who, workflow=request.template)
             template = await self._templates.get_template(GetTemplateRequest(name=request.template))
             _check_scopes(who, template)
             run = await self._runs.start(who, wanted, template, inputs.checked(template, wanted.inputs))
-        return wire.run(*await self._runs.get(who, run))
+        return messages.run(*await self._runs.get(who, run))
 
     async def get_run(self, request: GetRunRequest, /) -> Run:
         """Return a run of the caller's desk with its steps."""
-        return wire.run(*await self._runs.get(call.caller(), request.run))
+        return messages.run(*await self._runs.get(context.caller(), request.run))
 
     async def list_runs(self, request: ListRunsRequest, /) -> ListRunsResponse:
         """Return a page of the desk's runs."""
         size = request.page_size or 50
         if not 1 <= size <= MAX_PAGE:
             raise InvalidRequest(f"page_size is {size}; it must be 1 to {MAX_PAGE}", param="page_size")
-        rows = await self._runs.page(call.caller(), size + 1, request.page_token)
+        rows = await self._runs.page(context.caller(), size + 1, request.page_token)
         token = rows[size - 1]["id"] if len(rows) > size else ""
-        return ListRunsResponse(runs=[wire.run(row, []) for row in rows[:size]], next_page_token=token)
+        return ListRunsResponse(runs=[messages.run(row, []) for row in rows[:size]], next_page_token=token)
 
     async def cancel_run(self, request: CancelRunRequest, /) -> Run:
         """End a run of the caller's desk."""
-        who = call.caller()
+        who = context.caller()
         await self._runs.cancel(who, request.run)
-        return wire.run(*await self._runs.get(who, request.run))
+        return messages.run(*await self._runs.get(who, request.run))
 
 
-def _check_scopes(who: call.Caller, template: Template) -> None:
+def _check_scopes(who: context.Caller, template: Template) -> None:
     if unknown := sorted({node.uses for node in template.nodes} - ACTIVITIES.keys()):
         raise InvalidRequest(f"the template {template.name!r} uses {unknown[0]!r}, which this release does not have")
     needed = scopes(node.uses for node in template.nodes)

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 from drw.api.workflow.v1 import state_rpc as contract
 from drw.api.workflow.v1.state_pb2 import PublishRunEventResponse, RunEvent, WatchRunRequest
-from drw.kernel import call
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.host import Scope
-from drw.workflow.state.history import History
+from drw.kernel.rpc import context
+from drw.kernel.runtime.host import Scope
+from drw.workflow.state.event_log import History
+from drw.workflow.state.event_subscription import Views
 from drw.workflow.state.ports import LiveView, RunKey
 from drw.workflow.state.settings import Settings
-from drw.workflow.state.watching import Views
 
 MAX_NUMBER = 1_000_000
 
@@ -25,7 +25,7 @@ class State(contract.State):
 
     async def watch_run(self, request: WatchRunRequest, /) -> AsyncIterator[RunEvent]:
         """Yield what has happened in a run that the caller may see, then what happens, to its end."""
-        who = call.caller()
+        who = context.caller()
         key = RunKey(who.org, who.desk, _named("run", request.run))
         async for event in self._views.watch(key, who, _number(request.last_event_id or "0", "last_event_id")):
             yield event

@@ -10,9 +10,9 @@ from drw.api.workflow.v1.templates_pb2 import (
     Template,
 )
 from drw.kernel.errors import NotFound, Unavailable
-from drw.kernel.host import Scope
+from drw.kernel.runtime.host import Scope
 from drw.workflow.templates.settings import Settings
-from drw.workflow.templates.shelf import Shelf
+from drw.workflow.templates.template_store import Shelf
 
 
 class Templates(contract.Templates):

@@ -9,19 +9,19 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
 
-from drw.kernel.cache_salt import cache_salt
-from drw.kernel.call import caller_or_none
-from drw.models.serving.compiling import SchemaCompilers
+from drw.kernel.rpc.context import caller_or_none
+from drw.models.serving.engines.cache_salt import cache_salt
+from drw.models.serving.engines.logprobs import CANDIDATES, Logprobs
+from drw.models.serving.engines.openai_client import Wire, bearer, stalled
+from drw.models.serving.engines.prompts import Messages, Prompts
+from drw.models.serving.engines.schema_compiler import SchemaCompilers
+from drw.models.serving.engines.slots import Slots, Turn
 from drw.models.serving.errors import EngineUnavailable, NotSupported
-from drw.models.serving.logprobs import CANDIDATES, Logprobs
-from drw.models.serving.plans import split
+from drw.models.serving.openai.schema_limits import without_look_around
+from drw.models.serving.openai.tools import as_tool_calls, chosen_tools, constrained
 from drw.models.serving.ports import FOREVER, UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
-from drw.models.serving.prompts import Messages, Prompts
-from drw.models.serving.schemas import without_look_around
+from drw.models.serving.routing.candidates import split
 from drw.models.serving.settings import WireSettings
-from drw.models.serving.slots import Slots, Turn
-from drw.models.serving.tools import as_tool_calls, chosen_tools, constrained
-from drw.models.serving.wire import Wire, bearer, stalled
 
 PASSED = {
     "frequency_penalty",

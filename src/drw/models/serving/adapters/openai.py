@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from drw.kernel.cache_salt import cache_salt
-from drw.kernel.call import caller_or_none
+from drw.kernel.rpc.context import caller_or_none
+from drw.models.serving.engines.cache_salt import cache_salt
+from drw.models.serving.engines.openai_client import Wire, bearer
 from drw.models.serving.errors import EngineMisconfigured
+from drw.models.serving.openai.requests import prompts_of
+from drw.models.serving.openai.usage import of_all_choices, uncached
 from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
-from drw.models.serving.requests import prompts_of
 from drw.models.serving.settings import WireSettings
-from drw.models.serving.usage import of_all_choices, uncached
-from drw.models.serving.wire import Wire, bearer
 
 
 class OpenAiEngine(ChatEngine):

@@ -14,11 +14,11 @@ import google.auth
 import google.auth.exceptions
 import google.auth.transport.requests
 
+from drw.models.serving.engines.openai_client import Wire
 from drw.models.serving.errors import EngineMisconfigured, EngineStalled, NotSupported
+from drw.models.serving.openai.usage import of_all_choices, uncached
 from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
 from drw.models.serving.settings import WireSettings
-from drw.models.serving.usage import of_all_choices, uncached
-from drw.models.serving.wire import Wire
 
 TOKEN_SECONDS = 30.0
 """Google's library itself would go on for minutes."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import python_calamine
 
-from drw.rag.documents import packed
-from drw.rag.documents.ooxml import encryption
+from drw.rag.documents.parsing import archive_limits
+from drw.rag.documents.parsing.ooxml import encryption
+from drw.rag.documents.parsing.sheets import number_formats, tables
+from drw.rag.documents.parsing.sheets.grid import MOST_CELLS, Cell, Range, Sheet
 from drw.rag.documents.ports import Limits, Parser, Refused
-from drw.rag.documents.sheets import number_formats, tables
-from drw.rag.documents.sheets.grid import MOST_CELLS, Cell, Range, Sheet
 
 
 class Calamine(Parser):
@@ -24,7 +24,7 @@ class Calamine(Parser):
     def check(self, file: Path, kind: str, limits: Limits) -> None:
         encryption.check(file, is_old=True)
         if kind == "xlsb":
-            packed.check(file, kind, limits.unpacked_bytes)
+            archive_limits.check(file, kind, limits.unpacked_bytes)
 
     def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
         self.check(file, kind, limits)

@@ -10,8 +10,8 @@ from typing import Any
 
 import kreuzberg
 
-from drw.rag.documents import encodings, packed
-from drw.rag.documents.pages import parted
+from drw.rag.documents.parsing import archive_limits, encodings
+from drw.rag.documents.parsing.pages import parted
 from drw.rag.documents.ports import Limits, Parser, Refused
 
 MEDIA_TYPES = {
@@ -41,7 +41,7 @@ class Kreuzberg(Parser):
 
     def check(self, file: Path, kind: str, limits: Limits) -> None:
         if kind in PACKED:
-            packed.check(file, kind, limits.unpacked_bytes)
+            archive_limits.check(file, kind, limits.unpacked_bytes)
         elif kind in TEXT:
             self._decoded(file.read_bytes())
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import olefile
 
-from drw.rag.documents import encodings
 from drw.rag.documents.adapters import kreuzberg
-from drw.rag.documents.ooxml.encryption import OLE
-from drw.rag.documents.pages import parted
+from drw.rag.documents.parsing import encodings
+from drw.rag.documents.parsing.ooxml.encryption import OLE
+from drw.rag.documents.parsing.pages import parted
 from drw.rag.documents.ports import Embedded, Limits, Parser, Refused
 
 HEADERS = ("Subject", "From", "To", "Cc", "Date")

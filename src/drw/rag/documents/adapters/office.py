@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from drw.rag.documents import encodings, packed
-from drw.rag.documents.ooxml import encryption, slides, word, workbook
-from drw.rag.documents.ooxml.package import Package
-from drw.rag.documents.pages import parted
+from drw.rag.documents.parsing import archive_limits, encodings
+from drw.rag.documents.parsing.ooxml import encryption, slides, word, workbook
+from drw.rag.documents.parsing.ooxml.package import Package
+from drw.rag.documents.parsing.pages import parted
+from drw.rag.documents.parsing.sheets import tables
 from drw.rag.documents.ports import Limits, Parser, Refused
-from drw.rag.documents.sheets import tables
 
 WORD = frozenset({"docx", "docm"})
 SLIDES = frozenset({"pptx", "pptm", "ppsx"})
@@ -24,7 +24,7 @@ class Office(Parser):
 
     def check(self, file: Path, kind: str, limits: Limits) -> None:
         encryption.check(file)
-        packed.check(file, kind, limits.unpacked_bytes)
+        archive_limits.check(file, kind, limits.unpacked_bytes)
 
     def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
         self.check(file, kind, limits)

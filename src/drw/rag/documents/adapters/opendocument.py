@@ -7,12 +7,12 @@ from itertools import islice
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from drw.rag.documents import packed
-from drw.rag.documents.ooxml.elements import attribute, descendants, integer, tag
-from drw.rag.documents.ooxml.package import DamagedPart, Package
+from drw.rag.documents.parsing import archive_limits
+from drw.rag.documents.parsing.ooxml.elements import attribute, descendants, integer, tag
+from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package
+from drw.rag.documents.parsing.sheets import tables
+from drw.rag.documents.parsing.sheets.grid import MOST_CELLS, Cell, Range, Sheet
 from drw.rag.documents.ports import Limits, Parser, Refused
-from drw.rag.documents.sheets import tables
-from drw.rag.documents.sheets.grid import MOST_CELLS, Cell, Range, Sheet
 
 MOST_REPEATED = 1000
 """Of one row or cell with content; what repeats more often fills a sheet and says nothing."""
@@ -27,7 +27,7 @@ class OpenDocument(Parser):
     kinds = frozenset({"ods"})
 
     def check(self, file: Path, kind: str, limits: Limits) -> None:
-        packed.check(file, kind, limits.unpacked_bytes)
+        archive_limits.check(file, kind, limits.unpacked_bytes)
         with Package(file) as package:
             manifest = package.read("META-INF/manifest.xml") if "META-INF/manifest.xml" in package else b""
         if b"encryption-data" in manifest:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from drw.rag.documents import encodings
-from drw.rag.documents.pages import parted
+from drw.rag.documents.parsing import encodings
+from drw.rag.documents.parsing.pages import parted
+from drw.rag.documents.parsing.sheets import delimited, tables
 from drw.rag.documents.ports import Limits, Parser, Refused
-from drw.rag.documents.sheets import delimited, tables
 
 TABLES = frozenset({"csv", "tsv"})
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from drw.kernel.settings import ConfigError
+from drw.kernel.runtime.settings import ConfigError
 from drw.rag.embedding.lengths import Lengths, Tokens, check_tokens
 from drw.rag.embedding.ports import Floats, Portion, Text, TextEncoder
 from drw.rag.embedding.settings import OnnxSettings

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.settings import explain
+from drw.kernel.runtime.settings import explain
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, St
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL
 
-from drw.kernel import settings
+from drw.kernel.runtime import settings
 from drw.workflow.orchestration.ports import Engine, Slot, Superseded, Work
 
 INTERPRETER = "interpreter-1"

@@ -13,8 +13,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from drw.api.workflow.v1.state_pb2 import RunEvent
-from drw.kernel import settings
 from drw.kernel.errors import Unavailable
+from drw.kernel.runtime import settings
 from drw.workflow.state.ports import LiveView, RunKey
 
 ANSWER_SECONDS = 5.0

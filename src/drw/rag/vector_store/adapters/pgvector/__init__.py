@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Collection, Document
 from drw.kernel.attribute_filters import Filter
-from drw.kernel.host import Scope
+from drw.kernel.runtime.host import Scope
 from drw.rag.vector_store.adapters.pgvector import attributes, collections, documents
 from drw.rag.vector_store.adapters.pgvector.filters import to_jsonpath
 from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot, View

@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Document
 from drw.kernel.attributes import from_values
-from drw.kernel.database import Connection
+from drw.kernel.storage.database import Connection
 from drw.rag.vector_store.adapters.pgvector import documents
 from drw.rag.vector_store.ports import About, DocumentNotFound, Owner
 

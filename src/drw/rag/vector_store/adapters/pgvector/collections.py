@@ -11,8 +11,8 @@ from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
 from drw.api.rag.v1.vector_store_pb2 import Collection
-from drw.kernel.database import Connection
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.storage.database import Connection
 from drw.rag.vector_store.ports import CollectionExists, CollectionNotFound, Owner, Page
 
 Row = dict[str, Any]

@@ -11,8 +11,8 @@ from psycopg.types.json import Jsonb
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Document
 from drw.kernel.attributes import from_values, to_values
-from drw.kernel.audit import digest
-from drw.kernel.database import Connection
+from drw.kernel.storage.audit import digest
+from drw.kernel.storage.database import Connection
 from drw.rag.vector_store import bm25
 from drw.rag.vector_store.adapters.pgvector.collections import after, following, seen_by
 from drw.rag.vector_store.ports import Analysed, DocumentNotFound, Owner, Page

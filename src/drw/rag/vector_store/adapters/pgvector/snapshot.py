@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from drw.api.rag.v1.vector_store_pb2 import Passage
 from drw.kernel.attributes import to_values
-from drw.kernel.database import Connection
+from drw.kernel.storage.database import Connection
 from drw.rag.vector_store import bm25
 from drw.rag.vector_store.ports import Filters, KeywordScores, Owner, Place, Snapshot
 

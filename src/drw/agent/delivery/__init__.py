@@ -1,0 +1,1 @@
+"""Delivery of configuration, credentials and deny lists to Envoy."""

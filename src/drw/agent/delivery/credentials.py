@@ -1,0 +1,55 @@
+"""What upstreams of others are shown: credentials that an operator put into files beside the data plane.
+
+They never travel: no API, log or version of the configuration holds one. Envoy reads them from files of its own kind
+that only this user can read, and takes a new one without a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from drw.agent.delivery.files import replace
+from drw.agent.xds.builders import Json, typed
+from drw.agent.xds.translation import Edge
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream
+
+MAX_BYTES = 8192
+
+
+class Secrets:
+    """The credentials of one data plane: `credentials/NAME` in its folder, one a line."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._written: dict[str, str] = {}
+
+    def refresh(self, upstreams: Iterable[Upstream]) -> list[str]:
+        """Write every file that Envoy needs and that is new or differs; return what is missing, in words."""
+        missing = []
+        for upstream in upstreams:
+            if not (name := upstream.credential):
+                continue
+            file = self._edge.plane.folder / "credentials" / name
+            if not (value := _read(file)):
+                missing.append(f"the upstream {upstream.name!r} needs its credential in the file {str(file)!r}")
+            written = Path(self._edge.secret(name))
+            if self._written.get(name) != value or not written.exists():
+                replace(written, {"resources": [_secret(name, value)]})
+                self._written[name] = value
+        return missing
+
+
+def _read(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(MAX_BYTES + 1).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return text if len(text) <= MAX_BYTES and text.isprintable() else ""
+
+
+def _secret(name: str, value: str) -> Json:
+    # Without one Envoy refuses the request itself, so that none goes out without what it needs.
+    secret = {"secret": {"inline_string": value}}
+    return typed("envoy.extensions.transport_sockets.tls.v3.Secret", name=name, generic_secret=secret)

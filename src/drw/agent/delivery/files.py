@@ -1,0 +1,158 @@
+"""The files that Envoy reads: one a kind, replaced in one step, and only where something changed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import orjson
+from google.protobuf.message import DecodeError
+
+from drw.agent.cutter import SEED
+from drw.agent.xds import tls
+from drw.agent.xds.builders import Json
+from drw.agent.xds.clusters import THEN
+from drw.agent.xds.translation import KINDS, Edge, bootstrap
+from drw.api.gateway.v1.request_router_pb2 import Configuration
+from drw.kernel.runtime.settings import Tls
+
+READ_BY_PEOPLE = ("clusters", "routes", "listeners")
+"""The others are as long as there are keys."""
+
+
+class Files:
+    """What the data plane last took, on disk."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._known: dict[str, tuple[str, bytes]] = {}
+
+    def complete(self) -> bool:
+        """Return whether Envoy could start from what there is."""
+        return all(self._edge.file(kind).exists() for kind in KINDS)
+
+    def write(self, resources: Mapping[str, list[Json]], version: str, kinds: Sequence[str] = KINDS) -> tuple[str, ...]:
+        """Write every one of these kinds that differs from what is there, in their order; return their names.
+
+        A cluster that is no longer wanted stays for as long as the routes on disk name it: they are
+        replaced after it, and requests under way still need it.
+        """
+        written = []
+        for kind in kinds:
+            wanted = resources[kind]
+            if kind == "clusters":
+                wanted = _with_leaving(wanted, self._read(kind), self._read("routes"))
+            seen = orjson.dumps(wanted)
+            if seen != self._present(kind)[1]:
+                content = {"version_info": version, "resources": wanted}
+                replace(self._edge.file(kind), content, indented=kind in READ_BY_PEOPLE)
+                self._known[kind] = version, seen
+                written.append(kind)
+        return tuple(written)
+
+    def write_bootstrap(self) -> None:
+        """Write what Envoy starts from; from now on it may be started."""
+        if self._edge.plane.tls:
+            self._write_secrets(self._edge.plane.tls)
+        replace(self._edge.plane.folder / "bootstrap.json", bootstrap(self._edge))
+
+    def _write_secrets(self, own: Tls) -> None:
+        for name, secret in tls.secrets(own).items():
+            file, content = self._edge.secrets / name / f"{name}.json", {"resources": [secret]}
+            if not file.exists() or orjson.loads(file.read_bytes()) != content:
+                replace(file, content)
+
+    def versions(self, kinds: Sequence[str] = KINDS) -> dict[str, str]:
+        """Return the version at which each kind was last written."""
+        return {kind: self._present(kind)[0] for kind in kinds}
+
+    def copy(self, kinds: Sequence[str] = KINDS) -> dict[str, bytes]:
+        """Return what is on disk, to put it back."""
+        return {kind: self._edge.file(kind).read_bytes() for kind in kinds if self._edge.file(kind).exists()}
+
+    def put_back(self, copy: Mapping[str, bytes]) -> None:
+        """Write what `copy` returned."""
+        for kind, content in copy.items():
+            if self._edge.file(kind).read_bytes() != content:
+                _write(self._edge.file(kind), content)
+                self._known.pop(kind, None)
+
+    def _present(self, kind: str) -> tuple[str, bytes]:
+        """Return the version and the resources of what is on disk; nobody else writes there, so it is read once."""
+        if kind not in self._known:
+            self._known[kind] = _parsed(self._edge.file(kind))
+        return self._known[kind]
+
+    def write_good(self, configuration: Configuration) -> None:
+        """Keep the state that Envoy took, for the next time that a part of a newer one is refused."""
+        _write(self._good, configuration.SerializeToString())
+
+    def read_good(self) -> Configuration | None:
+        """Return what `write_good` kept, or None."""
+        try:
+            return Configuration.FromString(self._good.read_bytes())
+        except (OSError, DecodeError):
+            return None
+
+    @property
+    def _good(self) -> Path:
+        return self._edge.plane.folder / "good" / "configuration.binpb"
+
+    def _read(self, kind: str) -> list[Json]:
+        found: list[Json] = orjson.loads(self._present(kind)[1])
+        return found
+
+
+def read_seed(folder: Path) -> bytes:
+    """Return the seed of this data plane's hashes; the first time, make the folder and one."""
+    file = folder / "seed"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = folder / ".seed.new"
+        draft.touch(mode=0o600)
+        draft.write_bytes(secrets.token_bytes(len(SEED)))
+        draft.replace(file)
+    return file.read_bytes()
+
+
+def _with_leaving(wanted: list[Json], present: list[Json], table: list[Json]) -> list[Json]:
+    kept = {cluster["name"] for cluster in wanted}
+    named = {name for entry in _routes(table) if "route" in entry for name in _named(entry["route"])}
+    return [*wanted, *(cluster for cluster in present if cluster["name"] in named - kept)]
+
+
+def _named(action: Json) -> list[str]:
+    shares = action.get("weighted_clusters", {}).get("clusters", [])
+    targets = [share["name"] for share in shares] or [action["cluster"]]
+    return [name for found in targets for name in (found, *found.split(THEN))]
+
+
+def _routes(table: list[Json]) -> list[Json]:
+    return [entry for part in table for host in part["virtual_hosts"] for entry in host["routes"]]
+
+
+def _parsed(file: Path) -> tuple[str, bytes]:
+    try:
+        found = orjson.loads(file.read_bytes())
+        return found["version_info"], orjson.dumps(found["resources"])
+    except (FileNotFoundError, orjson.JSONDecodeError, KeyError):
+        return "", b"[]"
+
+
+def replace(file: Path, content: Json, *, indented: bool = True) -> None:
+    """Put JSON in place of a file, in one step."""
+    _write(file, orjson.dumps(content, option=orjson.OPT_INDENT_2 if indented else 0))
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Beside the folder, not in it: Envoy reads its folder again whenever anything moves there.
+    draft = file.parent.parent / f".{file.name}.new"
+    with draft.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())  # a machine that loses power must not come back to an empty file
+    draft.chmod(0o600)
+    draft.replace(file)

@@ -1,0 +1,1 @@
+"""Reports of the data plane: usage, metrics, access log, health."""

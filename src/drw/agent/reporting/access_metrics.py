@@ -1,0 +1,115 @@
+"""What the access log says of requests, as metrics: how many, how they ended, and what Envoy itself added to them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+from prometheus_client import Counter, Histogram
+
+from drw.kernel.observability.overhead import EDGE
+
+REQUESTS = Counter("drw_requests", "Requests that Envoy has answered, by route and status.", ["route", "code"])
+SECONDS = Histogram(
+    "drw_request_seconds",
+    "From the first byte of a request to the last of its answer.",
+    ["route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
+)
+MODEL_CALLS = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings"}
+"""What Envoy adds is taken down of these alone."""
+PORTION = 1 << 18
+"""Bytes that are read before others have their turn."""
+
+
+def count(line: Mapping[str, Any]) -> None:
+    """Take down one request. Routes are those of the table; a request that found none has no name."""
+    route, status = line.get("route") or "", line.get("status")
+    _requests(route, str(status)).inc()
+    if isinstance(ms := line.get("ms"), int):
+        _seconds(route).observe(ms / 1000)
+    if line.get("path") not in MODEL_CALLS:
+        return
+    before, after = _microseconds(line, "before_us"), _microseconds(line, "after_us")
+    if before is not None and after is not None:
+        EDGE.observe((before - _upload(line, before) + after) / 1e6)
+
+
+def _upload(line: Mapping[str, Any], before: int) -> int:
+    """Return for how long Envoy waited for the body, where it had to have the whole before it went on."""
+    received = _microseconds(line, "received_us")
+    return received if received is not None and received <= before else 0
+
+
+def _microseconds(line: Mapping[str, Any], name: str) -> int | None:
+    """Return a number that may be missing; the log of verified callers has it as a text."""
+    value = line.get(name)
+    return value if isinstance(value, int) else int(value) if isinstance(value, str) and value.isdigit() else None
+
+
+@lru_cache(maxsize=4096)
+def _requests(route: str, status: str) -> Counter:
+    return REQUESTS.labels(route, status)
+
+
+@lru_cache(maxsize=1024)
+def _seconds(route: str) -> Histogram:
+    return SECONDS.labels(route)
+
+
+class Lines:
+    """The lines that come into a log from now on, also when it is put aside and begun again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rest = b""
+        self._file: IO[bytes] | None = None
+        self._open()
+        if self._file is not None:
+            self._file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    async def count(self) -> None:
+        """Take down what has come since the last time."""
+        while data := self._read():
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            for line in lines:
+                with suppress(orjson.JSONDecodeError):  # a line that the disk had no room for
+                    count(orjson.loads(line))
+            await asyncio.sleep(0)
+
+    def _read(self) -> bytes:
+        if self._file is None:
+            self._open()
+        if self._file is None:
+            return b""
+        new = self._put_aside()
+        if not (data := self._file.read(PORTION)) and new:
+            self._file.close()
+            self._open()
+            data = self._file.read(PORTION) if self._file else b""
+        return data
+
+    def _open(self) -> None:
+        try:
+            self._file = self._path.open("rb")
+        except OSError:
+            self._file = None
+
+    def _put_aside(self) -> bool:
+        """Tell whether Envoy writes to another file by now."""
+        assert self._file is not None
+        try:
+            return self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
+        except OSError:
+            return False  # the old file is away, the new one not there yet

@@ -1,0 +1,83 @@
+"""How Envoy sees each host of an upstream: whether its circuit is closed, open, or half-open.
+
+Envoy itself knows in and out alone: when its time is over, a host gets all of its share again at once. Half-open is
+what we call it from then until an answer is good; the next failures in a row put it out again. (Envoy's slow start is
+for hosts that are new or pass active health checks, not for those that come back.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from prometheus_client import Gauge
+
+from drw.agent.delivery.admin import Admin
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream
+from drw.api.gateway.v1.request_router_pb2 import Health
+from drw.kernel.errors import Unavailable
+
+MAX_HOSTS = 2000
+STATES = (Health.CLOSED, Health.OPEN, Health.HALF_OPEN)
+HOSTS = Gauge("drw_upstream_hosts", "Hosts of each upstream, by the state of their circuit.", ["upstream", "circuit"])
+
+
+class Circuits:
+    """The hosts of one Envoy, and which of them have been ejected and have not answered well since."""
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
+        self._tried: dict[tuple[str, str], int] = {}
+        """Hosts that were ejected, and how often they had answered well by then."""
+
+    async def seen(self, upstreams: Iterable[Upstream]) -> list[Health]:
+        """Return every host of these upstreams, sorted, and count them; none where Envoy does not answer."""
+        names = {upstream.name for upstream in upstreams}
+        try:
+            found = await self._admin.hosts()
+        except Unavailable:
+            HOSTS.clear()
+            return []
+        hosts = [self._health(name, host) for name, host in found if name in names]
+        kept = {(host.upstream, host.address) for host in hosts}
+        self._tried = {host: count for host, count in self._tried.items() if host in kept}
+        _count(hosts)
+        return sorted(hosts, key=lambda host: (host.upstream, host.address))[:MAX_HOSTS]
+
+    def _health(self, upstream: str, host: dict[str, Any]) -> Health:
+        stats = {stat["name"]: int(stat.get("value", 0)) for stat in host.get("stats", ())}
+        address, good = _address(host["address"]), stats.get("rq_success", 0)
+        return Health(
+            upstream=upstream,
+            address=address,
+            circuit=self._circuit((upstream, address), host.get("health_status", {}), good),
+            requests=stats.get("rq_total", 0),
+            errors=stats.get("rq_error", 0) + stats.get("cx_connect_fail", 0),
+            active=stats.get("rq_active", 0),
+        )
+
+    def _circuit(self, host: tuple[str, str], status: dict[str, Any], good: int) -> Health.Circuit:
+        if status.get("failed_outlier_check"):
+            self._tried[host] = good
+            return Health.OPEN
+        if host in self._tried and self._tried[host] >= good:
+            return Health.HALF_OPEN
+        self._tried.pop(host, None)
+        return Health.CLOSED
+
+
+def _count(hosts: Sequence[Health]) -> None:
+    counts = Counter((host.upstream, host.circuit) for host in hosts)
+    HOSTS.clear()
+    for upstream in {host.upstream for host in hosts}:
+        for state in STATES:
+            HOSTS.labels(upstream, Health.Circuit.Name(state).lower()).set(counts[upstream, state])
+
+
+def _address(address: dict[str, Any]) -> str:
+    if pipe := address.get("pipe"):
+        return f"unix:{pipe['path']}"
+    found = address.get("socket_address", {})
+    host = found.get("address", "")
+    return f"{f'[{host}]' if ':' in host else host}:{found.get('port_value', 0)}"

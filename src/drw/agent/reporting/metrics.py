@@ -1,0 +1,58 @@
+"""What the agent tells Prometheus: its own metrics and all of Envoy's, in one answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import Gauge
+
+from drw.agent.delivery.admin import Admin
+from drw.agent.reporting.access_metrics import Lines
+from drw.kernel.errors import Unavailable
+from drw.kernel.rpc.http_server import HttpServer, app
+
+log = logging.getLogger(__name__)
+
+NAME = "agent"
+LOOK_SECONDS = 1.0
+CURRENT = Gauge("drw_data_plane_current", "1: Envoy runs the newest configuration that its agent has; 0: it does not.")
+UP = Gauge("drw_data_plane_up", "1: Envoy answers its agent; 0: it does not.")
+
+
+class Metrics:
+    """Serves `/metrics/agent`."""
+
+    def __init__(self, address: str, admin: Admin, access_logs: Iterable[Path]) -> None:
+        self._address = address
+        self._admin = admin
+        self._logs = [Lines(file) for file in access_logs]
+        self._server = HttpServer(app([], NAME, self._measure))
+
+    async def run(self) -> None:
+        """Serve, and read the access logs, until cancelled."""
+        try:
+            await self._server.start(self._address)
+        except Unavailable as error:
+            log.warning("nobody can read the metrics: %s", error.message)
+            return
+        try:
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                for lines in self._logs:
+                    await lines.count()
+        finally:
+            for lines in self._logs:
+                lines.close()
+            await self._server.stop(0)
+
+    async def _measure(self) -> bytes:
+        try:
+            stats = await self._admin.prometheus()
+        except Unavailable as error:
+            log.warning("%s", error.message)
+            stats = b""
+        UP.set(bool(stats))
+        return stats

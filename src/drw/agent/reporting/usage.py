@@ -1,0 +1,202 @@
+"""Tells the rate limiting service what went to upstreams of others: every request at least once, in order.
+
+Envoy writes a line for each into `usage.log`. A full file is put aside under a number, and goes once all of it has
+been counted; where the count stands is kept in `usage.json`, so that neither a dead agent nor a dead service loses
+any. What was reported and not yet noted is reported again: the service counts a request once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from drw.agent.delivery.admin import Admin
+from drw.agent.delivery.files import replace
+from drw.agent.xds.translation import Edge
+from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, Usage
+from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.kernel.errors import DrwError, InvalidRequest
+
+log = logging.getLogger(__name__)
+
+FULL_BYTES = 16 << 20
+CHUNK_BYTES = 256 << 10
+BATCH = 500
+LOOK_SECONDS = 0.2
+AGAIN_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+REPORT_SECONDS = 10.0
+MAX_TEXT = 200
+MAX_TOKENS = 100_000_000
+"""More than that no upstream can have counted."""
+NOTHING = "-"
+"""What Envoy writes where there is nothing to say."""
+
+REFUSED = "usage.refused.log"
+TEXTS = ("request_id", "org", "desk", "key", "model", "route", "upstream", "flags", "trace_id")
+
+
+class UsageLog:
+    """The log of usage of one data plane."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        data_plane: str,
+        limiting: RateLimitingClient,
+        *,
+        full: int = FULL_BYTES,
+        again: Sequence[float] = AGAIN_SECONDS,
+    ) -> None:
+        self._file = edge.usage
+        self._state = self._file.with_suffix(".json")
+        self._admin = Admin(edge.plane.admin)
+        self._data_plane = data_plane
+        self._limiting = limiting
+        self._full = full
+        self._again = again
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        failures = 0
+        while True:
+            try:
+                more = await self.step()
+                failures = 0
+                if not more:
+                    await asyncio.sleep(LOOK_SECONDS)
+            except (DrwError, OSError) as error:
+                pause = self._again[min(failures, len(self._again) - 1)]
+                failures += 1
+                log.warning("usage waits to be counted, again in %s s: %s", pause, error)
+                await asyncio.sleep(pause)
+
+    async def step(self) -> bool:
+        """Report the next lines; return whether there were any.
+
+        Raises:
+            DrwError: the service does not answer; the lines wait.
+        """
+        files = self._files()
+        if not files:
+            return False
+        current, offset = self._where(files)
+        for done in files[: files.index(current)]:
+            done.unlink()  # counted before, and noted as such
+        lines, end = _lines(current, offset)
+        if lines:
+            await self._report([usage for line in lines if (usage := _usage(line))])
+        if end > offset:
+            self._note(current, end)
+            return True
+        return await self._turn(current, files)
+
+    def _files(self) -> list[Path]:
+        """Return the files from old to new."""
+        aside = sorted(self._file.parent.glob("usage.[0-9]*.log"))
+        return [*aside, *([self._file] if self._file.exists() else [])]
+
+    def _where(self, files: Sequence[Path]) -> tuple[Path, int]:
+        """Return the file that is being counted, and up to where; the oldest, where that is not known."""
+        try:
+            noted = orjson.loads(self._state.read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            noted = {}
+        for file in files:
+            stat = file.stat()
+            if stat.st_ino == noted.get("inode") and noted["offset"] <= stat.st_size:
+                return file, noted["offset"]
+        return files[0], 0
+
+    def _note(self, file: Path, offset: int) -> None:
+        replace(self._state, {"inode": file.stat().st_ino, "offset": offset})
+
+    async def _turn(self, current: Path, files: Sequence[Path]) -> bool:
+        """Go on to the next file, or put a full one aside; return whether there is more to read."""
+        if current != self._file:
+            following = files[files.index(current) + 1 :]
+            if not following:
+                await self._admin.reopen_logs()  # it still writes to the file that was put aside
+                return False
+            self._finish(current, following[0])
+            return True
+        if self._put_aside(current, files):
+            await self._admin.reopen_logs()
+        return False
+
+    def _finish(self, current: Path, following: Path) -> None:
+        self._note(following, 0)  # first, so that there is never a time at which nothing says where the count stands
+        current.unlink()
+
+    def _put_aside(self, current: Path, files: Sequence[Path]) -> bool:
+        if current.stat().st_size < self._full:
+            return False
+        number = 1 + max((int(file.name.split(".")[1]) for file in files[:-1]), default=0)
+        current.rename(self._file.with_suffix(f".{number:06}.log"))
+        return True
+
+    async def _report(self, usages: Sequence[Usage]) -> None:
+        for start in range(0, len(usages), BATCH):
+            batch = usages[start : start + BATCH]
+            try:
+                await self._send(batch)
+            except InvalidRequest:
+                await self._report_each(batch)
+
+    async def _report_each(self, usages: Sequence[Usage]) -> None:
+        """Report one by one, so that one that is refused for ever does not hold up the others: it is put aside."""
+        for usage in usages:
+            try:
+                await self._send([usage])
+            except InvalidRequest as error:
+                log.error("the usage of the request %s is refused: %s", usage.request_id, error.message)
+                with self._file.with_name(REFUSED).open("ab") as out:
+                    out.write(usage.SerializeToString().hex().encode() + b"\n")
+
+    async def _send(self, usages: Sequence[Usage]) -> None:
+        request = ReportUsageRequest(data_plane=self._data_plane, usages=usages)
+        await self._limiting.report_usage(request, timeout=REPORT_SECONDS)
+
+
+def _lines(file: Path, offset: int) -> tuple[list[bytes], int]:
+    """Return whole lines from there on, and where they end; a line that is not whole yet stays for later."""
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        chunk = stream.read(CHUNK_BYTES)
+    whole, newline, _ = chunk.rpartition(b"\n")
+    if not newline and len(chunk) == CHUNK_BYTES:
+        log.error("%s has no line that can be read at byte %d", file.name, offset)
+        return [], offset + len(chunk)
+    return whole.splitlines(), offset + len(whole) + len(newline)
+
+
+def _usage(line: bytes) -> Usage | None:
+    try:
+        found = orjson.loads(line)
+        usage = Usage(status=int(found["status"] or 0))
+        for name in TEXTS:
+            said = str(found[name] or "")
+            setattr(usage, name, "" if said == NOTHING else said[:MAX_TEXT])
+        usage.at.FromDatetime(datetime.fromisoformat(found["at"].replace("Z", "+00:00")))
+        usage.bytes_in = int(found.get("bytes_in") or 0)
+        if (tokens := _tokens(found)) is not None:
+            usage.counted = True
+            usage.prompt_tokens, usage.completion_tokens = tokens
+    except (orjson.JSONDecodeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        log.error("a line of the log of usage cannot be read: %s", error)
+        return None
+    return usage
+
+
+def _tokens(found: dict[str, Any]) -> tuple[int, int] | None:
+    """Return what the upstream counted; None where it said nothing, or what cannot be."""
+    said = found["prompt_tokens"], found["completion_tokens"]
+    if said == (None, None):
+        return None
+    prompt, completion = (max(0, int(count or 0)) for count in said)
+    return (prompt, completion) if max(prompt, completion) <= MAX_TOKENS else None

@@ -1,0 +1,1 @@
+"""Translation of the desired state into the configuration of Envoy."""

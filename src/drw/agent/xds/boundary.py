@@ -1,0 +1,53 @@
+"""Headers at the boundary to third parties: what an upstream that is not ours never gets, and what it cannot set.
+
+The filter is part of the cluster, so it holds for every kind of route that ends there: pass-through, split, fallback.
+It is the first that sees an answer, before anything here reads headers that only our own services set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from drw.agent.xds.builders import Json, extension, typed
+from drw.routing.request_matching import FOREIGN, MODEL_HEADER
+
+NAME = "drw.boundary"
+MUTATION = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
+
+CREDENTIALS = ("authorization", "proxy-authorization", "cookie", "cookie2", "x-api-key", "api-key")
+"""What a client may use to prove who it is. The upstream's own credential is set after they are removed."""
+
+ADDRESSES = ("forwarded", "x-forwarded-", "x-real-ip")
+"""Where a client called from."""
+
+ORIGIN_WIDE = (
+    "set-cookie",
+    "access-control-",
+    "alt-svc",
+    "clear-site-data",
+    "strict-transport-security",
+    "nel",
+    "report-to",
+    "reporting-endpoints",
+)
+"""What a browser applies to the gateway as a whole, not to one answer."""
+
+OURS = ("x-ratelimit-", "ratelimit", "ratelimit-", "x-trace-id", "x-request-id")
+"""What clients and logs take for the gateway's own word: limits, and ids of traces and requests."""
+
+
+def filters() -> list[Json]:
+    """Return the filters of a cluster that is a third party's. A name that ends in '-' stands for all that begin so."""
+    mutations = {
+        "request_mutations": _removed((*FOREIGN, *CREDENTIALS, *ADDRESSES, MODEL_HEADER)),
+        "response_mutations": _removed((*FOREIGN, *ORIGIN_WIDE, *OURS)),
+    }
+    return [extension(NAME, typed(MUTATION, mutations=mutations))]
+
+
+def _removed(names: Iterable[str]) -> list[Json]:
+    return [_begins(name) if name.endswith("-") else {"remove": name} for name in names]
+
+
+def _begins(prefix: str) -> Json:
+    return {"remove_on_match": {"key_matcher": {"prefix": prefix, "ignore_case": True}}}

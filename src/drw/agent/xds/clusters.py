@@ -1,0 +1,174 @@
+"""Our upstreams as Envoy's clusters: where they answer, how many requests at once, which retries, what comes after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from urllib.parse import urlsplit
+
+from drw.agent.xds import boundary
+from drw.agent.xds.builders import Json, address, extension, file_source, typed
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream
+from drw.api.gateway.v1.request_router_pb2 import Route
+from drw.routing.request_matching import CONNECT_MS, is_own
+
+CLUSTER = "envoy.config.cluster.v3.Cluster"
+AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
+PROTOCOL = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+IDLE_SECONDS = 300
+"""Below the 600 seconds for which services keep an idle connection, so that it is never they who close one in use."""
+
+TRACES = "traces"
+POLICIES = {"ring_hash": "RING_HASH", "round_robin": "ROUND_ROBIN", "random": "RANDOM"}
+THEN = ">"
+
+
+def first(route: Route) -> str:
+    """Return the upstream of a route that a client reads of when nothing answers."""
+    return route.split[0].upstream if route.split else route.upstream
+
+
+def target(upstream: str, fallbacks: Sequence[str]) -> str:
+    """Return the cluster that stands for an upstream and what comes after it."""
+    return THEN.join(dict.fromkeys([upstream, *fallbacks]))
+
+
+def chains(routes: Iterable[Route], upstreams: Iterable[Upstream], secret: Callable[[str], str]) -> list[Json]:
+    """Return the clusters that stand for an upstream and what comes after it.
+
+    What is sent to an upstream is decided before it is known which one it will be, so all of a chain have the same
+    credential (the request router sees to that), and none is sent where they differ. Where one of a chain is a third
+    party's, none of them sees who calls.
+    """
+    known = {upstream.name: upstream for upstream in upstreams}
+    found = {
+        target(upstream, route.fallbacks)
+        for route in routes
+        if route.fallbacks
+        for upstream in ([share.upstream for share in route.split] or [route.upstream])
+    }
+    return [_chain(name, known, secret) for name in sorted(found) if THEN in name]
+
+
+def _chain(name: str, known: Mapping[str, Upstream], secret: Callable[[str], str]) -> Json:
+    members = [known[member] for member in name.split(THEN)]
+    found = typed(
+        CLUSTER,
+        name=name,
+        lb_policy="CLUSTER_PROVIDED",
+        connect_timeout="1s",
+        cluster_type=extension(
+            "envoy.clusters.aggregate", typed(AGGREGATE, clusters=[member.name for member in members])
+        ),
+        # Its own, since those of the clusters in it do not count for what goes through it.
+        circuit_breakers=_bounds(Upstream()),
+    )
+    (credential, *others) = {member.credential for member in members}
+    wanted = "" if others else credential
+    outbound = [*([] if all(map(is_own, members)) else boundary.filters()), *_credential(wanted, secret(wanted))]
+    if outbound:
+        found["typed_extension_protocol_options"] = {PROTOCOL: _protocol(outbound)}
+    return found
+
+
+def cluster(upstream: Upstream, secret: str = "", authorities: str = "") -> Json:
+    """Return one upstream; `secret` is the file with its credential, `authorities` that of who may sign for it."""
+    found = _cluster(upstream.name, list(upstream.addresses), upstream.connect_ms or CONNECT_MS)
+    found["circuit_breakers"] = _bounds(upstream)
+    if len(upstream.addresses) > 1:
+        found["lb_policy"] = POLICIES.get(upstream.balancing, "LEAST_REQUEST")
+    if len(upstream.addresses) > 1 or upstream.eject_after:
+        found["outlier_detection"] = _outliers(upstream)
+    if upstream.tls:
+        found["transport_socket"] = _tls(authorities)
+    outbound = [*([] if is_own(upstream) else boundary.filters()), *_credential(upstream.credential, secret)]
+    found["typed_extension_protocol_options"] = {PROTOCOL: _protocol(outbound)}
+    return found
+
+
+def trace_collector(endpoint: str) -> Json:
+    """Return where traces go, as in `http://127.0.0.1:4318`."""
+    url = urlsplit(endpoint)
+    return _cluster(TRACES, [f"{url.hostname}:{url.port or 80}"], CONNECT_MS)
+
+
+def _cluster(name: str, addresses: list[str], connect_ms: int) -> Json:
+    note = {"filter_metadata": {"drw": {"upstream": name}}}  # the access log shows it, whatever stood before
+    ends = [{"endpoint": {"address": address(where)}, "metadata": note} for where in addresses]
+    resolved = any(not where.startswith("unix:") for where in addresses)
+    return typed(
+        CLUSTER,
+        name=name,
+        type="STRICT_DNS" if resolved else "STATIC",
+        **({"dns_lookup_family": "ALL"} if resolved else {}),
+        connect_timeout=f"{connect_ms / 1000:g}s",
+        load_assignment={"cluster_name": name, "endpoints": [{"lb_endpoints": ends}]},
+        common_lb_config={"healthy_panic_threshold": {"value": 0}},
+        typed_extension_protocol_options={PROTOCOL: _protocol()},
+    )
+
+
+def _protocol(outbound: Sequence[Json] = ()) -> Json:
+    options = {"common_http_protocol_options": {"idle_timeout": f"{IDLE_SECONDS}s"}}
+    codec = typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")
+    filters = [*outbound, extension("envoy.filters.http.upstream_codec", codec)]
+    more = {"http_filters": filters} if outbound else {}
+    return typed(PROTOCOL, **options, explicit_http_config={"http_protocol_options": {}}, **more)
+
+
+def _bounds(upstream: Upstream) -> Json:
+    # Envoy's own default of three retries at once fails requests as soon as a host goes.
+    budget = {"budget_percent": {"value": upstream.retry_percent or 20}, "min_retry_concurrency": 10}
+    most = {
+        "max_connections": upstream.max_connections or 1024,
+        "max_pending_requests": upstream.max_pending or 1024,
+        "max_requests": upstream.max_requests or 4096,
+        "retry_budget": budget,
+    }
+    return {"thresholds": [most]}
+
+
+def _outliers(upstream: Upstream) -> Json:
+    # Of our own services only what happens on the way counts: one that says 503 by itself knows why.
+    return {
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": upstream.eject_after or 3,
+        "consecutive_5xx": upstream.eject_after or 3,
+        "enforcing_consecutive_5xx": 100 if upstream.eject_on_errors else 0,
+        "enforcing_consecutive_gateway_failure": 0,
+        "enforcing_success_rate": 0,
+        "interval": "2s",
+        "base_ejection_time": f"{(upstream.eject_ms or 5000) / 1000:g}s",
+        "max_ejection_percent": 100,
+    }
+
+
+def _tls(authorities: str) -> Json:
+    common = {
+        "validation_context": {"trusted_ca": {"filename": authorities}},
+        "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
+    }
+    context = typed(
+        "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        common_tls_context=common,
+        auto_host_sni=True,
+        auto_sni_san_validation=True,
+    )
+    return extension("envoy.transport_sockets.tls", context)
+
+
+def _credential(name: str, secret: str) -> list[Json]:
+    if not name:
+        return []
+    source = {"name": name, "sds_config": file_source(secret)}
+    generic = typed(
+        "envoy.extensions.http.injected_credentials.generic.v3.Generic",
+        credential=source,
+        header="Authorization",
+        header_value_prefix="Bearer ",
+    )
+    injector = typed(
+        "envoy.extensions.filters.http.credential_injector.v3.CredentialInjector",
+        overwrite=True,
+        credential=extension("envoy.http.injected_credentials.generic", generic),
+    )
+    return [extension("envoy.filters.http.credential_injector", injector)]

@@ -1,0 +1,65 @@
+"""Cross-origin requests: which web pages may call the data plane from a browser (Fetch standard, "CORS protocol")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from drw.agent.xds.builders import Json, extension, header, typed
+
+FILTER = "envoy.filters.http.cors"
+CORS = "envoy.extensions.filters.http.cors.v3"
+
+METHODS = "GET, POST, PUT, PATCH, DELETE"
+CLIENT = (
+    "arch",
+    "helper-method",
+    "lang",
+    "os",
+    "package-version",
+    "retry-count",
+    "runtime",
+    "runtime-version",
+    "timeout",
+)
+"""What OpenAI's client for JavaScript says of itself with each request."""
+REQUEST_HEADERS = (
+    *("authorization", "content-type", "idempotency-key", "last-event-id", "x-model", "x-session-id"),
+    *("openai-organization", "openai-project", "traceparent", "tracestate"),
+    *(f"x-stainless-{name}" for name in CLIENT),
+)
+ANSWER_HEADERS = (
+    *("retry-after", "ratelimit", "ratelimit-policy", "x-drw-model", "x-request-id", "x-trace-id"),
+    *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
+)
+MAX_AGE = "600"
+
+
+def cors() -> Json:
+    """Return the filter, which answers preflights: it stands before the keys, since a browser sends none with them."""
+    return extension(FILTER, typed(f"{CORS}.Cors"))
+
+
+def preflight(cluster: str) -> Json:
+    """Return the route of preflights: the filter answers all of them, but only on routes that lead somewhere."""
+    asked = ("origin", "access-control-request-method")
+    headers: list[Json] = [{"name": ":method", "string_match": {"exact": "OPTIONS"}}]
+    headers += [{"name": name, "present_match": True} for name in asked]
+    return {"name": "preflight", "match": {"prefix": "/", "headers": headers}, "route": {"cluster": cluster}}
+
+
+def policy(origins: Sequence[str]) -> Json:
+    """Return what the virtual host says: these origins, and never credentials that a browser adds by itself."""
+    allowed = [{"safe_regex": {"regex": ".*"}} if origin == "*" else {"exact": origin} for origin in origins]
+    message = typed(
+        f"{CORS}.CorsPolicy",
+        filter_enabled={"default_value": {"numerator": 100}},
+        allow_origin_string_match=allowed,
+        allow_methods=METHODS,
+        allow_headers=", ".join(REQUEST_HEADERS),
+        expose_headers=", ".join(ANSWER_HEADERS),
+        max_age=MAX_AGE,
+        allow_credentials=False,
+        forward_not_matching_preflights=False,
+    )
+    vary = header("vary", "origin", "APPEND_IF_EXISTS_OR_ADD")
+    return {"typed_per_filter_config": {FILTER: message}, "response_headers_to_add": [vary]}

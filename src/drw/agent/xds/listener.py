@@ -1,0 +1,284 @@
+"""The listener: how connections and requests are read, in which order the filters stand, what is logged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from drw.agent import clients
+from drw.agent.cutter import CUTTER, NOTED
+from drw.agent.xds import body_extraction, filters, local_replies
+from drw.agent.xds.builders import Json, address, extension, private, typed
+from drw.agent.xds.clusters import TRACES
+from drw.agent.xds.deny_list import BLOCKED, MODELS
+from drw.kernel.runtime.settings import Connections
+
+NAME = "drw"
+MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+CEL = extension("envoy.formatter.cel", typed("envoy.extensions.formatter.cel.v3.Cel"))
+TRACE_SECONDS = "1s"
+HANDSHAKE_TIMEOUT = "5s"
+"""Within which TLS must be agreed on."""
+HEADERS_TIMEOUT = "5s"
+"""Within which a client must have sent all headers of a request."""
+FLUSH_TIMEOUT = "30s"
+"""Within which a client must take some of an answer whose end is written."""
+DRAIN_TIMEOUT = "1s"
+"""How long an idle connection stays open after a client of HTTP/2 was told that it ends."""
+STALLED_TIMEOUT = "120s"
+"""Within which a client must take some of what waits for it, once more waits than Envoy holds."""
+REQUEST_TIMEOUT = "900s"
+"""And the whole request: the largest upload at 600 kB a second. A client that dribbles holds no stream for longer."""
+
+MAX_PATH = 512
+PATH = f"%CEL(request.url_path.contains('.eyJ') ? '(a key)' : request.url_path):{MAX_PATH}%"
+"""What is written down of a path: its beginning, no query, and no path in which somebody put a key.
+
+The second part of every key begins so: it is JSON in base64.
+"""
+
+
+def _either(*operators: str) -> str:
+    found = [dict(zip(("command", "param"), operator.rstrip(")").split("("), strict=False)) for operator in operators]
+    return f"%COALESCE({json.dumps({'operators': found})})%"
+
+
+def _trace_id(*, traced: bool) -> str:
+    """Return who says a request's trace: Envoy, where it writes traces, else the service that answered."""
+    return _either("TRACE_ID", "RESP(X-TRACE-ID)") if traced else "%RESP(X-TRACE-ID)%"
+
+
+LOGGED = {
+    "at": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    **{name: f"%REQ({header})%" for name, header in body_extraction.IDENTITY.items()},
+    "path": PATH,
+    "path_length": "%CEL(size(request.url_path))%",
+    "method": "%REQ(:METHOD)%",
+    "route": "%ROUTE_NAME%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "ms": "%DURATION%",
+    "first_byte_ms": "%RESPONSE_DURATION%",
+    # From the request's first byte to its first byte upstream, and the same of the answer: what Envoy adds.
+    "before_us": "%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:us)%",
+    # In the first is the wait for the body, where Envoy must have all of it: that ends after so long.
+    "received_us": "%COMMON_DURATION(DS_RX_BEG:DS_RX_END:us)%",
+    "after_us": "%COMMON_DURATION(US_RX_BEG:DS_TX_BEG:us)%",
+    "bytes_in": "%BYTES_RECEIVED%",
+    "bytes_out": "%BYTES_SENT%",
+    "upstream": "%UPSTREAM_CLUSTER%",
+    "upstream_host": "%UPSTREAM_HOST%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+}
+"""One line of the access log: who, what, how it ended and how long it took; never a key or a body."""
+
+NUMBERS = ("status", "ms", "bytes_in", "bytes_out", "attempts")
+"""Those that there always are."""
+
+CHOSEN = (*body_extraction.IDENTITY, "request_id", "method", "path", "path_length")
+"""Who calls, and all that a caller can choose."""
+
+
+def _line(fields: Mapping[str, str]) -> str:
+    """Return the same line as a text, which Envoy writes in less time: numbers that may be missing are texts in it.
+
+    What a caller can choose is noted, and escaped, by the cutter.
+    """
+    own = {name: value for name, value in fields.items() if name not in CHOSEN}
+    parts = [f'"{name}":' + (value if name in NUMBERS else f'"{value}"') for name, value in own.items()]
+    return f"{{{','.join(parts)},%DYNAMIC_METADATA({NOTED}:line)%}}\n"
+
+
+METERED = {
+    **{name: LOGGED[name] for name in ("at", "request_id", "route", "status", "flags")},
+    **{
+        name: f"%DYNAMIC_METADATA({body_extraction.USAGE}:{name})%"
+        for name in (*body_extraction.IDENTITY, *body_extraction.COUNTS.values())
+    },
+    "model": _either(
+        f"DYNAMIC_METADATA({body_extraction.USAGE}:model)", f"DYNAMIC_METADATA({body_extraction.NAMESPACE}:model)"
+    ),
+    "upstream": "%UPSTREAM_METADATA(drw:upstream)%",
+    "bytes_in": "%BYTES_RECEIVED%",
+}
+"""One line of the log of usage: what a request to an upstream of others cost, and whom."""
+
+
+class Logs(NamedTuple):
+    """The files of a listener's logs."""
+
+    identified: str
+    """Requests of verified callers."""
+    anonymous: str
+    """All others, apart: whoever has no key cannot push out the lines of those who have."""
+    usage: str
+    """What upstreams that are not ours counted."""
+
+
+def listener(
+    listen: str,
+    logs: Logs,
+    otlp_endpoint: str,
+    changing: Mapping[str, Json],
+    routes: Json,
+    connections: Connections,
+    front: Sequence[Json] = (),
+    socket: Json | None = None,
+    *,
+    operators: bool = False,
+) -> Json:
+    """Return the listener, with the filters that change (by name) and the routes, or with where they come from.
+
+    `front`: the filters before all others. With a socket it is the one that speaks TLS; for operators it has
+    connections of its own, which no bound of the others takes away. All else is the same.
+    """
+    trace = {"trace_id": _trace_id(traced=bool(otlp_endpoint))}
+    manager = typed(
+        MANAGER,
+        stat_prefix="drw",
+        http_filters=[*front, *_chain(changing)],
+        local_reply_config=local_replies.local_replies(),
+        access_log=[
+            _log(logs.identified, _text(_line(LOGGED | trace))) | {"filter": _identified()},
+            _log(logs.anonymous, _json(LOGGED | trace)) | {"filter": _anonymous()},
+            _log(logs.usage, _json(METERED | trace)) | {"filter": _has_noted(body_extraction.USAGE, "key")},
+        ],
+        **routes,
+        **_reading(connections.idle_seconds),
+        **(_tracing(otlp_endpoint) if otlp_endpoint else {}),
+    )
+    return typed(
+        "envoy.config.listener.v3.Listener",
+        name=f"{NAME}.operators" if operators else f"{NAME}.tls" if socket else NAME,
+        address=private(listen) if operators else address(listen),
+        enable_reuse_port=False,  # with it a second Envoy would share the port in silence
+        per_connection_buffer_limit_bytes=1 << 20,
+        # A client that takes nothing of what was written to it holds the memory for no longer.
+        per_connection_buffer_high_watermark_timeout=STALLED_TIMEOUT,
+        filter_chains=[_filters(manager, connections, operators) | (_handshake(socket) if socket else {})],
+        **({"ignore_global_conn_limit": True, "bypass_overload_manager": True} if operators else {}),
+    )
+
+
+def _filters(manager: Json, connections: Connections, operators: bool) -> Json:
+    most = typed(
+        "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
+        stat_prefix="operators",
+        max_connections=connections.operators,
+    )
+    of_operators = extension("envoy.filters.network.connection_limit", most)
+    limit = of_operators if operators else clients.per_client(connections.per_client)
+    return {"filters": [limit, extension("http", manager)]}
+
+
+def _handshake(socket: Json) -> Json:
+    return {"transport_socket": socket, "transport_socket_connect_timeout": HANDSHAKE_TIMEOUT}
+
+
+def _chain(changing: Mapping[str, Json]) -> list[Json]:
+    return [
+        changing[filters.KEYS],
+        filters.token(),
+        changing[filters.IDENTITY],
+        changing[CUTTER],
+        changing[BLOCKED],
+        filters.known(),
+        filters.scopes(),
+        filters.drain(),
+        filters.sizes(),
+        filters.body(),
+        changing[MODELS],
+        filters.further(),
+        filters.router(),
+    ]
+
+
+def _reading(idle_seconds: int) -> Json:
+    return {
+        "server_name": "drw",
+        "use_remote_address": True,
+        "generate_request_id": True,
+        "always_set_request_id_in_response": True,
+        "normalize_path": True,
+        "merge_slashes": True,
+        # Routes, scopes and services then read one path: an id may have slashes, and no ".." hides behind them.
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
+        "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "drw"},
+        "max_request_headers_kb": 60,
+        "early_header_mutation_extensions": [filters.strip()],
+        "request_headers_timeout": HEADERS_TIMEOUT,
+        "request_timeout": REQUEST_TIMEOUT,
+        "stream_idle_timeout": "300s",
+        "stream_flush_timeout": FLUSH_TIMEOUT,
+        "drain_timeout": DRAIN_TIMEOUT,
+        "http2_protocol_options": {
+            "max_concurrent_streams": 100,
+            "initial_stream_window_size": 1 << 18,
+            "initial_connection_window_size": 1 << 20,
+        },
+        "common_http_protocol_options": {
+            "headers_with_underscores_action": "REJECT_REQUEST",
+            "idle_timeout": f"{idle_seconds}s",
+            "max_headers_count": 100,
+        },
+    }
+
+
+def _log(path: str, how: Json) -> Json:
+    message = typed("envoy.extensions.access_loggers.file.v3.FileAccessLog", path=path, log_format=how)
+    return extension("envoy.access_loggers.file", message)
+
+
+def _json(fields: Mapping[str, str]) -> Json:
+    return {"json_format": dict(fields), "formatters": [CEL]}
+
+
+def _text(line: str) -> Json:
+    return {"text_format_source": {"inline_string": line}, "omit_empty_values": True}
+
+
+def _identified() -> Json:
+    """Return the filter of requests of verified callers. A revoked key is refused with 401: it is none any more."""
+    return {"and_filter": {"filters": [_status("NE", 401), _has_noted(NOTED, "line")]}}
+
+
+def _anonymous() -> Json:
+    return {"or_filter": {"filters": [_status("EQ", 401), _has_not_noted(NOTED, "line")]}}
+
+
+def _has_noted(where: str, what: str) -> Json:
+    return _noted(where, what, {"present_match": True}, absent=False)
+
+
+def _has_not_noted(where: str, what: str) -> Json:
+    # Of a matcher this filter heeds the value alone, not `invert`; a text is not null.
+    return _noted(where, what, {"null_match": {}}, absent=True)
+
+
+def _noted(where: str, what: str, value: Json, *, absent: bool) -> Json:
+    matcher = {"filter": where, "path": [{"key": what}], "value": value}
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": absent}}
+
+
+def _status(comparison: str, status: int) -> Json:
+    value = {"default_value": status, "runtime_key": f"drw.log.{status}"}
+    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
+
+
+def _tracing(endpoint: str) -> Json:
+    uri = {"uri": f"{endpoint.rstrip('/')}/v1/traces", "cluster": TRACES, "timeout": TRACE_SECONDS}
+    config = typed(
+        "envoy.config.trace.v3.OpenTelemetryConfig", http_service={"http_uri": uri}, service_name="drw-gateway"
+    )
+    tracing = {
+        "random_sampling": {"value": 100},
+        "spawn_upstream_span": True,
+        "max_path_tag_length": 0,
+        "custom_tags": [{"tag": "url.path", "value": PATH}],
+        "provider": extension("envoy.tracers.opentelemetry", config),
+    }
+    return {"tracing": tracing}

@@ -1,0 +1,73 @@
+"""Overload: what Envoy does without as it runs out of memory or of connections, and how full of connections it is.
+
+Envoy counts connections and refuses those beyond the bound, but tells none of its overload actions of that number. So
+the agent reads it and writes it where Envoy does look: the fuller it is, the sooner connections without a request are
+closed. Whoever opens connections and leaves them idle holds none of them for long; a caller that asks keeps its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drw.agent.xds.builders import Json, typed
+
+MAX_HEAP_BYTES = 1 << 30
+SCALED = {
+    "HTTP_DOWNSTREAM_CONNECTION_IDLE": "1s",
+    "HTTP_DOWNSTREAM_STREAM_FLUSH": "1s",
+    "TRANSPORT_SOCKET_CONNECT": "1s",
+}
+"""Timeouts that become shorter, down to these: of connections without a request, of answers that are written to their
+end, of TLS that is not agreed on yet. None of them ends a request that is under way."""
+
+EASY, FULL = 0.5, 0.9
+"""Shares of the bound at which timeouts begin to become shorter, and are shortest."""
+
+MONITORS = "envoy.resource_monitors"
+ACTIONS = "envoy.overload_actions"
+
+
+def manager(most: int, pressure: str) -> Json:
+    """Return the overload manager: at most so many connections of clients; `pressure` is the file of `tell`."""
+    monitors = {
+        "global_downstream_max_connections": typed(
+            "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+            max_active_downstream_connections=most,
+        ),
+        "fixed_heap": typed(
+            "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig", max_heap_size_bytes=MAX_HEAP_BYTES
+        ),
+        "injected_resource": typed(
+            "envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig", filename=pressure
+        ),
+    }
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [
+            {"name": f"{MONITORS}.{name}", "typed_config": config} for name, config in monitors.items()
+        ],
+        "actions": [_at(0.9, "shrink_heap"), _at(0.97, "stop_accepting_requests"), _shorten()],
+    }
+
+
+def tell(file: Path, share: float) -> None:
+    """Write how full of connections Envoy is, as a share of its bound; it sees files that are moved into place."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = file.with_suffix(".new")
+    draft.write_text(f"{min(share, 1.0):.2f}", encoding="ascii")
+    draft.replace(file)
+
+
+def _at(share: float, action: str) -> Json:
+    trigger = {"name": f"{MONITORS}.fixed_heap", "threshold": {"value": share}}
+    return {"name": f"{ACTIONS}.{action}", "triggers": [trigger]}
+
+
+def _shorten() -> Json:
+    scaled = {"scaling_threshold": EASY, "saturation_threshold": FULL}
+    factors = [{"timer": timer, "min_timeout": least} for timer, least in SCALED.items()]
+    return {
+        "name": f"{ACTIONS}.reduce_timeouts",
+        "triggers": [{"name": f"{MONITORS}.injected_resource", "scaled": scaled}],
+        "typed_config": typed("envoy.config.overload.v3.ScaleTimersOverloadActionConfig", timer_scale_factors=factors),
+    }

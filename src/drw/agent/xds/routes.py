@@ -1,0 +1,319 @@
+"""Our routes as Envoy's: the path, the scopes, the bounds, and what a client reads when something is in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from drw.agent.xds import body_extraction, clusters, cors, filters
+from drw.agent.xds.builders import Json, extension, header, typed
+from drw.agent.xds.deny_list import ADMINISTRATION
+from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route
+from drw.routing.request_matching import IDLE_SECONDS, MODEL_HEADER, allowed, is_own, named, ordered, read_under
+
+NAME = "drw"
+NOTES = "drw"
+"""The namespace of a route's metadata that local replies read."""
+
+OWN = "own"
+"""Among the notes of a route to a process of the platform."""
+
+RETRY_ON = "connect-failure,reset-before-request,refused-stream"
+"""Only where nothing was sent: whatever else failed may have run."""
+
+FALL_BACK_ON = f"gateway-error,reset,retriable-status-codes,{RETRY_ON}"
+FALL_BACK_STATUS = [429, 500]
+"""With fallbacks a request may run twice: whoever names them asks for that."""
+
+BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")
+READERS = (filters.BODY, filters.FURTHER)
+"""Filters that are on by the route that is found first, whichever is found later: where that may be another one, they
+must be on for it."""
+
+UNREAD_STATUS = 422
+"""By which local replies know a body that could not be read."""
+READING = ("GET", "HEAD")
+READ_BYTES = 64 << 20
+"""The most that is held of one body while it is read, or of one answer while its usage is looked for."""
+
+
+def route_configuration(configuration: Configuration, origins: Sequence[str] = ()) -> Json:
+    """Return the whole table: of paths that begin alike the longest first, and refusals at its end.
+
+    `origins`: the web pages that may read the answers.
+    """
+    table = _Table(
+        routes=ordered(configuration.routes.routes),
+        gone={upstream.name: upstream.when_gone for upstream in configuration.upstreams.upstreams},
+        own={upstream.name for upstream in configuration.upstreams.upstreams if is_own(upstream)},
+    )
+    # Envoy reads the table from its top for each request. What administers is asked for seldom, and goes last.
+    read = sorted(table.routes, key=_administers)
+    found = [entry for route in read for entry in _entries(route, table)]
+    alive = [_direct("alive", {"path": path, "headers": [_methods(READING)]}, 200) for path in filters.ALIVE]
+    rest = [*_wrong_methods(table.routes), _nothing(table.routes)]
+    host: Json = {"name": NAME, "domains": ["*"], "routes": [*alive, *found, *rest]}
+    if origins and table.gone:
+        host |= cors.policy(origins)
+        host["routes"].insert(0, cors.preflight(next(iter(table.gone))))
+    if any(map(_by_caller, table.routes)):
+        on = dict.fromkeys((filters.KNOWN, *READERS), filters.switched_on())
+        host["typed_per_filter_config"] = host.get("typed_per_filter_config", {}) | on
+    return typed("envoy.config.route.v3.RouteConfiguration", name=NAME, virtual_hosts=[host])
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    routes: Sequence[Route]
+    gone: Mapping[str, str]
+    """What a client reads while an upstream does not answer."""
+    own: Set[str]
+    """The upstreams that are processes of the platform."""
+
+
+def _by_caller(route: Route) -> bool:
+    """Return whether it must be known who calls before the route is; headers may be gone by then, or new."""
+    return bool(route.tenants or route.headers or "key" in route.affinity)
+
+
+def _administers(route: Route) -> bool:
+    return f"{route.path}/".startswith(ADMINISTRATION)
+
+
+def _entries(route: Route, table: _Table) -> Iterator[Json]:
+    for headers in _callers(route):
+        for method in route.methods or [""]:
+            asked = [*_method(method), *headers]
+            if route.models:
+                yield from _by_model(route, table, asked)
+            else:
+                yield from _by_size(_entry(route, table, asked, _reading(route, table.routes)), method, route)
+
+
+def _by_model(route: Route, table: _Table, headers: list[Json]) -> Iterator[Json]:
+    """Yield the entries of a route with models; the body has been read, whole, before any but the first can match."""
+    if route.model_header:
+        named = "|".join(filters.literal(model) for model in sorted(route.models))
+        asked = [*headers, _matches(MODEL_HEADER, {"safe_regex": _regex(named)})]
+        yield from _by_size(_entry(route, table, asked, by_header=True), "POST", route)
+    yield _encoded(route, headers)
+    values = [{"string_match": {"exact": model}} for model in sorted(route.models)]
+    model = _metadata("model", {"or_match": {"value_matchers": [*values, *values[:1]]}})  # two at least
+    plain = _entry(route, table, headers)
+    if route.pass_through:
+        stream = _entry(route, table, headers, stream=True)
+        yield from _once_read(stream | {"match": stream["match"] | {"dynamic_metadata": [model, *_streams()]}})
+        yield from _once_read(plain | {"match": plain["match"] | {"dynamic_metadata": [model]}})
+    else:
+        yield plain | {"match": plain["match"] | {"dynamic_metadata": [model]}}
+
+
+def _once_read(entry: Json) -> Iterator[Json]:
+    """Yield the entry for bodies that were read whole, and before that the one that has them read, or refuses them."""
+    read = {"name": body_extraction.READ, "present_match": True}
+    yield entry | {"match": entry["match"] | {"headers": [*entry["match"]["headers"], read]}}
+    yield {k: v for k, v in entry.items() if k != "route"} | {"direct_response": {"status": UNREAD_STATUS}}
+
+
+def _metadata(field: str, value: Json) -> Json:
+    return {"filter": body_extraction.NAMESPACE, "path": [{"key": field}], "value": value}
+
+
+def _streams() -> list[Json]:
+    """Anything but false: there are upstreams that take 1, or "true", for true."""
+    no: list[Json] = [{"bool_match": False}, {"null_match": {}}]
+    return [
+        _metadata("stream", {"present_match": True}),
+        *(_metadata("stream", value) | {"invert": True} for value in no),
+    ]
+
+
+def _by_size(entry: Json, method: str, route: Route) -> Iterator[Json]:
+    if method not in BODILESS and 0 < route.max_body_bytes < filters.DRAINED_BYTES:
+        yield _declared(entry, route.max_body_bytes)
+        yield _drained(entry)
+    else:
+        yield entry
+
+
+def _entry(
+    route: Route,
+    table: _Table,
+    headers: list[Json],
+    more: Json | None = None,
+    *,
+    stream: bool = False,
+    by_header: bool = False,
+) -> Json:
+    bounds = _bounds(route) | (more or {})
+    own = table.own >= set(named(route))
+    if (further := body_extraction.chain(route, stream=stream, by_header=by_header)) is not None:
+        bounds[filters.FURTHER] = further
+    held = bool(more) or bool(route.models) or route.pass_through
+    return {
+        "name": route.name,
+        "match": {"path_separated_prefix": route.path, "headers": headers},
+        "route": _action(route),
+        "metadata": {"filter_metadata": {NOTES: _notes(route, table.gone[clusters.first(route)], own=own)}},
+        "typed_per_filter_config": bounds,
+        **({"request_body_buffer_limit": READ_BYTES} if held else {}),
+    }
+
+
+def _callers(route: Route) -> Iterator[list[Json]]:
+    own = [_header(one) for one in route.headers]
+    for tenant in route.tenants or [""]:
+        org, _, desk = tenant.partition("/")
+        who = {"x-drw-org": org, "x-drw-desk": desk}
+        yield [*(_matches(name, {"exact": value}) for name, value in who.items() if value), *own]
+
+
+def _method(method: str) -> list[Json]:
+    return [_matches(":method", {"exact": method})] if method else []
+
+
+def _methods(methods: Sequence[str]) -> Json:
+    return _matches(":method", {"safe_regex": _regex("|".join(methods))})
+
+
+def _header(asked: HeaderMatch) -> Json:
+    if asked.exact or asked.prefix:
+        return _matches(asked.name, {"exact": asked.exact} if asked.exact else {"prefix": asked.prefix})
+    return {"name": asked.name, "present_match": True}
+
+
+def _matches(name: str, value: Json) -> Json:
+    return {"name": name, "string_match": value}
+
+
+def _regex(text: str) -> Json:
+    return {"google_re2": {}, "regex": text}
+
+
+def _reading(route: Route, routes: Sequence[Route]) -> Json:
+    paths = read_under(route, routes)
+    return _reads(body_extraction.read(paths, body_extraction.fields(routes))) if paths else {}
+
+
+def _reads(how: Json) -> Json:
+    return {filters.BODY: how, filters.FURTHER: filters.switched_on()}
+
+
+def _declared(entry: Json, most: int) -> Json:
+    """Return the entry for bodies that say that they are small enough."""
+    length = {"name": "content-length", "range_match": {"start": "0", "end": str(most + 1)}}
+    return entry | {"match": entry["match"] | {"headers": [*entry["match"]["headers"], length]}}
+
+
+def _drained(entry: Json) -> Json:
+    """Return the entry for all others: too large, or of unknown size. They are read before they are refused.
+
+    Otherwise the connection would be reset under a client that is still sending, and many
+    clients then never see the answer.
+    """
+    return entry | {"typed_per_filter_config": entry["typed_per_filter_config"] | {filters.DRAIN: filters.drained()}}
+
+
+def _action(route: Route) -> Json:
+    found: Json = {
+        "timeout": f"{route.total_ms / 1000:g}s",  # without a bound a stream may last; only a pause in it is bounded
+        "idle_timeout": f"{route.idle_seconds or IDLE_SECONDS}s",
+        "retry_policy": _retries(route),
+        **_where(route),
+    }
+    if route.affinity:
+        found["hash_policy"] = [_hash(text) | {"terminal": True} for text in route.affinity]
+    if route.pass_through:
+        found["auto_host_rewrite"] = True
+    return found
+
+
+def _where(route: Route) -> Json:
+    if not route.split:
+        return {"cluster": clusters.target(route.upstream, route.fallbacks)}
+    shares = [{"name": clusters.target(s.upstream, route.fallbacks), "weight": s.weight} for s in route.split]
+    return {"weighted_clusters": {"clusters": shares, **({"use_hash_policy": True} if route.affinity else {})}}
+
+
+def _retries(route: Route) -> Json:
+    found: Json = {"retry_on": RETRY_ON, "num_retries": 2}
+    if route.fallbacks:
+        previous = typed(
+            "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig", update_frequency=1
+        )
+        found = {
+            "retry_on": FALL_BACK_ON,
+            "retriable_status_codes": FALL_BACK_STATUS,
+            "num_retries": len(route.fallbacks),
+            "retry_priority": extension("envoy.retry_priorities.previous_priorities", previous),
+        }
+    # It ends when the answer begins, whatever its name says: an answer under way is never tried again.
+    return found | ({"per_try_timeout": f"{route.first_byte_ms / 1000:g}s"} if route.first_byte_ms else {})
+
+
+def _hash(text: str) -> Json:
+    kind, _, name = text.partition(":")
+    if kind == "header":
+        return {"header": {"header_name": name}}
+    return {"filter_state": {"key": text if name else filters.KEY_STATE}}
+
+
+def _notes(route: Route, gone: str, *, own: bool) -> Json:
+    notes = {"route": route.name, "gone": gone, "needs": " or ".join(repr(scope) for scope in route.scopes)}
+    if own:
+        notes[OWN] = "yes"
+    if route.max_body_bytes:
+        notes["max_body"] = f"{route.max_body_bytes} bytes"
+    return notes
+
+
+def _bounds(route: Route) -> Json:
+    bounds = {filters.SCOPES: filters.one_of(list(route.scopes)) if route.scopes else filters.any_key()}
+    if route.max_body_bytes:
+        bounds[filters.SIZES] = filters.at_most(route.max_body_bytes)
+    return bounds
+
+
+def _wrong_methods(routes: Sequence[Route]) -> Iterator[Json]:
+    """Yield the refusals of other methods than a path takes. They come last: what a shorter path takes is routed."""
+    paths = {route.path: allowed(route.path, routes) for route in routes} | dict.fromkeys(filters.ALIVE, READING)
+    for path, methods in paths.items():
+        if methods:
+            match = {"path_separated_prefix": path, "headers": [_methods(methods) | {"invert_match": True}]}
+            notes = {NOTES: {"methods": " and ".join(methods)}}
+            allow = {"response_headers_to_add": [header("allow", ", ".join(methods))]}
+            yield _direct("wrong_method", match, 405) | {"metadata": {"filter_metadata": notes}} | allow
+
+
+def _encoded(route: Route, headers: list[Json]) -> Json:
+    """Return the refusal of compressed bodies, in which no model can be looked for."""
+    plain = _matches("content-encoding", {"exact": "identity"}) | {"invert_match": True}
+    there = {"name": "content-encoding", "present_match": True}
+    accept = {"response_headers_to_add": [header("accept-encoding", "identity")]}
+    return _direct("encoded", {"path_separated_prefix": route.path, "headers": [*headers, there, plain]}, 415) | accept
+
+
+def _nothing(routes: Sequence[Route]) -> Json:
+    nothing = _direct("nothing", {"prefix": "/"}, 404)
+    asking = [route for route in routes if route.models]
+    if asking:  # nobody else may stand before them, so that the model is looked for here
+        read = body_extraction.read(sorted({route.path for route in asking}), body_extraction.fields(routes))
+        most = max(route.max_body_bytes or READ_BYTES for route in asking)
+        nothing["typed_per_filter_config"] |= {**_reads(read), filters.SIZES: filters.at_most(most)}
+        nothing["request_body_buffer_limit"] = READ_BYTES
+        nothing["metadata"] = {"filter_metadata": {NOTES: {"max_body": f"{most} bytes"}}}
+    return nothing
+
+
+def _direct(name: str, match: Json, status: int) -> Json:
+    return {
+        "name": name,
+        "match": match,
+        "direct_response": {"status": status},
+        "typed_per_filter_config": {filters.SCOPES: filters.anybody()},
+    }
+
+
+def reference(source: Json) -> Json:
+    """Return how the listener asks for the table."""
+    return {"route_config_name": NAME, "config_source": source}

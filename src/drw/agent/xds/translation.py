@@ -1,0 +1,246 @@
+"""The request router's words in Envoy's: a pure function, with golden files in tests/agent/golden.
+
+One kind of resource is one file in a folder of its own, because Envoy reads everything again that it takes from a
+folder in which something changed. `whole` puts all kinds into one static configuration, for Envoy to check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from drw.agent.cutter import CUTTER, SEED, cutter
+from drw.agent.xds import clusters, cors, filters, identity, listener, overload, routes, tls
+from drw.agent.xds.builders import Json, file_source, private, typed
+from drw.agent.xds.deny_list import BLOCKED, MODELS, blocked, models
+from drw.api.gateway.v1.request_router_pb2 import Configuration
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.runtime.settings import ConfigError, DataPlane, Profile, Tls
+from drw.routing.request_matching import named
+
+FILTER_KINDS = {
+    filters.IDENTITY: "identity",
+    filters.KEYS: "keys",
+    BLOCKED: "blocked",
+    MODELS: "models",
+    CUTTER: "cutter",
+}
+KINDS = ("clusters", "routes", "identity", "keys", "blocked", "models", "cutter", "listeners")
+"""In the order in which they are delivered: what is referred to before what refers to it."""
+
+AT_ONCE = ("cutter", "models")
+SETTLED = ("blocked",)
+REFUSALS = (*AT_ONCE, *SETTLED)
+"""Kinds that say who is refused: made of names and numbers alone, they go ahead of all others, in this order."""
+
+OTHERS = tuple(kind for kind in KINDS if kind not in REFUSALS)
+
+
+class BadConfiguration(InvalidRequest):
+    """The desired state contradicts itself, or Envoy refuses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What the profile says of the data plane."""
+
+    plane: DataPlane
+    otlp_endpoint: str = ""
+    seed: bytes = SEED
+    """Of the hashes by which Envoy knows subjects: a caller who knew it could choose a name that has another's."""
+
+    @classmethod
+    def of(cls, profile: Profile) -> Edge:
+        """Read it from the profile.
+
+        Raises:
+            ConfigError: it says nothing of a data plane, or something that one cannot do.
+        """
+        if profile.data_plane is None:
+            raise ConfigError(f"the profile {profile.name!r} has no table [data_plane]")
+        endpoint = profile.otlp_endpoint
+        if endpoint and not endpoint.startswith("http://"):
+            raise ConfigError(f"otlp_endpoint is {endpoint!r}; the data plane sends traces to a collector at http://")
+        return cls(profile.data_plane, endpoint)
+
+    @property
+    def log(self) -> str:
+        """The access log of verified callers."""
+        return str(self.plane.folder / "access.log")
+
+    @property
+    def anonymous_log(self) -> str:
+        """The access log of everybody else."""
+        return str(self.plane.folder / "access-anonymous.log")
+
+    def file(self, kind: str) -> Path:
+        """Return the file of a kind of resource."""
+        return self.plane.folder / "xds" / kind / f"{kind}.json"
+
+    @property
+    def secrets(self) -> Path:
+        """Where the files are that say where certificates are."""
+        return self.plane.folder / "tls"
+
+    @property
+    def pressure(self) -> Path:
+        """Where Envoy reads how full it is of connections, as a share of 1."""
+        return self.plane.folder / "pressure" / "connections"
+
+    @property
+    def usage(self) -> Path:
+        """The log of what went to an upstream that is not ours."""
+        return self.plane.folder / "usage.log"
+
+    def secret(self, name: str) -> str:
+        """Return the file in which Envoy finds a credential."""
+        return str(self.plane.folder / "xds" / "secrets" / name / "secret.json")
+
+    def source(self, kind: str) -> Json:
+        """Return where Envoy finds a kind of resource."""
+        return file_source(str(self.file(kind)))
+
+
+def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]:
+    """Return the resources of each kind.
+
+    Raises:
+        BadConfiguration: a route names an upstream that there is not.
+    """
+    _check(configuration)
+    found = {name: [_discovered(name, message)] for name, message in _changing(configuration, edge).items()}
+    return {
+        "clusters": _clusters(configuration, edge),
+        "routes": [routes.route_configuration(configuration, edge.plane.cors.origins)],
+        **{kind: found[name] for name, kind in FILTER_KINDS.items()},
+        "listeners": _listeners(
+            edge, {name: _reference(edge, name) for name in FILTER_KINDS}, _asked_routes(edge), _socket(edge)
+        ),
+    }
+
+
+def refusals(configuration: Configuration, edge: Edge, kinds: Sequence[str] = REFUSALS) -> dict[str, list[Json]]:
+    """Return the resources of these kinds, which say who is refused, and after how many requests."""
+    made: dict[str, Callable[[], tuple[str, Json]]] = {
+        "cutter": lambda: (CUTTER, cutter(configuration, edge.seed)),
+        "models": lambda: (MODELS, models(configuration)),
+        "blocked": lambda: (BLOCKED, blocked(configuration)),
+    }
+    return {kind: [_discovered(*make())] for kind, make in made.items() if kind in kinds}
+
+
+def others(configuration: Configuration) -> Configuration:
+    """Return the configuration without its version and without what only says who is refused or limited."""
+    rest = Configuration()
+    rest.CopyFrom(configuration)
+    rest.ClearField("version")
+    rest.ClearField("refusals")
+    rest.ClearField("blocks")
+    rest.ClearField("limits")
+    rest.credentials.ClearField("revoked")
+    return rest
+
+
+def whole(configuration: Configuration, edge: Edge) -> Json:
+    """Return the same as one static configuration.
+
+    Raises:
+        BadConfiguration: a route names an upstream that there is not.
+    """
+    _check(configuration)
+    changing = {
+        name: {"name": name, "typed_config": message} for name, message in _changing(configuration, edge).items()
+    }
+    table = {"route_config": _untyped(routes.route_configuration(configuration, edge.plane.cors.origins))}
+    static = {
+        "clusters": [_untyped(cluster) for cluster in _clusters(configuration, edge)],
+        "listeners": [_untyped(one) for one in _listeners(edge, changing, table, tls.inline)],
+    }
+    return _process(edge) | {"static_resources": static}
+
+
+def bootstrap(edge: Edge) -> Json:
+    """Return what Envoy starts from: its admin interface, and where everything else is."""
+    dynamic = {"cds_config": edge.source("clusters"), "lds_config": edge.source("listeners")}
+    return _process(edge) | {"dynamic_resources": dynamic}
+
+
+def _changing(configuration: Configuration, edge: Edge) -> dict[str, Json]:
+    return {
+        filters.IDENTITY: identity.identity(configuration.credentials),
+        filters.KEYS: filters.keys(configuration.credentials),
+        BLOCKED: blocked(configuration),
+        MODELS: models(configuration),
+        CUTTER: cutter(configuration, edge.seed),
+    }
+
+
+def _discovered(name: str, message: Json) -> Json:
+    return typed("envoy.config.core.v3.TypedExtensionConfig", name=name, typed_config=message)
+
+
+def _reference(edge: Edge, name: str) -> Json:
+    source = edge.source(FILTER_KINDS[name])
+    wanted = f"type.googleapis.com/{filters.DISCOVERED[name]}"
+    return {"name": name, "config_discovery": {"config_source": source, "type_urls": [wanted]}}
+
+
+def _asked_routes(edge: Edge) -> Json:
+    return {"rds": routes.reference(edge.source("routes"))}
+
+
+def _listeners(edge: Edge, changing: Mapping[str, Json], table: Json, socket: Callable[[Tls], Json]) -> list[Json]:
+    logs = listener.Logs(edge.log, edge.anonymous_log, str(edge.usage))
+    make = partial(
+        listener.listener,
+        logs=logs,
+        otlp_endpoint=edge.otlp_endpoint,
+        changing=changing,
+        routes=table,
+        connections=edge.plane.connections,
+        front=[cors.cors()] if edge.plane.cors.origins else [],
+    )
+    found = [make(edge.plane.listen)]
+    if own := edge.plane.tls:
+        found.append(make(own.listen, socket=socket(own)))
+    if edge.plane.operators:
+        found.append(make(edge.plane.operators, operators=True))
+    return found
+
+
+def _socket(edge: Edge) -> Callable[[Tls], Json]:
+    return lambda own: tls.delivered(own, str(edge.secrets))
+
+
+def _clusters(configuration: Configuration, edge: Edge) -> list[Json]:
+    upstreams, authorities = configuration.upstreams.upstreams, str(edge.plane.authorities)
+    found = [clusters.cluster(upstream, edge.secret(upstream.credential), authorities) for upstream in upstreams]
+    chains = clusters.chains(configuration.routes.routes, upstreams, edge.secret)
+    return [
+        *found,
+        *chains,
+        *([clusters.trace_collector(edge.otlp_endpoint)] if edge.otlp_endpoint else []),
+    ]
+
+
+def _check(configuration: Configuration) -> None:
+    known = sorted(upstream.name for upstream in configuration.upstreams.upstreams)
+    for route in configuration.routes.routes:
+        for upstream in named(route):
+            if upstream not in known:
+                there = ", ".join(known) or "none"
+                raise BadConfiguration(f"the route {route.name!r} names the upstream {upstream!r}; there are: {there}")
+
+
+def _process(edge: Edge) -> Json:
+    return {
+        "node": {"id": "data-plane", "cluster": "drw"},
+        "admin": {"address": private(edge.plane.admin), "ignore_global_conn_limit": True},
+        "overload_manager": overload.manager(edge.plane.connections.most, str(edge.pressure)),
+    }
+
+
+def _untyped(resource: Json) -> Json:
+    return {name: value for name, value in resource.items() if name != "@type"}

@@ -1,0 +1,1 @@
+"""External identities: JWT issuers, JWKS and client certificates."""

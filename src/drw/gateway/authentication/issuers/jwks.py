@@ -1,0 +1,106 @@
+"""Reads the keys of another issuer: a JSON Web Key Set (RFC 7517), of which only public signing keys are kept."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.storage.audit import digest
+
+MAX_BYTES = 256 << 10
+MAX_KEYS = 50
+MIN_RSA_BITS = 2048
+PUBLIC = {"EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "RSA": ("n", "e")}
+CURVES = {"EC": ("P-256", "P-384", "P-521"), "OKP": ("Ed25519",)}
+ALGORITHMS = {
+    "P-256": ("ES256",),
+    "P-384": ("ES384",),
+    "P-521": ("ES512",),
+    "Ed25519": ("EdDSA",),
+    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+}
+"""What a key may sign with: by its curve, or by its kind where it has none."""
+PRIVATE = ("d", "p", "q", "k")
+MAX_KID = 200
+MAX_TOLD = 20
+"""So many ids stand in the audit trail; a digest stands for all."""
+
+
+class BadKeySet(InvalidRequest):
+    """No set of keys with which signatures could be checked."""
+
+
+def read(text: str | bytes) -> str:
+    """Return the set in one form, with nothing but public keys for signatures.
+
+    A symmetric key has no place here: whoever verifies with it can sign with it, and a public key that is taken
+    for one makes anybody an issuer.
+
+    Raises:
+        BadKeySet: it is not well formed, has a private or a symmetric key, or none that can be used.
+    """
+    if len(text) > MAX_BYTES:
+        raise BadKeySet(f"a JWKS of {len(text)} bytes; it can have {MAX_BYTES}", param="jwks")
+    try:
+        found = json.loads(text)["keys"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadKeySet('a JWKS is a JSON object with a list of "keys" (RFC 7517)', param="jwks") from error
+    if not isinstance(found, list) or not all(isinstance(key, dict) for key in found) or len(found) > MAX_KEYS:
+        raise BadKeySet(f'"keys" of a JWKS is a list of at most {MAX_KEYS} objects', param="jwks")
+    kept = [_public(key) for key in found if _signs(key)]
+    if not kept:
+        raise BadKeySet(
+            "the JWKS has no key for signatures that can be used here: RSA from 2048 bits, EC on P-256, P-384 or "
+            "P-521, or Ed25519",
+            param="jwks",
+        )
+    return json.dumps({"keys": sorted(kept, key=lambda key: json.dumps(key, sort_keys=True))}, sort_keys=True)
+
+
+def kids(text: str) -> list[str]:
+    """Return the ids of the keys in a set that `read` returned."""
+    return [key["kid"] for key in json.loads(text)["keys"] if "kid" in key] if text else []
+
+
+def told(text: str) -> dict[str, Any]:
+    """Return what the audit trail says of such a set: bounded, and another whenever the set is another."""
+    return {"kids": [kid[:MAX_KID] for kid in kids(text)[:MAX_TOLD]], "digest": digest(text)}
+
+
+def _signs(key: dict[str, Any]) -> bool:
+    kind = key.get("kty")
+    if kind == "oct" or any(member in key for member in PRIVATE):
+        raise BadKeySet("the JWKS has a symmetric or a private key: only public keys belong there", param="jwks")
+    if not isinstance(kind, str) or kind not in PUBLIC or key.get("use", "sig") != "sig":
+        return False
+    if kind in CURVES and key.get("crv") not in CURVES[kind]:
+        return False
+    return "alg" not in key or key["alg"] in _algorithms(key)
+
+
+def _algorithms(key: dict[str, Any]) -> tuple[str, ...]:
+    return ALGORITHMS[key["crv"] if key["kty"] in CURVES else key["kty"]]
+
+
+def _public(key: dict[str, Any]) -> dict[str, str]:
+    kept = {name: key.get(name) for name in ("kty", *PUBLIC[key["kty"]])}
+    kept |= {name: key[name] for name in ("kid", "alg") if name in key}
+    if not all(isinstance(value, str) and len(value) < 4096 for value in kept.values()):
+        raise BadKeySet("a key of the JWKS lacks a part, or has one that is no text", param="jwks")
+    if not _fits(str(kept.get("kid", ""))):
+        raise BadKeySet(f"a `kid` of the JWKS is not at most {MAX_KID} printable ASCII characters", param="jwks")
+    try:
+        found = jwt.PyJWK(kept, algorithm=kept.get("alg") or _algorithms(key)[0]).key
+    except (jwt.PyJWTError, ValueError) as error:
+        raise BadKeySet(f"a key of the JWKS cannot be read: {str(error)[:200]}", param="jwks") from error
+    if isinstance(found, rsa.RSAPublicKey) and found.key_size < MIN_RSA_BITS:
+        raise BadKeySet(f"an RSA key of {found.key_size} bits; it needs {MIN_RSA_BITS}", param="jwks")
+    return {name: str(value) for name, value in kept.items()} | {"use": "sig"}
+
+
+def _fits(kid: str) -> bool:
+    return len(kid) <= MAX_KID and kid.isascii() and kid.isprintable()

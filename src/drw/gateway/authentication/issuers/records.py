@@ -1,0 +1,289 @@
+"""Whose tokens count besides our own: each issuer speaks for one org, and for no more than that org's desks hold.
+
+The last keys that were good are kept, so that an issuer that cannot be reached changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any, LiteralString
+
+from psycopg.types.json import Jsonb
+
+from drw.api.gateway.v1.authentication_pb2 import (
+    ClaimNames,
+    DeleteIssuerRequest,
+    Issuer,
+    ListIssuersResponse,
+    PutIssuerRequest,
+    Role,
+)
+from drw.gateway.authentication.issuers import jwks, validation
+from drw.gateway.authentication.issuers.jwks_fetching import DEFAULT_AGE, Fetched, Fetcher
+from drw.gateway.authentication.keys import policy
+from drw.gateway.authentication.keys.revocation import Revocation
+from drw.gateway.authentication.tenants import queries, record_validation
+from drw.gateway.authentication.tenants.hierarchy import Tree
+from drw.gateway.authentication.tenants.queries import changed
+from drw.kernel.errors import Conflict, DrwError, InternalError, InvalidRequest, NotFound
+from drw.kernel.rpc import context
+from drw.kernel.rpc.json_messages import from_json, to_json
+from drw.kernel.storage.audit import AuditWriter
+from drw.kernel.storage.database import Connection, Database
+
+log = logging.getLogger(__name__)
+
+MOST = 50
+MAX_TOLD_BYTES = 28_000
+"""Twice that, with what else an audit record has, is within `MAX_RECORD_BYTES`."""
+ALONE: LiteralString = "lock table issuer in share row exclusive mode"
+"""Before any of its rows is locked, in every change: two at once would clash, or wait for each other."""
+AGAIN_SECONDS = 30
+"""When a fetch that failed is tried again."""
+AT_ONCE = 8
+"""So many fetches are under way at once, so that one slow issuer holds up none of the others."""
+
+
+class IssuerNotFound(NotFound):
+    """There is no such issuer."""
+
+
+class Issuers:
+    """The issuers, in the table of the service."""
+
+    def __init__(self, database: Database, audit: AuditWriter, tree: Tree, fetcher: Fetcher, own: str) -> None:
+        self._database = database
+        self._audit = audit
+        self._tree = tree
+        self._fetcher = fetcher
+        self._own = own
+        self._revocation = Revocation(audit)
+
+    async def put(self, request: PutIssuerRequest) -> Issuer:
+        """Write an issuer, once its keys are there."""
+        wanted = validation.wanted(request, self._own)
+        org = await self._tree.org(wanted.org)
+        for role in wanted.roles:
+            policy.held(role.scopes, context.caller())
+            record_validation.within(
+                role.scopes, org.scopes, "scope", f"the role {role.name!r} in the org {org.name!r}"
+            )
+        if wanted.default_desk:
+            await self._tree.known_desk(org.name, wanted.default_desk)
+        keys = await self._keys(wanted)
+        async with self._database.transaction() as connection:
+            await connection.execute(ALONE)
+            before = await self._one(connection, wanted.name)
+            await self._check_room(connection, wanted, before)
+            after = await self._write(connection, wanted, keys)
+            _check_told(after)
+            await self._record("issuer.put", before, after, connection)
+        return as_issuer(after)
+
+    async def shown(self) -> ListIssuersResponse:
+        """Return all, by name."""
+        return ListIssuersResponse(issuers=[as_issuer(row) for row in await self._all()])
+
+    async def get(self, name: str) -> Issuer:
+        """Return one."""
+        async with self._database.transaction() as connection:
+            if (found := await self._one(connection, name)) is None:
+                raise self._missing(name)
+            return as_issuer(found)
+
+    async def delete(self, request: DeleteIssuerRequest) -> Issuer:
+        """Believe an issuer no more, nor the keys that holders of its tokens made."""
+        name = request.name
+        async with self._database.transaction() as connection:
+            await connection.execute(ALONE)
+            if (before := await self._one(connection, name)) is None:
+                raise self._missing(name)
+            await connection.execute("delete from issuer where name = %s", (name,))
+            if not request.keep_children:
+                await self._revocation.made_by_tokens(name, connection)
+            await self._record("issuer.delete", before, None, connection)
+        return as_issuer(before)
+
+    async def refresh(self, name: str) -> Issuer:
+        """Fetch the keys of an issuer now.
+
+        Raises:
+            Unavailable: they cannot be had; those from before count.
+        """
+        found = await self.get(name)
+        if not found.jwks_uri:
+            raise InvalidRequest(f"the issuer {name!r} has its keys in its record: `drw issuers put` changes them")
+        if failed := await self._refresh(name, found.jwks_uri):
+            raise failed
+        return await self.get(name)
+
+    async def refresh_due(self) -> None:
+        """Fetch the keys that are due."""
+        query = "select name, jwks_uri from issuer where jwks_uri <> '' and refresh_at <= now() order by refresh_at"
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def refresh(row: dict[str, Any]) -> None:
+            async with turns:
+                await self._refresh(row["name"], row["jwks_uri"])
+
+        due = await self._database.all(query)
+        async with asyncio.TaskGroup() as group:
+            for row in due:
+                group.create_task(refresh(row))
+
+    async def delivered(self) -> list[Issuer]:
+        """Return what the data planes must know: all, with the keys that count."""
+        return [_with_keys(row) for row in await self._all()]
+
+    async def _keys(self, wanted: Issuer) -> Fetched:
+        if wanted.jwks_uri:
+            return await self._fetcher.fetch(wanted.jwks_uri)
+        return Fetched(jwks.read(wanted.jwks), DEFAULT_AGE)
+
+    async def _check_room(self, connection: Connection, wanted: Issuer, before: dict[str, Any] | None) -> None:
+        done = await connection.execute(
+            "select name from issuer where issuer = %s and name <> %s", (wanted.issuer, wanted.name)
+        )
+        if taken := await done.fetchone():
+            raise Conflict(f"{wanted.issuer!r} is the issuer {taken['name']!r} already; each speaks for one org")
+        counted = await (await connection.execute("select count(*) as n from issuer")).fetchone()
+        if before is None and counted and counted["n"] >= MOST:
+            raise Conflict(f"there are {MOST} issuers, which is the most there can be")
+
+    async def _write(self, connection: Connection, wanted: Issuer, keys: Fetched) -> dict[str, Any]:
+        fields = {
+            "name": wanted.name,
+            "issuer": wanted.issuer,
+            "audiences": list(wanted.audiences),
+            "uri": wanted.jwks_uri,
+            "jwks": keys.jwks,
+            "org": wanted.org,
+            "claims": Jsonb(to_json(wanted.claims)),
+            "desk": wanted.default_desk,
+            "roles": Jsonb([to_json(role) for role in wanted.roles]),
+            "age": keys.max_age,
+        }
+        done = await connection.execute(
+            """
+            insert into issuer (name, issuer, audiences, jwks_uri, jwks, org, claims, default_desk, roles,
+                                fetched_at, refresh_at)
+            values (%(name)s, %(issuer)s, %(audiences)s, %(uri)s, %(jwks)s, %(org)s, %(claims)s, %(desk)s, %(roles)s,
+                    now(), now() + make_interval(secs => %(age)s))
+            on conflict (name) do update set issuer = excluded.issuer, audiences = excluded.audiences,
+                jwks_uri = excluded.jwks_uri, jwks = excluded.jwks, org = excluded.org, claims = excluded.claims,
+                default_desk = excluded.default_desk, roles = excluded.roles, fetched_at = excluded.fetched_at,
+                refresh_at = excluded.refresh_at, fetch_error = '', updated_at = now()
+            returning *
+            """,
+            fields,
+        )
+        row = await done.fetchone()
+        assert row is not None, "it was written"
+        return row
+
+    async def _refresh(self, name: str, uri: str) -> DrwError | None:
+        """Fetch and keep the keys of one issuer; return why that failed, or None.
+
+        Whatever is wrong with what one issuer sends is noted at that issuer, and nobody else's trouble.
+        """
+        try:
+            await self._keep(name, uri, await self._fetcher.fetch(uri))
+            return None
+        except DrwError as error:
+            failed = error
+            log.warning("the keys of the issuer %r stay as they are: %s", name, error.message)
+        except Exception as error:
+            failed = InternalError(f"its keys cannot be taken: {type(error).__name__}")
+            log.exception("the keys of the issuer %r stay as they are", name)
+        await self._database.all(
+            "update issuer set fetch_error = %s, refresh_at = now() + make_interval(secs => %s) "
+            "where name = %s and jwks_uri = %s returning name",
+            *(_shown(failed.message)[:500], AGAIN_SECONDS, name, uri),
+        )
+        return failed
+
+    async def _keep(self, name: str, uri: str, keys: Fetched) -> None:
+        async with self._database.transaction() as connection:
+            done = await connection.execute(
+                """
+                update issuer set jwks = %(jwks)s, fetch_error = '', fetched_at = now(),
+                    refresh_at = now() + make_interval(secs => %(age)s)
+                from (select name, jwks from issuer where name = %(name)s and jwks_uri = %(uri)s for update) before
+                where issuer.name = before.name returning before.jwks
+                """,
+                {"jwks": keys.jwks, "age": keys.max_age, "name": name, "uri": uri},
+            )
+            row = await done.fetchone()
+            if row and row["jwks"] != keys.jwks:
+                details = {"before": jwks.told(row["jwks"]), "after": jwks.told(keys.jwks)}
+                path = f"issuer/{name}"
+                await self._audit.record("issuer.keys", path, details=details, connection=connection)
+                await changed(connection)
+
+    async def _all(self) -> list[dict[str, Any]]:
+        return await self._database.all("select * from issuer order by name")
+
+    async def _one(self, connection: Connection, name: str) -> dict[str, Any] | None:
+        done = await connection.execute("select * from issuer where name = %s", (record_validation.looked_up(name),))
+        return await done.fetchone()
+
+    async def _record(
+        self, action: str, before: dict[str, Any] | None, after: dict[str, Any] | None, connection: Connection
+    ) -> None:
+        name = (after or before or {})["name"]
+        details = {"before": before and _told(before), "after": after and _told(after)}
+        await self._audit.record(action, f"issuer/{name}", details=details, connection=connection)
+        await changed(connection)
+
+    def _missing(self, name: str) -> IssuerNotFound:
+        return IssuerNotFound(f"there is no issuer {name[:80]!r}; `drw issuers list` shows them")
+
+
+def as_issuer(row: dict[str, Any]) -> Issuer:
+    """Return a row as the contract has it; keys that were fetched are shown by their ids only."""
+    found = Issuer(
+        name=row["name"],
+        issuer=row["issuer"],
+        audiences=row["audiences"],
+        jwks_uri=row["jwks_uri"],
+        jwks="" if row["jwks_uri"] else row["jwks"],
+        org=row["org"],
+        claims=from_json(row["claims"], ClaimNames),
+        default_desk=row["default_desk"],
+        roles=[from_json(role, Role) for role in row["roles"]],
+        fetch_error=row["fetch_error"],
+        kids=jwks.kids(row["jwks"]),
+    )
+    for field in ("created_at", "updated_at", "fetched_at"):
+        if row[field]:
+            getattr(found, field).FromDatetime(row[field])
+    return found
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what the audit trail says of an issuer: its keys by their ids and a digest."""
+    found = as_issuer(row)
+    for field in ("jwks", "kids", "fetch_error"):
+        found.ClearField(field)
+    return {**queries.told(found), "keys": jwks.told(row["jwks"])}
+
+
+def _check_told(row: dict[str, Any]) -> None:
+    """Raise where an issuer is so large that its next change, with before and after, would fit no audit record."""
+    if (size := len(json.dumps(_told(row), ensure_ascii=False).encode())) > MAX_TOLD_BYTES:
+        raise InvalidRequest(f"an issuer of {size} bytes; at most {MAX_TOLD_BYTES} besides its keys", param="roles")
+
+
+def _shown(text: str) -> str:
+    """Return a text that the database can keep, whatever an issuer put into it."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _with_keys(row: dict[str, Any]) -> Issuer:
+    found = as_issuer(row)
+    found.jwks = row["jwks"]
+    for field in ("created_at", "updated_at", "fetched_at", "fetch_error", "kids"):
+        found.ClearField(field)  # what changes nothing on a data plane is not sent to it
+    return found

@@ -1,0 +1,1 @@
+"""API keys: issuing, policy, revocation and signing keys."""

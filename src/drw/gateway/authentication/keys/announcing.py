@@ -1,0 +1,57 @@
+"""Announces to rate limiting which org and desk each key, certificate and issuer belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Any
+
+from drw.api.gateway.v1.rate_limiting_pb2 import AnnounceKeysRequest, KeyOwner
+from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.gateway.authentication.tenants.queries import CHANNEL
+from drw.kernel.storage.database import Database
+
+AT_ONCE = 1000
+KEYS = """
+select number, id as key, org, desk, expires_at from key
+where number > %s and expires_at > now() order by number limit %s
+"""
+EXTERNAL = """
+select 'cert:' || name as key, org, desk from certificate
+union all select 'oidc:' || name || ':', org, '' from issuer
+"""
+
+
+class Announcer:
+    """Announces what is there at the start, and certificates and issuers after each change.
+
+    A key made later is announced before it is good: see `Keys`.
+    """
+
+    def __init__(self, database: Database, limits: RateLimitingClient) -> None:
+        self._database = database
+        self._limits = limits
+
+    async def run(self) -> None:
+        """Announce for ever."""
+        await self._keys()
+        seen: Sequence[dict[str, Any]] | None = None
+        async with aclosing(self._database.notifications(CHANNEL)) as changes:
+            async for _ in changes:
+                rows = await self._database.all(f"{EXTERNAL} order by key")
+                if rows != seen:
+                    await self._announce(rows, external=True)
+                    seen = rows
+
+    async def _keys(self) -> None:
+        last = 0
+        while rows := await self._database.all(KEYS, last, AT_ONCE):
+            await self._announce(rows)
+            last = rows[-1]["number"]
+
+    async def _announce(self, rows: Sequence[dict[str, Any]], *, external: bool = False) -> None:
+        owners = [KeyOwner(key=row["key"], org=row["org"], desk=row["desk"]) for row in rows]
+        for owner, row in zip(owners, rows, strict=True):
+            if end := row.get("expires_at"):
+                owner.expires_at.FromDatetime(end)
+        await self._limits.announce_keys(AnnounceKeysRequest(owners=owners, external=external))

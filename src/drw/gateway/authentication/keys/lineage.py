@@ -1,0 +1,168 @@
+"""Key lineage: who made and rotated which key, and whether two callers are the same principal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from drw.api.gateway.v1.authentication_pb2 import ComparePrincipalsRequest, ComparePrincipalsResponse, Key
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.rpc import context
+from drw.kernel.rpc.context import Caller
+from drw.kernel.storage.database import Connection, Database
+
+KEY = "key_"
+"""What the ids of keys begin with. Other callers are known by their id alone: an issuer or a certificate vouches."""
+PLATFORM = "platform:admin"
+AUTHORITIES = (PLATFORM, "org:admin")
+"""Scopes with which a caller issues keys to other persons, the widest first."""
+MAX_OTHERS = 100
+MAX_ANCESTORS = 2000
+"""Of all that are compared; where there are more, the relation counts as unknown."""
+
+Relation = ComparePrincipalsResponse.Relation
+
+ANCESTRY: LiteralString = """
+with recursive up (root) as (
+    select unnest(%s::text[])
+    union
+    select coalesce(parent.root, own.maker)
+    from up join key_lineage own on own.root = up.root left join key_lineage parent on parent.key = own.maker
+)
+select distinct own.root, coalesce(parent.root, own.maker) as maker, own.authority, own.maker_org, own.maker_desk,
+    own.maker <> '' and (parent.key is not null or not starts_with(own.maker, 'key_')) as known
+from (select root from up limit %s) found join key_lineage own on own.root = found.root
+    left join key_lineage parent on parent.key = own.maker
+"""
+
+
+def authority(who: Caller) -> str:
+    """Return the scope by which a caller issues keys to others; empty: it has none, and makes them for itself."""
+    return next((scope for scope in AUTHORITIES if scope in who.scopes), "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """A caller that made or rotated a key of a family, which is a chain of rotations known by its first key."""
+
+    family: str
+    authority: str
+    desk: str
+
+
+class Ancestry:
+    """The families of some callers with those of everybody who made their keys, and so on upwards."""
+
+    def __init__(self, families: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> None:
+        self._families = families
+        self._parents: dict[str, list[_Parent]] = defaultdict(list)
+        self._unknown: set[str] = set()
+        found = list(rows)
+        self._too_many = len({row["root"] for row in found}) > MAX_ANCESTORS
+        for row in found:
+            if not row["known"]:
+                self._unknown.add(row["root"])
+            elif row["maker"] != row["root"]:
+                desk = f"{row['maker_org']}/{row['maker_desk']}"
+                self._parents[row["root"]].append(_Parent(row["maker"], row["authority"], desk))
+
+    def family(self, caller: str) -> str:
+        """Return the family of a caller; empty for a key that was never on record."""
+        return self._families.get(caller, "" if caller.startswith(KEY) else caller)
+
+    def relation(self, caller: str, other: str) -> ComparePrincipalsResponse.Relation:
+        """Return how a caller is related to another one."""
+        own, its = self.family(caller), self.family(other)
+        if caller == other or (own and own == its):
+            return Relation.SAME_KEY
+        if not its and own:
+            return Relation.NO_SUCH_KEY
+        if not own:
+            return Relation.RELATION_UNSPECIFIED
+        above, above_other = self._above(own), self._above(its)
+        # An administrator that made both does not make them one; whoever made one for itself, or is one of them, does.
+        shared = above.keys() & above_other.keys()
+        if any("" in above[family] | above_other[family] for family in shared):
+            return self._issued(own, above_other)
+        if self._too_many or self._unknown & (above.keys() | above_other.keys()):
+            return Relation.RELATION_UNSPECIFIED
+        return Relation.DIFFERENT
+
+    def complete(self, caller: str) -> bool:
+        """Return whether everybody above a caller is on record."""
+        family = self.family(caller)
+        return bool(family) and not self._too_many and self._unknown.isdisjoint(self._above(family))
+
+    def desks(self, caller: str) -> set[str]:
+        """Return the desks, as in "acme/trading", of whoever made the caller's key, up to a platform administrator."""
+        found: set[str] = set()
+        for family in self._walk(self.family(caller), beyond_platform=False):
+            found |= {parent.desk for parent in self._parents[family] if parent.authority != PLATFORM}
+        return found
+
+    def _issued(self, own: str, above_other: Mapping[str, set[str]]) -> ComparePrincipalsResponse.Relation:
+        by_caller = own in above_other and "" not in above_other[own]
+        return Relation.ISSUED_BY_CALLER if by_caller else Relation.SAME
+
+    def _above(self, family: str) -> dict[str, set[str]]:
+        """Return every ancestor with the authorities by which it made what leads here; of itself, none."""
+        found: dict[str, set[str]] = defaultdict(set, {family: {""}})
+        for one in self._walk(family, beyond_platform=True):
+            for parent in self._parents[one]:
+                found[parent.family].add(parent.authority)
+        return found
+
+    def _walk(self, family: str, *, beyond_platform: bool) -> list[str]:
+        seen, found = {family}, [family]
+        for one in found:
+            for parent in self._parents.get(one, ()):
+                if parent.family not in seen and (beyond_platform or parent.authority != PLATFORM):
+                    seen.add(parent.family)
+                    found.append(parent.family)
+        return found
+
+
+class Lineage:
+    """The table `key_lineage`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, key: Key, predecessor: str, connection: Connection) -> None:
+        """Record who makes a key, and which one it succeeds; empty: none."""
+        who = context.caller()
+        await connection.execute(
+            """
+            insert into key_lineage (key, root, predecessor, maker, authority, maker_org, maker_desk)
+            values (%s, coalesce((select root from key_lineage where key = %s), %s), nullif(%s, ''), %s, %s, %s, %s)
+            """,
+            (key.id, predecessor, key.id, predecessor, key.created_by, authority(who), who.org, who.desk),
+        )
+
+    async def compare(self, request: ComparePrincipalsRequest) -> ComparePrincipalsResponse:
+        """Return how the present caller is related to others.
+
+        Raises:
+            InvalidRequest: there are too many of them.
+        """
+        who, others = context.caller(), list(request.others)
+        if len(others) > MAX_OTHERS:
+            raise InvalidRequest(f"others: {len(others)} callers; at most {MAX_OTHERS}", param="others")
+        found = await self.ancestry([who.key, *others])
+        desks = found.desks(who.key) | {f"{who.org}/{who.desk}"}
+        relations = [found.relation(who.key, other) for other in others]
+        return ComparePrincipalsResponse(
+            principal=found.family(who.key),
+            relations=relations,
+            desks=sorted(desks),
+            complete=found.complete(who.key),
+        )
+
+    async def ancestry(self, callers: list[str]) -> Ancestry:
+        """Return the families of some callers and of all above them."""
+        rows = await self._database.all("select key, root from key_lineage where key = any(%s)", callers)
+        families = {row["key"]: row["root"] for row in rows}
+        above = await self._database.all(ANCESTRY, sorted(set(families.values())), MAX_ANCESTORS + 1)
+        return Ancestry(families, above)

@@ -1,0 +1,22 @@
+"""How old the signing key is, for an alert: nothing else makes anybody rotate it."""
+
+from __future__ import annotations
+
+from prometheus_client import Gauge
+
+from drw.kernel.storage.database import Database
+
+AGE = Gauge("drw_signing_key_age_seconds", "Age of the key that signs API keys now.")
+SIGNS = """
+select coalesce((
+    select extract(epoch from clock_timestamp() - created_at) from signing_key
+    where retired_at is null and signs_from <= now() order by signs_from desc, created_at desc, kid limit 1
+), 0)::float8 as seconds
+"""
+
+
+async def measure(database: Database) -> None:
+    """Bring the metrics up to date."""
+    found = await database.one(SIGNS)
+    assert found is not None
+    AGE.set(max(0.0, found["seconds"]))

@@ -1,0 +1,20 @@
+"""Who the caller is, as the platform sees it."""
+
+from __future__ import annotations
+
+from drw.api.gateway.v1.authentication_pb2 import Me
+from drw.gateway.authentication.keys.store import Store, View
+from drw.kernel.rpc import context
+
+WAYS = {"key_": Me.KEY, "oidc:": Me.ISSUER, "cert:": Me.CERTIFICATE}
+"""What the id of a caller begins with, by the way in which it was identified."""
+
+
+async def me(store: Store) -> Me:
+    """Return the caller of the present request."""
+    who = context.caller()
+    found = Me(org=who.org, desk=who.desk, key=who.key, scopes=sorted(who.scopes), walls=sorted(who.walls))
+    found.identified_by = next((way for start, way in WAYS.items() if who.key.startswith(start)), Me.OPERATOR)
+    if found.identified_by == Me.KEY and (row := await store.get(View.of(who, who.org), who.key)):
+        found.expires_at.FromDatetime(row["ends_at"] or row["expires_at"])
+    return found

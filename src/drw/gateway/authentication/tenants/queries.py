@@ -1,0 +1,156 @@
+"""Orgs, desks and what hangs on them as rows of PostgreSQL; each function works inside a transaction of its caller."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, LiteralString
+
+from google.protobuf.message import Message
+
+from drw.api.gateway.v1.authentication_pb2 import Desk, Org
+from drw.gateway.authentication.tenants import record_validation
+from drw.kernel.rpc.json_messages import to_json
+from drw.kernel.storage.database import Connection
+
+CHANNEL = "authentication_changed"
+
+Lock = Literal["", "share", "update"]
+ORGS: dict[Lock, LiteralString] = {
+    "": "select * from org where name = %s",
+    "share": "select * from org where name = %s for share",
+    "update": "select * from org where name = %s for update",
+}
+DESKS: dict[Lock, LiteralString] = {
+    "": "select * from desk where org = %s and name = %s",
+    "share": "select * from desk where org = %s and name = %s for share",
+    "update": "select * from desk where org = %s and name = %s for update",
+}
+"""A key is made while its desk is held for sharing, and a desk is changed while it is held for updating."""
+
+
+async def changed(connection: Connection) -> None:
+    """Tell the data planes, once the transaction is done."""
+    await connection.execute(f"notify {CHANNEL}".encode())
+
+
+async def org(connection: Connection, name: str, *, lock: Lock = "") -> Org | None:
+    """Return an org."""
+    row = await _one(connection, ORGS[lock], record_validation.looked_up(name))
+    return as_org(row) if row else None
+
+
+async def desk(connection: Connection, of: str, name: str, *, lock: Lock = "") -> Desk | None:
+    """Return a desk."""
+    row = await _one(connection, DESKS[lock], record_validation.looked_up(of), record_validation.looked_up(name))
+    return as_desk(row) if row else None
+
+
+async def desks(connection: Connection, of: str) -> int:
+    """Return how many desks an org has."""
+    row = await _one(connection, "select count(*) as n from desk where org = %s", of)
+    return int(row["n"]) if row else 0
+
+
+async def put_org(connection: Connection, wanted: Org) -> Org:
+    """Write an org."""
+    query: LiteralString = """
+        insert into org (name, title, scopes, walls) values (%s, %s, %s, %s)
+        on conflict (name) do update set title = excluded.title, scopes = excluded.scopes, walls = excluded.walls,
+            updated_at = now()
+        returning *
+    """
+    row = await _one(connection, query, wanted.name, wanted.title, list(wanted.scopes), list(wanted.walls))
+    assert row is not None, "it was written"
+    return as_org(row)
+
+
+async def put_desk(connection: Connection, wanted: Desk) -> Desk:
+    """Write a desk."""
+    query: LiteralString = """
+        insert into desk (org, name, title, scopes, walls) values (%s, %s, %s, %s, %s)
+        on conflict (org, name) do update set title = excluded.title, scopes = excluded.scopes,
+            walls = excluded.walls, updated_at = now()
+        returning *
+    """
+    fields = (wanted.org, wanted.name, wanted.title, list(wanted.scopes), list(wanted.walls))
+    row = await _one(connection, query, *fields)
+    assert row is not None, "it was written"
+    return as_desk(row)
+
+
+async def wider_desks(connection: Connection, wanted: Org) -> list[Desk]:
+    """Return the desks that hold more than the org would, locked for updating."""
+    done = await connection.execute(
+        "select * from desk where org = %s and not (scopes <@ %s::text[] and walls <@ %s::text[]) "
+        "order by name for update",
+        (wanted.name, list(wanted.scopes), list(wanted.walls)),
+    )
+    return [as_desk(row) for row in await done.fetchall()]
+
+
+async def wider_keys(connection: Connection, wanted: Desk) -> list[str]:
+    """Return the ids of good keys that hold more than the desk would; of a desk that holds nothing, all of them."""
+    done = await connection.execute(
+        """
+        select id from key where org = %s and desk = %s and revoked_at is null and expires_at > now()
+            and not (scopes <@ %s::text[] and walls <@ %s::text[])
+        order by number
+        """,
+        (wanted.org, wanted.name, list(wanted.scopes), list(wanted.walls)),
+    )
+    return [row["id"] for row in await done.fetchall()]
+
+
+async def revoke(connection: Connection, keys: list[str]) -> None:
+    """Revoke keys, locked by their number as everywhere: see `Store`."""
+    query: LiteralString = """
+        with wider as materialized (select number from key where id = any(%s) order by number for update)
+        update key set revoked_at = now() from wider where key.number = wider.number
+    """
+    await connection.execute(query, (keys,))
+
+
+async def below_org(connection: Connection, name: str) -> list[str]:
+    """Return what an org still has."""
+    query: LiteralString = """
+        select 'the desk ' || name as what from desk where org = %(org)s
+        union all select 'the issuer ' || name from issuer where org = %(org)s order by what
+    """
+    done = await connection.execute(query, {"org": name})
+    return [row["what"] for row in await done.fetchall()]
+
+
+async def below_desk(connection: Connection, of: str, name: str) -> list[str]:
+    """Return the certificates of a desk."""
+    query: LiteralString = "select 'the certificate ' || name as what from certificate where org = %s and desk = %s"
+    done = await connection.execute(query, (of, name))
+    return sorted([row["what"] for row in await done.fetchall()])
+
+
+def as_org(row: dict[str, Any]) -> Org:
+    """Return a row as the contract has it."""
+    found = Org(name=row["name"], title=row["title"], scopes=row["scopes"], walls=row["walls"])
+    _stamp(found, row)
+    return found
+
+
+def as_desk(row: dict[str, Any]) -> Desk:
+    """Return a row as the contract has it."""
+    found = Desk(org=row["org"], name=row["name"], title=row["title"], scopes=row["scopes"], walls=row["walls"])
+    _stamp(found, row)
+    return found
+
+
+def told(record: Message | None) -> Any:
+    """Return what the audit trail says of a record: all but its times; None where there is none."""
+    if record is None:
+        return None
+    return {k: v for k, v in to_json(record).items() if not k.endswith("_at")}
+
+
+def _stamp(found: Org | Desk, row: dict[str, Any]) -> None:
+    found.created_at.FromDatetime(row["created_at"])
+    found.updated_at.FromDatetime(row["updated_at"])
+
+
+async def _one(connection: Connection, query: LiteralString, *args: Any) -> dict[str, Any] | None:
+    return await (await connection.execute(query, args)).fetchone()

@@ -1,0 +1,155 @@
+"""Who has used up tokens or money, so that data planes refuse them: from the counters, else from the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Block
+from drw.billing.counters import Counters, CountersAway
+from drw.billing.subjects import Subject, begins, ends
+from drw.gateway.rate_limiting.carryover import added, carried
+from drw.gateway.rate_limiting.store import NOTIFY, PERIODS, Store, key
+from drw.kernel.storage.database import Connection
+
+AT_ONCE = 500
+MINUTE = timedelta(minutes=1)
+PERIOD_NAMES = {"d": "day", "m": "month", "t": "total"}
+AWAY_SECONDS = 10.0
+"""How often everybody is looked at while the ledger has to say what they have spent: it sums up all that there was."""
+COLUMNS = {Block.KEY: ("org", "key"), Block.DESK: ("org", "desk"), Block.ORG: ("org", "''::text")}
+COLUMNS |= {Block.MODEL: ("''::text", "model")}
+SUMS = ("tn", "tt", "mn", "mt", "dn", "dt", "wt")
+SPENT = """
+select {org} as org, {name} as name,
+       sum(cost) as tn, sum(prompt_tokens + completion_tokens - excess_tokens) as tt,
+       coalesce(sum(cost) filter (where at >= %(month)s), 0) as mn,
+       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at >= %(month)s), 0) as mt,
+       coalesce(sum(cost) filter (where at >= %(day)s), 0) as dn,
+       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at >= %(day)s), 0) as dt,
+       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at > %(minute)s), 0) as wt
+from metering.ledger where ({org}, {name}) in (select * from unnest(%(orgs)s::text[], %(names)s::text[])) group by 1, 2
+"""
+
+Wanted = tuple[Subject, str, datetime | None]
+"""Whom to refuse, why, and until when."""
+
+
+class Blocks:
+    """Keeps the table of blocks as counters and caps say."""
+
+    def __init__(self, store: Store, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._counters = counters
+        self._clock = clock
+        self._again = 0.0
+        """When everybody is looked at again."""
+        self._away = False
+        self._renewing = asyncio.Lock()
+        """One after the other: an older look at the caps must not undo what came of a newer one."""
+
+    async def renew(self, only: Iterable[Subject] | None = None) -> None:
+        """Block and unblock these subjects, or all that have caps, and tell the watchers of a change."""
+        async with self._renewing:
+            if only is not None or self._clock() >= self._again:
+                await self._renew_all(only)
+
+    async def _renew_all(self, only: Iterable[Subject] | None) -> None:
+        _, caps = await self._store.caps()
+        capped: dict[Subject, dict[str, int]] = {}
+        for subject, field, value in caps:
+            if isinstance(value, int):
+                capped.setdefault(subject, {})[field] = value
+        chosen = list(capped) if only is None else list(only)
+        for start in range(0, len(chosen), AT_ONCE):
+            await self._renew(chosen[start : start + AT_ONCE], capped)
+        if only is None:
+            await self._forget(capped)
+            self._again = self._clock() + AWAY_SECONDS * self._away
+            self._away = False
+
+    async def _renew(self, subjects: Sequence[Subject], capped: dict[Subject, dict[str, int]]) -> None:
+        now = datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC)
+        bound = [subject for subject in subjects if subject in capped]
+        spent = await self._spent(bound, now)
+        wanted = [block for subject in bound for block in _used_up(subject, capped[subject], spent[subject], now)]
+        async with self._store.database.transaction() as connection:
+            if await _replace(connection, subjects, wanted):
+                await connection.execute(NOTIFY.encode())
+
+    async def _spent(self, subjects: Sequence[Subject], now: datetime) -> dict[Subject, dict[str, int]]:
+        try:
+            return dict(zip(subjects, await self._counters.peek(subjects), strict=True))
+        except CountersAway:
+            self._away = True
+            async with self._store.database.transaction() as connection:
+                return await ledger_spent(connection, subjects, now)
+
+    async def _forget(self, capped: dict[Subject, dict[str, int]]) -> None:
+        """Drop the blocks of those that have no caps any more, and those that are over."""
+        now = datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC)
+        names = [f"{k['kind']}/{k['org']}/{k['name']}" for k in map(key, capped)]
+        query = "delete from block where until <= %s or not kind || '/' || org || '/' || name = any(%s) returning kind"
+        async with self._store.database.transaction() as connection:
+            if await (await connection.execute(query, (now, names))).fetchall():
+                await connection.execute(NOTIFY.encode())
+
+
+async def ledger_spent(
+    connection: Connection, subjects: Sequence[Subject], now: datetime
+) -> dict[Subject, dict[str, int]]:
+    """Return what subjects have spent by the ledger and took over, named as the counters name it."""
+    found = {subject: dict.fromkeys(SUMS, 0) for subject in subjects}
+    moments = {"day": begins("day", now), "month": begins("month", now), "minute": now - MINUTE}
+    for kind, (org, name) in COLUMNS.items():
+        those = [subject for subject in subjects if subject.kind == kind]
+        args = moments | {"orgs": [subject.org for subject in those], "names": [subject.name for subject in those]}
+        answer = await connection.execute(SPENT.format(org=org, name=name).encode(), args)
+        for row in await answer.fetchall():
+            found[Subject(kind, row["org"], row["name"])] = {field: int(row[field]) for field in SUMS}
+    for (org, name), more in (await carried(connection, now)).items():
+        if (key := Subject(Block.KEY, org, name)) in found:
+            found[key] = added(found[key], more)
+    return found
+
+
+def _used_up(subject: Subject, caps: dict[str, int], spent: dict[str, int], now: datetime) -> Iterable[Wanted]:
+    over = [
+        letter
+        for letter in PERIODS.values()
+        for unit in "nt"
+        if (cap := caps.get(f"C{letter}{unit}")) is not None and spent[f"{letter}{unit}"] >= cap
+    ]
+    if over:
+        ending = [ends(PERIOD_NAMES[letter], now) for letter in over]
+        yield subject, "MONEY", None if None in ending else max(end for end in ending if end)
+    if (cap := caps.get("Cw")) and spent["wt"] >= cap:
+        until = datetime.fromtimestamp(spent["wr"] / 1000, UTC) if "wr" in spent else now + MINUTE
+        yield subject, "TOKENS", until
+
+
+async def _replace(connection: Connection, subjects: Sequence[Subject], wanted: Sequence[Wanted]) -> bool:
+    """Put these blocks in place of all others of the subjects; return whether that changed anything."""
+    names = [f"{k['kind']}/{k['org']}/{k['name']}" for k in map(key, subjects)]
+    query = "select * from block where kind || '/' || org || '/' || name = any(%s) for update"
+    there = {_identity(row): row["until"] for row in await (await connection.execute(query, (names,))).fetchall()}
+    want: dict[tuple[str, ...], Any] = {(*key(s).values(), reason): until for s, reason, until in wanted}
+    for identity in there.keys() - want.keys():
+        await connection.execute(
+            "delete from block where kind = %s and org = %s and name = %s and reason = %s", identity
+        )
+    for identity, until in want.items():
+        if identity not in there or there[identity] != until:
+            await connection.execute(
+                "insert into block values (%s, %s, %s, %s, %s) "
+                "on conflict (kind, org, name, reason) do update set until = excluded.until",
+                (*identity, until),
+            )
+    return there.keys() != want.keys()
+
+
+def _identity(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["kind"], row["org"], row["name"], row["reason"]

@@ -1,0 +1,95 @@
+"""The directory of keys: which org and desk each belongs to, so that nobody can limit a key of another tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC
+from typing import Any
+
+from drw.api.gateway.v1.rate_limiting_pb2 import KeyOwner
+from drw.billing.subjects import Subject
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.rpc import context
+from drw.kernel.storage.database import Connection
+from drw.kernel.tenancy import Owner
+
+MOST = 2000
+"""Owners in one announcement."""
+
+PUT = """
+insert into key_owner select * from unnest(%s::text[], %s::text[], %s::text[], %s::timestamptz[])
+on conflict (key) do update set org = excluded.org, desk = excluded.desk, expires_at = excluded.expires_at
+where (key_owner.org, key_owner.desk, key_owner.expires_at)
+      is distinct from (excluded.org, excluded.desk, excluded.expires_at)
+"""
+FORGET = """
+delete from key_owner
+where not key = any(%s) and (starts_with(key, 'oidc:') or starts_with(key, 'cert:'))
+"""
+FORGET_EXPIRED = "delete from key_owner where expires_at < now() - interval '1 day'"
+ENTRY = "case when starts_with({name}, 'oidc:') then 'oidc:' || split_part({name}, ':', 2) || ':' else {name} end"
+"""Under which key the directory has the owner of a subject."""
+OWNER = "select org, desk from key_owner where key = {entry}"
+# From before the directory: anybody could set them.
+FOREIGN = """
+delete from {table} bound using key_owner owner
+where bound.kind = 'KEY' and owner.key = any(%s) and owner.key = {entry} and bound.org <> owner.org
+returning bound.*
+"""
+MOVED = """
+update {table} bound set desk = owner.desk from key_owner owner
+where bound.kind = 'KEY' and owner.key = any(%s) and owner.key = {entry} and bound.org = owner.org
+  and owner.desk <> '' and bound.desk <> owner.desk
+"""
+
+
+async def announce(connection: Connection, owners: Sequence[KeyOwner], *, external: bool = False) -> None:
+    """Write whose keys are; `external`: forget all other certificates and issuers.
+
+    Raises:
+        InvalidRequest: there are too many, or one has no org.
+    """
+    if len(owners) > MOST:
+        raise InvalidRequest(f"{len(owners)} owners in one announcement; at most {MOST}", param="owners")
+    if any(not (owner.key and owner.org) for owner in owners):
+        raise InvalidRequest("an owner has a key and an org", param="owners")
+    found = sorted(owners, key=lambda owner: owner.key)  # one order for all, or two would wait for each other
+    ends = [owner.expires_at.ToDatetime(UTC) if owner.HasField("expires_at") else None for owner in found]
+    keys = [owner.key for owner in found]
+    await connection.execute(PUT, (keys, [o.org for o in found], [o.desk for o in found], ends))
+    if external:
+        await connection.execute(FORGET, (keys,))
+        await connection.execute(FORGET_EXPIRED)
+
+
+async def correct(connection: Connection, keys: Iterable[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Take away what other orgs have set on these keys, and put the rest under the right desk.
+
+    Returns:
+        The rows of limits and those of budgets that were taken away.
+    """
+    names, taken = list(keys), []
+    for table in ("subject_limit", "budget"):
+        entry = ENTRY.format(name="bound.name")
+        await connection.execute(MOVED.format(table=table, entry=entry).encode(), (names,))
+        answer = await connection.execute(FOREIGN.format(table=table, entry=entry).encode(), (names,))
+        taken.append(await answer.fetchall())
+    return taken[0], taken[1]
+
+
+async def forget(connection: Connection, key: Subject) -> None:
+    """Forget a key that came to nothing."""
+    await connection.execute("delete from key_owner where key = %s and org = %s", (key.name, key.org))
+
+
+async def owner_of(connection: Connection, key: Subject) -> Owner | None:
+    """Return whose key this is; None where the subject's org has no such key.
+
+    A caller that an issuer identifies is the whole org's, since each token names a desk.
+    """
+    who = context.caller_or_none()
+    if who and (who.org, who.key) == (key.org, key.name):
+        return Owner(who.org, who.desk)
+    query = OWNER.format(entry=ENTRY.format(name="%(name)s::text")).encode()
+    row = await (await connection.execute(query, {"name": key.name})).fetchone()
+    return Owner(row["org"], row["desk"]) if row and row["org"] == key.org else None

@@ -1,0 +1,123 @@
+"""What binds a new key: requests a minute within its maker's, or all that binds the key whose place it takes."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from drw.api.gateway.v1.rate_limiting_pb2 import BindKeyRequest, Block
+from drw.billing.counters import Counters, NotOpen
+from drw.billing.subjects import Subject
+from drw.gateway.rate_limiting import validation
+from drw.gateway.rate_limiting.carryover import keep, parts
+from drw.gateway.rate_limiting.counter_rebuild import LOCK
+from drw.gateway.rate_limiting.exhausted_subjects import ledger_spent
+from drw.gateway.rate_limiting.store import one
+from drw.kernel.errors import Forbidden
+from drw.kernel.rpc import context
+from drw.kernel.storage.database import Connection
+
+REQUESTS = "select requests_per_minute as rpm from subject_limit where kind = 'KEY' and org = %s and name = %s"
+LIMIT = """
+insert into subject_limit values ('KEY', %(org)s, %(key)s, %(desk)s, %(rpm)s, 0, 0, 'FIXED', 'LOCAL_SHARE', %(end)s)
+on conflict do nothing returning *
+"""
+LIMIT_OF = """
+insert into subject_limit
+select kind, org, %(key)s, desk, requests_per_minute, tokens_per_minute, concurrent, algorithm, when_lost, %(end)s
+from subject_limit where kind = 'KEY' and org = %(org)s and name = %(old)s
+on conflict do nothing returning *
+"""
+BUDGETS_OF = """
+insert into budget select kind, org, %(key)s, desk, period, unit, amount
+from budget where kind = 'KEY' and org = %(org)s and name = %(old)s
+on conflict do nothing returning *
+"""
+COUNTED_AS = """
+insert into counted_as values (%(org)s, %(key)s, coalesce(
+    (select counted_as from counted_as where org = %(org)s and key = %(old)s), %(old)s))
+on conflict do nothing
+"""
+UNBOUND = (
+    "delete from subject_limit where kind = 'KEY' and org = %s and name = %s returning *",
+    "delete from budget where kind = 'KEY' and org = %s and name = %s returning *",
+    "delete from counted_as where org = %s and key = %s",
+    "delete from metering.carried where org = %s and key = %s",
+)
+
+
+class Bound(NamedTuple):
+    """The rows that were written or taken away."""
+
+    limits: list[dict[str, Any]]
+    budgets: list[dict[str, Any]]
+
+
+async def bind(
+    connection: Connection, counters: Counters, request: BindKeyRequest, default: int, now: datetime
+) -> Bound:
+    """Write what binds the key; `default` are the requests a minute of a key without a limit of its own.
+
+    Raises:
+        Forbidden: the key would have more requests a minute than the caller, who may set no limits.
+        CountersAway: what its predecessor spent cannot be counted just now.
+    """
+    args: dict[str, Any] = {"org": request.org, "key": request.key, "desk": request.desk, "old": request.predecessor}
+    args["end"] = request.expires_at.ToDatetime(UTC)
+    if not request.predecessor:
+        args["rpm"] = await _within(connection, request.requests_per_minute, default)
+        return Bound(await _rows(connection, LIMIT, args) if args["rpm"] else [], [])
+    await _within(connection, await _requests(connection, request.org, request.predecessor) or default, default)
+    await connection.execute(COUNTED_AS, args)
+    found = Bound(await _rows(connection, LIMIT_OF, args), await _rows(connection, BUDGETS_OF, args))
+    if found.budgets:
+        await _take_over(connection, counters, request, now)
+    return found
+
+
+async def unbind(connection: Connection, key: Subject) -> Bound:
+    """Take away what `bind` wrote."""
+    limits, budgets, *_ = [await connection.execute(query, (key.org, key.name)) for query in UNBOUND]
+    return Bound(await limits.fetchall(), await budgets.fetchall())
+
+
+async def _requests(connection: Connection, org: str, key: str) -> int:
+    row = await one(connection, REQUESTS, org, key)
+    return row["rpm"] if row else 0
+
+
+async def _within(connection: Connection, wanted: int, default: int) -> int:
+    """Return the requests a minute that the caller may give; 0: the default."""
+    who = context.caller()
+    most = await _requests(connection, who.org, who.key) or default
+    if validation.LIMITS in who.scopes or (wanted or default) <= most:
+        return wanted
+    if wanted:
+        raise Forbidden(
+            f"the key {who.key!r} has {most} requests a minute; one with {wanted} needs {validation.LIMITS!r}",
+            scope=validation.LIMITS,
+        )
+    return most
+
+
+async def _take_over(connection: Connection, counters: Counters, request: BindKeyRequest, now: datetime) -> None:
+    """Let the key begin with what its predecessor has spent, in the books and in the counters.
+
+    No rebuild of the counters runs in between, so that it is counted there once: here, or by a rebuild later.
+    """
+    await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
+    old, new = (Subject(Block.KEY, request.org, name) for name in (request.predecessor, request.key))
+    read = counters.now_ms()
+    spent = list(parts((await ledger_spent(connection, [old], now))[old], now))
+    await keep(connection, new, spent)
+    rows = [
+        (f"carried/{new.org}/{new.name}/{number}", at.timestamp() * 1000, [(new, cost, tokens)])
+        for number, (at, cost, tokens) in enumerate(spent)
+    ]
+    with suppress(NotOpen):
+        await counters.post(rows, read)
+
+
+async def _rows(connection: Connection, query: Any, args: dict[str, Any]) -> list[dict[str, Any]]:
+    return await (await connection.execute(query, args)).fetchall()

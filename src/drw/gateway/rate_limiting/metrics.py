@@ -1,0 +1,61 @@
+"""How much of each budget is used, what passed through, and what the reaper has left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from contextlib import suppress
+
+from prometheus_client import Gauge
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget
+from drw.billing.amounts import NANO
+from drw.billing.counters import Counters, CountersAway
+from drw.billing.ledger import Row
+from drw.billing.subjects import KINDS, Subject
+from drw.gateway.rate_limiting.spend import PERIOD_NAMES
+from drw.gateway.rate_limiting.store import PERIODS, Store
+from drw.kernel.observability import gen_ai
+
+LABELS = ("kind", "org", "name", "period")
+SPENT = Gauge("drw_budget_spent_usd", "Spent in the present period, of budgets of desks, orgs and models.", LABELS)
+RESERVED = Gauge("drw_budget_reserved_usd", "Held for calls under way: the most that each can cost.", LABELS)
+CAP = Gauge("drw_budget_cap_usd", "The most that may be spent in a period.", LABELS)
+ABANDONED = Gauge("drw_reservations_abandoned", "Reservations of processes that died, not settled yet.")
+FULLNESS = Gauge("drw_counters_memory_used_ratio", "How much of Valkey's memory is used; full, it takes nothing more.")
+
+GRACE_MS = 10_000
+PASS_THROUGH = "pass_through"
+"""As an operation: whether it was a chat, nobody on that way has looked."""
+
+
+def passed(row: Row, priced: Container[str]) -> None:
+    """Take down what a request took that a data plane let through by itself.
+
+    A model has its name where there is a price for it: any other may be a caller's own words.
+    """
+    model = row.model if row.model in priced else ""
+    labels = PASS_THROUGH, row.upstream, model, model
+    for count, kind in ((row.prompt_tokens, "input"), (row.completion_tokens, "output")):
+        if count:
+            gen_ai.CLIENT_TOKENS.labels(*labels, kind).observe(count)
+    if row.cost:
+        gen_ai.spent(row.org, row.desk, model).inc(row.cost / NANO)
+
+
+async def measure(store: Store, counters: Counters) -> None:
+    """Bring the metrics up to date; while the counters are away they stay as they were."""
+    found = [budget for budget, _ in await store.budgets() if budget.unit == Budget.USD and budget.subject != Block.KEY]
+    subjects = [Subject(budget.subject, budget.org, budget.name) for budget in found]
+    with suppress(CountersAway):
+        values = await counters.peek(subjects)
+        ABANDONED.set(len(await counters.expired(GRACE_MS)))
+        for metric in (SPENT, RESERVED, CAP):
+            metric.clear()  # of budgets that there were
+        for budget, subject, value in zip(found, subjects, values, strict=True):
+            labels = (KINDS[subject.kind], budget.org, budget.name, PERIOD_NAMES[budget.period])
+            field = f"{PERIODS[Budget.Period.Name(budget.period)]}n"
+            SPENT.labels(*labels).set(value[field] / NANO)
+            RESERVED.labels(*labels).set(value["n"] / NANO)
+            CAP.labels(*labels).set(value.get(f"C{field}", 0) / NANO)
+    with suppress(CountersAway):  # by itself: not everybody who may count may ask for it
+        FULLNESS.set(await counters.fullness())

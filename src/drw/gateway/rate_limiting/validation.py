@@ -1,0 +1,136 @@
+"""Who may set which limits, budgets and prices, and what they may be."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Limit, Price
+from drw.billing.amounts import MAX_NANO, MAX_TOKENS, from_usd
+from drw.billing.subjects import KINDS, Subject
+from drw.kernel import tenancy
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.rpc import context
+from drw.kernel.rpc.context import MAX_ID
+from drw.kernel.tenancy import PLATFORM, Owner
+
+MAX_PER_MINUTE = 1_000_000
+MAX_TOKENS_PER_MINUTE = 1_000_000_000
+MAX_CONCURRENT = 100_000
+MAX_VERSION = 100
+MAX_USD_PER_MILLION = 1_000_000
+LATE = timedelta(minutes=1)
+LIMITS = "limits:write"
+
+
+def limited(limit: Limit) -> Subject:
+    """Return whom a limit is for, by the field that names it."""
+    kind = limit.subject or Block.KEY
+    name = {Block.KEY: limit.key, Block.DESK: limit.desk, Block.MODEL: limit.model}.get(kind, "")
+    param = {Block.KEY: "key", Block.DESK: "desk", Block.MODEL: "model"}.get(kind, "org")
+    return subject(kind, limit.org, name, param)
+
+
+def subject(kind: Block.Subject, org: str, name: str, param: str = "name") -> Subject:
+    """Return a subject of the named org, by default the caller's own, or a model.
+
+    Raises:
+        InvalidRequest: it has no name, or one too many.
+        Forbidden: the org is another one than the caller's.
+    """
+    kind = kind or Block.KEY
+    if kind == Block.MODEL:
+        return Subject(kind, "", _name(name, param, "a model"))
+    org = tenancy.named_org(org)
+    if kind == Block.ORG:
+        if name:
+            raise InvalidRequest(f"name is {name!r}; an org has none beside org", param=param)
+        return Subject(kind, org, "")
+    return Subject(kind, org, _name(name, param, f"a {KINDS[kind]}"))
+
+
+def owner(found: Subject) -> Owner:
+    """Return whose a desk, an org or a model is."""
+    if found.kind == Block.MODEL:
+        return PLATFORM
+    return Owner(found.org, found.name if found.kind == Block.DESK else "")
+
+
+def check_change(found: Subject) -> None:
+    """Raise where the caller may not change what binds this desk, org or model.
+
+    Raises:
+        Forbidden: it is another org's or desk's, or needs a scope that the caller lacks.
+    """
+    tenancy.check_change(owner(found))
+    if found.kind != Block.MODEL:
+        context.caller().must_hold(LIMITS)
+
+
+def may_see(found: Subject, desk: str) -> bool:
+    """Tell whether the caller may see what binds this subject; `desk` is a key's, empty where it has none."""
+    if found.kind != Block.KEY:
+        return tenancy.may_read(owner(found))
+    who = context.caller()
+    return (found.org, found.name) == (who.org, who.key) or tenancy.may_change(Owner(found.org, desk))
+
+
+def check_limit(limit: Limit) -> None:
+    """Raise where a limit is out of bounds, or bounds nothing."""
+    for name, most in (
+        ("requests_per_minute", MAX_PER_MINUTE),
+        ("tokens_per_minute", MAX_TOKENS_PER_MINUTE),
+        ("concurrent", MAX_CONCURRENT),
+    ):
+        if not 0 <= getattr(limit, name) <= most:
+            raise InvalidRequest(f"{name} is {getattr(limit, name)}; it can be 1 to {most}, or 0 for none", param=name)
+    if not (limit.requests_per_minute or limit.tokens_per_minute or limit.concurrent):
+        raise InvalidRequest(
+            "give one of requests_per_minute, tokens_per_minute and concurrent; limits:remove takes a limit away",
+            param="requests_per_minute",
+        )
+
+
+def check_budget(budget: Budget) -> int:
+    """Return the amount of a budget in nano-dollars or tokens.
+
+    Raises:
+        InvalidRequest: it lacks a period, or the amount is none.
+    """
+    if not budget.period:
+        raise InvalidRequest("give a period: DAY, MONTH or TOTAL", param="period")
+    if budget.unit != Budget.TOKENS:
+        return from_usd(budget.amount, "amount")
+    if not (budget.amount.isascii() and budget.amount.isdigit() and int(budget.amount[:20]) <= MAX_TOKENS):
+        raise InvalidRequest(
+            f"amount is {budget.amount!r}; tokens are a whole number, at most {MAX_TOKENS}", param="amount"
+        )
+    return int(budget.amount)
+
+
+def check_price(price: Price, now: datetime) -> tuple[datetime, int, int]:
+    """Return from when on a price holds, and its two parts in nano-dollars.
+
+    Raises:
+        InvalidRequest: it is for the past, which keeps its prices, or an amount is none.
+    """
+    _name(price.model, "model", "a model")
+    if len(price.version) > MAX_VERSION:
+        raise InvalidRequest(f"version has {len(price.version)} characters; at most {MAX_VERSION}", param="version")
+    since = price.effective_from.ToDatetime(UTC) if price.HasField("effective_from") else now
+    if since < now - LATE:
+        raise InvalidRequest(
+            f"effective_from is {since.isoformat()}; what is past keeps its price: give a time to come, or none",
+            param="effective_from",
+        )
+    parts = []
+    for name in ("prompt_usd_per_million", "completion_usd_per_million"):
+        parts.append(nano := from_usd(getattr(price, name) or "0", name))
+        if nano > MAX_NANO * MAX_USD_PER_MILLION // 9_000_000:
+            raise InvalidRequest(f"{name} is {getattr(price, name)!r}; at most {MAX_USD_PER_MILLION}", param=name)
+    return since, parts[0], parts[1]
+
+
+def _name(name: str, param: str, what: str) -> str:
+    if not 0 < len(name) <= MAX_ID:
+        raise InvalidRequest(f"{param} is {name[:50]!r}; the name of {what} has 1 to {MAX_ID} characters", param=param)
+    return name

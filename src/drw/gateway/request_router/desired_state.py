@@ -1,0 +1,114 @@
+"""Puts the newest credentials, limits, upstreams and kills together with the routes, and numbers what comes out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+
+from drw.api.gateway.v1.authentication_pb2 import Credentials
+from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limits
+from drw.api.gateway.v1.request_router_pb2 import Configuration, Kills, Route, Routes
+from drw.gateway.request_router.kills import block
+from drw.gateway.request_router.route_table import More, table
+from drw.routing.request_matching import is_own
+
+Part = Credentials | Limits | Upstreams | Kills | Routes
+"""Routes: those that operators made."""
+
+
+def assemble(
+    credentials: Credentials,
+    limits: Limits,
+    upstreams: Upstreams,
+    more: Sequence[More],
+    kills: Kills | None = None,
+    records: Routes | None = None,
+) -> Configuration:
+    """Return the whole desired state; equal parts give an equal version."""
+    routes, _ = _routes(upstreams, more, records or Routes())
+    found = Configuration(
+        credentials=credentials,
+        limits=limits,
+        upstreams=upstreams,
+        routes=Routes(routes=routes),
+        blocks=_blocks(limits, kills or Kills()),
+    )
+    refused = Configuration(credentials=Credentials(revoked=credentials.revoked), blocks=found.blocks, limits=limits)
+    found.refusals = _digest(refused)
+    found.version = _digest(found)
+    return found
+
+
+def _blocks(limits: Limits, kills: Kills) -> list[Block]:
+    killed = [refused for kill in kills.kills if (refused := block(kill)) is not None]
+    return sorted((*limits.blocks, *killed), key=lambda b: (b.subject, b.org, b.name, b.reason))
+
+
+def _digest(state: Configuration) -> str:
+    return hashlib.sha256(state.SerializeToString(deterministic=True)).hexdigest()[:16]
+
+
+class Desired:
+    """The desired state as it is now, for any number of watchers."""
+
+    def __init__(self, more: Sequence[More]) -> None:
+        self._more = more
+        self._parts: dict[type[Part], Part] = {}
+        self._changed = asyncio.Condition()
+        self.configuration: Configuration | None = None
+        """None until every part has come once."""
+
+    async def put(self, part: Part) -> None:
+        """Take the newest of one part."""
+        self._parts[type(part)] = part
+        if self.missing():
+            return
+        async with self._changed:
+            self.configuration = self._assembled()
+            self._changed.notify_all()
+
+    def missing(self) -> list[str]:
+        """Return the services that have not said anything yet."""
+        sources = {
+            Credentials: "authentication",
+            Limits: "rate_limiting",
+            Upstreams: "load_balancer",
+            Kills: "the kill switch",
+            Routes: "the routes in the database",
+        }
+        return [name for part, name in sources.items() if part not in self._parts]
+
+    async def versions(self) -> AsyncIterator[Configuration]:
+        """Yield the state as soon as it is there, and whenever its version changes; states between may be left out."""
+        newest = await self._other_than("")
+        while True:
+            yield newest
+            newest = await self._other_than(newest.version)
+
+    async def _other_than(self, version: str) -> Configuration:
+        async with self._changed:
+            while self.configuration is None or self.configuration.version == version:
+                await self._changed.wait()
+            return self.configuration
+
+    def _assembled(self) -> Configuration:
+        credentials, limits, upstreams = (self._parts[part] for part in (Credentials, Limits, Upstreams))
+        assert isinstance(credentials, Credentials) and isinstance(limits, Limits) and isinstance(upstreams, Upstreams)
+        kills, records = self._parts[Kills], self._parts[Routes]
+        assert isinstance(kills, Kills) and isinstance(records, Routes)
+        return assemble(credentials, limits, upstreams, self._more, kills, records)
+
+    def lost(self) -> list[str]:
+        """Return which routes are kept and lead nowhere now, and why."""
+        upstreams, records = self._parts.get(Upstreams), self._parts.get(Routes)
+        if not isinstance(upstreams, Upstreams) or not isinstance(records, Routes):
+            return []
+        return _routes(upstreams, self._more, records)[1]
+
+
+def _routes(upstreams: Upstreams, more: Sequence[More], records: Routes) -> tuple[list[Route], list[str]]:
+    credentials = {upstream.name: upstream.credential for upstream in upstreams.upstreams}
+    own = [upstream.name for upstream in upstreams.upstreams if is_own(upstream)]
+    return table(credentials, more, records.routes, credentials, own)

@@ -1,0 +1,59 @@
+"""What bounds a request that is explained: the limits and budgets of its key, desk, org and models."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Limit, Limits
+from drw.api.gateway.v1.request_router_pb2 import Bound
+from drw.billing.subjects import Subject, of_call, of_model
+from drw.kernel.rpc.context import Caller
+
+REQUESTS, TOKENS, AT_ONCE = "requests a minute", "tokens a minute", "calls at once"
+MEASURES = (REQUESTS, TOKENS, AT_ONCE)
+
+
+def limits(wanted: Limits, who: Caller, models: Collection[str], *, passing: bool) -> list[Bound]:
+    """Return every limit that binds the caller or one of these models, the tightest of each measure first.
+
+    `passing`: the request goes to an upstream that is not ours, where nobody counts a model's requests and calls.
+    """
+    subjects = _subjects(who, models)
+    own = [limit for limit in wanted.limits if _subject(limit) in subjects]
+    found = [bound for limit in own for bound in _bounds(limit, passing=passing)]
+    if not any(bound.subject == Block.KEY and bound.what == REQUESTS for bound in found):
+        found.append(Bound(subject=Block.KEY, what=REQUESTS, most=wanted.default_requests_per_minute))
+    found.sort(key=lambda bound: (MEASURES.index(bound.what), bound.most, bound.subject))
+    for bound in found:
+        bound.tightest = bound.most == min(other.most for other in found if other.what == bound.what)
+    return found
+
+
+def budgets(all_of_them: Iterable[Budget], who: Caller, models: Collection[str]) -> list[Budget]:
+    """Return those that pay for a request of the caller to one of these models."""
+    subjects = _subjects(who, models)
+    return [b for b in all_of_them if Subject(b.subject, b.org, b.name) in subjects]
+
+
+def _bounds(limit: Limit, *, passing: bool) -> Iterator[Bound]:
+    name = _subject(limit).name or limit.org
+    counted = not (passing and limit.subject == Block.MODEL)
+    amounts = {
+        REQUESTS: limit.requests_per_minute if counted else 0,
+        TOKENS: limit.tokens_per_minute,
+        AT_ONCE: 0 if passing else limit.concurrent,
+    }
+    for what, most in amounts.items():
+        if most:
+            yield Bound(subject=limit.subject or Block.KEY, name=name, what=what, most=most)
+
+
+def _subject(limit: Limit) -> Subject:
+    """Return whom a limit is for: one without a subject is a key's, and may also name the key's desk."""
+    kind = limit.subject or Block.KEY
+    name = {Block.KEY: limit.key, Block.DESK: limit.desk, Block.MODEL: limit.model}.get(kind, "")
+    return Subject(kind, "" if kind == Block.MODEL else limit.org, name)
+
+
+def _subjects(who: Caller, models: Collection[str]) -> set[Subject]:
+    return {*of_call(who.org, who.desk, who.key), *map(of_model, models)}

@@ -1,0 +1,205 @@
+"""The route table: which path goes to which upstream, who may take it, how large a body may be.
+
+What is not in the table does not exist for a client. For `/api/v1` any good key may pass: the service that
+answers checks the scope that its contract names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import Field, field_validator, model_validator
+
+from drw.api.gateway.v1.request_router_pb2 import Route
+from drw.gateway.request_router import validation
+from drw.gateway.request_router.validation import MIB, OPENAI_BODY, REST_BODY, REST_IDLE_SECONDS, unlike
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.rpc.context import SCOPES
+from drw.kernel.runtime.settings import Settings as Base
+from drw.routing.request_matching import IDLE_SECONDS, named
+
+UPLOAD_BODY = 513 * MIB
+"""A file of 512 MiB with the form around it; the service that takes files counts exactly."""
+
+WATCH_IDLE_SECONDS = 900
+"""A run that waits for an approval has nothing to say for long."""
+
+BEGIN_MS = 120_000
+"""Until an answer begins: a process that has not begun by then hangs. What it calls itself ends before, after 30 s."""
+LONG_MS = {"chat": 930_000, "completions": 930_000, "embeddings": 930_000, "files.write": 330_000}
+"""An answer in one piece, and the check of a file: serving and documents end them by themselves before that."""
+
+READ = ("documents:read",)
+READ_OR_WRITE = ("documents:read", "documents:write")
+
+REST = {
+    "gateway": (
+        "/api/v1/me",
+        "/api/v1/keys",
+        "/api/v1/orgs",
+        "/api/v1/desks",
+        "/api/v1/signingKeys",
+        "/api/v1/signingKeys:rotate",
+        "/api/v1/issuers",
+        "/api/v1/certificates",
+        "/api/v1/limits",
+        "/api/v1/limits:remove",
+        "/api/v1/budgets",
+        "/api/v1/budgets:remove",
+        "/api/v1/prices",
+        "/api/v1/spend",
+        "/api/v1/routes",
+        "/api/v1/kills",
+        "/api/v1/routes:explain",
+        "/api/v1/rollout",
+        "/api/v1/upstreams",
+        "/api/v1/audit",
+        "/api/v1/audit:verify",
+    ),
+    "models": ("/api/v1/models", "/api/v1/aliases", "/api/v1/experiments", "/api/v1/health"),
+    "rag": ("/api/v1/collections",),
+    "workflow": ("/api/v1/templates", "/api/v1/runs", "/api/v1/deadLetters"),
+}
+
+
+class Header(Base):
+    """A header that a request must have: with this value, this beginning, or any."""
+
+    name: str
+    exact: str = ""
+    prefix: str = ""
+
+
+class Part(Base):
+    """A part of a split."""
+
+    upstream: str
+    weight: int
+
+
+class More(Base):
+    """A route besides those of the table, or in place of one of the same name; fields as in the contract's Route."""
+
+    name: str = Field(min_length=1, max_length=100)
+    path: str = Field(pattern=r"^(/[A-Za-z0-9_.:~-]+)+$", max_length=200)
+    methods: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    upstream: str = ""
+    max_body_bytes: int = Field(REST_BODY, ge=0)
+    idle_seconds: int = Field(REST_IDLE_SECONDS, ge=1, le=3600)
+    models: tuple[str, ...] = ()
+    model_header: bool = False
+    headers: tuple[Header, ...] = ()
+    tenants: tuple[str, ...] = ()
+    split: tuple[Part, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+    affinity: tuple[str, ...] = ()
+    pass_through: bool = False
+    upstream_model: str = ""
+    first_byte_ms: int = Field(0, ge=0)
+    total_ms: int = Field(0, ge=0)
+
+    @field_validator("scopes")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for scope in value:
+            if scope not in SCOPES:
+                raise ValueError(f"{scope!r} is not a scope; there are: {', '.join(SCOPES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> More:
+        named = {self.upstream, *self.fallbacks, *(part.upstream for part in self.split)}
+        try:
+            validation.check_shape(self.route(), named)
+        except InvalidRequest as error:
+            raise ValueError(error.message) from error
+        return self
+
+    def route(self) -> Route:
+        """Return it as the contract has it."""
+        return Route(**self.model_dump(), origin="settings")
+
+
+def table(
+    upstreams: Iterable[str],
+    more: Sequence[More],
+    records: Iterable[Route] = (),
+    credentials: Mapping[str, str] | None = None,
+    own: Iterable[str] = (),
+) -> tuple[list[Route], list[str]]:
+    """Return every route whose upstreams there are, sorted by name, and why records are not among them.
+
+    `own` are the upstreams that are processes of the platform: those alone have metrics that a client may read.
+    """
+    names = sorted(upstreams)
+    found = {route.name: route for route in (*_openai(), *_rest(), *_metrics(sorted(own)))}
+    found |= {own.name: own.route() for own in more}
+    fates = [(record, _lost(record, found, names, credentials or {})) for record in records]
+    found |= {record.name: record for record, lost in fates if not lost}
+    lost = [text for _, text in fates if text]
+    return [route for _, route in sorted(found.items()) if not _missing(route, names)], lost
+
+
+def fixed(upstreams: Iterable[str], more: Sequence[More]) -> set[str]:
+    """Return the names that no record can have."""
+    return {route.name for route in (*_openai(), *_rest(), *_metrics(sorted(upstreams)))} | {own.name for own in more}
+
+
+def _missing(route: Route, names: Sequence[str]) -> list[str]:
+    return [name for name in named(route) if name not in names]
+
+
+def _lost(record: Route, found: Mapping[str, Route], names: Sequence[str], credentials: Mapping[str, str]) -> str:
+    if record.name in found:
+        return f"{record.name!r}: there is a route of this name that is not a record"
+    if missing := _missing(record, names):
+        return f"{record.name!r}: there is no upstream {missing[0]!r}"
+    if text := unlike(record, credentials):
+        return f"{record.name!r}: {text}"
+    return ""
+
+
+def _openai() -> Iterable[Route]:
+    for name, path in [
+        ("chat", "/v1/chat/completions"),
+        ("completions", "/v1/completions"),
+        ("embeddings", "/v1/embeddings"),
+    ]:
+        yield _route(name, path, "models", "POST", scopes=("models:invoke",), body=OPENAI_BODY)
+    # Whoever may call models may see which there are; the OpenAI client lists them before its first call.
+    yield _route("models", "/v1/models", "models", "GET", scopes=("models:read", "models:invoke"))
+    yield _route("files.read", "/v1/files", "rag", "GET", scopes=READ)
+    yield _route("files.write", "/v1/files", "rag", "POST", "DELETE", scopes=("documents:write",), body=UPLOAD_BODY)
+    yield _route("vector_stores.read", "/v1/vector_stores", "rag", "GET", scopes=READ)
+    # A POST searches or writes: either scope passes here, and the service asks for the right one.
+    yield _route("vector_stores.write", "/v1/vector_stores", "rag", "POST", "DELETE", scopes=READ_OR_WRITE)
+
+
+def _rest() -> Iterable[Route]:
+    for upstream, paths in REST.items():
+        for path in paths:
+            yield _route(f"rest.{path.removeprefix('/api/v1/')}", path, upstream)
+
+
+def _metrics(processes: Sequence[str]) -> Iterable[Route]:
+    for name in processes:
+        yield _route(f"metrics.{name}", f"/metrics/{name}", name, "GET", scopes=("platform:read",))
+
+
+def _route(
+    name: str, path: str, upstream: str, *methods: str, scopes: Sequence[str] = (), body: int = REST_BODY
+) -> Route:
+    idle = IDLE_SECONDS if path.startswith("/v1/") else REST_IDLE_SECONDS
+    idle = WATCH_IDLE_SECONDS if path == "/api/v1/runs" else idle
+    return Route(
+        name=name,
+        path=path,
+        upstream=upstream,
+        methods=methods,
+        scopes=scopes,
+        max_body_bytes=body,
+        idle_seconds=idle,
+        first_byte_ms=LONG_MS.get(name, BEGIN_MS),
+        origin="table",
+    )

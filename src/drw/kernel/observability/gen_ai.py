@@ -1,0 +1,124 @@
+"""OpenTelemetry's conventions for generative AI: the names of attributes and metrics, and what fills them.
+
+Source: open-telemetry/semantic-conventions-genai, docs/gen-ai (gen-ai-spans.md, gen-ai-metrics.md), status
+"development". In Prometheus a metric has its name with underscores and its unit at the end, as
+OpenTelemetry's rules for Prometheus say; an attribute becomes a label in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from time import perf_counter
+from typing import Any
+from urllib.parse import urlsplit
+
+from opentelemetry.trace import Span, SpanKind
+from prometheus_client import Counter, Histogram
+
+from drw.kernel.observability import telemetry
+
+OPERATION, PROVIDER = "gen_ai.operation.name", "gen_ai.provider.name"
+REQUEST_MODEL, RESPONSE_MODEL = "gen_ai.request.model", "gen_ai.response.model"
+REQUEST_STREAM = "gen_ai.request.stream"
+RESPONSE_ID, FINISH_REASONS = "gen_ai.response.id", "gen_ai.response.finish_reasons"
+FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
+INPUT_TOKENS, OUTPUT_TOKENS = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
+INPUT_MESSAGES, OUTPUT_MESSAGES = "gen_ai.input.messages", "gen_ai.output.messages"
+DATA_SOURCE, TOP_K = "gen_ai.data_source.id", "gen_ai.request.top_k"
+COST = "drw.cost.usd"
+"""The conventions have no attribute for money."""
+
+CHAT, COMPLETION, EMBEDDINGS, RETRIEVAL = "chat", "text_completion", "embeddings", "retrieval"
+WORKFLOW, WORKFLOW_NAME = "invoke_workflow", "gen_ai.workflow.name"
+PROVIDERS = {"openai": "openai", "vertex": "gcp.vertex_ai"}
+"""Our engines under the conventions' names; an engine without one goes by its own."""
+
+SENT = {
+    "temperature": "gen_ai.request.temperature",
+    "top_p": "gen_ai.request.top_p",
+    "max_tokens": "gen_ai.request.max_tokens",
+    "max_completion_tokens": "gen_ai.request.max_tokens",
+    "frequency_penalty": "gen_ai.request.frequency_penalty",
+    "presence_penalty": "gen_ai.request.presence_penalty",
+    "seed": "gen_ai.request.seed",
+    "dimensions": "gen_ai.embeddings.dimension.count",
+}
+"""What a request of OpenAI's API says, under the conventions' names. Stop sequences are words of the caller's."""
+
+DURATION_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+FIRST_TOKEN_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+PER_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+TOKENS = tuple(4**power for power in range(14))
+"""Buckets as the conventions give them."""
+
+LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model")
+"""Models are those of the registry, whatever a caller wrote: a name that nobody knows makes no label."""
+
+CLIENT_DURATION = Histogram(
+    "gen_ai_client_operation_duration_seconds",
+    "Time an operation took of the model, the retrieval or whatever else was asked.",
+    [*LABELS, "error_type"],
+    buckets=DURATION_SECONDS,
+)
+CLIENT_TOKENS = Histogram(
+    "gen_ai_client_token_usage",
+    "Tokens read (input) and written (output) by a call.",
+    [*LABELS, "gen_ai_token_type"],
+    buckets=TOKENS,
+)
+COST_USD = Counter("drw_cost_usd", "What calls have cost, in US dollars.", ["org", "desk", "gen_ai_response_model"])
+
+
+@lru_cache(maxsize=4096)
+def spent(org: str, desk: str, model: str) -> Counter:
+    """Return the counter of what a desk's calls of a model cost."""
+    return COST_USD.labels(org, desk, model)
+
+
+def provider(engine: str) -> str:
+    """Return the conventions' name for an engine."""
+    return PROVIDERS.get(engine, engine)
+
+
+@lru_cache(maxsize=256)
+def server(base_url: str) -> Mapping[str, str | int]:
+    """Return where an engine answers, as attributes: host and port, or the path of a socket."""
+    if base_url.startswith("unix:"):
+        return {"server.address": base_url.removeprefix("unix:")}
+    url = urlsplit(base_url)
+    if not url.hostname:
+        return {}
+    return {"server.address": url.hostname, "server.port": url.port or (443 if url.scheme == "https" else 80)}
+
+
+def sent(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a request asks for, as attributes: numbers and kinds, never words."""
+    found = {name: body[key] for key, name in SENT.items() if isinstance(body.get(key), int | float)}
+    if (count := body.get("n", 1)) != 1:
+        found["gen_ai.request.choice.count"] = count
+    if kind := (body.get("response_format") or {}).get("type"):
+        found["gen_ai.output.type"] = "text" if kind == "text" else "json"
+    return found
+
+
+@contextmanager
+def operation(
+    name: str, subject: str, engine: str, attributes: Mapping[str, Any], kind: SpanKind = SpanKind.CLIENT
+) -> Iterator[Span]:
+    """Make the block a span and a measurement of an operation that is no call of a chat model.
+
+    `subject` is the model or data source that stands in the span's name.
+    """
+    began, failure = perf_counter(), ""
+    own = {OPERATION: name, PROVIDER: provider(engine), **attributes}
+    try:
+        with telemetry.span(f"{name} {subject}", kind, own) as span:
+            yield span
+    except BaseException as error:
+        failure = telemetry.error_type(error)
+        raise
+    finally:
+        model = attributes.get(REQUEST_MODEL, "")
+        CLIENT_DURATION.labels(name, provider(engine), model, model, failure).observe(perf_counter() - began)

@@ -1,0 +1,97 @@
+"""Metrics in Prometheus' text format, without the series of other tenants than the reader's.
+
+A scrape from inside has no caller and gets everything, and so does `platform:admin`. Anybody else gets the series of
+the platform, whose labels are all in `PLATFORM_LABELS`, and those of the own org and desk. A series with any other
+label is withheld: a new label of tenants leaks nothing while nobody has thought of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
+
+from prometheus_client import REGISTRY, CollectorRegistry, Metric, generate_latest
+
+from drw.kernel import tenancy
+from drw.kernel.rpc import context
+from drw.kernel.rpc.context import Caller
+from drw.kernel.tenancy import PLATFORM, Owner, may_read
+
+TENANT_LABELS = frozenset({"org", "desk", "key"})
+PLATFORM_LABELS = frozenset({
+    # prometheus_client's own, of histograms, of the process and of Python
+    "le", "generation", "implementation", "major", "minor", "patchlevel", "version",
+    # ours
+    "activity", "circuit", "code", "configuration", "error_type", "from", "kind", "method", "model", "outcome", "part",
+    "period", "reason", "replica", "route", "service", "state", "to",
+    "upstream",
+    "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model",
+    "gen_ai_token_type",
+    # Envoy's
+    "envoy_cluster_name", "envoy_http_conn_manager_prefix", "envoy_listener_address",
+    "envoy_local_http_ratelimit_prefix", "envoy_response_code", "envoy_response_code_class", "envoy_rds_route_config",
+    "envoy_worker_id",
+})  # fmt: skip
+"""Labels that say nothing of a tenant."""
+
+SERIES = re.compile(rb"^(\w+)(?:\{(.*)\})? ")
+LABEL = re.compile(rb'(\w+)="((?:[^"\\]|\\.)*)"')
+LABELS = re.compile(rb'(?:\w+="(?:[^"\\]|\\.)*"(?:,|$))*')
+
+
+class Visible(CollectorRegistry):
+    """What one reader may see of the metrics of this process."""
+
+    def __init__(self, who: Caller) -> None:
+        super().__init__()
+        self._who = who
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each metric with the series that the reader may see."""
+        for metric in REGISTRY.collect():
+            seen = copy(metric)  # some collectors give the same one each time
+            seen.samples = [sample for sample in metric.samples if may_see(sample.labels, self._who)]
+            if seen.samples:
+                yield seen
+
+
+def page(more: bytes) -> bytes:
+    """Return the metrics of this process and `more`, which is text already, as far as the caller may see them."""
+    if tenancy.operates():
+        return generate_latest() + more
+    who = context.caller()
+    return generate_latest(Visible(who)) + b"".join(_visible_lines(more.splitlines(keepends=True), who))
+
+
+def may_see(labels: Mapping[str, str], who: Caller) -> bool:
+    """Tell whether the reader may see a series with these labels."""
+    known = PLATFORM_LABELS | TENANT_LABELS | ({"name"} if "kind" in labels else set())
+    return labels.keys() <= known and _may_read(labels, who)
+
+
+def _may_read(labels: Mapping[str, str], who: Caller) -> bool:
+    """Tell whether the reader may see what is these tenants'. The `name` of the kind "desk" is a desk."""
+    kind, name = labels.get("kind"), labels.get("name", "")
+    desk = labels.get("desk", "") or (name if kind == "desk" else "")
+    key = labels.get("key", "") or (name if kind == "key" else "")
+    owner = Owner(labels.get("org", ""), desk)
+    if owner == PLATFORM and not key:
+        return True
+    if key and not desk:
+        return (owner.org, key) == (who.org, who.key)
+    return may_read(owner, who)
+
+
+def _visible_lines(lines: Iterable[bytes], who: Caller) -> Iterator[bytes]:
+    for line in lines:
+        if line.startswith(b"#") or ((labels := _labels(line)) is not None and may_see(labels, who)):
+            yield line
+
+
+def _labels(line: bytes) -> dict[str, str] | None:
+    """Return the labels of a series; None for a line that is none, or whose labels cannot be read."""
+    found = SERIES.match(line)
+    if not found or not LABELS.fullmatch(text := found[2] or b""):
+        return None
+    return {name.decode(): value.decode(errors="replace") for name, value in LABEL.findall(text)}

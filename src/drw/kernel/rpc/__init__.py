@@ -1,0 +1,1 @@
+"""gRPC and HTTP between processes: transport, request context, REST transcoding."""

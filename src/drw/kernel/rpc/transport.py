@@ -1,0 +1,314 @@
+"""How one service calls another: one typed client, in this process or over gRPC, with the same errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
+from typing import Any, TypeVar, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from drw.api.contract import Client, Method, Servicer, Transport, Unwritten
+from drw.catalog import BY_NAME, callers
+from drw.kernel.errors import (
+    DeadlineExceeded,
+    DrwError,
+    Forbidden,
+    InternalError,
+    TooLarge,
+    Unavailable,
+    Unimplemented,
+)
+from drw.kernel.observability import telemetry
+from drw.kernel.rpc import context
+from drw.kernel.rpc.lost_connections import LOST, unavailable
+from drw.kernel.rpc.wire_errors import from_wire, to_wire
+
+log = logging.getLogger(__name__)
+
+UNARY_SECONDS = 30.0
+STREAM_SECONDS = 900.0
+PING_MS = 10_000
+"""After so long without a word in a call a process is asked whether it is there; after as long again it is not."""
+MAX_MESSAGE_BYTES = 64 << 20
+OPERATOR = "operator"
+"""Who calls where no service does: the command line on the same machine, a probe, the data plane's agent."""
+
+ERROR_KEY = "drw-error-bin"
+CALLER_KEY = "drw-caller-bin"
+SERVICE_KEY = "drw-service"
+
+C = TypeVar("C", bound=Client)
+
+
+class LocalTransport:
+    """Calls a service object in this process, with the deadline and the errors it would have over the wire."""
+
+    def __init__(self, servicer: Callable[[], Servicer], service: str) -> None:
+        self._servicer = servicer
+        self._service = service
+
+    async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
+        with context.deadline(timeout or UNARY_SECONDS), translated(self._service, method.name):
+            async with asyncio.timeout(context.time_left()):
+                answer: Message = await getattr(self._servicer(), method.python_name)(request)
+                return answer
+
+    async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncIterator[Message]:
+        end = asyncio.get_running_loop().time() + min(timeout or STREAM_SECONDS, context.time_left() or STREAM_SECONDS)
+        with translated(self._service, method.name):
+            async with aclosing(getattr(self._servicer(), method.python_name)(request)) as answers:
+                while True:
+                    # Around each step: around the whole it would also cut short what the caller does in between.
+                    async with asyncio.timeout_at(end):
+                        if (answer := await anext(answers, None)) is None:
+                            return
+                    yield answer
+
+
+class GrpcTransport:
+    """Calls a service in another process."""
+
+    def __init__(self, channel: grpc.aio.Channel, service: str, calling: str) -> None:
+        self._channel = channel
+        self._service = service
+        self._calling = calling
+        self._calls: dict[str, Any] = {}
+
+    async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
+        bounded = min(timeout or UNARY_SECONDS, context.time_left() or UNARY_SECONDS)
+        try:
+            answer: Message = await self._call(method)(request, timeout=bounded, metadata=self._metadata())
+        except grpc.aio.AioRpcError as error:
+            translated = self._translated(error)
+            if type(translated) is DeadlineExceeded and bounded > UNARY_SECONDS - 1:  # no bound that a caller chose
+                raise Unavailable(translated.message, service=self._service) from None
+            raise translated from None
+        return answer
+
+    async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncIterator[Message]:
+        bounded = min(timeout or STREAM_SECONDS, context.time_left() or STREAM_SECONDS)
+        answers = self._call(method)(request, timeout=bounded, metadata=self._metadata())
+        try:
+            async for answer in answers:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise self._translated(error) from None
+        finally:
+            answers.cancel()
+
+    def _call(self, method: Method) -> Any:
+        if method.name not in self._calls:
+            make = self._channel.unary_stream if method.streams else self._channel.unary_unary
+            self._calls[method.name] = make(
+                method.path, request_serializer=_to_bytes, response_deserializer=method.response.FromString
+            )
+        return self._calls[method.name]
+
+    def _metadata(self) -> list[tuple[str, str | bytes]]:
+        sent: list[tuple[str, str | bytes]] = [(SERVICE_KEY, self._calling)]
+        sent += telemetry.outgoing_headers().items()
+        if who := context.caller_or_none():
+            sent.append((CALLER_KEY, who.to_wire()))
+        return sent
+
+    def _translated(self, error: grpc.aio.AioRpcError) -> DrwError:
+        info = next((v for k, v in error.trailing_metadata() or () if k == ERROR_KEY), None)
+        if info is not None:
+            return from_wire(error.code(), error.details() or "", cast(bytes, info))
+        # What follows is gRPC's own: the service has not answered.
+        match error.code():
+            case grpc.StatusCode.UNAVAILABLE:
+                return Unavailable(f"the {self._service} service does not answer", service=self._service)
+            case grpc.StatusCode.CANCELLED:
+                return Unavailable(f"the {self._service} service stopped before it answered", service=self._service)
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                return DeadlineExceeded(f"the {self._service} service did not answer in time", service=self._service)
+            case grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return TooLarge(f"{self._service}: {error.details()}", service=self._service)
+        return from_wire(error.code(), error.details() or "", None)
+
+
+class StrictTransport:
+    """In tests: what the wire would do to a call in this process, and every safe call twice."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+
+    async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
+        if method.safe:
+            await self._inner.unary(method, _copy(request), timeout)
+        return _copy(await self._inner.unary(method, _copy(request), timeout))
+
+    async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncIterator[Message]:
+        async for answer in self._inner.stream(method, _copy(request), timeout):
+            yield _copy(answer)
+
+
+class Server:
+    """Serves the services of one process over gRPC."""
+
+    def __init__(self, servicers: Sequence[Servicer]) -> None:
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.min_ping_interval_without_data_ms", PING_MS // 2),
+        ]
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers([_handler(s) for s in servicers])
+
+    async def start(self, address: str) -> str:
+        """Listen at `unix:/path` or `host:port` (port 0: a free one), and return the address."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise Unavailable(f"cannot listen at {address!r}: is it in use?") from error
+        await self._server.start()
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, and wait `grace` seconds for those under way."""
+        await self._server.stop(grace)
+
+
+class Channels:
+    """The connections of this process, one for each address."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def client(self, cls: type[C], address: str, calling: str = OPERATOR) -> C:
+        """Return a client of the service at the address."""
+        if address not in self._channels:
+            options = [
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_reconnect_backoff_ms", 1000),
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.keepalive_time_ms", PING_MS),
+                ("grpc.keepalive_timeout_ms", PING_MS),
+                ("grpc.http2.ping_timeout_ms", PING_MS),
+                ("grpc.http2.max_pings_without_data", 0),
+            ]
+            self._channels[address] = grpc.aio.insecure_channel(address, options=options)
+        return cls(GrpcTransport(self._channels[address], cls.contract.service, calling))
+
+    async def close(self) -> None:
+        """Close them all."""
+        async with AsyncExitStack() as stack:
+            for channel in self._channels.values():
+                stack.push_async_callback(channel.close)
+
+
+@contextmanager
+def translated(service: str, method: str) -> Iterator[None]:
+    """Let only the errors of the tree out of a service."""
+    try:
+        yield
+    except (DrwError, asyncio.CancelledError, GeneratorExit):
+        raise
+    except Unwritten:
+        raise Unimplemented(f"{service}.{method} is not implemented in this release", service=service) from None
+    except LOST as error:  # before TimeoutError, which is one of them where a connection times out
+        log.warning("a connection was lost in %s.%s", service, method, exc_info=error)
+        raise unavailable(service) from error
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"{service}.{method} did not end in time", service=service) from error
+    except Exception as error:
+        log.exception("unexpected error in %s.%s", service, method)
+        raise InternalError(f"unexpected error in {service}.{method}", service=service) from error
+
+
+def _handler(servicer: Servicer) -> grpc.GenericRpcHandler:
+    contract = servicer.contract
+    handlers = {}
+    for method in contract.methods.values():
+        make = grpc.unary_stream_rpc_method_handler if method.streams else grpc.unary_unary_rpc_method_handler
+        behaviour = _serve_stream if method.streams else _serve_unary
+        handlers[method.name] = make(
+            behaviour(servicer, method), request_deserializer=method.request.FromString, response_serializer=_to_bytes
+        )
+    return grpc.method_handlers_generic_handler(contract.name, handlers)
+
+
+def _serve_unary(servicer: Servicer, method: Method) -> Any:
+    service = servicer.contract.service
+    run = getattr(servicer, method.python_name)
+
+    async def serve(request: Message, grpc_context: Any) -> Message:
+        async with _Served(service, method, grpc_context):
+            answer: Message = await run(request)
+            return answer
+        raise AssertionError("unreachable: aborting raises")
+
+    return serve
+
+
+def _serve_stream(servicer: Servicer, method: Method) -> Any:
+    service = servicer.contract.service
+    run = getattr(servicer, method.python_name)
+
+    # Not a generator, which a call that is cancelled while it sends would leave open until it is collected.
+    async def serve(request: Message, grpc_context: Any) -> None:
+        async with _Served(service, method, grpc_context), aclosing(run(request)) as answers:
+            async for answer in answers:
+                await grpc_context.write(answer)
+
+    return serve
+
+
+class _Served:
+    """One call on the side that serves it: caller, deadline, permission, errors, telemetry."""
+
+    def __init__(self, service: str, method: Method, grpc_context: Any) -> None:
+        self._service = service
+        self._method = method
+        self._context = grpc_context
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> None:
+        metadata = dict(self._context.invocation_metadata())
+        self._request = self._stack.enter_context(telemetry.Request(self._service, self._method.name, metadata))
+        who = metadata.get(CALLER_KEY)
+        self._stack.enter_context(context.acting_for(context.Caller.from_wire(who) if who else None))
+        self._stack.enter_context(context.deadline(self._context.time_remaining()))
+        try:
+            _check_permission(self._service, str(metadata.get(SERVICE_KEY, "")))
+        except DrwError as error:
+            await self.__aexit__(type(error), error, None)
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            with translated(self._service, self._method.name):
+                if error is not None:
+                    raise error
+            self._request.finish("OK")
+        except DrwError as failed:
+            self._request.fails(failed)
+            level = logging.ERROR if isinstance(failed, InternalError) else logging.INFO
+            self._request.finish(failed.code, level)
+            message, info = to_wire(failed, self._service)
+            self._context.set_trailing_metadata(((ERROR_KEY, info),))
+            await self._context.abort(grpc.StatusCode[failed.code], message)
+        except BaseException:
+            self._request.finish("CANCELLED")
+            raise
+        finally:
+            await self._stack.aclose()
+
+
+def _check_permission(service: str, calling: str) -> None:
+    if service not in BY_NAME or calling == OPERATOR or calling in callers(service):
+        return
+    raise Forbidden(f"{calling!r} may not call {service!r}: its row in the catalog does not say so")
+
+
+def _to_bytes(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _copy(message: Message) -> Message:
+    return type(message).FromString(message.SerializeToString())

@@ -1,0 +1,1 @@
+"""The process: host of services, settings, clock, status report."""

@@ -1,0 +1,52 @@
+"""Runs one process of a profile until it is told to stop: `python -m drw.kernel.runtime.process NAME FILE...`."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from drw.kernel.errors import DrwError
+from drw.kernel.observability import telemetry
+from drw.kernel.rpc import recovery
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Layers, Profile
+
+
+def main(name: str, files: Sequence[Path]) -> int:
+    """Run the process `name` of the profile in these files; return the exit code."""
+    try:
+        profile = Layers(files).profile()
+        recovery.use(profile)
+        telemetry.set_up(name, profile.otlp_endpoint)
+        uvloop.run(_run(profile, name))
+    except DrwError as error:
+        print(f"drw {name}: {error.message}", file=sys.stderr)
+        return 1
+    finally:
+        telemetry.flush()
+    return 0
+
+
+async def _run(profile: Profile, name: str) -> None:
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    host = Host(profile, name)
+    try:
+        await host.start()
+        gc.collect()
+        gc.freeze()  # what stands now stands until the end: no collection needs to look at it again
+        await asked.wait()
+    finally:
+        await host.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], [Path(file) for file in sys.argv[2:]]))

@@ -1,0 +1,45 @@
+"""How every service of a profile is, asked of its process."""
+
+from __future__ import annotations
+
+import asyncio
+
+from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest, ServiceStatus
+from drw.api.kernel.v1.kernel_rpc import ProcessClient
+from drw.catalog import BY_NAME
+from drw.kernel.errors import DrwError
+from drw.kernel.rpc.transport import Channels
+from drw.kernel.runtime.settings import Place, Profile
+
+ANSWER_SECONDS = 2.0
+
+State = ServiceStatus.State
+
+
+async def report(profile: Profile, channels: Channels) -> list[ServiceStatus]:
+    """Return the status of each service of the profile, in the profile's order.
+
+    The services of a process that does not answer within two seconds are DOWN.
+    """
+    asked = [_of(name, place, channels) for name, place in profile.processes.items()]
+    return [status for statuses in await asyncio.gather(*asked) for status in statuses]
+
+
+def healthy(services: list[ServiceStatus]) -> bool:
+    """Tell whether all are ready; those that this release does not implement do not count."""
+    return all(service.state in (State.READY, State.UNIMPLEMENTED) for service in services)
+
+
+async def _of(name: str, place: Place, channels: Channels) -> list[ServiceStatus]:
+    try:
+        client = channels.client(ProcessClient, place.grpc)
+        status = await client.get_status(GetStatusRequest(), timeout=ANSWER_SECONDS)
+    except DrwError as error:
+        detail = f"the process {name!r} does not answer: {error.message}"
+        return [_down(service, detail) for service in place.services]
+    told = {service.name: service for service in status.services}
+    return [told.get(s) or _down(s, f"the process {name!r} runs without it") for s in place.services]
+
+
+def _down(service: str, detail: str) -> ServiceStatus:
+    return ServiceStatus(name=service, cluster=BY_NAME[service].cluster, state=State.DOWN, detail=detail)

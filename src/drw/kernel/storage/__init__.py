@@ -1,0 +1,1 @@
+"""PostgreSQL: pools, migrations, group commit and the audit outbox."""

@@ -1,0 +1,90 @@
+"""Writes audit records: in the transaction of what they record, or before the answer ends."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.observability import telemetry
+from drw.kernel.rpc import context
+from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.group_commit import Batches
+
+MAX_RECORD_BYTES = 60_000
+# Binary, since the text form of an array has every quote of the JSON escaped one by one.
+INSERT = "insert into audit.inbox (record) select unnest(%b::text[])"
+
+
+class AuditWriter:
+    """Writes the records of one service.
+
+    A record holds hashes and ids, never prompts, answers or secrets. It carries the walls that its caller stands inside
+    of, among which are those of all that the caller sees.
+    """
+
+    def __init__(self, database: Database, service: str) -> None:
+        self._database = database
+        self._service = service
+        self._batches = Batches(self._write)
+
+    async def record(
+        self,
+        action: str,
+        resource: str,
+        *,
+        outcome: str = "ok",
+        details: Mapping[str, Any] | None = None,
+        connection: Connection | None = None,
+    ) -> None:
+        """Write one record, and return when it is there for good.
+
+        With a connection it becomes part of that transaction; without one it is committed
+        with all other records that wait at this moment.
+
+        Raises:
+            Unavailable: the database does not answer; nothing may be acknowledged.
+        """
+        line = self.line(action, resource, outcome, details or {})
+        if connection is not None:
+            await self.write([line], connection)
+        else:
+            await self._batches.put(line)
+
+    def line(self, action: str, resource: str, outcome: str, details: Mapping[str, Any]) -> str:
+        """Return a record as it is written, for whoever writes it together with something else: see `INSERT`."""
+        who = context.caller_or_none()
+        record = {
+            "at": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "service": self._service,
+            "action": action,
+            "org": who.org if who else "",
+            "desk": who.desk if who else "",
+            "actor": who.key if who else "platform",
+            "resource": resource,
+            "outcome": outcome,
+            "trace_id": telemetry.current_trace_id(),
+            "details": dict(details),
+        }
+        if who and who.walls:  # most keys stand inside none
+            record["walls"] = sorted(who.walls)
+        line = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+        if len(line) > MAX_RECORD_BYTES:
+            raise InvalidRequest(f"an audit record of {len(line)} bytes; at most {MAX_RECORD_BYTES}")
+        return line.decode()
+
+    async def write(self, lines: Sequence[str], connection: Connection) -> None:
+        """Write records that `line` has made, as part of a transaction."""
+        await connection.execute(INSERT, (list(lines),))
+
+    async def _write(self, lines: Sequence[str]) -> None:
+        await self._database.run(INSERT, list(lines))
+
+
+def digest(text: str | bytes) -> str:
+    """Return the SHA-256 of a text in hex: how records name what they must not hold."""
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()

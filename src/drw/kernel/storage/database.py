@@ -1,0 +1,269 @@
+"""PostgreSQL for one service: a schema of its own, migrations, a pool, notifications."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from importlib import resources
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.abc import RV, PQGen
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from drw.kernel.errors import InvalidRequest, Unavailable
+from drw.kernel.runtime.settings import ConfigError
+
+log = logging.getLogger(__name__)
+
+LINK = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,  # in milliseconds
+}
+"""What a connection has unless the profile says otherwise: what is between us and the server may drop it silently."""
+
+HEARTBEAT_SECONDS = 10.0
+"""After so long without a notification one asks whether the server is still there."""
+ANSWER_SECONDS = 10.0
+"""How long one statement that is a transaction of its own may take: those that calls wait for."""
+PATIENT_SECONDS = 60.0
+"""How long any other statement may take."""
+WAIT_SECONDS = 0.1
+"""How often psycopg looks for other interruptions while it waits."""
+NUL = "cannot contain NUL"
+"""What psycopg says of a text that has one, before it sends anything."""
+MIGRATION_LOCK = 0x647277  # "drw"
+
+
+class Connection(psycopg.AsyncConnection[DictRow]):
+    """A connection that ends where the database does not answer in time, instead of waiting for ever."""
+
+    seconds: float | None = PATIENT_SECONDS
+    """None: however long it takes."""
+
+    async def wait(self, gen: PQGen[RV], interval: float = WAIT_SECONDS, timeout: float | None = None) -> RV:
+        """Wait as psycopg does, which knows no bound of its own for a statement."""
+        try:
+            return await super().wait(gen, interval, self.seconds if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout:
+            self.pgconn.finish()  # it may answer yet, and nobody would know what
+            raise
+
+
+class Database:
+    """The part of the database that belongs to one service.
+
+    Raises:
+        ConfigError: `dsn` is not a connection string.
+    """
+
+    def __init__(self, dsn: str, schema: str, *, pool_size: int = 4) -> None:
+        self._dsn = _bounded(dsn)
+        self._schema = schema
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            self._dsn,
+            connection_class=Connection,
+            kwargs={"row_factory": dict_row, "options": f"-c search_path={schema},public"},
+            min_size=0,
+            max_size=pool_size,
+            timeout=5.0,
+            max_idle=60.0,
+            check=_check,
+            open=False,
+            name=schema,
+        )
+        self._alone: Connection | None = None
+        self._connecting = asyncio.Lock()
+
+    async def start(self, package: str) -> None:
+        """Open the pool, and bring the schema up to the newest of `package`/migrations/NNNN_name.sql."""
+        await self._pool.open()
+        async with self.transaction(seconds=None) as connection:
+            await migrate(connection, self._schema, package)
+
+    async def stop(self) -> None:
+        """Close the pool."""
+        await self._pool.close()
+        if self._alone is not None:
+            await self._alone.close()
+
+    @asynccontextmanager
+    async def transaction(self, seconds: float | None = PATIENT_SECONDS) -> AsyncIterator[Connection]:
+        """Give a connection inside a transaction: committed at the end, rolled back on an error.
+
+        Each statement may take so many seconds; None: however long it takes.
+
+        Raises:
+            Unavailable: the database does not answer.
+            InvalidRequest: a text has a NUL character, which PostgreSQL cannot keep or look for.
+        """
+        try:
+            async with self._pool.connection() as connection:
+                connection.seconds = seconds
+                yield connection
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            raise Unavailable("the database does not answer", part="postgres") from error
+        except psycopg.DataError as error:
+            if NUL not in str(error):
+                raise
+            raise InvalidRequest("a text has a NUL character (U+0000), which nothing here can have") from error
+
+    async def run(self, query: LiteralString, *args: Any) -> None:
+        """Run one statement that is a transaction of its own: one exchange with the database instead of three.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        await self._execute(query, args)
+
+    async def fetch(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:
+        """Run one statement as `run` does, and return the rows that it gives.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        cursor = await self._execute(query, args)
+        return await cursor.fetchall()
+
+    async def _execute(self, query: LiteralString, args: Sequence[Any]) -> psycopg.AsyncCursor[DictRow]:
+        try:
+            connection = await self._own_connection()
+            return await connection.execute(query, args)
+        except psycopg.OperationalError as error:
+            raise Unavailable("the database does not answer", part="postgres") from error
+
+    async def _own_connection(self) -> Connection:
+        """Return the connection of `run`, which is kept out of the pool: taking turns would cost as much as a call."""
+        async with self._connecting:
+            if self._pool.closed:
+                raise psycopg.OperationalError("stopped")
+            if self._alone is None or not await _is_alive(self._alone):
+                self._alone = await Connection.connect(
+                    self._dsn,
+                    autocommit=True,
+                    row_factory=dict_row,
+                    options=f"-c statement_timeout={ANSWER_SECONDS * 1000:.0f}",
+                )
+                self._alone.seconds = ANSWER_SECONDS
+            return self._alone
+
+    async def all(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:
+        """Return the rows of one query in a transaction of its own."""
+        async with self.transaction() as connection:
+            return await (await connection.execute(query, args)).fetchall()
+
+    async def one(self, query: LiteralString, *args: Any) -> dict[str, Any] | None:
+        """Return the first row of one query in a transaction of its own, or None."""
+        rows = await self.all(query, *args)
+        return rows[0] if rows else None
+
+    async def notifications(self, channel: str) -> AsyncGenerator[None, None]:
+        """Yield at once, and after each `NOTIFY channel`, once for those that came together.
+
+        Also after a lost connection, since any may have been missed; a server that says nothing is asked whether
+        it is still there.
+        """
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as connection:
+                    await _ask(connection, sql.SQL("listen {}").format(sql.Identifier(channel)))
+                    yield
+                    while True:
+                        if await _hears(connection):
+                            yield
+            except psycopg.OperationalError as error:
+                if _is_cancelled():  # which the driver's own trouble with ending its wait would hide
+                    raise asyncio.CancelledError from error
+                log.warning("lost the database; listening again to %s", channel)
+                await asyncio.sleep(0.5)
+
+
+def _bounded(dsn: str) -> str:
+    try:
+        return make_conninfo("", **LINK | conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError:  # which may quote a password
+        example = "host=db.example user=drw dbname=drw"
+        raise ConfigError(f"postgres is not a connection string of libpq, which is as {example!r}") from None
+
+
+async def _hears(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Return whether notifications came; raise where the server is not there any more."""
+    heard = False
+    async for _ in connection.notifies(timeout=HEARTBEAT_SECONDS, stop_after=1):
+        heard = True  # whoever reads the state anew has seen what all of them tell
+    if not heard:
+        await _ask(connection, sql.SQL("select 1"))
+    return heard
+
+
+async def _ask(connection: psycopg.AsyncConnection[Any], query: sql.SQL | sql.Composed) -> None:
+    """Run a statement; raise `OperationalError` where the server does not answer in time."""
+    late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _hang_up, connection)
+    try:
+        await connection.execute(query)
+    finally:
+        late.cancel()
+
+
+def _hang_up(connection: psycopg.AsyncConnection[Any]) -> None:
+    # The driver's own way out of a wait is to ask the server to cancel, which cannot be asked anything.
+    with socket.socket(fileno=os.dup(connection.fileno())) as link, suppress(OSError):
+        link.shutdown(socket.SHUT_RDWR)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _check(connection: Connection) -> None:
+    """Raise where the server has closed a connection of the pool: an idle one has nothing to say otherwise."""
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
+
+
+async def _is_alive(connection: Connection) -> bool:
+    if not connection.closed:
+        try:
+            await _check(connection)
+            return True
+        except psycopg.OperationalError:
+            await connection.close()
+    return False
+
+
+async def migrate(connection: Connection, schema: str, package: str) -> None:
+    """Apply the migrations of a package that the schema has not seen; several processes may do so at once."""
+    name = sql.Identifier(schema)
+    await connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+    await connection.execute(sql.SQL("create schema if not exists {}").format(name))
+    await connection.execute(sql.SQL("set local search_path to {}, public").format(name))
+    await connection.execute(
+        "create table if not exists migration (name text primary key, at timestamptz default now())"
+    )
+    rows = await (await connection.execute("select name from migration")).fetchall()
+    for file, text in _migrations(package):
+        if file not in {row["name"] for row in rows}:
+            await connection.execute(text.encode())
+            await connection.execute("insert into migration (name) values (%s)", (file,))
+
+
+def _migrations(package: str) -> Sequence[tuple[str, str]]:
+    folder = resources.files(package) / "migrations"
+    if not folder.is_dir():
+        return ()
+    found = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    return [(f.name, f.read_text(encoding="utf-8")) for f in found]

@@ -1,0 +1,1 @@
+"""Kill switch: watch the active kills and apply them to work in progress."""

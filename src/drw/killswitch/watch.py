@@ -1,0 +1,217 @@
+"""What is killed, for the services that do the work: they refuse it, and end or hold what is under way.
+
+The request router tells of each change; what it told last is kept in a file, so that a service that starts while the
+router is down goes on refusing. Data planes refuse and cut by themselves; this is the second line, and the only one
+where no data plane is between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from drw.api.gateway.v1.request_router_pb2 import Kill, Kills, WatchKillsRequest
+from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
+from drw.kernel.errors import DeadlineExceeded, Forbidden
+from drw.kernel.rpc.context import Caller
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CODE = "killed"
+
+
+class Killed(Forbidden):
+    """A kill switch stops this; `killed` in the metadata says which subject, as in "desk"."""
+
+
+class _Guard:
+    """Something under way: for whom, and by which names; `hit` is called once a kill names one of them."""
+
+    def __init__(self, who: Caller | None, models: Callable[[], Collection[str]], workflow: str) -> None:
+        self.who = who
+        self.models = models
+        self.workflow = workflow
+        self.kill: Kill | None = None
+        self.hit: Callable[[], object] = lambda: None
+
+
+class KillList:
+    """What is killed, as the request router said last."""
+
+    def __init__(self, router: RequestRouterClient, file: Path) -> None:
+        self._router = router
+        self._file = file
+        self._kills: dict[tuple[int, str, str], Kill] = {}
+        self._guards: set[_Guard] = set()
+        self._changed = asyncio.Event()
+        self._keep(_read(file))
+
+    async def follow(self) -> None:
+        """Take in each change, for as long as the router answers.
+
+        Raises:
+            Unavailable: it does not; what it said last stays in force.
+        """
+        while True:
+            with suppress(DeadlineExceeded):  # no stream lasts for ever
+                async with aclosing(self._router.watch_kills(WatchKillsRequest())) as news:  # type: ignore[type-var]
+                    async for kills in news:
+                        self._take(kills)
+
+    def find(self, who: Caller | None, models: Collection[str] = (), workflow: str = "") -> Kill | None:
+        """Return a kill that stops this caller, or one of these models, or this workflow."""
+        if not self._kills:
+            return None
+        tenants = [(Kill.KEY, who.org, who.key), (Kill.DESK, who.org, who.desk)] if who else []
+        wanted = [
+            *tenants,
+            *((Kill.MODEL, org, model) for org in _orgs(who) for model in models),
+            *((Kill.WORKFLOW, org, workflow) for org in _orgs(who)),
+        ]
+        return next((kill for subject in wanted if (kill := self._kills.get(subject))), None)
+
+    def find_model(self, who: Caller | None, model: str) -> Kill | None:
+        """Return a kill that stops a model for this caller, whatever else is killed."""
+        found = (self._kills.get((Kill.MODEL, org, model)) for org in _orgs(who))
+        return next((kill for kill in found if kill), None)
+
+    def check(self, who: Caller | None, models: Collection[str] = (), workflow: str = "") -> None:
+        """Raise `Killed` where `find` finds something."""
+        if kill := self.find(who, models, workflow):
+            raise killed(kill)
+
+    async def lifted(self, who: Caller, workflow: str) -> None:
+        """Return once nothing stops this caller or workflow."""
+        while self.find(who, workflow=workflow):
+            await self._changed.wait()
+
+    @contextmanager
+    def ending(self, who: Caller | None, models: Callable[[], Collection[str]]) -> Iterator[None]:
+        """Run the block, which awaits nothing of its caller's, and raise `Killed` in it as soon as a kill names it.
+
+        `models` is asked at each kill, since which model answers may change on the way.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        with self._guarded(_Guard(who, models, "")) as guard:
+            guard.hit = task.cancel
+            try:
+                yield
+            except asyncio.CancelledError:
+                if guard.kill and task.uncancel() == 0:
+                    raise killed(guard.kill) from None
+                raise
+
+    async def unless_killed(self, who: Caller, workflow: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what the work gives; end it and raise `Killed` as soon as a kill names its caller or workflow."""
+        own = asyncio.current_task()
+        assert own is not None
+        with self._guarded(_Guard(who, tuple, workflow)) as guard:
+            task = asyncio.create_task(work())
+            guard.hit = task.cancel
+            try:
+                return await task
+            except asyncio.CancelledError:
+                if guard.kill is not None and not own.cancelling():
+                    raise killed(guard.kill) from None
+                raise
+
+    async def each(
+        self, who: Caller, models: Callable[[], Collection[str]], items: AsyncGenerator[T, None]
+    ) -> AsyncGenerator[T, None]:
+        """Yield the items, which are closed at the end; raise `Killed` as soon as a kill names them."""
+        queue: asyncio.Queue[tuple[T] | Exception | None] = asyncio.Queue(1)
+        with self._guarded(_Guard(who, models, "")) as guard:
+            # In a task of its own, which alone is ended: whoever reads may be at something else meanwhile.
+            pump = asyncio.create_task(_pump(items, queue, guard))
+            guard.hit = pump.cancel
+            try:
+                while (item := await queue.get()) is not None:
+                    if isinstance(item, Exception):
+                        raise item
+                    yield item[0]
+            finally:
+                pump.cancel()
+                await asyncio.gather(pump, return_exceptions=True)
+
+    @contextmanager
+    def _guarded(self, guard: _Guard) -> Iterator[_Guard]:
+        self.check(guard.who, guard.models(), guard.workflow)
+        self._guards.add(guard)
+        try:
+            yield guard
+        finally:
+            self._guards.discard(guard)
+
+    def _take(self, kills: Kills) -> None:
+        self._keep(kills)
+        try:
+            _write(self._file, kills)
+        except OSError as error:
+            log.warning("what is killed cannot be kept: %s", error.strerror)
+        for guard in list(self._guards):
+            if guard.kill is None and (kill := self.find(guard.who, guard.models(), guard.workflow)):
+                guard.kill = kill
+                guard.hit()
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _keep(self, kills: Kills) -> None:
+        self._kills = {(kill.subject, kill.org, kill.name): kill for kill in kills.kills}
+
+
+def _orgs(who: Caller | None) -> tuple[str, ...]:
+    """Return for which orgs a model or workflow may be killed to stop this caller; empty: every org."""
+    return ("", who.org) if who and who.org else ("",)
+
+
+def killed(kill: Kill) -> Killed:
+    """Return the error of a kill."""
+    what = Kill.Subject.Name(kill.subject).lower()
+    message = f"the {what} {kill.name!r} is stopped by a kill switch; `drw kill list` says since when, why and by whom"
+    return Killed(message, code=CODE, killed=what)
+
+
+async def _pump(
+    items: AsyncGenerator[T, None], queue: asyncio.Queue[tuple[T] | Exception | None], guard: _Guard
+) -> None:
+    end: Exception | None = None
+    try:
+        async with aclosing(items):
+            async for item in items:
+                await queue.put((item,))
+    except asyncio.CancelledError:
+        if guard.kill is None:
+            raise
+        end = killed(guard.kill)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the reader must hear of it
+        end = error
+    await queue.put(end)
+
+
+def _read(file: Path) -> Kills:
+    try:
+        return Kills.FromString(file.read_bytes())
+    except FileNotFoundError:
+        return Kills()
+    except (OSError, DecodeError) as error:
+        log.warning("what was killed before cannot be read from %s: %s", file.name, error)
+        return Kills()
+
+
+def _write(file: Path, kills: Kills) -> None:
+    draft = file.with_suffix(".new")
+    with draft.open("wb") as out:
+        out.write(kills.SerializeToString())
+        out.flush()
+        os.fsync(out.fileno())
+    draft.replace(file)

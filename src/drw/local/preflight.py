@@ -1,0 +1,59 @@
+"""What must be so before a platform starts: the data folder free, space on the disk, the port free."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from drw.kernel.errors import Conflict, Unavailable
+from drw.local.paths import Layout
+
+FREE_BYTES = 1 << 30
+
+
+@contextmanager
+def locked(layout: Layout) -> Iterator[None]:
+    """Hold the data folder.
+
+    Raises:
+        Conflict: a platform runs in it.
+    """
+    layout.prepare()
+    with layout.lock.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"a platform runs in {layout.data} already: `drw status` shows it, `drw down` stops it, "
+                "and --data-dir with --port starts another one"
+            ) from None
+        yield
+
+
+def check_space(layout: Layout) -> None:
+    """Raise where the disk is nearly full."""
+    for folder in (layout.data, layout.run):
+        if (free := shutil.disk_usage(folder).free) < FREE_BYTES:
+            raise Unavailable(f"{folder} has {free >> 20} MB left; the platform needs {FREE_BYTES >> 20} MB to start")
+
+
+def check_port(listen: str) -> None:
+    """Raise where the port is taken."""
+    host, _, port = listen.rpartition(":")
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, int(port)))
+        except OSError as error:
+            raise Unavailable(f"{listen} is not free ({error.strerror}): choose another port with --port") from error
+
+
+def free_port(host: str) -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind((host, 0))
+        port: int = sock.getsockname()[1]
+        return port

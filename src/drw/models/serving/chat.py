@@ -1,0 +1,89 @@
+"""Answers one request with chat models: their lines, their limits, their engines, one after the other; its record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from drw.kernel.errors import DrwError
+from drw.kernel.observability.overhead import waiting
+from drw.models.serving.errors import ContextLengthExceeded, OutOfTime
+from drw.models.serving.failover.attempts import Attempt
+from drw.models.serving.failover.loop import Course, Rules
+from drw.models.serving.metering.metered_call import Hold
+from drw.models.serving.metering.quota_errors import FINAL
+from drw.models.serving.observability.call_record import Record, outcome
+from drw.models.serving.openai.responses import Answer
+from drw.models.serving.ports import Body, Chunk
+from drw.models.serving.routing.candidates import Asked, Plan, split, too_long
+
+
+async def generate(
+    rules: Rules, plan: Plan, asked: Asked, answer: Answer, record: Record, hold: Hold
+) -> AsyncGenerator[Chunk, None]:
+    """Yield the chunks of an answer while `answer` and `record` take note of them.
+
+    Ends only when the answer is whole, whoever gave which part of it; the record is the caller's to close, the hold
+    the caller's to settle. What is yielded of an answer that is not `live` may be of attempts that failed: then
+    `answer` alone counts. Raises as `ChatEngine.stream`, `Line.turn`, `Hold.begin` and `Hold.progress` do.
+    """
+    course = Course(rules, plan, asked, answer, record)
+    try:
+        while True:
+            attempt = await course.next()
+            try:
+                async with attempt.model.line.turn(attempt.patience(rules.clock.time())):
+                    course.enter(attempt)
+                    await _check_prompt(attempt, asked)
+                    attempt.body = attempt.body | await hold.begin(attempt.model)
+                    chunks = attempt.stream(asked.endpoint)
+                    try:
+                        async for chunk in chunks:
+                            await hold.progress(chunk)
+                            for ready in attempt.take(chunk):
+                                course.sent = asked.live
+                                yield ready
+                    finally:
+                        await chunks.aclose()
+                    last = attempt.whole()
+            except FINAL as error:  # no engine's fault, so none of another engine's business
+                course.left(attempt, outcome(error))
+                raise
+            except DrwError as error:
+                course.failed(attempt, error)
+                continue
+            except BaseException as error:
+                course.left(attempt, outcome(error))
+                raise
+            course.succeeded(attempt)
+            for ready in last:
+                yield ready
+            return
+    finally:
+        record.answered(answer.text, answer.usage, answer.finish_reason)
+        record.shows(answer)
+
+
+async def _check_prompt(attempt: Attempt, asked: Asked) -> None:
+    """Raise where the prompt is longer than the operator allows; the model's own limit is the engine's to check."""
+    if not attempt.model.reads(asked.prompt_bytes):
+        raise too_long(attempt.model, asked)
+    most, endpoint = attempt.model.max_prompt_tokens, asked.endpoint
+    for body in split(attempt.body):
+        if not most or _bytes(body) <= most:  # no token is shorter than a byte
+            continue
+        try:
+            with waiting("upstream"):
+                async with asyncio.timeout_at(attempt.limits.end):
+                    counted = await attempt.model.engine.count_prompt(attempt.replica.target, endpoint, body)
+        except TimeoutError as error:
+            raise OutOfTime("the time for this request ran out while its prompt was counted") from error
+        if counted is not None and counted > most:
+            raise ContextLengthExceeded.counted(counted, most, "prompt" if endpoint == "completions" else "messages")
+
+
+def _bytes(body: Body) -> int:
+    """Return a bound on the prompt's length in bytes, with what templates put around each message."""
+    prompt = body.get("prompt") or ""
+    size = len(prompt.encode()) if isinstance(prompt, str) else len(prompt)
+    return size + 32 + sum(len(str(message).encode()) + 32 for message in body.get("messages", ()))

@@ -1,0 +1,1 @@
+"""Calls to engines: the OpenAI client, prompts, token counting, upstream errors."""

@@ -1,0 +1,105 @@
+"""Prompts for a llama.cpp server as tokens: its chat template around texts whose special tokens stay plain text.
+
+The server's chat endpoint fills the template and then reads control tokens out of all of it, those in a user's text
+too. Here the template is filled with placeholders, read once with its control tokens, and each text is read without.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+from drw.kernel.errors import InvalidRequest
+from drw.models.serving.engines.openai_client import Wire, bearer
+from drw.models.serving.ports import Target
+
+Messages = list[dict[str, Any]]
+Piece = int | str
+"""A token of the template, or a text to be read as text."""
+
+REMEMBERED, REMEMBERED_MESSAGES = 512, 64
+SECONDS = 60.0
+"""So long a template counts as the server's without asking again."""
+MAX_TOKENS_BYTES = 64 << 20
+GAP = -1
+"""Stands between texts that are read in one question; the server passes numbers on as they are."""
+
+
+class Prompts:
+    """Turns requests into tokens."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._nonce = secrets.token_hex(8)
+        self._placeholder = re.compile(rf"drw{self._nonce}x(\d+)x")
+        self._sizes: dict[str, int] = {}
+        self._known: OrderedDict[tuple[Any, ...], tuple[float, list[list[int] | int]]] = OrderedDict()
+
+    async def chat(self, target: Target, messages: Messages) -> list[int]:
+        """Return the tokens of a chat; raises as `Wire.ask` does."""
+        pieces: list[Piece] = []
+        for part in await self._template(target, messages):
+            pieces += [messages[part]["content"]] if isinstance(part, int) else part
+        return await self._read(target, pieces, special=False)
+
+    async def completion(self, target: Target, prompt: str | list[int]) -> list[int]:
+        """Return the tokens of a bare prompt, with what the model wants in front of any text; tokens are its own.
+
+        Raises:
+            InvalidRequest: the model has no such token.
+        """
+        if not isinstance(prompt, str):
+            if (most := max(prompt)) >= (size := await self._vocabulary(target)) > 0:
+                message = f"prompt has the token id {most}; the tokenizer of {target.model!r} has 0 to {size - 1}"
+                raise InvalidRequest(f"{message}: send text, or ids of this tokenizer", param="prompt")
+            return prompt
+        return await self._read(target, [prompt], special=False)
+
+    async def _vocabulary(self, target: Target) -> int:
+        """Return how many tokens the model has; 0: an older server does not say, and judges by itself."""
+        if (found := self._sizes.get(target.base_url)) is None:
+            loaded = await self._wire.ask(target, "models", None, bearer(target), "data", list)
+            meta = next((model.get("meta") or {} for model in loaded if isinstance(model, dict)), {})
+            found = self._sizes[target.base_url] = int(meta.get("n_vocab") or 0)
+        return found
+
+    async def _template(self, target: Target, messages: Messages) -> list[list[int] | int]:
+        """Return the template's tokens, and between them which message's text stands there."""
+        shape = tuple((message["role"], bool(message["content"])) for message in messages)
+        key = (target.base_url, target.upstream_model, shape)
+        until, parts = self._known.get(key, (0.0, []))
+        if until < monotonic():
+            parts = await self._filled(target, messages)
+            if len(messages) <= REMEMBERED_MESSAGES:
+                self._known[key] = monotonic() + SECONDS, parts
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return parts
+
+    async def _filled(self, target: Target, messages: Messages) -> list[list[int] | int]:
+        shown = [
+            {"role": message["role"], "content": message["content"] and f"drw{self._nonce}x{number}x"}
+            for number, message in enumerate(messages)
+        ]
+        asked = {"messages": shown}
+        text = await self._wire.ask(target, "/apply-template", asked, bearer(target), "prompt", str)
+        around = self._placeholder.split(text)
+        pieces: list[Piece] = [around[0]]
+        for segment in around[2::2]:
+            pieces += [GAP, segment]
+        tokens = await self._read(target, pieces, special=True)
+        parts: list[list[int] | int] = []
+        for number in around[1::2]:
+            end = tokens.index(GAP)
+            parts += [tokens[:end], int(number)]
+            tokens = tokens[end + 1 :]
+        return [*parts, tokens]
+
+    async def _read(self, target: Target, pieces: Sequence[Piece], *, special: bool) -> list[int]:
+        asked = {"content": pieces, "add_special": True, "parse_special": special}
+        headers = bearer(target)
+        return await self._wire.ask(target, "/tokenize", asked, headers, "tokens", list, MAX_TOKENS_BYTES)

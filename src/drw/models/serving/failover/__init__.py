@@ -1,0 +1,1 @@
+"""Failover across candidate models, with continuation of streams."""

@@ -1,0 +1,313 @@
+"""The course of one request: who is asked next, what a failure means for it, and when there is nobody left to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from prometheus_client import Counter
+
+from drw.kernel.errors import DrwError, InvalidRequest
+from drw.kernel.rpc import context
+from drw.kernel.runtime.clock import Clock
+from drw.killswitch.watch import KillList
+from drw.models.serving.errors import (
+    ContentFiltered,
+    ContextLengthExceeded,
+    EngineBusy,
+    EngineLimited,
+    EngineResting,
+    EngineUnavailable,
+    OutOfTime,
+)
+from drw.models.serving.failover.attempts import Attempt
+from drw.models.serving.failover.continuation import NO, Seam, continued, may_continue
+from drw.models.serving.failover.failure_policy import Cause, cause
+from drw.models.serving.failover.retries import Retries
+from drw.models.serving.observability.call_record import Record
+from drw.models.serving.openai.messages import without_reasoning
+from drw.models.serving.openai.responses import Answer
+from drw.models.serving.ports import FOREVER, Body, Limits
+from drw.models.serving.routing.candidates import Asked, ChatModel, Plan, check_length
+from drw.models.serving.routing.circuit_breaker import State
+from drw.models.serving.routing.load_balancing import Replica, pick
+from drw.models.serving.settings import CircuitSettings
+
+FALLBACKS = Counter("drw_fallbacks", "Times that a request went on to another model.", ["from", "to", "reason"])
+MOST_REST_SECONDS = 60.0
+"""An upstream that wants a longer pause is asked again after this one."""
+CHARACTERS_PER_TOKEN, CHARACTERS_PER_PIECE = 4, 12
+"""Where pieces are longer than tokens are, an engine sends several tokens in a piece, and they must be guessed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What all courses of a process go by."""
+
+    clock: Clock
+    random: Random
+    retries: Retries
+    circuits: CircuitSettings
+    kills: KillList
+    total_seconds: float
+
+    def end(self, plan: Plan, models: Sequence[ChatModel]) -> float:
+        """Return until when a request to these models goes on that begins now."""
+        seconds, left = plan.total_seconds or models[0].total_seconds or self.total_seconds, context.time_left()
+        return self.clock.time() + (seconds if left is None else min(seconds, left))
+
+
+class Course:
+    """The course of one request."""
+
+    def __init__(self, rules: Rules, plan: Plan, asked: Asked, answer: Answer, record: Record) -> None:
+        self._rules = rules
+        self._asked = asked
+        self._answer = answer
+        self._record = record
+        self._name = plan.id
+        self._models = asked.models
+        check_length(self._models, asked)
+        self._failed: dict[Replica, bool] = {}
+        """The places that failed this request, and whether they may be asked again."""
+        self._refused: set[str] = set()
+        """The models that are full, or take the request to be wrong where another did not."""
+        self._too_small = 0
+        """A context length that was not enough."""
+        self._error: DrwError | None = None
+        """The first failure, which is what the caller hears of in the end."""
+        self._reason = ""
+        self._last: ChatModel | None = None
+        self._attempts = 0
+        self._retries = 0
+        self._tokens = 0
+        """Pieces of the answer that are sent."""
+        self.sent = False
+        """Whether the caller has a part of the answer."""
+        rules.retries.request()
+
+    async def next(self) -> Attempt:
+        """Return the next attempt, when its time has come.
+
+        Raises:
+            DrwError: nobody is left to ask; it says what went wrong first.
+        """
+        while True:
+            model, replica, wait = self._choose()
+            if wait <= 0:
+                return self._begin(model, replica)
+            await self._rules.clock.sleep(wait)
+
+    def enter(self, attempt: Attempt) -> None:
+        """Let an attempt into its circuit, now that it is its turn; while it waited, others may have found a fault.
+
+        Raises:
+            EngineResting: its place is left alone.
+        """
+        now, circuit = self._rules.clock.time(), attempt.replica.circuit
+        if circuit.ready_at > now:
+            raise _resting(attempt.model, attempt.replica, now)
+        attempt.ticket = circuit.enter()
+
+    def succeeded(self, attempt: Attempt) -> None:
+        """Take note of a whole answer."""
+        attempt.replica.circuit.succeeded(attempt.ticket)
+        self._close(attempt, "ok")
+        if self._tokens and (usage := self._answer.usage):
+            self._answer.usage = _whole_usage(usage, self._tokens)
+
+    def failed(self, attempt: Attempt, error: DrwError) -> None:
+        """Take note of a failure; raise an error where no other attempt may help."""
+        if attempt.filtered and not isinstance(error, ContentFiltered):
+            error = ContentFiltered("a content filter ended the answer")  # whatever broke after it
+        why = cause(error)
+        self._note(attempt, error, why)
+        self._close(attempt, why.reason)
+        self._failed[attempt.replica] = why.again
+        self._tokens += attempt.tokens if self.sent else 0
+        self._reason = why.reason
+        if isinstance(error, ContextLengthExceeded):
+            self._too_small = max(self._too_small, attempt.model.context_length) or int(1e9)
+        elif isinstance(error, EngineBusy):
+            self._refused.add(attempt.model.id)  # its line and its limits are those of all of its places
+        elif not why.elsewhere:
+            self._decline(attempt, error)
+        self._error = self._error or error
+        if self.sent and not may_continue(self._asked.endpoint, self._asked.body, self._answer):
+            raise error
+
+    def left(self, attempt: Attempt, outcome: str) -> None:
+        """Take note of an attempt that ended for a reason of the caller's or of ours."""
+        attempt.replica.circuit.left(attempt.ticket)
+        self._close(attempt, outcome)
+
+    def _decline(self, attempt: Attempt, error: DrwError) -> None:
+        """Pass by a fallback that takes the request to be wrong; raise what is final."""
+        if self._error is None or not isinstance(error, InvalidRequest) or cause(error).reason != "refused":
+            raise error
+        self._refused.add(attempt.model.id)
+
+    def _choose(self) -> tuple[ChatModel, Replica, float]:
+        """Return whom to ask next, and after how many seconds."""
+        now = self._rules.clock.time()
+        if now >= self._asked.end:
+            raise OutOfTime("the time for this request ran out") from self._error
+        if self._attempts < self._rules.retries.settings.most_attempts:
+            for model in self._models:
+                if self._may(model) and (ready := self._ready(model, now)):
+                    return model, self._pick(model, ready), 0.0
+            if (found := self._later(now)) is not None:
+                return found
+        raise self._error or self._nobody(now)
+
+    def _may(self, model: ChatModel) -> bool:
+        """Tell whether a model can answer this request as it stands, and has not been killed since it began."""
+        if self._rules.kills.find_model(context.caller_or_none(), model.id):
+            return False
+        if self._too_small and model.context_length <= self._too_small:
+            return False
+        if self.sent and model.prefill == NO and self._asked.endpoint != "completions":
+            return False
+        return model.id not in self._refused and model.takes(self._asked.most_tokens)
+
+    def _ready(self, model: ChatModel, now: float) -> list[Replica]:
+        return [r for r in model.replicas if r.ready_at <= now and r not in self._failed]
+
+    def _pick(self, model: ChatModel, ready: list[Replica]) -> Replica:
+        several = len(model.replicas) > 1
+        return pick(ready, self._asked.affinity.key(model.affinity) if several else "", self._rules.random)
+
+    def _later(self, now: float) -> tuple[ChatModel, Replica, float] | None:
+        """Return who can be asked after a pause that is worth it: those who failed, or want no requests yet."""
+        pause = self._rules.retries.wait(max(1, self._attempts))
+        found: list[tuple[bool, float, int]] = []
+        places = [(model, replica) for model in self._models if self._may(model) for replica in model.replicas]
+        for number, (_, replica) in enumerate(places):
+            failed = replica in self._failed
+            if replica.circuit.ready_at > now or not self._failed.get(replica, True):
+                continue
+            if failed and self._retries >= self._rules.retries.settings.most_retries:
+                continue
+            rested = replica.rests_until + self._rules.random.random() * pause  # not all who wait at once
+            when = max(rested, now + pause if failed else now)
+            if when - now <= self._rules.retries.settings.most_wait_seconds and when < self._asked.end:
+                just_now = failed and replica is next(reversed(self._failed))
+                found.append((just_now, when, number))
+        if not found:
+            return None
+        _, when, number = min(found)
+        model, replica = places[number]
+        if self._failed.pop(replica, None) is None:
+            return model, replica, when - now
+        # From here on it counts as untried; whoever comes back from the pause looks around once more.
+        self._retries += 1
+        return (model, replica, when - now) if self._rules.retries.spend() else None
+
+    def _nobody(self, now: float) -> DrwError:
+        """Return the error where nobody could be asked at all."""
+        places = [(model, replica) for model in self._models if self._may(model) for replica in model.replicas]
+        if not places:
+            return EngineUnavailable("no model is left that may answer")
+        return _resting(*min(places, key=lambda place: min(place[1].ready_at, now + MOST_REST_SECONDS)), now)
+
+    def _begin(self, model: ChatModel, replica: Replica) -> Attempt:
+        now = self._rules.clock.time()
+        self._attempts += 1
+        self._count_fallback(model)
+        self._last = model
+        body, seam = self._asked.body, None
+        if self.sent:
+            body, seam = self._going_on(model)
+            self._answer.go_on(model.id)
+        else:
+            self._answer.begin(model.id)
+        if not model.takes_reasoning:
+            body = without_reasoning(body)
+        limits = Limits(self._patience(model, replica, now), self._asked.end)
+        replica.outstanding += 1
+        place = replica.target.base_url
+        self._record.served_by(model.id, model.engine_name, model.upstream_model, asked=self._name, at=place)
+        self._record.sends(body)
+        return Attempt(model, replica, body, limits, self._answer, self._record, seam, now)
+
+    def _going_on(self, model: ChatModel) -> tuple[Body, Seam]:
+        text = self._answer.text
+        tokens = self._tokens
+        if len(text) > CHARACTERS_PER_PIECE * tokens:
+            tokens = len(text) // CHARACTERS_PER_TOKEN
+        body = continued(self._asked.endpoint, self._asked.body, text, tokens, model.prefill)
+        if body is None:
+            assert self._error is not None
+            raise self._error
+        return body, Seam(text)
+
+    def _patience(self, model: ChatModel, replica: Replica, now: float) -> float:
+        """Return until when the first token must come: where others could answer, they need time for it too."""
+        if len(self._models) == 1 and len(model.replicas) == 1:
+            return FOREVER
+        others = (r for m in self._models if self._may(m) for r in self._ready(m, now) if r is not replica)
+        if next(others, None) is None:
+            return FOREVER
+        left = self._asked.end - now
+        if replica.circuit.state is State.CLOSED:
+            return now + left / 2
+        return now + min(left / 4, self._rules.circuits.probe_seconds)
+
+    def _count_fallback(self, model: ChatModel) -> None:
+        before = self._last or self._models[0]
+        if model is not before:
+            FALLBACKS.labels(before.id, model.id, self._reason or self._why_not(before)).inc()
+
+    def _why_not(self, model: ChatModel) -> str:
+        if not self._may(model):
+            return "context_length"
+        closed = any(replica.circuit.state is State.CLOSED for replica in model.replicas)
+        return "rate_limited" if closed else "circuit_open"
+
+    def _note(self, attempt: Attempt, error: DrwError, why: Cause) -> None:
+        """Tell the circuit, and remember a pause that the upstream asks for."""
+        replica = attempt.replica
+        if isinstance(error, EngineBusy | EngineResting | OutOfTime):
+            replica.circuit.left(attempt.ticket)  # nothing is known of the upstream
+            return
+        if why.blames:
+            replica.circuit.failed(attempt.ticket)
+        else:
+            replica.circuit.answering(attempt.ticket)
+        after = error.metadata.get("retry_after") or ("1" if isinstance(error, EngineLimited) else "")
+        if after.isdigit():
+            replica.rests_until = self._rules.clock.time() + min(float(after), MOST_REST_SECONDS)
+            replica.limited = isinstance(error, EngineLimited)
+
+    def _close(self, attempt: Attempt, outcome: str) -> None:
+        attempt.replica.outstanding -= 1
+        self._record.attempt(attempt.entry(outcome, self._rules.clock.time()))
+
+
+def _resting(model: ChatModel, replica: Replica, now: float) -> EngineResting | EngineLimited:
+    """Return the error of a place that takes no request for now."""
+    if replica.circuit.state is State.HALF_OPEN:
+        message = f"the engine of {model.id!r} failed again and again, and is being tried by another request"
+        return EngineResting(message, retry_after="1")
+    seconds = str(max(1, round(replica.ready_at - now)))
+    if replica.circuit.state is State.OPEN:
+        message = f"the engine of {model.id!r} failed again and again, and is left alone for {seconds} s"
+        return EngineResting(message, retry_after=seconds)
+    if not replica.limited:
+        message = f"the engine of {model.id!r} failed, and wants to be left alone for {seconds} s"
+        return EngineResting(message, retry_after=seconds)
+    message = f"the upstream of {model.id!r} is over its limit for {seconds} s more"
+    return EngineLimited(message, retry_after=seconds)
+
+
+def _whole_usage(usage: dict[str, object], earlier: int) -> dict[str, object]:
+    """Return the usage of an answer that was gone on with: what was there before is no part of the prompt.
+
+    The engine that went on counted the earlier text with the prompt; the total is as it says.
+    """
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not isinstance(prompt, int) or not isinstance(completion, int):
+        return usage
+    moved = min(earlier, prompt)
+    return usage | {"prompt_tokens": prompt - moved, "completion_tokens": completion + moved}

@@ -1,0 +1,1 @@
+"""HTTP endpoints and responses of the serving API."""

@@ -1,0 +1,123 @@
+"""OpenAI's embeddings, made by the embedding service."""
+
+from __future__ import annotations
+
+import array
+import base64
+import sys
+from typing import Any
+
+import orjson
+
+from drw.api.models.v1.discovery_pb2 import Model
+from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Vector
+from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.observability.overhead import waiting
+from drw.models.serving.errors import CONTEXT_LENGTH, ContextLengthExceeded, NotSupported
+from drw.models.serving.metering.budget_gate import Metering
+from drw.models.serving.observability.call_record import Record
+from drw.models.serving.openai.requests import Embedding
+from drw.models.serving.routing.candidates import BYTES_PER_TOKEN
+from drw.models.serving.routing.model_directory import Models
+
+Input = str | list[int]
+"""A text, or the ids of its tokens."""
+
+BATCH = 256
+"""Texts in one call of the embedding service."""
+SHORTEN = "shorten it, or set truncate_prompt_tokens to -1 to read only its first tokens"
+
+
+class Embeddings:
+    """Answers `POST /v1/embeddings`."""
+
+    def __init__(self, models: Models, client: EmbeddingClient, metering: Metering) -> None:
+        self._models = models
+        self._metering = metering
+        self._client = client
+
+    async def answer(self, request: Embedding, record: Record) -> bytes:
+        """Return the answer, with its record closed."""
+        inputs, truncate = request.inputs(), request.truncate_prompt_tokens or 0
+        model = await self._models.embedding(request.model)
+        _check_dimensions(request, model)
+        inputs = _fitting(inputs, model, cut=bool(truncate))
+        record.served_by(model.id, model.engine, model.id)
+        async with self._metering.embedding(model.id, inputs, record) as hold:
+            vectors, tokens = await self._embed(inputs, model.id, truncate)
+            usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+            await hold.progress({"usage": usage})
+            data = [_item(i, vector, request.encoding_format) for i, vector in enumerate(vectors)]
+            body = orjson.dumps({"object": "list", "data": data, "model": request.model, "usage": usage})
+            record.answered(body, usage)
+        return body
+
+    async def _embed(self, inputs: list[Input], model: str, truncate: int) -> tuple[list[Vector], int]:
+        vectors: list[Vector] = []
+        tokens = 0
+        for start in range(0, len(inputs), BATCH):
+            part = EmbedRequest(model=model, truncate_prompt_tokens=truncate)
+            for one in inputs[start : start + BATCH]:
+                if isinstance(one, str):
+                    part.texts.append(one)
+                else:
+                    part.tokens.add(ids=one)
+            with waiting("upstream"):
+                try:
+                    embedded = await self._client.embed(part)
+                except InvalidRequest as error:
+                    raise _placed(error, start) from error
+            vectors += embedded.vectors
+            tokens += embedded.tokens
+        return vectors, tokens
+
+
+def _check_dimensions(request: Embedding, model: Model) -> None:
+    if request.dimensions not in (None, model.dimensions):
+        instead = f"leave it out: vectors of {model.id!r} have {model.dimensions} dimensions and cannot be cut"
+        raise NotSupported("dimensions", instead)
+
+
+def _fitting(inputs: list[Input], model: Model, *, cut: bool) -> list[Input]:
+    """Return the texts and tokens; texts that surely have more tokens than the model takes are cut, if asked for.
+
+    Raises:
+        ContextLengthExceeded: a text is too long, and is not to be cut.
+    """
+    most = BYTES_PER_TOKEN * model.context_length
+    fitting: list[Input] = []
+    for number, text in enumerate(inputs):
+        if not isinstance(text, str):
+            fitting.append(text)
+            continue
+        encoded = text.encode(errors="replace")
+        is_long = 0 < most < len(encoded)
+        if is_long and not cut:
+            message = f"input {number} has {len(encoded)} bytes; {model.id!r} takes {model.context_length} tokens, "
+            raise ContextLengthExceeded(f"{message}at most {most} bytes: {SHORTEN}", "input")
+        fitting.append(encoded[:most].decode(errors="ignore") if is_long else text)
+    return fitting
+
+
+def _placed(error: InvalidRequest, start: int) -> InvalidRequest:
+    """Return the error about a text of a batch as one about that text's place in the request."""
+    if "index" not in error.metadata:
+        return error
+    index = int(error.metadata["index"])
+    if error.metadata.get("code") != CONTEXT_LENGTH:
+        return InvalidRequest(error.message.replace(f"text {index} ", f"input {start + index} ", 1), param="input")
+    tokens, limit = error.metadata["tokens"], error.metadata["limit"]
+    return ContextLengthExceeded(
+        f"input {start + index} has {tokens} tokens; this model takes at most {limit}: {SHORTEN}", "input"
+    )
+
+
+def _item(index: int, vector: Vector, encoding: str) -> dict[str, Any]:
+    values: Any = list(vector.values)
+    if encoding == "base64":
+        packed = array.array("f", values)
+        if sys.byteorder == "big":
+            packed.byteswap()
+        values = base64.b64encode(packed.tobytes()).decode()
+    return {"object": "embedding", "index": index, "embedding": values}

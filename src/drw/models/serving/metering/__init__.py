@@ -1,0 +1,1 @@
+"""Metering of calls: reservation, settlement, local quotas, pricing."""

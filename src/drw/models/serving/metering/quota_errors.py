@@ -1,0 +1,86 @@
+"""What a caller hears whose money or tokens do not reach.
+
+* RateLimited
+  + InsufficientQuota      (a budget of money or tokens is used up, or too small for this call)
+  + LimitReached           (tokens or requests of this minute, or calls at once)
+  + ModelFull              (either of these, of a model: another may have room)
+* Unavailable
+  + ReservationLost        (the reservation has gone over to somebody else: the answer may not go on)
+  + EngineOvershot         (the engine wrote more than it was asked for)
+"""
+
+from __future__ import annotations
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Block
+from drw.billing.amounts import to_usd
+from drw.billing.counters import CountersAway, Refused
+from drw.billing.subjects import KINDS
+from drw.kernel.errors import NEVER, RateLimited, Unavailable
+from drw.models.serving.errors import EngineBusy
+
+
+class InsufficientQuota(RateLimited):
+    """A budget does not reach for this call."""
+
+
+class LimitReached(RateLimited):
+    """As much is under way, or was used in this minute, as may be."""
+
+
+class ModelFull(RateLimited, EngineBusy):
+    """As much of a model is used, or under way, as may be; for whoever chooses another it is like a full line."""
+
+
+class ReservationLost(Unavailable):
+    """This process was away for longer than its reservations last."""
+
+
+class EngineOvershot(Unavailable):
+    """The engine went on behind the longest answer that was asked for."""
+
+
+FINAL = (InsufficientQuota, LimitReached, ReservationLost, EngineOvershot, CountersAway)
+"""What ends a call wherever it is: no other engine could help."""
+CODE = "insufficient_quota"
+"""OpenAI's code for a budget that is used up."""
+
+
+def refusal(refused: Refused, wanted_nano: int, wanted_tokens: int) -> RateLimited:
+    """Return the error for a reservation that does not fit."""
+    model = refused.subject.kind == Block.MODEL
+    limited, broke = (ModelFull, ModelFull) if model else (LimitReached, InsufficientQuota)
+    whose = f"the {KINDS[refused.subject.kind]} {refused.subject.name or refused.subject.org!r}"
+    limit = f"{KINDS[refused.subject.kind]}.{refused.measure}.{refused.period or 'now'}"
+    if refused.measure == "concurrent":
+        message = f"{whose} has {refused.cap} calls under way, as many as it may at once"
+        return limited(message, limit=limit, retry_after="1")
+    if refused.measure == "requests":
+        message = f"{whose} has used up its {refused.cap} requests for this minute"
+        return limited(message, limit=limit, retry_after=_seconds(refused.wait_ms))
+    if refused.period == "minute":
+        message = (
+            f"this call may take {wanted_tokens} tokens; {whose} has {refused.left} left of {refused.cap} "
+            f"for this minute: {'wait, or ' if wanted_tokens <= refused.cap else ''}"
+            "ask for a shorter answer with max_tokens"
+        )
+        return limited(message, limit=limit, retry_after=_when(refused, wanted_tokens))
+    if refused.measure == "tokens":
+        wanted, left, cap = f"{wanted_tokens} tokens", f"{refused.left}", f"{refused.cap} tokens"
+    else:
+        wanted, left, cap = (f"{to_usd(n)} USD" for n in (wanted_nano, refused.left, refused.cap))
+    until = {"day": "for today (UTC)", "month": "for this month (UTC)", "total": "in all"}[refused.period]
+    message = (
+        f"this call may cost {wanted}; {whose} has {left} left of {cap} {until}: "
+        "ask for a shorter answer with max_tokens, or for a larger budget"
+    )
+    after = _when(refused, wanted_tokens if refused.measure == "tokens" else wanted_nano)
+    return broke(message, code=CODE, limit=limit, retry_after=after)
+
+
+def _when(refused: Refused, wanted: int) -> str:
+    """Return in how many seconds the period is over; never where it has no end, or the wish is more than the cap."""
+    return _seconds(refused.wait_ms) if refused.wait_ms and wanted <= refused.cap else NEVER
+
+
+def _seconds(wait_ms: int) -> str:
+    return str(max(1, -(-wait_ms // 1000)))

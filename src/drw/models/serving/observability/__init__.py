@@ -1,0 +1,1 @@
+"""Call records, metrics and content capture."""

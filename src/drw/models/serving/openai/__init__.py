@@ -1,0 +1,1 @@
+"""OpenAI's requests, chunks and responses: validation and conversion."""

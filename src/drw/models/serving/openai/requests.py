@@ -1,0 +1,362 @@
+"""OpenAI's requests as they may come in: types, bounds, and what is refused.
+
+Fields: OpenAI API reference, "Create chat completion", "Create completion", "Create embeddings".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.rpc.json_bodies import check_keys
+from drw.models.serving.errors import NotSupported
+from drw.models.serving.openai.messages import (
+    MAX_SCHEMAS_BYTES,
+    MAX_TOOLS,
+    TEXT_OR_LIST,
+    TEXT_OR_OBJECT,
+    AnyObject,
+    Message,
+    NamedTool,
+    Part,
+    ResponseFormat,
+    Tool,
+    passable,
+)
+from drw.models.serving.openai.schema_limits import SchemaError, check_schema
+from drw.models.serving.ports import Body
+
+MAX_MESSAGES = 2048
+MAX_CHOICES = 8
+MAX_INPUTS = 2048
+MAX_COMPLETIONS = 128
+"""Choices of one completion, over all of its prompts."""
+DEFAULT_COMPLETION_TOKENS = 16
+MAX_TOKENS = 2**31 - 1
+MAX_FURTHER_BYTES = 32_768
+NO_EFFECT = (("best_of", 1), ("echo", False), ("suffix", ""))
+"""Refused parameters with what holds anyway, as clients send them."""
+
+Schemas = dict[str, tuple[dict[str, Any], bool]]
+
+ModelId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+StopTexts = Annotated[list[StopText], Field(min_length=1, max_length=4)]
+Stop = Annotated[Annotated[StopText, Tag("<text>")] | Annotated[StopTexts, Tag("<list>")], TEXT_OR_LIST]
+ChoiceName = Literal["none", "auto", "required"]
+ToolChoice = Annotated[Annotated[ChoiceName, Tag("<text>")] | Annotated[NamedTool, Tag("<object>")], TEXT_OR_OBJECT]
+
+
+def prompts_of(prompt: Any) -> list[Any]:
+    """Return each of the prompts: a text, or the ids of its tokens."""
+    return prompt if isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int)) else [prompt]
+
+
+def _prompts(value: Any, info: ValidationInfo) -> Any:
+    name, prompts = str(info.field_name), prompts_of(value)
+    kinds = set(map(type, prompts))
+    if kinds not in ({str}, {list}):
+        message = f"{name} must be a text, a list of texts, a list of token ids, or a list of such lists"
+        raise InvalidRequest(message, param=name)
+    for number, ids in enumerate(prompts if kinds == {list} else ()):
+        where = name if ids is value else f"{name}[{number}]"
+        if set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) > MAX_TOKENS:
+            raise InvalidRequest(f"{where} must be a list of one or more token ids, from 0 on", param=where)
+    return value
+
+
+_IDS: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
+_LISTS: list[dict[str, Any]] = [{"type": "array", "minItems": 1, "items": one} for one in ({"type": "string"}, _IDS)]
+Prompts = Annotated[Any, AfterValidator(_prompts), WithJsonSchema({"anyOf": [{"type": "string"}, _IDS, *_LISTS]})]
+"""One text or several; or their tokens, by ids of the tokenizer of the model that reads them."""
+
+
+class StreamOptions(Part):
+    """What a stream tells beside the answer."""
+
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class Sampling(Part):
+    """What chats and completions have in common; parameters that are not OpenAI's may be the model's own."""
+
+    model_config = ConfigDict(extra="allow")
+    INSTEAD: ClassVar[Mapping[str, str]] = {}
+    """OpenAI's parameters that are refused, and what to do instead."""
+
+    model: ModelId
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    stop: Stop | None = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = Field(None, max_length=512)
+
+    @property
+    def choices(self) -> int:
+        """How many answers are asked for."""
+        return self.n or 1
+
+    @property
+    def further(self) -> dict[str, Any]:
+        """Parameters that are not OpenAI's."""
+        return {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+
+    @model_validator(mode="after")
+    def _is_supported(self) -> Sampling:
+        for name, instead in self.INSTEAD.items():
+            if (value := getattr(self, name)) is not None and (name, value) not in NO_EFFECT:
+                raise NotSupported(name, instead)
+        if self.further and len(orjson.dumps(passable(self.further))) > MAX_FURTHER_BYTES:
+            raise InvalidRequest(f"parameters that are not OpenAI's have at most {MAX_FURTHER_BYTES} bytes together")
+        return self
+
+    @property
+    def usage_in_stream(self) -> bool:
+        """Whether the caller wants a last event with the tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def session(self) -> str:
+        """What ties requests together, as far as the body says."""
+        return self.user or ""
+
+    def most_tokens(self) -> tuple[str, int | None]:
+        """Return the field that bounds the answer, and the bound."""
+        return "max_tokens", self.max_tokens
+
+    def body(self) -> Body:
+        """Return what an engine gets of the request."""
+        kept_here = NOT_PASSED | self.INSTEAD.keys()
+        return self.model_dump(exclude_unset=True, exclude_none=True, exclude=kept_here, by_alias=True)
+
+
+class ChatCompletion(Sampling):
+    """`POST /v1/chat/completions`."""
+
+    INSTEAD = {
+        "functions": "use tools",
+        "function_call": "use tool_choice",
+        "audio": "this platform's models answer in text",
+        "web_search_options": "use the retrieval endpoints",
+    }
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = Field(None, max_length=16)
+    verbosity: Literal["low", "medium", "high"] | None = None
+    prediction: AnyObject | None = None
+    # Accepted, and kept here: they steer what another firm stores or bills.
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = Field(None, max_length=512)
+    # Named so that the answer says what to do instead.
+    functions: Any = None
+    function_call: Any = None
+    audio: Any = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    web_search_options: Any = None
+
+    @model_validator(mode="after")
+    def _is_served(self) -> ChatCompletion:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
+        _check_schemas(self._schemas())
+        return self
+
+    def _schemas(self) -> Schemas:
+        """Return every JSON schema of the request by the field it stands in, and whether it is strict."""
+        form = self.response_format and self.response_format.json_schema
+        found = {"response_format": (form.schema_, bool(form.strict))} if form else {}
+        for i, function in enumerate(tool.function for tool in self.tools or ()):
+            if function.parameters:
+                found[f"tools[{i}].function"] = function.parameters, bool(function.strict)
+        return found
+
+    @property
+    def session(self) -> str:
+        """What ties requests together, as far as the body says."""
+        return self.prompt_cache_key or self.user or ""
+
+    def most_tokens(self) -> tuple[str, int | None]:
+        """Return the field that bounds the answer, and the bound."""
+        if self.max_completion_tokens is not None:
+            return "max_completion_tokens", self.max_completion_tokens
+        return super().most_tokens()
+
+
+class Completion(Sampling):
+    """`POST /v1/completions`."""
+
+    INSTEAD = {
+        "best_of": "use n, and choose among the answers",
+        "echo": "put the prompt in front of the answer yourself",
+        "suffix": "this platform's models write forwards only",
+    }
+
+    prompt: Prompts
+    logprobs: int | None = Field(None, ge=0, le=5)
+    # Named so that the answer says what to do instead.
+    best_of: Any = None
+    echo: Any = None
+    suffix: Any = None
+
+    @model_validator(mode="after")
+    def _is_served(self) -> Completion:
+        if self.choices > MAX_COMPLETIONS:
+            message = f"{len(prompts_of(self.prompt))} prompts with n={self.n or 1} are {self.choices} choices"
+            raise InvalidRequest(f"{message}; there can be {MAX_COMPLETIONS}", param="prompt")
+        return self
+
+    @property
+    def choices(self) -> int:
+        """How many answers are asked for."""
+        return len(prompts_of(self.prompt)) * (self.n or 1)
+
+    def most_tokens(self) -> tuple[str, int | None]:
+        """Return the field that bounds the answer, and the bound."""
+        return "max_tokens", self.max_tokens or DEFAULT_COMPLETION_TOKENS
+
+    def body(self) -> Body:
+        """Return what an engine gets of the request: a list of one prompt is that prompt."""
+        prompts = prompts_of(self.prompt)
+        name, most = self.most_tokens()
+        return super().body() | {"prompt": prompts[0] if len(prompts) == 1 else prompts, name: most}
+
+
+def _not_nothing(tokens: int) -> int:
+    if tokens == 0:
+        raise ValueError("0 would read nothing: give a number of tokens, or -1 for as many as the model takes")
+    return tokens
+
+
+class Embedding(Part):
+    """`POST /v1/embeddings`."""
+
+    INSTEAD: ClassVar[Mapping[str, str]] = {}
+
+    model: ModelId
+    input: Prompts
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1, le=2**31 - 1)
+    user: str | None = Field(None, max_length=512)
+    truncate_prompt_tokens: Annotated[int, AfterValidator(_not_nothing)] | None = Field(None, ge=-1, le=2**31 - 1)
+    """As in vLLM: only the first tokens of each text are read; -1: as many as the model takes."""
+
+    def inputs(self) -> list[str | list[int]]:
+        """Return the texts to embed, or the tokens of each."""
+        inputs = prompts_of(self.input)
+        if len(inputs) > MAX_INPUTS:
+            raise InvalidRequest(f"input has {len(inputs)} texts; give 1 to {MAX_INPUTS}", param="input")
+        if not all(inputs):
+            raise InvalidRequest("input has an empty text; each must have at least one character", param="input")
+        return inputs
+
+
+KEPT = {
+    "metadata": "accepted, and not stored",
+    "store": "accepted, and nothing is stored: the audit trail has a record of each call",
+    "service_tier": "accepted: there is one tier",
+    "safety_identifier": "accepted, and not passed on",
+    "prompt_cache_key": "binds a session to a replica, as `X-Session-Id` does",
+    "modalities": '`["text"]`',
+}
+"""What is not passed on, and what it means here."""
+NOT_PASSED = {"model", "stream", "stream_options", *KEPT}
+
+R = TypeVar("R", bound=Part)
+
+
+def read(cls: type[R], raw: bytes) -> R:
+    """Return a request.
+
+    Raises:
+        InvalidRequest: it is not JSON, has an unknown field, or a value of a wrong type or out of its bounds.
+    """
+    try:
+        request = cls.model_validate_json(raw)
+    except ValidationError as error:
+        raise _readable(cls, error) from None
+    check_keys(raw)
+    return request
+
+
+def supported(cls: type[Part]) -> list[str]:
+    """Return OpenAI's parameters that are not refused."""
+    return sorted(cls.model_fields.keys() - getattr(cls, "INSTEAD", {}).keys())
+
+
+def unknown(cls: type[Part], name: str, further: Iterable[str] = ()) -> InvalidRequest:
+    """Return the error for a parameter that there is not; `further`: the model's own."""
+    known = ", ".join([*supported(cls), *sorted(further)])
+    return InvalidRequest(f"{name!r} is not a parameter here; there are: {known}", param=name)
+
+
+def _check_schemas(schemas: Schemas) -> None:
+    if len(schemas) > 1 and sum(len(orjson.dumps(schema)) for schema, _ in schemas.values()) > MAX_SCHEMAS_BYTES:
+        raise InvalidRequest(f"the schemas of all tools have at most {MAX_SCHEMAS_BYTES} bytes together", param="tools")
+    for param, (schema, strict) in schemas.items():
+        try:
+            check_schema(schema, strict=strict)
+        except SchemaError as error:
+            raise InvalidRequest(f"{param}: the JSON schema is refused at {error}", param=param) from error
+
+
+def _readable(cls: type[Part], error: ValidationError) -> InvalidRequest:
+    fault = error.errors(include_url=False, include_input=False)[0]
+    kind, said, param = fault["type"], fault["msg"].removeprefix("Value error, "), _param(fault["loc"])
+    if kind == "json_invalid":
+        return InvalidRequest(f"the body is not JSON: {said}")
+    if not param:
+        return InvalidRequest("the body must be a JSON object")
+    if kind == "extra_forbidden" and len(fault["loc"]) == 1:
+        return unknown(cls, param)
+    if kind in ("extra_forbidden", "none_required"):  # beside null there is nothing that an unknown field may be
+        return InvalidRequest(f"{param} is not supported", param=param)
+    if kind == "union_tag_invalid":
+        context = fault["ctx"]
+        message = f"{param}.type is {context['tag'][:64]!r}; this platform takes: {context['expected_tags']}"
+        return InvalidRequest(message, param=f"{param}.type")
+    if kind == "union_tag_not_found":
+        return InvalidRequest(f"{param}.type is missing", param=f"{param}.type")
+    return InvalidRequest(f"{param}: {said}", param=param)
+
+
+def _param(path: tuple[int | str, ...]) -> str:
+    """Return a path as OpenAI writes it, as in `messages[0].role`; the tags that pydantic adds are left out."""
+    text = ""
+    for before, at, name in zip((None, None, *path), (None, *path), path, strict=False):
+        if isinstance(name, int):
+            text += f"[{name}]"
+        elif not name.startswith("<") and before != "<list>":  # what follows there is a part's type
+            text += f".{name}" if at is not None else name
+    return text

@@ -1,0 +1,119 @@
+"""Bounds on JSON schemas: refused here before any engine turns them into a grammar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from drw.models.serving.openai.regex_limits import LOOK_AROUND, PatternError, check_pattern
+
+Path = tuple[str, ...]
+
+MAX_DEPTH = 64
+MAX_ITEMS = 10_000
+MAX_LENGTH = 100_000
+TOTALS = {"nodes": 10_000, "enum values": 1000, "alternatives": 256, "references": 1000}
+"""The most of each in one schema."""
+COUNTS = {
+    **dict.fromkeys(
+        ("minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains"), MAX_ITEMS
+    ),
+    **dict.fromkeys(("minLength", "maxLength"), MAX_LENGTH),
+}
+DATA = {"const", "enum", "default", "example", "examples"}
+"""Keywords that hold values, not schemas."""
+NAMED = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
+"""Keywords that hold schemas by names of the caller's choice."""
+
+
+class SchemaError(ValueError):
+    """A schema is out of bounds; the message names the place in it as a JSON pointer, and what would be right."""
+
+
+def check_schema(schema: dict[str, Any], *, strict: bool = True) -> None:
+    """Refuse a schema that is too large, too deep, or expensive to follow.
+
+    One that is not strict may have patterns that look around, as pydantic's for decimal numbers: no engine must follow.
+
+    Raises:
+        SchemaError: the first fault.
+    """
+    totals = dict.fromkeys(TOTALS, 0)
+    left: list[tuple[Path, Any, str]] = [((), schema, "schema")]
+    while left:
+        path, found, kind = left.pop()
+        if len(path) > MAX_DEPTH:
+            raise SchemaError(f"{_pointer(path[:8])}: nested deeper than {MAX_DEPTH} levels")
+        _count(path, {"nodes": 1}, totals)
+        if isinstance(found, list):
+            left += (((*path, str(index)), value, kind) for index, value in enumerate(found))
+        elif isinstance(found, dict):
+            if kind == "schema":
+                _count(path, _counted(found), totals)
+                _check_keywords(path, found, look_around=not strict)
+            left += (((*path, key), value, _kind(key, kind)) for key, value in found.items())
+
+
+def without_look_around(schema: Any) -> Any:
+    """Return a schema without its patterns that look around."""
+    if isinstance(schema, list):
+        return [without_look_around(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: value if key in DATA else without_look_around(value)
+        for key, value in schema.items()
+        if not (key == "pattern" and isinstance(value, str) and LOOK_AROUND.search(value))
+    }
+
+
+def _kind(key: str, parent: str) -> str:
+    """Return what stands under a key: a schema, schemas by name, or plain values."""
+    if parent != "schema":
+        return "schema" if parent == "named" else parent
+    return "data" if key in DATA else "named" if key in NAMED else "schema"
+
+
+def _count(path: Path, counts: Mapping[str, int], totals: dict[str, int]) -> None:
+    for name, count in counts.items():
+        totals[name] += count
+        if totals[name] > TOTALS[name]:
+            raise SchemaError(f"{_pointer(path)}: more than {TOTALS[name]} {name} in one schema")
+
+
+def _counted(found: dict[str, Any]) -> dict[str, int]:
+    enum = found.get("enum")
+    choices = [found.get(name) for name in ("anyOf", "oneOf", "allOf")]
+    return {
+        "enum values": len(enum) if isinstance(enum, list) else 0,
+        "alternatives": sum(len(choice) for choice in choices if isinstance(choice, list)),
+        "references": int("$ref" in found),
+    }
+
+
+def _check_keywords(path: Path, found: dict[str, Any], *, look_around: bool) -> None:
+    for name, most in COUNTS.items():
+        value = found.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value <= most:
+            raise SchemaError(f"{_pointer((*path, name))}: {value!r} is not from 0 to {most}")
+    reference = found.get("$ref")
+    if isinstance(reference, str) and not reference.startswith("#"):
+        raise SchemaError(
+            f"{_pointer((*path, '$ref'))}: {reference[:80]!r} is outside of the schema; use '#/$defs/NAME'"
+        )
+    if isinstance(pattern := found.get("pattern"), str):
+        _check_pattern((*path, "pattern"), pattern, look_around=look_around)
+    if isinstance(patterns := found.get("patternProperties"), dict):
+        for pattern in patterns:
+            _check_pattern((*path, "patternProperties"), pattern)
+
+
+def _check_pattern(path: Path, pattern: str, *, look_around: bool = False) -> None:
+    try:
+        check_pattern(pattern, look_around=look_around)
+    except PatternError as error:
+        raise SchemaError(f"{_pointer(path)}: the pattern {pattern[:80]!r} is refused: {error}") from error
+
+
+def _pointer(path: Path) -> str:
+    return "#" + "".join("/" + part.replace("~", "~0").replace("/", "~1")[:64] for part in path)

@@ -1,0 +1,1 @@
+"""Choice of a model endpoint: candidates, load balancing, circuit breakers, admission."""

@@ -1,0 +1,55 @@
+"""The line in front of one model: so many are answered at once, so many wait, the rest are sent away."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from drw.kernel.observability.overhead import waiting
+from drw.models.serving.errors import EngineBusy
+
+
+class Line:
+    """Lets requests through to one model."""
+
+    def __init__(self, model: str, concurrent: int, waiting: int, seconds: float) -> None:
+        self._model = model
+        self._free = asyncio.Semaphore(concurrent)
+        self._most_waiting = waiting
+        self._seconds = seconds
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def turn(self, most_seconds: float = math.inf) -> AsyncIterator[None]:
+        """Wait for a place, at most so long, and hold it for the block.
+
+        Raises:
+            EngineBusy: too many wait already, or none came free in time.
+        """
+        if self._free.locked():
+            await self._wait(min(self._seconds, most_seconds))
+        else:
+            await self._free.acquire()
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    async def _wait(self, seconds: float) -> None:
+        if self._waiting >= self._most_waiting:
+            raise self._busy(f"{self._waiting} requests wait for it already")
+        self._waiting += 1
+        try:
+            with waiting("line"):
+                async with asyncio.timeout(seconds):
+                    await self._free.acquire()
+        except TimeoutError:
+            raise self._busy(f"no place came free within {seconds:.3g} s") from None
+        finally:
+            self._waiting -= 1
+
+    def _busy(self, why: str) -> EngineBusy:
+        message = f"the model {self._model!r} is busy: {why}; try again"
+        return EngineBusy(message, code="model_overloaded", retry_after="1")

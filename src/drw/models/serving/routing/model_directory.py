@@ -1,0 +1,205 @@
+"""Which models answer for a name and where, as discovery says, remembered for a few seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, suppress
+from typing import Generic, TypeVar
+
+from yarl import URL
+
+from drw.api.models.v1 import discovery_pb2
+from drw.api.models.v1.discovery_pb2 import (
+    Model,
+    ResolvedModel,
+    ResolveModelRequest,
+    ResolvePlanRequest,
+    WatchAliasesRequest,
+)
+from drw.api.models.v1.discovery_rpc import DiscoveryClient
+from drw.kernel.errors import DeadlineExceeded, InvalidRequest, NotFound, Unavailable
+from drw.kernel.rpc.context import caller_or_none
+from drw.kernel.runtime.clock import Clock
+from drw.killswitch.watch import KillList, killed
+from drw.models.serving.ports import ChatEngine, Deadlines, Target
+from drw.models.serving.routing.admission_queue import Line
+from drw.models.serving.routing.candidates import ChatModel, Plan
+from drw.models.serving.routing.circuit_breaker import Circuit
+from drw.models.serving.routing.load_balancing import Replica
+from drw.models.serving.settings import CircuitSettings
+
+T = TypeVar("T")
+
+CHAT, EMBEDDING = Model.CHAT, Model.EMBEDDING
+ASK_SECONDS = 5.0
+KIND_NAMES = {CHAT: "a chat model", EMBEDDING: "an embedding model"}
+
+
+class Models:
+    """Asks discovery, and keeps each answer for `seconds`; the last one also while discovery does not answer."""
+
+    def __init__(
+        self,
+        discovery: DiscoveryClient,
+        engine: Callable[[str], ChatEngine],
+        line: Callable[[str, int], Line],
+        circuits: CircuitSettings,
+        clock: Clock,
+        seconds: float,
+        kills: KillList,
+    ) -> None:
+        self._discovery = discovery
+        self._engine = engine
+        self._line = line
+        self._circuits = circuits
+        self._clock = clock
+        self._seconds = seconds
+        self._kills = kills
+        self._plans: dict[str, _Known[Plan]] = {}
+        self._embeddings: dict[str, _Known[Model]] = {}
+        self._chat: dict[str, tuple[ResolvedModel, ChatModel]] = {}
+
+    async def plan(self, name: str) -> Plan:
+        """Return the models that may answer for a model's id or an alias; an empty one means the default.
+
+        Raises:
+            NotFound: there is no such model.
+            InvalidRequest: it is no chat model.
+            Killed: a kill switch stops it.
+        """
+        known = self._plans.get(name)
+        if known is None or self._clock.time() >= known.until:
+            known = await self._ask_plan(name, known)
+        self._kills.check(caller_or_none(), (name, known.value.id))
+        return self._alive(known.value)
+
+    async def embedding(self, name: str) -> Model:
+        """Return an embedding model by its id; raises as `plan` does."""
+        known = self._embeddings.get(name)
+        if known is None or self._clock.time() >= known.until:
+            known = await self._ask_embedding(name, known)
+        self._kills.check(caller_or_none(), (name, known.value.id))
+        return known.value
+
+    async def follow(self) -> None:
+        """Ask again for every plan as soon as discovery tells of a change; without it, after `seconds`."""
+        while True:
+            with suppress(DeadlineExceeded):  # no call goes on for ever
+                await self._follow_once()
+
+    async def _follow_once(self) -> None:
+        async with aclosing(self._discovery.watch_aliases(WatchAliasesRequest())) as changes:  # type: ignore[type-var]
+            async for _ in changes:
+                for known in self._plans.values():
+                    known.until = 0.0
+
+    def replicas(self) -> Iterator[tuple[str, Replica]]:
+        """Yield every place that has been of use, with its model."""
+        for name, (_, model) in sorted(self._chat.items()):
+            for replica in model.replicas:
+                yield name, replica
+
+    def _alive(self, plan: Plan) -> Plan:
+        """Return the plan without the models that are killed; raise where none is left."""
+        who = caller_or_none()
+        kills = {model.id: kill for model in plan.models if (kill := self._kills.find_model(who, model.id))}
+        if not kills:
+            return plan
+        if (rest := plan.without(kills)).models:
+            return rest
+        raise killed(next(iter(kills.values())))
+
+    async def _ask_plan(self, name: str, last: _Known[Plan] | None) -> _Known[Plan]:
+        try:
+            found = await self._discovery.resolve_plan(ResolvePlanRequest(id=name), timeout=ASK_SECONDS)
+        except NotFound:
+            self._plans.pop(name, None)
+            raise
+        except (Unavailable, DeadlineExceeded):
+            if last is None:
+                raise
+            last.until = self._clock.time() + self._seconds
+            return last
+        self._plans[name] = known = _Known(self._made_plan(found), self._clock.time() + self._seconds)
+        return known
+
+    async def _ask_embedding(self, name: str, last: _Known[Model] | None) -> _Known[Model]:
+        try:
+            found = await self._discovery.resolve_model(ResolveModelRequest(id=name), timeout=ASK_SECONDS)
+        except NotFound:
+            self._embeddings.pop(name, None)
+            raise
+        except (Unavailable, DeadlineExceeded):
+            if last is None:
+                raise
+            last.until = self._clock.time() + self._seconds
+            return last
+        _check_kind(found, EMBEDDING)
+        self._embeddings[name] = known = _Known(found.model, self._clock.time() + self._seconds)
+        return known
+
+    def _made_plan(self, plan: discovery_pb2.Plan) -> Plan:
+        for resolved in [*(target.model for target in plan.targets), *plan.fallbacks]:
+            _check_kind(resolved, CHAT)
+        targets = tuple((self._model(target.model), target.weight) for target in plan.targets)
+        fallbacks = tuple(self._model(resolved) for resolved in plan.fallbacks)
+        return Plan(plan.id, targets, fallbacks, plan.total_seconds)
+
+    def _model(self, resolved: ResolvedModel) -> ChatModel:
+        """Return the model, with the line and the circuits that it has, unless its settings changed."""
+        found = self._chat.get(resolved.model.id)
+        if found is None or found[0] != resolved:
+            found = resolved, self._made(resolved)
+            self._chat[resolved.model.id] = found
+        return found[1]
+
+    def _made(self, resolved: ResolvedModel) -> ChatModel:
+        model = resolved.model
+        return ChatModel(
+            id=model.id,
+            upstream_model=resolved.upstream_model,
+            engine=self._engine(model.engine),
+            engine_name=model.engine,
+            line=self._line(model.id, resolved.max_concurrent),
+            replicas=tuple(self._replica(resolved, url) for url in resolved.base_urls or [resolved.base_url]),
+            context_length=model.context_length,
+            max_prompt_tokens=resolved.max_prompt_tokens,
+            total_seconds=resolved.deadlines.total_seconds,
+            prefill=resolved.prefill,
+            affinity=resolved.affinity,
+            parameters=frozenset(resolved.parameters),
+            takes_reasoning=resolved.takes_reasoning,
+        )
+
+    def _replica(self, resolved: ResolvedModel, url: str) -> Replica:
+        model, seconds = resolved.model.id, resolved.deadlines
+        deadlines = Deadlines(seconds.connect_seconds, seconds.first_token_seconds, seconds.between_tokens_seconds)
+        target = Target(
+            model, url, resolved.upstream_model, resolved.api_key_variable, deadlines, dict(resolved.sampling)
+        )
+        name = _short(url)
+        return Replica(name, target, Circuit(self._circuits, self._clock, model, name))
+
+
+class _Known(Generic[T]):
+    """What discovery said, and until when that is good without asking again."""
+
+    __slots__ = ("until", "value")
+
+    def __init__(self, value: T, until: float) -> None:
+        self.value = value
+        self.until = until
+
+
+def _check_kind(resolved: ResolvedModel, kind: Model.Kind) -> None:
+    if resolved.model.kind != kind:
+        message = f"{resolved.model.id!r} is {KIND_NAMES[resolved.model.kind]}; this needs {KIND_NAMES[kind]}"
+        raise InvalidRequest(message, param="model")
+
+
+def _short(url: str) -> str:
+    """Return an address without its scheme, its path, and whoever's name may stand in it."""
+    if url.startswith("unix:"):
+        return url.rpartition("/")[2]
+    address = URL(url)
+    return f"{address.host}:{address.port}"

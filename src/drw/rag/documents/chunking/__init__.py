@@ -1,0 +1,1 @@
+"""Chunking: splits parsed pages into passages for retrieval."""

@@ -1,0 +1,1 @@
+"""Ingestion: the job queue and the indexing of documents."""

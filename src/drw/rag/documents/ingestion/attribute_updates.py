@@ -1,0 +1,155 @@
+"""Changes the attributes of files in collections, here and in the vector store, without indexing them again.
+
+The two may be in different databases. A change is written here first, with the next version of the attributes, then
+sent; the vector store takes no version that is older than its own. What a failure leaves unsent is sent by a sweep. So
+no transaction waits for the other service, and both end with the same attributes whatever is interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, LiteralString
+
+from drw.api.rag.v1.vector_store_pb2 import Document, UpdateDocumentAttributesRequest
+from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
+from drw.kernel.attributes import to_values
+from drw.kernel.errors import DrwError, NotFound, Unavailable
+from drw.kernel.observability import telemetry
+from drw.kernel.rpc import context
+from drw.kernel.rpc.context import Caller
+from drw.kernel.storage.database import Connection, Database
+from drw.rag.documents.ingestion import attached_files
+from drw.rag.documents.storage import change_notifications
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 10.0
+SEND_SECONDS = 60.0
+AT_ONCE = 500
+
+
+async def change(connection: Connection, order: Mapping[str, Any]) -> bool:
+    """Give a file in a collection other attributes; return False where it has these.
+
+    Other files that relied on its document, since they have its content and had its attributes, get their own.
+
+    Args:
+        connection: a transaction, after which the change is to be sent.
+        order: org, desk, collection, file and walls of the attachment, and the attributes as `Jsonb`.
+    """
+    found = await connection.execute(CHANGE, order)
+    if (row := await found.fetchone()) is None:
+        return False
+    if not row["relied"]:
+        await connection.execute(PART, {**order, "hash": row["content_hash"]})
+    return True
+
+
+class AttributeUpdates:
+    """Sends changed attributes to the vector store."""
+
+    def __init__(self, database: Database, store: VectorStoreClient) -> None:
+        self._database = database
+        self._store = store
+
+    async def send(self, collection: str, files: Sequence[str]) -> None:
+        """Send what has changed of files in a collection of the caller's desk; afterwards searches find it.
+
+        With them go the files attached to them, and others of the same content, which may have relied on them.
+
+        Raises:
+            Unavailable: the vector store does not answer; the change stays, and is sent later.
+        """
+        who = context.caller()
+        owned = {"org": who.org, "desk": who.desk, "collection": collection, "walls": list(who.walls)}
+        for row in await self._rows(UNSENT_OF, {**owned, "files": list(files)}):
+            await self._send(row)
+
+    async def sweep(self) -> None:
+        """Send what was left unsent, again and again, until cancelled."""
+        while True:
+            with suppress(Unavailable):
+                for row in await self._rows(UNSENT, {}):
+                    await self._send_later(row)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _send_later(self, row: Mapping[str, Any]) -> None:
+        try:
+            with context.acting_for(_who(row)):
+                await self._send(row)
+        except DrwError as error:
+            log.warning("changed attributes wait to be sent: %s", telemetry.loggable(error))
+
+    async def _rows(self, query: LiteralString, named: Mapping[str, Any]) -> list[dict[str, Any]]:
+        async with self._database.transaction() as connection:
+            return await (await connection.execute(query, named)).fetchall()
+
+    async def _send(self, row: Mapping[str, Any]) -> None:
+        document = Document(
+            id=row["file"],
+            title=await attached_files.title(self._database, row["file"], row["name"]),
+            attributes=to_values(row["attributes"]),
+            attributes_version=row["attributes_version"],
+            walls=row["walls"],
+        )
+        request = UpdateDocumentAttributesRequest(
+            collection=row["collection"], document=document, same_content_as=row["source"] or ""
+        )
+        try:
+            await self._store.update_document_attributes(request, timeout=SEND_SECONDS)
+        except NotFound:  # its document went with the file on which it relied: index it
+            await self._finish(AGAIN, row)
+        else:
+            await self._finish(SENT, row)
+
+    async def _finish(self, query: Any, row: Mapping[str, Any]) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(query, row)
+            await change_notifications.announce(connection)
+
+
+def _who(row: Mapping[str, Any]) -> Caller:
+    return Caller(row["org"], row["desk"], row["key"], frozenset({"documents:write"}), frozenset(row["walls"]))
+
+
+THIS = "org = %(org)s and desk = %(desk)s and collection = %(collection)s and file = %(file)s and walls = %(walls)s"
+
+CHANGE = f"""
+with before as (select unchanged, org, desk, collection, file, walls from attachment where {THIS} for update)
+update attachment a set attributes = %(attributes)s, attributes_version = a.attributes_version + 1, unchanged = false,
+    attributes_written = case when b.unchanged then 0 else a.attributes_written end
+from before b
+where a.org = b.org and a.desk = b.desk and a.collection = b.collection and a.file = b.file and a.walls = b.walls
+and a.attributes <> %(attributes)s
+returning a.content_hash, b.unchanged as relied
+"""  # noqa: S608 - a constant
+PART = """
+update attachment set unchanged = false, attributes_version = attributes_version + 1, attributes_written = 0
+where org = %(org)s and desk = %(desk)s and collection = %(collection)s and content_hash = %(hash)s
+and walls = %(walls)s and unchanged
+"""
+WAITING = """
+select a.*, f.name, s.file as source from attachment a join file f on f.id = a.file left join lateral (
+    select s.file from attachment s where s.org = a.org and s.desk = a.desk and s.collection = a.collection
+    and s.content_hash = a.content_hash and s.walls = a.walls and s.file <> a.file
+    and s.state = 'completed' and not s.unchanged and s.attributes_written > 0 limit 1) s on true
+where a.state = 'completed' and a.attributes_written < a.attributes_version
+"""
+UNSENT = f"{WAITING} limit {AT_ONCE}"
+UNSENT_OF = f"""
+with recursive family as (
+    select id, content_hash from file where id = any(%(files)s)
+    union select f.id, f.content_hash from file f join family g on f.parent = g.id)
+{WAITING} and a.org = %(org)s and a.desk = %(desk)s and a.collection = %(collection)s
+and inside(a.walls, %(walls)s) and a.content_hash in (select content_hash from family)
+"""  # noqa: S608 - a constant
+SENT = f"""
+update attachment set attributes_written = greatest(attributes_written, %(attributes_version)s) where {THIS}
+"""  # noqa: S608 - a constant
+AGAIN = f"""
+update attachment set state = 'in_progress', worker = null, attempts = 0, not_before = now(), job = nextval('job')
+where {THIS} and state = 'completed' and attributes_version = %(attributes_version)s
+"""  # noqa: S608 - a constant

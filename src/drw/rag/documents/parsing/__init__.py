@@ -1,0 +1,1 @@
+"""Parsers of document formats, run in bounded worker processes."""

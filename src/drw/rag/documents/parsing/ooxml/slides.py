@@ -1,0 +1,113 @@
+"""Reads PPTX presentations: a page a slide, with tables, charts, diagrams, comments and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from xml.etree.ElementTree import Element
+
+from drw.rag.documents.parsing.ooxml import drawing
+from drw.rag.documents.parsing.ooxml.elements import attribute, child, children, descendants, items, relation_id, tag
+from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package, Relation
+from drw.rag.documents.ports import Refused
+
+TITLES = frozenset({"title", "ctrTitle"})
+FURNITURE = frozenset({"sldNum"})
+
+
+class Reader:
+    """Reads one presentation; `warnings` says what could not be read."""
+
+    def __init__(self, package: Package, *, hidden: bool) -> None:
+        self._package = package
+        self._hidden = hidden
+        self.warnings: list[str] = []
+
+    def pages(self) -> Iterator[str]:
+        """Yield the text of each slide, in the order of the presentation; empty for a slide without text.
+
+        Raises:
+            Refused: the list of slides cannot be read.
+        """
+        main = self._package.main_part("ppt/presentation.xml")
+        try:
+            root = self._package.root(main)
+        except DamagedPart as error:
+            raise Refused("this presentation is damaged: its list of slides cannot be read") from error
+        relations = self._package.relations(main)
+        for number, entry in enumerate(descendants(child(root, "sldIdLst"), "sldId"), 1):
+            relation = relations.get(relation_id(entry))
+            yield self._slide(number, relation.target) if relation and not relation.is_external else ""
+
+    def _slide(self, number: int, part: str) -> str:
+        try:
+            root, is_whole = self._package.salvaged(part)
+        except DamagedPart:
+            self.warnings.append(f"slide {number} is damaged and could not be read")
+            return ""
+        if not is_whole:
+            self.warnings.append(f"slide {number} is damaged: what could be read was kept")
+        if attribute(root, "show") in {"0", "false"} and not self._hidden:
+            self.warnings.append(f"slide {number} is hidden and was not read")
+            return ""
+        relations = self._package.relations(part)
+        titles, texts = [], []
+        for shape in items(child(root, "cSld", "spTree")):
+            found = [text for text in self._shape(shape, relations) if text.strip()]
+            if _placeholder(shape) in TITLES:
+                titles += found
+            else:
+                texts += found
+        head = ["# " + " ".join(" ".join(titles).split())] if titles else []
+        return "\n\n".join([*head, *texts, *self._beside(relations)])
+
+    def _shape(self, shape: Element, relations: dict[str, Relation]) -> Iterator[str]:
+        if _placeholder(shape) in FURNITURE or _is_hidden(shape):
+            return
+        if tag(shape) == "grpSp":
+            for item in shape:
+                yield from self._shape(item, relations)
+        else:
+            yield from drawing.texts(self._package, shape, relations)
+
+    def _beside(self, relations: dict[str, Relation]) -> Iterator[str]:
+        """Yield the speaker's notes and the comments of a slide."""
+        for relation in relations.values():
+            try:
+                if relation.kind == "notesSlide":
+                    if text := self._notes(self._package.root(relation.target)):
+                        yield f"Notes: {text}"
+                elif relation.kind == "comments":
+                    for comment in _comments(self._package.root(relation.target)):
+                        yield f"Comment: {comment}"
+            except DamagedPart:
+                self.warnings.append(f"the {relation.kind} {relation.target!r} could not be read")
+
+    def _notes(self, root: Element) -> str:
+        texts = [
+            drawing.body(content)
+            for shape in items(child(root, "cSld", "spTree"))
+            if _placeholder(shape) not in {"sldNum", "sldImg", "hdr", "ftr", "dt"}
+            and (content := child(shape, "txBody")) is not None
+        ]
+        return "\n".join(filter(None, texts))
+
+
+def _placeholder(shape: Element) -> str:
+    """Return the type of placeholder that a shape is; empty where it is none."""
+    found = next((e for e in shape if tag(e).startswith("nv")), None)
+    mark = child(found, "nvPr", "ph") if found is not None else None
+    return (attribute(mark, "type") or "body") if mark is not None else ""
+
+
+def _is_hidden(shape: Element) -> bool:
+    found = next((e for e in shape if tag(e).startswith("nv")), None)
+    mark = child(found, "cNvPr") if found is not None else None
+    return mark is not None and attribute(mark, "hidden") in {"1", "true"}
+
+
+def _comments(root: Element) -> Iterator[str]:
+    for comment in descendants(root, "cm"):
+        texts = [t.text or "" for t in children(comment, "text")]
+        texts += [drawing.body(content) for content in descendants(comment, "txBody")]
+        if text := " ".join(" ".join(texts).split()):
+            yield text

@@ -1,0 +1,351 @@
+"""Reads DOCX documents in reading order: text boxes, embedded documents, notes, charts and diagrams included."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from xml.etree.ElementTree import Element
+
+from drw.rag.documents.parsing.ooxml import drawing
+from drw.rag.documents.parsing.ooxml.elements import (
+    attribute,
+    child,
+    children,
+    descendants,
+    integer,
+    items,
+    relation_id,
+    tag,
+    value,
+)
+from drw.rag.documents.parsing.ooxml.numbering import LEVELS, Numbering
+from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package, Relation
+from drw.rag.documents.ports import Refused
+
+MOST_NESTED = 4
+"""Documents in documents, and tables and text boxes in each other."""
+WRAPPERS = frozenset({"sdt", "sdtContent", "customXml", "ins", "moveTo", "smartTag", "body"})
+SKIPPED = frozenset({"del", "moveFrom", "pPr", "sdtPr", "instrText", "delText", "rt", "sectPr"})
+MAX_HEADING = 6
+
+Convert = Callable[[str, bytes], str]
+"""Return the text of an embedded file of a kind, as in `html`."""
+
+
+@dataclass(slots=True)
+class _Paragraph:
+    """A paragraph while it is read."""
+
+    text: str = ""
+    after: list[str] = field(default_factory=list)
+    """Text boxes, charts, diagrams and notes that are anchored in it."""
+    breaks_before: bool = False
+    breaks_after: bool = False
+
+
+class Reader:
+    """Reads one document; `warnings` says what could not be read."""
+
+    def __init__(self, package: Package, convert: Convert, *, hidden: bool, depth: int = 0) -> None:
+        self._package = package
+        self._convert = convert
+        self._hidden = hidden
+        self._depth = depth
+        self.warnings: list[str] = []
+        self._main = package.main_part("word/document.xml")
+        self._relations = package.relations(self._main)
+        self._styles = self._read_styles()
+        self._numbering = Numbering(self._related("numbering"))
+        self._numbers: dict[str, dict[str, int]] = {"footnote": {}, "endnote": {}}
+        self._break = ""
+        self._footnotes: dict[str, str] = {}
+        for kind in ("footnote", "endnote", "comment"):
+            self._footnotes |= self._read_notes(f"{kind}s", kind)
+
+    def pages(self) -> Iterator[str]:
+        """Yield the pages as Word last laid them out; by their breaks where it never did.
+
+        Raises:
+            Refused: the document cannot be read.
+        """
+        try:
+            root, is_whole = self._package.salvaged(self._main)
+        except DamagedPart as error:
+            raise Refused("this document is damaged: its text cannot be read") from error
+        if not is_whole:
+            self.warnings.append("the document is damaged: what could be read of it was kept")
+        page, footers = self._around("header"), self._around("footer")
+        is_laid_out = next(descendants(root, "lastRenderedPageBreak"), None) is not None
+        self._break = "lastRenderedPageBreak" if is_laid_out else "br"
+        for text, is_new_page in self._blocks(items(child(root, "body")), self._relations, 0):
+            if is_new_page and page:
+                yield "\n\n".join(page)
+                page = []
+            page += [text] if text.strip() else []
+        page += footers
+        if page:
+            yield "\n\n".join(page)
+
+    def _blocks(
+        self, parent: Iterable[Element], relations: dict[str, Relation], depth: int
+    ) -> Iterator[tuple[str, bool]]:
+        """Yield the texts of paragraphs and tables, and whether each begins a page."""
+        is_new_page = False
+        for element in parent:
+            name = tag(element)
+            if name == "p":
+                found = self._paragraph(element, relations, depth)
+                yield found.text, is_new_page or found.breaks_before
+                yield from ((text, False) for text in found.after)
+                is_new_page = found.breaks_after
+            elif name == "tbl":
+                for text in self._table(element, relations, depth):
+                    yield text, is_new_page
+                    is_new_page = False
+            elif name == "altChunk":
+                yield self._embedded(relations.get(relation_id(element))), is_new_page
+                is_new_page = False
+            elif name in WRAPPERS:
+                yield from self._blocks(element, relations, depth)
+            elif name == "AlternateContent":
+                yield from ((text, False) for text in self._alternative(element, relations, depth))
+
+    def _texts(self, parent: Element, relations: dict[str, Relation], depth: int) -> list[str]:
+        if depth > MOST_NESTED:
+            return [drawing.runs(parent).strip()]
+        return [text for text, _ in self._blocks(parent, relations, depth) if text.strip()]
+
+    def _paragraph(self, element: Element, relations: dict[str, Relation], depth: int) -> _Paragraph:
+        found = _Paragraph()
+        self._runs(element, found, relations, depth)
+        text = found.text.strip("\n ")
+        properties = child(element, "pPr")
+        level, list_, list_level = self._style(properties)
+        label = self._numbering.label(list_, list_level) if list_ and text else ""
+        if level and text:
+            found.text = f"{'#' * min(level, MAX_HEADING)} {' '.join(f'{label} {text}'.split())}"
+        elif label:
+            found.text = f"{'  ' * list_level}{label} {text}"
+        else:
+            found.text = text
+        if self._is_new_page(properties):
+            found.breaks_before = True
+        return found
+
+    def _runs(self, element: Element, found: _Paragraph, relations: dict[str, Relation], depth: int) -> None:
+        for item in element:
+            name = tag(item)
+            if name == "t":
+                found.text += item.text or ""
+            elif name in {"tab", "ptab"}:
+                found.text += "\t"
+            elif name in {"br", "cr", "lastRenderedPageBreak"}:
+                self._see_break(item, name, found)
+            elif name in {"noBreakHyphen", "sym"}:
+                found.text += "-" if name == "noBreakHyphen" else _symbol(item)
+            elif name in {"footnoteReference", "endnoteReference", "commentReference"}:
+                self._see_note(name.removesuffix("Reference"), attribute(item, "id"), found)
+            elif name in {"drawing", "pict", "object", "txbxContent"}:
+                found.after += self._boxes(item, relations, depth + 1)
+            elif name == "AlternateContent":
+                self._see_alternative(item, found, relations, depth)
+            elif name == "r" and self._is_invisible(item):
+                continue
+            elif name not in SKIPPED:
+                self._runs(item, found, relations, depth)
+
+    def _see_break(self, item: Element, name: str, found: _Paragraph) -> None:
+        is_page = name == self._break and (name != "br" or attribute(item, "type") == "page")
+        if is_page and found.text.strip():
+            found.breaks_after = True
+        elif is_page:
+            found.breaks_before = True
+        elif name != "lastRenderedPageBreak":
+            found.text += "\n"
+
+    def _see_note(self, kind: str, id_: str, found: _Paragraph) -> None:
+        text = self._footnotes.get(f"{kind} {id_}", "")
+        if kind == "comment":
+            found.after += [f"Comment: {text}"] if text else []
+            return
+        numbers = self._numbers[kind]
+        number = numbers.setdefault(id_, len(numbers) + 1)
+        mark = f"[{number}]" if kind == "footnote" else f"[e{number}]"
+        found.text += mark
+        found.after += [f"{mark} {text}"] if text else []
+
+    def _see_alternative(self, element: Element, found: _Paragraph, relations: dict[str, Relation], depth: int) -> None:
+        """Take the first alternative that says anything: all say the same."""
+        for option in element:
+            part = _Paragraph()
+            self._runs(option, part, relations, depth)
+            if part.text.strip() or part.after:
+                found.text += part.text
+                found.after += part.after
+                return
+
+    def _alternative(self, element: Element, relations: dict[str, Relation], depth: int) -> list[str]:
+        return next((texts for option in element if (texts := self._texts(option, relations, depth))), [])
+
+    def _boxes(self, element: Element, relations: dict[str, Relation], depth: int) -> list[str]:
+        """Return the texts of text boxes, charts and diagrams in a drawing."""
+        name = tag(element)
+        if name == "txbxContent":
+            return self._texts(element, relations, depth)
+        if name in drawing.CHARTS or name in {"relIds", "txBody"}:
+            return list(drawing.texts(self._package, element, relations))
+        if name == "textpath":
+            return [attribute(element, "string")]
+        if name == "AlternateContent":
+            options = ([text for item in option for text in self._boxes(item, relations, depth)] for option in element)
+            return next(filter(None, options), [])
+        return [text for item in element for text in self._boxes(item, relations, depth)]
+
+    def _table(self, element: Element, relations: dict[str, Relation], depth: int) -> Iterator[str]:
+        """Yield a table as Markdown; one of a single cell, which only frames it, as its text."""
+        rows: list[list[str]] = []
+        alone: list[str] = []
+        for row in self._unwrapped(element, "tr"):
+            cells: list[str] = []
+            for cell in self._unwrapped(row, "tc"):
+                properties = child(cell, "tcPr")
+                texts = self._texts(cell, relations, depth + 1)
+                merged = child(properties, "vMerge") if properties is not None else None
+                is_below = merged is not None and attribute(merged, "val") != "restart"
+                cells.append("" if is_below else " ".join(texts))
+                alone = texts
+                span = value(child(properties, "gridSpan")) if properties is not None else ""
+                cells += [""] * (min(integer(span), 63) - 1)
+            rows.append(cells)
+        if len(rows) == 1 and len(rows[0]) == 1:
+            yield from alone
+        elif rows and (text := drawing.markdown(rows)):
+            yield text
+
+    def _unwrapped(self, element: Element, name: str) -> Iterator[Element]:
+        for item in element:
+            if tag(item) == name:
+                yield item
+            elif tag(item) in WRAPPERS:
+                yield from self._unwrapped(item, name)
+
+    def _embedded(self, relation: Relation | None) -> str:
+        """Return the text of a document that is embedded where its text should stand."""
+        if relation is None or relation.is_external:
+            return ""
+        kind = posixpath.splitext(relation.target)[1].lstrip(".").lower()
+        try:
+            content = self._package.read(relation.target)
+            if kind in {"docx", "docm", "dotx"}:
+                if self._depth >= MOST_NESTED:
+                    raise Refused("documents are embedded too deep")
+                with Package(io.BytesIO(content)) as package:
+                    inner = Reader(package, self._convert, hidden=self._hidden, depth=self._depth + 1)
+                    text = "\n\n".join(inner.pages())
+                    self.warnings += inner.warnings
+                    return text
+            return self._convert(kind, content)
+        except (DamagedPart, Refused) as error:
+            self.warnings.append(f"the embedded document {posixpath.basename(relation.target)!r} was not read: {error}")
+            return ""
+
+    def _around(self, kind: str) -> list[str]:
+        """Return the texts of headers or footers, each once."""
+        found: list[str] = []
+        for relation in self._relations.values():
+            if relation.kind != kind:
+                continue
+            try:
+                root = self._package.root(relation.target)
+            except DamagedPart:
+                self.warnings.append(f"a {kind} is damaged and could not be read")
+                continue
+            text = "\n".join(self._texts(root, self._package.relations(relation.target), 1))
+            if text and not text.strip().isdigit() and text not in found:
+                found.append(text)
+        return found
+
+    def _related(self, kind: str) -> Element | None:
+        relation = next((r for r in self._relations.values() if r.kind == kind), None)
+        try:
+            return self._package.root(relation.target) if relation else None
+        except DamagedPart:
+            return None
+
+    def _read_styles(self) -> dict[str, tuple[int, str, int, str]]:
+        """Return the heading level, list and list level of each paragraph style, and its parent."""
+        found: dict[str, tuple[int, str, int, str]] = {}
+        for style in children(self._related("styles"), "style"):
+            properties = child(style, "pPr")
+            name = value(child(style, "name")).lower()
+            level = _outline(properties)
+            if name.startswith("heading ") and (number := integer(name[8:])):
+                level = number
+            elif name == "title":
+                level = 1
+            list_, list_level = _list(properties)
+            found[attribute(style, "styleId")] = (level, list_, list_level, value(child(style, "basedOn")))
+        return found
+
+    def _style(self, properties: Element | None) -> tuple[int, str, int]:
+        """Return the heading level of a paragraph, or 0, and its list and level in it."""
+        if properties is None:
+            return 0, "", 0
+        level = _outline(properties)
+        list_, list_level = _list(properties)
+        is_listed = child(properties, "numPr") is not None
+        name = value(child(properties, "pStyle"))
+        for _ in range(LEVELS):
+            own = self._styles.get(name)
+            if own is None:
+                break
+            level = level or own[0]
+            if not is_listed and own[1]:
+                list_, list_level, is_listed = own[1], own[2], True
+            elif is_listed and not list_:
+                list_ = own[1]
+            name = own[3]
+        return level, "" if list_ == "0" else list_, list_level
+
+    def _read_notes(self, kind: str, name: str) -> dict[str, str]:
+        root = self._related(kind)
+        relation = next((r for r in self._relations.values() if r.kind == kind), None)
+        relations = self._package.relations(relation.target) if relation else {}
+        return {
+            f"{name} {attribute(note, 'id')}": " ".join(self._texts(note, relations, 1))
+            for note in children(root, name)
+            if attribute(note, "type") not in {"separator", "continuationSeparator", "continuationNotice"}
+        }
+
+    def _is_new_page(self, properties: Element | None) -> bool:
+        if properties is None or self._break != "br":
+            return False
+        mark = child(properties, "pageBreakBefore")
+        return mark is not None and attribute(mark, "val") not in {"0", "false"}
+
+    def _is_invisible(self, run: Element) -> bool:
+        mark = child(run, "rPr", "vanish")
+        return not self._hidden and mark is not None and attribute(mark, "val") not in {"0", "false"}
+
+
+def _outline(properties: Element | None) -> int:
+    """Return the heading level that a paragraph or style says itself, or 0."""
+    outline = integer(value(child(properties, "outlineLvl")), LEVELS) if properties is not None else LEVELS
+    return outline + 1 if outline < LEVELS else 0
+
+
+def _list(properties: Element | None) -> tuple[str, int]:
+    numbered = child(properties, "numPr") if properties is not None else None
+    if numbered is None:
+        return "", 0
+    return value(child(numbered, "numId")), min(integer(value(child(numbered, "ilvl"))), LEVELS - 1)
+
+
+def _symbol(element: Element) -> str:
+    try:
+        code = int(attribute(element, "char"), 16)
+    except ValueError:
+        return ""
+    return chr(code) if 32 <= code < 0xD800 else ""

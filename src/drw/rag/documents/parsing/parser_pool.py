@@ -1,0 +1,230 @@
+"""Reads files in worker processes: some are kept for the next file, and let go when none comes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from drw.kernel.errors import Unavailable
+from drw.kernel.rpc import context
+from drw.rag.documents.parsing.fair_slots import FairSlots
+from drw.rag.documents.ports import Refused
+from drw.rag.documents.settings import Reading as Settings
+
+LONGEST_ANSWER = 32 << 20
+KEPT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
+"""What a worker gets of the environment: no secrets."""
+ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKIO_WORKER_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+IDLE_SECONDS = 30.0
+START_TRIES = 3
+
+
+@dataclass(slots=True)
+class Text:
+    """What was read of a file."""
+
+    pages: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    """Parts that are damaged or hidden and were left out."""
+    encoding: str = ""
+
+    def take(self, answer: Mapping[str, Any]) -> None:
+        """Take the next answer of a worker."""
+        if "page" in answer:
+            self.pages.append(answer["page"])
+        elif "end" in answer:
+            self.warnings, self.encoding = answer["warnings"], answer["encoding"]
+
+
+class Reader:
+    """Gives the text of files; a file that breaks its worker breaks nothing else."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = self._settings = settings
+        self._reading, self._receiving = FairSlots(settings.workers), FairSlots(settings.workers)
+        self._idle: list[tuple[asyncio.subprocess.Process, asyncio.TimerHandle]] = []
+
+    async def check(self, file: Path, kind: str) -> str:
+        """Look whether the file can be read; return the encoding of a text file, else an empty text.
+
+        Raises:
+            Refused: it cannot.
+        """
+        found = Text()
+        async for answer in self._ask(do="check", file=str(file), kind=kind):
+            found.take(answer)
+        return found.encoding
+
+    async def text(self, file: Path, kind: str, enough: int = 0) -> Text:
+        """Return the text of each page; with `enough` no more pages once there are so many characters.
+
+        Raises:
+            Refused: the file cannot be read, or is over a limit.
+        """
+        found = Text()
+        async for answer in self._ask(do="pages", file=str(file), kind=kind, enough=enough):
+            found.take(answer)
+        return found
+
+    async def pages(self, file: Path, kind: str, enough: int = 0) -> list[str]:
+        """Return only the pages of the text."""
+        return (await self.text(file, kind, enough)).pages
+
+    async def embedded(self, file: Path, kind: str) -> AsyncGenerator[tuple[str, int] | bytes, None]:
+        """Yield the name and the size of each file that is attached to this one, then its bytes in pieces.
+
+        Raises:
+            Refused: the file cannot be read.
+        """
+        async with aclosing(self._ask(do="embedded", file=str(file), kind=kind)) as answers:
+            async for answer in answers:
+                if "file" in answer:
+                    yield answer["file"], answer["size"]
+                elif "bytes" in answer:
+                    yield base64.b64decode(answer["bytes"])
+
+    async def decrypted(self, file: Path, kind: str, password: str) -> AsyncGenerator[bytes, None]:
+        """Yield an encrypted file without its encryption, in pieces.
+
+        Raises:
+            Refused: the password is missing or wrong.
+        """
+        async with aclosing(self._ask(do="decrypted", file=str(file), kind=kind, password=password)) as answers:
+            async for answer in answers:
+                if "bytes" in answer:
+                    yield base64.b64decode(answer["bytes"])
+
+    async def stop(self) -> None:
+        """End all workers that wait."""
+        for worker, timer in self._idle:
+            timer.cancel()
+            await _end(worker)
+        self._idle.clear()
+
+    async def _ask(self, **request: Any) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the answers to a request; the time that the caller takes with them counts too."""
+        own = self._settings
+        cpu_seconds = self._cpu_seconds(Path(request["file"]))
+        request = {"enough": 0, **request, "limits": asdict(own.limits), "seconds": cpu_seconds}
+        slots = self._reading if request["do"] == "pages" else self._receiving
+        who = context.caller_or_none()
+        async with slots.held(who.org if who else ""), self._worker() as worker:
+            try:
+                async with asyncio.timeout(own.seconds):
+                    async for answer in _answers(worker, request):
+                        yield answer
+            except TimeoutError:
+                raise _Broken(f"reading this file takes more than {own.seconds} seconds") from None
+            except _Died:
+                most = f"{own.memory_mebibytes} MiB and {cpu_seconds} seconds of processor time"
+                raise _Broken(f"this file cannot be read: it breaks its parser, or takes more than {most}") from None
+
+    def _cpu_seconds(self, file: Path) -> int:
+        own = self._settings
+        size = file.stat().st_size if file.exists() else 0
+        return min(own.seconds, own.base_cpu_seconds + own.cpu_seconds_per_mebibyte * (size >> 20))
+
+    @asynccontextmanager
+    async def _worker(self) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Give a worker; it is kept only where it stands at the end of a file."""
+        worker = self._take() or await self._started()
+        try:
+            yield worker
+        except BaseException as error:
+            if type(error) is Refused:
+                self._keep(worker)
+            else:
+                await _end(worker)
+            raise
+        self._keep(worker)
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        """Start a worker, again where one ends before it could be asked anything: no file is at fault then."""
+        for _ in range(START_TRIES):
+            worker = await self._start()
+            if _is_alive(worker):
+                return worker
+            await _end(worker)
+        raise Unavailable("no parser can be started: each one ends at once")
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        environment = {name: os.environ[name] for name in KEPT if name in os.environ} | ONE_THREAD
+        try:
+            return await asyncio.create_subprocess_exec(
+                *(
+                    sys.executable,
+                    "-m",
+                    "drw.rag.documents.parsing.parser_process",
+                    str(self._settings.memory_mebibytes),
+                ),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                limit=LONGEST_ANSWER,
+                env=environment,
+            )
+        except OSError as error:
+            raise Unavailable(f"no parser can be started: {error.strerror}") from error
+
+    def _take(self) -> asyncio.subprocess.Process | None:
+        while self._idle:
+            worker, timer = self._idle.pop()
+            timer.cancel()
+            if _is_alive(worker):
+                return worker
+        return None
+
+    def _keep(self, worker: asyncio.subprocess.Process) -> None:
+        timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._let_go, worker)
+        self._idle.append((worker, timer))
+
+    def _let_go(self, worker: asyncio.subprocess.Process) -> None:
+        self._idle = [(other, timer) for other, timer in self._idle if other is not worker]
+        if worker.stdin:
+            worker.stdin.close()  # it ends by itself
+
+
+class _Broken(Refused):
+    """The worker is of no more use after this file."""
+
+
+class _Died(Exception):
+    """The worker ended in the middle of a file."""
+
+
+async def _answers(worker: asyncio.subprocess.Process, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+    assert worker.stdin and worker.stdout
+    try:
+        worker.stdin.write(orjson.dumps(request) + b"\n")
+        await worker.stdin.drain()
+        while line := await worker.stdout.readline():
+            answer = orjson.loads(line)
+            if "refused" in answer:
+                raise Refused(answer["refused"], answer["code"])
+            yield answer
+            if "end" in answer:
+                return
+    # readline: an answer longer than may be; a write to a pipe that has just closed is a RuntimeError in uvloop.
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise _Died from error
+    raise _Died
+
+
+def _is_alive(worker: asyncio.subprocess.Process) -> bool:
+    """Return whether the process runs and takes requests: its end is known later than that of its pipe."""
+    return worker.returncode is None and worker.stdin is not None and not worker.stdin.is_closing()
+
+
+async def _end(worker: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        worker.kill()
+    await worker.wait()

@@ -1,0 +1,1 @@
+"""Storage of files, vector store files and their content."""

@@ -1,0 +1,42 @@
+"""Lets many wait for the next change of any attachment, with one connection to the database."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from drw.kernel.storage.database import Connection, Database
+
+CHANNEL = "documents_changed"
+
+
+async def announce(connection: Connection) -> None:
+    """Tell every process of a change, once the transaction is committed."""
+    await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+
+
+class Changes:
+    """Take `mark()`, look at the state, then wait with `after(mark)`: no change between the two is missed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._next = asyncio.Event()
+
+    def mark(self) -> asyncio.Event:
+        """Return what the next change will set."""
+        return self._next
+
+    async def after(self, mark: asyncio.Event, seconds: float) -> None:
+        """Return after the first change since the mark, and at the latest after so many seconds."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(mark.wait(), seconds)
+
+    async def follow(self) -> None:
+        """Listen, until cancelled."""
+        async for _ in self._database.notifications(CHANNEL):
+            self.nudge()
+
+    def nudge(self) -> None:
+        """Wake all who wait in this process."""
+        self._next.set()
+        self._next = asyncio.Event()

@@ -1,0 +1,235 @@
+"""The files of each desk: a row in PostgreSQL, the bytes on disk, both or neither."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from drw.kernel import walls
+from drw.kernel.errors import NotFound
+from drw.kernel.rpc import context
+from drw.kernel.storage.audit import AuditWriter
+from drw.kernel.storage.database import Connection, Database
+from drw.rag.documents.storage.blob_store import Content, Incoming
+
+LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
+"""Orders what happens to the bytes of one hash: an upload never meets their removal."""
+
+
+class FileNotFound(NotFound):
+    """The desk has no file of this id."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """What is known of a file."""
+
+    id: str
+    name: str
+    purpose: str
+    bytes: int
+    content_hash: str
+    created_at: datetime
+    walls: Sequence[str]
+    parent: str | None = None
+    """The file that this one is attached to."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """`encoding` of text, `decrypted`, and `warnings` about attached files that were not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list by time: so many, after and before the ones of these ids."""
+
+    limit: int
+    newest_first: bool = True
+    after: str = ""
+    before: str = ""
+
+
+class Files:
+    """Every method sees only the files of the caller's desk that have no wall which the caller stands outside of."""
+
+    def __init__(self, database: Database, content: Content, audit: AuditWriter) -> None:
+        self._database = database
+        self._content = content
+        self._audit = audit
+
+    async def put(
+        self,
+        incoming: Incoming,
+        name: str,
+        purpose: str,
+        inside: Collection[str] = (),
+        details: Mapping[str, Any] | None = None,
+    ) -> File:
+        """Keep finished bytes as a file; the same bytes under the same name, purpose and walls are the same file.
+
+        Raises:
+            Forbidden: the caller stands outside a wall that is given.
+        """
+        who = context.caller()
+        own = (who.org, who.desk, incoming.content_hash, name, purpose, walls.of_new(inside, who))
+        async with self._database.transaction() as connection:
+            await connection.execute(LOCK, (incoming.content_hash,))
+            await self._content.keep(incoming)
+            await connection.execute(
+                "insert into file (org, desk, content_hash, name, purpose, walls, id, bytes, details)"
+                " values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                " on conflict (org, desk, content_hash, name, purpose, walls) where parent is null do nothing",
+                (*own, _new_id(), incoming.size, Jsonb(dict(details or {}))),
+            )
+            found = await connection.execute(
+                "select * from file where org = %s and desk = %s and content_hash = %s and name = %s and purpose = %s"
+                " and walls = %s and parent is null",
+                own,
+            )
+            file = _file(await found.fetchone() or {})
+            said = {"sha256": file.content_hash, "bytes": file.bytes}
+            await self._audit.record("file.upload", file.id, details=said, connection=connection)
+        return file
+
+    async def put_embedded(self, parent: File, incoming: Incoming, name: str, details: Mapping[str, Any]) -> File:
+        """Keep finished bytes as a file attached to another one: whoever may see that one may see it, nobody else.
+
+        Raises:
+            FileNotFound: the parent is deleted.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(LOCK, (incoming.content_hash,))
+            await self._content.keep(incoming)
+            own = {"parent": parent.id, "hash": incoming.content_hash, "name": name}
+            new = {"id": _new_id(), "bytes": incoming.size, "details": Jsonb(dict(details))}
+            await connection.execute(PUT_EMBEDDED, {**own, **new})
+            found = await connection.execute(
+                "select * from file where parent = %(parent)s and content_hash = %(hash)s and name = %(name)s", own
+            )
+            if (row := await found.fetchone()) is None:
+                raise _missing(parent.id)
+            said = {"sha256": incoming.content_hash, "bytes": incoming.size, "parent": parent.id}
+            await self._audit.record("file.upload", row["id"], details=said, connection=connection)
+        return _file(row)
+
+    async def warn(self, file: File, warnings: Sequence[str]) -> File:
+        """Add to the details of a file that something of it was not kept."""
+        details = {**file.details, "warnings": list(warnings)}
+        async with self._database.transaction() as connection:
+            await connection.execute("update file set details = %s where id = %s", (Jsonb(details), file.id))
+        return replace(file, details=details)
+
+    async def get(self, id_: str) -> File:
+        """Return a file.
+
+        Raises:
+            FileNotFound: the desk has none of this id.
+        """
+        who = context.caller()
+        seen = (who.org, who.desk, list(who.walls))
+        row = await self._database.one("select * from visible_files(%s, %s, %s) where id = %s", *seen, id_)
+        if row is None:
+            raise _missing(id_)
+        return _file(row)
+
+    async def list(self, page: Page, purpose: str = "") -> Sequence[File]:
+        """Return a part of the files, by the time of their upload."""
+        who = context.caller()
+        after = await self.get(page.after) if page.after else None
+        wanted = {
+            "org": who.org,
+            "desk": who.desk,
+            "walls": list(who.walls),
+            "purpose": purpose,
+            "at": after.created_at if after else None,
+            "id": after.id if after else "",
+            "limit": page.limit,
+        }
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(NEWEST if page.newest_first else OLDEST, wanted)
+            return [_file(row) for row in await rows.fetchall()]
+
+    async def delete(self, id_: str, detach: Callable[[Connection, str], Awaitable[None]]) -> None:
+        """Delete a file and those attached to it.
+
+        `detach` takes each out of every collection first, in the same transaction.
+
+        Raises:
+            FileNotFound: the desk has none of this id.
+        """
+        who = context.caller()
+        async with self._database.transaction() as connection:
+            found = await connection.execute(
+                "select * from file where id = (select id from visible_files(%s, %s, %s) where id = %s) for update",
+                (who.org, who.desk, list(who.walls), id_),
+            )
+            if await found.fetchone() is None:
+                raise _missing(id_)
+            family = await (await connection.execute(FAMILY, (id_,))).fetchall()
+            for row in reversed(family):
+                await detach(connection, row["id"])
+                await connection.execute("delete from file where id = %s", (row["id"],))
+                details = {"sha256": row["content_hash"]}
+                await self._audit.record("file.delete", row["id"], details=details, connection=connection)
+        for content_hash in {row["content_hash"] for row in family}:
+            await self._remove_unused(content_hash)
+
+    async def remove_orphans(self) -> None:
+        """Remove bytes whose file is gone: what a process left that died between the row and the bytes."""
+        for content_hash in self._content.hashes():
+            if await self._database.one("select 1 from file where content_hash = %s limit 1", content_hash) is None:
+                await self._remove_unused(content_hash)
+
+    async def _remove_unused(self, content_hash: str) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(LOCK, (content_hash,))
+            used = await connection.execute("select 1 from file where content_hash = %s limit 1", (content_hash,))
+            if await used.fetchone() is None:
+                await self._content.remove(content_hash)
+
+
+async def embedded_in(connection: Connection, id_: str) -> Sequence[File]:
+    """Return the files attached to a file, and those attached to them."""
+    rows = await (await connection.execute(FAMILY, (id_,))).fetchall()
+    return [_file(row) for row in rows[1:]]
+
+
+PUT_EMBEDDED = """
+insert into file (id, org, desk, walls, name, purpose, bytes, content_hash, parent, details)
+select %(id)s, org, desk, walls, %(name)s, purpose, %(bytes)s, %(hash)s, id, %(details)s
+from file where id = %(parent)s
+on conflict (parent, content_hash, name) where parent is not null do nothing
+"""
+FAMILY = """
+with recursive family as (
+    select f.*, 0 as depth from file f where f.id = %s
+    union all select f.*, g.depth + 1 from file f join family g on f.parent = g.id)
+select * from family order by depth, created_at, id
+"""
+"""A file, then those attached to it by depth."""
+
+NEWEST = """
+select * from visible_files(%(org)s, %(desk)s, %(walls)s) where (%(purpose)s = '' or purpose = %(purpose)s)
+and (%(at)s::timestamptz is null or (created_at, id) < (%(at)s, %(id)s))
+order by created_at desc, id desc limit %(limit)s
+"""
+OLDEST = """
+select * from visible_files(%(org)s, %(desk)s, %(walls)s) where (%(purpose)s = '' or purpose = %(purpose)s)
+and (%(at)s::timestamptz is null or (created_at, id) > (%(at)s, %(id)s))
+order by created_at, id limit %(limit)s
+"""
+
+
+def _file(row: dict[str, Any]) -> File:
+    return File(**{name: row[name] for name in File.__slots__})
+
+
+def _new_id() -> str:
+    return f"file-{secrets.token_hex(12)}"
+
+
+def _missing(id_: str) -> FileNotFound:
+    return FileNotFound(f"there is no file {id_!r}", param="file_id")

@@ -1,0 +1,242 @@
+"""The files in each collection, as rows: how far each is, and why it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import sql
+from psycopg.errors import ForeignKeyViolation
+from psycopg.types.json import Jsonb
+
+from drw.kernel.errors import NotFound
+from drw.kernel.observability import telemetry
+from drw.kernel.rpc import context
+from drw.kernel.storage.database import Connection, Database
+from drw.rag.documents.ingestion import attribute_updates as attributes_of
+from drw.rag.documents.storage import change_notifications
+from drw.rag.documents.storage.files import File, FileNotFound, Page, embedded_in
+
+STATES = ("in_progress", "completed", "failed", "cancelled")
+
+
+class AttachmentNotFound(NotFound):
+    """The collection does not have the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One file in one collection."""
+
+    collection: str
+    file: str
+    content_hash: str
+    attributes: Mapping[str, Any]
+    state: str
+    error_code: str
+    error: str
+    pages: int
+    chunks: int
+    bytes: int
+    unchanged: bool
+    created_at: datetime
+    walls: Sequence[str]
+    warnings: Sequence[str]
+    """What of the file could not be read and is not in the collection."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Attachment:
+        """Read a row."""
+        return cls(**{name: row[name] for name in cls.__slots__})
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the files of a collection are, together."""
+
+    in_progress: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    pages: int = 0
+    chunks: int = 0
+
+    @property
+    def files(self) -> int:
+        """All of them."""
+        return self.in_progress + self.completed + self.failed + self.cancelled
+
+
+class Attachments:
+    """Every method sees only what belongs to the caller's desk and has no wall which the caller stands outside of."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def attach(
+        self, connection: Connection, collection: str, file: File, attributes: Mapping[str, Any], inside: Sequence[str]
+    ) -> bool:
+        """Order that a file be put into a collection inside walls; return False where that is done or under way.
+
+        The files attached to it come along, with the same attributes. What failed or was cancelled is tried again;
+        where it is there with other attributes, it is given these.
+        """
+        who = context.caller()
+        order: dict[str, Any] = {
+            "org": who.org,
+            "desk": who.desk,
+            "key": who.key,
+            "collection": collection,
+            "file": file.id,
+            "walls": list(inside),
+        }
+        trace = telemetry.outgoing_headers().get("traceparent", "")
+        order |= {"hash": file.content_hash, "attributes": Jsonb(dict(attributes)), "trace": trace}
+        try:
+            ordered = await connection.execute(ATTACH, order)
+        except ForeignKeyViolation as error:  # deleted a moment ago
+            raise FileNotFound(f"there is no file {file.id!r}", param="file_id") from error
+        changed = await ordered.fetchone() is not None or await attributes_of.change(connection, order)
+        for embedded in await embedded_in(connection, file.id):
+            its = {**order, "file": embedded.id, "hash": embedded.content_hash}
+            again = await connection.execute(ATTACH, its)
+            changed |= await again.fetchone() is not None or await attributes_of.change(connection, its)
+        if changed:
+            await change_notifications.announce(connection)
+        return changed
+
+    async def get(self, collection: str, file: str) -> Attachment:
+        """Return one attachment.
+
+        Raises:
+            AttachmentNotFound: the collection does not have the file.
+        """
+        who = context.caller()
+        seen = (who.org, who.desk, collection, list(who.walls))
+        row = await self._database.one("select * from visible_attachments(%s, %s, %s, %s) where file = %s", *seen, file)
+        if row is None:
+            raise missing(collection, file)
+        return Attachment.of(row)
+
+    async def list(self, collection: str, page: Page, state: str = "", batch: str = "") -> Sequence[Attachment]:
+        """Return a part of a collection's attachments, by the time they were made."""
+        who = context.caller()
+        after = await self.get(collection, page.after) if page.after else None
+        wanted = {
+            "org": who.org,
+            "desk": who.desk,
+            "walls": list(who.walls),
+            "collection": collection,
+            "state": state,
+            "batch": batch,
+            "at": after.created_at if after else None,
+            "file": after.file if after else "",
+            "limit": page.limit,
+        }
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(NEWEST if page.newest_first else OLDEST, wanted)
+            return [Attachment.of(row) for row in await rows.fetchall()]
+
+    async def progress(self, collection: str, batch: str = "") -> Progress:
+        """Return how far a collection is, or one batch of it."""
+        return (await self.progress_of([collection], batch)).get(collection, Progress())
+
+    async def progress_of(self, collections: Sequence[str], batch: str = "") -> dict[str, Progress]:
+        """Return how far each collection is that has any files."""
+        who = context.caller()
+        seen = {"org": who.org, "desk": who.desk, "walls": list(who.walls)}
+        wanted = {**seen, "collections": list(collections), "batch": batch}
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(PROGRESS, wanted)
+            return {row.pop("collection"): Progress(**row) for row in await rows.fetchall()}
+
+    async def all_in_progress(self) -> int:
+        """Return how many files of all desks are in progress."""
+        row = await self._database.one("select count(*) as files from attachment where state = 'in_progress'")
+        return int(row["files"]) if row else 0
+
+    async def forget(self, collection: str) -> None:
+        """Remove the attachments of a collection that is deleted, as far as the caller may see them."""
+        who = context.caller()
+        owned = "org = %s and desk = %s and collection = %s and inside(walls, %s)"
+        async with self._database.transaction() as connection:
+            for table in ("attachment", "batch"):
+                query = sql.SQL(f"delete from {{}} where {owned}").format(sql.Identifier(table))  # noqa: S608
+                await connection.execute(query, (who.org, who.desk, collection, list(who.walls)))
+            await change_notifications.announce(connection)
+
+
+async def of_file(connection: Connection, file: str) -> Sequence[Attachment]:
+    """Return the attachments of a file, locked."""
+    rows = await connection.execute("select * from attachment where file = %s order by collection for update", (file,))
+    return [Attachment.of(row) for row in await rows.fetchall()]
+
+
+async def remove(connection: Connection, collection: str, file: str) -> None:
+    """Remove an attachment; another file of the same content and walls that relied on it is indexed in its place.
+
+    Raises:
+        AttachmentNotFound: the collection does not have the file.
+    """
+    who = context.caller()
+    owned = (who.org, who.desk, collection)
+    gone = await connection.execute(
+        "delete from attachment where org = %s and desk = %s and collection = %s and file = %s"
+        " and inside(walls, %s) returning content_hash, walls",
+        (*owned, file, list(who.walls)),
+    )
+    if not (rows := await gone.fetchall()):
+        raise missing(collection, file)
+    for row in rows:
+        await connection.execute(
+            "update attachment set state = 'in_progress', unchanged = false, worker = null, attempts = 0,"
+            " job = nextval('job') where org = %s and desk = %s and collection = %s and content_hash = %s"
+            " and walls = %s and unchanged",
+            (*owned, row["content_hash"], row["walls"]),
+        )
+    await change_notifications.announce(connection)
+
+
+def missing(collection: str, file: str) -> AttachmentNotFound:
+    """Return the error that says so."""
+    return AttachmentNotFound(f"{collection!r} has no file {file!r}", param="file_id")
+
+
+ATTACH = """
+insert into attachment as a (org, desk, key, collection, file, walls, content_hash, attributes, trace)
+values (%(org)s, %(desk)s, %(key)s, %(collection)s, %(file)s, %(walls)s, %(hash)s, %(attributes)s, %(trace)s)
+on conflict (org, desk, collection, file, walls) do update
+set state = 'in_progress', key = excluded.key, attributes = excluded.attributes, trace = excluded.trace,
+    error_code = '', error = '', warnings = '[]', unchanged = false, worker = null, attempts = 0, not_before = now(),
+    job = nextval('job')
+where a.state in ('failed', 'cancelled')
+returning file
+"""
+
+NEWEST = """
+select a.* from visible_attachments(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
+where (%(state)s = '' or a.state = %(state)s)
+and (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
+and (%(at)s::timestamptz is null or (a.created_at, a.file) < (%(at)s, %(file)s))
+order by a.created_at desc, a.file desc limit %(limit)s
+"""
+OLDEST = """
+select a.* from visible_attachments(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
+where (%(state)s = '' or a.state = %(state)s)
+and (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
+and (%(at)s::timestamptz is null or (a.created_at, a.file) > (%(at)s, %(file)s))
+order by a.created_at, a.file limit %(limit)s
+"""
+
+PROGRESS = """
+select a.collection, count(*) filter (where a.state = 'in_progress') as in_progress,
+    count(*) filter (where a.state = 'completed') as completed, count(*) filter (where a.state = 'failed') as failed,
+    count(*) filter (where a.state = 'cancelled') as cancelled,
+    coalesce(sum(a.pages), 0)::bigint as pages, coalesce(sum(a.chunks), 0)::bigint as chunks
+from unnest(%(collections)s::text[]) c
+cross join lateral visible_attachments(%(org)s, %(desk)s, c, %(walls)s) a
+where (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
+group by a.collection
+"""

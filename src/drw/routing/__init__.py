@@ -1,0 +1,1 @@
+"""Request matching, the egress allow-list and the resource store of routes and upstreams."""

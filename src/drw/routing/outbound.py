@@ -1,0 +1,97 @@
+"""URLs that somebody gives and the platform fetches: which are allowed, and connections to checked addresses only."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Iterable
+from socket import AddressFamily
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from drw.routing.egress_allowlist import METADATA_NAMES, AddressNotAllowed, Target, Url, read, read_url
+from drw.routing.ip_ranges import Ip, is_forbidden, is_public
+
+
+class Fetchable:
+    """The URLs that may be fetched: https to the public internet, and http or https to hosts that a setting names.
+
+    Every setting or record by which somebody gives a URL is judged by it: `check` where it is given, and `holds`
+    where it is connected to (`connector`), since the DNS of a name decides anew each time.
+    """
+
+    def __init__(self, hosts: Iterable[str], setting: str) -> None:
+        """Take the hosts, each as in 'login.internal:443', and the name of the setting that has them.
+
+        Raises:
+            BadAddress: a host is not written so.
+        """
+        self._hosts = frozenset(map(read, hosts))
+        self._setting = setting
+
+    def check(self, text: str) -> Url:
+        """Return a URL, read.
+
+        Raises:
+            BadAddress: it is no URL, or its host is in disguise.
+            AddressNotAllowed: it may not be fetched.
+        """
+        url = read_url(text)
+        target = url.target
+        where = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+        if target.host in METADATA_NAMES:
+            raise AddressNotAllowed(f"{text[:200]!r} is a cloud's metadata")
+        if target not in self._hosts and url.scheme != "https":
+            raise AddressNotAllowed(
+                f"{text[:200]!r} is fetched over https only ({self._setting} can name {where!r} as one that may speak "
+                "http)"
+            )
+        if target.ip is not None and not self.holds(target.ip, target):
+            raise AddressNotAllowed(f"{text[:200]!r} is inside this network ({self._setting} can allow {where!r})")
+        return url
+
+    def holds(self, ip: Ip, target: Target) -> bool:
+        """Return whether a URL's target may be this address: a public one, or any but a forbidden one if named."""
+        return is_public(ip) or (target in self._hosts and not is_forbidden(ip))
+
+
+def connector(allowed: Fetchable, target: Target) -> aiohttp.TCPConnector:
+    """Return what connects to this target and nowhere else, once.
+
+    A name is resolved once, and the connection goes to one of the addresses that were checked, so that a second
+    answer of its DNS changes nothing.
+    """
+
+    def checked(info: aiohttp.AddrInfoType) -> socket.socket:
+        _check(str(info[4][0]), allowed, target)
+        return socket.socket(family=info[0], type=info[1], proto=info[2])
+
+    return aiohttp.TCPConnector(resolver=_Checked(allowed, target), socket_factory=checked, force_close=True)
+
+
+class _Checked(AbstractResolver):
+    """Resolves names; one of which any address may not be connected to has none."""
+
+    def __init__(self, allowed: Fetchable, target: Target) -> None:
+        self._allowed = allowed
+        self._target = target
+        self._inner = aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: AddressFamily = AddressFamily.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        for one in found:
+            _check(one["host"], self._allowed, self._target)
+        return found
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _check(address: str, allowed: Fetchable, target: Target) -> None:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if not allowed.holds(ip, target):
+        raise OSError(errno.EACCES, f"{target.host} is {ip}, which is inside this network or nobody's")

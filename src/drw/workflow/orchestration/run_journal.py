@@ -1,0 +1,164 @@
+"""What the process that carries out a run records of it: each change in one transaction, refused after it lost the run.
+
+An attempt is counted before it is made, and a step that has ended is never begun again: that is what
+makes "no finished step ran twice" true even where the process dies between a step's end and the engine's record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from drw.api.workflow.v1.templates_pb2 import Template
+from drw.kernel.rpc.context import Caller
+from drw.kernel.storage.audit import AuditWriter, digest
+from drw.kernel.storage.database import Connection, Database
+from drw.workflow.orchestration import events
+from drw.workflow.orchestration.metrics import ENDED
+from drw.workflow.orchestration.ports import Superseded
+from drw.workflow.orchestration.runs import close_steps
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that this process has taken."""
+
+    id: str
+    fence: int
+    caller: Caller
+    template: Template
+    inputs: dict[str, Any]
+    trace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A step that has been begun, or had ended already."""
+
+    number: int
+    ended: bool = False
+    output: Any = None
+    error: str = ""
+
+
+class Progress:
+    """The tables `run` and `step`, on the side of the executor."""
+
+    def __init__(self, database: Database, audit: AuditWriter) -> None:
+        self._database = database
+        self._audit = audit
+
+    async def queued(self) -> list[str]:
+        """Return the runs that wait to be begun, oldest first."""
+        rows = await self._database.all("select id from run where state = 'QUEUED' order by created_at")
+        return [row["id"] for row in rows]
+
+    async def ended(self, runs: list[str]) -> list[str]:
+        """Return which of these runs are over."""
+        rows = await self._database.all(
+            "select id from run where id = any(%s) and state not in ('QUEUED', 'RUNNING')", runs
+        )
+        return [row["id"] for row in rows]
+
+    async def take(self, run: str) -> Run | None:
+        """Make the run this process's own; None where it is over."""
+        async with self._database.transaction() as connection:
+            found = await connection.execute(
+                "update run set fence = fence + 1, state = 'RUNNING' where id = %s and state in ('QUEUED', 'RUNNING')"
+                " returning *",
+                (run,),
+            )
+            if (row := await found.fetchone()) is None:
+                return None
+            detail = "" if row["fence"] == 1 else "taken up again"
+            await events.add(connection, run, "started", detail=detail)
+        return Run(
+            id=run,
+            fence=row["fence"],
+            caller=Caller(row["org"], row["desk"], row["key"], frozenset(row["scopes"]), frozenset(row["walls"])),
+            template=Template.FromString(row["template"]),
+            inputs=row["inputs"],
+            trace=row["trace"],
+        )
+
+    async def begin_step(self, run: Run, step: str) -> Attempt:
+        """Count an attempt at a step, for good, before it is made.
+
+        Raises:
+            Superseded: the run is not this process's any more.
+        """
+        async with self._database.transaction() as connection:
+            await events.hold(connection, run.id, run.fence)
+            found = await connection.execute(
+                "update step set attempts = attempts + 1, state = 'RUNNING',"
+                " started_at = coalesce(started_at, clock_timestamp())"
+                " where run = %s and id = %s and state in ('QUEUED', 'RUNNING', 'RETRYING') returning attempts",
+                (run.id, step),
+            )
+            if (row := await found.fetchone()) is None:
+                return await _ended(connection, run, step)
+            number = int(row["attempts"])
+            detail = "" if number == 1 else f"attempt {number}"
+            await events.add(connection, run.id, "started", step=step, detail=detail)
+            await self._record(connection, "step.begin", run, step, "ok", {"attempt": number})
+        return Attempt(number)
+
+    async def retry_step(self, run: Run, step: str, error: str, attempt: int) -> None:
+        """Say that an attempt failed, and that another follows."""
+        async with self._database.transaction() as connection:
+            await events.hold(connection, run.id, run.fence)
+            await connection.execute(
+                "update step set state = 'RETRYING', error = %s where run = %s and id = %s", (error, run.id, step)
+            )
+            await events.add(connection, run.id, "retrying", step=step, detail=error)
+            await self._record(connection, "step.retry", run, step, "failed", {"attempt": attempt})
+
+    async def end_step(self, run: Run, step: str, attempt: int, *, output: Any = None, error: str = "") -> None:
+        """Record how a step ended; with an error, it failed for good."""
+        state = "failed" if error else "succeeded"
+        written = orjson.dumps(output).decode()
+        async with self._database.transaction() as connection:
+            await events.hold(connection, run.id, run.fence)
+            await connection.execute(
+                "update step set state = %s, error = %s, output = %s, ended_at = clock_timestamp()"
+                " where run = %s and id = %s",
+                (state.upper(), error, None if error else written, run.id, step),
+            )
+            await events.add(connection, run.id, state, step=step, detail=error)
+            details = {"attempt": attempt, "output": digest(written)}
+            await self._record(connection, "step.end", run, step, "failed" if error else "ok", details)
+
+    async def end_run(self, run: Run, *, output: Any = None, error: str = "") -> None:
+        """Record how the run ended; with an error, it failed."""
+        state = "failed" if error else "succeeded"
+        written = orjson.dumps(output).decode()
+        async with self._database.transaction() as connection:
+            await events.hold(connection, run.id, run.fence)
+            await events.add(connection, run.id, state, detail=error)
+            await connection.execute(
+                "update run set state = %s, error = %s, output = %s, ended_at = clock_timestamp() where id = %s",
+                (state.upper(), error, None if error else written, run.id),
+            )
+            await close_steps(connection, run.id)
+            outcome = "failed" if error else "ok"
+            details = {"output": digest(written), "fence": run.fence}
+            await self._audit.record("run.end", run.id, outcome=outcome, details=details, connection=connection)
+        ENDED.labels(state).inc()
+
+    async def _record(
+        self, connection: Connection, action: str, run: Run, step: str, outcome: str, details: dict[str, Any]
+    ) -> None:
+        await self._audit.record(
+            action, f"{run.id}/{step}", outcome=outcome, details=details | {"fence": run.fence}, connection=connection
+        )
+
+
+async def _ended(connection: Connection, run: Run, step: str) -> Attempt:
+    found = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
+    row = await found.fetchone()
+    if row is None or row["state"] == "CANCELLED":
+        raise Superseded(f"the step {step!r} of the run {run.id!r} will not be made any more", run=run.id)
+    error = row["error"] if row["state"] == "FAILED" else ""
+    return Attempt(row["attempts"], ended=True, output=row["output"], error=error)

@@ -1,0 +1,36 @@
+"""What happened in each run, kept for good: the truth behind the live view."""
+
+from __future__ import annotations
+
+from drw.api.workflow.v1.state_pb2 import RunEvent
+from drw.kernel.storage.database import Database
+from drw.workflow.state.ports import RunKey
+
+
+class History:
+    """The service's own table of events."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def keep(self, key: RunKey, event: RunEvent) -> None:
+        """Keep an event; one that is there already stays."""
+        await self._database.all(
+            "insert into event (org, desk, run, number, event) values (%s, %s, %s, %s, %s)"
+            " on conflict do nothing returning number",
+            key.org,
+            key.desk,
+            key.run,
+            int(event.event_id),
+            event.SerializeToString(),
+        )
+
+    async def of(self, key: RunKey) -> list[RunEvent]:
+        """Return all events of a run; none where the desk has no such run."""
+        rows = await self._database.all(
+            "select event from event where org = %s and desk = %s and run = %s order by number",
+            key.org,
+            key.desk,
+            key.run,
+        )
+        return [RunEvent.FromString(row["event"]) for row in rows]

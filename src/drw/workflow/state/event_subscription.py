@@ -1,0 +1,107 @@
+"""Follows one run from any event on to its end, however often the live view is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from drw.api.workflow.v1.state_pb2 import RunEvent
+from drw.kernel import walls
+from drw.kernel.errors import NotFound, Unavailable
+from drw.kernel.rpc.context import Caller
+from drw.workflow.state.event_log import History
+from drw.workflow.state.ports import LiveView, RunKey
+from drw.workflow.state.settings import Settings
+
+ENDS = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Views:
+    """The live view with the history behind it."""
+
+    def __init__(self, view: LiveView, history: History, own: Settings) -> None:
+        self._view = view
+        self._history = history
+        self._own = own
+
+    async def publish(self, key: RunKey, event: RunEvent) -> None:
+        """Keep an event and show it.
+
+        Raises:
+            Unavailable: the live view does not answer, or an earlier event of the run is still to come.
+        """
+        await self._history.keep(key, event)
+        if not await self._view.append(key, event):
+            await self._restore(key)
+            if not await self._view.append(key, event):
+                raise Unavailable(f"the event before {event.event_id} of {key.run!r} is not here yet: send it first")
+        if _ends_run(event):
+            await self._view.forget_later(key, self._own.keep_ended_seconds)
+
+    async def watch(self, key: RunKey, who: Caller, number: int) -> AsyncIterator[RunEvent]:
+        """Yield the events behind this number, and what follows, until the run has ended.
+
+        Raises:
+            NotFound: the desk has no such run, or `who` stands outside one of its walls.
+            Unavailable: the live view does not answer.
+        """
+        await self._found(key, who)
+        spoke = time.monotonic()
+        while True:
+            events = await self._view.after(key, number, self._own.wait_seconds)
+            for event in events:
+                yield event
+                number, spoke = int(event.event_id), time.monotonic()
+                if _ends_run(event):
+                    return
+            if not events and await self._over(key):
+                return
+            if time.monotonic() - spoke > self._own.quiet_seconds:
+                yield _still_there(key)
+                spoke = time.monotonic()
+
+    async def _over(self, key: RunKey) -> bool:
+        newest = await self._view.newest(key)
+        if newest is None:
+            await self._restore(key)
+        return newest is not None and _ends_run(newest)
+
+    async def _found(self, key: RunKey, who: Caller) -> None:
+        """Return when the run is there; one inside other walls is as one that has never been, and takes as long."""
+        deadline = time.monotonic() + self._own.appear_seconds
+        while True:
+            newest = await self._view.newest(key)
+            if newest is None and await self._restore(key):
+                newest = await self._view.newest(key)
+            if newest is not None and walls.inside(newest.walls, who):
+                return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise NotFound(f"there is no run {key.run!r}")
+            await self._next(key, hidden=newest is not None, seconds=min(left, 0.25))
+
+    async def _next(self, key: RunKey, *, hidden: bool, seconds: float) -> None:
+        if hidden:  # its events are there already: the view would not wait
+            await asyncio.sleep(seconds)
+        else:
+            await self._view.after(key, 0, seconds)
+
+    async def _restore(self, key: RunKey) -> bool:
+        events = await self._history.of(key)
+        await self._view.restore(key, events)
+        if events and _ends_run(events[-1]):
+            await self._view.forget_later(key, self._own.keep_ended_seconds)
+        return bool(events)
+
+
+def _ends_run(event: RunEvent) -> bool:
+    return not event.step and event.state in ENDS
+
+
+def _still_there(key: RunKey) -> RunEvent:
+    now = Timestamp()
+    now.GetCurrentTime()
+    return RunEvent(run=key.run, org=key.org, desk=key.desk, state="waiting", at=now)

@@ -1,0 +1,80 @@
+"""Finds the `${...}` in a template, and says where one refers to nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from drw.kernel.errors import InvalidRequest
+from drw.workflow.templates.schema import NodeSource, TemplateSource
+
+REFERENCE = re.compile(r"\$\{([^{}]*)\}")
+
+
+def check(template: TemplateSource, behind: Mapping[str, frozenset[str]]) -> None:
+    """Raise where a reference cannot be resolved when its node runs.
+
+    `behind` has, for each node, the nodes that have ended by then.
+
+    Raises:
+        InvalidRequest: naming the node and the reference.
+    """
+    for node in template.nodes:
+        _check_list(template, node)
+        for path in found_in(node.with_):
+            _check_path(template, f"node {node.id!r}", path, behind[node.id], in_list=bool(node.for_each))
+    everything = frozenset(node.id for node in template.nodes)
+    for path in found_in(template.output):
+        _check_path(template, "the output", path, everything, in_list=False)
+
+
+def found_in(value: Any) -> Iterator[str]:
+    """Yield what stands inside each `${...}` of a value."""
+    if isinstance(value, str):
+        if value.count("${") != len(REFERENCE.findall(value)):
+            raise InvalidRequest(f"{value!r} has a '${{' without its '}}'")
+        yield from REFERENCE.findall(value)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from found_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from found_in(item)
+
+
+def _check_list(template: TemplateSource, node: NodeSource) -> None:
+    if not node.for_each:
+        return
+    lists = [f"${{inputs.{name}}}" for name, given in template.inputs.items() if given.type == "FILES"]
+    if node.for_each not in lists:
+        known = ", ".join(lists) or "none"
+        raise InvalidRequest(f"node {node.id!r}: for_each is {node.for_each!r}; the lists of files are: {known}")
+
+
+def _check_path(template: TemplateSource, place: str, path: str, ended: frozenset[str], *, in_list: bool) -> None:
+    match path.split("."):
+        case ["inputs", name] if name in template.inputs:
+            return
+        case ["inputs", name]:
+            raise InvalidRequest(
+                f"{place}: ${{{path}}}: there is no input {name!r}; there are: {_list(template.inputs)}"
+            )
+        case ["steps", name, "output", *_] if name in ended:
+            return
+        case ["steps", name, "output", *_]:
+            raise InvalidRequest(
+                f"{place}: ${{{path}}}: {name!r} has not ended by then; what has: {_list(ended)}. Add it to 'needs'"
+            )
+        case ["item"] if in_list:
+            return
+        case ["item"]:
+            raise InvalidRequest(f"{place}: ${{item}} has a meaning only in a node with 'for_each'")
+        case ["run", "id"]:
+            return
+    forms = "${inputs.NAME}, ${steps.NODE.output}, ${steps.NODE.output.FIELD}, ${item}, ${run.id}"
+    raise InvalidRequest(f"{place}: ${{{path}}} is not a reference; the forms are: {forms}")
+
+
+def _list(names: Any) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,107 @@
+"""Turns the YAML of a template into the template of the contract, or says what is wrong and where."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from drw.api.workflow.v1.templates_pb2 import Input, Node, Template
+from drw.kernel.errors import InvalidRequest
+from drw.workflow.templates import expression_references, topological_sort, yaml_source
+from drw.workflow.templates.activities import ACTIVITIES
+from drw.workflow.templates.schema import InputSource, NodeSource, TemplateSource
+
+
+def template(source: bytes, place: str) -> Template:
+    """Return the template in a YAML source; `place` is what errors call it.
+
+    Raises:
+        InvalidRequest: it is not a template; the message names the key or the node.
+    """
+    data = yaml_source.read(source, place)
+    try:
+        read = TemplateSource.model_validate(data)
+        nodes = topological_sort.sorted_nodes(read.nodes)
+        for node in nodes:
+            _check_activity(node)
+        expression_references.check(read, topological_sort.ended_before(nodes))
+        return Template(
+            name=read.name,
+            version=hashlib.sha256(source).hexdigest(),
+            description=read.description,
+            inputs=[_input(name, given) for name, given in read.inputs.items()],
+            nodes=[_node(node) for node in nodes],
+            output=read.output,
+            source=source.decode(),
+        )
+    except ValidationError as error:
+        raise InvalidRequest(f"{place}: {_faults(error, data)}") from None
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{place}: {error.message}") from None
+
+
+def _check_activity(node: NodeSource) -> None:
+    activity = ACTIVITIES.get(node.uses)
+    if activity is None:
+        known = ", ".join(sorted(ACTIVITIES))
+        raise InvalidRequest(f"node {node.id!r} uses {node.uses!r}, which is not an activity; there are: {known}")
+    given = node.with_.keys()
+    if missing := activity.required - given:
+        raise InvalidRequest(f"node {node.id!r}: {node.uses!r} needs {_list(missing)} under 'with'")
+    if unknown := given - activity.required - activity.optional:
+        takes = _list(activity.required | activity.optional)
+        raise InvalidRequest(f"node {node.id!r}: {node.uses!r} does not take {_list(unknown)}; it takes {takes}")
+
+
+def _input(name: str, given: InputSource) -> Input:
+    return Input(
+        name=name,
+        type=given.type,
+        required=given.required,
+        default=given.default,
+        description=given.description,
+    )
+
+
+def _node(node: NodeSource) -> Node:
+    return Node(
+        id=node.id,
+        uses=node.uses,
+        needs=node.needs,
+        with_json=_json(node),
+        for_each=node.for_each,
+        max_attempts=node.max_attempts,
+        timeout_seconds=node.timeout_seconds,
+    )
+
+
+def _json(node: NodeSource) -> str:
+    try:
+        json.dumps(node.with_, allow_nan=False)  # orjson writes `.inf` and `.nan` as null
+        return orjson.dumps(node.with_).decode()
+    except (ValueError, TypeError) as error:
+        raise InvalidRequest(f"node {node.id!r}: 'with' has a value that JSON cannot carry: {error}") from error
+
+
+def _faults(error: ValidationError, data: dict[str, Any]) -> str:
+    return "; ".join(f"{_where(fault['loc'], data)}: {_said(fault)}" for fault in error.errors())
+
+
+def _said(fault: Any) -> str:
+    return "there is no such key" if fault["type"] == "extra_forbidden" else str(fault["msg"])
+
+
+def _where(path: tuple[int | str, ...], data: dict[str, Any]) -> str:
+    if len(path) > 1 and path[0] == "nodes" and isinstance(path[1], int):
+        node = data["nodes"][path[1]]
+        name = node.get("id") if isinstance(node, dict) else None
+        return ".".join([f"node {name!r}" if name else f"node number {path[1] + 1}", *map(str, path[2:])])
+    return ".".join(map(str, path))
+
+
+def _list(names: Any) -> str:
+    return ", ".join(repr(name) for name in sorted(names))

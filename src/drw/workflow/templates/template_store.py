@@ -1,0 +1,91 @@
+"""The templates on offer: those shipped, and the operator's own, which take the place of one of the same name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+
+from drw.api.workflow.v1.templates_pb2 import Template
+from drw.kernel.errors import InvalidRequest, NotFound
+from drw.kernel.storage.database import Database
+from drw.workflow.templates import parser
+from drw.workflow.templates.yaml_source import MAX_SOURCE_BYTES
+
+
+class Shelf:
+    """Reads the files anew at each question, so that an edited template counts at once."""
+
+    def __init__(self, database: Database, folder: Path | None) -> None:
+        self._database = database
+        self._folder = folder
+        self._read: dict[tuple[str, str], Template | str] = {}
+        """What each source is, or why it is not a template."""
+        self.faults: list[str] = []
+        """Files of the folder that are not templates, and why."""
+
+    async def on_offer(self) -> dict[str, Template]:
+        """Return the newest version of every template, by name."""
+        templates = {t.name: t for t in (self._template(source, place) for place, source in _shipped())}
+        faults = []
+        for file in sorted(self._folder.glob("*.yaml")) if self._folder else ():
+            try:
+                own = self._template(_bytes(file), file.name)
+                templates[own.name] = own
+            except InvalidRequest as error:
+                faults.append(error.message)
+        self.faults = faults
+        await self._keep(templates.values())
+        return templates
+
+    async def version(self, name: str, version: str) -> Template:
+        """Return one version of a template, on offer or not any more.
+
+        Raises:
+            NotFound: it was never on offer.
+        """
+        row = await self._database.one("select source from version where name = %s and version = %s", name, version)
+        if row is None:
+            raise NotFound(f"the template {name!r} never had the version {version!r}")
+        return self._template(str(row["source"]).encode(), f"{name} {version[:12]}")
+
+    def _template(self, source: bytes, place: str) -> Template:
+        key = (place, hashlib.sha256(source).hexdigest())
+        if key not in self._read:
+            try:
+                self._read[key] = parser.template(source, place)
+            except InvalidRequest as error:  # kept too: a costly file is read once, not at each request
+                self._read[key] = error.message  # not the error itself: each time it is raised its traceback grows
+        if isinstance(found := self._read[key], str):
+            raise InvalidRequest(found)
+        return found
+
+    async def _keep(self, templates: Iterable[Template]) -> None:
+        known = {t.version: t for t in templates}
+        rows = await self._database.all("select version from version where version = any(%s)", list(known))
+        for version in known.keys() - {row["version"] for row in rows}:
+            await self._database.all(
+                "insert into version (name, version, source) values (%s, %s, %s) on conflict do nothing returning name",
+                known[version].name,
+                version,
+                known[version].source,
+            )
+
+
+def _shipped() -> list[tuple[str, bytes]]:
+    folder = resources.files(__package__) / "shipped"
+    return sorted((f.name, f.read_bytes()) for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        # Without O_NONBLOCK to open a FIFO waits for a writer.
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise InvalidRequest(f"{file.name} is not a regular file")
+            return opened.read(MAX_SOURCE_BYTES + 1)
+    except OSError as error:
+        raise InvalidRequest(f"{file.name} cannot be read: {error.strerror}") from error
