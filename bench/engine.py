@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import aiohttp
 
 from bench.targets import DRW
-from drw.local.paths import Layout
+from drw.local.paths import PlatformPaths
 
 ROUNDS = 5
 TOKENS = 64
@@ -31,7 +31,7 @@ def main() -> None:
         )
         stack.callback(subprocess.run, [DRW, "down", "--data-dir", data], stdout=subprocess.DEVNULL)
         kept = json.loads((data / "credentials.json").read_text())
-        engine = Layout.of(data).engine
+        engine = PlatformPaths.of(data).engine
         asyncio.run(_compare(kept["url"], kept["api_key"], str(engine)))
 
 

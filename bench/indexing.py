@@ -26,7 +26,7 @@ from drw.kernel.runtime.settings import Profile
 from drw.rag.documents.chunking.chunks import Chunker
 from drw.rag.documents.chunking.document_context import subject
 from drw.rag.embedding.adapters.onnx import Onnx
-from drw.rag.embedding.lengths import Lengths
+from drw.rag.embedding.lengths import LengthPolicy
 
 TEXTS = 64
 
@@ -69,7 +69,7 @@ def encode(encoder: Onnx, texts: list[str]) -> float:
     """Encode texts with nothing around the encoder; return the seconds."""
     begin = time.perf_counter()
     for start in range(0, len(texts), TEXTS):
-        for portion in encoder.read(texts[start : start + TEXTS], Lengths(average=True)):
+        for portion in encoder.read(texts[start : start + TEXTS], LengthPolicy(average=True)):
             encoder.encode(portion)
     return time.perf_counter() - begin
 

@@ -48,15 +48,15 @@ from drw.api.rag.v1.vector_store_pb2 import (
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
 from drw.kernel.errors import NotFound
-from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import Place, Profile
+from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.local import postgres
 from drw.rag.documents.chunking.chunks import Chunker
 from drw.rag.documents.chunking.document_context import subject
 from drw.rag.embedding import weights
 
-WHO = Caller("bench", "bench", "key_bench", frozenset(SCOPES))
+WHO = Principal("bench", "bench", "key_bench", frozenset(SCOPES))
 SWEPT = (0.1, 0.2, 0.3, 0.5)
 
 
@@ -179,7 +179,7 @@ async def hosted(profile: Profile, ranking: Mapping[str, Any], *services: str) -
     weights.prepare(profile.data / "embedding-model", print)
     encoder = {"encoder": "onnx", "onnx": {"folder": str(profile.data / "embedding-model")}}
     sections = {"vector_store": dict(ranking), "embedding": encoder}
-    gateway = Place(services=("request_router",), grpc="unix:/nothing", http="")  # nothing is killed here
+    gateway = ServiceAddress(services=("request_router",), grpc="unix:/nothing", http="")  # nothing is killed here
     own = {"services": sections, "processes": {"gateway": gateway}}
     host = Host(profile.model_copy(update=own), "bench", services)
     try:

@@ -25,7 +25,7 @@ import psycopg
 from bench.stopping import Stand, make_key, stand, told
 from bench.targets import DRW, answers, started
 from drw.agent.delivery import envoy
-from drw.kernel.runtime.settings import Layers
+from drw.kernel.runtime.settings import SettingLayers
 from drw.local.preflight import free_port
 
 REVOCATIONS = 100
@@ -42,7 +42,7 @@ def another_plane(at: Stand) -> Iterator[str]:
         f'admin = "unix:{at.data}/second.a"\nmetrics = "unix:{at.data}/second.m"\n'
     )
     files = [at.data / "profile.toml", own]
-    profile = Layers(files).profile()
+    profile = SettingLayers(files).profile()
     with started([sys.executable, "-m", "drw.agent", *map(str, files)], "second-agent.log"):
         while not envoy.ready_file(profile).exists():
             time.sleep(0.1)

@@ -27,17 +27,17 @@ from drw.kernel.observability.telemetry import JsonFormatter
 from drw.kernel.rpc import http_server
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList
-from drw.models.serving.failover.loop import Rules
-from drw.models.serving.failover.retries import Retries, RetrySettings
+from drw.models.serving.failover.loop import FailoverPolicy
+from drw.models.serving.failover.retries import RetryBudget, RetrySettings
 from drw.models.serving.http import endpoints
-from drw.models.serving.http.body_buffers import Buffers
-from drw.models.serving.metering.budget_gate import Metering
-from drw.models.serving.metering.pricing_policy import Tariffs
-from drw.models.serving.metering.reservation_client import MeterSettings
-from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
-from drw.models.serving.routing.admission_queue import Line
+from drw.models.serving.http.body_buffers import BodyBuffers
+from drw.models.serving.metering.budget_gate import BudgetGate
+from drw.models.serving.metering.pricing_policy import PricingWatch
+from drw.models.serving.metering.reservation_client import MeteringSettings
+from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
+from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.circuit_breaker import CircuitSettings
-from drw.models.serving.routing.model_directory import Models
+from drw.models.serving.routing.model_directory import ModelDirectory
 
 TOKENS = 64
 REQUESTS = 400
@@ -59,7 +59,7 @@ class DoubleEngine(ChatEngine):
     """Says the same word again and again, at no cost."""
 
     async def stream(
-        self, target: Target, endpoint: Endpoint, body: Body, limits: Limits = UNLIMITED
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the answer."""
         for _ in range(TOKENS):
@@ -67,11 +67,11 @@ class DoubleEngine(ChatEngine):
         yield {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
         yield {"choices": [], "usage": {"prompt_tokens": 60, "completion_tokens": TOKENS}}
 
-    async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
+    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
         """Return None."""
         return None
 
-    async def check(self, target: Target) -> None:
+    async def check(self, target: EngineTarget) -> None:
         """Always well."""
 
     async def close(self) -> None:
@@ -111,10 +111,12 @@ def application() -> Any:
     """Return serving's application with doubles around it; it knows no prices, limits or kills."""
     engine, discovery, audit, ledger = DoubleEngine(), DoubleDiscovery(), DoubleAudit(), DoubleLedger()
     clock, circuits, kills = Clock(), CircuitSettings(), KillList(None, Path("no-such-file"))  # type: ignore[arg-type]
-    models = Models(discovery, lambda _: engine, lambda m, n: Line(m, n, 64, 60), circuits, clock, 300, kills)  # type: ignore[arg-type]
-    rules = Rules(clock, Random(), Retries(RetrySettings(), clock, Random()), circuits, kills, 900)
-    meter, buffers = SimpleNamespace(settings=MeterSettings()), Buffers(1 << 30, 1 << 30)
-    metering = Metering(Tariffs.fixed(Policy()), meter, ledger)  # type: ignore[arg-type]
+    models = ModelDirectory(
+        discovery, lambda _: engine, lambda m, n: AdmissionQueue(m, n, 64, 60), circuits, clock, 300, kills
+    )  # type: ignore[arg-type]
+    rules = FailoverPolicy(clock, Random(), RetryBudget(RetrySettings(), clock, Random()), circuits, kills, 900)
+    meter, buffers = SimpleNamespace(settings=MeteringSettings()), BodyBuffers(1 << 30, 1 << 30)
+    metering = BudgetGate(PricingWatch.fixed(Policy()), meter, ledger)  # type: ignore[arg-type]
     made = endpoints.routes(models, rules, discovery, None, metering, kills, audit, buffers, 1 << 20)  # type: ignore[arg-type]
     return http_server.app(made, "bench")
 

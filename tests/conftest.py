@@ -16,10 +16,10 @@ import pytest
 from drw.api.gateway.v1.authentication_pb2 import PutDeskRequest, PutOrgRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.catalog import BY_NAME
-from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.rpc.transport import StrictTransport
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import Place, Profile
+from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.local import postgres as local_postgres
 from drw.local.first_key import OPERATOR, make_home
 from support.parts import new_database, running_postgres, running_valkey, short_folder
@@ -75,9 +75,9 @@ def with_secret(profile: Profile) -> Profile:
 
 
 @pytest.fixture
-def caller() -> Caller:
+def caller() -> Principal:
     """Somebody who may do everything for one desk."""
-    return Caller("acme", "research", "key_test", frozenset(SCOPES) - {"org:admin"})
+    return Principal("acme", "research", "key_test", frozenset(SCOPES) - {"org:admin"})
 
 
 @asynccontextmanager
@@ -98,7 +98,7 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
             sockets = Path(profile.postgres.split("host=")[1].split()[0])
             for name in services:
                 base = f"unix:{sockets}/{next(_numbers)}"
-                processes[name] = Place(services=(name,), grpc=f"{base}.g", http=f"{base}.h")
+                processes[name] = ServiceAddress(services=(name,), grpc=f"{base}.g", http=f"{base}.h")
             spread = profile.model_copy(update={"processes": processes})
             # Whoever is called first: gRPC waits before it tries again where nobody answered.
             for name in sorted(services, key=lambda name: len(BY_NAME[name].calls)):

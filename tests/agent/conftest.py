@@ -24,8 +24,8 @@ from starlette.routing import Route
 from conftest import SECRET, with_secret
 from drw.agent.agent import Agent
 from drw.agent.delivery import envoy
-from drw.agent.delivery.admin import Admin
-from drw.agent.reporting.health import Circuits
+from drw.agent.delivery.admin import EnvoyAdmin
+from drw.agent.reporting.health import UpstreamHealth
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Credentials, RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream as MadeUpstream
@@ -41,25 +41,25 @@ from drw.api.gateway.v1.request_router_pb2 import (
 from drw.api.gateway.v1.request_router_pb2 import Route as MadeRoute
 from drw.api.gateway.v1.request_router_rpc import RequestRouter, RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
-from drw.gateway.authentication.keys.encryption import Sealer
+from drw.gateway.authentication.keys.encryption import EnvelopeEncryption
 from drw.gateway.authentication.keys.signing import Claims, Signer, jwks, new_private_key
-from drw.gateway.load_balancer.upstreams import More as Upstream
+from drw.gateway.load_balancer.upstreams import UpstreamSettings as Upstream
 from drw.gateway.load_balancer.upstreams import from_profile, with_records
 from drw.gateway.request_router.desired_state import assemble
-from drw.gateway.request_router.route_table import More
+from drw.gateway.request_router.route_table import RouteSettings
 from drw.kernel.errors import Unavailable
-from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.rpc.transport import Channels, Server
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import DataPlane, Place, Profile
+from drw.kernel.runtime.settings import DataPlane, Profile, ServiceAddress
 from drw.local.first_key import make_home
 
 F = TypeVar("F", bound="Front")
 
 GATEWAY = ("authentication", "rate_limiting", "load_balancer", "request_router")
 RAG = ("documents", "embedding", "vector_store", "retrieval")
-OPERATOR = Caller("local", "research", "operator", frozenset(SCOPES))
+OPERATOR = Principal("local", "research", "operator", frozenset(SCOPES))
 
 
 async def until(ready: Callable[[], Awaitable[bool]], what: str, seconds: float = 30) -> None:
@@ -238,14 +238,14 @@ class Front:
         with psycopg.connect(self.profile.postgres) as connection:
             row = connection.execute(query).fetchone()
         assert row is not None
-        return Signer(Sealer(SECRET).open(*row), issuer, audience)
+        return Signer(EnvelopeEncryption(SECRET).open(*row), issuer, audience)
 
     def client(self, secret: str = "", **options: Any) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, **options)
 
-    def admin(self) -> Admin:
-        return Admin(envoy.plane(self.profile).admin)
+    def admin(self) -> EnvoyAdmin:
+        return EnvoyAdmin(envoy.plane(self.profile).admin)
 
     async def envoy_answers(self) -> bool:
         try:
@@ -300,7 +300,7 @@ class Fed(Front):
         super().__init__(profile)
         self.router_double = DoubleRouter()
         self.signing = Signer(new_private_key(), "drw", "drw-gateway")
-        self.circuits = Circuits(self.admin())
+        self.circuits = UpstreamHealth(self.admin())
         self._server: Server | None = None
 
     async def start_gateway(self) -> None:
@@ -323,7 +323,7 @@ class Fed(Front):
     def configuration(
         self,
         *,
-        more: Sequence[More] = (),
+        more: Sequence[RouteSettings] = (),
         own: Mapping[str, int] | None = None,
         revoked: Sequence[str] = (),
         upstreams: Mapping[str, Upstream] | None = None,
@@ -381,7 +381,7 @@ def front_profile_of(profile: Profile, folder: Path) -> Profile:
     sockets = Path(tempfile.mkdtemp(prefix="e", dir=folder))
     services = {"gateway": GATEWAY, "models": ("serving", "discovery"), "rag": RAG, "workflow": ("orchestration",)}
     processes = {
-        name: Place(services=names, grpc=f"unix:{sockets}/{name}.g", http=f"unix:{sockets}/{name}.h")
+        name: ServiceAddress(services=names, grpc=f"unix:{sockets}/{name}.g", http=f"unix:{sockets}/{name}.h")
         for name, names in services.items()
     }
     plane = DataPlane(

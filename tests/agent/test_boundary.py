@@ -14,10 +14,10 @@ from starlette.routing import Route as Path
 from agent.conftest import Fed, until
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Route, Share
-from drw.gateway.load_balancer.upstreams import More, from_profile
+from drw.gateway.load_balancer.upstreams import UpstreamSettings, from_profile
 from drw.gateway.request_router.validation import with_defaults
 from drw.kernel.rpc.http_server import HttpServer
-from drw.kernel.runtime.settings import Place
+from drw.kernel.runtime.settings import ServiceAddress
 from drw.routing.request_matching import is_own
 
 SENT = {
@@ -147,8 +147,8 @@ async def test_only_processes_of_the_platform_have_metrics_that_clients_read(fed
 
 
 def test_a_process_that_the_settings_move_is_still_one_of_the_platform():
-    processes = {"rag": Place(services=("documents",), grpc="unix:/g", http="unix:/h")}
-    more = {"rag": More(addresses=("10.0.0.1:80",)), "far": More(addresses=("10.0.0.2:80",))}
+    processes = {"rag": ServiceAddress(services=("documents",), grpc="unix:/g", http="unix:/h")}
+    more = {"rag": UpstreamSettings(addresses=("10.0.0.1:80",)), "far": UpstreamSettings(addresses=("10.0.0.2:80",))}
     assert {upstream.name: is_own(upstream) for upstream in from_profile(processes, more)} == {
         "far": False,
         "rag": True,

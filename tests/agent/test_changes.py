@@ -19,12 +19,12 @@ from starlette.routing import Route
 from agent.conftest import Fed, running, until, unwritable
 from drw.agent import agent
 from drw.agent.delivery import envoy
-from drw.agent.delivery.admin import Admin
+from drw.agent.delivery.admin import EnvoyAdmin
 from drw.agent.reporting.log_rotation import KEPT, MAX_BYTES, AccessLog
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream as MadeUpstream
 from drw.gateway.authentication.keys.signing import Signer, jwks, new_private_key
-from drw.gateway.load_balancer.upstreams import More as Upstream
-from drw.gateway.request_router.route_table import More
+from drw.gateway.load_balancer.upstreams import UpstreamSettings as Upstream
+from drw.gateway.request_router.route_table import RouteSettings
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.settings import Profile
@@ -33,7 +33,7 @@ from support.parts import running as running_process
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
-SPARE = More(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")
+SPARE = RouteSettings(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")
 
 
 class DoubleCollector:
@@ -227,7 +227,7 @@ async def test_traces_go_where_the_profile_says(front_profile):
 
 
 async def test_an_upstream_that_says_nothing_for_too_long(fed):
-    never = More(name="never", path="/v1/never", upstream="models", idle_seconds=1)
+    never = RouteSettings(name="never", path="/v1/never", upstream="models", idle_seconds=1)
     await fed.want(more=(never,))
     async with fed.client(fed.sign("key_1", "models:read")) as client:
         answer = await client.get("/v1/never")
@@ -235,7 +235,7 @@ async def test_an_upstream_that_says_nothing_for_too_long(fed):
 
 
 async def test_a_process_of_the_platform_that_does_not_begin_to_answer_is_named(fed):
-    never = More(name="never", path="/v1/never", upstream="models", first_byte_ms=100)
+    never = RouteSettings(name="never", path="/v1/never", upstream="models", first_byte_ms=100)
     await fed.want(more=(never,))
     async with fed.client(fed.sign("key_1", "models:read")) as client:
         answer = await client.get("/v1/never")
@@ -356,7 +356,7 @@ async def test_a_log_that_was_put_aside_while_envoy_did_not_answer_is_followed_b
 
     await until(written, "the line of the log")
     with pytest.raises(Unavailable):
-        await AccessLog(file, Admin("unix:/nowhere"), most=10).turn()
+        await AccessLog(file, EnvoyAdmin("unix:/nowhere"), most=10).turn()
     await AccessLog(file, fed.admin(), most=1 << 20).turn()
     before = await ask()
     await until(written, "the line of the new log")

@@ -15,9 +15,9 @@ from agent.conftest import Fed, free_port, running, until
 from agent.test_identity import Authority
 from agent.test_translation import desired, edge
 from drw.agent.reporting import connection_pressure
-from drw.agent.reporting.connection_pressure import Pressure
+from drw.agent.reporting.connection_pressure import ConnectionPressure
 from drw.agent.xds import overload
-from drw.agent.xds.translation import Edge, translate
+from drw.agent.xds.translation import EdgeOptions, translate
 from drw.kernel.errors import Unavailable
 from drw.kernel.runtime.settings import Connections, Tls
 
@@ -151,7 +151,7 @@ async def test_operators_have_so_many_connections_and_no_more(door: Fed):
 
 def test_the_listener_of_operators_differs_in_nothing_but_its_connections():
     plane = edge().plane.model_copy(update={"operators": "unix:/run/o", "connections": Connections(operators=7)})
-    clients, operators = translate(desired(), Edge(plane, edge().otlp_endpoint))["listeners"]
+    clients, operators = translate(desired(), EdgeOptions(plane, edge().otlp_endpoint))["listeners"]
     assert operators.pop("name") == "drw.operators"
     assert operators.pop("address") == {"pipe": {"path": "/run/o", "mode": 0o600}}
     assert operators.pop("ignore_global_conn_limit") and operators.pop("bypass_overload_manager")
@@ -172,8 +172,8 @@ async def test_the_pressure_of_connections_is_told_when_it_changes(tmp_path: Pat
             return self.found
 
     plane = edge(tmp_path).plane.model_copy(update={"connections": Connections(most=200)})
-    counting, where = Counting(), Edge(plane)
-    telling = Pressure(where, counting)
+    counting, where = Counting(), EdgeOptions(plane)
+    telling = ConnectionPressure(where, counting)
     looks = [((0, 0), "0.00"), ((100, 0), "0.50"), ((500, 0), "1.00"), ((2, 0), "0.01"), ((199, 12), "0.99")]
     crowded = [((2, 12), "0.87")] * (connection_pressure.CROWDED_LOOKS - 1)
     for found, said in [*looks, *crowded, ((2, 12), "0.01"), ((2, 13), "0.87")]:

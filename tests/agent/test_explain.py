@@ -16,9 +16,9 @@ from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Route, Share
 from drw.gateway.authentication.keys.signing import Claims
-from drw.gateway.request_router.explain import Asked, explain
+from drw.gateway.request_router.explain import ExplainedRequest, explain
 from drw.gateway.request_router.validation import with_defaults
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 
 CHAT = "/v1/chat/completions"
 ORIGIN = {"path": CHAT, "upstream": "vllm", "pass_through": True}
@@ -127,8 +127,8 @@ def vllm_404(status: int, found) -> bool:
 
 
 def explained(configuration: Configuration, case: Case):
-    who = Caller(case.org, case.desk, "key_1", frozenset(case.scopes))
-    return explain(configuration, Asked(case.method, case.path, case.headers, case.model), who)
+    who = Principal(case.org, case.desk, "key_1", frozenset(case.scopes))
+    return explain(configuration, ExplainedRequest(case.method, case.path, case.headers, case.model), who)
 
 
 def token(fed: Fed, case: Case) -> str:

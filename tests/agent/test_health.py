@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 
-from drw.agent.reporting.health import Circuits
+from drw.agent.reporting.health import UpstreamHealth
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Health
 from drw.kernel.errors import Unavailable
@@ -43,7 +43,7 @@ class DoubleAdmin:
 
 async def test_a_circuit_is_half_open_until_an_answer_is_good():
     admin = DoubleAdmin()
-    circuits, upstreams = Circuits(admin), [Upstream(name="vllm")]
+    circuits, upstreams = UpstreamHealth(admin), [Upstream(name="vllm")]
 
     async def circuit() -> Health.Circuit:
         (host,) = await circuits.seen(upstreams)
@@ -69,7 +69,7 @@ async def test_a_circuit_is_half_open_until_an_answer_is_good():
 
 async def test_without_envoy_nothing_is_said_and_sockets_have_paths():
     admin = DoubleAdmin()
-    circuits = Circuits(admin)
+    circuits = UpstreamHealth(admin)
     admin.address = {"pipe": {"path": "/run/x"}}
     assert [host.address for host in await circuits.seen([Upstream(name="vllm")])] == ["unix:/run/x"]
     assert await circuits.seen([Upstream(name="other")]) == []

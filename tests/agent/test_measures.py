@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from agent.conftest import until
 from drw.agent.delivery import envoy
-from drw.agent.reporting.access_metrics import Lines
+from drw.agent.reporting.access_metrics import LogTail
 
 CHAT = "/v1/chat/completions"
 
@@ -28,7 +28,7 @@ def line(route="chat", status=200, **more):
 def log(tmp_path):
     file = tmp_path / "access.log"
     file.write_text(line("old"))
-    lines = Lines(file)
+    lines = LogTail(file)
     yield file, lines
     lines.close()
 
@@ -70,7 +70,7 @@ async def test_what_envoy_adds_is_of_model_calls_and_without_their_upload(log):
 
 
 async def test_a_log_that_is_not_there_yet_is_read_from_its_beginning(tmp_path):
-    lines = Lines(tmp_path / "access.log")
+    lines = LogTail(tmp_path / "access.log")
     await lines.count()
     before = sample("drw_requests_total", route="late", code="200")
     (tmp_path / "access.log").write_text(line("late"))

@@ -17,11 +17,11 @@ from drw.agent.xds import translation
 from drw.agent.xds.deny_list import blocked, models
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Route
-from drw.gateway.request_router.route_table import More
+from drw.gateway.request_router.route_table import RouteSettings
 from drw.gateway.request_router.validation import with_defaults
 
 CHAT = "/v1/chat/completions"
-SPARE = More(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")
+SPARE = RouteSettings(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")
 KILLED_KEY = Block(subject="KEY", org="local", name="key_bad", reason="KILLED")
 
 
@@ -195,7 +195,7 @@ async def test_a_request_without_an_answer_yet_gets_one(fed):
         async with fed.client(fed.sign("key_bad", "models:read")) as client:
             return await client.get("/v1/never")
 
-    never = More(name="never", path="/v1/never", upstream="models")
+    never = RouteSettings(name="never", path="/v1/never", upstream="models")
     await fed.want(more=(never,))
     asking = asyncio.create_task(ask())
 

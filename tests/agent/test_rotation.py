@@ -21,7 +21,7 @@ from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.local.credentials import write
 from drw.local.first_key import OPERATOR, ensure
-from drw.local.paths import Layout
+from drw.local.paths import PlatformPaths
 
 LIST = "/v1/models"
 
@@ -144,7 +144,7 @@ async def test_orgs_desks_issuers_and_oneself_over_rest(front):
 
 
 async def test_the_first_key_may_do_everything_and_is_made_once(front, tmp_path):
-    layout, channels = Layout(tmp_path / "data"), Channels()
+    layout, channels = PlatformPaths(tmp_path / "data"), Channels()
     layout.data.mkdir()
 
     async def kept() -> str:

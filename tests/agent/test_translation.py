@@ -14,10 +14,10 @@ import pytest
 from drw.agent import clients
 from drw.agent.cutter import library
 from drw.agent.delivery import envoy
-from drw.agent.delivery.credentials import Secrets
-from drw.agent.delivery.files import Files
+from drw.agent.delivery.credentials import EnvoyCredentials
+from drw.agent.delivery.files import ConfigFiles
 from drw.agent.xds import filters, overload
-from drw.agent.xds.translation import KINDS, BadConfiguration, Edge, bootstrap, translate, whole
+from drw.agent.xds.translation import KINDS, BadConfiguration, EdgeOptions, bootstrap, translate, whole
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream, Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
@@ -31,9 +31,9 @@ JWKS = (
 )
 
 
-def edge(folder: Path = Path("/data")) -> Edge:
+def edge(folder: Path = Path("/data")) -> EdgeOptions:
     plane = DataPlane(listen="127.0.0.1:8080", folder=folder, admin="unix:/data/admin.sock")
-    return Edge(plane, "http://127.0.0.1:4318")
+    return EdgeOptions(plane, "http://127.0.0.1:4318")
 
 
 def desired() -> Configuration:
@@ -151,7 +151,7 @@ def same_as_golden(name: str, found: object) -> None:
 async def test_envoy_takes_them_all(tmp_path):
     overload.tell(edge(tmp_path).pressure, 0)
     await envoy.validate(whole(desired(), edge(tmp_path)))
-    Secrets(edge(tmp_path)).refresh(passing().upstreams.upstreams)
+    EnvoyCredentials(edge(tmp_path)).refresh(passing().upstreams.upstreams)
     await envoy.validate(whole(passing(), edge(tmp_path)))
 
 
@@ -193,7 +193,7 @@ def test_a_route_is_looked_for_again_only_where_routes_ask_who_calls():
 
 
 def test_only_what_differs_is_written(tmp_path):
-    files = Files(edge(tmp_path))
+    files = ConfigFiles(edge(tmp_path))
     assert not files.complete()
     assert files.write(translate(desired(), edge(tmp_path)), "v1") == KINDS
     assert files.complete()
@@ -208,7 +208,7 @@ def test_a_cluster_goes_after_the_routes_that_name_it(tmp_path):
     def names() -> list[str]:
         return [cluster["name"] for cluster in json.loads(edge(tmp_path).file("clusters").read_text())["resources"]]
 
-    files, state = Files(edge(tmp_path)), desired()
+    files, state = ConfigFiles(edge(tmp_path)), desired()
     files.write(translate(state, edge(tmp_path)), "v1")
     del state.routes.routes[2], state.upstreams.upstreams[1]
     assert "routes" in files.write(translate(state, edge(tmp_path)), "v2")
@@ -222,7 +222,7 @@ def test_so_do_the_clusters_of_a_split_and_of_its_fallbacks(tmp_path):
         resources = json.loads(edge(tmp_path).file("clusters").read_text())["resources"]
         return {cluster["name"] for cluster in resources} - {"models", "traces"}
 
-    files, state = Files(edge(tmp_path)), passing()
+    files, state = ConfigFiles(edge(tmp_path)), passing()
     files.write(translate(state, edge(tmp_path)), "v1")
     assert names() == {"rag", "vllm", "spare", "vllm>spare"}
     for route in list(state.routes.routes)[::-1]:
@@ -239,16 +239,16 @@ def test_so_do_the_clusters_of_a_split_and_of_its_fallbacks(tmp_path):
 
 def test_a_data_plane_that_cannot_be_is_refused(profile):
     with pytest.raises(ConfigError, match="no table"):
-        Edge.of(profile)
+        EdgeOptions.of(profile)
     wrong = profile.model_copy(update={"data_plane": edge().plane, "otlp_endpoint": "https://collector"})
     with pytest.raises(ConfigError, match="otlp_endpoint is 'https://collector'"):
-        Edge.of(wrong)
+        EdgeOptions.of(wrong)
 
 
 def test_the_command_reads_what_the_agent_writes(profile, tmp_path):
     own = profile.model_copy(update={"data_plane": edge(tmp_path).plane})
     assert not envoy.ready_file(own).exists()
-    Files(Edge.of(own)).write_bootstrap()
+    ConfigFiles(EdgeOptions.of(own)).write_bootstrap()
     assert envoy.ready_file(own).exists()
     assert str(envoy.ready_file(own)) in envoy.command(own)
     assert "--reject-unknown-dynamic-fields" in envoy.command(own)

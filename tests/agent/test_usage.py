@@ -17,7 +17,7 @@ from agent.test_pass_through import CHAT, MESSAGES, route, want
 from agent.upstream import DoubleVllm
 from drw.agent.reporting import usage as module
 from drw.agent.reporting.usage import REFUSED, UsageLog
-from drw.agent.xds.translation import Edge
+from drw.agent.xds.translation import EdgeOptions
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, ReportUsageResponse, Usage
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimiting, RateLimitingClient
 from drw.kernel.errors import InvalidRequest, Unavailable
@@ -73,7 +73,7 @@ class Written:
     """A data plane's folder, whose log the test writes as Envoy would; `/reopen_logs` is answered by a double."""
 
     def __init__(self, folder: Path, double: DoubleRateLimiting, client: RateLimitingClient) -> None:
-        self.edge = Edge(DataPlane(folder=folder, admin=f"unix:{folder}/none"))
+        self.edge = EdgeOptions(DataPlane(folder=folder, admin=f"unix:{folder}/none"))
         self.double = double
         self.client = client
 

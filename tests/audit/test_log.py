@@ -25,7 +25,7 @@ from drw.audit.tlog.merkle import is_included, leaf_hash
 from drw.audit.tlog.note import Signer, Verifier
 from drw.audit.verify import main, verify
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Database
@@ -61,7 +61,7 @@ async def write(profile):
     await database.stop()
 
 
-def other(caller: Caller, **changes: object) -> Caller:
+def other(caller: Principal, **changes: object) -> Principal:
     return replace(caller, **changes)
 
 

@@ -14,7 +14,7 @@ from drw.audit.log.folder import Folder
 from drw.audit.log.sequencer import Sequencer
 from drw.audit.log.store import Store
 from drw.audit.tlog.note import Signer
-from drw.audit.tlog.walk import Walk
+from drw.audit.tlog.walk import LogWalk
 from drw.kernel.storage.audit import INSERT
 from drw.kernel.storage.database import Database
 
@@ -83,7 +83,7 @@ async def insert(database, *names):
 
 def logged(folder: Folder) -> list[str]:
     """The names in the log, after a reading that compares everything."""
-    walk = Walk(folder.read, SIGNER.verifier)
+    walk = LogWalk(folder.read, SIGNER.verifier)
     return [orjson.loads(e)["resource"] for bundle in walk.bundles() for e in bundle.entries]
 
 
@@ -131,7 +131,7 @@ async def test_cut_at_any_write_the_log_goes_on_without_a_fork(database, store, 
             await Sequencer(store, DoubleCutFolder(tmp_path, steps), SIGNER).sign()
         except Cut:
             note = plain.read("checkpoint").decode()
-            Walk(plain.read, SIGNER.verifier)
+            LogWalk(plain.read, SIGNER.verifier)
             seen.append(note)
             await insert(database, f"after {steps}")
             names.append(f"after {steps}")
@@ -141,7 +141,7 @@ async def test_cut_at_any_write_the_log_goes_on_without_a_fork(database, store, 
             break
     assert len(seen) >= 10
     for note in seen:  # whatever anybody saw in between is extended by what came of it
-        assert sum(len(b.entries) for b in Walk(plain.read, SIGNER.verifier, note).bundles()) == len(names)
+        assert sum(len(b.entries) for b in LogWalk(plain.read, SIGNER.verifier, note).bundles()) == len(names)
 
 
 async def test_cut_before_the_commit_the_checkpoint_stays_good(database, store, tmp_path):

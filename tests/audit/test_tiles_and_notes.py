@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drw.audit.tlog.damage import Damaged
+from drw.audit.tlog.damage import LogDamaged
 from drw.audit.tlog.merkle import leaf_hash
 from drw.audit.tlog.note import Checkpoint, NotANote, Signer, Verifier, WrongSignature
 from drw.audit.tlog.tiles import Tile, TiledTree, Tree, bundled, read_bundle, read_tile, tile_at
@@ -74,7 +74,7 @@ def test_a_partial_file_gives_way_to_the_full_one():
     ],
 )
 def test_a_broken_bundle_is_named(content, message):
-    with pytest.raises(Damaged, match=message):
+    with pytest.raises(LogDamaged, match=message):
         read_bundle(content.get, Tile(None, 0, 2))
 
 

@@ -19,7 +19,7 @@ from drw.cli.documents import files_of
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, RateLimited, Unavailable
 from drw.kernel.rpc.http_server import HttpServer
 from drw.local.credentials import Credentials, write
-from drw.local.paths import Layout
+from drw.local.paths import PlatformPaths
 
 
 def api(answer) -> Api:
@@ -36,7 +36,7 @@ async def test_a_local_platform_is_reached_by_its_socket_however_busy_its_port_i
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     for variable in ("DRW_URL", "DRW_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
-    layout = Layout.of(tmp_path)
+    layout = PlatformPaths.of(tmp_path)
     layout.run.mkdir()
     write(layout.credentials, "http://127.0.0.1:1", "secret")
     assert Credentials.read(layout).socket == ""

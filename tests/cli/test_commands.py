@@ -17,8 +17,8 @@ from drw.cli.main import MODULES, make_app
 from drw.cli.platform import _welcome
 from drw.cli.reference import reference
 from drw.cli.trail import _short
-from drw.kernel.runtime.settings import Layers
-from drw.local.paths import Layout
+from drw.kernel.runtime.settings import SettingLayers
+from drw.local.paths import PlatformPaths
 
 
 def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -62,11 +62,11 @@ def test_errors_say_what_to_do(tmp_path, args, code, says):
 
 
 def test_settings_are_shown_and_secrets_are_not(tmp_path):
-    layout = Layout.of(tmp_path)
+    layout = PlatformPaths.of(tmp_path)
     layout.prepare()
     layout.write_profile("127.0.0.1:8080")
     layout.make_secrets()
-    secret = Layers(layout.files, {}).profile().services["authentication"]["secret"]
+    secret = SettingLayers(layout.files, {}).profile().services["authentication"]["secret"]
     for form in ([], ["--json"]):
         said = drw("config", *form, "--data-dir", str(tmp_path)).stdout
         assert "services.authentication.secret" in said and "(set, not shown)" in said
@@ -84,7 +84,7 @@ def test_the_first_key_is_shown_by_the_start_that_made_it(tmp_path, capsys, monk
     monkeypatch.delenv("DRW_API_KEY", raising=False)
     (tmp_path / "credentials.json").write_text('{"url": "http://127.0.0.1:1", "api_key": "a.b.c"}')
     found = {"parts": [], "services": [], "gateway": "http://127.0.0.1:1", "healthy": True, "new_key": new}
-    _welcome(Layout.of(tmp_path), found)
+    _welcome(PlatformPaths.of(tmp_path), found)
     said = capsys.readouterr().out
     assert ("a.b.c" in said) is new
     assert "http://127.0.0.1:1" in said

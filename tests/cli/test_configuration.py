@@ -7,9 +7,9 @@ import json
 import pytest
 
 from cli.test_commands import drw
-from drw.kernel.runtime.settings import Layers
+from drw.kernel.runtime.settings import SettingLayers
 from drw.local.configuration import faults, known, listed
-from drw.local.paths import Layout
+from drw.local.paths import PlatformPaths
 
 FAULTY = """\
 # mine
@@ -39,7 +39,7 @@ reserve = 5000
 
 @pytest.fixture
 def layout(tmp_path):
-    found = Layout.of(tmp_path)
+    found = PlatformPaths.of(tmp_path)
     found.prepare()
     found.make_secrets()
     return found
@@ -48,7 +48,7 @@ def layout(tmp_path):
 def wrong(layout, text, **environ):
     layout.settings.write_text(text)
     files = [layout.secrets, layout.settings]
-    return faults(Layers(files, environ, made=("profile", layout.profile_of("127.0.0.1:1"))))
+    return faults(SettingLayers(files, environ, made=("profile", layout.profile_of("127.0.0.1:1"))))
 
 
 def test_a_platform_as_it_comes_has_no_fault(layout):
@@ -105,7 +105,7 @@ def test_a_platform_with_a_fault_is_not_started(tmp_path):
         )
     assert not (tmp_path / "profile.toml").exists()
     assert list((tmp_path / "logs").iterdir()) == []
-    Layout.of(tmp_path).write_profile("127.0.0.1:1")
+    PlatformPaths.of(tmp_path).write_profile("127.0.0.1:1")
     assert drw("config", "--data-dir", str(tmp_path)).stderr == done.stderr
 
 
@@ -123,7 +123,7 @@ def test_every_setting_has_a_description():
 def test_settings_are_listed_with_default_value_origin_and_description(layout):
     layout.settings.write_text("[services.serving]\nmax_waiting = 5\n")
     layout.write_profile("127.0.0.1:1")
-    found = {s.name: s for s in listed(Layers(layout.files, {}))}
+    found = {s.name: s for s in listed(SettingLayers(layout.files, {}))}
     waiting = found["services.serving.max_waiting"]
     assert (waiting.value, waiting.default, waiting.origin) == (5, 64, str(layout.settings))
     assert waiting.description.startswith("Requests that may wait for one model")

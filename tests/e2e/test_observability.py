@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import drw
-from drw.local.paths import Layout
+from drw.local.paths import PlatformPaths
 from observability.queries import OF_SEVERAL_HOSTS, PROMETHEUS_OWN, queries, recorded, selectors
 from support.parts import wait_until
 
@@ -117,4 +117,4 @@ def test_no_word_of_a_question_is_in_traces_logs_or_metrics(platform, collector,
 def _dsn(platform) -> str:
     from drw.local import postgres
 
-    return postgres.dsn(Layout.of(platform.data).run / "pg")
+    return postgres.dsn(PlatformPaths.of(platform.data).run / "pg")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from drw.cli.platform import _ask
-from drw.local.paths import Layout
+from drw.local.paths import PlatformPaths
 from support.load import Load, kinds, mixed_load
 
 KILLED = ("rag", "models", "gateway", "workflow", "engine", "valkey", "postgres")
@@ -74,7 +74,7 @@ def documented(outcome) -> bool:
 
 
 async def parts(platform) -> dict[str, Any]:
-    found = await asyncio.to_thread(_ask, Layout.of(platform.data), "status")
+    found = await asyncio.to_thread(_ask, PlatformPaths.of(platform.data), "status")
     assert found is not None
     return {part["name"]: part for part in found["parts"]} | {"healthy": found["healthy"]}
 

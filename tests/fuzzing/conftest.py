@@ -27,7 +27,7 @@ from drw.catalog import BY_NAME
 from drw.kernel.rpc.context import SCOPES
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import Place, Profile
+from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.serving.openai.requests import prompts_of
 from support.parts import new_database, session_databases, wait_until
 
@@ -105,7 +105,7 @@ async def serving(profile: Profile, folder: Path) -> AsyncIterator[str]:
         "embedding": {"encoder": "hashing"},
         "state": {"appear_seconds": 0.05, "wait_seconds": 0.05},
     }
-    place = Place(services=tuple(BY_NAME), grpc=f"unix:{folder}/fz.g", http=f"unix:{folder}/fz.h")
+    place = ServiceAddress(services=tuple(BY_NAME), grpc=f"unix:{folder}/fz.g", http=f"unix:{folder}/fz.h")
     host = Host(
         profile.model_copy(update={"services": profile.services | services, "processes": {"all": place}}), "all"
     )

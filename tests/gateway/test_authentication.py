@@ -32,14 +32,14 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.authentication.keys import issuing as keys_module
 from drw.gateway.authentication.tenants import hierarchy
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unauthenticated, Unavailable
-from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import Place
+from drw.kernel.runtime.settings import ServiceAddress
 from support.measured import measured
 
 SERVICES = ["authentication", "rate_limiting"]
-OPERATOR = Caller("local", "research", "operator", frozenset(SCOPES))
+OPERATOR = Principal("local", "research", "operator", frozenset(SCOPES))
 HOW = ["together", "strict", "apart"]
 
 
@@ -54,7 +54,7 @@ def keys(host) -> AuthenticationClient:
     return host.client(AuthenticationClient)
 
 
-async def make(keys: AuthenticationClient, who: Caller, name: str = "n", **fields) -> CreatedKey:
+async def make(keys: AuthenticationClient, who: Principal, name: str = "n", **fields) -> CreatedKey:
     with acting_for(who):
         return await keys.create_key(CreateKeyRequest(name=name, **{"scopes": ["models:read"], **fields}))
 
@@ -158,7 +158,7 @@ async def test_a_desk_sees_its_own_keys_and_an_admin_the_org(keys, caller):
     await make_desk(keys, "trading")
     mine, theirs = await make(keys, caller), await make(keys, trading)
 
-    async def seen(who: Caller) -> list[str]:
+    async def seen(who: Principal) -> list[str]:
         with acting_for(who):
             return [key.id for key in (await keys.list_keys(ListKeysRequest())).keys]
 
@@ -230,8 +230,8 @@ async def test_a_key_has_its_limit_before_it_is_good(host, keys, caller, profile
 
 async def test_without_its_limit_there_is_no_key(profile, caller, folder):
     places = {
-        "authentication": Place(services=("authentication",), grpc="127.0.0.1:0", http="127.0.0.1:0"),
-        "gone": Place(services=("rate_limiting",), grpc=f"unix:{folder}/gone.g", http=f"unix:{folder}/gone.h"),
+        "authentication": ServiceAddress(services=("authentication",), grpc="127.0.0.1:0", http="127.0.0.1:0"),
+        "gone": ServiceAddress(services=("rate_limiting",), grpc=f"unix:{folder}/gone.g", http=f"unix:{folder}/gone.h"),
     }
     host = Host(profile.model_copy(update={"processes": places}), "authentication")
     await host.start()

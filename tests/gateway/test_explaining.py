@@ -19,7 +19,7 @@ from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.discovery_pb2 import Alias, WeightedTarget
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.rpc.context import SCOPES, acting_for
-from drw.kernel.runtime.settings import Place
+from drw.kernel.runtime.settings import ServiceAddress
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]
@@ -35,7 +35,7 @@ def web(profile):
         "discovery": {"models": models, "default_model": "small"},
         "load_balancer": {"allowed_upstreams": ["10.0.0.0/8"]},
     }
-    place = Place(services=("serving",), grpc="unix:/nothing", http="unix:/nothing.h")
+    place = ServiceAddress(services=("serving",), grpc="unix:/nothing", http="unix:/nothing.h")
     return profile.model_copy(update={"services": services, "processes": {"models": place}})
 
 

@@ -41,7 +41,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.gateway.authentication.issuers import jwks
-from drw.gateway.authentication.issuers.jwks_fetching import Fetcher
+from drw.gateway.authentication.issuers.jwks_fetching import JwksFetcher
 from drw.kernel.errors import Conflict, Forbidden, InternalError, InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.rpc.http_server import HttpServer
@@ -321,7 +321,7 @@ async def test_a_wrong_issuer_is_told_what_would_be_right(client, issuer):
 )
 def test_keys_come_from_where_they_may(uri, said):
     with pytest.raises(InvalidRequest, match=said):
-        Fetcher(()).check(uri)
+        JwksFetcher(()).check(uri)
 
 
 async def test_a_caller_cannot_tell_hosts_and_ports_apart(tmp_path, caplog):
@@ -336,7 +336,7 @@ async def test_a_caller_cannot_tell_hosts_and_ports_apart(tmp_path, caplog):
     plain = await asyncio.start_server(silent, "127.0.0.1", 0)
     secure = await asyncio.start_server(silent, "127.0.0.1", 0, ssl=tls)
     plain_port, secure_port = (server.sockets[0].getsockname()[1] for server in (plain, secure))
-    named = Fetcher([f"127.0.0.1:{port}" for port in (1, plain_port, secure_port)])
+    named = JwksFetcher([f"127.0.0.1:{port}" for port in (1, plain_port, secure_port)])
     said = set()
     for fetcher, uri in [
         (named, "https://127.0.0.1:1/"),

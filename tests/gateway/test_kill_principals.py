@@ -13,7 +13,7 @@ from drw.api.gateway.v1.authentication_pb2 import PutDeskRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Kill
-from drw.gateway.authentication.keys.lineage import Lineage
+from drw.gateway.authentication.keys.lineage import KeyLineage
 from drw.gateway.request_router import kills
 from drw.gateway.request_router.kill_settings import KillLimits
 from drw.gateway.request_router.kills import block
@@ -133,7 +133,7 @@ async def test_what_is_not_on_record_is_refused(two, monkeypatch):
         raise Unavailable("authentication does not answer")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Lineage, "compare", away)
+        broken.setattr(KeyLineage, "compare", away)
         with pytest.raises(Unavailable):
             await second.approve(made)
     assert (await second.get(made)).state == Kill.PROPOSED

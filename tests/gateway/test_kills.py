@@ -23,7 +23,7 @@ from drw.api.gateway.v1.request_router_pb2 import (
 )
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.local.first_key import OPERATOR
 from support.keys import issued
 
@@ -45,7 +45,7 @@ class Switch:
         return found
 
     @classmethod
-    async def of_key(cls, host, *scopes, by: Caller = OPERATOR, **fields):
+    async def of_key(cls, host, *scopes, by: Principal = OPERATOR, **fields):
         """The switch as a new key has it, which somebody issues."""
         return cls(host, await issued(host, "platform:kill", *scopes, by=by, **fields))
 

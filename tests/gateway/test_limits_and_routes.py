@@ -23,13 +23,13 @@ from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.catalog import SERVICES
 from drw.gateway.authentication.issuers import validation
-from drw.gateway.load_balancer.upstreams import More, from_profile
+from drw.gateway.load_balancer.upstreams import UpstreamSettings, from_profile
 from drw.gateway.request_router.route_table import table
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc import rest
-from drw.kernel.rpc.context import MAX_ID, SCOPES, Caller, acting_for
+from drw.kernel.rpc.context import MAX_ID, SCOPES, Principal, acting_for
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import ConfigError, Place
+from drw.kernel.runtime.settings import ConfigError, ServiceAddress
 from support.measured import measured
 from support.owners import announce
 
@@ -100,7 +100,7 @@ async def test_whoever_an_issuer_names_can_have_limits_and_budgets(profile):
     (longest,) = re.findall(r"MOST_SUBJECT = (\d+)", lua)
     who = f"oidc:{'i' * validation.MAX_NAME}:{'s' * int(longest)}"
     assert len(who) <= MAX_ID
-    boss = Caller("acme", "research", "key_boss", frozenset(SCOPES))
+    boss = Principal("acme", "research", "key_boss", frozenset(SCOPES))
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         await announce(client, who[: who.rindex(":") + 1], desk="")
@@ -111,8 +111,14 @@ async def test_whoever_an_issuer_names_can_have_limits_and_budgets(profile):
 
 
 def test_an_upstream_that_is_gone_says_what_is_not_affected():
-    places = {name: Place(services=("a", "b"), grpc="", http=f"unix:/{name}") for name in ("models", "rag", "workflow")}
-    gone = {found.name: found.when_gone for found in from_profile(places, {"vllm": More(addresses=("vllm:80",))})}
+    places = {
+        name: ServiceAddress(services=("a", "b"), grpc="", http=f"unix:/{name}")
+        for name in ("models", "rag", "workflow")
+    }
+    gone = {
+        found.name: found.when_gone
+        for found in from_profile(places, {"vllm": UpstreamSettings(addresses=("vllm:80",))})
+    }
     assert gone == {
         "models": "the models services (a, b) do not answer",
         "rag": "the rag services (a, b) do not answer; model calls are not affected",

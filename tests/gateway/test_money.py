@@ -31,14 +31,14 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.billing.counters import Counters
 from drw.gateway.rate_limiting import exhausted_subjects, spend
-from drw.gateway.rate_limiting.store import Store
+from drw.gateway.rate_limiting.store import LimitStore
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
-from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.storage.database import Database
 from support.money import counted_budgets
 from support.owners import announce
 
-BOSS = Caller("acme", "research", "key_boss", frozenset(SCOPES))
+BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PASSED = {
     "gen_ai_operation_name": "pass_through",
@@ -408,8 +408,8 @@ async def test_without_valkey_everybody_is_looked_at_less_often(profile, monkeyp
         monkeypatch.setattr(exhausted_subjects, "ledger_spent", counted)
         database, gone, now = Database(profile.postgres, "rate_limiting"), Counters("unix:///nowhere"), 0.0
         await database.start("drw.gateway.rate_limiting")
-        kept = Store(database)
-        looking = exhausted_subjects.Blocks(kept, gone, lambda: now)
+        kept = LimitStore(database)
+        looking = exhausted_subjects.ExhaustedSubjects(kept, gone, lambda: now)
         for _ in range(2):
             for _ in range(3):
                 await looking.renew()

@@ -28,7 +28,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import ListLimitsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.gateway.authentication.keys.encryption import Sealer, WrongSecret
+from drw.gateway.authentication.keys.encryption import EnvelopeEncryption, WrongSecret
 from drw.gateway.authentication.keys.secret import why_weak
 from drw.gateway.authentication.keys.signing import Signer, new_private_key
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
@@ -204,14 +204,14 @@ async def test_private_keys_lie_sealed(profile):
         kid = signed_with(await made(host.client(AuthenticationClient)))
     ((kept,),) = execute(profile, "select private_key from authentication.signing_key")
     assert kept.startswith("sealed:1:") and "PRIVATE" not in kept
-    opened = Sealer(SECRET).open(kid, kept)
+    opened = EnvelopeEncryption(SECRET).open(kid, kept)
     assert opened.startswith("-----BEGIN PRIVATE KEY-----")
     for name, secret in ((kid, OTHER), ("other", SECRET)):
         with pytest.raises(WrongSecret):
-            Sealer(secret).open(name, kept)
+            EnvelopeEncryption(secret).open(name, kept)
     with pytest.raises(WrongSecret):
-        Sealer(SECRET).open(kid, kept[:-8] + "AAAAAAA=")
-    assert Sealer(SECRET).seal("x", pem) != Sealer(SECRET).seal("x", pem)
+        EnvelopeEncryption(SECRET).open(kid, kept[:-8] + "AAAAAAA=")
+    assert EnvelopeEncryption(SECRET).seal("x", pem) != EnvelopeEncryption(SECRET).seal("x", pem)
     # What the first release left unsealed is sealed at the next start, and still signs.
     execute(profile, "update authentication.signing_key set private_key = %s", opened)
     async with hosted(profile, SERVICES) as host:

@@ -29,7 +29,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.rate_limiting.key_directory import MOST
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
-from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from gateway.test_money import usage
 from support.money import counted_budgets
@@ -38,11 +38,11 @@ from support.parts import wait_until
 
 EVERY = frozenset(SCOPES)
 TENANT = frozenset(SCOPES) - {"platform:admin"}
-OWN = Caller("acme", "research", "key_own", TENANT - {"org:admin"})
+OWN = Principal("acme", "research", "key_own", TENANT - {"org:admin"})
 BOSS = replace(OWN, key="key_boss", scopes=TENANT)
-OTHER_DESK = Caller("acme", "rates", "key_rates", TENANT - {"org:admin"})
-THIEF = Caller("other", "research", "key_thief", TENANT)
-PLATFORM = Caller("home", "ops", "key_platform", EVERY)
+OTHER_DESK = Principal("acme", "rates", "key_rates", TENANT - {"org:admin"})
+THIEF = Principal("other", "research", "key_thief", TENANT)
+PLATFORM = Principal("home", "ops", "key_platform", EVERY)
 KEYS = ("key_1", "cert:desk", "oidc:idp:someone")
 DAY = {"period": Budget.DAY, "amount": "1"}
 HOW = ["together", "strict", "apart"]
@@ -53,7 +53,7 @@ async def known(client: RateLimitingClient) -> None:
     await announce(client, "oidc:idp:", desk="")
 
 
-async def bound(client: RateLimitingClient, who: Caller, org: str = "") -> tuple[list[str], list[str]]:
+async def bound(client: RateLimitingClient, who: Principal, org: str = "") -> tuple[list[str], list[str]]:
     """The keys whose limits and budgets somebody sees."""
     with acting_for(who):
         limits = (await client.list_limits(ListLimitsRequest(org=org))).limits
@@ -106,7 +106,7 @@ async def test_who_may_see_and_take_away_what_binds_a_key(profile):
         client = host.client(RateLimitingClient)
         await known(client)
 
-        async def take_away(who: Caller, key: str, org: str = "") -> None:
+        async def take_away(who: Principal, key: str, org: str = "") -> None:
             with acting_for(who):
                 await client.remove_limit(RemoveLimitRequest(subject=Block.KEY, name=key, org=org))
 

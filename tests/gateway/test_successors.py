@@ -31,17 +31,17 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.billing.subjects import begins
-from drw.gateway.authentication.keys.store import Store
+from drw.gateway.authentication.keys.store import KeyStore
 from drw.gateway.rate_limiting.carryover import parts
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.local.first_key import OPERATOR
 from support.keys import vouch
 from support.locks import waiting
 from support.money import counted_budgets
 
 SERVICES = ["authentication", "rate_limiting"]
-BOSS = Caller("acme", "research", "key_boss", frozenset(SCOPES))
+BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
 HOLDER = replace(BOSS, scopes=frozenset({"keys:write", "keys:read", "models:read"}))
 
 
@@ -57,13 +57,13 @@ async def alone(profile):
         yield found
 
 
-async def make(host, who: Caller = BOSS, **fields):
+async def make(host, who: Principal = BOSS, **fields):
     with acting_for(who):
         wish = CreateKeyRequest(name="n", **{"scopes": ["models:read"], **fields})
         return (await host.client(AuthenticationClient).create_key(wish)).key
 
 
-async def rotate(host, key: str, who: Caller = BOSS, **fields):
+async def rotate(host, key: str, who: Principal = BOSS, **fields):
     with acting_for(who):
         return (await host.client(AuthenticationClient).rotate_key(RotateKeyRequest(id=key, **fields))).key
 
@@ -186,7 +186,7 @@ async def test_a_rotation_that_fails_leaves_nothing(host, profile, monkeypatch):
     async def lost(*args) -> None:
         return None
 
-    monkeypatch.setattr(Store, "succeed", lost)  # somebody else was there first
+    monkeypatch.setattr(KeyStore, "succeed", lost)  # somebody else was there first
     with pytest.raises(Conflict, match="has a successor already"):
         await rotate(host, first.id)
     assert set(await limits(host)) == there

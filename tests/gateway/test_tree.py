@@ -26,7 +26,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.local.first_key import OPERATOR
 from support.locks import waiting
 
@@ -247,7 +247,7 @@ async def test_a_key_that_is_made_just_after_its_desk_is_narrowed_is_refused(alo
     [("operator", Me.OPERATOR), ("oidc:okta:u1", Me.ISSUER), ("cert:pricing", Me.CERTIFICATE), ("key_0", Me.KEY)],
 )
 async def test_a_caller_sees_itself(alone, key_id, way):
-    who = Caller("acme", "research", key_id, frozenset({"models:read"}), frozenset({"rates"}))
+    who = Principal("acme", "research", key_id, frozenset({"models:read"}), frozenset({"rates"}))
     with acting_for(who):
         found = await alone.get_me(GetMeRequest())
     assert (found.org, found.desk, found.key, found.identified_by) == ("acme", "research", key_id, way)

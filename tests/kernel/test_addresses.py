@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drw.routing.egress_allowlist import AddressNotAllowed, Allowed, BadAddress, resolve
+from drw.routing.egress_allowlist import AddressNotAllowed, BadAddress, EgressAllowlist, resolve
 
 NAMES = {
     "vllm.internal": ["172.16.0.7"],
@@ -21,8 +21,8 @@ async def double_resolve(name: str) -> list[str]:
     return NAMES.get(name, [])
 
 
-def allowed(*entries: str) -> Allowed:
-    return Allowed(entries or LIST, double_resolve)
+def allowed(*entries: str) -> EgressAllowlist:
+    return EgressAllowlist(entries or LIST, double_resolve)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_refusal_names_the_address_and_the_list():
     with pytest.raises(AddressNotAllowed, match=r"'8.8.8.8:53' is not allowed; allowed are: '10.0.0.0/8' .*setting"):
         allowed("10.0.0.0/8").check("8.8.8.8:53")
     with pytest.raises(AddressNotAllowed, match="allowed are: nothing"):
-        Allowed(()).check("8.8.8.8:53")
+        EgressAllowlist(()).check("8.8.8.8:53")
 
 
 async def test_a_network_allows_no_name_since_its_dns_may_change_its_mind():
@@ -158,27 +158,27 @@ async def test_a_network_allows_no_name_since_its_dns_may_change_its_mind():
 
     right = r"a name needs an entry of its own, as in 'rebind.example:80': networks allow IPs"
     with pytest.raises(AddressNotAllowed, match=right):
-        await Allowed(["10.0.0.0/8"], rebinding).check_now("rebind.example:80")
+        await EgressAllowlist(["10.0.0.0/8"], rebinding).check_now("rebind.example:80")
     assert len(answers) == 2  # nobody was even asked
-    await Allowed(["10.0.0.0/8", "rebind.example:80"], rebinding).check_now("rebind.example:80")
+    await EgressAllowlist(["10.0.0.0/8", "rebind.example:80"], rebinding).check_now("rebind.example:80")
 
 
 def test_what_is_kept_is_judged_without_asking_anybody():
     async def nobody(name: str) -> list[str]:
         raise AssertionError(f"{name} was asked for")
 
-    assert Allowed(["*.example"], nobody).check("a.example:80").host == "a.example"
+    assert EgressAllowlist(["*.example"], nobody).check("a.example:80").host == "a.example"
 
 
 @pytest.mark.parametrize("entry", ["10.0.0.1/8", "*", "http://x", "a b", "1.2.3", "x:99999", "unix:x", "*.*.x"])
 def test_an_entry_that_is_none_is_refused(entry):
     with pytest.raises(BadAddress):
-        Allowed([entry])
+        EgressAllowlist([entry])
 
 
 async def test_names_of_this_machine_are_resolved():
     assert "127.0.0.1" in await resolve("localhost")
     with pytest.raises(AddressNotAllowed):
-        await Allowed(["127.0.0.0/8"]).check_now("localhost:80")
-    await Allowed(["localhost:80"]).check_now("localhost:80")
+        await EgressAllowlist(["127.0.0.0/8"]).check_now("localhost:80")
+    await EgressAllowlist(["localhost:80"]).check_now("localhost:80")
     assert await resolve("nothing.invalid") == []

@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from drw.kernel.errors import Unavailable
-from drw.kernel.runtime.host import Host, Scope
+from drw.kernel.runtime.host import Host, ServiceContext
 from drw.models.experiments import service
 from support.measured import measured
 
@@ -20,7 +20,7 @@ def hooks(monkeypatch):
     def with_hooks(*failing: str) -> list[str]:
         build = service.build
 
-        async def build_with_hooks(scope: Scope):
+        async def build_with_hooks(scope: ServiceContext):
             database = await scope.database()
             await database.all("select 1")
             for when, add in (("start", scope.on_start), ("stop", scope.on_stop)):
@@ -65,7 +65,7 @@ async def test_a_stop_that_fails_stops_the_rest(profile, hooks):
 async def test_a_service_that_cannot_be_measured_is_not_ready_and_the_others_are_measured(profile, monkeypatch):
     build = service.build
 
-    async def build_with_trouble(scope: Scope):
+    async def build_with_trouble(scope: ServiceContext):
         async def away() -> None:
             raise Unavailable("the database does not answer")
 

@@ -18,11 +18,11 @@ from drw.api.audit.v1 import log_rpc
 from drw.api.audit.v1.log_pb2 import GetCheckpointRequest, ListRecordsRequest
 from drw.kernel.errors import DeadlineExceeded, Unavailable, Unimplemented
 from drw.kernel.rpc import http_server, rest, transport
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.transport import Channels, Server
 from support.parts import wait_until
 
-WHO = Caller("acme", "research", "key_1", frozenset({"audit:read"}))
+WHO = Principal("acme", "research", "key_1", frozenset({"audit:read"}))
 SERVER = """
 import asyncio, sys
 from drw.api.audit.v1 import log_rpc

@@ -10,11 +10,11 @@ import aiohttp
 import pytest
 
 from drw.kernel.errors import InvalidRequest
-from drw.routing.egress_allowlist import BadAddress, Target, read_url
+from drw.routing.egress_allowlist import BadAddress, EgressTarget, read_url
 from drw.routing.ip_ranges import is_forbidden, is_public
-from drw.routing.outbound import Fetchable, connector
+from drw.routing.outbound import FetchTarget, connector
 
-INSIDE = Fetchable(["login.firm:443", "127.0.0.1:8081", "[fd12::1]:443", "169.254.169.254:80"], "the.setting")
+INSIDE = FetchTarget(["login.firm:443", "127.0.0.1:8081", "[fd12::1]:443", "169.254.169.254:80"], "the.setting")
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ async def test_nothing_connects_to_an_address_that_was_not_checked(listening, mo
 
     monkeypatch.setattr(socket, "getaddrinfo", rebound)
     for host in ("rebound.example", "half.example", "127.0.0.1"):  # a literal is not even resolved
-        connecting = connector(INSIDE, Target(host="idp.example", port=port))
+        connecting = connector(INSIDE, EgressTarget(host="idp.example", port=port))
         async with aiohttp.ClientSession(connector=connecting) as session:
             with pytest.raises(aiohttp.ClientConnectorError, match="inside this network"):
                 await session.get(f"http://{host}:{port}/")
     assert arrived == []
-    named = Fetchable([f"rebound.example:{port}"], "the.setting")
-    connecting = connector(named, Target(host="rebound.example", port=port))
+    named = FetchTarget([f"rebound.example:{port}"], "the.setting")
+    connecting = connector(named, EgressTarget(host="rebound.example", port=port))
     async with aiohttp.ClientSession(connector=connecting) as session:
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await session.get(f"http://rebound.example:{port}/")

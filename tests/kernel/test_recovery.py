@@ -7,13 +7,13 @@ import pytest
 from drw.kernel.errors import NotFound, Unavailable
 from drw.kernel.rpc import recovery
 from drw.kernel.rpc.http_server import error_response
-from drw.kernel.runtime.settings import Place
+from drw.kernel.runtime.settings import ServiceAddress
 
 
 @pytest.fixture
 def measured(profile, tmp_path, monkeypatch):
     monkeypatch.setattr(recovery, "_profile", None)
-    places = {"rag": Place(services=("documents", "embedding"), grpc="", http="")}
+    places = {"rag": ServiceAddress(services=("documents", "embedding"), grpc="", http="")}
     recovery.use(profile.model_copy(update={"starts": tmp_path / "starts.json", "processes": places}))
     recovery.write(tmp_path / "starts.json", {"engine": 6.2, "rag": 3.0})
     return tmp_path / "starts.json"

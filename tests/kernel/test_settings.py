@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drw.kernel.runtime.settings import ConfigError, Layers
+from drw.kernel.runtime.settings import ConfigError, SettingLayers
 
 BASE = """
 name = "laptop"
@@ -27,7 +27,7 @@ def base(tmp_path):
 def layered(base, text, **environ):
     own = base.with_name("own.toml")
     own.write_text(text)
-    return Layers([base, own], environ)
+    return SettingLayers([base, own], environ)
 
 
 def test_later_files_and_the_environment_win_value_by_value(base):
@@ -62,10 +62,10 @@ def test_a_profile_is_fixed(base):
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path):
     with pytest.raises(ConfigError, match="there is no file"):
-        Layers([tmp_path / "none.toml"], {})
+        SettingLayers([tmp_path / "none.toml"], {})
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
-        Layers([tmp_path], {})
+        SettingLayers([tmp_path], {})
     for content in (b"name = ", b"name = '\xff'"):
         (tmp_path / "bad.toml").write_bytes(content)
         with pytest.raises(ConfigError, match="is not TOML"):
-            Layers([tmp_path / "bad.toml"], {})
+            SettingLayers([tmp_path / "bad.toml"], {})

@@ -50,7 +50,7 @@ class DoubleState(State):
         self._hang = hang
         self._padding = "x" * padding
         self.seen: list[WatchRunRequest] = []
-        self.caller: context.Caller | None = None
+        self.caller: context.Principal | None = None
         self.time_left: float | None = None
         self.closed = asyncio.Event()
         self.waiting = asyncio.Event()

@@ -16,10 +16,10 @@ from opentelemetry.trace import SpanKind
 
 from drw.kernel.errors import NotFound
 from drw.kernel.observability import telemetry
-from drw.local.child_process import Part
+from drw.local.child_process import ProcessSpec
 from support.spans import recorded
 
-STOP_SECONDS = Part(name="", title="", command=list, ready=asyncio.Event().wait).stop_seconds
+STOP_SECONDS = ProcessSpec(name="", title="", command=list, ready=asyncio.Event().wait).stop_seconds
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SERVED = """
 import sys
@@ -129,7 +129,7 @@ def test_what_a_client_adds_to_a_trace_goes_no_further():
 
 def test_a_span_that_lasts_leaves_the_one_before_it_in_place():
     with recorded() as spans, telemetry.span("outer") as outer:
-        lasting = telemetry.Lasting("inner", SpanKind.CLIENT, {})
+        lasting = telemetry.AttachedSpan("inner", SpanKind.CLIENT, {})
         assert trace.get_current_span() is lasting.span
         lasting.end()
         assert trace.get_current_span() is outer
@@ -143,7 +143,7 @@ def test_a_span_that_lasts_leaves_the_one_before_it_in_place():
 
 async def test_a_span_that_lasts_may_end_elsewhere():
     """A generator that nobody closed ends in another task; the present span there is not its own to change."""
-    lasting = telemetry.Lasting("inner", SpanKind.CLIENT, {})
+    lasting = telemetry.AttachedSpan("inner", SpanKind.CLIENT, {})
     with telemetry.span("other") as other:
 
         async def elsewhere() -> None:

@@ -13,7 +13,7 @@ import drw
 from drw.kernel import tenancy
 from drw.kernel.errors import Forbidden
 from drw.kernel.observability import metrics_page
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.tenancy import PLATFORM, Owner
 
 ORG, DESK, ELSEWHERE = Owner("acme"), Owner("acme", "research"), Owner("other", "research")
@@ -31,8 +31,8 @@ MAY_CHANGE = {
 }
 
 
-def holding(scope: str = "", desk: str = "research") -> Caller:
-    return Caller("acme", desk, "key_1", frozenset({scope, "limits:write"}))
+def holding(scope: str = "", desk: str = "research") -> Principal:
+    return Principal("acme", desk, "key_1", frozenset({scope, "limits:write"}))
 
 
 @pytest.mark.parametrize("scope", MAY_READ)
@@ -49,7 +49,7 @@ def test_who_may_read_and_change_what(scope):
 
 
 def test_a_caller_without_a_desk_or_an_org_owns_nothing():
-    for who, owner in itertools.product((Caller("", "", "key_1"), Caller("acme", "", "key_1")), (PLATFORM, ORG)):
+    for who, owner in itertools.product((Principal("", "", "key_1"), Principal("acme", "", "key_1")), (PLATFORM, ORG)):
         assert not tenancy.may_change(owner, who)
 
 
@@ -80,7 +80,7 @@ def test_a_tenant_sees_its_own_series_and_those_of_the_platform():
         "a name of what": {"name": "m"},
     }
 
-    def seen(who: Caller) -> set[str]:
+    def seen(who: Principal) -> set[str]:
         return {name for name, labels in series.items() if metrics_page.may_see(labels, who)}
 
     own = {"one", "own", "budget", "budget of the org", "budget of a model", "key"}

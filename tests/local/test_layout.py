@@ -10,23 +10,23 @@ from drw.catalog import SERVICES, SUPPORT
 from drw.gateway.authentication.keys.secret import why_weak
 from drw.kernel.errors import Conflict, Forbidden, Unavailable
 from drw.kernel.runtime.host import check_sections
-from drw.kernel.runtime.settings import ConfigError, Layers
+from drw.kernel.runtime.settings import ConfigError, SettingLayers
 from drw.local import postgres, preflight
-from drw.local.paths import Layout, toml
+from drw.local.paths import PlatformPaths, toml
 from drw.local.preflight import check_port, check_space, locked
 
 
 @pytest.fixture
-def layout(tmp_path, monkeypatch) -> Layout:
+def layout(tmp_path, monkeypatch) -> PlatformPaths:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    layout = Layout.of(tmp_path / "data")
+    layout = PlatformPaths.of(tmp_path / "data")
     layout.prepare()
     layout.write_profile("127.0.0.1:8080")
     return layout
 
 
 def test_the_profile_places_every_service(layout):
-    profile = Layers(layout.files, {}).profile()
+    profile = SettingLayers(layout.files, {}).profile()
     assert {profile.place(s.name).grpc for s in SERVICES + SUPPORT}
     check_sections(profile)
     assert len(str(layout.run / "pg" / ".s.PGSQL.5432.lock")) < 108
@@ -34,7 +34,7 @@ def test_the_profile_places_every_service(layout):
 
 def test_the_operators_file_wins_and_is_named_as_the_origin(layout):
     layout.settings.write_text('otlp_endpoint = "http://127.0.0.1:4318"')
-    layers = Layers(layout.files, {"DRW__RATE_LIMITING__X": "1"})
+    layers = SettingLayers(layout.files, {"DRW__RATE_LIMITING__X": "1"})
     assert layers.profile().otlp_endpoint == "http://127.0.0.1:4318"
     assert layers.origins["otlp_endpoint"] == str(layout.settings)
     assert layers.origins["services.rate_limiting.x"] == "$DRW__RATE_LIMITING__X"
@@ -47,7 +47,7 @@ def test_secrets_are_made_once_and_for_this_user_alone(layout):
     assert layout.secrets.stat().st_mode & 0o777 == 0o600
     layout.make_secrets()
     assert layout.secrets.read_bytes() == made
-    secret = Layers(layout.files, {}).profile().services["authentication"]["secret"]
+    secret = SettingLayers(layout.files, {}).profile().services["authentication"]["secret"]
     assert why_weak(secret) == ""
     assert secret not in layout.profile.read_text()
 
@@ -55,7 +55,7 @@ def test_secrets_are_made_once_and_for_this_user_alone(layout):
 def test_an_unknown_setting_is_refused_with_its_place(layout):
     layout.settings.write_text("colour = 3")
     with pytest.raises(ConfigError, match=r"colour: .*from .*drw.toml"):
-        Layers(layout.files, {}).profile()
+        SettingLayers(layout.files, {}).profile()
 
 
 def test_a_second_platform_in_the_same_folder_is_refused(layout):

@@ -12,8 +12,8 @@ import sys
 import pytest
 
 from drw.local import liveness
-from drw.local.child_process import PartState
-from drw.local.liveness import Patience, Pulse, replies
+from drw.local.child_process import ProcessState
+from drw.local.liveness import LivenessPolicy, LivenessState, replies
 from drw.local.platform import _database_alive
 from local.test_part import IDLE, child, here, until
 from support.parts import wait_until
@@ -45,7 +45,7 @@ def state(pid: int) -> str:
     return liveness.tree(pid)[pid].state
 
 
-async def looks(pulse: Pulse) -> int:
+async def looks(pulse: LivenessState) -> int:
     """Return after how many looks the process must be replaced."""
     for number in itertools.count(1):
         if await pulse.look(never):
@@ -57,8 +57,8 @@ async def test_of_processes_that_do_not_answer_the_idle_one_is_replaced_long_bef
     ticks = itertools.count(0.0, 3.0)
     rests, spins = running(REST), running(SPIN)
     wait_until(lambda: state(rests) == "S", "a process that rests")
-    assert await looks(Pulse(rests, Patience(), lambda: next(ticks))) == 3
-    assert await looks(Pulse(spins, Patience(), lambda: next(ticks))) == 20
+    assert await looks(LivenessState(rests, LivenessPolicy(), lambda: next(ticks))) == 3
+    assert await looks(LivenessState(spins, LivenessPolicy(), lambda: next(ticks))) == 20
 
 
 async def test_a_process_whose_child_works_is_not_idle(running):
@@ -66,7 +66,7 @@ async def test_a_process_whose_child_works_is_not_idle(running):
     parent = running(f"import os, signal\nif os.fork(): signal.pause()\n{SPIN}")
     wait_until(lambda: len(liveness.tree(parent)) == 2, "a child")
     child = max(liveness.tree(parent))
-    assert await looks(Pulse(parent, Patience(), lambda: next(ticks))) == 20
+    assert await looks(LivenessState(parent, LivenessPolicy(), lambda: next(ticks))) == 20
     os.kill(child, signal.SIGKILL)
 
 
@@ -74,13 +74,13 @@ async def test_time_in_which_the_supervisor_did_not_run_does_not_count(running):
     rests = running(REST)
     wait_until(lambda: state(rests) == "S", "a process that rests")
     ticks = itertools.count(0.0, 1000.0)  # by the wall, three looks would be an hour
-    assert await looks(Pulse(rests, Patience(), lambda: next(ticks))) == 3
+    assert await looks(LivenessState(rests, LivenessPolicy(), lambda: next(ticks))) == 3
 
 
 async def test_a_stopped_child_is_replaced_with_all_that_it_began(here, monkeypatch):
     monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.05)
     code = "import os, signal\nos.fork()\nopen('up', 'a').write('x')\nsignal.pause()"
-    thing = child(here, [sys.executable, "-c", code], patience=Patience(stopped=0.2))
+    thing = child(here, [sys.executable, "-c", code], patience=LivenessPolicy(stopped=0.2))
     await thing.start()
     work = asyncio.gather(thing.keep(), thing.watch())
     first = thing.pid
@@ -88,7 +88,7 @@ async def test_a_stopped_child_is_replaced_with_all_that_it_began(here, monkeypa
     family = liveness.tree(first)
     for pid in family:
         os.kill(pid, signal.SIGSTOP)
-    await until(lambda: thing.restarts == 1 and thing.state == PartState.READY)
+    await until(lambda: thing.restarts == 1 and thing.state == ProcessState.READY)
     assert thing.said == ["thing was stopped by a signal; starting it again"]
     await until(lambda: not any(liveness.tree(pid) for pid in family))
     await thing.stop()
@@ -105,9 +105,9 @@ async def test_a_child_that_answers_again_is_ready_again(here, monkeypatch):
     thing = child(here, IDLE, alive=alive)
     await thing.start()
     work = asyncio.gather(thing.keep(), thing.watch())
-    await until(lambda: thing.state == PartState.UNRESPONSIVE and "has not answered" in thing.detail)
+    await until(lambda: thing.state == ProcessState.UNRESPONSIVE and "has not answered" in thing.detail)
     answers = True
-    await until(lambda: thing.state == PartState.READY and not thing.detail)
+    await until(lambda: thing.state == ProcessState.READY and not thing.detail)
     assert thing.restarts == 0
     await thing.stop()
     await work

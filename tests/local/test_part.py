@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from drw.local.child_process import Child, Part, PartFailed, PartState
-from drw.local.output import KEPT, Output
-from drw.local.paths import Layout
+from drw.local.child_process import ChildProcess, ProcessFailed, ProcessSpec, ProcessState
+from drw.local.output import KEPT, ProcessOutput
+from drw.local.paths import PlatformPaths
 
 IDLE = [sys.executable, "-c", "import signal; open('up', 'a').write('x'); signal.pause()"]
 STUBBORN = [
@@ -31,13 +31,15 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def child(here: Path, command: list[str], **more) -> Child:
+def child(here: Path, command: list[str], **more) -> ChildProcess:
     async def ready() -> bool:
         return (here / "up").exists()
 
     said: list[str] = []
-    made = Child(
-        Part(name="thing", title="a thing", command=lambda: command, ready=ready, **more), here / "log", said.append
+    made = ChildProcess(
+        ProcessSpec(name="thing", title="a thing", command=lambda: command, ready=ready, **more),
+        here / "log",
+        said.append,
     )
     made.said = said
     return made
@@ -55,25 +57,25 @@ async def test_a_killed_child_is_started_again(here):
     keeper = asyncio.create_task(thing.keep())
     first = thing.pid
     thing.kill(signal.SIGKILL)
-    await until(lambda: thing.restarts == 1 and thing.state == PartState.READY)
+    await until(lambda: thing.restarts == 1 and thing.state == ProcessState.READY)
     assert thing.pid not in (None, first)
     assert thing.said == ["thing was killed by SIGKILL; starting it again"]
     await thing.stop()
     await keeper
     assert thing.pid is None
-    assert thing.state == PartState.STOPPED
+    assert thing.state == ProcessState.STOPPED
 
 
 async def test_a_child_that_ends_while_it_starts_says_why(here):
     thing = child(here, [sys.executable, "-c", "import sys; sys.exit('no such model')"])
-    with pytest.raises(PartFailed, match="thing ended with code 1 while it started: no such model"):
+    with pytest.raises(ProcessFailed, match="thing ended with code 1 while it started: no such model"):
         await thing.start()
     assert thing.pid is None
 
 
 async def test_a_child_that_never_gets_ready_is_killed(here):
     thing = child(here, [sys.executable, "-c", "import signal; signal.pause()"], start_seconds=0.3)
-    with pytest.raises(PartFailed, match="was not ready within"):
+    with pytest.raises(ProcessFailed, match="was not ready within"):
         await thing.start()
     assert thing.pid is None
 
@@ -117,7 +119,7 @@ async def test_the_log_of_a_part_that_runs_is_put_aside_without_losing_a_line(he
         "signal.pause()"
     )
     thing = child(here, [sys.executable, "-c", code])
-    thing._output = Output(here / "log", full=60_000)
+    thing._output = ProcessOutput(here / "log", full=60_000)
     await thing.start()
     await thing.stop()
     files = [here / name for name in ("log.3.log", "log.2.log", "log.1.log", "log")]
@@ -127,7 +129,7 @@ async def test_the_log_of_a_part_that_runs_is_put_aside_without_losing_a_line(he
 
 
 def test_only_so_many_old_files_are_kept_and_no_line_is_in_two(tmp_path):
-    log = Output(tmp_path / "log", full=20)
+    log = ProcessOutput(tmp_path / "log", full=20)
     for part in (b"one\ntw", b"o\n", *(b"%010d\n" % number for number in range(50)), b"no end"):
         log.take(part)
     files = sorted(file.name for file in tmp_path.iterdir())
@@ -138,7 +140,7 @@ def test_only_so_many_old_files_are_kept_and_no_line_is_in_two(tmp_path):
 
 
 def test_a_log_that_is_followed_is_followed_into_its_next_file(tmp_path):
-    file = Layout.of(tmp_path).log("models")
+    file = PlatformPaths.of(tmp_path).log("models")
     file.parent.mkdir(parents=True)
     file.write_text("first\n")
     command = [sys.executable, "-m", "drw.cli.main", "logs", "models", "--follow", "--data-dir", str(tmp_path)]

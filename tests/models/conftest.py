@@ -23,7 +23,7 @@ from drw.api.rag.v1 import embedding_rpc
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
 from drw.kernel.rpc.transport import Server
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import Place, Profile
+from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.engine.weights import prepare
 from drw.rag.embedding.lengths import TextTooLong
 from models.double_engine import DoubleEngine, double_engine
@@ -137,7 +137,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
         models |= further.get("models", {})
         default = {"models": models, "default_model": "small" if small else "double"}
         services = {"discovery": further | default}
-        rag = Place(services=("embedding",), grpc=f"unix:{base}.r", http="")
+        rag = ServiceAddress(services=("embedding",), grpc=f"unix:{base}.r", http="")
         spread = on.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})
         embedding = Server([DoubleEmbedding()])
         await embedding.start(rag.grpc)

@@ -11,12 +11,12 @@ from aiohttp import web as server
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Policy, Price, WatchPolicyRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.models.serving.adapters.vertex import VertexEngine
 from models.test_openai_api import TOOLS
 from support.money import counters_open
 
-BOSS = Caller("acme", "research", "key_boss", frozenset(SCOPES))
+BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
 EACH = 6
 """Tokens of each choice."""
 CHAT = {"messages": [{"role": "user", "content": "Count."}]}

@@ -11,11 +11,11 @@ import pytest
 from aiohttp import web
 
 from drw.models.serving.adapters.llama_cpp import LlamaCppEngine
-from drw.models.serving.engines.openai_client import WireSettings
-from drw.models.serving.errors import AnswerCut
-from drw.models.serving.ports import Target
+from drw.models.serving.engines.openai_client import ClientSettings
+from drw.models.serving.errors import ResponseTruncated
+from drw.models.serving.ports import EngineTarget
 
-Serving = Callable[[Sequence[bytes]], AbstractAsyncContextManager[tuple[LlamaCppEngine, Target]]]
+Serving = Callable[[Sequence[bytes]], AbstractAsyncContextManager[tuple[LlamaCppEngine, EngineTarget]]]
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def answering(folder: Path) -> Serving:
     """Serve an answer in these parts, each sent when the one before has been taken."""
 
     @asynccontextmanager
-    async def begin(parts: Sequence[bytes]) -> AsyncIterator[tuple[LlamaCppEngine, Target]]:
+    async def begin(parts: Sequence[bytes]) -> AsyncIterator[tuple[LlamaCppEngine, EngineTarget]]:
         async def tokenize(request: web.Request) -> web.StreamResponse:
             response = web.StreamResponse(headers={"content-type": "application/json"})
             await response.prepare(request)
@@ -39,9 +39,9 @@ def answering(folder: Path) -> Serving:
         await runner.setup()
         socket = folder / "counting.sock"
         await web.UnixSite(runner, str(socket)).start()
-        engine = LlamaCppEngine(WireSettings())
+        engine = LlamaCppEngine(ClientSettings())
         try:
-            yield engine, Target("m", f"unix:{socket}", "m", "")
+            yield engine, EngineTarget("m", f"unix:{socket}", "m", "")
         finally:
             await engine.close()
             await runner.cleanup()
@@ -57,5 +57,5 @@ async def test_an_answer_in_several_reads_is_read_to_its_end(answering):
 @pytest.mark.parametrize("said", [b'{"tokens": [1, 2', b"[1, 2]", b"", b'{"tokens": 2}'])
 async def test_what_is_no_answer_is_an_error_that_others_can_make_good(answering, said):
     async with answering([said]) as (engine, target):
-        with pytest.raises(AnswerCut, match="no part of an answer"):
+        with pytest.raises(ResponseTruncated, match="no part of an answer"):
             await engine.count_prompt(target, "completions", {"prompt": "long"})

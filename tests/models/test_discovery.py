@@ -22,7 +22,7 @@ from drw.api.models.v1.discovery_pb2 import (
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.errors import NotFound
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import ConfigError, Layers
+from drw.kernel.runtime.settings import ConfigError, SettingLayers
 
 SMALL = {"engine": "llama_cpp", "base_url": "unix:/tmp/e.sock", "context_length": 2048, "licence": "Apache-2.0"}
 LARGE = {"engine": "openai", "base_url": "https://upstream.example/v1/", "api_key_variable": "UPSTREAM_KEY"}
@@ -75,7 +75,7 @@ async def test_one_line_of_the_operators_file_adds_a_model_and_makes_it_the_defa
         'services.discovery.models.gpt-4o = { engine = "openai", base_url = "https://upstream.example/v1", '
         'api_key_variable = "OPENAI_API_KEY", default = true }'
     )
-    sections = Layers([shipped, own], {}).profile().services
+    sections = SettingLayers([shipped, own], {}).profile().services
     async with hosted(profile.model_copy(update={"services": sections}), ["discovery"]) as host:
         assert (await host.client(DiscoveryClient).get_model(GetModelRequest())).id == "gpt-4o"
 

@@ -9,14 +9,14 @@ from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.models.v1.health_pb2 import GetReportRequest
 from drw.api.models.v1.health_rpc import HealthClient
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import Place
+from drw.kernel.runtime.settings import ServiceAddress
 
 
 @pytest.fixture
 def places(folder, tmp_path_factory):
     def place(*services):
         name = f"{folder}/{tmp_path_factory.mktemp('p').name}-{services[0]}"
-        return Place(services=services, grpc=f"unix:{name}.g", http=f"unix:{name}.h")
+        return ServiceAddress(services=services, grpc=f"unix:{name}.g", http=f"unix:{name}.h")
 
     return place
 

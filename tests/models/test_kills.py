@@ -11,13 +11,13 @@ import pytest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.killswitch.watch import Killed, KillList
 from models.test_failures import ask
 from support.kills import kill
 
-WHO = Caller("acme", "research", "key_test", frozenset({"models:invoke"}))
+WHO = Principal("acme", "research", "key_test", frozenset({"models:invoke"}))
 SUBJECTS = [
     kill("KEY", "key_test", "acme"),
     kill("DESK", "research", "acme"),

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from drw.kernel.errors import RateLimited, Unavailable
-from drw.local.child_process import Child, Part, PartState
-from drw.models.serving.http.body_buffers import Buffers
+from drw.local.child_process import ChildProcess, ProcessSpec, ProcessState
+from drw.models.serving.http.body_buffers import BodyBuffers
 from models.conftest import CONTEXT, SLOTS, running_engine
 
 MEMORY_MIB = 1024
@@ -38,8 +38,8 @@ async def test_an_engine_over_its_limit_ends_its_calls_with_503_and_is_started_a
     command = [sys.executable, "-m", "drw.models.engine", "--model", str(weights), "--socket", str(socket)]
     command += ["--slots", str(SLOTS), "--context", str(CONTEXT), "--memory", str(MEMORY_MIB)]
     said: list[str] = []
-    part = Part(name="engine", title="the engine", command=lambda: command, ready=partial(healthy, socket))
-    child = Child(part, folder / "limited.log", said.append)
+    part = ProcessSpec(name="engine", title="the engine", command=lambda: command, ready=partial(healthy, socket))
+    child = ChildProcess(part, folder / "limited.log", said.append)
     await child.start()
     keeping = asyncio.create_task(child.keep())
     try:
@@ -53,7 +53,7 @@ async def test_an_engine_over_its_limit_ends_its_calls_with_503_and_is_started_a
             with pytest.raises(openai.APIError, match="try again"):
                 async for _ in stream:
                     pass
-            await web.until(lambda: child.restarts and child.state == PartState.READY, "a new engine")
+            await web.until(lambda: child.restarts and child.state == ProcessState.READY, "a new engine")
             patient = web.client.with_options(max_retries=5)  # after as long as the platform says
             again = await patient.chat.completions.create(**STORY | {"stream": False, "max_tokens": 2})
             assert again.choices[0].finish_reason == "length"
@@ -94,7 +94,7 @@ async def test_a_model_with_more_room_answers_what_is_too_long_for_the_first(sta
 
 
 def test_bodies_are_bounded_for_an_org_and_for_all():
-    buffers = Buffers(100, 250)
+    buffers = BodyBuffers(100, 250)
     with buffers.holding("a") as a, buffers.holding("b") as b, buffers.holding("c") as c:
         a(60)
         with buffers.holding("a") as more:

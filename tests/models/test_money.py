@@ -25,7 +25,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.rate_limiting.counter_rebuild import LOCK
-from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.models.serving.metering.budget_gate import prompt_bound
 from models.conftest import Web
 from models.double_engine import WORDS
@@ -33,7 +33,7 @@ from support.money import counters_open
 from support.owners import announce
 
 TEXT = "".join(WORDS)
-BOSS = Caller("acme", "research", "key_boss", frozenset(SCOPES))
+BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
 PROMPT, COMPLETION = 5, 3
 """What the double counts."""
 

@@ -9,11 +9,11 @@ import openai
 import pytest
 from gguf import GGUFReader, TokenType
 
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.models.serving.adapters.llama_cpp import LlamaCppEngine
-from drw.models.serving.engines.openai_client import WireSettings
+from drw.models.serving.engines.openai_client import ClientSettings
 from drw.models.serving.errors import EngineUnavailable
-from drw.models.serving.ports import Target
+from drw.models.serving.ports import EngineTarget
 from models.conftest import SLOTS
 
 BUILT_IN = "<|im_start|>", "<|im_end|>"
@@ -30,9 +30,9 @@ def special(weights) -> dict[str, int]:
 
 
 @pytest.fixture
-async def adapter(engine) -> AsyncIterator[tuple[LlamaCppEngine, Target]]:
-    made = LlamaCppEngine(WireSettings())
-    yield made, Target("small", f"unix:{engine}", "small", "")
+async def adapter(engine) -> AsyncIterator[tuple[LlamaCppEngine, EngineTarget]]:
+    made = LlamaCppEngine(ClientSettings())
+    yield made, EngineTarget("small", f"unix:{engine}", "small", "")
     await made.close()
 
 
@@ -124,10 +124,10 @@ async def test_what_one_tenant_was_read_is_not_there_for_another(start, engine, 
 
 async def test_a_prompt_that_never_came_to_the_engine_opens_nothing_of_who_had_the_slot_before(adapter, monkeypatch):
     engine, target = adapter
-    mine, rival = Caller("acme", "research", "k1"), Caller("rival", "research", "k2")
+    mine, rival = Principal("acme", "research", "k1"), Principal("rival", "research", "k2")
     secrets = [f"{number} {SECRET * 3}" for number in range(SLOTS)]
 
-    async def ask(who: Caller, text: str) -> int:
+    async def ask(who: Principal, text: str) -> int:
         body = {"messages": [{"role": "user", "content": text}], "max_tokens": 1}
         with acting_for(who):
             chunks = [chunk async for chunk in engine.stream(target, "chat/completions", body)]

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.models.serving.adapters.llama_cpp import translated
 from drw.models.serving.engines import schema_compiler
 from drw.models.serving.engines.schema_compiler import SchemaCompilers
@@ -267,7 +267,7 @@ for line in sys.stdin:
 async def test_a_tenant_whose_schemas_are_slow_holds_up_nobody_else(monkeypatch):
     monkeypatch.setattr(schema_compiler, "SECONDS", 600.0)
     compilers = SchemaCompilers((sys.executable, "-c", SLOW), processes=2)
-    mine, other = (Caller(org, "d", "k") for org in ("slow", "quick"))
+    mine, other = (Principal(org, "d", "k") for org in ("slow", "quick"))
     with acting_for(mine):
         hanging = [asyncio.create_task(compilers.check({"const": f"slow {n}"}, "x")) for n in range(5)]
     try:

@@ -15,7 +15,7 @@ from drw.kernel.errors import InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.rpc.transport import StrictTransport
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import ConfigError, Place
+from drw.kernel.runtime.settings import ConfigError, ServiceAddress
 from models.double_engine import WORDS, double_engine
 
 _numbers = itertools.count()
@@ -27,7 +27,7 @@ async def served(request, profile, folder, caller):
     base = f"{folder}/v{next(_numbers)}"
     models = {"double": {"engine": "openai", "base_url": f"unix:{base}.d"}}
     places = {
-        name: Place(services=(name,), grpc=f"unix:{base}.{name[:2]}g", http=f"unix:{base}.{name[:2]}h")
+        name: ServiceAddress(services=(name,), grpc=f"unix:{base}.{name[:2]}g", http=f"unix:{base}.{name[:2]}h")
         for name in ("serving", "discovery", "embedding", "request_router")
     }
     spread = profile.model_copy(update={"processes": places, "services": {"discovery": {"models": models}}})
@@ -102,7 +102,7 @@ async def test_a_service_that_stops_listening_ends_the_engines_work(served):
 
 async def test_adapters_settings_are_checked(profile, folder):
     section = {"discovery": {"models": {}}, "serving": {"openai": {"patience": 3}}}
-    places = {"rag": Place(services=("embedding",), grpc=f"unix:{folder}/none", http="")}
+    places = {"rag": ServiceAddress(services=("embedding",), grpc=f"unix:{folder}/none", http="")}
     wrong = profile.model_copy(update={"services": section, "processes": places})
     with pytest.raises(ConfigError, match="serving: openai.patience: Extra inputs"):
         async with hosted(wrong, ["discovery", "serving"]):

@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.models.serving.engines.cache_salt import cache_salt
 from drw.models.serving.engines.slots import Slots
 
@@ -71,14 +71,14 @@ async def test_a_caller_who_leaves_the_line_takes_no_slot():
 
 def test_salts_differ_by_org_desk_walls_and_secret_and_by_nothing_else():
     who = [
-        Caller("o", "d", "k"),
-        Caller("o", "", "d"),
-        Caller("od", "", "k"),
-        Caller("o", "d", "k", walls=frozenset("w")),
-        Caller("o", "d", "k", walls=frozenset({"w", "v"})),
-        Caller("o", "d", "k", walls=frozenset({"wv"})),
+        Principal("o", "d", "k"),
+        Principal("o", "", "d"),
+        Principal("od", "", "k"),
+        Principal("o", "d", "k", walls=frozenset("w")),
+        Principal("o", "d", "k", walls=frozenset({"w", "v"})),
+        Principal("o", "d", "k", walls=frozenset({"wv"})),
         None,
     ]
     assert len({cache_salt(each) for each in who}) == len({cache_salt(each, "secret") for each in who}) == len(who)
-    assert cache_salt(Caller("o", "d", "other", frozenset({"models:invoke"}))) == cache_salt(who[0])
+    assert cache_salt(Principal("o", "d", "other", frozenset({"models:invoke"}))) == cache_salt(who[0])
     assert cache_salt(who[0], "secret") != cache_salt(who[0], "other") != cache_salt(who[0])

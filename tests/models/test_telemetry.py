@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY, generate_latest
 
 from drw.kernel.observability.telemetry import JsonFormatter
 from drw.models.serving.observability import content_capture
-from drw.models.serving.observability.call_record import Record
+from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.service import ServingSettings
 from support.spans import recorded
 
@@ -208,7 +208,7 @@ async def test_cost_is_counted_at_the_model_that_took_over(spans):
     audit = DoubleAudit()
     labels = {"org": "", "desk": "", "gen_ai_response_model": "second"}
     cost = sample("drw_cost_usd_total", **labels)
-    record = Record(audit, "chat", b"{}")
+    record = CallRecord(audit, "chat", b"{}")
     record.served_by("first", "openai", "up", asked="alias", at="https://models.example.com/v1")
     record.served_by("second", "vertex", "up")
     record.cost(1_000_000_000)

@@ -9,16 +9,16 @@ import pytest
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
 from drw.billing.subjects import Subject
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.clock import Clock
 from drw.models.serving.errors import EngineMisconfigured, EngineUnavailable, NotSupported
 from drw.models.serving.metering.budget_gate import prompt_bound
-from drw.models.serving.ports import Target
-from drw.models.serving.routing.circuit_breaker import Circuit, CircuitSettings
+from drw.models.serving.ports import EngineTarget
+from drw.models.serving.routing.circuit_breaker import CircuitBreaker, CircuitSettings
 from drw.models.serving.routing.load_balancing import Replica
 from money.world import DoubleChat, asked, model, world
 
-WHO = Caller("acme", "rates", "key_1")
+WHO = Principal("acme", "rates", "key_1")
 DESK = Subject(Block.DESK, "acme", "rates")
 PRICES = [Price(model=name, prompt_usd_per_million="1", completion_usd_per_million="1") for name in ("one", "two")]
 PROMPT, MOST = 5, 10
@@ -52,7 +52,7 @@ class Hanging(DoubleChat):
 
 def counting(name, engine, places=("x",)):
     replicas = (
-        Replica(place, Target(name, place, "up", ""), Circuit(CircuitSettings(), Clock(), name, place))
+        Replica(place, EngineTarget(name, place, "up", ""), CircuitBreaker(CircuitSettings(), Clock(), name, place))
         for place in places
     )
     return replace(model(name), engine=engine, replicas=tuple(replicas))

@@ -16,12 +16,12 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
 from drw.billing.ledger import settled
 from drw.billing.subjects import Subject, begins
 from drw.kernel.errors import DrwError
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.models.serving.observability.call_record import ClientGone
 from money.world import BLOCK, LEASE, Call, World, model, usage, world
 
 MODELS = [model("cheap"), model("dear")]
-CALLERS = [Caller("acme", "rates", "key_1"), Caller("acme", "rates", "key_2"), Caller("acme", "fx", "key_3")]
+CALLERS = [Principal("acme", "rates", "key_1"), Principal("acme", "rates", "key_2"), Principal("acme", "fx", "key_3")]
 POLICY = Policy(
     prices=[
         Price(model="cheap", prompt_usd_per_million="0.0375", completion_usd_per_million="0.15"),

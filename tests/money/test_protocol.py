@@ -8,29 +8,29 @@ from dataclasses import replace
 import pytest
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Policy, Price
-from drw.billing.attempts import Attempt, Course
-from drw.billing.counters import Counters, CountersAway
+from drw.billing.attempts import Attempt, AttemptHistory
+from drw.billing.counters import Counters, CountersUnavailable
 from drw.billing.ledger import Ledger, settled, total
 from drw.billing.subjects import Subject
-from drw.gateway.rate_limiting.counter_rebuild import Rebuild
+from drw.gateway.rate_limiting.counter_rebuild import CounterRebuild
 from drw.gateway.rate_limiting.lease_reaper import post
 from drw.kernel.errors import NEVER, RateLimited, Unavailable, http_headers
-from drw.kernel.rpc.context import Caller, acting_for
-from drw.models.serving.errors import AnswerCut
-from drw.models.serving.metering.budget_gate import Metering, prompt_bound
-from drw.models.serving.metering.local_quota import Share, Shares
-from drw.models.serving.metering.pricing_policy import Tariffs
+from drw.kernel.rpc.context import Principal, acting_for
+from drw.models.serving.errors import ResponseTruncated
+from drw.models.serving.metering.budget_gate import BudgetGate, prompt_bound
+from drw.models.serving.metering.local_quota import LocalQuota, QuotaShare
+from drw.models.serving.metering.pricing_policy import PricingWatch
 from drw.models.serving.metering.quota_errors import (
     EngineOvershot,
     InsufficientQuota,
     LimitReached,
-    ModelFull,
+    ModelAtCapacity,
     ReservationLost,
 )
 from drw.models.serving.observability.call_record import ClientGone
 from money.world import BEAT, BLOCK, LEASE, asked, model, token, usage, world
 
-WHO = Caller("acme", "rates", "key_1")
+WHO = Principal("acme", "rates", "key_1")
 KEY, DESK = Subject(Block.KEY, "acme", "key_1"), Subject(Block.DESK, "acme", "rates")
 ONE, TWO = model("one"), model("two")
 POLICY = Policy(
@@ -180,7 +180,7 @@ async def test_an_answer_that_is_left_is_charged_by_the_best_count_there_is(on, 
 
 async def test_an_engine_that_dies_before_its_first_token_costs_nothing(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
-    await call.hold.settle(CountersAway("the engine died"))
+    await call.hold.settle(CountersUnavailable("the engine died"))
     assert await spent(on) == (0, 0)
     assert [(row["cost"], row["outcome"], row["counted_by"]) for row in await rows(on)] == [(0, "failed", "nothing")]
 
@@ -228,10 +228,10 @@ async def test_a_fallback_whose_attempt_was_not_written_down_is_not_charged(on, 
     await hold.progress(token())
 
     async def away(*args):
-        raise CountersAway("Valkey went away")
+        raise CountersUnavailable("Valkey went away")
 
     monkeypatch.setattr(gateway.counters, "advance", away)
-    with pytest.raises(CountersAway) as caught:
+    with pytest.raises(CountersUnavailable) as caught:
         await hold.begin(TWO)
     await hold.settle(caught.value)
     assert [(row["model"], row["cost"] // TOKEN) for row in await rows(on)] == [("one", 6), ("two", 0)]
@@ -271,7 +271,7 @@ async def test_a_fallback_without_room_refuses_nobody_who_does_not_need_it(two_a
     assert await under_way(on) == [(3, 90), (0, 0)]
     await holds[0].begin(TWO)
     assert await under_way(on) == [(3, 90), (1, 30)]  # it holds what the call does
-    with pytest.raises(ModelFull, match="the model 'two' has 1 calls under way"):
+    with pytest.raises(ModelAtCapacity, match="the model 'two' has 1 calls under way"):
         await holds[1].begin(TWO)
     await holds[1].begin(ONE)  # whoever is full, another may be asked
     await holds[0].progress(usage(5, 1))
@@ -287,13 +287,13 @@ async def test_a_model_without_room_leaves_the_call_to_the_next(two_at_once):
     first = await on.open(gateway, WHO, TWO, prompt=1, most=1, stream=False)
     with acting_for(WHO):
         hold = await gateway.metering.hold(asked((TWO, ONE), prompt=1, most=1, stream=False))
-    with pytest.raises(ModelFull):
+    with pytest.raises(ModelAtCapacity):
         await hold.begin(TWO)
     await hold.begin(ONE)
     await hold.progress(usage(1, 1))
     await hold.settle()
     assert [(row["model"], row["cost"] // TOKEN) for row in await rows(on)] == [("one", 2)]
-    with acting_for(WHO), pytest.raises(ModelFull):
+    with acting_for(WHO), pytest.raises(ModelAtCapacity):
         await gateway.metering.hold(asked((TWO,), prompt=1, most=1, stream=False))
     await first.hold.settle(ClientGone())
 
@@ -316,7 +316,7 @@ async def test_what_joined_a_reservation_is_released_by_whoever_settles_it(two_a
 async def test_what_is_no_count_of_tokens_is_no_part_of_an_answer(on, name, wrong):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
     await call.hold.progress(token())
-    with pytest.raises(AnswerCut, match=name) as caught:
+    with pytest.raises(ResponseTruncated, match=name) as caught:
         await call.hold.progress({"choices": [], "usage": {name: wrong}})
     await call.hold.settle(caught.value)
     assert await spent(on) == (11 * TOKEN, 0)
@@ -602,7 +602,7 @@ async def test_a_lost_valkey_refuses_until_the_books_are_whole_and_live_streams_
     live = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=True)
     await live.hold.progress(token())
     await on.redis.flushdb()
-    with pytest.raises(CountersAway, match="being rebuilt") as caught:
+    with pytest.raises(CountersUnavailable, match="being rebuilt") as caught:
         await on.open(gateway, WHO, ONE, prompt=1, most=1, stream=False)
     assert caught.value.metadata["retry_after"] == "5"
     assert not await on.rebuild.tick()  # the process that holds something has not shown itself
@@ -630,7 +630,7 @@ async def test_what_is_settled_while_the_books_are_rebuilt_counts_once(on):
     await on.redis.flushdb()
     await gateway.meter.beat()  # registers what it holds
 
-    class Interrupted(Rebuild):
+    class Interrupted(CounterRebuild):
         async def _from_ledger(self, *args):
             if not call.hold.rows:  # between the survey and the snapshot
                 await call.hold.progress(usage(10, 5))
@@ -661,7 +661,7 @@ async def test_calls_that_end_all_the_time_do_not_keep_the_books_from_being_rebu
             await end(second)
         return await whole(*args)
 
-    class Interrupted(Rebuild):
+    class Interrupted(CounterRebuild):
         async def _from_ledger(self, *args):
             await end(first)
             return await super()._from_ledger(*args)
@@ -695,7 +695,7 @@ async def test_a_settlement_whose_answer_is_lost_counts_once(on, monkeypatch):
 
     async def unheard(*args) -> None:
         await settle(*args)
-        raise CountersAway("no answer")
+        raise CountersUnavailable("no answer")
 
     monkeypatch.setattr(Counters, "settle", unheard)
     await call.hold.settle()
@@ -751,14 +751,14 @@ async def test_a_clock_that_is_ahead_does_not_begin_another_day(on, how):
 
 
 async def test_a_row_that_was_read_long_ago_is_not_counted(on):
-    with pytest.raises(CountersAway, match="read too long ago"):
+    with pytest.raises(CountersUnavailable, match="read too long ago"):
         await on.counters.post([("row", on.ms, [(DESK, TOKEN, 1)])], on.ms - 301_000)
     assert await spent(on) == (0, 0)
 
 
 async def test_what_the_ledger_says_is_counted_is_not_remembered_for_long(on):
-    row = settled("pass_1", Course("acme", "rates", "key_1", "pass", [Attempt("one", started=True)]), at_ms=on.ms,
-                  most=0, outcome="ok", counted_by="engine", posted=False)  # fmt: skip
+    history = AttemptHistory("acme", "rates", "key_1", "pass", [Attempt("one", started=True)])
+    row = settled("pass_1", history, at_ms=on.ms, most=0, outcome="ok", counted_by="engine", posted=False)
     await on.ledger.put(row)
     await on.tick()
     assert [row["posted"] for row in await rows(on)] == [True]
@@ -792,7 +792,7 @@ async def test_a_valkey_that_is_gone_refuses_money_at_once_and_shares_limits(on,
     gone = Counters("unix:///nowhere", seconds=0.2)
     gateway = on.gateway()
     gateway.meter._counters = gone
-    with pytest.raises(CountersAway, match="Valkey does not answer") as caught:
+    with pytest.raises(CountersUnavailable, match="Valkey does not answer") as caught:
         await on.open(gateway, WHO, ONE, prompt=1, most=1, stream=False)
     assert caught.value.metadata["retry_after"] == "2"
     free = model("free")
@@ -800,16 +800,18 @@ async def test_a_valkey_that_is_gone_refuses_money_at_once_and_shares_limits(on,
         Limit(key="key_1", org="acme", tokens_per_minute=100, concurrent=3, when_lost=Limit.LOCAL_SHARE),
         Limit(subject=Block.DESK, org="acme", desk="strict", concurrent=3, when_lost=Limit.FAIL_CLOSED),
     ]
-    gateway.metering = Metering(Tariffs.fixed(Policy(limits=limits)), gateway.meter, on.ledger)
+    gateway.metering = BudgetGate(PricingWatch.fixed(Policy(limits=limits)), gateway.meter, on.ledger)
     call = await on.open(gateway, WHO, free, prompt=40, most=20, stream=False)
     with pytest.raises(LimitReached, match="40 left of 100 for this minute"):
         await on.open(gateway, WHO, free, prompt=40, most=20, stream=False)
     await call.hold.progress(usage(40, 2))
     await call.hold.settle()
     await on.open(gateway, WHO, free, prompt=38, most=20, stream=False)
-    with pytest.raises(CountersAway):
-        await on.open(gateway, Caller("acme", "strict", "key_2"), free, prompt=1, most=1, stream=False)
-    await on.open(gateway, Caller("acme", "other", "key_3"), free, prompt=1, most=1, stream=False)  # bound by nothing
+    with pytest.raises(CountersUnavailable):
+        await on.open(gateway, Principal("acme", "strict", "key_2"), free, prompt=1, most=1, stream=False)
+    await on.open(
+        gateway, Principal("acme", "other", "key_3"), free, prompt=1, most=1, stream=False
+    )  # bound by nothing
     await on.tick()
     assert (await on.counters.peek([KEY]))[0]["tt"] == 42  # what Valkey did not see it is told later
     await gone.close()
@@ -822,10 +824,10 @@ async def test_sliding_windows_and_fixed_ones(on):
     on.ms += 20_000  # 23:59:50
     gateway, free = on.gateway(), model("free")
     limits = [Limit(key=f"key_{n}", org="acme", tokens_per_minute=100) for n in (1, 2)]
-    gateway.metering = Metering(Tariffs.fixed(Policy(limits=limits)), gateway.meter, on.ledger)
+    gateway.metering = BudgetGate(PricingWatch.fixed(Policy(limits=limits)), gateway.meter, on.ledger)
 
     async def ask(key: str, tokens: int) -> None:
-        call = await on.open(gateway, Caller("acme", "rates", key), free, prompt=tokens, most=1, stream=False)
+        call = await on.open(gateway, Principal("acme", "rates", key), free, prompt=tokens, most=1, stream=False)
         await call.hold.progress(usage(tokens, 0))
         await call.hold.settle()
 
@@ -870,11 +872,11 @@ async def test_sums_are_exact_beyond_what_a_double_holds(on):
 
 def test_a_share_holds_what_is_under_way_over_the_end_of_a_minute():
     now = 30.0
-    shares, away = Shares(1, lambda: now), CountersAway("away")
+    shares, away = LocalQuota(1, lambda: now), CountersUnavailable("away")
     limits = [(KEY, Limit(tokens_per_minute=100, when_lost=Limit.LOCAL_SHARE))]
 
-    def enter() -> Share:
-        share = Share(shares, limits, 90, away)
+    def enter() -> QuotaShare:
+        share = QuotaShare(shares, limits, 90, away)
         share.enter([KEY])
         return share
 

@@ -10,13 +10,13 @@ import pytest
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
 from drw.billing.subjects import Subject
 from drw.kernel.errors import Unavailable
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.models.serving.metering.lease_file import LeaseFile
 from drw.models.serving.metering.quota_errors import ReservationLost
 from drw.models.serving.observability.call_record import ClientGone
 from money.world import BLOCK, World, model, token, world
 
-WHO = Caller("acme", "rates", "key_1")
+WHO = Principal("acme", "rates", "key_1")
 DESK, ONE = Subject(Block.DESK, "acme", "rates"), model("one")
 POLICY = Policy(prices=[Price(model="one", prompt_usd_per_million="1", completion_usd_per_million="1")])
 TOKEN = 1000

@@ -14,21 +14,21 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Policy
 from drw.billing.counters import Counters
 from drw.billing.ledger import Ledger
 from drw.billing.subjects import Subject
-from drw.gateway.rate_limiting.counter_rebuild import Rebuild
+from drw.gateway.rate_limiting.counter_rebuild import CounterRebuild
 from drw.gateway.rate_limiting.lease_reaper import post, reap
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.clock import Clock
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
-from drw.models.serving.metering.budget_gate import Metering
+from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.metering.lease_file import LeaseFile
-from drw.models.serving.metering.metered_call import Hold
-from drw.models.serving.metering.pricing_policy import Tariffs
-from drw.models.serving.metering.reservation_client import Meter, MeterSettings
-from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, Target
-from drw.models.serving.routing.admission_queue import Line
-from drw.models.serving.routing.candidates import Asked, ChatModel
-from drw.models.serving.routing.circuit_breaker import Circuit, CircuitSettings
+from drw.models.serving.metering.metered_call import MeteredCall
+from drw.models.serving.metering.pricing_policy import PricingWatch
+from drw.models.serving.metering.reservation_client import MeteringSettings, ReservationClient
+from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, EngineTarget
+from drw.models.serving.routing.admission_queue import AdmissionQueue
+from drw.models.serving.routing.candidates import ChatModel, ModelRequest
+from drw.models.serving.routing.circuit_breaker import CircuitBreaker, CircuitSettings
 from drw.models.serving.routing.load_balancing import Affinity, Replica
 
 Cap = tuple[Subject, str, str | int]
@@ -40,29 +40,31 @@ START_MS = 1_790_726_370_000.0  # 2026-09-29 23:59:30 UTC: a day ends soon, and 
 class DoubleChat(ChatEngine):
     """Counts prompts as long as they say they are."""
 
-    def stream(self, target: Target, endpoint: Endpoint, body: Body) -> AsyncGenerator[Chunk, None]:
+    def stream(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> AsyncGenerator[Chunk, None]:
         raise NotImplementedError
 
-    async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
+    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
         return int(body["prompt"])
 
-    async def check(self, target: Target) -> None: ...
+    async def check(self, target: EngineTarget) -> None: ...
 
     async def close(self) -> None: ...
 
 
 def model(name: str) -> ChatModel:
-    line = Line(name, 1000, 0, 1)
-    circuit = Circuit(CircuitSettings(), Clock(), name, "x")
-    replica = Replica("x", Target(name, "http://x", f"up-{name}", ""), circuit)
+    line = AdmissionQueue(name, 1000, 0, 1)
+    circuit = CircuitBreaker(CircuitSettings(), Clock(), name, "x")
+    replica = Replica("x", EngineTarget(name, "http://x", f"up-{name}", ""), circuit)
     return ChatModel(name, f"up-{name}", DoubleChat(), "double", line, (replica,), 0, 0, 0, "none", "none")
 
 
-def asked(models: Sequence[ChatModel], *, prompt: int, most: int | None, stream: bool, choices: int = 1) -> Asked:
+def asked(
+    models: Sequence[ChatModel], *, prompt: int, most: int | None, stream: bool, choices: int = 1
+) -> ModelRequest:
     """Return a request for so many answers, each of at most so many tokens."""
     body = {"prompt": prompt}
     affinity = Affinity("", "", body)
-    return Asked("completions", body, affinity, tuple(models), stream, choices, most_tokens=most)
+    return ModelRequest("completions", body, affinity, tuple(models), stream, choices, most_tokens=most)
 
 
 def token(text: str = "x", index: int = 0) -> Chunk:
@@ -78,7 +80,7 @@ class Call:
     """One request under way, and what its caller has got of it."""
 
     gateway: Gateway
-    hold: Hold
+    hold: MeteredCall
     prompt: int
     stream: bool
     choices: int = 1
@@ -111,8 +113,8 @@ class Call:
 class Gateway:
     """One process that serves models."""
 
-    meter: Meter
-    metering: Metering
+    meter: ReservationClient
+    metering: BudgetGate
     counters: Counters
     file: LeaseFile | None = None
     calls: list[Call] = field(default_factory=list)
@@ -133,9 +135,9 @@ class World:
         self._made: list[Counters] = []
         self._files: list[LeaseFile] = []
         self.counters = self.connect()
-        self.rebuild = self.rebuilding(Rebuild)
+        self.rebuild = self.rebuilding(CounterRebuild)
 
-    def rebuilding(self, kind: type[Rebuild]) -> Rebuild:
+    def rebuilding(self, kind: type[CounterRebuild]) -> CounterRebuild:
         return kind(self.counters, self.database, self.push_caps, self.newest_change, LEASE, lambda: self.ms / 1000)
 
     async def newest_change(self) -> int:
@@ -152,14 +154,14 @@ class World:
         self._files += [file] if file else []
         own = {"lease_seconds": LEASE, "heartbeat_seconds": BEAT, "patience_seconds": 0, "block_tokens": BLOCK}
         counters = self.connect()
-        meter = Meter(
+        meter = ReservationClient(
             counters,
             Ledger(self.database),
-            MeterSettings(**{**own, "least_tokens": 2, **settings}),
+            MeteringSettings(**{**own, "least_tokens": 2, **settings}),
             clock=lambda: self.ms / 1000,
             file=file,
         )
-        return Gateway(meter, Metering(Tariffs.fixed(self.policy), meter, Ledger(self.database)), counters, file)
+        return Gateway(meter, BudgetGate(PricingWatch.fixed(self.policy), meter, Ledger(self.database)), counters, file)
 
     async def push_caps(self) -> None:
         self.version += 1
@@ -201,7 +203,7 @@ class World:
     async def open(
         self,
         gateway: Gateway,
-        who: Caller,
+        who: Principal,
         *models: ChatModel,
         prompt: int,
         most: int,

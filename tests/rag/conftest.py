@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from drw.kernel.runtime.settings import Place, Profile
+from drw.kernel.runtime.settings import Profile, ServiceAddress
 
 
 @pytest.fixture
 def hashing(profile: Profile) -> Profile:
     """The embedding service with the double of an encoder; its request router has a place, and does not answer."""
-    gateway = Place(services=("request_router",), grpc="unix:/nothing", http="")
+    gateway = ServiceAddress(services=("request_router",), grpc="unix:/nothing", http="")
     encoder = {"embedding": {"encoder": "hashing"}}
     return profile.model_copy(update={"services": encoder, "processes": {"gateway": gateway}})

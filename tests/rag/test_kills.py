@@ -15,9 +15,9 @@ from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.retrieval_pb2 import AskRequest, SearchRequest
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
 from drw.kernel.rpc.context import acting_for
-from drw.kernel.runtime.settings import Place
+from drw.kernel.runtime.settings import ServiceAddress
 from drw.killswitch.watch import Killed
-from drw.rag.embedding.encoder_queue import Turns
+from drw.rag.embedding.encoder_queue import EncoderQueue
 from drw.rag.embedding.service import Embedding
 from support.kills import double_kills, kill
 
@@ -29,7 +29,7 @@ HASHING = kill("MODEL", "hashing")
 async def killing(profile, folder, how="together"):
     """Run the cluster with a stand-in for the request router; gives both."""
     async with double_kills(f"unix:{folder}/rag.k") as kills:
-        none = Place(services=("serving",), grpc="unix:/nothing", http="")
+        none = ServiceAddress(services=("serving",), grpc="unix:/nothing", http="")
         places = {"gateway": kills.place, "models": none}
         async with hosted(profile.model_copy(update={"processes": places}), SERVICES, how) as host:
             yield host, kills
@@ -81,7 +81,7 @@ async def test_texts_that_wait_for_their_turn_are_let_go(hashing, folder, caller
     async with killing(hashing, folder) as (host, kills):
         service = host._servicers["embedding"]
         assert isinstance(service, Embedding)
-        service._turns = Turns(service._encoder, 1000)  # at which nobody works
+        service._turns = EncoderQueue(service._encoder, 1000)  # at which nobody works
         with acting_for(caller):
             waiting = asyncio.create_task(host.client(EmbeddingClient).embed(EmbedRequest(texts=["x"])))
             await kills.kill(what)

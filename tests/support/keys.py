@@ -16,14 +16,14 @@ from drw.api.gateway.v1.authentication_pb2 import (
     RotateKeyRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.local.first_key import OPERATOR
 
 
 async def issued(
-    host: Host, *scopes: str, by: Caller = OPERATOR, org: str = "acme", desk: str = "research", **fields: Any
-) -> Caller:
+    host: Host, *scopes: str, by: Principal = OPERATOR, org: str = "acme", desk: str = "research", **fields: Any
+) -> Principal:
     """Let somebody make a key, by default the operator, and return who calls with it."""
     own = {} if org == by.org else {"org": org}
     wish = CreateKeyRequest(name="n", scopes=scopes, desk=desk, **own, **fields)
@@ -31,7 +31,7 @@ async def issued(
         return as_caller((await host.client(AuthenticationClient).create_key(wish)).key)
 
 
-async def rotated(host: Host, who: Caller, by: Caller | None = None, overlap_seconds: int = 600) -> Caller:
+async def rotated(host: Host, who: Principal, by: Principal | None = None, overlap_seconds: int = 600) -> Principal:
     """Let somebody rotate a key, by default its holder, and return who calls with the successor."""
     with acting_for(by or who):
         wish = RotateKeyRequest(id=who.key, overlap_seconds=overlap_seconds, org=who.org)
@@ -54,6 +54,6 @@ async def vouch(host: Host, caller: str) -> None:
             await client.put_issuer(PutIssuerRequest(name=name, **fields))
 
 
-def as_caller(key: Key) -> Caller:
+def as_caller(key: Key) -> Principal:
     """Return who calls with a key."""
-    return Caller(key.org, key.desk, key.id, frozenset(key.scopes), frozenset(key.walls))
+    return Principal(key.org, key.desk, key.id, frozenset(key.scopes), frozenset(key.walls))

@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 from drw.api.gateway.v1.request_router_pb2 import Kill, Kills, WatchKillsRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouter
 from drw.kernel.rpc.transport import Server
-from drw.kernel.runtime.settings import Place
+from drw.kernel.runtime.settings import ServiceAddress
 
 
 class DoubleKills(RequestRouter):
     """Tells all who watch."""
 
     def __init__(self, address: str) -> None:
-        self.place = Place(services=("request_router",), grpc=address, http="")
+        self.place = ServiceAddress(services=("request_router",), grpc=address, http="")
         self._kills = Kills()
         self._changed = asyncio.Condition()
         self._server: Server | None = None

@@ -25,7 +25,7 @@ from drw.api.rag.v1.documents_pb2 import (
 from drw.api.rag.v1.documents_rpc import Documents
 from drw.kernel.errors import NotFound
 from drw.kernel.rpc import context, transport
-from drw.kernel.runtime.settings import Place, Profile
+from drw.kernel.runtime.settings import Profile, ServiceAddress
 from support.kills import DoubleKills
 
 
@@ -45,7 +45,7 @@ class Calls:
     """
 
     made: list[str] = field(default_factory=list)
-    callers: list[context.Caller] = field(default_factory=list)
+    callers: list[context.Principal] = field(default_factory=list)
     under_way: int = 0
     most_at_once: int = 0
     held: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -148,7 +148,7 @@ async def doubled(profile: Profile, socket: Path) -> AsyncIterator[Doubles]:
     """Serve both on a Unix socket, and name it in the profile."""
     calls = Calls()
     address = f"unix:{socket}"
-    place = Place(services=("documents", "serving"), grpc=address, http=f"{address}.h")
+    place = ServiceAddress(services=("documents", "serving"), grpc=address, http=f"{address}.h")
     kills = DoubleKills(f"{address}.k")
     await kills.start()
     processes = profile.processes | {"doubles": place, "gateway": kills.place}

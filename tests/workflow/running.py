@@ -24,7 +24,7 @@ from drw.api.workflow.v1.orchestration_pb2 import (
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
 from drw.api.workflow.v1.state_pb2 import WatchRunRequest
 from drw.api.workflow.v1.state_rpc import StateClient
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from workflow.doubles import Calls, Doubles, doubled, until
@@ -44,7 +44,7 @@ class Running:
     host: Host
     doubles: Doubles
     profile: Profile
-    caller: Caller
+    caller: Principal
 
     @property
     def calls(self) -> Calls:

@@ -30,7 +30,7 @@ from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
 from drw.api.workflow.v1.state_pb2 import WatchRunRequest
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.kernel.errors import Unavailable
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.settings import Profile
 from workflow.doubles import Doubles, doubled, until
@@ -106,7 +106,7 @@ class World:
     profile: Profile
     folder: Path
     doubles: Doubles
-    caller: Caller
+    caller: Principal
     channels: Channels = field(default_factory=Channels)
     processes: list[Process] = field(default_factory=list)
 

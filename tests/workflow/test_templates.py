@@ -14,7 +14,7 @@ from drw.api.workflow.v1.templates_rpc import TemplatesClient
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.storage.database import Database
 from drw.workflow.templates import parser
-from drw.workflow.templates.template_store import Shelf
+from drw.workflow.templates.template_store import TemplateStore
 
 GOOD = """
 name: small
@@ -165,7 +165,7 @@ async def test_no_file_of_the_folder_hides_another(own):
 
 
 async def test_what_is_remembered_of_a_fault_does_not_grow():
-    shelf, raised = Shelf(Database("", "templates"), None), []
+    shelf, raised = TemplateStore(Database("", "templates"), None), []
     for _ in range(3):
         with pytest.raises(InvalidRequest, match="Field required") as caught:
             shelf._template(b"name: bad", "bad.yaml")

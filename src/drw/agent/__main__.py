@@ -11,19 +11,19 @@ from pathlib import Path
 from drw.agent.agent import Agent
 from drw.agent.delivery.envoy import plane
 from drw.agent.reporting.usage import UsageLog
-from drw.agent.xds.translation import Edge
+from drw.agent.xds.translation import EdgeOptions
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.kernel.errors import DrwError
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc.transport import Channels
-from drw.kernel.runtime.settings import Layers, Profile
+from drw.kernel.runtime.settings import Profile, SettingLayers
 
 
 def main(files: Sequence[Path]) -> int:
     """Run the agent of the profile in these files; return the exit code."""
     try:
-        profile = Layers(files).profile()
+        profile = SettingLayers(files).profile()
         telemetry.set_up("agent", profile.otlp_endpoint)
         # Not uvloop: it forks to run Envoy, which is not safe beside gRPC's threads; asyncio's own way is.
         asyncio.run(_run(profile))
@@ -40,7 +40,7 @@ async def _run(profile: Profile) -> None:
     channels = Channels()
     router = channels.client(RequestRouterClient, profile.place("request_router").grpc)
     limiting = channels.client(RateLimitingClient, profile.place("rate_limiting").grpc)
-    usage = UsageLog(Edge.of(profile), profile.name, limiting)
+    usage = UsageLog(EdgeOptions.of(profile), profile.name, limiting)
     work = asyncio.create_task(_both(Agent(profile, router), usage))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

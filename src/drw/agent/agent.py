@@ -14,16 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from drw.agent.delivery import envoy
-from drw.agent.delivery.admin import Admin, NotRunning
-from drw.agent.delivery.credentials import Secrets
-from drw.agent.delivery.deny_list_delivery import Refusals
-from drw.agent.delivery.files import Files, read_seed
-from drw.agent.reporting.connection_pressure import Pressure
-from drw.agent.reporting.health import Circuits
+from drw.agent.delivery.admin import EnvoyAdmin, NotRunning
+from drw.agent.delivery.credentials import EnvoyCredentials
+from drw.agent.delivery.deny_list_delivery import DenyListDelivery
+from drw.agent.delivery.files import ConfigFiles, read_seed
+from drw.agent.reporting.connection_pressure import ConnectionPressure
+from drw.agent.reporting.health import UpstreamHealth
 from drw.agent.reporting.log_rotation import KEPT_ANONYMOUS, AccessLog
-from drw.agent.reporting.metrics import CURRENT, Metrics
+from drw.agent.reporting.metrics import CURRENT, AgentMetrics
 from drw.agent.xds import overload
-from drw.agent.xds.translation import OTHERS, BadConfiguration, Edge, others, translate, whole
+from drw.agent.xds.translation import OTHERS, BadConfiguration, EdgeOptions, others, translate, whole
 from drw.api.gateway.v1.request_router_pb2 import Configuration, ConfigurationReport, WatchConfigurationRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.kernel.errors import DeadlineExceeded, DrwError, Unavailable
@@ -41,13 +41,13 @@ class Agent:
     def __init__(self, profile: Profile, router: RequestRouterClient) -> None:
         self._name = profile.name
         self._router = router
-        edge = Edge.of(profile)
+        edge = EdgeOptions.of(profile)
         self._edge = replace(edge, seed=read_seed(edge.plane.folder))
-        self._files = Files(self._edge)
-        self._admin = Admin(self._edge.plane.admin)
-        self._refusals = Refusals(self._edge, self._files, self._admin)
-        self._secrets = Secrets(self._edge)
-        self._circuits = Circuits(self._admin)
+        self._files = ConfigFiles(self._edge)
+        self._admin = EnvoyAdmin(self._edge.plane.admin)
+        self._refusals = DenyListDelivery(self._edge, self._files, self._admin)
+        self._secrets = EnvoyCredentials(self._edge)
+        self._circuits = UpstreamHealth(self._admin)
         self._trying: Configuration | None = None
         self._good = self._files.read_good()
         self._wanted: Configuration | None = None
@@ -75,10 +75,10 @@ class Agent:
             tasks.create_task(self._press(self._behind, self._refusals.settle))
             tasks.create_task(self._follow())
             tasks.create_task(self._keep_log())
-            tasks.create_task(Pressure(self._edge, self._admin).run())
+            tasks.create_task(ConnectionPressure(self._edge, self._admin).run())
             if address := self._edge.plane.metrics:
                 tasks.create_task(
-                    Metrics(address, self._admin, [Path(self._edge.log), Path(self._edge.anonymous_log)]).run()
+                    AgentMetrics(address, self._admin, [Path(self._edge.log), Path(self._edge.anonymous_log)]).run()
                 )
 
     async def _watch(self) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drw.audit.tlog.damage import Damaged
+from drw.audit.tlog.damage import LogDamaged
 from drw.audit.tlog.note import Verifier
-from drw.audit.tlog.walk import Walk
+from drw.audit.tlog.walk import LogWalk
 from drw.kernel.errors import DrwError, NotFound
 
 VERIFIER_KEY = "verifier.key"
@@ -49,11 +49,11 @@ def verify(folder: Path, verifier_key: str = "", earlier_note: str = "") -> Repo
     verifier = Verifier.parse(verifier_key or _own_key(folder))
     records, note = 0, ""
     try:
-        walk = Walk(lambda path: _read(folder / path), verifier, earlier_note)
+        walk = LogWalk(lambda path: _read(folder / path), verifier, earlier_note)
         note = walk.note
         for bundle in walk.bundles():
             records = bundle.start + len(bundle.entries)
-    except Damaged as error:
+    except LogDamaged as error:
         return Report(records, error.message, note)
     return Report(records, "", note)
 

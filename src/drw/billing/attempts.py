@@ -35,7 +35,7 @@ class Attempt:
 
 
 @dataclass(slots=True)
-class Course:
+class AttemptHistory:
     """A request with its attempts: what a reaper needs to settle it in place of a process that died."""
 
     org: str
@@ -49,7 +49,7 @@ class Course:
         return orjson.dumps(self)
 
     @classmethod
-    def load(cls, data: bytes) -> Course:
+    def load(cls, data: bytes) -> AttemptHistory:
         """Read what `dump` wrote."""
         found: dict[str, Any] = orjson.loads(data)
         attempts = [Attempt(**{**one, "price": Price(**one["price"])}) for one in found.pop("attempts")]

@@ -32,11 +32,11 @@ Settling = Literal["counted", "elsewhere", "unknown"]
 """counted: now. elsewhere: somebody did before, or does it by `post`, or for the dead. unknown: it is held nowhere."""
 
 
-class CountersAway(Unavailable):
+class CountersUnavailable(Unavailable):
     """Valkey does not answer, or does not have its data: nothing can be reserved."""
 
 
-class NotOpen(CountersAway):
+class NotOpen(CountersUnavailable):
     """The counters are being rebuilt."""
 
 
@@ -63,7 +63,7 @@ class Granted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class ReservationRefused:
     """Which limit binds, and what is left of it."""
 
     subject: Subject
@@ -77,7 +77,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ReservationRequest:
     """What to reserve: `step` counts up with each wish for the same reservation."""
 
     id: str
@@ -92,7 +92,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ActiveReservation:
     """One reservation as its process keeps it."""
 
     id: str
@@ -123,7 +123,7 @@ class Counters:
         self._scripts = ScriptRunner(url, seconds)
         self._clock = clock
 
-    async def reserve(self, process: str, wish: Wish) -> Granted | Refused | None:
+    async def reserve(self, process: str, wish: ReservationRequest) -> Granted | ReservationRefused | None:
         """Reserve for all subjects or none; None: an earlier step of it is not held any more.
 
         Raises:
@@ -147,7 +147,9 @@ class Counters:
         if said == "refused":
             place, measure, period, *numbers = rest
             cap, left, wait = map(int, numbers)
-            return Refused(wish.subjects[int(place) - 1], measure, period, cap, left, wait or self._until_over(period))
+            return ReservationRefused(
+                wish.subjects[int(place) - 1], measure, period, cap, left, wait or self._until_over(period)
+            )
         nano, tokens, *window = map(int, rest)
         return Granted(nano, tokens, Window(*window) if window else None)
 
@@ -175,7 +177,7 @@ class Counters:
         """Lengthen a lease; False: there is none any more."""
         return bool(await self._run(scripts.RENEW, self._now(), ttl_ms, process))
 
-    async def register(self, process: str, ttl_ms: int, held: Iterable[Held]) -> bool:
+    async def register(self, process: str, ttl_ms: int, held: Iterable[ActiveReservation]) -> bool:
         """Begin a lease with these reservations; False: the counters are open and do not know them."""
         parts: list[Any] = []
         for one in held:
@@ -284,7 +286,7 @@ class Counters:
         if said == -1:
             raise _not_open()
         if said < 0:
-            raise CountersAway("rows were read too long ago to be counted now", part="valkey", retry_after="2")
+            raise CountersUnavailable("rows were read too long ago to be counted now", part="valkey", retry_after="2")
         return said
 
     async def posted(self, ids: Sequence[str]) -> None:
@@ -334,7 +336,7 @@ def _answering() -> Iterator[None]:
         yield
     except (RedisError, TimeoutError, OSError) as error:
         message = f"money and tokens cannot be counted now: Valkey does not answer ({type(error).__name__})"
-        raise CountersAway(message, part="valkey", retry_after="2") from error
+        raise CountersUnavailable(message, part="valkey", retry_after="2") from error
 
 
 def _not_open() -> NotOpen:

@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 import psycopg
 
-from drw.billing.attempts import Course
+from drw.billing.attempts import AttemptHistory
 from drw.billing.counters import Charge, Posting
 from drw.billing.subjects import of_call, of_model
 from drw.kernel.errors import Unavailable
 from drw.kernel.storage import audit
 from drw.kernel.storage.database import Connection, Database
-from drw.kernel.storage.group_commit import Batches
+from drw.kernel.storage.group_commit import GroupCommit
 
 BATCH = 500
 ADD = """
@@ -92,7 +92,7 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._batches = Batches(self._write)
+        self._batches = GroupCommit(self._write)
 
     async def put(self, rows: Sequence[Row], record: str = "") -> bool:
         """Return when the rows are there for good; one that is there already stays, and a difference is corrected.
@@ -172,7 +172,7 @@ def as_row(found: dict[str, Any]) -> Row:
 
 def settled(
     id: str,
-    course: Course,
+    course: AttemptHistory,
     *,
     at_ms: float,
     most: int,

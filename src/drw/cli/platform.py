@@ -22,7 +22,7 @@ from drw.cli.settings import check_before_start
 from drw.cli.terminal import console, stream, visible_in_json
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, Unavailable
 from drw.local.credentials import Credentials, local
-from drw.local.paths import Layout
+from drw.local.paths import PlatformPaths
 from drw.local.preflight import free_port, locked
 
 PARTS = ("postgres", "valkey", "engine", "gateway", "models", "rag", "workflow", "agent", "envoy", "supervisor")
@@ -181,7 +181,7 @@ def _part_of(name: str) -> str:
     raise InvalidRequest(f"there is no service or part {name!r}; there are: {', '.join([*BY_NAME, *PARTS])}")
 
 
-def _start_detached(layout: Layout, listen: str, *, quiet: bool) -> dict[str, Any]:
+def _start_detached(layout: PlatformPaths, listen: str, *, quiet: bool) -> dict[str, Any]:
     log = layout.log("supervisor")
     command = [
         sys.executable,
@@ -215,7 +215,7 @@ def _start_detached(layout: Layout, listen: str, *, quiet: bool) -> dict[str, An
     raise Unavailable(f"the platform was not ready within {START_SECONDS} s; {log} says more")
 
 
-def _ask(layout: Layout, what: str) -> dict[str, Any] | None:
+def _ask(layout: PlatformPaths, what: str) -> dict[str, Any] | None:
     try:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(15)
@@ -230,7 +230,7 @@ def _ask(layout: Layout, what: str) -> dict[str, Any] | None:
         raise Unavailable(f"the platform in {layout.data} runs and does not answer: {error}") from error
 
 
-def _welcome(layout: Layout, found: dict[str, Any]) -> None:
+def _welcome(layout: PlatformPaths, found: dict[str, Any]) -> None:
     _show(found)
     credentials = Credentials.read(layout)
     drw = _command(layout)
@@ -243,13 +243,13 @@ def _welcome(layout: Layout, found: dict[str, Any]) -> None:
     write(f'  {drw} ask "Who signs a waiver of a risk limit?" --collection demo')
 
 
-def _command(layout: Layout) -> str:
+def _command(layout: PlatformPaths) -> str:
     near = Path(sys.prefix) / "bin" / "drw"
     try:
         shown = str(near.relative_to(Path.cwd()))
     except ValueError:
         shown = str(near)
-    return shown if layout == Layout.of(None) else f"DRW_DATA_DIR={shlex.quote(str(layout.data))} {shown}"
+    return shown if layout == PlatformPaths.of(None) else f"DRW_DATA_DIR={shlex.quote(str(layout.data))} {shown}"
 
 
 def _show(found: dict[str, Any]) -> None:

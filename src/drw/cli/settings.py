@@ -11,10 +11,10 @@ import typer
 from drw.cli.options import DataDir, Json, warn, write, write_json
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.local.credentials import local
-from drw.local.paths import Layout
+from drw.local.paths import PlatformPaths
 
 if TYPE_CHECKING:
-    from drw.kernel.runtime.settings import Layers
+    from drw.kernel.runtime.settings import SettingLayers
 
 HIDDEN = "(set, not shown)"
 FAULTY = 2
@@ -55,7 +55,7 @@ def config(
         write(f"{s.name} = {json.dumps(s.value, ensure_ascii=False)}  ({s.origin}{default})\n    {s.description}")
 
 
-def check(layers: Layers) -> None:
+def check(layers: SettingLayers) -> None:
     """Say what is wrong with the settings, a line a fault, and end the command; go on where nothing is."""
     from drw.local.configuration import faults
 
@@ -65,18 +65,18 @@ def check(layers: Layers) -> None:
         raise typer.Exit(FAULTY)
 
 
-def check_before_start(layout: Layout, listen: str) -> None:
+def check_before_start(layout: PlatformPaths, listen: str) -> None:
     """Check the settings as `drw up` would start with them."""
     layout.make_secrets()
     made = str(layout.profile), layout.profile_of(listen)
     check(_layers([layout.secrets, layout.settings], made))
 
 
-def _layers(files: list[Path], made: tuple[str, dict[str, Any]] | None = None) -> Layers:
-    from drw.kernel.runtime.settings import ConfigError, Layers
+def _layers(files: list[Path], made: tuple[str, dict[str, Any]] | None = None) -> SettingLayers:
+    from drw.kernel.runtime.settings import ConfigError, SettingLayers
 
     try:
-        return Layers(files, made=made)
+        return SettingLayers(files, made=made)
     except ConfigError as error:  # a file cannot be read, or is not TOML
         raise InvalidRequest(error.message) from None
 

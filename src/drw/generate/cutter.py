@@ -23,7 +23,7 @@ LATER = {"linux": "-Wl,--allow-shlib-undefined", "macos": "-Wl,-undefined,dynami
 """What is not defined is found in Envoy's process when it loads the library."""
 
 
-class Module(NamedTuple):
+class NativeModule(NamedTuple):
     """How one is made."""
 
     target: str
@@ -32,9 +32,9 @@ class Module(NamedTuple):
 
 
 MODULES = {
-    f"{CLIENTS}.wasm": Module(WASM, WEB, (f"{CLIENTS}.c",)),
+    f"{CLIENTS}.wasm": NativeModule(WASM, WEB, (f"{CLIENTS}.c",)),
     **{
-        f"{CUTTER}/cutter.{platform}.so": Module(
+        f"{CUTTER}/cutter.{platform}.so": NativeModule(
             target,
             (*NATIVE, LATER[platform.partition("-")[2]]),
             (f"{CUTTER}/cutter.c", f"{CUTTER}/limiter.c"),
@@ -44,7 +44,7 @@ MODULES = {
 }
 
 
-def made(module: Module) -> bytes:
+def made(module: NativeModule) -> bytes:
     """Return the module as it would be made."""
     with tempfile.TemporaryDirectory(prefix="drw-") as folder:
         out = Path(folder) / "made"

@@ -49,11 +49,11 @@ class TooLarge(InvalidRequest):
     """The request, or something in it, is larger than the service takes."""
 
 
-class WrongVerb(InvalidRequest):
+class MethodNotAllowed(InvalidRequest):
     """There is something at this path, and it does not take this HTTP method."""
 
 
-class UnknownEncoding(InvalidRequest):
+class UnsupportedEncoding(InvalidRequest):
     """The body is compressed in a way that nobody here reads."""
 
 
@@ -121,8 +121,8 @@ class HttpForm(NamedTuple):
 
 HTTP: dict[type[DrwError], HttpForm] = {
     TooLarge: HttpForm(413, "invalid_request_error", "request_too_large"),
-    WrongVerb: HttpForm(405, "invalid_request_error", "method_not_allowed"),
-    UnknownEncoding: HttpForm(415, "invalid_request_error", "unsupported_media_type"),
+    MethodNotAllowed: HttpForm(405, "invalid_request_error", "method_not_allowed"),
+    UnsupportedEncoding: HttpForm(415, "invalid_request_error", "unsupported_media_type"),
     InvalidRequest: HttpForm(400, "invalid_request_error", "invalid_request"),
     Unauthenticated: HttpForm(401, "authentication_error", "invalid_api_key"),
     Forbidden: HttpForm(403, "permission_error", "permission_denied"),

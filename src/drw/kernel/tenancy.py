@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from drw.kernel.errors import Forbidden
 from drw.kernel.rpc import context
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 
 ORG_ADMIN, PLATFORM_ADMIN = "org:admin", "platform:admin"
 
@@ -38,13 +38,13 @@ class Owner:
 PLATFORM = Owner("")
 
 
-def may_read(owner: Owner, who: Caller | None = None) -> bool:
+def may_read(owner: Owner, who: Principal | None = None) -> bool:
     """Tell whether the caller may see what belongs to this owner."""
     who = who or context.caller()
     return owner == PLATFORM or owner == Owner(who.org) or may_change(owner, who)
 
 
-def may_change(owner: Owner, who: Caller | None = None) -> bool:
+def may_change(owner: Owner, who: Principal | None = None) -> bool:
     """Tell whether the caller may change what belongs to this owner."""
     who = who or context.caller()
     return owner == Owner(who.org, who.desk) != Owner(who.org) or _needed(owner, who) in who.scopes
@@ -89,12 +89,12 @@ def whole_org(org: str) -> bool:
     return may_change(Owner(org))
 
 
-def _foreign(org: str, who: Caller) -> Forbidden:
+def _foreign(org: str, who: Principal) -> Forbidden:
     return Forbidden(
         f"the caller belongs to the org {who.org!r}, not to {org[:80]!r}, and lacks the scope {PLATFORM_ADMIN!r}",
         scope=PLATFORM_ADMIN,
     )
 
 
-def _needed(owner: Owner, who: Caller) -> str:
+def _needed(owner: Owner, who: Principal) -> str:
     return ORG_ADMIN if owner.org and owner.org == who.org else PLATFORM_ADMIN

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from drw.kernel.errors import Forbidden, InvalidRequest
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 
 MAX_WALLS = 100
 """As many as an org may have; more can never all be held."""
 
 
-def inside(walls: Iterable[str], who: Caller) -> bool:
+def inside(walls: Iterable[str], who: Principal) -> bool:
     """Return whether a caller may see an object with these walls."""
     return who.walls.issuperset(walls)
 
 
-def of_new(given: Collection[str], who: Caller) -> list[str]:
+def of_new(given: Collection[str], who: Principal) -> list[str]:
     """Return the walls of an object that a caller makes, sorted: those it gives, or else all that it stands inside of.
 
     What is made inside walls can thus never be put outside of all of them.

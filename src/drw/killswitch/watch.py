@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from drw.api.gateway.v1.request_router_pb2 import Kill, Kills, WatchKillsRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.kernel.errors import DeadlineExceeded, Forbidden
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Killed(Forbidden):
 class _Guard:
     """Something under way: for whom, and by which names; `hit` is called once a kill names one of them."""
 
-    def __init__(self, who: Caller | None, models: Callable[[], Collection[str]], workflow: str) -> None:
+    def __init__(self, who: Principal | None, models: Callable[[], Collection[str]], workflow: str) -> None:
         self.who = who
         self.models = models
         self.workflow = workflow
@@ -67,7 +67,7 @@ class KillList:
                     async for kills in news:
                         self._take(kills)
 
-    def find(self, who: Caller | None, models: Collection[str] = (), workflow: str = "") -> Kill | None:
+    def find(self, who: Principal | None, models: Collection[str] = (), workflow: str = "") -> Kill | None:
         """Return a kill that stops this caller, or one of these models, or this workflow."""
         if not self._kills:
             return None
@@ -79,23 +79,23 @@ class KillList:
         ]
         return next((kill for subject in wanted if (kill := self._kills.get(subject))), None)
 
-    def find_model(self, who: Caller | None, model: str) -> Kill | None:
+    def find_model(self, who: Principal | None, model: str) -> Kill | None:
         """Return a kill that stops a model for this caller, whatever else is killed."""
         found = (self._kills.get((Kill.MODEL, org, model)) for org in _orgs(who))
         return next((kill for kill in found if kill), None)
 
-    def check(self, who: Caller | None, models: Collection[str] = (), workflow: str = "") -> None:
+    def check(self, who: Principal | None, models: Collection[str] = (), workflow: str = "") -> None:
         """Raise `Killed` where `find` finds something."""
         if kill := self.find(who, models, workflow):
             raise killed(kill)
 
-    async def lifted(self, who: Caller, workflow: str) -> None:
+    async def lifted(self, who: Principal, workflow: str) -> None:
         """Return once nothing stops this caller or workflow."""
         while self.find(who, workflow=workflow):
             await self._changed.wait()
 
     @contextmanager
-    def ending(self, who: Caller | None, models: Callable[[], Collection[str]]) -> Iterator[None]:
+    def ending(self, who: Principal | None, models: Callable[[], Collection[str]]) -> Iterator[None]:
         """Run the block, which awaits nothing of its caller's, and raise `Killed` in it as soon as a kill names it.
 
         `models` is asked at each kill, since which model answers may change on the way.
@@ -111,7 +111,7 @@ class KillList:
                     raise killed(guard.kill) from None
                 raise
 
-    async def unless_killed(self, who: Caller, workflow: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def unless_killed(self, who: Principal, workflow: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what the work gives; end it and raise `Killed` as soon as a kill names its caller or workflow."""
         own = asyncio.current_task()
         assert own is not None
@@ -126,7 +126,7 @@ class KillList:
                 raise
 
     async def each(
-        self, who: Caller, models: Callable[[], Collection[str]], items: AsyncGenerator[T, None]
+        self, who: Principal, models: Callable[[], Collection[str]], items: AsyncGenerator[T, None]
     ) -> AsyncGenerator[T, None]:
         """Yield the items, which are closed at the end; raise `Killed` as soon as a kill names them."""
         queue: asyncio.Queue[tuple[T] | Exception | None] = asyncio.Queue(1)
@@ -169,7 +169,7 @@ class KillList:
         self._kills = {(kill.subject, kill.org, kill.name): kill for kill in kills.kills}
 
 
-def _orgs(who: Caller | None) -> tuple[str, ...]:
+def _orgs(who: Principal | None) -> tuple[str, ...]:
     """Return for which orgs a model or workflow may be killed to stop this caller; empty: every org."""
     return ("", who.org) if who and who.org else ("",)
 

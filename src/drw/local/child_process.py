@@ -15,13 +15,13 @@ from pathlib import Path
 
 from drw.kernel.errors import Unavailable
 from drw.local import liveness
-from drw.local.liveness import Patience, Probe, Pulse
-from drw.local.output import Output
+from drw.local.liveness import LivenessPolicy, LivenessState, Probe
+from drw.local.output import ProcessOutput
 
 LOOK_SECONDS = 0.1
 
 
-class PartState(StrEnum):
+class ProcessState(StrEnum):
     """How a part is."""
 
     WAITING = "waiting"
@@ -33,7 +33,7 @@ class PartState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class ProcessSpec:
     """What is known of a part before it runs."""
 
     name: str
@@ -42,7 +42,7 @@ class Part:
     ready: Probe
     alive: Probe | None = None
     """Answers while the process is alive, whatever becomes of the parts that it needs itself."""
-    patience: Patience = Patience()
+    patience: LivenessPolicy = LivenessPolicy()
     needs: tuple[str, ...] = ()
     """What must be ready before this is started."""
     stops: int = 0
@@ -56,21 +56,21 @@ class Part:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-class PartFailed(Unavailable):
+class ProcessFailed(Unavailable):
     """A part ended, or did not get ready in time."""
 
 
-class Child:
+class ChildProcess:
     """A part as it runs: started again when it dies."""
 
     def __init__(
-        self, part: Part, log: Path, said: Callable[[str], None], started: Callable[[], None] = lambda: None
+        self, part: ProcessSpec, log: Path, said: Callable[[str], None], started: Callable[[], None] = lambda: None
     ) -> None:
         self.part = part
-        self.state = PartState.WAITING
+        self.state = ProcessState.WAITING
         self.detail = ""
         self.restarts = 0
-        self._output = Output(log)
+        self._output = ProcessOutput(log)
         self._said = said
         self._started = started
         self._process: asyncio.subprocess.Process | None = None
@@ -91,7 +91,7 @@ class Child:
         Raises:
             PartFailed: it ended, or took too long; the message has the last line of its log.
         """
-        self.state = PartState.STARTING if not self.restarts else PartState.RESTARTING
+        self.state = ProcessState.STARTING if not self.restarts else ProcessState.RESTARTING
         if self.part.prepare:
             await self.part.prepare()
         out, began = self._output.pipe(), time.monotonic()
@@ -107,7 +107,7 @@ class Child:
         finally:
             os.close(out)
         await self._until_ready(self._process)
-        self.state, self.detail, self.took = PartState.READY, "", time.monotonic() - began
+        self.state, self.detail, self.took = ProcessState.READY, "", time.monotonic() - began
         self._started()
 
     async def keep(self) -> None:
@@ -119,27 +119,27 @@ class Child:
             if self._stopping:
                 return
             self.restarts += 1
-            self.state, self.detail = PartState.RESTARTING, self._replaced or _ended(code)
+            self.state, self.detail = ProcessState.RESTARTING, self._replaced or _ended(code)
             self._replaced = ""
             self._said(f"{self.part.name} {self.detail}; starting it again")
             await asyncio.sleep(pause)
             try:
                 await self.start()
                 pause = 0.1
-            except PartFailed as error:
+            except ProcessFailed as error:
                 self.detail = error.message
                 pause = min(pause * 2, 5.0)
 
     async def watch(self) -> None:
         """Kill the process where it is not alive any more, so that `keep` starts it again; until `stop`."""
-        pulse: Pulse | None = None
+        pulse: LivenessState | None = None
         while not self._stopping:
             await asyncio.sleep(liveness.LOOK_SECONDS)
             if (pid := self.pid) is None:
                 continue
             if pulse is None or pulse.pid != pid:
-                pulse = Pulse(pid, self.part.patience)
-            up = self.state in (PartState.READY, PartState.UNRESPONSIVE)
+                pulse = LivenessState(pid, self.part.patience)
+            up = self.state in (ProcessState.READY, ProcessState.UNRESPONSIVE)
             why = await pulse.look(self.part.alive if up else None)
             if pid != self.pid:
                 continue
@@ -148,14 +148,14 @@ class Child:
                 self._kill_all(pid)
             elif up:
                 silent = pulse.silent > 0
-                self.state = PartState.UNRESPONSIVE if silent else PartState.READY
+                self.state = ProcessState.UNRESPONSIVE if silent else ProcessState.READY
                 self.detail = f"has not answered for {pulse.silent:.0f} s" if silent else ""
 
     async def stop(self) -> None:
         """End the part: by its signal, and by force when that takes too long."""
         self._stopping = True
         if self.pid is not None and self._process is not None:
-            if self.part.before_stop and self.state == PartState.READY:
+            if self.part.before_stop and self.state == ProcessState.READY:
                 await self.part.before_stop()
             self.kill(self.part.stop_signal)
             try:
@@ -166,7 +166,7 @@ class Child:
                 self.kill(signal.SIGKILL)
                 await self._process.wait()
             await asyncio.to_thread(self._output.drain)
-        self.state = PartState.STOPPED
+        self.state = ProcessState.STOPPED
 
     def kill(self, number: signal.Signals) -> None:
         """Send a signal to the process, where there is one."""
@@ -184,14 +184,14 @@ class Child:
             async with asyncio.timeout(self.part.start_seconds):
                 while not await self.part.ready():
                     if process.returncode is not None:
-                        raise PartFailed(
+                        raise ProcessFailed(
                             f"{self.part.name} {_ended(process.returncode)} while it started: {await self._why()}"
                         )
                     await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError:
             self.kill(signal.SIGKILL)
             await process.wait()
-            raise PartFailed(
+            raise ProcessFailed(
                 f"{self.part.name} was not ready within {self.part.start_seconds:.0f} s: {await self._why()}"
             ) from None
 

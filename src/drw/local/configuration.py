@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from drw.catalog import BY_NAME
-from drw.kernel.runtime.settings import Layers, Profile, Settings
+from drw.kernel.runtime.settings import Profile, SettingLayers, Settings
 
 SECRETS = ("secret", "password", "token", "api_key", "salt_key")
 """How the names of settings end that nobody should see on a screen or in a bug report."""
@@ -29,7 +29,7 @@ MAX_SHOWN = 60
 Keys = tuple[str, ...]
 
 
-class Known(NamedTuple):
+class KnownSetting(NamedTuple):
     """A setting that there is."""
 
     path: Keys
@@ -47,13 +47,13 @@ class Setting(NamedTuple):
     description: str
 
 
-def known() -> list[Known]:
+def known() -> list[KnownSetting]:
     """Return every setting that there is, those of the profile first."""
     own = [setting for setting in _known(Profile, ()) if setting.path != ("services",)]
     return own + [s for name, cls in _sections().items() for s in _known(cls, ("services", name))]
 
 
-def listed(layers: Layers) -> list[Setting]:
+def listed(layers: SettingLayers) -> list[Setting]:
     """Return every setting with its value and where it is from."""
     found = []
     for path, default, description in known():
@@ -64,7 +64,7 @@ def listed(layers: Layers) -> list[Setting]:
     return found
 
 
-def faults(layers: Layers) -> list[str]:
+def faults(layers: SettingLayers) -> list[str]:
     """Return a sentence for each thing that is wrong, with the file and line, or the variable, that says it."""
     services = layers.data.get("services", {})
     found = list(_faults(layers, Profile, layers.data, ()))
@@ -77,7 +77,7 @@ def faults(layers: Layers) -> list[str]:
     return found
 
 
-def _faults(layers: Layers, cls: type[Settings], values: Mapping[str, Any], prefix: Keys) -> Iterator[str]:
+def _faults(layers: SettingLayers, cls: type[Settings], values: Mapping[str, Any], prefix: Keys) -> Iterator[str]:
     try:
         cls.model_validate(values)
     except ValidationError as error:
@@ -109,7 +109,7 @@ def _unknown(path: Keys, there: Iterable[Keys]) -> str:
     return f"{said}; there are: {', '.join(sorted(beside)) or 'none'}"
 
 
-def _where(layers: Layers, path: Keys) -> str:
+def _where(layers: SettingLayers, path: Keys) -> str:
     """Return the place that sets this, or the nearest around it, as the beginning of a line."""
     for length in range(len(path), 0, -1):
         name = ".".join(path[:length])
@@ -145,14 +145,14 @@ def _sections() -> dict[str, type[Settings]]:
     return {name: import_module(module).Settings for name, module in modules.items() if find_spec(module)}
 
 
-def _known(cls: type[Settings], prefix: Keys) -> Iterator[Known]:
+def _known(cls: type[Settings], prefix: Keys) -> Iterator[KnownSetting]:
     for name, field in cls.model_fields.items():
         path = (*prefix, name)
         if inner := _inner(field.annotation):
             yield from _known(inner, (*path, ANY) if get_origin(field.annotation) is dict else path)
         else:
             default = REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
-            yield Known(path, to_jsonable_python(default), " ".join((field.description or "").split()))
+            yield KnownSetting(path, to_jsonable_python(default), " ".join((field.description or "").split()))
 
 
 def _inner(annotation: Any) -> type[Settings] | None:

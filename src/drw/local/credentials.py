@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drw.kernel.errors import InvalidRequest, NotFound
-from drw.local.paths import Layout
+from drw.local.paths import PlatformPaths
 
 ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 KEY = re.compile(r"[!-~]+")
@@ -32,7 +32,7 @@ class Credentials:
             InvalidRequest: the environment gives half of it, something malformed, or a data folder is named too.
         """
         if (elsewhere := cls._elsewhere()) is None:
-            return cls.read(Layout.of(data_dir))
+            return cls.read(PlatformPaths.of(data_dir))
         if data_dir is not None:
             raise InvalidRequest(
                 f"DRW_URL names one platform and the data folder {str(data_dir)!r} another: "
@@ -41,7 +41,7 @@ class Credentials:
         return elsewhere
 
     @classmethod
-    def read(cls, layout: Layout) -> Credentials:
+    def read(cls, layout: PlatformPaths) -> Credentials:
         """Read the credentials of a platform on this machine."""
         try:
             kept = json.loads(layout.credentials.read_text(encoding="utf-8"))
@@ -76,7 +76,7 @@ class Credentials:
         return cls(url.rstrip("/"), key)
 
 
-def local(data_dir: Path | None) -> Layout:
+def local(data_dir: Path | None) -> PlatformPaths:
     """Return the platform on this machine, for a command that is for no other.
 
     Raises:
@@ -88,7 +88,7 @@ def local(data_dir: Path | None) -> Layout:
             f"{' and '.join(named)} {'are' if len(named) > 1 else 'is'} set, and this command is for a platform on "
             "this machine only: unset what is set, or name its folder with --data-dir"
         )
-    return Layout.of(data_dir)
+    return PlatformPaths.of(data_dir)
 
 
 def write(file: Path, url: str, key: str) -> None:

@@ -18,16 +18,16 @@ from drw.api.gateway.v1.authentication_pb2 import (
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.kernel.errors import NotFound, Unavailable
-from drw.kernel.rpc.context import SCOPES, Caller, acting_for
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.settings import Profile
 from drw.local.credentials import write
-from drw.local.paths import Layout
+from drw.local.paths import PlatformPaths
 
-OPERATOR = Caller(org="local", desk="research", key="operator", scopes=frozenset(SCOPES))
+OPERATOR = Principal(org="local", desk="research", key="operator", scopes=frozenset(SCOPES))
 
 
-async def ensure(layout: Layout, profile: Profile, channels: Channels) -> bool:
+async def ensure(layout: PlatformPaths, profile: Profile, channels: Channels) -> bool:
     """Make sure that there is a key that the gateway takes and that may do everything; return whether it is new.
 
     One that a release with fewer scopes made gives way to a new one, and stays good.

@@ -32,7 +32,7 @@ Probe = Callable[[], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class LivenessPolicy:
     """After how many seconds without an answer a process is replaced."""
 
     stopped: float = 3.0
@@ -41,7 +41,7 @@ class Patience:
     busy: float = 60.0
 
 
-class Seen(NamedTuple):
+class ProcessStats(NamedTuple):
     """A process in /proc."""
 
     parent: int
@@ -50,13 +50,13 @@ class Seen(NamedTuple):
     """Processor time."""
 
 
-GONE = Seen(0, "", 0.0)
+GONE = ProcessStats(0, "", 0.0)
 
 
-class Pulse:
+class LivenessState:
     """One process as the supervisor sees it, look by look."""
 
-    def __init__(self, pid: int, patience: Patience, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, pid: int, patience: LivenessPolicy, clock: Callable[[], float] = time.monotonic) -> None:
         self.pid = pid
         self._patience = patience
         self._clock = clock
@@ -89,7 +89,7 @@ class Pulse:
         return ""
 
 
-def tree(pid: int) -> dict[int, Seen]:
+def tree(pid: int) -> dict[int, ProcessStats]:
     """Return a process and all its descendants."""
     every = {int(path.name): seen for path in PROC.iterdir() if path.name.isdigit() and (seen := _seen(path))}
     found = {pid: every[pid]} if pid in every else {}
@@ -130,17 +130,17 @@ def _is_on_its_way(pid: int) -> bool:
     return any(seen is not None and seen.state in ON_ITS_WAY for one in tree(pid) for seen in _threads(one))
 
 
-def _threads(pid: int) -> list[Seen | None]:
+def _threads(pid: int) -> list[ProcessStats | None]:
     try:
         return [_seen(thread) for thread in (PROC / str(pid) / "task").iterdir()]
     except OSError:
         return []
 
 
-def _seen(folder: Path) -> Seen | None:
+def _seen(folder: Path) -> ProcessStats | None:
     """Read the state of a process or thread; the second field of the line is a name with anything in it."""
     try:
         fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:  # it is gone
         return None
-    return Seen(int(fields[1]), fields[0].decode(), (int(fields[11]) + int(fields[12])) / TICKS)
+    return ProcessStats(int(fields[1]), fields[0].decode(), (int(fields[11]) + int(fields[12])) / TICKS)

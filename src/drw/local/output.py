@@ -16,7 +16,7 @@ PORTION = 1 << 16
 DRAIN_SECONDS = 5.0
 
 
-class Output:
+class ProcessOutput:
     """The log of one part: `NAME.log`, and `NAME.1.log` to `NAME.3.log` from new to old."""
 
     def __init__(self, file: Path, full: int = FULL_BYTES) -> None:

@@ -36,13 +36,13 @@ def default_data() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class PlatformPaths:
     """The folders and files of the platform in one data folder."""
 
     data: Path
 
     @classmethod
-    def of(cls, data: Path | None) -> Layout:
+    def of(cls, data: Path | None) -> PlatformPaths:
         """Return the layout of a data folder, or of the default one."""
         return cls((data or default_data()).expanduser().resolve())
 

@@ -16,7 +16,7 @@ import redis.asyncio
 from psycopg import pq
 
 from drw.agent.delivery import envoy
-from drw.agent.delivery.admin import Admin
+from drw.agent.delivery.admin import EnvoyAdmin
 from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest
 from drw.api.kernel.v1.kernel_rpc import ProcessClient
 from drw.catalog import CLUSTERS
@@ -25,15 +25,15 @@ from drw.kernel.rpc.http_server import ALIVE
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.settings import Profile
 from drw.local import postgres, valkey
-from drw.local.child_process import Part
+from drw.local.child_process import ProcessSpec
 from drw.local.liveness import Probe, replies
-from drw.local.paths import ENGINE_SLOTS, SLOT_TOKENS, Layout
+from drw.local.paths import ENGINE_SLOTS, SLOT_TOKENS, PlatformPaths
 from drw.local.weights import CHAT_MODEL
 
 DRAIN_SECONDS = 5.0
 
 
-def parts(layout: Layout, profile: Profile, channels: Channels) -> list[Part]:
+def parts(layout: PlatformPaths, profile: Profile, channels: Channels) -> list[ProcessSpec]:
     """Return the parts of the platform."""
     files = [str(file) for file in layout.files]
     services = [_service_process(cluster, profile, files, channels) for cluster in CLUSTERS]
@@ -47,9 +47,9 @@ def parts(layout: Layout, profile: Profile, channels: Channels) -> list[Part]:
     ]
 
 
-def _postgres(layout: Layout) -> Part:
+def _postgres(layout: PlatformPaths) -> ProcessSpec:
     data, sockets = layout.data / "postgres", layout.run / "pg"
-    return Part(
+    return ProcessSpec(
         name="postgres",
         title="PostgreSQL",
         prepare=partial(asyncio.to_thread, postgres.prepare, data, sockets),
@@ -78,9 +78,9 @@ def _database_alive(sockets: Path) -> bool:
     return pq.PGconn.ping(f"{postgres.dsn(sockets)} connect_timeout=2".encode()) in (pq.Ping.OK, pq.Ping.REJECT)
 
 
-def _valkey(layout: Layout) -> Part:
+def _valkey(layout: PlatformPaths) -> ProcessSpec:
     socket = layout.run / "valkey.sock"
-    return Part(
+    return ProcessSpec(
         name="valkey",
         title="Valkey",
         command=lambda: valkey.command(layout.data / "valkey", socket),
@@ -97,11 +97,11 @@ async def _valkey_ready(url: str) -> bool:
             return False
 
 
-def _engine(layout: Layout, profile: Profile) -> Part:
+def _engine(layout: PlatformPaths, profile: Profile) -> ProcessSpec:
     command = [sys.executable, "-m", "drw.models.engine", "--model", str(layout.weights / CHAT_MODEL)]
     command += ["--socket", str(layout.engine), "--slots", str(ENGINE_SLOTS)]
     command += ["--memory", str(profile.engine.memory_mib)]
-    return Part(
+    return ProcessSpec(
         name="engine",
         stops=1,
         title="the language model",
@@ -111,11 +111,11 @@ def _engine(layout: Layout, profile: Profile) -> Part:
     )
 
 
-def _service_process(cluster: str, profile: Profile, files: list[str], channels: Channels) -> Part:
+def _service_process(cluster: str, profile: Profile, files: list[str], channels: Channels) -> ProcessSpec:
     address = profile.processes[cluster].grpc
     socket = Path(address.removeprefix("unix:"))
     client = channels.client(ProcessClient, address)
-    return Part(
+    return ProcessSpec(
         name=cluster,
         stops=1,
         title=f"the {cluster} services",
@@ -137,7 +137,7 @@ async def _process_ready(client: ProcessClient, listens: Callable[[], bool]) -> 
     return True
 
 
-def _agent(profile: Profile, files: list[str]) -> Part:
+def _agent(profile: Profile, files: list[str]) -> ProcessSpec:
     metrics = envoy.plane(profile).metrics
 
     # At a port that somebody else has it serves no metrics, and works all the same.
@@ -146,7 +146,7 @@ def _agent(profile: Profile, files: list[str]) -> Part:
     async def ready() -> bool:
         return envoy.ready_file(profile).exists() and (alive is None or await alive())
 
-    return Part(
+    return ProcessSpec(
         name="agent",
         stops=2,
         title="the data plane's agent",
@@ -157,10 +157,10 @@ def _agent(profile: Profile, files: list[str]) -> Part:
     )
 
 
-def _envoy(profile: Profile) -> Part:
+def _envoy(profile: Profile) -> ProcessSpec:
     assert profile.data_plane is not None, "a local profile has a data plane"
     admin, listen = profile.data_plane.admin, profile.data_plane.listen
-    return Part(
+    return ProcessSpec(
         name="envoy",
         stops=3,
         title="Envoy",
@@ -168,11 +168,11 @@ def _envoy(profile: Profile) -> Part:
         command=lambda: envoy.command(profile),
         ready=partial(_answers, listen, ALIVE),
         alive=_says(admin, "/ready"),
-        before_stop=partial(_drain, Admin(admin)),
+        before_stop=partial(_drain, EnvoyAdmin(admin)),
     )
 
 
-async def _drain(admin: Admin) -> None:
+async def _drain(admin: EnvoyAdmin) -> None:
     with suppress(Unavailable):  # it is going away in any case
         await admin.drain(DRAIN_SECONDS)
 

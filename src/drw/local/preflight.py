@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from drw.kernel.errors import Conflict, Unavailable
-from drw.local.paths import Layout
+from drw.local.paths import PlatformPaths
 
 FREE_BYTES = 1 << 30
 
 
 @contextmanager
-def locked(layout: Layout) -> Iterator[None]:
+def locked(layout: PlatformPaths) -> Iterator[None]:
     """Hold the data folder.
 
     Raises:
@@ -33,7 +33,7 @@ def locked(layout: Layout) -> Iterator[None]:
         yield
 
 
-def check_space(layout: Layout) -> None:
+def check_space(layout: PlatformPaths) -> None:
     """Raise where the disk is nearly full."""
     for folder in (layout.data, layout.run):
         if (free := shutil.disk_usage(folder).free) < FREE_BYTES:

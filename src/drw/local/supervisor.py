@@ -17,11 +17,11 @@ from drw.agent.delivery import envoy
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc import recovery
 from drw.kernel.rpc.transport import Channels
-from drw.kernel.runtime.settings import Layers
+from drw.kernel.runtime.settings import SettingLayers
 from drw.kernel.runtime.status import report
 from drw.local import first_key, weights
-from drw.local.child_process import Child, PartFailed, PartState
-from drw.local.paths import Layout
+from drw.local.child_process import ChildProcess, ProcessFailed, ProcessState
+from drw.local.paths import PlatformPaths
 from drw.local.platform import parts
 from drw.local.preflight import check_port, check_space, locked
 
@@ -33,11 +33,11 @@ Say = Callable[[str], None]
 class Supervisor:
     """The platform in one data folder."""
 
-    def __init__(self, layout: Layout, listen: str, say: Say) -> None:
+    def __init__(self, layout: PlatformPaths, listen: str, say: Say) -> None:
         self._layout = layout
         self._listen = listen
         self._say = say
-        self._children: dict[str, Child] = {}
+        self._children: dict[str, ChildProcess] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._asked = asyncio.Event()
         self._failed = ""
@@ -74,10 +74,10 @@ class Supervisor:
         await self._make_weights()
         self._layout.write_profile(self._listen)
         self._layout.make_secrets()
-        profile = Layers(self._layout.files).profile()
+        profile = SettingLayers(self._layout.files).profile()
         forget_last_good(envoy.plane(profile).folder)
         for part in parts(self._layout, profile, self._channels):
-            self._children[part.name] = Child(part, self._layout.log(part.name), self._say, self._measure_starts)
+            self._children[part.name] = ChildProcess(part, self._layout.log(part.name), self._say, self._measure_starts)
         begun = {name: asyncio.Event() for name in self._children}
         async with asyncio.TaskGroup() as group:
             for child in self._children.values():
@@ -96,7 +96,7 @@ class Supervisor:
                         return
                     await asyncio.sleep(0.2)
 
-    async def _start_one(self, child: Child, begun: dict[str, asyncio.Event]) -> None:
+    async def _start_one(self, child: ChildProcess, begun: dict[str, asyncio.Event]) -> None:
         for name in child.part.needs:
             await begun[name].wait()
         self._say(f"starting {child.part.title}")
@@ -124,7 +124,7 @@ class Supervisor:
             async for line in making.stdout:
                 self._say(line.decode(errors="replace").rstrip())
             if await making.wait() != 0:
-                raise PartFailed(f"the models' files could not be made: {line.decode(errors='replace').strip()}")
+                raise ProcessFailed(f"the models' files could not be made: {line.decode(errors='replace').strip()}")
         finally:
             if making.returncode is None:
                 making.kill()
@@ -181,7 +181,7 @@ class Supervisor:
         services = []
         running = bool(self._keepers)
         if running:
-            profile = Layers(self._layout.files).profile()
+            profile = SettingLayers(self._layout.files).profile()
             services = [
                 {"name": s.name, "cluster": s.cluster, "state": s.State.Name(s.state).lower(), "detail": s.detail}
                 for s in await report(profile, self._channels)
@@ -192,7 +192,7 @@ class Supervisor:
         ]
         healthy = (
             running
-            and all(p["state"] == PartState.READY for p in found)
+            and all(p["state"] == ProcessState.READY for p in found)
             and all(s["state"] in {"ready", "unimplemented"} for s in services)
         )
         return {

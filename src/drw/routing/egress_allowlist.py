@@ -38,7 +38,7 @@ class BadAddress(InvalidRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class EgressTarget:
     """An address, read: a path of a Unix socket, or a host (an IP or a name in small letters) and a port."""
 
     path: str = ""
@@ -59,7 +59,7 @@ class Url:
     """A URL, read."""
 
     scheme: str
-    target: Target
+    target: EgressTarget
     path: str
     query: str = ""
     """With its '?', or empty."""
@@ -70,7 +70,7 @@ class Url:
         return f"{self.scheme}://{host}{port}{self.path}{self.query}"
 
 
-def read(address: str) -> Target:
+def read(address: str) -> EgressTarget:
     """Read `unix:/path`, `host:port`, `http://host[:port]/...` or `https://host[:port]/...`.
 
     Raises:
@@ -82,7 +82,7 @@ def read(address: str) -> Target:
             "user, '%', '\\' or blanks (a name in another script in its form 'xn--')"
         )
     if address.startswith("unix:"):
-        return Target(path=_path(address))
+        return EgressTarget(path=_path(address))
     if "://" in address:
         return _from_url(address)
     host, colon, port = address.rpartition(":")
@@ -90,7 +90,7 @@ def read(address: str) -> Target:
         raise BadAddress(
             f"{address!r} is not an address: write it as in 'host:8000', '[::1]:8000' or 'unix:/run/x.sock'"
         )
-    return Target(host=_host(host, address), port=_port(int(port), address))
+    return EgressTarget(host=_host(host, address), port=_port(int(port), address))
 
 
 def _path(address: str) -> str:
@@ -121,7 +121,7 @@ def read_url(url: str) -> Url:
     return Url(scheme, read(authority), path or "/", query)
 
 
-def _from_url(address: str) -> Target:
+def _from_url(address: str) -> EgressTarget:
     url = read_url(address)
     if url.query:
         raise BadAddress(f"{address!r} is not an address: write it as in 'https://host/v1', without '?' and '#'")
@@ -177,7 +177,7 @@ def check_settings(address: str) -> None:
         _never(target.ip, address)
 
 
-class Allowed:
+class EgressAllowlist:
     """A list of addresses that may be used.
 
     An entry is a network ('10.0.0.0/8'), an IP or a name ('vllm.internal', '*.svc.cluster.local'), each with a port
@@ -202,7 +202,7 @@ class Allowed:
             if not entry.startswith("unix:"):
                 self._add(entry)
 
-    def check(self, address: str) -> Target:
+    def check(self, address: str) -> EgressTarget:
         """Return the address, read, where it may be used; a name is judged as it is written.
 
         Raises:
@@ -258,7 +258,7 @@ class Allowed:
         if not self._holds(ip, port):
             raise self._not_listed(address)
 
-    def _check_name(self, target: Target, address: str) -> None:
+    def _check_name(self, target: EgressTarget, address: str) -> None:
         if target.host in METADATA_NAMES:
             raise _metadata(address)
         if not any(_names(entry, target.host) and port in (0, target.port) for entry, port in self._names):

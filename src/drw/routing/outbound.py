@@ -11,11 +11,11 @@ from socket import AddressFamily
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from drw.routing.egress_allowlist import METADATA_NAMES, AddressNotAllowed, Target, Url, read, read_url
+from drw.routing.egress_allowlist import METADATA_NAMES, AddressNotAllowed, EgressTarget, Url, read, read_url
 from drw.routing.ip_ranges import Ip, is_forbidden, is_public
 
 
-class Fetchable:
+class FetchTarget:
     """The URLs that may be fetched: https to the public internet, and http or https to hosts that a setting names.
 
     Every setting or record by which somebody gives a URL is judged by it: `check` where it is given, and `holds`
@@ -52,12 +52,12 @@ class Fetchable:
             raise AddressNotAllowed(f"{text[:200]!r} is inside this network ({self._setting} can allow {where!r})")
         return url
 
-    def holds(self, ip: Ip, target: Target) -> bool:
+    def holds(self, ip: Ip, target: EgressTarget) -> bool:
         """Return whether a URL's target may be this address: a public one, or any but a forbidden one if named."""
         return is_public(ip) or (target in self._hosts and not is_forbidden(ip))
 
 
-def connector(allowed: Fetchable, target: Target) -> aiohttp.TCPConnector:
+def connector(allowed: FetchTarget, target: EgressTarget) -> aiohttp.TCPConnector:
     """Return what connects to this target and nowhere else, once.
 
     A name is resolved once, and the connection goes to one of the addresses that were checked, so that a second
@@ -74,7 +74,7 @@ def connector(allowed: Fetchable, target: Target) -> aiohttp.TCPConnector:
 class _Checked(AbstractResolver):
     """Resolves names; one of which any address may not be connected to has none."""
 
-    def __init__(self, allowed: Fetchable, target: Target) -> None:
+    def __init__(self, allowed: FetchTarget, target: EgressTarget) -> None:
         self._allowed = allowed
         self._target = target
         self._inner = aiohttp.ThreadedResolver()
@@ -91,7 +91,7 @@ class _Checked(AbstractResolver):
         await self._inner.close()
 
 
-def _check(address: str, allowed: Fetchable, target: Target) -> None:
+def _check(address: str, allowed: FetchTarget, target: EgressTarget) -> None:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if not allowed.holds(ip, target):
         raise OSError(errno.EACCES, f"{target.host} is {ip}, which is inside this network or nobody's")

@@ -26,7 +26,7 @@ class TooMany(Conflict):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind(Generic[M]):
+class ResourceKind(Generic[M]):
     """A kind of records: its message, its word in the audit trail, which is its table's name, and its channel."""
 
     message: type[M]
@@ -34,10 +34,10 @@ class Kind(Generic[M]):
     channel: str
 
 
-class Records(Generic[M]):
+class ResourceStore(Generic[M]):
     """The records of one kind; the table has the columns name, definition, changed_at and changed_by."""
 
-    def __init__(self, kind: Kind[M], database: Database, audit: AuditWriter) -> None:
+    def __init__(self, kind: ResourceKind[M], database: Database, audit: AuditWriter) -> None:
         self._kind = kind
         self._database = database
         self._audit = audit

@@ -24,20 +24,20 @@ from drw.models.serving.errors import (
     EngineLimited,
     EngineUnavailable,
     UpstreamModelNotFound,
-    UpstreamQuotaUsedUp,
+    UpstreamQuotaExhausted,
 )
-from drw.models.serving.failover.continuation import ECHO_CHARACTERS, Seam, continued, may_continue
+from drw.models.serving.failover.continuation import ECHO_CHARACTERS, Continuation, continued, may_continue
 from drw.models.serving.failover.failure_policy import cause
-from drw.models.serving.failover.retries import Retries, RetrySettings
+from drw.models.serving.failover.retries import RetryBudget, RetrySettings
 from drw.models.serving.openai.chunks import has_token, is_filtered, is_whole
 from drw.models.serving.openai.responses import Answer
-from drw.models.serving.ports import Target
-from drw.models.serving.routing.admission_queue import Line
-from drw.models.serving.routing.circuit_breaker import Circuit, CircuitSettings, State
+from drw.models.serving.ports import EngineTarget
+from drw.models.serving.routing.admission_queue import AdmissionQueue
+from drw.models.serving.routing.circuit_breaker import CircuitBreaker, CircuitSettings, State
 from drw.models.serving.routing.load_balancing import LOAD_BOUND, Affinity, Replica, by_weight, pick
-from drw.models.serving.routing.model_directory import Models
+from drw.models.serving.routing.model_directory import ModelDirectory
 
-TARGET = Target("m", "http://h/v1", "up", "")
+TARGET = EngineTarget("m", "http://h/v1", "up", "")
 
 
 class HandClock(Clock):
@@ -50,7 +50,7 @@ class HandClock(Clock):
 
 
 def joined(so_far: str, pieces: list[str]) -> str:
-    seam = Seam(so_far)
+    seam = Continuation(so_far)
     return so_far + "".join(seam.take(piece) for piece in pieces) + seam.rest()
 
 
@@ -141,7 +141,9 @@ def replicas(count, settings=None, clock=None):
     made = [(f"http://10.0.0.{i}:8000/v1", f"r{i}") for i in range(count)]
     return [
         Replica(
-            name, Target("m", url, "m", ""), Circuit(settings or CircuitSettings(), clock or HandClock(), "m", name)
+            name,
+            EngineTarget("m", url, "m", ""),
+            CircuitBreaker(settings or CircuitSettings(), clock or HandClock(), "m", name),
         )
         for url, name in made
     ]
@@ -196,7 +198,7 @@ def test_the_key_of_a_request_is_its_session_or_its_beginning_and_always_its_own
 
 def test_a_circuit_opens_probes_once_and_closes_on_trial():
     clock = HandClock()
-    circuit = Circuit(CircuitSettings(), clock, "m", "test")
+    circuit = CircuitBreaker(CircuitSettings(), clock, "m", "test")
     for _ in range(4):
         circuit.failed(circuit.enter())
     circuit.succeeded(circuit.enter())
@@ -225,7 +227,7 @@ def test_a_circuit_opens_probes_once_and_closes_on_trial():
 
 def test_what_began_before_a_circuit_opened_says_nothing_of_the_probe():
     clock = HandClock()
-    circuit = Circuit(CircuitSettings(consecutive_failures=1), clock, "m", "test")
+    circuit = CircuitBreaker(CircuitSettings(consecutive_failures=1), clock, "m", "test")
     old = circuit.enter()
     circuit.failed(circuit.enter())
     clock.now += 2
@@ -243,7 +245,7 @@ def test_what_began_before_a_circuit_opened_says_nothing_of_the_probe():
 
 def test_an_open_circuit_is_probed_ever_later_and_at_most_so_late():
     clock = HandClock()
-    circuit = Circuit(CircuitSettings(consecutive_failures=1), clock, "m", "test")
+    circuit = CircuitBreaker(CircuitSettings(consecutive_failures=1), clock, "m", "test")
     waits = []
     for _ in range(8):
         circuit.failed(circuit.enter())
@@ -254,7 +256,7 @@ def test_an_open_circuit_is_probed_ever_later_and_at_most_so_late():
 
 
 def test_every_second_failure_opens_a_circuit_too():
-    circuit = Circuit(CircuitSettings(window=10), HandClock(), "m", "test")
+    circuit = CircuitBreaker(CircuitSettings(window=10), HandClock(), "m", "test")
     for number in range(10):
         assert circuit.state is State.CLOSED
         if number % 2:
@@ -266,7 +268,7 @@ def test_every_second_failure_opens_a_circuit_too():
 
 def test_retries_are_a_part_of_the_requests_and_a_floor():
     clock = HandClock()
-    retries = Retries(RetrySettings(budget_ratio=0.25, budget_floor=1), clock, Random(1))
+    retries = RetryBudget(RetrySettings(budget_ratio=0.25, budget_floor=1), clock, Random(1))
     assert sum(retries.spend() for _ in range(100)) == 10  # the floor's ten seconds
     for _ in range(40):
         retries.request()
@@ -276,7 +278,7 @@ def test_retries_are_a_part_of_the_requests_and_a_floor():
 
 
 def test_waits_double_with_some_chance_up_to_the_most():
-    retries = Retries(RetrySettings(first_wait_seconds=0.1, most_wait_seconds=3), HandClock(), Random(1))
+    retries = RetryBudget(RetrySettings(first_wait_seconds=0.1, most_wait_seconds=3), HandClock(), Random(1))
     for attempts in range(1, 10):
         longest = min(0.1 * 2 ** (attempts - 1), 3)
         waits = [retries.wait(attempts) for _ in range(50)]
@@ -315,8 +317,8 @@ def body(**error):
         (500, body(message="m", innererror={"code": "ResponsibleAIPolicyViolation"}), ContentFiltered),
         (400, body(message="m", type="invalid_request_error", code=None), InvalidRequest),
         (429, body(message="m", code="rate_limit_exceeded"), EngineLimited),
-        (429, body(message="m", code="insufficient_quota"), UpstreamQuotaUsedUp),
-        (402, body(message="Insufficient Balance"), UpstreamQuotaUsedUp),
+        (429, body(message="m", code="insufficient_quota"), UpstreamQuotaExhausted),
+        (402, body(message="Insufficient Balance"), UpstreamQuotaExhausted),
         (404, body(message="m", code="model_not_found"), UpstreamModelNotFound),
         (502, b"<html>", EngineUnavailable),
     ],
@@ -367,8 +369,10 @@ class DoubleDiscovery:
 
 async def test_plans_are_remembered_and_outlive_discovery(tmp_path):
     clock, discovery = HandClock(), DoubleDiscovery()
-    line = lambda model, most: Line(model, 1, 1, 1)  # noqa: E731
-    models = Models(discovery, lambda name: None, line, CircuitSettings(), clock, 5, KillList(None, tmp_path / "kills"))
+    line = lambda model, most: AdmissionQueue(model, 1, 1, 1)  # noqa: E731
+    models = ModelDirectory(
+        discovery, lambda name: None, line, CircuitSettings(), clock, 5, KillList(None, tmp_path / "kills")
+    )
     first = await models.plan("a")
     clock.now += 4
     assert await models.plan("a") is first

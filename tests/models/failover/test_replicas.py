@@ -15,10 +15,10 @@ from drw.api.models.v1.discovery_pb2 import Alias, DeleteAliasRequest, WeightedT
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.killswitch.watch import KillList
 from drw.models.serving import service
-from drw.models.serving.routing.admission_queue import Line
+from drw.models.serving.routing.admission_queue import AdmissionQueue
 from models.failover.double_upstream import TEXT, THOUGHTS
 from models.failover.time_loop import passing
 from models.failover.world import Reply, World, fallbacks
@@ -40,7 +40,7 @@ BEHAVIOURS = [
     *("no_field", "no_done", "no_finish", "too_long", "filtered", "filtered_end", "no_prefill", "echo", "elsewhere"),
     *("gave_up", "heartbeats"),
 ]
-ADMIN = Caller("acme", "research", "key_admin", frozenset({"platform:admin", "models:invoke"}))
+ADMIN = Principal("acme", "research", "key_admin", frozenset({"platform:admin", "models:invoke"}))
 SESSION = {"x-session-id": "s1"}
 
 
@@ -301,7 +301,7 @@ def test_who_leaves_a_stream_lets_no_second_probe_in(in_world):
 
 
 def test_who_waited_in_line_while_a_circuit_opened_goes_elsewhere(in_world, monkeypatch):
-    class SeenLine(Line):
+    class SeenLine(AdmissionQueue):
         waiting = 0
 
         async def _wait(self, seconds: float) -> None:

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import Place, Profile
+from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.serving import service
 from models.failover.double_upstream import TEXT, DoubleUpstream, double_upstream
 from models.failover.time_loop import DoubleClock, passed, passing, run
@@ -174,8 +174,8 @@ async def world(
                 "base_urls": [upstreams[name].base_url for name in ("primary", *places)],
             }
         discovery = {"models": models, "default_model": "primary", "aliases": aliases or {}}
-        rag = Place(services=("embedding",), grpc=f"unix:{base}.r", http="")
-        gateway = Place(services=("request_router",), grpc=f"unix:{base}.q", http="")
+        rag = ServiceAddress(services=("embedding",), grpc=f"unix:{base}.r", http="")
+        gateway = ServiceAddress(services=("request_router",), grpc=f"unix:{base}.q", http="")
         services = {"discovery": discovery, "serving": serving}
         host = Host(
             profile.model_copy(update={"services": services, "processes": {"rag": rag, "gateway": gateway}}),

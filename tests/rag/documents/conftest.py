@@ -10,7 +10,7 @@ import pytest
 
 from conftest import hosted
 from drw.demo.pdf import pdf
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 
 SERVICES = ["embedding", "vector_store", "documents"]
 
@@ -24,7 +24,7 @@ class Desk:
     """One desk's key in front of a host."""
 
     def __init__(self, host, desk, scopes):
-        self.caller = Caller("acme", desk, f"key_{desk}", frozenset(scopes.split()))
+        self.caller = Principal("acme", desk, f"key_{desk}", frozenset(scopes.split()))
         headers = {"x-drw-key": f"key_{desk}", "x-drw-org": "acme", "x-drw-desk": desk, "x-drw-scopes": scopes}
         transport = httpx.ASGITransport(app=host.app())
         self.http = httpx.AsyncClient(transport=transport, base_url="http://drw/v1", headers=headers, timeout=60)

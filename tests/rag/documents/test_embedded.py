@@ -13,8 +13,8 @@ import pypdfium2.raw as pdfium
 import pytest
 
 from drw.demo.pdf import pdf
-from drw.rag.documents.parsing.parser_pool import Reader
-from drw.rag.documents.ports import Refused
+from drw.rag.documents.parsing.parser_pool import ParserPool
+from drw.rag.documents.ports import ParseFailed
 from support.ooxml import rows, workbook
 from support.samples import sample
 
@@ -127,16 +127,16 @@ async def test_long_names_of_a_mail_and_its_attachment_are_cut_where_they_are_sh
 
 
 async def test_what_came_of_an_attached_file_before_its_parser_broke_is_not_kept(platform, monkeypatch):
-    desk, embedded = platform.desk(), Reader.embedded
+    desk, embedded = platform.desk(), ParserPool.embedded
 
     async def breaks(self, file, kind):
         pieces = embedded(self, file, kind)
         for _ in range(4):
             yield await anext(pieces)
         await pieces.aclose()
-        raise Refused("this file cannot be read: it breaks its parser")
+        raise ParseFailed("this file cannot be read: it breaks its parser")
 
-    monkeypatch.setattr(Reader, "embedded", breaks)
+    monkeypatch.setattr(ParserPool, "embedded", breaks)
     message = mail("m", ("whole.txt", b"whole"), ("part.txt", b"a" * (3 << 20)))
     parent = await desk.upload("m.eml", message.as_bytes())
     assert set(await listed(desk)) == {"m.eml", "whole.txt"}

@@ -7,9 +7,9 @@ import pytest
 from drw.rag.documents.adapters.kreuzberg import Kreuzberg
 from drw.rag.documents.adapters.mail import Mail
 from drw.rag.documents.parsing.encodings import decoded
-from drw.rag.documents.ports import Limits, Refused
+from drw.rag.documents.ports import ParseFailed, ParserLimits
 
-LIMITS = Limits(pages=100, characters=10_000_000, unpacked_bytes=64 << 20)
+LIMITS = ParserLimits(pages=100, characters=10_000_000, unpacked_bytes=64 << 20)
 
 CYRILLIC = "Лимит по металлам: 12,5 млн долларов"
 TEXTS = [
@@ -94,5 +94,5 @@ def test_line_ends_of_all_kinds_become_one():
     "content", [b"\x89PNG\r\n\x1a\n\0\0\0", bytes(range(256)) * 4, b"\0\1" * 50, bytes(range(1, 256))]
 )
 def test_what_is_no_text_is_refused(content):
-    with pytest.raises(Refused, match="this is not text"):
+    with pytest.raises(ParseFailed, match="this is not text"):
         decoded(content)

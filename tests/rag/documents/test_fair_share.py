@@ -19,7 +19,7 @@ from drw.demo.pdf import pdf
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.storage.database import Database
-from drw.rag.documents.ingestion.job_queue import MOST_TOGETHER, SMALL_BYTES, Jobs
+from drw.rag.documents.ingestion.job_queue import MOST_TOGETHER, SMALL_BYTES, JobQueue
 from drw.rag.documents.ingestion.worker_liveness import worker
 from support.parts import wait_until
 
@@ -34,7 +34,7 @@ async def queue(profile, host, workers):
     await database.start("drw.rag.documents")
     async with AsyncExitStack() as stack:
         living = [await stack.enter_async_context(worker(profile.postgres, "documents")) for _ in range(workers)]
-        yield Jobs(database, host.audit("documents")), [one.number for one in living]
+        yield JobQueue(database, host.audit("documents")), [one.number for one in living]
     await database.stop()
 
 

@@ -176,11 +176,11 @@ async def test_a_job_belongs_to_one_living_worker(idle, rag, report):
         jobs = platform.host._scopes["documents"]  # keeps the schema
         assert jobs
         from drw.kernel.storage.database import Database
-        from drw.rag.documents.ingestion.job_queue import Counts, Jobs
+        from drw.rag.documents.ingestion.job_queue import JobCounts, JobQueue
 
         database = Database(rag.postgres, "documents")
         await database.start("drw.rag.documents")
-        queue = Jobs(database, platform.host.audit("documents"))
+        queue = JobQueue(database, platform.host.audit("documents"))
         async with worker(rag.postgres, "documents") as second:
             async with worker(rag.postgres, "documents") as first:
                 (claimed,) = await queue.claim(first.number)
@@ -191,7 +191,7 @@ async def test_a_job_belongs_to_one_living_worker(idle, rag, report):
             async with database.transaction() as connection:
                 assert await queue.is_ours(connection, claimed) is None
             await queue.fail(claimed, "server_error", "a zombie says so")
-            await queue.report(claimed, Counts(9, 9))
+            await queue.report(claimed, JobCounts(9, 9))
             assert query(rag, "select state, pages from documents.attachment") == [("in_progress", 0)]
             await queue.put_off(taken)
             assert await queue.claim(second.number) == []  # not before a second or two

@@ -9,10 +9,10 @@ import msoffcrypto.format.ooxml
 import pytest
 
 from drw.rag.documents.adapters.office import Office
-from drw.rag.documents.ports import Limits, Refused
+from drw.rag.documents.ports import ParseFailed, ParserLimits
 from support.ooxml import NAMESPACES, document, presentation, rows, workbook
 
-LIMITS = Limits(pages=100, characters=1_000_000, unpacked_bytes=64 << 20)
+LIMITS = ParserLimits(pages=100, characters=1_000_000, unpacked_bytes=64 << 20)
 TEXT = "<w:p><w:r><w:t>{}</w:t></w:r></w:p>"
 SHAPE = (
     "<p:sp><p:nvSpPr><p:cNvPr/><p:nvPr>{}</p:nvPr></p:nvSpPr>"
@@ -201,11 +201,11 @@ def test_an_encrypted_workbook_opens_with_its_password_alone(tmp_path):
     book = workbook({"S": rows(["secret"])})
     file = tmp_path / "a.xlsx"
     file.write_bytes(encrypted(book, PASSWORD))
-    with pytest.raises(Refused, match="encrypted: give its password") as refused:
+    with pytest.raises(ParseFailed, match="encrypted: give its password") as refused:
         Office().check(file, "xlsx", LIMITS)
     assert refused.value.code == "password_required"
     for password, code in (("", "password_required"), ("correct pony", "wrong_password")):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ParseFailed) as refused:
             Office().decrypted(file, "xlsx", password)
         assert (refused.value.code, password not in refused.value.message or not password) == (code, True)
     assert read(Office().decrypted(file, "xlsx", PASSWORD), tmp_path, "xlsx")[0] == ["# S\n\nsecret"]

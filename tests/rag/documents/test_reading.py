@@ -15,8 +15,8 @@ from drw.demo import DOCUMENTS
 from drw.demo.docx import docx
 from drw.demo.pdf import pdf
 from drw.rag.documents.parsing import file_types
-from drw.rag.documents.parsing.parser_pool import Reader, Settings
-from drw.rag.documents.ports import Refused
+from drw.rag.documents.parsing.parser_pool import ParserPool, Settings
+from drw.rag.documents.ports import ParseFailed
 from rag.documents.test_embedded import mail
 from support.ooxml import rows, workbook
 
@@ -31,7 +31,7 @@ async def reader():
 
 @asynccontextmanager
 async def reading(settings):
-    reader = Reader(settings)
+    reader = ParserPool(settings)
     try:
         yield reader
     finally:
@@ -95,13 +95,13 @@ def bounded():
 @pytest.mark.parametrize(("name", "content", "reason"), HOSTILE, ids=[name for name, *_ in HOSTILE])
 async def test_a_file_that_cannot_be_read_is_refused_with_its_reason(bounded, tmp_path, name, content, reason):
     async with reading(bounded) as reader:
-        with pytest.raises(Refused, match=reason) as refused:
+        with pytest.raises(ParseFailed, match=reason) as refused:
             await read(reader, tmp_path, name, content)
     assert refused.value.code == "invalid_file"
 
 
 async def test_an_encrypted_pdf_asks_for_its_password(reader, tmp_path):
-    with pytest.raises(Refused, match="this PDF is encrypted: give its password") as refused:
+    with pytest.raises(ParseFailed, match="this PDF is encrypted: give its password") as refused:
         await read(reader, tmp_path, "a.pdf", pdf([["a"]]).replace(b"/Root", PASSWORD + b"/Root"))
     assert refused.value.code == "password_required"
 
@@ -111,7 +111,7 @@ async def test_a_packed_bomb_is_refused_whatever_it_says_of_itself(bounded, tmp_
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("word/document.xml", b"\0" * (8 << 20))
     async with reading(bounded) as reader:
-        with pytest.raises(Refused, match=BOMB):
+        with pytest.raises(ParseFailed, match=BOMB):
             await reader.check(file, "docx")
 
 
@@ -122,7 +122,7 @@ async def test_a_parser_that_dies_takes_only_its_file_along(reader, tmp_path):
     writer = await _opened_for_reader(file)
     os.kill(_workers()[0].pid, signal.SIGKILL)
     with pytest.raises(
-        Refused, match="breaks its parser, or takes more than 1536 MiB and 20 seconds of processor time"
+        ParseFailed, match="breaks its parser, or takes more than 1536 MiB and 20 seconds of processor time"
     ):
         await hanging
     os.close(writer)
@@ -141,14 +141,14 @@ async def _opened_for_reader(fifo):
 async def test_a_parser_that_hangs_is_ended(tmp_path):
     os.mkfifo(tmp_path / "a.pdf")
     async with reading(Settings(workers=1, seconds=1)) as reader:
-        with pytest.raises(Refused, match="takes more than 1 seconds"):
+        with pytest.raises(ParseFailed, match="takes more than 1 seconds"):
             await reader.pages(tmp_path / "a.pdf", "pdf")
         assert _workers() == []
 
 
 async def test_a_parser_that_takes_too_much_memory_is_refused_or_dies(tmp_path):
     async with reading(Settings(workers=1, memory_mebibytes=120)) as reader:
-        with pytest.raises(Refused, match="memory|breaks its parser"):
+        with pytest.raises(ParseFailed, match="memory|breaks its parser"):
             await read(reader, tmp_path, "a.txt", b"a" * (60 << 20))
 
 
@@ -157,7 +157,7 @@ async def test_a_worker_is_used_again_and_sees_no_secrets(reader, tmp_path, monk
     await read(reader, tmp_path, "a.txt", b"one")
     (first,) = _workers()
     await read(reader, tmp_path, "b.txt", b"two")
-    with pytest.raises(Refused):
+    with pytest.raises(ParseFailed):
         await read(reader, tmp_path, "c.pdf", b"no")
     assert _workers() == [first]
     assert "hush" not in first.environ().values()
@@ -199,7 +199,7 @@ def _workers():
 async def test_a_worker_that_ends_before_it_is_asked_is_started_again(tmp_path, monkeypatch):
     file = tmp_path / "a.txt"
     file.write_text("text")
-    reader = Reader(Settings())
+    reader = ParserPool(Settings())
     start, ended = reader._start, []
 
     async def ends_first():

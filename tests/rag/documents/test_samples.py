@@ -7,8 +7,8 @@ from pathlib import PurePath
 import pytest
 
 from drw.rag.documents.parsing import file_types
-from drw.rag.documents.parsing.parser_pool import Reader, Settings
-from drw.rag.documents.ports import Refused
+from drw.rag.documents.parsing.parser_pool import ParserPool, Settings
+from drw.rag.documents.ports import ParseFailed
 from support.samples import sample
 
 AGATE, PYEXCEL, MAIL = "agate_excel", "pyexcel_xlsx", "talon"
@@ -80,7 +80,7 @@ SAMPLES = [
 
 @pytest.fixture
 async def reader():
-    reader = Reader(Settings(workers=1))
+    reader = ParserPool(Settings(workers=1))
     yield reader
     await reader.stop()
 
@@ -117,6 +117,6 @@ async def test_what_is_hidden_is_left_out_and_said(read):
 
 
 async def test_a_damaged_or_empty_pdf_says_which_it_is(read):
-    with pytest.raises(Refused, match="this PDF is damaged, and cannot be opened"):
+    with pytest.raises(ParseFailed, match="this PDF is damaged, and cannot be opened"):
         await read(PDF, "tests/corrupt.pdf")
     assert (await read(PDF, "tests/blank.pdf")).pages == [""]

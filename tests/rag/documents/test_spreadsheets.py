@@ -13,10 +13,10 @@ from drw.rag.documents.adapters.opendocument import OpenDocument
 from drw.rag.documents.adapters.plain import Plain
 from drw.rag.documents.chunking.chunks import Chunker
 from drw.rag.documents.parsing.sheets.number_formats import shown
-from drw.rag.documents.ports import Limits, Refused
+from drw.rag.documents.ports import ParseFailed, ParserLimits
 from support.ooxml import NAMESPACES, links, rows, workbook
 
-LIMITS = Limits(pages=100, characters=10_000_000, unpacked_bytes=64 << 20)
+LIMITS = ParserLimits(pages=100, characters=10_000_000, unpacked_bytes=64 << 20)
 SHOWN = [
     (0.0525, "0.00%", "5.25%"),
     (1234567.891, "#,##0.00", "1,234,567.89"),
@@ -119,7 +119,7 @@ def test_what_is_hidden_stays_away_unless_the_setting_says_otherwise(tmp_path):
         "the sheet 'Secret' is hidden and was not read",
         "1 rows and 1 columns of the sheet 'S' are hidden and were not read",
     ]
-    pages, warnings = read(book, tmp_path, limits=Limits(100, 10_000, 1 << 20, hidden=True))
+    pages, warnings = read(book, tmp_path, limits=ParserLimits(100, 10_000, 1 << 20, hidden=True))
     assert ("| 1 | 2 | 3 |" in pages[0], "x" in pages[1], warnings) == (True, True, [])
 
 
@@ -134,7 +134,7 @@ def test_comments_are_read_but_for_those_on_hidden_cells(tmp_path):
     (page,), _ = read(book.getvalue(), tmp_path)
     assert page.split("\n\n")[-2:] == ["Comment on S!A1: On A1", "Comment on S!A9: On A9"]
     assert "A2" not in page.split("\n\n", 2)[2]
-    (page,), _ = read(book.getvalue(), tmp_path, limits=Limits(100, 10_000, 1 << 20, hidden=True))
+    (page,), _ = read(book.getvalue(), tmp_path, limits=ParserLimits(100, 10_000, 1 << 20, hidden=True))
     assert page.count("Comment on ") == 4
 
 
@@ -197,7 +197,7 @@ def test_hostile_sheets_are_bounded(tmp_path):
         for name in old.namelist():
             content = old.read(name)
             new.writestr(name, entities.encode() + content if name.endswith("workbook.xml") else content)
-    with pytest.raises(Refused, match="list of sheets cannot be read"):
+    with pytest.raises(ParseFailed, match="list of sheets cannot be read"):
         read(changed.getvalue(), tmp_path)
 
 
@@ -241,7 +241,7 @@ def test_hidden_columns_and_rows_of_ods_are_left_out_and_said(tmp_path):
     pages, warnings = read(out.getvalue(), tmp_path, "ods", parser=OpenDocument)
     assert pages[0].endswith("| a | d |\n| --- | --- |\n| e | h |")
     assert warnings == ["1 rows and 2 columns of the sheet 'S' are hidden and were not read"]
-    shown = Limits(100, 10_000, 1 << 20, hidden=True)
+    shown = ParserLimits(100, 10_000, 1 << 20, hidden=True)
     pages, warnings = read(out.getvalue(), tmp_path, "ods", limits=shown, parser=OpenDocument)
     assert ("| w | x | y | z |" in pages[0], warnings) == (True, [])
 

@@ -14,7 +14,7 @@ from conftest import hosted
 from drw.api.rag.v1.documents_pb2 import IndexFileRequest, PutFileRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.kernel.errors import Forbidden
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.rag.documents.storage.files import Page
 
 MUTATIONS = {
@@ -189,7 +189,9 @@ async def test_walls_are_chosen_from_among_those_held(platform, keys):
 
 
 async def test_services_that_put_files_in_are_inside_the_walls_of_whoever_they_act_for(rag, keys):
-    inside = Caller("acme", "research", "key", frozenset({"documents:read", "documents:write"}), frozenset({"m-and-a"}))
+    inside = Principal(
+        "acme", "research", "key", frozenset({"documents:read", "documents:write"}), frozenset({"m-and-a"})
+    )
     async with hosted(rag, ["embedding", "vector_store", "documents"]) as host:
         documents = host.client(DocumentsClient)
         with acting_for(inside):
@@ -232,7 +234,7 @@ async def check(platform, seed):
             rows.append((file, set(walls), set(more)))
     for _ in range(40):
         held = frozenset(chance.sample(names, chance.randint(0, 3)))
-        with acting_for(Caller("acme", "fuzz", "k", frozenset({"documents:read"}), held)):
+        with acting_for(Principal("acme", "fuzz", "k", frozenset({"documents:read"}), held)):
             files = {f.id for f in await shelf.files.list(Page(1000))}
             attached = {a.file for a in await shelf.attachments.list("vs", Page(1000))}
             counted = (await shelf.attachments.progress("vs")).files

@@ -11,10 +11,10 @@ from conftest import hosted
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Tokens
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.errors import InvalidRequest, NotFound, RateLimited, TooLarge
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.rag.embedding.adapters.hashing import Hashing
-from drw.rag.embedding.encoder_queue import SHORT, Turns
-from drw.rag.embedding.lengths import Lengths
+from drw.rag.embedding.encoder_queue import SHORT, EncoderQueue
+from drw.rag.embedding.lengths import LengthPolicy
 from drw.rag.embedding.ports import TextEncoder
 
 TEXTS = ["the desk hedges gamma", "the desk hedges its gamma daily", "coffee is served at nine"]
@@ -68,13 +68,13 @@ class DoubleEncoder(TextEncoder):
         return np.ones((len(portion.ids), 2), np.float32)
 
 
-BROKEN = Hashing().read(["broken"], Lengths())[0].ids[0]
+BROKEN = Hashing().read(["broken"], LengthPolicy())[0].ids[0]
 
 
 async def test_a_question_does_not_wait_behind_a_document():
-    turns = Turns(encoder := DoubleEncoder(), most_texts=1000)
-    long = await turns.read(["a"] * 200, Lengths())
-    short = await turns.read(["b"] * SHORT, Lengths())
+    turns = EncoderQueue(encoder := DoubleEncoder(), most_texts=1000)
+    long = await turns.read(["a"] * 200, LengthPolicy())
+    short = await turns.read(["b"] * SHORT, LengthPolicy())
     waiting = [asyncio.create_task(turns.encode(portions)) for portions in (long, short)]
     await asyncio.sleep(0)
     worker = asyncio.create_task(turns.work())
@@ -84,11 +84,11 @@ async def test_a_question_does_not_wait_behind_a_document():
 
 
 async def test_orgs_take_turns_by_tokens_whoever_came_first():
-    turns = Turns(encoder := DoubleEncoder(), most_texts=10_000)
+    turns = EncoderQueue(encoder := DoubleEncoder(), most_texts=10_000)
     tasks = []
     for org, text, count in (("a", "a", 640), ("b", "b", 63)):
-        with acting_for(Caller(org, "desk", "key")):
-            portions = await turns.read([text] * count, Lengths())
+        with acting_for(Principal(org, "desk", "key")):
+            portions = await turns.read([text] * count, LengthPolicy())
             tasks.append(asyncio.create_task(turns.encode(portions)))
         await asyncio.sleep(0)
     worker = asyncio.create_task(turns.work())
@@ -99,45 +99,45 @@ async def test_orgs_take_turns_by_tokens_whoever_came_first():
 
 
 async def test_one_org_has_half_of_the_queue():
-    turns = Turns(DoubleEncoder(), most_texts=100)
-    with acting_for(Caller("a", "desk", "key")):
-        waiting = asyncio.create_task(turns.encode(await turns.read(["a"] * 50, Lengths())))
+    turns = EncoderQueue(DoubleEncoder(), most_texts=100)
+    with acting_for(Principal("a", "desk", "key")):
+        waiting = asyncio.create_task(turns.encode(await turns.read(["a"] * 50, LengthPolicy())))
         await asyncio.sleep(0)
         with pytest.raises(RateLimited, match="50 texts of yours"):
-            await turns.read(["a"], Lengths())
-    with acting_for(Caller("b", "desk", "key")):
-        assert await turns.read(["b"] * 50, Lengths())
+            await turns.read(["a"], LengthPolicy())
+    with acting_for(Principal("b", "desk", "key")):
+        assert await turns.read(["b"] * 50, LengthPolicy())
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_texts_count_as_waiting_while_they_are_read():
-    turns = Turns(DoubleEncoder(), most_texts=100)
-    reads = (turns.read(["a"] * 50, Lengths()) for _ in range(5))
+    turns = EncoderQueue(DoubleEncoder(), most_texts=100)
+    reads = (turns.read(["a"] * 50, LengthPolicy()) for _ in range(5))
     found = await asyncio.gather(*reads, return_exceptions=True)
     assert sum(isinstance(each, RateLimited) for each in found) == 4
-    assert await turns.read(["a"] * 50, Lengths())
+    assert await turns.read(["a"] * 50, LengthPolicy())
 
 
 async def test_what_waits_is_bounded_and_a_request_given_up_is_not_encoded():
-    turns = Turns(encoder := DoubleEncoder(), most_texts=10)
-    given_up = asyncio.create_task(turns.encode(await turns.read(["a"] * 9, Lengths())))
+    turns = EncoderQueue(encoder := DoubleEncoder(), most_texts=10)
+    given_up = asyncio.create_task(turns.encode(await turns.read(["a"] * 9, LengthPolicy())))
     await asyncio.sleep(0)
     with pytest.raises(RateLimited, match="9 texts of yours wait"):
-        await turns.read(["b"] * 2, Lengths())
+        await turns.read(["b"] * 2, LengthPolicy())
     given_up.cancel()
     await asyncio.gather(given_up, return_exceptions=True)
     worker = asyncio.create_task(turns.work())
-    await turns.encode(await turns.read(["b"] * 2, Lengths()))
+    await turns.encode(await turns.read(["b"] * 2, LengthPolicy()))
     worker.cancel()
     assert encoder.order == [2]
 
 
 async def test_a_portion_that_fails_fails_its_request_only():
-    turns = Turns(DoubleEncoder(), most_texts=10)
+    turns = EncoderQueue(DoubleEncoder(), most_texts=10)
     worker = asyncio.create_task(turns.work())
     with pytest.raises(RuntimeError, match="broken"):
-        await turns.encode(await turns.read(["broken"], Lengths()))
-    (vectors,) = await turns.encode(await turns.read(["whole"], Lengths()))
+        await turns.encode(await turns.read(["broken"], LengthPolicy()))
+    (vectors,) = await turns.encode(await turns.read(["whole"], LengthPolicy()))
     worker.cancel()
     assert vectors.shape == (1, 2)

@@ -15,7 +15,7 @@ from drw.kernel.errors import InvalidRequest
 from drw.kernel.runtime.settings import ConfigError
 from drw.rag.embedding import weights
 from drw.rag.embedding.adapters.onnx import Onnx
-from drw.rag.embedding.lengths import Lengths, TextTooLong, UnknownToken
+from drw.rag.embedding.lengths import LengthPolicy, TextTooLong, UnknownToken
 from drw.rag.embedding.service import combined
 
 TEXTS = [
@@ -23,7 +23,7 @@ TEXTS = [
     "hedge",
     "Total net sales $ 81,797 $ 82,959 (1)% — naïve façade",
 ]
-REFUSE, AVERAGE = Lengths(), Lengths(average=True)
+REFUSE, AVERAGE = LengthPolicy(), LengthPolicy(average=True)
 GOLDEN = Path(__file__).with_name("golden.json")
 """The first eight values of each of TEXTS, as this model gave them when the test was written."""
 
@@ -86,16 +86,16 @@ def test_a_text_longer_than_the_model_takes_is_refused(encoder):
 
 @pytest.mark.parametrize(("asked", "kept"), [(-1, 256), (256, 256), (100, 100), (3, 3)])
 def test_truncation_that_was_asked_for_keeps_the_first_tokens(encoder, asked, kept):
-    (portion,) = encoder.read(["word " * 5000], Lengths(truncate=asked))
+    (portion,) = encoder.read(["word " * 5000], LengthPolicy(truncate=asked))
     assert portion.tokens == kept
-    cut = embed(encoder, ["word " * (kept - 2) + "bananas " * 300], Lengths(truncate=asked))
+    cut = embed(encoder, ["word " * (kept - 2) + "bananas " * 300], LengthPolicy(truncate=asked))
     assert np.abs(cut - embed(encoder, ["word " * (kept - 2)])).max() < 1e-6
 
 
 @pytest.mark.parametrize("asked", [-2, 1, 2, 257])
 def test_a_truncation_that_cannot_be_is_refused(encoder, asked):
     with pytest.raises(InvalidRequest, match=f"truncate_prompt_tokens is {asked}; it can be 3 to 256, or -1"):
-        encoder.read(["word"], Lengths(truncate=asked))
+        encoder.read(["word"], LengthPolicy(truncate=asked))
 
 
 def test_no_part_of_a_text_in_windows_is_lost(encoder):

@@ -8,7 +8,7 @@ from math import log
 import pytest
 
 from drw.rag.vector_store import bm25
-from drw.rag.vector_store.ports import Place
+from drw.rag.vector_store.ports import PassagePosition
 
 TEXTS = {(1, 0): "cash cash flow", (1, 1): "net sales", (2, 0): "net cash flow of sales", (3, 7): "lease"}
 
@@ -43,15 +43,17 @@ def found(terms):
 
 @pytest.mark.parametrize("terms", [["cash"], ["cash", "flow", "net"], ["lease", "of"]])
 def test_scores_are_those_of_the_formula(terms):
-    best = found(terms).at([Place(*place) for place in TEXTS])
+    best = found(terms).at([PassagePosition(*place) for place in TEXTS])
     assert {(p.document, p.number): score for p, score in best.items()} == pytest.approx(by_formula(terms))
 
 
 def test_the_best_come_first_and_any_chunk_can_be_looked_up():
     cash = found(["cash"])
-    assert cash.best(1) == [Place(1, 0)]
-    assert cash.best(9) == [Place(1, 0), Place(2, 0)]
-    assert cash.at([Place(2, 0), Place(9, 9), Place(1, 1)]).keys() == {Place(2, 0)}
+    assert cash.best(1) == [PassagePosition(1, 0)]
+    assert cash.best(9) == [PassagePosition(1, 0), PassagePosition(2, 0)]
+    assert cash.at([PassagePosition(2, 0), PassagePosition(9, 9), PassagePosition(1, 1)]).keys() == {
+        PassagePosition(2, 0)
+    }
 
 
 def test_the_bound_counts_each_term_of_the_question_whether_found_or_not():
@@ -61,5 +63,5 @@ def test_the_bound_counts_each_term_of_the_question_whether_found_or_not():
 
 def test_nothing_found_is_empty():
     empty = bm25.scores(["zebra"], [], 4, 2.0)
-    assert (empty.best(10), empty.at([Place(1, 0)])) == ([], {})
+    assert (empty.best(10), empty.at([PassagePosition(1, 0)])) == ([], {})
     assert bm25.scores([], [], 0, 1.0).bound == 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from drw.rag.vector_store import ranking
-from drw.rag.vector_store.ports import Place
+from drw.rag.vector_store.ports import PassagePosition
 
-A, B, C = Place(1, 0), Place(1, 1), Place(2, 0)
+A, B, C = PassagePosition(1, 0), PassagePosition(1, 1), PassagePosition(2, 0)
 FUSIONS = ["coverage", "min-max", "rrf"]
 
 
@@ -47,6 +47,6 @@ def test_words_say_less_where_no_chunk_has_much_of_the_question():
 
 @pytest.mark.parametrize(("limit", "wanted"), [(2, [0, 1]), (3, [0, 1, 3]), (4, [0, 1, 2, 3])])
 def test_a_page_has_two_places_while_there_are_other_pages(limit, wanted):
-    scored = [ranking.Scored(Place(1, n), 1 - n / 10, 0, 0) for n in range(4)]
+    scored = [ranking.Scored(PassagePosition(1, n), 1 - n / 10, 0, 0) for n in range(4)]
     chosen = ranking.distinct_pages(zip(scored, [1, 1, 1, 2], strict=True), limit, 2)
     assert [s.place.number for s in chosen] == wanted

@@ -27,7 +27,7 @@ from drw.api.rag.v1.vector_store_pb2 import (
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
 from drw.kernel.errors import Conflict, Forbidden, NotFound
-from drw.kernel.rpc.context import Caller, acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from support.passages import put, vector
 
 WALLS = ("m-and-a", "research", "credit", "prime")
@@ -58,7 +58,7 @@ class Put:
     text: str
     year: int
 
-    def is_seen_by(self, who: Caller) -> bool:
+    def is_seen_by(self, who: Principal) -> bool:
         return (self.org, self.desk) == (who.org, who.desk) and all(wall in who.walls for wall in self.walls)
 
 
@@ -68,14 +68,14 @@ class World:
 
     store: VectorStoreClient
     name: str
-    collections: dict[str, tuple[Caller, frozenset[str]]]
+    collections: dict[str, tuple[Principal, frozenset[str]]]
     documents: list[Put]
 
 
-def someone(chance: random.Random, world: str) -> Caller:
+def someone(chance: random.Random, world: str) -> Principal:
     org, desk = chance.choice(("acme", "other")), chance.choice(("rates", "equities"))
     walls = frozenset(chance.sample(WALLS, chance.randint(0, len(WALLS))))
-    return Caller(f"{org}-{world}", desk, "key", frozenset({"documents:read"}), walls)
+    return Principal(f"{org}-{world}", desk, "key", frozenset({"documents:read"}), walls)
 
 
 async def made(store: VectorStoreClient, chance: random.Random, called: str) -> World:
@@ -105,7 +105,7 @@ async def made(store: VectorStoreClient, chance: random.Random, called: str) -> 
     return world
 
 
-async def ask(world: World, chance: random.Random, who: Caller) -> None:
+async def ask(world: World, chance: random.Random, who: Principal) -> None:
     """Put one question as a caller, and compare all that comes back with what the model says it may see."""
     collection, (maker, walls) = chance.choice(sorted(world.collections.items(), key=lambda c: c[0]))
     is_there = (maker.org, maker.desk) == (who.org, who.desk) and all(wall in who.walls for wall in walls)
@@ -207,7 +207,7 @@ async def store(profile):
 
 
 SCOPES = frozenset({"documents:read", "documents:write"})
-OUTSIDE = Caller("acme", "rates", "key_outside", SCOPES)
+OUTSIDE = Principal("acme", "rates", "key_outside", SCOPES)
 INSIDE = replace(OUTSIDE, key="key_inside", walls=frozenset({"m-and-a"}))
 BOTH = replace(OUTSIDE, key="key_both", walls=frozenset({"m-and-a", "credit"}))
 

@@ -34,7 +34,7 @@ class NotRunning(Unavailable):
     """Nobody listens at the admin interface, so there is no Envoy that lets anything through."""
 
 
-class Admin:
+class EnvoyAdmin:
     """Asks one Envoy."""
 
     def __init__(self, where: str) -> None:

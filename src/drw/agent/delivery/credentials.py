@@ -11,16 +11,16 @@ from pathlib import Path
 
 from drw.agent.delivery.files import replace
 from drw.agent.xds.builders import Json, typed
-from drw.agent.xds.translation import Edge
+from drw.agent.xds.translation import EdgeOptions
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 
 MAX_BYTES = 8192
 
 
-class Secrets:
+class EnvoyCredentials:
     """The credentials of one data plane: `credentials/NAME` in its folder, one a line."""
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: EdgeOptions) -> None:
         self._edge = edge
         self._written: dict[str, str] = {}
 

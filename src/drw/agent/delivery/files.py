@@ -14,7 +14,7 @@ from drw.agent.cutter import SEED
 from drw.agent.xds import tls
 from drw.agent.xds.builders import Json
 from drw.agent.xds.clusters import THEN
-from drw.agent.xds.translation import KINDS, Edge, bootstrap
+from drw.agent.xds.translation import KINDS, EdgeOptions, bootstrap
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.runtime.settings import Tls
 
@@ -22,10 +22,10 @@ READ_BY_PEOPLE = ("clusters", "routes", "listeners")
 """The others are as long as there are keys."""
 
 
-class Files:
+class ConfigFiles:
     """What the data plane last took, on disk."""
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: EdgeOptions) -> None:
         self._edge = edge
         self._known: dict[str, tuple[str, bytes]] = {}
 

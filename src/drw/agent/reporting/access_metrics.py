@@ -63,7 +63,7 @@ def _seconds(route: str) -> Histogram:
     return SECONDS.labels(route)
 
 
-class Lines:
+class LogTail:
     """The lines that come into a log from now on, also when it is put aside and begun again."""
 
     def __init__(self, path: Path) -> None:

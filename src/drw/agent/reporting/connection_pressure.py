@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from drw.agent.delivery.admin import Admin
+from drw.agent.delivery.admin import EnvoyAdmin
 from drw.agent.xds import overload
-from drw.agent.xds.translation import Edge
+from drw.agent.xds.translation import EdgeOptions
 from drw.kernel.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -20,10 +20,10 @@ CROWDED_LOOKS = 20
 """For so many looks after the last refusal."""
 
 
-class Pressure:
+class ConnectionPressure:
     """The pressure of connections on one Envoy."""
 
-    def __init__(self, edge: Edge, admin: Admin) -> None:
+    def __init__(self, edge: EdgeOptions, admin: EnvoyAdmin) -> None:
         self._file = edge.pressure
         self._most = edge.plane.connections.most
         self._admin = admin

@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client import Gauge
 
-from drw.agent.delivery.admin import Admin
+from drw.agent.delivery.admin import EnvoyAdmin
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Health
 from drw.kernel.errors import Unavailable
@@ -23,10 +23,10 @@ STATES = (Health.CLOSED, Health.OPEN, Health.HALF_OPEN)
 HOSTS = Gauge("drw_upstream_hosts", "Hosts of each upstream, by the state of their circuit.", ["upstream", "circuit"])
 
 
-class Circuits:
+class UpstreamHealth:
     """The hosts of one Envoy, and which of them have been ejected and have not answered well since."""
 
-    def __init__(self, admin: Admin) -> None:
+    def __init__(self, admin: EnvoyAdmin) -> None:
         self._admin = admin
         self._tried: dict[tuple[str, str], int] = {}
         """Hosts that were ejected, and how often they had answered well by then."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from drw.agent.delivery.admin import Admin
+from drw.agent.delivery.admin import EnvoyAdmin
 
 MAX_BYTES = 64 << 20
 KEPT = 5
@@ -14,7 +14,7 @@ KEPT_ANONYMOUS = 1
 class AccessLog:
     """One access log of an Envoy: `access.log`, and `access.1.log` to `access.5.log` from new to old."""
 
-    def __init__(self, file: Path, admin: Admin, most: int = MAX_BYTES, kept: int = KEPT) -> None:
+    def __init__(self, file: Path, admin: EnvoyAdmin, most: int = MAX_BYTES, kept: int = KEPT) -> None:
         self._file = file
         self._admin = admin
         self._most = most

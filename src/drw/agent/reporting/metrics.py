@@ -9,8 +9,8 @@ from pathlib import Path
 
 from prometheus_client import Gauge
 
-from drw.agent.delivery.admin import Admin
-from drw.agent.reporting.access_metrics import Lines
+from drw.agent.delivery.admin import EnvoyAdmin
+from drw.agent.reporting.access_metrics import LogTail
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.http_server import HttpServer, app
 
@@ -22,13 +22,13 @@ CURRENT = Gauge("drw_data_plane_current", "1: Envoy runs the newest configuratio
 UP = Gauge("drw_data_plane_up", "1: Envoy answers its agent; 0: it does not.")
 
 
-class Metrics:
+class AgentMetrics:
     """Serves `/metrics/agent`."""
 
-    def __init__(self, address: str, admin: Admin, access_logs: Iterable[Path]) -> None:
+    def __init__(self, address: str, admin: EnvoyAdmin, access_logs: Iterable[Path]) -> None:
         self._address = address
         self._admin = admin
-        self._logs = [Lines(file) for file in access_logs]
+        self._logs = [LogTail(file) for file in access_logs]
         self._server = HttpServer(app([], NAME, self._measure))
 
     async def run(self) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 
 import orjson
 
-from drw.agent.delivery.admin import Admin
+from drw.agent.delivery.admin import EnvoyAdmin
 from drw.agent.delivery.files import replace
-from drw.agent.xds.translation import Edge
+from drw.agent.xds.translation import EdgeOptions
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, Usage
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel.errors import DrwError, InvalidRequest
@@ -46,7 +46,7 @@ class UsageLog:
 
     def __init__(
         self,
-        edge: Edge,
+        edge: EdgeOptions,
         data_plane: str,
         limiting: RateLimitingClient,
         *,
@@ -55,7 +55,7 @@ class UsageLog:
     ) -> None:
         self._file = edge.usage
         self._state = self._file.with_suffix(".json")
-        self._admin = Admin(edge.plane.admin)
+        self._admin = EnvoyAdmin(edge.plane.admin)
         self._data_plane = data_plane
         self._limiting = limiting
         self._full = full

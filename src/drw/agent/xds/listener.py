@@ -108,7 +108,7 @@ METERED = {
 """One line of the log of usage: what a request to an upstream of others cost, and whom."""
 
 
-class Logs(NamedTuple):
+class LogPaths(NamedTuple):
     """The files of a listener's logs."""
 
     identified: str
@@ -121,7 +121,7 @@ class Logs(NamedTuple):
 
 def listener(
     listen: str,
-    logs: Logs,
+    logs: LogPaths,
     otlp_endpoint: str,
     changing: Mapping[str, Json],
     routes: Json,

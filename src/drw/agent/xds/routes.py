@@ -42,7 +42,7 @@ def route_configuration(configuration: Configuration, origins: Sequence[str] = (
 
     `origins`: the web pages that may read the answers.
     """
-    table = _Table(
+    table = _RouteTable(
         routes=ordered(configuration.routes.routes),
         gone={upstream.name: upstream.when_gone for upstream in configuration.upstreams.upstreams},
         own={upstream.name for upstream in configuration.upstreams.upstreams if is_own(upstream)},
@@ -63,7 +63,7 @@ def route_configuration(configuration: Configuration, origins: Sequence[str] = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class _RouteTable:
     routes: Sequence[Route]
     gone: Mapping[str, str]
     """What a client reads while an upstream does not answer."""
@@ -80,7 +80,7 @@ def _administers(route: Route) -> bool:
     return f"{route.path}/".startswith(ADMINISTRATION)
 
 
-def _entries(route: Route, table: _Table) -> Iterator[Json]:
+def _entries(route: Route, table: _RouteTable) -> Iterator[Json]:
     for headers in _callers(route):
         for method in route.methods or [""]:
             asked = [*_method(method), *headers]
@@ -90,7 +90,7 @@ def _entries(route: Route, table: _Table) -> Iterator[Json]:
                 yield from _by_size(_entry(route, table, asked, _reading(route, table.routes)), method, route)
 
 
-def _by_model(route: Route, table: _Table, headers: list[Json]) -> Iterator[Json]:
+def _by_model(route: Route, table: _RouteTable, headers: list[Json]) -> Iterator[Json]:
     """Yield the entries of a route with models; the body has been read, whole, before any but the first can match."""
     if route.model_header:
         named = "|".join(filters.literal(model) for model in sorted(route.models))
@@ -138,7 +138,7 @@ def _by_size(entry: Json, method: str, route: Route) -> Iterator[Json]:
 
 def _entry(
     route: Route,
-    table: _Table,
+    table: _RouteTable,
     headers: list[Json],
     more: Json | None = None,
     *,

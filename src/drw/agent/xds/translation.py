@@ -43,7 +43,7 @@ class BadConfiguration(InvalidRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class EdgeOptions:
     """What the profile says of the data plane."""
 
     plane: DataPlane
@@ -52,7 +52,7 @@ class Edge:
     """Of the hashes by which Envoy knows subjects: a caller who knew it could choose a name that has another's."""
 
     @classmethod
-    def of(cls, profile: Profile) -> Edge:
+    def of(cls, profile: Profile) -> EdgeOptions:
         """Read it from the profile.
 
         Raises:
@@ -103,7 +103,7 @@ class Edge:
         return file_source(str(self.file(kind)))
 
 
-def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]:
+def translate(configuration: Configuration, edge: EdgeOptions) -> dict[str, list[Json]]:
     """Return the resources of each kind.
 
     Raises:
@@ -121,7 +121,7 @@ def translate(configuration: Configuration, edge: Edge) -> dict[str, list[Json]]
     }
 
 
-def refusals(configuration: Configuration, edge: Edge, kinds: Sequence[str] = REFUSALS) -> dict[str, list[Json]]:
+def refusals(configuration: Configuration, edge: EdgeOptions, kinds: Sequence[str] = REFUSALS) -> dict[str, list[Json]]:
     """Return the resources of these kinds, which say who is refused, and after how many requests."""
     made: dict[str, Callable[[], tuple[str, Json]]] = {
         "cutter": lambda: (CUTTER, cutter(configuration, edge.seed)),
@@ -143,7 +143,7 @@ def others(configuration: Configuration) -> Configuration:
     return rest
 
 
-def whole(configuration: Configuration, edge: Edge) -> Json:
+def whole(configuration: Configuration, edge: EdgeOptions) -> Json:
     """Return the same as one static configuration.
 
     Raises:
@@ -161,13 +161,13 @@ def whole(configuration: Configuration, edge: Edge) -> Json:
     return _process(edge) | {"static_resources": static}
 
 
-def bootstrap(edge: Edge) -> Json:
+def bootstrap(edge: EdgeOptions) -> Json:
     """Return what Envoy starts from: its admin interface, and where everything else is."""
     dynamic = {"cds_config": edge.source("clusters"), "lds_config": edge.source("listeners")}
     return _process(edge) | {"dynamic_resources": dynamic}
 
 
-def _changing(configuration: Configuration, edge: Edge) -> dict[str, Json]:
+def _changing(configuration: Configuration, edge: EdgeOptions) -> dict[str, Json]:
     return {
         filters.IDENTITY: identity.identity(configuration.credentials),
         filters.KEYS: filters.keys(configuration.credentials),
@@ -181,18 +181,20 @@ def _discovered(name: str, message: Json) -> Json:
     return typed("envoy.config.core.v3.TypedExtensionConfig", name=name, typed_config=message)
 
 
-def _reference(edge: Edge, name: str) -> Json:
+def _reference(edge: EdgeOptions, name: str) -> Json:
     source = edge.source(FILTER_KINDS[name])
     wanted = f"type.googleapis.com/{filters.DISCOVERED[name]}"
     return {"name": name, "config_discovery": {"config_source": source, "type_urls": [wanted]}}
 
 
-def _asked_routes(edge: Edge) -> Json:
+def _asked_routes(edge: EdgeOptions) -> Json:
     return {"rds": routes.reference(edge.source("routes"))}
 
 
-def _listeners(edge: Edge, changing: Mapping[str, Json], table: Json, socket: Callable[[Tls], Json]) -> list[Json]:
-    logs = listener.Logs(edge.log, edge.anonymous_log, str(edge.usage))
+def _listeners(
+    edge: EdgeOptions, changing: Mapping[str, Json], table: Json, socket: Callable[[Tls], Json]
+) -> list[Json]:
+    logs = listener.LogPaths(edge.log, edge.anonymous_log, str(edge.usage))
     make = partial(
         listener.listener,
         logs=logs,
@@ -210,11 +212,11 @@ def _listeners(edge: Edge, changing: Mapping[str, Json], table: Json, socket: Ca
     return found
 
 
-def _socket(edge: Edge) -> Callable[[Tls], Json]:
+def _socket(edge: EdgeOptions) -> Callable[[Tls], Json]:
     return lambda own: tls.delivered(own, str(edge.secrets))
 
 
-def _clusters(configuration: Configuration, edge: Edge) -> list[Json]:
+def _clusters(configuration: Configuration, edge: EdgeOptions) -> list[Json]:
     upstreams, authorities = configuration.upstreams.upstreams, str(edge.plane.authorities)
     found = [clusters.cluster(upstream, edge.secret(upstream.credential), authorities) for upstream in upstreams]
     chains = clusters.chains(configuration.routes.routes, upstreams, edge.secret)
@@ -234,7 +236,7 @@ def _check(configuration: Configuration) -> None:
                 raise BadConfiguration(f"the route {route.name!r} names the upstream {upstream!r}; there are: {there}")
 
 
-def _process(edge: Edge) -> Json:
+def _process(edge: EdgeOptions) -> Json:
     return {
         "node": {"id": "data-plane", "cluster": "drw"},
         "admin": {"address": private(edge.plane.admin), "ignore_global_conn_limit": True},

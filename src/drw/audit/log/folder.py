@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from drw.audit.tlog.damage import Damaged
+from drw.audit.tlog.damage import LogDamaged
 
 
 class Folder:
@@ -42,7 +42,7 @@ class Folder:
         if (present := self.read(path)) is None:
             self.replace(path, data)
         elif present != data:
-            raise Damaged(f"{path} is there already, with something else in it")
+            raise LogDamaged(f"{path} is there already, with something else in it")
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file; after a crash at any moment the old one or the new one is there."""

@@ -14,7 +14,7 @@ from typing import Any
 from drw.audit.log import records
 from drw.audit.log.folder import Folder
 from drw.audit.log.store import Store
-from drw.audit.tlog.damage import Damaged
+from drw.audit.tlog.damage import LogDamaged
 from drw.audit.tlog.merkle import consistency_proof, is_extended, leaf_hash
 from drw.audit.tlog.note import Checkpoint, Signer
 from drw.audit.tlog.tiles import CHECKPOINT, WIDTH, Tile, TiledTree, Tree, bundled, read_bundle, tile_at
@@ -82,14 +82,14 @@ class Sequencer:
         """Return how many records follow those that are signed, which must be the database's."""
         state = await self._store.state(connection)
         if last.size < state.signed:
-            raise Damaged(f"the folder's checkpoint is over {last.size} records; one over {state.signed} was signed")
+            raise LogDamaged(f"the folder's checkpoint is over {last.size} records; one over {state.signed} was signed")
         if last.size > state.records:
-            raise Damaged(f"the checkpoint is over {last.size} records, and the database has {state.records}")
+            raise LogDamaged(f"the checkpoint is over {last.size} records, and the database has {state.records}")
         if last.size:
             found = await self._store.rows(last.size - 1, last.size, connection)
             leaf = await asyncio.to_thread(TiledTree(self._folder.read, last.size).subtree, 0, last.size - 1)
             if not found or found[0]["leaf_hash"] != leaf:
-                raise Damaged(f"record {last.size - 1} in the database is not the one that was signed")
+                raise LogDamaged(f"record {last.size - 1} in the database is not the one that was signed")
         return state.records - last.size
 
     def _write_alone(self, last: Checkpoint, entries: Sequence[bytes]) -> tuple[int, str]:
@@ -102,7 +102,7 @@ class Sequencer:
     def _write(self, last: Checkpoint, entries: Sequence[bytes]) -> tuple[int, str]:
         tree = Tree.load(self._folder.read, last.size)
         if tree.root() != last.root:
-            raise Damaged(f"the tiles of the {last.size} records are not those that the checkpoint signs")
+            raise LogDamaged(f"the tiles of the {last.size} records are not those that the checkpoint signs")
         bundles = self._bundles(last.size, entries)
         tiles = [*tree.append([leaf_hash(entry) for entry in entries]), *tree.partial_tiles()]
         for tile, content in bundles:
@@ -127,7 +127,7 @@ class Sequencer:
         # Read back from the files: what is signed is what anybody will read.
         proof = consistency_proof(TiledTree(self._folder.read, tree.size).subtree, last.size, tree.size)
         if not is_extended(last.size, tree.size, last.root, tree.root(), proof):
-            raise Damaged(f"the tiles of {tree.size} records do not extend those of {last.size}")
+            raise LogDamaged(f"the tiles of {tree.size} records do not extend those of {last.size}")
         note = self._signer.sign(tree.size, tree.root())
         self._folder.replace(CHECKPOINT, note.encode())
         return note
@@ -139,6 +139,6 @@ def _entries(rows: Sequence[dict[str, Any]], start: int, count: int) -> list[byt
     for index in range(start, start + count):
         row = by_index.get(index)
         if row is None or records.difference(row, entry := row["entry"].encode()):
-            raise Damaged(f"record {index} in the database was removed or changed before it was signed")
+            raise LogDamaged(f"record {index} in the database was removed or changed before it was signed")
         entries.append(entry)
     return entries

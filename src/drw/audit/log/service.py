@@ -18,7 +18,7 @@ from drw.audit.log.sequencer import Sequencer
 from drw.audit.log.settings import Settings
 from drw.audit.log.store import Store
 from drw.audit.log.verification import Verification
-from drw.audit.tlog.damage import Damaged
+from drw.audit.tlog.damage import LogDamaged
 from drw.audit.tlog.merkle import inclusion_proof, is_included
 from drw.audit.tlog.note import Checkpoint, Signer
 from drw.audit.tlog.tiles import TiledTree
@@ -26,7 +26,7 @@ from drw.audit.verify import VERIFIER_KEY
 from drw.kernel import tenancy
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.rpc import context
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.tenancy import Owner
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Log(contract.Log):
                     await work.run()
                 finally:
                     answer.records = work.count
-            except Damaged as error:
+            except LogDamaged as error:
                 answer.problem = error.message
         answer.ok = not answer.problem
         return answer
@@ -107,7 +107,7 @@ class Log(contract.Log):
         """Say how many records are signed; a damaged log is an error."""
         try:
             _, checkpoint = await self.sequencer.sign()
-        except Damaged:
+        except LogDamaged:
             DAMAGED.set(1)
             raise
         DAMAGED.set(0)
@@ -123,25 +123,25 @@ class Log(contract.Log):
         """Sign what there is; damage goes to the log file and the status, since nobody waits for an answer."""
         try:
             await self.sequencer.sign()
-        except Damaged as error:
+        except LogDamaged as error:
             logger.error("the audit log is damaged: %s", error.message)
 
     def _proof(self, leaf: bytes, index: int, checkpoint: Checkpoint) -> Sequence[bytes]:
         tree = TiledTree(self._folder.read, checkpoint.size)
         proof = inclusion_proof(tree.subtree, index, checkpoint.size)
         if not is_included(leaf, index, checkpoint.size, proof, checkpoint.root):
-            raise Damaged(f"record {index} in the database is not the one in the log; `drw audit verify` says more")
+            raise LogDamaged(f"record {index} in the database is not the one in the log; `drw audit verify` says more")
         return proof
 
     def _answer(self, note: str, checkpoint: Checkpoint) -> pb.Checkpoint:
         return pb.Checkpoint(size=checkpoint.size, note=note, verifier_key=str(self._verifier))
 
 
-def _may_see(who: context.Caller, org: str, desk: str) -> bool:
+def _may_see(who: context.Principal, org: str, desk: str) -> bool:
     return who.org == org and tenancy.may_change(Owner(org, desk), who)
 
 
-def _desk_to_list(who: context.Caller, wanted: str) -> str | None:
+def _desk_to_list(who: context.Principal, wanted: str) -> str | None:
     if wanted:
         tenancy.check_change(Owner(who.org, wanted))
     return wanted or (None if tenancy.whole_org(who.org) else who.desk)
@@ -168,7 +168,7 @@ def _before(token: str) -> int:
     return int(token)
 
 
-async def build(scope: Scope) -> Log:
+async def build(scope: ServiceContext) -> Log:
     """Make the service with what the configuration names."""
     settings = scope.settings(Settings)
     database = await scope.database()

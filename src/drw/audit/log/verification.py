@@ -6,10 +6,10 @@ import asyncio
 
 from drw.audit.log import records
 from drw.audit.log.store import Store
-from drw.audit.tlog.damage import Damaged
+from drw.audit.tlog.damage import LogDamaged
 from drw.audit.tlog.note import Verifier
 from drw.audit.tlog.tiles import Read
-from drw.audit.tlog.walk import Bundle, Walk
+from drw.audit.tlog.walk import Bundle, LogWalk
 
 AT_ONCE = 16
 """Bundles that are read before the database is asked for the same records."""
@@ -18,7 +18,7 @@ AT_ONCE = 16
 class Verification:
     """One verification; `count` says how many records were found right, even where it ends early."""
 
-    def __init__(self, store: Store, walk: Walk) -> None:
+    def __init__(self, store: Store, walk: LogWalk) -> None:
         self._store = store
         self._walk = walk
         self.count = 0
@@ -26,7 +26,7 @@ class Verification:
     @classmethod
     async def begin(cls, store: Store, read: Read, verifier: Verifier, earlier_note: str) -> Verification:
         """Read the checkpoint that everything is compared with."""
-        return cls(store, await asyncio.to_thread(Walk, read, verifier, earlier_note))
+        return cls(store, await asyncio.to_thread(LogWalk, read, verifier, earlier_note))
 
     async def run(self) -> None:
         """Compare everything.
@@ -45,6 +45,6 @@ class Verification:
         rows = {row["index"]: row for row in await self._store.rows(start, start + len(entries))}
         for index, entry in enumerate(entries, start):
             if index not in rows:
-                raise Damaged(f"record {index} is in the log, and not in the database")
+                raise LogDamaged(f"record {index} is in the log, and not in the database")
             if column := records.difference(rows[index], entry):
-                raise Damaged(f"record {index}: its {column!r} in the database is not what the log has")
+                raise LogDamaged(f"record {index}: its {column!r} in the database is not what the log has")

@@ -5,5 +5,5 @@ from __future__ import annotations
 from drw.kernel.errors import InternalError
 
 
-class Damaged(InternalError):
+class LogDamaged(InternalError):
     """The log is not what was written; the message says what was found first, and where."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from drw.audit.tlog.damage import Damaged
+from drw.audit.tlog.damage import LogDamaged
 from drw.audit.tlog.merkle import HASH_BYTES, complete_root, folded
 
 WIDTH = 256
@@ -56,7 +56,7 @@ def read_tile(read: Read, tile: Tile) -> list[bytes]:
     """
     data, width = _read_either(read, tile)
     if len(data) != width * HASH_BYTES:
-        raise Damaged(f"{tile.path} has {len(data)} bytes, and not {width * HASH_BYTES}")
+        raise LogDamaged(f"{tile.path} has {len(data)} bytes, and not {width * HASH_BYTES}")
     return [data[i : i + HASH_BYTES] for i in range(0, tile.width * HASH_BYTES, HASH_BYTES)]
 
 
@@ -69,7 +69,7 @@ def read_bundle(read: Read, tile: Tile) -> list[bytes]:
     data, width = _read_either(read, tile)
     entries = _unbundled(data, tile)
     if len(entries) != width:
-        raise Damaged(f"{tile.path} has {len(entries)} entries, and not {width}")
+        raise LogDamaged(f"{tile.path} has {len(entries)} entries, and not {width}")
     return entries[: tile.width]
 
 
@@ -78,7 +78,7 @@ def _read_either(read: Read, tile: Tile) -> tuple[bytes, int]:
         return data, tile.width
     if (data := read(tile.full_path)) is not None:  # which a partial tile gives way to
         return data, WIDTH
-    raise Damaged(f"{tile.path} is missing")
+    raise LogDamaged(f"{tile.path} is missing")
 
 
 def bundled(entries: Sequence[bytes]) -> bytes:
@@ -92,7 +92,7 @@ def _unbundled(data: bytes, tile: Tile) -> list[bytes]:
         length = int.from_bytes(data[at : at + 2], "big")
         entry = data[at + 2 : at + 2 + length]
         if len(data) - at < 2 or len(entry) < length:
-            raise Damaged(f"{tile.path} ends in the middle of an entry")
+            raise LogDamaged(f"{tile.path} ends in the middle of an entry")
         entries.append(entry)
         at += 2 + length
     return entries

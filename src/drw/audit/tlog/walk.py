@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from drw.audit.tlog.damage import Damaged
+from drw.audit.tlog.damage import LogDamaged
 from drw.audit.tlog.merkle import leaf_hash
 from drw.audit.tlog.note import Checkpoint, NotANote, Verifier, WrongSignature
 from drw.audit.tlog.tiles import CHECKPOINT, WIDTH, Read, Tile, Tree, read_bundle, read_tile, tile_at
@@ -19,7 +19,7 @@ class Bundle:
     entries: list[bytes]
 
 
-class Walk:
+class LogWalk:
     """One reading of a log; `earlier_note` is a checkpoint that somebody kept.
 
     Raises:
@@ -49,15 +49,15 @@ class Walk:
         for tile, hashes in self._tree.partial_tiles():
             self._compare_tile(tile, hashes)
         if self._tree.root() != self.checkpoint.root:
-            raise Damaged(f"the root over the {size} entries is not the one that the checkpoint signs")
+            raise LogDamaged(f"the root over the {size} entries is not the one that the checkpoint signs")
 
     def _opened(self, note: str, verifier: Verifier) -> Checkpoint:
         try:
             earlier = verifier.open(note)
         except WrongSignature as error:
-            raise Damaged(f"the earlier checkpoint is not signed by the log's key {verifier}") from error
+            raise LogDamaged(f"the earlier checkpoint is not signed by the log's key {verifier}") from error
         if earlier.size > self.checkpoint.size:
-            raise Damaged(f"the log has {self.checkpoint.size} records, and had {earlier.size} before")
+            raise LogDamaged(f"the log has {self.checkpoint.size} records, and had {earlier.size} before")
         return earlier
 
     def _compare_leaves(self, bundle: Tile, leaves: list[bytes]) -> None:
@@ -65,7 +65,7 @@ class Walk:
         for offset, (leaf, stored) in enumerate(zip(leaves, read_tile(self._read, tile), strict=True)):
             if leaf != stored:
                 index = bundle.index * WIDTH + offset
-                raise Damaged(f"record {index}: its entry in {bundle.path} has not the hash that {tile.path} has")
+                raise LogDamaged(f"record {index}: its entry in {bundle.path} has not the hash that {tile.path} has")
         # Cut where the earlier log ended, to see its root.
         cut = self._earlier.size - self._tree.size if self._earlier else len(leaves)
         for part in (leaves[: max(0, cut)], leaves[max(0, cut) :]):
@@ -76,12 +76,12 @@ class Walk:
     def _compare_tile(self, tile: Tile, hashes: list[bytes]) -> None:
         for offset, (found, stored) in enumerate(zip(hashes, read_tile(self._read, tile), strict=True)):
             if found != stored:
-                raise Damaged(f"{tile.path}: its hash {offset} does not follow from what is below it")
+                raise LogDamaged(f"{tile.path}: its hash {offset} does not follow from what is below it")
 
     def _compare_earlier(self) -> None:
         earlier = self._earlier
         if earlier and earlier.size == self._tree.size and earlier.root != self._tree.root():
-            raise Damaged(f"the first {earlier.size} records are not those of the earlier checkpoint")
+            raise LogDamaged(f"the first {earlier.size} records are not those of the earlier checkpoint")
 
 
 def read_checkpoint(read: Read, verifier: Verifier) -> tuple[str, Checkpoint]:
@@ -91,9 +91,9 @@ def read_checkpoint(read: Read, verifier: Verifier) -> tuple[str, Checkpoint]:
         Damaged: it is not there, or not by this key.
     """
     if (data := read(CHECKPOINT)) is None:
-        raise Damaged("the checkpoint is missing")
+        raise LogDamaged("the checkpoint is missing")
     note = data.decode(errors="replace")
     try:
         return note, verifier.open(note)
     except (NotANote, WrongSignature) as error:
-        raise Damaged(f"the checkpoint is not good: {error.message}") from error
+        raise LogDamaged(f"the checkpoint is not good: {error.message}") from error

@@ -12,21 +12,21 @@ from drw.api.gateway.v1 import authentication_pb2 as wire
 from drw.api.gateway.v1 import authentication_rpc as contract
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.authentication.issuers.certificates import Certificates
-from drw.gateway.authentication.issuers.jwks_fetching import Fetcher
+from drw.gateway.authentication.issuers.jwks_fetching import JwksFetcher
 from drw.gateway.authentication.issuers.records import Issuers
-from drw.gateway.authentication.keys.announcing import Announcer
-from drw.gateway.authentication.keys.encryption import Sealer
+from drw.gateway.authentication.keys.announcing import KeyAnnouncer
+from drw.gateway.authentication.keys.encryption import EnvelopeEncryption
 from drw.gateway.authentication.keys.issuing import Keys
-from drw.gateway.authentication.keys.lineage import Lineage
+from drw.gateway.authentication.keys.lineage import KeyLineage
 from drw.gateway.authentication.keys.signing import jwks
 from drw.gateway.authentication.keys.signing_keys import SigningKeys
-from drw.gateway.authentication.keys.store import Store
+from drw.gateway.authentication.keys.store import KeyStore
 from drw.gateway.authentication.metrics import measure
 from drw.gateway.authentication.settings import Settings
-from drw.gateway.authentication.tenants.hierarchy import Tree
+from drw.gateway.authentication.tenants.hierarchy import Tenants
 from drw.gateway.authentication.tenants.me import me
 from drw.gateway.authentication.tenants.queries import CHANNEL, as_desk
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 
 LOOK_SECONDS = 2.0
 """How often one looks for keys whose successors take over, and for issuers whose keys are due."""
@@ -38,8 +38,8 @@ class Authentication(contract.Authentication):
     def __init__(
         self,
         settings: Settings,
-        store: Store,
-        tree: Tree,
+        store: KeyStore,
+        tree: Tenants,
         keys: Keys,
         signing: SigningKeys,
         issuers: Issuers,
@@ -52,7 +52,7 @@ class Authentication(contract.Authentication):
         self._signing = signing
         self._issuers = issuers
         self._certificates = certificates
-        self._lineage = Lineage(store.database)
+        self._lineage = KeyLineage(store.database)
 
     async def get_me(self, request: wire.GetMeRequest, /) -> wire.Me:
         """GetMe shows the caller as the platform sees it."""
@@ -205,7 +205,7 @@ class Authentication(contract.Authentication):
         return [wire.Desk(org=d.org, name=d.name, scopes=d.scopes, walls=d.walls) for d in found]
 
 
-async def build(scope: Scope) -> Authentication:
+async def build(scope: ServiceContext) -> Authentication:
     """Make the service with what the configuration names.
 
     Raises:
@@ -213,20 +213,20 @@ async def build(scope: Scope) -> Authentication:
     """
     settings = scope.settings(Settings)
     database, audit = await scope.database(), scope.audit()
-    sealers = [Sealer(secret) for secret in settings.secrets()]
+    sealers = [EnvelopeEncryption(secret) for secret in settings.secrets()]
     signing = SigningKeys(
         database, audit, sealers, settings.issuer, settings.audience, lead=settings.new_signing_key_seconds
     )
     await signing.begin()
-    store, tree = Store(database), Tree(database, audit)
+    store, tree = KeyStore(database), Tenants(database, audit)
     borrowed = timedelta(seconds=settings.borrowed_key_seconds)
     limits = scope.client(RateLimitingClient)
     keys = Keys(store, tree, signing, audit, limits, borrowed)
-    issuers = Issuers(database, audit, tree, Fetcher(settings.jwks_hosts), settings.issuer)
+    issuers = Issuers(database, audit, tree, JwksFetcher(settings.jwks_hosts), settings.issuer)
     service = Authentication(settings, store, tree, keys, signing, issuers, Certificates(database, audit, tree))
     scope.background(service.end_rotated)
     scope.background(service.refresh_issuers)
-    scope.background(Announcer(database, limits).run)
+    scope.background(KeyAnnouncer(database, limits).run)
     scope.describe(service.detail)
     scope.measure(partial(measure, store.database))
     return service

@@ -19,12 +19,12 @@ from drw.gateway.load_balancer import validation
 from drw.gateway.load_balancer.settings import Settings
 from drw.gateway.load_balancer.upstreams import from_profile, with_records
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.runtime.settings import ConfigError
-from drw.routing.egress_allowlist import Allowed
-from drw.routing.resource_store import Kind, Records
+from drw.routing.egress_allowlist import EgressAllowlist
+from drw.routing.resource_store import ResourceKind, ResourceStore
 
-UPSTREAMS = Kind(Upstream, "upstream", "load_balancer_changed")
+UPSTREAMS = ResourceKind(Upstream, "upstream", "load_balancer_changed")
 
 
 class UpstreamNotFound(NotFound):
@@ -38,7 +38,7 @@ class UpstreamIsFixed(Conflict):
 class LoadBalancer(contract.LoadBalancer):
     """Serves `drw.api.gateway.v1.LoadBalancer`."""
 
-    def __init__(self, fixed: list[Upstream], allowed: Allowed, records: Records[Upstream]) -> None:
+    def __init__(self, fixed: list[Upstream], allowed: EgressAllowlist, records: ResourceStore[Upstream]) -> None:
         self._fixed = {upstream.name: upstream for upstream in fixed}
         self._allowed = allowed
         self._records = records
@@ -106,8 +106,8 @@ class LoadBalancer(contract.LoadBalancer):
             raise UpstreamIsFixed(f"the {where} says where {name!r} is: change it there, or take another name")
 
 
-async def _checked(settings: Settings) -> Allowed:
-    allowed = Allowed(settings.allowed_upstreams)
+async def _checked(settings: Settings) -> EgressAllowlist:
+    allowed = EgressAllowlist(settings.allowed_upstreams)
     for name, upstream in settings.upstreams.items():
         try:
             await asyncio.gather(*map(allowed.check_now, upstream.addresses))
@@ -116,10 +116,10 @@ async def _checked(settings: Settings) -> Allowed:
     return allowed
 
 
-async def build(scope: Scope) -> LoadBalancer:
+async def build(scope: ServiceContext) -> LoadBalancer:
     """Make the service with what the configuration names."""
     settings = scope.settings(Settings)
-    records = Records(UPSTREAMS, await scope.database(), scope.audit())
+    records = ResourceStore(UPSTREAMS, await scope.database(), scope.audit())
     fixed = from_profile(scope.profile.http_places(), settings.upstreams)
     service = LoadBalancer(fixed, await _checked(settings), records)
     scope.describe(service.detail)

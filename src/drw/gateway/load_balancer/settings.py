@@ -6,10 +6,10 @@ from pydantic import Field, field_validator
 
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.runtime.settings import Settings as Base
-from drw.routing.egress_allowlist import Allowed
+from drw.routing.egress_allowlist import EgressAllowlist
 
 
-class More(Base):
+class UpstreamSettings(Base):
     """An upstream that is not a process of the profile."""
 
     addresses: tuple[str, ...] = Field(min_length=1, max_length=64)
@@ -21,7 +21,7 @@ class More(Base):
 class Settings(Base):
     """Upstreams besides the processes of the profile, by name, and where upstreams may be."""
 
-    upstreams: dict[str, More] = Field(default_factory=dict)
+    upstreams: dict[str, UpstreamSettings] = Field(default_factory=dict)
     allowed_upstreams: tuple[str, ...] = ()
     """As `drw.routing.egress_allowlist.Allowed` reads it; the processes of the profile need no entry."""
 
@@ -29,7 +29,7 @@ class Settings(Base):
     @classmethod
     def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            Allowed(value)
+            EgressAllowlist(value)
         except InvalidRequest as error:
             raise ValueError(error.message) from error
         return value

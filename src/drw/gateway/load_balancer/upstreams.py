@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
-from drw.gateway.load_balancer.settings import More
-from drw.kernel.runtime.settings import Place
+from drw.gateway.load_balancer.settings import UpstreamSettings
+from drw.kernel.runtime.settings import ServiceAddress
 
 WORK = {
     "gateway": "key management",
@@ -20,12 +20,14 @@ NEEDS = {"rag": ("models",), "workflow": ("models", "rag")}
 """Which work needs another process to end well, so that nothing is called unaffected that is not."""
 
 
-def from_profile(processes: Mapping[str, Place], more: Mapping[str, More]) -> list[Upstream]:
+def from_profile(processes: Mapping[str, ServiceAddress], more: Mapping[str, UpstreamSettings]) -> list[Upstream]:
     """Return all upstreams, sorted by name; one of the settings takes the place of a process of its name.
 
     It then has the services of that process, unless it names others.
     """
-    found = {name: More(addresses=(place.http,), services=place.services) for name, place in processes.items()}
+    found = {
+        name: UpstreamSettings(addresses=(place.http,), services=place.services) for name, place in processes.items()
+    }
     for name, own in more.items():
         before = found[name].services if name in found else ()
         found[name] = own.model_copy(update={"services": own.services or before})

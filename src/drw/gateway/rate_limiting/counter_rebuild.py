@@ -51,7 +51,7 @@ group by grouping sets ((org, key, 4), (org, desk, 4), (org, 4), (model, 4))
 """
 
 
-class Rebuild:
+class CounterRebuild:
     """Watches for a loss. `clock` is monotonic, in seconds; `lease_seconds` is how long a silent process is waited for.
 
     While this has not ended nothing can be reserved, so that no more can be spent than the ledger knows of.

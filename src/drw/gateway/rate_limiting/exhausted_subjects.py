@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
-from drw.billing.counters import Counters, CountersAway
+from drw.billing.counters import Counters, CountersUnavailable
 from drw.billing.subjects import Subject, begins, ends
 from drw.gateway.rate_limiting.carryover import added, carried
-from drw.gateway.rate_limiting.store import NOTIFY, PERIODS, Store, key
+from drw.gateway.rate_limiting.store import NOTIFY, PERIODS, LimitStore, key
 from drw.kernel.storage.database import Connection
 
 AT_ONCE = 500
@@ -38,10 +38,10 @@ Wanted = tuple[Subject, str, datetime | None]
 """Whom to refuse, why, and until when."""
 
 
-class Blocks:
+class ExhaustedSubjects:
     """Keeps the table of blocks as counters and caps say."""
 
-    def __init__(self, store: Store, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: LimitStore, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._counters = counters
         self._clock = clock
@@ -83,7 +83,7 @@ class Blocks:
     async def _spent(self, subjects: Sequence[Subject], now: datetime) -> dict[Subject, dict[str, int]]:
         try:
             return dict(zip(subjects, await self._counters.peek(subjects), strict=True))
-        except CountersAway:
+        except CountersUnavailable:
             self._away = True
             async with self._store.database.transaction() as connection:
                 return await ledger_spent(connection, subjects, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from drw.billing.attempts import Course
+from drw.billing.attempts import AttemptHistory
 from drw.billing.counters import Counters
 from drw.billing.ledger import Ledger, Row, settled, total
 
@@ -24,7 +24,7 @@ async def reap(counters: Counters, ledger: Ledger, grace_seconds: float = GRACE_
     """
     found = await counters.expired(int(grace_seconds * 1000))
     for process, id, nano, tokens, attempts in found:
-        course, now = Course.load(attempts), counters.now_ms()
+        course, now = AttemptHistory.load(attempts), counters.now_ms()
         rows = settled(
             id, course, at_ms=now, most=nano, most_tokens=tokens, outcome=ABANDONED, counted_by=WRITTEN_AHEAD
         )

@@ -47,7 +47,7 @@ UNBOUND = (
 )
 
 
-class Bound(NamedTuple):
+class ChangedLimits(NamedTuple):
     """The rows that were written or taken away."""
 
     limits: list[dict[str, Any]]
@@ -56,7 +56,7 @@ class Bound(NamedTuple):
 
 async def bind(
     connection: Connection, counters: Counters, request: BindKeyRequest, default: int, now: datetime
-) -> Bound:
+) -> ChangedLimits:
     """Write what binds the key; `default` are the requests a minute of a key without a limit of its own.
 
     Raises:
@@ -67,19 +67,19 @@ async def bind(
     args["end"] = request.expires_at.ToDatetime(UTC)
     if not request.predecessor:
         args["rpm"] = await _within(connection, request.requests_per_minute, default)
-        return Bound(await _rows(connection, LIMIT, args) if args["rpm"] else [], [])
+        return ChangedLimits(await _rows(connection, LIMIT, args) if args["rpm"] else [], [])
     await _within(connection, await _requests(connection, request.org, request.predecessor) or default, default)
     await connection.execute(COUNTED_AS, args)
-    found = Bound(await _rows(connection, LIMIT_OF, args), await _rows(connection, BUDGETS_OF, args))
+    found = ChangedLimits(await _rows(connection, LIMIT_OF, args), await _rows(connection, BUDGETS_OF, args))
     if found.budgets:
         await _take_over(connection, counters, request, now)
     return found
 
 
-async def unbind(connection: Connection, key: Subject) -> Bound:
+async def unbind(connection: Connection, key: Subject) -> ChangedLimits:
     """Take away what `bind` wrote."""
     limits, budgets, *_ = [await connection.execute(query, (key.org, key.name)) for query in UNBOUND]
-    return Bound(await limits.fetchall(), await budgets.fetchall())
+    return ChangedLimits(await limits.fetchall(), await budgets.fetchall())
 
 
 async def _requests(connection: Connection, org: str, key: str) -> int:

@@ -9,11 +9,11 @@ from prometheus_client import Gauge
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget
 from drw.billing.amounts import NANO
-from drw.billing.counters import Counters, CountersAway
+from drw.billing.counters import Counters, CountersUnavailable
 from drw.billing.ledger import Row
 from drw.billing.subjects import KINDS, Subject
 from drw.gateway.rate_limiting.spend import PERIOD_NAMES
-from drw.gateway.rate_limiting.store import PERIODS, Store
+from drw.gateway.rate_limiting.store import PERIODS, LimitStore
 from drw.kernel.observability import gen_ai
 
 LABELS = ("kind", "org", "name", "period")
@@ -42,11 +42,11 @@ def passed(row: Row, priced: Container[str]) -> None:
         gen_ai.spent(row.org, row.desk, model).inc(row.cost / NANO)
 
 
-async def measure(store: Store, counters: Counters) -> None:
+async def measure(store: LimitStore, counters: Counters) -> None:
     """Bring the metrics up to date; while the counters are away they stay as they were."""
     found = [budget for budget, _ in await store.budgets() if budget.unit == Budget.USD and budget.subject != Block.KEY]
     subjects = [Subject(budget.subject, budget.org, budget.name) for budget in found]
-    with suppress(CountersAway):
+    with suppress(CountersUnavailable):
         values = await counters.peek(subjects)
         ABANDONED.set(len(await counters.expired(GRACE_MS)))
         for metric in (SPENT, RESERVED, CAP):
@@ -57,5 +57,5 @@ async def measure(store: Store, counters: Counters) -> None:
             SPENT.labels(*labels).set(value[field] / NANO)
             RESERVED.labels(*labels).set(value["n"] / NANO)
             CAP.labels(*labels).set(value.get(f"C{field}", 0) / NANO)
-    with suppress(CountersAway):  # by itself: not everybody who may count may ask for it
+    with suppress(CountersUnavailable):  # by itself: not everybody who may count may ask for it
         FULLNESS.set(await counters.fullness())

@@ -39,13 +39,13 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchLimitsRequest,
     WatchPolicyRequest,
 )
-from drw.billing.counters import Counters, CountersAway
+from drw.billing.counters import Counters, CountersUnavailable
 from drw.billing.ledger import Ledger
 from drw.billing.subjects import Subject
 from drw.gateway.rate_limiting import key_directory, spend, store, validation
-from drw.gateway.rate_limiting.counter_rebuild import Rebuild
+from drw.gateway.rate_limiting.counter_rebuild import CounterRebuild
 from drw.gateway.rate_limiting.enforcement import Enforcement
-from drw.gateway.rate_limiting.exhausted_subjects import Blocks, ledger_spent
+from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects, ledger_spent
 from drw.gateway.rate_limiting.lease_reaper import post, reap
 from drw.gateway.rate_limiting.limit_inheritance import bind, unbind
 from drw.gateway.rate_limiting.metrics import measure
@@ -53,7 +53,7 @@ from drw.gateway.rate_limiting.permission import changeable, removable
 from drw.gateway.rate_limiting.settings import Settings
 from drw.gateway.rate_limiting.store import (
     CHANNEL,
-    Store,
+    LimitStore,
     as_budget,
     as_limit,
     as_price,
@@ -62,10 +62,10 @@ from drw.gateway.rate_limiting.store import (
     one,
     subject_of,
 )
-from drw.gateway.rate_limiting.usage import Reports
+from drw.gateway.rate_limiting.usage import UsageReports
 from drw.kernel import tenancy
 from drw.kernel.errors import NotFound, Unavailable
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 
@@ -78,9 +78,15 @@ class RateLimiting(contract.RateLimiting):
     """Serves `drw.api.gateway.v1.RateLimiting`."""
 
     def __init__(
-        self, settings: Settings, kept: Store, audit: AuditWriter, counters: Counters, ledger: Ledger, reports: Reports,
-        blocks: Blocks,
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        kept: LimitStore,
+        audit: AuditWriter,
+        counters: Counters,
+        ledger: Ledger,
+        reports: UsageReports,
+        blocks: ExhaustedSubjects,
+    ) -> None:
         self._settings = settings
         self._store = kept
         self._audit = audit
@@ -89,7 +95,9 @@ class RateLimiting(contract.RateLimiting):
         self._reports = reports
         self._blocks = blocks
         self.enforcement = Enforcement(kept.database)
-        self._rebuild = Rebuild(counters, kept.database, self.push_caps, kept.newest_change, settings.lease_seconds)
+        self._rebuild = CounterRebuild(
+            counters, kept.database, self.push_caps, kept.newest_change, settings.lease_seconds
+        )
 
     async def set_limit(self, request: Limit, /) -> Limit:
         """SetLimit sets the limits of one key, desk, org or model in place of those it had."""
@@ -273,7 +281,7 @@ class RateLimiting(contract.RateLimiting):
 
     async def begin(self) -> None:
         """Let nobody spend by counters that are not of our ledger."""
-        with suppress(CountersAway):
+        with suppress(CountersUnavailable):
             await self._rebuild.check()
 
     async def push_caps(self) -> None:
@@ -286,12 +294,12 @@ class RateLimiting(contract.RateLimiting):
         """Tell the counters after each change, whoever made it."""
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
-                with suppress(CountersAway):
+                with suppress(CountersUnavailable):
                     await self.push_caps()
 
     async def tick(self) -> None:
         """Do what is due: open the counters, settle for the dead, count what is not counted, block and unblock."""
-        with suppress(CountersAway):
+        with suppress(CountersUnavailable):
             if await self._rebuild.tick():
                 await reap(self._counters, self._ledger)
                 await post(self._counters, self._ledger)
@@ -336,7 +344,7 @@ class RateLimiting(contract.RateLimiting):
 
     async def _caps_changed(self, *subjects: Subject) -> None:
         """Tell the counters at once; where they are away, `follow` and a rebuild do it later."""
-        with suppress(CountersAway):
+        with suppress(CountersUnavailable):
             await self.push_caps()
         await self._blocks.renew(subjects)
 
@@ -344,7 +352,7 @@ class RateLimiting(contract.RateLimiting):
         """Tell the counters what was used before tokens had a budget; until then not every call was counted there."""
         async with self._store.database.transaction() as connection:
             spent = (await ledger_spent(connection, [subject], self._now()))[subject]
-        with suppress(CountersAway):
+        with suppress(CountersUnavailable):
             await self._counters.set_tokens(subject, spent["dt"], spent["mt"], spent["tt"])
 
     def _limits(self, limits: list[Limit], blocks: list[Block]) -> Limits:
@@ -406,7 +414,7 @@ def _price_details(row: dict[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-async def build(scope: Scope) -> RateLimiting:
+async def build(scope: ServiceContext) -> RateLimiting:
     """Make the service with what the configuration names."""
     settings = scope.settings(Settings)
     metering = Database(scope.profile.postgres, "metering", pool_size=2)
@@ -414,9 +422,9 @@ async def build(scope: Scope) -> RateLimiting:
     scope.on_stop(metering.stop)
     counters = Counters(scope.profile.valkey, seconds=settings.answer_seconds)
     scope.on_stop(counters.close)
-    kept, ledger = Store(await scope.database(pool_size=8)), Ledger(metering)
-    blocks = Blocks(kept, counters)
-    reports = Reports(kept, ledger, counters, blocks, scope.audit(), settings.uncounted_tokens)
+    kept, ledger = LimitStore(await scope.database(pool_size=8)), Ledger(metering)
+    blocks = ExhaustedSubjects(kept, counters)
+    reports = UsageReports(kept, ledger, counters, blocks, scope.audit(), settings.uncounted_tokens)
     service = RateLimiting(settings, kept, scope.audit(), counters, ledger, reports, blocks)
     await service.begin()
     scope.background(service.follow)

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, GetSpendRequest, GetSpendResponse
 from drw.billing.amounts import to_usd
-from drw.billing.counters import Counters, CountersAway
+from drw.billing.counters import Counters, CountersUnavailable
 from drw.billing.subjects import begins, ends
 from drw.gateway.rate_limiting import validation
-from drw.gateway.rate_limiting.store import PERIODS, UNITS, Store, amount, subject_of
+from drw.gateway.rate_limiting.store import PERIODS, UNITS, LimitStore, amount, subject_of
 from drw.kernel import tenancy
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc import context
@@ -28,7 +28,7 @@ BY = ("key", "desk", "model")
 METRICS = ("platform:read", "platform:admin")
 
 
-async def spend(store: Store, request: GetSpendRequest) -> GetSpendResponse:
+async def spend(store: LimitStore, request: GetSpendRequest) -> GetSpendResponse:
     """Return the sums of the named org, or of the caller's desk where it may not see others."""
     who, org = context.caller(), tenancy.named_org(request.org)
     by = request.by or "desk"
@@ -51,7 +51,7 @@ async def spend(store: Store, request: GetSpendRequest) -> GetSpendResponse:
     return found
 
 
-async def budgets(store: Store, counters: Counters, named_org: str) -> list[Budget]:
+async def budgets(store: LimitStore, counters: Counters, named_org: str) -> list[Budget]:
     """Return the budgets of an org and of models that the caller may see, with what is left where that is known.
 
     What a model has spent is what all orgs have: it is for those who may see the platform's metrics.
@@ -77,7 +77,7 @@ async def with_spent(budgets: Sequence[Budget], counters: Counters) -> list[Budg
             budget.resets_at.FromDatetime(end)
     try:
         found = await counters.peek(subjects)
-    except CountersAway:
+    except CountersUnavailable:
         return list(budgets)
     for budget, values in zip(budgets, found, strict=True):
         said = Budget.Unit.Name(budget.unit)

@@ -50,7 +50,7 @@ UNITS = {"USD": "n", "TOKENS": "t"}
 PERIODS = {"DAY": "d", "MONTH": "m", "TOTAL": "t"}
 
 
-class Store:
+class LimitStore:
     """Reads and writes them."""
 
     def __init__(self, database: Database) -> None:

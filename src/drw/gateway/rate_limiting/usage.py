@@ -13,13 +13,13 @@ from drw.billing.amounts import FREE, Price, from_usd, to_usd
 from drw.billing.counters import Counters
 from drw.billing.ledger import Ledger, Row, add
 from drw.billing.subjects import of_call, of_model
-from drw.gateway.rate_limiting.exhausted_subjects import Blocks
+from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects
 from drw.gateway.rate_limiting.lease_reaper import PASS, counted
 from drw.gateway.rate_limiting.metrics import passed
-from drw.gateway.rate_limiting.store import Store
+from drw.gateway.rate_limiting.store import LimitStore
 from drw.kernel.errors import InvalidRequest, Unavailable
 from drw.kernel.observability.telemetry import continuing, incoming_context
-from drw.kernel.rpc.context import MAX_ID, Caller, acting_for
+from drw.kernel.rpc.context import MAX_ID, Principal, acting_for
 from drw.kernel.storage.audit import AuditWriter
 
 MAX_USAGES = 1000
@@ -29,15 +29,15 @@ MAX_TEXT = MAX_ID
 MAX_TOKENS = 100_000_000
 
 
-class Reports:
+class UsageReports:
     """Takes usage in."""
 
     def __init__(
         self,
-        store: Store,
+        store: LimitStore,
         ledger: Ledger,
         counters: Counters,
-        blocks: Blocks,
+        blocks: ExhaustedSubjects,
         audit: AuditWriter,
         uncounted_tokens: int,
     ) -> None:
@@ -80,7 +80,7 @@ class Reports:
             await self._blocks.renew(subjects)
 
     def _line(self, data_plane: str, row: Row, usage: Usage) -> str:
-        with acting_for(Caller(row.org, row.desk, row.key)), continuing(_trace(usage)):
+        with acting_for(Principal(row.org, row.desk, row.key)), continuing(_trace(usage)):
             details = _details(data_plane, usage, row)
             return self._audit.line("model.pass", f"model/{row.model}", row.outcome, details)
 

@@ -11,7 +11,7 @@ from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limits
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Kills, Route, Routes
 from drw.gateway.request_router.kills import block
-from drw.gateway.request_router.route_table import More, table
+from drw.gateway.request_router.route_table import RouteSettings, table
 from drw.routing.request_matching import is_own
 
 Part = Credentials | Limits | Upstreams | Kills | Routes
@@ -22,7 +22,7 @@ def assemble(
     credentials: Credentials,
     limits: Limits,
     upstreams: Upstreams,
-    more: Sequence[More],
+    more: Sequence[RouteSettings],
     kills: Kills | None = None,
     records: Routes | None = None,
 ) -> Configuration:
@@ -50,10 +50,10 @@ def _digest(state: Configuration) -> str:
     return hashlib.sha256(state.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 
-class Desired:
+class DesiredState:
     """The desired state as it is now, for any number of watchers."""
 
-    def __init__(self, more: Sequence[More]) -> None:
+    def __init__(self, more: Sequence[RouteSettings]) -> None:
         self._more = more
         self._parts: dict[type[Part], Part] = {}
         self._changed = asyncio.Condition()
@@ -108,7 +108,7 @@ class Desired:
         return _routes(upstreams, self._more, records)[1]
 
 
-def _routes(upstreams: Upstreams, more: Sequence[More], records: Routes) -> tuple[list[Route], list[str]]:
+def _routes(upstreams: Upstreams, more: Sequence[RouteSettings], records: Routes) -> tuple[list[Route], list[str]]:
     credentials = {upstream.name: upstream.credential for upstream in upstreams.upstreams}
     own = [upstream.name for upstream in upstreams.upstreams if is_own(upstream)]
     return table(credentials, more, records.routes, credentials, own)

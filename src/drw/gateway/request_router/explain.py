@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Explanation, HeaderMatch, Miss, Route, Target
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.routing.request_matching import (
     CONNECT_MS,
     IDLE_SECONDS,
@@ -24,7 +24,7 @@ from drw.routing.request_matching import (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ExplainedRequest:
     """A request as the data plane sees it: names of headers in small letters, the path without its query."""
 
     method: str
@@ -34,7 +34,7 @@ class Asked:
 
 
 def explain(
-    configuration: Configuration, asked: Asked, who: Caller, known: Sequence[Route] | None = None
+    configuration: Configuration, asked: ExplainedRequest, who: Principal, known: Sequence[Route] | None = None
 ) -> Explanation:
     """Return what the data plane would do with a request of this caller; `known` are the routes as they are shown."""
     if own := ITSELF.get(asked.path):
@@ -65,7 +65,9 @@ def explain(
     return explanation
 
 
-def _look(routes: Sequence[Route], asked: Asked, who: Caller, model: str) -> tuple[Route | None, list[Miss]]:
+def _look(
+    routes: Sequence[Route], asked: ExplainedRequest, who: Principal, model: str
+) -> tuple[Route | None, list[Miss]]:
     misses: list[Miss] = []
     for route in routes:
         if not under(asked.path, route.path):
@@ -76,7 +78,7 @@ def _look(routes: Sequence[Route], asked: Asked, who: Caller, model: str) -> tup
     return None, misses
 
 
-def _miss(route: Route, asked: Asked, who: Caller, model: str) -> str:
+def _miss(route: Route, asked: ExplainedRequest, who: Principal, model: str) -> str:
     """Return why the route does not take a request at its path; empty: it does."""
     if route.methods and asked.method not in route.methods:
         return f"it takes {' and '.join(route.methods)}, not {asked.method}"
@@ -89,7 +91,7 @@ def _miss(route: Route, asked: Asked, who: Caller, model: str) -> str:
     return _miss_of_model(route, asked, model)
 
 
-def _miss_of_model(route: Route, asked: Asked, model: str) -> str:
+def _miss_of_model(route: Route, asked: ExplainedRequest, model: str) -> str:
     if not route.models or model in route.models:
         return ""
     if route.model_header and asked.headers.get(MODEL_HEADER) in route.models:
@@ -98,14 +100,14 @@ def _miss_of_model(route: Route, asked: Asked, model: str) -> str:
     return f"it serves {', '.join(route.models)}; the body names {said}"
 
 
-def _reads(found: Route | None, routes: Sequence[Route], asked: Asked) -> bool:
+def _reads(found: Route | None, routes: Sequence[Route], asked: ExplainedRequest) -> bool:
     """Return whether the route that is found first has the body read, so that another may be found."""
     if found is None:
         return any(route.models and under(asked.path, route.path) for route in routes)
     return any(under(asked.path, path) for path in read_under(found, routes))
 
 
-def _why(route: Route, asked: Asked) -> str:
+def _why(route: Route, asked: ExplainedRequest) -> str:
     reasons = [f"the path is at or below {route.path}"]
     if route.methods:
         reasons.append(f"the method is {asked.method}")
@@ -125,14 +127,14 @@ def _asks(header: HeaderMatch) -> str:
     return f"the header {header.name} is there"
 
 
-def _refusal(route: Route, who: Caller) -> str:
+def _refusal(route: Route, who: Principal) -> str:
     if route.scopes and who.scopes.isdisjoint(route.scopes):
         needed = " or ".join(repr(scope) for scope in route.scopes)
         return f"403: the route {route.name!r} needs the scope {needed}, which the caller lacks"
     return ""
 
 
-def _blocked(configuration: Configuration, who: Caller, asked: Asked) -> str:
+def _blocked(configuration: Configuration, who: Principal, asked: ExplainedRequest) -> str:
     """Return which block refuses the caller, or the model; empty: none."""
     for block in configuration.blocks:
         subject = {

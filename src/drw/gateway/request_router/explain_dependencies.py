@@ -8,10 +8,10 @@ from drw.api.gateway.v1.request_router_pb2 import Answering, Configuration, Expl
 from drw.api.models.v1.discovery_pb2 import Plan, ResolvePlanRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.gateway.request_router import explain_limits
-from drw.gateway.request_router.explain import Asked
+from drw.gateway.request_router.explain import ExplainedRequest
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc import context
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.routing.request_matching import ITSELF, MODEL_HEADER, named
 
 SERVING = "serving"
@@ -19,14 +19,16 @@ INVOKE = "models:invoke"
 BUDGETS = "keys:read"
 
 
-class Behind:
+class ExplanationEnricher:
     """Asks what waits behind the data plane; where somebody does not answer, a note says so."""
 
     def __init__(self, discovery: DiscoveryClient | None, limiting: RateLimitingClient) -> None:
         self._discovery = discovery
         self._limiting = limiting
 
-    async def add(self, explanation: Explanation, configuration: Configuration, asked: Asked, who: Caller) -> None:
+    async def add(
+        self, explanation: Explanation, configuration: Configuration, asked: ExplainedRequest, who: Principal
+    ) -> None:
         """Add the models that may answer, and all that bounds them and the caller."""
         if asked.path in ITSELF:
             return
@@ -51,7 +53,7 @@ class Behind:
             except DrwError as error:
                 explanation.notes.append(f"which model answers: {error.message}")
 
-    async def _add_budgets(self, explanation: Explanation, who: Caller, models: set[str]) -> None:
+    async def _add_budgets(self, explanation: Explanation, who: Principal, models: set[str]) -> None:
         if BUDGETS not in context.caller().scopes:
             explanation.notes.append(f"budgets are seen with the scope {BUDGETS!r}, as in `drw budgets list`")
             return
@@ -62,7 +64,7 @@ class Behind:
             explanation.notes.append(f"budgets: {error.message}")
 
 
-def _is_managed(route: Route, configuration: Configuration, asked: Asked) -> bool:
+def _is_managed(route: Route, configuration: Configuration, asked: ExplainedRequest) -> bool:
     """Return whether the request calls a model by way of model serving."""
     serving = {upstream.name for upstream in configuration.upstreams.upstreams if SERVING in upstream.services}
     calls = INVOKE in route.scopes and asked.method == "POST"

@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Iterator
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import Bound
 from drw.billing.subjects import Subject, of_call, of_model
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 
 REQUESTS, TOKENS, AT_ONCE = "requests a minute", "tokens a minute", "calls at once"
 MEASURES = (REQUESTS, TOKENS, AT_ONCE)
 
 
-def limits(wanted: Limits, who: Caller, models: Collection[str], *, passing: bool) -> list[Bound]:
+def limits(wanted: Limits, who: Principal, models: Collection[str], *, passing: bool) -> list[Bound]:
     """Return every limit that binds the caller or one of these models, the tightest of each measure first.
 
     `passing`: the request goes to an upstream that is not ours, where nobody counts a model's requests and calls.
@@ -29,7 +29,7 @@ def limits(wanted: Limits, who: Caller, models: Collection[str], *, passing: boo
     return found
 
 
-def budgets(all_of_them: Iterable[Budget], who: Caller, models: Collection[str]) -> list[Budget]:
+def budgets(all_of_them: Iterable[Budget], who: Principal, models: Collection[str]) -> list[Budget]:
     """Return those that pay for a request of the caller to one of these models."""
     subjects = _subjects(who, models)
     return [b for b in all_of_them if Subject(b.subject, b.org, b.name) in subjects]
@@ -55,5 +55,5 @@ def _subject(limit: Limit) -> Subject:
     return Subject(kind, "" if kind == Block.MODEL else limit.org, name)
 
 
-def _subjects(who: Caller, models: Collection[str]) -> set[Subject]:
+def _subjects(who: Principal, models: Collection[str]) -> set[Subject]:
     return {*of_call(who.org, who.desk, who.key), *map(of_model, models)}

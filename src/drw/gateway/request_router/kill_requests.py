@@ -5,7 +5,7 @@ from __future__ import annotations
 from drw.api.gateway.v1.request_router_pb2 import CreateKillRequest, Kill
 from drw.gateway.request_router.principals import ADMIN
 from drw.kernel.errors import Forbidden, InvalidRequest
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 
 MAX_NAME = 200
 MAX_REASON = 500
@@ -17,7 +17,7 @@ TENANTS = (Kill.KEY, Kill.DESK)
 """Subjects that belong to an org."""
 
 
-def wanted(request: CreateKillRequest, who: Caller) -> Kill:
+def wanted(request: CreateKillRequest, who: Principal) -> Kill:
     """Return the kill that a caller asks for.
 
     Raises:
@@ -39,7 +39,7 @@ def wanted(request: CreateKillRequest, who: Caller) -> Kill:
     )
 
 
-def _org(request: CreateKillRequest, who: Caller) -> str:
+def _org(request: CreateKillRequest, who: Principal) -> str:
     if request.org not in ("", who.org) and ADMIN not in who.scopes:
         raise Forbidden(f"the caller belongs to the org {who.org!r}, not to {request.org!r}", scope=ADMIN)
     if len(request.org) > MAX_NAME or not request.org.isprintable():
@@ -48,7 +48,7 @@ def _org(request: CreateKillRequest, who: Caller) -> str:
     return request.org or ("" if everywhere else who.org)
 
 
-def _check_not_self(subject: int, org: str, name: str, who: Caller) -> None:
+def _check_not_self(subject: int, org: str, name: str, who: Principal) -> None:
     if subject == Kill.KEY and (org, name) == (who.org, who.key):
         raise InvalidRequest(f"this would stop your own key {name!r}: `drw keys revoke` ends it for good", param="name")
     if subject == Kill.DESK and (org, name) == (who.org, who.desk):

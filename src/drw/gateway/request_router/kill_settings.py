@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from drw.kernel.runtime.settings import Settings
 
 
-class Approvals(Settings):
+class KillApprovals(Settings):
     """How many persons, that is principals, it takes."""
 
     kill: int = Field(default=1, ge=1, le=5)
@@ -18,17 +18,17 @@ class Approvals(Settings):
     """Persons that it takes to lift a kill."""
 
 
-class Policy(Settings):
+class KillPolicy(Settings):
     """`kill_approvals`, for each kind of subject."""
 
-    key: Approvals = Approvals()
-    desk: Approvals = Approvals()
-    model: Approvals = Approvals()
-    workflow: Approvals = Approvals()
+    key: KillApprovals = KillApprovals()
+    desk: KillApprovals = KillApprovals()
+    model: KillApprovals = KillApprovals()
+    workflow: KillApprovals = KillApprovals()
 
-    def of(self, subject: str) -> Approvals:
+    def of(self, subject: str) -> KillApprovals:
         """Return those of a subject, as in "MODEL"."""
-        found: Approvals = getattr(self, subject.lower())
+        found: KillApprovals = getattr(self, subject.lower())
         return found
 
 

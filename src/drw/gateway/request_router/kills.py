@@ -15,19 +15,19 @@ from weakref import WeakValueDictionary
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import CreateKillRequest, Kill, Kills, LiftKillRequest, ListKillsRequest
 from drw.gateway.request_router import kill_requests
-from drw.gateway.request_router.kill_settings import KillLimits, Policy
+from drw.gateway.request_router.kill_settings import KillLimits, KillPolicy
 from drw.gateway.request_router.kill_store import MOST_EXPIRED, KillStore, Row, as_kill
 from drw.gateway.request_router.principals import (
     ADMIN,
+    PrincipalRecord,
     Principals,
-    Standing,
     check_may_kill,
     check_may_lift,
     check_may_withdraw,
 )
 from drw.kernel.errors import Conflict, NotFound, RateLimited
 from drw.kernel.rpc import context
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection
 
@@ -38,7 +38,7 @@ PAUSE_SECONDS = 0.05
 MAX_TRIES = 5
 """Of a decision while others decide about the same kill."""
 
-Act = Callable[[Row, Standing, Connection], Awaitable[Row]]
+Act = Callable[[Row, PrincipalRecord, Connection], Awaitable[Row]]
 
 
 class KillSwitch:
@@ -49,7 +49,7 @@ class KillSwitch:
         store: KillStore,
         audit: AuditWriter,
         principals: Principals,
-        policy: Policy,
+        policy: KillPolicy,
         limits: KillLimits,
         proposal_seconds: float,
     ) -> None:
@@ -72,7 +72,7 @@ class KillSwitch:
         who = context.caller()
         wanted = kill_requests.wanted(request, who)
         several = self._policy.of(Kill.Subject.Name(wanted.subject)).kill > 1
-        standing = Standing.alone(who)
+        standing = PrincipalRecord.alone(who)
         for _ in range(MAX_TRIES):
             async with self._turn(who.org), self._store.changing(wanted.org) as connection:
                 row = await self._open(connection, wanted)
@@ -92,7 +92,7 @@ class KillSwitch:
             Forbidden: the caller may not decide about it.
         """
 
-        async def act(row: Row, standing: Standing, connection: Connection) -> Row:
+        async def act(row: Row, standing: PrincipalRecord, connection: Connection) -> Row:
             if row["proposal_ends_at"] is None:
                 raise Conflict(f"nothing is proposed for {kill!r}: it is {row['state'].lower()}")
             proposed = row["state"] == "PROPOSED"
@@ -122,7 +122,7 @@ class KillSwitch:
         """
         reason = kill_requests.reason(request.reason, "lift")
 
-        async def act(row: Row, standing: Standing, connection: Connection) -> Row:
+        async def act(row: Row, standing: PrincipalRecord, connection: Connection) -> Row:
             if row["state"] == "PROPOSED":
                 check_may_withdraw(row, standing)
                 return await self._end(row, "WITHDRAWN", "kill.withdraw", reason, connection)
@@ -183,7 +183,7 @@ class KillSwitch:
         They are compared while nothing is locked and nobody else waits, and again where others have decided meanwhile.
         """
         who = context.caller()
-        standing = Standing.alone(who)
+        standing = PrincipalRecord.alone(who)
         for _ in range(MAX_TRIES):
             async with self._turn(who.org), self._store.changing() as connection:
                 row = await self._seen(connection, who, kill)
@@ -206,7 +206,7 @@ class KillSwitch:
             return await self._store.open(connection, wanted)
         return row
 
-    async def _killed(self, row: Row | None, wanted: Kill, standing: Standing, connection: Connection) -> Row:
+    async def _killed(self, row: Row | None, wanted: Kill, standing: PrincipalRecord, connection: Connection) -> Row:
         if row is None:
             await self._check_room(wanted, standing.who, connection)
             row = await self._store.add(
@@ -218,7 +218,7 @@ class KillSwitch:
             await self._record("kill.claim", row, {"reason": wanted.reason}, connection)
         return await self._voted(row, standing, connection) if row["state"] == "PROPOSED" else row
 
-    async def _voted(self, row: Row, standing: Standing, connection: Connection) -> Row:
+    async def _voted(self, row: Row, standing: PrincipalRecord, connection: Connection) -> Row:
         needed, key = self._policy.of(row["subject"]).kill, standing.who.key
         if key not in row["killed_by"] and len(row["killed_by"]) < needed:
             check_may_kill(row, standing)
@@ -231,7 +231,7 @@ class KillSwitch:
             await self._record("kill.kill", row, change, connection)
         return row
 
-    async def _lift_voted(self, row: Row, standing: Standing, connection: Connection) -> Row:
+    async def _lift_voted(self, row: Row, standing: PrincipalRecord, connection: Connection) -> Row:
         needed, key = self._policy.of(row["subject"]).lift, standing.who.key
         if key not in row["lifted_by"] and not (row["lifted_by"] and standing.is_one_with(_voices(row))):
             proposer = not row["lifted_by"]
@@ -259,7 +259,7 @@ class KillSwitch:
     async def _record_expired(self, row: Row, connection: Connection) -> None:
         await self._record("kill.expire", row, {"state": row["state"].lower()}, connection)
 
-    async def _seen(self, connection: Connection, who: Caller, kill: str) -> Row:
+    async def _seen(self, connection: Connection, who: Principal, kill: str) -> Row:
         row = await self._store.get(connection, kill)
         if row is None or (row["org"] not in ("", who.org) and ADMIN not in who.scopes):
             raise NotFound(f"there is no kill {kill!r}; `drw kill list` shows those that there are")
@@ -267,7 +267,7 @@ class KillSwitch:
             return await self._seen(connection, who, kill)
         return row
 
-    async def _check_room(self, wanted: Kill, who: Caller, connection: Connection) -> None:
+    async def _check_room(self, wanted: Kill, who: Principal, connection: Connection) -> None:
         """Raise where a bound is reached; that of the org comes first, and costs others nothing."""
         per_org, total = self._limits.per_org, self._limits.total
         if not wanted.by_platform and await self._store.count_open_of(connection, who.org) >= per_org:

@@ -10,7 +10,7 @@ from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.gateway.request_router.kill_store import Row, as_kill
 from drw.kernel.errors import Conflict, Forbidden
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 
 ADMIN = "platform:admin"
 
@@ -18,10 +18,10 @@ Relation = ComparePrincipalsResponse.Relation
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PrincipalRecord:
     """A caller and how it is related to others, as the authentication service has it on record."""
 
-    who: Caller
+    who: Principal
     principal: str
     complete: bool = True
     desks: frozenset[str] = frozenset()
@@ -29,7 +29,7 @@ class Standing:
     """None: the caller has not been compared with anybody."""
 
     @classmethod
-    def alone(cls, who: Caller) -> Standing:
+    def alone(cls, who: Principal) -> PrincipalRecord:
         """Return the standing of a caller that has not been compared with anybody."""
         return cls(who, who.key)
 
@@ -98,7 +98,7 @@ class Principals:
     def __init__(self, authentication: AuthenticationClient) -> None:
         self._authentication = authentication
 
-    async def standing(self, who: Caller, others: Collection[str]) -> Standing:
+    async def standing(self, who: Principal, others: Collection[str]) -> PrincipalRecord:
         """Return how the present caller is related to others.
 
         Raises:
@@ -109,24 +109,24 @@ class Principals:
         if len(found.relations) != len(others):
             raise Conflict("the callers cannot be compared")
         relations = dict(zip(others, found.relations, strict=True))
-        return Standing(who, found.principal or who.key, found.complete, frozenset(found.desks), relations)
+        return PrincipalRecord(who, found.principal or who.key, found.complete, frozenset(found.desks), relations)
 
 
-def check_may_kill(row: Row, standing: Standing) -> None:
+def check_may_kill(row: Row, standing: PrincipalRecord) -> None:
     """Raise where the caller is the subject, or an org would decide for every org."""
     if not row["org"]:
         _check_platform(row, standing.who)
     standing.check_not_subject(as_kill(row))
 
 
-def check_may_lift(row: Row, standing: Standing) -> None:
+def check_may_lift(row: Row, standing: PrincipalRecord) -> None:
     """Raise where the caller is the subject, or an org would lift what the platform killed."""
     if row["by_platform"] or not row["org"]:
         _check_platform(row, standing.who)
     standing.check_not_subject(as_kill(row))
 
 
-def check_may_withdraw(row: Row, standing: Standing) -> None:
+def check_may_withdraw(row: Row, standing: PrincipalRecord) -> None:
     """Raise unless the caller proposed the kill, or could both approve and lift it."""
     if standing.who.key == row["killed_by"][0] and not row["by_platform"]:
         return
@@ -134,14 +134,14 @@ def check_may_withdraw(row: Row, standing: Standing) -> None:
     standing.is_one_with(row["killed_by_principals"])  # which raises where it cannot be told
 
 
-def _check_platform(row: Row, who: Caller) -> None:
+def _check_platform(row: Row, who: Principal) -> None:
     if ADMIN not in who.scopes:
         raise Forbidden(
             f"the platform asked for {row['id']!r}: only a key with {ADMIN!r} decides about it", scope=ADMIN
         )
 
 
-def _is_own(kill: Kill, who: Caller) -> bool:
+def _is_own(kill: Kill, who: Principal) -> bool:
     return (kill.subject, kill.org, kill.name) in ((Kill.KEY, who.org, who.key), (Kill.DESK, who.org, who.desk))
 
 

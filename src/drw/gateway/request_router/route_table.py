@@ -62,7 +62,7 @@ REST = {
 }
 
 
-class Header(Base):
+class HeaderMatch(Base):
     """A header that a request must have: with this value, this beginning, or any."""
 
     name: str
@@ -70,14 +70,14 @@ class Header(Base):
     prefix: str = ""
 
 
-class Part(Base):
+class RouteSplit(Base):
     """A part of a split."""
 
     upstream: str
     weight: int
 
 
-class More(Base):
+class RouteSettings(Base):
     """A route besides those of the table, or in place of one of the same name; fields as in the contract's Route."""
 
     name: str = Field(min_length=1, max_length=100)
@@ -89,9 +89,9 @@ class More(Base):
     idle_seconds: int = Field(REST_IDLE_SECONDS, ge=1, le=3600)
     models: tuple[str, ...] = ()
     model_header: bool = False
-    headers: tuple[Header, ...] = ()
+    headers: tuple[HeaderMatch, ...] = ()
     tenants: tuple[str, ...] = ()
-    split: tuple[Part, ...] = ()
+    split: tuple[RouteSplit, ...] = ()
     fallbacks: tuple[str, ...] = ()
     affinity: tuple[str, ...] = ()
     pass_through: bool = False
@@ -108,7 +108,7 @@ class More(Base):
         return value
 
     @model_validator(mode="after")
-    def _possible(self) -> More:
+    def _possible(self) -> RouteSettings:
         named = {self.upstream, *self.fallbacks, *(part.upstream for part in self.split)}
         try:
             validation.check_shape(self.route(), named)
@@ -123,7 +123,7 @@ class More(Base):
 
 def table(
     upstreams: Iterable[str],
-    more: Sequence[More],
+    more: Sequence[RouteSettings],
     records: Iterable[Route] = (),
     credentials: Mapping[str, str] | None = None,
     own: Iterable[str] = (),
@@ -141,7 +141,7 @@ def table(
     return [route for _, route in sorted(found.items()) if not _missing(route, names)], lost
 
 
-def fixed(upstreams: Iterable[str], more: Sequence[More]) -> set[str]:
+def fixed(upstreams: Iterable[str], more: Sequence[RouteSettings]) -> set[str]:
     """Return the names that no record can have."""
     return {route.name for route in (*_openai(), *_rest(), *_metrics(sorted(upstreams)))} | {own.name for own in more}
 

@@ -40,22 +40,22 @@ from drw.api.gateway.v1.request_router_pb2 import (
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.gateway.request_router import validation, visibility
 from drw.gateway.request_router.data_planes import DataPlanes
-from drw.gateway.request_router.desired_state import Desired, Part
-from drw.gateway.request_router.explain import Asked, explain
-from drw.gateway.request_router.explain_dependencies import Behind
+from drw.gateway.request_router.desired_state import DesiredState, Part
+from drw.gateway.request_router.explain import ExplainedRequest, explain
+from drw.gateway.request_router.explain_dependencies import ExplanationEnricher
 from drw.gateway.request_router.kill_store import KillStore
 from drw.gateway.request_router.kills import KillSwitch
 from drw.gateway.request_router.metrics import measure
 from drw.gateway.request_router.principals import Principals
-from drw.gateway.request_router.route_table import More, fixed
+from drw.gateway.request_router.route_table import RouteSettings, fixed
 from drw.gateway.request_router.settings import Settings
 from drw.kernel import tenancy
 from drw.kernel.errors import Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc import context
-from drw.kernel.rpc.context import Caller
-from drw.kernel.runtime.host import Scope
+from drw.kernel.rpc.context import Principal
+from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.tenancy import Owner
-from drw.routing.resource_store import Kind, Records
+from drw.routing.resource_store import ResourceKind, ResourceStore
 
 MAX_NAME = 100
 MAX_DATA_PLANES = 1000
@@ -63,7 +63,7 @@ MAX_ERROR = 2000
 MAX_HOSTS = 2000
 MAX_NOTES = 50
 MAX_HEADERS = 100
-ROUTES = Kind(Route, "route", "request_router_routes")
+ROUTES = ResourceKind(Route, "route", "request_router_routes")
 
 
 class RouteNotFound(NotFound):
@@ -79,13 +79,13 @@ class RequestRouter(contract.RequestRouter):
 
     def __init__(
         self,
-        desired: Desired,
+        desired: DesiredState,
         kills: KillSwitch,
-        records: Records[Route],
-        more: tuple[More, ...],
+        records: ResourceStore[Route],
+        more: tuple[RouteSettings, ...],
         balancer: LoadBalancerClient,
         authentication: AuthenticationClient,
-        behind: Behind,
+        behind: ExplanationEnricher,
         planes: DataPlanes,
     ) -> None:
         self._desired = desired
@@ -130,7 +130,7 @@ class RequestRouter(contract.RequestRouter):
             raise InvalidRequest(f"headers: at most {MAX_HEADERS}", param="headers")
         headers = {name.lower(): value for name, value in request.headers.items()}
         path = request.path.partition("?")[0]
-        asked = Asked(request.method.upper() or "POST", path, headers, request.model)
+        asked = ExplainedRequest(request.method.upper() or "POST", path, headers, request.model)
         who = await self._as(request)
         routes = visibility.mixed(configuration.routes.routes)
         explanation = explain(configuration, asked, who, routes)
@@ -232,7 +232,7 @@ class RequestRouter(contract.RequestRouter):
                 "and more conditions is tried first"
             )
 
-    async def _as(self, request: ExplainRouteRequest) -> Caller:
+    async def _as(self, request: ExplainRouteRequest) -> Principal:
         """Return whose request it is: the caller's, or that of another key or desk that the caller may see."""
         who = context.caller()
         if request.key and request.desk:
@@ -242,7 +242,7 @@ class RequestRouter(contract.RequestRouter):
             return replace(who, desk=request.desk, key="")
         if request.key:
             key = await self._authentication.get_key(GetKeyRequest(id=request.key))
-            return Caller(key.org, key.desk, key.id, frozenset(key.scopes))
+            return Principal(key.org, key.desk, key.id, frozenset(key.scopes))
         return who
 
     def _incomplete(self) -> Unavailable:
@@ -266,7 +266,7 @@ def _circuits(report: ConfigurationReport) -> str:
     return told
 
 
-async def _follow(desired: Desired, watch: Callable[[], AsyncIterator[Part]]) -> None:
+async def _follow(desired: DesiredState, watch: Callable[[], AsyncIterator[Part]]) -> None:
     while True:
         with suppress(DeadlineExceeded):  # no stream lasts for ever
             async with aclosing(watch()) as news:  # type: ignore[type-var]
@@ -274,10 +274,10 @@ async def _follow(desired: Desired, watch: Callable[[], AsyncIterator[Part]]) ->
                     await desired.put(part)
 
 
-async def build(scope: Scope) -> RequestRouter:
+async def build(scope: ServiceContext) -> RequestRouter:
     """Make the service with what the configuration names."""
     own = scope.settings(Settings)
-    desired = Desired(own.routes)
+    desired = DesiredState(own.routes)
     database, audit = await scope.database(), scope.audit()
     authentication = scope.client(AuthenticationClient)
     switch = KillSwitch(
@@ -288,11 +288,11 @@ async def build(scope: Scope) -> RequestRouter:
         own.kill_limits,
         own.kill_proposal_seconds,
     )
-    records = Records(ROUTES, database, audit)
+    records = ResourceStore(ROUTES, database, audit)
     limiting = scope.client(RateLimitingClient)
     balancer = scope.client(LoadBalancerClient)
     discovery = scope.client(DiscoveryClient) if scope.has("discovery") else None
-    behind, planes = Behind(discovery, limiting), DataPlanes(limiting)
+    behind, planes = ExplanationEnricher(discovery, limiting), DataPlanes(limiting)
     service = RequestRouter(desired, switch, records, own.routes, balancer, authentication, behind, planes)
 
     async def credentials() -> None:

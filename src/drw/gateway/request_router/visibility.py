@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from drw.api.gateway.v1.request_router_pb2 import ConfigurationReport, Explanation, Rollout, Route
 from drw.kernel import tenancy
 from drw.kernel.rpc import context
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.kernel.tenancy import Owner
 
 
@@ -53,7 +53,7 @@ def _plane(report: ConfigurationReport) -> ConfigurationReport:
     return shown
 
 
-def _shown(route: Route, who: Caller) -> Route | None:
+def _shown(route: Route, who: Principal) -> Route | None:
     if not route.tenants:
         return route
     own = [tenant for tenant in route.tenants if tenancy.may_read(_owner(tenant), who)]

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Metric, generate_late
 
 from drw.kernel import tenancy
 from drw.kernel.rpc import context
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.kernel.tenancy import PLATFORM, Owner, may_read
 
 TENANT_LABELS = frozenset({"org", "desk", "key"})
@@ -40,10 +40,10 @@ LABEL = re.compile(rb'(\w+)="((?:[^"\\]|\\.)*)"')
 LABELS = re.compile(rb'(?:\w+="(?:[^"\\]|\\.)*"(?:,|$))*')
 
 
-class Visible(CollectorRegistry):
+class TenantView(CollectorRegistry):
     """What one reader may see of the metrics of this process."""
 
-    def __init__(self, who: Caller) -> None:
+    def __init__(self, who: Principal) -> None:
         super().__init__()
         self._who = who
 
@@ -61,16 +61,16 @@ def page(more: bytes) -> bytes:
     if tenancy.operates():
         return generate_latest() + more
     who = context.caller()
-    return generate_latest(Visible(who)) + b"".join(_visible_lines(more.splitlines(keepends=True), who))
+    return generate_latest(TenantView(who)) + b"".join(_visible_lines(more.splitlines(keepends=True), who))
 
 
-def may_see(labels: Mapping[str, str], who: Caller) -> bool:
+def may_see(labels: Mapping[str, str], who: Principal) -> bool:
     """Tell whether the reader may see a series with these labels."""
     known = PLATFORM_LABELS | TENANT_LABELS | ({"name"} if "kind" in labels else set())
     return labels.keys() <= known and _may_read(labels, who)
 
 
-def _may_read(labels: Mapping[str, str], who: Caller) -> bool:
+def _may_read(labels: Mapping[str, str], who: Principal) -> bool:
     """Tell whether the reader may see what is these tenants'. The `name` of the kind "desk" is a desk."""
     kind, name = labels.get("kind"), labels.get("name", "")
     desk = labels.get("desk", "") or (name if kind == "desk" else "")
@@ -83,7 +83,7 @@ def _may_read(labels: Mapping[str, str], who: Caller) -> bool:
     return may_read(owner, who)
 
 
-def _visible_lines(lines: Iterable[bytes], who: Caller) -> Iterator[bytes]:
+def _visible_lines(lines: Iterable[bytes], who: Principal) -> Iterator[bytes]:
     for line in lines:
         if line.startswith(b"#") or ((labels := _labels(line)) is not None and may_see(labels, who)):
             yield line

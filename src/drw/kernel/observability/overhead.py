@@ -29,7 +29,7 @@ BLOCKED_SECONDS = 0.001
 What = Literal["upstream", "line", "client"]
 
 
-class Account:
+class WaitTime:
     """For how long one request has waited, in seconds. Waits at the same time count each."""
 
     __slots__ = ("client", "line", "upstream")
@@ -48,12 +48,12 @@ class Account:
         return own
 
 
-_account: ContextVar[Account | None] = ContextVar("account", default=None)
+_account: ContextVar[WaitTime | None] = ContextVar("account", default=None)
 
 
-def begin() -> Account:
+def begin() -> WaitTime:
     """Start the account of the request of this task."""
-    account = Account()
+    account = WaitTime()
     _account.set(account)
     return account
 

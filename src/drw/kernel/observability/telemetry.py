@@ -212,7 +212,7 @@ def span(
             raise
 
 
-class Lasting:
+class AttachedSpan:
     """A span that is the present one from here to `end`, though code of others runs in between, as in a generator."""
 
     def __init__(self, name: str, kind: SpanKind, attributes: Mapping[str, Any]) -> None:

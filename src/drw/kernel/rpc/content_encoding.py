@@ -7,7 +7,7 @@ import zlib
 
 from starlette.types import Message, Receive
 
-from drw.kernel.errors import InvalidRequest, UnknownEncoding
+from drw.kernel.errors import InvalidRequest, UnsupportedEncoding
 
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 """The encodings (RFC 9110, 8.4.1), by what zlib calls them."""
@@ -25,7 +25,7 @@ def decoded(receive: Receive, encoding: str) -> Receive:
         return receive
     if encoding not in WINDOWS:
         message = f"Content-Encoding is {encoding[:100]!r}; it can be gzip or deflate, or left out"
-        raise UnknownEncoding(message, **{"accept-encoding": "gzip, deflate"})
+        raise UnsupportedEncoding(message, **{"accept-encoding": "gzip, deflate"})
     return _Decoded(receive, encoding)
 
 

@@ -20,7 +20,7 @@ ANY_SCOPE = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Principal:
     """Who asks: a key of a desk of an org, inside these information barriers."""
 
     org: str
@@ -42,13 +42,13 @@ class Caller:
         ).SerializeToString()
 
     @classmethod
-    def from_wire(cls, data: bytes) -> Caller:
+    def from_wire(cls, data: bytes) -> Principal:
         """Read what `to_wire` wrote."""
         wire = kernel_pb2.Caller.FromString(data)
         return cls(wire.org, wire.desk, wire.key, frozenset(wire.scopes), frozenset(wire.walls))
 
     @classmethod
-    def from_headers(cls, headers: Mapping[str, str]) -> Caller | None:
+    def from_headers(cls, headers: Mapping[str, str]) -> Principal | None:
         """Read the headers that the data plane sets from a verified key; None where there was no key."""
         if not (key := headers.get("x-drw-key")):
             return None
@@ -56,11 +56,11 @@ class Caller:
         return cls(headers.get("x-drw-org", ""), headers.get("x-drw-desk", ""), key, scopes, walls)
 
 
-_caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
+_caller: ContextVar[Principal | None] = ContextVar("caller", default=None)
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
-def caller() -> Caller:
+def caller() -> Principal:
     """Return who the present request is made for.
 
     Raises:
@@ -71,13 +71,13 @@ def caller() -> Caller:
     return found
 
 
-def caller_or_none() -> Caller | None:
+def caller_or_none() -> Principal | None:
     """Return who the present request is made for, or None."""
     return _caller.get()
 
 
 @contextmanager
-def acting_for(who: Caller | None) -> Iterator[None]:
+def acting_for(who: Principal | None) -> Iterator[None]:
     """Make `who` the caller of everything that happens inside."""
     token = _caller.set(who)
     try:

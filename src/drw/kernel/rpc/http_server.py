@@ -22,10 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from drw.kernel.errors import (
     DrwError,
     InternalError,
+    MethodNotAllowed,
     NotFound,
     TooLarge,
     Unavailable,
-    WrongVerb,
     http_body,
     http_form,
     http_headers,
@@ -69,10 +69,10 @@ def app(routes: Sequence[BaseRoute], process: str, measure: Measure = _nothing_t
         Route(ALIVE, _alive, methods=["GET"]),
         Route(f"/metrics/{process}", metrics, methods=["GET"]),
     ]
-    return Edge(Router([*routes, *own], redirect_slashes=False, default=_nothing_here))
+    return RequestMiddleware(Router([*routes, *own], redirect_slashes=False, default=_nothing_here))
 
 
-class Edge:
+class RequestMiddleware:
     """Around every request: the caller, the trace, one line of log, errors in OpenAI's shape."""
 
     def __init__(self, inner: Router) -> None:
@@ -87,7 +87,7 @@ class Edge:
         answer = _Answer(send)
         with (
             telemetry.Request("http", scope["method"] if scope["method"] in VERBS else OTHER, headers) as request,
-            context.acting_for(context.Caller.from_headers(headers)),
+            context.acting_for(context.Principal.from_headers(headers)),
         ):
             scope["state"] = {"log": request.fields}
             scope["path"] = scope["path"].rstrip("/") or "/"  # a list's path is never that of an item without a name
@@ -107,7 +107,7 @@ class Edge:
             except HTTPException:
                 verbs = self._verbs(scope)
                 message = f"{scope['path']} takes {verbs}, not {scope['method']}"
-                await answer.fail(WrongVerb(message, allow=verbs))
+                await answer.fail(MethodNotAllowed(message, allow=verbs))
             except DrwError as error:
                 request.fails(error)
                 await answer.fail(error)

@@ -273,7 +273,7 @@ class _Served:
         metadata = dict(self._context.invocation_metadata())
         self._request = self._stack.enter_context(telemetry.Request(self._service, self._method.name, metadata))
         who = metadata.get(CALLER_KEY)
-        self._stack.enter_context(context.acting_for(context.Caller.from_wire(who) if who else None))
+        self._stack.enter_context(context.acting_for(context.Principal.from_wire(who) if who else None))
         self._stack.enter_context(context.deadline(self._context.time_remaining()))
         try:
             _check_permission(self._service, str(metadata.get(SERVICE_KEY, "")))

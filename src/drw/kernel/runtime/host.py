@@ -65,7 +65,7 @@ class Host:
         self._names = tuple(services if services is not None else profile.processes[name].services)
         self._wrap = wrap
         self._servicers: dict[str, Servicer] = {}
-        self._scopes: dict[str, Scope] = {}
+        self._scopes: dict[str, ServiceContext] = {}
         self._states: dict[str, State] = dict.fromkeys(self._names, State.STARTING)
         self._channels = transport.Channels()
         self._audit_database = Database(profile.postgres, "audit", pool_size=2)
@@ -158,7 +158,7 @@ class Host:
     async def _build(self, name: str) -> None:
         row = BY_NAME[name]
         module = importlib.import_module(f"{row.package}.service")
-        scope = Scope(self, row)
+        scope = ServiceContext(self, row)
         self._scopes[name] = scope
         self._servicers[name] = await module.build(scope)
         scope.check_all_read()
@@ -175,7 +175,7 @@ class Status(Process):
         return await self._host.status()
 
 
-class Scope:
+class ServiceContext:
     """What one service sees of its host while it is built."""
 
     def __init__(self, host: Host, row: Service) -> None:

@@ -15,13 +15,13 @@ from drw.kernel.errors import DrwError
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import recovery
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import Layers, Profile
+from drw.kernel.runtime.settings import Profile, SettingLayers
 
 
 def main(name: str, files: Sequence[Path]) -> int:
     """Run the process `name` of the profile in these files; return the exit code."""
     try:
-        profile = Layers(files).profile()
+        profile = SettingLayers(files).profile()
         recovery.use(profile)
         telemetry.set_up(name, profile.otlp_endpoint)
         uvloop.run(_run(profile, name))

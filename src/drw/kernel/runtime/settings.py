@@ -27,7 +27,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Place(Settings):
+class ServiceAddress(Settings):
     """Where the services of one process answer: `unix:/path` or `host:port`."""
 
     services: tuple[str, ...]
@@ -115,7 +115,7 @@ class Profile(Settings):
     """A PostgreSQL connection string."""
     valkey: str
     """A Valkey URL."""
-    processes: dict[str, Place] = Field(default_factory=dict)
+    processes: dict[str, ServiceAddress] = Field(default_factory=dict)
     data_plane: DataPlane | None = None
     services: dict[str, dict[str, Any]] = Field(default_factory=dict)
     engine: Engine = Engine()
@@ -124,13 +124,13 @@ class Profile(Settings):
     otlp_endpoint: str = ""
     """Where traces go, as in `http://127.0.0.1:4318`; empty: nowhere."""
 
-    def http_places(self) -> dict[str, Place]:
+    def http_places(self) -> dict[str, ServiceAddress]:
         """Return who answers over HTTP behind the data plane: every process, and the agent with its metrics."""
         if self.data_plane is None or not self.data_plane.metrics:
             return self.processes
-        return {**self.processes, "agent": Place(services=(), grpc="", http=self.data_plane.metrics)}
+        return {**self.processes, "agent": ServiceAddress(services=(), grpc="", http=self.data_plane.metrics)}
 
-    def place(self, service: str) -> Place:
+    def place(self, service: str) -> ServiceAddress:
         """Return where the service answers."""
         for place in self.processes.values():
             if service in place.services:
@@ -138,7 +138,7 @@ class Profile(Settings):
         raise ConfigError(f"no process of the profile {self.name!r} has the service {service!r}")
 
 
-class Layers:
+class SettingLayers:
     """A profile made of layers, which still knows where each value came from."""
 
     def __init__(

@@ -9,7 +9,7 @@ from drw.api.kernel.v1.kernel_rpc import ProcessClient
 from drw.catalog import BY_NAME
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc.transport import Channels
-from drw.kernel.runtime.settings import Place, Profile
+from drw.kernel.runtime.settings import Profile, ServiceAddress
 
 ANSWER_SECONDS = 2.0
 
@@ -30,7 +30,7 @@ def healthy(services: list[ServiceStatus]) -> bool:
     return all(service.state in (State.READY, State.UNIMPLEMENTED) for service in services)
 
 
-async def _of(name: str, place: Place, channels: Channels) -> list[ServiceStatus]:
+async def _of(name: str, place: ServiceAddress, channels: Channels) -> list[ServiceStatus]:
     try:
         client = channels.client(ProcessClient, place.grpc)
         status = await client.get_status(GetStatusRequest(), timeout=ANSWER_SECONDS)

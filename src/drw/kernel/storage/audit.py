@@ -13,7 +13,7 @@ from drw.kernel.errors import InvalidRequest
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.storage.database import Connection, Database
-from drw.kernel.storage.group_commit import Batches
+from drw.kernel.storage.group_commit import GroupCommit
 
 MAX_RECORD_BYTES = 60_000
 # Binary, since the text form of an array has every quote of the JSON escaped one by one.
@@ -30,7 +30,7 @@ class AuditWriter:
     def __init__(self, database: Database, service: str) -> None:
         self._database = database
         self._service = service
-        self._batches = Batches(self._write)
+        self._batches = GroupCommit(self._write)
 
     async def record(
         self,

@@ -12,7 +12,7 @@ MOST = 500
 T = TypeVar("T")
 
 
-class Batches(Generic[T]):
+class GroupCommit(Generic[T]):
     """Hands what is put to `write`, one batch after the other, in the order in which it came.
 
     What is refused together is written one by one, so that only those hear of it whose item cannot be written.

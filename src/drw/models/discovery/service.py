@@ -26,7 +26,7 @@ from drw.api.models.v1.discovery_pb2 import (
 )
 from drw.kernel import tenancy
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 from drw.models.discovery.aliases import AliasNotFound, check_name
 from drw.models.discovery.registry import ALIAS, Registry
 from drw.models.discovery.settings import Settings as DiscoverySettings
@@ -112,7 +112,7 @@ class Discovery(contract.Discovery):
         return f"{models} models, {aliases} aliases" if aliases else f"{models} models"
 
 
-async def build(scope: Scope) -> Discovery:
+async def build(scope: ServiceContext) -> Discovery:
     """Make the service with what the configuration names."""
     settings = scope.settings(DiscoverySettings)
     store = AliasStore(await scope.database(), scope.audit())

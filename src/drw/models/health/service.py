@@ -6,7 +6,7 @@ from drw.api.models.v1 import health_rpc as contract
 from drw.api.models.v1.health_pb2 import GetReportRequest, Report
 from drw.kernel import tenancy
 from drw.kernel.rpc.transport import Channels
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.runtime.status import healthy, report
 
@@ -27,7 +27,7 @@ class Health(contract.Health):
         return Report(healthy=healthy(services), services=services)
 
 
-async def build(scope: Scope) -> Health:
+async def build(scope: ServiceContext) -> Health:
     """Make the service with what the configuration names."""
     channels = Channels()
     scope.on_stop(channels.close)

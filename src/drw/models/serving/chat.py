@@ -7,27 +7,33 @@ from collections.abc import AsyncGenerator
 
 from drw.kernel.errors import DrwError
 from drw.kernel.observability.overhead import waiting
-from drw.models.serving.errors import ContextLengthExceeded, OutOfTime
+from drw.models.serving.errors import ContextLengthExceeded, RequestTimedOut
 from drw.models.serving.failover.attempts import Attempt
-from drw.models.serving.failover.loop import Course, Rules
-from drw.models.serving.metering.metered_call import Hold
+from drw.models.serving.failover.loop import Failover, FailoverPolicy
+from drw.models.serving.metering.metered_call import MeteredCall
 from drw.models.serving.metering.quota_errors import FINAL
-from drw.models.serving.observability.call_record import Record, outcome
+from drw.models.serving.observability.call_record import CallRecord, outcome
 from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import Body, Chunk
-from drw.models.serving.routing.candidates import Asked, Plan, split, too_long
+from drw.models.serving.routing.candidates import CandidateList, ModelRequest, split, too_long
 
 
 async def generate(
-    rules: Rules, plan: Plan, asked: Asked, answer: Answer, record: Record, hold: Hold
+    rules: FailoverPolicy,
+    plan: CandidateList,
+    asked: ModelRequest,
+    answer: Answer,
+    record: CallRecord,
+    hold: MeteredCall,
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of an answer while `answer` and `record` take note of them.
 
     Ends only when the answer is whole, whoever gave which part of it; the record is the caller's to close, the hold
     the caller's to settle. What is yielded of an answer that is not `live` may be of attempts that failed: then
-    `answer` alone counts. Raises as `ChatEngine.stream`, `Line.turn`, `Hold.begin` and `Hold.progress` do.
+    `answer` alone counts.
+    Raises as `ChatEngine.stream`, `AdmissionQueue.turn`, `MeteredCall.begin` and `MeteredCall.progress` do.
     """
-    course = Course(rules, plan, asked, answer, record)
+    course = Failover(rules, plan, asked, answer, record)
     try:
         while True:
             attempt = await course.next()
@@ -64,7 +70,7 @@ async def generate(
         record.shows(answer)
 
 
-async def _check_prompt(attempt: Attempt, asked: Asked) -> None:
+async def _check_prompt(attempt: Attempt, asked: ModelRequest) -> None:
     """Raise where the prompt is longer than the operator allows; the model's own limit is the engine's to check."""
     if not attempt.model.reads(asked.prompt_bytes):
         raise too_long(attempt.model, asked)
@@ -77,7 +83,7 @@ async def _check_prompt(attempt: Attempt, asked: Asked) -> None:
                 async with asyncio.timeout_at(attempt.limits.end):
                     counted = await attempt.model.engine.count_prompt(attempt.replica.target, endpoint, body)
         except TimeoutError as error:
-            raise OutOfTime("the time for this request ran out while its prompt was counted") from error
+            raise RequestTimedOut("the time for this request ran out while its prompt was counted") from error
         if counted is not None and counted > most:
             raise ContextLengthExceeded.counted(counted, most, "prompt" if endpoint == "completions" else "messages")
 

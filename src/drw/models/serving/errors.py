@@ -37,11 +37,11 @@ class EngineBusy(Unavailable):
     """As many requests wait for the engine as may."""
 
 
-class EngineResting(Unavailable):
+class EngineCoolingDown(Unavailable):
     """The engine failed again and again, and is left alone for a while."""
 
 
-class AnswerCut(Unavailable):
+class ResponseTruncated(Unavailable):
     """The engine ended before the answer did."""
 
 
@@ -49,7 +49,7 @@ class EngineStalled(DeadlineExceeded):
     """The engine gave no token within the time set for it."""
 
 
-class OutOfTime(DeadlineExceeded):
+class RequestTimedOut(DeadlineExceeded):
     """The time for the whole answer ran out, whoever was giving it."""
 
 
@@ -57,7 +57,7 @@ class EngineLimited(RateLimited):
     """The engine's upstream takes no more of us for now; a limit of our own caller's is another class."""
 
 
-class UpstreamQuotaUsedUp(RateLimited):
+class UpstreamQuotaExhausted(RateLimited):
     """What the operator pays the upstream is used up: waiting does not help."""
 
     def __init__(self, message: str, **metadata: str) -> None:

@@ -28,7 +28,7 @@ class Deadlines:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class EngineLimits:
     """Until when one attempt may go on, in the event loop's time, whatever the model's own deadlines are."""
 
     first_token: float = FOREVER
@@ -36,11 +36,11 @@ class Limits:
     """The end of the request itself."""
 
 
-UNLIMITED = Limits()
+UNLIMITED = EngineLimits()
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class EngineTarget:
     """Where one model answers."""
 
     model: str
@@ -66,7 +66,7 @@ class ChatEngine(ABC):
 
     @abstractmethod
     def stream(
-        self, target: Target, endpoint: Endpoint, body: Body, limits: Limits = UNLIMITED
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the answer as it comes; closing the generator stops the engine's work.
 
@@ -81,11 +81,11 @@ class ChatEngine(ABC):
         """
 
     @abstractmethod
-    async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
+    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
         """Return the tokens of the prompt; None where only the answer will tell."""
 
     @abstractmethod
-    async def check(self, target: Target) -> None:
+    async def check(self, target: EngineTarget) -> None:
         """Raise where the engine does not answer."""
 
     @abstractmethod

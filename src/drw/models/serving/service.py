@@ -16,29 +16,29 @@ from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import caller
 from drw.kernel.runtime.clock import Clock
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList
 from drw.models.serving.chat import generate
-from drw.models.serving.failover.loop import Rules
-from drw.models.serving.failover.retries import Retries
+from drw.models.serving.failover.loop import FailoverPolicy
+from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
-from drw.models.serving.http.body_buffers import Buffers
+from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.http.embeddings import Embeddings
-from drw.models.serving.metering.budget_gate import Metering
+from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.metering.budget_gate import build as build_metering
 from drw.models.serving.observability import content_capture
-from drw.models.serving.observability.call_record import Record
+from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai import conversion
 from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import ChatEngine, Endpoint
-from drw.models.serving.routing.admission_queue import Line
-from drw.models.serving.routing.candidates import Asked, prompt_bytes
+from drw.models.serving.routing.admission_queue import AdmissionQueue
+from drw.models.serving.routing.candidates import ModelRequest, prompt_bytes
 from drw.models.serving.routing.circuit_breaker import State
 from drw.models.serving.routing.load_balancing import Affinity, owner
-from drw.models.serving.routing.model_checks import ALIAS, Checks
-from drw.models.serving.routing.model_directory import Models
+from drw.models.serving.routing.model_checks import ALIAS, ModelChecks
+from drw.models.serving.routing.model_directory import ModelDirectory
 from drw.models.serving.settings import Settings as ServingSettings
 
 CHAT: Endpoint = "chat/completions"
@@ -49,12 +49,12 @@ class Serving(contract.Serving):
 
     def __init__(
         self,
-        models: Models,
-        rules: Rules,
-        metering: Metering,
+        models: ModelDirectory,
+        rules: FailoverPolicy,
+        metering: BudgetGate,
         kills: KillList,
         audit: AuditWriter,
-        buffers: Buffers,
+        buffers: BodyBuffers,
     ) -> None:
         self._models = models
         self._buffers = buffers
@@ -72,7 +72,7 @@ class Serving(contract.Serving):
                     yield chunk
 
     async def _chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
-        record = Record(self._audit, "chat", request.SerializeToString(deterministic=True))
+        record = CallRecord(self._audit, "chat", request.SerializeToString(deterministic=True))
         try:
             body = conversion.body(request)
             record.models.add(request.model)
@@ -82,7 +82,7 @@ class Serving(contract.Serving):
             record.means(plan.id, models[0].id, models[0].engine_name)
             end = self._rules.end(plan, models)
             size = prompt_bytes(body)
-            asked = Asked(CHAT, body, affinity, models, live=True, most_tokens=most, prompt_bytes=size, end=end)
+            asked = ModelRequest(CHAT, body, affinity, models, live=True, most_tokens=most, prompt_bytes=size, end=end)
             answer = Answer(CHAT, plan.id, 1)
             run = partial(generate, self._rules, plan, asked, answer, record)
             chunks = self._metering.metered(asked, record, run)
@@ -99,7 +99,7 @@ class Serving(contract.Serving):
 class Engines:
     """The adapters, each made when the first model needs it."""
 
-    def __init__(self, scope: Scope, settings: ServingSettings) -> None:
+    def __init__(self, scope: ServiceContext, settings: ServingSettings) -> None:
         self._scope = scope
         self._settings = settings
         self._made: dict[str, ChatEngine] = {}
@@ -119,31 +119,33 @@ class Engines:
             await engine.close()
 
 
-async def build(scope: Scope) -> Serving:
+async def build(scope: ServiceContext) -> Serving:
     """Make the service with what the configuration names."""
     settings = scope.settings(ServingSettings)
     content_capture.allow(settings.capture_characters if settings.capture_content else 0)
     engines = Engines(scope, settings)
     scope.on_stop(engines.close)
 
-    def line(model: str, concurrent: int) -> Line:
-        return Line(model, concurrent, settings.max_waiting, settings.max_waiting_seconds)
+    def line(model: str, concurrent: int) -> AdmissionQueue:
+        return AdmissionQueue(model, concurrent, settings.max_waiting, settings.max_waiting_seconds)
 
     clock = Clock()
-    retries = Retries(settings.retries, clock, Random())
+    retries = RetryBudget(settings.retries, clock, Random())
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
-    rules = Rules(clock, Random(), retries, settings.circuits, kills, settings.total_seconds)
+    rules = FailoverPolicy(clock, Random(), retries, settings.circuits, kills, settings.total_seconds)
     discovery = scope.client(DiscoveryClient)
-    models = Models(discovery, engines.get, line, settings.circuits, clock, settings.remember_models_seconds, kills)
+    models = ModelDirectory(
+        discovery, engines.get, line, settings.circuits, clock, settings.remember_models_seconds, kills
+    )
     scope.background(models.follow)
     metering = await build_metering(scope, settings.metering)
     embeddings = Embeddings(models, scope.client(EmbeddingClient), metering)
     audit, most_body = scope.audit(), settings.max_body_bytes
-    buffers = Buffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
+    buffers = BodyBuffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
     scope.routes += endpoints.routes(models, rules, discovery, embeddings, metering, kills, audit, buffers, most_body)
 
-    checks = Checks(models, clock)
+    checks = ModelChecks(models, clock)
 
     async def describe() -> str:
         listed = (await discovery.list_models(ListModelsRequest())).models
@@ -157,7 +159,7 @@ async def build(scope: Scope) -> Serving:
     return Serving(models, rules, metering, kills, audit, buffers)
 
 
-def _circuits(models: Models, clock: Clock) -> list[str]:
+def _circuits(models: ModelDirectory, clock: Clock) -> list[str]:
     """Return a line for each circuit that is not closed."""
     lines = []
     for model, replica in models.replicas():

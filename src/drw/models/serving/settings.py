@@ -42,7 +42,7 @@ class RetrySettings(Base):
     """An upstream that wants a longer pause is not waited for: its `Retry-After` goes to the caller."""
 
 
-class WireSettings(Base):
+class ClientSettings(Base):
     """How long an engine may take."""
 
     connect_seconds: float = Field(default=5.0, gt=0, le=60)
@@ -62,7 +62,7 @@ class WireSettings(Base):
     where several processes of serving share one server: none knows whose prompts the others have put there."""
 
 
-class MeterSettings(Base):
+class MeteringSettings(Base):
     """How reservations are held."""
 
     lease_seconds: float = Field(default=30.0, gt=0, le=600)
@@ -108,7 +108,7 @@ class Settings(Base):
     """For a whole answer with every attempt at it, where neither its alias nor its model says."""
     retries: RetrySettings = RetrySettings()
     circuits: CircuitSettings = CircuitSettings()
-    llama_cpp: WireSettings = WireSettings()
-    openai: WireSettings = WireSettings()
-    vertex: WireSettings = WireSettings()
-    metering: MeterSettings = MeterSettings()
+    llama_cpp: ClientSettings = ClientSettings()
+    openai: ClientSettings = ClientSettings()
+    vertex: ClientSettings = ClientSettings()
+    metering: MeteringSettings = MeteringSettings()

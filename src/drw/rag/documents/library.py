@@ -29,13 +29,18 @@ from drw.rag.documents.ingestion import attribute_updates
 from drw.rag.documents.ingestion.attached_files import EmbeddedFiles
 from drw.rag.documents.ingestion.attribute_updates import AttributeUpdates
 from drw.rag.documents.parsing import file_types
-from drw.rag.documents.parsing.parser_pool import Reader
-from drw.rag.documents.ports import PASSWORD_REQUIRED, WRONG_PASSWORD, Refused
+from drw.rag.documents.parsing.parser_pool import ParserPool
+from drw.rag.documents.ports import PASSWORD_REQUIRED, WRONG_PASSWORD, ParseFailed
 from drw.rag.documents.storage import vector_store_files as rows
-from drw.rag.documents.storage.blob_store import Content, Incoming
-from drw.rag.documents.storage.change_notifications import Changes, announce
+from drw.rag.documents.storage.blob_store import BlobStore, PendingBlob
+from drw.rag.documents.storage.change_notifications import ChangeNotifications, announce
 from drw.rag.documents.storage.files import File, Files, embedded_in
-from drw.rag.documents.storage.vector_store_files import Attachment, AttachmentNotFound, Attachments, Progress
+from drw.rag.documents.storage.vector_store_files import (
+    IndexingProgress,
+    VectorStoreFile,
+    VectorStoreFileNotFound,
+    VectorStoreFiles,
+)
 
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 READ = "assistants"
@@ -48,17 +53,17 @@ class BatchNotFound(NotFound):
     """The collection has no batch of this id."""
 
 
-class Shelf:
+class DocumentLibrary:
     """Files, and where they are: those of the caller's desk, inside no wall that the caller is outside of."""
 
     def __init__(
         self,
         database: Database,
         files: Files,
-        attachments: Attachments,
-        content: Content,
-        reader: Reader,
-        changes: Changes,
+        attachments: VectorStoreFiles,
+        content: BlobStore,
+        reader: ParserPool,
+        changes: ChangeNotifications,
         store: VectorStoreClient,
         updates: AttributeUpdates,
         audit: AuditWriter,
@@ -75,7 +80,7 @@ class Shelf:
         self._embedded = EmbeddedFiles(files, content, reader)
 
     async def put(
-        self, incoming: Incoming, name: str, purpose: str, inside: Collection[str] = (), password: str = ""
+        self, incoming: PendingBlob, name: str, purpose: str, inside: Collection[str] = (), password: str = ""
     ) -> File:
         """Keep a file whose bytes have come, and the files attached to it, inside these walls or all of the caller's.
 
@@ -95,15 +100,15 @@ class Shelf:
             return await self.files.put(incoming, name, purpose, inside)
         try:
             return await self._put_readable(incoming, name, inside, password)
-        except Refused as error:
+        except ParseFailed as error:
             param = "password" if error.code in {PASSWORD_REQUIRED, WRONG_PASSWORD} else "file"
             raise InvalidRequest(f"{name}: {error.message}", code=error.code, param=param) from None
 
-    async def _put_readable(self, incoming: Incoming, name: str, inside: Collection[str], password: str) -> File:
+    async def _put_readable(self, incoming: PendingBlob, name: str, inside: Collection[str], password: str) -> File:
         kind = file_types.kind_of(name)
         try:
             encoding = await self._reader.check(incoming.path, kind)
-        except Refused as error:
+        except ParseFailed as error:
             if error.code != PASSWORD_REQUIRED:
                 raise
         else:
@@ -129,7 +134,7 @@ class Shelf:
         """
         try:
             return await self._reader.pages(self.content.path(file.content_hash), file_types.kind_of(file.name), enough)
-        except Refused as error:
+        except ParseFailed as error:
             raise InvalidRequest(f"{file.name}: {error.message}", code=error.code) from error
 
     async def collection(self, id_or_name: str) -> pb.Collection:
@@ -157,7 +162,7 @@ class Shelf:
             await rows.remove(connection, collection, file)
             await self._remove_document(collection, file)
             for embedded in await embedded_in(connection, file):
-                with suppress(AttachmentNotFound):  # taken out before
+                with suppress(VectorStoreFileNotFound):  # taken out before
                     await rows.remove(connection, collection, embedded.id)
                 await self._remove_document(collection, embedded.id)
             details = {"collection": collection}
@@ -179,7 +184,7 @@ class Shelf:
         await self._updates.send(collection.id, [file.id])
         return is_new
 
-    async def update_attributes(self, collection: str, file: str, attributes: Mapping[str, Any]) -> Attachment:
+    async def update_attributes(self, collection: str, file: str, attributes: Mapping[str, Any]) -> VectorStoreFile:
         """Give a file in a collection other attributes: at once, and nothing is indexed again.
 
         Raises:
@@ -197,7 +202,7 @@ class Shelf:
 
     async def index(
         self, collection: pb.Collection, file: File, attributes: Mapping[str, Any], inside: Sequence[str] = ()
-    ) -> tuple[Attachment, bool]:
+    ) -> tuple[VectorStoreFile, bool]:
         """Put a file into a collection and wait for the end; also say whether there was nothing to do."""
         is_new = await self.attach(collection, file, attributes, inside)
         async with aclosing(self.watch(collection.id)) as changes:
@@ -207,7 +212,7 @@ class Shelf:
                     return found, found.unchanged or not is_new
         return await self.attachments.get(collection.id, file.id), not is_new
 
-    async def watch(self, collection: str) -> AsyncGenerator[Progress, None]:
+    async def watch(self, collection: str) -> AsyncGenerator[IndexingProgress, None]:
         """Yield how far a collection is, now and after every change, until nothing is in progress."""
         last = None
         while True:
@@ -244,7 +249,7 @@ class Shelf:
         await self._updates.send(collection.id, [file.id for file, _ in files])
         return batch
 
-    async def batch(self, collection: str, batch: str) -> tuple[datetime, Progress]:
+    async def batch(self, collection: str, batch: str) -> tuple[datetime, IndexingProgress]:
         """Return when a batch was made, and how far it is.
 
         Raises:

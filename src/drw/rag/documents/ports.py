@@ -14,7 +14,7 @@ PASSWORD_REQUIRED = "password_required"
 WRONG_PASSWORD = "wrong_password"
 
 
-class Refused(Exception):
+class ParseFailed(Exception):
     """The file cannot be read, for a reason that its owner can do something about.
 
     `code` is one of OpenAI's for files in vector stores, `unsupported_file` or `invalid_file`, or one of
@@ -28,7 +28,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ParserLimits:
     """The most that one file may have, and how it is read."""
 
     pages: int
@@ -62,7 +62,7 @@ class Parser(ABC):
         """The encoding of a text file."""
 
     @abstractmethod
-    def check(self, file: Path, kind: str, limits: Limits) -> None:
+    def check(self, file: Path, kind: str, limits: ParserLimits) -> None:
         """Look whether the file can be read, without reading it all.
 
         Raises:
@@ -70,14 +70,14 @@ class Parser(ABC):
         """
 
     @abstractmethod
-    def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
+    def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
         """Yield the text of each page, lines parted by a line feed.
 
         Raises:
             Refused: it cannot be read, or is over a limit.
         """
 
-    def embedded(self, file: Path, kind: str, limits: Limits) -> Iterator[Embedded]:
+    def embedded(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[Embedded]:
         """Yield the files that are attached to this one; those inside of them are not yielded.
 
         Raises:
@@ -91,4 +91,4 @@ class Parser(ABC):
         Raises:
             Refused: the password is missing or wrong, or this kind of encryption is unknown.
         """
-        raise Refused(f"a {kind.upper()} file cannot be decrypted here: save it without a password")
+        raise ParseFailed(f"a {kind.upper()} file cannot be decrypted here: save it without a password")

@@ -23,27 +23,27 @@ from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import from_values
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc import context
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 from drw.rag.documents.api.files import FileRoutes
 from drw.rag.documents.api.vector_stores import VectorStoreRoutes
 from drw.rag.documents.ingestion.attribute_updates import AttributeUpdates
 from drw.rag.documents.ingestion.indexing import Indexer
-from drw.rag.documents.ingestion.job_queue import Jobs
-from drw.rag.documents.library import READ, Shelf
+from drw.rag.documents.ingestion.job_queue import JobQueue
+from drw.rag.documents.library import READ, DocumentLibrary
 from drw.rag.documents.parsing import file_types
-from drw.rag.documents.parsing.parser_pool import Reader
+from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.settings import Settings
 from drw.rag.documents.storage import files
-from drw.rag.documents.storage.blob_store import Content
-from drw.rag.documents.storage.change_notifications import Changes
+from drw.rag.documents.storage.blob_store import BlobStore
+from drw.rag.documents.storage.change_notifications import ChangeNotifications
 from drw.rag.documents.storage.files import Files
-from drw.rag.documents.storage.vector_store_files import Attachments
+from drw.rag.documents.storage.vector_store_files import VectorStoreFiles
 
 
 class Documents(contract.Documents):
     """Serves `drw.api.rag.v1.Documents`."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: DocumentLibrary) -> None:
         self._shelf = shelf
 
     async def put_file(self, request: PutFileRequest, /) -> File:
@@ -106,20 +106,20 @@ class Documents(contract.Documents):
         return f"{await self._shelf.attachments.all_in_progress()} files in progress"
 
 
-async def build(scope: Scope) -> Documents:
+async def build(scope: ServiceContext) -> Documents:
     """Make the service with what the configuration names."""
     own = scope.settings(Settings)
     database = await scope.database(pool_size=8)
-    content = Content(scope.folder, own.most_file_bytes)
+    content = BlobStore(scope.folder, own.most_file_bytes)
     audit = scope.audit()
-    reader = Reader(own)
-    changes = Changes(database)
+    reader = ParserPool(own)
+    changes = ChangeNotifications(database)
     kept = Files(database, content, audit)
     store = scope.client(VectorStoreClient)
     updates = AttributeUpdates(database, store)
-    shelf = Shelf(database, kept, Attachments(database), content, reader, changes, store, updates, audit)
+    shelf = DocumentLibrary(database, kept, VectorStoreFiles(database), content, reader, changes, store, updates, audit)
     indexer = Indexer(
-        Jobs(database, audit),
+        JobQueue(database, audit),
         *(database, changes, content, reader),
         *(scope.client(EmbeddingClient), store),
         dsn=scope.profile.postgres,

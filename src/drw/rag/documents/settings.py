@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from drw.kernel.runtime.settings import Settings as Base
-from drw.rag.documents.ports import Limits
+from drw.rag.documents.ports import ParserLimits
 
 
-class Reading(Base):
+class ParsingSettings(Base):
     """Bounds of reading one file, and how many are read at once."""
 
     most_pages: int = 3000
@@ -35,12 +35,12 @@ class Reading(Base):
     """How deep attachments of attachments are kept."""
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ParserLimits:
         """The limits that a parser sees."""
-        return Limits(self.most_pages, self.most_characters, self.most_unpacked_bytes, self.read_hidden)
+        return ParserLimits(self.most_pages, self.most_characters, self.most_unpacked_bytes, self.read_hidden)
 
 
-class Settings(Reading):
+class Settings(ParsingSettings):
     """Settings of the service."""
 
     most_file_bytes: int = 512 << 20

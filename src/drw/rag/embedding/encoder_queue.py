@@ -13,38 +13,38 @@ from dataclasses import dataclass, field
 
 from drw.kernel.errors import RateLimited
 from drw.kernel.rpc.context import caller_or_none
-from drw.rag.embedding.lengths import Lengths
-from drw.rag.embedding.ports import Floats, Portion, Text, TextEncoder
+from drw.rag.embedding.lengths import LengthPolicy
+from drw.rag.embedding.ports import EncodingBatch, Floats, Text, TextEncoder
 
 SHORT = 8
 """A request of at most so many texts is somebody's question, and does not wait behind a document."""
 
 
 @dataclass(order=True, slots=True)
-class _Turn:
+class _OrgShare:
     is_long: bool
     start: int
     """The tokens that its org has had before it, by which orgs take turns (start-time fair queueing)."""
     number: int
-    portion: Portion = field(compare=False)
+    portion: EncodingBatch = field(compare=False)
     vectors: asyncio.Future[Floats] = field(compare=False)
 
 
-class Turns:
+class EncoderQueue:
     """The queue in front of one encoder. Its texts are counted, so that it cannot grow without end."""
 
     def __init__(self, encoder: TextEncoder, most_texts: int) -> None:
         self._encoder = encoder
         self._most_texts = most_texts
         self._texts: Counter[str] = Counter()
-        self._turns: list[_Turn] = []
+        self._turns: list[_OrgShare] = []
         self._numbers = itertools.count()
         self._clock = 0
         self._ends: dict[str, int] = {}
         self._some = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "encoder")
 
-    async def read(self, texts: Sequence[Text], lengths: Lengths) -> list[Portion]:
+    async def read(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
         """Return the portions of a request; other requests are encoded meanwhile.
 
         Raises:
@@ -57,11 +57,13 @@ class Turns:
         with self._counted(len(texts)):
             return await asyncio.to_thread(self._encoder.read, texts, lengths)
 
-    async def encode(self, portions: Sequence[Portion]) -> list[Floats]:
+    async def encode(self, portions: Sequence[EncodingBatch]) -> list[Floats]:
         """Return the vectors of each portion."""
         count = sum(len(portion.places) for portion in portions)
         loop = asyncio.get_running_loop()
-        turns = [_Turn(count > SHORT, self._start(p), next(self._numbers), p, loop.create_future()) for p in portions]
+        turns = [
+            _OrgShare(count > SHORT, self._start(p), next(self._numbers), p, loop.create_future()) for p in portions
+        ]
         for turn in turns:
             heapq.heappush(self._turns, turn)
         self._some.set()
@@ -81,7 +83,7 @@ class Turns:
         finally:
             self._texts -= Counter({org: texts})
 
-    def _start(self, portion: Portion) -> int:
+    def _start(self, portion: EncodingBatch) -> int:
         """Return when a portion of the caller's org has its turn, in tokens: behind those that the org has waiting."""
         org = _org()
         start = max(self._clock, self._ends.get(org, 0))
@@ -103,7 +105,7 @@ class Turns:
         """Let the thread go."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _encode(self, turn: _Turn) -> None:
+    async def _encode(self, turn: _OrgShare) -> None:
         if turn.vectors.done():
             return
         loop = asyncio.get_running_loop()

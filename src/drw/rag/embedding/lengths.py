@@ -46,7 +46,7 @@ def check_tokens(texts: Sequence[str | Tokens], size: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class LengthPolicy:
     """What a request asks for texts that are longer than the model takes."""
 
     average: bool = False

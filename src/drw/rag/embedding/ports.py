@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drw.rag.embedding.lengths import Lengths, Tokens
+from drw.rag.embedding.lengths import LengthPolicy, Tokens
 
 Floats = NDArray[np.float32]
 Text = str | Tokens
@@ -17,7 +17,7 @@ Text = str | Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class EncodingBatch:
     """Some texts of a request that are encoded in one go: short enough that others need not wait long."""
 
     places: tuple[int, ...]
@@ -39,7 +39,7 @@ class TextEncoder(ABC):
     dimensions: int
 
     @abstractmethod
-    def read(self, texts: Sequence[Text], lengths: Lengths) -> list[Portion]:
+    def read(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
         """Cut the texts into tokens, and the request into portions; every window of a text is in exactly one.
 
         Raises:
@@ -48,5 +48,5 @@ class TextEncoder(ABC):
         """
 
     @abstractmethod
-    def encode(self, portion: Portion) -> Floats:
+    def encode(self, portion: EncodingBatch) -> Floats:
         """Return one vector a text of the portion, in its order."""

@@ -12,11 +12,11 @@ from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
 from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
 from drw.kernel.observability import gen_ai, telemetry
 from drw.kernel.rpc.context import caller_or_none
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 from drw.killswitch.watch import KillList
-from drw.rag.embedding.encoder_queue import Turns
-from drw.rag.embedding.lengths import Lengths
-from drw.rag.embedding.ports import Floats, Portion, Text, TextEncoder
+from drw.rag.embedding.encoder_queue import EncoderQueue
+from drw.rag.embedding.lengths import LengthPolicy
+from drw.rag.embedding.ports import EncodingBatch, Floats, Text, TextEncoder
 from drw.rag.embedding.settings import Settings
 
 MAX_TEXTS = 256
@@ -26,7 +26,7 @@ MAX_CHARACTERS = 32_768
 class Embedding(contract.Embedding):
     """Serves `drw.api.rag.v1.Embedding`."""
 
-    def __init__(self, encoder: TextEncoder, turns: Turns, kills: KillList) -> None:
+    def __init__(self, encoder: TextEncoder, turns: EncoderQueue, kills: KillList) -> None:
         self._encoder = encoder
         self._turns = turns
         self._kills = kills
@@ -43,7 +43,7 @@ class Embedding(contract.Embedding):
         """Return what the status shows."""
         return f"{self._encoder.model}, {self._encoder.dimensions} dimensions"
 
-    async def _embed(self, texts: Sequence[Text], lengths: Lengths) -> EmbedResponse:
+    async def _embed(self, texts: Sequence[Text], lengths: LengthPolicy) -> EmbedResponse:
         told = {gen_ai.OPERATION: gen_ai.EMBEDDINGS, gen_ai.PROVIDER: "drw", gen_ai.REQUEST_MODEL: self._encoder.model}
         with telemetry.span(f"{gen_ai.EMBEDDINGS} {self._encoder.model}", attributes=told) as span:
             portions = await self._turns.read(texts, lengths)
@@ -54,11 +54,11 @@ class Embedding(contract.Embedding):
         return EmbedResponse(vectors=found, model=self._encoder.model, tokens=tokens)
 
 
-async def build(scope: Scope) -> Embedding:
+async def build(scope: ServiceContext) -> Embedding:
     """Make the service with what the configuration names."""
     own = scope.settings(Settings)
     encoder = scope.adapter(TextEncoder)  # type: ignore[type-abstract]
-    turns = Turns(encoder, own.most_waiting_texts)
+    turns = EncoderQueue(encoder, own.most_waiting_texts)
     scope.background(turns.work)
     scope.on_stop(turns.stop)
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
@@ -68,7 +68,7 @@ async def build(scope: Scope) -> Embedding:
     return service
 
 
-def combined(portions: Sequence[Portion], encoded: Sequence[Floats], texts: int) -> Floats:
+def combined(portions: Sequence[EncodingBatch], encoded: Sequence[Floats], texts: int) -> Floats:
     """Return one vector of length 1 a text: its own, or the mean of its windows by their tokens."""
     windows: list[list[tuple[int, Floats]]] = [[] for _ in range(texts)]
     for portion, vectors in zip(portions, encoded, strict=True):
@@ -83,8 +83,8 @@ def _mean(windows: Sequence[tuple[int, Floats]]) -> Floats:
     return mean
 
 
-def _lengths(request: EmbedRequest) -> Lengths:
-    return Lengths(request.long_text == EmbedRequest.AVERAGE, request.truncate_prompt_tokens)
+def _lengths(request: EmbedRequest) -> LengthPolicy:
+    return LengthPolicy(request.long_text == EmbedRequest.AVERAGE, request.truncate_prompt_tokens)
 
 
 def _texts(request: EmbedRequest) -> Sequence[Text]:

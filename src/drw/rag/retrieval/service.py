@@ -18,7 +18,7 @@ from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel import attribute_filters
 from drw.kernel.errors import DrwError, InvalidRequest
 from drw.kernel.observability import gen_ai
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.rag.retrieval import checks, prompt
 from drw.rag.retrieval.openai import SearchRoute
@@ -60,7 +60,7 @@ class Retrieval(contract.Retrieval):
         passages = found.passages
         await self._record("collection.ask", request.collection, request.question, passages)
         yield AskEvent(sources=found)
-        wording = _Wording()
+        wording = _QuestionWording()
         if passages:
             async with aclosing(wording.of(self._serving.chat(self._chat(request, passages)))) as pieces:
                 async for piece in pieces:
@@ -122,7 +122,7 @@ class Retrieval(contract.Retrieval):
         await self._audit.record("collection.answer", request.collection, outcome=outcome, details=details)
 
 
-class _Wording:
+class _QuestionWording:
     """What a model has said so far, and why it stopped too early, if it did."""
 
     def __init__(self) -> None:
@@ -161,7 +161,7 @@ def _limit(asked: int, default: int, most: int) -> int:
     return asked or default
 
 
-async def build(scope: Scope) -> Retrieval:
+async def build(scope: ServiceContext) -> Retrieval:
     """Make the service with what the configuration names."""
     service = Retrieval(
         scope.client(EmbeddingClient),

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Document
 from drw.rag.vector_store import metadata
-from drw.rag.vector_store.ports import About, Analysed
+from drw.rag.vector_store.ports import AnalysedText, DocumentMetadata
 from drw.rag.vector_store.terms import terms
 
 
-def analyse(document: Document, chunks: Sequence[Chunk]) -> Analysed:
+def analyse(document: Document, chunks: Sequence[Chunk]) -> AnalysedText:
     """Return what the index keeps of a document beside its text and vectors."""
     counts = [Counter(terms(f"{chunk.context}\n{chunk.text}")) for chunk in chunks]
-    return Analysed(counts, about(document, chunks))
+    return AnalysedText(counts, about(document, chunks))
 
 
-def about(document: Document, chunks: Sequence[Chunk]) -> About:
+def about(document: Document, chunks: Sequence[Chunk]) -> DocumentMetadata:
     """Return the part of it that follows from the attributes too: all that changes where those do."""
     found = metadata.extracted(document, chunks)
-    return About(list(dict.fromkeys(metadata.names(found))), found)
+    return DocumentMetadata(list(dict.fromkeys(metadata.names(found))), found)

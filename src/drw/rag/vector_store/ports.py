@@ -13,7 +13,7 @@ import numpy.typing as npt
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Collection, Document, Passage
 from drw.kernel.attribute_filters import Filter
 from drw.kernel.errors import Conflict, NotFound
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 
 
 class CollectionNotFound(NotFound):
@@ -46,7 +46,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PassagePosition:
     """Which chunk of which document; the keys hold within one index."""
 
     document: int
@@ -67,12 +67,12 @@ class KeywordScores:
     bound: float
     """The score of a chunk that has every term of the question as often as can count."""
 
-    def best(self, limit: int) -> list[Place]:
+    def best(self, limit: int) -> list[PassagePosition]:
         """Return the places of the best chunks, best first."""
         top = np.argsort(-self.scores, kind="stable")[:limit]
-        return [Place(int(place) >> 32, int(place) & 0xFFFFFFFF) for place in self.places[top]]
+        return [PassagePosition(int(place) >> 32, int(place) & 0xFFFFFFFF) for place in self.places[top]]
 
-    def at(self, places: Sequence[Place]) -> dict[Place, float]:
+    def at(self, places: Sequence[PassagePosition]) -> dict[PassagePosition, float]:
         """Return the scores of chunks, those that have none left out."""
         packed = np.array([(place.document << 32) | place.number for place in places], dtype=np.int64)
         where = np.minimum(np.searchsorted(self.places, packed), max(0, len(self.places) - 1))
@@ -81,7 +81,7 @@ class KeywordScores:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class DocumentMetadata:
     """What automatic filters look up of a document as a whole."""
 
     subject: Sequence[str]
@@ -90,12 +90,12 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
-class Analysed:
+class AnalysedText:
     """A document as the index keeps it: what `analysis` made of its words."""
 
     counts: Sequence[Mapping[str, int]]
     """How often each term stands in each chunk, in the order of the chunks."""
-    about: About
+    about: DocumentMetadata
 
 
 class Snapshot(ABC):
@@ -118,11 +118,13 @@ class Snapshot(ABC):
         """Return the chunks that have any of the terms, scored by BM25."""
 
     @abstractmethod
-    async def by_vector(self, vector: Sequence[float], places: Sequence[Place], limit: int) -> dict[Place, float]:
+    async def by_vector(
+        self, vector: Sequence[float], places: Sequence[PassagePosition], limit: int
+    ) -> dict[PassagePosition, float]:
         """Return the nearest chunks by inner product, and the inner products of the chunks at the places."""
 
     @abstractmethod
-    async def passages(self, places: Sequence[Place]) -> dict[Place, Passage]:
+    async def passages(self, places: Sequence[PassagePosition]) -> dict[PassagePosition, Passage]:
         """Return the text of chunks and what is known of their documents."""
 
 
@@ -136,7 +138,7 @@ class PassageIndex(ABC):
     """
 
     @abstractmethod
-    async def start(self, scope: Scope) -> None:
+    async def start(self, scope: ServiceContext) -> None:
         """Take what the index needs of its host: called once, before all else."""
 
     @abstractmethod
@@ -183,13 +185,13 @@ class PassageIndex(ABC):
 
     @abstractmethod
     async def put_document(
-        self, owner: Owner, collection: str, document: Document, chunks: Sequence[Chunk], analysed: Analysed
+        self, owner: Owner, collection: str, document: Document, chunks: Sequence[Chunk], analysed: AnalysedText
     ) -> Document:
         """Write a document whole, in place of the one with its id and walls; it gets the collection's walls too."""
 
     @abstractmethod
     async def update_attributes(
-        self, owner: Owner, collection: str, document: Document, source: str, about: Callable[..., About]
+        self, owner: Owner, collection: str, document: Document, source: str, about: Callable[..., DocumentMetadata]
     ) -> Document:
         """Replace the attributes of a document, and what `about(document, chunks)` makes of them; return the document.
 

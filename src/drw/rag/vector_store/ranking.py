@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from drw.rag.vector_store.ports import Place
+from drw.rag.vector_store.ports import PassagePosition
 from drw.rag.vector_store.settings import Fusion
 
 RRF = 60
@@ -16,14 +16,18 @@ RRF = 60
 class Scored:
     """One chunk with its scores, each from 0 to 1."""
 
-    place: Place
+    place: PassagePosition
     score: float
     keyword: float
     vector: float
 
 
 def fuse(
-    words: Mapping[Place, float], bound: float, vectors: Mapping[Place, float], weight: float, fusion: Fusion
+    words: Mapping[PassagePosition, float],
+    bound: float,
+    vectors: Mapping[PassagePosition, float],
+    weight: float,
+    fusion: Fusion,
 ) -> list[Scored]:
     """Return all chunks of both legs, best first.
 
@@ -44,11 +48,11 @@ def fuse(
     return sorted(found, key=lambda s: (-s.score, s.place.document, s.place.number))
 
 
-def _bounded(scores: Mapping[Place, float], bound: float) -> dict[Place, float]:
+def _bounded(scores: Mapping[PassagePosition, float], bound: float) -> dict[PassagePosition, float]:
     return {place: min(max(0.0, score / bound), 1.0) for place, score in scores.items()} if bound else {}
 
 
-def _min_max(scores: Mapping[Place, float], _: float) -> dict[Place, float]:
+def _min_max(scores: Mapping[PassagePosition, float], _: float) -> dict[PassagePosition, float]:
     if not scores:
         return {}
     low, high = min(scores.values()), max(scores.values())
@@ -57,7 +61,7 @@ def _min_max(scores: Mapping[Place, float], _: float) -> dict[Place, float]:
     return {place: (score - low) / (high - low) for place, score in scores.items()}
 
 
-def _reciprocal_ranks(scores: Mapping[Place, float], _: float) -> dict[Place, float]:
+def _reciprocal_ranks(scores: Mapping[PassagePosition, float], _: float) -> dict[PassagePosition, float]:
     ranked = sorted(scores, key=lambda place: -scores[place])
     return {place: (RRF + 1) / (RRF + rank) for rank, place in enumerate(ranked, 1)}
 

@@ -12,7 +12,7 @@ from drw.rag.vector_store.settings import Ranking
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SearchRequest:
     """What is searched for."""
 
     text: str
@@ -22,14 +22,14 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchHits:
     """The passages that fit best, with their scores, and the automatic filters that were applied."""
 
     passages: Sequence[Passage]
     filters: Filters
 
 
-async def search(snapshot: Snapshot, wanted: Wanted, settings: Ranking) -> Found:
+async def search(snapshot: Snapshot, wanted: SearchRequest, settings: Ranking) -> SearchHits:
     """Return the passages that fit best."""
     asked = question.read(wanted.text)
     filters = await auto_filters.chosen(snapshot, asked) if wanted.auto_filters else {}
@@ -49,7 +49,7 @@ async def search(snapshot: Snapshot, wanted: Wanted, settings: Ranking) -> Found
     passages = await snapshot.passages([scored.place for scored in ranked])
     paged = [(scored, passages[scored.place].page) for scored in ranked]
     chosen = ranking.distinct_pages(paged, wanted.limit, settings.per_page)
-    return Found([_scored(passages[scored.place], scored) for scored in chosen], filters)
+    return SearchHits([_scored(passages[scored.place], scored) for scored in chosen], filters)
 
 
 def _scored(passage: Passage, scored: ranking.Scored) -> Passage:

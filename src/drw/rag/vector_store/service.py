@@ -27,11 +27,11 @@ from drw.api.rag.v1.vector_store_pb2 import (
 )
 from drw.kernel import walls
 from drw.kernel.rpc import context
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 from drw.rag.vector_store import validation
 from drw.rag.vector_store.analysis import about, analyse
 from drw.rag.vector_store.ports import DocumentNotFound, Owner, PassageIndex
-from drw.rag.vector_store.search import Wanted, search
+from drw.rag.vector_store.search import SearchRequest, search
 from drw.rag.vector_store.settings import Ranking, Settings
 
 
@@ -104,7 +104,7 @@ class VectorStore(contract.VectorStore):
     async def search(self, request: VectorSearchRequest, /) -> VectorSearchResponse:
         validation.check_name(request.collection, "collection")
         limit = validation.check_search(request)
-        wanted = Wanted(request.text, request.vector.values, limit, not request.no_auto_filters)
+        wanted = SearchRequest(request.text, request.vector.values, limit, not request.no_auto_filters)
         async with self._index.snapshot(owner(), request.collection, validation.wanted(request)) as snapshot:
             found = await search(snapshot, wanted, self._ranking)
         applied = [AppliedFilter(key=key, values=values) for key, values in found.filters.items()]
@@ -117,7 +117,7 @@ def owner() -> Owner:
     return Owner(who.org, who.desk, tuple(sorted(who.walls)))
 
 
-async def build(scope: Scope) -> VectorStore:
+async def build(scope: ServiceContext) -> VectorStore:
     """Make the service with what the configuration names."""
     index = scope.adapter(PassageIndex, default="pgvector")  # type: ignore[type-abstract]
     await index.start(scope)

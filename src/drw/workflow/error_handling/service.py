@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from drw.api.workflow.v1 import error_handling_rpc as contract
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 
 
 class ErrorHandling(contract.ErrorHandling):
     """Serves `drw.api.workflow.v1.ErrorHandling`; this release has the contract and none of its methods."""
 
 
-async def build(scope: Scope) -> ErrorHandling:
+async def build(scope: ServiceContext) -> ErrorHandling:
     """Make the service with what the configuration names."""
     return ErrorHandling()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drw.kernel.storage.database import Connection
-from drw.workflow.orchestration.ports import Superseded
+from drw.workflow.orchestration.ports import LeadershipLost
 
 CHANNEL = "orchestration_outbox"
 MAX_DETAIL = 500
@@ -19,7 +19,7 @@ async def hold(connection: Connection, run: str, fence: int) -> None:
         "select from run where id = %s and fence = %s and state in ('QUEUED', 'RUNNING') for update", (run, fence)
     )
     if held.rowcount != 1:
-        raise Superseded(f"the run {run!r} is over, or another process has taken it", run=run)
+        raise LeadershipLost(f"the run {run!r} is over, or another process has taken it", run=run)
 
 
 async def add(connection: Connection, run: str, state: str, *, step: str = "", detail: str = "") -> None:

@@ -19,9 +19,9 @@ from drw.kernel.rpc.transport import translated
 from drw.workflow.orchestration import dependency_graph
 from drw.workflow.orchestration.dependency_graph import Step
 from drw.workflow.orchestration.expression_rendering import rendered
-from drw.workflow.orchestration.ports import Reserve, Slot, Superseded
-from drw.workflow.orchestration.run_journal import Progress, Run
-from drw.workflow.orchestration.step_executor import MAX_OUTPUT_BYTES, Stepper, patiently
+from drw.workflow.orchestration.ports import LeadershipLost, Reserve, Slot
+from drw.workflow.orchestration.run_journal import Run, RunJournal
+from drw.workflow.orchestration.step_executor import MAX_OUTPUT_BYTES, StepExecutor, patiently
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class StepFailed(DrwError):
 class Interpreter:
     """The work that the engine carries through crashes."""
 
-    def __init__(self, progress: Progress, stepper: Stepper, steps_at_once: int) -> None:
+    def __init__(self, progress: RunJournal, stepper: StepExecutor, steps_at_once: int) -> None:
         self._progress = progress
         self._stepper = stepper
         self._steps_at_once = steps_at_once
@@ -53,7 +53,7 @@ class Interpreter:
             try:
                 output, error = await self._outcome(run, reserve)
                 await patiently(self._progress.end_run, run, output=output, error=error)
-            except Superseded as lost:
+            except LeadershipLost as lost:
                 log.warning("%s", lost.message)
 
     async def _outcome(self, run: Run, reserve: Reserve) -> tuple[Any, str]:
@@ -64,7 +64,7 @@ class Interpreter:
                 output = rendered(run.template.output, walk.scope())
                 if (size := len(orjson.dumps(output))) > MAX_OUTPUT_BYTES:
                     raise TooLarge(f"the output has {size} bytes; at most {MAX_OUTPUT_BYTES}")
-        except Superseded:
+        except LeadershipLost:
             raise
         except DrwError as error:
             return None, error.message
@@ -74,7 +74,7 @@ class Interpreter:
 class _Walk:
     """One way through one run."""
 
-    def __init__(self, run: Run, stepper: Stepper, room: asyncio.Semaphore) -> None:
+    def __init__(self, run: Run, stepper: StepExecutor, room: asyncio.Semaphore) -> None:
         self._run = run
         self._stepper = stepper
         self._room = room

@@ -19,9 +19,9 @@ from drw.kernel.errors import Unavailable
 from drw.kernel.storage.database import Database
 from drw.workflow.orchestration import runs
 from drw.workflow.orchestration.interpreter import Interpreter
-from drw.workflow.orchestration.outbox_relay import Relay
+from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.ports import Engine
-from drw.workflow.orchestration.run_journal import Progress
+from drw.workflow.orchestration.run_journal import RunJournal
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 5.0
 
 
-class Seat:
+class LeaderLock:
     """The lead itself: at most one connection has it."""
 
     def __init__(self, dsn: str, name: str) -> None:
@@ -75,11 +75,17 @@ class Seat:
         return bool(row and row[0])
 
 
-class Leader:
+class LeaderElection:
     """While this process leads: begins what is queued, stops what is cancelled, shows what happens."""
 
     def __init__(
-        self, seat: Seat, database: Database, progress: Progress, engine: Engine, interpreter: Interpreter, relay: Relay
+        self,
+        seat: LeaderLock,
+        database: Database,
+        progress: RunJournal,
+        engine: Engine,
+        interpreter: Interpreter,
+        relay: OutboxRelay,
     ) -> None:
         self._seat = seat
         self._database = database

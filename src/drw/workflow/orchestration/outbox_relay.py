@@ -21,7 +21,7 @@ AT_ONCE = 200
 AGAIN_SECONDS = 1.0
 
 
-class Relay:
+class OutboxRelay:
     """Runs never wait for it: where the live view is away, it is shown later what it missed."""
 
     def __init__(self, database: Database, state: StateClient) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from drw.kernel.errors import Conflict
 
 
-class Superseded(Conflict):
+class LeadershipLost(Conflict):
     """The run is over, or another process has taken it: nothing more may be recorded for this one."""
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 
 from drw.api.workflow.v1.templates_pb2 import Template
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events
 from drw.workflow.orchestration.metrics import ENDED
-from drw.workflow.orchestration.ports import Superseded
+from drw.workflow.orchestration.ports import LeadershipLost
 from drw.workflow.orchestration.runs import close_steps
 
 
@@ -27,7 +27,7 @@ class Run:
 
     id: str
     fence: int
-    caller: Caller
+    caller: Principal
     template: Template
     inputs: dict[str, Any]
     trace: str
@@ -43,7 +43,7 @@ class Attempt:
     error: str = ""
 
 
-class Progress:
+class RunJournal:
     """The tables `run` and `step`, on the side of the executor."""
 
     def __init__(self, database: Database, audit: AuditWriter) -> None:
@@ -77,7 +77,7 @@ class Progress:
         return Run(
             id=run,
             fence=row["fence"],
-            caller=Caller(row["org"], row["desk"], row["key"], frozenset(row["scopes"]), frozenset(row["walls"])),
+            caller=Principal(row["org"], row["desk"], row["key"], frozenset(row["scopes"]), frozenset(row["walls"])),
             template=Template.FromString(row["template"]),
             inputs=row["inputs"],
             trace=row["trace"],
@@ -159,6 +159,6 @@ async def _ended(connection: Connection, run: Run, step: str) -> Attempt:
     found = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
     row = await found.fetchone()
     if row is None or row["state"] == "CANCELLED":
-        raise Superseded(f"the step {step!r} of the run {run.id!r} will not be made any more", run=run.id)
+        raise LeadershipLost(f"the step {step!r} of the run {run.id!r} will not be made any more", run=run.id)
     error = row["error"] if row["state"] == "FAILED" else ""
     return Attempt(row["attempts"], ended=True, output=row["output"], error=error)

@@ -12,7 +12,7 @@ import orjson
 from drw.api.workflow.v1.templates_pb2 import Template
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from drw.kernel.observability import telemetry
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import dependency_graph, events
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RunRequest:
     """A run that somebody asks for."""
 
     request_id: str
@@ -47,7 +47,7 @@ class Runs:
         self._audit = audit
         self._max_open = max_open
 
-    async def started_before(self, who: Caller, wanted: Wanted) -> str | None:
+    async def started_before(self, who: Principal, wanted: RunRequest) -> str | None:
         """Return the id of the run that the same request started, or None.
 
         Raises:
@@ -62,7 +62,7 @@ class Runs:
         )
         return _same(row, wanted) if row else None
 
-    async def start(self, who: Caller, wanted: Wanted, template: Template, inputs: dict[str, Any]) -> str:
+    async def start(self, who: Principal, wanted: RunRequest, template: Template, inputs: dict[str, Any]) -> str:
         """Write a run down, to be begun by whoever leads; return its id.
 
         Raises:
@@ -92,7 +92,7 @@ class Runs:
         assert before is not None
         return before
 
-    async def get(self, who: Caller, run: str) -> tuple[Row, list[Row]]:
+    async def get(self, who: Principal, run: str) -> tuple[Row, list[Row]]:
         """Return a run and its steps.
 
         Raises:
@@ -103,7 +103,7 @@ class Runs:
             raise _not_found(run)
         return row, await self._database.all("select * from step where run = %s order by position", run)
 
-    async def page(self, who: Caller, size: int, after: str) -> list[Row]:
+    async def page(self, who: Principal, size: int, after: str) -> list[Row]:
         """Return the desk's runs, newest first, behind the run `after`."""
         if after:
             await self._check_token(who, after)
@@ -117,7 +117,7 @@ class Runs:
             size,
         )
 
-    async def cancel(self, who: Caller, run: str) -> None:
+    async def cancel(self, who: Principal, run: str) -> None:
         """End a run that has not ended.
 
         Raises:
@@ -142,7 +142,7 @@ class Runs:
             await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
         ENDED.labels("cancelled").inc()
 
-    async def _check_room(self, connection: Connection, who: Caller) -> None:
+    async def _check_room(self, connection: Connection, who: Principal) -> None:
         found = await connection.execute(
             "select count(*) as open from visible_runs(%s, %s, %s) where state in ('QUEUED', 'RUNNING')",
             _seen_by(who),
@@ -162,7 +162,7 @@ class Runs:
             (run, ids),
         )
 
-    async def _check_token(self, who: Caller, token: str) -> None:
+    async def _check_token(self, who: Principal, token: str) -> None:
         if not await self._database.one("select id from visible_runs(%s, %s, %s) where id = %s", *_seen_by(who), token):
             raise InvalidRequest("page_token is none that an earlier answer gave", param="page_token")
 
@@ -176,11 +176,11 @@ async def close_steps(connection: Connection, run: str) -> None:
     )
 
 
-def _seen_by(who: Caller) -> tuple[str, str, list[str]]:
+def _seen_by(who: Principal) -> tuple[str, str, list[str]]:
     return who.org, who.desk, sorted(who.walls)
 
 
-def _same(row: Row, wanted: Wanted) -> str:
+def _same(row: Row, wanted: RunRequest) -> str:
     if row["fingerprint"] != wanted.fingerprint:
         raise Conflict(f"the request id {wanted.request_id!r} was used for another run, {row['id']!r}")
     return str(row["id"])

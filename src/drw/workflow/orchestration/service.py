@@ -22,19 +22,19 @@ from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Template
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
 from drw.kernel.errors import Forbidden, InvalidRequest, Unavailable
 from drw.kernel.rpc import context
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 from drw.killswitch.watch import KillList
 from drw.workflow.orchestration import inputs, messages
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, scopes
 from drw.workflow.orchestration.interpreter import Interpreter
-from drw.workflow.orchestration.leader_election import Leader, Seat
+from drw.workflow.orchestration.leader_election import LeaderElection, LeaderLock
 from drw.workflow.orchestration.metrics import measure
-from drw.workflow.orchestration.outbox_relay import Relay
+from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.ports import Engine
-from drw.workflow.orchestration.run_journal import Progress
-from drw.workflow.orchestration.runs import Runs, Wanted
+from drw.workflow.orchestration.run_journal import RunJournal
+from drw.workflow.orchestration.runs import RunRequest, Runs
 from drw.workflow.orchestration.settings import Settings
-from drw.workflow.orchestration.step_executor import Stepper
+from drw.workflow.orchestration.step_executor import StepExecutor
 
 MAX_PAGE = 500
 MAX_REQUEST_ID = 200
@@ -53,7 +53,7 @@ class Orchestration(contract.Orchestration):
         who = context.caller()
         if not request.template or len(request.request_id) > MAX_REQUEST_ID:
             raise InvalidRequest(f"a run needs a template, and a request_id of at most {MAX_REQUEST_ID} characters")
-        wanted = Wanted(request.request_id or uuid4().hex, request.template, messages.plain(request.inputs))
+        wanted = RunRequest(request.request_id or uuid4().hex, request.template, messages.plain(request.inputs))
         run = await self._runs.started_before(who, wanted)
         if run is None:
             self._kills.check(who, workflow=request.template)
@@ -82,7 +82,7 @@ class Orchestration(contract.Orchestration):
         return messages.run(*await self._runs.get(who, request.run))
 
 
-def _check_scopes(who: context.Caller, template: Template) -> None:
+def _check_scopes(who: context.Principal, template: Template) -> None:
     if unknown := sorted({node.uses for node in template.nodes} - ACTIVITIES.keys()):
         raise InvalidRequest(f"the template {template.name!r} uses {unknown[0]!r}, which this release does not have")
     needed = scopes(node.uses for node in template.nodes)
@@ -94,20 +94,20 @@ def _check_scopes(who: context.Caller, template: Template) -> None:
         )
 
 
-async def build(scope: Scope) -> Orchestration:
+async def build(scope: ServiceContext) -> Orchestration:
     """Make the service with what the configuration names."""
     own = scope.settings(Settings)
     dsn = scope.profile.postgres
     database = await scope.database()
-    progress = Progress(database, scope.audit())
+    progress = RunJournal(database, scope.audit())
     services = Services(scope.client(DocumentsClient), scope.client(ServingClient))
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
-    stepper = Stepper(progress, services, own.first_pause_seconds, kills)
+    stepper = StepExecutor(progress, services, own.first_pause_seconds, kills)
     interpreter = Interpreter(progress, stepper, own.steps_at_once)
     engine = scope.make_adapter(Engine, "dbos_engine", {"dsn": dsn, "executor": own.executor})  # type: ignore[type-abstract]
-    relay = Relay(database, scope.client(StateClient))
-    leader = Leader(Seat(dsn, own.executor), database, progress, engine, interpreter, relay)
+    relay = OutboxRelay(database, scope.client(StateClient))
+    leader = LeaderElection(LeaderLock(dsn, own.executor), database, progress, engine, interpreter, relay)
     scope.background(leader.run)
 
     async def describe() -> str:

@@ -15,11 +15,11 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.transport import translated
 from drw.killswitch.watch import Killed, KillList
 from drw.workflow.orchestration import retries
-from drw.workflow.orchestration.activities import ACTIVITIES, Doing, Services
+from drw.workflow.orchestration.activities import ACTIVITIES, Services, StepContext
 from drw.workflow.orchestration.dependency_graph import Step
 from drw.workflow.orchestration.metrics import STEPS
-from drw.workflow.orchestration.ports import Superseded
-from drw.workflow.orchestration.run_journal import Progress, Run
+from drw.workflow.orchestration.ports import LeadershipLost
+from drw.workflow.orchestration.run_journal import Run, RunJournal
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ class _Held(DrwError):
     """A kill switch stops the run for now."""
 
 
-class Stepper:
+class StepExecutor:
     """Makes the steps of every run of this process."""
 
-    def __init__(self, progress: Progress, services: Services, first_pause_seconds: float, kills: KillList) -> None:
+    def __init__(self, progress: RunJournal, services: Services, first_pause_seconds: float, kills: KillList) -> None:
         self._progress = progress
         self._kills = kills
         self._services = services
@@ -62,7 +62,7 @@ class Stepper:
             try:
                 with telemetry.span(f"step {step.node.uses}", attributes=told):
                     output = await self._unless_killed(run, step, arguments)
-            except Superseded:
+            except LeadershipLost:
                 raise
             except _Held as held:
                 made -= 1  # no fault of the step
@@ -93,7 +93,7 @@ class Stepper:
     async def _attempt(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
         activity = ACTIVITIES[step.node.uses]
         seconds = float(step.node.timeout_seconds or 120)
-        doing = Doing(run.id, step.id, seconds)
+        doing = StepContext(run.id, step.id, seconds)
         with context.acting_for(run.caller), context.deadline(seconds), translated("orchestration", step.id):
             try:
                 async with asyncio.timeout(seconds):

@@ -7,7 +7,7 @@ from drw.kernel.storage.database import Database
 from drw.workflow.state.ports import RunKey
 
 
-class History:
+class EventLog:
     """The service's own table of events."""
 
     def __init__(self, database: Database) -> None:

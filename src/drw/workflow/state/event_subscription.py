@@ -11,18 +11,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from drw.api.workflow.v1.state_pb2 import RunEvent
 from drw.kernel import walls
 from drw.kernel.errors import NotFound, Unavailable
-from drw.kernel.rpc.context import Caller
-from drw.workflow.state.event_log import History
+from drw.kernel.rpc.context import Principal
+from drw.workflow.state.event_log import EventLog
 from drw.workflow.state.ports import LiveView, RunKey
 from drw.workflow.state.settings import Settings
 
 ENDS = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class Views:
+class EventSubscriptions:
     """The live view with the history behind it."""
 
-    def __init__(self, view: LiveView, history: History, own: Settings) -> None:
+    def __init__(self, view: LiveView, history: EventLog, own: Settings) -> None:
         self._view = view
         self._history = history
         self._own = own
@@ -41,7 +41,7 @@ class Views:
         if _ends_run(event):
             await self._view.forget_later(key, self._own.keep_ended_seconds)
 
-    async def watch(self, key: RunKey, who: Caller, number: int) -> AsyncIterator[RunEvent]:
+    async def watch(self, key: RunKey, who: Principal, number: int) -> AsyncIterator[RunEvent]:
         """Yield the events behind this number, and what follows, until the run has ended.
 
         Raises:
@@ -69,7 +69,7 @@ class Views:
             await self._restore(key)
         return newest is not None and _ends_run(newest)
 
-    async def _found(self, key: RunKey, who: Caller) -> None:
+    async def _found(self, key: RunKey, who: Principal) -> None:
         """Return when the run is there; one inside other walls is as one that has never been, and takes as long."""
         deadline = time.monotonic() + self._own.appear_seconds
         while True:

@@ -8,9 +8,9 @@ from drw.api.workflow.v1 import state_rpc as contract
 from drw.api.workflow.v1.state_pb2 import PublishRunEventResponse, RunEvent, WatchRunRequest
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc import context
-from drw.kernel.runtime.host import Scope
-from drw.workflow.state.event_log import History
-from drw.workflow.state.event_subscription import Views
+from drw.kernel.runtime.host import ServiceContext
+from drw.workflow.state.event_log import EventLog
+from drw.workflow.state.event_subscription import EventSubscriptions
 from drw.workflow.state.ports import LiveView, RunKey
 from drw.workflow.state.settings import Settings
 
@@ -20,7 +20,7 @@ MAX_NUMBER = 1_000_000
 class State(contract.State):
     """Serves `drw.api.workflow.v1.State`."""
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: EventSubscriptions) -> None:
         self._views = views
 
     async def watch_run(self, request: WatchRunRequest, /) -> AsyncIterator[RunEvent]:
@@ -51,7 +51,7 @@ def _number(text: str, field: str) -> int:
     return int(text)
 
 
-async def build(scope: Scope) -> State:
+async def build(scope: ServiceContext) -> State:
     """Make the service with what the configuration names."""
     own = scope.settings(Settings)
     view = scope.make_adapter(LiveView, "valkey", {"url": scope.profile.valkey})  # type: ignore[type-abstract]
@@ -62,4 +62,4 @@ async def build(scope: Scope) -> State:
         return "live view in Valkey"
 
     scope.describe(describe)
-    return State(Views(view, History(await scope.database()), own))
+    return State(EventSubscriptions(view, EventLog(await scope.database()), own))

@@ -10,15 +10,15 @@ from drw.api.workflow.v1.templates_pb2 import (
     Template,
 )
 from drw.kernel.errors import NotFound, Unavailable
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 from drw.workflow.templates.settings import Settings
-from drw.workflow.templates.template_store import Shelf
+from drw.workflow.templates.template_store import TemplateStore
 
 
 class Templates(contract.Templates):
     """Serves `drw.api.workflow.v1.Templates`."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: TemplateStore) -> None:
         self._shelf = shelf
 
     async def list_templates(self, request: ListTemplatesRequest, /) -> ListTemplatesResponse:
@@ -43,9 +43,9 @@ class Templates(contract.Templates):
         return f"{count} templates"
 
 
-async def build(scope: Scope) -> Templates:
+async def build(scope: ServiceContext) -> Templates:
     """Make the service with what the configuration names."""
     own = scope.settings(Settings)
-    service = Templates(Shelf(await scope.database(), own.folder))
+    service = Templates(TemplateStore(await scope.database(), own.folder))
     scope.describe(service.describe)
     return service

@@ -16,7 +16,7 @@ from drw.workflow.templates import parser
 from drw.workflow.templates.yaml_source import MAX_SOURCE_BYTES
 
 
-class Shelf:
+class TemplateStore:
     """Reads the files anew at each question, so that an edited template counts at once."""
 
     def __init__(self, database: Database, folder: Path | None) -> None:

@@ -14,7 +14,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
 from drw.gateway.authentication.keys import policy
 from drw.gateway.authentication.keys.revocation import Revocation
 from drw.gateway.authentication.tenants import queries, record_validation
-from drw.gateway.authentication.tenants.hierarchy import Tree
+from drw.gateway.authentication.tenants.hierarchy import Tenants
 from drw.gateway.authentication.tenants.queries import changed
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from drw.kernel.rpc import context
@@ -39,7 +39,7 @@ class CertificateNotFound(NotFound):
 class Certificates:
     """The certificates, in the table of the service."""
 
-    def __init__(self, database: Database, audit: AuditWriter, tree: Tree) -> None:
+    def __init__(self, database: Database, audit: AuditWriter, tree: Tenants) -> None:
         self._database = database
         self._audit = audit
         self._tree = tree

@@ -13,7 +13,7 @@ from yarl import URL
 from drw.gateway.authentication.issuers import jwks
 from drw.kernel.errors import InvalidRequest, Unavailable
 from drw.routing.egress_allowlist import Url
-from drw.routing.outbound import Fetchable, connector
+from drw.routing.outbound import FetchTarget, connector
 
 log = logging.getLogger(__name__)
 
@@ -24,18 +24,18 @@ SETTING = "services.authentication.jwks_hosts"
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedKeys:
     """A set of keys, and for how many seconds it need not be fetched again."""
 
     jwks: str
     max_age: int
 
 
-class Fetcher:
+class JwksFetcher:
     """Fetches sets of keys; `hosts` (as "host:port") may be inside the firm's network, and may speak plain http."""
 
     def __init__(self, hosts: Iterable[str]) -> None:
-        self._allowed = Fetchable(hosts, SETTING)
+        self._allowed = FetchTarget(hosts, SETTING)
 
     def check(self, uri: str) -> Url:
         """Return the URI, read.
@@ -48,7 +48,7 @@ class Fetcher:
         except InvalidRequest as error:
             raise InvalidRequest(f"jwks_uri: {error.message}", param="jwks_uri") from error
 
-    async def fetch(self, uri: str) -> Fetched:
+    async def fetch(self, uri: str) -> FetchedKeys:
         """Return the keys there.
 
         Raises:
@@ -63,7 +63,7 @@ class Fetcher:
             why = f"{type(error).__name__}: {str(error)[:200]}"
         else:
             if status == 200:
-                return Fetched(jwks.read(body), age)
+                return FetchedKeys(jwks.read(body), age)
             why = f"it answered {status}"
         log.warning("no keys came from %s:%d: %s", url.target.host, url.target.port, why)
         raise Unavailable(

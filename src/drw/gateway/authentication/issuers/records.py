@@ -21,11 +21,11 @@ from drw.api.gateway.v1.authentication_pb2 import (
     Role,
 )
 from drw.gateway.authentication.issuers import jwks, validation
-from drw.gateway.authentication.issuers.jwks_fetching import DEFAULT_AGE, Fetched, Fetcher
+from drw.gateway.authentication.issuers.jwks_fetching import DEFAULT_AGE, FetchedKeys, JwksFetcher
 from drw.gateway.authentication.keys import policy
 from drw.gateway.authentication.keys.revocation import Revocation
 from drw.gateway.authentication.tenants import queries, record_validation
-from drw.gateway.authentication.tenants.hierarchy import Tree
+from drw.gateway.authentication.tenants.hierarchy import Tenants
 from drw.gateway.authentication.tenants.queries import changed
 from drw.kernel.errors import Conflict, DrwError, InternalError, InvalidRequest, NotFound
 from drw.kernel.rpc import context
@@ -53,7 +53,7 @@ class IssuerNotFound(NotFound):
 class Issuers:
     """The issuers, in the table of the service."""
 
-    def __init__(self, database: Database, audit: AuditWriter, tree: Tree, fetcher: Fetcher, own: str) -> None:
+    def __init__(self, database: Database, audit: AuditWriter, tree: Tenants, fetcher: JwksFetcher, own: str) -> None:
         self._database = database
         self._audit = audit
         self._tree = tree
@@ -137,10 +137,10 @@ class Issuers:
         """Return what the data planes must know: all, with the keys that count."""
         return [_with_keys(row) for row in await self._all()]
 
-    async def _keys(self, wanted: Issuer) -> Fetched:
+    async def _keys(self, wanted: Issuer) -> FetchedKeys:
         if wanted.jwks_uri:
             return await self._fetcher.fetch(wanted.jwks_uri)
-        return Fetched(jwks.read(wanted.jwks), DEFAULT_AGE)
+        return FetchedKeys(jwks.read(wanted.jwks), DEFAULT_AGE)
 
     async def _check_room(self, connection: Connection, wanted: Issuer, before: dict[str, Any] | None) -> None:
         done = await connection.execute(
@@ -152,7 +152,7 @@ class Issuers:
         if before is None and counted and counted["n"] >= MOST:
             raise Conflict(f"there are {MOST} issuers, which is the most there can be")
 
-    async def _write(self, connection: Connection, wanted: Issuer, keys: Fetched) -> dict[str, Any]:
+    async def _write(self, connection: Connection, wanted: Issuer, keys: FetchedKeys) -> dict[str, Any]:
         fields = {
             "name": wanted.name,
             "issuer": wanted.issuer,
@@ -204,7 +204,7 @@ class Issuers:
         )
         return failed
 
-    async def _keep(self, name: str, uri: str, keys: Fetched) -> None:
+    async def _keep(self, name: str, uri: str, keys: FetchedKeys) -> None:
         async with self._database.transaction() as connection:
             done = await connection.execute(
                 """

@@ -22,7 +22,7 @@ union all select 'oidc:' || name || ':', org, '' from issuer
 """
 
 
-class Announcer:
+class KeyAnnouncer:
     """Announces what is there at the start, and certificates and issuers after each change.
 
     A key made later is announced before it is good: see `Keys`.

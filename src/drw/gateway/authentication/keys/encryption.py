@@ -24,7 +24,7 @@ class WrongSecret(InternalError):
     """What is sealed was sealed under another secret, or changed since."""
 
 
-class Sealer:
+class EnvelopeEncryption:
     """Seals and opens with one secret."""
 
     def __init__(self, secret: str) -> None:

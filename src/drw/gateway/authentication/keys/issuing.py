@@ -21,16 +21,16 @@ from drw.api.gateway.v1.authentication_pb2 import (
 from drw.api.gateway.v1.rate_limiting_pb2 import BindKeyRequest, UnbindKeyRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.authentication.keys import policy
-from drw.gateway.authentication.keys.lineage import Lineage
+from drw.gateway.authentication.keys.lineage import KeyLineage
 from drw.gateway.authentication.keys.revocation import Revocation, told
 from drw.gateway.authentication.keys.signing import Claims
 from drw.gateway.authentication.keys.signing_keys import SigningKeys
-from drw.gateway.authentication.keys.store import Store, View, as_key
+from drw.gateway.authentication.keys.store import KeyStore, View, as_key
 from drw.gateway.authentication.tenants import record_validation
-from drw.gateway.authentication.tenants.hierarchy import Tree
+from drw.gateway.authentication.tenants.hierarchy import Tenants
 from drw.kernel.errors import Conflict, DrwError, InvalidRequest, NotFound
 from drw.kernel.rpc import context
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection
 from drw.kernel.tenancy import named_org
@@ -54,8 +54,8 @@ class Keys:
 
     def __init__(
         self,
-        store: Store,
-        tree: Tree,
+        store: KeyStore,
+        tree: Tenants,
         signing: SigningKeys,
         audit: AuditWriter,
         limits: RateLimitingClient,
@@ -67,7 +67,7 @@ class Keys:
         self._audit = audit
         self._limits = limits
         self._borrowed = borrowed
-        self._lineage = Lineage(store.database)
+        self._lineage = KeyLineage(store.database)
         self._revocation = Revocation(audit)
 
     async def create(self, request: CreateKeyRequest) -> CreatedKey:
@@ -155,7 +155,7 @@ class Keys:
             await self._end(connection)
         return await self._store.next_end()
 
-    async def _most(self, who: Caller) -> tuple[timedelta, bool]:
+    async def _most(self, who: Principal) -> tuple[timedelta, bool]:
         """Return how long a key of this caller may live, and whether it is borrowed.
 
         Who is taken away at an issuer has no key left a little later, nor one made with such a key.

@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 from drw.api.gateway.v1.authentication_pb2 import ComparePrincipalsRequest, ComparePrincipalsResponse, Key
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc import context
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.database import Connection, Database
 
 KEY = "key_"
@@ -38,7 +38,7 @@ from (select root from up limit %s) found join key_lineage own on own.root = fou
 """
 
 
-def authority(who: Caller) -> str:
+def authority(who: Principal) -> str:
     """Return the scope by which a caller issues keys to others; empty: it has none, and makes them for itself."""
     return next((scope for scope in AUTHORITIES if scope in who.scopes), "")
 
@@ -52,7 +52,7 @@ class _Parent:
     desk: str
 
 
-class Ancestry:
+class KeyAncestry:
     """The families of some callers with those of everybody who made their keys, and so on upwards."""
 
     def __init__(self, families: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -124,7 +124,7 @@ class Ancestry:
         return found
 
 
-class Lineage:
+class KeyLineage:
     """The table `key_lineage`."""
 
     def __init__(self, database: Database) -> None:
@@ -160,9 +160,9 @@ class Lineage:
             complete=found.complete(who.key),
         )
 
-    async def ancestry(self, callers: list[str]) -> Ancestry:
+    async def ancestry(self, callers: list[str]) -> KeyAncestry:
         """Return the families of some callers and of all above them."""
         rows = await self._database.all("select key, root from key_lineage where key = any(%s)", callers)
         families = {row["key"]: row["root"] for row in rows}
         above = await self._database.all(ANCESTRY, sorted(set(families.values())), MAX_ANCESTORS + 1)
-        return Ancestry(families, above)
+        return KeyAncestry(families, above)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Desk
 from drw.gateway.authentication.tenants import record_validation
 from drw.kernel.errors import Forbidden, InvalidRequest
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.kernel.tenancy import Owner, may_change
 
 MAX_NAME = 100
@@ -36,7 +36,7 @@ def name(request: CreateKeyRequest) -> str:
     return wanted
 
 
-def desk(request: CreateKeyRequest, who: Caller, org: str) -> str:
+def desk(request: CreateKeyRequest, who: Principal, org: str) -> str:
     """Return the desk that the key is for."""
     wanted = record_validation.name(request.desk or (who.desk if org == who.org else ""), "desk")
     if not may_change(Owner(org, wanted), who):
@@ -46,7 +46,7 @@ def desk(request: CreateKeyRequest, who: Caller, org: str) -> str:
     return wanted
 
 
-def scopes(request: CreateKeyRequest, who: Caller, bound: Desk) -> tuple[str, ...]:
+def scopes(request: CreateKeyRequest, who: Principal, bound: Desk) -> tuple[str, ...]:
     """Return the scopes of the key, sorted: those of the caller and within the desk's."""
     wanted = record_validation.scopes(request.scopes)
     if not wanted:
@@ -56,7 +56,7 @@ def scopes(request: CreateKeyRequest, who: Caller, bound: Desk) -> tuple[str, ..
     return wanted
 
 
-def held(wanted: Iterable[str], who: Caller) -> None:
+def held(wanted: Iterable[str], who: Principal) -> None:
     """Raise where the caller would pass on a scope that it lacks, to a key or to anybody else."""
     if missing := [scope for scope in wanted if scope not in who.scopes]:
         raise ScopeNotHeld(
@@ -64,7 +64,7 @@ def held(wanted: Iterable[str], who: Caller) -> None:
         )
 
 
-def walls(request: CreateKeyRequest, who: Caller, bound: Desk) -> tuple[str, ...]:
+def walls(request: CreateKeyRequest, who: Principal, bound: Desk) -> tuple[str, ...]:
     """Return the walls of the key, sorted: within the desk's, and the caller's own where it is no admin of the org."""
     wanted = record_validation.walls(request.walls)
     inside(wanted, who)
@@ -72,7 +72,7 @@ def walls(request: CreateKeyRequest, who: Caller, bound: Desk) -> tuple[str, ...
     return wanted
 
 
-def inside(wanted: Iterable[str], who: Caller) -> None:
+def inside(wanted: Iterable[str], who: Principal) -> None:
     """Raise where the caller would pass on a wall outside which it stands, and is no admin of the org."""
     if ADMIN not in who.scopes and (outside := [wall for wall in wanted if wall not in who.walls]):
         raise WallNotHeld(

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 from drw.api.gateway.v1.authentication_pb2 import ListSigningKeysResponse, RetireSigningKeyResponse, SigningKey
-from drw.gateway.authentication.keys.encryption import Sealer, WrongSecret, is_sealed
+from drw.gateway.authentication.keys.encryption import EnvelopeEncryption, WrongSecret, is_sealed
 from drw.gateway.authentication.keys.signing import Signer, new_private_key
 from drw.gateway.authentication.tenants import record_validation
 from drw.gateway.authentication.tenants.queries import changed
@@ -72,7 +72,13 @@ class SigningKeys:
     """The signing keys, in the table of the service."""
 
     def __init__(
-        self, database: Database, audit: AuditWriter, sealers: list[Sealer], issuer: str, audience: str, lead: float
+        self,
+        database: Database,
+        audit: AuditWriter,
+        sealers: list[EnvelopeEncryption],
+        issuer: str,
+        audience: str,
+        lead: float,
     ) -> None:
         self._database = database
         self._audit = audit

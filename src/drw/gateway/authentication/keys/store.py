@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 
 from drw.api.gateway.v1.authentication_pb2 import Key
 from drw.gateway.authentication.tenants.queries import changed
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.tenancy import Owner, may_change
 
@@ -38,12 +38,12 @@ class View:
     whole: bool
 
     @classmethod
-    def of(cls, who: Caller, org: str) -> View:
+    def of(cls, who: Principal, org: str) -> View:
         """Return what the caller may see of an org."""
         return cls(org, who.desk if org == who.org else "", whole=may_change(Owner(org), who))
 
 
-class Store:
+class KeyStore:
     """The table of the keys.
 
     Whoever locks several rows of it does so by their number, and after the signing key and the desk, where these are
@@ -156,7 +156,7 @@ class Store:
             await changed(connection)
         return ended
 
-    async def maker(self, who: Caller) -> dict[str, Any] | None:
+    async def maker(self, who: Principal) -> dict[str, Any] | None:
         """Return the row of the key with which the caller calls; None where it is none."""
         return await self.database.one("select * from key where id = %s", who.key)
 

@@ -43,11 +43,11 @@ class DeskNotFound(NotFound):
     """The org has no such desk."""
 
 
-class StillHeld(Conflict):
+class NarrowingConflict(Conflict):
     """Something below holds more than it could from now on."""
 
 
-class Tree:
+class Tenants:
     """The orgs and desks, in the tables of the service."""
 
     def __init__(self, database: Database, audit: AuditWriter) -> None:
@@ -211,8 +211,8 @@ class Tree:
             await self._audit.record("key.revoke", f"key/{key}", details=details, connection=connection)
         return revoked
 
-    def _still_held(self, what: str, kind: str, held: list[str]) -> StillHeld:
-        return StillHeld(
+    def _still_held(self, what: str, kind: str, held: list[str]) -> NarrowingConflict:
+        return NarrowingConflict(
             f"{what} cannot hold less than its {kind} {record_validation.some(held)}: narrow or revoke them first, "
             "or ask for it with `revoke_wider`"
         )

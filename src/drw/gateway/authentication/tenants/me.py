@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from drw.api.gateway.v1.authentication_pb2 import Me
-from drw.gateway.authentication.keys.store import Store, View
+from drw.gateway.authentication.keys.store import KeyStore, View
 from drw.kernel.rpc import context
 
 WAYS = {"key_": Me.KEY, "oidc:": Me.ISSUER, "cert:": Me.CERTIFICATE}
 """What the id of a caller begins with, by the way in which it was identified."""
 
 
-async def me(store: Store) -> Me:
+async def me(store: KeyStore) -> Me:
     """Return the caller of the present request."""
     who = context.caller()
     found = Me(org=who.org, desk=who.desk, key=who.key, scopes=sorted(who.scopes), walls=sorted(who.walls))

@@ -12,16 +12,16 @@ from typing import Any
 from drw.kernel.rpc.context import caller_or_none
 from drw.models.serving.engines.cache_salt import cache_salt
 from drw.models.serving.engines.logprobs import CANDIDATES, Logprobs
-from drw.models.serving.engines.openai_client import Wire, bearer, stalled
+from drw.models.serving.engines.openai_client import OpenAIClient, bearer, stalled
 from drw.models.serving.engines.prompts import Messages, Prompts
 from drw.models.serving.engines.schema_compiler import SchemaCompilers
 from drw.models.serving.engines.slots import Slots, Turn
 from drw.models.serving.errors import EngineUnavailable, NotSupported
 from drw.models.serving.openai.schema_limits import without_look_around
 from drw.models.serving.openai.tools import as_tool_calls, chosen_tools, constrained
-from drw.models.serving.ports import FOREVER, UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
+from drw.models.serving.ports import FOREVER, UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
 from drw.models.serving.routing.candidates import split
-from drw.models.serving.settings import WireSettings
+from drw.models.serving.settings import ClientSettings
 
 PASSED = {
     "frequency_penalty",
@@ -47,18 +47,18 @@ class LlamaCppEngine(ChatEngine):
     Schemas are compiled elsewhere first. Tool calls are enforced by a schema: the server does not.
     """
 
-    Settings = WireSettings
+    Settings = ClientSettings
 
-    def __init__(self, settings: WireSettings) -> None:
+    def __init__(self, settings: ClientSettings) -> None:
         # The server ends the connection after a stream without saying so; a kept one would fail.
-        self._wire = Wire(settings, reuse=False)
+        self._wire = OpenAIClient(settings, reuse=False)
         self._reuse = settings.reuse_prompts
         self._prompts = Prompts(self._wire)
         self._compilers = SchemaCompilers()
         self._slots: dict[str, Slots] = {}
 
     def stream(
-        self, target: Target, endpoint: Endpoint, body: Body, limits: Limits = UNLIMITED
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the server's chunks, with tool calls where the request has tools."""
         if len(prompts := split(body)) > 1:
@@ -67,11 +67,11 @@ class LlamaCppEngine(ChatEngine):
         chunks = self._choices(target, endpoint, constrained(body, tools), limits)
         return as_tool_calls(chunks, tools) if tools else chunks
 
-    async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
+    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
         """Return the tokens of the prompt as it will be sent."""
         return len(await self._tokens(target, endpoint, constrained(body, chosen_tools(body))))
 
-    async def check(self, target: Target) -> None:
+    async def check(self, target: EngineTarget) -> None:
         """Ask for its health: it answers with 503 while it loads."""
         if await self._wire.reach(target, "/health", {}) != 200:
             raise EngineUnavailable(f"the engine of {target.model!r} is still loading")
@@ -82,7 +82,7 @@ class LlamaCppEngine(ChatEngine):
         await self._compilers.close()
 
     async def _each_prompt(
-        self, target: Target, endpoint: Endpoint, bodies: list[Body], limits: Limits
+        self, target: EngineTarget, endpoint: Endpoint, bodies: list[Body], limits: EngineLimits
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of one prompt after the other, and last the usage of all."""
         usage = Counter[str]()
@@ -99,11 +99,11 @@ class LlamaCppEngine(ChatEngine):
                     yield chunk
             finally:
                 await chunks.aclose()
-            limits = Limits(end=limits.end)  # the first token of all has come
+            limits = EngineLimits(end=limits.end)  # the first token of all has come
         yield {"choices": [], "usage": dict(usage)}
 
     async def _choices(
-        self, target: Target, endpoint: Endpoint, body: Body, limits: Limits
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of each choice, and last the usage of all: the server itself counts the first one only."""
         sent = translated(body, endpoint)
@@ -125,7 +125,7 @@ class LlamaCppEngine(ChatEngine):
                             if told is not None:
                                 told.take(choice, (chunk.get("timings") or {}).get("predicted_n", 0))
                                 if choice.get("finish_reason") and told.missing:
-                                    probe = partial(self._likely, target, prompt, Limits(end=limits.end))
+                                    probe = partial(self._likely, target, prompt, EngineLimits(end=limits.end))
                                     choice["logprobs"] = {"content": await told.rest(probe)}
                             if endpoint == "chat/completions":
                                 _to_chat(choice, body, first=not begun)
@@ -134,12 +134,12 @@ class LlamaCppEngine(ChatEngine):
                 finally:
                     await chunks.aclose()
                 prompt["cache_prompt"] = self._reuse  # what the choice before has read is this caller's own
-                limits = Limits(end=limits.end)  # the first token of all has come
+                limits = EngineLimits(end=limits.end)  # the first token of all has come
         if usage:
             yield {"choices": [], "usage": usage}
 
     async def _likely(
-        self, target: Target, prompt: Body, limits: Limits, before: list[int], most: int
+        self, target: EngineTarget, prompt: Body, limits: EngineLimits, before: list[int], most: int
     ) -> list[dict[str, Any]]:
         """Return so many of the likeliest tokens after a prompt and what was generated, in the slot that has read both.
 
@@ -159,7 +159,7 @@ class LlamaCppEngine(ChatEngine):
 
     @asynccontextmanager
     async def _turn(
-        self, target: Target, endpoint: Endpoint, body: Body, sent: Body, limits: Limits
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, sent: Body, limits: EngineLimits
     ) -> AsyncIterator[tuple[Turn, list[int]]]:
         """Compile the schema, read the prompt as tokens, wait for a slot; give the turn at it, and the tokens."""
         latest = min(limits.first_token, limits.end)
@@ -175,13 +175,13 @@ class LlamaCppEngine(ChatEngine):
                 raise stalled(target, limits.end) from error
             yield turn, tokens
 
-    async def _slots_of(self, target: Target) -> Slots:
+    async def _slots_of(self, target: EngineTarget) -> Slots:
         if (found := self._slots.get(target.base_url)) is None:
             number = await self._wire.ask(target, "/props", None, bearer(target), "total_slots", int)
             found = self._slots.setdefault(target.base_url, Slots(max(1, number)))
         return found
 
-    async def _tokens(self, target: Target, endpoint: Endpoint, body: Body) -> list[int]:
+    async def _tokens(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> list[int]:
         if endpoint == "completions":
             return await self._prompts.completion(target, body["prompt"])
         return await self._prompts.chat(target, messages(body))

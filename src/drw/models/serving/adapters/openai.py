@@ -6,28 +6,28 @@ from collections.abc import AsyncGenerator
 
 from drw.kernel.rpc.context import caller_or_none
 from drw.models.serving.engines.cache_salt import cache_salt
-from drw.models.serving.engines.openai_client import Wire, bearer
+from drw.models.serving.engines.openai_client import OpenAIClient, bearer
 from drw.models.serving.errors import EngineMisconfigured
 from drw.models.serving.openai.requests import prompts_of
 from drw.models.serving.openai.usage import of_all_choices, uncached
-from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
-from drw.models.serving.settings import WireSettings
+from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
+from drw.models.serving.settings import ClientSettings
 
 
 class OpenAiEngine(ChatEngine):
     """Passes requests on as they are."""
 
-    Settings = WireSettings
+    Settings = ClientSettings
 
-    def __init__(self, settings: WireSettings) -> None:
-        self._wire = Wire(settings, reuse=True)
+    def __init__(self, settings: ClientSettings) -> None:
+        self._wire = OpenAIClient(settings, reuse=True)
         self._salted, self._salt_key = settings.cache_salt, settings.cache_salt_key
         self._options = {"include_usage": True} | (
             {"continuous_usage_stats": True} if settings.continuous_usage else {}
         )
 
     def stream(
-        self, target: Target, endpoint: Endpoint, body: Body, limits: Limits = UNLIMITED
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the upstream's chunks."""
         sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": self._options}
@@ -37,11 +37,11 @@ class OpenAiEngine(ChatEngine):
         chunks = of_all_choices(self._wire.stream(target, endpoint, sent, bearer(target), limits), choices)
         return chunks if self._salted else uncached(chunks)
 
-    async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
+    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
         """Return None: the API has no way to ask."""
         return None
 
-    async def check(self, target: Target) -> None:
+    async def check(self, target: EngineTarget) -> None:
         """Ask for the list of models; any answer but a refusal of our key will do."""
         if await self._wire.reach(target, "models", bearer(target)) in (401, 403):
             raise EngineMisconfigured(f"the upstream of {target.model!r} refuses our key")

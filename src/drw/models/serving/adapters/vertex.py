@@ -14,11 +14,11 @@ import google.auth
 import google.auth.exceptions
 import google.auth.transport.requests
 
-from drw.models.serving.engines.openai_client import Wire
+from drw.models.serving.engines.openai_client import OpenAIClient
 from drw.models.serving.errors import EngineMisconfigured, EngineStalled, NotSupported
 from drw.models.serving.openai.usage import of_all_choices, uncached
-from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, Limits, Target
-from drw.models.serving.settings import WireSettings
+from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
+from drw.models.serving.settings import ClientSettings
 
 TOKEN_SECONDS = 30.0
 """Google's library itself would go on for minutes."""
@@ -28,15 +28,15 @@ SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 class VertexEngine(ChatEngine):
     """Passes chats on as they are."""
 
-    Settings = WireSettings
+    Settings = ClientSettings
 
-    def __init__(self, settings: WireSettings) -> None:
-        self._wire = Wire(settings, reuse=True)
+    def __init__(self, settings: ClientSettings) -> None:
+        self._wire = OpenAIClient(settings, reuse=True)
         self._credentials: Any = None
         self._refreshing = asyncio.Lock()
 
     async def stream(
-        self, target: Target, endpoint: Endpoint, body: Body, limits: Limits = UNLIMITED
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the upstream's chunks."""
         if endpoint != "chat/completions":
@@ -50,11 +50,11 @@ class VertexEngine(ChatEngine):
         finally:
             await chunks.aclose()
 
-    async def count_prompt(self, target: Target, endpoint: Endpoint, body: Body) -> int | None:
+    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
         """Return None: this endpoint has no way to ask."""
         return None
 
-    async def check(self, target: Target) -> None:
+    async def check(self, target: EngineTarget) -> None:
         """See that there is a token and that the endpoint answers; it has no page for this, and 404 will do."""
         await self._wire.reach(target, "models", await self._token())
 
@@ -62,7 +62,7 @@ class VertexEngine(ChatEngine):
         """Close the connections."""
         await self._wire.close()
 
-    async def _token_by(self, target: Target, limits: Limits) -> dict[str, str]:
+    async def _token_by(self, target: EngineTarget, limits: EngineLimits) -> dict[str, str]:
         latest = asyncio.get_running_loop().time() + TOKEN_SECONDS
         try:
             async with asyncio.timeout_at(min(latest, limits.first_token, limits.end)):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from hashlib import blake2b
 
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 
 _PROCESS_KEY = secrets.token_bytes(32)
 
 
-def cache_salt(who: Caller | None, key: str = "") -> str:
+def cache_salt(who: Principal | None, key: str = "") -> str:
     """Return what every key of a cache starts with: a keyed hash of the caller's org, desk and walls, 32 hex digits.
 
     Without a `key` the salt is good for this process only. Processes that share a cache, such as a vLLM behind

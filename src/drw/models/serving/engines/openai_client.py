@@ -16,10 +16,16 @@ from drw.kernel.errors import DrwError
 from drw.kernel.observability import telemetry
 from drw.kernel.observability.overhead import waiting
 from drw.models.serving.engines.upstream_errors import in_band, refusal
-from drw.models.serving.errors import AnswerCut, EngineMisconfigured, EngineStalled, EngineUnavailable, OutOfTime
+from drw.models.serving.errors import (
+    EngineMisconfigured,
+    EngineStalled,
+    EngineUnavailable,
+    RequestTimedOut,
+    ResponseTruncated,
+)
 from drw.models.serving.openai.chunks import BESIDES, TEXT, has_token
-from drw.models.serving.ports import UNLIMITED, Body, Chunk, Limits, Target
-from drw.models.serving.settings import WireSettings
+from drw.models.serving.ports import UNLIMITED, Body, Chunk, EngineLimits, EngineTarget
+from drw.models.serving.settings import ClientSettings
 
 T = TypeVar("T")
 
@@ -33,20 +39,20 @@ LIST, DICT, STRING = (list, type(None)), (dict, type(None)), (str, type(None))
 JSON_HEADERS = {"content-type": "application/json", "accept": "text/event-stream"}
 
 
-class Wire:
+class OpenAIClient:
     """Connections to engines that speak OpenAI's API.
 
     `reuse` keeps connections for further requests; without it each answer ends its connection.
     """
 
-    def __init__(self, settings: WireSettings, *, reuse: bool) -> None:
+    def __init__(self, settings: ClientSettings, *, reuse: bool) -> None:
         self._settings = settings
         self._reuse = reuse
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._urls: dict[tuple[str, str], URL] = {}
 
     async def stream(
-        self, target: Target, path: str, body: Body, headers: Mapping[str, str], limits: Limits = UNLIMITED
+        self, target: EngineTarget, path: str, body: Body, headers: Mapping[str, str], limits: EngineLimits = UNLIMITED
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the events of an answer up to `[DONE]`; see `ChatEngine.stream` for what is raised."""
         clock, end = asyncio.get_running_loop().time, limits.end
@@ -72,7 +78,7 @@ class Wire:
 
     async def ask(
         self,
-        target: Target,
+        target: EngineTarget,
         path: str,
         body: Body | None,
         headers: Mapping[str, str],
@@ -107,7 +113,7 @@ class Wire:
             raise _gone(target) from error
         return _field(target, raw, name, kind)
 
-    async def reach(self, target: Target, path: str, headers: Mapping[str, str]) -> int:
+    async def reach(self, target: EngineTarget, path: str, headers: Mapping[str, str]) -> int:
         """Return the status of a GET; raise `EngineUnavailable` where nothing answers within a second."""
         try:
             async with (
@@ -126,7 +132,7 @@ class Wire:
             await session.close()
 
     async def _post(
-        self, target: Target, path: str, data: bytes, headers: Mapping[str, str], limit: float, end: float
+        self, target: EngineTarget, path: str, data: bytes, headers: Mapping[str, str], limit: float, end: float
     ) -> aiohttp.ClientResponse:
         session, url = self._session(target.base_url), self._url(target.base_url, path)
         options: dict[str, Any] = {"data": data, "headers": headers, "allow_redirects": False}
@@ -212,7 +218,7 @@ def _connections(session: aiohttp.ClientSession) -> int:
 class _Events:
     """Takes server-sent events out of a body as it comes."""
 
-    def __init__(self, content: aiohttp.StreamReader, target: Target, end: float) -> None:
+    def __init__(self, content: aiohttp.StreamReader, target: EngineTarget, end: float) -> None:
         self._content = content
         self._target = target
         self._end = end
@@ -249,7 +255,7 @@ class _Events:
         return found
 
 
-def bearer(target: Target) -> dict[str, str]:
+def bearer(target: EngineTarget) -> dict[str, str]:
     """Return the header with the upstream's key, out of the environment.
 
     Raises:
@@ -269,7 +275,7 @@ def _headers(own: Mapping[str, str]) -> dict[str, str]:
     return {**JSON_HEADERS, **telemetry.outgoing_headers(), **own}
 
 
-def _decoded(target: Target, event: bytes) -> Chunk:
+def _decoded(target: EngineTarget, event: bytes) -> Chunk:
     try:
         chunk = orjson.loads(event)
     except orjson.JSONDecodeError as error:
@@ -313,7 +319,7 @@ def _is_call(part: Any) -> bool:
     )
 
 
-async def _refused(target: Target, response: aiohttp.ClientResponse) -> DrwError:
+async def _refused(target: EngineTarget, response: aiohttp.ClientResponse) -> DrwError:
     raw = bytearray()
     with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(CHECK_SECONDS):
@@ -329,7 +335,7 @@ async def _parts(response: aiohttp.ClientResponse, most: int) -> AsyncIterator[b
         yield data
 
 
-def _field(target: Target, raw: bytes, name: str, kind: type[T]) -> T:
+def _field(target: EngineTarget, raw: bytes, name: str, kind: type[T]) -> T:
     try:
         said = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -340,27 +346,29 @@ def _field(target: Target, raw: bytes, name: str, kind: type[T]) -> T:
     return found
 
 
-def _gone(target: Target) -> EngineUnavailable:
+def _gone(target: EngineTarget) -> EngineUnavailable:
     return EngineUnavailable(
         f"the engine of {target.model!r} does not answer; it may be starting again: try again", **_part(target)
     )
 
 
-def _cut(target: Target) -> AnswerCut:
-    return AnswerCut(f"the engine of {target.model!r} ended in the middle of the answer: try again", **_part(target))
+def _cut(target: EngineTarget) -> ResponseTruncated:
+    return ResponseTruncated(
+        f"the engine of {target.model!r} ended in the middle of the answer: try again", **_part(target)
+    )
 
 
-def _part(target: Target) -> dict[str, str]:
+def _part(target: EngineTarget) -> dict[str, str]:
     """Return what an error says of a machine's own engine, whose start is measured."""
     return {"part": "engine"} if target.base_url.startswith("unix:") else {}
 
 
-def _garbled(target: Target) -> AnswerCut:
-    return AnswerCut(f"the engine of {target.model!r} sent what is no part of an answer: try again")
+def _garbled(target: EngineTarget) -> ResponseTruncated:
+    return ResponseTruncated(f"the engine of {target.model!r} sent what is no part of an answer: try again")
 
 
-def stalled(target: Target, end: float) -> DrwError:
+def stalled(target: EngineTarget, end: float) -> DrwError:
     """Return the error for an engine that gave no token in time: its fault, or the end of the request's own time."""
     if asyncio.get_running_loop().time() >= end:
-        return OutOfTime(f"the time for this request ran out while {target.model!r} was answering")
+        return RequestTimedOut(f"the time for this request ran out while {target.model!r} was answering")
     return EngineStalled(f"the engine of {target.model!r} gave no token within the time set for it")

@@ -14,8 +14,8 @@ from time import monotonic
 from typing import Any
 
 from drw.kernel.errors import InvalidRequest
-from drw.models.serving.engines.openai_client import Wire, bearer
-from drw.models.serving.ports import Target
+from drw.models.serving.engines.openai_client import OpenAIClient, bearer
+from drw.models.serving.ports import EngineTarget
 
 Messages = list[dict[str, Any]]
 Piece = int | str
@@ -32,21 +32,21 @@ GAP = -1
 class Prompts:
     """Turns requests into tokens."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: OpenAIClient) -> None:
         self._wire = wire
         self._nonce = secrets.token_hex(8)
         self._placeholder = re.compile(rf"drw{self._nonce}x(\d+)x")
         self._sizes: dict[str, int] = {}
         self._known: OrderedDict[tuple[Any, ...], tuple[float, list[list[int] | int]]] = OrderedDict()
 
-    async def chat(self, target: Target, messages: Messages) -> list[int]:
-        """Return the tokens of a chat; raises as `Wire.ask` does."""
+    async def chat(self, target: EngineTarget, messages: Messages) -> list[int]:
+        """Return the tokens of a chat; raises as `OpenAIClient.ask` does."""
         pieces: list[Piece] = []
         for part in await self._template(target, messages):
             pieces += [messages[part]["content"]] if isinstance(part, int) else part
         return await self._read(target, pieces, special=False)
 
-    async def completion(self, target: Target, prompt: str | list[int]) -> list[int]:
+    async def completion(self, target: EngineTarget, prompt: str | list[int]) -> list[int]:
         """Return the tokens of a bare prompt, with what the model wants in front of any text; tokens are its own.
 
         Raises:
@@ -59,7 +59,7 @@ class Prompts:
             return prompt
         return await self._read(target, [prompt], special=False)
 
-    async def _vocabulary(self, target: Target) -> int:
+    async def _vocabulary(self, target: EngineTarget) -> int:
         """Return how many tokens the model has; 0: an older server does not say, and judges by itself."""
         if (found := self._sizes.get(target.base_url)) is None:
             loaded = await self._wire.ask(target, "models", None, bearer(target), "data", list)
@@ -67,7 +67,7 @@ class Prompts:
             found = self._sizes[target.base_url] = int(meta.get("n_vocab") or 0)
         return found
 
-    async def _template(self, target: Target, messages: Messages) -> list[list[int] | int]:
+    async def _template(self, target: EngineTarget, messages: Messages) -> list[list[int] | int]:
         """Return the template's tokens, and between them which message's text stands there."""
         shape = tuple((message["role"], bool(message["content"])) for message in messages)
         key = (target.base_url, target.upstream_model, shape)
@@ -80,7 +80,7 @@ class Prompts:
                 self._known.popitem(last=False)
         return parts
 
-    async def _filled(self, target: Target, messages: Messages) -> list[list[int] | int]:
+    async def _filled(self, target: EngineTarget, messages: Messages) -> list[list[int] | int]:
         shown = [
             {"role": message["role"], "content": message["content"] and f"drw{self._nonce}x{number}x"}
             for number, message in enumerate(messages)
@@ -99,7 +99,7 @@ class Prompts:
             tokens = tokens[end + 1 :]
         return [*parts, tokens]
 
-    async def _read(self, target: Target, pieces: Sequence[Piece], *, special: bool) -> list[int]:
+    async def _read(self, target: EngineTarget, pieces: Sequence[Piece], *, special: bool) -> list[int]:
         asked = {"content": pieces, "add_special": True, "parse_special": special}
         headers = bearer(target)
         return await self._wire.ask(target, "/tokenize", asked, headers, "tokens", list, MAX_TOKENS_BYTES)

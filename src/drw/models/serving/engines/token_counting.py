@@ -6,7 +6,7 @@ import asyncio
 
 from drw.kernel.errors import DrwError, InvalidRequest
 from drw.models.serving.ports import Body, Endpoint
-from drw.models.serving.routing.candidates import Asked, ChatModel, split
+from drw.models.serving.routing.candidates import ChatModel, ModelRequest, split
 from drw.models.serving.routing.circuit_breaker import State
 from drw.models.serving.routing.load_balancing import Replica
 
@@ -16,7 +16,7 @@ MUTE_SECONDS = 30.0
 """A place that did not count is not asked to for so long: a request needs no count, only a bound."""
 
 
-async def counted(model: ChatModel, asked: Asked) -> int | None:
+async def counted(model: ChatModel, asked: ModelRequest) -> int | None:
     """Return the tokens of the prompt; None where no place of the model tells: the attempt will say what is wrong."""
     if not model.reads(asked.prompt_bytes):
         return None

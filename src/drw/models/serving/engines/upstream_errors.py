@@ -24,9 +24,9 @@ from drw.models.serving.errors import (
     EngineStalled,
     EngineUnavailable,
     UpstreamModelNotFound,
-    UpstreamQuotaUsedUp,
+    UpstreamQuotaExhausted,
 )
-from drw.models.serving.ports import Target
+from drw.models.serving.ports import EngineTarget
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ QUOTED = {QUOTES: "upstream"}
 """For errors whose message ends in what the upstream said: that may have words of the prompt, so no log has it."""
 
 
-def refusal(target: Target, status: int, raw: bytes, retry_after: str | None = None) -> DrwError:
+def refusal(target: EngineTarget, status: int, raw: bytes, retry_after: str | None = None) -> DrwError:
     """Return the error for an answer that is not 200."""
     detail = _detail(raw)
     said = str(detail.get("message") or f"status {status}")[:MAX_MESSAGE]
@@ -58,7 +58,7 @@ def refusal(target: Target, status: int, raw: bytes, retry_after: str | None = N
     if status == 413:
         return TooLarge(said)
     if status == 402 or (status == 429 and QUOTA in _codes(detail)):
-        return UpstreamQuotaUsedUp(f"what the upstream of {target.model!r} is paid is used up: {said}", **QUOTED)
+        return UpstreamQuotaExhausted(f"what the upstream of {target.model!r} is paid is used up: {said}", **QUOTED)
     if status == 429:
         return EngineLimited(f"the upstream of {target.model!r} is over its limit: {said}", **after, **QUOTED)
     if status in (408, 504):
@@ -68,7 +68,7 @@ def refusal(target: Target, status: int, raw: bytes, retry_after: str | None = N
     return EngineUnavailable(f"the upstream of {target.model!r} failed: {said}", **after, **QUOTED)
 
 
-def in_band(target: Target, error: Any) -> DrwError:
+def in_band(target: EngineTarget, error: Any) -> DrwError:
     """Return the error for an error event inside a stream."""
     detail = error if isinstance(error, dict) else {"message": str(error)}
     code = detail.get("code")
@@ -125,7 +125,7 @@ def _detail(raw: bytes) -> dict[str, Any]:
     return detail if isinstance(detail, dict) else {"message": detail} if isinstance(detail, str) else {}
 
 
-def _remedy(target: Target) -> str:
+def _remedy(target: EngineTarget) -> str:
     if target.api_key_variable:
         return f"put a valid one into {target.api_key_variable}"
     return "name the variable that holds one in api_key_variable"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from drw.models.serving.errors import AnswerCut
-from drw.models.serving.failover.continuation import Seam
-from drw.models.serving.observability.call_record import Record
+from drw.models.serving.errors import ResponseTruncated
+from drw.models.serving.failover.continuation import Continuation
+from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai.chunks import has_token, is_filtered, is_whole
 from drw.models.serving.openai.responses import Answer
-from drw.models.serving.ports import Body, Chunk, Endpoint, Limits
+from drw.models.serving.ports import Body, Chunk, Endpoint, EngineLimits
 from drw.models.serving.routing.candidates import ChatModel
 from drw.models.serving.routing.load_balancing import Replica
 
@@ -49,10 +49,10 @@ class Attempt:
         model: ChatModel,
         replica: Replica,
         body: Body,
-        limits: Limits,
+        limits: EngineLimits,
         answer: Answer,
-        record: Record,
-        seam: Seam | None,
+        record: CallRecord,
+        seam: Continuation | None,
         began: float,
     ) -> None:
         self.model = model
@@ -139,7 +139,7 @@ class Attempt:
             self.filtered = self.filtered or is_filtered(reason)
             if not is_whole(reason):
                 message = f"the engine of {self.model.id!r} gave the answer up ({reason[:MAX_REASON]!r}): try again"
-                raise AnswerCut(message)
+                raise ResponseTruncated(message)
         return len(reasons)
 
     def _begin(self, chunk: Chunk) -> Sequence[Chunk]:

@@ -49,7 +49,7 @@ def continued(endpoint: Endpoint, body: Body, text: str, tokens: int, how: str) 
     return sent | {"messages": [*messages, message]}
 
 
-class Seam:
+class Continuation:
     """Takes out of a continuation what the caller has already: an echo of the text, or the white space at its end."""
 
     def __init__(self, text: str) -> None:

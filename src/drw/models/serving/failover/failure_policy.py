@@ -6,22 +6,22 @@ from typing import NamedTuple
 
 from drw.kernel.errors import DrwError
 from drw.models.serving.errors import (
-    AnswerCut,
     ContentFiltered,
     ContextLengthExceeded,
     EngineBusy,
+    EngineCoolingDown,
     EngineLimited,
     EngineMisconfigured,
-    EngineResting,
     EngineStalled,
     EngineUnavailable,
-    OutOfTime,
+    RequestTimedOut,
+    ResponseTruncated,
     UpstreamModelNotFound,
-    UpstreamQuotaUsedUp,
+    UpstreamQuotaExhausted,
 )
 
 
-class Cause(NamedTuple):
+class FailureCause(NamedTuple):
     """What a failure means."""
 
     reason: str
@@ -34,23 +34,23 @@ class Cause(NamedTuple):
     """Whether the same place may do better soon."""
 
 
-CAUSES: dict[type[DrwError], Cause] = {
-    EngineUnavailable: Cause("unavailable", blames=True, elsewhere=True, again=True),
-    AnswerCut: Cause("cut", blames=True, elsewhere=True, again=True),
-    EngineStalled: Cause("stalled", blames=True, elsewhere=True),  # once more would take as long again
-    EngineMisconfigured: Cause("misconfigured", blames=True, elsewhere=True),
-    EngineLimited: Cause("rate_limited", elsewhere=True, again=True),
-    UpstreamModelNotFound: Cause("misconfigured", elsewhere=True),
-    UpstreamQuotaUsedUp: Cause("insufficient_quota", elsewhere=True),
-    EngineBusy: Cause("busy", elsewhere=True),
-    EngineResting: Cause("circuit_open", elsewhere=True),
-    ContextLengthExceeded: Cause("context_length", elsewhere=True),  # where there is more room
-    ContentFiltered: Cause("content_filter"),  # never: it is a rule, not a fault
-    OutOfTime: Cause("out_of_time"),
-    DrwError: Cause("refused"),  # the request or its caller is at fault, and would be anywhere
+CAUSES: dict[type[DrwError], FailureCause] = {
+    EngineUnavailable: FailureCause("unavailable", blames=True, elsewhere=True, again=True),
+    ResponseTruncated: FailureCause("cut", blames=True, elsewhere=True, again=True),
+    EngineStalled: FailureCause("stalled", blames=True, elsewhere=True),  # once more would take as long again
+    EngineMisconfigured: FailureCause("misconfigured", blames=True, elsewhere=True),
+    EngineLimited: FailureCause("rate_limited", elsewhere=True, again=True),
+    UpstreamModelNotFound: FailureCause("misconfigured", elsewhere=True),
+    UpstreamQuotaExhausted: FailureCause("insufficient_quota", elsewhere=True),
+    EngineBusy: FailureCause("busy", elsewhere=True),
+    EngineCoolingDown: FailureCause("circuit_open", elsewhere=True),
+    ContextLengthExceeded: FailureCause("context_length", elsewhere=True),  # where there is more room
+    ContentFiltered: FailureCause("content_filter"),  # never: it is a rule, not a fault
+    RequestTimedOut: FailureCause("out_of_time"),
+    DrwError: FailureCause("refused"),  # the request or its caller is at fault, and would be anywhere
 }
 
 
-def cause(error: DrwError) -> Cause:
+def cause(error: DrwError) -> FailureCause:
     """Return what a failure means; the nearest class counts, and an error of nobody's engine is final."""
     return next(CAUSES[cls] for cls in type(error).__mro__ if cls in CAUSES)

@@ -16,20 +16,20 @@ from drw.models.serving.errors import (
     ContentFiltered,
     ContextLengthExceeded,
     EngineBusy,
+    EngineCoolingDown,
     EngineLimited,
-    EngineResting,
     EngineUnavailable,
-    OutOfTime,
+    RequestTimedOut,
 )
 from drw.models.serving.failover.attempts import Attempt
-from drw.models.serving.failover.continuation import NO, Seam, continued, may_continue
-from drw.models.serving.failover.failure_policy import Cause, cause
-from drw.models.serving.failover.retries import Retries
-from drw.models.serving.observability.call_record import Record
+from drw.models.serving.failover.continuation import NO, Continuation, continued, may_continue
+from drw.models.serving.failover.failure_policy import FailureCause, cause
+from drw.models.serving.failover.retries import RetryBudget
+from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai.messages import without_reasoning
 from drw.models.serving.openai.responses import Answer
-from drw.models.serving.ports import FOREVER, Body, Limits
-from drw.models.serving.routing.candidates import Asked, ChatModel, Plan, check_length
+from drw.models.serving.ports import FOREVER, Body, EngineLimits
+from drw.models.serving.routing.candidates import CandidateList, ChatModel, ModelRequest, check_length
 from drw.models.serving.routing.circuit_breaker import State
 from drw.models.serving.routing.load_balancing import Replica, pick
 from drw.models.serving.settings import CircuitSettings
@@ -42,26 +42,28 @@ CHARACTERS_PER_TOKEN, CHARACTERS_PER_PIECE = 4, 12
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class FailoverPolicy:
     """What all courses of a process go by."""
 
     clock: Clock
     random: Random
-    retries: Retries
+    retries: RetryBudget
     circuits: CircuitSettings
     kills: KillList
     total_seconds: float
 
-    def end(self, plan: Plan, models: Sequence[ChatModel]) -> float:
+    def end(self, plan: CandidateList, models: Sequence[ChatModel]) -> float:
         """Return until when a request to these models goes on that begins now."""
         seconds, left = plan.total_seconds or models[0].total_seconds or self.total_seconds, context.time_left()
         return self.clock.time() + (seconds if left is None else min(seconds, left))
 
 
-class Course:
+class Failover:
     """The course of one request."""
 
-    def __init__(self, rules: Rules, plan: Plan, asked: Asked, answer: Answer, record: Record) -> None:
+    def __init__(
+        self, rules: FailoverPolicy, plan: CandidateList, asked: ModelRequest, answer: Answer, record: CallRecord
+    ) -> None:
         self._rules = rules
         self._asked = asked
         self._answer = answer
@@ -152,7 +154,7 @@ class Course:
         """Return whom to ask next, and after how many seconds."""
         now = self._rules.clock.time()
         if now >= self._asked.end:
-            raise OutOfTime("the time for this request ran out") from self._error
+            raise RequestTimedOut("the time for this request ran out") from self._error
         if self._attempts < self._rules.retries.settings.most_attempts:
             for model in self._models:
                 if self._may(model) and (ready := self._ready(model, now)):
@@ -224,14 +226,14 @@ class Course:
             self._answer.begin(model.id)
         if not model.takes_reasoning:
             body = without_reasoning(body)
-        limits = Limits(self._patience(model, replica, now), self._asked.end)
+        limits = EngineLimits(self._patience(model, replica, now), self._asked.end)
         replica.outstanding += 1
         place = replica.target.base_url
         self._record.served_by(model.id, model.engine_name, model.upstream_model, asked=self._name, at=place)
         self._record.sends(body)
         return Attempt(model, replica, body, limits, self._answer, self._record, seam, now)
 
-    def _going_on(self, model: ChatModel) -> tuple[Body, Seam]:
+    def _going_on(self, model: ChatModel) -> tuple[Body, Continuation]:
         text = self._answer.text
         tokens = self._tokens
         if len(text) > CHARACTERS_PER_PIECE * tokens:
@@ -240,7 +242,7 @@ class Course:
         if body is None:
             assert self._error is not None
             raise self._error
-        return body, Seam(text)
+        return body, Continuation(text)
 
     def _patience(self, model: ChatModel, replica: Replica, now: float) -> float:
         """Return until when the first token must come: where others could answer, they need time for it too."""
@@ -265,10 +267,10 @@ class Course:
         closed = any(replica.circuit.state is State.CLOSED for replica in model.replicas)
         return "rate_limited" if closed else "circuit_open"
 
-    def _note(self, attempt: Attempt, error: DrwError, why: Cause) -> None:
+    def _note(self, attempt: Attempt, error: DrwError, why: FailureCause) -> None:
         """Tell the circuit, and remember a pause that the upstream asks for."""
         replica = attempt.replica
-        if isinstance(error, EngineBusy | EngineResting | OutOfTime):
+        if isinstance(error, EngineBusy | EngineCoolingDown | RequestTimedOut):
             replica.circuit.left(attempt.ticket)  # nothing is known of the upstream
             return
         if why.blames:
@@ -285,18 +287,18 @@ class Course:
         self._record.attempt(attempt.entry(outcome, self._rules.clock.time()))
 
 
-def _resting(model: ChatModel, replica: Replica, now: float) -> EngineResting | EngineLimited:
+def _resting(model: ChatModel, replica: Replica, now: float) -> EngineCoolingDown | EngineLimited:
     """Return the error of a place that takes no request for now."""
     if replica.circuit.state is State.HALF_OPEN:
         message = f"the engine of {model.id!r} failed again and again, and is being tried by another request"
-        return EngineResting(message, retry_after="1")
+        return EngineCoolingDown(message, retry_after="1")
     seconds = str(max(1, round(replica.ready_at - now)))
     if replica.circuit.state is State.OPEN:
         message = f"the engine of {model.id!r} failed again and again, and is left alone for {seconds} s"
-        return EngineResting(message, retry_after=seconds)
+        return EngineCoolingDown(message, retry_after=seconds)
     if not replica.limited:
         message = f"the engine of {model.id!r} failed, and wants to be left alone for {seconds} s"
-        return EngineResting(message, retry_after=seconds)
+        return EngineCoolingDown(message, retry_after=seconds)
     message = f"the upstream of {model.id!r} is over its limit for {seconds} s more"
     return EngineLimited(message, retry_after=seconds)
 

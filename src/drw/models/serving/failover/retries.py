@@ -8,7 +8,7 @@ from drw.kernel.runtime.clock import Clock
 from drw.models.serving.settings import RetrySettings
 
 
-class Retries:
+class RetryBudget:
     """The retries of one process. A move to another model is none: it meets no model twice."""
 
     SECONDS = 10.0

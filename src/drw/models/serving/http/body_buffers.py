@@ -15,11 +15,11 @@ class BodyLimitReached(RateLimited):
     """An org has as many bytes of requests under way as it may."""
 
 
-class BodiesFull(Unavailable):
+class BuffersFull(Unavailable):
     """All orgs together have as many bytes of requests under way as fit."""
 
 
-class Buffers:
+class BodyBuffers:
     """Counts the bytes of requests under way."""
 
     def __init__(self, most_of_org: int, most: int) -> None:
@@ -45,7 +45,7 @@ class Buffers:
                     f"{message}{self._most_of_org // MIB} MiB: send fewer or shorter", retry_after="1"
                 )
             if self._held.total() + size > self._most:
-                raise BodiesFull("too many long requests are under way: try again", retry_after="1")
+                raise BuffersFull("too many long requests are under way: try again", retry_after="1")
             self._held[org] += size
             mine += size
 

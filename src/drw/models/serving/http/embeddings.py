@@ -15,11 +15,11 @@ from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.observability.overhead import waiting
 from drw.models.serving.errors import CONTEXT_LENGTH, ContextLengthExceeded, NotSupported
-from drw.models.serving.metering.budget_gate import Metering
-from drw.models.serving.observability.call_record import Record
+from drw.models.serving.metering.budget_gate import BudgetGate
+from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai.requests import Embedding
 from drw.models.serving.routing.candidates import BYTES_PER_TOKEN
-from drw.models.serving.routing.model_directory import Models
+from drw.models.serving.routing.model_directory import ModelDirectory
 
 Input = str | list[int]
 """A text, or the ids of its tokens."""
@@ -32,12 +32,12 @@ SHORTEN = "shorten it, or set truncate_prompt_tokens to -1 to read only its firs
 class Embeddings:
     """Answers `POST /v1/embeddings`."""
 
-    def __init__(self, models: Models, client: EmbeddingClient, metering: Metering) -> None:
+    def __init__(self, models: ModelDirectory, client: EmbeddingClient, metering: BudgetGate) -> None:
         self._models = models
         self._metering = metering
         self._client = client
 
-    async def answer(self, request: Embedding, record: Record) -> bytes:
+    async def answer(self, request: Embedding, record: CallRecord) -> bytes:
         """Return the answer, with its record closed."""
         inputs, truncate = request.inputs(), request.truncate_prompt_tokens or 0
         model = await self._models.embedding(request.model)

@@ -19,18 +19,18 @@ from drw.kernel.rpc.context import caller
 from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList, killed
 from drw.models.serving.chat import generate
-from drw.models.serving.failover.loop import Rules
-from drw.models.serving.http.body_buffers import Buffers
+from drw.models.serving.failover.loop import FailoverPolicy
+from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.http.embeddings import Embeddings
-from drw.models.serving.http.responses import Exchange
-from drw.models.serving.metering.budget_gate import Metering
-from drw.models.serving.observability.call_record import ClientGone, Record
+from drw.models.serving.http.responses import HttpExchange
+from drw.models.serving.metering.budget_gate import BudgetGate
+from drw.models.serving.observability.call_record import CallRecord, ClientGone
 from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding, Sampling, read
 from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import Chunk, Endpoint
-from drw.models.serving.routing.candidates import Asked, answerable, prompt_bytes
+from drw.models.serving.routing.candidates import ModelRequest, answerable, prompt_bytes
 from drw.models.serving.routing.load_balancing import Affinity, owner
-from drw.models.serving.routing.model_directory import Models
+from drw.models.serving.routing.model_directory import ModelDirectory
 
 INVOKE = "models:invoke"
 READ = "models:read"
@@ -38,14 +38,14 @@ SESSION = b"x-session-id"
 MAX_SESSION = 512
 DONE = b"data: [DONE]\n\n"
 
-Serve = Callable[[Exchange, Record], Awaitable[None]]
+Serve = Callable[[HttpExchange, CallRecord], Awaitable[None]]
 
 
 class Audited:
     """An ASGI application that serves one endpoint and leaves a record, however it ends."""
 
     def __init__(
-        self, audit: AuditWriter, kills: KillList, buffers: Buffers, operation: str, limit: int, serve: Serve
+        self, audit: AuditWriter, kills: KillList, buffers: BodyBuffers, operation: str, limit: int, serve: Serve
     ) -> None:
         self._audit = audit
         self._buffers = buffers
@@ -56,7 +56,7 @@ class Audited:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        exchange = Exchange(scope, receive, send)
+        exchange = HttpExchange(scope, receive, send)
         with self._buffers.holding(caller().org) as hold:
             try:
                 raw = await exchange.body(self._limit, hold)
@@ -64,8 +64,8 @@ class Audited:
                 return
             await self._answer(exchange, raw)
 
-    async def _answer(self, exchange: Exchange, raw: bytes) -> None:
-        record = Record(self._audit, self._operation, raw)
+    async def _answer(self, exchange: HttpExchange, raw: bytes) -> None:
+        record = CallRecord(self._audit, self._operation, raw)
         try:
             caller().must_hold(INVOKE)
             with exchange.while_connected(), self._kills.ending(caller(), lambda: record.models):
@@ -83,7 +83,7 @@ class Audited:
             exchange.log(record.brief())
 
 
-async def _recorded(record: Record, error: DrwError) -> DrwError:
+async def _recorded(record: CallRecord, error: DrwError) -> DrwError:
     """Write the record, and return what the caller is to hear: that it could not be written, if so."""
     try:
         await record.fail(error)
@@ -95,20 +95,20 @@ async def _recorded(record: Record, error: DrwError) -> DrwError:
 class ChatEndpoints:
     """Chats and completions."""
 
-    def __init__(self, models: Models, rules: Rules, metering: Metering) -> None:
+    def __init__(self, models: ModelDirectory, rules: FailoverPolicy, metering: BudgetGate) -> None:
         self._models = models
         self._rules = rules
         self._metering = metering
 
-    async def chat(self, exchange: Exchange, record: Record) -> None:
+    async def chat(self, exchange: HttpExchange, record: CallRecord) -> None:
         """`POST /v1/chat/completions`."""
         await self._serve(exchange, record, "chat/completions", read(ChatCompletion, record.request))
 
-    async def completion(self, exchange: Exchange, record: Record) -> None:
+    async def completion(self, exchange: HttpExchange, record: CallRecord) -> None:
         """`POST /v1/completions`."""
         await self._serve(exchange, record, "completions", read(Completion, record.request))
 
-    async def _serve(self, exchange: Exchange, record: Record, endpoint: Endpoint, request: Sampling) -> None:
+    async def _serve(self, exchange: HttpExchange, record: CallRecord, endpoint: Endpoint, request: Sampling) -> None:
         record.models.add(request.model)
         plan = await self._models.plan(request.model)
         body, choices = request.body(), request.choices
@@ -118,7 +118,7 @@ class ChatEndpoints:
         param, most = request.most_tokens()
         end = self._rules.end(plan, models)
         size = prompt_bytes(body)
-        asked = Asked(endpoint, body, affinity, models, bool(request.stream), choices, param, most, size, end)
+        asked = ModelRequest(endpoint, body, affinity, models, bool(request.stream), choices, param, most, size, end)
         answer = Answer(endpoint, plan.id, choices)
         run = partial(generate, self._rules, plan, asked, answer, record)
         chunks = self._metering.metered(asked, record, run, exchange.headers)
@@ -130,14 +130,14 @@ class ChatEndpoints:
         finally:
             await chunks.aclose()
 
-    async def _whole(self, exchange: Exchange, answer: Answer, chunks: AsyncGenerator[Chunk, None]) -> None:
+    async def _whole(self, exchange: HttpExchange, answer: Answer, chunks: AsyncGenerator[Chunk, None]) -> None:
         async for _ in chunks:
             pass
         await exchange.answer(answer.body(), answer.model)
 
     async def _stream(
         self,
-        exchange: Exchange,
+        exchange: HttpExchange,
         answer: Answer,
         chunks: AsyncGenerator[Chunk, None],
         *,
@@ -172,20 +172,20 @@ class ModelList:
 
 
 def routes(
-    models: Models,
-    rules: Rules,
+    models: ModelDirectory,
+    rules: FailoverPolicy,
     discovery: DiscoveryClient,
     embeddings: Embeddings,
-    metering: Metering,
+    metering: BudgetGate,
     kills: KillList,
     audit: AuditWriter,
-    buffers: Buffers,
+    buffers: BodyBuffers,
     max_body: int,
 ) -> list[BaseRoute]:
     """Return OpenAI's endpoints."""
     chats, listed = ChatEndpoints(models, rules, metering), ModelList(discovery)
 
-    async def embed(exchange: Exchange, record: Record) -> None:
+    async def embed(exchange: HttpExchange, record: CallRecord) -> None:
         request = read(Embedding, record.request)
         await exchange.answer(await embeddings.answer(request, record), request.model)
 

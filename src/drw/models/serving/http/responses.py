@@ -20,7 +20,7 @@ JSON = (b"content-type", b"application/json")
 EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"))
 
 
-class Exchange:
+class HttpExchange:
     """One request and its answer on the wire."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,51 +12,51 @@ import orjson
 from drw.api.gateway.v1.rate_limiting_pb2 import Policy, WatchPolicyRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.billing.amounts import FREE, Price
-from drw.billing.attempts import Attempt, Course
-from drw.billing.counters import Counters, CountersAway, Window
+from drw.billing.attempts import Attempt, AttemptHistory
+from drw.billing.counters import Counters, CountersUnavailable, Window
 from drw.billing.ledger import Ledger
 from drw.billing.subjects import Subject, of_call, of_model
 from drw.kernel.errors import Unavailable
 from drw.kernel.observability.overhead import waiting
 from drw.kernel.rpc import context
-from drw.kernel.rpc.context import Caller
-from drw.kernel.runtime.host import Scope
+from drw.kernel.rpc.context import Principal
+from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.database import Database
 from drw.models.serving.engines.token_counting import counted
 from drw.models.serving.metering.lease_file import LeaseFile
-from drw.models.serving.metering.local_quota import Share, Shares
-from drw.models.serving.metering.metered_call import Estimate, Estimating, Hold
-from drw.models.serving.metering.pricing_policy import Tariffs, Terms
-from drw.models.serving.metering.quota_errors import ModelFull
-from drw.models.serving.metering.reservation_client import Meter, Reservation
-from drw.models.serving.observability.call_record import Record
+from drw.models.serving.metering.local_quota import LocalQuota, QuotaShare
+from drw.models.serving.metering.metered_call import Estimate, Estimating, MeteredCall
+from drw.models.serving.metering.pricing_policy import PricingTerms, PricingWatch
+from drw.models.serving.metering.quota_errors import ModelAtCapacity
+from drw.models.serving.metering.reservation_client import Reservation, ReservationClient
+from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.ports import Body, Chunk
-from drw.models.serving.routing.candidates import Asked, ChatModel, check_prompt, split
-from drw.models.serving.settings import MeterSettings
+from drw.models.serving.routing.candidates import ChatModel, ModelRequest, check_prompt, split
+from drw.models.serving.settings import MeteringSettings
 
 MESSAGE_TOKENS = 32
 """What a template may put around one message, and around the whole."""
 TEXT_TOKENS = 8
 """What an embedding model may put around one text."""
 UNBOUNDED = 1 << 53
-PLATFORM = Caller("", "", "platform")
+PLATFORM = Principal("", "", "platform")
 """Whose calls those are that nobody's key began."""
 
 Headers = list[tuple[bytes, bytes]]
-Run = Callable[[Hold], AsyncGenerator[Chunk, None]]
+Run = Callable[[MeteredCall], AsyncGenerator[Chunk, None]]
 
 
-class Metering:
+class BudgetGate:
     """Gives each call its hold."""
 
-    def __init__(self, tariffs: Tariffs, meter: Meter, ledger: Ledger) -> None:
+    def __init__(self, tariffs: PricingWatch, meter: ReservationClient, ledger: Ledger) -> None:
         self._tariffs = tariffs
         self._meter = meter
         self._ledger = ledger
-        self._shares = Shares(meter.settings.processes)
+        self._shares = LocalQuota(meter.settings.processes)
 
     async def metered(
-        self, asked: Asked, record: Record, run: Run, headers: Headers | None = None
+        self, asked: ModelRequest, record: CallRecord, run: Run, headers: Headers | None = None
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of `run`, which tells its attempts to the hold that it is given.
 
@@ -82,18 +82,24 @@ class Metering:
             raise
 
     @asynccontextmanager
-    async def embedding(self, model: str, inputs: Sequence[str | Sequence[int]], record: Record) -> AsyncIterator[Hold]:
-        """Hold an embedding for the block; say what it took by `Hold.progress`, and what came of it to the record.
+    async def embedding(
+        self, model: str, inputs: Sequence[str | Sequence[int]], record: CallRecord
+    ) -> AsyncIterator[MeteredCall]:
+        """Meter an embedding request for the block.
+
+        Report its usage by `MeteredCall.progress`, and its outcome to the record.
 
         Raises and ends as `metered` does.
         """
         who, tariff = context.caller_or_none() or PLATFORM, self._tariffs.newest()
-        course = Course(who.org, who.desk, who.key, "embedding", [Attempt(model, model)])
+        course = AttemptHistory(who.org, who.desk, who.key, "embedding", [Attempt(model, model)])
         caller = of_call(who.org, who.desk, who.key)
         price = tariff.price(model, model, datetime.now(UTC))
         wanted = Estimate(model, model, price, sum(map(_bound, inputs)), 0)
         terms = tariff.terms((*caller, of_model(model)), [price])
-        hold = Hold(course, self._ledger) if terms.free else await self._reserved(course, caller, terms, [wanted])
+        hold = (
+            MeteredCall(course, self._ledger) if terms.free else await self._reserved(course, caller, terms, [wanted])
+        )
         try:
             await hold.begin_as(wanted)
             yield hold
@@ -103,17 +109,17 @@ class Metering:
                 await hold.settle(error, record)
             raise
 
-    async def hold(self, asked: Asked) -> Hold:
+    async def hold(self, asked: ModelRequest) -> MeteredCall:
         """Return the hold of a request; see `metered` for what is raised."""
         who, tariff = context.caller_or_none() or PLATFORM, self._tariffs.newest()
         first = asked.models[0]
-        course = Course(who.org, who.desk, who.key, "managed", [Attempt(first.id, first.upstream_model)])
+        course = AttemptHistory(who.org, who.desk, who.key, "managed", [Attempt(first.id, first.upstream_model)])
         caller = of_call(who.org, who.desk, who.key)
         at = datetime.now(UTC)
         prices = [tariff.price(model.id, model.upstream_model, at) for model in asked.models]
         terms = tariff.terms((*caller, *(of_model(model.id) for model in asked.models)), prices)
         if terms.free:
-            return Hold(course, self._ledger, estimate=_free, stream=asked.live)
+            return MeteredCall(course, self._ledger, estimate=_free, stream=asked.live)
         known: dict[str, Estimate] = {}
 
         async def estimate(model: ChatModel) -> Estimate:
@@ -131,28 +137,28 @@ class Metering:
 
     async def _reserved(
         self,
-        course: Course,
+        course: AttemptHistory,
         caller: Sequence[Subject],
-        terms: Terms,
+        terms: PricingTerms,
         estimates: Sequence[Estimate],
         estimate: Estimating | None = None,
         *,
         stream: bool = False,
-    ) -> Hold:
+    ) -> MeteredCall:
         """Reserve for the caller and the first model that has room; others join where they are asked."""
         settings = self._meter.settings
         nano, tokens = max(e.nano for e in estimates), max(e.tokens for e in estimates)
         reservation = Reservation(self._meter, course, caller)
-        full: ModelFull | None = None
+        full: ModelAtCapacity | None = None
         for wanted in estimates:
             course.attempts = [wanted.attempt(started=True)]
             least = wanted.least(settings.least_tokens) if stream else None
             try:
                 share = await self._taken(reservation, terms, nano, tokens, least, of_model(wanted.model))
-            except ModelFull as error:
+            except ModelAtCapacity as error:
                 full = full or error
                 continue
-            return Hold(
+            return MeteredCall(
                 course,
                 self._ledger,
                 None if share else reservation,
@@ -169,19 +175,19 @@ class Metering:
     async def _taken(
         self,
         reservation: Reservation,
-        terms: Terms,
+        terms: PricingTerms,
         nano: int,
         tokens: int,
         least: tuple[int, int] | None,
         model: Subject,
-    ) -> Share | None:
+    ) -> QuotaShare | None:
         """Reserve; where the counters are away and no money is at stake, return the share that was taken instead."""
         try:
             await reservation.reserve(nano, tokens, least, model)
-        except CountersAway as away:
+        except CountersUnavailable as away:
             if terms.exact:
                 raise
-            share = Share(self._shares, terms.limits, tokens, away)
+            share = QuotaShare(self._shares, terms.limits, tokens, away)
             share.enter((*reservation.subjects, model))
             return share
         return None
@@ -221,7 +227,7 @@ def window_headers(window: Window) -> Headers:
     ]
 
 
-async def _estimate(model: ChatModel, asked: Asked, price: Price, settings: MeterSettings) -> Estimate:
+async def _estimate(model: ChatModel, asked: ModelRequest, price: Price, settings: MeteringSettings) -> Estimate:
     tokens = await counted(model, asked)
     prompt = prompt_bound(asked.body, settings.image_tokens) if tokens is None else tokens
     # A bound on the prompt says nothing of the room that it leaves.
@@ -237,7 +243,7 @@ async def _free(model: ChatModel) -> Estimate:
     return Estimate(model.id, model.upstream_model, FREE, 0, UNBOUNDED)
 
 
-async def build(scope: Scope, settings: MeterSettings) -> Metering:
+async def build(scope: ServiceContext, settings: MeteringSettings) -> BudgetGate:
     """Make it: with what rate limiting says, or where the profile has none, without any bounds."""
     database = Database(scope.profile.postgres, "metering", pool_size=2)
     await database.start("drw.billing")
@@ -245,14 +251,14 @@ async def build(scope: Scope, settings: MeterSettings) -> Metering:
     counters = Counters(scope.profile.valkey, seconds=settings.answer_seconds)
     scope.on_stop(counters.close)
     ledger = Ledger(database)
-    meter = Meter(counters, ledger, settings, file=LeaseFile(scope.folder / "lease"))
+    meter = ReservationClient(counters, ledger, settings, file=LeaseFile(scope.folder / "lease"))
     scope.on_stop(meter.close)
     scope.background(meter.run)
     if scope.has("rate_limiting"):
         client = scope.client(RateLimitingClient)
-        tariffs = Tariffs(lambda: client.watch_policy(WatchPolicyRequest()), scope.folder / "policy.pb")
+        tariffs = PricingWatch(lambda: client.watch_policy(WatchPolicyRequest()), scope.folder / "policy.pb")
         tariffs.read()
         scope.background(tariffs.follow)
     else:
-        tariffs = Tariffs.fixed(Policy())
-    return Metering(tariffs, meter, ledger)
+        tariffs = PricingWatch.fixed(Policy())
+    return BudgetGate(tariffs, meter, ledger)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit
-from drw.billing.counters import CountersAway, Refused
+from drw.billing.counters import CountersUnavailable, ReservationRefused
 from drw.billing.subjects import Subject
 from drw.models.serving.metering.quota_errors import refusal
 
@@ -14,7 +14,7 @@ MINUTE = 60.0
 Limits = Sequence[tuple[Subject, Limit]]
 
 
-class Shares:
+class LocalQuota:
     """Counts in this process alone; a window is a minute of its own clock."""
 
     def __init__(self, processes: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,7 +27,7 @@ class Shares:
         """Tokens of calls under way, whichever window they began in."""
         self._under_way: dict[Subject, int] = {}
 
-    def enter(self, limits: Limits, tokens: int, away: CountersAway) -> None:
+    def enter(self, limits: Limits, tokens: int, away: CountersUnavailable) -> None:
         """Let a call in that may take so many tokens.
 
         Raises:
@@ -54,17 +54,17 @@ class Shares:
             self._reserved[subject] -= reserved
             self._used[subject] = self._used.get(subject, 0) + used
 
-    def _refused(self, subject: Subject, limit: Limit, tokens: int) -> Refused | None:
+    def _refused(self, subject: Subject, limit: Limit, tokens: int) -> ReservationRefused | None:
         wait = int((MINUTE - self._clock() % MINUTE) * 1000)
         if limit.concurrent and (cap := self._share(limit.concurrent)) <= self._under_way.get(subject, 0):
-            return Refused(subject, "concurrent", "", cap, 0, 0)
+            return ReservationRefused(subject, "concurrent", "", cap, 0, 0)
         requests = limit.requests_per_minute if limit.subject == Block.MODEL else 0
         if requests and (cap := self._share(requests)) <= self._requests.get(subject, 0):
-            return Refused(subject, "requests", "minute", cap, 0, wait)
+            return ReservationRefused(subject, "requests", "minute", cap, 0, wait)
         if limit.tokens_per_minute:
             cap = self._share(limit.tokens_per_minute)
             if (left := cap - self._used.get(subject, 0) - self._reserved.get(subject, 0)) < tokens:
-                return Refused(subject, "tokens", "minute", cap, max(0, left), wait)
+                return ReservationRefused(subject, "tokens", "minute", cap, max(0, left), wait)
         return None
 
     def _share(self, whole: int) -> int:
@@ -77,10 +77,10 @@ class Shares:
             self._requests.clear()
 
 
-class Share:
+class QuotaShare:
     """What one call takes of them; `limits` are all that may come to bind it."""
 
-    def __init__(self, shares: Shares, limits: Limits, tokens: int, away: CountersAway) -> None:
+    def __init__(self, shares: LocalQuota, limits: Limits, tokens: int, away: CountersUnavailable) -> None:
         self._shares = shares
         self._limits = limits
         self.tokens = tokens
@@ -88,7 +88,7 @@ class Share:
         self._entered: list[tuple[Subject, Limit]] = []
 
     def enter(self, subjects: Collection[Subject]) -> None:
-        """Count the call for these subjects too; see `Shares.enter`."""
+        """Count the call for these subjects too; see `LocalQuota.enter`."""
         wanted = [pair for pair in self._limits if pair[0] in subjects and pair not in self._entered]
         self._shares.enter(wanted, self.tokens, self._away)
         self._entered += wanted

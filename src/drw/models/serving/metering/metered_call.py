@@ -11,15 +11,15 @@ from functools import partial
 from typing import Any
 
 from drw.billing.amounts import Price, to_usd
-from drw.billing.attempts import Attempt, Course
+from drw.billing.attempts import Attempt, AttemptHistory
 from drw.billing.ledger import Ledger, Row, settled
 from drw.billing.subjects import of_model
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, RateLimited
-from drw.models.serving.errors import AnswerCut
-from drw.models.serving.metering.local_quota import Share
+from drw.models.serving.errors import ResponseTruncated
+from drw.models.serving.metering.local_quota import QuotaShare
 from drw.models.serving.metering.quota_errors import CODE, EngineOvershot, InsufficientQuota
 from drw.models.serving.metering.reservation_client import Reservation
-from drw.models.serving.observability.call_record import ClientGone, Pay, Record
+from drw.models.serving.observability.call_record import CallRecord, ClientGone, Pay
 from drw.models.serving.openai.chunks import has_words
 from drw.models.serving.ports import Body, Chunk
 from drw.models.serving.routing.candidates import ChatModel
@@ -65,7 +65,7 @@ class Estimate:
 Estimating = Callable[[ChatModel], Awaitable[Estimate]]
 
 
-class Hold:
+class MeteredCall:
     """Counts what an answer takes as it grows, keeps it inside what is reserved, and settles once.
 
     `begin` each attempt, tell its chunks to `progress` before they go on, `settle` at the end of the call.
@@ -74,7 +74,7 @@ class Hold:
 
     def __init__(
         self,
-        course: Course,
+        course: AttemptHistory,
         ledger: Ledger,
         reservation: Reservation | None = None,
         *,
@@ -83,7 +83,7 @@ class Hold:
         stream: bool = False,
         block: int = 1,
         least: int = 1,
-        share: Share | None = None,
+        share: QuotaShare | None = None,
     ) -> None:
         self.course = course
         self.reservation = reservation
@@ -156,7 +156,7 @@ class Hold:
         self._seen = now
         self._counted.add("chunk_usage" if told is not None else "chunks")
 
-    async def settle(self, error: BaseException | None = None, record: Record | None = None) -> None:
+    async def settle(self, error: BaseException | None = None, record: CallRecord | None = None) -> None:
         """Charge what was taken and release the rest, once; what it took is told to the record.
 
         A call that went well closes its record in the same step, and one commit has both.
@@ -178,7 +178,7 @@ class Hold:
                 self._charge(failed)  # what nobody gets as whole is not owed as whole
             raise
 
-    async def _pay(self, error: BaseException | None, record: Record | None) -> None:
+    async def _pay(self, error: BaseException | None, record: CallRecord | None) -> None:
         pay = self._charge(error)
         if record:
             self._tell(record)
@@ -210,7 +210,7 @@ class Hold:
             self._share.leave(sum(attempt.tokens for attempt in self.course.attempts))
         return partial(self._ledger.put, self.rows)
 
-    def _tell(self, record: Record) -> None:
+    def _tell(self, record: CallRecord) -> None:
         cost = sum(row.cost for row in self.rows)
         counted = {"ledger": self.rows[0].id, "cost_usd": to_usd(cost), "counted_by": self.rows[-1].counted_by}
         record.details |= counted
@@ -334,7 +334,9 @@ def _count(counts: Any, name: str) -> int:
     if found is None:
         return 0
     if type(found) is not int or not 0 <= found < MOST_COUNTED:
-        raise AnswerCut(f"the engine sent what is no part of an answer: it says {name} is {str(found)[:40]}: try again")
+        raise ResponseTruncated(
+            f"the engine sent what is no part of an answer: it says {name} is {str(found)[:40]}: try again"
+        )
     return found
 
 

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Policy
 from drw.billing.amounts import FREE, Price, from_usd
-from drw.billing.counters import CountersAway
+from drw.billing.counters import CountersUnavailable
 from drw.billing.subjects import Subject
 from drw.kernel.errors import DeadlineExceeded
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class PricingTerms:
     """What binds one call."""
 
     exact: bool
@@ -35,7 +35,7 @@ class Terms:
         return not self.exact and not self.limits
 
 
-class Tariff:
+class PricingPolicy:
     """One state of prices, budgets and limits."""
 
     def __init__(self, policy: Policy) -> None:
@@ -60,35 +60,37 @@ class Tariff:
                 return past[-1]
         return FREE
 
-    def terms(self, subjects: Sequence[Subject], prices: Sequence[Price]) -> Terms:
+    def terms(self, subjects: Sequence[Subject], prices: Sequence[Price]) -> PricingTerms:
         """Return what binds a call of these subjects."""
         exact = any(price != FREE for price in prices) or not self._budgets.isdisjoint(subjects)
-        return Terms(exact, [(subject, self._limits[subject]) for subject in subjects if subject in self._limits])
+        return PricingTerms(
+            exact, [(subject, self._limits[subject]) for subject in subjects if subject in self._limits]
+        )
 
 
-class Tariffs:
+class PricingWatch:
     """The newest tariff; kept in a file too, so that a process that starts knows it without rate limiting."""
 
     def __init__(self, watch: Callable[[], AsyncIterator[Policy]], file: Path) -> None:
         self._watch = watch
         self._file = file
-        self._newest: Tariff | None = None
+        self._newest: PricingPolicy | None = None
 
     @classmethod
-    def fixed(cls, policy: Policy) -> Tariffs:
+    def fixed(cls, policy: Policy) -> PricingWatch:
         """Return one that never changes."""
         found = cls(_nothing, Path())
-        found._newest = Tariff(policy)
+        found._newest = PricingPolicy(policy)
         return found
 
-    def newest(self) -> Tariff:
+    def newest(self) -> PricingPolicy:
         """Return it.
 
         Raises:
             CountersAway: none has ever come, so that it is not known what is free.
         """
         if self._newest is None:
-            raise CountersAway(
+            raise CountersUnavailable(
                 "rate limiting has not yet said which budgets and prices there are; try again",
                 part="rate_limiting",
                 retry_after="2",
@@ -99,7 +101,7 @@ class Tariffs:
         """Take the one that was kept, where there is one."""
         with suppress(FileNotFoundError):
             try:
-                self._newest = Tariff(Policy.FromString(self._file.read_bytes()))
+                self._newest = PricingPolicy(Policy.FromString(self._file.read_bytes()))
             except DecodeError:
                 log.warning("the kept prices and budgets cannot be read; waiting for rate limiting")
 
@@ -109,7 +111,7 @@ class Tariffs:
             with suppress(DeadlineExceeded):  # no stream lasts for ever
                 async with aclosing(self._watch()) as news:  # type: ignore[type-var]
                     async for policy in news:
-                        self._newest = Tariff(policy)
+                        self._newest = PricingPolicy(policy)
                         self._keep(policy)
 
     def _keep(self, policy: Policy) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.billing.amounts import to_usd
-from drw.billing.counters import CountersAway, Refused
+from drw.billing.counters import CountersUnavailable, ReservationRefused
 from drw.billing.subjects import KINDS
 from drw.kernel.errors import NEVER, RateLimited, Unavailable
 from drw.models.serving.errors import EngineBusy
@@ -27,7 +27,7 @@ class LimitReached(RateLimited):
     """As much is under way, or was used in this minute, as may be."""
 
 
-class ModelFull(RateLimited, EngineBusy):
+class ModelAtCapacity(RateLimited, EngineBusy):
     """As much of a model is used, or under way, as may be; for whoever chooses another it is like a full line."""
 
 
@@ -39,16 +39,16 @@ class EngineOvershot(Unavailable):
     """The engine went on behind the longest answer that was asked for."""
 
 
-FINAL = (InsufficientQuota, LimitReached, ReservationLost, EngineOvershot, CountersAway)
+FINAL = (InsufficientQuota, LimitReached, ReservationLost, EngineOvershot, CountersUnavailable)
 """What ends a call wherever it is: no other engine could help."""
 CODE = "insufficient_quota"
 """OpenAI's code for a budget that is used up."""
 
 
-def refusal(refused: Refused, wanted_nano: int, wanted_tokens: int) -> RateLimited:
+def refusal(refused: ReservationRefused, wanted_nano: int, wanted_tokens: int) -> RateLimited:
     """Return the error for a reservation that does not fit."""
     model = refused.subject.kind == Block.MODEL
-    limited, broke = (ModelFull, ModelFull) if model else (LimitReached, InsufficientQuota)
+    limited, broke = (ModelAtCapacity, ModelAtCapacity) if model else (LimitReached, InsufficientQuota)
     whose = f"the {KINDS[refused.subject.kind]} {refused.subject.name or refused.subject.org!r}"
     limit = f"{KINDS[refused.subject.kind]}.{refused.measure}.{refused.period or 'now'}"
     if refused.measure == "concurrent":
@@ -77,7 +77,7 @@ def refusal(refused: Refused, wanted_nano: int, wanted_tokens: int) -> RateLimit
     return broke(message, code=CODE, limit=limit, retry_after=after)
 
 
-def _when(refused: Refused, wanted: int) -> str:
+def _when(refused: ReservationRefused, wanted: int) -> str:
     """Return in how many seconds the period is over; never where it has no end, or the wish is more than the cap."""
     return _seconds(refused.wait_ms) if refused.wait_ms and wanted <= refused.cap else NEVER
 

@@ -10,14 +10,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from drw.billing.attempts import Course
-from drw.billing.counters import Counters, CountersAway, Granted, Held, Refused, Unregistered, Window, Wish
+from drw.billing.attempts import AttemptHistory
+from drw.billing.counters import (
+    ActiveReservation,
+    Counters,
+    CountersUnavailable,
+    Granted,
+    ReservationRefused,
+    ReservationRequest,
+    Unregistered,
+    Window,
+)
 from drw.billing.ledger import Ledger, Row, settled, total
 from drw.billing.subjects import Subject
 from drw.kernel.errors import Unavailable
 from drw.models.serving.metering.lease_file import LeaseFile
 from drw.models.serving.metering.quota_errors import ReservationLost, refusal
-from drw.models.serving.settings import MeterSettings
+from drw.models.serving.settings import MeteringSettings
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +40,7 @@ LEASE_SHARE = 0.9
 class Reservation:
     """What one call may cost and take, held against every budget and limit that binds it."""
 
-    def __init__(self, meter: Meter, course: Course, subjects: Sequence[Subject]) -> None:
+    def __init__(self, meter: ReservationClient, course: AttemptHistory, subjects: Sequence[Subject]) -> None:
         self.id = f"res_{secrets.token_hex(12)}"
         self.course = course
         self.subjects = subjects
@@ -56,9 +65,9 @@ class Reservation:
             ReservationLost: what was reserved before is not held any more.
         """
         subjects = self.subjects if model is None or model in self.subjects else (*self.subjects, model)
-        wish = Wish(self.id, self.step + 1, subjects, nano, tokens, self.course.dump(), least)
+        wish = ReservationRequest(self.id, self.step + 1, subjects, nano, tokens, self.course.dump(), least)
         answer = await self._meter.reserve(self, wish)
-        if isinstance(answer, Refused):
+        if isinstance(answer, ReservationRefused):
             raise refusal(answer, self.nano + nano, self.tokens + tokens)
         self.subjects = subjects
         self.step, self.nano, self.tokens, self.window = wish.step, answer.nano, answer.tokens, answer.window
@@ -93,20 +102,20 @@ class Reservation:
         """
         await self._meter.pay(self.id, record)
 
-    def held(self) -> Held:
+    def held(self) -> ActiveReservation:
         """Return it as the counters keep it."""
-        return Held(self.id, self.step, self.subjects, self.nano, self.tokens, self.course.dump())
+        return ActiveReservation(self.id, self.step, self.subjects, self.nano, self.tokens, self.course.dump())
 
 
 @dataclass(slots=True)
-class Owed:
+class PendingCharge:
     """What a call is charged, until the ledger and the counters know of it."""
 
     rows: list[Row]
     written: bool = False
 
 
-class Meter:
+class ReservationClient:
     """Reserves and settles for one process.
 
     `clock` is monotonic, in seconds. With a `file`, leases of processes that died before are handed back.
@@ -116,7 +125,7 @@ class Meter:
         self,
         counters: Counters,
         ledger: Ledger,
-        settings: MeterSettings,
+        settings: MeteringSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
         file: LeaseFile | None = None,
@@ -129,11 +138,11 @@ class Meter:
         self._process = ""
         self._until = 0.0
         self._held: dict[str, Reservation] = {}
-        self._owed: dict[str, Owed] = {}
+        self._owed: dict[str, PendingCharge] = {}
         self._strange: set[str] = set()
         self._registering = asyncio.Lock()
 
-    async def reserve(self, reservation: Reservation, wish: Wish) -> Granted | Refused:
+    async def reserve(self, reservation: Reservation, wish: ReservationRequest) -> Granted | ReservationRefused:
         """Take one step of a reservation; see `Reservation.reserve`."""
         if wish.step == 1 and len(self._owed) >= MAX_OWED:
             raise Unavailable("the ledger cannot be written, so nothing more is begun", part="postgres")
@@ -154,12 +163,14 @@ class Meter:
                 raise
             if answer is None:
                 break
-            if isinstance(answer, Refused) and wish.step == 1:
+            if isinstance(answer, ReservationRefused) and wish.step == 1:
                 del self._held[reservation.id]
             return answer
         if wish.step == 1:
             self._held.pop(reservation.id, None)
-            raise CountersAway("money and tokens cannot be counted now; try again", part="valkey", retry_after="2")
+            raise CountersUnavailable(
+                "money and tokens cannot be counted now; try again", part="valkey", retry_after="2"
+            )
         raise _lost()
 
     def holds(self, reservation: Reservation) -> bool:
@@ -183,7 +194,7 @@ class Meter:
                     raise _lost()
                 tried = True
                 await self._register_again(reservation.process)
-            except CountersAway:
+            except CountersUnavailable:
                 if self._clock() >= end:
                     raise
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -199,7 +210,7 @@ class Meter:
             outcome=outcome,
             counted_by=counted_by,
         )
-        self._owed[reservation.id] = Owed(rows)
+        self._owed[reservation.id] = PendingCharge(rows)
         return rows
 
     async def pay(self, id: str, record: str = "") -> None:
@@ -220,7 +231,7 @@ class Meter:
             # It went with a part of Valkey's data; without a lease it may be in what the counters were rebuilt from.
             if said == "unknown" and not late and self.holds(reservation):
                 await self._ledger.unpost([row.id for row in owed.rows])
-        except CountersAway:
+        except CountersUnavailable:
             log.warning("the counters are away: a call is settled in the ledger, and with them later")
             return
         self._owed.pop(id, None)

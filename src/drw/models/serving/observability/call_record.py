@@ -16,7 +16,7 @@ from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.killswitch.watch import Killed
 from drw.models.serving.observability import content_capture
-from drw.models.serving.observability.metrics import Measures, measures
+from drw.models.serving.observability.metrics import CallMetrics, measures
 from drw.models.serving.openai.responses import Answer
 
 OPERATIONS = {"chat": gen_ai.CHAT, "completion": gen_ai.COMPLETION, "embedding": gen_ai.EMBEDDINGS}
@@ -34,7 +34,7 @@ class ClientGone(Exception):
     """The caller does not wait for the answer any more."""
 
 
-class Record:
+class CallRecord:
     """What is written about one call; `close` or `fail` it before the answer ends.
 
     Outcomes: `ok`; `refused`, the request was at fault; `failed`, we or the engine were;
@@ -53,7 +53,7 @@ class Record:
         self._error_type = ""
         self._cost = 0
         self._asked = self._model = self._provider = ""
-        self._span: telemetry.Lasting | None = None
+        self._span: telemetry.AttachedSpan | None = None
         self.request = request
         self.attempts: list[dict[str, Any]] = []
         """Each attempt at an answer, when it is over: `model`, `replica`, `outcome`, `ms`, and its tokens."""
@@ -180,9 +180,9 @@ class Record:
             **STREAMED.get(operation, {}),
             **gen_ai.server(at),
         }
-        self._span = telemetry.Lasting(f"{operation} {asked}", SpanKind.CLIENT, attributes)
+        self._span = telemetry.AttachedSpan(f"{operation} {asked}", SpanKind.CLIENT, attributes)
 
-    def _measures(self) -> Measures:
+    def _measures(self) -> CallMetrics:
         return measures(OPERATIONS[self._operation], self._provider, self._asked, self._model)
 
     def _count_tokens(self, seconds: float) -> None:

@@ -28,7 +28,7 @@ PER_TOKEN = Histogram(
 )
 
 
-class Measures:
+class CallMetrics:
     """The metrics of one model under one operation, each found once."""
 
     def __init__(self, operation: str, provider: str, asked: str, model: str) -> None:
@@ -52,6 +52,6 @@ class Measures:
 
 
 @lru_cache(maxsize=1024)
-def measures(operation: str, provider: str, asked: str, model: str) -> Measures:
+def measures(operation: str, provider: str, asked: str, model: str) -> CallMetrics:
     """Return the metrics of a model. The names are those of the registry, never a caller's own words."""
-    return Measures(operation, provider, asked, model)
+    return CallMetrics(operation, provider, asked, model)

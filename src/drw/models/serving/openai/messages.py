@@ -43,13 +43,13 @@ Schema = Annotated[dict[str, Any], AfterValidator(_small)]
 AnyObject = Annotated[dict[str, Any], AfterValidator(passable)]
 
 
-class Part(BaseModel):
+class StrictObject(BaseModel):
     """What every part of a request has in common: exact types, no unknown fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class Spoken(Part):
+class LenientObject(StrictObject):
     """A part of a message: unknown fields may be there where they are null, as SDKs write them."""
 
     model_config = ConfigDict(extra="allow")
@@ -60,7 +60,7 @@ Dropped = Annotated[Any, Field(exclude=True)]
 """What SDKs send back and no answer depends on: hints to other firms' caches, and what was read out of an answer."""
 
 
-class TextPart(Spoken):
+class TextPart(LenientObject):
     """A piece of text."""
 
     type: Literal["text"]
@@ -69,14 +69,14 @@ class TextPart(Spoken):
     prompt_cache_breakpoint: Dropped = None
 
 
-class ImageUrl(Spoken):
+class ImageUrl(LenientObject):
     """Where a picture is, or the picture itself as a data URL."""
 
     url: str
     detail: str | None = None
 
 
-class ImagePart(Spoken):
+class ImagePart(LenientObject):
     """A picture, for models that see."""
 
     type: Literal["image_url"]
@@ -85,7 +85,7 @@ class ImagePart(Spoken):
     prompt_cache_breakpoint: Dropped = None
 
 
-class RefusalPart(Spoken):
+class RefusalPart(LenientObject):
     """What a model said in place of an answer."""
 
     type: Literal["refusal"]
@@ -106,7 +106,7 @@ ContentParts = Annotated[list[ContentPart], Field(min_length=1)]
 Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[ContentParts, Tag("<list>")], TEXT_OR_LIST]
 
 
-class CalledFunction(Spoken):
+class FunctionCall(LenientObject):
     """The function of an earlier tool call, under whatever name a model called it."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -114,12 +114,12 @@ class CalledFunction(Spoken):
     parsed_arguments: Dropped = None
 
 
-class ToolCall(Spoken):
+class ToolCall(LenientObject):
     """An earlier tool call, given back with the answer that made it."""
 
     id: str
     type: Literal["function"] = "function"
-    function: CalledFunction
+    function: FunctionCall
     extra_content: AnyObject | None = None
     """What an upstream wants back with the call, as Gemini its thought signatures."""
     index: Dropped = None
@@ -139,7 +139,7 @@ def without_reasoning(body: dict[str, Any]) -> dict[str, Any]:
     return body | {"messages": left}
 
 
-class Message(Spoken):
+class Message(LenientObject):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -165,7 +165,7 @@ class Message(Spoken):
         return self
 
 
-class Function(Spoken):
+class Function(LenientObject):
     """A function that the model may call."""
 
     name: FunctionName
@@ -174,7 +174,7 @@ class Function(Spoken):
     strict: bool | None = None
 
 
-class Tool(Spoken):
+class Tool(LenientObject):
     """A tool: functions are the only kind."""
 
     type: Literal["function"]
@@ -182,20 +182,20 @@ class Tool(Spoken):
     cache_control: Dropped = None
 
 
-class NamedFunction(Part):
+class NamedFunction(StrictObject):
     """The name of a function that must be called."""
 
     name: FunctionName
 
 
-class NamedTool(Part):
+class NamedTool(StrictObject):
     """A function that must be called."""
 
     type: Literal["function"]
     function: NamedFunction
 
 
-class NamedSchema(Part):
+class NamedSchema(StrictObject):
     """A JSON schema that the answer must fit."""
 
     name: str = ""
@@ -205,7 +205,7 @@ class NamedSchema(Part):
     strict: bool | None = None
 
 
-class ResponseFormat(Part):
+class ResponseFormat(StrictObject):
     """What form the answer must have."""
 
     type: Literal["text", "json_object", "json_schema"]

@@ -32,8 +32,8 @@ from drw.models.serving.openai.messages import (
     AnyObject,
     Message,
     NamedTool,
-    Part,
     ResponseFormat,
+    StrictObject,
     Tool,
     passable,
 )
@@ -85,14 +85,14 @@ Prompts = Annotated[Any, AfterValidator(_prompts), WithJsonSchema({"anyOf": [{"t
 """One text or several; or their tokens, by ids of the tokenizer of the model that reads them."""
 
 
-class StreamOptions(Part):
+class StreamOptions(StrictObject):
     """What a stream tells beside the answer."""
 
     include_usage: bool = False
     include_obfuscation: bool | None = None
 
 
-class Sampling(Part):
+class Sampling(StrictObject):
     """What chats and completions have in common; parameters that are not OpenAI's may be the model's own."""
 
     model_config = ConfigDict(extra="allow")
@@ -259,7 +259,7 @@ def _not_nothing(tokens: int) -> int:
     return tokens
 
 
-class Embedding(Part):
+class Embedding(StrictObject):
     """`POST /v1/embeddings`."""
 
     INSTEAD: ClassVar[Mapping[str, str]] = {}
@@ -293,7 +293,7 @@ KEPT = {
 """What is not passed on, and what it means here."""
 NOT_PASSED = {"model", "stream", "stream_options", *KEPT}
 
-R = TypeVar("R", bound=Part)
+R = TypeVar("R", bound=StrictObject)
 
 
 def read(cls: type[R], raw: bytes) -> R:
@@ -310,12 +310,12 @@ def read(cls: type[R], raw: bytes) -> R:
     return request
 
 
-def supported(cls: type[Part]) -> list[str]:
+def supported(cls: type[StrictObject]) -> list[str]:
     """Return OpenAI's parameters that are not refused."""
     return sorted(cls.model_fields.keys() - getattr(cls, "INSTEAD", {}).keys())
 
 
-def unknown(cls: type[Part], name: str, further: Iterable[str] = ()) -> InvalidRequest:
+def unknown(cls: type[StrictObject], name: str, further: Iterable[str] = ()) -> InvalidRequest:
     """Return the error for a parameter that there is not; `further`: the model's own."""
     known = ", ".join([*supported(cls), *sorted(further)])
     return InvalidRequest(f"{name!r} is not a parameter here; there are: {known}", param=name)
@@ -331,7 +331,7 @@ def _check_schemas(schemas: Schemas) -> None:
             raise InvalidRequest(f"{param}: the JSON schema is refused at {error}", param=param) from error
 
 
-def _readable(cls: type[Part], error: ValidationError) -> InvalidRequest:
+def _readable(cls: type[StrictObject], error: ValidationError) -> InvalidRequest:
     fault = error.errors(include_url=False, include_input=False)[0]
     kind, said, param = fault["type"], fault["msg"].removeprefix("Value error, "), _param(fault["loc"])
     if kind == "json_invalid":

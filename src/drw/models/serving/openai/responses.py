@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from drw.models.serving.errors import AnswerCut
+from drw.models.serving.errors import ResponseTruncated
 from drw.models.serving.openai.chunks import BESIDES, TEXT, WORDS, words
 from drw.models.serving.ports import Chunk, Endpoint
 
@@ -160,7 +160,7 @@ class Answer:
     def check_whole(self) -> None:
         """Raise where the engine stopped without saying that a choice was at its end."""
         if any(choice.finish_reason is None for choice in self._choices):
-            raise AnswerCut("the engine ended without finishing the answer: try again")
+            raise ResponseTruncated("the engine ended without finishing the answer: try again")
 
     @property
     def text(self) -> str:

@@ -11,7 +11,7 @@ from drw.kernel.observability.overhead import waiting
 from drw.models.serving.errors import EngineBusy
 
 
-class Line:
+class AdmissionQueue:
     """Lets requests through to one model."""
 
     def __init__(self, model: str, concurrent: int, waiting: int, seconds: float) -> None:

@@ -9,7 +9,7 @@ from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import ContextLengthExceeded
 from drw.models.serving.openai.requests import Completion, Sampling, prompts_of, unknown
 from drw.models.serving.ports import FOREVER, Body, ChatEngine, Endpoint
-from drw.models.serving.routing.admission_queue import Line
+from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.load_balancing import Affinity, Replica, by_weight
 
 BYTES_PER_TOKEN = 64
@@ -24,7 +24,7 @@ class ChatModel:
     upstream_model: str
     engine: ChatEngine
     engine_name: str
-    line: Line
+    line: AdmissionQueue
     replicas: tuple[Replica, ...]
     context_length: int
     max_prompt_tokens: int
@@ -52,7 +52,7 @@ class ChatModel:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class CandidateList:
     """The models that may answer for one name."""
 
     id: str
@@ -68,7 +68,7 @@ class Plan:
         """All of them."""
         return *(model for model, _ in self.targets), *self.fallbacks
 
-    def without(self, names: Container[str]) -> Plan:
+    def without(self, names: Container[str]) -> CandidateList:
         """Return the plan without the models of these names."""
         targets = tuple(target for target in self.targets if target[0].id not in names)
         fallbacks = tuple(model for model in self.fallbacks if model.id not in names)
@@ -84,7 +84,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ModelRequest:
     """One request, as it goes to whichever model answers."""
 
     endpoint: Endpoint
@@ -104,7 +104,7 @@ class Asked:
     """Until when it goes on, whatever becomes of it, in the event loop's time."""
 
 
-def answerable(request: Sampling, plan: Plan, models: tuple[ChatModel, ...]) -> tuple[ChatModel, ...]:
+def answerable(request: Sampling, plan: CandidateList, models: tuple[ChatModel, ...]) -> tuple[ChatModel, ...]:
     """Return the models that take what only some do: parameters that are not OpenAI's, and tokens in place of texts.
 
     Raises:
@@ -147,7 +147,7 @@ def prompt_bytes(body: Body) -> int:
     return sum(len(text.encode(errors="replace")) for text in texts)
 
 
-def too_long(model: ChatModel, asked: Asked) -> ContextLengthExceeded:
+def too_long(model: ChatModel, asked: ModelRequest) -> ContextLengthExceeded:
     """Return the error for a prompt that is too long for a model by its bytes alone."""
     most = model.max_prompt_tokens or model.context_length
     message = (
@@ -157,13 +157,13 @@ def too_long(model: ChatModel, asked: Asked) -> ContextLengthExceeded:
     return ContextLengthExceeded(message, "prompt" if asked.endpoint == "completions" else "messages")
 
 
-def check_prompt(asked: Asked) -> None:
+def check_prompt(asked: ModelRequest) -> None:
     """Raise where a prompt is too long for each of the models that may answer, before anybody counts it."""
     if not any(model.reads(asked.prompt_bytes) for model in asked.models):
         raise too_long(max(asked.models, key=lambda model: model.most_prompt_bytes), asked)
 
 
-def check_length(models: tuple[ChatModel, ...], asked: Asked) -> None:
+def check_length(models: tuple[ChatModel, ...], asked: ModelRequest) -> None:
     """Raise where more tokens are asked for than any of the models has room for."""
     if not any(model.takes(asked.most_tokens) for model in models):
         first = max(models, key=lambda model: model.context_length)

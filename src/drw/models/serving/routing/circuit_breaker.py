@@ -24,7 +24,7 @@ class State(IntEnum):
     OPEN = 2
 
 
-class Circuit:
+class CircuitBreaker:
     """The circuit of one place of one model. Failures are only those that are the upstream's own fault.
 
     Whoever enters gets a ticket, and tells of the outcome with it: once the circuit has opened, what entered before

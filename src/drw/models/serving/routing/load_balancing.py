@@ -15,8 +15,8 @@ from random import Random
 from typing import Any
 
 from drw.kernel.rpc import context
-from drw.models.serving.ports import Body, Target
-from drw.models.serving.routing.circuit_breaker import Circuit
+from drw.models.serving.ports import Body, EngineTarget
+from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 
 LOAD_BOUND = 1.25
 """How much more than the mean a place may have under way before affinity gives way."""
@@ -29,7 +29,7 @@ class Replica:
 
     __slots__ = ("circuit", "limited", "mute_until", "name", "outstanding", "rests_until", "target")
 
-    def __init__(self, name: str, target: Target, circuit: Circuit) -> None:
+    def __init__(self, name: str, target: EngineTarget, circuit: CircuitBreaker) -> None:
         self.name = name
         """Its address in short, for records and metrics."""
         self.target = target

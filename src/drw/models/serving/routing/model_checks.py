@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from drw.kernel.errors import DrwError, Forbidden
 from drw.kernel.runtime.clock import Clock
 from drw.models.serving.routing.candidates import ChatModel
-from drw.models.serving.routing.model_directory import Models
+from drw.models.serving.routing.model_directory import ModelDirectory
 
 ALIAS = "alias"
 """What discovery calls the engine of a name that stands for models."""
@@ -16,10 +16,10 @@ REMEMBER_SECONDS = 5.0
 """Anybody with a key may ask for the status, and no upstream is asked each time."""
 
 
-class Checks:
+class ModelChecks:
     """Asks the upstreams of models, and remembers what came of it for a moment."""
 
-    def __init__(self, models: Models, clock: Clock) -> None:
+    def __init__(self, models: ModelDirectory, clock: Clock) -> None:
         self._models = models
         self._clock = clock
         self._until = 0.0

@@ -21,10 +21,10 @@ from drw.kernel.errors import DeadlineExceeded, InvalidRequest, NotFound, Unavai
 from drw.kernel.rpc.context import caller_or_none
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList, killed
-from drw.models.serving.ports import ChatEngine, Deadlines, Target
-from drw.models.serving.routing.admission_queue import Line
-from drw.models.serving.routing.candidates import ChatModel, Plan
-from drw.models.serving.routing.circuit_breaker import Circuit
+from drw.models.serving.ports import ChatEngine, Deadlines, EngineTarget
+from drw.models.serving.routing.admission_queue import AdmissionQueue
+from drw.models.serving.routing.candidates import CandidateList, ChatModel
+from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 from drw.models.serving.routing.load_balancing import Replica
 from drw.models.serving.settings import CircuitSettings
 
@@ -35,14 +35,14 @@ ASK_SECONDS = 5.0
 KIND_NAMES = {CHAT: "a chat model", EMBEDDING: "an embedding model"}
 
 
-class Models:
+class ModelDirectory:
     """Asks discovery, and keeps each answer for `seconds`; the last one also while discovery does not answer."""
 
     def __init__(
         self,
         discovery: DiscoveryClient,
         engine: Callable[[str], ChatEngine],
-        line: Callable[[str, int], Line],
+        line: Callable[[str, int], AdmissionQueue],
         circuits: CircuitSettings,
         clock: Clock,
         seconds: float,
@@ -55,11 +55,11 @@ class Models:
         self._clock = clock
         self._seconds = seconds
         self._kills = kills
-        self._plans: dict[str, _Known[Plan]] = {}
+        self._plans: dict[str, _Known[CandidateList]] = {}
         self._embeddings: dict[str, _Known[Model]] = {}
         self._chat: dict[str, tuple[ResolvedModel, ChatModel]] = {}
 
-    async def plan(self, name: str) -> Plan:
+    async def plan(self, name: str) -> CandidateList:
         """Return the models that may answer for a model's id or an alias; an empty one means the default.
 
         Raises:
@@ -99,7 +99,7 @@ class Models:
             for replica in model.replicas:
                 yield name, replica
 
-    def _alive(self, plan: Plan) -> Plan:
+    def _alive(self, plan: CandidateList) -> CandidateList:
         """Return the plan without the models that are killed; raise where none is left."""
         who = caller_or_none()
         kills = {model.id: kill for model in plan.models if (kill := self._kills.find_model(who, model.id))}
@@ -109,7 +109,7 @@ class Models:
             return rest
         raise killed(next(iter(kills.values())))
 
-    async def _ask_plan(self, name: str, last: _Known[Plan] | None) -> _Known[Plan]:
+    async def _ask_plan(self, name: str, last: _Known[CandidateList] | None) -> _Known[CandidateList]:
         try:
             found = await self._discovery.resolve_plan(ResolvePlanRequest(id=name), timeout=ASK_SECONDS)
         except NotFound:
@@ -138,12 +138,12 @@ class Models:
         self._embeddings[name] = known = _Known(found.model, self._clock.time() + self._seconds)
         return known
 
-    def _made_plan(self, plan: discovery_pb2.Plan) -> Plan:
+    def _made_plan(self, plan: discovery_pb2.Plan) -> CandidateList:
         for resolved in [*(target.model for target in plan.targets), *plan.fallbacks]:
             _check_kind(resolved, CHAT)
         targets = tuple((self._model(target.model), target.weight) for target in plan.targets)
         fallbacks = tuple(self._model(resolved) for resolved in plan.fallbacks)
-        return Plan(plan.id, targets, fallbacks, plan.total_seconds)
+        return CandidateList(plan.id, targets, fallbacks, plan.total_seconds)
 
     def _model(self, resolved: ResolvedModel) -> ChatModel:
         """Return the model, with the line and the circuits that it has, unless its settings changed."""
@@ -174,11 +174,11 @@ class Models:
     def _replica(self, resolved: ResolvedModel, url: str) -> Replica:
         model, seconds = resolved.model.id, resolved.deadlines
         deadlines = Deadlines(seconds.connect_seconds, seconds.first_token_seconds, seconds.between_tokens_seconds)
-        target = Target(
+        target = EngineTarget(
             model, url, resolved.upstream_model, resolved.api_key_variable, deadlines, dict(resolved.sampling)
         )
         name = _short(url)
-        return Replica(name, target, Circuit(self._circuits, self._clock, model, name))
+        return Replica(name, target, CircuitBreaker(self._circuits, self._clock, model, name))
 
 
 class _Known(Generic[T]):

@@ -13,7 +13,7 @@ from drw.rag.documents.parsing import archive_limits
 from drw.rag.documents.parsing.ooxml import encryption
 from drw.rag.documents.parsing.sheets import number_formats, tables
 from drw.rag.documents.parsing.sheets.grid import MOST_CELLS, Cell, Range, Sheet
-from drw.rag.documents.ports import Limits, Parser, Refused
+from drw.rag.documents.ports import ParseFailed, Parser, ParserLimits
 
 
 class Calamine(Parser):
@@ -21,23 +21,23 @@ class Calamine(Parser):
 
     kinds = frozenset({"xls", "xlsb"})
 
-    def check(self, file: Path, kind: str, limits: Limits) -> None:
+    def check(self, file: Path, kind: str, limits: ParserLimits) -> None:
         encryption.check(file, is_old=True)
         if kind == "xlsb":
             archive_limits.check(file, kind, limits.unpacked_bytes)
 
-    def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
+    def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
         self.check(file, kind, limits)
         try:
             book = python_calamine.CalamineWorkbook.from_path(file)
         except (python_calamine.CalamineError, OSError, ValueError) as error:
-            raise Refused(f"this {kind.upper()} file cannot be read: {error}") from error
+            raise ParseFailed(f"this {kind.upper()} file cannot be read: {error}") from error
         yield from tables.pages(self._sheets(book, limits))
 
     def decrypted(self, file: Path, kind: str, password: str) -> bytes:
         return encryption.decrypted(file, password)
 
-    def _sheets(self, book: Any, limits: Limits) -> Iterator[Sheet]:
+    def _sheets(self, book: Any, limits: ParserLimits) -> Iterator[Sheet]:
         cells = 0
         for meta in book.sheets_metadata:
             if meta.visible != python_calamine.SheetVisibleEnum.Visible and not limits.hidden:
@@ -49,7 +49,7 @@ class Calamine(Parser):
                 self.warnings.append(f"the sheet {meta.name!r} could not be read: {error}")
                 continue
             if (cells := cells + sum(map(len, sheet.rows.values()))) > MOST_CELLS:
-                raise Refused(f"this workbook has more than {MOST_CELLS:,} cells with content")
+                raise ParseFailed(f"this workbook has more than {MOST_CELLS:,} cells with content")
             yield sheet
 
 
@@ -57,7 +57,7 @@ def _sheet(source: Any) -> Sheet:
     found = Sheet(source.name)
     top, left = source.start or (0, 0)
     if source.total_width * source.total_height > 16 * MOST_CELLS:
-        raise Refused(f"the sheet {source.name!r} has {source.total_height:,} rows of {source.total_width:,} cells")
+        raise ParseFailed(f"the sheet {source.name!r} has {source.total_height:,} rows of {source.total_width:,} cells")
     for number, row in enumerate(source.iter_rows(), top + 1):
         cells = {column: cell for column, item in enumerate(row, left + 1) if (cell := _cell(item))}
         if cells:

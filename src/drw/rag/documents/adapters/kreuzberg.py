@@ -12,7 +12,7 @@ import kreuzberg
 
 from drw.rag.documents.parsing import archive_limits, encodings
 from drw.rag.documents.parsing.pages import parted
-from drw.rag.documents.ports import Limits, Parser, Refused
+from drw.rag.documents.ports import ParseFailed, Parser, ParserLimits
 
 MEDIA_TYPES = {
     "odt": "application/vnd.oasis.opendocument.text",
@@ -39,13 +39,13 @@ class Kreuzberg(Parser):
 
     kinds = frozenset(MEDIA_TYPES) - {"msg"}
 
-    def check(self, file: Path, kind: str, limits: Limits) -> None:
+    def check(self, file: Path, kind: str, limits: ParserLimits) -> None:
         if kind in PACKED:
             archive_limits.check(file, kind, limits.unpacked_bytes)
         elif kind in TEXT:
             self._decoded(file.read_bytes())
 
-    def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
+    def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
         self.check(file, kind, limits)
         content = file.read_bytes()
         if kind in TEXT:
@@ -73,7 +73,7 @@ def text(content: bytes, kind: str) -> str:
     try:
         result = kreuzberg.extract_bytes_sync(content, mime_type=MEDIA_TYPES[kind], config=_config())
     except kreuzberg.KreuzbergError as error:
-        raise Refused(f"this {kind.upper()} file cannot be read: {_reason(error)}") from error
+        raise ParseFailed(f"this {kind.upper()} file cannot be read: {_reason(error)}") from error
     # It writes a web page's title as a second-level heading between rules.
     return FRONT_MATTER.sub(r"# \1\n\n", str(result.content), count=1)
 

@@ -14,7 +14,7 @@ from drw.rag.documents.adapters import kreuzberg
 from drw.rag.documents.parsing import encodings
 from drw.rag.documents.parsing.ooxml.encryption import OLE
 from drw.rag.documents.parsing.pages import parted
-from drw.rag.documents.ports import Embedded, Limits, Parser, Refused
+from drw.rag.documents.ports import Embedded, ParseFailed, Parser, ParserLimits
 
 HEADERS = ("Subject", "From", "To", "Cc", "Date")
 ENDINGS = {"text/plain": "txt", "text/html": "html", "text/csv": "csv", "application/pdf": "pdf"}
@@ -29,23 +29,23 @@ class Mail(Parser):
 
     kinds = frozenset({"eml", "msg"})
 
-    def check(self, file: Path, kind: str, limits: Limits) -> None:
+    def check(self, file: Path, kind: str, limits: ParserLimits) -> None:
         if file.stat().st_size > limits.unpacked_bytes:
-            raise Refused(f"this file has {file.stat().st_size:,} bytes; mail may have {limits.unpacked_bytes:,}")
+            raise ParseFailed(f"this file has {file.stat().st_size:,} bytes; mail may have {limits.unpacked_bytes:,}")
         with file.open("rb") as content:
             begin = content.read(4096)
         if kind == "msg" and not begin.startswith(OLE):
-            raise Refused("this is not a MSG file, whatever its name says")
+            raise ParseFailed("this is not a MSG file, whatever its name says")
         if kind == "eml" and b":" not in begin:
-            raise Refused("this is not an e-mail: it has no headers")
+            raise ParseFailed("this is not an e-mail: it has no headers")
 
-    def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
+    def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
         self.check(file, kind, limits)
         if kind == "msg":
             return parted([kreuzberg.text(file.read_bytes(), kind)])
         return parted(["\n\n".join(self._texts(_read(file)))])
 
-    def embedded(self, file: Path, kind: str, limits: Limits) -> Iterator[Embedded]:
+    def embedded(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[Embedded]:
         self.check(file, kind, limits)
         yield from _of_outlook(file) if kind == "msg" else _attachments(_read(file))
 
@@ -78,7 +78,7 @@ class Mail(Parser):
         if (text := encodings.decoded_as(content, _charset(message))) is None:
             try:
                 text, self.encoding = encodings.decoded(content)
-            except Refused:
+            except ParseFailed:
                 text = content.decode("cp1252", "replace")
                 self.warnings.append("a part of this e-mail is in an encoding that cannot be told")
         if message.get_content_subtype() == "html":
@@ -97,7 +97,7 @@ def _read(file: Path) -> Message:
     with file.open("rb") as content:
         message: Message = email.message_from_binary_file(content, policy=email.policy.compat32)
     if sum(1 for _, _ in zip(message.walk(), range(MOST_PARTS + 1), strict=False)) > MOST_PARTS:
-        raise Refused(f"this e-mail has more than {MOST_PARTS:,} parts")
+        raise ParseFailed(f"this e-mail has more than {MOST_PARTS:,} parts")
     return message
 
 
@@ -170,7 +170,7 @@ def _of_outlook(file: Path) -> Iterator[Embedded]:
                 if ole.exists(f"{folder}/{DATA}"):
                     yield Embedded(name or "attachment.bin", ole.openstream(f"{folder}/{DATA}").read())
     except Exception as error:
-        raise Refused(f"the attachments of this MSG file cannot be read: {type(error).__name__}") from error
+        raise ParseFailed(f"the attachments of this MSG file cannot be read: {type(error).__name__}") from error
 
 
 def _stream_text(ole: olefile.OleFileIO, folder: str, tag: str) -> str:

@@ -10,7 +10,7 @@ from drw.rag.documents.parsing.ooxml import encryption, slides, word, workbook
 from drw.rag.documents.parsing.ooxml.package import Package
 from drw.rag.documents.parsing.pages import parted
 from drw.rag.documents.parsing.sheets import tables
-from drw.rag.documents.ports import Limits, Parser, Refused
+from drw.rag.documents.ports import ParseFailed, Parser, ParserLimits
 
 WORD = frozenset({"docx", "docm"})
 SLIDES = frozenset({"pptx", "pptm", "ppsx"})
@@ -22,11 +22,11 @@ class Office(Parser):
 
     kinds = WORD | SLIDES | SHEETS
 
-    def check(self, file: Path, kind: str, limits: Limits) -> None:
+    def check(self, file: Path, kind: str, limits: ParserLimits) -> None:
         encryption.check(file)
         archive_limits.check(file, kind, limits.unpacked_bytes)
 
-    def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
+    def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
         self.check(file, kind, limits)
         with Package(file) as package:
             yield from parted(self._pages(package, kind, limits))
@@ -34,17 +34,17 @@ class Office(Parser):
     def decrypted(self, file: Path, kind: str, password: str) -> bytes:
         return encryption.decrypted(file, password)
 
-    def _pages(self, package: Package, kind: str, limits: Limits) -> Iterator[str]:
+    def _pages(self, package: Package, kind: str, limits: ParserLimits) -> Iterator[str]:
         if kind in SHEETS:
-            book = workbook.Reader(package, hidden=limits.hidden).read()
+            book = workbook.WorkbookReader(package, hidden=limits.hidden).read()
             self.warnings += book.warnings
             yield from tables.pages(book.sheets)
             return
-        reader: slides.Reader | word.Reader
+        reader: slides.SlidesReader | word.WordReader
         if kind in SLIDES:
-            reader = slides.Reader(package, hidden=limits.hidden)
+            reader = slides.SlidesReader(package, hidden=limits.hidden)
         else:
-            reader = word.Reader(package, _converted, hidden=limits.hidden)
+            reader = word.WordReader(package, _converted, hidden=limits.hidden)
         try:
             yield from reader.pages()
         finally:
@@ -62,4 +62,4 @@ def _converted(kind: str, content: bytes) -> str:
         return mail.web_archive(content)
     if kind in kreuzberg.MEDIA_TYPES:
         return kreuzberg.text(content, kind)
-    raise Refused(f"'.{kind}' files cannot be read")
+    raise ParseFailed(f"'.{kind}' files cannot be read")

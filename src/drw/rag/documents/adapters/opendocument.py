@@ -12,7 +12,7 @@ from drw.rag.documents.parsing.ooxml.elements import attribute, descendants, int
 from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package
 from drw.rag.documents.parsing.sheets import tables
 from drw.rag.documents.parsing.sheets.grid import MOST_CELLS, Cell, Range, Sheet
-from drw.rag.documents.ports import Limits, Parser, Refused
+from drw.rag.documents.ports import ParseFailed, Parser, ParserLimits
 
 MOST_REPEATED = 1000
 """Of one row or cell with content; what repeats more often fills a sheet and says nothing."""
@@ -26,25 +26,25 @@ class OpenDocument(Parser):
 
     kinds = frozenset({"ods"})
 
-    def check(self, file: Path, kind: str, limits: Limits) -> None:
+    def check(self, file: Path, kind: str, limits: ParserLimits) -> None:
         archive_limits.check(file, kind, limits.unpacked_bytes)
         with Package(file) as package:
             manifest = package.read("META-INF/manifest.xml") if "META-INF/manifest.xml" in package else b""
         if b"encryption-data" in manifest:
-            raise Refused("this file is encrypted: save it without its password")
+            raise ParseFailed("this file is encrypted: save it without its password")
 
-    def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
+    def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
         self.check(file, kind, limits)
         with Package(file) as package:
             try:
                 root, is_whole = package.salvaged("content.xml")
             except DamagedPart as error:
-                raise Refused("this workbook is damaged: its content cannot be read") from error
+                raise ParseFailed("this workbook is damaged: its content cannot be read") from error
         if not is_whole:
             self.warnings.append("the workbook is damaged: what could be read of it was kept")
         yield from tables.pages(self._sheets(root, limits))
 
-    def _sheets(self, root: Element, limits: Limits) -> Iterator[Sheet]:
+    def _sheets(self, root: Element, limits: ParserLimits) -> Iterator[Sheet]:
         hidden = {
             attribute(style, "name")
             for style in descendants(root, "style")
@@ -62,7 +62,7 @@ class OpenDocument(Parser):
                 self.warnings.append(f"{left_out} of the sheet {name!r} are hidden and were not read")
             yield sheet
 
-    def _rows(self, sheet: Sheet, table: Element, limits: Limits) -> str:
+    def _rows(self, sheet: Sheet, table: Element, limits: ParserLimits) -> str:
         """Read the rows of a sheet; return how many hidden rows and columns with content were left out."""
         hidden = [] if limits.hidden else list(_hidden_columns(table))
         number, rows, columns = 1, 0, set[int]()
@@ -78,7 +78,7 @@ class OpenDocument(Parser):
             for at in range(number, number + min(repeated, MOST_REPEATED)) if cells else ():
                 self._cells += len(cells)
                 if self._cells > MOST_CELLS:
-                    raise Refused(f"this workbook has more than {MOST_CELLS:,} cells with content")
+                    raise ParseFailed(f"this workbook has more than {MOST_CELLS:,} cells with content")
                 sheet.rows[at] = dict(cells)
             number += repeated
         counts = ((rows, "rows"), (len(columns), "columns"))

@@ -17,9 +17,9 @@ from drw.rag.documents.ports import (
     PASSWORD_REQUIRED,
     WRONG_PASSWORD,
     Embedded,
-    Limits,
+    ParseFailed,
     Parser,
-    Refused,
+    ParserLimits,
 )
 
 ENCRYPTED = 4
@@ -39,11 +39,11 @@ class Pdfium(Parser):
 
     kinds = frozenset({"pdf"})
 
-    def check(self, file: Path, kind: str, limits: Limits) -> None:
+    def check(self, file: Path, kind: str, limits: ParserLimits) -> None:
         with _opened(file, limits):
             pass
 
-    def pages(self, file: Path, kind: str, limits: Limits) -> Iterator[str]:
+    def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
         has_text, has_images = False, False
         failed: list[str] = []
         with _opened(file, limits) as document:
@@ -58,11 +58,11 @@ class Pdfium(Parser):
                 has_text, has_images = has_text or bool(text.strip()), has_images or images
                 yield text
         if total and len(failed) == total:
-            raise Refused("this PDF is damaged: none of its pages can be read")
+            raise ParseFailed("this PDF is damaged: none of its pages can be read")
         if not has_text and has_images:
             self.warnings.append("its pages are images: run text recognition (OCR) over it first")
 
-    def embedded(self, file: Path, kind: str, limits: Limits) -> Iterator[Embedded]:
+    def embedded(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[Embedded]:
         with _opened(file, limits) as document:
             for number in range(pdfium.FPDFDoc_GetAttachmentCount(document)):
                 yield from _file(pdfium.FPDFDoc_GetAttachment(document, number))
@@ -79,7 +79,7 @@ class Pdfium(Parser):
         try:
             document.save(found, flags=pdfium.FPDF_REMOVE_SECURITY)
         except pypdfium2.PdfiumError:
-            raise Refused("this PDF cannot be written without its encryption") from None
+            raise ParseFailed("this PDF cannot be written without its encryption") from None
         finally:
             document.close()
         return WRITTEN_ID.sub(lambda match: match[1] + b"0" * 32 + match[3], found.getvalue())
@@ -90,28 +90,28 @@ class _DamagedPage(Exception):
 
 
 @contextmanager
-def _opened(file: Path, limits: Limits) -> Iterator[pypdfium2.PdfDocument]:
+def _opened(file: Path, limits: ParserLimits) -> Iterator[pypdfium2.PdfDocument]:
     with file.open("rb") as content:
         if b"%PDF-" not in content.read(1024):
-            raise Refused("this is not a PDF: it does not begin as one")
+            raise ParseFailed("this is not a PDF: it does not begin as one")
     try:
         document = pypdfium2.PdfDocument(file)
     except pypdfium2.PdfiumError as error:
         raise _refused(error, "") from error
     try:
         if len(document) > limits.pages:
-            raise Refused(f"this PDF has {len(document):,} pages; at most {limits.pages:,}")
+            raise ParseFailed(f"this PDF has {len(document):,} pages; at most {limits.pages:,}")
         yield document
     finally:
         document.close()
 
 
-def _refused(error: pypdfium2.PdfiumError, password: str) -> Refused:
+def _refused(error: pypdfium2.PdfiumError, password: str) -> ParseFailed:
     if getattr(error, "err_code", None) != ENCRYPTED:
-        return Refused("this PDF is damaged, and cannot be opened")
+        return ParseFailed("this PDF is damaged, and cannot be opened")
     if password:
-        return Refused("the password of this PDF is wrong", WRONG_PASSWORD)
-    return Refused("this PDF is encrypted: give its password in the field 'password'", PASSWORD_REQUIRED)
+        return ParseFailed("the password of this PDF is wrong", WRONG_PASSWORD)
+    return ParseFailed("this PDF is encrypted: give its password in the field 'password'", PASSWORD_REQUIRED)
 
 
 def _text(document: pypdfium2.PdfDocument, number: int) -> tuple[str, bool]:

@@ -10,8 +10,8 @@ from starlette.routing import Route
 from drw.kernel.errors import InvalidRequest, TooLarge
 from drw.kernel.rpc import context
 from drw.rag.documents.api import openai_objects, request_parameters
-from drw.rag.documents.api.upload import REPEATED, Form
-from drw.rag.documents.library import Shelf
+from drw.rag.documents.api.upload import REPEATED, UploadForm
+from drw.rag.documents.library import DocumentLibrary
 
 FORM_BYTES = 64 << 10
 """What a form may have beside its file."""
@@ -20,7 +20,7 @@ FORM_BYTES = 64 << 10
 class FileRoutes:
     """Each method answers one route."""
 
-    def __init__(self, shelf: Shelf, most_bytes: int) -> None:
+    def __init__(self, shelf: DocumentLibrary, most_bytes: int) -> None:
         self._shelf = shelf
         self._most_bytes = most_bytes
 
@@ -40,7 +40,7 @@ class FileRoutes:
         if int(request.headers.get("content-length") or 0) > self._most_bytes + FORM_BYTES:
             raise TooLarge(f"a file may have {self._most_bytes:,} bytes", param="file")
         with self._shelf.content.receiving() as incoming:
-            form = Form(request.headers.get("content-type", ""), incoming)
+            form = UploadForm(request.headers.get("content-type", ""), incoming)
             await form.read(request.stream())
             for name in form.fields.keys() - {"password", "purpose", "walls", REPEATED}:
                 raise InvalidRequest(f"{name!r} is not a field; there are: file, password, purpose, walls", param=name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from drw.api.rag.v1.vector_store_pb2 import Collection
 from drw.rag.documents.storage.files import File
-from drw.rag.documents.storage.vector_store_files import Attachment, Progress
+from drw.rag.documents.storage.vector_store_files import IndexingProgress, VectorStoreFile
 
 Shape = dict[str, Any]
 
@@ -33,7 +33,7 @@ def file(found: File) -> Shape:
     }
 
 
-def vector_store(found: Collection, progress: Progress) -> Shape:
+def vector_store(found: Collection, progress: IndexingProgress) -> Shape:
     """Return a vector store object."""
     return {
         "id": found.id,
@@ -51,7 +51,7 @@ def vector_store(found: Collection, progress: Progress) -> Shape:
     }
 
 
-def vector_store_file(found: Attachment) -> Shape:
+def vector_store_file(found: VectorStoreFile) -> Shape:
     """Return a vector store file object."""
     error = {"code": found.error_code, "message": found.error} if found.state == "failed" else None
     return {
@@ -69,7 +69,7 @@ def vector_store_file(found: Attachment) -> Shape:
     }
 
 
-def batch(id_: str, collection: str, created_at: datetime, progress: Progress) -> Shape:
+def batch(id_: str, collection: str, created_at: datetime, progress: IndexingProgress) -> Shape:
     """Return a vector store file batch object."""
     settled = "cancelled" if progress.cancelled else "completed"
     return {
@@ -82,7 +82,7 @@ def batch(id_: str, collection: str, created_at: datetime, progress: Progress) -
     }
 
 
-def counts(progress: Progress) -> Shape:
+def counts(progress: IndexingProgress) -> Shape:
     """Return how many files are in which state."""
     return {
         "in_progress": progress.in_progress,

@@ -12,7 +12,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from drw.kernel.errors import InvalidRequest
 from drw.rag.documents.parsing.file_types import checked_name
-from drw.rag.documents.storage.blob_store import Incoming
+from drw.rag.documents.storage.blob_store import PendingBlob
 
 ESCAPED = re.compile(r"%(?:22|[01][0-9A-Fa-f])")
 REPEATED = "walls[]"
@@ -22,10 +22,10 @@ BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 """What separates the parts of a form (RFC 2046, 5.1.1)."""
 
 
-class Form:
+class UploadForm:
     """The fields of a form, and the name of its file; the file itself goes to `incoming`."""
 
-    def __init__(self, content_type: str, incoming: Incoming) -> None:
+    def __init__(self, content_type: str, incoming: PendingBlob) -> None:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
             raise InvalidRequest("a file is uploaded as multipart/form-data, with the fields purpose and file")
@@ -107,7 +107,7 @@ class Form:
         self._field = None
 
 
-def _callbacks(form: Form) -> Any:
+def _callbacks(form: UploadForm) -> Any:
     names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end")
     found: dict[str, Callable[..., None]] = {f"on_{n}": getattr(form, f"on_{n}") for n in names}
     return found | {"on_headers_finished": form.on_headers_finished, "on_end": form.on_end}

@@ -21,8 +21,8 @@ from drw.kernel.rpc import context
 from drw.kernel.walls import MAX_WALLS
 from drw.rag.documents.api import openai_objects, request_parameters
 from drw.rag.documents.api.files import answer
-from drw.rag.documents.library import Shelf
-from drw.rag.documents.storage.vector_store_files import STATES, Progress
+from drw.rag.documents.library import DocumentLibrary
+from drw.rag.documents.storage.vector_store_files import STATES, IndexingProgress
 
 MAX_BATCH = 2000
 MAX_COLLECTIONS = 10_000
@@ -31,7 +31,7 @@ MAX_COLLECTIONS = 10_000
 class VectorStoreRoutes:
     """Each method answers one route."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: DocumentLibrary) -> None:
         self._shelf = shelf
 
     def routes(self) -> list[Route]:
@@ -83,7 +83,7 @@ class VectorStoreRoutes:
             found = found[places[0] :]
         part = found[: page.limit]
         progress = await self._shelf.attachments.progress_of([c.id for c in part])
-        shown = [openai_objects.vector_store(c, progress.get(c.id, Progress())) for c in part]
+        shown = [openai_objects.vector_store(c, progress.get(c.id, IndexingProgress())) for c in part]
         return answer(openai_objects.listed(shown, page.limit - 1))
 
     async def get(self, request: Request) -> Response:

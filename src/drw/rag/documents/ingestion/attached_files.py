@@ -10,10 +10,10 @@ from typing import Any
 from drw.kernel.errors import TooLarge
 from drw.kernel.storage.database import Database
 from drw.rag.documents.parsing import file_types
-from drw.rag.documents.parsing.parser_pool import Reader
-from drw.rag.documents.ports import Refused
-from drw.rag.documents.settings import Reading as Settings
-from drw.rag.documents.storage.blob_store import Content, Incoming
+from drw.rag.documents.parsing.parser_pool import ParserPool
+from drw.rag.documents.ports import ParseFailed
+from drw.rag.documents.settings import ParsingSettings as Settings
+from drw.rag.documents.storage.blob_store import BlobStore, PendingBlob
 from drw.rag.documents.storage.files import File, Files
 
 MOST_WARNINGS = 20
@@ -38,7 +38,7 @@ class _Budget:
 class EmbeddedFiles:
     """Keeps attached files, within bounds of count, bytes and depth."""
 
-    def __init__(self, files: Files, content: Content, reader: Reader) -> None:
+    def __init__(self, files: Files, content: BlobStore, reader: ParserPool) -> None:
         self._files = files
         self._content = content
         self._reader = reader
@@ -63,13 +63,13 @@ class EmbeddedFiles:
                 elif kept := await self._put(parent, name, incoming, budget):
                     await self._keep(kept, bounds, budget, depth + 1)
 
-    async def _received(self, parent: File, stack: ExitStack, budget: _Budget) -> list[tuple[str, int, Incoming]]:
+    async def _received(self, parent: File, stack: ExitStack, budget: _Budget) -> list[tuple[str, int, PendingBlob]]:
         """Take in the files attached to one; return the name of each, its size, and what has come of it."""
         kind = file_types.kind_of(parent.name)
-        found: list[tuple[str, int, Incoming]] = []
+        found: list[tuple[str, int, PendingBlob]] = []
         if kind not in file_types.MAY_HAVE_FILES:
             return found
-        taking: Incoming | None = None
+        taking: PendingBlob | None = None
         try:
             async with aclosing(self._reader.embedded(self._content.path(parent.content_hash), kind)) as answers:
                 async for answer in answers:
@@ -79,17 +79,17 @@ class EmbeddedFiles:
                     name, size = answer
                     if taking := self._begin(name, stack, budget):
                         found.append((file_types.safe_name(name), size, taking))
-        except Refused as error:
+        except ParseFailed as error:
             budget.warn(parent.name, f"its attached files cannot be read: {error.message}")
         except TooLarge as error:
             budget.warn(found.pop()[0], error.message)
         return found
 
-    def _begin(self, name: str, stack: ExitStack, budget: _Budget) -> Incoming | None:
+    def _begin(self, name: str, stack: ExitStack, budget: _Budget) -> PendingBlob | None:
         """Give a place for the next file; None where it is not to be kept."""
         try:
             file_types.kind_of(name)
-        except Refused as error:
+        except ParseFailed as error:
             budget.warn(name, error.message.partition(";")[0])
             return None
         if budget.files <= 0:
@@ -98,21 +98,21 @@ class EmbeddedFiles:
         budget.files -= 1
         return stack.enter_context(self._content.receiving())
 
-    async def _put(self, parent: File, name: str, incoming: Incoming, budget: _Budget) -> File | None:
+    async def _put(self, parent: File, name: str, incoming: PendingBlob, budget: _Budget) -> File | None:
         if not incoming.size:
             budget.warn(name, "it is empty")
             return None
         await incoming.finish()
         try:
             encoding = await self._reader.check(incoming.path, file_types.kind_of(name))
-        except Refused as error:
+        except ParseFailed as error:
             budget.warn(name, error.message)
             return None
         details: Mapping[str, Any] = {"encoding": encoding} if encoding else {}
         return await self._files.put_embedded(parent, incoming, name, details)
 
 
-def _take(incoming: Incoming | None, piece: bytes, budget: _Budget) -> None:
+def _take(incoming: PendingBlob | None, piece: bytes, budget: _Budget) -> None:
     if incoming is None:
         return
     budget.bytes -= len(piece)

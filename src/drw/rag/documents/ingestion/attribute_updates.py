@@ -19,7 +19,7 @@ from drw.kernel.attributes import to_values
 from drw.kernel.errors import DrwError, NotFound, Unavailable
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.database import Connection, Database
 from drw.rag.documents.ingestion import attached_files
 from drw.rag.documents.storage import change_notifications
@@ -111,8 +111,8 @@ class AttributeUpdates:
             await change_notifications.announce(connection)
 
 
-def _who(row: Mapping[str, Any]) -> Caller:
-    return Caller(row["org"], row["desk"], row["key"], frozenset({"documents:write"}), frozenset(row["walls"]))
+def _who(row: Mapping[str, Any]) -> Principal:
+    return Principal(row["org"], row["desk"], row["key"], frozenset({"documents:write"}), frozenset(row["walls"]))
 
 
 THIS = "org = %(org)s and desk = %(desk)s and collection = %(collection)s and file = %(file)s and walls = %(walls)s"

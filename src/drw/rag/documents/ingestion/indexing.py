@@ -23,12 +23,12 @@ from drw.kernel.storage.database import Database
 from drw.rag.documents.chunking.chunks import Chunk, Chunker
 from drw.rag.documents.chunking.document_context import subject
 from drw.rag.documents.ingestion import attached_files, worker_liveness
-from drw.rag.documents.ingestion.job_queue import MOST_ATTEMPTS, Attributes, Counts, Job, Jobs
+from drw.rag.documents.ingestion.job_queue import MOST_ATTEMPTS, Attributes, Job, JobCounts, JobQueue
 from drw.rag.documents.parsing import file_types
-from drw.rag.documents.parsing.parser_pool import Reader, Text
-from drw.rag.documents.ports import INVALID, UNSUPPORTED, Refused
-from drw.rag.documents.storage.blob_store import Content
-from drw.rag.documents.storage.change_notifications import Changes
+from drw.rag.documents.parsing.parser_pool import ParsedText, ParserPool
+from drw.rag.documents.ports import INVALID, UNSUPPORTED, ParseFailed
+from drw.rag.documents.storage.blob_store import BlobStore
+from drw.rag.documents.storage.change_notifications import ChangeNotifications
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class _Part:
 
     job: Job
     title: str
-    text: Text
+    text: ParsedText
     chunks: Sequence[Chunk]
 
     @property
@@ -57,9 +57,9 @@ class _Part:
         return len(self.text.pages)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> JobCounts:
         size = sum(len(chunk.text.encode()) for chunk in self.chunks)
-        return Counts(self.pages, len(self.chunks), size, self.text.warnings)
+        return JobCounts(self.pages, len(self.chunks), size, self.text.warnings)
 
 
 class Indexer:
@@ -67,11 +67,11 @@ class Indexer:
 
     def __init__(
         self,
-        jobs: Jobs,
+        jobs: JobQueue,
         database: Database,
-        changes: Changes,
-        content: Content,
-        reader: Reader,
+        changes: ChangeNotifications,
+        content: BlobStore,
+        reader: ParserPool,
         embedding: EmbeddingClient,
         store: VectorStoreClient,
         *,
@@ -118,7 +118,7 @@ class Indexer:
         """Do a part of the work on one file; where it fails say why, or put the file off."""
         try:
             return await work
-        except Refused as error:
+        except ParseFailed as error:
             code = error.code if error.code in {UNSUPPORTED, "server_error"} else INVALID
             await self._jobs.fail(job, code, error.message)
         except (Unavailable, RateLimited, DeadlineExceeded) as error:
@@ -153,7 +153,7 @@ class Indexer:
     async def _read(self, job: Job) -> _Part | None:
         """Read and cut a file; None where there is nothing left to do."""
         if job.attempts > MOST_ATTEMPTS:
-            raise Refused("given up: the service stopped each time it was at this file", "server_error")
+            raise ParseFailed("given up: the service stopped each time it was at this file", "server_error")
         async with self._database.transaction() as connection:
             if await self._jobs.is_ours(connection, job) is None:
                 return None
@@ -165,16 +165,16 @@ class Indexer:
         # In a thread: cutting a large file takes seconds, in which this process must answer others.
         return _Part(job, title, text, await asyncio.to_thread(self._cut, title, text))
 
-    def _cut(self, title: str, text: Text) -> list[Chunk]:
+    def _cut(self, title: str, text: ParsedText) -> list[Chunk]:
         pages = text.pages
         chunker = Chunker(subject(title, next((page for page in pages if page.strip()), "")))
         chunks: list[Chunk] = []
         for number, page in enumerate(pages, 1):
             chunks += chunker.page(number, page)
             if len(chunks) > self._most_chunks:
-                raise Refused(f"this file has more than {self._most_chunks:,} passages")
+                raise ParseFailed(f"this file has more than {self._most_chunks:,} passages")
         if not chunks:
-            raise Refused(": ".join(["this file has no text", *text.warnings[:1]]), UNSUPPORTED)
+            raise ParseFailed(": ".join(["this file has no text", *text.warnings[:1]]), UNSUPPORTED)
         return chunks
 
     async def _finish(self, parts: Sequence[_Part]) -> None:
@@ -189,7 +189,7 @@ class Indexer:
             request = EmbedRequest(texts=some, long_text=EmbedRequest.AVERAGE)
             vectors |= zip(some, await self._embed_patiently(request), strict=True)
             if len(parts) == 1 and len(texts) > TEXTS:
-                await self._jobs.report(parts[0].job, Counts(parts[0].pages, len(vectors)))
+                await self._jobs.report(parts[0].job, JobCounts(parts[0].pages, len(vectors)))
         return vectors
 
     async def _embed_patiently(self, request: EmbedRequest) -> Sequence[Vector]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from drw.kernel.rpc.context import Caller
+from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.rag.documents.ingestion.worker_liveness import LIVING
@@ -44,10 +44,10 @@ class Job:
     worker: int
 
     @property
-    def caller(self) -> Caller:
+    def caller(self) -> Principal:
         """Whoever ordered it, for what the job needs and no more: inside the walls of what is made."""
         scopes = frozenset({"documents:read", "documents:write"})
-        return Caller(self.org, self.desk, self.key, scopes, frozenset(self.walls))
+        return Principal(self.org, self.desk, self.key, scopes, frozenset(self.walls))
 
     @property
     def fence(self) -> dict[str, int]:
@@ -64,7 +64,7 @@ class Attributes:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class JobCounts:
     """What a job has made."""
 
     pages: int = 0
@@ -74,7 +74,7 @@ class Counts:
     """What could not be read."""
 
 
-class Jobs:
+class JobQueue:
     """Gives jobs to workers: org after org and desk after desk, and a desk's in the order in which they came.
 
     One org never has all workers of the platform, unless there is one only: the next org need not wait for its files.
@@ -103,13 +103,13 @@ class Jobs:
             more = await connection.execute(CLAIM_MORE, {**alike, **bounds, "worker": worker})
             return [first, *sorted((_job(row) for row in await more.fetchall()), key=lambda job: job.job)]
 
-    async def report(self, job: Job, counts: Counts) -> None:
+    async def report(self, job: Job, counts: JobCounts) -> None:
         """Show how far the job is."""
         async with self._database.transaction() as connection:
             await connection.execute(REPORT, {"pages": counts.pages, "chunks": counts.chunks, **job.fence})
             await change_notifications.announce(connection)
 
-    async def same_content(self, connection: Connection, job: Job) -> Counts | None:
+    async def same_content(self, connection: Connection, job: Job) -> JobCounts | None:
         """Return what another file of the same content made in the same collection inside the same walls, or None.
 
         It stays as it is until the transaction ends.
@@ -122,7 +122,7 @@ class Jobs:
             (job.org, job.desk, job.collection, job.content_hash, list(job.walls), job.job, job.file),
         )
         row = await found.fetchone()
-        return Counts(**row) if row else None
+        return JobCounts(**row) if row else None
 
     async def is_ours(self, connection: Connection, job: Job) -> Attributes | None:
         """Return the attributes that the job's file has now, and keep it and them so until the transaction ends.
@@ -133,7 +133,7 @@ class Jobs:
         row = await found.fetchone()
         return Attributes(row["attributes"], row["attributes_version"]) if row else None
 
-    async def complete(self, connection: Connection, job: Job, counts: Counts, *, unchanged: bool) -> None:
+    async def complete(self, connection: Connection, job: Job, counts: JobCounts, *, unchanged: bool) -> None:
         """Write that the job is done, in the transaction that asked `is_ours`."""
         made = {"pages": counts.pages, "chunks": counts.chunks}
         kept = {"bytes": counts.bytes, "unchanged": unchanged, "warnings": Jsonb(list(counts.warnings))}

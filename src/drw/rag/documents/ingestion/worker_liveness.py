@@ -23,7 +23,7 @@ and database = (select oid from pg_database where datname = current_database())
 """The numbers of the workers that live."""
 
 
-class Worker:
+class WorkerLiveness:
     """One worker, alive while its connection is."""
 
     def __init__(self, number: int, connection: psycopg.AsyncConnection[DictRow]) -> None:
@@ -39,7 +39,7 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(dsn: str, schema: str) -> AsyncIterator[Worker]:
+async def worker(dsn: str, schema: str) -> AsyncIterator[WorkerLiveness]:
     """Be a worker for as long as the block lasts.
 
     Raises:
@@ -55,4 +55,4 @@ async def worker(dsn: str, schema: str) -> AsyncIterator[Worker]:
         found = await connection.execute("select (nextval('worker') %% 2147483647)::int as number", ())
         number = int((await found.fetchone() or {})["number"])
         await connection.execute("select pg_advisory_lock(%s, %s)", (KIND, number))
-        yield Worker(number, connection)
+        yield WorkerLiveness(number, connection)

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from drw.rag.documents.ports import Refused
+from drw.rag.documents.ports import ParseFailed
 
 BEGIN = b"PK\x03\x04"
 BLOCK = 1 << 20
@@ -24,7 +24,7 @@ def check(file: Path, kind: str, most_bytes: int) -> None:
         begin = content.read(len(BEGIN))
     if not zipfile.is_zipfile(file):
         is_cut = begin == BEGIN
-        raise Refused(
+        raise ParseFailed(
             "this file is damaged, and cannot be unpacked"
             if is_cut
             else f"this is not a {kind.upper()} file, whatever its name says"
@@ -35,18 +35,18 @@ def check(file: Path, kind: str, most_bytes: int) -> None:
             for entry in packed.infolist():
                 left -= _size(packed, entry, left, most_bytes)
     except (zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
-        raise Refused("this file is damaged, and cannot be unpacked") from error
+        raise ParseFailed("this file is damaged, and cannot be unpacked") from error
 
 
 def _size(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int, most_bytes: int) -> int:
     if entry.flag_bits & 1:
-        raise Refused("this file is encrypted: save it without its password")
+        raise ParseFailed("this file is encrypted: save it without its password")
     size = 0
     try:
         with packed.open(entry) as content:
             while piece := content.read(BLOCK):
                 if (size := size + len(piece)) > left:
-                    raise Refused(f"this file unpacks to more than {most_bytes:,} bytes")
+                    raise ParseFailed(f"this file unpacks to more than {most_bytes:,} bytes")
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError):
         return size
     return size

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from charset_normalizer import from_bytes
 
-from drw.rag.documents.ports import Refused
+from drw.rag.documents.ports import ParseFailed
 
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -51,7 +51,7 @@ def decoded(content: bytes) -> tuple[str, str]:
         text = content.decode(encoding, errors)
     except UnicodeDecodeError as error:
         name = NAMES.get(encoding, encoding).upper()
-        raise Refused(f"this is not text in {name}: byte {error.start} is wrong") from error
+        raise ParseFailed(f"this is not text in {name}: byte {error.start} is wrong") from error
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", ""), NAMES.get(encoding, encoding)
 
 
@@ -70,7 +70,7 @@ def _encoding(content: bytes) -> str:
     if found := _unmarked(content):
         return found
     if b"\0" in content[:SAMPLE]:
-        raise Refused("this is not text: it has zero bytes")
+        raise ParseFailed("this is not text: it has zero bytes")
     try:
         content.decode()
     except UnicodeDecodeError as error:
@@ -118,7 +118,7 @@ def _legacy(content: bytes, error: UnicodeDecodeError) -> str:
         return str(best.encoding)
     if found := _latin(sample):
         return found
-    raise Refused(
+    raise ParseFailed(
         f"this is not text in UTF-8: byte {error.start} is wrong; its encoding cannot be told: save it as UTF-8"
     )
 

@@ -6,7 +6,7 @@ import unicodedata
 from pathlib import PurePath
 
 from drw.kernel.errors import InvalidRequest
-from drw.rag.documents.ports import UNSUPPORTED, Refused
+from drw.rag.documents.ports import UNSUPPORTED, ParseFailed
 
 PARSERS = {
     "pdfium": ("pdf",),
@@ -36,10 +36,10 @@ def kind_of(name: str) -> str:
     """
     kind = PurePath(name).suffix.lstrip(".").lower()
     if kind in IMAGES:
-        raise Refused(f"'.{kind}' files are images: run text recognition (OCR) over it first", UNSUPPORTED)
+        raise ParseFailed(f"'.{kind}' files are images: run text recognition (OCR) over it first", UNSUPPORTED)
     if kind not in BY_KIND:
         said = f"'.{kind}' files" if kind else "files without an ending"
-        raise Refused(f"{said} cannot be read; there are: {', '.join(sorted(BY_KIND))}", UNSUPPORTED)
+        raise ParseFailed(f"{said} cannot be read; there are: {', '.join(sorted(BY_KIND))}", UNSUPPORTED)
     return kind
 
 

@@ -17,8 +17,8 @@ import orjson
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc import context
 from drw.rag.documents.parsing.fair_slots import FairSlots
-from drw.rag.documents.ports import Refused
-from drw.rag.documents.settings import Reading as Settings
+from drw.rag.documents.ports import ParseFailed
+from drw.rag.documents.settings import ParsingSettings as Settings
 
 LONGEST_ANSWER = 32 << 20
 KEPT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
@@ -29,7 +29,7 @@ START_TRIES = 3
 
 
 @dataclass(slots=True)
-class Text:
+class ParsedText:
     """What was read of a file."""
 
     pages: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Text:
             self.warnings, self.encoding = answer["warnings"], answer["encoding"]
 
 
-class Reader:
+class ParserPool:
     """Gives the text of files; a file that breaks its worker breaks nothing else."""
 
     def __init__(self, settings: Settings) -> None:
@@ -59,18 +59,18 @@ class Reader:
         Raises:
             Refused: it cannot.
         """
-        found = Text()
+        found = ParsedText()
         async for answer in self._ask(do="check", file=str(file), kind=kind):
             found.take(answer)
         return found.encoding
 
-    async def text(self, file: Path, kind: str, enough: int = 0) -> Text:
+    async def text(self, file: Path, kind: str, enough: int = 0) -> ParsedText:
         """Return the text of each page; with `enough` no more pages once there are so many characters.
 
         Raises:
             Refused: the file cannot be read, or is over a limit.
         """
-        found = Text()
+        found = ParsedText()
         async for answer in self._ask(do="pages", file=str(file), kind=kind, enough=enough):
             found.take(answer)
         return found
@@ -123,10 +123,12 @@ class Reader:
                     async for answer in _answers(worker, request):
                         yield answer
             except TimeoutError:
-                raise _Broken(f"reading this file takes more than {own.seconds} seconds") from None
-            except _Died:
+                raise _WorkerBroken(f"reading this file takes more than {own.seconds} seconds") from None
+            except _WorkerDied:
                 most = f"{own.memory_mebibytes} MiB and {cpu_seconds} seconds of processor time"
-                raise _Broken(f"this file cannot be read: it breaks its parser, or takes more than {most}") from None
+                raise _WorkerBroken(
+                    f"this file cannot be read: it breaks its parser, or takes more than {most}"
+                ) from None
 
     def _cpu_seconds(self, file: Path) -> int:
         own = self._settings
@@ -140,7 +142,7 @@ class Reader:
         try:
             yield worker
         except BaseException as error:
-            if type(error) is Refused:
+            if type(error) is ParseFailed:
                 self._keep(worker)
             else:
                 await _end(worker)
@@ -193,11 +195,11 @@ class Reader:
             worker.stdin.close()  # it ends by itself
 
 
-class _Broken(Refused):
+class _WorkerBroken(ParseFailed):
     """The worker is of no more use after this file."""
 
 
-class _Died(Exception):
+class _WorkerDied(Exception):
     """The worker ended in the middle of a file."""
 
 
@@ -209,14 +211,14 @@ async def _answers(worker: asyncio.subprocess.Process, request: dict[str, Any]) 
         while line := await worker.stdout.readline():
             answer = orjson.loads(line)
             if "refused" in answer:
-                raise Refused(answer["refused"], answer["code"])
+                raise ParseFailed(answer["refused"], answer["code"])
             yield answer
             if "end" in answer:
                 return
     # readline: an answer longer than may be; a write to a pipe that has just closed is a RuntimeError in uvloop.
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise _Died from error
-    raise _Died
+        raise _WorkerDied from error
+    raise _WorkerDied
 
 
 def _is_alive(worker: asyncio.subprocess.Process) -> bool:

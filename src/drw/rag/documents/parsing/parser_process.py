@@ -26,7 +26,7 @@ import orjson
 
 from drw.rag.documents.parsing.file_types import BY_KIND
 from drw.rag.documents.parsing.pages import tidied
-from drw.rag.documents.ports import Limits, Parser, Refused
+from drw.rag.documents.ports import ParseFailed, Parser, ParserLimits
 
 PR_SET_PDEATHSIG = 1
 RUST_PANIC = "PanicException"
@@ -67,7 +67,7 @@ def _answers(request: Answer) -> Iterator[Answer]:
     _grant_time(request["seconds"])
     try:
         yield from _done(request)
-    except Refused as error:
+    except ParseFailed as error:
         yield {"refused": error.message[:MOST_CHARACTERS], "code": error.code}
     except MemoryError:
         yield {"refused": "reading this file takes more memory than a file may", "code": "invalid_file"}
@@ -86,7 +86,7 @@ def _fault(error: BaseException) -> str:
 
 
 def _done(request: Answer) -> Iterator[Answer]:
-    file, kind, limits = Path(request["file"]), request["kind"], Limits(**request["limits"])
+    file, kind, limits = Path(request["file"]), request["kind"], ParserLimits(**request["limits"])
     parser = _parser(kind)
     match request["do"]:
         case "check":
@@ -108,15 +108,15 @@ def _bytes(content: bytes) -> Iterator[Answer]:
         yield {"bytes": base64.b64encode(content[start : start + PIECE]).decode()}
 
 
-def _pages(parser: Parser, request: Answer, limits: Limits) -> Iterator[Answer]:
+def _pages(parser: Parser, request: Answer, limits: ParserLimits) -> Iterator[Answer]:
     file, kind = Path(request["file"]), request["kind"]
     number, characters = 0, 0
     for page in parser.pages(file, kind, limits):
         number, characters = number + 1, characters + len(page)
         if number > limits.pages:
-            raise Refused(f"this file has more than {limits.pages:,} pages")
+            raise ParseFailed(f"this file has more than {limits.pages:,} pages")
         if characters > limits.characters:
-            raise Refused(f"this file has more than {limits.characters:,} characters of text")
+            raise ParseFailed(f"this file has more than {limits.characters:,} characters of text")
         yield {"page": tidied(page)}
         if request["enough"] and characters >= request["enough"]:
             break

@@ -16,7 +16,7 @@ from drw.kernel.errors import InvalidRequest, TooLarge, Unavailable
 ABANDONED_SECONDS = 24 * 3600
 
 
-class Incoming:
+class PendingBlob:
     """Bytes on their way in."""
 
     def __init__(self, path: Path, descriptor: int, most: int) -> None:
@@ -72,7 +72,7 @@ class Incoming:
         self.path.unlink(missing_ok=True)
 
 
-class Content:
+class BlobStore:
     """The folder. No name in it is made of anything but a hash."""
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
@@ -84,10 +84,10 @@ class Content:
         self._remove_abandoned()
 
     @contextmanager
-    def receiving(self) -> Iterator[Incoming]:
+    def receiving(self) -> Iterator[PendingBlob]:
         """Give a place for bytes to come in; what is not kept by the end is gone."""
         descriptor, name = tempfile.mkstemp(dir=self._incoming)
-        incoming = Incoming(Path(name), descriptor, self._most_bytes)
+        incoming = PendingBlob(Path(name), descriptor, self._most_bytes)
         try:
             yield incoming
         finally:
@@ -97,7 +97,7 @@ class Content:
         """Return where the bytes of this hash are."""
         return self._kept / content_hash[:2] / content_hash
 
-    async def keep(self, incoming: Incoming) -> None:
+    async def keep(self, incoming: PendingBlob) -> None:
         """Put finished bytes in their place; call under the lock of their hash."""
         await asyncio.to_thread(self._keep, incoming)
 
@@ -115,7 +115,7 @@ class Content:
             if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
                 path.unlink(missing_ok=True)
 
-    def _keep(self, incoming: Incoming) -> None:
+    def _keep(self, incoming: PendingBlob) -> None:
         place = self.path(incoming.content_hash)
         place.parent.mkdir(exist_ok=True, mode=0o700)
         incoming.path.replace(place)

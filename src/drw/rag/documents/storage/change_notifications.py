@@ -15,7 +15,7 @@ async def announce(connection: Connection) -> None:
     await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
 
 
-class Changes:
+class ChangeNotifications:
     """Take `mark()`, look at the state, then wait with `after(mark)`: no change between the two is missed."""
 
     def __init__(self, database: Database) -> None:

@@ -15,7 +15,7 @@ from drw.kernel.errors import NotFound
 from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
-from drw.rag.documents.storage.blob_store import Content, Incoming
+from drw.rag.documents.storage.blob_store import BlobStore, PendingBlob
 
 LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
 """Orders what happens to the bytes of one hash: an upload never meets their removal."""
@@ -55,14 +55,14 @@ class Page:
 class Files:
     """Every method sees only the files of the caller's desk that have no wall which the caller stands outside of."""
 
-    def __init__(self, database: Database, content: Content, audit: AuditWriter) -> None:
+    def __init__(self, database: Database, content: BlobStore, audit: AuditWriter) -> None:
         self._database = database
         self._content = content
         self._audit = audit
 
     async def put(
         self,
-        incoming: Incoming,
+        incoming: PendingBlob,
         name: str,
         purpose: str,
         inside: Collection[str] = (),
@@ -94,7 +94,7 @@ class Files:
             await self._audit.record("file.upload", file.id, details=said, connection=connection)
         return file
 
-    async def put_embedded(self, parent: File, incoming: Incoming, name: str, details: Mapping[str, Any]) -> File:
+    async def put_embedded(self, parent: File, incoming: PendingBlob, name: str, details: Mapping[str, Any]) -> File:
         """Keep finished bytes as a file attached to another one: whoever may see that one may see it, nobody else.
 
         Raises:

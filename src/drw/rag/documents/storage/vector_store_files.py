@@ -22,12 +22,12 @@ from drw.rag.documents.storage.files import File, FileNotFound, Page, embedded_i
 STATES = ("in_progress", "completed", "failed", "cancelled")
 
 
-class AttachmentNotFound(NotFound):
+class VectorStoreFileNotFound(NotFound):
     """The collection does not have the file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Attachment:
+class VectorStoreFile:
     """One file in one collection."""
 
     collection: str
@@ -47,13 +47,13 @@ class Attachment:
     """What of the file could not be read and is not in the collection."""
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Attachment:
+    def of(cls, row: Mapping[str, Any]) -> VectorStoreFile:
         """Read a row."""
         return cls(**{name: row[name] for name in cls.__slots__})
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class IndexingProgress:
     """How far the files of a collection are, together."""
 
     in_progress: int = 0
@@ -69,7 +69,7 @@ class Progress:
         return self.in_progress + self.completed + self.failed + self.cancelled
 
 
-class Attachments:
+class VectorStoreFiles:
     """Every method sees only what belongs to the caller's desk and has no wall which the caller stands outside of."""
 
     def __init__(self, database: Database) -> None:
@@ -107,7 +107,7 @@ class Attachments:
             await change_notifications.announce(connection)
         return changed
 
-    async def get(self, collection: str, file: str) -> Attachment:
+    async def get(self, collection: str, file: str) -> VectorStoreFile:
         """Return one attachment.
 
         Raises:
@@ -118,9 +118,9 @@ class Attachments:
         row = await self._database.one("select * from visible_attachments(%s, %s, %s, %s) where file = %s", *seen, file)
         if row is None:
             raise missing(collection, file)
-        return Attachment.of(row)
+        return VectorStoreFile.of(row)
 
-    async def list(self, collection: str, page: Page, state: str = "", batch: str = "") -> Sequence[Attachment]:
+    async def list(self, collection: str, page: Page, state: str = "", batch: str = "") -> Sequence[VectorStoreFile]:
         """Return a part of a collection's attachments, by the time they were made."""
         who = context.caller()
         after = await self.get(collection, page.after) if page.after else None
@@ -137,20 +137,20 @@ class Attachments:
         }
         async with self._database.transaction() as connection:
             rows = await connection.execute(NEWEST if page.newest_first else OLDEST, wanted)
-            return [Attachment.of(row) for row in await rows.fetchall()]
+            return [VectorStoreFile.of(row) for row in await rows.fetchall()]
 
-    async def progress(self, collection: str, batch: str = "") -> Progress:
+    async def progress(self, collection: str, batch: str = "") -> IndexingProgress:
         """Return how far a collection is, or one batch of it."""
-        return (await self.progress_of([collection], batch)).get(collection, Progress())
+        return (await self.progress_of([collection], batch)).get(collection, IndexingProgress())
 
-    async def progress_of(self, collections: Sequence[str], batch: str = "") -> dict[str, Progress]:
+    async def progress_of(self, collections: Sequence[str], batch: str = "") -> dict[str, IndexingProgress]:
         """Return how far each collection is that has any files."""
         who = context.caller()
         seen = {"org": who.org, "desk": who.desk, "walls": list(who.walls)}
         wanted = {**seen, "collections": list(collections), "batch": batch}
         async with self._database.transaction() as connection:
             rows = await connection.execute(PROGRESS, wanted)
-            return {row.pop("collection"): Progress(**row) for row in await rows.fetchall()}
+            return {row.pop("collection"): IndexingProgress(**row) for row in await rows.fetchall()}
 
     async def all_in_progress(self) -> int:
         """Return how many files of all desks are in progress."""
@@ -168,10 +168,10 @@ class Attachments:
             await change_notifications.announce(connection)
 
 
-async def of_file(connection: Connection, file: str) -> Sequence[Attachment]:
+async def of_file(connection: Connection, file: str) -> Sequence[VectorStoreFile]:
     """Return the attachments of a file, locked."""
     rows = await connection.execute("select * from attachment where file = %s order by collection for update", (file,))
-    return [Attachment.of(row) for row in await rows.fetchall()]
+    return [VectorStoreFile.of(row) for row in await rows.fetchall()]
 
 
 async def remove(connection: Connection, collection: str, file: str) -> None:
@@ -199,9 +199,9 @@ async def remove(connection: Connection, collection: str, file: str) -> None:
     await change_notifications.announce(connection)
 
 
-def missing(collection: str, file: str) -> AttachmentNotFound:
+def missing(collection: str, file: str) -> VectorStoreFileNotFound:
     """Return the error that says so."""
-    return AttachmentNotFound(f"{collection!r} has no file {file!r}", param="file_id")
+    return VectorStoreFileNotFound(f"{collection!r} has no file {file!r}", param="file_id")
 
 
 ATTACH = """

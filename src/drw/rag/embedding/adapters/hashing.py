@@ -8,8 +8,8 @@ from hashlib import blake2b
 
 import numpy as np
 
-from drw.rag.embedding.lengths import Lengths, Tokens
-from drw.rag.embedding.ports import Floats, Portion, Text, TextEncoder
+from drw.rag.embedding.lengths import LengthPolicy, Tokens
+from drw.rag.embedding.ports import EncodingBatch, Floats, Text, TextEncoder
 
 MULTIPLIERS = np.array([0x9E3779B97F4A7C15 + 2 * 0x632BE59BD9B4E019 * n for n in range(8)], object) % (1 << 64)
 FACTORS = MULTIPLIERS.astype(np.uint64) | np.uint64(1)
@@ -25,13 +25,13 @@ class Hashing(TextEncoder):
     model = "hashing"
     dimensions = 384
 
-    def read(self, texts: Sequence[Text], lengths: Lengths) -> list[Portion]:
+    def read(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
         ids = [_words(text) if isinstance(text, str) else text for text in texts]
         windows = list(lengths.windows(ids, MOST_TOKENS, added=0))
         parts = [windows[start : start + PORTION] for start in range(0, len(windows), PORTION)]
-        return [Portion(tuple(place for place, _ in part), tuple(kept for _, kept in part)) for part in parts]
+        return [EncodingBatch(tuple(place for place, _ in part), tuple(kept for _, kept in part)) for part in parts]
 
-    def encode(self, portion: Portion) -> Floats:
+    def encode(self, portion: EncodingBatch) -> Floats:
         return np.stack([self._vector(ids) for ids in portion.ids])
 
     def _vector(self, ids: tuple[int, ...]) -> Floats:

@@ -12,8 +12,8 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from drw.kernel.runtime.settings import ConfigError
-from drw.rag.embedding.lengths import Lengths, Tokens, check_tokens
-from drw.rag.embedding.ports import Floats, Portion, Text, TextEncoder
+from drw.rag.embedding.lengths import LengthPolicy, Tokens, check_tokens
+from drw.rag.embedding.ports import EncodingBatch, Floats, Text, TextEncoder
 from drw.rag.embedding.settings import OnnxSettings
 
 INPUTS = ("input_ids", "attention_mask")
@@ -36,7 +36,7 @@ class Onnx(TextEncoder):
         self._session = _session(settings.folder / "model.onnx", settings.threads or os.cpu_count() or 1)
         self.dimensions = int(self._session.get_outputs()[0].shape[1])
 
-    def read(self, texts: Sequence[Text], lengths: Lengths) -> list[Portion]:
+    def read(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
         check_tokens(texts, self._tokenizer.get_vocab_size())
         written = [text for text in texts if isinstance(text, str)]
         encoded = iter(self._tokenizer.encode_batch_fast(written, add_special_tokens=False))
@@ -45,7 +45,7 @@ class Onnx(TextEncoder):
         windows = lengths.windows(tokens, self._settings.text_tokens, added=2)
         return list(self._portions([(place, (first, *ids, last)) for place, ids in windows]))
 
-    def encode(self, portion: Portion) -> Floats:
+    def encode(self, portion: EncodingBatch) -> Floats:
         longest = max(map(len, portion.ids))
         tokens = np.zeros((len(portion.ids), longest), np.int64)
         mask = np.zeros_like(tokens)
@@ -55,12 +55,12 @@ class Onnx(TextEncoder):
         (vectors,) = self._session.run([OUTPUT], dict(zip(INPUTS, (tokens, mask), strict=True)))
         return cast(Floats, vectors)
 
-    def _portions(self, windows: list[tuple[int, Tokens]]) -> Iterator[Portion]:
+    def _portions(self, windows: list[tuple[int, Tokens]]) -> Iterator[EncodingBatch]:
         longest_first = sorted(windows, key=lambda window: len(window[1]), reverse=True)
         while longest_first:
             fit = max(1, self._settings.portion_tokens // len(longest_first[0][1]))
             part, longest_first = longest_first[:fit], longest_first[fit:]
-            yield Portion(tuple(place for place, _ in part), tuple(ids for _, ids in part))
+            yield EncodingBatch(tuple(place for place, _ in part), tuple(ids for _, ids in part))
 
 
 def _tokenizer(file: Path) -> Any:

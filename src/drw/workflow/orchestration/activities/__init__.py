@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from drw.workflow.orchestration.activities import digest, index, summarise
-from drw.workflow.orchestration.activities.activity import Activity, Doing, Services
+from drw.workflow.orchestration.activities.activity import Activity, Services, StepContext
 
-__all__ = ["ACTIVITIES", "Activity", "Doing", "Services", "scopes"]
+__all__ = ["ACTIVITIES", "Activity", "Services", "StepContext", "scopes"]
 
 ACTIVITIES: dict[str, Activity] = {
     "documents.index": index.ACTIVITY,

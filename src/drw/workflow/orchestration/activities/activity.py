@@ -27,7 +27,7 @@ class Services:
 
 
 @dataclass(frozen=True, slots=True)
-class Doing:
+class StepContext:
     """For which step an activity is performed, and how many seconds it has."""
 
     run: str
@@ -47,7 +47,7 @@ class Activity:
 
     arguments: type[Arguments]
     scopes: tuple[str, ...]
-    perform: Callable[[Services, Doing, Any], Awaitable[Any]]
+    perform: Callable[[Services, StepContext, Any], Awaitable[Any]]
 
     def checked(self, given: Mapping[str, Any]) -> Arguments:
         """Return the arguments with their types.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from drw.api.rag.v1.documents_pb2 import PutFileRequest
-from drw.workflow.orchestration.activities.activity import Activity, Arguments, Doing, Services
+from drw.workflow.orchestration.activities.activity import Activity, Arguments, Services, StepContext
 
 MOST_TEXT = 32_000
 """Bytes of the document that stand in the step's output; the file has all of it."""
@@ -27,7 +27,7 @@ class DigestArguments(Arguments):
     summaries: list[Summary]
 
 
-async def perform(services: Services, doing: Doing, given: DigestArguments) -> dict[str, Any]:
+async def perform(services: Services, doing: StepContext, given: DigestArguments) -> dict[str, Any]:
     """Return the id, the name and the text of the document.
 
     The name has the run's id: the same bytes under the same name are the same file, however often it is written.

@@ -6,7 +6,7 @@ from typing import Any
 
 from drw.api.rag.v1.documents_pb2 import IndexFileRequest, Indexing
 from drw.kernel.errors import InvalidRequest, Unavailable
-from drw.workflow.orchestration.activities.activity import Activity, Arguments, Doing, Services
+from drw.workflow.orchestration.activities.activity import Activity, Arguments, Services, StepContext
 
 
 class IndexArguments(Arguments):
@@ -16,7 +16,7 @@ class IndexArguments(Arguments):
     collection: str
 
 
-async def perform(services: Services, doing: Doing, given: IndexArguments) -> dict[str, Any]:
+async def perform(services: Services, doing: StepContext, given: IndexArguments) -> dict[str, Any]:
     """Return what was indexed.
 
     Raises:

@@ -9,7 +9,7 @@ from pydantic import Field
 from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.rag.v1.documents_pb2 import GetFileRequest, ReadTextRequest
 from drw.kernel.errors import InvalidRequest
-from drw.workflow.orchestration.activities.activity import Activity, Arguments, Doing, Services
+from drw.workflow.orchestration.activities.activity import Activity, Arguments, Services, StepContext
 
 INSTRUCTION = (
     "You summarise documents. Answer with two or three plain sentences that say what the document is and what"
@@ -31,7 +31,7 @@ class SummariseArguments(Arguments):
     max_tokens: int = Field(default=160, ge=16, le=2000)
 
 
-async def perform(services: Services, doing: Doing, given: SummariseArguments) -> dict[str, Any]:
+async def perform(services: Services, doing: StepContext, given: SummariseArguments) -> dict[str, Any]:
     """Return the summary with the file's name, and whether it is of a part of the text only."""
     file = await services.documents.get_file(GetFileRequest(file=given.file))
     read = await services.documents.read_text(

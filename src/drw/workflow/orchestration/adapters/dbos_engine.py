@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL
 
 from drw.kernel.runtime import settings
-from drw.workflow.orchestration.ports import Engine, Slot, Superseded, Work
+from drw.workflow.orchestration.ports import Engine, LeadershipLost, Slot, Work
 
 INTERPRETER = "interpreter-1"
 """The version of what replays a run. A change that gives steps other slots needs another one."""
@@ -114,7 +114,7 @@ class _Reserved(Slot):
         async def step() -> Any:
             try:
                 return await work()
-            except Superseded as error:
+            except LeadershipLost as error:
                 raise asyncio.CancelledError(error.message) from None  # the one end of which DBOS records nothing
 
         options: StepOptions = {"name": name, "retries_allowed": False}

@@ -8,7 +8,7 @@ from pathlib import Path
 import msoffcrypto
 from msoffcrypto.format.ooxml import OOXMLFile
 
-from drw.rag.documents.ports import PASSWORD_REQUIRED, WRONG_PASSWORD, Refused
+from drw.rag.documents.ports import PASSWORD_REQUIRED, WRONG_PASSWORD, ParseFailed
 
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """How encrypted Office files begin, and those of before 2007."""
@@ -32,11 +32,11 @@ def check(file: Path, *, is_old: bool = False) -> None:
     except Exception as error:
         if is_old:
             return
-        raise Refused(OLD) from error
+        raise ParseFailed(OLD) from error
     if is_encrypted:
-        raise Refused(ENCRYPTED, PASSWORD_REQUIRED)
+        raise ParseFailed(ENCRYPTED, PASSWORD_REQUIRED)
     if not is_old:
-        raise Refused(OLD)
+        raise ParseFailed(OLD)
 
 
 def decrypted(file: Path, password: str) -> bytes:
@@ -49,8 +49,8 @@ def decrypted(file: Path, password: str) -> bytes:
         if attempt and (found := _decrypted(file, attempt)):
             return found
     if password:
-        raise Refused("the password of this file is wrong", WRONG_PASSWORD)
-    raise Refused(ENCRYPTED, PASSWORD_REQUIRED)
+        raise ParseFailed("the password of this file is wrong", WRONG_PASSWORD)
+    raise ParseFailed(ENCRYPTED, PASSWORD_REQUIRED)
 
 
 def _decrypted(file: Path, password: str) -> bytes:
@@ -65,5 +65,5 @@ def _decrypted(file: Path, password: str) -> bytes:
         return b""
     except Exception as error:  # noqa: BLE001 - its parsers raise whatever they meet
         # The cause may quote the password: it must not be part of this error.
-        raise Refused(f"this file cannot be decrypted: {type(error).__name__}") from None
+        raise ParseFailed(f"this file cannot be decrypted: {type(error).__name__}") from None
     return found.getvalue()

@@ -11,7 +11,7 @@ from typing import IO, NamedTuple, Self
 from urllib.parse import unquote
 from xml.etree.ElementTree import Element, ParseError, iterparse
 
-from drw.rag.documents.ports import Refused
+from drw.rag.documents.ports import ParseFailed
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError, ParseError)
 """What reading a damaged archive or part raises."""
@@ -38,7 +38,7 @@ class Package:
         try:
             self._archive = zipfile.ZipFile(file)
         except DAMAGED as error:
-            raise Refused("this file is damaged, and cannot be unpacked") from error
+            raise ParseFailed("this file is damaged, and cannot be unpacked") from error
         self._names = {name.replace("\\", "/").lstrip("/").lower(): name for name in self._archive.namelist()}
 
     def __enter__(self) -> Self:

@@ -8,13 +8,13 @@ from xml.etree.ElementTree import Element
 from drw.rag.documents.parsing.ooxml import drawing
 from drw.rag.documents.parsing.ooxml.elements import attribute, child, children, descendants, items, relation_id, tag
 from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package, Relation
-from drw.rag.documents.ports import Refused
+from drw.rag.documents.ports import ParseFailed
 
 TITLES = frozenset({"title", "ctrTitle"})
 FURNITURE = frozenset({"sldNum"})
 
 
-class Reader:
+class SlidesReader:
     """Reads one presentation; `warnings` says what could not be read."""
 
     def __init__(self, package: Package, *, hidden: bool) -> None:
@@ -32,7 +32,7 @@ class Reader:
         try:
             root = self._package.root(main)
         except DamagedPart as error:
-            raise Refused("this presentation is damaged: its list of slides cannot be read") from error
+            raise ParseFailed("this presentation is damaged: its list of slides cannot be read") from error
         relations = self._package.relations(main)
         for number, entry in enumerate(descendants(child(root, "sldIdLst"), "sldId"), 1):
             relation = relations.get(relation_id(entry))

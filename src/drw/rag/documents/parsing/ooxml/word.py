@@ -22,7 +22,7 @@ from drw.rag.documents.parsing.ooxml.elements import (
 )
 from drw.rag.documents.parsing.ooxml.numbering import LEVELS, Numbering
 from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package, Relation
-from drw.rag.documents.ports import Refused
+from drw.rag.documents.ports import ParseFailed
 
 MOST_NESTED = 4
 """Documents in documents, and tables and text boxes in each other."""
@@ -45,7 +45,7 @@ class _Paragraph:
     breaks_after: bool = False
 
 
-class Reader:
+class WordReader:
     """Reads one document; `warnings` says what could not be read."""
 
     def __init__(self, package: Package, convert: Convert, *, hidden: bool, depth: int = 0) -> None:
@@ -73,7 +73,7 @@ class Reader:
         try:
             root, is_whole = self._package.salvaged(self._main)
         except DamagedPart as error:
-            raise Refused("this document is damaged: its text cannot be read") from error
+            raise ParseFailed("this document is damaged: its text cannot be read") from error
         if not is_whole:
             self.warnings.append("the document is damaged: what could be read of it was kept")
         page, footers = self._around("header"), self._around("footer")
@@ -240,14 +240,14 @@ class Reader:
             content = self._package.read(relation.target)
             if kind in {"docx", "docm", "dotx"}:
                 if self._depth >= MOST_NESTED:
-                    raise Refused("documents are embedded too deep")
+                    raise ParseFailed("documents are embedded too deep")
                 with Package(io.BytesIO(content)) as package:
-                    inner = Reader(package, self._convert, hidden=self._hidden, depth=self._depth + 1)
+                    inner = WordReader(package, self._convert, hidden=self._hidden, depth=self._depth + 1)
                     text = "\n\n".join(inner.pages())
                     self.warnings += inner.warnings
                     return text
             return self._convert(kind, content)
-        except (DamagedPart, Refused) as error:
+        except (DamagedPart, ParseFailed) as error:
             self.warnings.append(f"the embedded document {posixpath.basename(relation.target)!r} was not read: {error}")
             return ""
 

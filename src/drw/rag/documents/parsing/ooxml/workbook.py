@@ -22,7 +22,7 @@ from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package
 from drw.rag.documents.parsing.sheets import formulas, number_formats
 from drw.rag.documents.parsing.sheets.formulas import Formula
 from drw.rag.documents.parsing.sheets.grid import MOST_CELLS, Cell, Range, Sheet, position, rectangle
-from drw.rag.documents.ports import Refused
+from drw.rag.documents.ports import ParseFailed
 
 MOST_MERGED = 100_000
 MOST_CELL_CHARACTERS = 32_767
@@ -59,7 +59,7 @@ class _Styles:
         return self._codes[number] if number < len(self._codes) else "General"
 
 
-class Reader:
+class WorkbookReader:
     """Reads one workbook."""
 
     def __init__(self, package: Package, *, hidden: bool) -> None:
@@ -72,7 +72,7 @@ class Reader:
         try:
             self._root = package.root(self._main)
         except DamagedPart as error:
-            raise Refused("this workbook is damaged: its list of sheets cannot be read") from error
+            raise ParseFailed("this workbook is damaged: its list of sheets cannot be read") from error
         self._relations = package.relations(self._main)
         self._strings = list(self._shared_strings())
         self._styles = _Styles(package, self._part("styles"))
@@ -173,7 +173,7 @@ class Reader:
     def _count(self) -> None:
         self._cells += 1
         if self._cells > MOST_CELLS:
-            raise Refused(f"this workbook has more than {MOST_CELLS:,} cells with content")
+            raise ParseFailed(f"this workbook has more than {MOST_CELLS:,} cells with content")
 
     def _shown(self, element: Element, stored: str, code: str) -> Cell | None:
         kind = attribute(element, "t")

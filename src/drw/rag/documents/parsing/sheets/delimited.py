@@ -7,7 +7,7 @@ import io
 import re
 
 from drw.rag.documents.parsing.sheets.grid import MOST_CELLS, Cell, Sheet
-from drw.rag.documents.ports import Refused
+from drw.rag.documents.ports import ParseFailed
 
 NUMBER = re.compile(r"[-+(]?\s*[$€£¥]?\s*[-+]?\d[\d,. ']*(?:[eE][-+]?\d+)?\s*%?\)?")
 DELIMITERS = ",;\t|"
@@ -31,9 +31,9 @@ def sheet(text: str, kind: str) -> Sheet:
             if shown:
                 found.rows[number] = shown
             if (cells := cells + len(row)) > MOST_CELLS:
-                raise Refused(f"this file has more than {MOST_CELLS:,} cells")
+                raise ParseFailed(f"this file has more than {MOST_CELLS:,} cells")
     except csv.Error as error:
-        raise Refused(f"this {kind.upper()} file cannot be read: {error}") from error
+        raise ParseFailed(f"this {kind.upper()} file cannot be read: {error}") from error
     return found
 
 

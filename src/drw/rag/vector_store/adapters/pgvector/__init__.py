@@ -7,11 +7,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Collection, Document
 from drw.kernel.attribute_filters import Filter
-from drw.kernel.runtime.host import Scope
+from drw.kernel.runtime.host import ServiceContext
 from drw.rag.vector_store.adapters.pgvector import attributes, collections, documents
 from drw.rag.vector_store.adapters.pgvector.filters import to_jsonpath
 from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot, View
-from drw.rag.vector_store.ports import About, Analysed, Owner, Page, PassageIndex
+from drw.rag.vector_store.ports import AnalysedText, DocumentMetadata, Owner, Page, PassageIndex
 from drw.rag.vector_store.settings import PgvectorSettings
 
 
@@ -23,7 +23,7 @@ class PgvectorIndex(PassageIndex):
     def __init__(self, settings: PgvectorSettings) -> None:
         self._settings = settings
 
-    async def start(self, scope: Scope) -> None:
+    async def start(self, scope: ServiceContext) -> None:
         self._database = await scope.database(pool_size=self._settings.pool_size)
         self._audit = scope.audit()
 
@@ -63,7 +63,7 @@ class PgvectorIndex(PassageIndex):
             return gone.documents
 
     async def put_document(
-        self, owner: Owner, collection: str, document: Document, chunks: Sequence[Chunk], analysed: Analysed
+        self, owner: Owner, collection: str, document: Document, chunks: Sequence[Chunk], analysed: AnalysedText
     ) -> Document:
         async with self._database.transaction() as connection:
             row = await collections.lock(connection, owner, collection)
@@ -75,7 +75,7 @@ class PgvectorIndex(PassageIndex):
             return written
 
     async def update_attributes(
-        self, owner: Owner, collection: str, document: Document, source: str, about: Callable[..., About]
+        self, owner: Owner, collection: str, document: Document, source: str, about: Callable[..., DocumentMetadata]
     ) -> Document:
         async with self._database.transaction() as connection:
             row = await collections.lock(connection, owner, collection)

@@ -11,7 +11,7 @@ from drw.api.rag.v1.vector_store_pb2 import Chunk, Document
 from drw.kernel.attributes import from_values
 from drw.kernel.storage.database import Connection
 from drw.rag.vector_store.adapters.pgvector import documents
-from drw.rag.vector_store.ports import About, DocumentNotFound, Owner
+from drw.rag.vector_store.ports import DocumentMetadata, DocumentNotFound, Owner
 
 FIND = "select * from document where collection = %s and id = %s and walls = %s"
 UPDATE = """
@@ -38,7 +38,7 @@ async def update(
     collection: int,
     document: Document,
     source: str,
-    about: Callable[..., About],
+    about: Callable[..., DocumentMetadata],
 ) -> Document:
     """Replace the attributes, unless a newer version of them is kept; see the port."""
     row = await _row(connection, collection, document, document.id)

@@ -15,7 +15,7 @@ from drw.kernel.storage.audit import digest
 from drw.kernel.storage.database import Connection
 from drw.rag.vector_store import bm25
 from drw.rag.vector_store.adapters.pgvector.collections import after, following, seen_by
-from drw.rag.vector_store.ports import Analysed, DocumentNotFound, Owner, Page
+from drw.rag.vector_store.ports import AnalysedText, DocumentNotFound, Owner, Page
 
 ADD = """
     insert into document
@@ -45,7 +45,7 @@ async def write(
     collection: int,
     document: Document,
     chunks: Sequence[Chunk],
-    analysed: Analysed,
+    analysed: AnalysedText,
 ) -> Document:
     """Write a document that is not there."""
     size = sum(len(chunk.text.encode()) for chunk in chunks)
@@ -114,7 +114,7 @@ async def _copy_vectors(connection: Connection, collection: int, key: int, chunk
     await _copy(connection, "copy chunk_vector from stdin (format binary)", rows, types)
 
 
-def _postings(collection: int, key: int, chunks: Sequence[Chunk], analysed: Analysed) -> Iterable[tuple[Any, ...]]:
+def _postings(collection: int, key: int, chunks: Sequence[Chunk], analysed: AnalysedText) -> Iterable[tuple[Any, ...]]:
     found: dict[str, list[int]] = {}
     for chunk, counts in zip(chunks, analysed.counts, strict=True):
         length = sum(counts.values())

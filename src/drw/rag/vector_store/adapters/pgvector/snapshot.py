@@ -14,7 +14,7 @@ from drw.api.rag.v1.vector_store_pb2 import Passage
 from drw.kernel.attributes import to_values
 from drw.kernel.storage.database import Connection
 from drw.rag.vector_store import bm25
-from drw.rag.vector_store.ports import Filters, KeywordScores, Owner, Place, Snapshot
+from drw.rag.vector_store.ports import Filters, KeywordScores, Owner, PassagePosition, Snapshot
 
 MAX_VALUES = 200
 
@@ -130,7 +130,9 @@ class PostgresSnapshot(Snapshot):
                 postings = await cursor.fetchall()
         return bm25.scores(terms, postings, self._view.chunks, self._view.terms / max(1, self._view.chunks) or 1.0)
 
-    async def by_vector(self, vector: Sequence[float], places: Sequence[Place], limit: int) -> dict[Place, float]:
+    async def by_vector(
+        self, vector: Sequence[float], places: Sequence[PassagePosition], limit: int
+    ) -> dict[PassagePosition, float]:
         if not vector or not self._view.chunks:
             return {}
         at = {"documents": [place.document for place in places], "numbers": [place.number for place in places]}
@@ -141,10 +143,10 @@ class PostgresSnapshot(Snapshot):
         found = _scores(await self._rows(GRAPH, **asked))
         return found | _scores(await self._rows(VECTORS_AT, **asked))
 
-    async def passages(self, places: Sequence[Place]) -> dict[Place, Passage]:
+    async def passages(self, places: Sequence[PassagePosition]) -> dict[PassagePosition, Passage]:
         keys = ([place.document for place in places], [place.number for place in places])
         rows = await (await self._connection.execute(PASSAGES, keys)).fetchall()
-        return {Place(row["document"], row["number"]): _passage(row) for row in rows}
+        return {PassagePosition(row["document"], row["number"]): _passage(row) for row in rows}
 
     async def _is_exact(self) -> bool:
         """Return whether each vector of the view is compared, since it has few, or a small share of all."""
@@ -180,8 +182,8 @@ def _jsonb(filters: Filters) -> Jsonb:
     return Jsonb({key: list(values) for key, values in filters.items()})
 
 
-def _scores(rows: Sequence[Mapping[str, Any]]) -> dict[Place, float]:
-    return {Place(row["document"], row["number"]): float(row["score"]) for row in rows}
+def _scores(rows: Sequence[Mapping[str, Any]]) -> dict[PassagePosition, float]:
+    return {PassagePosition(row["document"], row["number"]): float(row["score"]) for row in rows}
 
 
 def _passage(row: Mapping[str, Any]) -> Passage:
