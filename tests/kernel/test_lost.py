@@ -26,7 +26,7 @@ WHO = Principal("acme", "research", "key_1", frozenset({"audit:read"}))
 SERVER = """
 import asyncio, sys
 from drw.api.audit.v1 import log_rpc
-from drw.kernel.rpc import Server
+from drw.kernel.rpc.transport import Server
 
 class Log(log_rpc.Log): ...
 

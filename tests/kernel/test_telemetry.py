@@ -23,7 +23,7 @@ STOP_SECONDS = ProcessSpec(name="", title="", command=list, ready=asyncio.Event(
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SERVED = """
 import sys
-from drw.kernel import telemetry
+from drw.kernel.observability import telemetry
 telemetry.set_up("models", sys.argv[1])
 headers = {"traceparent": f"00-{sys.argv[2]}-b7ad6b7169203331-01"}
 with telemetry.Request("serving", "Chat", headers) as request:

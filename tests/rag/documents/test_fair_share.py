@@ -115,15 +115,15 @@ async def test_large_repeated_and_tried_files_are_taken_alone(waiting, rag):
 
 FREEZES = """
 import asyncio, os, signal, sys
-from drw.kernel.database import Database
-from drw.rag.documents import jobs
+from drw.kernel.storage.database import Database
+from drw.rag.documents.ingestion import job_queue
 
 async def main():
     database = Database(sys.argv[1], "documents")
     await database.start("drw.rag.documents")
-    jobs.FROZEN_SECONDS = 1
-    jobs._job = lambda row: os.kill(os.getpid(), signal.SIGSTOP)
-    await jobs.Jobs(database, None).claim(0)
+    job_queue.FROZEN_SECONDS = 1
+    job_queue._job = lambda row: os.kill(os.getpid(), signal.SIGSTOP)
+    await job_queue.JobQueue(database, None).claim(0)
 
 asyncio.run(main())
 """
