@@ -318,7 +318,7 @@ def test_who_waited_in_line_while_a_circuit_opened_goes_elsewhere(in_world, monk
         outcomes = [[a["outcome"] for a in r["details"]["attempts"]] for r in world.records()]
         assert sorted(outcomes) == [["circuit_open", "ok"], ["unavailable", "ok"]]
 
-    monkeypatch.setattr(service, "Line", SeenLine)
+    monkeypatch.setattr(service, "AdmissionQueue", SeenLine)
     in_world(run, primary={"max_concurrent": 1}, circuits={"consecutive_failures": 1})
 
 
