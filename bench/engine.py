@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import aiohttp
 
-from bench.targets import DRW
+from bench.support.targets import DRW
 from drw.local.paths import PlatformPaths
 
 ROUNDS = 5

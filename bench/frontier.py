@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 
 import uvloop
 
-from bench import targets
-from bench.load import Load, Streamed, run, stream
+from bench.support import targets
+from bench.support.load import Load, Streamed, run, stream
 
 BOUNDS = (5, 10, 50, inf)
 """Milliseconds, for the 99th percentile; the last is no bound: the most that was seen at all."""

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 import uvloop
 
-from bench import targets
-from bench.load import Load, run
+from bench.support import targets
+from bench.support.load import Load, run
 
 ROUNDS = 5
 BODY = json.dumps(

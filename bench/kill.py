@@ -16,8 +16,8 @@ from pathlib import Path
 
 import httpx
 
-from bench.stopping import Stand, make_key, stand, told
-from bench.targets import DRW
+from bench.support.stopping import Stand, make_key, stand, told
+from bench.support.targets import DRW
 
 STREAMS = 200
 ROUNDS = 30

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from bench import targets
-from bench.load import Load, run
+from bench.support import targets
+from bench.support.load import Load, run
 
 CHANGES = 100
 CLIENTS = 8

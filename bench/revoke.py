@@ -22,8 +22,8 @@ from typing import LiteralString
 import httpx
 import psycopg
 
-from bench.stopping import Stand, make_key, stand, told
-from bench.targets import DRW, answers, started
+from bench.support.stopping import Stand, make_key, stand, told
+from bench.support.targets import DRW, answers, started
 from drw.agent.delivery import envoy
 from drw.kernel.runtime.settings import SettingLayers
 from drw.local.preflight import free_port

@@ -23,9 +23,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import psutil
 
-from bench import targets
 from bench.frontier import PATH, body
-from bench.load import run, stream
+from bench.support import targets
+from bench.support.load import run, stream
 
 MINUTES, CLIENTS = 20.0, 8
 EVERY_SECONDS = 5.0

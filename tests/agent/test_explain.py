@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agent.conftest import Fed, until
-from agent.test_pass_through import usage
+from agent.reporting.test_pass_through import usage
 from agent.upstream import DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.rate_limiting_pb2 import Block

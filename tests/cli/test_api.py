@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from drw.cli.access import _seconds
 from drw.cli.api import Api
-from drw.cli.documents import files_of
+from drw.cli.gateway.keys import _seconds
+from drw.cli.rag.documents import files_of
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, RateLimited, Unavailable
 from drw.kernel.rpc.http_server import HttpServer
 from drw.local.credentials import Credentials, write

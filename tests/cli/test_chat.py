@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from drw.cli import conversation
-from drw.cli.conversation import Conversation
+from drw.cli.models import conversation
+from drw.cli.models.conversation import Conversation
 from drw.kernel.errors import InvalidRequest, Unavailable
 from drw.kernel.rpc.http_server import HttpServer
 

@@ -13,10 +13,10 @@ from secrets import token_urlsafe
 import pytest
 import typer
 
+from drw.cli.audit import _short
 from drw.cli.main import MODULES, make_app
-from drw.cli.platform import _welcome
+from drw.cli.platform.platform import _welcome
 from drw.cli.reference import reference
-from drw.cli.trail import _short
 from drw.kernel.runtime.settings import SettingLayers
 from drw.local.paths import PlatformPaths
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drw.cli import filters
+from drw.cli.rag import filters
 from drw.kernel.errors import InvalidRequest
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from drw.cli.platform import _ask
+from drw.cli.platform.platform import _ask
 from drw.local.paths import PlatformPaths
 from support.load import Load, kinds, mixed_load
 

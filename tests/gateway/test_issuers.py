@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from agent.test_identity import Authority
+from agent.xds.test_identity import Authority
 from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import (
     CreateKeyRequest,

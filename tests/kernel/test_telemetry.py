@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind
 
 from drw.kernel.errors import NotFound
 from drw.kernel.observability import telemetry
-from drw.local.child_process import ProcessSpec
+from drw.local.processes.child_process import ProcessSpec
 from support.spans import recorded
 
 STOP_SECONDS = ProcessSpec(name="", title="", command=list, ready=asyncio.Event().wait).stop_seconds

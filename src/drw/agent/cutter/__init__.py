@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from drw.agent.cutter.siphash import siphash
-from drw.agent.xds import request_limits
 from drw.agent.xds.builders import Json, typed
+from drw.agent.xds.http_filters import request_limits
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 
@@ -43,7 +43,8 @@ def cutter(configuration: Configuration, seed: bytes = SEED) -> Json:
     """Return the filter with the limits and the list of who is blocked; the seed of their hashes has 16 bytes.
 
     A configuration of this kind is in force within milliseconds however long it is, which those of Envoy's own filters
-    are not; `drw.agent.xds.deny_list` makes the same refusals with them, for good. Only what is killed is cut.
+    are not; `drw.agent.xds.http_filters.deny_list` makes the same refusals with them, for good.
+    Only what is killed is cut.
     """
     hashed = functools.partial(_hashed, seed)
     found = [(LETTERS.get(block.reason, KILLED), hashed(_subject(block, hashed))) for block in configuration.blocks]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from drw.agent.xds import boundary
 from drw.agent.xds.builders import Json, address, extension, file_source, typed
+from drw.agent.xds.http_filters import boundary
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.routing.request_matching import CONNECT_MS, is_own

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from drw.agent import clients
 from drw.agent.cutter import CUTTER, NOTED
-from drw.agent.xds import body_extraction, filters, local_replies
 from drw.agent.xds.builders import Json, address, extension, private, typed
 from drw.agent.xds.clusters import TRACES
-from drw.agent.xds.deny_list import BLOCKED, MODELS
+from drw.agent.xds.http_filters import body_extraction, filters, local_replies
+from drw.agent.xds.http_filters.deny_list import BLOCKED, MODELS
 from drw.kernel.runtime.settings import Connections
 
 NAME = "drw"

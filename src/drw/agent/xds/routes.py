@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from drw.agent.xds import body_extraction, clusters, cors, filters
+from drw.agent.xds import clusters
 from drw.agent.xds.builders import Json, extension, header, typed
-from drw.agent.xds.deny_list import ADMINISTRATION
+from drw.agent.xds.http_filters import body_extraction, cors, filters
+from drw.agent.xds.http_filters.deny_list import ADMINISTRATION
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route
 from drw.routing.request_matching import IDLE_SECONDS, MODEL_HEADER, allowed, is_own, named, ordered, read_under
 

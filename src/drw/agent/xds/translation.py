@@ -1,4 +1,4 @@
-"""The request router's words in Envoy's: a pure function, with golden files in tests/agent/golden.
+"""The request router's words in Envoy's: a pure function, with golden files in tests/agent/xds/golden.
 
 One kind of resource is one file in a folder of its own, because Envoy reads everything again that it takes from a
 folder in which something changed. `whole` puts all kinds into one static configuration, for Envoy to check.
@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from drw.agent.cutter import CUTTER, SEED, cutter
-from drw.agent.xds import clusters, cors, filters, identity, listener, overload, routes, tls
+from drw.agent.xds import clusters, listener, overload, routes, tls
 from drw.agent.xds.builders import Json, file_source, private, typed
-from drw.agent.xds.deny_list import BLOCKED, MODELS, blocked, models
+from drw.agent.xds.http_filters import cors, filters, identity
+from drw.agent.xds.http_filters.deny_list import BLOCKED, MODELS, blocked, models
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.runtime.settings import ConfigError, DataPlane, Profile, Tls

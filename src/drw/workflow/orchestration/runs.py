@@ -15,7 +15,8 @@ from drw.kernel.observability import telemetry
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
-from drw.workflow.orchestration import dependency_graph, events
+from drw.workflow.orchestration import events
+from drw.workflow.orchestration.execution import dependency_graph
 from drw.workflow.orchestration.metrics import ENDED
 
 CHANNEL = "orchestration_run"

@@ -26,15 +26,15 @@ from drw.kernel.runtime.host import ServiceContext
 from drw.killswitch.watch import KillList
 from drw.workflow.orchestration import inputs, messages
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, scopes
-from drw.workflow.orchestration.interpreter import Interpreter
-from drw.workflow.orchestration.leader_election import LeaderElection, LeaderLock
+from drw.workflow.orchestration.execution.interpreter import Interpreter
+from drw.workflow.orchestration.execution.leader_election import LeaderElection, LeaderLock
+from drw.workflow.orchestration.execution.run_journal import RunJournal
+from drw.workflow.orchestration.execution.step_executor import StepExecutor
 from drw.workflow.orchestration.metrics import measure
 from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.ports import Engine
-from drw.workflow.orchestration.run_journal import RunJournal
 from drw.workflow.orchestration.runs import RunRequest, Runs
 from drw.workflow.orchestration.settings import Settings
-from drw.workflow.orchestration.step_executor import StepExecutor
 
 MAX_PAGE = 500
 MAX_REQUEST_ID = 200

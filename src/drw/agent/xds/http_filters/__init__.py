@@ -1,0 +1,1 @@
+"""Envoy's HTTP filters: authentication, limits, deny list, bodies, headers, local replies."""

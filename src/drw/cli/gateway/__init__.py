@@ -1,0 +1,1 @@
+"""Commands for keys, identities, limits, budgets, routes and kills."""

@@ -1,0 +1,180 @@
+"""`drw models`, `drw aliases`, `drw chat`: the models, the names that stand for several, and one of them at work."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from drw.cli import completion
+from drw.cli.api import Api
+from drw.cli.models.conversation import Conversation, hold
+from drw.cli.options import DataDir, Json, write, write_json, write_table
+from drw.kernel.errors import InvalidRequest, NotFound
+
+aliases = typer.Typer(help="Names that stand for several models, by weight and with fallbacks.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer, panel: str) -> None:
+    """Add the commands."""
+    app.command(rich_help_panel=panel)(chat)
+    app.command(rich_help_panel=panel)(models)
+    app.add_typer(aliases, name="aliases", rich_help_panel=panel)
+
+
+def models(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the models."""
+    found = Api.of(data_dir).get("/api/v1/models")["models"]
+    if as_json:
+        write_json(found)
+        return
+    rows = [
+        (
+            m["id"],
+            m["kind"].lower(),
+            m["engine"],
+            m["context_length"],
+            m["licence"],
+            " ".join(m["fallbacks"]),
+            "default" if m["default"] else "",
+        )
+        for m in found
+    ]
+    write_table(("MODEL", "KIND", "ENGINE", "CONTEXT", "LICENCE", "FALLBACKS", ""), rows)
+
+
+@aliases.command("list")
+def list_aliases(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the aliases."""
+    found = Api.of(data_dir).get("/api/v1/aliases")["aliases"]
+    if as_json:
+        write_json(found)
+        return
+    rows = [
+        (
+            a["name"],
+            " ".join(f"{target['model']}={target['weight']}" for target in a["targets"]),
+            " ".join(a["fallbacks"]),
+            f"{a['total_seconds']:g} s" if a["total_seconds"] else "",
+            "settings" if a["from_settings"] else "",
+        )
+        for a in found
+    ]
+    write_table(("ALIAS", "TARGETS", "FALLBACKS", "DEADLINE", "FROM"), rows, "no aliases")
+
+
+@aliases.command("set")
+def set_alias(
+    name: Annotated[str, typer.Argument(help="The name that callers give as the model.")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="A model that it stands for, with its weight, as in gpt-4o=90; repeat it.",
+            autocompletion=completion.models,
+        ),
+    ] = None,
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fallback",
+            "-f",
+            help="A model that answers where no target does; repeat it, in order.",
+            autocompletion=completion.models,
+        ),
+    ] = None,
+    total_seconds: Annotated[
+        float, typer.Option(min=0, help="The time for a whole answer; 0: as the first model has it.")
+    ] = 0.0,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make an alias, or put another in its place; it counts for the next request."""
+    if not target:
+        raise InvalidRequest("an alias needs a target, as in `drw aliases set fast --target MODEL=1`")
+    body = {
+        "targets": [_target(each) for each in target],
+        "fallbacks": fallback or [],
+        "total_seconds": total_seconds,
+    }
+    made = Api.of(data_dir).put(f"/api/v1/aliases/{quote(name, safe='')}", body)
+    if as_json:
+        write_json(made)
+    else:
+        write(f"{name} stands for {', '.join(target)}")
+
+
+@aliases.command("delete")
+def delete_alias(
+    name: Annotated[str, typer.Argument(help="The alias, as `drw aliases list` shows it.")],
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Delete an alias; one of the settings of the same name counts again."""
+    found = Api.of(data_dir).delete(f"/api/v1/aliases/{quote(name, safe='')}")
+    if as_json:
+        write_json(found)
+    else:
+        write(f"{name} is deleted")
+
+
+def chat(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to say to the model; `-` reads it from standard input. Without it, a conversation: a message a "
+            "line, each with what was said before.",
+            show_default=False,
+        ),
+    ] = None,
+    system: Annotated[
+        str, typer.Option("--system", help="How the model should answer: the system message.", show_default=False)
+    ] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Which model; by default the platform's.", show_default=False, autocompletion=completion.models
+        ),
+    ] = "",
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=2, help="How freely it words: 0 always takes the likeliest word. By default the model's."
+        ),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 256,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Say something to a model, and show its answer as it comes; without a prompt, hold a conversation."""
+    text = sys.stdin.read() if prompt == "-" else prompt
+    if text is not None and not text.strip():
+        raise InvalidRequest("there is nothing to say: give a prompt, or `-` and text on standard input")
+    api = Api.of(data_dir)
+    request: dict[str, Any] = {"model": model or _default(api), "max_tokens": max_tokens}
+    if temperature is not None:
+        request["temperature"] = temperature
+    conversation = Conversation(api, request, system, as_json=as_json)
+    if text is None:
+        hold(conversation)
+    else:
+        conversation.ask(text)
+
+
+def _default(api: Api) -> str:
+    for model in api.get("/api/v1/models")["models"]:
+        if model["default"] and model["kind"] == "CHAT":
+            return str(model["id"])
+    raise NotFound("the platform has no default chat model: name one with --model; `drw models` lists them")
+
+
+def _target(text: str) -> dict[str, Any]:
+    model, found, weight = text.rpartition("=")
+    if not found:
+        return {"model": text, "weight": 1}
+    if not model or not weight.isdecimal() or len(weight) > 7:
+        raise InvalidRequest(f"{text!r} is not a target: write it as in gpt-4o=90")
+    return {"model": model, "weight": int(weight)}

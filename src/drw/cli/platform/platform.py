@@ -1,0 +1,264 @@
+"""`drw up`, `down`, `status`, `logs`, `env`: run a platform on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from drw.catalog import BY_NAME, SUPPORT
+from drw.cli.options import DataDir, Json, warn, write, write_json, write_line, write_table
+from drw.cli.platform.config import check_before_start
+from drw.cli.terminal import console, stream, visible_in_json
+from drw.kernel.errors import InternalError, InvalidRequest, NotFound, Unavailable
+from drw.local.credentials import Credentials, local
+from drw.local.paths import PlatformPaths
+from drw.local.preflight import free_port, locked
+
+PARTS = ("postgres", "valkey", "engine", "gateway", "models", "rag", "workflow", "agent", "envoy", "supervisor")
+START_SECONDS = 300
+STOP_SECONDS = 60
+
+Port = Annotated[
+    int, typer.Option("--port", min=0, max=65535, help="Where the gateway listens on 127.0.0.1; 0: any free port.")
+]
+
+
+def add_to(app: typer.Typer, panel: str) -> None:
+    """Add the commands."""
+    for command in (up, down, status, logs, env):
+        app.command(rich_help_panel=panel)(command)
+
+
+def up(
+    data_dir: DataDir = None,
+    port: Port = 8080,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when it is ready, and leave it running.")
+    ] = False,
+    no_welcome: Annotated[bool, typer.Option("--no-welcome", hidden=True)] = False,
+    as_json: Json = False,
+) -> None:
+    """Start the platform and keep it running until Ctrl-C."""
+    layout = local(data_dir)
+    layout.prepare()
+    listen = f"127.0.0.1:{port or free_port('127.0.0.1')}"
+
+    def ready(found: dict[str, Any]) -> None:
+        if as_json:
+            write_json(found)
+        elif not no_welcome:
+            _welcome(layout, found)
+
+    with locked(layout):  # clear errors before anything is started
+        check_before_start(layout, listen)
+    if detach:
+        ready(_start_detached(layout, listen, quiet=as_json))
+        return
+    import asyncio  # here, since the other commands need not wait for these
+
+    from drw.local.processes.supervisor import Supervisor
+
+    def say(line: str) -> None:
+        warn(f"  {line}") if as_json else stream(f"  {line}\n")
+
+    asyncio.run(Supervisor(layout, listen, say).run(ready))
+
+
+def down(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Stop the platform."""
+    layout = local(data_dir)
+    ran = _ask(layout, "stop") is not None
+    end = time.monotonic() + STOP_SECONDS
+    while ran and layout.control.exists() and _ask(layout, "status") is not None:
+        if time.monotonic() > end:
+            raise Unavailable(
+                f"the platform did not stop within {STOP_SECONDS} s; {layout.log('supervisor')} says more"
+            )
+        time.sleep(0.1)
+    if as_json:
+        write_json({"stopped": ran})
+    else:
+        write("stopped" if ran else f"no platform runs in {layout.data}")
+
+
+def status(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Show every part and service; ends with 0 only when all is healthy."""
+    layout = local(data_dir)
+    found = _ask(layout, "status")
+    if found is None:
+        if as_json:
+            write_json({"healthy": False, "ready": False, "data": str(layout.data), "parts": [], "services": []})
+            raise typer.Exit(1)
+        warn(f"no platform runs in {layout.data}: start one with `drw up`")
+        raise typer.Exit(1)
+    if as_json:
+        write_json(found)
+    else:
+        _show(found)
+    if not found["healthy"]:
+        raise typer.Exit(1)
+
+
+def logs(
+    name: Annotated[str, typer.Argument(help=f"A service, or a part: {', '.join(PARTS)}.", show_default=False)],
+    data_dir: DataDir = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="How many lines.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show new lines as they come.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the log of a service or a part."""
+    layout = local(data_dir)
+    part = _part_of(name)
+    file = layout.log(part)
+    if not file.exists():
+        raise NotFound(f"{part} has written no log in {layout.data}")
+    with ExitStack() as opened:
+        stream = opened.enter_context(_opened(file))
+        for line in deque(stream, maxlen=lines):
+            _write_log(line, as_json)
+        sys.stdout.flush()
+        while follow:
+            aside = _put_aside(file, stream)  # before the last look at it, so that no line is missed
+            if line := stream.readline():
+                _write_log(line, as_json)
+                sys.stdout.flush()
+            elif aside:
+                stream.close()
+                stream = opened.enter_context(_opened(file))
+            else:
+                time.sleep(0.2)
+
+
+def _opened(file: Path) -> TextIO:
+    return file.open(encoding="utf-8", errors="replace")
+
+
+def _put_aside(file: Path, stream: TextIO) -> bool:
+    """Tell whether the log has been begun anew since this was opened."""
+    try:
+        return file.stat().st_ino != os.fstat(stream.fileno()).st_ino
+    except FileNotFoundError:
+        return False  # the new one is not there yet
+
+
+def env(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Print what points the OpenAI client at the platform: `eval "$(drw env)"`."""
+    credentials = Credentials.of(data_dir)
+    values = {"OPENAI_BASE_URL": f"{credentials.url}/v1", "OPENAI_API_KEY": credentials.key}
+    if as_json:
+        write_json(values)
+        return
+    for name, value in values.items():
+        write(f"export {name}={shlex.quote(value)}")
+
+
+def _write_log(line: str, as_json: bool) -> None:
+    # Our own parts write JSON already; PostgreSQL, Valkey and Envoy write text.
+    if line.startswith("{"):
+        stream(visible_in_json(line))
+    elif as_json:
+        write_line({"message": line.rstrip()})
+    else:
+        stream(line)
+
+
+def _part_of(name: str) -> str:
+    if name in PARTS:
+        return name
+    if name in BY_NAME:
+        return "gateway" if BY_NAME[name] in SUPPORT else BY_NAME[name].cluster
+    raise InvalidRequest(f"there is no service or part {name!r}; there are: {', '.join([*BY_NAME, *PARTS])}")
+
+
+def _start_detached(layout: PlatformPaths, listen: str, *, quiet: bool) -> dict[str, Any]:
+    log = layout.log("supervisor")
+    command = [
+        sys.executable,
+        "-m",
+        "drw.cli.main",
+        "up",
+        "--data-dir",
+        str(layout.data),
+        "--port",
+        listen.split(":")[1],
+        "--no-welcome",  # its output is a log, which must hold no key
+    ]
+    with log.open("wb") as out:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+    end = time.monotonic() + START_SECONDS
+    last = ""
+    with log.open(encoding="utf-8", errors="replace") as said:
+        while time.monotonic() < end:
+            ended = child.poll() is not None
+            found = _ask(layout, "status")
+            for line in said:
+                if line.startswith("  ") and not quiet and not (found and found["ready"]):
+                    stream(line)
+                last = line.strip()
+            if found and found["ready"]:
+                return found
+            if ended:
+                raise InternalError(last.removeprefix("drw: "))
+            time.sleep(0.1)
+    child.terminate()
+    raise Unavailable(f"the platform was not ready within {START_SECONDS} s; {log} says more")
+
+
+def _ask(layout: PlatformPaths, what: str) -> dict[str, Any] | None:
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(15)
+            sock.connect(str(layout.control))
+            sock.sendall(what.encode() + b"\n")
+            with sock.makefile("rb") as answer:
+                found: dict[str, Any] = json.loads(answer.readline() or b"null")
+                return found
+    except (FileNotFoundError, ConnectionError):
+        return None
+    except OSError as error:
+        raise Unavailable(f"the platform in {layout.data} runs and does not answer: {error}") from error
+
+
+def _welcome(layout: PlatformPaths, found: dict[str, Any]) -> None:
+    _show(found)
+    credentials = Credentials.read(layout)
+    drw = _command(layout)
+    write(f"\nThe gateway listens at {credentials.url}.")
+    if found["new_key"]:
+        write(f"Your first API key, shown this once (`{drw} env` prints it again):\n\n{credentials.key}")
+    write("\nTry:")
+    write(f'  {drw} chat "Say hello"')
+    write(f"  {drw} ingest src/drw/demo/documents --collection demo")
+    write(f'  {drw} ask "Who signs a waiver of a risk limit?" --collection demo')
+
+
+def _command(layout: PlatformPaths) -> str:
+    near = Path(sys.prefix) / "bin" / "drw"
+    try:
+        shown = str(near.relative_to(Path.cwd()))
+    except ValueError:
+        shown = str(near)
+    return shown if layout == PlatformPaths.of(None) else f"DRW_DATA_DIR={shlex.quote(str(layout.data))} {shown}"
+
+
+def _show(found: dict[str, Any]) -> None:
+    if found["parts"]:
+        rows = [(p["name"], p["state"], p["pid"] or "", p["restarts"] or "", p["detail"]) for p in found["parts"]]
+        write_table(("PART", "STATE", "PID", "RESTARTS", ""), rows)
+    if found["services"]:
+        console().print()
+        services = [(s["name"], s["cluster"], s["state"], s["detail"]) for s in found["services"]]
+        write_table(("SERVICE", "CLUSTER", "STATE", ""), services)
+    console().print()
+    write(f"{found['gateway']}  {'healthy' if found['healthy'] else 'NOT healthy'}")

@@ -1,0 +1,1 @@
+"""Commands for documents: ingest, ask, search, files."""

@@ -1,0 +1,264 @@
+"""`drw ingest`, `ask`, `search`, `collections`: documents and what they answer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drw.cli import completion
+from drw.cli.api import Api
+from drw.cli.options import DataDir, Json, Walls, warn, when, write, write_json, write_line, write_table
+from drw.cli.rag import filters
+from drw.cli.rag.files import files
+from drw.cli.rag.filters import FORM
+from drw.cli.rag.ingest import Ingestion
+from drw.cli.terminal import console, stream, visible
+from drw.kernel.errors import InvalidRequest
+
+Filters = Annotated[
+    list[str] | None,
+    typer.Option("--filter", "-f", help="Only documents whose attributes fit, as in 'year>=2023'; repeat it. " + FORM),
+]
+Collection = Annotated[str, typer.Option("--collection", "-c", help="The collection, by name or id.")]
+
+collections = typer.Typer(help="See and delete collections and their documents.", no_args_is_help=True)
+
+AutoFilters = Annotated[
+    bool, typer.Option(help="Narrow the search to the company, document type and period that the question names.")
+]
+
+
+def add_to(app: typer.Typer, panel: str) -> None:
+    """Add the commands."""
+    for command in (ingest, ask, search):
+        app.command(rich_help_panel=panel)(command)
+    app.add_typer(collections, name="collections", rich_help_panel=panel)
+    app.add_typer(files, name="files", rich_help_panel=panel)
+
+
+def ingest(
+    path: Annotated[Path, typer.Argument(help="A file, or a folder with everything in it.", show_default=False)],
+    collection: Collection = "default",
+    wall: Walls = None,
+    password: Annotated[
+        bool, typer.Option("--password", help="Ask for the password of encrypted files; DRW_FILE_PASSWORD is one too.")
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Put documents into a collection. Safe to repeat, and to interrupt and repeat: what is in stays in."""
+    found = files_of(path)
+    # Never as an option's value: that would stand in the shell's history, and in the list of processes.
+    secret = typer.prompt("Password", hide_input=True) if password else os.environ.get("DRW_FILE_PASSWORD", "")
+    try:
+        uploads = Ingestion(Api.of(data_dir), collection, wall or [], password=secret, quiet=as_json)
+        result = uploads.run(found)
+    except KeyboardInterrupt:
+        warn("stopped: what is uploaded is indexed all the same; the same command again takes the rest")
+        raise
+    if as_json:
+        write_json(result.as_json())
+    else:
+        write(result.summary())
+        if result.failed:
+            write_table(("FAILED", "WHY"), result.failed)
+        if result.warnings:
+            write_table(("WARNING", "WHAT"), result.warnings)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="What you want to know.", show_default=False)],
+    collection: Collection = "default",
+    model: Annotated[
+        str,
+        typer.Option(help="Which model words the answer; by default the platform's.", autocompletion=completion.models),
+    ] = "",
+    passages: Annotated[int, typer.Option(min=1, max=20, help="How many passages to answer from.")] = 4,
+    wanted: Filters = None,
+    auto_filters: AutoFilters = True,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Answer a question from a collection: the passages first, then the answer with citations and its checks."""
+    body = {
+        "question": question,
+        "model": model,
+        "limit": passages,
+        "filter": filters.of(wanted),
+        "auto_filters": auto_filters,
+    }
+    answer: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    for event in Api.of(data_dir).events("POST", f"/api/v1/collections/{collection}:ask", body):
+        if "sources" in event:
+            found = event["sources"]
+            if not as_json:
+                _show_found(found)
+                console().print("\n[bold]Answer[/bold]")
+        elif "text" in event and not as_json:
+            stream(event["text"])
+        elif "answer" in event:
+            answer = event["answer"]
+    if as_json:
+        write_json({**found, "answer": answer})
+    else:
+        _show_checks(answer)
+
+
+def search(
+    question: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
+    collection: Collection = "default",
+    limit: Annotated[int, typer.Option(min=1, max=50, help="How many passages.")] = 8,
+    wanted: Filters = None,
+    auto_filters: AutoFilters = True,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Find the passages nearest to a question, without an answer."""
+    body = {"question": question, "limit": limit, "filter": filters.of(wanted), "auto_filters": auto_filters}
+    found = Api.of(data_dir).post(f"/api/v1/collections/{collection}:search", body)
+    if as_json:
+        write_json(found["passages"])
+    else:
+        _show_found(found)
+
+
+@collections.command("list")
+def list_collections(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the desk's collections."""
+    found = Api.of(data_dir).pages("/api/v1/collections", "collections")
+    if as_json:
+        write_json(found)
+        return
+    rows = [
+        (c["name"], c["id"], c["documents"], c["chunks"], when(c.get("created_at")), " ".join(c["walls"]))
+        for c in found
+    ]
+    write_table(
+        ("NAME", "ID", "DOCUMENTS", "CHUNKS", "CREATED", "WALLS"), rows, "no collections: make one with `drw ingest`"
+    )
+
+
+@collections.command("show")
+def show_collection(
+    collection: Annotated[str, typer.Argument(help="By name or id.")], data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """List the documents of a collection."""
+    found = Api.of(data_dir).pages(f"/api/v1/collections/{collection}/documents", "documents")
+    if as_json:
+        write_json(found)
+        return
+    rows = [
+        (d["title"], d["id"], d["pages"], d["chunks"], when(d.get("indexed_at")), " ".join(d["walls"])) for d in found
+    ]
+    write_table(("DOCUMENT", "ID", "PAGES", "CHUNKS", "INDEXED", "WALLS"), rows, "no documents")
+
+
+@collections.command("update")
+def update_document(
+    collection: Annotated[str, typer.Argument(help="By name or id.")],
+    document: Annotated[str, typer.Argument(help="The id of the document.")],
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option("--attribute", help="KEY=VALUE, as in year=2025; repeat it. Without any it has none afterwards."),
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Replace the attributes of a document: searches find the new ones at once, and nothing is indexed again."""
+    api = Api.of(data_dir)
+    store = api.get(f"/api/v1/collections/{collection}")["id"]
+    body = {"attributes": filters.attributes_of(attribute or [])}
+    done = api.post(f"/v1/vector_stores/{store}/files/{document}", body)
+    if as_json:
+        write_json(done)
+    else:
+        write(f"{document}: {done['attributes']}")
+
+
+@collections.command("delete")
+def delete_collection(
+    collection: Annotated[str, typer.Argument(help="By name or id.")],
+    document: Annotated[str, typer.Option(help="Delete only this document, by its id.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Delete a collection with all its documents, or one document of it."""
+    what = f"the document {document} of {collection}" if document else f"the collection {collection} and all in it"
+    if not yes:
+        typer.confirm(visible(f"Delete {what}?"), abort=True)
+    api = Api.of(data_dir)
+    store = api.get(f"/api/v1/collections/{collection}")["id"]
+    done = api.delete(f"/v1/vector_stores/{store}" + (f"/files/{document}" if document else ""))
+    if as_json:
+        write_line(done)
+    else:
+        write(f"deleted {what}")
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return a file, or every regular file of a folder but hidden ones, in order.
+
+    A symbolic link inside the folder counts only if what it names lies in the folder too; others are named on
+    standard error and left out. A path that is itself a link is followed: the user named it.
+
+    Raises:
+        InvalidRequest: there is nothing at the path.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InvalidRequest(f"there is no file or folder {str(path)!r}")
+    root = path.resolve()
+    found = []
+    for file in sorted(path.rglob("*")):
+        if any(part.startswith(".") for part in file.relative_to(path).parts):
+            continue
+        target = Path(os.path.realpath(file))  # `resolve` raises on a loop of links
+        if not target.is_relative_to(root):
+            warn(f"left out: {str(file)!r} is a link to {str(target)!r}, outside of the folder")
+        elif any(part.startswith(".") for part in target.relative_to(root).parts):
+            warn(f"left out: {str(file)!r} is a link to a hidden file")
+        elif target.is_file():
+            found.append(file)
+    if not found:
+        raise InvalidRequest(f"the folder {str(path)!r} has no files in it")
+    return found
+
+
+def _show_found(found: dict[str, Any]) -> None:
+    from rich.markup import escape
+
+    passages = found["passages"]
+    for narrowed in found.get("applied_filters", ()):
+        write(f"only {narrowed['key']} {', '.join(narrowed['values'])} (--no-auto-filters searches everything)")
+    if not passages:
+        write("no passage fits the question")
+    for number, p in enumerate(passages, 1):
+        console().print(
+            f"[bold][{number}] {escape(p['title'])}, page {p['page']}[/bold]  [dim]score {p['score']:.2f}[/dim]"
+        )
+        text = " ".join(p["text"].split())
+        write(f"    {text[:400]}{'…' if len(text) > 400 else ''}")
+
+
+def _show_checks(answer: dict[str, Any]) -> None:
+    from rich.markup import escape
+
+    console().print("\n")
+    if reason := answer.get("incomplete"):
+        warn(f"The answer is incomplete: {reason}")
+    for citation in answer.get("citations", ()):
+        p = citation["passage"]
+        console().print(f"[bold][{citation['number']}][/bold] {escape(p['title'])}, page {p['page']}", end=": ")
+        write(f"“{' '.join(citation['quote'].split())}”")
+    for figure in answer.get("unsupported_figures", ()):
+        console().print(f"[bold red]✗ {escape(figure['figure'])}[/bold red] stands in no cited passage")
+    if not answer.get("supported"):
+        console().print("[yellow]Read the passages: this answer is not supported by what it cites.[/yellow]")

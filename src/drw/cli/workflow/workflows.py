@@ -1,0 +1,167 @@
+"""`drw workflows`, `drw runs`: templates, and what runs from them."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drw.cli.api import Api
+from drw.cli.options import DataDir, Json, when, write, write_json, write_line, write_table
+from drw.cli.rag.documents import files_of
+from drw.cli.terminal import console
+from drw.kernel.errors import InvalidRequest
+
+workflows = typer.Typer(help="See workflow templates, and run them.", no_args_is_help=True)
+runs = typer.Typer(help="See runs, live and past; cancel them.", no_args_is_help=True)
+
+Run = Annotated[str, typer.Argument(help="The id of the run, as `drw runs list` shows it.", show_default=False)]
+
+
+def add_to(app: typer.Typer, panel: str) -> None:
+    """Add the commands."""
+    app.add_typer(workflows, name="workflows", rich_help_panel=panel)
+    app.add_typer(runs, name="runs", rich_help_panel=panel)
+
+
+@workflows.command("list")
+def list_templates(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the templates."""
+    found = Api.of(data_dir).get("/api/v1/templates")["templates"]
+    if as_json:
+        write_json(found)
+        return
+    rows = [(t["name"], t["version"][:12], ", ".join(i["name"] for i in t["inputs"]), t["description"]) for t in found]
+    write_table(("TEMPLATE", "VERSION", "INPUTS", ""), rows, "no templates")
+
+
+@workflows.command("show")
+def show_template(
+    name: Annotated[str, typer.Argument(help="The template.")], data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """Show a template as it was written."""
+    found = Api.of(data_dir).get(f"/api/v1/templates/{name}")
+    if as_json:
+        write_json(found)
+    else:
+        write(found["source"])
+
+
+@workflows.command("run")
+def run_template(
+    name: Annotated[str, typer.Argument(help="The template.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", help="NAME=VALUE; for an input of files, the path of a file or folder."),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show what happens, until the run has ended.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Start a run."""
+    api = Api.of(data_dir)
+    template = api.get(f"/api/v1/templates/{name}")
+    values = _values(api, template, inputs or [])
+    run = api.post("/api/v1/runs", {"template": name, "inputs": values, "request_id": str(uuid.uuid4())})
+    if watch:
+        _watch(api, run["id"], as_json)
+    elif as_json:
+        write_json(run)
+    else:
+        write(f"{run['id']}\n\nSee it with `drw runs watch {run['id']}`.")
+
+
+@runs.command("list")
+def list_runs(
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many, the newest first.")] = 20,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """List the desk's runs, newest first."""
+    found = Api.of(data_dir).pages("/api/v1/runs", "runs", most=limit)
+    if as_json:
+        write_json(found)
+        return
+    rows = [(r["id"], r["template"], r["state"].lower(), when(r.get("created_at")), r.get("error", "")) for r in found]
+    write_table(("RUN", "TEMPLATE", "STATE", "STARTED", ""), rows, "no runs: start one with `drw workflows run`")
+
+
+@runs.command("show")
+def show_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Show a run with its steps and its output."""
+    found = Api.of(data_dir).get(f"/api/v1/runs/{run}")
+    if as_json:
+        write_json(found)
+        return
+    write(f"{found['id']}  {found['template']}  {found['state'].lower()}  {found.get('error', '')}")
+    rows = [(s["id"], s["state"].lower(), s["attempts"], when(s.get("ended_at")), s["error"]) for s in found["steps"]]
+    write_table(("STEP", "STATE", "ATTEMPTS", "ENDED", ""), rows)
+    _show_output(found.get("output"))
+
+
+@runs.command("watch")
+def watch_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Show what has happened in a run and what happens, until it has ended."""
+    _watch(Api.of(data_dir), run, as_json)
+
+
+@runs.command("cancel")
+def cancel_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Cancel a run; steps that have ended stay as they are."""
+    found = Api.of(data_dir).post(f"/api/v1/runs/{run}:cancel")
+    if as_json:
+        write_json(found)
+    else:
+        write(f"{run} is {found['state'].lower()}")
+
+
+def _watch(api: Api, run: str, as_json: bool) -> None:
+    for event in api.events("GET", f"/api/v1/runs/{run}:watch"):
+        if not event["event_id"]:
+            continue  # nothing has happened; the stream only shows that it lives
+        if as_json:
+            write_line(event)
+        else:
+            write(
+                f"{when(event.get('at'))}  {event['step'] or 'run':<20} {event['state']:<10} {event['detail']}".rstrip()
+            )
+    found = api.get(f"/api/v1/runs/{run}")
+    if not as_json:
+        _show_output(found.get("output"))
+    if found["state"] != "SUCCEEDED":
+        raise typer.Exit(1)
+
+
+def _show_output(output: Any) -> None:
+    if isinstance(output, dict):
+        console().print()
+        for name, value in output.items():
+            write(f"{name}: {value}" if "\n" not in str(value) else f"{name}:\n{value}")
+    elif output is not None:
+        write(f"\n{output}")
+
+
+def _values(api: Api, template: dict[str, Any], given: list[str]) -> dict[str, Any]:
+    known = {i["name"]: i for i in template["inputs"]}
+    values: dict[str, Any] = {}
+    for item in given:
+        name, separator, value = item.partition("=")
+        if not separator or name not in known:
+            raise InvalidRequest(f"{item!r} is not NAME=VALUE with one of the inputs: {', '.join(known)}")
+        values[name] = _value(api, known[name]["type"], value)
+    if missing := [n for n, i in known.items() if i["required"] and n not in values]:
+        raise InvalidRequest(f"the template needs --input {missing[0]}=...")
+    return values
+
+
+def _value(api: Api, kind: str, text: str) -> Any:
+    if kind == "INTEGER":
+        try:
+            return int(text)
+        except ValueError:
+            raise InvalidRequest(f"{text!r} is not a whole number") from None
+    if kind == "FILES":
+        return [api.upload("/v1/files", file, purpose="assistants")["id"] for file in files_of(Path(text))]
+    return text

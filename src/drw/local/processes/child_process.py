@@ -1,0 +1,209 @@
+"""One child process of the platform: how it is started, known to be ready and alive, and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from drw.kernel.errors import Unavailable
+from drw.local.processes import liveness
+from drw.local.processes.liveness import LivenessPolicy, LivenessState, Probe
+from drw.local.processes.output import ProcessOutput
+
+LOOK_SECONDS = 0.1
+
+
+class ProcessState(StrEnum):
+    """How a part is."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    UNRESPONSIVE = "unresponsive"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """What is known of a part before it runs."""
+
+    name: str
+    title: str
+    command: Callable[[], list[str]]
+    ready: Probe
+    alive: Probe | None = None
+    """Answers while the process is alive, whatever becomes of the parts that it needs itself."""
+    patience: LivenessPolicy = LivenessPolicy()
+    needs: tuple[str, ...] = ()
+    """What must be ready before this is started."""
+    stops: int = 0
+    """When it is stopped: parts with a higher number go first, those with the same one together."""
+    prepare: Callable[[], Awaitable[None]] | None = None
+    """Runs before each start."""
+    before_stop: Callable[[], Awaitable[None]] | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    start_seconds: float = 60.0
+    stop_seconds: float = 15.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class ProcessFailed(Unavailable):
+    """A part ended, or did not get ready in time."""
+
+
+class ChildProcess:
+    """A part as it runs: started again when it dies."""
+
+    def __init__(
+        self, part: ProcessSpec, log: Path, said: Callable[[str], None], started: Callable[[], None] = lambda: None
+    ) -> None:
+        self.part = part
+        self.state = ProcessState.WAITING
+        self.detail = ""
+        self.restarts = 0
+        self._output = ProcessOutput(log)
+        self._said = said
+        self._started = started
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+        self.took = 0.0
+        """How many seconds the last start took, until it was ready."""
+        self._replaced = ""
+        """Why the process that ends next was killed."""
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, while it runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start the part, and return when it is ready.
+
+        Raises:
+            PartFailed: it ended, or took too long; the message has the last line of its log.
+        """
+        self.state = ProcessState.STARTING if not self.restarts else ProcessState.RESTARTING
+        if self.part.prepare:
+            await self.part.prepare()
+        out, began = self._output.pipe(), time.monotonic()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *_ends_with_us(self.part.command(), self.part.stop_signal),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, **self.part.environment},
+                start_new_session=True,  # Ctrl-C is for the supervisor, which stops the parts in order
+            )
+        finally:
+            os.close(out)
+        await self._until_ready(self._process)
+        self.state, self.detail, self.took = ProcessState.READY, "", time.monotonic() - began
+        self._started()
+
+    async def keep(self) -> None:
+        """Start the part again whenever it ends, until `stop`."""
+        pause = 0.1
+        while not self._stopping:
+            assert self._process is not None, "start comes first"
+            code = await self._process.wait()
+            if self._stopping:
+                return
+            self.restarts += 1
+            self.state, self.detail = ProcessState.RESTARTING, self._replaced or _ended(code)
+            self._replaced = ""
+            self._said(f"{self.part.name} {self.detail}; starting it again")
+            await asyncio.sleep(pause)
+            try:
+                await self.start()
+                pause = 0.1
+            except ProcessFailed as error:
+                self.detail = error.message
+                pause = min(pause * 2, 5.0)
+
+    async def watch(self) -> None:
+        """Kill the process where it is not alive any more, so that `keep` starts it again; until `stop`."""
+        pulse: LivenessState | None = None
+        while not self._stopping:
+            await asyncio.sleep(liveness.LOOK_SECONDS)
+            if (pid := self.pid) is None:
+                continue
+            if pulse is None or pulse.pid != pid:
+                pulse = LivenessState(pid, self.part.patience)
+            up = self.state in (ProcessState.READY, ProcessState.UNRESPONSIVE)
+            why = await pulse.look(self.part.alive if up else None)
+            if pid != self.pid:
+                continue
+            if why:
+                self._replaced = why
+                self._kill_all(pid)
+            elif up:
+                silent = pulse.silent > 0
+                self.state = ProcessState.UNRESPONSIVE if silent else ProcessState.READY
+                self.detail = f"has not answered for {pulse.silent:.0f} s" if silent else ""
+
+    async def stop(self) -> None:
+        """End the part: by its signal, and by force when that takes too long."""
+        self._stopping = True
+        if self.pid is not None and self._process is not None:
+            if self.part.before_stop and self.state == ProcessState.READY:
+                await self.part.before_stop()
+            self.kill(self.part.stop_signal)
+            try:
+                async with asyncio.timeout(self.part.stop_seconds):
+                    await self._process.wait()
+            except TimeoutError:
+                self._said(f"{self.part.name} did not stop within {self.part.stop_seconds:.0f} s; killed")
+                self.kill(signal.SIGKILL)
+                await self._process.wait()
+            await asyncio.to_thread(self._output.drain)
+        self.state = ProcessState.STOPPED
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal to the process, where there is one."""
+        if self.pid is not None and self._process is not None:
+            self._process.send_signal(number)
+
+    def _kill_all(self, pid: int) -> None:
+        """Kill the process and all that it has begun, which would outlive it where they are stopped too."""
+        for one in liveness.tree(pid):
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+
+    async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
+        try:
+            async with asyncio.timeout(self.part.start_seconds):
+                while not await self.part.ready():
+                    if process.returncode is not None:
+                        raise ProcessFailed(
+                            f"{self.part.name} {_ended(process.returncode)} while it started: {await self._why()}"
+                        )
+                    await asyncio.sleep(LOOK_SECONDS)
+        except TimeoutError:
+            self.kill(signal.SIGKILL)
+            await process.wait()
+            raise ProcessFailed(
+                f"{self.part.name} was not ready within {self.part.start_seconds:.0f} s: {await self._why()}"
+            ) from None
+
+    async def _why(self) -> str:
+        line = await asyncio.to_thread(self._output.last_line)
+        return f"{line[:300] or 'it said nothing'} (more in {self._output.file})"
+
+
+def _ended(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
+def _ends_with_us(command: list[str], number: signal.Signals) -> list[str]:
+    launcher = Path(__file__).with_name("launcher.py")
+    return [sys.executable, "-I", "-S", str(launcher), str(int(number)), str(os.getpid()), *command]

@@ -1,0 +1,62 @@
+"""Runs a command that refuses to run as root, as root: `python -m drw.local.processes.unprivileged COMMAND...`.
+
+In a user namespace of its own the command sees another user id, while the files it makes stay root's;
+so nothing on the machine has to be changed. Where namespaces are not allowed it becomes `nobody`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+CLONE_NEWUSER = 0x10000000
+PR_SET_PDEATHSIG = 1
+PR_GET_PDEATHSIG = 2
+CHECK = "--check"
+SEEN_AS = 1
+"""Some id other than 0 that every machine has a name for (`daemon`), since initdb asks for one."""
+
+
+def enter_namespace() -> bool:
+    """Move this process into a user namespace in which it is not root; tell whether that was allowed."""
+    uid, gid = os.geteuid(), os.getegid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    with_parent = ctypes.c_int()
+    libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(with_parent))
+    if libc.unshare(CLONE_NEWUSER) != 0:
+        return False
+    libc.prctl(PR_SET_PDEATHSIG, with_parent)  # entering the namespace has cleared it
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{SEEN_AS} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{SEEN_AS} {gid} 1")
+    return True
+
+
+def namespaces_allowed() -> bool:
+    """Tell whether `enter_namespace` would work; asked in a process of its own, which may have only one thread."""
+    return (
+        subprocess.run(
+            [sys.executable, "-m", "drw.local.processes.unprivileged", CHECK], capture_output=True
+        ).returncode
+        == 0
+    )
+
+
+def main() -> None:
+    """Become unprivileged, and become the command."""
+    if sys.argv[1] == CHECK:
+        sys.exit(0 if enter_namespace() else 1)
+    if os.geteuid() == 0 and not enter_namespace():
+        nobody = pwd.getpwnam("nobody")
+        os.setgroups([])
+        os.setgid(nobody.pw_gid)
+        os.setuid(nobody.pw_uid)
+    os.execv(sys.argv[1], sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Execution of one run: interpreter, step executor, journal, leader election."""

@@ -1,0 +1,140 @@
+"""Makes one step: attempt after attempt, until it has ended well or for good."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+import orjson
+
+from drw.kernel.errors import DeadlineExceeded, DrwError, TooLarge, Unavailable
+from drw.kernel.observability import telemetry
+from drw.kernel.rpc import context
+from drw.kernel.rpc.transport import translated
+from drw.killswitch.watch import Killed, KillList
+from drw.workflow.orchestration.activities import ACTIVITIES, Services, StepContext
+from drw.workflow.orchestration.execution import retries
+from drw.workflow.orchestration.execution.dependency_graph import Step
+from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
+from drw.workflow.orchestration.metrics import STEPS
+from drw.workflow.orchestration.ports import LeadershipLost
+
+log = logging.getLogger(__name__)
+
+MAX_OUTPUT_BYTES = 64 * 1024
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Held(DrwError):
+    """A kill switch stops the run for now."""
+
+
+class StepExecutor:
+    """Makes the steps of every run of this process."""
+
+    def __init__(self, progress: RunJournal, services: Services, first_pause_seconds: float, kills: KillList) -> None:
+        self._progress = progress
+        self._kills = kills
+        self._services = services
+        self._first_pause = first_pause_seconds
+
+    async def make(self, run: Run, step: Step, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return `{"output": ...}`, or `{"error": ...}` where the step has failed for good.
+
+        While a kill switch stops the workflow, or the key or desk that the run acts for, no attempt is made, and one
+        under way is ended: the run is held, and goes on when the kill is lifted.
+
+        Raises:
+            Superseded: the run is not this process's any more.
+        """
+        made = 0
+        while True:
+            await self._kills.lifted(run.caller, run.template.name)
+            attempt = await patiently(self._progress.begin_step, run, step.id)
+            if attempt.ended:
+                return {"error": attempt.error} if attempt.error else {"output": attempt.output}
+            made += 1
+            told = {"drw.run": run.id, "drw.step": step.id, "drw.attempt": attempt.number}
+            try:
+                with telemetry.span(f"step {step.node.uses}", attributes=told):
+                    output = await self._unless_killed(run, step, arguments)
+            except LeadershipLost:
+                raise
+            except _Held as held:
+                made -= 1  # no fault of the step
+                await self._retry(run, step, attempt.number, held)
+                await asyncio.sleep(self._first_pause)  # the services may know of a kill sooner than we do
+            except DrwError as error:
+                again = retries.pause(error, made, step.node.max_attempts or 1, self._first_pause)
+                STEPS.labels(step.node.uses, "failed" if again is None else "retried").inc()
+                if again is None:
+                    return await self._failed(run, step, attempt.number, error, made)
+                await self._retry(run, step, attempt.number, error)
+                await asyncio.sleep(again)
+            else:
+                await patiently(self._progress.end_step, run, step.id, attempt.number, output=output)
+                STEPS.labels(step.node.uses, "ok").inc()
+                return {"output": output}
+
+    async def _unless_killed(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
+        try:
+            return await self._kills.unless_killed(
+                run.caller, run.template.name, lambda: self._attempt(run, step, arguments)
+            )
+        except Killed as error:
+            if error.metadata.get("killed") == "model":
+                raise  # the run can be started again with another model; to hold it would hide that
+            raise _Held(f"held: {error.message}") from error
+
+    async def _attempt(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
+        activity = ACTIVITIES[step.node.uses]
+        seconds = float(step.node.timeout_seconds or 120)
+        doing = StepContext(run.id, step.id, seconds)
+        with context.acting_for(run.caller), context.deadline(seconds), translated("orchestration", step.id):
+            try:
+                async with asyncio.timeout(seconds):
+                    output = await activity.perform(self._services, doing, activity.checked(arguments))
+            except TimeoutError as error:
+                raise DeadlineExceeded(f"it did not end within {seconds:g} s") from error
+        size = len(orjson.dumps(output))
+        if size > MAX_OUTPUT_BYTES:
+            raise TooLarge(f"it gave {size} bytes; at most {MAX_OUTPUT_BYTES}: write a file and hand on its id")
+        return output
+
+    async def _retry(self, run: Run, step: Step, attempt: int, error: DrwError) -> None:
+        log.warning("a step is tried again", extra={"fields": _fields(run, step, attempt, error)})
+        await patiently(self._progress.retry_step, run, step.id, error.message, attempt)
+
+    async def _failed(self, run: Run, step: Step, attempt: int, error: DrwError, made: int) -> dict[str, Any]:
+        log.warning("a step has failed", extra={"fields": _fields(run, step, attempt, error)})
+        said = _worded(error, made)
+        await patiently(self._progress.end_step, run, step.id, attempt, error=said)
+        return {"error": said}
+
+
+def _fields(run: Run, step: Step, attempt: int, error: DrwError) -> dict[str, Any]:
+    """Return what a line of log says of an attempt; the run itself has all of the error, for those who may see it."""
+    kind = {telemetry.ERROR_TYPE: telemetry.error_type(error), "error": telemetry.loggable(error)}
+    return {"run": run.id, "step": step.id, "attempt": attempt, **kind}
+
+
+async def patiently(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what the work gives, trying again for as long as the database is away.
+
+    A run does not fail for that; the process gives it up when it notices that it has lost the lead.
+    """
+    while True:
+        try:
+            return await work(*args, **kwargs)
+        except Unavailable as error:
+            log.warning("cannot record a step: %s; again in a second", error.message)
+            await asyncio.sleep(1)
+
+
+def _worded(error: DrwError, made: int) -> str:
+    times = f" (after {made} attempts)" if made > 1 else ""
+    return f"{error.message}{times}"

@@ -1,0 +1,255 @@
+"""The translation is a pure function: a desired state in, Envoy's files out, as the golden files have them.
+
+After a change on purpose: `UPDATE_GOLDEN=1 pytest tests/agent/xds/test_translation.py`, then read the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from drw.agent import clients
+from drw.agent.cutter import library
+from drw.agent.delivery import envoy
+from drw.agent.delivery.credentials import EnvoyCredentials
+from drw.agent.delivery.files import ConfigFiles
+from drw.agent.xds import overload
+from drw.agent.xds.http_filters import filters
+from drw.agent.xds.translation import KINDS, BadConfiguration, EdgeOptions, bootstrap, translate, whole
+from drw.api.gateway.v1.authentication_pb2 import Credentials
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream, Upstreams
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
+from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route, Routes, Share
+from drw.kernel.runtime.settings import ConfigError, DataPlane
+
+GOLDEN = Path(__file__).parent / "golden"
+JWKS = (
+    '{"keys": [{"alg": "ES256", "crv": "P-256", "kid": "k1", "kty": "EC", "use": "sig",'
+    ' "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}'
+)
+
+
+def edge(folder: Path = Path("/data")) -> EdgeOptions:
+    plane = DataPlane(listen="127.0.0.1:8080", folder=folder, admin="unix:/data/admin.sock")
+    return EdgeOptions(plane, "http://127.0.0.1:4318")
+
+
+def desired() -> Configuration:
+    return Configuration(
+        version="v1",
+        credentials=Credentials(issuer="drw", audience="drw-gateway", jwks=JWKS, revoked=["key_2", "key_1"]),
+        limits=Limits(default_requests_per_minute=600, limits=[Limit(key="key_3", org="acme", requests_per_minute=5)]),
+        upstreams=Upstreams(
+            upstreams=[
+                Upstream(
+                    name="models",
+                    addresses=["unix:/run/m"],
+                    when_gone="the models services do not answer",
+                    origin="profile",
+                ),
+                Upstream(
+                    name="rag",
+                    addresses=["rag-0.rag:80", "rag-1.rag:80"],
+                    when_gone="rag does not answer",
+                    origin="settings",
+                    services=["documents"],
+                ),
+            ]
+        ),
+        routes=Routes(
+            routes=[
+                Route(name="keys", path="/api/v1/keys", upstream="models"),
+                Route(
+                    name="chat",
+                    path="/v1/chat/completions",
+                    methods=["POST"],
+                    scopes=["models:invoke"],
+                    upstream="models",
+                    max_body_bytes=1024,
+                    idle_seconds=60,
+                ),
+                Route(name="files", path="/v1/files", methods=["GET"], scopes=["a:b", "c:d"], upstream="rag"),
+            ]
+        ),
+        blocks=[
+            Block(subject="KEY", org="acme", name="key_4", reason="KILLED"),
+            Block(subject="KEY", org="acme", name="key_5", reason="TOKENS"),
+            Block(subject="DESK", org="acme", name="trading", reason="MONEY"),
+            Block(subject="ORG", org="poor", reason="MONEY"),
+            Block(subject="MODEL", name="large", reason="KILLED"),
+            Block(subject="MODEL", org="acme", name="small", reason="KILLED"),
+        ],
+    )
+
+
+def passing() -> Configuration:
+    """Return the desired state with routes to upstreams of others besides."""
+    state = desired()
+    state.upstreams.upstreams.add(
+        name="vllm",
+        addresses=["10.0.0.1:8000", "10.0.0.2:8000"],
+        balancing="ring_hash",
+        tls=True,
+        credential="openai",
+        connect_ms=250,
+        eject_after=5,
+        eject_on_errors=True,
+        when_gone="vllm does not answer",
+    )
+    state.upstreams.upstreams.add(name="spare", addresses=["10.0.0.3:8000"], credential="openai", eject_after=5)
+    state.routes.routes.add(
+        name="llama",
+        path="/v1/chat/completions",
+        methods=["POST"],
+        scopes=["models:invoke"],
+        models=["llama", "llama-large"],
+        tenants=["acme/research"],
+        upstream="vllm",
+        fallbacks=["spare"],
+        affinity=["header:x-session-id", "body:user", "key"],
+        pass_through=True,
+        upstream_model="meta/llama",
+        max_body_bytes=4096,
+        first_byte_ms=2500,
+        total_ms=60_000,
+    )
+    state.routes.routes.add(
+        name="split",
+        path="/v1/embeddings",
+        methods=["POST"],
+        scopes=["models:invoke"],
+        headers=[HeaderMatch(name="x-lab", prefix="q"), HeaderMatch(name="x-any")],
+        split=[Share(upstream="vllm", weight=3), Share(upstream="spare", weight=1)],
+        affinity=["key"],
+        pass_through=True,
+    )
+    return state
+
+
+@pytest.mark.parametrize("kind", ["clusters", "routes"])
+def test_the_files_of_upstreams_of_others_are_golden_too(kind):
+    same_as_golden(f"passing_{kind}", translate(passing(), edge())[kind])
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "bootstrap"])
+def test_the_files_are_those_of_the_golden_folder(kind):
+    same_as_golden(kind, bootstrap(edge()) if kind == "bootstrap" else translate(desired(), edge())[kind])
+
+
+def same_as_golden(name: str, found: object) -> None:
+    file = GOLDEN / f"{name}.json"
+    text = json.dumps(found, indent=2, sort_keys=True) + "\n"
+    for found, name in ((str(library()), "cutter.so of this platform"), (clients.module(), "clients.wasm in base64")):
+        text = text.replace(found, name)
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(text)
+    assert text == file.read_text()
+
+
+async def test_envoy_takes_them_all(tmp_path):
+    overload.tell(edge(tmp_path).pressure, 0)
+    await envoy.validate(whole(desired(), edge(tmp_path)))
+    EnvoyCredentials(edge(tmp_path)).refresh(passing().upstreams.upstreams)
+    await envoy.validate(whole(passing(), edge(tmp_path)))
+
+
+async def test_envoy_says_what_is_wrong_with_them(tmp_path):
+    overload.tell(edge(tmp_path).pressure, 0)
+    broken = whole(desired(), edge(tmp_path))
+    broken["static_resources"]["clusters"][0]["speed"] = 3
+    with pytest.raises(BadConfiguration, match="speed"):
+        await envoy.validate(broken)
+
+
+def test_nobody_revoked_is_a_state_too(tmp_path):
+    state = desired()
+    del state.credentials.revoked[:], state.blocks[:]
+    (found,) = translate(state, edge())["blocked"]
+    assert "matcher_tree" not in found["typed_config"]["matcher"]
+
+
+def test_the_same_state_in_another_order_makes_the_same_files():
+    other = desired()
+    other.credentials.revoked.reverse()
+    for parts in (other.routes.routes, other.limits.limits, other.blocks):
+        turned = list(parts)[::-1]
+        del parts[:]
+        parts.extend(turned)
+    assert translate(other, edge()) == translate(desired(), edge())
+
+
+def test_every_route_says_who_may_take_it():
+    (table,) = translate(desired(), edge())["routes"]
+    for entry in table["virtual_hosts"][0]["routes"]:
+        assert "envoy.filters.http.rbac" in entry["typed_per_filter_config"], entry["name"]
+
+
+def test_a_route_is_looked_for_again_only_where_routes_ask_who_calls():
+    for state, again in ((desired(), False), (passing(), True)):
+        (table,) = translate(state, edge())["routes"]
+        assert (filters.KNOWN in table["virtual_hosts"][0].get("typed_per_filter_config", {})) is again
+
+
+def test_only_what_differs_is_written(tmp_path):
+    files = ConfigFiles(edge(tmp_path))
+    assert not files.complete()
+    assert files.write(translate(desired(), edge(tmp_path)), "v1") == KINDS
+    assert files.complete()
+    assert files.write(translate(desired(), edge(tmp_path)), "v2") == ()
+    state = desired()
+    state.limits.limits[0].requests_per_minute = 6
+    assert files.write(translate(state, edge(tmp_path)), "v3") == ("cutter",)
+    assert files.versions() == dict.fromkeys(KINDS, "v1") | {"cutter": "v3"}
+
+
+def test_a_cluster_goes_after_the_routes_that_name_it(tmp_path):
+    def names() -> list[str]:
+        return [cluster["name"] for cluster in json.loads(edge(tmp_path).file("clusters").read_text())["resources"]]
+
+    files, state = ConfigFiles(edge(tmp_path)), desired()
+    files.write(translate(state, edge(tmp_path)), "v1")
+    del state.routes.routes[2], state.upstreams.upstreams[1]
+    assert "routes" in files.write(translate(state, edge(tmp_path)), "v2")
+    assert names() == ["models", "traces", "rag"]
+    files.write(translate(state, edge(tmp_path)), "v3")
+    assert names() == ["models", "traces"]
+
+
+def test_so_do_the_clusters_of_a_split_and_of_its_fallbacks(tmp_path):
+    def names() -> set[str]:
+        resources = json.loads(edge(tmp_path).file("clusters").read_text())["resources"]
+        return {cluster["name"] for cluster in resources} - {"models", "traces"}
+
+    files, state = ConfigFiles(edge(tmp_path)), passing()
+    files.write(translate(state, edge(tmp_path)), "v1")
+    assert names() == {"rag", "vllm", "spare", "vllm>spare"}
+    for route in list(state.routes.routes)[::-1]:
+        if route.pass_through:
+            state.routes.routes.remove(route)
+    for upstream in list(state.upstreams.upstreams)[::-1]:
+        if upstream.name in ("vllm", "spare"):
+            state.upstreams.upstreams.remove(upstream)
+    files.write(translate(state, edge(tmp_path)), "v2")
+    assert names() == {"rag", "vllm", "spare", "vllm>spare"}
+    files.write(translate(state, edge(tmp_path)), "v3")
+    assert names() == {"rag"}
+
+
+def test_a_data_plane_that_cannot_be_is_refused(profile):
+    with pytest.raises(ConfigError, match="no table"):
+        EdgeOptions.of(profile)
+    wrong = profile.model_copy(update={"data_plane": edge().plane, "otlp_endpoint": "https://collector"})
+    with pytest.raises(ConfigError, match="otlp_endpoint is 'https://collector'"):
+        EdgeOptions.of(wrong)
+
+
+def test_the_command_reads_what_the_agent_writes(profile, tmp_path):
+    own = profile.model_copy(update={"data_plane": edge(tmp_path).plane})
+    assert not envoy.ready_file(own).exists()
+    ConfigFiles(EdgeOptions.of(own)).write_bootstrap()
+    assert envoy.ready_file(own).exists()
+    assert str(envoy.ready_file(own)) in envoy.command(own)
+    assert "--reject-unknown-dynamic-fields" in envoy.command(own)

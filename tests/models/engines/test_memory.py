@@ -1,0 +1,128 @@
+"""The engine's limit of memory, with a real engine: it ends before it takes the machine's, and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from functools import partial
+
+import aiohttp
+import openai
+import psutil
+import pytest
+
+from drw.kernel.errors import RateLimited, Unavailable
+from drw.local.processes.child_process import ChildProcess, ProcessSpec, ProcessState
+from drw.models.serving.http.body_buffers import BodyBuffers
+from models.conftest import CONTEXT, SLOTS, running_engine
+
+MEMORY_MIB = 1024
+STORY = {"model": "small", "messages": [{"role": "user", "content": "Tell a long story."}], "stream": True}
+ENDLESS = {"n": 8, "logit_bias": {"0": -100, "2": -100}}
+"""Without the tokens that end an answer, and again when the context is full."""
+
+
+async def healthy(socket):
+    with contextlib.suppress(aiohttp.ClientError, OSError):
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session,
+            session.get("http://engine/health") as answer,
+        ):
+            return answer.status == 200
+    return False
+
+
+async def test_an_engine_over_its_limit_ends_its_calls_with_503_and_is_started_anew(weights, folder, start):
+    socket = folder / "limited.sock"
+    command = [sys.executable, "-m", "drw.models.engine", "--model", str(weights), "--socket", str(socket)]
+    command += ["--slots", str(SLOTS), "--context", str(CONTEXT), "--memory", str(MEMORY_MIB)]
+    said: list[str] = []
+    part = ProcessSpec(name="engine", title="the engine", command=lambda: command, ready=partial(healthy, socket))
+    child = ChildProcess(part, folder / "limited.log", said.append)
+    await child.start()
+    keeping = asyncio.create_task(child.keep())
+    try:
+        never = {"consecutive_failures": 1000, "window": 1000}  # a circuit would tell of itself
+        async with start(small=socket, circuits=never) as web:
+            stream = await web.client.chat.completions.create(**STORY, **ENDLESS)
+            assert (await anext(aiter(stream))).choices
+            first = child.pid
+            under_what_it_holds = 64 << 20
+            psutil.Process(first).rlimit(psutil.RLIMIT_DATA, (under_what_it_holds, under_what_it_holds))
+            with pytest.raises(openai.APIError, match="try again"):
+                async for _ in stream:
+                    pass
+            await web.until(lambda: child.restarts and child.state == ProcessState.READY, "a new engine")
+            patient = web.client.with_options(max_retries=5)  # after as long as the platform says
+            again = await patient.chat.completions.create(**STORY | {"stream": False, "max_tokens": 2})
+            assert again.choices[0].finish_reason == "length"
+        assert (child.pid != first, child.restarts) == (True, 1)
+        assert len(said) == 1 and said[0].endswith("starting it again")
+        assert psutil.Process(child.pid).rlimit(psutil.RLIMIT_DATA)[0] == 2 * MEMORY_MIB << 20
+    finally:
+        await child.stop()
+        await keeping
+
+
+@pytest.mark.parametrize(
+    "body", [{"model": "small", "prompt": "a " * (1 << 20)}, {"model": "vectors", "input": "x " * 9999}]
+)
+async def test_prompts_too_long_by_their_bytes_cost_the_engine_nothing(weights, folder, start, body):
+    socket = folder / "long.sock"
+    with running_engine(weights, socket) as process:
+        memory = psutil.Process(process.pid)
+        before = memory.memory_info().rss
+        async with start(small=socket, vectors={"context_length": 256}) as web:
+            path = "embeddings" if "input" in body else "completions"
+            answer = await web.http.post(f"/v1/{path}", json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+            assert [record["outcome"] for record in web.records()] == ["refused"]
+        assert memory.memory_info().rss - before < 16 << 20
+
+
+async def test_a_model_with_more_room_answers_what_is_too_long_for_the_first(start):
+    async with start(double={"context_length": 100}, fallback={"context_length": 100_000}) as web:
+        body = {"model": "double", "max_tokens": 8}
+        messages = [{"role": "user", "content": "plain"}, {"role": "user", "content": "x" * 6401}]
+        answer = await web.http.post("/v1/chat/completions", json={**body, "messages": messages})
+        assert (answer.status_code, answer.headers["x-drw-model"]) == (200, "other")
+        messages[1]["content"] *= 1001
+        answer = await web.http.post("/v1/chat/completions", json={**body, "messages": messages})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+        assert len(web.double.bodies) == 1
+
+
+def test_bodies_are_bounded_for_an_org_and_for_all():
+    buffers = BodyBuffers(100, 250)
+    with buffers.holding("a") as a, buffers.holding("b") as b, buffers.holding("c") as c:
+        a(60)
+        with buffers.holding("a") as more:
+            more(40)
+            with pytest.raises(RateLimited, match="org 'a'"):
+                more(1)
+        a(40)
+        b(100)
+        with pytest.raises(Unavailable, match="try again"):
+            c(51)
+        c(50)
+    assert not buffers._held
+
+
+async def test_bodies_of_one_org_are_refused_beyond_its_share_and_free_again(start):
+    async with start(max_buffered_bytes_per_org=1 << 20) as web:
+        held = {"model": "double", "messages": [{"role": "user", "content": "wait"}], "user": "x" * 500}
+        long = {"model": "double", "messages": [{"role": "user", "content": "x" * (1 << 20)}]}
+        waiting = asyncio.create_task(web.http.post("/v1/chat/completions", json=held))
+        await web.until(lambda: web.double.under_way, "the call under way")
+        refused = await web.http.post("/v1/chat/completions", json=long)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert "the org 'acme'" in refused.json()["error"]["message"] and refused.headers["retry-after"] == "1"
+        other = await web.http.post("/v1/chat/completions", json=held | {"messages": HELLO}, headers={"x-drw-org": "b"})
+        assert other.status_code == 200
+        web.double.go.set()
+        await waiting
+        assert (await web.http.post("/v1/chat/completions", json=held | {"messages": HELLO})).status_code == 200
+
+
+HELLO = [{"role": "user", "content": "plain"}]

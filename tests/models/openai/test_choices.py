@@ -1,0 +1,165 @@
+"""Every choice of every engine is counted: in the usage, in the ledger, and against the budget."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, asynccontextmanager
+
+import orjson
+import psycopg
+import pytest
+from aiohttp import web as server
+
+from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Policy, Price, WatchPolicyRequest
+from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
+from drw.models.serving.adapters.vertex import VertexEngine
+from models.openai.test_openai_api import TOOLS
+from support.money import counters_open
+
+BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
+EACH = 6
+"""Tokens of each choice."""
+CHAT = {"messages": [{"role": "user", "content": "Count."}]}
+PROMPT = {"prompt": "One, two,"}
+
+
+class CountsOneChoice:
+    """An upstream that writes every choice and counts one, as llama.cpp does."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict] = []
+
+    async def serve(self, request: server.Request) -> server.StreamResponse:
+        body = await request.json()
+        self.bodies.append(body)
+        response = server.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        chat = "messages" in body
+        usage = {"prompt_tokens": 5, "completion_tokens": EACH, "total_tokens": 5 + EACH}
+        usage["prompt_tokens_details"] = {"cached_tokens": 3}
+        for word in range(EACH):
+            end = "length" if word == EACH - 1 else None
+            for index in range(body.get("n", 1)):
+                said = {"delta": {"content": "x"}} if chat else {"text": "x"}
+                of_choice = {} if chat or not end else {"usage": usage}
+                await self.send(response, {"choices": [{"index": index, **said, "finish_reason": end}], **of_choice})
+        if chat:
+            await self.send(response, {"choices": [], "usage": usage})
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def send(self, response: server.StreamResponse, event: dict) -> None:
+        await response.write(b"data: " + orjson.dumps(event) + b"\n\n")
+
+
+@pytest.fixture
+async def upstream(folder):
+    made = CountsOneChoice()
+    app = server.Application()
+    for path in ("chat/completions", "completions"):
+        app.router.add_post(f"/v1/{path}", made.serve)
+    runner = server.AppRunner(app)
+    await runner.setup()
+    await server.UnixSite(runner, f"{folder}/one.sock").start()
+    yield made
+    await runner.cleanup()
+
+
+@pytest.fixture
+def priced(start, engine, folder, monkeypatch):
+    """Start the cluster with a price of a dollar for a million tokens, and a budget of so many tokens."""
+
+    async def token(self):
+        return {}
+
+    monkeypatch.setattr(VertexEngine, "_token", token)
+
+    @asynccontextmanager
+    async def begin(kind: str, tokens: int):
+        double = {} if kind == "openai" else {"engine": kind}
+        double |= {
+            "base_url": f"unix:{engine if kind == 'llama_cpp' else f'{folder}/one.sock'}",
+            "context_length": 1024,
+        }
+        async with start(double=double, more=("rate_limiting",), metering={"least_tokens": 1}) as web:
+            client = web.host.client(RateLimitingClient)
+            await counters_open(web.host.profile)
+            with acting_for(BOSS):
+                price = {"prompt_usd_per_million": "0", "completion_usd_per_million": "1"}
+                await client.set_price(Price(model="double", **price))
+                await client.set_budget(
+                    Budget(subject=Block.DESK, name="research", period=Budget.DAY, amount=f"{tokens / 1e6:f}")
+                )
+            async with aclosing(client.watch_policy(WatchPolicyRequest())) as news:
+                policy = await anext(news)
+            file = web.host.profile.data / "serving" / "policy.pb"
+            await web.until(lambda: file.exists() and Policy.FromString(file.read_bytes()) == policy, "the price")
+            yield web
+
+    return begin
+
+
+def ledger(web) -> list[tuple[int, int]]:
+    with psycopg.connect(web.database) as connection:
+        return connection.execute("select completion_tokens, cost from metering.ledger order by at, id").fetchall()
+
+
+async def usage_of(web, path, body):
+    answer = await web.http.post(f"/v1/{path}", json={"model": "double", "max_tokens": EACH, **body})
+    assert answer.status_code == 200, answer.text
+    if not body.get("stream"):
+        return answer.json()["usage"]
+    events = [orjson.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    return next(event["usage"] for event in events if event.get("usage"))
+
+
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+ENDLESS = {"logit_bias": {"0": -100, "2": -100}}
+"""Without the tokens that end an answer."""
+
+
+@pytest.mark.parametrize("kind", ["llama_cpp", "openai", "vertex"])
+async def test_each_choice_is_in_the_usage_and_the_ledger(priced, upstream, kind):
+    asked = [("chat/completions", CHAT), ("chat/completions", CHAT | STREAM)]
+    if kind != "vertex":
+        asked += [("completions", PROMPT), ("completions", PROMPT | STREAM)]
+    if kind == "llama_cpp":
+        asked = [(path, body | ENDLESS) for path, body in asked]
+        asked += [("chat/completions", CHAT | more | {"tools": TOOLS, "max_tokens": 3}) for more in ({}, STREAM)]
+    async with priced(kind, 10_000) as web:
+        for n in (1, 3):
+            for path, body in asked:
+                before = len(ledger(web))
+                usage = await usage_of(web, path, body | {"n": n})
+                each = body.get("max_tokens", EACH)
+                assert usage["completion_tokens"] == n * each, (path, body)
+                assert usage["total_tokens"] == usage["prompt_tokens"] + n * each
+                assert ledger(web)[before:] == [(n * each, n * each * 1000)]
+                if kind != "llama_cpp":
+                    assert "cached_tokens" not in orjson.dumps(usage).decode()
+
+
+@pytest.mark.parametrize("kind", ["llama_cpp", "openai"])
+async def test_choices_together_do_not_pass_the_budget(priced, upstream, kind):
+    async with priced(kind, 2 * EACH + 3) as web:
+        body = {"model": "double", "max_tokens": EACH, "n": 4, **CHAT, **(ENDLESS if kind == "llama_cpp" else {})}
+        refused = await web.http.post("/v1/chat/completions", json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+        cut = await web.http.post("/v1/chat/completions", json=body | STREAM)
+        assert "insufficient_quota" in cut.text
+        assert [tokens for tokens, _ in ledger(web)] == [2 * EACH + 3]
+
+
+async def test_a_salt_of_the_tenant_goes_to_an_upstream_that_takes_one(start, folder, upstream):
+    one = {"base_url": f"unix:{folder}/one.sock"}
+    async with start(double=one, openai={"cache_salt": True, "cache_salt_key": "k" * 32}) as web:
+        usages = []
+        for tenant in ({}, {"x-drw-key": "key_2"}, {"x-drw-desk": "fx"}, {"x-drw-walls": "w"}, {"x-drw-org": "b"}):
+            answer = await web.http.post("/v1/chat/completions", json={"model": "double", **CHAT}, headers=tenant)
+            usages.append(answer.json()["usage"])
+        mine, again, *others = [body["cache_salt"] for body in upstream.bodies]
+        assert mine == again and len({mine, *others}) == 4
+        assert all("acme" not in salt and len(salt) == 32 for salt in (mine, *others))
+        assert usages[0]["prompt_tokens_details"] == {"cached_tokens": 3}
+        answer = await web.http.post("/v1/chat/completions", json={"model": "double", **CHAT, "cache_salt": mine})
+        assert answer.status_code == 400

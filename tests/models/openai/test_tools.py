@@ -1,0 +1,92 @@
+"""Tool calls by schema, and what callers get of one that `max_tokens` cuts."""
+
+from __future__ import annotations
+
+import jsonschema
+import orjson
+import pytest
+
+from drw.models.serving.openai.tools import ANSWER_SCHEMA, _ended
+from models.openai.test_openai_api import tool
+
+ADDRESS = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+NESTED = {
+    "type": "object",
+    "properties": {"home": {"$ref": "#/$defs/Address"}, "work": {"anyOf": [{"$ref": "#/$defs/Address"}]}},
+    "required": ["home", "work"],
+    "additionalProperties": False,
+    "$defs": {"Address": ADDRESS | {"additionalProperties": False}},
+}
+ASK = [{"role": "user", "content": "Where is Ann?"}]
+
+
+@pytest.fixture
+async def web(start, engine):
+    async with start(small=engine) as found:
+        yield found
+
+
+async def asked(web, **more):
+    return await web.client.chat.completions.create(**{"model": "small", "messages": ASK, "max_tokens": 120, **more})
+
+
+async def test_a_tool_with_definitions_that_it_refers_to(web):
+    person = {"type": "function", "function": {"name": "person", "parameters": NESTED}}
+    for tools in ([person], [tool("other", a={"const": 1}), person]):
+        named = {"type": "function", "function": {"name": "person"}}
+        (choice,) = (await asked(web, tools=tools, tool_choice=named)).choices
+        (call,) = choice.message.tool_calls
+        jsonschema.validate(orjson.loads(call.function.arguments), NESTED)
+
+
+async def test_a_tool_may_have_the_name_that_the_platform_uses_itself(web):
+    mine = tool("final_answer", answer={"enum": [41, 42]})
+    (choice,) = (await asked(web, tools=[mine], tool_choice="required")).choices
+    (call,) = choice.message.tool_calls
+    assert call.function.name == "final_answer" and orjson.loads(call.function.arguments)["answer"] in (41, 42)
+    (choice,) = (await asked(web, tools=[mine])).choices
+    if choice.message.tool_calls:
+        assert "answer" in orjson.loads(choice.message.tool_calls[0].function.arguments)
+    else:
+        assert choice.message.content is not None
+
+
+@pytest.mark.parametrize("most", [1, 5, 12, 20])
+@pytest.mark.parametrize("choice", ["auto", "required"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_most_tokens_end_an_answer_with_tools_and_nothing_of_its_form_is_seen(web, most, choice, stream):
+    long = tool("write", text={"type": "string", "minLength": 500})
+    more = {"tools": [long], "tool_choice": choice, "max_tokens": most, "temperature": 0, "stream": stream}
+    if stream:
+        parts = [part async for chunk in await asked(web, **more) for part in chunk.choices]
+        reason, said = parts[-1].finish_reason, "".join(part.delta.content or "" for part in parts)
+        calls = [call for part in parts for call in part.delta.tool_calls or ()]
+    else:
+        answer = await asked(web, **more)
+        assert answer.usage.completion_tokens == most
+        reason, message = answer.choices[0].finish_reason, answer.choices[0].message
+        said, calls = message.content or "", message.tool_calls or ()
+    assert reason == "length"
+    assert "arguments" not in said and "final_answer" not in said
+    assert all(call.function.name == "write" for call in calls)
+
+
+TOOLS = {"final_answer": {"parameters": ANSWER_SCHEMA}, "f": {"parameters": {"type": "object"}}}
+
+
+def test_a_text_that_is_cut_anywhere_is_the_beginning_of_the_whole():
+    whole = '{"name": "final_answer", "arguments": {\n "text": "a\\\\b \\n \\ud83c\\udf89 \\u00e9 \\"q\\""}}'
+    said = [_ended(whole[:cut], "length", TOOLS)[0].get("content", "") for cut in range(len(whole) + 1)]
+    assert said[-1] == 'a\\b \n 🎉 é "q"'
+    assert all(said[-1].startswith(text) for text in said)
+    assert len(set(said)) == len(said[-1]) + 1
+
+
+def test_a_call_that_is_cut_anywhere_has_the_beginning_of_its_arguments():
+    whole = '{"name": "f", "arguments": {"a": "b\\"}", "c": [1,2]}}'
+    for cut in range(len(whole)):
+        delta, reason = _ended(whole[:cut], "length", TOOLS)
+        assert reason == "length" and "content" not in delta
+        for call in delta.get("tool_calls", ()):
+            assert '{"a": "b\\"}", "c": [1,2]}'.startswith(call["function"]["arguments"])
+    assert _ended(whole, "stop", TOOLS)[1] == "tool_calls"
