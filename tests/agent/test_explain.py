@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from drw.gateway.authentication.keys.signing import Claims
 from drw.gateway.request_router.explain import ExplainedRequest, explain
 from drw.gateway.request_router.validation import with_defaults
 from drw.kernel.rpc.context import Principal
+from drw.kernel.runtime.settings import Profile
 
 CHAT = "/v1/chat/completions"
 ORIGIN = {"path": CHAT, "upstream": "vllm", "pass_through": True}
@@ -88,7 +90,7 @@ async def vllm() -> AsyncIterator[DoubleVllm]:
     await double.stop()
 
 
-async def test_what_is_explained_is_what_envoy_does(fed, vllm):
+async def test_what_is_explained_is_what_envoy_does(fed: Fed, vllm: DoubleVllm) -> None:
     made, records = (Upstream(name="vllm", addresses=[vllm.where]),), list(routes())
     assert (await fed.want(records=records, made=made)).error == ""
     configuration = fed.configuration(records=records, made=made)
@@ -140,7 +142,7 @@ def _json(line: str) -> dict:
     return json.loads(line)
 
 
-def test_an_explanation_says_all_that_counts(front_profile):
+def test_an_explanation_says_all_that_counts(front_profile: Profile) -> None:
     fed = Fed(front_profile)
     made = [Upstream(name=name, addresses=["127.0.0.1:9"], connect_ms=50) for name in ("a", "b", "c")]
     shares = [Share(upstream="a", weight=3), Share(upstream="b", weight=1)]
@@ -177,6 +179,6 @@ def test_an_explanation_says_all_that_counts(front_profile):
         (Block(subject=Block.MODEL, org="other", name="llama", reason=Block.KILLED), ""),
     ],
 )
-def test_an_explanation_names_the_block(front_profile, block, said):
+def test_an_explanation_names_the_block(front_profile: Profile, block: Any, said: str) -> None:
     found = explained(Fed(front_profile).configuration(blocks=[block]), Case(model="llama"))
     assert found.refused.startswith(said) and bool(found.refused) == bool(said)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -32,7 +34,9 @@ def events(text: str) -> Api:
     return api(lambda request: httpx.Response(200, text=text, headers={"content-type": "text/event-stream"}))
 
 
-async def test_a_local_platform_is_reached_by_its_socket_however_busy_its_port_is(folder, tmp_path, monkeypatch):
+async def test_a_local_platform_is_reached_by_its_socket_however_busy_its_port_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     for variable in ("DRW_URL", "DRW_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
@@ -54,14 +58,14 @@ async def test_a_local_platform_is_reached_by_its_socket_however_busy_its_port_i
         await server.stop(0)
 
 
-def test_events_end_with_done():
+def test_events_end_with_done() -> None:
     assert list(events('data: {"a": 1}\n\ndata: {"a": 2}\n\nevent: done\ndata: {}\n\n').events("GET", "/x")) == [
         {"a": 1},
         {"a": 2},
     ]
 
 
-def test_an_error_in_the_middle_is_raised_with_its_class():
+def test_an_error_in_the_middle_is_raised_with_its_class() -> None:
     body = {"error": {"type": "rate_limit_error", "message": "slow down"}}
     stream = events(f'data: {{"a": 1}}\n\nevent: error\ndata: {json.dumps(body)}\n\n').events("GET", "/x")
     assert next(stream) == {"a": 1}
@@ -69,7 +73,7 @@ def test_an_error_in_the_middle_is_raised_with_its_class():
         next(stream)
 
 
-def test_a_stream_that_breaks_off_is_not_whole():
+def test_a_stream_that_breaks_off_is_not_whole() -> None:
     stream = events('data: {"a": 1}\n\n').events("GET", "/x")
     assert next(stream) == {"a": 1}
     with pytest.raises(Unavailable, match="broke off"):
@@ -85,18 +89,18 @@ def test_a_stream_that_breaks_off_is_not_whole():
         (500, "something_new", InternalError),
     ],
 )
-def test_errors_keep_their_class_and_message(status, kind, raised):
+def test_errors_keep_their_class_and_message(status: int, kind: str, raised: Any) -> None:
     body = {"error": {"type": kind, "message": "no such thing"}}
     with pytest.raises(raised, match="no such thing"):
         api(lambda request: httpx.Response(status, json=body)).get("/x")
 
 
-def test_an_answer_without_json_is_named():
+def test_an_answer_without_json_is_named() -> None:
     with pytest.raises(InternalError, match="502"):
         api(lambda request: httpx.Response(502, text="<html>")).get("/x")
 
 
-def test_a_gateway_that_is_not_there():
+def test_a_gateway_that_is_not_there() -> None:
     def refuse(request):
         raise httpx.ConnectError("refused")
 
@@ -104,26 +108,26 @@ def test_a_gateway_that_is_not_there():
         api(refuse).get("/x")
 
 
-def test_pages_are_followed_up_to_the_limit():
+def test_pages_are_followed_up_to_the_limit() -> None:
     def page(request):
         token = int(request.url.params.get("page_token") or 0)
         return httpx.Response(200, json={"keys": [token * 2, token * 2 + 1], "next_page_token": str(token + 1)})
 
-    assert api(page).pages("/x", "keys", most=5) == [0, 1, 2, 3, 4]
+    assert api(page).pages("/x", "keys", limit=5) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("12h", 43200), ("30d", 2592000)])
-def test_times(text, seconds):
+def test_times(text: str, seconds: int) -> None:
     assert _seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "d", "-1d", "1w", "1.5h", "9999999999d"])
-def test_wrong_times(text):
+def test_wrong_times(text: str) -> None:
     with pytest.raises(InvalidRequest, match="30d, 12h, 15m"):
         _seconds(text)
 
 
-def test_links_out_of_a_folder_are_left_out(tmp_path, capsys):
+def test_links_out_of_a_folder_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, outside = tmp_path / "folder", tmp_path / "outside"
     for made in (folder / "sub", folder / ".hidden", outside):
         made.mkdir(parents=True)
@@ -144,7 +148,7 @@ def test_links_out_of_a_folder_are_left_out(tmp_path, capsys):
     assert [f.name for f in files_of(tmp_path / "link")] == ["a.txt", "inside.txt"]
 
 
-def test_files_of_a_folder(tmp_path):
+def test_files_of_a_folder(tmp_path: Path) -> None:
     for name in ("b.txt", "a/c.md", ".hidden", ".git/x"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")

@@ -9,6 +9,7 @@ import pty
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -99,7 +100,7 @@ def model(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
-async def test_one_answer_with_everything_that_can_be_said(gateway):
+async def test_one_answer_with_everything_that_can_be_said(gateway: Any) -> None:
     told = await chat(gateway, "hello", "--system", "Be short.", "--temperature", "0.5", "--max-tokens", "9")
     assert told == (0, "HELLO\n", "")
     assert gateway.bodies == [
@@ -115,14 +116,14 @@ async def test_one_answer_with_everything_that_can_be_said(gateway):
     assert gateway.bodies[1] == {"model": "other", "max_tokens": 256, "messages": [user("two\nlines")], "stream": True}
 
 
-async def test_an_answer_that_is_cut_off_says_so(gateway):
+async def test_an_answer_that_is_cut_off_says_so(gateway: Any) -> None:
     assert await chat(gateway, "cut", "--max-tokens", "3") == (
         *(0, "CUT\n"),
         "drw: the answer was cut off after 3 tokens; --max-tokens allows more\n",
     )
 
 
-async def test_a_conversation_from_a_pipe_keeps_its_history(gateway):
+async def test_a_conversation_from_a_pipe_keeps_its_history(gateway: Any) -> None:
     assert await chat(gateway, "--system", "S", typed="one\n\ntwo\n") == (0, "ONE\nTWO\n", "")
     system = {"role": "system", "content": "S"}
     assert gateway.bodies[1]["messages"] == [system, user("one"), model("ONE"), user("two")]
@@ -133,19 +134,19 @@ async def test_a_conversation_from_a_pipe_keeps_its_history(gateway):
     assert gateway.bodies[3]["messages"] == [user("one"), model("ONE"), user("two")]
 
 
-async def test_an_error_ends_a_conversation_from_a_pipe(gateway):
+async def test_an_error_ends_a_conversation_from_a_pipe(gateway: Any) -> None:
     assert await chat(gateway, typed="one\nbad\ntwo\n") == (2, "ONE\n", "drw: not that\n")
     assert len(gateway.bodies) == 2
 
 
-async def test_what_no_longer_fits_the_model_is_left_out_oldest_first(gateway):
+async def test_what_no_longer_fits_the_model_is_left_out_oldest_first(gateway: Any) -> None:
     code, out, err = await chat(gateway, typed="one\ntwo\nfull\nmore\n")
     assert (code, out) == (0, "ONE\nTWO\nFULL\nMORE\n")
     assert err.count("\n") == 2 and "the oldest message" in err
     assert gateway.bodies[-1]["messages"] == [user("full"), model("FULL"), user("more")]
 
 
-async def test_a_platform_without_a_default_model_says_what_to_do(gateway):
+async def test_a_platform_without_a_default_model_says_what_to_do(gateway: Any) -> None:
     gateway.models = {"models": []}
     assert await chat(gateway, "hello") == (
         *(3, ""),
@@ -153,7 +154,7 @@ async def test_a_platform_without_a_default_model_says_what_to_do(gateway):
     )
 
 
-async def test_ctrl_c_ends_an_answer_and_ctrl_d_the_conversation(gateway):
+async def test_ctrl_c_ends_an_answer_and_ctrl_d_the_conversation(gateway: Any) -> None:
     master, slave = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "drw.cli.main", "chat"),
@@ -207,7 +208,7 @@ class DoubleApi:
             raise self.fails
 
 
-def test_the_history_is_bounded(monkeypatch):
+def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation, "MAX_MESSAGES", 5)
     monkeypatch.setattr(conversation, "MAX_CHARACTERS", 100)
     api = DoubleApi()
@@ -220,7 +221,7 @@ def test_the_history_is_bounded(monkeypatch):
 
 
 @pytest.mark.parametrize("fails", [Unavailable("gone"), InvalidRequest("no")])
-def test_a_message_without_an_answer_is_not_kept(fails):
+def test_a_message_without_an_answer_is_not_kept(fails: Any) -> None:
     api = DoubleApi()
     talk = Conversation(api, {"max_tokens": 1})
     api.fails = fails

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from secrets import token_urlsafe
+from typing import Any
 
 import pytest
 import typer
@@ -52,7 +54,7 @@ def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["env"], 3, "start one with `drw up`"),
     ],
 )
-def test_errors_say_what_to_do(tmp_path, args, code, says):
+def test_errors_say_what_to_do(tmp_path: Path, args: Any, code: Any, says: Any) -> None:
     done = drw(*args, DRW_DATA_DIR=str(tmp_path))
     assert done.returncode == code
     assert done.stdout == ""
@@ -61,7 +63,7 @@ def test_errors_say_what_to_do(tmp_path, args, code, says):
     assert says in done.stderr
 
 
-def test_settings_are_shown_and_secrets_are_not(tmp_path):
+def test_settings_are_shown_and_secrets_are_not(tmp_path: Path) -> None:
     layout = PlatformPaths.of(tmp_path)
     layout.prepare()
     layout.write_profile("127.0.0.1:8080")
@@ -80,7 +82,9 @@ def test_settings_are_shown_and_secrets_are_not(tmp_path):
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_the_first_key_is_shown_by_the_start_that_made_it(tmp_path, capsys, monkeypatch, new):
+def test_the_first_key_is_shown_by_the_start_that_made_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, new: bool
+) -> None:
     monkeypatch.delenv("DRW_API_KEY", raising=False)
     (tmp_path / "credentials.json").write_text('{"url": "http://127.0.0.1:1", "api_key": "a.b.c"}')
     found = {"parts": [], "services": [], "gateway": "http://127.0.0.1:1", "healthy": True, "new_key": new}
@@ -103,7 +107,7 @@ def test_the_first_key_is_shown_by_the_start_that_made_it(tmp_path, capsys, monk
         ({"DRW_URL": "http://127.0.0.1:9", "DRW_API_KEY": "k", "DRW_DATA_DIR": "/x"}, "unset DRW_URL and DRW_API_KEY"),
     ],
 )
-def test_half_a_platform_elsewhere_is_never_the_one_on_this_machine(command, given, says):
+def test_half_a_platform_elsewhere_is_never_the_one_on_this_machine(command: Any, given: Any, says: str) -> None:
     done = drw(*command, **given)
     assert (done.returncode, done.stdout) == (2, "")
     assert says in done.stderr and done.stderr.count("\n") == 1
@@ -111,14 +115,14 @@ def test_half_a_platform_elsewhere_is_never_the_one_on_this_machine(command, giv
 
 
 @pytest.mark.parametrize("command", [["up"], ["down"], ["status"], ["logs", "gateway"], ["config"]])
-def test_commands_for_this_machine_are_not_given_a_platform_elsewhere(command, tmp_path):
+def test_commands_for_this_machine_are_not_given_a_platform_elsewhere(command: Any, tmp_path: Path) -> None:
     done = drw(*command, DRW_URL="http://127.0.0.1:9", DRW_API_KEY="k")
     assert done.returncode == 2
     assert "DRW_URL and DRW_API_KEY are set, and this command is for a platform on this machine" in done.stderr
     assert drw("down", "--data-dir", str(tmp_path), DRW_URL="http://127.0.0.1:9").returncode == 0
 
 
-def test_a_damaged_file_of_credentials_is_named(tmp_path):
+def test_a_damaged_file_of_credentials_is_named(tmp_path: Path) -> None:
     for damaged in ("", "{}", "[]", "{"):
         (tmp_path / "credentials.json").write_text(damaged)
         done = drw("models", "--data-dir", str(tmp_path))
@@ -126,18 +130,18 @@ def test_a_damaged_file_of_credentials_is_named(tmp_path):
         assert f"{tmp_path}/credentials.json is damaged" in done.stderr
 
 
-def test_no_error_is_a_traceback(tmp_path):
+def test_no_error_is_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = drw("up", "--data-dir", str(tmp_path / "file" / "data"))
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith("drw: ") and "Not a directory" in done.stderr
 
 
-def test_the_version():
+def test_the_version() -> None:
     assert drw("--version").stdout == f"drw {version('drw')}\n"
 
 
-def test_a_command_is_found_in_the_module_of_the_table():
+def test_a_command_is_found_in_the_module_of_the_table() -> None:
     for module, (_, commands) in MODULES.items():
         app = typer.Typer()
         import_module(f"drw.cli.{module}").add_to(app, "")
@@ -145,7 +149,7 @@ def test_a_command_is_found_in_the_module_of_the_table():
         assert {*named, *(group.name for group in app.registered_groups)} == set(commands.split())
 
 
-def test_the_help_of_every_command_says_what_it_and_its_parameters_do():
+def test_the_help_of_every_command_says_what_it_and_its_parameters_do() -> None:
     def commands(command, name):
         yield name, command
         for child, found in getattr(command, "commands", {}).items():
@@ -158,14 +162,14 @@ def test_the_help_of_every_command_says_what_it_and_its_parameters_do():
             assert getattr(parameter, "hidden", False) or getattr(parameter, "help", None), f"{name} {parameter.name}"
 
 
-def test_a_table_shows_whole_members_of_the_details_and_integers_as_such():
+def test_a_table_shows_whole_members_of_the_details_and_integers_as_such() -> None:
     assert _short({}) == "{}"
     assert _short({"tokens": 3, "ok": True}) == '{"tokens": 3, "ok": true}'
     shown = _short({"first": 1, "second": "x" * 200, "third": 2})
     assert shown == '{"first": 1, …}'
 
 
-def test_nothing_runs(tmp_path):
+def test_nothing_runs(tmp_path: Path) -> None:
     assert drw("status", "--data-dir", str(tmp_path)).returncode == 1
     found = drw("status", "--json", "--data-dir", str(tmp_path))
     assert found.returncode == 1
@@ -173,13 +177,13 @@ def test_nothing_runs(tmp_path):
     assert "no platform runs" in drw("down", "--data-dir", str(tmp_path)).stdout
 
 
-def test_a_gateway_that_does_not_answer(tmp_path):
+def test_a_gateway_that_does_not_answer(tmp_path: Path) -> None:
     done = drw("models", DRW_URL="http://127.0.0.1:9", DRW_API_KEY="x")
     assert done.returncode == 5
     assert "nothing answers at http://127.0.0.1:9" in done.stderr
 
 
-def test_the_reference_has_a_group_that_does_something_by_itself():
+def test_the_reference_has_a_group_that_does_something_by_itself() -> None:
     sections = [line for line in reference(make_app()).splitlines() if line.startswith("## ")]
     assert "## `drw kill`" in sections
     assert "## `drw runs`" not in sections

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -57,19 +59,19 @@ async def platform():
         ("drw ke", ["keys"]),
     ],
 )
-async def test_names_that_begin_so(platform, words, found):
+async def test_names_that_begin_so(platform: Any, words: str, found: Any) -> None:
     # As long as it takes: what is tested here is not the time.
     assert await complete(words, **platform, DRW_COMPLETION_SECONDS="60") == (0, found, "")
 
 
 @pytest.mark.parametrize("words", ["drw chat --model ", "drw keys revoke "])
-async def test_without_a_platform_nothing_is_said(words, tmp_path):
+async def test_without_a_platform_nothing_is_said(words: str, tmp_path: Path) -> None:
     assert await complete(words, DRW_DATA_DIR=str(tmp_path)) == (0, [], "")
     assert await complete(words, DRW_URL="http://127.0.0.1:9", DRW_API_KEY="k") == (0, [], "")
     assert await complete(words, DRW_URL="http://127.0.0.1:9") == (0, [], "")
 
 
-async def test_a_platform_that_dribbles_is_waited_for_no_longer_than_the_time(tmp_path):
+async def test_a_platform_that_dribbles_is_waited_for_no_longer_than_the_time(tmp_path: Path) -> None:
     hung_up = asyncio.Event()
 
     async def dribble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

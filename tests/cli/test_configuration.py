@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +40,7 @@ reserve = 5000
 
 
 @pytest.fixture
-def layout(tmp_path):
+def layout(tmp_path: Path):
     found = PlatformPaths.of(tmp_path)
     found.prepare()
     found.make_secrets()
@@ -51,11 +53,11 @@ def wrong(layout, text, **environ):
     return faults(SettingLayers(files, environ, made=("profile", layout.profile_of("127.0.0.1:1"))))
 
 
-def test_a_platform_as_it_comes_has_no_fault(layout):
+def test_a_platform_as_it_comes_has_no_fault(layout: Any) -> None:
     assert wrong(layout, "") == []
 
 
-def test_every_fault_is_named_with_its_line(layout):
+def test_every_fault_is_named_with_its_line(layout: Any) -> None:
     found = wrong(layout, FAULTY)
     said = {fault.split(": ")[0].rpartition(":")[2]: fault.partition(": ")[2] for fault in found}
     assert all(fault.startswith(f"{layout.settings}:") for fault in found)
@@ -76,7 +78,7 @@ def test_every_fault_is_named_with_its_line(layout):
     assert said["10"].startswith("services.nothing is not a setting; there are: authentication, ")
 
 
-def test_settings_that_do_not_fit_together_are_faults(layout):
+def test_settings_that_do_not_fit_together_are_faults(layout: Any) -> None:
     model = '[services.discovery.models.big]\nengine = "openai"\nbase_url = "https://x/v1"\n'
     (found,) = wrong(layout, f'{model}fallbacks = ["gone"]')
     assert "models.big.fallbacks has 'gone'" in found
@@ -86,7 +88,7 @@ def test_settings_that_do_not_fit_together_are_faults(layout):
     assert found.startswith(f"{layout.settings}:4: ") and "less than or equal to 2" in found
 
 
-def test_a_fault_of_a_variable_names_it_and_a_secret_is_never_shown(layout):
+def test_a_fault_of_a_variable_names_it_and_a_secret_is_never_shown(layout: Any) -> None:
     (found,) = wrong(layout, "", DRW__LOG__GATHER_SECONDS="900")
     assert found.startswith("$DRW__LOG__GATHER_SECONDS: services.log.gather_seconds is '900': ")
     (found,) = wrong(layout, '[services.authentication]\nsecret = "hunter2"')
@@ -95,7 +97,7 @@ def test_a_fault_of_a_variable_names_it_and_a_secret_is_never_shown(layout):
     assert "hunter2" not in found
 
 
-def test_a_platform_with_a_fault_is_not_started(tmp_path):
+def test_a_platform_with_a_fault_is_not_started(tmp_path: Path) -> None:
     (tmp_path / "drw.toml").write_text("[services.serving]\nmax_waitng = 3\n")
     for how in (["up", "--detach"], ["up"]):
         done = drw(*how, "--port", "0", "--data-dir", str(tmp_path))
@@ -109,18 +111,18 @@ def test_a_platform_with_a_fault_is_not_started(tmp_path):
     assert drw("config", "--data-dir", str(tmp_path)).stderr == done.stderr
 
 
-def test_a_file_that_is_not_toml_is_named_with_its_line(tmp_path):
+def test_a_file_that_is_not_toml_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "drw.toml").write_text("\na = \n")
     done = drw("up", "--data-dir", str(tmp_path))
     assert done.returncode == 2
     assert f"{str(tmp_path / 'drw.toml')!r} is not TOML" in done.stderr and "line 2" in done.stderr
 
 
-def test_every_setting_has_a_description():
+def test_every_setting_has_a_description() -> None:
     assert [".".join(path) for path, _, description in known() if not description] == []
 
 
-def test_settings_are_listed_with_default_value_origin_and_description(layout):
+def test_settings_are_listed_with_default_value_origin_and_description(layout: Any) -> None:
     layout.settings.write_text("[services.serving]\nmax_waiting = 5\n")
     layout.write_profile("127.0.0.1:1")
     found = {s.name: s for s in listed(SettingLayers(layout.files, {}))}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from drw.cli.rag import filters
@@ -32,19 +34,19 @@ def compare(type_, key, value):
         (None, {}),
     ],
 )
-def test_a_filter_is_read(typed, read):
+def test_a_filter_is_read(typed: Any, read: Any) -> None:
     found = filters.of(typed)
     assert found == read
     assert type(found.get("value")) is type(read.get("value"))
 
 
 @pytest.mark.parametrize("typed", ["year", "=3", "{", ""])
-def test_what_is_none_is_refused(typed):
+def test_what_is_none_is_refused(typed: str) -> None:
     with pytest.raises(InvalidRequest, match="the filter"):
         filters.of([typed])
 
 
-def test_attributes_are_read():
+def test_attributes_are_read() -> None:
     assert filters.attributes_of(["year=2025", "ok=false", "a=b=c"]) == {"year": 2025, "ok": False, "a": "b=c"}
     for typed in ("year", "=1"):
         with pytest.raises(InvalidRequest, match="is not KEY=VALUE"):

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,21 +54,21 @@ def loaded(*command: str, **env: str) -> set[str]:
         ["whoami"],
     ],
 )
-def test_a_command_that_asks_no_gateway_loads_nothing_heavy(command, tmp_path):
+def test_a_command_that_asks_no_gateway_loads_nothing_heavy(command: Any, tmp_path: Path) -> None:
     assert loaded(*command, DRW_DATA_DIR=str(tmp_path)) == set()
 
 
 @pytest.mark.parametrize("command", [["keys", "list"], ["chat", "hello"], ["ask", "why"], ["kill", "list"], ["spend"]])
-def test_a_command_that_asks_one_loads_the_client_alone(command):
+def test_a_command_that_asks_one_loads_the_client_alone(command: Any) -> None:
     assert loaded(*command, **ELSEWHERE) == {"httpx"}
 
 
-def test_the_settings_are_checked_without_the_services(tmp_path):
+def test_the_settings_are_checked_without_the_services(tmp_path: Path) -> None:
     (tmp_path / "drw.toml").write_text("speed = 3")
     assert loaded("up", DRW_DATA_DIR=str(tmp_path)) == {"asyncio", "google.protobuf"}
 
 
-def test_completion_loads_nothing_heavy_where_no_platform_was_started(tmp_path):
+def test_completion_loads_nothing_heavy_where_no_platform_was_started(tmp_path: Path) -> None:
     asked = {"_DRW_COMPLETE": "complete_bash", "COMP_WORDS": "drw chat --model ", "COMP_CWORD": "3"}
     found = loaded(DRW_DATA_DIR=str(tmp_path), **asked)
     assert found == set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def _table(text: str) -> None:
     "write",
     [options.write, options.warn, stream, console().print, _table, lambda text: options.write_table((), [], text)],
 )
-def test_control_characters_are_shown(write, capsys):
+def test_control_characters_are_shown(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     write(HOSTILE)
     written = capsys.readouterr()
     text = written.out + written.err
@@ -33,13 +34,13 @@ def test_control_characters_are_shown(write, capsys):
     assert ":0:" in text
 
 
-def test_text_without_them_stays_as_it_is(capsys):
+def test_text_without_them_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     stream("Über 5 % — 雪 👍🏽 שלום\n\tend")
     assert capsys.readouterr().out == "Über 5 % — 雪 👍🏽 שלום\n\tend"
 
 
 @pytest.mark.parametrize("write", [options.write_json, options.write_line])
-def test_json_has_them_as_escapes_and_stands_for_the_same_value(write, capsys):
+def test_json_has_them_as_escapes_and_stands_for_the_same_value(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     write({HOSTILE: [HOSTILE]})
     text = capsys.readouterr().out
     assert not {c for c in text if not c.isprintable()} - {"\n"}
@@ -56,7 +57,7 @@ ALLOWED = {
 }
 
 
-def test_no_command_writes_past_these_functions():
+def test_no_command_writes_past_these_functions() -> None:
     past = set()
     for file in Path(drw.cli.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):

@@ -22,7 +22,7 @@ ASKED = {
 }
 
 
-def test_a_killed_engine_is_named_and_comes_back(platform, client):
+def test_a_killed_engine_is_named_and_comes_back(platform: Platform, client: openai.OpenAI) -> None:
     took = json.loads((platform.data / "starts.json").read_text())["engine"]
     os.kill(platform.pid("engine"), signal.SIGKILL)
     with pytest.raises(openai.InternalServerError) as caught:
@@ -33,7 +33,7 @@ def test_a_killed_engine_is_named_and_comes_back(platform, client):
     wait_until(lambda: _answers(client), "the engine", 60)
 
 
-def test_a_killed_rag_process_is_named_and_model_calls_go_on(platform, client):
+def test_a_killed_rag_process_is_named_and_model_calls_go_on(platform: Platform, client: openai.OpenAI) -> None:
     os.kill(platform.pid("rag"), signal.SIGKILL)
     with pytest.raises(openai.InternalServerError) as caught:
         client.embeddings.create(model="all-minilm-l6-v2", input="x")
@@ -55,14 +55,14 @@ def test_a_killed_rag_process_is_named_and_model_calls_go_on(platform, client):
         ("broken.docx", b"PK\x03\x04 and nothing more"),
     ],
 )
-def test_hostile_files_are_refused_with_a_reason(client, name, content):
+def test_hostile_files_are_refused_with_a_reason(client: openai.OpenAI, name: str, content: bytes) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.files.create(file=(name, content), purpose="assistants")
     assert caught.value.body["message"]
     assert name not in {f.filename for f in client.files.list()}
 
 
-def test_ctrl_c_stops_everything():
+def test_ctrl_c_stops_everything() -> None:
     with short_folder() as folder:
         platform = Platform(folder / "data")
         command = [DRW, "up", "--port", "0", "--data-dir", str(platform.data)]

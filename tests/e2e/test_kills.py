@@ -6,6 +6,7 @@ import openai
 import pytest
 
 from support.parts import wait_until
+from support.platform import Platform
 
 ASKED = {
     "model": "smollm2-135m-instruct",
@@ -15,7 +16,7 @@ ASKED = {
 }
 
 
-def test_a_desk_is_killed_in_the_middle_of_a_stream_and_comes_back(platform):
+def test_a_desk_is_killed_in_the_middle_of_a_stream_and_comes_back(platform: Platform) -> None:
     platform.run("desks", "put", "doomed", "--scope", "models:invoke")
     made = platform.json("keys", "create", "--desk", "doomed", "--scope", "models:invoke")
     with platform.client(made["secret"]) as client:

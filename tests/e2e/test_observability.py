@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -11,7 +12,9 @@ import pytest
 import drw
 from drw.local.paths import PlatformPaths
 from observability.queries import OF_SEVERAL_HOSTS, PROMETHEUS_OWN, queries, recorded, selectors
+from support.collector import DoubleCollector
 from support.parts import wait_until
+from support.platform import Platform
 
 DEMO = Path(drw.__file__).parent / "demo" / "documents" / "risk-policy.md"
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -21,7 +24,7 @@ PROCESSES = ("gateway", "models", "rag", "workflow", "agent")
 
 
 @pytest.fixture(scope="module")
-def http(platform):
+def http(platform: Platform):
     """The gateway, with the first key, as part of one trace."""
     kept = platform.credentials
     headers = {"authorization": f"Bearer {kept['api_key']}", "traceparent": f"00-{TRACE}-{CALLER}-01"}
@@ -30,7 +33,7 @@ def http(platform):
 
 
 @pytest.fixture(scope="module")
-def asked(platform, http):
+def asked(platform: Platform, http: Any):
     """A whole ask, an embedding and a run, in that trace; returns the run."""
     platform.json("ingest", str(DEMO), "--collection", "traced")
     answer = http.post("/api/v1/collections/traced:ask", json={"question": QUESTION})
@@ -45,7 +48,7 @@ def asked(platform, http):
     return name
 
 
-def test_one_trace_goes_through_every_process(platform, collector, asked):
+def test_one_trace_goes_through_every_process(platform: Platform, collector: DoubleCollector, asked: Any) -> None:
     wanted = {
         ("drw-rag", "http/POST"),
         ("drw-rag", "retrieval traced"),
@@ -73,7 +76,7 @@ def test_one_trace_goes_through_every_process(platform, collector, asked):
     assert any(span.name.startswith("step ") for span in spans.values())
 
 
-def test_audit_records_carry_the_trace(platform, asked):
+def test_audit_records_carry_the_trace(platform: Platform, asked: Any) -> None:
     with psycopg.connect(_dsn(platform)) as connection:
         platform.run("audit", "verify")  # which takes what is in the inbox
         rows = connection.execute("select action, service from log.record where trace_id = %s", (TRACE,)).fetchall()
@@ -89,7 +92,7 @@ def test_audit_records_carry_the_trace(platform, asked):
     }
 
 
-def test_every_metric_that_dashboards_and_alerts_use_is_there(http, asked):
+def test_every_metric_that_dashboards_and_alerts_use_is_there(http: Any, asked: Any) -> None:
     exposed: set[str] = set()
     for process in PROCESSES:
         answer = http.get(f"/metrics/{process}")
@@ -105,7 +108,9 @@ def test_every_metric_that_dashboards_and_alerts_use_is_there(http, asked):
     assert used - exposed - recorded().keys() - PROMETHEUS_OWN.keys() <= OF_SEVERAL_HOSTS
 
 
-def test_no_word_of_a_question_is_in_traces_logs_or_metrics(platform, collector, http, asked):
+def test_no_word_of_a_question_is_in_traces_logs_or_metrics(
+    platform: Platform, collector: DoubleCollector, http: Any, asked: Any
+) -> None:
     told = [*collector.bodies, *(http.get(f"/metrics/{process}").content for process in PROCESSES)]
     files = [*(platform.data / "logs").iterdir(), platform.data / "envoy" / "access.log"]
     assert len(files) > 6

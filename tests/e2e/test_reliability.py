@@ -10,18 +10,22 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
+import openai
 import pytest
 
 from drw.cli.platform.platform import _ask
 from drw.local.paths import PlatformPaths
 from support.load import Load, kinds, mixed_load
+from support.platform import Platform
 
 KILLED = ("rag", "models", "gateway", "workflow", "engine", "valkey", "postgres")
 SECONDS = 180
 
 
 @pytest.mark.timeout(900)  # a loaded machine takes long to start seven processes three times
-async def test_whatever_dies_or_freezes_is_replaced_and_named_with_a_time_to_come_back(platform, client):
+async def test_whatever_dies_or_freezes_is_replaced_and_named_with_a_time_to_come_back(
+    platform: Platform, client: openai.OpenAI
+) -> None:
     store, kept = client.vector_stores.create(name="reliability"), platform.credentials
     # Costs money, so that Valkey is on the way of each call.
     platform.run("prices", "set", "smollm2-135m-instruct", "--prompt", "1", "--completion", "1")

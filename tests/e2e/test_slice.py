@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -14,12 +15,13 @@ from jwt.algorithms import ECAlgorithm
 
 import drw
 from support.parts import wait_until
+from support.platform import Platform
 
 DEMO = Path(drw.__file__).parent / "demo" / "documents"
 CHAT = "smollm2-135m-instruct"
 
 
-def test_everything_is_healthy_and_says_what_is_not_there_yet(platform):
+def test_everything_is_healthy_and_says_what_is_not_there_yet(platform: Platform) -> None:
     found = platform.json("status")
     assert found["healthy"]
     states = {s["name"]: s["state"] for s in found["services"]}
@@ -27,21 +29,21 @@ def test_everything_is_healthy_and_says_what_is_not_there_yet(platform):
     assert {n for n, s in states.items() if s == "unimplemented"} == {"experiments", "error_handling"}
 
 
-def test_no_log_has_the_first_key(platform):
+def test_no_log_has_the_first_key(platform: Platform) -> None:
     key = platform.credentials["api_key"]
     logs = {log.name: log.read_text(errors="replace") for log in (platform.data / "logs").glob("*.log")}
     assert "starting" in logs["supervisor.log"]
     assert [name for name, text in logs.items() if key in text or key.rpartition(".")[2] in text] == []
 
 
-def test_a_second_platform_over_the_same_folder_is_refused(platform):
+def test_a_second_platform_over_the_same_folder_is_refused(platform: Platform) -> None:
     again = platform.run("up", "--detach", "--port", "0", check=False)
     assert again.returncode != 0
     assert "already" in again.stderr
     assert "Traceback" not in again.stderr
 
 
-def test_a_taken_port_leaves_nothing_behind(platform, tmp_path):
+def test_a_taken_port_leaves_nothing_behind(platform: Platform, tmp_path: Path) -> None:
     port = platform.credentials["url"].rpartition(":")[2]
     again = platform.run("up", "--detach", "--port", port, "--data-dir", str(tmp_path), check=False)
     assert again.returncode != 0
@@ -49,7 +51,7 @@ def test_a_taken_port_leaves_nothing_behind(platform, tmp_path):
     assert platform.run("status", "--data-dir", str(tmp_path), check=False).returncode == 1
 
 
-def test_models_chat_and_stream(client):
+def test_models_chat_and_stream(client: openai.OpenAI) -> None:
     assert {m.id for m in client.models.list()} == {CHAT, "all-minilm-l6-v2"}
     asked = {"model": CHAT, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 16}
     whole = client.chat.completions.create(**asked, temperature=0, seed=7)
@@ -65,12 +67,12 @@ def test_models_chat_and_stream(client):
     assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
 
 
-def test_embeddings(client):
+def test_embeddings(client: openai.OpenAI) -> None:
     made = client.embeddings.create(model="all-minilm-l6-v2", input=["gold futures", "a cat"])
     assert [len(d.embedding) for d in made.data] == [384, 384]
 
 
-def test_keys_are_checked(platform):
+def test_keys_are_checked(platform: Platform) -> None:
     for wrong in ("", "sk-wrong", platform.credentials["api_key"][:-4] + "AAAA"):
         with pytest.raises(openai.AuthenticationError), platform.client(wrong or "-") as client:
             client.models.list()
@@ -86,7 +88,7 @@ def test_keys_are_checked(platform):
         wait_until(lambda: _refused(client), "the refusal of a revoked key")
 
 
-def test_a_revoked_key_takes_along_what_it_made(platform):
+def test_a_revoked_key_takes_along_what_it_made(platform: Platform) -> None:
     made = platform.json("keys", "create", "--scope", "models:read", "--scope", "keys:write")
     with platform.client(made["secret"]) as client:
         wish = {"name": "child", "scopes": ["models:read"]}
@@ -100,7 +102,7 @@ def test_a_revoked_key_takes_along_what_it_made(platform):
         wait_until(lambda: _refused(client), "the refusal of a key that a revoked one made")
 
 
-def test_the_tree_and_the_signing_keys_by_command(platform):
+def test_the_tree_and_the_signing_keys_by_command(platform: Platform) -> None:
     me = platform.json("whoami")
     assert (me["org"], me["desk"], me["identified_by"]) == ("local", "research", "KEY")
     everything = [word for scope in me["scopes"] for word in ("--scope", scope)]
@@ -123,7 +125,7 @@ def test_the_tree_and_the_signing_keys_by_command(platform):
         assert client.models.list().data  # what the others signed is as good as before
 
 
-def test_issuers_and_certificates_by_command(platform, tmp_path):
+def test_issuers_and_certificates_by_command(platform: Platform, tmp_path: Path) -> None:
     public = ec.generate_private_key(ec.SECP256R1()).public_key()
     keys = tmp_path / "jwks.json"
     keys.write_text(json.dumps({"keys": [json.loads(ECAlgorithm.to_jwk(public)) | {"kid": "k1", "use": "sig"}]}))
@@ -138,13 +140,13 @@ def test_issuers_and_certificates_by_command(platform, tmp_path):
     platform.json("certificates", "delete", "pricing")
 
 
-def test_a_key_that_may_call_models_may_list_them(platform):
+def test_a_key_that_may_call_models_may_list_them(platform: Platform) -> None:
     made = platform.json("keys", "create", "--scope", "models:invoke")
     with platform.client(made["secret"]) as client:
         assert CHAT in {m.id for m in client.models.list()}
 
 
-def test_limits_are_kept(platform):
+def test_limits_are_kept(platform: Platform) -> None:
     made = platform.json("keys", "create", "--scope", "models:read", "--rpm", "3")
     with platform.client(made["secret"]) as client:
         wait_until(lambda: _limited(client), "the limit")
@@ -162,14 +164,14 @@ def test_limits_are_kept(platform):
         ({"messages": [{"role": "user", "content": "word " * 5000}]}, openai.BadRequestError),
     ],
 )
-def test_bad_requests_are_refused_clearly(client, change, error):
+def test_bad_requests_are_refused_clearly(client: openai.OpenAI, change: Any, error: Any) -> None:
     asked = {"model": CHAT, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
     with pytest.raises(error) as caught:
         client.chat.completions.create(**(asked | change))
     assert caught.value.body["message"]
 
 
-def test_a_body_that_is_too_large_or_broken(client):
+def test_a_body_that_is_too_large_or_broken(client: openai.OpenAI) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
         client.post("/chat/completions", body={"model": CHAT, "x": "y" * (34 << 20)}, cast_to=object)
     assert caught.value.status_code == 413
@@ -177,7 +179,7 @@ def test_a_body_that_is_too_large_or_broken(client):
         client.post("/chat/completions", content=b"{broken", cast_to=object)
 
 
-def test_ingest_ask_and_delete(platform, client):
+def test_ingest_ask_and_delete(platform: Platform, client: openai.OpenAI) -> None:
     first = platform.json("ingest", str(DEMO), "--collection", "demo")
     assert first["indexed"] >= 5
     assert first["failed"] == []
@@ -197,7 +199,7 @@ def test_ingest_ask_and_delete(platform, client):
     assert found[0].file_id not in {d.file_id for d in client.vector_stores.search(store.id, query="risk limits").data}
 
 
-def test_desks_do_not_see_each_other(platform):
+def test_desks_do_not_see_each_other(platform: Platform) -> None:
     platform.json("ingest", str(DEMO), "--collection", "mine")
     platform.json("desks", "put", "other", "-s", "documents:read", "-s", "documents:write")
     made = platform.json("keys", "create", "--desk", "other", "-s", "documents:read", "-s", "documents:write")
@@ -208,7 +210,7 @@ def test_desks_do_not_see_each_other(platform):
             client.vector_stores.search(mine[0]["id"], query="anything")
 
 
-def test_a_run_survives_the_death_of_its_process(platform, tmp_path):
+def test_a_run_survives_the_death_of_its_process(platform: Platform, tmp_path: Path) -> None:
     for desk in ("Rates", "Power", "Metals"):  # short: the small model reads a page in seconds
         (tmp_path / f"{desk}.txt").write_text(
             f"{desk} desk, Monday. The spread rose by two ticks; no limit was broken."
@@ -225,7 +227,7 @@ def test_a_run_survives_the_death_of_its_process(platform, tmp_path):
     assert events
 
 
-def test_model_calls_answer_while_rag_and_workflow_are_gone(platform, client):
+def test_model_calls_answer_while_rag_and_workflow_are_gone(platform: Platform, client: openai.OpenAI) -> None:
     stopped = [platform.pid(name) for name in ("rag", "workflow")]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)  # stays gone, where a killed one would be started again
@@ -237,7 +239,7 @@ def test_model_calls_answer_while_rag_and_workflow_are_gone(platform, client):
             os.kill(pid, signal.SIGCONT)
 
 
-def test_the_audit_trail_has_it_all_and_verifies(platform, tmp_path):
+def test_the_audit_trail_has_it_all_and_verifies(platform: Platform, tmp_path: Path) -> None:
     actions = {r["action"] for r in platform.json("audit", "list", "--limit", "2000")}
     assert {"model.chat", "model.embedding", "key.create", "key.revoke", "run.start", "collection.search"} <= actions
     kept = tmp_path / "checkpoint.txt"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,7 +19,7 @@ from drw.local.first_key import _scopes
     ("status", "body", "scopes"),
     [(200, {"scopes": ["models:read"]}, {"models:read"}), (401, {}, set()), (503, {}, None)],
 )
-async def test_a_key_is_bad_only_where_the_gateway_says_so(status, body, scopes):
+async def test_a_key_is_bad_only_where_the_gateway_says_so(status: int, body: Any, scopes: Any) -> None:
     async def told(request: Request) -> JSONResponse:
         return JSONResponse(body, status)
 
@@ -33,6 +35,6 @@ async def test_a_key_is_bad_only_where_the_gateway_says_so(status, body, scopes)
         await server.stop(0)
 
 
-async def test_a_gateway_that_is_not_there_is_no_bad_key():
+async def test_a_gateway_that_is_not_there_is_no_bad_key() -> None:
     with pytest.raises(Unavailable, match="cannot be asked"):
         await _scopes("http://127.0.0.1:9", "k")

@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +55,9 @@ async def looks(pulse: LivenessState) -> int:
     raise AssertionError
 
 
-async def test_of_processes_that_do_not_answer_the_idle_one_is_replaced_long_before_the_one_that_works(running):
+async def test_of_processes_that_do_not_answer_the_idle_one_is_replaced_long_before_the_one_that_works(
+    running: Any,
+) -> None:
     ticks = itertools.count(0.0, 3.0)
     rests, spins = running(REST), running(SPIN)
     wait_until(lambda: state(rests) == "S", "a process that rests")
@@ -61,7 +65,7 @@ async def test_of_processes_that_do_not_answer_the_idle_one_is_replaced_long_bef
     assert await looks(LivenessState(spins, LivenessPolicy(), lambda: next(ticks))) == 20
 
 
-async def test_a_process_whose_child_works_is_not_idle(running):
+async def test_a_process_whose_child_works_is_not_idle(running: Any) -> None:
     ticks = itertools.count(0.0, 3.0)
     parent = running(f"import os, signal\nif os.fork(): signal.pause()\n{SPIN}")
     wait_until(lambda: len(liveness.tree(parent)) == 2, "a child")
@@ -70,14 +74,14 @@ async def test_a_process_whose_child_works_is_not_idle(running):
     os.kill(child, signal.SIGKILL)
 
 
-async def test_time_in_which_the_supervisor_did_not_run_does_not_count(running):
+async def test_time_in_which_the_supervisor_did_not_run_does_not_count(running: Any) -> None:
     rests = running(REST)
     wait_until(lambda: state(rests) == "S", "a process that rests")
     ticks = itertools.count(0.0, 1000.0)  # by the wall, three looks would be an hour
     assert await looks(LivenessState(rests, LivenessPolicy(), lambda: next(ticks))) == 3
 
 
-async def test_a_stopped_child_is_replaced_with_all_that_it_began(here, monkeypatch):
+async def test_a_stopped_child_is_replaced_with_all_that_it_began(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.05)
     code = "import os, signal\nos.fork()\nopen('up', 'a').write('x')\nsignal.pause()"
     thing = child(here, [sys.executable, "-c", code], patience=LivenessPolicy(stopped=0.2))
@@ -95,7 +99,7 @@ async def test_a_stopped_child_is_replaced_with_all_that_it_began(here, monkeypa
     await work
 
 
-async def test_a_child_that_answers_again_is_ready_again(here, monkeypatch):
+async def test_a_child_that_answers_again_is_ready_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.05)
     answers = False
 
@@ -113,7 +117,7 @@ async def test_a_child_that_answers_again_is_ready_again(here, monkeypatch):
     await work
 
 
-async def test_whoever_is_asked_and_says_nothing_is_not_alive(tmp_path):
+async def test_whoever_is_asked_and_says_nothing_is_not_alive(tmp_path: Path) -> None:
     async def silent(reader, writer):
         writer.close()
 
@@ -129,6 +133,6 @@ async def test_whoever_is_asked_and_says_nothing_is_not_alive(tmp_path):
         assert await replies(f"unix:{tmp_path}/t", b"PING\r\n")
 
 
-def test_a_database_that_refuses_a_connection_is_alive(postgres):
+def test_a_database_that_refuses_a_connection_is_alive(postgres: Path) -> None:
     assert _database_alive(postgres)  # there is no database of the name that it is asked for
     assert not _database_alive(postgres / "nowhere")

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ SOURCES = ("pyproject.toml", *(f"requirements/{name}.txt" for name in ("run", "d
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(tmp_path: Path):
     """A checkout with everything installed, in the order of the times of its files."""
     shutil.copy(MAKEFILE, tmp_path)
     for number, name in enumerate((*SOURCES, ".venv/uv", ".venv/run", ".venv/dev")):
@@ -35,17 +36,17 @@ def would_install(checkout: Path) -> list[str]:
     return [word for line in done.stdout.splitlines() if "pip sync" in line for word in line.split() if word in wanted]
 
 
-def test_what_is_installed_stays(checkout):
+def test_what_is_installed_stays(checkout: Any) -> None:
     assert would_install(checkout) == []
 
 
-def test_newer_packages_are_installed_with_those_of_the_tests_where_those_are(checkout):
+def test_newer_packages_are_installed_with_those_of_the_tests_where_those_are(checkout: Any) -> None:
     for name in ("run", "dev"):
         put(checkout / f"requirements/{name}.txt", 100)
     assert would_install(checkout) == ["requirements/dev.txt"]
 
 
-def test_without_those_of_the_tests_only_what_the_platform_needs_is(checkout):
+def test_without_those_of_the_tests_only_what_the_platform_needs_is(checkout: Any) -> None:
     (checkout / ".venv/dev").unlink()
     put(checkout / "requirements/run.txt", 100)
     assert would_install(checkout) == ["requirements/run.txt"]

@@ -26,7 +26,7 @@ STUBBORN = [
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -51,7 +51,7 @@ async def until(condition, seconds: float = 20) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_killed_child_is_started_again(here):
+async def test_a_killed_child_is_started_again(here: Path) -> None:
     thing = child(here, IDLE)
     await thing.start()
     keeper = asyncio.create_task(thing.keep())
@@ -66,21 +66,21 @@ async def test_a_killed_child_is_started_again(here):
     assert thing.state == ProcessState.STOPPED
 
 
-async def test_a_child_that_ends_while_it_starts_says_why(here):
+async def test_a_child_that_ends_while_it_starts_says_why(here: Path) -> None:
     thing = child(here, [sys.executable, "-c", "import sys; sys.exit('no such model')"])
     with pytest.raises(ProcessFailed, match="thing ended with code 1 while it started: no such model"):
         await thing.start()
     assert thing.pid is None
 
 
-async def test_a_child_that_never_gets_ready_is_killed(here):
+async def test_a_child_that_never_gets_ready_is_killed(here: Path) -> None:
     thing = child(here, [sys.executable, "-c", "import signal; signal.pause()"], start_seconds=0.3)
     with pytest.raises(ProcessFailed, match="was not ready within"):
         await thing.start()
     assert thing.pid is None
 
 
-async def test_a_child_that_will_not_stop_is_killed(here):
+async def test_a_child_that_will_not_stop_is_killed(here: Path) -> None:
     thing = child(here, STUBBORN, stop_seconds=0.2)
     await thing.start()
     await thing.stop()
@@ -88,7 +88,7 @@ async def test_a_child_that_will_not_stop_is_killed(here):
     assert "killed" in thing.said[0]
 
 
-async def test_children_end_with_their_supervisor(here):
+async def test_children_end_with_their_supervisor(here: Path) -> None:
     code = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"
@@ -110,7 +110,7 @@ async def test_children_end_with_their_supervisor(here):
     await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
-async def test_the_log_of_a_part_that_runs_is_put_aside_without_losing_a_line(here):
+async def test_the_log_of_a_part_that_runs_is_put_aside_without_losing_a_line(here: Path) -> None:
     code = (
         "import signal, sys\n"
         "for number in range(20_000):\n"
@@ -128,7 +128,7 @@ async def test_the_log_of_a_part_that_runs_is_put_aside_without_losing_a_line(he
     assert [line for file in lines for line in file] == [f"line {number:05}" for number in range(20_000)]
 
 
-def test_only_so_many_old_files_are_kept_and_no_line_is_in_two(tmp_path):
+def test_only_so_many_old_files_are_kept_and_no_line_is_in_two(tmp_path: Path) -> None:
     log = ProcessOutput(tmp_path / "log", full=20)
     for part in (b"one\ntw", b"o\n", *(b"%010d\n" % number for number in range(50)), b"no end"):
         log.take(part)
@@ -139,7 +139,7 @@ def test_only_so_many_old_files_are_kept_and_no_line_is_in_two(tmp_path):
     assert (tmp_path / "log.1.log").read_bytes().endswith(b"49\n")
 
 
-def test_a_log_that_is_followed_is_followed_into_its_next_file(tmp_path):
+def test_a_log_that_is_followed_is_followed_into_its_next_file(tmp_path: Path) -> None:
     file = PlatformPaths.of(tmp_path).log("models")
     file.parent.mkdir(parents=True)
     file.write_text("first\n")

@@ -81,7 +81,7 @@ class Groups(Strict):
 
 
 @pytest.mark.parametrize("file", RULES, ids=lambda file: file.name)
-def test_a_file_of_rules_has_prometheus_own_form(file):
+def test_a_file_of_rules_has_prometheus_own_form(file: Any) -> None:
     read = Groups.model_validate(yaml.safe_load(file.read_text()))
     names = [group.name for group in read.groups]
     assert len(names) == len(set(names))
@@ -91,13 +91,13 @@ def test_a_file_of_rules_has_prometheus_own_form(file):
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
-def test_promtool_itself_finds_that_the_alerts_go_off_when_they_should():
+def test_promtool_itself_finds_that_the_alerts_go_off_when_they_should() -> None:
     done = subprocess.run([str(shutil.which("promtool")), "test", "rules", CASES], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("case", "wanted"), [pytest.param(*rest, id=name) for name, *rest in cases(CASES)])
-def test_the_alerts_go_off_when_they_should(case, wanted):
+def test_the_alerts_go_off_when_they_should(case: Any, wanted: Any) -> None:
     for one in wanted:
         found = [
             (alert.labels, alert.annotations) for alert in case.alerts(one["alertname"], seconds(one["eval_time"]))
@@ -107,7 +107,7 @@ def test_the_alerts_go_off_when_they_should(case, wanted):
 
 
 @pytest.mark.parametrize(("name", "board"), list(dashboards()), ids=[name for name, _ in dashboards()])
-def test_grafanas_own_types_take_all_of_a_dashboard(name, board):
+def test_grafanas_own_types_take_all_of_a_dashboard(name: Any, board: Any) -> None:
     plugins.register_default_plugins()
     read = Dashboard.from_json(board)
     assert list(_lost(board, json.loads(json.dumps(read, cls=JSONEncoder)))) == []
@@ -119,7 +119,7 @@ def test_grafanas_own_types_take_all_of_a_dashboard(name, board):
 
 
 @pytest.mark.parametrize("query", ALL, ids=lambda query: query.where)
-def test_a_query_is_promql_over_metrics_and_labels_that_there_are(query):
+def test_a_query_is_promql_over_metrics_and_labels_that_there_are(query: Any) -> None:
     assert parsed(query) is not None
     ours = own() | recorded() | PROMETHEUS_OWN
     known = set(INVOLVED)
@@ -136,7 +136,7 @@ def test_a_query_is_promql_over_metrics_and_labels_that_there_are(query):
             assert set(node.modifier.labels) <= known, f"{query.where}: no {set(node.modifier.labels) - known}"
 
 
-def test_a_query_that_is_wrong_is_found():
+def test_a_query_that_is_wrong_is_found() -> None:
     from observability.queries import Query
 
     for text in ("sum(rate(drw_requests_total[5m])", "rate(drw_requests_total)", "up{job=drw}", "rate(x[$__other])"):
@@ -144,14 +144,14 @@ def test_a_query_that_is_wrong_is_found():
             parsed(Query("wrong", text))
 
 
-def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     sections = set(re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.M))
     alerts = {rule["alert"]: rule["annotations"]["runbook"] for rule in rules() if "alert" in rule}
     assert alerts == {name: f"docs/how-to/alerts.md#{name.lower()}" for name in alerts}
     assert sections == alerts.keys()
 
 
-def test_no_metric_has_a_label_for_keys_or_users():
+def test_no_metric_has_a_label_for_keys_or_users() -> None:
     labels = {label for names in own().values() for label in names}
     assert labels & {"key", "user", "caller", "path", "trace_id", "request_id", "prompt"} == set()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from drw.routing.egress_allowlist import AddressNotAllowed, BadAddress, EgressAllowlist, resolve
@@ -41,7 +43,7 @@ def allowed(*entries: str) -> EgressAllowlist:
         "[fd12::]:80",
     ],
 )
-async def test_what_is_on_the_list(address):
+async def test_what_is_on_the_list(address: str) -> None:
     await allowed().check_now(address)
 
 
@@ -65,7 +67,7 @@ async def test_what_is_on_the_list(address):
         "localhost:80",
     ],
 )
-async def test_what_is_not_on_the_list(address):
+async def test_what_is_not_on_the_list(address: str) -> None:
     with pytest.raises(AddressNotAllowed):
         await allowed().check_now(address)
 
@@ -91,7 +93,7 @@ async def test_what_is_not_on_the_list(address):
         "half.svc.cluster.local:80",
     ],
 )
-async def test_what_no_list_can_allow(address):
+async def test_what_no_list_can_allow(address: str) -> None:
     everything = allowed("0.0.0.0/0", "::/0", "*.svc.cluster.local", "metadata.google.internal")
     with pytest.raises(AddressNotAllowed):
         await everything.check_now(address)
@@ -138,19 +140,19 @@ async def test_what_no_list_can_allow(address):
         "a" * 400,
     ],
 )
-async def test_what_is_no_address(address):
+async def test_what_is_no_address(address: Any) -> None:
     with pytest.raises(BadAddress):
         await allowed("0.0.0.0/0", "::/0", "*.example").check_now(address)
 
 
-def test_a_refusal_names_the_address_and_the_list():
+def test_a_refusal_names_the_address_and_the_list() -> None:
     with pytest.raises(AddressNotAllowed, match=r"'8.8.8.8:53' is not allowed; allowed are: '10.0.0.0/8' .*setting"):
         allowed("10.0.0.0/8").check("8.8.8.8:53")
     with pytest.raises(AddressNotAllowed, match="allowed are: nothing"):
         EgressAllowlist(()).check("8.8.8.8:53")
 
 
-async def test_a_network_allows_no_name_since_its_dns_may_change_its_mind():
+async def test_a_network_allows_no_name_since_its_dns_may_change_its_mind() -> None:
     answers = [["169.254.169.254"], ["10.2.2.2"]]
 
     async def rebinding(name: str) -> list[str]:
@@ -163,7 +165,7 @@ async def test_a_network_allows_no_name_since_its_dns_may_change_its_mind():
     await EgressAllowlist(["10.0.0.0/8", "rebind.example:80"], rebinding).check_now("rebind.example:80")
 
 
-def test_what_is_kept_is_judged_without_asking_anybody():
+def test_what_is_kept_is_judged_without_asking_anybody() -> None:
     async def nobody(name: str) -> list[str]:
         raise AssertionError(f"{name} was asked for")
 
@@ -171,12 +173,12 @@ def test_what_is_kept_is_judged_without_asking_anybody():
 
 
 @pytest.mark.parametrize("entry", ["10.0.0.1/8", "*", "http://x", "a b", "1.2.3", "x:99999", "unix:x", "*.*.x"])
-def test_an_entry_that_is_none_is_refused(entry):
+def test_an_entry_that_is_none_is_refused(entry: str) -> None:
     with pytest.raises(BadAddress):
         EgressAllowlist([entry])
 
 
-async def test_names_of_this_machine_are_resolved():
+async def test_names_of_this_machine_are_resolved() -> None:
     assert "127.0.0.1" in await resolve("localhost")
     with pytest.raises(AddressNotAllowed):
         await EgressAllowlist(["127.0.0.0/8"]).check_now("localhost:80")

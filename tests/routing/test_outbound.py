@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from typing import Any
 
 import aiohttp
 import pytest
@@ -33,7 +34,7 @@ INSIDE = FetchTarget(["login.firm:443", "127.0.0.1:8081", "[fd12::1]:443", "169.
         ("https://[fd12::1]/", "https://[fd12::1]/"),
     ],
 )
-def test_what_is_fetched(url, read):
+def test_what_is_fetched(url: str, read: str) -> None:
     assert str(INSIDE.check(url)) == read
 
 
@@ -88,7 +89,7 @@ def test_what_is_fetched(url, read):
         "https://idp.example/" + "x" * 500,
     ],
 )
-def test_what_is_no_url(url):
+def test_what_is_no_url(url: Any) -> None:
     with pytest.raises(BadAddress):
         read_url(url)
 
@@ -126,7 +127,7 @@ def test_what_is_no_url(url):
         "https://metadata.google.internal/",
     ],
 )
-def test_what_is_not_fetched(url):
+def test_what_is_not_fetched(url: str) -> None:
     with pytest.raises(InvalidRequest):
         INSIDE.check(url)
 
@@ -149,7 +150,7 @@ def test_what_is_not_fetched(url):
         ("::1", False, False),
     ],
 )
-def test_an_address_is_judged_by_what_it_carries(address, forbidden, public):
+def test_an_address_is_judged_by_what_it_carries(address: str, forbidden: bool, public: bool) -> None:
     ip = ipaddress.ip_address(address)
     assert (is_forbidden(ip), is_public(ip)) == (forbidden, public)
 
@@ -163,7 +164,9 @@ async def listening():
     server.close()
 
 
-async def test_nothing_connects_to_an_address_that_was_not_checked(listening, monkeypatch):
+async def test_nothing_connects_to_an_address_that_was_not_checked(
+    listening: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     port, arrived = listening
 
     def rebound(host, *_, **__):

@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 import psycopg
@@ -196,7 +197,7 @@ async def _world(profile, folder, caller):
 
 
 @pytest.fixture
-async def world(profile, folder, caller):
+async def world(profile: Profile, folder: Path, caller: Principal):
     async with _world(profile, folder, caller) as found:
         yield found
 
@@ -215,7 +216,7 @@ def assert_right(world: World, run: Run, in_flight: set[str]) -> None:
     assert world.records("run.end") == world.records("run.start") == [run.id]
 
 
-async def test_a_killed_process_goes_on_where_it_stood(world):
+async def test_a_killed_process_goes_on_where_it_stood(world: Any) -> None:
     release = world.doubles.calls.hold("chat file-2")
     process = await world.started()
     run = await world.run(process, 5)
@@ -245,7 +246,7 @@ async def test_a_killed_process_goes_on_where_it_stood(world):
     }
 
 
-async def test_killed_again_and_again_it_ends_all_the_same(world):
+async def test_killed_again_and_again_it_ends_all_the_same(world: Any) -> None:
     process = await world.started()
     held = {name: world.doubles.calls.hold(name) for name in ("index file-3", "chat file-1")}
     run = await world.run(process, 4)
@@ -266,7 +267,7 @@ async def test_killed_again_and_again_it_ends_all_the_same(world):
     assert len(world.doubles.documents.put) == 1
 
 
-async def test_a_stopped_process_ends_cleanly_and_its_runs_go_on_later(world):
+async def test_a_stopped_process_ends_cleanly_and_its_runs_go_on_later(world: Any) -> None:
     world.doubles.calls.hold("chat file-0")
     process = await world.started()
     run = await world.run(process, 1)
@@ -280,7 +281,7 @@ async def test_a_stopped_process_ends_cleanly_and_its_runs_go_on_later(world):
     assert_right(world, found, in_flight={"summarise/0"})
 
 
-async def test_of_two_processes_one_works_and_the_other_takes_over(world):
+async def test_of_two_processes_one_works_and_the_other_takes_over(world: Any) -> None:
     release = world.doubles.calls.hold("chat file-0")
     first = await world.started()
     second = world.process()

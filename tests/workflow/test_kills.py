@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from drw.api.workflow.v1.orchestration_pb2 import CANCELLED, FAILED, RETRYING, RUNNING, SUCCEEDED
+from drw.kernel.rpc.context import Principal
+from drw.kernel.runtime.settings import Profile
 from drw.killswitch.watch import Killed
 from support.kills import kill
 from workflow.doubles import until
@@ -14,7 +18,7 @@ from workflow.running import is_so, running, step_is
 
 
 @pytest.fixture
-async def here(profile, folder, caller):
+async def here(profile: Profile, folder: Path, caller: Principal):
     async with running(profile, folder, caller) as found:
         yield found
 
@@ -44,7 +48,7 @@ async def refused(here, **more) -> Killed:
     ],
     ids=["workflow", "own workflow", "desk", "key"],
 )
-async def test_a_run_is_held_and_goes_on_when_the_kill_is_lifted(here, what):
+async def test_a_run_is_held_and_goes_on_when_the_kill_is_lifted(here: Any, what: Any) -> None:
     here.calls.hold("chat file-0")
     run = await here.start(1)
     await until(lambda: is_so(here.calls.under_way == 1), "the call of the model")
@@ -65,7 +69,7 @@ async def test_a_run_is_held_and_goes_on_when_the_kill_is_lifted(here, what):
     assert [r["outcome"] for r in here.audit("run.end") if r["resource"] == run.id] == ["ok"]
 
 
-async def test_a_run_that_is_held_can_be_cancelled(here):
+async def test_a_run_that_is_held_can_be_cancelled(here: Any) -> None:
     here.calls.hold("index file-0")
     run = await here.start(1)
     await until(lambda: is_so(here.calls.under_way == 1), "the call")
@@ -75,7 +79,7 @@ async def test_a_run_that_is_held_can_be_cancelled(here):
     assert (await here.ended(run)).state == CANCELLED
 
 
-async def test_others_go_on(here):
+async def test_others_go_on(here: Any) -> None:
     others = [kill("WORKFLOW", "another"), kill("WORKFLOW", "digest", "other"), kill("DESK", "trading", "acme")]
     await here.doubles.kills.kill(*others)
     other = replace(here.caller, desk="trading")
@@ -83,7 +87,7 @@ async def test_others_go_on(here):
     assert (await here.ended(await here.start(1))).state == SUCCEEDED
 
 
-async def test_a_run_whose_model_is_killed_says_so(here):
+async def test_a_run_whose_model_is_killed_says_so(here: Any) -> None:
     here.calls.faults["chat file-0"] = [Killed("the model 'm' is stopped by a kill switch", killed="model")]
     done = await here.ended(await here.start(1))
     assert done.state == FAILED and "the model 'm' is stopped by a kill switch" in done.error

@@ -15,7 +15,7 @@ from drw.workflow.orchestration.execution.expression_rendering import rendered
 from drw.workflow.templates.activities import ACTIVITIES as ON_OFFER
 
 
-def test_what_templates_may_use_is_what_orchestration_can_do():
+def test_what_templates_may_use_is_what_orchestration_can_do() -> None:
     assert ON_OFFER.keys() == ACTIVITIES.keys()
     for name, offered in ON_OFFER.items():
         fields = ACTIVITIES[name].arguments.model_fields
@@ -24,11 +24,11 @@ def test_what_templates_may_use_is_what_orchestration_can_do():
         assert inspect.iscoroutinefunction(ACTIVITIES[name].perform)
 
 
-def test_a_run_needs_the_scopes_of_all_its_activities():
+def test_a_run_needs_the_scopes_of_all_its_activities() -> None:
     assert scopes(["serving.summarise", "documents.index", "documents.digest"]) == ["documents:write", "models:invoke"]
 
 
-def test_the_plan_pairs_items_of_the_same_list_and_joins_all_others():
+def test_the_plan_pairs_items_of_the_same_list_and_joins_all_others() -> None:
     both = {"for_each": "${inputs.files}"}
     template = Template(nodes=[Node(id="a", **both), Node(id="b", needs=["a"], **both), Node(id="c", needs=["a", "b"])])
     steps = dependency_graph.steps(template, {"files": ["x", "y"]})
@@ -41,7 +41,7 @@ def test_the_plan_pairs_items_of_the_same_list_and_joins_all_others():
     ]
 
 
-def test_references_take_values_as_they_are_and_texts_take_them_in():
+def test_references_take_values_as_they_are_and_texts_take_them_in() -> None:
     scope = {"inputs": {"n": 3, "files": ["x"]}, "steps": {"a": {"output": {"k": None}}}}
     assert rendered({"a": "${inputs.n}", "b": ["${inputs.files}"]}, scope) == {"a": 3, "b": [["x"]]}
     assert rendered("n is ${inputs.n} of ${inputs.files}", scope) == 'n is 3 of ["x"]'
@@ -50,7 +50,7 @@ def test_references_take_values_as_they_are_and_texts_take_them_in():
         rendered("${steps.a.output.j}", scope)
 
 
-def test_pauses_double_up_to_a_bound_and_only_for_what_may_pass():
+def test_pauses_double_up_to_a_bound_and_only_for_what_may_pass() -> None:
     pauses = [retries.pause(Unavailable("x"), n, 20, 0.5) for n in range(1, 12)]
     for pause, middle in zip(pauses, [0.5, 1, 2, 4, 8, 15, 15, 15, 15, 15, 15], strict=True):
         assert 0.8 * middle <= pause <= 1.2 * middle
@@ -61,7 +61,7 @@ def test_pauses_double_up_to_a_bound_and_only_for_what_may_pass():
     assert retries.pause(RateLimited("x", retry_after="soon"), 1, 9, 0.5) < 1
 
 
-def test_a_long_digest_is_cut_between_characters():
+def test_a_long_digest_is_cut_between_characters() -> None:
     text = "\u65e5" * 20_000
     assert digest.shortened("short") == "short"
     assert text.startswith(digest.shortened(text))
@@ -75,5 +75,5 @@ def test_a_long_digest_is_cut_between_characters():
         ("postgresql://u:p%40@db:5432/x?sslmode=require", "postgresql+psycopg://u:p%40@/x?host=db&port=5432&sslmode="),
     ],
 )
-def test_every_form_of_a_connection_string_reaches_the_engine(dsn, url):
+def test_every_form_of_a_connection_string_reaches_the_engine(dsn: str, url: str) -> None:
     assert _url(dsn).startswith(url)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +24,8 @@ from drw.api.workflow.v1.orchestration_pb2 import (
 )
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, TooLarge, Unavailable
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from support.measured import measured
 from support.parts import running_valkey
 from workflow.doubles import until
@@ -30,13 +33,13 @@ from workflow.running import QUICK, is_so, numbers, running, step_is, view_is_be
 
 
 @pytest.fixture
-async def here(profile, folder, caller):
+async def here(profile: Profile, folder: Path, caller: Principal):
     async with running(profile, folder, caller) as found:
         yield found
 
 
 @pytest.mark.parametrize("how", ["together", "strict"])
-async def test_a_digest_is_made_of_every_file(profile, folder, caller, how):
+async def test_a_digest_is_made_of_every_file(profile: Profile, folder: Path, caller: Principal, how: str) -> None:
     async with running(profile, folder, caller, how) as here:
         run = await here.ended(await here.start(3, title="Three texts"))
         assert run.state == SUCCEEDED, run.error
@@ -55,7 +58,7 @@ async def test_a_digest_is_made_of_every_file(profile, folder, caller, how):
         assert len(run.template_version) == 64
 
 
-async def test_every_event_is_shown_in_order_and_every_record_kept(here):
+async def test_every_event_is_shown_in_order_and_every_record_kept(here: Any) -> None:
     run = await here.start(1)
     assert await here.events(run) == [
         ("", "queued"),
@@ -76,7 +79,7 @@ async def test_every_event_is_shown_in_order_and_every_record_kept(here):
         assert "Text of" not in str(records)
 
 
-async def test_an_item_waits_only_for_itself(here):
+async def test_an_item_waits_only_for_itself(here: Any) -> None:
     release = here.calls.hold("index file-0")
     run = await here.start(2)
     await until(lambda: step_is(here, run, "summarise/1", SUCCEEDED), "the summary of the second file")
@@ -85,7 +88,7 @@ async def test_an_item_waits_only_for_itself(here):
     assert (await here.ended(run)).state == SUCCEEDED
 
 
-async def test_no_more_steps_run_at_once_than_are_set(profile, folder, caller):
+async def test_no_more_steps_run_at_once_than_are_set(profile: Profile, folder: Path, caller: Principal) -> None:
     services = QUICK | {"orchestration": {"steps_at_once": 2}}
     async with running(profile, folder, caller, services=services) as here:
         release = [here.calls.hold(f"index file-{i}") for i in range(6)]
@@ -97,7 +100,7 @@ async def test_no_more_steps_run_at_once_than_are_set(profile, folder, caller):
         assert here.calls.most_at_once == 2
 
 
-async def test_a_passing_failure_is_tried_again_and_shown(here):
+async def test_a_passing_failure_is_tried_again_and_shown(here: Any) -> None:
     gone = Unavailable("the engine is starting again")
     here.calls.faults["chat file-0"] = [gone, gone]
     run = await here.start(1)
@@ -109,7 +112,9 @@ async def test_a_passing_failure_is_tried_again_and_shown(here):
     assert [r["details"]["attempt"] for r in here.audit("step.begin") if "summarise" in r["resource"]] == [1, 2, 3]
 
 
-async def test_services_that_are_away_for_a_while_are_waited_for(profile, folder, caller):
+async def test_services_that_are_away_for_a_while_are_waited_for(
+    profile: Profile, folder: Path, caller: Principal
+) -> None:
     services = QUICK | {"orchestration": {"first_pause_seconds": 0.2}}
     async with running(profile, folder, caller, services=services) as here:
         await here.doubles.go_away()
@@ -121,7 +126,7 @@ async def test_services_that_are_away_for_a_while_are_waited_for(profile, folder
         assert (await here.ended(run)).state == SUCCEEDED
 
 
-async def test_a_failure_for_good_fails_the_run_and_leaves_what_ended(here):
+async def test_a_failure_for_good_fails_the_run_and_leaves_what_ended(here: Any) -> None:
     here.calls.faults["chat file-1"] = [InvalidRequest("no such model")]
     run = await here.ended(await here.start(2, model="nothing"))
     assert run.state == FAILED
@@ -135,7 +140,7 @@ async def test_a_failure_for_good_fails_the_run_and_leaves_what_ended(here):
     assert [r["outcome"] for r in here.audit("run.end")] == ["failed"]
 
 
-async def test_what_never_passes_is_given_up_in_the_end(here):
+async def test_what_never_passes_is_given_up_in_the_end(here: Any) -> None:
     here.calls.faults["index file-0"] = [Unavailable("gone")] * 100
     run = await here.ended(await here.start(1))
     assert run.state == FAILED
@@ -143,7 +148,7 @@ async def test_what_never_passes_is_given_up_in_the_end(here):
     assert here.calls.made == ["index file-0"] * 8
 
 
-async def test_a_prompt_that_is_too_long_for_the_model_is_halved(here):
+async def test_a_prompt_that_is_too_long_for_the_model_is_halved(here: Any) -> None:
     here.calls.faults["chat file-0"] = [InvalidRequest("too long", code="context_length_exceeded")]
     run = await here.ended(await here.start(1))
     assert run.state == SUCCEEDED
@@ -151,27 +156,27 @@ async def test_a_prompt_that_is_too_long_for_the_model_is_halved(here):
     assert second < 0.6 * first
 
 
-async def test_a_file_without_text_does_not_reach_the_model(here):
+async def test_a_file_without_text_does_not_reach_the_model(here: Any) -> None:
     run = await here.ended(await here.start(["file-empty"]))
     assert run.state == SUCCEEDED
     assert here.doubles.serving.prompts == []
     assert "(It has no text.)" in MessageToDict(run.output)["text"]
 
 
-async def test_a_file_that_is_not_there_fails_the_run(here):
+async def test_a_file_that_is_not_there_fails_the_run(here: Any) -> None:
     run = await here.ended(await here.start(["odd-0"]))
     assert run.state == FAILED
     assert run.error == "the step 'summarise/0' failed: there is no file 'odd-0'"
 
 
-async def test_a_bug_in_a_service_fails_the_run_and_gives_nothing_away(here):
+async def test_a_bug_in_a_service_fails_the_run_and_gives_nothing_away(here: Any) -> None:
     here.calls.faults["index file-0"] = [RuntimeError("the password is 1234")]
     run = await here.ended(await here.start(1))
     assert run.state == FAILED
     assert run.error == "the step 'ingest/0' failed: unexpected error in documents.IndexFile"
 
 
-async def test_an_output_that_is_too_large_is_refused_clearly(here):
+async def test_an_output_that_is_too_large_is_refused_clearly(here: Any) -> None:
     here.doubles.documents.collection = "x" * 70_000
     run = await here.ended(await here.start(1))
     assert run.state == FAILED
@@ -179,7 +184,7 @@ async def test_an_output_that_is_too_large_is_refused_clearly(here):
     assert "at most 65536: write a file and hand on its id" in run.error
 
 
-async def test_a_cancelled_run_stops_at_once_and_for_good(here):
+async def test_a_cancelled_run_stops_at_once_and_for_good(here: Any) -> None:
     here.calls.hold("chat file-0")
     run = await here.start(1)
     await until(lambda: is_so("chat file-0" in here.calls.made), "the model call")
@@ -197,7 +202,7 @@ async def test_a_cancelled_run_stops_at_once_and_for_good(here):
     assert [r["outcome"] for r in here.audit("run.end")] == ["cancelled"]
 
 
-async def test_the_same_request_is_the_same_run(here):
+async def test_the_same_request_is_the_same_run(here: Any) -> None:
     first, second = await asyncio.gather(here.start(1, "once"), here.start(1, "once"))
     assert first.id == second.id
     with pytest.raises(Conflict, match="the request id 'once' was used for another run"):
@@ -208,7 +213,7 @@ async def test_the_same_request_is_the_same_run(here):
     assert len(here.audit("run.start")) == 2
 
 
-async def test_other_desks_see_no_run(here):
+async def test_other_desks_see_no_run(here: Any) -> None:
     run = await here.ended(await here.start(1))
     for other in (replace(here.caller, desk="rates"), replace(here.caller, org="other")):
         with acting_for(other):
@@ -221,7 +226,7 @@ async def test_other_desks_see_no_run(here):
                 await client.list_runs(ListRunsRequest(page_token=run.id))
 
 
-async def test_a_key_that_lacks_a_scope_is_told_which(here):
+async def test_a_key_that_lacks_a_scope_is_told_which(here: Any) -> None:
     poor = replace(here.caller, scopes=frozenset({"workflows:run", "documents:write"}))
     message = "needs the scopes 'documents:write' and 'models:invoke'; the key 'key_test' lacks 'models:invoke'"
     with pytest.raises(Forbidden, match=message):
@@ -243,13 +248,13 @@ async def test_a_key_that_lacks_a_scope_is_told_which(here):
         ({"request_id": "x" * 201}, InvalidRequest, "at most 200 characters"),
     ],
 )
-async def test_what_cannot_be_run_is_refused_at_once(here, changes, error, message):
+async def test_what_cannot_be_run_is_refused_at_once(here: Any, changes: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         await here.start(**changes)
     assert here.audit("run.start") == []
 
 
-async def test_a_desk_has_only_so_many_open_runs(profile, folder, caller):
+async def test_a_desk_has_only_so_many_open_runs(profile: Profile, folder: Path, caller: Principal) -> None:
     services = QUICK | {"orchestration": {"max_open_runs": 1}}
     async with running(profile, folder, caller, services=services) as here:
         release = here.calls.hold("index file-0")
@@ -261,7 +266,7 @@ async def test_a_desk_has_only_so_many_open_runs(profile, folder, caller):
         await here.ended(await here.start(1))
 
 
-async def test_runs_are_listed_newest_first_page_by_page(here):
+async def test_runs_are_listed_newest_first_page_by_page(here: Any) -> None:
     started = [(await here.ended(await here.start(1))).id for _ in range(5)]
     found, token = [], ""
     with acting_for(here.caller):
@@ -273,7 +278,9 @@ async def test_runs_are_listed_newest_first_page_by_page(here):
     assert found == started[::-1]
 
 
-async def test_runs_go_on_while_valkey_is_away_and_are_shown_afterwards(profile, folder, caller):
+async def test_runs_go_on_while_valkey_is_away_and_are_shown_afterwards(
+    profile: Profile, folder: Path, caller: Principal
+) -> None:
     with running_valkey(folder / f"v{next(numbers)}") as url:
         lost = profile.model_copy(update={"valkey": url})
         async with running(lost, folder, caller) as here:
@@ -292,14 +299,14 @@ async def test_runs_go_on_while_valkey_is_away_and_are_shown_afterwards(profile,
         assert events[-1] == ("", "succeeded")
 
 
-async def test_a_pickle_among_the_rows_is_refused(here):
+async def test_a_pickle_among_the_rows_is_refused(here: Any) -> None:
     from dbos import _serialization
 
     with pytest.raises(TypeError, match="a pickle among the engine's rows: refused"):
         _serialization.deserialize_value("gASVBA==", "py_pickle", _serialization.DBOSPortableJSON)
 
 
-async def test_over_http_a_run_is_json(here):
+async def test_over_http_a_run_is_json(here: Any) -> None:
     headers = {"x-drw-key": "k", "x-drw-org": "acme", "x-drw-desk": "research"}
     may = headers | {"x-drw-scopes": "workflows:run workflows:read documents:write models:invoke"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=here.host.app()), base_url="http://drw") as web:
@@ -319,7 +326,7 @@ async def test_over_http_a_run_is_json(here):
         assert (await web.post(f"/api/v1/runs/{run['id']}:cancel", headers=may)).json()["state"] == "SUCCEEDED"
 
 
-async def test_metrics_tell_how_runs_and_steps_end(here):
+async def test_metrics_tell_how_runs_and_steps_end(here: Any) -> None:
     before = await measured(here.host)
     await here.ended(await here.start(2))
     await here.cancel(await here.start(1))
@@ -335,7 +342,9 @@ async def test_metrics_tell_how_runs_and_steps_end(here):
     assert after['drw_service_ready{service="orchestration"}'] == 1
 
 
-async def test_a_line_of_log_has_the_class_of_a_steps_error_and_no_word_of_anybodys(here, caplog):
+async def test_a_line_of_log_has_the_class_of_a_steps_error_and_no_word_of_anybodys(
+    here: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     word = "zebra"
     here.calls.faults["index file-0"] = [Unavailable(f"the upstream failed: {word}", quotes="upstream")]
     here.calls.faults["chat file-0"] = [InvalidRequest(f"{word} is no model", param="model")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,14 +16,15 @@ from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.workflow.v1.state_pb2 import RunEvent, WatchRunRequest
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.kernel.errors import InvalidRequest, NotFound, Unavailable
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from support.parts import running_valkey
 
 QUICK = {"appear_seconds": 0.2, "wait_seconds": 0.1, "quiet_seconds": 0.3}
 
 
 @pytest.fixture
-def quick(profile):
+def quick(profile: Profile):
     with redis.Redis.from_url(profile.valkey) as valkey:
         valkey.flushdb()  # the tests share a few databases, and their runs have the same names
     return profile.model_copy(update={"services": {"state": QUICK}})
@@ -42,7 +45,7 @@ async def seen(client, caller, last="", run="run_1"):
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_a_run_that_has_ended_is_shown_from_any_event_on(quick, caller, how):
+async def test_a_run_that_has_ended_is_shown_from_any_event_on(quick: Any, caller: Principal, how: str) -> None:
     async with hosted(quick, ["state"], how) as host:
         client = host.client(StateClient)
         for each in STORY:
@@ -54,7 +57,7 @@ async def test_a_run_that_has_ended_is_shown_from_any_event_on(quick, caller, ho
         assert await seen(client, caller, last="99") == []
 
 
-async def test_other_desks_see_nothing(quick, caller):
+async def test_other_desks_see_nothing(quick: Any, caller: Principal) -> None:
     async with hosted(quick, ["state"]) as host:
         client = host.client(StateClient)
         for each in STORY:
@@ -65,7 +68,7 @@ async def test_other_desks_see_nothing(quick, caller):
 
 
 @pytest.mark.parametrize("bad", ["-1", "x", "1" * 9, "²"])
-async def test_an_event_id_that_is_no_number_is_refused(quick, caller, bad):
+async def test_an_event_id_that_is_no_number_is_refused(quick: Any, caller: Principal, bad: Any) -> None:
     async with hosted(quick, ["state"]) as host:
         client = host.client(StateClient)
         with pytest.raises(InvalidRequest, match="last_event_id is"):
@@ -74,7 +77,7 @@ async def test_an_event_id_that_is_no_number_is_refused(quick, caller, bad):
             await client.publish_run_event(RunEvent(event_id=bad, org="a", desk="b", run="c"))
 
 
-async def test_a_watcher_who_comes_first_sees_the_run_begin_and_end(quick, caller):
+async def test_a_watcher_who_comes_first_sees_the_run_begin_and_end(quick: Any, caller: Principal) -> None:
     slow = quick.model_copy(update={"services": {"state": QUICK | {"appear_seconds": 30}}})
     async with hosted(slow, ["state"]) as host:
         client = host.client(StateClient)
@@ -84,7 +87,7 @@ async def test_a_watcher_who_comes_first_sees_the_run_begin_and_end(quick, calle
         assert await asyncio.wait_for(watching, 30) == ["1", "2", "3", "4"]
 
 
-async def test_a_quiet_stream_says_that_it_is_alive(quick, caller):
+async def test_a_quiet_stream_says_that_it_is_alive(quick: Any, caller: Principal) -> None:
     async with hosted(quick, ["state"]) as host:
         client = host.client(StateClient)
         await client.publish_run_event(STORY[0])
@@ -96,7 +99,7 @@ async def test_a_quiet_stream_says_that_it_is_alive(quick, caller):
             await stream.aclose()
 
 
-async def test_what_valkey_forgets_is_shown_all_the_same(quick, caller):
+async def test_what_valkey_forgets_is_shown_all_the_same(quick: Any, caller: Principal) -> None:
     async with hosted(quick, ["state"]) as host:
         client = host.client(StateClient)
         for each in STORY[:2]:
@@ -114,7 +117,7 @@ async def test_what_valkey_forgets_is_shown_all_the_same(quick, caller):
         assert await seen(client, caller) == ["1", "2", "3", "4"]
 
 
-async def test_an_event_that_overtakes_another_is_sent_again_later(quick, caller):
+async def test_an_event_that_overtakes_another_is_sent_again_later(quick: Any, caller: Principal) -> None:
     async with hosted(quick, ["state"]) as host:
         client = host.client(StateClient)
         await client.publish_run_event(STORY[0])
@@ -125,7 +128,7 @@ async def test_an_event_that_overtakes_another_is_sent_again_later(quick, caller
         assert await seen(client, caller) == ["1", "2", "3", "4"]
 
 
-async def test_a_run_that_has_ended_does_not_stay_in_valkey(quick, caller):
+async def test_a_run_that_has_ended_does_not_stay_in_valkey(quick: Any, caller: Principal) -> None:
     async with hosted(quick, ["state"]) as host:
         client = host.client(StateClient)
         with redis.Redis.from_url(quick.valkey) as valkey:
@@ -138,7 +141,7 @@ async def test_a_run_that_has_ended_does_not_stay_in_valkey(quick, caller):
             assert 0 < valkey.ttl(key) <= 24 * 3600
 
 
-async def test_without_valkey_nothing_hangs_and_nothing_is_lost(quick, caller, folder):
+async def test_without_valkey_nothing_hangs_and_nothing_is_lost(quick: Any, caller: Principal, folder: Path) -> None:
     with running_valkey(folder / "gone") as url:
         profile = quick.model_copy(update={"valkey": url})
         async with hosted(profile, ["state"]) as host:
@@ -159,7 +162,7 @@ async def test_without_valkey_nothing_hangs_and_nothing_is_lost(quick, caller, f
         assert await seen(client, caller) == ["1", "2", "3", "4"]
 
 
-async def test_over_http_the_events_have_ids_and_a_client_goes_on_where_it_was(quick):
+async def test_over_http_the_events_have_ids_and_a_client_goes_on_where_it_was(quick: Any) -> None:
     headers = {"x-drw-key": "k", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "workflows:read"}
     async with hosted(quick, ["state"]) as host:
         for each in STORY:
@@ -173,7 +176,7 @@ async def test_over_http_the_events_have_ids_and_a_client_goes_on_where_it_was(q
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
-async def test_a_run_inside_a_wall_is_as_one_that_has_never_been(quick, caller):
+async def test_a_run_inside_a_wall_is_as_one_that_has_never_been(quick: Any, caller: Principal) -> None:
     inside = replace(caller, walls=frozenset({"m-and-a", "credit"}))
     async with hosted(quick, ["state"], "strict") as host:
         client = host.client(StateClient)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from conftest import hosted
 from drw.api.workflow.v1.orchestration_pb2 import CANCELLED, SUCCEEDED, Run
+from drw.kernel.rpc.context import Principal
+from drw.kernel.runtime.settings import Profile
 from workflow.doubles import doubled, until
 from workflow.running import QUICK, SERVICES, Running, is_so, numbers
 
 
 @pytest.fixture
-async def again(profile, folder, caller):
+async def again(profile: Profile, folder: Path, caller: Principal):
     """Gives the services of one profile, as often as asked, with the doubles staying on."""
     async with doubled(profile, folder / f"d{next(numbers)}") as doubles:
         settled = doubles.profile.model_copy(update={"services": QUICK})
@@ -33,7 +37,7 @@ def sql(here: Running, query: str, *args: object) -> None:
         connection.execute(query.encode(), args)
 
 
-async def test_a_run_that_was_only_written_down_is_begun_later(again):
+async def test_a_run_that_was_only_written_down_is_begun_later(again: Any) -> None:
     async with again() as here:
         release = here.calls.hold("index file-0")
         run = await here.start(1)
@@ -46,7 +50,7 @@ async def test_a_run_that_was_only_written_down_is_begun_later(again):
         assert (await here.ended(run)).state == SUCCEEDED
 
 
-async def test_a_run_that_was_cancelled_meanwhile_does_not_come_back(again):
+async def test_a_run_that_was_cancelled_meanwhile_does_not_come_back(again: Any) -> None:
     async with again() as here:
         here.calls.hold("chat file-0")
         run = await here.start(1)
@@ -62,7 +66,7 @@ async def test_a_run_that_was_cancelled_meanwhile_does_not_come_back(again):
         assert [name for name in here.calls.made[len(made) :] if "file-0" in name] == []
 
 
-async def test_what_is_written_after_the_run_was_lost_is_refused(again):
+async def test_what_is_written_after_the_run_was_lost_is_refused(again: Any) -> None:
     async with again() as here:
         release = here.calls.hold("chat file-0")
         run = await here.start(1)
@@ -79,7 +83,7 @@ async def test_what_is_written_after_the_run_was_lost_is_refused(again):
         assert {s.id: s.attempts for s in found.steps} == {"ingest/0": 1, "summarise/0": 2, "digest": 1}
 
 
-async def test_a_lost_database_connection_costs_no_run(again):
+async def test_a_lost_database_connection_costs_no_run(again: Any) -> None:
     async with again() as here:
         release = here.calls.hold("chat file-0")
         run = await here.start(2)

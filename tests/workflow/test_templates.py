@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Input, ListTemplatesRequest
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
 from drw.kernel.errors import InvalidRequest, NotFound
+from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.workflow.templates import parser
 from drw.workflow.templates.template_store import TemplateStore
@@ -38,7 +41,7 @@ output: ${steps.write.output.file}
 """
 
 
-def test_a_template_is_read_with_its_nodes_in_an_order_in_which_they_can_run():
+def test_a_template_is_read_with_its_nodes_in_an_order_in_which_they_can_run() -> None:
     read = parser.template(GOOD.encode(), "small.yaml")
     assert [node.id for node in read.nodes] == ["read", "write"]
     assert read.version == hashlib.sha256(GOOD.encode()).hexdigest()
@@ -81,20 +84,20 @@ def test_a_template_is_read_with_its_nodes_in_an_order_in_which_they_can_run():
         ),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(old, new, message):
+def test_what_is_wrong_is_said_with_its_place(old: str, new: str, message: str) -> None:
     assert old in GOOD
     with pytest.raises(InvalidRequest, match=message):
         parser.template(GOOD.replace(old, new).encode(), "small.yaml")
 
 
 @pytest.mark.parametrize("source", [b"", b"- a\n- b", b"{", b"\xff\xfe", b"a: " + b"x" * 70_000, b"{[a]: b}"])
-def test_what_is_not_a_template_at_all_is_refused(source):
+def test_what_is_not_a_template_at_all_is_refused(source: Any) -> None:
     with pytest.raises(InvalidRequest):
         parser.template(source, "odd.yaml")
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_the_shipped_template_is_on_offer(profile, how):
+async def test_the_shipped_template_is_on_offer(profile: Profile, how: str) -> None:
     async with hosted(profile, ["templates"], how) as host:
         client = host.client(TemplatesClient)
         (digest,) = (await client.list_templates(ListTemplatesRequest())).templates
@@ -111,14 +114,14 @@ async def test_the_shipped_template_is_on_offer(profile, how):
 
 
 @pytest.fixture
-def own(profile, tmp_path):
+def own(profile: Profile, tmp_path: Path):
     """A profile with a folder of the operator's own templates."""
     folder = tmp_path / "own"
     folder.mkdir()
     return profile.model_copy(update={"services": {"templates": {"folder": str(folder)}}}), folder
 
 
-async def test_an_edited_template_counts_at_once_and_the_old_version_stays(own):
+async def test_an_edited_template_counts_at_once_and_the_old_version_stays(own: Any) -> None:
     profile, folder = own
     async with hosted(profile, ["templates"]) as host:
         client = host.client(TemplatesClient)
@@ -147,7 +150,7 @@ HOSTILE = {
 }
 
 
-async def test_no_file_of_the_folder_hides_another(own):
+async def test_no_file_of_the_folder_hides_another(own: Any) -> None:
     profile, folder = own
     for name, source in HOSTILE.items():
         (folder / name).write_text(source)
@@ -164,7 +167,7 @@ async def test_no_file_of_the_folder_hides_another(own):
         assert name in status.detail
 
 
-async def test_what_is_remembered_of_a_fault_does_not_grow():
+async def test_what_is_remembered_of_a_fault_does_not_grow() -> None:
     shelf, raised = TemplateStore(Database("", "templates"), None), []
     for _ in range(3):
         with pytest.raises(InvalidRequest, match="Field required") as caught:
@@ -173,7 +176,7 @@ async def test_what_is_remembered_of_a_fault_does_not_grow():
     assert len({id(error) for error in raised}) == 3 and len({error.message for error in raised}) == 1
 
 
-async def test_a_file_that_is_no_template_shows_in_the_status_and_hides_no_other(own):
+async def test_a_file_that_is_no_template_shows_in_the_status_and_hides_no_other(own: Any) -> None:
     profile, folder = own
     (folder / "bad.yaml").write_text("name: bad")
     async with hosted(profile, ["templates"]) as host:

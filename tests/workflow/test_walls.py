@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from drw.api.workflow.v1.orchestration_pb2 import SUCCEEDED, CancelRunRequest, GetRunRequest, ListRunsRequest
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
 from drw.kernel.errors import InvalidRequest, NotFound, RateLimited
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from workflow.running import QUICK, running
 
 MUTATIONS = {
@@ -45,7 +47,9 @@ async def leaks(here, run, who):
     return found + ["list"] * (run.id in await listed(here, who))
 
 
-async def test_a_run_and_its_steps_are_inside_the_walls_of_whoever_started_it(profile, folder, caller):
+async def test_a_run_and_its_steps_are_inside_the_walls_of_whoever_started_it(
+    profile: Profile, folder: Path, caller: Principal
+) -> None:
     inside = replace(caller, walls=frozenset({"m-and-a", "credit"}))
     async with running(profile, folder, inside) as here:
         run = await here.ended(await here.start(2))
@@ -64,7 +68,9 @@ async def test_a_run_and_its_steps_are_inside_the_walls_of_whoever_started_it(pr
             assert await leaks(here, run, outsiders[1])
 
 
-async def test_a_request_id_and_the_room_of_a_desk_tell_nothing_across_walls(profile, folder, caller):
+async def test_a_request_id_and_the_room_of_a_desk_tell_nothing_across_walls(
+    profile: Profile, folder: Path, caller: Principal
+) -> None:
     inside = replace(caller, walls=frozenset({"m-and-a"}))
     services = QUICK | {"orchestration": QUICK["orchestration"] | {"max_open_runs": 1}}
     async with running(profile, folder, caller, services=services) as here:

@@ -50,7 +50,7 @@ class Agent:
         self._circuits = UpstreamHealth(self._admin)
         self._trying: Configuration | None = None
         self._good = self._files.read_good()
-        self._wanted: Configuration | None = None
+        self._configuration: Configuration | None = None
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
         self._behind = asyncio.Event()
@@ -61,7 +61,7 @@ class Agent:
         self._refused = ""
         self._settled = True
         self._envoy_runs = False
-        self._said: ConfigurationReport | None = None
+        self._reported: ConfigurationReport | None = None
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -94,7 +94,7 @@ class Agent:
     async def _keep_log(self) -> None:
         logs = [
             AccessLog(Path(self._edge.log), self._admin),
-            AccessLog(Path(self._edge.anonymous_log), self._admin, kept=KEPT_ANONYMOUS),
+            AccessLog(Path(self._edge.anonymous_log), self._admin, backups=KEPT_ANONYMOUS),
         ]
         while True:
             await asyncio.sleep(LOOK_SECONDS)
@@ -105,9 +105,9 @@ class Agent:
                     log.warning("the access log cannot be put aside: %s", error)
 
     async def _watch_once(self) -> None:
-        async for wanted in self._router.watch_configuration(WatchConfigurationRequest(data_plane=self._name)):
-            self._wanted = wanted
-            self._refusals.want(wanted)
+        async for configuration in self._router.watch_configuration(WatchConfigurationRequest(data_plane=self._name)):
+            self._configuration = configuration
+            self._refusals.want(configuration)
             self._urgent.set()
             self._changed.set()
 
@@ -124,12 +124,12 @@ class Agent:
 
     async def _again(self, step: Callable[[], Awaitable[bool]], level: int) -> float | None:
         """Take a step; return in how many seconds it is to be taken again, or None once it is done."""
-        if (wanted := self._wanted) is None or not self._files.complete():
+        if (configuration := self._configuration) is None or not self._files.complete():
             return None  # the first ones are written with everything else
         try:
             return None if await step() else AGAIN_SECONDS
         except (DrwError, OSError) as error:
-            log.log(level, "not in force yet: the refusals %s: %s", wanted.refusals, error)
+            log.log(level, "not in force yet: the refusals %s: %s", configuration.refusals, error)
             return LOOK_SECONDS if isinstance(error, BadConfiguration) else AGAIN_SECONDS
 
     async def _refuse(self) -> bool:
@@ -138,21 +138,21 @@ class Agent:
             await self._refusals.take()
         finally:
             self._behind.set()
-        if self._said is not None and self._said.refusals != self._refusals.in_force:
-            said = ConfigurationReport()
-            said.CopyFrom(self._said)
-            await self._say(said)
+        if self._reported is not None and self._reported.refusals != self._refusals.in_force:
+            report = ConfigurationReport()
+            report.CopyFrom(self._reported)
+            await self._say(report)
         return True
 
     async def _follow(self) -> None:
         while True:
             news = await self._news()
-            if (wanted := self._wanted) is None:
+            if (configuration := self._configuration) is None:
                 continue
-            error = await self._take(wanted)
-            report = ConfigurationReport(data_plane=self._name, version=wanted.version, error=error)
-            report.notes.extend(self._lacking(wanted))
-            report.upstreams.extend(await self._circuits.seen(wanted.upstreams.upstreams))
+            error = await self._take(configuration)
+            report = ConfigurationReport(data_plane=self._name, version=configuration.version, error=error)
+            report.notes.extend(self._lacking(configuration))
+            report.upstreams.extend(await self._circuits.seen(configuration.upstreams.upstreams))
             if news or self._is_news(report):
                 await self._say(report)
 
@@ -169,15 +169,15 @@ class Agent:
 
     def _is_news(self, report: ConfigurationReport) -> bool:
         self._add_refusals(report)
-        return report != self._said
+        return report != self._reported
 
     def _add_refusals(self, report: ConfigurationReport) -> None:
         report.refusals = self._refusals.in_force
         report.limits_change = self._refusals.limits_change if self._envoy_runs else 0
 
-    def _lacking(self, wanted: Configuration) -> list[str]:
+    def _lacking(self, configuration: Configuration) -> list[str]:
         try:
-            return self._secrets.refresh(wanted.upstreams.upstreams)
+            return self._secrets.refresh(configuration.upstreams.upstreams)
         except OSError as error:
             return [f"the credentials of upstreams cannot be written: {error.strerror}"]
 
@@ -187,17 +187,17 @@ class Agent:
         log.log(level, "version %s: %s", report.version, report.error or "runs")
         try:
             await self._router.report_configuration(report)
-            self._said = report
+            self._reported = report
         except DrwError as error:
             log.warning("nobody heard what became of version %s: %s", report.version, error.message)
 
-    async def _take(self, wanted: Configuration) -> str:
+    async def _take(self, configuration: Configuration) -> str:
         """Bring Envoy to the wanted state; return why it is not there, or an empty string."""
-        if wanted.version != self._written:
+        if configuration.version != self._written:
             CURRENT.set(0)
         try:
-            if wanted.version != self._written:
-                await self._write(wanted)
+            if configuration.version != self._written:
+                await self._write(configuration)
             await self._confirm()
             await self._refusals.take()
             self._settled = await self._refusals.settle()
@@ -212,21 +212,21 @@ class Agent:
         self._envoy_runs = True
         return ""
 
-    async def _write(self, wanted: Configuration) -> None:
+    async def _write(self, configuration: Configuration) -> None:
         if self._refused:
             raise BadConfiguration(self._refused)
         await self._refusals.write()
-        rest = others(wanted)
-        if (seen := rest.SerializeToString(deterministic=True)) != self._others:
-            await self._write_others(rest, wanted.version)
+        remaining = others(configuration)
+        if (seen := remaining.SerializeToString(deterministic=True)) != self._others:
+            await self._write_others(remaining, configuration.version)
             self._others = seen
-        self._written = wanted.version
+        self._written = configuration.version
 
-    async def _write_others(self, rest: Configuration, version: str) -> None:
+    async def _write_others(self, remaining: Configuration, version: str) -> None:
         try:
-            await self._put(rest, version)
+            await self._put(remaining, version)
         except BadConfiguration as error:
-            partly = _with_old_routes(rest, self._good) if self._good is not None else None
+            partly = _with_old_routes(remaining, self._good) if self._good is not None else None
             if partly is not None:
                 with suppress(BadConfiguration):
                     await self._put(partly, partly.version)  # a bad route must not keep back a new signing key
@@ -236,14 +236,14 @@ class Agent:
                     await self._confirm()
             raise
 
-    async def _put(self, rest: Configuration, version: str) -> None:
-        self._secrets.refresh(rest.upstreams.upstreams)
-        resources = translate(rest, self._edge)
-        await envoy.validate(whole(rest, self._edge))
+    async def _put(self, remaining: Configuration, version: str) -> None:
+        self._secrets.refresh(remaining.upstreams.upstreams)
+        resources = translate(remaining, self._edge)
+        await envoy.validate(whole(remaining, self._edge))
         self._copy, self._before = self._files.copy(OTHERS), await self._refused_so_far()
         self._files.write(resources, version, OTHERS)
         self._files.write_bootstrap()
-        self._trying = rest
+        self._trying = remaining
 
     async def _refused_so_far(self) -> dict[str, int]:
         try:
@@ -261,13 +261,13 @@ class Agent:
             self._good = self._trying
 
 
-def _with_old_routes(wanted: Configuration, good: Configuration) -> Configuration | None:
+def _with_old_routes(configuration: Configuration, good: Configuration) -> Configuration | None:
     """Return what is wanted with the routes and upstreams that are known to work; None where they are the same."""
-    if wanted.routes == good.routes and wanted.upstreams == good.upstreams:
+    if configuration.routes == good.routes and configuration.upstreams == good.upstreams:
         return None
-    found = Configuration()
-    found.CopyFrom(wanted)
-    found.routes.CopyFrom(good.routes)
-    found.upstreams.CopyFrom(good.upstreams)
-    found.version = f"{wanted.version}~{good.version}"[:100]
-    return found
+    merged = Configuration()
+    merged.CopyFrom(configuration)
+    merged.routes.CopyFrom(good.routes)
+    merged.upstreams.CopyFrom(good.upstreams)
+    merged.version = f"{configuration.version}~{good.version}"[:100]
+    return merged

@@ -60,16 +60,16 @@ class Api:
         """DELETE, and return the JSON."""
         return self._call("DELETE", path)
 
-    def pages(self, path: str, items: str, most: int = 1000, **query: Any) -> list[dict[str, Any]]:
-        """GET page after page of a resource, and return at most `most` items."""
-        found: list[dict[str, Any]] = []
+    def pages(self, path: str, items: str, limit: int = 1000, **query: Any) -> list[dict[str, Any]]:
+        """GET page after page of a resource, and return at most `limit` items."""
+        records: list[dict[str, Any]] = []
         token: str | None = None
-        while len(found) < most:
+        while len(records) < limit:
             page = self.get(path, page_token=token, **query)
-            found += page[items]
+            records += page[items]
             if not (token := page.get("next_page_token")):
                 break
-        return found[:most]
+        return records[:limit]
 
     def events(
         self, method: str, path: str, body: dict[str, Any] | None = None
@@ -131,7 +131,7 @@ def _error(answer: httpx.Response) -> DrwError:
 
 def _from_body(status: int, body: dict[str, Any]) -> DrwError:
     error = body.get("error") or {}
-    wanted = error.get("type")
-    cls = next((c for c, form in HTTP.items() if form.status == status and form.type == wanted), None)
-    cls = cls or next((c for c, form in HTTP.items() if form.type == wanted), InternalError)
+    error_type = error.get("type")
+    cls = next((c for c, form in HTTP.items() if form.status == status and form.type == error_type), None)
+    cls = cls or next((c for c, form in HTTP.items() if form.type == error_type), InternalError)
     return cls(error.get("message") or f"the platform answered {status}", code=error.get("code") or "")

@@ -33,11 +33,11 @@ def list_records(
     as_json: Json = False,
 ) -> None:
     """List records, newest first."""
-    found = Api.of(data_dir).pages(
-        "/api/v1/audit/records", "records", most=limit, page_size=min(limit, 500), action=action, actor=key
+    response = Api.of(data_dir).pages(
+        "/api/v1/audit/records", "records", limit=limit, page_size=min(limit, 500), action=action, actor=key
     )
     if as_json:
-        write_json(found)
+        write_json(response)
         return
     rows = [
         (
@@ -50,7 +50,7 @@ def list_records(
             r["outcome"],
             _short(r.get("details") or {}),
         )
-        for r in found
+        for r in response
     ]
     write_table(("INDEX", "AT", "ACTION", "DESK", "KEY", "RESOURCE", "OUTCOME", ""), rows, "no records")
 
@@ -68,12 +68,12 @@ def prove_record(
 @audit.command("checkpoint")
 def show_checkpoint(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Write the newest signed checkpoint: keep it elsewhere, and verify against it later with --earlier."""
-    found = Api.of(data_dir).get("/api/v1/audit/checkpoint")
+    response = Api.of(data_dir).get("/api/v1/audit/checkpoint")
     if as_json:
-        write_json(found)
+        write_json(response)
     else:
-        sys.stdout.write(found["note"])  # to the letter: it is signed
-        warn(f"The log's verifier key: {found['verifier_key']}")
+        sys.stdout.write(response["note"])  # to the letter: it is signed
+        warn(f"The log's verifier key: {response['verifier_key']}")
 
 
 @audit.command("verify")
@@ -98,26 +98,26 @@ def verify_log(
 ) -> None:
     """Read the whole log again, and compare it with its checkpoint and the database."""
     note = earlier.read_text(encoding="utf-8") if earlier else ""
-    found = (
+    report = (
         _offline(offline, key, note)
         if offline
         else Api.of(data_dir).post("/api/v1/audit:verify", {"earlier_note": note})
     )
     if as_json:
-        write_json(found)
-    elif found["ok"]:
-        write(f"ok: {found['records']} records, and the checkpoint covers every one of them")
+        write_json(report)
+    elif report["ok"]:
+        write(f"ok: {report['records']} records, and the checkpoint covers every one of them")
     else:
-        write(f"NOT ok: {found['problem']}")
-    if not found["ok"]:
+        write(f"NOT ok: {report['problem']}")
+    if not report["ok"]:
         raise typer.Exit(1)
 
 
 def _offline(folder: Path, key: str, note: str) -> dict[str, Any]:
     from drw.audit.verify import verify  # here, since it needs more than the other commands
 
-    found = verify(folder, key, note)
-    return {"ok": found.ok, "records": found.records, "problem": found.problem, "checkpoint": {"note": found.note}}
+    report = verify(folder, key, note)
+    return {"ok": report.ok, "records": report.records, "problem": report.problem, "checkpoint": {"note": report.note}}
 
 
 def _short(details: dict[str, Any]) -> str:

@@ -29,11 +29,11 @@ def keys(context: typer.Context, incomplete: str) -> Names:
 
 
 def _found(context: typer.Context, incomplete: str, path: str, items: str, about: str) -> Names:
-    found: Names = []
+    names: Names = []
     with suppress(DrwError, OSError, ValueError, LookupError, TypeError), _bounded():
         listed = Api.of(context.params.get("data_dir")).get(path)[items]
-        found = [(str(one["id"]), str(one.get(about, ""))) for one in listed if str(one["id"]).startswith(incomplete)]
-    return found
+        names = [(str(one["id"]), str(one.get(about, ""))) for one in listed if str(one["id"]).startswith(incomplete)]
+    return names
 
 
 @contextmanager

@@ -26,44 +26,44 @@ GENERATORS: tuple[Generator, ...] = (contracts, openapi.files, pages.files, dash
 
 def run(check: bool) -> int:
     """Write all generated files, or only compare them; return 0 where everything is as it should be."""
-    made = {path: text for generator in GENERATORS for path, text in generator().items()}
-    for line in [] if check else [*write(made, ROOT), *cutter.write()]:
+    generated = {path: text for generator in GENERATORS for path, text in generator().items()}
+    for line in [] if check else [*write(generated, ROOT), *cutter.write()]:
         print(line)
-    wrong = [*differences(made, ROOT), *cutter.problems(), *checks.problems()]
+    wrong = [*differences(generated, ROOT), *cutter.problems(), *checks.problems()]
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0
 
 
-def differences(made: Mapping[str, str], root: Path) -> list[str]:
+def differences(generated: Mapping[str, str], root: Path) -> list[str]:
     """Return a sentence for each file that is not what would be made."""
     return [
-        *(f"{path} is not up to date: run `drw generate`" for path in _stale(made, root)),
-        *(f"{path} is made from no proto file any more: run `drw generate`" for path in _orphans(made, root)),
+        *(f"{path} is not up to date: run `drw generate`" for path in _stale(generated, root)),
+        *(f"{path} is made from no proto file any more: run `drw generate`" for path in _orphans(generated, root)),
     ]
 
 
-def write(made: Mapping[str, str], root: Path) -> list[str]:
+def write(generated: Mapping[str, str], root: Path) -> list[str]:
     """Write what differs, remove what is not made any more, and return what was done."""
     done = []
-    for path in _stale(made, root):
+    for path in _stale(generated, root):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(made[path], encoding="utf-8")
+        (root / path).write_text(generated[path], encoding="utf-8")
         done.append(f"wrote {path}")
-    for path in _orphans(made, root):
+    for path in _orphans(generated, root):
         (root / path).unlink()
         done.append(f"removed {path}")
     return done
 
 
-def _stale(made: Mapping[str, str], root: Path) -> list[str]:
-    return sorted(path for path, text in made.items() if _present(root / path) != text)
+def _stale(generated: Mapping[str, str], root: Path) -> list[str]:
+    return sorted(path for path, text in generated.items() if _present(root / path) != text)
 
 
-def _orphans(made: Mapping[str, str], root: Path) -> list[str]:
+def _orphans(generated: Mapping[str, str], root: Path) -> list[str]:
     # All that is written by hand lies beside the folders of the clusters.
     below = (str(file.relative_to(root)) for file in (root / API).glob("*/**/*.py*") if file.suffix != ".pyc")
-    return sorted(path for path in below if path not in made)
+    return sorted(path for path in below if path not in generated)
 
 
 def _present(file: Path) -> str | None:

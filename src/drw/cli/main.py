@@ -52,15 +52,15 @@ def make_app(command: str = "") -> typer.Typer:
         rich_markup_mode=None,  # rich takes longer to load than most commands to run
     )
     app.callback()(drw)
-    known = [module for module, (_, commands) in MODULES.items() if command in commands.split()]
-    for module in known or MODULES:
+    modules = [module for module, (_, commands) in MODULES.items() if command in commands.split()]
+    for module in modules or MODULES:
         import_module(f"drw.cli.{module}").add_to(app, MODULES[module][0])
     app.command("generate", hidden=True)(generate)
     return app
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"drw {version('drw')}")
@@ -104,13 +104,13 @@ def main() -> None:
     except DrwError as error:
         _fail(error.message, next((EXIT_CODES[c] for c in type(error).__mro__ if c in EXIT_CODES), 1))
     except typer.TyperException as error:
-        said = error.format_message()
-        if said.startswith("Usage:"):  # a group without its command: that is its help
-            warn(said)
+        message = error.format_message()
+        if message.startswith("Usage:"):  # a group without its command: that is its help
+            warn(message)
             sys.exit(error.exit_code)
         context = getattr(error, "ctx", None)
-        more = f"; `{context.command_path} --help` says more" if context else ""
-        _fail(f"{said[:1].lower()}{said[1:].rstrip('.')}{more}", error.exit_code)
+        hint = f"; `{context.command_path} --help` says more" if context else ""
+        _fail(f"{message[:1].lower()}{message[1:].rstrip('.')}{hint}", error.exit_code)
     except typer.Abort:
         _fail("stopped: nothing was done", 1)
     except BrokenPipeError:

@@ -46,8 +46,8 @@ def write_line(value: Any) -> None:
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str = "") -> None:
     """Write rows under their columns; `empty` where there are none."""
-    found = [[str(cell) for cell in row] for row in rows]
-    if not found and empty:
+    cells = [[str(cell) for cell in row] for row in rows]
+    if not cells and empty:
         write(empty)
         return
     from rich.markup import escape
@@ -56,7 +56,7 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=number == 0)
-    for row in found:
+    for row in cells:
         table.add_row(*(escape(cell) for cell in row))
     console().print(table)
 

@@ -49,32 +49,32 @@ class Setting(NamedTuple):
 
 def known() -> list[KnownSetting]:
     """Return every setting that there is, those of the profile first."""
-    own = [setting for setting in _known(Profile, ()) if setting.path != ("services",)]
-    return own + [s for name, cls in _sections().items() for s in _known(cls, ("services", name))]
+    profile_settings = [setting for setting in _known(Profile, ()) if setting.path != ("services",)]
+    return profile_settings + [s for name, cls in _sections().items() for s in _known(cls, ("services", name))]
 
 
 def listed(layers: SettingLayers) -> list[Setting]:
     """Return every setting with its value and where it is from."""
-    found = []
+    settings = []
     for path, default, description in known():
         for each in _here(path, layers.data):
             name = ".".join(each)
             value = _at(layers.data, each, default)
-            found.append(Setting(name, value, default, layers.origins.get(name, "default"), description))
-    return found
+            settings.append(Setting(name, value, default, layers.origins.get(name, "default"), description))
+    return settings
 
 
 def faults(layers: SettingLayers) -> list[str]:
     """Return a sentence for each thing that is wrong, with the file and line, or the variable, that says it."""
     services = layers.data.get("services", {})
-    found = list(_faults(layers, Profile, layers.data, ()))
+    problems = list(_faults(layers, Profile, layers.data, ()))
     for name, section in services.items() if isinstance(services, dict) else ():
         path = ("services", name)
         if name not in BY_NAME:
-            found.append(f"{_where(layers, path)}{_unknown(path, [('services', other) for other in BY_NAME])}")
+            problems.append(f"{_where(layers, path)}{_unknown(path, [('services', other) for other in BY_NAME])}")
         elif isinstance(section, dict):
-            found += _faults(layers, _sections().get(name, Settings), section, path)
-    return found
+            problems += _faults(layers, _sections().get(name, Settings), section, path)
+    return problems
 
 
 def _faults(layers: SettingLayers, cls: type[Settings], values: Mapping[str, Any], prefix: Keys) -> Iterator[str]:
@@ -101,12 +101,12 @@ def _said(path: Keys, fault: Any) -> str:
 
 def _unknown(path: Keys, there: Iterable[Keys]) -> str:
     beside = {p[len(path) - 1] for p in there if len(p) >= len(path) and _fits(p[: len(path) - 1], path[:-1])} - {ANY}
-    name, said = path[-1], f"{'.'.join(path)} is not a setting"
+    name, message = path[-1], f"{'.'.join(path)} is not a setting"
     if len(path) == 1 and name in BY_NAME:
-        return f"{said}; did you mean 'services.{name}'?"
+        return f"{message}; did you mean 'services.{name}'?"
     if near := difflib.get_close_matches(name, beside, 1):
-        return f"{said}; did you mean {near[0]!r}?"
-    return f"{said}; there are: {', '.join(sorted(beside)) or 'none'}"
+        return f"{message}; did you mean {near[0]!r}?"
+    return f"{message}; there are: {', '.join(sorted(beside)) or 'none'}"
 
 
 def _where(layers: SettingLayers, path: Keys) -> str:
@@ -160,17 +160,17 @@ def _inner(annotation: Any) -> type[Settings] | None:
     if isclass(annotation) and issubclass(annotation, Settings):
         return annotation
     within = () if get_origin(annotation) is tuple else get_args(annotation)
-    return next((found for part in within if (found := _inner(part))), None)
+    return next((model for part in within if (model := _inner(part))), None)
 
 
 def _here(path: Keys, data: Mapping[str, Any]) -> list[Keys]:
     """Return the path, for each name that the operator chose where it has any."""
     if ANY not in path:
         return [path]
-    place = path.index(ANY)
-    chosen = _at(data, path[:place], {})
+    index = path.index(ANY)
+    chosen = _at(data, path[:index], {})
     names = chosen if isinstance(chosen, dict) else ()
-    return [found for name in names for found in _here((*path[:place], name, *path[place + 1 :]), data)]
+    return [paths for name in names for paths in _here((*path[:index], name, *path[index + 1 :]), data)]
 
 
 def _fits(pattern: Sequence[str], path: Sequence[str]) -> bool:

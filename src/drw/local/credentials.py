@@ -44,8 +44,8 @@ class Credentials:
     def read(cls, layout: PlatformPaths) -> Credentials:
         """Read the credentials of a platform on this machine."""
         try:
-            kept = json.loads(layout.credentials.read_text(encoding="utf-8"))
-            url, key = str(kept["url"]), str(kept["api_key"])
+            stored = json.loads(layout.credentials.read_text(encoding="utf-8"))
+            url, key = str(stored["url"]), str(stored["api_key"])
         except FileNotFoundError:
             raise NotFound(
                 f"no platform was started in {layout.data}: start one with `drw up`, or set DRW_URL and DRW_API_KEY"
@@ -63,14 +63,14 @@ class Credentials:
         if not url and not key:
             return None
         if not url or not key:
-            given, missing = ("DRW_URL", "DRW_API_KEY") if url else ("DRW_API_KEY", "DRW_URL")
+            shown, missing = ("DRW_URL", "DRW_API_KEY") if url else ("DRW_API_KEY", "DRW_URL")
             raise InvalidRequest(
-                f"{given} is set and {missing} is not: set both for a platform elsewhere, "
+                f"{shown} is set and {missing} is not: set both for a platform elsewhere, "
                 "or neither for the one on this machine"
             )
         if not ADDRESS.fullmatch(url):
-            given = "" if "@" in url else f" {url!r}"  # what stands before an @ may be a password
-            raise InvalidRequest(f"DRW_URL{given} is not an address: write it as in https://HOST or http://HOST:PORT")
+            shown = "" if "@" in url else f" {url!r}"  # what stands before an @ may be a password
+            raise InvalidRequest(f"DRW_URL{shown} is not an address: write it as in https://HOST or http://HOST:PORT")
         if not KEY.fullmatch(key):
             raise InvalidRequest("DRW_API_KEY has characters that no key has: copy it again, without spaces and quotes")
         return cls(url.rstrip("/"), key)

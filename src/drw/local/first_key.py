@@ -35,14 +35,14 @@ async def ensure(layout: PlatformPaths, profile: Profile, channels: Channels) ->
     assert profile.data_plane is not None, "a local profile has a data plane"
     url = f"http://{profile.data_plane.listen}"
     if layout.credentials.exists():
-        kept = json.loads(layout.credentials.read_text(encoding="utf-8"))
-        if await _scopes(url, kept["api_key"]) == frozenset(SCOPES):
-            write(layout.credentials, url, kept["api_key"])
+        stored = json.loads(layout.credentials.read_text(encoding="utf-8"))
+        if await _scopes(url, stored["api_key"]) == frozenset(SCOPES):
+            write(layout.credentials, url, stored["api_key"])
             return False
     with acting_for(OPERATOR):
         client = channels.client(AuthenticationClient, profile.place("authentication").grpc)
         await make_home(client)
-        made = await client.create_key(
+        created = await client.create_key(
             CreateKeyRequest(
                 name="first key of this platform",
                 scopes=sorted(SCOPES),
@@ -50,8 +50,8 @@ async def ensure(layout: PlatformPaths, profile: Profile, channels: Channels) ->
                 requests_per_minute=6000,
             )
         )
-    write(layout.credentials, url, made.secret)
-    if not await _scopes(url, made.secret):
+    write(layout.credentials, url, created.secret)
+    if not await _scopes(url, created.secret):
         raise Unavailable("the gateway does not take the key that was made for it; `drw logs agent` may say why")
     return True
 

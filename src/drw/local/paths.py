@@ -100,8 +100,8 @@ class PlatformPaths:
     @property
     def files(self) -> list[Path]:
         """The files that make the profile, the later ones on top."""
-        made = [self.secrets] if self.secrets.exists() else []  # a platform of the first release has none yet
-        return [self.profile, *made, self.settings]
+        secrets = [self.secrets] if self.secrets.exists() else []  # a platform of the first release has none yet
+        return [self.profile, *secrets, self.settings]
 
     @property
     def starts(self) -> Path:

@@ -65,8 +65,8 @@ async def _database_ready(sockets: Path) -> bool:
         async with await psycopg.AsyncConnection.connect(
             postgres.dsn(sockets, "postgres"), autocommit=True
         ) as connection:
-            found = await connection.execute("select 1 from pg_database where datname = %s", (postgres.DATABASE,))
-            if await found.fetchone() is None:
+            cursor = await connection.execute("select 1 from pg_database where datname = %s", (postgres.DATABASE,))
+            if await cursor.fetchone() is None:
                 await connection.execute(f"create database {postgres.DATABASE}".encode())
     except psycopg.OperationalError:
         return False

@@ -55,14 +55,14 @@ def _make(data: Path, as_nobody: bool) -> None:
     new.mkdir(parents=True, mode=0o700)
     if as_nobody:
         _give_to_nobody(new)
-    made = subprocess.run(
+    completed = subprocess.run(
         [*_as_user("initdb"), "-D", str(new), "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-N"],
         capture_output=True,
         text=True,
     )
-    if made.returncode != 0:
+    if completed.returncode != 0:
         shutil.rmtree(new, ignore_errors=True)
-        raise BrokenCluster(f"the database could not be made: {made.stderr.strip().splitlines()[-1]}")
+        raise BrokenCluster(f"the database could not be made: {completed.stderr.strip().splitlines()[-1]}")
     new.rename(data)
 
 

@@ -60,7 +60,7 @@ def different(number: int, fed: Fed) -> dict[str, object]:
     ][number % 4]
 
 
-async def test_changes_under_load_drop_no_request(fed):
+async def test_changes_under_load_drop_no_request(fed: Fed) -> None:
     secret, done, statuses = fed.sign("key_busy", "models:read"), asyncio.Event(), []
 
     async def knock() -> None:
@@ -80,7 +80,7 @@ async def test_changes_under_load_drop_no_request(fed):
     assert all(count == 0 for count in (await fed.admin().refusals()).values())
 
 
-async def test_a_change_of_routes_leaves_the_limits_as_they_are(fed):
+async def test_a_change_of_routes_leaves_the_limits_as_they_are(fed: Fed) -> None:
     own = {"key_slow": 2}
     await fed.want(own=own)
     async with fed.client(fed.sign("key_slow", "models:read")) as client:
@@ -90,7 +90,7 @@ async def test_a_change_of_routes_leaves_the_limits_as_they_are(fed):
         assert (await client.get("/v1/spare")).status_code == 429
 
 
-async def test_what_is_wrong_is_refused_and_the_old_state_stays(fed):
+async def test_what_is_wrong_is_refused_and_the_old_state_stays(fed: Fed) -> None:
     files = {f: f.read_bytes() for f in (fed.profile.data_plane.folder / "xds").rglob("*.json")}
     wrong = fed.configuration()
     wrong.routes.routes.add(name="lost", path="/v1/lost", upstream="nowhere")
@@ -108,7 +108,9 @@ async def test_what_is_wrong_is_refused_and_the_old_state_stays(fed):
         assert (await client.get("/v1/spare")).status_code == 200
 
 
-async def test_what_is_good_beside_a_bad_route_is_tried_until_it_is_there(fed, monkeypatch):
+async def test_what_is_good_beside_a_bad_route_is_tried_until_it_is_there(
+    fed: Fed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given, validate = [], agent.envoy.validate
 
     async def gives_no_verdict_at_first(configuration: dict) -> None:
@@ -131,14 +133,14 @@ async def test_what_is_good_beside_a_bad_route_is_tried_until_it_is_there(fed, m
     assert len(given) == 2
 
 
-async def test_an_agent_that_cannot_write_credentials_goes_on(fed):
+async def test_an_agent_that_cannot_write_credentials_goes_on(fed: Fed) -> None:
     theirs = MadeUpstream(name="theirs", addresses=["127.0.0.1:9"], credential="extra")
     with unwritable(fed, "xds/secrets/extra/secret.json"):
         assert "cannot be written" in (await fed.want(made=[theirs])).error
     assert (await fed.want(made=[theirs], more=(SPARE,))).error == ""
 
 
-async def test_the_last_good_state_is_kept_once_it_can_be(fed):
+async def test_the_last_good_state_is_kept_once_it_can_be(fed: Fed) -> None:
     kept = fed.profile.data_plane.folder / "good" / "configuration.binpb"
     with unwritable(fed, "good/configuration.binpb"):
         assert "cannot be written" in (await fed.want(more=(SPARE,))).error
@@ -149,7 +151,9 @@ async def test_the_last_good_state_is_kept_once_it_can_be(fed):
     await until(there, "the last good state")
 
 
-async def test_an_agent_that_cannot_put_its_log_aside_goes_on(front_profile, monkeypatch, caplog):
+async def test_an_agent_that_cannot_put_its_log_aside_goes_on(
+    front_profile: Profile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(agent, "LOOK_SECONDS", 0.02)
     folder = front_profile.data_plane.folder
     (folder / f"access.{KEPT}.log").mkdir(parents=True)  # which no file can replace
@@ -165,7 +169,7 @@ async def test_an_agent_that_cannot_put_its_log_aside_goes_on(front_profile, mon
         assert (await fed.want(more=(SPARE,))).error == ""
 
 
-async def test_envoy_starts_without_the_control_plane(fed):
+async def test_envoy_starts_without_the_control_plane(fed: Fed) -> None:
     await fed.want(more=(SPARE,), revoked=["key_gone"])
     await fed.stop_agent()
     await fed.stop_gateway()
@@ -183,7 +187,7 @@ async def test_envoy_starts_without_the_control_plane(fed):
         assert (await client.get("/v1/spare")).status_code == 404
 
 
-async def test_what_only_a_running_envoy_can_refuse_is_told_too(front_profile):
+async def test_what_only_a_running_envoy_can_refuse_is_told_too(front_profile: Profile) -> None:
     fed = Fed(front_profile)
     host, _, port = front_profile.data_plane.listen.partition(":")
     with socket.socket() as occupant:
@@ -204,7 +208,7 @@ async def test_what_only_a_running_envoy_can_refuse_is_told_too(front_profile):
             await fed.stop()
 
 
-async def test_traces_go_where_the_profile_says(front_profile):
+async def test_traces_go_where_the_profile_says(front_profile: Profile) -> None:
     sink = DoubleCollector()
     server = HttpServer(sink.app)
     where = await server.start("127.0.0.1:0")
@@ -226,7 +230,7 @@ async def test_traces_go_where_the_profile_says(front_profile):
     assert seen.split("-")[1] == TRACE and seen != PARENT  # the same trace, with the data plane's own span in it
 
 
-async def test_an_upstream_that_says_nothing_for_too_long(fed):
+async def test_an_upstream_that_says_nothing_for_too_long(fed: Fed) -> None:
     never = RouteSettings(name="never", path="/v1/never", upstream="models", idle_seconds=1)
     await fed.want(more=(never,))
     async with fed.client(fed.sign("key_1", "models:read")) as client:
@@ -234,7 +238,7 @@ async def test_an_upstream_that_says_nothing_for_too_long(fed):
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
 
 
-async def test_a_process_of_the_platform_that_does_not_begin_to_answer_is_named(fed):
+async def test_a_process_of_the_platform_that_does_not_begin_to_answer_is_named(fed: Fed) -> None:
     never = RouteSettings(name="never", path="/v1/never", upstream="models", first_byte_ms=100)
     await fed.want(more=(never,))
     async with fed.client(fed.sign("key_1", "models:read")) as client:
@@ -245,7 +249,7 @@ async def test_a_process_of_the_platform_that_does_not_begin_to_answer_is_named(
     assert all(route.first_byte_ms for route in fed.configuration().routes.routes)
 
 
-async def test_what_may_have_run_is_not_sent_again(fed):
+async def test_what_may_have_run_is_not_sent_again(fed: Fed) -> None:
     seen = []
 
     async def read_and_hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -262,7 +266,7 @@ async def test_what_may_have_run_is_not_sent_again(fed):
     assert answer.json()["error"]["message"].startswith("the workflow services")
 
 
-async def test_a_full_log_is_put_aside(fed):
+async def test_a_full_log_is_put_aside(fed: Fed) -> None:
     file = fed.profile.data_plane.folder / "access.log"
     async with fed.client(fed.sign("key_1", "models:read")) as client:
 
@@ -277,9 +281,9 @@ async def test_a_full_log_is_put_aside(fed):
 
         for _ in range(KEPT + 2):
             await logged("x")
-            await AccessLog(file, fed.admin(), most=10).turn()
+            await AccessLog(file, fed.admin(), max_bytes=10).turn()
         await logged("x")
-        await AccessLog(file, fed.admin(), most=1 << 20).turn()
+        await AccessLog(file, fed.admin(), max_bytes=1 << 20).turn()
     assert sorted(found.name for found in file.parent.glob("access.*")) == [
         *(f"access.{number}.log" for number in range(1, KEPT + 1)),
         "access.log",
@@ -287,7 +291,7 @@ async def test_a_full_log_is_put_aside(fed):
     assert all(len(found.read_text().splitlines()) == 1 for found in file.parent.glob("access.*"))
 
 
-async def test_whoever_has_no_key_writes_into_a_log_of_their_own(fed):
+async def test_whoever_has_no_key_writes_into_a_log_of_their_own(fed: Fed) -> None:
     """Otherwise requests without a key would push out the lines of calls that somebody is accountable for."""
     folder = fed.profile.data_plane.folder
     await fed.want(revoked=["key_bad"])
@@ -320,7 +324,7 @@ async def test_whoever_has_no_key_writes_into_a_log_of_their_own(fed):
         assert (len(line["path"]), int(line["path_length"])) == (512, len(answer.url.path))
 
 
-async def test_nothing_that_a_caller_chooses_breaks_the_line_or_shows_a_key(fed):
+async def test_nothing_that_a_caller_chooses_breaks_the_line_or_shows_a_key(fed: Fed) -> None:
     file = fed.profile.data_plane.folder / "access.log"
     secret = fed.sign("key_1", "models:read")
     chosen = '/v1/a","key":"key_2'
@@ -342,7 +346,7 @@ async def test_nothing_that_a_caller_chooses_breaks_the_line_or_shows_a_key(fed)
     }
 
 
-async def test_a_log_that_was_put_aside_while_envoy_did_not_answer_is_followed_by_another(fed):
+async def test_a_log_that_was_put_aside_while_envoy_did_not_answer_is_followed_by_another(fed: Fed) -> None:
     file = fed.profile.data_plane.folder / "access.log"
 
     async def ask() -> str:
@@ -356,13 +360,13 @@ async def test_a_log_that_was_put_aside_while_envoy_did_not_answer_is_followed_b
 
     await until(written, "the line of the log")
     with pytest.raises(Unavailable):
-        await AccessLog(file, EnvoyAdmin("unix:/nowhere"), most=10).turn()
-    await AccessLog(file, fed.admin(), most=1 << 20).turn()
+        await AccessLog(file, EnvoyAdmin("unix:/nowhere"), max_bytes=10).turn()
+    await AccessLog(file, fed.admin(), max_bytes=1 << 20).turn()
     before = await ask()
     await until(written, "the line of the new log")
 
 
-async def test_a_stream_under_way_outlives_an_orderly_stop(fed):
+async def test_a_stream_under_way_outlives_an_orderly_stop(fed: Fed) -> None:
     async def stop() -> None:
         await fed.admin().drain(30)
         await fed.stop_envoy()
@@ -383,7 +387,7 @@ async def test_a_stream_under_way_outlives_an_orderly_stop(fed):
     await stopping
 
 
-async def test_the_agent_is_a_process_of_its_own(front_profile, tmp_path):
+async def test_the_agent_is_a_process_of_its_own(front_profile: Profile, tmp_path: Path) -> None:
     fed, file, said = Fed(front_profile), tmp_path / "profile.toml", tmp_path / "agent.log"
     file.write_text(as_toml(front_profile))
     await fed.start_gateway()
@@ -400,7 +404,7 @@ async def test_the_agent_is_a_process_of_its_own(front_profile, tmp_path):
     assert f"version {fed.configuration().version}: runs" in said.read_text()
 
 
-async def test_an_agent_without_a_data_plane_says_so(profile, tmp_path):
+async def test_an_agent_without_a_data_plane_says_so(profile: Profile, tmp_path: Path) -> None:
     file = tmp_path / "profile.toml"
     file.write_text(as_toml(profile))
     agent = await asyncio.create_subprocess_exec(sys.executable, "-m", "drw.agent", str(file), stderr=PIPE)

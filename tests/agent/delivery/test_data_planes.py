@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from agent.conftest import OPERATOR, Front, front_profile_of, until
@@ -13,7 +16,7 @@ LIST = "/v1/models"
 
 
 @pytest.fixture
-async def second(front, folder):
+async def second(front: Front, folder: Path):
     """Another data plane beside that of `front`."""
     plane = front_profile_of(front.profile, folder).data_plane
     own = plane.model_copy(update={"folder": front.profile.data / "second"})
@@ -47,7 +50,7 @@ async def me(front: Front, secret: str) -> str:
         return str((await client.get("/api/v1/me")).json()["key"])
 
 
-async def test_a_revocation_reaches_every_data_plane_and_the_status_names_them(front, second):
+async def test_a_revocation_reaches_every_data_plane_and_the_status_names_them(front: Front, second: Any) -> None:
     secrets = [await front.key("models:read", "keys:read") for _ in range(2)]
     keys = [await me(front, secret) for secret in secrets]
     await until(lambda: all_run(front), "both data planes")

@@ -49,7 +49,7 @@ async def drw(front: Front, secret: str, *words: str, code: int = 0) -> str:
     return (out or err).decode()
 
 
-async def test_routes_and_upstreams_are_made_by_command(open_front, vllm):
+async def test_routes_and_upstreams_are_made_by_command(open_front: Front, vllm: DoubleVllm) -> None:
     front = open_front
     secret = await front.key(*SCOPES)
     said = await drw(front, secret, "upstreams", "set", "vllm", "--address", vllm.where)
@@ -80,7 +80,7 @@ async def test_routes_and_upstreams_are_made_by_command(open_front, vllm):
         assert (await client.post(CHAT, json=BODY)).json()["path"] == CHAT
 
 
-async def test_what_is_made_survives_a_restart_of_everything(open_front, vllm):
+async def test_what_is_made_survives_a_restart_of_everything(open_front: Front, vllm: DoubleVllm) -> None:
     front = open_front
     async with front.client(await front.key(*SCOPES)) as client:
         before = await front.wanted()
@@ -102,7 +102,7 @@ async def test_what_is_made_survives_a_restart_of_everything(open_front, vllm):
     assert {h["upstream"]: h["circuit"] for h in plane["upstreams"]}["vllm"] == "CLOSED"
 
 
-async def test_a_route_that_envoy_refuses_keeps_no_revoked_key_in_use(fed):
+async def test_a_route_that_envoy_refuses_keeps_no_revoked_key_in_use(fed: Fed) -> None:
     good = with_defaults(Route(name="good", path="/v1/good", upstream="models", scopes=["models:read"]))
     assert (await fed.want(records=[good])).error == ""
     bad = Route(name="bad", path="/v1/bad", upstream="models", headers=[HeaderMatch(name="a\nb")])
@@ -145,7 +145,7 @@ def change(number: int, a: DoubleVllm, b: DoubleVllm) -> dict[str, object]:
     }
 
 
-async def test_changes_of_routes_weights_and_limits_fail_no_request(fed: Fed):
+async def test_changes_of_routes_weights_and_limits_fail_no_request(fed: Fed) -> None:
     a, b = await DoubleVllm("a").start(), await DoubleVllm("b").start()
     statuses: Counter[int] = Counter()
     done = asyncio.Event()

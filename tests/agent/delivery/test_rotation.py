@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 
 import jwt
 import psycopg
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
+from agent.conftest import Front
 from drw.api.gateway.v1.authentication_pb2 import (
     PutDeskRequest,
     RetireSigningKeyRequest,
@@ -30,7 +32,7 @@ def signed_with(secret: str) -> str:
     return jwt.get_unverified_header(secret)["kid"]
 
 
-async def test_no_good_key_fails_while_signing_keys_change(front):
+async def test_no_good_key_fails_while_signing_keys_change(front: Front) -> None:
     signing = front.host.client(AuthenticationClient)
     first, done, seen = await front.key("models:read", requests_per_minute=1_000_000), asyncio.Event(), []
 
@@ -74,7 +76,7 @@ async def test_no_good_key_fails_while_signing_keys_change(front):
             assert answer.json()["error"]["code"] == "invalid_api_key"
 
 
-async def test_orgs_desks_issuers_and_oneself_over_rest(front):
+async def test_orgs_desks_issuers_and_oneself_over_rest(front: Front) -> None:
     theirs = ec.generate_private_key(ec.SECP256R1())
     public = {**json.loads(ECAlgorithm.to_jwk(theirs.public_key())), "kid": "e1", "use": "sig"}
     async with front.client(await front.key(*SCOPES)) as admin:
@@ -143,7 +145,7 @@ async def test_orgs_desks_issuers_and_oneself_over_rest(front):
         assert (await nobody.get("/api/v1/me")).status_code == 401
 
 
-async def test_the_first_key_may_do_everything_and_is_made_once(front, tmp_path):
+async def test_the_first_key_may_do_everything_and_is_made_once(front: Front, tmp_path: Path) -> None:
     layout, channels = PlatformPaths(tmp_path / "data"), Channels()
     layout.data.mkdir()
 

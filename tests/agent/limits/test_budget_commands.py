@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+from agent.conftest import Front
 from agent.delivery.test_records import drw
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, Usage
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
@@ -21,7 +22,7 @@ def usage(request_id: str) -> Usage:
     return made
 
 
-async def test_money_is_bounded_priced_and_shown_by_command(front):
+async def test_money_is_bounded_priced_and_shown_by_command(front: Front) -> None:
     secret = await front.key(*SCOPES)
     said = await drw(front, secret, "prices", "set", "vllm", "--prompt", "2", "--completion", "10")
     assert said.startswith("vllm costs 2 and 10 USD a million from ")
@@ -54,7 +55,7 @@ async def test_money_is_bounded_priced_and_shown_by_command(front):
     assert wrong.startswith("drw: ") and "write dollars as in '12.50'" in wrong
 
 
-async def test_money_over_http_asks_for_its_scopes(front):
+async def test_money_over_http_asks_for_its_scopes(front: Front) -> None:
     body = {"subject": "DESK", "name": "research", "period": "DAY", "amount": "1"}
     async with front.client(await front.key("models:read")) as client:
         assert (await client.post("/api/v1/budgets", json=body)).status_code == 403

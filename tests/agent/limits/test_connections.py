@@ -19,7 +19,7 @@ from drw.agent.reporting.connection_pressure import ConnectionPressure
 from drw.agent.xds import overload
 from drw.agent.xds.translation import EdgeOptions, translate
 from drw.kernel.errors import Unavailable
-from drw.kernel.runtime.settings import Connections, Tls
+from drw.kernel.runtime.settings import Connections, Profile, Tls
 
 MOST = 20
 PER_CLIENT = 6
@@ -39,7 +39,9 @@ FIRST_BYTES = {
 
 
 @pytest.fixture
-async def door(front_profile, tmp_path: Path, monkeypatch, request) -> AsyncIterator[Fed]:
+async def door(
+    front_profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> AsyncIterator[Fed]:
     """A front door that takes few connections, with a TLS listener and one for operators."""
     per_client = getattr(request, "param", MOST)
     monkeypatch.setattr(connection_pressure, "LOOK_SECONDS", 0.05)
@@ -86,7 +88,7 @@ def operator(fed: Fed, secret: str = "") -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), base_url="http://drw", headers=headers)
 
 
-async def test_connections_that_do_nothing_shut_nobody_out_for_long(door: Fed):
+async def test_connections_that_do_nothing_shut_nobody_out_for_long(door: Fed) -> None:
     plane = door.profile.data_plane
     for where, sent in [*((plane.listen, sent) for sent in FIRST_BYTES.values()), (plane.tls.listen, b"\x16\x03\x01")]:
         async with held(where, sent):
@@ -99,7 +101,7 @@ async def test_connections_that_do_nothing_shut_nobody_out_for_long(door: Fed):
             await until(lambda: answers(door), f"an answer beside connections with {sent!r}", seconds=10)
 
 
-async def test_what_is_under_way_goes_on_while_idle_connections_are_closed(door: Fed):
+async def test_what_is_under_way_goes_on_while_idle_connections_are_closed(door: Fed) -> None:
     async with (
         door.client(door.sign("key_1", "models:invoke")) as client,
         client.stream("POST", "/v1/chat/completions", json={"stream": True}) as answer,
@@ -112,7 +114,7 @@ async def test_what_is_under_way_goes_on_while_idle_connections_are_closed(door:
 
 
 @pytest.mark.parametrize("door", [PER_CLIENT], indirect=True)
-async def test_one_client_takes_no_connections_from_another(door: Fed):
+async def test_one_client_takes_no_connections_from_another(door: Fed) -> None:
     """All of a /8 is this machine, so each of its addresses is a client."""
 
     async def connections(client: str, number: int) -> list[Connection]:
@@ -140,7 +142,7 @@ async def test_one_client_takes_no_connections_from_another(door: Fed):
         writer.close()
 
 
-async def test_operators_have_so_many_connections_and_no_more(door: Fed):
+async def test_operators_have_so_many_connections_and_no_more(door: Fed) -> None:
     socket = door.profile.data_plane.operators.removeprefix("unix:")
     opened = [await asyncio.open_unix_connection(socket) for _ in range(4)]
     assert await opened[-1][0].read() == b""
@@ -149,7 +151,7 @@ async def test_operators_have_so_many_connections_and_no_more(door: Fed):
         writer.close()
 
 
-def test_the_listener_of_operators_differs_in_nothing_but_its_connections():
+def test_the_listener_of_operators_differs_in_nothing_but_its_connections() -> None:
     plane = edge().plane.model_copy(update={"operators": "unix:/run/o", "connections": Connections(operators=7)})
     clients, operators = translate(desired(), EdgeOptions(plane, edge().otlp_endpoint))["listeners"]
     assert operators.pop("name") == "drw.operators"
@@ -162,7 +164,7 @@ def test_the_listener_of_operators_differs_in_nothing_but_its_connections():
     assert operators == {name: value for name, value in clients.items() if name not in ("name", "address")}
 
 
-async def test_the_pressure_of_connections_is_told_when_it_changes(tmp_path: Path):
+async def test_the_pressure_of_connections_is_told_when_it_changes(tmp_path: Path) -> None:
     class Counting:
         found = 0, 0
 

@@ -14,7 +14,7 @@ from drw.generate.protos import ROOT
 SOURCES = ("src/drw/agent/cutter/cutter.c", "src/drw/agent/cutter/limiter.c", "tests/agent/limits/cutter_host.c")
 
 
-def test_it_is_safe_in_a_process_of_its_own(tmp_path):
+def test_it_is_safe_in_a_process_of_its_own(tmp_path: Path) -> None:
     program = tmp_path / "host"
     # Behaviour that C does not define ends the program.
     checks = ("-fsanitize=undefined", "-fsanitize-trap=undefined", "-Wall", "-Wextra", "-Werror")

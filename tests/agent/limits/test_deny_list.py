@@ -19,6 +19,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Route
 from drw.gateway.request_router.route_table import RouteSettings
 from drw.gateway.request_router.validation import with_defaults
+from drw.kernel.runtime.settings import Profile
 
 CHAT = "/v1/chat/completions"
 SPARE = RouteSettings(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")
@@ -37,7 +38,7 @@ async def refused(fed: Fed, key: str, path: str = "/v1/models", **identity: str)
 
 
 @pytest.mark.parametrize("alone", ["both", "blocked", "cutter"])
-async def test_each_reason_has_its_answer(front_profile, monkeypatch, alone):
+async def test_each_reason_has_its_answer(front_profile: Profile, monkeypatch: pytest.MonkeyPatch, alone: str) -> None:
     """Both filters refuse, and each of them does where the other knows of nothing."""
     nothing = Configuration()
     if alone == "blocked":
@@ -111,7 +112,7 @@ async def streamed(fed: Fed, key: str, body: str, **options: str) -> str:
     raise AssertionError(f"a stream without an end ended as if it were whole: {text!r}")
 
 
-async def test_streams_of_whoever_is_killed_end_with_an_error(fed):
+async def test_streams_of_whoever_is_killed_end_with_an_error(fed: Fed) -> None:
     bad = {"key": "key_bad", "desk": "trading", "model": "large"}
     everywhere, own = block("MODEL", "large", org=""), block("MODEL", "large")
     for what in (block("KEY", "key_bad"), block("DESK", "trading"), everywhere, own):
@@ -136,7 +137,7 @@ async def test_streams_of_whoever_is_killed_end_with_an_error(fed):
 
 
 @pytest.mark.parametrize("killer", ["", "local"])
-async def test_a_model_that_passes_by_our_services_is_known_by_the_body(fed, killer):
+async def test_a_model_that_passes_by_our_services_is_known_by_the_body(fed: Fed, killer: str) -> None:
     large = with_defaults(Route(name="large", path=CHAT, upstream="models", models=["large"], pass_through=True))
     assert (await fed.want(records=(large,))).error == ""
     body = '{"model": "large", "endless": true}'
@@ -155,7 +156,7 @@ async def test_a_model_that_passes_by_our_services_is_known_by_the_body(fed, kil
 
 
 @pytest.mark.parametrize("killer", ["", "local"])
-async def test_a_model_that_only_the_answer_names_is_cut_too(fed, killer):
+async def test_a_model_that_only_the_answer_names_is_cut_too(fed: Fed, killer: str) -> None:
     kill = [block("MODEL", "large", org=killer)]
     stream = asyncio.create_task(streamed(fed, "key_good", '{"endless", "answering": "large"}'))
     await until_streams(fed, 1)
@@ -171,7 +172,7 @@ async def test_a_model_that_only_the_answer_names_is_cut_too(fed, killer):
     await until_streams(fed, 0)
 
 
-async def test_who_waits_for_a_model_of_an_upstream_gets_an_answer_when_it_is_killed(fed):
+async def test_who_waits_for_a_model_of_an_upstream_gets_an_answer_when_it_is_killed(fed: Fed) -> None:
     large = with_defaults(Route(name="large", path=CHAT, upstream="models", models=["large"], pass_through=True))
     assert (await fed.want(records=(large,))).error == ""
 
@@ -190,7 +191,7 @@ async def test_who_waits_for_a_model_of_an_upstream_gets_an_answer_when_it_is_ki
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "killed")
 
 
-async def test_a_request_without_an_answer_yet_gets_one(fed):
+async def test_a_request_without_an_answer_yet_gets_one(fed: Fed) -> None:
     async def ask() -> httpx.Response:
         async with fed.client(fed.sign("key_bad", "models:read")) as client:
             return await client.get("/v1/never")
@@ -215,7 +216,7 @@ async def until_streams(fed: Fed, number: int) -> None:
     await until(so_many, f"{number} streams")
 
 
-async def test_refusals_do_not_wait_for_a_slow_trial_run(fed, monkeypatch):
+async def test_refusals_do_not_wait_for_a_slow_trial_run(fed: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
     """While Envoy still tries another change out, a revoked key is refused; what is older does not come back."""
     begun, go_on, validate = asyncio.Event(), asyncio.Event(), agent.envoy.validate
 
@@ -243,7 +244,9 @@ async def test_refusals_do_not_wait_for_a_slow_trial_run(fed, monkeypatch):
     assert await both()
 
 
-async def test_a_long_list_is_in_force_before_envoys_own_filter_has_it(fed, monkeypatch):
+async def test_a_long_list_is_in_force_before_envoys_own_filter_has_it(
+    fed: Fed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(deny_list_delivery, "LONG", 2)
     monkeypatch.setattr(deny_list_delivery, "QUIET_SECONDS", 3600.0)
     folder = fed.profile.data_plane.folder / "xds"
@@ -260,7 +263,7 @@ async def test_a_long_list_is_in_force_before_envoys_own_filter_has_it(fed, monk
     await until(there, "Envoy's own filter")
 
 
-async def test_refusals_that_envoy_does_not_take_leave_those_before(fed, monkeypatch):
+async def test_refusals_that_envoy_does_not_take_leave_those_before(fed: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await fed.want(revoked=["key_bad"])).error == ""
     broken = {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"speed": 3}}
     monkeypatch.setattr(translation, "models", lambda configuration: broken)
@@ -285,7 +288,9 @@ async def is_refused(fed: Fed, key: str) -> bool:
     return await refused(fed, key) == (401, "invalid_api_key")
 
 
-async def test_a_route_that_is_refused_keeps_nobody_off_envoys_own_filter(fed, monkeypatch):
+async def test_a_route_that_is_refused_keeps_nobody_off_envoys_own_filter(
+    fed: Fed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is the one that still refuses where the module has failed."""
     own = fed.profile.data_plane.folder / "xds" / "blocked" / "blocked.json"
     monkeypatch.setattr(translation, "cutter", lambda configuration, seed: cutter(Configuration(), seed))
@@ -300,7 +305,7 @@ async def test_a_route_that_is_refused_keeps_nobody_off_envoys_own_filter(fed, m
     await until(lambda: is_refused(fed, "key_b"), "Envoy's own filter")
 
 
-async def test_refusals_that_cannot_be_written_are_tried_again(fed):
+async def test_refusals_that_cannot_be_written_are_tried_again(fed: Fed) -> None:
     wanted = wrong(fed, revoked=["key_bad"])
     with unwritable(fed, "xds/cutter/cutter.json"):
         report = await fed.router_double.want(wanted)
@@ -314,7 +319,9 @@ async def test_refusals_that_cannot_be_written_are_tried_again(fed):
     assert await refused(fed, "key_bad") == (401, "invalid_api_key")
 
 
-async def test_refusals_that_were_half_written_are_not_taken_for_those_before(fed, monkeypatch):
+async def test_refusals_that_were_half_written_are_not_taken_for_those_before(
+    fed: Fed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nothing = Configuration()
     monkeypatch.setattr(translation, "blocked", lambda configuration: blocked(nothing))
     before = [KILLED_KEY, block("MODEL", "m", org="")]
@@ -330,7 +337,7 @@ async def test_refusals_that_were_half_written_are_not_taken_for_those_before(fe
         assert await refused(fed, "key_bad") == (403, "killed")
 
 
-def test_a_hash_is_that_of_the_standard():
+def test_a_hash_is_that_of_the_standard() -> None:
     """Two of the test vectors of SipHash-2-4."""
     seed = bytes(range(16))
     assert siphash(seed, b"") == 0x726FDB47DD0E0E31

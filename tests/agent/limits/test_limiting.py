@@ -6,6 +6,7 @@ import asyncio
 import random
 import signal
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ async def passes(front: Front, secret: str, most: int = 20) -> int:
     return statuses.count(200)
 
 
-async def test_the_tightest_of_key_desk_and_org_counts_and_is_told(front):
+async def test_the_tightest_of_key_desk_and_org_counts_and_is_told(front: Front) -> None:
     key, other = await front.key("models:read"), await front.key("models:read")
     await set_limit(front, 5, subject=Block.ORG)
     await set_limit(front, 3, **DESK)
@@ -76,14 +77,14 @@ async def test_the_tightest_of_key_desk_and_org_counts_and_is_told(front):
     assert answers[1].headers["ratelimit"].startswith('"requests";r=1;')
 
 
-async def test_where_no_limit_binds_no_header_speaks_of_one(front):
+async def test_where_no_limit_binds_no_header_speaks_of_one(front: Front) -> None:
     async with front.client() as client:
         for answer in (await client.get("/healthz"), await client.get(LIST)):
             assert not [name for name in answer.headers if name.endswith("-requests") or name.startswith("ratelimit")]
 
 
 @pytest.mark.parametrize("algorithm", [Limit.FIXED, Limit.SLIDING])
-async def test_all_of_a_limit_may_come_at_once_and_not_one_more(front, algorithm):
+async def test_all_of_a_limit_may_come_at_once_and_not_one_more(front: Front, algorithm: Any) -> None:
     secret = await front.key("models:read")
     await set_limit(front, 200, algorithm=algorithm, **DESK)
     workers = await asyncio.gather(*(ask(front, secret, 25) for _ in range(16)))  # spread over Envoy's workers
@@ -92,7 +93,7 @@ async def test_all_of_a_limit_may_come_at_once_and_not_one_more(front, algorithm
     assert "envoy_drw_requests_over_limit{} 200" in (await front.admin().prometheus()).decode()
 
 
-async def test_a_changed_limit_applies_to_what_has_passed(front):
+async def test_a_changed_limit_applies_to_what_has_passed(front: Front) -> None:
     made = await create(front, requests_per_minute=5)
     own = {"key": made.key.id, "desk": "research"}
     assert await passes(front, made.secret) == 5
@@ -108,7 +109,7 @@ async def test_a_changed_limit_applies_to_what_has_passed(front):
     assert await passes(front, made.secret) == 1
 
 
-async def test_a_successor_has_what_is_left_of_its_line(front):
+async def test_a_successor_has_what_is_left_of_its_line(front: Front) -> None:
     made = await create(front, requests_per_minute=5)
     assert await passes(front, made.secret, 3) == 3
     for left in (2, 1):
@@ -122,14 +123,14 @@ async def test_a_successor_has_what_is_left_of_its_line(front):
     assert await passes(front, made.secret) == 0
 
 
-async def test_the_limit_of_a_key_binds_no_key_of_that_name_in_another_org(fed):
+async def test_the_limit_of_a_key_binds_no_key_of_that_name_in_another_org(fed: Fed) -> None:
     assert (await fed.want(own={"cert:pricing": 2})).error == ""
     ours, theirs = (fed.sign("cert:pricing", "models:read", org=org) for org in ("local", "other"))
     assert await passes(fed, theirs, 9) == 9
     assert await passes(fed, ours, 9) == 2
 
 
-async def test_counts_outlive_every_kind_of_change_and_the_agent(fed):
+async def test_counts_outlive_every_kind_of_change_and_the_agent(fed: Fed) -> None:
     own = {"key_slow": 2}
     await fed.want(own=own)
     secret = fed.sign("key_slow", "models:read")
@@ -145,7 +146,7 @@ async def test_counts_outlive_every_kind_of_change_and_the_agent(fed):
     assert await passes(fed, fed.sign("key_new", "models:read"), 3) == 3
 
 
-async def test_no_sequence_of_changes_lets_more_pass_than_the_highest_limit(front):
+async def test_no_sequence_of_changes_lets_more_pass_than_the_highest_limit(front: Front) -> None:
     """Callers of one desk ask all the time, while keys are made, limits and routes change and go."""
     seed = random.randrange(1 << 32)
     draw, router = random.Random(seed), front.host.client(RequestRouterClient)
@@ -200,7 +201,9 @@ async def test_no_sequence_of_changes_lets_more_pass_than_the_highest_limit(fron
     assert statuses.count(200) == max(limits)
 
 
-async def test_a_limit_is_answered_when_it_is_enforced_or_says_where_it_is_not(front, monkeypatch):
+async def test_a_limit_is_answered_when_it_is_enforced_or_says_where_it_is_not(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(enforcement, "WAIT_SECONDS", 25.0)
     secret = await front.key("models:read")
     assert (await set_limit(front, 1, **DESK)).pending == []
@@ -220,7 +223,7 @@ async def test_a_limit_is_answered_when_it_is_enforced_or_says_where_it_is_not(f
     await create(front, requests_per_minute=7)
 
 
-async def test_nobody_waits_for_a_data_plane_that_is_away(front, monkeypatch):
+async def test_nobody_waits_for_a_data_plane_that_is_away(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enforcement, "WAIT_SECONDS", 30)
     await set_limit(front, 1, **DESK)
     await front.stop_envoy()
@@ -229,7 +232,7 @@ async def test_nobody_waits_for_a_data_plane_that_is_away(front, monkeypatch):
     assert (await set_limit(front, 3, **DESK)).pending == []
 
 
-async def test_no_more_limits_are_delivered_than_there_is_room_for(monkeypatch):
+async def test_no_more_limits_are_delivered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drw.agent.xds.http_filters.request_limits.MOST", 2)
     wanted = Limits(
         limits=[Limit(key=f"key_{number}", org="o", requests_per_minute=number) for number in (9, 3, 5)],
@@ -240,7 +243,7 @@ async def test_no_more_limits_are_delivered_than_there_is_room_for(monkeypatch):
     assert head(wanted, bytes(16), 2) == f"{'0' * 32}{233:08x}{2:08x}\n"
 
 
-async def test_many_callers_are_counted_each_by_itself(fed: Fed):
+async def test_many_callers_are_counted_each_by_itself(fed: Fed) -> None:
     """So many that some of them share a place in the memory of Envoy."""
     await fed.want(default=1)
     tokens = [fed.sign(f"key_{number}", "models:read") for number in range(600)]

@@ -41,7 +41,7 @@ class DoubleAdmin:
         return [("vllm", host), ("drw.admin", host)]
 
 
-async def test_a_circuit_is_half_open_until_an_answer_is_good():
+async def test_a_circuit_is_half_open_until_an_answer_is_good() -> None:
     admin = DoubleAdmin()
     circuits, upstreams = UpstreamHealth(admin), [Upstream(name="vllm")]
 
@@ -67,7 +67,7 @@ async def test_a_circuit_is_half_open_until_an_answer_is_good():
     assert await circuits.seen(upstreams) == [] and counted("vllm") == {}
 
 
-async def test_without_envoy_nothing_is_said_and_sockets_have_paths():
+async def test_without_envoy_nothing_is_said_and_sockets_have_paths() -> None:
     admin = DoubleAdmin()
     circuits = UpstreamHealth(admin)
     admin.address = {"pipe": {"path": "/run/x"}}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from agent.conftest import until
+from agent.conftest import Front, until
 from drw.agent.delivery import envoy
 from drw.agent.reporting.access_metrics import LogTail
 
@@ -25,7 +27,7 @@ def line(route="chat", status=200, **more):
 
 
 @pytest.fixture
-def log(tmp_path):
+def log(tmp_path: Path):
     file = tmp_path / "access.log"
     file.write_text(line("old"))
     lines = LogTail(file)
@@ -33,7 +35,7 @@ def log(tmp_path):
     lines.close()
 
 
-async def test_each_line_counts_once_also_over_a_file_that_is_put_aside(log):
+async def test_each_line_counts_once_also_over_a_file_that_is_put_aside(log: Any) -> None:
     file, lines = log
     counts = {code: sample("drw_requests_total", route="chat", code=code) for code in ("200", "429", "503")}
     edge = sample("drw_overhead_seconds_count", part="edge"), sample("drw_overhead_seconds_sum", part="edge")
@@ -55,7 +57,7 @@ async def test_each_line_counts_once_also_over_a_file_that_is_put_aside(log):
     assert sample("drw_overhead_seconds_sum", part="edge") == pytest.approx(edge[1] + 4 * 0.0005)
 
 
-async def test_what_envoy_adds_is_of_model_calls_and_without_their_upload(log):
+async def test_what_envoy_adds_is_of_model_calls_and_without_their_upload(log: Any) -> None:
     file, lines = log
     edge = sample("drw_overhead_seconds_count", part="edge"), sample("drw_overhead_seconds_sum", part="edge")
     whole = line(before_us=9_000_300, received_us=9_000_000)  # Envoy had to have the whole body first
@@ -69,7 +71,7 @@ async def test_what_envoy_adds_is_of_model_calls_and_without_their_upload(log):
     assert sample("drw_overhead_seconds_sum", part="edge") == pytest.approx(edge[1] + 2 * 0.0005)
 
 
-async def test_a_log_that_is_not_there_yet_is_read_from_its_beginning(tmp_path):
+async def test_a_log_that_is_not_there_yet_is_read_from_its_beginning(tmp_path: Path) -> None:
     lines = LogTail(tmp_path / "access.log")
     await lines.count()
     before = sample("drw_requests_total", route="late", code="200")
@@ -79,7 +81,7 @@ async def test_a_log_that_is_not_there_yet_is_read_from_its_beginning(tmp_path):
     lines.close()
 
 
-async def test_the_gateway_shows_the_metrics_of_its_data_plane(front):
+async def test_the_gateway_shows_the_metrics_of_its_data_plane(front: Front) -> None:
     async with front.client(await front.key("models:invoke", "platform:read")) as client:
         requests, edge = sample("drw_requests_total", route="chat", code="200"), edge_count()
         assert (await client.post(CHAT, json={})).status_code == 200
@@ -98,7 +100,7 @@ async def test_the_gateway_shows_the_metrics_of_its_data_plane(front):
     assert REGISTRY.get_sample_value("drw_overhead_seconds_sum", {"part": "edge"}) > 0
 
 
-async def test_without_envoy_the_agent_says_so(front):
+async def test_without_envoy_the_agent_says_so(front: Front) -> None:
     await front.stop_envoy()
     socket = envoy.plane(front.profile).metrics.removeprefix("unix:")
     async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), base_url="http://agent") as client:

@@ -62,7 +62,7 @@ async def want(fed: Fed, vllm: DoubleVllm, *routes: Route, **other) -> None:
     assert report.error == ""
 
 
-async def test_a_model_of_a_pass_through_route_is_served_by_its_upstream(fed, vllm):
+async def test_a_model_of_a_pass_through_route_is_served_by_its_upstream(fed: Fed, vllm: DoubleVllm) -> None:
     await want(fed, vllm)
     secret = fed.sign("key_1", "models:invoke")
     async with fed.client(secret) as client:
@@ -90,7 +90,7 @@ async def test_a_model_of_a_pass_through_route_is_served_by_its_upstream(fed, vl
     assert len(usage(fed)) == 1
 
 
-async def test_a_stream_of_a_pass_through_route_is_counted_though_nobody_asked(fed, vllm):
+async def test_a_stream_of_a_pass_through_route_is_counted_though_nobody_asked(fed: Fed, vllm: DoubleVllm) -> None:
     await want(fed, vllm)
     key = fed.sign("key_1", "models:invoke")
     async with openai.AsyncOpenAI(base_url=f"{fed.url}/v1", api_key=key, max_retries=0) as api:
@@ -104,14 +104,16 @@ async def test_a_stream_of_a_pass_through_route_is_counted_though_nobody_asked(f
 
 
 @pytest.mark.parametrize(("stream", "asked"), [(1, True), ("true", True), (False, False), (None, False)])
-async def test_whatever_may_be_a_stream_is_asked_for_its_usage(fed, vllm, stream, asked):
+async def test_whatever_may_be_a_stream_is_asked_for_its_usage(
+    fed: Fed, vllm: DoubleVllm, stream: bool | int | str | None, asked: bool
+) -> None:
     await want(fed, vllm)
     async with fed.client(fed.sign("key_1", "models:invoke")) as client:
         await client.post(CHAT, json={"model": "llama", "messages": MESSAGES, "stream": stream})
     assert ("stream_options" in vllm.got[0][1]) == asked
 
 
-async def test_a_caller_that_leaves_before_the_answer_begins_is_written_down(fed, vllm):
+async def test_a_caller_that_leaves_before_the_answer_begins_is_written_down(fed: Fed, vllm: DoubleVllm) -> None:
     vllm.hang = True
     await want(fed, vllm)
     body = json.dumps({"model": "llama", "messages": MESSAGES, "stream": False}).encode()
@@ -133,7 +135,7 @@ async def test_a_caller_that_leaves_before_the_answer_begins_is_written_down(fed
     assert (line["status"], line["upstream"], line["bytes_in"]) == (0, "vllm", len(body))
 
 
-async def test_embeddings_and_large_answers_are_counted_too(fed, vllm):
+async def test_embeddings_and_large_answers_are_counted_too(fed: Fed, vllm: DoubleVllm) -> None:
     vllm.padding = 6_000_000
     await want(fed, vllm, route(), route(name="vectors", path="/v1/embeddings", models=["bge"], upstream_model=""))
     async with fed.client(fed.sign("key_1", "models:invoke")) as client:
@@ -145,7 +147,7 @@ async def test_embeddings_and_large_answers_are_counted_too(fed, vllm):
         assert (await metered(fed, answer.headers["x-request-id"]))["completion_tokens"] == 3
 
 
-async def test_whose_body_names_no_model_of_the_routes_goes_where_it_went(fed, vllm):
+async def test_whose_body_names_no_model_of_the_routes_goes_where_it_went(fed: Fed, vllm: DoubleVllm) -> None:
     await want(fed, vllm)
     async with fed.client(fed.sign("key_1", "models:invoke")) as client:
         for content in (
@@ -168,7 +170,7 @@ async def test_whose_body_names_no_model_of_the_routes_goes_where_it_went(fed, v
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
-async def test_scopes_and_sizes_of_a_route_found_by_its_model_hold(fed, vllm):
+async def test_scopes_and_sizes_of_a_route_found_by_its_model_hold(fed: Fed, vllm: DoubleVllm) -> None:
     await want(fed, vllm, route(scopes=["experiments:write"], max_body_bytes=1000))
     body = {"model": "llama", "messages": MESSAGES}
     async with fed.client(fed.sign("key_1", "models:invoke")) as client:
@@ -185,7 +187,7 @@ async def test_scopes_and_sizes_of_a_route_found_by_its_model_hold(fed, vllm):
     assert len(vllm.got) == 1
 
 
-async def test_a_header_names_the_model_only_where_the_route_allows_it(fed, vllm):
+async def test_a_header_names_the_model_only_where_the_route_allows_it(fed: Fed, vllm: DoubleVllm) -> None:
     body = {"model": "managed", "messages": MESSAGES}
     await want(fed, vllm)
     async with fed.client(fed.sign("key_1", "models:invoke")) as client:
@@ -202,7 +204,7 @@ async def test_a_header_names_the_model_only_where_the_route_allows_it(fed, vllm
             assert answer.json()["path"] == CHAT
 
 
-async def test_without_its_credential_nothing_goes_out(fed, vllm):
+async def test_without_its_credential_nothing_goes_out(fed: Fed, vllm: DoubleVllm) -> None:
     made = Upstream(name="vllm", addresses=[vllm.where], credential="forgotten")
     await fed.want(records=(route(),), made=(made,))
     report = fed.router_double.reports[-1]
@@ -227,7 +229,7 @@ async def test_without_its_credential_nothing_goes_out(fed, vllm):
     assert "sk-late" not in dump and b"sk-late" not in everything
 
 
-async def test_a_caller_that_is_cut_off_is_written_down(fed, vllm):
+async def test_a_caller_that_is_cut_off_is_written_down(fed: Fed, vllm: DoubleVllm) -> None:
     vllm.stall = True
     await want(fed, vllm)
     body = {"model": "llama", "messages": MESSAGES, "stream": True}
@@ -241,7 +243,7 @@ async def test_a_caller_that_is_cut_off_is_written_down(fed, vllm):
 
 
 @pytest.mark.parametrize("by", ["body", "header"])
-async def test_a_prompt_of_32_mib_passes_and_a_larger_one_is_refused(fed, vllm, by):
+async def test_a_prompt_of_32_mib_passes_and_a_larger_one_is_refused(fed: Fed, vllm: DoubleVllm, by: str) -> None:
     async def pieces(body: bytes) -> AsyncIterator[bytes]:
         for start in range(0, len(body), 1 << 20):
             yield body[start : start + (1 << 20)]
@@ -263,7 +265,7 @@ async def test_a_prompt_of_32_mib_passes_and_a_larger_one_is_refused(fed, vllm, 
         assert vllm.got == []
 
 
-async def test_a_body_nested_without_end_harms_nobody(fed, vllm):
+async def test_a_body_nested_without_end_harms_nobody(fed: Fed, vllm: DoubleVllm) -> None:
     await want(fed, vllm)
     async with fed.client(fed.sign("key_1", "models:invoke")) as client:
         for deep, closed in ((b"[", b"]"), (b'{"a":', b"}")):
@@ -274,14 +276,14 @@ async def test_a_body_nested_without_end_harms_nobody(fed, vllm):
         assert (await client.post(CHAT, json={"model": "llama", "messages": MESSAGES})).status_code == 200
 
 
-async def test_the_name_of_a_model_is_never_a_command(fed, vllm):
+async def test_the_name_of_a_model_is_never_a_command(fed: Fed, vllm: DoubleVllm) -> None:
     await want(fed, vllm, route(upstream_model="100%REQ(x-drw-key)%"))
     async with fed.client(fed.sign("key_1", "models:invoke")) as client:
         assert (await client.post(CHAT, json={"model": "llama", "messages": MESSAGES})).status_code == 200
     assert vllm.got[0][1]["model"] == "100%REQ(x-drw-key)%"
 
 
-async def test_a_model_that_is_blocked_is_refused_and_no_other(fed, vllm):
+async def test_a_model_that_is_blocked_is_refused_and_no_other(fed: Fed, vllm: DoubleVllm) -> None:
     both = route(models=["llama", "large"], model_header=True, upstream_model="")
     made = Upstream(name="vllm", addresses=[vllm.where])
     for reason, status, code in [

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,7 @@ class Written:
 
 
 @pytest.fixture
-async def written(tmp_path, folder):
+async def written(tmp_path: Path, folder: Path):
     double, channels = DoubleRateLimiting(), Channels()
     server = Server([double])
     where = await server.start("127.0.0.1:0")
@@ -100,7 +101,7 @@ async def written(tmp_path, folder):
     await server.stop(0)
 
 
-async def test_a_line_says_all_of_a_request(written):
+async def test_a_line_says_all_of_a_request(written: Any) -> None:
     written.write(line(1), line(2, prompt_tokens=None, completion_tokens=None, status=503, flags="UF"))
     await written.all(written.log())
     one, two = written.double.counted["r1"], written.double.counted["r2"]
@@ -114,14 +115,14 @@ async def test_a_line_says_all_of_a_request(written):
 
 
 @pytest.mark.parametrize("count", [2**64, 1e30, 100_000_001])
-async def test_a_count_that_cannot_be_is_none(written, count):
+async def test_a_count_that_cannot_be_is_none(written: Any, count: Any) -> None:
     written.write(line(1, prompt_tokens=count, bytes_in=900))
     await written.all(written.log())
     one = written.double.counted["r1"]
     assert (one.counted, one.prompt_tokens, one.completion_tokens, one.bytes_in) == (False, 0, 0, 900)
 
 
-async def test_what_is_half_written_waits_and_what_cannot_be_read_holds_up_nobody(written):
+async def test_what_is_half_written_waits_and_what_cannot_be_read_holds_up_nobody(written: Any) -> None:
     log = written.log()
     assert not await log.step()  # there is no file yet
     written.write(line(1), line(2)[:40])
@@ -132,7 +133,7 @@ async def test_what_is_half_written_waits_and_what_cannot_be_read_holds_up_nobod
     assert written.double.order == ["r1", "r2", "r4"]
 
 
-async def test_it_goes_on_where_it_stood(written):
+async def test_it_goes_on_where_it_stood(written: Any) -> None:
     written.write(line(1), line(2))
     await written.all(written.log())
     written.write(line(3))
@@ -148,7 +149,7 @@ async def test_it_goes_on_where_it_stood(written):
     assert written.double.order == ["r1", "r2", "r3", "r4"]
 
 
-async def test_an_answer_that_is_lost_makes_a_report_twice_and_a_count_once(written):
+async def test_an_answer_that_is_lost_makes_a_report_twice_and_a_count_once(written: Any) -> None:
     written.write(line(1))
     written.double.forgets_answer = True
     with pytest.raises(Unavailable):
@@ -157,7 +158,7 @@ async def test_an_answer_that_is_lost_makes_a_report_twice_and_a_count_once(writ
     assert (written.double.order, written.double.calls) == (["r1"], 2)
 
 
-async def test_one_that_is_refused_is_put_aside_and_holds_up_nobody(written):
+async def test_one_that_is_refused_is_put_aside_and_holds_up_nobody(written: Any) -> None:
     written.double.refused = "r2"
     written.write(line(1), line(2), line(3))
     await written.all(written.log())
@@ -166,7 +167,7 @@ async def test_one_that_is_refused_is_put_aside_and_holds_up_nobody(written):
     assert [Usage.FromString(bytes.fromhex(text)).request_id for text in kept] == ["r2"]
 
 
-async def test_a_full_file_is_put_aside_and_goes_once_it_is_counted(written):
+async def test_a_full_file_is_put_aside_and_goes_once_it_is_counted(written: Any) -> None:
     folder = written.edge.plane.folder
 
     def names() -> list[str]:
@@ -191,7 +192,7 @@ async def test_a_full_file_is_put_aside_and_goes_once_it_is_counted(written):
     assert set(written.double.order) == {f"r{n}" for n in (1, 2, 3, 4, 5, 6)}
 
 
-async def test_many_lines_are_reported_in_their_order(written, monkeypatch):
+async def test_many_lines_are_reported_in_their_order(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH", 7)
     monkeypatch.setattr(module, "CHUNK_BYTES", 4096)
     written.write(*(line(n) for n in range(300)))
@@ -212,7 +213,7 @@ async def counting(fed: Fed, double: DoubleRateLimiting):
         await server.stop(0)
 
 
-async def test_nothing_is_lost_though_agent_and_service_die(fed, tmp_path):
+async def test_nothing_is_lost_though_agent_and_service_die(fed: Fed, tmp_path: Path) -> None:
     vllm, double, sent = await DoubleVllm().start(), DoubleRateLimiting(), []
     await want(fed, vllm, route())
     await fed.stop_gateway()

@@ -95,7 +95,9 @@ def records(kinds: Iterable[str]) -> Iterator[Route]:
 
 
 @pytest.mark.parametrize("credential", ["", "far"])
-async def test_a_third_party_sees_no_caller_and_speaks_for_itself_alone(fed: Fed, party: ThirdParty, credential: str):
+async def test_a_third_party_sees_no_caller_and_speaks_for_itself_alone(
+    fed: Fed, party: ThirdParty, credential: str
+) -> None:
     secret = fed.profile.data_plane.folder / "credentials" / "far"
     secret.parent.mkdir(exist_ok=True)
     secret.write_text("sk-far")
@@ -137,7 +139,7 @@ async def logged(fed: Fed, request_id: str, name: str = "access.log") -> dict:
     return next(line for line in map(json.loads, log.read_text().splitlines()) if line["request_id"] == request_id)
 
 
-async def test_only_processes_of_the_platform_have_metrics_that_clients_read(fed: Fed, party: ThirdParty):
+async def test_only_processes_of_the_platform_have_metrics_that_clients_read(fed: Fed, party: ThirdParty) -> None:
     assert (await fed.want(made=[Upstream(name="far", addresses=[party.where])])).error == ""
     async with fed.client(fed.sign("key_1", "platform:read")) as client:
         assert (await client.get("/metrics/far")).status_code == 404
@@ -146,7 +148,7 @@ async def test_only_processes_of_the_platform_have_metrics_that_clients_read(fed
     assert answer.json()["headers"]["x-drw-key"] == "key_1"
 
 
-def test_a_process_that_the_settings_move_is_still_one_of_the_platform():
+def test_a_process_that_the_settings_move_is_still_one_of_the_platform() -> None:
     processes = {"rag": ServiceAddress(services=("documents",), grpc="unix:/g", http="unix:/h")}
     more = {"rag": UpstreamSettings(addresses=("10.0.0.1:80",)), "far": UpstreamSettings(addresses=("10.0.0.2:80",))}
     assert {upstream.name: is_own(upstream) for upstream in from_profile(processes, more)} == {

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from agent.conftest import until
+from agent.conftest import Front, until
 from drw.gateway.authentication.keys.signing import Claims, Signer, new_private_key
 from drw.kernel.rpc.http_server import HttpServer
 
@@ -34,7 +34,7 @@ def claims(**other) -> Claims:
     return Claims(**(base | other))
 
 
-async def test_a_key_that_is_not_good_is_told_why(front):
+async def test_a_key_that_is_not_good_is_told_why(front: Front) -> None:
     past = datetime.now(UTC) - timedelta(minutes=30)
     mine = Signer(new_private_key(), "drw", "drw-gateway")
     for secret, said in [
@@ -66,7 +66,7 @@ async def test_a_key_that_is_not_good_is_told_why(front):
             assert (await client.post(CHAT, headers={"authorization": f"Bearer {forged}"})).status_code == 401
 
 
-async def test_scopes_paths_and_who_is_calling(front):
+async def test_scopes_paths_and_who_is_calling(front: Front) -> None:
     async with front.client(await front.key("models:read", "documents:read")) as client:
         answer = await client.post(CHAT, json={})
         assert answer.status_code == 403
@@ -96,7 +96,7 @@ async def test_scopes_paths_and_who_is_calling(front):
     assert seen["x-request-id"] == answer.headers["x-request-id"]
 
 
-async def test_the_openai_client_raises_its_own_classes(front):
+async def test_the_openai_client_raises_its_own_classes(front: Front) -> None:
     def client(secret: str) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=f"{front.url}/v1", api_key=secret, max_retries=0)
 
@@ -120,7 +120,7 @@ async def test_the_openai_client_raises_its_own_classes(front):
         await ask(await front.key("models:invoke"))
 
 
-async def test_a_body_too_large_is_refused_at_once(front):
+async def test_a_body_too_large_is_refused_at_once(front: Front) -> None:
     async def pieces():
         for _ in range(35):
             yield bytes(1_000_000)
@@ -134,7 +134,7 @@ async def test_a_body_too_large_is_refused_at_once(front):
         assert (answer.status_code, answer.json()["bytes"]) == (200, 32 << 20)
 
 
-async def test_a_key_over_its_limit_is_told_when_to_come_back(front):
+async def test_a_key_over_its_limit_is_told_when_to_come_back(front: Front) -> None:
     async with front.client(await front.key("models:read", requests_per_minute=3)) as client:
         answers = [await client.get("/v1/models") for _ in range(4)]
     assert [a.status_code for a in answers] == [200, 200, 200, 429]
@@ -150,7 +150,7 @@ async def test_a_key_over_its_limit_is_told_when_to_come_back(front):
         assert (await client.get("/v1/models")).headers["x-ratelimit-limit"] == "600"
 
 
-async def test_a_revoked_key_is_refused_and_no_other(front):
+async def test_a_revoked_key_is_refused_and_no_other(front: Front) -> None:
     good, bad = await front.key("models:read"), await front.key("models:read")
     async with front.client(good) as kept, front.client(bad) as client:
         key = (await client.get("/v1/models")).json()["headers"]["x-drw-key"]
@@ -161,7 +161,7 @@ async def test_a_revoked_key_is_refused_and_no_other(front):
         assert (await kept.get("/v1/models")).status_code == 200
 
 
-async def test_a_stream_comes_through_as_it_is_made(front):
+async def test_a_stream_comes_through_as_it_is_made(front: Front) -> None:
     async with (
         front.client(await front.key("models:invoke")) as client,
         client.stream("POST", CHAT, json={"stream": True}) as answer,
@@ -174,7 +174,7 @@ async def test_a_stream_comes_through_as_it_is_made(front):
     assert answer.headers["content-type"].startswith("text/event-stream")
 
 
-async def test_an_upstream_that_is_gone_is_named(front):
+async def test_an_upstream_that_is_gone_is_named(front: Front) -> None:
     async with front.client(await front.key("documents:read", "models:read", "platform:read")) as client:
         for path, said in [
             ("/v1/files", "the rag services (documents, embedding, vector_store, retrieval) do not answer;"),
@@ -193,7 +193,7 @@ async def test_an_upstream_that_is_gone_is_named(front):
         assert (await client.get("/v1/models")).status_code == 200
 
 
-async def test_keys_are_made_over_rest_and_work(front):
+async def test_keys_are_made_over_rest_and_work(front: Front) -> None:
     first = await front.key("keys:write", "keys:read", "models:read", "platform:read")
     async with front.client(first) as client:
         made = await client.post("/api/v1/keys", json={"name": "second", "scopes": ["models:read"]})
@@ -215,7 +215,7 @@ async def test_keys_are_made_over_rest_and_work(front):
         assert [u["name"] for u in upstreams] == ["agent", "gateway", "models", "rag", "workflow"]
 
 
-async def test_the_access_log_names_the_key_and_never_shows_it(front):
+async def test_the_access_log_names_the_key_and_never_shows_it(front: Front) -> None:
     secret = await front.key("models:read")
     async with front.client(secret) as client:
         answer = await client.get("/v1/models?access_token=hidden")
@@ -242,7 +242,7 @@ async def test_the_access_log_names_the_key_and_never_shows_it(front):
     assert secret not in text and "hidden" not in text
 
 
-async def test_requests_that_are_not_well_formed(front):
+async def test_requests_that_are_not_well_formed(front: Front) -> None:
     async with front.client(await front.key("models:read")) as client:
         answer = await client.get("/v1/models", headers={"bad_header": "1"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
@@ -251,7 +251,7 @@ async def test_requests_that_are_not_well_formed(front):
         assert (await client.get("/v1//x/../models")).json()["path"] == "/v1/models"
 
 
-async def test_an_upload_reaches_the_service_while_it_is_sent(front):
+async def test_an_upload_reaches_the_service_while_it_is_sent(front: Front) -> None:
     arrived = asyncio.Event()
 
     async def count(request: Request) -> JSONResponse:

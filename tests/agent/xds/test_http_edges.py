@@ -6,11 +6,13 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from agent.conftest import Fed, running
 from agent.reporting.test_pass_through import CHAT, MESSAGES, route, vllm, want
+from agent.upstream import DoubleVllm
 from drw.kernel.runtime.settings import Cors, Profile
 
 __all__ = ["vllm"]
@@ -24,7 +26,7 @@ def with_cors(profile: Profile, *origins: str) -> Profile:
 
 
 @pytest.fixture
-async def open_to_a_page(front_profile) -> AsyncIterator[Fed]:
+async def open_to_a_page(front_profile: Profile) -> AsyncIterator[Fed]:
     async with running(Fed(with_cors(front_profile, PAGE))) as found:
         yield found
 
@@ -38,7 +40,7 @@ async def raw(fed: Fed, request: str) -> str:
     return answer
 
 
-async def test_http_1_0_is_answered_and_its_connection_ended(fed):
+async def test_http_1_0_is_answered_and_its_connection_ended(fed: Fed) -> None:
     key = fed.sign("key_1", "models:read", "models:invoke")
     for host in ("host: drw\r\n", ""):
         answer = await raw(fed, f"GET /v1/models HTTP/1.0\r\n{host}authorization: Bearer {key}\r\n\r\n")
@@ -53,7 +55,7 @@ async def test_http_1_0_is_answered_and_its_connection_ended(fed):
     assert (await raw(fed, head + body)).endswith("data: 3\n\ndata: 4\n\n")
 
 
-async def test_an_encoded_slash_is_a_slash_to_routes_and_services_alike(fed):
+async def test_an_encoded_slash_is_a_slash_to_routes_and_services_alike(fed: Fed) -> None:
     async with fed.client(fed.sign("key_1", "models:read")) as client:
         for path in ("/v1/models/meta-llama%2FLlama-3", "/v1/models/meta-llama%2fLlama-3"):
             answer = await client.get(path)
@@ -74,7 +76,7 @@ async def test_an_encoded_slash_is_a_slash_to_routes_and_services_alike(fed):
         ("POST", "/health", "GET, HEAD"),
     ],
 )
-async def test_another_method_is_a_405_that_says_which_there_are(fed, method, path, allow):
+async def test_another_method_is_a_405_that_says_which_there_are(fed: Fed, method: str, path: Any, allow: str) -> None:
     async with fed.client(fed.sign("key_1", "models:read")) as client:
         answer = await client.request(method, path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allow)
@@ -82,7 +84,7 @@ async def test_another_method_is_a_405_that_says_which_there_are(fed, method, pa
     assert f"{path} takes {allow.replace(', ', ' and ')}, not {method}" == answer.json()["error"]["message"]
 
 
-async def test_a_path_that_nobody_takes_is_a_404_whatever_the_method(fed):
+async def test_a_path_that_nobody_takes_is_a_404_whatever_the_method(fed: Fed) -> None:
     async with fed.client(fed.sign("key_1", "models:read")) as client:
         for method in ("GET", "DELETE"):
             assert (await client.request(method, "/v1/nothing")).status_code == 404
@@ -90,14 +92,14 @@ async def test_a_path_that_nobody_takes_is_a_404_whatever_the_method(fed):
         assert (await client.get(CHAT)).status_code == 401  # without a key nobody learns which paths there are
 
 
-async def test_a_load_tool_sees_without_a_key_that_the_platform_serves(fed):
+async def test_a_load_tool_sees_without_a_key_that_the_platform_serves(fed: Fed) -> None:
     async with fed.client() as client:
         for path in ("/health", "/healthz"):
             assert (await client.get(path)).text == "ok\n"
             assert (await client.head(path)).status_code == 200
 
 
-async def test_a_page_of_an_allowed_origin_may_call_and_no_other(open_to_a_page):
+async def test_a_page_of_an_allowed_origin_may_call_and_no_other(open_to_a_page: Fed) -> None:
     fed = open_to_a_page
     async with fed.client() as client:
         answer = await client.options(CHAT, headers={"origin": PAGE, **PREFLIGHT})
@@ -117,7 +119,7 @@ async def test_a_page_of_an_allowed_origin_may_call_and_no_other(open_to_a_page)
         assert "origin" in answer.headers["vary"]
 
 
-async def test_every_page_may_call_where_the_setting_says_so(front_profile):
+async def test_every_page_may_call_where_the_setting_says_so(front_profile: Profile) -> None:
     async with running(Fed(with_cors(front_profile, "*"))) as fed, fed.client() as client:
         answer = await client.options(CHAT, headers={"origin": PAGE, **PREFLIGHT})
         assert answer.status_code == 200
@@ -125,7 +127,7 @@ async def test_every_page_may_call_where_the_setting_says_so(front_profile):
         assert "access-control-allow-credentials" not in answer.headers
 
 
-async def test_no_page_may_call_where_no_setting_says_so(fed):
+async def test_no_page_may_call_where_no_setting_says_so(fed: Fed) -> None:
     async with fed.client() as client:
         answer = await client.options(CHAT, headers={"origin": PAGE, **PREFLIGHT})
     assert answer.status_code == 401
@@ -133,7 +135,7 @@ async def test_no_page_may_call_where_no_setting_says_so(fed):
 
 
 @pytest.mark.parametrize("origin", ["https://desk.example/", "desk.example", "https://*.example", "https://a b"])
-def test_an_origin_is_what_a_browser_sends(origin):
+def test_an_origin_is_what_a_browser_sends(origin: str) -> None:
     with pytest.raises(ValueError, match="origins"):
         Cors(origins=(origin,))
 
@@ -147,7 +149,9 @@ TWICE = [
 
 @pytest.mark.parametrize("upstream_model", ["meta/llama-70b", ""])
 @pytest.mark.parametrize("body", TWICE)
-async def test_a_repeated_key_is_refused_on_the_way_to_an_upstream(fed, vllm, body, upstream_model):
+async def test_a_repeated_key_is_refused_on_the_way_to_an_upstream(
+    fed: Fed, vllm: DoubleVllm, body: Any, upstream_model: str
+) -> None:
     await want(fed, vllm, route(upstream_model=upstream_model))
     async with fed.client(fed.sign("key_1", "models:invoke")) as client:
         answer = await client.post(CHAT, content=body, headers={"content-type": "application/json"})
@@ -158,7 +162,9 @@ async def test_a_repeated_key_is_refused_on_the_way_to_an_upstream(fed, vllm, bo
 
 
 @pytest.mark.parametrize("upstream_model", ["meta/llama-70b", ""])
-async def test_a_body_that_nobody_could_read_does_not_go_out_as_it_came(fed, vllm, upstream_model):
+async def test_a_body_that_nobody_could_read_does_not_go_out_as_it_came(
+    fed: Fed, vllm: DoubleVllm, upstream_model: str
+) -> None:
     await want(fed, vllm, route(upstream_model=upstream_model))
     body = json.dumps({"model": "llama", "messages": MESSAGES}).encode()
     async with fed.client(fed.sign("key_1", "models:invoke")) as client:

@@ -7,6 +7,7 @@ import json
 import ssl
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import jwt
@@ -21,7 +22,7 @@ from jwt.utils import base64url_encode
 from agent.conftest import Fed, free_port, running, until
 from drw.agent.xds.http_filters.identity import lua
 from drw.api.gateway.v1.authentication_pb2 import Certificate, ClaimNames, Desk, Issuer, Role
-from drw.kernel.runtime.settings import Tls
+from drw.kernel.runtime.settings import Profile, Tls
 
 CHAT, LIST = "/v1/chat/completions", "/v1/models"
 ISS, AUD = "https://login.example", "drw"
@@ -68,7 +69,7 @@ def refused(answer: httpx.Response) -> str:
     return error["message"]
 
 
-async def test_a_token_of_an_issuer_ends_in_the_same_headers_as_a_key(fed):
+async def test_a_token_of_an_issuer_ends_in_the_same_headers_as_a_key(fed: Fed) -> None:
     assert (await fed.want(issuers=[issuer()], desks=DESKS)).error == ""
     good = {"org": "acme", "desk": "rates", "key": "oidc:idp:u1", "scopes": "models:invoke", "walls": "rates"}
     async with fed.client() as client:
@@ -148,7 +149,7 @@ HEADERS_REFUSED = [
 """What is refused beside a good signature (RFC 7515, RFC 7797, RFC 8725)."""
 
 
-async def test_a_good_signature_does_not_make_up_for_the_header_of_a_token(fed):
+async def test_a_good_signature_does_not_make_up_for_the_header_of_a_token(fed: Fed) -> None:
     assert (await fed.want(issuers=[issuer()], desks=DESKS)).error == ""
     signing = fed.signing._key
     now = int(time.time())
@@ -173,7 +174,7 @@ async def test_a_good_signature_does_not_make_up_for_the_header_of_a_token(fed):
             assert (await ask(crafted(key, base, body))).status_code == 200
 
 
-async def test_a_token_that_is_not_good_is_refused(fed):
+async def test_a_token_that_is_not_good_is_refused(fed: Fed) -> None:
     small, other = Issuer(), rsa.generate_private_key(65537, 2048)
     small.CopyFrom(issuer(default_desk="quiet"))
     small.claims.org = ""
@@ -217,7 +218,7 @@ async def test_a_token_that_is_not_good_is_refused(fed):
         refused(await ask(token()))
 
 
-def test_what_a_record_says_stays_text_in_lua():
+def test_what_a_record_says_stays_text_in_lua() -> None:
     found = lua({"a": ['"]] end\\', "\n\0é"], "b": True, "c": None, "d": {}})
     assert found == '{["a"] = {"\\034]] end\\092", "\\010\\000\\195\\169"}, ["b"] = true, ["d"] = {}}'
 
@@ -272,7 +273,7 @@ CERTIFICATES = [
 
 
 @pytest.fixture
-async def pki(front_profile, tmp_path):
+async def pki(front_profile: Profile, tmp_path: Path):
     """A front door with TLS besides the plain one, and the authority whose certificates it takes."""
     firm, folder = Authority(), tmp_path / "certificates"
     folder.mkdir()
@@ -285,7 +286,7 @@ async def pki(front_profile, tmp_path):
         yield fed, firm, folder
 
 
-async def test_a_client_certificate_is_an_identity(pki):
+async def test_a_client_certificate_is_an_identity(pki: Any) -> None:
     fed, firm, folder = pki
     url = f"https://localhost:{fed.profile.data_plane.tls.listen.rpartition(':')[2]}"
 
@@ -343,7 +344,7 @@ async def test_a_client_certificate_is_an_identity(pki):
         assert known(await plain.get(LIST, headers={"authorization": f"Bearer {key}"}))["key"] == "key_1"
 
 
-async def test_a_renewed_server_certificate_counts_at_once(pki):
+async def test_a_renewed_server_certificate_counts_at_once(pki: Any) -> None:
     fed, firm, folder = pki
     host, _, port = fed.profile.data_plane.tls.listen.partition(":")
 

@@ -24,6 +24,7 @@ from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Health, Route, Share
 from drw.gateway.authentication.keys.signing import Claims
 from drw.gateway.request_router.validation import with_defaults
+from drw.kernel.runtime.settings import Profile
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "llama", "messages": [{"role": "user", "content": "hi"}]}
@@ -59,7 +60,7 @@ async def served_by(fed: Fed, secret: str, **headers) -> str:
         return answer.headers.get("x-upstream", "models")
 
 
-async def test_a_route_of_a_tenant_is_taken_by_nobody_else(fed, doubles):
+async def test_a_route_of_a_tenant_is_taken_by_nobody_else(fed: Fed, doubles: tuple[DoubleVllm, DoubleVllm]) -> None:
     routes = [
         to("org", "a", tenants=["acme"]),
         to("desk", "b", tenants=["acme/trading", "other/x"], scopes=["models:invoke"]),
@@ -74,7 +75,7 @@ async def test_a_route_of_a_tenant_is_taken_by_nobody_else(fed, doubles):
         assert await served_by(fed, token(fed, "third", "trading"), **forged) == "models"
 
 
-async def test_a_route_by_header_comes_before_one_without(fed, doubles):
+async def test_a_route_by_header_comes_before_one_without(fed: Fed, doubles: tuple[DoubleVllm, DoubleVllm]) -> None:
     routes = [
         to("any", "a", headers=[{"name": "x-lab"}]),
         to("exact", "b", headers=[{"name": "x-lab"}, {"name": "x-team", "exact": "q.1"}]),
@@ -90,7 +91,7 @@ async def test_a_route_by_header_comes_before_one_without(fed, doubles):
     assert await served_by(fed, me, x_wing="south-2") == "models"
 
 
-async def test_a_split_keeps_each_session_where_it_is(fed, doubles):
+async def test_a_split_keeps_each_session_where_it_is(fed: Fed, doubles: tuple[DoubleVllm, DoubleVllm]) -> None:
     shares = [Share(upstream="a", weight=3), Share(upstream="b", weight=1)]
     for affinity, by in [("header:x-session-id", "x_session_id"), ("key", "")]:
         route = to("split", split=shares, affinity=[affinity])
@@ -105,7 +106,7 @@ async def test_a_split_keeps_each_session_where_it_is(fed, doubles):
         assert share["a"] > share["b"] > 0
 
 
-async def test_a_body_binds_a_user_to_one_host(fed, doubles):
+async def test_a_body_binds_a_user_to_one_host(fed: Fed, doubles: tuple[DoubleVllm, DoubleVllm]) -> None:
     hosts = Upstream(name="pool", addresses=[d.where for d in doubles], balancing="ring_hash")
     route = to("pool", "pool", models=["llama"], affinity=["body:prompt_cache_key", "body:user", "key"])
     assert (await fed.want(records=[route], made=[hosts])).error == ""
@@ -119,7 +120,7 @@ async def test_a_body_binds_a_user_to_one_host(fed, doubles):
     assert set.union(*seen.values()) == {"a", "b"}
 
 
-async def test_the_fallback_answers_where_the_first_does_not(fed, doubles):
+async def test_the_fallback_answers_where_the_first_does_not(fed: Fed, doubles: tuple[DoubleVllm, DoubleVllm]) -> None:
     a, b = doubles
     folder = fed.profile.data_plane.folder / "credentials"
     folder.mkdir()
@@ -145,7 +146,9 @@ async def test_the_fallback_answers_where_the_first_does_not(fed, doubles):
     assert {headers["authorization"] for headers, _ in [*a.got, *b.got]} == {"Bearer sk-shared"}
 
 
-async def test_without_a_fallback_the_answer_of_the_upstream_comes_through(fed, doubles):
+async def test_without_a_fallback_the_answer_of_the_upstream_comes_through(
+    fed: Fed, doubles: tuple[DoubleVllm, DoubleVllm]
+) -> None:
     a, _ = doubles
     assert (await fed.want(records=[to("plain", "a")], made=made(a))).error == ""
     a.status = 429
@@ -154,7 +157,7 @@ async def test_without_a_fallback_the_answer_of_the_upstream_comes_through(fed, 
     assert (answer.status_code, answer.headers["retry-after"], len(a.got)) == (429, "1", 1)
 
 
-async def test_an_answer_that_does_not_come_in_time(fed, doubles):
+async def test_an_answer_that_does_not_come_in_time(fed: Fed, doubles: tuple[DoubleVllm, DoubleVllm]) -> None:
     a, _ = doubles
     a.hang = True
     for bound in ({"first_byte_ms": 100}, {"total_ms": 100}):
@@ -164,7 +167,9 @@ async def test_an_answer_that_does_not_come_in_time(fed, doubles):
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
 
 
-async def test_a_stream_that_stalls_is_cut_and_never_looks_whole(fed, doubles):
+async def test_a_stream_that_stalls_is_cut_and_never_looks_whole(
+    fed: Fed, doubles: tuple[DoubleVllm, DoubleVllm]
+) -> None:
     a, _ = doubles
     a.stall = True
     for bound in ({"total_ms": 300}, {"idle_seconds": 1}):
@@ -178,7 +183,7 @@ async def test_a_stream_that_stalls_is_cut_and_never_looks_whole(fed, doubles):
         assert lines and "data: [DONE]" not in lines
 
 
-async def test_a_circuit_opens_is_shown_and_closes_again(fed, doubles):
+async def test_a_circuit_opens_is_shown_and_closes_again(fed: Fed, doubles: tuple[DoubleVllm, DoubleVllm]) -> None:
     a, _ = doubles
     ups = made(a, eject_after=2, eject_ms=300, eject_on_errors=True)
     assert (await fed.want(records=[to("one", "a")], made=ups)).error == ""
@@ -220,7 +225,7 @@ async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-async def test_a_connection_that_does_not_come_about(fed):
+async def test_a_connection_that_does_not_come_about(fed: Fed) -> None:
     with socket.socket() as full, socket.socket() as waiting, socket.socket() as more:
         full.bind(("127.0.0.1", 0))
         full.listen(0)  # and nobody accepts: the kernel answers no more than these two
@@ -234,7 +239,7 @@ async def test_a_connection_that_does_not_come_about(fed):
     assert answer.status_code == 503 and answer.json()["error"]["message"].startswith("full does not answer")
 
 
-async def test_more_requests_than_an_upstream_takes_at_once(fed, doubles):
+async def test_more_requests_than_an_upstream_takes_at_once(fed: Fed, doubles: tuple[DoubleVllm, DoubleVllm]) -> None:
     a, _ = doubles
     a.stall = True
     assert (await fed.want(records=[to("one", "a")], made=made(a, max_requests=1))).error == ""
@@ -249,7 +254,7 @@ async def test_more_requests_than_an_upstream_takes_at_once(fed, doubles):
     assert len(a.got) == 1
 
 
-async def test_an_upstream_by_tls_must_be_who_it_says(front_profile, tmp_path):
+async def test_an_upstream_by_tls_must_be_who_it_says(front_profile: Profile, tmp_path: Path) -> None:
     good, other = certificate(tmp_path, "localhost"), certificate(tmp_path, "other.example")
     plane = front_profile.data_plane.model_copy(update={"authorities": tmp_path / "localhost.pem"})
     async with (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream, Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route, Routes, Share
-from drw.kernel.runtime.settings import ConfigError, DataPlane
+from drw.kernel.runtime.settings import ConfigError, DataPlane, Profile
 
 GOLDEN = Path(__file__).parent / "golden"
 JWKS = (
@@ -130,12 +131,12 @@ def passing() -> Configuration:
 
 
 @pytest.mark.parametrize("kind", ["clusters", "routes"])
-def test_the_files_of_upstreams_of_others_are_golden_too(kind):
+def test_the_files_of_upstreams_of_others_are_golden_too(kind: str) -> None:
     same_as_golden(f"passing_{kind}", translate(passing(), edge())[kind])
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "bootstrap"])
-def test_the_files_are_those_of_the_golden_folder(kind):
+def test_the_files_are_those_of_the_golden_folder(kind: Any) -> None:
     same_as_golden(kind, bootstrap(edge()) if kind == "bootstrap" else translate(desired(), edge())[kind])
 
 
@@ -149,14 +150,14 @@ def same_as_golden(name: str, found: object) -> None:
     assert text == file.read_text()
 
 
-async def test_envoy_takes_them_all(tmp_path):
+async def test_envoy_takes_them_all(tmp_path: Path) -> None:
     overload.tell(edge(tmp_path).pressure, 0)
     await envoy.validate(whole(desired(), edge(tmp_path)))
     EnvoyCredentials(edge(tmp_path)).refresh(passing().upstreams.upstreams)
     await envoy.validate(whole(passing(), edge(tmp_path)))
 
 
-async def test_envoy_says_what_is_wrong_with_them(tmp_path):
+async def test_envoy_says_what_is_wrong_with_them(tmp_path: Path) -> None:
     overload.tell(edge(tmp_path).pressure, 0)
     broken = whole(desired(), edge(tmp_path))
     broken["static_resources"]["clusters"][0]["speed"] = 3
@@ -164,14 +165,14 @@ async def test_envoy_says_what_is_wrong_with_them(tmp_path):
         await envoy.validate(broken)
 
 
-def test_nobody_revoked_is_a_state_too(tmp_path):
+def test_nobody_revoked_is_a_state_too(tmp_path: Path) -> None:
     state = desired()
     del state.credentials.revoked[:], state.blocks[:]
     (found,) = translate(state, edge())["blocked"]
     assert "matcher_tree" not in found["typed_config"]["matcher"]
 
 
-def test_the_same_state_in_another_order_makes_the_same_files():
+def test_the_same_state_in_another_order_makes_the_same_files() -> None:
     other = desired()
     other.credentials.revoked.reverse()
     for parts in (other.routes.routes, other.limits.limits, other.blocks):
@@ -181,19 +182,19 @@ def test_the_same_state_in_another_order_makes_the_same_files():
     assert translate(other, edge()) == translate(desired(), edge())
 
 
-def test_every_route_says_who_may_take_it():
+def test_every_route_says_who_may_take_it() -> None:
     (table,) = translate(desired(), edge())["routes"]
     for entry in table["virtual_hosts"][0]["routes"]:
         assert "envoy.filters.http.rbac" in entry["typed_per_filter_config"], entry["name"]
 
 
-def test_a_route_is_looked_for_again_only_where_routes_ask_who_calls():
+def test_a_route_is_looked_for_again_only_where_routes_ask_who_calls() -> None:
     for state, again in ((desired(), False), (passing(), True)):
         (table,) = translate(state, edge())["routes"]
         assert (filters.KNOWN in table["virtual_hosts"][0].get("typed_per_filter_config", {})) is again
 
 
-def test_only_what_differs_is_written(tmp_path):
+def test_only_what_differs_is_written(tmp_path: Path) -> None:
     files = ConfigFiles(edge(tmp_path))
     assert not files.complete()
     assert files.write(translate(desired(), edge(tmp_path)), "v1") == KINDS
@@ -205,7 +206,7 @@ def test_only_what_differs_is_written(tmp_path):
     assert files.versions() == dict.fromkeys(KINDS, "v1") | {"cutter": "v3"}
 
 
-def test_a_cluster_goes_after_the_routes_that_name_it(tmp_path):
+def test_a_cluster_goes_after_the_routes_that_name_it(tmp_path: Path) -> None:
     def names() -> list[str]:
         return [cluster["name"] for cluster in json.loads(edge(tmp_path).file("clusters").read_text())["resources"]]
 
@@ -218,7 +219,7 @@ def test_a_cluster_goes_after_the_routes_that_name_it(tmp_path):
     assert names() == ["models", "traces"]
 
 
-def test_so_do_the_clusters_of_a_split_and_of_its_fallbacks(tmp_path):
+def test_so_do_the_clusters_of_a_split_and_of_its_fallbacks(tmp_path: Path) -> None:
     def names() -> set[str]:
         resources = json.loads(edge(tmp_path).file("clusters").read_text())["resources"]
         return {cluster["name"] for cluster in resources} - {"models", "traces"}
@@ -238,7 +239,7 @@ def test_so_do_the_clusters_of_a_split_and_of_its_fallbacks(tmp_path):
     assert names() == {"rag"}
 
 
-def test_a_data_plane_that_cannot_be_is_refused(profile):
+def test_a_data_plane_that_cannot_be_is_refused(profile: Profile) -> None:
     with pytest.raises(ConfigError, match="no table"):
         EdgeOptions.of(profile)
     wrong = profile.model_copy(update={"data_plane": edge().plane, "otlp_endpoint": "https://collector"})
@@ -246,7 +247,7 @@ def test_a_data_plane_that_cannot_be_is_refused(profile):
         EdgeOptions.of(wrong)
 
 
-def test_the_command_reads_what_the_agent_writes(profile, tmp_path):
+def test_the_command_reads_what_the_agent_writes(profile: Profile, tmp_path: Path) -> None:
     own = profile.model_copy(update={"data_plane": edge(tmp_path).plane})
     assert not envoy.ready_file(own).exists()
     ConfigFiles(EdgeOptions.of(own)).write_bootstrap()

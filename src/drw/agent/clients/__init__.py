@@ -17,7 +17,7 @@ REFUSED = "wasmcustom.drw_connections_refused"
 """Where Envoy counts the connections that were closed because their client had too many."""
 
 
-def per_client(most: int) -> Json:
+def per_client(max_connections: int) -> Json:
     """Return the network filter: at most so many connections at once from one client."""
     machine = {
         "vm_id": NAME,
@@ -28,7 +28,7 @@ def per_client(most: int) -> Json:
         "name": NAME,
         "root_id": NAME,
         "vm_config": machine,
-        "configuration": typed("google.protobuf.StringValue", value=str(most)),
+        "configuration": typed("google.protobuf.StringValue", value=str(max_connections)),
         # A fault in the module must not refuse every connection: the bound of all together still holds.
         "failure_policy": "FAIL_OPEN",
     }

@@ -47,10 +47,10 @@ def cutter(configuration: Configuration, seed: bytes = SEED) -> Json:
     Only what is killed is cut.
     """
     hashed = functools.partial(_hashed, seed)
-    found = [(LETTERS.get(block.reason, KILLED), hashed(_subject(block, hashed))) for block in configuration.blocks]
-    found += [(REVOKED, hashed(f"revoked\n\n{key}")) for key in configuration.credentials.revoked]
+    entries = [(LETTERS.get(block.reason, KILLED), hashed(_subject(block, hashed))) for block in configuration.blocks]
+    entries += [(REVOKED, hashed(f"revoked\n\n{key}")) for key in configuration.credentials.revoked]
     limits = request_limits.lines(configuration.limits, hashed)
-    text = request_limits.head(configuration.limits, seed, len(limits)) + "".join(limits) + _text(found)
+    text = request_limits.head(configuration.limits, seed, len(limits)) + "".join(limits) + _text(entries)
     # Its counts belong to the library, so it stays while there is no filter.
     module = {"local": {"filename": str(library())}}
     loaded = {"module": module, "do_not_close": True, "metrics_namespace": "drw"}
@@ -84,6 +84,6 @@ def _hashed(seed: bytes, subject: str) -> str:
     return f"{siphash(seed, subject.encode()) or 1:016x}"
 
 
-def _text(found: Iterable[tuple[str, str]]) -> str:
-    ordered = sorted(set(found), key=lambda line: (ORDER.index(line[0]), line[1]))
+def _text(entries: Iterable[tuple[str, str]]) -> str:
+    ordered = sorted(set(entries), key=lambda line: (ORDER.index(line[0]), line[1]))
     return "".join(f"{letter}{subject}\n" for letter, subject in ordered[:MOST])

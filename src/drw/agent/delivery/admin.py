@@ -71,8 +71,8 @@ class EnvoyAdmin:
         Raises:
             Unavailable: it does not answer.
         """
-        found = orjson.loads(await self._ask("GET", "/clusters?format=json"))
-        clusters = found.get("cluster_statuses", ())
+        document = orjson.loads(await self._ask("GET", "/clusters?format=json"))
+        clusters = document.get("cluster_statuses", ())
         return [(cluster["name"], host) for cluster in clusters for host in cluster.get("host_statuses", ())]
 
     async def reopen_logs(self) -> None:
@@ -124,8 +124,8 @@ class EnvoyAdmin:
             Unavailable: it does not answer.
         """
         text = await self._ask("GET", f"/stats?filter=^({CONNECTIONS}|{clients.REFUSED})$")
-        found = {name: int(value) for name, _, value in (line.partition(": ") for line in text.splitlines())}
-        return found.get(CONNECTIONS, 0), found.get(clients.REFUSED, 0)
+        stats = {name: int(value) for name, _, value in (line.partition(": ") for line in text.splitlines())}
+        return stats.get(CONNECTIONS, 0), stats.get(clients.REFUSED, 0)
 
     async def _stat(self, name: str) -> int:
         _, _, value = (await self._ask("GET", f"/stats?filter=^{name}$")).partition(": ")

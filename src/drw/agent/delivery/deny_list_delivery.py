@@ -30,7 +30,7 @@ class DenyListDelivery:
         self._files = files
         self._first = _Delivery(AT_ONCE, edge, files, admin)
         self._settled = _Delivery(SETTLED, edge, files, admin)
-        self._wanted = Configuration()
+        self._configuration = Configuration()
         self._changed = self._waiting_since = 0.0
 
     @property
@@ -43,13 +43,13 @@ class DenyListDelivery:
         """The number of the newest change of limits that it enforces."""
         return self._first.limits_change
 
-    def want(self, wanted: Configuration) -> None:
+    def want(self, configuration: Configuration) -> None:
         """Let this be what is delivered from now on, whoever asks: what is older must never come back."""
-        if wanted.refusals != self._wanted.refusals:
+        if configuration.refusals != self._configuration.refusals:
             self._changed = time.monotonic()
-            if self._settled.taken == self._wanted.refusals:
+            if self._settled.taken == self._configuration.refusals:
                 self._waiting_since = self._changed
-        self._wanted = wanted
+        self._configuration = configuration
 
     async def take(self) -> None:
         """Return when Envoy enforces them.
@@ -59,14 +59,14 @@ class DenyListDelivery:
             Unavailable: it does not say.
         """
         async with self._first.turn:
-            await self._first.take(self._wanted)
+            await self._first.take(self._configuration)
 
     async def settle(self) -> bool:
         """Bring Envoy's own filter there, too; return False where that has to wait. Raises as `take` does."""
         async with self._settled.turn:
-            if self._wanted.refusals != self._settled.taken and self._must_wait():
+            if self._configuration.refusals != self._settled.taken and self._must_wait():
                 return False
-            await self._settled.take(self._wanted)
+            await self._settled.take(self._configuration)
             return True
 
     async def write(self) -> None:
@@ -74,10 +74,13 @@ class DenyListDelivery:
         if not self._files.complete():
             for delivery in (self._first, self._settled):
                 async with delivery.turn:
-                    await delivery.write(self._wanted)
+                    await delivery.write(self._configuration)
 
     def _must_wait(self) -> bool:
-        if not self._settled.taken or len(self._wanted.credentials.revoked) + len(self._wanted.blocks) < LONG:
+        if (
+            not self._settled.taken
+            or len(self._configuration.credentials.revoked) + len(self._configuration.blocks) < LONG
+        ):
             return False
         now = time.monotonic()
         return now < self._changed + QUIET_SECONDS and now < self._waiting_since + LATEST_SECONDS
@@ -98,24 +101,24 @@ class _Delivery:
         self.limits_change = 0
         self.turn = asyncio.Lock()
 
-    async def take(self, wanted: Configuration) -> None:
-        if wanted.refusals == self.taken == self._written:
+    async def take(self, configuration: Configuration) -> None:
+        if configuration.refusals == self.taken == self._written:
             return
-        await self.write(wanted)
+        await self.write(configuration)
         if refused := await self._admin.taken(self._files.versions(self._kinds), self._before):
             self._files.put_back(self._copy)
             self._written = ""
             raise BadConfiguration(f"Envoy refuses the {' and '.join(refused)} of the configuration")
-        self.taken, self.limits_change = wanted.refusals, wanted.limits.change
+        self.taken, self.limits_change = configuration.refusals, configuration.limits.change
 
-    async def write(self, wanted: Configuration) -> None:
-        if wanted.refusals == self._written:
+    async def write(self, configuration: Configuration) -> None:
+        if configuration.refusals == self._written:
             return
-        resources = refusals(wanted, self._edge, self._kinds)
+        resources = refusals(configuration, self._edge, self._kinds)
         self._copy, self._before = self._files.copy(self._kinds), await self._refused_so_far()
         self._written = ""  # what is written half is neither these nor those before
-        self._files.write(resources, wanted.refusals, self._kinds)
-        self._written = wanted.refusals
+        self._files.write(resources, configuration.refusals, self._kinds)
+        self._written = configuration.refusals
 
     async def _refused_so_far(self) -> dict[str, int]:
         try:

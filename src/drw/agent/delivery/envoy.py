@@ -75,14 +75,14 @@ async def _validate(file: Path) -> None:
     )
     try:
         async with asyncio.timeout(VALIDATION_SECONDS):
-            _, said = await process.communicate()
+            _, output = await process.communicate()
     except TimeoutError as error:
         raise Unavailable(f"Envoy did not check the configuration within {VALIDATION_SECONDS:.0f} s") from error
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    lines = said.decode(errors="replace").strip().splitlines()
+    lines = output.decode(errors="replace").strip().splitlines()
     if process.returncode != 0 and not lines:
         raise Unavailable(f"Envoy ended with code {process.returncode} before it had checked the configuration")
     if process.returncode != 0:

@@ -27,7 +27,7 @@ class ConfigFiles:
 
     def __init__(self, edge: EdgeOptions) -> None:
         self._edge = edge
-        self._known: dict[str, tuple[str, bytes]] = {}
+        self._written: dict[str, tuple[str, bytes]] = {}
 
     def complete(self) -> bool:
         """Return whether Envoy could start from what there is."""
@@ -41,14 +41,14 @@ class ConfigFiles:
         """
         written = []
         for kind in kinds:
-            wanted = resources[kind]
+            resource_list = resources[kind]
             if kind == "clusters":
-                wanted = _with_leaving(wanted, self._read(kind), self._read("routes"))
-            seen = orjson.dumps(wanted)
+                resource_list = _with_leaving(resource_list, self._read(kind), self._read("routes"))
+            seen = orjson.dumps(resource_list)
             if seen != self._present(kind)[1]:
-                content = {"version_info": version, "resources": wanted}
+                content = {"version_info": version, "resources": resource_list}
                 replace(self._edge.file(kind), content, indented=kind in READ_BY_PEOPLE)
-                self._known[kind] = version, seen
+                self._written[kind] = version, seen
                 written.append(kind)
         return tuple(written)
 
@@ -58,8 +58,8 @@ class ConfigFiles:
             self._write_secrets(self._edge.plane.tls)
         replace(self._edge.plane.folder / "bootstrap.json", bootstrap(self._edge))
 
-    def _write_secrets(self, own: Tls) -> None:
-        for name, secret in tls.secrets(own).items():
+    def _write_secrets(self, settings: Tls) -> None:
+        for name, secret in tls.secrets(settings).items():
             file, content = self._edge.secrets / name / f"{name}.json", {"resources": [secret]}
             if not file.exists() or orjson.loads(file.read_bytes()) != content:
                 replace(file, content)
@@ -77,13 +77,13 @@ class ConfigFiles:
         for kind, content in copy.items():
             if self._edge.file(kind).read_bytes() != content:
                 _write(self._edge.file(kind), content)
-                self._known.pop(kind, None)
+                self._written.pop(kind, None)
 
     def _present(self, kind: str) -> tuple[str, bytes]:
         """Return the version and the resources of what is on disk; nobody else writes there, so it is read once."""
-        if kind not in self._known:
-            self._known[kind] = _parsed(self._edge.file(kind))
-        return self._known[kind]
+        if kind not in self._written:
+            self._written[kind] = _parsed(self._edge.file(kind))
+        return self._written[kind]
 
     def write_good(self, configuration: Configuration) -> None:
         """Keep the state that Envoy took, for the next time that a part of a newer one is refused."""
@@ -101,8 +101,8 @@ class ConfigFiles:
         return self._edge.plane.folder / "good" / "configuration.binpb"
 
     def _read(self, kind: str) -> list[Json]:
-        found: list[Json] = orjson.loads(self._present(kind)[1])
-        return found
+        document: list[Json] = orjson.loads(self._present(kind)[1])
+        return document
 
 
 def read_seed(folder: Path) -> bytes:
@@ -117,16 +117,16 @@ def read_seed(folder: Path) -> bytes:
     return file.read_bytes()
 
 
-def _with_leaving(wanted: list[Json], present: list[Json], table: list[Json]) -> list[Json]:
-    kept = {cluster["name"] for cluster in wanted}
+def _with_leaving(clusters: list[Json], present: list[Json], table: list[Json]) -> list[Json]:
+    names = {cluster["name"] for cluster in clusters}
     named = {name for entry in _routes(table) if "route" in entry for name in _named(entry["route"])}
-    return [*wanted, *(cluster for cluster in present if cluster["name"] in named - kept)]
+    return [*clusters, *(cluster for cluster in present if cluster["name"] in named - names)]
 
 
 def _named(action: Json) -> list[str]:
     shares = action.get("weighted_clusters", {}).get("clusters", [])
     targets = [share["name"] for share in shares] or [action["cluster"]]
-    return [name for found in targets for name in (found, *found.split(THEN))]
+    return [name for target in targets for name in (target, *target.split(THEN))]
 
 
 def _routes(table: list[Json]) -> list[Json]:
@@ -135,8 +135,8 @@ def _routes(table: list[Json]) -> list[Json]:
 
 def _parsed(file: Path) -> tuple[str, bytes]:
     try:
-        found = orjson.loads(file.read_bytes())
-        return found["version_info"], orjson.dumps(found["resources"])
+        document = orjson.loads(file.read_bytes())
+        return document["version_info"], orjson.dumps(document["resources"])
     except (FileNotFoundError, orjson.JSONDecodeError, KeyError):
         return "", b"[]"
 

@@ -68,7 +68,7 @@ class LogTail:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._rest = b""
+        self._partial = b""
         self._file: IO[bytes] | None = None
         self._open()
         if self._file is not None:
@@ -82,7 +82,7 @@ class LogTail:
     async def count(self) -> None:
         """Take down what has come since the last time."""
         while data := self._read():
-            *lines, self._rest = (self._rest + data).split(b"\n")
+            *lines, self._partial = (self._partial + data).split(b"\n")
             for line in lines:
                 with suppress(orjson.JSONDecodeError):  # a line that the disk had no room for
                     count(orjson.loads(line))

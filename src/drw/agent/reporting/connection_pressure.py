@@ -25,9 +25,9 @@ class ConnectionPressure:
 
     def __init__(self, edge: EdgeOptions, admin: EnvoyAdmin) -> None:
         self._file = edge.pressure
-        self._most = edge.plane.connections.most
+        self._max_connections = edge.plane.connections.most
         self._admin = admin
-        self._told = -1.0
+        self._last_share = -1.0
         self._refused = 0
         self._crowded = 0
 
@@ -49,7 +49,7 @@ class ConnectionPressure:
         open_now, refused = await self._admin.connections()
         self._crowded = CROWDED_LOOKS if refused > self._refused else max(0, self._crowded - 1)
         self._refused = refused
-        share = round(max(open_now / self._most, CROWDED if self._crowded else 0.0), 2)
-        if share != self._told:
+        share = round(max(open_now / self._max_connections, CROWDED if self._crowded else 0.0), 2)
+        if share != self._last_share:
             overload.tell(self._file, share)
-            self._told = share
+            self._last_share = share

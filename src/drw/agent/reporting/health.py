@@ -35,13 +35,13 @@ class UpstreamHealth:
         """Return every host of these upstreams, sorted, and count them; none where Envoy does not answer."""
         names = {upstream.name for upstream in upstreams}
         try:
-            found = await self._admin.hosts()
+            hosts_now = await self._admin.hosts()
         except Unavailable:
             HOSTS.clear()
             return []
-        hosts = [self._health(name, host) for name, host in found if name in names]
-        kept = {(host.upstream, host.address) for host in hosts}
-        self._tried = {host: count for host, count in self._tried.items() if host in kept}
+        hosts = [self._health(name, host) for name, host in hosts_now if name in names]
+        present = {(host.upstream, host.address) for host in hosts}
+        self._tried = {host: count for host, count in self._tried.items() if host in present}
         _count(hosts)
         return sorted(hosts, key=lambda host: (host.upstream, host.address))[:MAX_HOSTS]
 
@@ -78,6 +78,6 @@ def _count(hosts: Sequence[Health]) -> None:
 def _address(address: dict[str, Any]) -> str:
     if pipe := address.get("pipe"):
         return f"unix:{pipe['path']}"
-    found = address.get("socket_address", {})
-    host = found.get("address", "")
-    return f"{f'[{host}]' if ':' in host else host}:{found.get('port_value', 0)}"
+    socket_address = address.get("socket_address", {})
+    host = socket_address.get("address", "")
+    return f"{f'[{host}]' if ':' in host else host}:{socket_address.get('port_value', 0)}"

@@ -14,11 +14,11 @@ KEPT_ANONYMOUS = 1
 class AccessLog:
     """One access log of an Envoy: `access.log`, and `access.1.log` to `access.5.log` from new to old."""
 
-    def __init__(self, file: Path, admin: EnvoyAdmin, most: int = MAX_BYTES, kept: int = KEPT) -> None:
+    def __init__(self, file: Path, admin: EnvoyAdmin, max_bytes: int = MAX_BYTES, backups: int = KEPT) -> None:
         self._file = file
         self._admin = admin
-        self._most = most
-        self._kept = kept
+        self._max_bytes = max_bytes
+        self._backups = backups
 
     async def turn(self) -> None:
         """Put the file aside if it is full.
@@ -30,9 +30,9 @@ class AccessLog:
             if self._aside(1).exists():  # it did not hear of it when the file was put aside
                 await self._admin.reopen_logs()
             return
-        if self._file.stat().st_size < self._most:
+        if self._file.stat().st_size < self._max_bytes:
             return
-        for number in range(self._kept, 0, -1):
+        for number in range(self._backups, 0, -1):
             source = self._aside(number - 1)
             if source.exists():
                 source.replace(self._aside(number))

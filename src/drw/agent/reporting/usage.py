@@ -66,9 +66,9 @@ class UsageLog:
         failures = 0
         while True:
             try:
-                more = await self.step()
+                has_more = await self.step()
                 failures = 0
-                if not more:
+                if not has_more:
                     await asyncio.sleep(LOOK_SECONDS)
             except (DrwError, OSError) as error:
                 pause = self._again[min(failures, len(self._again) - 1)]
@@ -177,14 +177,14 @@ def _lines(file: Path, offset: int) -> tuple[list[bytes], int]:
 
 def _usage(line: bytes) -> Usage | None:
     try:
-        found = orjson.loads(line)
-        usage = Usage(status=int(found["status"] or 0))
+        entry = orjson.loads(line)
+        usage = Usage(status=int(entry["status"] or 0))
         for name in TEXTS:
-            said = str(found[name] or "")
-            setattr(usage, name, "" if said == NOTHING else said[:MAX_TEXT])
-        usage.at.FromDatetime(datetime.fromisoformat(found["at"].replace("Z", "+00:00")))
-        usage.bytes_in = int(found.get("bytes_in") or 0)
-        if (tokens := _tokens(found)) is not None:
+            text = str(entry[name] or "")
+            setattr(usage, name, "" if text == NOTHING else text[:MAX_TEXT])
+        usage.at.FromDatetime(datetime.fromisoformat(entry["at"].replace("Z", "+00:00")))
+        usage.bytes_in = int(entry.get("bytes_in") or 0)
+        if (tokens := _tokens(entry)) is not None:
             usage.counted = True
             usage.prompt_tokens, usage.completion_tokens = tokens
     except (orjson.JSONDecodeError, KeyError, ValueError, TypeError, AttributeError) as error:
@@ -193,10 +193,10 @@ def _usage(line: bytes) -> Usage | None:
     return usage
 
 
-def _tokens(found: dict[str, Any]) -> tuple[int, int] | None:
+def _tokens(entry: dict[str, Any]) -> tuple[int, int] | None:
     """Return what the upstream counted; None where it said nothing, or what cannot be."""
-    said = found["prompt_tokens"], found["completion_tokens"]
-    if said == (None, None):
+    counts = entry["prompt_tokens"], entry["completion_tokens"]
+    if counts == (None, None):
         return None
-    prompt, completion = (max(0, int(count or 0)) for count in said)
+    prompt, completion = (max(0, int(count or 0)) for count in counts)
     return (prompt, completion) if max(prompt, completion) <= MAX_TOKENS else None

@@ -34,10 +34,10 @@ def address(where: str) -> Json:
 
 def private(where: str) -> Json:
     """Return the address of `unix:/path`, for this user alone, or of `host:port`."""
-    found = address(where)
-    if "pipe" in found:
-        found["pipe"]["mode"] = 0o600
-    return found
+    socket_address = address(where)
+    if "pipe" in socket_address:
+        socket_address["pipe"]["mode"] = 0o600
+    return socket_address
 
 
 def file_source(path: str) -> Json:

@@ -39,19 +39,19 @@ def chains(routes: Iterable[Route], upstreams: Iterable[Upstream], secret: Calla
     credential (the request router sees to that), and none is sent where they differ. Where one of a chain is a third
     party's, none of them sees who calls.
     """
-    known = {upstream.name: upstream for upstream in upstreams}
-    found = {
+    by_name = {upstream.name: upstream for upstream in upstreams}
+    aggregates = {
         target(upstream, route.fallbacks)
         for route in routes
         if route.fallbacks
         for upstream in ([share.upstream for share in route.split] or [route.upstream])
     }
-    return [_chain(name, known, secret) for name in sorted(found) if THEN in name]
+    return [_chain(name, by_name, secret) for name in sorted(aggregates) if THEN in name]
 
 
-def _chain(name: str, known: Mapping[str, Upstream], secret: Callable[[str], str]) -> Json:
-    members = [known[member] for member in name.split(THEN)]
-    found = typed(
+def _chain(name: str, by_name: Mapping[str, Upstream], secret: Callable[[str], str]) -> Json:
+    members = [by_name[member] for member in name.split(THEN)]
+    aggregate = typed(
         CLUSTER,
         name=name,
         lb_policy="CLUSTER_PROVIDED",
@@ -63,26 +63,29 @@ def _chain(name: str, known: Mapping[str, Upstream], secret: Callable[[str], str
         circuit_breakers=_bounds(Upstream()),
     )
     (credential, *others) = {member.credential for member in members}
-    wanted = "" if others else credential
-    outbound = [*([] if all(map(is_own, members)) else boundary.filters()), *_credential(wanted, secret(wanted))]
+    credential_name = "" if others else credential
+    outbound = [
+        *([] if all(map(is_own, members)) else boundary.filters()),
+        *_credential(credential_name, secret(credential_name)),
+    ]
     if outbound:
-        found["typed_extension_protocol_options"] = {PROTOCOL: _protocol(outbound)}
-    return found
+        aggregate["typed_extension_protocol_options"] = {PROTOCOL: _protocol(outbound)}
+    return aggregate
 
 
 def cluster(upstream: Upstream, secret: str = "", authorities: str = "") -> Json:
     """Return one upstream; `secret` is the file with its credential, `authorities` that of who may sign for it."""
-    found = _cluster(upstream.name, list(upstream.addresses), upstream.connect_ms or CONNECT_MS)
-    found["circuit_breakers"] = _bounds(upstream)
+    config = _cluster(upstream.name, list(upstream.addresses), upstream.connect_ms or CONNECT_MS)
+    config["circuit_breakers"] = _bounds(upstream)
     if len(upstream.addresses) > 1:
-        found["lb_policy"] = POLICIES.get(upstream.balancing, "LEAST_REQUEST")
+        config["lb_policy"] = POLICIES.get(upstream.balancing, "LEAST_REQUEST")
     if len(upstream.addresses) > 1 or upstream.eject_after:
-        found["outlier_detection"] = _outliers(upstream)
+        config["outlier_detection"] = _outliers(upstream)
     if upstream.tls:
-        found["transport_socket"] = _tls(authorities)
+        config["transport_socket"] = _tls(authorities)
     outbound = [*([] if is_own(upstream) else boundary.filters()), *_credential(upstream.credential, secret)]
-    found["typed_extension_protocol_options"] = {PROTOCOL: _protocol(outbound)}
-    return found
+    config["typed_extension_protocol_options"] = {PROTOCOL: _protocol(outbound)}
+    return config
 
 
 def trace_collector(endpoint: str) -> Json:
@@ -111,20 +114,20 @@ def _protocol(outbound: Sequence[Json] = ()) -> Json:
     options = {"common_http_protocol_options": {"idle_timeout": f"{IDLE_SECONDS}s"}}
     codec = typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")
     filters = [*outbound, extension("envoy.filters.http.upstream_codec", codec)]
-    more = {"http_filters": filters} if outbound else {}
-    return typed(PROTOCOL, **options, explicit_http_config={"http_protocol_options": {}}, **more)
+    extra = {"http_filters": filters} if outbound else {}
+    return typed(PROTOCOL, **options, explicit_http_config={"http_protocol_options": {}}, **extra)
 
 
 def _bounds(upstream: Upstream) -> Json:
     # Envoy's own default of three retries at once fails requests as soon as a host goes.
     budget = {"budget_percent": {"value": upstream.retry_percent or 20}, "min_retry_concurrency": 10}
-    most = {
+    thresholds = {
         "max_connections": upstream.max_connections or 1024,
         "max_pending_requests": upstream.max_pending or 1024,
         "max_requests": upstream.max_requests or 4096,
         "retry_budget": budget,
     }
-    return {"thresholds": [most]}
+    return {"thresholds": [thresholds]}
 
 
 def _outliers(upstream: Upstream) -> Json:

@@ -40,8 +40,8 @@ The second part of every key begins so: it is JSON in base64.
 
 
 def _either(*operators: str) -> str:
-    found = [dict(zip(("command", "param"), operator.rstrip(")").split("("), strict=False)) for operator in operators]
-    return f"%COALESCE({json.dumps({'operators': found})})%"
+    parts = [dict(zip(("command", "param"), operator.rstrip(")").split("("), strict=False)) for operator in operators]
+    return f"%COALESCE({json.dumps({'operators': parts})})%"
 
 
 def _trace_id(*, traced: bool) -> str:
@@ -88,8 +88,8 @@ def _line(fields: Mapping[str, str]) -> str:
 
     What a caller can choose is noted, and escaped, by the cutter.
     """
-    own = {name: value for name, value in fields.items() if name not in CHOSEN}
-    parts = [f'"{name}":' + (value if name in NUMBERS else f'"{value}"') for name, value in own.items()]
+    formatted = {name: value for name, value in fields.items() if name not in CHOSEN}
+    parts = [f'"{name}":' + (value if name in NUMBERS else f'"{value}"') for name, value in formatted.items()]
     return f"{{{','.join(parts)},%DYNAMIC_METADATA({NOTED}:line)%}}\n"
 
 
@@ -165,12 +165,12 @@ def listener(
 
 
 def _filters(manager: Json, connections: Connections, operators: bool) -> Json:
-    most = typed(
+    connection_manager = typed(
         "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
         stat_prefix="operators",
         max_connections=connections.operators,
     )
-    of_operators = extension("envoy.filters.network.connection_limit", most)
+    of_operators = extension("envoy.filters.network.connection_limit", connection_manager)
     limit = of_operators if operators else clients.per_client(connections.per_client)
     return {"filters": [limit, extension("http", manager)]}
 

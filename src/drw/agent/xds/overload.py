@@ -27,12 +27,12 @@ MONITORS = "envoy.resource_monitors"
 ACTIONS = "envoy.overload_actions"
 
 
-def manager(most: int, pressure: str) -> Json:
+def manager(max_connections: int, pressure: str) -> Json:
     """Return the overload manager: at most so many connections of clients; `pressure` is the file of `tell`."""
     monitors = {
         "global_downstream_max_connections": typed(
             "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-            max_active_downstream_connections=most,
+            max_active_downstream_connections=max_connections,
         ),
         "fixed_heap": typed(
             "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig", max_heap_size_bytes=MAX_HEAP_BYTES

@@ -50,10 +50,10 @@ def route_configuration(configuration: Configuration, origins: Sequence[str] = (
     )
     # Envoy reads the table from its top for each request. What administers is asked for seldom, and goes last.
     read = sorted(table.routes, key=_administers)
-    found = [entry for route in read for entry in _entries(route, table)]
+    entries = [entry for route in read for entry in _entries(route, table)]
     alive = [_direct("alive", {"path": path, "headers": [_methods(READING)]}, 200) for path in filters.ALIVE]
-    rest = [*_wrong_methods(table.routes), _nothing(table.routes)]
-    host: Json = {"name": NAME, "domains": ["*"], "routes": [*alive, *found, *rest]}
+    fallbacks = [*_wrong_methods(table.routes), _nothing(table.routes)]
+    host: Json = {"name": NAME, "domains": ["*"], "routes": [*alive, *entries, *fallbacks]}
     if origins and table.gone:
         host |= cors.policy(origins)
         host["routes"].insert(0, cors.preflight(next(iter(table.gone))))
@@ -84,19 +84,19 @@ def _administers(route: Route) -> bool:
 def _entries(route: Route, table: _RouteTable) -> Iterator[Json]:
     for headers in _callers(route):
         for method in route.methods or [""]:
-            asked = [*_method(method), *headers]
+            matchers = [*_method(method), *headers]
             if route.models:
-                yield from _by_model(route, table, asked)
+                yield from _by_model(route, table, matchers)
             else:
-                yield from _by_size(_entry(route, table, asked, _reading(route, table.routes)), method, route)
+                yield from _by_size(_entry(route, table, matchers, _reading(route, table.routes)), method, route)
 
 
 def _by_model(route: Route, table: _RouteTable, headers: list[Json]) -> Iterator[Json]:
     """Yield the entries of a route with models; the body has been read, whole, before any but the first can match."""
     if route.model_header:
         named = "|".join(filters.literal(model) for model in sorted(route.models))
-        asked = [*headers, _matches(MODEL_HEADER, {"safe_regex": _regex(named)})]
-        yield from _by_size(_entry(route, table, asked, by_header=True), "POST", route)
+        matchers = [*headers, _matches(MODEL_HEADER, {"safe_regex": _regex(named)})]
+        yield from _by_size(_entry(route, table, matchers, by_header=True), "POST", route)
     yield _encoded(route, headers)
     values = [{"string_match": {"exact": model}} for model in sorted(route.models)]
     model = _metadata("model", {"or_match": {"value_matchers": [*values, *values[:1]]}})  # two at least
@@ -141,32 +141,34 @@ def _entry(
     route: Route,
     table: _RouteTable,
     headers: list[Json],
-    more: Json | None = None,
+    extra: Json | None = None,
     *,
     stream: bool = False,
     by_header: bool = False,
 ) -> Json:
-    bounds = _bounds(route) | (more or {})
-    own = table.own >= set(named(route))
+    bounds = _bounds(route) | (extra or {})
+    is_platform = table.own >= set(named(route))
     if (further := body_extraction.chain(route, stream=stream, by_header=by_header)) is not None:
         bounds[filters.FURTHER] = further
-    held = bool(more) or bool(route.models) or route.pass_through
+    needs_body = bool(extra) or bool(route.models) or route.pass_through
     return {
         "name": route.name,
         "match": {"path_separated_prefix": route.path, "headers": headers},
         "route": _action(route),
-        "metadata": {"filter_metadata": {NOTES: _notes(route, table.gone[clusters.first(route)], own=own)}},
+        "metadata": {
+            "filter_metadata": {NOTES: _notes(route, table.gone[clusters.first(route)], is_platform=is_platform)}
+        },
         "typed_per_filter_config": bounds,
-        **({"request_body_buffer_limit": READ_BYTES} if held else {}),
+        **({"request_body_buffer_limit": READ_BYTES} if needs_body else {}),
     }
 
 
 def _callers(route: Route) -> Iterator[list[Json]]:
-    own = [_header(one) for one in route.headers]
+    header_matchers = [_header(one) for one in route.headers]
     for tenant in route.tenants or [""]:
         org, _, desk = tenant.partition("/")
-        who = {"x-drw-org": org, "x-drw-desk": desk}
-        yield [*(_matches(name, {"exact": value}) for name, value in who.items() if value), *own]
+        identity = {"x-drw-org": org, "x-drw-desk": desk}
+        yield [*(_matches(name, {"exact": value}) for name, value in identity.items() if value), *header_matchers]
 
 
 def _method(method: str) -> list[Json]:
@@ -177,10 +179,10 @@ def _methods(methods: Sequence[str]) -> Json:
     return _matches(":method", {"safe_regex": _regex("|".join(methods))})
 
 
-def _header(asked: HeaderMatch) -> Json:
-    if asked.exact or asked.prefix:
-        return _matches(asked.name, {"exact": asked.exact} if asked.exact else {"prefix": asked.prefix})
-    return {"name": asked.name, "present_match": True}
+def _header(condition: HeaderMatch) -> Json:
+    if condition.exact or condition.prefix:
+        return _matches(condition.name, {"exact": condition.exact} if condition.exact else {"prefix": condition.prefix})
+    return {"name": condition.name, "present_match": True}
 
 
 def _matches(name: str, value: Json) -> Json:
@@ -200,9 +202,9 @@ def _reads(how: Json) -> Json:
     return {filters.BODY: how, filters.FURTHER: filters.switched_on()}
 
 
-def _declared(entry: Json, most: int) -> Json:
+def _declared(entry: Json, max_bytes: int) -> Json:
     """Return the entry for bodies that say that they are small enough."""
-    length = {"name": "content-length", "range_match": {"start": "0", "end": str(most + 1)}}
+    length = {"name": "content-length", "range_match": {"start": "0", "end": str(max_bytes + 1)}}
     return entry | {"match": entry["match"] | {"headers": [*entry["match"]["headers"], length]}}
 
 
@@ -216,17 +218,17 @@ def _drained(entry: Json) -> Json:
 
 
 def _action(route: Route) -> Json:
-    found: Json = {
+    action: Json = {
         "timeout": f"{route.total_ms / 1000:g}s",  # without a bound a stream may last; only a pause in it is bounded
         "idle_timeout": f"{route.idle_seconds or IDLE_SECONDS}s",
         "retry_policy": _retries(route),
         **_where(route),
     }
     if route.affinity:
-        found["hash_policy"] = [_hash(text) | {"terminal": True} for text in route.affinity]
+        action["hash_policy"] = [_hash(text) | {"terminal": True} for text in route.affinity]
     if route.pass_through:
-        found["auto_host_rewrite"] = True
-    return found
+        action["auto_host_rewrite"] = True
+    return action
 
 
 def _where(route: Route) -> Json:
@@ -237,19 +239,19 @@ def _where(route: Route) -> Json:
 
 
 def _retries(route: Route) -> Json:
-    found: Json = {"retry_on": RETRY_ON, "num_retries": 2}
+    policy: Json = {"retry_on": RETRY_ON, "num_retries": 2}
     if route.fallbacks:
         previous = typed(
             "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig", update_frequency=1
         )
-        found = {
+        policy = {
             "retry_on": FALL_BACK_ON,
             "retriable_status_codes": FALL_BACK_STATUS,
             "num_retries": len(route.fallbacks),
             "retry_priority": extension("envoy.retry_priorities.previous_priorities", previous),
         }
     # It ends when the answer begins, whatever its name says: an answer under way is never tried again.
-    return found | ({"per_try_timeout": f"{route.first_byte_ms / 1000:g}s"} if route.first_byte_ms else {})
+    return policy | ({"per_try_timeout": f"{route.first_byte_ms / 1000:g}s"} if route.first_byte_ms else {})
 
 
 def _hash(text: str) -> Json:
@@ -259,9 +261,9 @@ def _hash(text: str) -> Json:
     return {"filter_state": {"key": text if name else filters.KEY_STATE}}
 
 
-def _notes(route: Route, gone: str, *, own: bool) -> Json:
-    notes = {"route": route.name, "gone": gone, "needs": " or ".join(repr(scope) for scope in route.scopes)}
-    if own:
+def _notes(route: Route, when_gone: str, *, is_platform: bool) -> Json:
+    notes = {"route": route.name, "gone": when_gone, "needs": " or ".join(repr(scope) for scope in route.scopes)}
+    if is_platform:
         notes[OWN] = "yes"
     if route.max_body_bytes:
         notes["max_body"] = f"{route.max_body_bytes} bytes"
@@ -299,10 +301,10 @@ def _nothing(routes: Sequence[Route]) -> Json:
     asking = [route for route in routes if route.models]
     if asking:  # nobody else may stand before them, so that the model is looked for here
         read = body_extraction.read(sorted({route.path for route in asking}), body_extraction.fields(routes))
-        most = max(route.max_body_bytes or READ_BYTES for route in asking)
-        nothing["typed_per_filter_config"] |= {**_reads(read), filters.SIZES: filters.at_most(most)}
+        max_bytes = max(route.max_body_bytes or READ_BYTES for route in asking)
+        nothing["typed_per_filter_config"] |= {**_reads(read), filters.SIZES: filters.at_most(max_bytes)}
         nothing["request_body_buffer_limit"] = READ_BYTES
-        nothing["metadata"] = {"filter_metadata": {NOTES: {"max_body": f"{most} bytes"}}}
+        nothing["metadata"] = {"filter_metadata": {NOTES: {"max_body": f"{max_bytes} bytes"}}}
     return nothing
 
 

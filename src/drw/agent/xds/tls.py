@@ -16,11 +16,11 @@ CERTIFICATE, CLIENT_CA = "certificate", "client_ca"
 
 def secrets(tls: Tls) -> dict[str, Json]:
     """Return what is delivered by itself, by the name of its file."""
-    found = {CERTIFICATE: typed(SECRET, name=CERTIFICATE, tls_certificate=_certificate(tls) | _watched(tls))}
+    resources = {CERTIFICATE: typed(SECRET, name=CERTIFICATE, tls_certificate=_certificate(tls) | _watched(tls))}
     if tls.client_ca:
         context = _authority(tls) | {"watched_directory": {"path": str(tls.client_ca.parent)}}
-        found[CLIENT_CA] = typed(SECRET, name=CLIENT_CA, validation_context=context)
-    return found
+        resources[CLIENT_CA] = typed(SECRET, name=CLIENT_CA, validation_context=context)
+    return resources
 
 
 def delivered(tls: Tls, folder: str) -> Json:

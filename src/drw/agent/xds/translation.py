@@ -111,11 +111,11 @@ def translate(configuration: Configuration, edge: EdgeOptions) -> dict[str, list
         BadConfiguration: a route names an upstream that there is not.
     """
     _check(configuration)
-    found = {name: [_discovered(name, message)] for name, message in _changing(configuration, edge).items()}
+    resources = {name: [_discovered(name, message)] for name, message in _changing(configuration, edge).items()}
     return {
         "clusters": _clusters(configuration, edge),
         "routes": [routes.route_configuration(configuration, edge.plane.cors.origins)],
-        **{kind: found[name] for name, kind in FILTER_KINDS.items()},
+        **{kind: resources[name] for name, kind in FILTER_KINDS.items()},
         "listeners": _listeners(
             edge, {name: _reference(edge, name) for name in FILTER_KINDS}, _asked_routes(edge), _socket(edge)
         ),
@@ -124,24 +124,24 @@ def translate(configuration: Configuration, edge: EdgeOptions) -> dict[str, list
 
 def refusals(configuration: Configuration, edge: EdgeOptions, kinds: Sequence[str] = REFUSALS) -> dict[str, list[Json]]:
     """Return the resources of these kinds, which say who is refused, and after how many requests."""
-    made: dict[str, Callable[[], tuple[str, Json]]] = {
+    builders: dict[str, Callable[[], tuple[str, Json]]] = {
         "cutter": lambda: (CUTTER, cutter(configuration, edge.seed)),
         "models": lambda: (MODELS, models(configuration)),
         "blocked": lambda: (BLOCKED, blocked(configuration)),
     }
-    return {kind: [_discovered(*make())] for kind, make in made.items() if kind in kinds}
+    return {kind: [_discovered(*make())] for kind, make in builders.items() if kind in kinds}
 
 
 def others(configuration: Configuration) -> Configuration:
     """Return the configuration without its version and without what only says who is refused or limited."""
-    rest = Configuration()
-    rest.CopyFrom(configuration)
-    rest.ClearField("version")
-    rest.ClearField("refusals")
-    rest.ClearField("blocks")
-    rest.ClearField("limits")
-    rest.credentials.ClearField("revoked")
-    return rest
+    remaining = Configuration()
+    remaining.CopyFrom(configuration)
+    remaining.ClearField("version")
+    remaining.ClearField("refusals")
+    remaining.ClearField("blocks")
+    remaining.ClearField("limits")
+    remaining.credentials.ClearField("revoked")
+    return remaining
 
 
 def whole(configuration: Configuration, edge: EdgeOptions) -> Json:
@@ -184,8 +184,8 @@ def _discovered(name: str, message: Json) -> Json:
 
 def _reference(edge: EdgeOptions, name: str) -> Json:
     source = edge.source(FILTER_KINDS[name])
-    wanted = f"type.googleapis.com/{filters.DISCOVERED[name]}"
-    return {"name": name, "config_discovery": {"config_source": source, "type_urls": [wanted]}}
+    type_url = f"type.googleapis.com/{filters.DISCOVERED[name]}"
+    return {"name": name, "config_discovery": {"config_source": source, "type_urls": [type_url]}}
 
 
 def _asked_routes(edge: EdgeOptions) -> Json:
@@ -205,12 +205,12 @@ def _listeners(
         connections=edge.plane.connections,
         front=[cors.cors()] if edge.plane.cors.origins else [],
     )
-    found = [make(edge.plane.listen)]
-    if own := edge.plane.tls:
-        found.append(make(own.listen, socket=socket(own)))
+    listeners = [make(edge.plane.listen)]
+    if tls_settings := edge.plane.tls:
+        listeners.append(make(tls_settings.listen, socket=socket(tls_settings)))
     if edge.plane.operators:
-        found.append(make(edge.plane.operators, operators=True))
-    return found
+        listeners.append(make(edge.plane.operators, operators=True))
+    return listeners
 
 
 def _socket(edge: EdgeOptions) -> Callable[[Tls], Json]:
@@ -219,21 +219,21 @@ def _socket(edge: EdgeOptions) -> Callable[[Tls], Json]:
 
 def _clusters(configuration: Configuration, edge: EdgeOptions) -> list[Json]:
     upstreams, authorities = configuration.upstreams.upstreams, str(edge.plane.authorities)
-    found = [clusters.cluster(upstream, edge.secret(upstream.credential), authorities) for upstream in upstreams]
+    configs = [clusters.cluster(upstream, edge.secret(upstream.credential), authorities) for upstream in upstreams]
     chains = clusters.chains(configuration.routes.routes, upstreams, edge.secret)
     return [
-        *found,
+        *configs,
         *chains,
         *([clusters.trace_collector(edge.otlp_endpoint)] if edge.otlp_endpoint else []),
     ]
 
 
 def _check(configuration: Configuration) -> None:
-    known = sorted(upstream.name for upstream in configuration.upstreams.upstreams)
+    names = sorted(upstream.name for upstream in configuration.upstreams.upstreams)
     for route in configuration.routes.routes:
         for upstream in named(route):
-            if upstream not in known:
-                there = ", ".join(known) or "none"
+            if upstream not in names:
+                there = ", ".join(names) or "none"
                 raise BadConfiguration(f"the route {route.name!r} names the upstream {upstream!r}; there are: {there}")
 
 

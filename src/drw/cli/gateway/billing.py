@@ -129,9 +129,9 @@ def remove_limit(
 @limits.command("list")
 def list_limits(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the limits, and who has used up what they may have."""
-    found = Api.of(data_dir).get("/api/v1/limits", **_of(in_org))
+    response = Api.of(data_dir).get("/api/v1/limits", **_of(in_org))
     if as_json:
-        write_json(found)
+        write_json(response)
         return
     rows = [
         (
@@ -141,13 +141,13 @@ def list_limits(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = Fa
             limit["concurrent"] or "-",
             limit["algorithm"].lower(),
             limit["when_lost"].lower(),
-            _reasons(found["blocks"], limit),
+            _reasons(response["blocks"], limit),
         )
-        for limit in found["limits"]
+        for limit in response["limits"]
     ]
     columns = ("WHOSE", "REQUESTS/MIN", "TOKENS/MIN", "AT ONCE", "COUNTED", "WHEN LOST", "USED UP")
     write_table(columns, rows, "no limits of their own")
-    write(f"other keys: {found['default_requests_per_minute']} requests a minute")
+    write(f"other keys: {response['default_requests_per_minute']} requests a minute")
 
 
 @budgets.command("set")
@@ -166,8 +166,10 @@ def set_budget(
     """Set what a key, a desk, the org or a model may spend."""
     subject, name = _subject(key, desk, org, model)
     body = _budget(subject, name, period, unit) | {"amount": amount} | _of(in_org)
-    made = Api.of(data_dir).post("/api/v1/budgets", body)
-    _said(made, as_json, f"the {_whose(subject, name)} may spend {made['amount']} {unit.value} ({period.value})")
+    response = Api.of(data_dir).post("/api/v1/budgets", body)
+    _said(
+        response, as_json, f"the {_whose(subject, name)} may spend {response['amount']} {unit.value} ({period.value})"
+    )
 
 
 @budgets.command("remove")
@@ -191,9 +193,9 @@ def remove_budget(
 @budgets.command("list")
 def list_budgets(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the budgets, with what is spent, reserved for calls under way, and left."""
-    found = Api.of(data_dir).get("/api/v1/budgets", **_of(in_org))["budgets"]
+    records = Api.of(data_dir).get("/api/v1/budgets", **_of(in_org))["budgets"]
     if as_json:
-        write_json(found)
+        write_json(records)
         return
     rows = [
         (
@@ -206,7 +208,7 @@ def list_budgets(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = F
             b["left"] or "?",
             when(b.get("resets_at")) or "never",
         )
-        for b in found
+        for b in records
     ]
     write_table(("WHOSE", "PERIOD", "UNIT", "AMOUNT", "SPENT", "RESERVED", "LEFT", "BEGINS ANEW"), rows, "no budgets")
 
@@ -230,16 +232,20 @@ def set_price(
     }
     if since:
         body["effective_from"] = _moment(since, "--from")
-    made = Api.of(data_dir).post("/api/v1/prices", body)
-    _said(made, as_json, f"{model} costs {prompt} and {completion} USD a million from {when(made['effective_from'])}")
+    response = Api.of(data_dir).post("/api/v1/prices", body)
+    _said(
+        response,
+        as_json,
+        f"{model} costs {prompt} and {completion} USD a million from {when(response['effective_from'])}",
+    )
 
 
 @prices.command("list")
 def list_prices(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List every price, past, present and to come."""
-    found = Api.of(data_dir).get("/api/v1/prices")["prices"]
+    records = Api.of(data_dir).get("/api/v1/prices")["prices"]
     if as_json:
-        write_json(found)
+        write_json(records)
         return
     rows = [
         (
@@ -249,7 +255,7 @@ def list_prices(data_dir: DataDir = None, as_json: Json = False) -> None:
             p["prompt_usd_per_million"],
             p["completion_usd_per_million"],
         )
-        for p in found
+        for p in records
     ]
     write_table(("MODEL", "VERSION", "FROM", "PROMPT USD/M", "ANSWER USD/M"), rows, "no prices: every model is free")
 
@@ -265,24 +271,24 @@ def spend(
 ) -> None:
     """Show what was spent, by the ledger."""
     query = {"by": by.value, "since": _moment(since, "--since") if since else None} | _of(in_org)
-    found = Api.of(data_dir).get("/api/v1/spend", **query)
+    response = Api.of(data_dir).get("/api/v1/spend", **query)
     if as_json:
-        write_json(found)
+        write_json(response)
         return
     rows = [
         (line["name"], line["calls"], line["prompt_tokens"], line["completion_tokens"], line["usd"])
-        for line in found["lines"]
+        for line in response["lines"]
     ]
     write_table((by.value.upper(), "CALLS", "PROMPT TOKENS", "ANSWER TOKENS", "USD"), rows, "nothing spent")
-    write(f"since {when(found['since'])} UTC: {found['usd']} USD")
+    write(f"since {when(response['since'])} UTC: {response['usd']} USD")
 
 
 def _subject(key: str, desk: str, org: bool, model: str) -> tuple[str, str]:
-    given = [(kind, name) for kind, name in (("KEY", key), ("DESK", desk), ("MODEL", model)) if name]
-    given += [("ORG", "")] * org
-    if len(given) != 1:
+    named = [(kind, name) for kind, name in (("KEY", key), ("DESK", desk), ("MODEL", model)) if name]
+    named += [("ORG", "")] * org
+    if len(named) != 1:
         raise InvalidRequest("say whose it is with one of --key, --desk, --org and --model")
-    return given[0]
+    return named[0]
 
 
 def _budget(subject: str, name: str, period: Period, unit: Unit) -> dict[str, str]:

@@ -34,17 +34,17 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 def whoami(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Show who you are to the platform: org, desk, key, scopes and walls."""
-    found = Api.of(data_dir).get("/api/v1/me")
+    response = Api.of(data_dir).get("/api/v1/me")
     if as_json:
-        write_json(found)
+        write_json(response)
         return
     rows = [
-        ("org and desk", f"{found['org']} / {found['desk']}"),
-        ("key", found["key"]),
-        ("identified by", found["identified_by"].lower()),
-        ("scopes", " ".join(found["scopes"]) or "none"),
-        ("walls", " ".join(found["walls"]) or "none"),
-        ("good until", when(found.get("expires_at")) or "its token or certificate ends"),
+        ("org and desk", f"{response['org']} / {response['desk']}"),
+        ("key", response["key"]),
+        ("identified by", response["identified_by"].lower()),
+        ("scopes", " ".join(response["scopes"]) or "none"),
+        ("walls", " ".join(response["walls"]) or "none"),
+        ("good until", when(response.get("expires_at")) or "its token or certificate ends"),
     ]
     write_table(("", ""), rows)
 
@@ -67,9 +67,9 @@ def put_org(
 @orgs.command("list")
 def list_orgs(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the orgs."""
-    found = Api.of(data_dir).pages("/api/v1/orgs", "orgs")
-    rows = [(o["name"], o["title"], " ".join(o["walls"]), " ".join(o["scopes"])) for o in found]
-    _table(found, ("ORG", "TITLE", "WALLS", "SCOPES"), rows, "no orgs", as_json)
+    records = Api.of(data_dir).pages("/api/v1/orgs", "orgs")
+    rows = [(o["name"], o["title"], " ".join(o["walls"]), " ".join(o["scopes"])) for o in records]
+    _table(records, ("ORG", "TITLE", "WALLS", "SCOPES"), rows, "no orgs", as_json)
 
 
 @orgs.command("delete")
@@ -97,9 +97,9 @@ def put_desk(
 @desks.command("list")
 def list_desks(org: Org = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the desks of an org."""
-    found = Api.of(data_dir).pages("/api/v1/desks", "desks", org=org or None)
-    rows = [(d["name"], d["title"], " ".join(d["walls"]), " ".join(d["scopes"])) for d in found]
-    _table(found, ("DESK", "TITLE", "WALLS", "SCOPES"), rows, "no desks", as_json)
+    records = Api.of(data_dir).pages("/api/v1/desks", "desks", org=org or None)
+    rows = [(d["name"], d["title"], " ".join(d["walls"]), " ".join(d["scopes"])) for d in records]
+    _table(records, ("DESK", "TITLE", "WALLS", "SCOPES"), rows, "no desks", as_json)
 
 
 @desks.command("delete")
@@ -146,26 +146,28 @@ def put_issuer(
         "default_desk": desk,
         "claims": {"desk": desk_claim, "roles": roles_claim, "walls": walls_claim, "org": org_claim},
     }
-    found = Api.of(data_dir).put(f"/api/v1/issuers/{name}", body)
-    _told(found, f"the issuer {name} counts, with the keys {', '.join(found['kids']) or '(without ids)'}", as_json)
+    response = Api.of(data_dir).put(f"/api/v1/issuers/{name}", body)
+    _told(
+        response, f"the issuer {name} counts, with the keys {', '.join(response['kids']) or '(without ids)'}", as_json
+    )
 
 
 @issuers.command("list")
 def list_issuers(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the issuers."""
-    found = Api.of(data_dir).get("/api/v1/issuers")["issuers"]
+    records = Api.of(data_dir).get("/api/v1/issuers")["issuers"]
     rows = [
         (i["name"], i["org"], i["issuer"], len(i["kids"]), when(i.get("fetched_at")), i["fetch_error"] or "good")
-        for i in found
+        for i in records
     ]
-    _table(found, ("ISSUER", "ORG", "ISS", "KEYS", "FETCHED", "LAST FETCH"), rows, "no issuers", as_json)
+    _table(records, ("ISSUER", "ORG", "ISS", "KEYS", "FETCHED", "LAST FETCH"), rows, "no issuers", as_json)
 
 
 @issuers.command("refresh")
 def refresh_issuer(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Fetch the keys of an issuer now, before they are due."""
-    found = Api.of(data_dir).post(f"/api/v1/issuers/{name}:refresh")
-    _told(found, f"the issuer {name} has the keys {', '.join(found['kids'])}", as_json)
+    response = Api.of(data_dir).post(f"/api/v1/issuers/{name}:refresh")
+    _told(response, f"the issuer {name} has the keys {', '.join(response['kids'])}", as_json)
 
 
 @issuers.command("delete")
@@ -190,16 +192,16 @@ def put_certificate(
 ) -> None:
     """Say for whom a client certificate stands."""
     body = {"san": san, "org": org, "desk": desk, "scopes": scope or [], "walls": wall or []}
-    found = Api.of(data_dir).put(f"/api/v1/certificates/{name}", body)
-    _told(found, f"{san} is cert:{name} of the desk {desk}", as_json)
+    response = Api.of(data_dir).put(f"/api/v1/certificates/{name}", body)
+    _told(response, f"{san} is cert:{name} of the desk {desk}", as_json)
 
 
 @certificates.command("list")
 def list_certificates(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the certificates."""
-    found = Api.of(data_dir).get("/api/v1/certificates")["certificates"]
-    rows = [(c["name"], c["san"], c["org"], c["desk"], " ".join(c["walls"]), " ".join(c["scopes"])) for c in found]
-    _table(found, ("CERTIFICATE", "SAN", "ORG", "DESK", "WALLS", "SCOPES"), rows, "no certificates", as_json)
+    records = Api.of(data_dir).get("/api/v1/certificates")["certificates"]
+    rows = [(c["name"], c["san"], c["org"], c["desk"], " ".join(c["walls"]), " ".join(c["scopes"])) for c in records]
+    _table(records, ("CERTIFICATE", "SAN", "ORG", "DESK", "WALLS", "SCOPES"), rows, "no certificates", as_json)
 
 
 @certificates.command("delete")
@@ -211,14 +213,14 @@ def delete_certificate(
     _told(Api.of(data_dir).delete(f"/api/v1/certificates/{name}{query}"), f"cert:{name} is nobody any more", as_json)
 
 
-def _told(found: dict[str, Any], text: str, as_json: bool) -> None:
+def _told(response: dict[str, Any], text: str, as_json: bool) -> None:
     if as_json:
-        write_json(found)
+        write_json(response)
         return
     write(text)
-    for kind, said in (("narrowed_desks", "narrowed"), ("revoked_keys", "revoked")):
-        for one in found.get(kind, ()):
-            write(f"{said} {one}")
+    for kind, verb in (("narrowed_desks", "narrowed"), ("revoked_keys", "revoked")):
+        for one in response.get(kind, ()):
+            write(f"{verb} {one}")
 
 
 def _table(found: Any, columns: tuple[str, ...], rows: list[Any], empty: str, as_json: bool) -> None:

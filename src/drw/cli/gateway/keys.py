@@ -74,9 +74,9 @@ def list_keys(
     as_json: Json = False,
 ) -> None:
     """List the keys."""
-    found = Api.of(data_dir).pages("/api/v1/keys", "keys", all=every, org=org or None)
+    records = Api.of(data_dir).pages("/api/v1/keys", "keys", all=every, org=org or None)
     if as_json:
-        write_json(found)
+        write_json(records)
         return
     rows = [
         (
@@ -89,7 +89,7 @@ def list_keys(
             k["created_by"],
             " ".join(k["scopes"]),
         )
-        for k in found
+        for k in records
     ]
     write_table(("KEY", "DESK", "NAME", "ENDS IN", "GOOD UNTIL", "RPM", "MADE BY", "SCOPES"), rows, "no keys")
 
@@ -108,17 +108,15 @@ def revoke_key(
 ) -> None:
     """Revoke a key, with all keys made with it: every data plane refuses them from then on."""
     body = {"org": org, "keep_children": keep_children}
-    found = Api.of(data_dir).post(f"/api/v1/keys/{key}:revoke", body)
+    response = Api.of(data_dir).post(f"/api/v1/keys/{key}:revoke", body)
     if as_json:
-        write_json(found)
+        write_json(response)
         return
     write(f"{key} is revoked")
-    for made in found["revoked_keys"]:
-        write(f"{made}, made with it, is revoked")
-    if found["kept_keys"]:
-        warn(
-            f"drw: {found['kept_keys']} keys made with it stay good: they are not yours to revoke; ask an administrator"
-        )
+    for child in response["revoked_keys"]:
+        write(f"{child}, made with it, is revoked")
+    if response["kept_keys"]:
+        warn(f"drw: {response['kept_keys']} keys issued with it stay valid; ask an administrator to revoke them")
 
 
 @keys.command("show")
@@ -131,24 +129,24 @@ def show_key(
     as_json: Json = False,
 ) -> None:
     """Show one key: whose it is, what it may do, how it ends."""
-    found = Api.of(data_dir).get(f"/api/v1/keys/{key}", org=org or None)
+    response = Api.of(data_dir).get(f"/api/v1/keys/{key}", org=org or None)
     if as_json:
-        write_json(found)
+        write_json(response)
         return
     rows = [
-        ("key", found["id"]),
-        ("name", found["name"]),
-        ("org and desk", f"{found['org']} / {found['desk']}"),
-        ("scopes", " ".join(found["scopes"])),
-        ("walls", " ".join(found["walls"]) or "none"),
-        ("ends in", f"…{found['last_characters']}"),
-        ("requests a minute", found["requests_per_minute"] or "the default"),
-        ("made", when(found["created_at"])),
-        ("made by", found["created_by"] or "unknown"),
-        ("good until", when(found.get("ends_at") or found["expires_at"])),
-        ("revoked", when(found.get("revoked_at")) or "no"),
-        ("successor", found["successor"] or "none"),
-        ("signed with", found["signed_with"]),
+        ("key", response["id"]),
+        ("name", response["name"]),
+        ("org and desk", f"{response['org']} / {response['desk']}"),
+        ("scopes", " ".join(response["scopes"])),
+        ("walls", " ".join(response["walls"]) or "none"),
+        ("ends in", f"…{response['last_characters']}"),
+        ("requests a minute", response["requests_per_minute"] or "the default"),
+        ("made", when(response["created_at"])),
+        ("made by", response["created_by"] or "unknown"),
+        ("good until", when(response.get("ends_at") or response["expires_at"])),
+        ("revoked", when(response.get("revoked_at")) or "no"),
+        ("successor", response["successor"] or "none"),
+        ("signed with", response["signed_with"]),
     ]
     write_table(("", ""), rows)
 
@@ -165,20 +163,20 @@ def rotate_key(
 ) -> None:
     """Make a key's successor, with the same rights, limits and budgets. The key itself ends after the overlap."""
     body = {"overlap_seconds": _seconds(overlap), "org": org}
-    made = Api.of(data_dir).post(f"/api/v1/keys/{key}:rotate", body)
-    _show_secret(made, as_json)
+    response = Api.of(data_dir).post(f"/api/v1/keys/{key}:rotate", body)
+    _show_secret(response, as_json)
 
 
 @keys.command("signing")
 def list_signing_keys(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List what signs and verifies keys."""
-    found = Api.of(data_dir).get("/api/v1/signingKeys")["signing_keys"]
+    signing_keys = Api.of(data_dir).get("/api/v1/signingKeys")["signing_keys"]
     if as_json:
-        write_json(found)
+        write_json(signing_keys)
         return
     rows = [
         (k["kid"], k["state"].lower(), when(k["signs_from"]), k["good_keys"], when(k.get("last_key_ends_at")))
-        for k in found
+        for k in signing_keys
     ]
     write_table(("SIGNING KEY", "STATE", "SIGNS FROM", "GOOD KEYS", "THE LAST ENDS"), rows)
 
@@ -186,11 +184,11 @@ def list_signing_keys(data_dir: DataDir = None, as_json: Json = False) -> None:
 @keys.command("rotate-signing")
 def rotate_signing_key(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Make a new signing key. Keys that older ones signed stay good to their end."""
-    made = Api.of(data_dir).post("/api/v1/signingKeys:rotate")
+    response = Api.of(data_dir).post("/api/v1/signingKeys:rotate")
     if as_json:
-        write_json(made)
+        write_json(response)
     else:
-        write(f"{made['kid']} is known to the data planes, and signs new keys from {when(made['signs_from'])}")
+        write(f"{response['kid']} is known to the data planes, and signs new keys from {when(response['signs_from'])}")
 
 
 @keys.command("retire-signing")

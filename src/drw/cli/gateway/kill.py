@@ -52,16 +52,16 @@ def make_kill(
     """
     if context.invoked_subcommand:
         return
-    asked = {"KEY": key, "DESK": desk, "MODEL": model, "WORKFLOW": workflow}
-    named = {subject: name for subject, name in asked.items() if name}
+    subjects = {"KEY": key, "DESK": desk, "MODEL": model, "WORKFLOW": workflow}
+    named = {subject: name for subject, name in subjects.items() if name}
     if len(named) != 1:
         raise InvalidRequest("name one thing, as in `drw kill --model NAME --reason TEXT`; `drw kill --help` says more")
     ((subject, name),) = named.items()
     api = Api.of(data_dir)
-    made = api.post("/api/v1/kills", {"subject": subject, "name": name, "org": org, "reason": reason})
+    response = api.post("/api/v1/kills", {"subject": subject, "name": name, "org": org, "reason": reason})
     if not as_json and not org and not _known(api, subject, name):
         warn(f"drw: no {subject.lower()} {name!r} is known here: is the name right? It is refused all the same.")
-    _show(made, as_json)
+    _show(response, as_json)
 
 
 @kill.command("list")
@@ -71,9 +71,9 @@ def list_kills(
     as_json: Json = False,
 ) -> None:
     """List what is killed or proposed in your org or platform-wide: since when, why and by whom."""
-    found = Api.of(data_dir).pages("/api/v1/kills", "kills", all=every)
+    kills = Api.of(data_dir).pages("/api/v1/kills", "kills", all=every)
     if as_json:
-        write_json(found)
+        write_json(kills)
         return
     rows = [
         (
@@ -85,7 +85,7 @@ def list_kills(
             " ".join(k["killed_by"]),
             k["reason"],
         )
-        for k in found
+        for k in kills
     ]
     write_table(("KILL", "SUBJECT", "NAME", "STATE", "SINCE", "BY", "WHY"), rows, "nothing is killed")
 
@@ -121,21 +121,21 @@ def _known(api: Api, subject: str, name: str) -> bool:
     return True
 
 
-def _show(found: dict[str, Any], as_json: bool) -> None:
+def _show(response: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        write_json(found)
+        write_json(response)
         return
-    where = "" if found["subject"] in ("KEY", "DESK") else f" for {found['org'] or 'every org'}"
-    write(f"{found['id']}: the {found['subject'].lower()} {found['name']} is {_state(found)}{where}")
-    if found["approvals_missing"]:
-        ends = when(found["proposal_ends_at"])
+    where = "" if response["subject"] in ("KEY", "DESK") else f" for {response['org'] or 'every org'}"
+    write(f"{response['id']}: the {response['subject'].lower()} {response['name']} is {_state(response)}{where}")
+    if response["approvals_missing"]:
+        ends = when(response["proposal_ends_at"])
         console().print(
-            f"[dim]Another person's key must approve it by {ends}: drw kill approve {found['id']}[/dim]",
+            f"[dim]Another person's key must approve it by {ends}: drw kill approve {response['id']}[/dim]",
             highlight=False,
         )
 
 
-def _state(found: dict[str, Any]) -> str:
-    if found["approvals_missing"] and found["state"] == "ACTIVE":
+def _state(response: dict[str, Any]) -> str:
+    if response["approvals_missing"] and response["state"] == "ACTIVE":
         return "killed; a lift is proposed"
-    return "killed" if found["state"] == "ACTIVE" else str(found["state"]).lower()
+    return "killed" if response["state"] == "ACTIVE" else str(response["state"]).lower()

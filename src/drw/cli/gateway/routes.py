@@ -32,9 +32,9 @@ def add_to(app: typer.Typer, panel: str) -> None:
 @routes.command("list")
 def list_routes(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the routes: path, who may take it, what it asks for, and where it leads."""
-    found = Api.of(data_dir).get("/api/v1/routes")["routes"]
+    records = Api.of(data_dir).get("/api/v1/routes")["routes"]
     if as_json:
-        write_json(found)
+        write_json(records)
         return
     rows = [
         (
@@ -46,7 +46,7 @@ def list_routes(data_dir: DataDir = None, as_json: Json = False) -> None:
             _where(r),
             r["origin"],
         )
-        for r in found
+        for r in records
     ]
     write_table(("ROUTE", "PATH", "METHODS", "SCOPES", "ONLY", "UPSTREAM", "SAID BY"), rows)
 
@@ -121,24 +121,24 @@ def explain_route(
     """Say which route a request would take, and why."""
     headers = {name: value for name, _, value in (text.partition("=") for text in header or ())}
     body = {"method": method, "path": path, "model": model, "headers": headers, "key": key, "desk": desk}
-    found = Api.of(data_dir).post("/api/v1/routes:explain", body)
+    response = Api.of(data_dir).post("/api/v1/routes:explain", body)
     if as_json:
-        write_json(found)
+        write_json(response)
     else:
-        _explain(found)
+        _explain(response)
 
 
 @upstreams.command("list")
 def list_upstreams(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the upstreams, with the circuit of each host as every data plane sees it."""
     api = Api.of(data_dir)
-    found, rollout = api.get("/api/v1/upstreams")["upstreams"], api.get("/api/v1/rollout")
+    response, rollout = api.get("/api/v1/upstreams")["upstreams"], api.get("/api/v1/rollout")
     if as_json:
-        write_json({"upstreams": found, "data_planes": rollout["data_planes"]})
+        write_json({"upstreams": response, "data_planes": rollout["data_planes"]})
         return
     rows = [
         (u["name"], address, u["balancing"] or "least_request", u["origin"], _circuits(rollout, u["name"], address))
-        for u in found
+        for u in response
         for address in u["addresses"]
     ]
     write_table(("UPSTREAM", "ADDRESS", "BALANCING", "SAID BY", "CIRCUIT"), rows)
@@ -214,12 +214,12 @@ def _rolled_out(api: Api, before: str) -> dict[str, Any]:
     """
     begun = time.monotonic()
     while (waited := time.monotonic() - begun) < ROLLOUT_SECONDS:
-        found = api.get("/api/v1/rollout")
-        changed = found["version"] != before or waited > UNCHANGED_SECONDS
-        if changed and all(plane["version"] == found["version"] for plane in found["data_planes"]):
-            if refused := [f"{p['data_plane']!r}: {p['error']}" for p in found["data_planes"] if p["error"]]:
+        response = api.get("/api/v1/rollout")
+        changed = response["version"] != before or waited > UNCHANGED_SECONDS
+        if changed and all(plane["version"] == response["version"] for plane in response["data_planes"]):
+            if refused := [f"{p['data_plane']!r}: {p['error']}" for p in response["data_planes"] if p["error"]]:
                 raise InvalidRequest(f"kept, but a data plane goes on with the routes before it: {'; '.join(refused)}")
-            return found
+            return response
         time.sleep(PAUSE_SECONDS)
     raise Unavailable(f"kept, but a data plane has not taken it within {ROLLOUT_SECONDS:.0f} s: `drw status` says more")
 
@@ -245,33 +245,33 @@ def _circuits(rollout: dict[str, Any], upstream: str, address: str) -> str:
     return ", ".join(dict.fromkeys(seen)) or "not seen"
 
 
-def _explain(found: dict[str, Any]) -> None:
-    write(f"route: {found['route'] or 'none'}")
-    write(f"why: {found['why']}")
-    who = f"{found['key'] or 'any key'} of {found['org']}/{found['desk']}"
-    write(f"as: {who}")
-    if found["refused"]:
-        write(f"refused: {found['refused']}")
-    if found["reads_body"]:
+def _explain(response: dict[str, Any]) -> None:
+    write(f"route: {response['route'] or 'none'}")
+    write(f"why: {response['why']}")
+    principal = f"{response['key'] or 'any key'} of {response['org']}/{response['desk']}"
+    write(f"as: {principal}")
+    if response["refused"]:
+        write(f"refused: {response['refused']}")
+    if response["reads_body"]:
         write("the body is read to find the route")
-    for target in found["targets"]:
+    for target in response["targets"]:
         share = "if those before it fail" if target["fallback"] else f"{target['percent']:g} %"
         write(f"to: {target['upstream']} at {', '.join(target['addresses'])} ({share})")
-    for one in found["models"]:
+    for one in response["models"]:
         share = f"{one['percent']:g} %" if one["percent"] else "if those before it fail"
         write(f"model: {one['model']} ({share})")
-    if found["deadlines"]:
-        write(f"deadlines: {'; '.join(found['deadlines'])}")
-    for bound in found["limits"]:
+    if response["deadlines"]:
+        write(f"deadlines: {'; '.join(response['deadlines'])}")
+    for bound in response["limits"]:
         mark = " (the tightest)" if bound["tightest"] else ""
         write(f"limit: {bound['most']} {bound['what']}, {_whose(bound)}{mark}")
-    for budget in found["budgets"]:
+    for budget in response["budgets"]:
         left = f"; {budget['left']} left" if budget["left"] else ""
         period = PERIODS.get(budget["period"], "in all")
         write(f"budget: {budget['amount']} {budget['unit']} {period}, {_whose(budget)}{left}")
-    for miss in found["misses"]:
+    for miss in response["misses"]:
         write(f"not {miss['route']}: {miss['why']}")
-    for note in found["notes"]:
+    for note in response["notes"]:
         write(f"note: {note}")
 
 

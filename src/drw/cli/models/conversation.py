@@ -81,9 +81,9 @@ class Conversation:
     def _pieces(self) -> Iterator[str]:
         body = {**self._request, "messages": [*self._system, *self._history]}
         if self._as_json:
-            found = self._api.post(PATH, body)
-            write_line(found)
-            if text := found["choices"][0]["message"].get("content"):
+            response = self._api.post(PATH, body)
+            write_line(response)
+            if text := response["choices"][0]["message"].get("content"):
                 yield text
             return
         with closing(self._api.events("POST", PATH, {**body, "stream": True})) as events:

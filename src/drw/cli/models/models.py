@@ -26,9 +26,9 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 def models(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the models."""
-    found = Api.of(data_dir).get("/api/v1/models")["models"]
+    models = Api.of(data_dir).get("/api/v1/models")["models"]
     if as_json:
-        write_json(found)
+        write_json(models)
         return
     rows = [
         (
@@ -40,7 +40,7 @@ def models(data_dir: DataDir = None, as_json: Json = False) -> None:
             " ".join(m["fallbacks"]),
             "default" if m["default"] else "",
         )
-        for m in found
+        for m in models
     ]
     write_table(("MODEL", "KIND", "ENGINE", "CONTEXT", "LICENCE", "FALLBACKS", ""), rows)
 
@@ -48,9 +48,9 @@ def models(data_dir: DataDir = None, as_json: Json = False) -> None:
 @aliases.command("list")
 def list_aliases(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the aliases."""
-    found = Api.of(data_dir).get("/api/v1/aliases")["aliases"]
+    records = Api.of(data_dir).get("/api/v1/aliases")["aliases"]
     if as_json:
-        write_json(found)
+        write_json(records)
         return
     rows = [
         (
@@ -60,7 +60,7 @@ def list_aliases(data_dir: DataDir = None, as_json: Json = False) -> None:
             f"{a['total_seconds']:g} s" if a["total_seconds"] else "",
             "settings" if a["from_settings"] else "",
         )
-        for a in found
+        for a in records
     ]
     write_table(("ALIAS", "TARGETS", "FALLBACKS", "DEADLINE", "FROM"), rows, "no aliases")
 
@@ -100,9 +100,9 @@ def set_alias(
         "fallbacks": fallback or [],
         "total_seconds": total_seconds,
     }
-    made = Api.of(data_dir).put(f"/api/v1/aliases/{quote(name, safe='')}", body)
+    response = Api.of(data_dir).put(f"/api/v1/aliases/{quote(name, safe='')}", body)
     if as_json:
-        write_json(made)
+        write_json(response)
     else:
         write(f"{name} stands for {', '.join(target)}")
 
@@ -114,9 +114,9 @@ def delete_alias(
     as_json: Json = False,
 ) -> None:
     """Delete an alias; one of the settings of the same name counts again."""
-    found = Api.of(data_dir).delete(f"/api/v1/aliases/{quote(name, safe='')}")
+    response = Api.of(data_dir).delete(f"/api/v1/aliases/{quote(name, safe='')}")
     if as_json:
-        write_json(found)
+        write_json(response)
     else:
         write(f"{name} is deleted")
 
@@ -172,8 +172,8 @@ def _default(api: Api) -> str:
 
 
 def _target(text: str) -> dict[str, Any]:
-    model, found, weight = text.rpartition("=")
-    if not found:
+    model, separator, weight = text.rpartition("=")
+    if not separator:
         return {"model": text, "weight": 1}
     if not model or not weight.isdecimal() or len(weight) > 7:
         raise InvalidRequest(f"{text!r} is not a target: write it as in gpt-4o=90")

@@ -43,10 +43,10 @@ def config(
         raise NotFound(f"no platform was started in {layout.data}: start one with `drw up`")
     layers = _layers(layout.files)
     check(layers)
-    found = [s for s in configuration.listed(layers) if name in s.name]
-    if not found:
+    matching = [s for s in configuration.listed(layers) if name in s.name]
+    if not matching:
         raise NotFound(f"no setting has {name!r} in its name; `drw config` lists all")
-    shown = [s._replace(value=_shown(s.name, s.value), default=_shown(s.name, s.default)) for s in found]
+    shown = [s._replace(value=_shown(s.name, s.value), default=_shown(s.name, s.default)) for s in matching]
     if as_json:
         write_json([s._asdict() for s in shown])
         return
@@ -59,8 +59,8 @@ def check(layers: SettingLayers) -> None:
     """Say what is wrong with the settings, a line a fault, and end the command; go on where nothing is."""
     from drw.local.configuration import faults
 
-    if found := faults(layers):
-        for fault in found:
+    if problems := faults(layers):
+        for fault in problems:
             warn(f"drw: {fault}")
         raise typer.Exit(FAULTY)
 
@@ -68,15 +68,15 @@ def check(layers: SettingLayers) -> None:
 def check_before_start(layout: PlatformPaths, listen: str) -> None:
     """Check the settings as `drw up` would start with them."""
     layout.make_secrets()
-    made = str(layout.profile), layout.profile_of(listen)
-    check(_layers([layout.secrets, layout.settings], made))
+    local_profile = str(layout.profile), layout.profile_of(listen)
+    check(_layers([layout.secrets, layout.settings], local_profile))
 
 
-def _layers(files: list[Path], made: tuple[str, dict[str, Any]] | None = None) -> SettingLayers:
+def _layers(files: list[Path], local_profile: tuple[str, dict[str, Any]] | None = None) -> SettingLayers:
     from drw.kernel.runtime.settings import ConfigError, SettingLayers
 
     try:
-        return SettingLayers(files, made=made)
+        return SettingLayers(files, made=local_profile)
     except ConfigError as error:  # a file cannot be read, or is not TOML
         raise InvalidRequest(error.message) from None
 

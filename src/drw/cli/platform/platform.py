@@ -54,11 +54,11 @@ def up(
     layout.prepare()
     listen = f"127.0.0.1:{port or free_port('127.0.0.1')}"
 
-    def ready(found: dict[str, Any]) -> None:
+    def ready(response: dict[str, Any]) -> None:
         if as_json:
-            write_json(found)
+            write_json(response)
         elif not no_welcome:
-            _welcome(layout, found)
+            _welcome(layout, response)
 
     with locked(layout):  # clear errors before anything is started
         check_before_start(layout, listen)
@@ -198,11 +198,11 @@ def _start_detached(layout: PlatformPaths, listen: str, *, quiet: bool) -> dict[
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     end = time.monotonic() + START_SECONDS
     last = ""
-    with log.open(encoding="utf-8", errors="replace") as said:
+    with log.open(encoding="utf-8", errors="replace") as output:
         while time.monotonic() < end:
             ended = child.poll() is not None
             found = _ask(layout, "status")
-            for line in said:
+            for line in output:
                 if line.startswith("  ") and not quiet and not (found and found["ready"]):
                     stream(line)
                 last = line.strip()
@@ -230,12 +230,12 @@ def _ask(layout: PlatformPaths, what: str) -> dict[str, Any] | None:
         raise Unavailable(f"the platform in {layout.data} runs and does not answer: {error}") from error
 
 
-def _welcome(layout: PlatformPaths, found: dict[str, Any]) -> None:
-    _show(found)
+def _welcome(layout: PlatformPaths, response: dict[str, Any]) -> None:
+    _show(response)
     credentials = Credentials.read(layout)
     drw = _command(layout)
     write(f"\nThe gateway listens at {credentials.url}.")
-    if found["new_key"]:
+    if response["new_key"]:
         write(f"Your first API key, shown this once (`{drw} env` prints it again):\n\n{credentials.key}")
     write("\nTry:")
     write(f'  {drw} chat "Say hello"')
@@ -252,13 +252,13 @@ def _command(layout: PlatformPaths) -> str:
     return shown if layout == PlatformPaths.of(None) else f"DRW_DATA_DIR={shlex.quote(str(layout.data))} {shown}"
 
 
-def _show(found: dict[str, Any]) -> None:
-    if found["parts"]:
-        rows = [(p["name"], p["state"], p["pid"] or "", p["restarts"] or "", p["detail"]) for p in found["parts"]]
+def _show(response: dict[str, Any]) -> None:
+    if response["parts"]:
+        rows = [(p["name"], p["state"], p["pid"] or "", p["restarts"] or "", p["detail"]) for p in response["parts"]]
         write_table(("PART", "STATE", "PID", "RESTARTS", ""), rows)
-    if found["services"]:
+    if response["services"]:
         console().print()
-        services = [(s["name"], s["cluster"], s["state"], s["detail"]) for s in found["services"]]
+        services = [(s["name"], s["cluster"], s["state"], s["detail"]) for s in response["services"]]
         write_table(("SERVICE", "CLUSTER", "STATE", ""), services)
     console().print()
-    write(f"{found['gateway']}  {'healthy' if found['healthy'] else 'NOT healthy'}")
+    write(f"{response['gateway']}  {'healthy' if response['healthy'] else 'NOT healthy'}")

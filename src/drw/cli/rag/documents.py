@@ -50,12 +50,12 @@ def ingest(
     as_json: Json = False,
 ) -> None:
     """Put documents into a collection. Safe to repeat, and to interrupt and repeat: what is in stays in."""
-    found = files_of(path)
+    files = files_of(path)
     # Never as an option's value: that would stand in the shell's history, and in the list of processes.
     secret = typer.prompt("Password", hide_input=True) if password else os.environ.get("DRW_FILE_PASSWORD", "")
     try:
         uploads = Ingestion(Api.of(data_dir), collection, wall or [], password=secret, quiet=as_json)
-        result = uploads.run(found)
+        result = uploads.run(files)
     except KeyboardInterrupt:
         warn("stopped: what is uploaded is indexed all the same; the same command again takes the rest")
         raise
@@ -79,7 +79,7 @@ def ask(
         typer.Option(help="Which model words the answer; by default the platform's.", autocompletion=completion.models),
     ] = "",
     passages: Annotated[int, typer.Option(min=1, max=20, help="How many passages to answer from.")] = 4,
-    wanted: Filters = None,
+    where: Filters = None,
     auto_filters: AutoFilters = True,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -89,7 +89,7 @@ def ask(
         "question": question,
         "model": model,
         "limit": passages,
-        "filter": filters.of(wanted),
+        "filter": filters.of(where),
         "auto_filters": auto_filters,
     }
     answer: dict[str, Any] = {}
@@ -114,30 +114,30 @@ def search(
     question: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
     collection: Collection = "default",
     limit: Annotated[int, typer.Option(min=1, max=50, help="How many passages.")] = 8,
-    wanted: Filters = None,
+    where: Filters = None,
     auto_filters: AutoFilters = True,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Find the passages nearest to a question, without an answer."""
-    body = {"question": question, "limit": limit, "filter": filters.of(wanted), "auto_filters": auto_filters}
-    found = Api.of(data_dir).post(f"/api/v1/collections/{collection}:search", body)
+    body = {"question": question, "limit": limit, "filter": filters.of(where), "auto_filters": auto_filters}
+    response = Api.of(data_dir).post(f"/api/v1/collections/{collection}:search", body)
     if as_json:
-        write_json(found["passages"])
+        write_json(response["passages"])
     else:
-        _show_found(found)
+        _show_found(response)
 
 
 @collections.command("list")
 def list_collections(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the desk's collections."""
-    found = Api.of(data_dir).pages("/api/v1/collections", "collections")
+    records = Api.of(data_dir).pages("/api/v1/collections", "collections")
     if as_json:
-        write_json(found)
+        write_json(records)
         return
     rows = [
         (c["name"], c["id"], c["documents"], c["chunks"], when(c.get("created_at")), " ".join(c["walls"]))
-        for c in found
+        for c in records
     ]
     write_table(
         ("NAME", "ID", "DOCUMENTS", "CHUNKS", "CREATED", "WALLS"), rows, "no collections: make one with `drw ingest`"
@@ -149,12 +149,13 @@ def show_collection(
     collection: Annotated[str, typer.Argument(help="By name or id.")], data_dir: DataDir = None, as_json: Json = False
 ) -> None:
     """List the documents of a collection."""
-    found = Api.of(data_dir).pages(f"/api/v1/collections/{collection}/documents", "documents")
+    documents = Api.of(data_dir).pages(f"/api/v1/collections/{collection}/documents", "documents")
     if as_json:
-        write_json(found)
+        write_json(documents)
         return
     rows = [
-        (d["title"], d["id"], d["pages"], d["chunks"], when(d.get("indexed_at")), " ".join(d["walls"])) for d in found
+        (d["title"], d["id"], d["pages"], d["chunks"], when(d.get("indexed_at")), " ".join(d["walls"]))
+        for d in documents
     ]
     write_table(("DOCUMENT", "ID", "PAGES", "CHUNKS", "INDEXED", "WALLS"), rows, "no documents")
 
@@ -216,7 +217,7 @@ def files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         raise InvalidRequest(f"there is no file or folder {str(path)!r}")
     root = path.resolve()
-    found = []
+    files = []
     for file in sorted(path.rglob("*")):
         if any(part.startswith(".") for part in file.relative_to(path).parts):
             continue
@@ -226,17 +227,17 @@ def files_of(path: Path) -> list[Path]:
         elif any(part.startswith(".") for part in target.relative_to(root).parts):
             warn(f"left out: {str(file)!r} is a link to a hidden file")
         elif target.is_file():
-            found.append(file)
-    if not found:
+            files.append(file)
+    if not files:
         raise InvalidRequest(f"the folder {str(path)!r} has no files in it")
-    return found
+    return files
 
 
-def _show_found(found: dict[str, Any]) -> None:
+def _show_found(response: dict[str, Any]) -> None:
     from rich.markup import escape
 
-    passages = found["passages"]
-    for narrowed in found.get("applied_filters", ()):
+    passages = response["passages"]
+    for narrowed in response.get("applied_filters", ()):
         write(f"only {narrowed['key']} {', '.join(narrowed['values'])} (--no-auto-filters searches everything)")
     if not passages:
         write("no passage fits the question")

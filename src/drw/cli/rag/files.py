@@ -20,13 +20,13 @@ def list_files(
     as_json: Json = False,
 ) -> None:
     """List the desk's files; PARENT is the file that one was attached to."""
-    found = Api.of(data_dir).get("/v1/files", limit=limit)["data"]
+    data = Api.of(data_dir).get("/v1/files", limit=limit)["data"]
     if as_json:
-        write_json(found)
+        write_json(data)
         return
     rows = [
         (f["filename"], f["id"], f["bytes"], f["parent_id"] or "", len(f["warnings"]), _when(f["created_at"]))
-        for f in found
+        for f in data
     ]
     write_table(("FILE", "ID", "BYTES", "PARENT", "WARNINGS", "CREATED"), rows, "no files")
 

@@ -15,31 +15,31 @@ TYPES = {"=": "eq", "!=": "ne", "<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 COMPARISON = re.compile(r"\s*([^=!<>]+?)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*", re.DOTALL)
 
 
-def of(given: Sequence[str] | None) -> dict[str, Any]:
+def of(texts: Sequence[str] | None) -> dict[str, Any]:
     """Return the filter that takes what all of these take; an empty one where there are none.
 
     Raises:
         InvalidRequest: one is neither a comparison nor JSON.
     """
-    found = [_filter(text) for text in given or ()]
-    if len(found) > 1:
-        return {"type": "and", "filters": found}
-    return found[0] if found else {}
+    parsed = [_filter(text) for text in texts or ()]
+    if len(parsed) > 1:
+        return {"type": "and", "filters": parsed}
+    return parsed[0] if parsed else {}
 
 
-def attributes_of(given: Sequence[str]) -> dict[str, Any]:
+def attributes_of(texts: Sequence[str]) -> dict[str, Any]:
     """Return attributes that are written KEY=VALUE.
 
     Raises:
         InvalidRequest: one is not.
     """
-    found = {}
-    for text in given:
+    attributes = {}
+    for text in texts:
         key, separator, value = text.partition("=")
         if not (separator and key.strip()):
             raise InvalidRequest(f"{text!r} is not KEY=VALUE, as in year=2025")
-        found[key.strip()] = _scalar(value.strip())
-    return found
+        attributes[key.strip()] = _scalar(value.strip())
+    return attributes
 
 
 def _filter(text: str) -> Any:

@@ -71,12 +71,12 @@ class Ingestion:
         """Put the files in, and return when each is indexed or has failed."""
         began = time.monotonic()
         collection = self._collection()
-        there = self._api.pages(f"{collection}/documents", "documents", most=100_000)
-        known = {d["content_hash"] for d in there if set(self._walls) <= set(d["walls"])}
+        there = self._api.pages(f"{collection}/documents", "documents", limit=100_000)
+        known_hashes = {d["content_hash"] for d in there if set(self._walls) <= set(d["walls"])}
         with self._progress:
             bar = self._progress.add_task("uploading", total=len(files), counts="")
             for file in files:
-                self._put(file, collection, known)
+                self._put(file, collection, known_hashes)
                 self._progress.advance(bar)
             if self._uploaded:
                 self._follow(collection)
@@ -85,21 +85,21 @@ class Ingestion:
 
     def _collection(self) -> str:
         try:
-            found = self._api.get(f"/api/v1/collections/{self._name}")
+            response = self._api.get(f"/api/v1/collections/{self._name}")
         except NotFound:
-            found = self._api.post("/api/v1/collections", {"name": self._name, "walls": self._walls})
-        self._id = found["id"]
+            response = self._api.post("/api/v1/collections", {"name": self._name, "walls": self._walls})
+        self._id = response["id"]
         return f"/api/v1/collections/{self._id}"
 
-    def _put(self, file: Path, collection: str, known: set[str]) -> None:
+    def _put(self, file: Path, collection: str, known_hashes: set[str]) -> None:
         content_hash = _hash(file)
-        if content_hash in known:
+        if content_hash in known_hashes:
             self._result.unchanged += 1
             return
-        known.add(content_hash)
+        known_hashes.add(content_hash)
         try:
-            given = {"walls": " ".join(self._walls)} if self._walls else {}
-            uploaded = self._api.upload("/v1/files", file, **self._fields, **given)
+            form = {"walls": " ".join(self._walls)} if self._walls else {}
+            uploaded = self._api.upload("/v1/files", file, **self._fields, **form)
             self._warn(file.name, uploaded)
             body = {"file_id": uploaded["id"], "walls": self._walls}
             self._api.post(f"/v1/vector_stores/{self._id}/files", body)
@@ -119,7 +119,7 @@ class Ingestion:
             self._progress.update(bar, completed=min(len(self._uploaded), done), counts=counts)
         for file_id, name in self._uploaded.items():
             self._count(name, self._api.get(f"/v1/vector_stores/{self._id}/files/{file_id}"))
-        ours = {d["id"]: d for d in self._api.pages(f"{collection}/documents", "documents", most=100_000)}
+        ours = {d["id"]: d for d in self._api.pages(f"{collection}/documents", "documents", limit=100_000)}
         for file_id in self._uploaded.keys() & ours.keys():
             self._result.pages += ours[file_id]["pages"]
             self._result.chunks += ours[file_id]["chunks"]

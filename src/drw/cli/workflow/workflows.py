@@ -29,11 +29,13 @@ def add_to(app: typer.Typer, panel: str) -> None:
 @workflows.command("list")
 def list_templates(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the templates."""
-    found = Api.of(data_dir).get("/api/v1/templates")["templates"]
+    templates = Api.of(data_dir).get("/api/v1/templates")["templates"]
     if as_json:
-        write_json(found)
+        write_json(templates)
         return
-    rows = [(t["name"], t["version"][:12], ", ".join(i["name"] for i in t["inputs"]), t["description"]) for t in found]
+    rows = [
+        (t["name"], t["version"][:12], ", ".join(i["name"] for i in t["inputs"]), t["description"]) for t in templates
+    ]
     write_table(("TEMPLATE", "VERSION", "INPUTS", ""), rows, "no templates")
 
 
@@ -42,11 +44,11 @@ def show_template(
     name: Annotated[str, typer.Argument(help="The template.")], data_dir: DataDir = None, as_json: Json = False
 ) -> None:
     """Show a template as it was written."""
-    found = Api.of(data_dir).get(f"/api/v1/templates/{name}")
+    response = Api.of(data_dir).get(f"/api/v1/templates/{name}")
     if as_json:
-        write_json(found)
+        write_json(response)
     else:
-        write(found["source"])
+        write(response["source"])
 
 
 @workflows.command("run")
@@ -80,25 +82,29 @@ def list_runs(
     as_json: Json = False,
 ) -> None:
     """List the desk's runs, newest first."""
-    found = Api.of(data_dir).pages("/api/v1/runs", "runs", most=limit)
+    records = Api.of(data_dir).pages("/api/v1/runs", "runs", limit=limit)
     if as_json:
-        write_json(found)
+        write_json(records)
         return
-    rows = [(r["id"], r["template"], r["state"].lower(), when(r.get("created_at")), r.get("error", "")) for r in found]
+    rows = [
+        (r["id"], r["template"], r["state"].lower(), when(r.get("created_at")), r.get("error", "")) for r in records
+    ]
     write_table(("RUN", "TEMPLATE", "STATE", "STARTED", ""), rows, "no runs: start one with `drw workflows run`")
 
 
 @runs.command("show")
 def show_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Show a run with its steps and its output."""
-    found = Api.of(data_dir).get(f"/api/v1/runs/{run}")
+    response = Api.of(data_dir).get(f"/api/v1/runs/{run}")
     if as_json:
-        write_json(found)
+        write_json(response)
         return
-    write(f"{found['id']}  {found['template']}  {found['state'].lower()}  {found.get('error', '')}")
-    rows = [(s["id"], s["state"].lower(), s["attempts"], when(s.get("ended_at")), s["error"]) for s in found["steps"]]
+    write(f"{response['id']}  {response['template']}  {response['state'].lower()}  {response.get('error', '')}")
+    rows = [
+        (s["id"], s["state"].lower(), s["attempts"], when(s.get("ended_at")), s["error"]) for s in response["steps"]
+    ]
     write_table(("STEP", "STATE", "ATTEMPTS", "ENDED", ""), rows)
-    _show_output(found.get("output"))
+    _show_output(response.get("output"))
 
 
 @runs.command("watch")
@@ -110,11 +116,11 @@ def watch_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None
 @runs.command("cancel")
 def cancel_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Cancel a run; steps that have ended stay as they are."""
-    found = Api.of(data_dir).post(f"/api/v1/runs/{run}:cancel")
+    response = Api.of(data_dir).post(f"/api/v1/runs/{run}:cancel")
     if as_json:
-        write_json(found)
+        write_json(response)
     else:
-        write(f"{run} is {found['state'].lower()}")
+        write(f"{run} is {response['state'].lower()}")
 
 
 def _watch(api: Api, run: str, as_json: bool) -> None:
@@ -127,10 +133,10 @@ def _watch(api: Api, run: str, as_json: bool) -> None:
             write(
                 f"{when(event.get('at'))}  {event['step'] or 'run':<20} {event['state']:<10} {event['detail']}".rstrip()
             )
-    found = api.get(f"/api/v1/runs/{run}")
+    response = api.get(f"/api/v1/runs/{run}")
     if not as_json:
-        _show_output(found.get("output"))
-    if found["state"] != "SUCCEEDED":
+        _show_output(response.get("output"))
+    if response["state"] != "SUCCEEDED":
         raise typer.Exit(1)
 
 
@@ -143,15 +149,15 @@ def _show_output(output: Any) -> None:
         write(f"\n{output}")
 
 
-def _values(api: Api, template: dict[str, Any], given: list[str]) -> dict[str, Any]:
-    known = {i["name"]: i for i in template["inputs"]}
+def _values(api: Api, template: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+    declared = {i["name"]: i for i in template["inputs"]}
     values: dict[str, Any] = {}
-    for item in given:
+    for item in texts:
         name, separator, value = item.partition("=")
-        if not separator or name not in known:
-            raise InvalidRequest(f"{item!r} is not NAME=VALUE with one of the inputs: {', '.join(known)}")
-        values[name] = _value(api, known[name]["type"], value)
-    if missing := [n for n, i in known.items() if i["required"] and n not in values]:
+        if not separator or name not in declared:
+            raise InvalidRequest(f"{item!r} is not NAME=VALUE with one of the inputs: {', '.join(declared)}")
+        values[name] = _value(api, declared[name]["type"], value)
+    if missing := [n for n, i in declared.items() if i["required"] and n not in values]:
         raise InvalidRequest(f"the template needs --input {missing[0]}=...")
     return values
 

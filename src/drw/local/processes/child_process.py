@@ -64,14 +64,14 @@ class ChildProcess:
     """A part as it runs: started again when it dies."""
 
     def __init__(
-        self, part: ProcessSpec, log: Path, said: Callable[[str], None], started: Callable[[], None] = lambda: None
+        self, part: ProcessSpec, log: Path, write_log: Callable[[str], None], started: Callable[[], None] = lambda: None
     ) -> None:
         self.part = part
         self.state = ProcessState.WAITING
         self.detail = ""
         self.restarts = 0
         self._output = ProcessOutput(log)
-        self._said = said
+        self._log = write_log
         self._started = started
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
@@ -121,7 +121,7 @@ class ChildProcess:
             self.restarts += 1
             self.state, self.detail = ProcessState.RESTARTING, self._replaced or _ended(code)
             self._replaced = ""
-            self._said(f"{self.part.name} {self.detail}; starting it again")
+            self._log(f"{self.part.name} {self.detail}; starting it again")
             await asyncio.sleep(pause)
             try:
                 await self.start()
@@ -162,7 +162,7 @@ class ChildProcess:
                 async with asyncio.timeout(self.part.stop_seconds):
                     await self._process.wait()
             except TimeoutError:
-                self._said(f"{self.part.name} did not stop within {self.part.stop_seconds:.0f} s; killed")
+                self._log(f"{self.part.name} did not stop within {self.part.stop_seconds:.0f} s; killed")
                 self.kill(signal.SIGKILL)
                 await self._process.wait()
             await asyncio.to_thread(self._output.drain)

@@ -92,10 +92,10 @@ class LivenessState:
 def tree(pid: int) -> dict[int, ProcessStats]:
     """Return a process and all its descendants."""
     every = {int(path.name): seen for path in PROC.iterdir() if path.name.isdigit() and (seen := _seen(path))}
-    found = {pid: every[pid]} if pid in every else {}
-    while more := {p: seen for p, seen in every.items() if seen.parent in found and p not in found}:
-        found |= more
-    return found
+    members = {pid: every[pid]} if pid in every else {}
+    while children := {p: seen for p, seen in every.items() if seen.parent in members and p not in members}:
+        members |= children
+    return members
 
 
 async def replies(address: str, request: bytes) -> bool:

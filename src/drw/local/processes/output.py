@@ -49,15 +49,15 @@ class ProcessOutput:
     def take(self, data: bytes) -> None:
         """Write to the log, and put it aside when it is full, between two lines."""
         with self._lock:
-            whole, newline, rest = data.rpartition(b"\n")
+            whole, newline, partial = data.rpartition(b"\n")
             if newline and self._append(whole + newline) >= self._full:
                 self._turn()
-            if rest:
-                self._append(rest)
+            if partial:
+                self._append(partial)
 
     def _read(self, pipe: int) -> None:
-        with open(pipe, "rb", buffering=0) as said:
-            while data := said.read(PORTION):
+        with open(pipe, "rb", buffering=0) as stream:
+            while data := stream.read(PORTION):
                 with suppress(OSError):  # the disk is full: better to lose lines than to stop the part
                     self.take(data)
 

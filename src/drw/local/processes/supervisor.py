@@ -39,7 +39,7 @@ class Supervisor:
         self._say = say
         self._children: dict[str, ChildProcess] = {}
         self._keepers: list[asyncio.Task[None]] = []
-        self._asked = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._failed = ""
         self._ready = False
         self._new_key = False
@@ -56,10 +56,10 @@ class Supervisor:
             control = await asyncio.start_unix_server(self._answer, str(self._layout.control))
             try:
                 await self._unless_asked_to_stop(self._start())
-                if not self._asked.is_set():
+                if not self._stop_requested.is_set():
                     self._ready = True
                     on_ready(await self._status())
-                await self._asked.wait()
+                await self._stop_requested.wait()
             except DrwError as error:
                 self._failed = error.message
                 raise
@@ -130,14 +130,14 @@ class Supervisor:
                 making.kill()
 
     async def _unless_asked_to_stop(self, work: Any) -> None:
-        doing = asyncio.create_task(work)
-        asked = asyncio.create_task(self._asked.wait())
-        await asyncio.wait([doing, asked], return_when=asyncio.FIRST_COMPLETED)
-        asked.cancel()
-        if not doing.done():
-            doing.cancel()
+        work_task = asyncio.create_task(work)
+        stop_task = asyncio.create_task(self._stop_requested.wait())
+        await asyncio.wait([work_task, stop_task], return_when=asyncio.FIRST_COMPLETED)
+        stop_task.cancel()
+        if not work_task.done():
+            work_task.cancel()
         try:
-            await doing
+            await work_task
         except asyncio.CancelledError:
             return
         except BaseExceptionGroup as group:
@@ -158,10 +158,10 @@ class Supervisor:
 
     def _handle_signals(self) -> None:
         def asked() -> None:
-            if self._asked.is_set():  # the second time: now
+            if self._stop_requested.is_set():  # the second time: now
                 for child in self._children.values():
                     child.kill(signal.SIGKILL)
-            self._asked.set()
+            self._stop_requested.set()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, asked)
@@ -172,7 +172,7 @@ class Supervisor:
                 case "status":
                     writer.write(json.dumps(await self._status()).encode() + b"\n")
                 case "stop":
-                    self._asked.set()
+                    self._stop_requested.set()
                     writer.write(b"{}\n")
             await writer.drain()
             writer.close()
@@ -186,13 +186,13 @@ class Supervisor:
                 {"name": s.name, "cluster": s.cluster, "state": s.State.Name(s.state).lower(), "detail": s.detail}
                 for s in await report(profile, self._channels)
             ]
-        found = [
+        processes = [
             {"name": n, "state": str(c.state), "pid": c.pid, "restarts": c.restarts, "detail": c.detail}
             for n, c in self._children.items()
         ]
         healthy = (
             running
-            and all(p["state"] == ProcessState.READY for p in found)
+            and all(p["state"] == ProcessState.READY for p in processes)
             and all(s["state"] in {"ready", "unimplemented"} for s in services)
         )
         return {
@@ -203,7 +203,7 @@ class Supervisor:
             "pid": os.getpid(),
             "gateway": f"http://{self._listen}",
             "data": str(self._layout.data),
-            "parts": found,
+            "parts": processes,
             "services": services,
         }
 

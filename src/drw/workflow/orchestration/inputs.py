@@ -14,63 +14,63 @@ MAX_FILES = 500
 MAX_FILE_ID = 200
 
 
-def checked(template: Template, given: dict[str, Any]) -> dict[str, Any]:
+def checked(template: Template, values: dict[str, Any]) -> dict[str, Any]:
     """Return every input of the template with its value or its default.
 
     Raises:
         InvalidRequest: one is unknown, missing or of another type; the message names it.
         TooLarge: together they are too large.
     """
-    if (size := len(orjson.dumps(given))) > MAX_INPUT_BYTES:
+    if (size := len(orjson.dumps(values))) > MAX_INPUT_BYTES:
         raise TooLarge(f"the inputs have {size} bytes; at most {MAX_INPUT_BYTES}", param="inputs")
-    known = {each.name for each in template.inputs}
-    if unknown := sorted(given.keys() - known):
-        names = ", ".join(sorted(known)) or "none"
+    declared_names = {each.name for each in template.inputs}
+    if unknown := sorted(values.keys() - declared_names):
+        names = ", ".join(sorted(declared_names)) or "none"
         raise InvalidRequest(
             f"{unknown[0]!r} is not an input of the template {template.name!r}; there are: {names}", param=unknown[0]
         )
-    return {each.name: _value(each, given.get(each.name)) for each in template.inputs}
+    return {each.name: _value(each, values.get(each.name)) for each in template.inputs}
 
 
-def _value(wanted: Input, value: Any) -> Any:
-    if value is None and wanted.required:
-        raise InvalidRequest(f"the input {wanted.name!r} is missing: {wanted.description}", param=wanted.name)
-    match wanted.type:
+def _value(declared: Input, value: Any) -> Any:
+    if value is None and declared.required:
+        raise InvalidRequest(f"the input {declared.name!r} is missing: {declared.description}", param=declared.name)
+    match declared.type:
         case Input.FILES:
-            return _files(wanted, [] if value is None else value)
+            return _files(declared, [] if value is None else value)
         case Input.INTEGER:
-            return _integer(wanted, wanted.default or 0 if value is None else value)
+            return _integer(declared, declared.default or 0 if value is None else value)
         case _:
-            return _string(wanted, wanted.default if value is None else value)
+            return _string(declared, declared.default if value is None else value)
 
 
-def _files(wanted: Input, value: Any) -> list[str]:
+def _files(declared: Input, value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(v, str) and 0 < len(v) <= MAX_FILE_ID for v in value):
-        raise _wrong(wanted, "a list of file ids")
+        raise _wrong(declared, "a list of file ids")
     if len(value) > MAX_FILES:
-        raise TooLarge(f"the input {wanted.name!r} has {len(value)} files; at most {MAX_FILES}", param=wanted.name)
-    if wanted.required and not value:
-        raise _wrong(wanted, "a list of at least one file id")
+        raise TooLarge(f"the input {declared.name!r} has {len(value)} files; at most {MAX_FILES}", param=declared.name)
+    if declared.required and not value:
+        raise _wrong(declared, "a list of at least one file id")
     if len(set(value)) != len(value):
-        raise _wrong(wanted, "a list in which each file stands once")
+        raise _wrong(declared, "a list in which each file stands once")
     return value
 
 
-def _integer(wanted: Input, value: Any) -> int:
+def _integer(declared: Input, value: Any) -> int:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise _wrong(wanted, "an integer") from None
+        raise _wrong(declared, "an integer") from None
     if isinstance(value, bool) or not number.is_integer() or abs(number) > 2**53:
-        raise _wrong(wanted, "an integer")
+        raise _wrong(declared, "an integer")
     return int(number)
 
 
-def _string(wanted: Input, value: Any) -> str:
+def _string(declared: Input, value: Any) -> str:
     if not isinstance(value, str):
-        raise _wrong(wanted, "a text")
+        raise _wrong(declared, "a text")
     return value
 
 
-def _wrong(wanted: Input, right: str) -> InvalidRequest:
-    return InvalidRequest(f"the input {wanted.name!r} must be {right}", param=wanted.name)
+def _wrong(declared: Input, right: str) -> InvalidRequest:
+    return InvalidRequest(f"the input {declared.name!r} must be {right}", param=declared.name)

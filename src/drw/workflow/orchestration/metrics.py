@@ -25,9 +25,9 @@ from run where state in ('QUEUED', 'RUNNING')
 
 async def measure(database: Database) -> None:
     """Bring the gauges up to date; they are of all processes, since runs are in the database."""
-    found = await database.one(COUNTS)
-    assert found is not None
+    counts = await database.one(COUNTS)
+    assert counts is not None
     for state in STATES:
-        OPEN.labels(state.lower()).set(found[state])
-    WAITING.set(max(0.0, found["oldest"]))
-    BEHIND.set(found["behind"])
+        OPEN.labels(state.lower()).set(counts[state])
+    WAITING.set(max(0.0, counts["oldest"]))
+    BEHIND.set(counts["behind"])

@@ -36,8 +36,8 @@ class RunRequest:
     @property
     def fingerprint(self) -> str:
         """What must be the same when the request is repeated."""
-        said = orjson.dumps([self.template, self.inputs], option=orjson.OPT_SORT_KEYS)
-        return hashlib.sha256(said).hexdigest()
+        canonical = orjson.dumps([self.template, self.inputs], option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(canonical).hexdigest()
 
 
 class Runs:
@@ -48,7 +48,7 @@ class Runs:
         self._audit = audit
         self._max_open = max_open
 
-    async def started_before(self, who: Principal, wanted: RunRequest) -> str | None:
+    async def started_before(self, caller: Principal, request: RunRequest) -> str | None:
         """Return the id of the run that the same request started, or None.
 
         Raises:
@@ -56,14 +56,14 @@ class Runs:
         """
         row = await self._database.one(
             "select id, fingerprint from run where org = %s and desk = %s and request_id = %s and walls = %s",
-            who.org,
-            who.desk,
-            wanted.request_id,
-            sorted(who.walls),
+            caller.org,
+            caller.desk,
+            request.request_id,
+            sorted(caller.walls),
         )
-        return _same(row, wanted) if row else None
+        return _same(row, request) if row else None
 
-    async def start(self, who: Principal, wanted: RunRequest, template: Template, inputs: dict[str, Any]) -> str:
+    async def start(self, caller: Principal, request: RunRequest, template: Template, inputs: dict[str, Any]) -> str:
         """Write a run down, to be begun by whoever leads; return its id.
 
         Raises:
@@ -71,87 +71,90 @@ class Runs:
             RateLimited: the desk has too many runs that have not ended.
         """
         async with self._database.transaction() as connection:
-            await self._check_room(connection, who)
+            await self._check_room(connection, caller)
             run = f"run_{uuid4().hex}"
             trace = telemetry.outgoing_headers().get("traceparent", "")
-            row = await (await connection.execute(
+            cursor = await connection.execute(
                 "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
                 " template_version, inputs, trace) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
                 " on conflict (org, desk, request_id, walls) do nothing returning id",
-                (run, who.org, who.desk, who.key, sorted(who.scopes), sorted(who.walls), wanted.request_id,
-                 wanted.fingerprint, template.SerializeToString(), template.name, template.version,
-                 orjson.dumps(inputs).decode(), trace),
-            )).fetchone()  # fmt: skip
+                (
+                    *(run, caller.org, caller.desk, caller.key, sorted(caller.scopes), sorted(caller.walls)),
+                    *(request.request_id, request.fingerprint, template.SerializeToString()),
+                    *(template.name, template.version, orjson.dumps(inputs).decode(), trace),
+                ),
+            )
+            row = await cursor.fetchone()
             if row is not None:
                 await self._plan(connection, run, template, inputs)
                 await events.add(connection, run, "queued")
-                details = {"template": template.name, "version": template.version, "inputs": wanted.fingerprint}
+                details = {"template": template.name, "version": template.version, "inputs": request.fingerprint}
                 await self._audit.record("run.start", run, details=details, connection=connection)
                 await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
                 return run
-        before = await self.started_before(who, wanted)
+        before = await self.started_before(caller, request)
         assert before is not None
         return before
 
-    async def get(self, who: Principal, run: str) -> tuple[Row, list[Row]]:
+    async def get(self, caller: Principal, run: str) -> tuple[Row, list[Row]]:
         """Return a run and its steps.
 
         Raises:
             NotFound: the desk has no such run.
         """
-        row = await self._database.one("select * from visible_runs(%s, %s, %s) where id = %s", *_seen_by(who), run)
+        row = await self._database.one("select * from visible_runs(%s, %s, %s) where id = %s", *_seen_by(caller), run)
         if row is None:
             raise _not_found(run)
         return row, await self._database.all("select * from step where run = %s order by position", run)
 
-    async def page(self, who: Principal, size: int, after: str) -> list[Row]:
+    async def page(self, caller: Principal, size: int, after: str) -> list[Row]:
         """Return the desk's runs, newest first, behind the run `after`."""
         if after:
-            await self._check_token(who, after)
+            await self._check_token(caller, after)
         return await self._database.all(
             "select * from visible_runs(%s, %s, %s) where (%s = '' or"
             " (created_at, id) < (select created_at, id from run where id = %s))"
             " order by created_at desc, id desc limit %s",
-            *_seen_by(who),
+            *_seen_by(caller),
             after,
             after,
             size,
         )
 
-    async def cancel(self, who: Principal, run: str) -> None:
+    async def cancel(self, caller: Principal, run: str) -> None:
         """End a run that has not ended.
 
         Raises:
             NotFound: the desk has no such run.
         """
         async with self._database.transaction() as connection:
-            found = await connection.execute(
+            cursor = await connection.execute(
                 "select state from run where id = (select id from visible_runs(%s, %s, %s) where id = %s) for update",
-                (*_seen_by(who), run),
+                (*_seen_by(caller), run),
             )
-            if (row := await found.fetchone()) is None:
+            if (row := await cursor.fetchone()) is None:
                 raise _not_found(run)
             if row["state"] not in ("QUEUED", "RUNNING"):
                 return
-            await events.add(connection, run, "cancelled", detail=f"by {who.key}")
+            await events.add(connection, run, "cancelled", detail=f"by {caller.key}")
             await connection.execute(
                 "update run set state = 'CANCELLED', error = %s, ended_at = clock_timestamp() where id = %s",
-                (f"cancelled by {who.key}", run),
+                (f"cancelled by {caller.key}", run),
             )
             await close_steps(connection, run)
             await self._audit.record("run.end", run, outcome="cancelled", connection=connection)
             await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
         ENDED.labels("cancelled").inc()
 
-    async def _check_room(self, connection: Connection, who: Principal) -> None:
-        found = await connection.execute(
+    async def _check_room(self, connection: Connection, caller: Principal) -> None:
+        cursor = await connection.execute(
             "select count(*) as open from visible_runs(%s, %s, %s) where state in ('QUEUED', 'RUNNING')",
-            _seen_by(who),
+            _seen_by(caller),
         )
-        row = await found.fetchone()
+        row = await cursor.fetchone()
         if row and row["open"] >= self._max_open:
             raise RateLimited(
-                f"the desk {who.desk!r} has {row['open']} runs that have not ended; at most {self._max_open}",
+                f"the desk {caller.desk!r} has {row['open']} runs that have not ended; at most {self._max_open}",
                 retry_after="10",
             )
 
@@ -163,8 +166,10 @@ class Runs:
             (run, ids),
         )
 
-    async def _check_token(self, who: Principal, token: str) -> None:
-        if not await self._database.one("select id from visible_runs(%s, %s, %s) where id = %s", *_seen_by(who), token):
+    async def _check_token(self, caller: Principal, token: str) -> None:
+        if not await self._database.one(
+            "select id from visible_runs(%s, %s, %s) where id = %s", *_seen_by(caller), token
+        ):
             raise InvalidRequest("page_token is none that an earlier answer gave", param="page_token")
 
 
@@ -177,13 +182,13 @@ async def close_steps(connection: Connection, run: str) -> None:
     )
 
 
-def _seen_by(who: Principal) -> tuple[str, str, list[str]]:
-    return who.org, who.desk, sorted(who.walls)
+def _seen_by(caller: Principal) -> tuple[str, str, list[str]]:
+    return caller.org, caller.desk, sorted(caller.walls)
 
 
-def _same(row: Row, wanted: RunRequest) -> str:
-    if row["fingerprint"] != wanted.fingerprint:
-        raise Conflict(f"the request id {wanted.request_id!r} was used for another run, {row['id']!r}")
+def _same(row: Row, request: RunRequest) -> str:
+    if row["fingerprint"] != request.fingerprint:
+        raise Conflict(f"the request id {request.request_id!r} was used for another run, {row['id']!r}")
     return str(row["id"])
 
 

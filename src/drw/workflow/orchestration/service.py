@@ -50,17 +50,17 @@ class Orchestration(contract.Orchestration):
 
     async def start_run(self, request: StartRunRequest, /) -> Run:
         """Check all that can be checked now, and write the run down."""
-        who = context.caller()
+        caller = context.caller()
         if not request.template or len(request.request_id) > MAX_REQUEST_ID:
             raise InvalidRequest(f"a run needs a template, and a request_id of at most {MAX_REQUEST_ID} characters")
-        wanted = RunRequest(request.request_id or uuid4().hex, request.template, messages.plain(request.inputs))
-        run = await self._runs.started_before(who, wanted)
+        run_request = RunRequest(request.request_id or uuid4().hex, request.template, messages.plain(request.inputs))
+        run = await self._runs.started_before(caller, run_request)
         if run is None:
-            self._kills.check(who, workflow=request.template)
+            self._kills.check(caller, workflow=request.template)
             template = await self._templates.get_template(GetTemplateRequest(name=request.template))
-            _check_scopes(who, template)
-            run = await self._runs.start(who, wanted, template, inputs.checked(template, wanted.inputs))
-        return messages.run(*await self._runs.get(who, run))
+            _check_scopes(caller, template)
+            run = await self._runs.start(caller, run_request, template, inputs.checked(template, run_request.inputs))
+        return messages.run(*await self._runs.get(caller, run))
 
     async def get_run(self, request: GetRunRequest, /) -> Run:
         """Return a run of the caller's desk with its steps."""
@@ -77,45 +77,45 @@ class Orchestration(contract.Orchestration):
 
     async def cancel_run(self, request: CancelRunRequest, /) -> Run:
         """End a run of the caller's desk."""
-        who = context.caller()
-        await self._runs.cancel(who, request.run)
-        return messages.run(*await self._runs.get(who, request.run))
+        caller = context.caller()
+        await self._runs.cancel(caller, request.run)
+        return messages.run(*await self._runs.get(caller, request.run))
 
 
-def _check_scopes(who: context.Principal, template: Template) -> None:
+def _check_scopes(caller: context.Principal, template: Template) -> None:
     if unknown := sorted({node.uses for node in template.nodes} - ACTIVITIES.keys()):
         raise InvalidRequest(f"the template {template.name!r} uses {unknown[0]!r}, which this release does not have")
     needed = scopes(node.uses for node in template.nodes)
-    if lacking := [scope for scope in needed if scope not in who.scopes]:
+    if lacking := [scope for scope in needed if scope not in caller.scopes]:
         raise Forbidden(
             f"a run of {template.name!r} needs the scopes {' and '.join(map(repr, needed))};"
-            f" the key {who.key!r} lacks {' and '.join(map(repr, lacking))}",
+            f" the key {caller.key!r} lacks {' and '.join(map(repr, lacking))}",
             scope=lacking[0],
         )
 
 
 async def build(scope: ServiceContext) -> Orchestration:
     """Make the service with what the configuration names."""
-    own = scope.settings(Settings)
+    settings = scope.settings(Settings)
     dsn = scope.profile.postgres
     database = await scope.database()
     progress = RunJournal(database, scope.audit())
     services = Services(scope.client(DocumentsClient), scope.client(ServingClient))
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
-    stepper = StepExecutor(progress, services, own.first_pause_seconds, kills)
-    interpreter = Interpreter(progress, stepper, own.steps_at_once)
-    engine = scope.make_adapter(Engine, "dbos_engine", {"dsn": dsn, "executor": own.executor})  # type: ignore[type-abstract]
+    stepper = StepExecutor(progress, services, settings.first_pause_seconds, kills)
+    interpreter = Interpreter(progress, stepper, settings.steps_at_once)
+    engine = scope.make_adapter(Engine, "dbos_engine", {"dsn": dsn, "executor": settings.executor})  # type: ignore[type-abstract]
     relay = OutboxRelay(database, scope.client(StateClient))
-    leader = LeaderElection(LeaderLock(dsn, own.executor), database, progress, engine, interpreter, relay)
+    leader = LeaderElection(LeaderLock(dsn, settings.executor), database, progress, engine, interpreter, relay)
     scope.background(leader.run)
 
     async def describe() -> str:
         if relay.trouble:
             raise Unavailable(f"the live view of runs is behind: {relay.trouble}")
-        role = f"carries out runs as {own.executor!r}" if leader.leads else f"stands by as {own.executor!r}"
+        role = f"carries out runs as {settings.executor!r}" if leader.leads else f"stands by as {settings.executor!r}"
         return f"{role}, {leader.under_way()} under way"
 
     scope.describe(describe)
     scope.measure(partial(measure, database))
-    return Orchestration(Runs(database, scope.audit(), own.max_open_runs), scope.client(TemplatesClient), kills)
+    return Orchestration(Runs(database, scope.audit(), settings.max_open_runs), scope.client(TemplatesClient), kills)

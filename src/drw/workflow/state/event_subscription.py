@@ -22,10 +22,10 @@ ENDS = frozenset({"succeeded", "failed", "cancelled"})
 class EventSubscriptions:
     """The live view with the history behind it."""
 
-    def __init__(self, view: LiveView, history: EventLog, own: Settings) -> None:
+    def __init__(self, view: LiveView, history: EventLog, settings: Settings) -> None:
         self._view = view
         self._history = history
-        self._own = own
+        self._settings = settings
 
     async def publish(self, key: RunKey, event: RunEvent) -> None:
         """Keep an event and show it.
@@ -39,19 +39,19 @@ class EventSubscriptions:
             if not await self._view.append(key, event):
                 raise Unavailable(f"the event before {event.event_id} of {key.run!r} is not here yet: send it first")
         if _ends_run(event):
-            await self._view.forget_later(key, self._own.keep_ended_seconds)
+            await self._view.forget_later(key, self._settings.keep_ended_seconds)
 
-    async def watch(self, key: RunKey, who: Principal, number: int) -> AsyncIterator[RunEvent]:
+    async def watch(self, key: RunKey, caller: Principal, number: int) -> AsyncIterator[RunEvent]:
         """Yield the events behind this number, and what follows, until the run has ended.
 
         Raises:
-            NotFound: the desk has no such run, or `who` stands outside one of its walls.
+            NotFound: the desk has no such run, or `caller` stands outside one of its walls.
             Unavailable: the live view does not answer.
         """
-        await self._found(key, who)
+        await self._found(key, caller)
         spoke = time.monotonic()
         while True:
-            events = await self._view.after(key, number, self._own.wait_seconds)
+            events = await self._view.after(key, number, self._settings.wait_seconds)
             for event in events:
                 yield event
                 number, spoke = int(event.event_id), time.monotonic()
@@ -59,7 +59,7 @@ class EventSubscriptions:
                     return
             if not events and await self._over(key):
                 return
-            if time.monotonic() - spoke > self._own.quiet_seconds:
+            if time.monotonic() - spoke > self._settings.quiet_seconds:
                 yield _still_there(key)
                 spoke = time.monotonic()
 
@@ -69,14 +69,14 @@ class EventSubscriptions:
             await self._restore(key)
         return newest is not None and _ends_run(newest)
 
-    async def _found(self, key: RunKey, who: Principal) -> None:
+    async def _found(self, key: RunKey, caller: Principal) -> None:
         """Return when the run is there; one inside other walls is as one that has never been, and takes as long."""
-        deadline = time.monotonic() + self._own.appear_seconds
+        deadline = time.monotonic() + self._settings.appear_seconds
         while True:
             newest = await self._view.newest(key)
             if newest is None and await self._restore(key):
                 newest = await self._view.newest(key)
-            if newest is not None and walls.inside(newest.walls, who):
+            if newest is not None and walls.inside(newest.walls, caller):
                 return
             left = deadline - time.monotonic()
             if left <= 0:
@@ -93,7 +93,7 @@ class EventSubscriptions:
         events = await self._history.of(key)
         await self._view.restore(key, events)
         if events and _ends_run(events[-1]):
-            await self._view.forget_later(key, self._own.keep_ended_seconds)
+            await self._view.forget_later(key, self._settings.keep_ended_seconds)
         return bool(events)
 
 

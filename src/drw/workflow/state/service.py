@@ -25,9 +25,9 @@ class State(contract.State):
 
     async def watch_run(self, request: WatchRunRequest, /) -> AsyncIterator[RunEvent]:
         """Yield what has happened in a run that the caller may see, then what happens, to its end."""
-        who = context.caller()
-        key = RunKey(who.org, who.desk, _named("run", request.run))
-        async for event in self._views.watch(key, who, _number(request.last_event_id or "0", "last_event_id")):
+        caller = context.caller()
+        key = RunKey(caller.org, caller.desk, _named("run", request.run))
+        async for event in self._views.watch(key, caller, _number(request.last_event_id or "0", "last_event_id")):
             yield event
 
     async def publish_run_event(self, request: RunEvent, /) -> PublishRunEventResponse:
@@ -53,7 +53,7 @@ def _number(text: str, field: str) -> int:
 
 async def build(scope: ServiceContext) -> State:
     """Make the service with what the configuration names."""
-    own = scope.settings(Settings)
+    settings = scope.settings(Settings)
     view = scope.make_adapter(LiveView, "valkey", {"url": scope.profile.valkey})  # type: ignore[type-abstract]
     scope.on_stop(view.close)
 
@@ -62,4 +62,4 @@ async def build(scope: ServiceContext) -> State:
         return "live view in Valkey"
 
     scope.describe(describe)
-    return State(EventSubscriptions(view, EventLog(await scope.database()), own))
+    return State(EventSubscriptions(view, EventLog(await scope.database()), settings))

@@ -46,34 +46,34 @@ def found_in(value: Any) -> Iterator[str]:
 def _check_list(template: TemplateSource, node: NodeSource) -> None:
     if not node.for_each:
         return
-    lists = [f"${{inputs.{name}}}" for name, given in template.inputs.items() if given.type == "FILES"]
+    lists = [f"${{inputs.{name}}}" for name, source in template.inputs.items() if source.type == "FILES"]
     if node.for_each not in lists:
-        known = ", ".join(lists) or "none"
-        raise InvalidRequest(f"node {node.id!r}: for_each is {node.for_each!r}; the lists of files are: {known}")
+        available = ", ".join(lists) or "none"
+        raise InvalidRequest(f"node {node.id!r}: for_each is {node.for_each!r}; the lists of files are: {available}")
 
 
-def _check_path(template: TemplateSource, place: str, path: str, ended: frozenset[str], *, in_list: bool) -> None:
+def _check_path(template: TemplateSource, location: str, path: str, ended: frozenset[str], *, in_list: bool) -> None:
     match path.split("."):
         case ["inputs", name] if name in template.inputs:
             return
         case ["inputs", name]:
             raise InvalidRequest(
-                f"{place}: ${{{path}}}: there is no input {name!r}; there are: {_list(template.inputs)}"
+                f"{location}: ${{{path}}}: there is no input {name!r}; there are: {_list(template.inputs)}"
             )
         case ["steps", name, "output", *_] if name in ended:
             return
         case ["steps", name, "output", *_]:
             raise InvalidRequest(
-                f"{place}: ${{{path}}}: {name!r} has not ended by then; what has: {_list(ended)}. Add it to 'needs'"
+                f"{location}: ${{{path}}}: {name!r} has not ended by then; what has: {_list(ended)}. Add it to 'needs'"
             )
         case ["item"] if in_list:
             return
         case ["item"]:
-            raise InvalidRequest(f"{place}: ${{item}} has a meaning only in a node with 'for_each'")
+            raise InvalidRequest(f"{location}: ${{item}} has a meaning only in a node with 'for_each'")
         case ["run", "id"]:
             return
     forms = "${inputs.NAME}, ${steps.NODE.output}, ${steps.NODE.output.FIELD}, ${item}, ${run.id}"
-    raise InvalidRequest(f"{place}: ${{{path}}} is not a reference; the forms are: {forms}")
+    raise InvalidRequest(f"{location}: ${{{path}}} is not a reference; the forms are: {forms}")
 
 
 def _list(names: Any) -> str:

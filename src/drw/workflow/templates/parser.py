@@ -16,13 +16,13 @@ from drw.workflow.templates.activities import ACTIVITIES
 from drw.workflow.templates.schema import InputSource, NodeSource, TemplateSource
 
 
-def template(source: bytes, place: str) -> Template:
-    """Return the template in a YAML source; `place` is what errors call it.
+def template(source: bytes, location: str) -> Template:
+    """Return the template in a YAML source; `location` is what errors call it.
 
     Raises:
         InvalidRequest: it is not a template; the message names the key or the node.
     """
-    data = yaml_source.read(source, place)
+    data = yaml_source.read(source, location)
     try:
         read = TemplateSource.model_validate(data)
         nodes = topological_sort.sorted_nodes(read.nodes)
@@ -33,37 +33,37 @@ def template(source: bytes, place: str) -> Template:
             name=read.name,
             version=hashlib.sha256(source).hexdigest(),
             description=read.description,
-            inputs=[_input(name, given) for name, given in read.inputs.items()],
+            inputs=[_input(name, input_source) for name, input_source in read.inputs.items()],
             nodes=[_node(node) for node in nodes],
             output=read.output,
             source=source.decode(),
         )
     except ValidationError as error:
-        raise InvalidRequest(f"{place}: {_faults(error, data)}") from None
+        raise InvalidRequest(f"{location}: {_faults(error, data)}") from None
     except InvalidRequest as error:
-        raise InvalidRequest(f"{place}: {error.message}") from None
+        raise InvalidRequest(f"{location}: {error.message}") from None
 
 
 def _check_activity(node: NodeSource) -> None:
     activity = ACTIVITIES.get(node.uses)
     if activity is None:
-        known = ", ".join(sorted(ACTIVITIES))
-        raise InvalidRequest(f"node {node.id!r} uses {node.uses!r}, which is not an activity; there are: {known}")
-    given = node.with_.keys()
-    if missing := activity.required - given:
+        names = ", ".join(sorted(ACTIVITIES))
+        raise InvalidRequest(f"node {node.id!r} uses {node.uses!r}, which is not an activity; there are: {names}")
+    arguments = node.with_.keys()
+    if missing := activity.required - arguments:
         raise InvalidRequest(f"node {node.id!r}: {node.uses!r} needs {_list(missing)} under 'with'")
-    if unknown := given - activity.required - activity.optional:
+    if unknown := arguments - activity.required - activity.optional:
         takes = _list(activity.required | activity.optional)
         raise InvalidRequest(f"node {node.id!r}: {node.uses!r} does not take {_list(unknown)}; it takes {takes}")
 
 
-def _input(name: str, given: InputSource) -> Input:
+def _input(name: str, source: InputSource) -> Input:
     return Input(
         name=name,
-        type=given.type,
-        required=given.required,
-        default=given.default,
-        description=given.description,
+        type=source.type,
+        required=source.required,
+        default=source.default,
+        description=source.description,
     )
 
 

@@ -23,17 +23,17 @@ class Templates(contract.Templates):
 
     async def list_templates(self, request: ListTemplatesRequest, /) -> ListTemplatesResponse:
         """Return the newest version of each."""
-        found = await self._shelf.on_offer()
-        return ListTemplatesResponse(templates=[found[name] for name in sorted(found)])
+        offered = await self._shelf.on_offer()
+        return ListTemplatesResponse(templates=[offered[name] for name in sorted(offered)])
 
     async def get_template(self, request: GetTemplateRequest, /) -> Template:
         """Return one, in the version asked for."""
         if request.version:
             return await self._shelf.version(request.name, request.version)
-        found = await self._shelf.on_offer()
-        if request.name not in found:
-            raise NotFound(f"there is no template {request.name!r}; there are: {', '.join(sorted(found))}")
-        return found[request.name]
+        offered = await self._shelf.on_offer()
+        if request.name not in offered:
+            raise NotFound(f"there is no template {request.name!r}; there are: {', '.join(sorted(offered))}")
+        return offered[request.name]
 
     async def describe(self) -> str:
         """Say how many there are; a file that is none shows as a degraded service."""
@@ -45,7 +45,7 @@ class Templates(contract.Templates):
 
 async def build(scope: ServiceContext) -> Templates:
     """Make the service with what the configuration names."""
-    own = scope.settings(Settings)
-    service = Templates(TemplateStore(await scope.database(), own.folder))
+    settings = scope.settings(Settings)
+    service = Templates(TemplateStore(await scope.database(), settings.folder))
     scope.describe(service.describe)
     return service

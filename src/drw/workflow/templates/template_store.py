@@ -29,12 +29,12 @@ class TemplateStore:
 
     async def on_offer(self) -> dict[str, Template]:
         """Return the newest version of every template, by name."""
-        templates = {t.name: t for t in (self._template(source, place) for place, source in _shipped())}
+        templates = {t.name: t for t in (self._template(source, location) for location, source in _shipped())}
         faults = []
         for file in sorted(self._folder.glob("*.yaml")) if self._folder else ():
             try:
-                own = self._template(_bytes(file), file.name)
-                templates[own.name] = own
+                file_template = self._template(_bytes(file), file.name)
+                templates[file_template.name] = file_template
             except InvalidRequest as error:
                 faults.append(error.message)
         self.faults = faults
@@ -52,26 +52,26 @@ class TemplateStore:
             raise NotFound(f"the template {name!r} never had the version {version!r}")
         return self._template(str(row["source"]).encode(), f"{name} {version[:12]}")
 
-    def _template(self, source: bytes, place: str) -> Template:
-        key = (place, hashlib.sha256(source).hexdigest())
+    def _template(self, source: bytes, location: str) -> Template:
+        key = (location, hashlib.sha256(source).hexdigest())
         if key not in self._read:
             try:
-                self._read[key] = parser.template(source, place)
+                self._read[key] = parser.template(source, location)
             except InvalidRequest as error:  # kept too: a costly file is read once, not at each request
                 self._read[key] = error.message  # not the error itself: each time it is raised its traceback grows
-        if isinstance(found := self._read[key], str):
-            raise InvalidRequest(found)
-        return found
+        if isinstance(outcome := self._read[key], str):
+            raise InvalidRequest(outcome)
+        return outcome
 
     async def _keep(self, templates: Iterable[Template]) -> None:
-        known = {t.version: t for t in templates}
-        rows = await self._database.all("select version from version where version = any(%s)", list(known))
-        for version in known.keys() - {row["version"] for row in rows}:
+        by_version = {t.version: t for t in templates}
+        rows = await self._database.all("select version from version where version = any(%s)", list(by_version))
+        for version in by_version.keys() - {row["version"] for row in rows}:
             await self._database.all(
                 "insert into version (name, version, source) values (%s, %s, %s) on conflict do nothing returning name",
-                known[version].name,
+                by_version[version].name,
                 version,
-                known[version].source,
+                by_version[version].source,
             )
 
 

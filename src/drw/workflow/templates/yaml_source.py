@@ -38,21 +38,21 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read(source: bytes, place: str) -> dict[str, Any]:
-    """Return the mapping in a YAML source; `place` is what errors call it.
+def read(source: bytes, location: str) -> dict[str, Any]:
+    """Return the mapping in a YAML source; `location` is what errors call it.
 
     Raises:
         TooLarge: the source has more than `MAX_SOURCE_BYTES`.
         InvalidRequest: it is not YAML, or not a mapping; the message has line and column.
     """
     if len(source) > MAX_SOURCE_BYTES:
-        raise TooLarge(f"{place} has more than {MAX_SOURCE_BYTES} bytes")
+        raise TooLarge(f"{location} has more than {MAX_SOURCE_BYTES} bytes")
     try:
         value = yaml.load(source.decode(), Loader=_Loader)  # a SafeLoader, only stricter
     # A ValueError is a number of too many digits, a date that is none, or bytes that are not UTF-8; the scanner of
     # flow collections raises a RecursionError by itself.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{place} is not YAML that a template can be read from: {error}") from error
+        raise InvalidRequest(f"{location} is not YAML that a template can be read from: {error}") from error
     if not isinstance(value, dict):
-        raise InvalidRequest(f"{place} must be a mapping with the keys name, inputs, nodes and output")
+        raise InvalidRequest(f"{location} must be a mapping with the keys name, inputs, nodes and output")
     return value

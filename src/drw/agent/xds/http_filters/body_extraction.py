@@ -46,7 +46,7 @@ def read(paths: Iterable[str], fields: Iterable[str]) -> Json:
     action = _run(extension("envoy.filters.http.json_to_metadata", parse))
     at = {"header_name": ":path"}
     path = extension("path", typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", **at))
-    found = [
+    chain_filters = [
         {
             "predicate": {
                 "single_predicate": {
@@ -58,43 +58,43 @@ def read(paths: Iterable[str], fields: Iterable[str]) -> Json:
         }
         for p in paths
     ]
-    return typed(f"{filters.COMPOSITE}.CompositePerRoute", matcher={"matcher_list": {"matchers": found}})
+    return typed(f"{filters.COMPOSITE}.CompositePerRoute", matcher={"matcher_list": {"matchers": chain_filters}})
 
 
 def chain(route: Route, *, stream: bool, by_header: bool) -> Json | None:
     """Return what runs on this route alone, once it is known for good; None where nothing does."""
-    found = [
+    chain_filters = [
         *(_checked_again(route) if route.models else ()),
         *(_passed(route, stream, by_header) if route.pass_through else ()),
     ]
-    if not found:
+    if not chain_filters:
         return None
-    action = typed(f"{filters.COMPOSITE}.ExecuteFilterAction", filter_chain={"typed_config": found})
+    action = typed(f"{filters.COMPOSITE}.ExecuteFilterAction", filter_chain={"typed_config": chain_filters})
     matcher = {"on_no_match": {"action": extension("further", action)}}
     return typed(f"{filters.COMPOSITE}.CompositePerRoute", matcher=matcher)
 
 
 def fields(routes: Iterable[Route]) -> set[str]:
     """Return the fields of bodies that bind a caller to a host."""
-    wanted = (text for route in routes for text in route.affinity if text.startswith(AFFINITY))
-    return {text.removeprefix(AFFINITY) for text in wanted}
+    affinity_fields = (text for route in routes for text in route.affinity if text.startswith(AFFINITY))
+    return {text.removeprefix(AFFINITY) for text in affinity_fields}
 
 
-def _run(found: Json) -> Json:
-    return extension("run", typed(f"{filters.COMPOSITE}.ExecuteFilterAction", typed_config=found))
+def _run(filter_chain: Json) -> Json:
+    return extension("run", typed(f"{filters.COMPOSITE}.ExecuteFilterAction", typed_config=filter_chain))
 
 
 def _checked_again(route: Route) -> list[Json]:
     """Return the checks of scope and size: until the body was read, those of another route have been made."""
     needed = filters.one_of(list(route.scopes)) if route.scopes else filters.any_key()
-    found = [extension("envoy.filters.http.rbac", typed(RBAC, **needed["rbac"]))]
-    return [*found, *([filters.size_limit(route.max_body_bytes)] if route.max_body_bytes else [])]
+    filter_chain = [extension("envoy.filters.http.rbac", typed(RBAC, **needed["rbac"]))]
+    return [*filter_chain, *([filters.size_limit(route.max_body_bytes)] if route.max_body_bytes else [])]
 
 
 def _passed(route: Route, stream: bool, by_header: bool) -> list[Json]:
-    told = [*(_note_affinity(route)), _note_identity(by_header)]
+    metadata = [*(_note_affinity(route)), _note_identity(by_header)]
     return [
-        *told,
+        *metadata,
         *([] if by_header or not route.models else _rewritten(route, stream)),
         extension("envoy.filters.http.sse_to_metadata", _of_stream()),
         _of_answer(),
@@ -147,8 +147,8 @@ def _of_answer() -> Json:
     rules = [
         {"selectors": [{"key": "usage"}, {"key": field}], "on_present": _count(key)} for field, key in COUNTS.items()
     ]
-    told = {"rules": rules, "allow_content_types": ["application/json", "application/json; charset=utf-8"]}
-    return extension("envoy.filters.http.json_to_metadata", typed(JSON, response_rules=told))
+    rules_config = {"rules": rules, "allow_content_types": ["application/json", "application/json; charset=utf-8"]}
+    return extension("envoy.filters.http.json_to_metadata", typed(JSON, response_rules=rules_config))
 
 
 def _of_stream() -> Json:

@@ -41,9 +41,9 @@ def cors() -> Json:
 
 def preflight(cluster: str) -> Json:
     """Return the route of preflights: the filter answers all of them, but only on routes that lead somewhere."""
-    asked = ("origin", "access-control-request-method")
+    required_headers = ("origin", "access-control-request-method")
     headers: list[Json] = [{"name": ":method", "string_match": {"exact": "OPTIONS"}}]
-    headers += [{"name": name, "present_match": True} for name in asked]
+    headers += [{"name": name, "present_match": True} for name in required_headers]
     return {"name": "preflight", "match": {"prefix": "/", "headers": headers}, "route": {"cluster": cluster}}
 
 

@@ -37,17 +37,17 @@ def blocked(configuration: Configuration) -> Json:
     by_org: dict[str, Json] = {org: _decision(reason) for (org, _), reason in named[Block.ORG].items()}
     for org, desks in _by_org(named[Block.DESK]).items():
         if named[Block.ORG].get((org, "")) != KILLED:
-            tree = _tree("x-drw-desk", {desk: _decision(reason) for desk, reason in desks.items()})
-            by_org[org] = _ending(tree, by_org[org]) if org in by_org else tree
-    rest = _ending(_tree("x-drw-org", by_org), _allowed()) if by_org else _allowed()
+            matcher = _tree("x-drw-desk", {desk: _decision(reason) for desk, reason in desks.items()})
+            by_org[org] = _ending(matcher, by_org[org]) if org in by_org else matcher
+    fallback = _ending(_tree("x-drw-org", by_org), _allowed()) if by_org else _allowed()
     by_key = dict.fromkeys(filter(None, configuration.credentials.revoked), _decision(REVOKED))
     for key, orgs in _by_key(named[Block.KEY]).items():
         if key not in by_key:
             # Without an end of its own: a key of another org goes on to the end of the outer tree.
             by_key[key] = _tree("x-drw-org", {org: _decision(reason) for org, reason in orgs.items()})
     if not by_key:
-        return typed(RBAC, matcher=rest.get("matcher", {"on_no_match": rest}))
-    return typed(RBAC, matcher=_ending(_tree("x-drw-key", by_key), rest)["matcher"])
+        return typed(RBAC, matcher=fallback.get("matcher", {"on_no_match": fallback}))
+    return typed(RBAC, matcher=_ending(_tree("x-drw-key", by_key), fallback)["matcher"])
 
 
 def models(configuration: Configuration) -> Json:
@@ -55,11 +55,11 @@ def models(configuration: Configuration) -> Json:
 
     That is where a route has the body read, or takes the model from a header; services refuse models by themselves.
     """
-    asked: dict[tuple[str, str], list[Json]] = {}
+    conditions: dict[tuple[str, str], list[Json]] = {}
     for (org, name), reason in sorted(_gravest(configuration.blocks)[Block.MODEL].items()):
-        asked.setdefault((reason, org), []).extend([_of_body(name), _of_header(name)])
+        conditions.setdefault((reason, org), []).extend([_of_body(name), _of_header(name)])
     policies: dict[str, Json] = {}
-    for (reason, org), models in asked.items():
+    for (reason, org), models in conditions.items():
         policy = policies.setdefault(reason, {"permissions": [{"any": True}], "principals": []})
         # Of each other org a request meets one comparison, however many models that one has killed.
         policy["principals"] += [_of_org(org, models)] if org else models
@@ -70,20 +70,20 @@ Named = dict[tuple[str, str], str]
 
 
 def _gravest(blocks: Iterable[Block]) -> dict[int, Named]:
-    found: dict[int, Named] = {subject: {} for subject in Block.Subject.values()}
+    by_subject: dict[int, Named] = {subject: {} for subject in Block.Subject.values()}
     for block in blocks:
         reason = REASONS.get(block.reason, KILLED)  # of a newer control plane: refused rather than let through
         if len(block.name) <= MAX_NAME and len(block.org) <= MAX_NAME:
-            named = found.setdefault(block.subject, {})
+            named = by_subject.setdefault(block.subject, {})
             named[block.org, block.name] = min(named.get((block.org, block.name), reason), reason, key=GRAVEST.index)
-    return found
+    return by_subject
 
 
 def _by_org(named: Named) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
+    by_org: dict[str, dict[str, str]] = {}
     for (org, name), reason in sorted(named.items()):
-        found.setdefault(org, {})[name] = reason
-    return found
+        by_org.setdefault(org, {})[name] = reason
+    return by_org
 
 
 def _by_key(named: Named) -> dict[str, dict[str, str]]:
@@ -91,19 +91,19 @@ def _by_key(named: Named) -> dict[str, dict[str, str]]:
 
 
 def _tree(header: str, branches: dict[str, Json]) -> Json:
-    tree = {
+    matcher = {
         "input": _header(header),
         "exact_match_map": {"map": {value: branches[value] for value in sorted(branches)}},
     }
-    return {"matcher": {"matcher_tree": tree}}
+    return {"matcher": {"matcher_tree": matcher}}
 
 
 def _header(name: str) -> Json:
     return extension(name, typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=name))
 
 
-def _ending(tree: Json, rest: Json) -> Json:
-    return {"matcher": tree["matcher"] | {"on_no_match": rest}}
+def _ending(matcher: Json, fallback: Json) -> Json:
+    return {"matcher": matcher["matcher"] | {"on_no_match": fallback}}
 
 
 def _allowed() -> Json:
@@ -124,9 +124,9 @@ def _action(name: str, action: str) -> Json:
     return {"action": extension(name, typed("envoy.config.rbac.v3.Action", name=name, action=action))}
 
 
-def _of_org(org: str, asked: list[Json]) -> Json:
+def _of_org(org: str, conditions: list[Json]) -> Json:
     caller = {"header": {"name": "x-drw-org", "string_match": {"exact": org}}}
-    return {"and_ids": {"ids": [caller, {"or_ids": {"ids": asked}}]}}
+    return {"and_ids": {"ids": [caller, {"or_ids": {"ids": conditions}}]}}
 
 
 def _of_body(model: str) -> Json:

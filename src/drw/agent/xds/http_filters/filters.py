@@ -140,7 +140,7 @@ def at_most(size: int) -> Json:
 
 def keys(credentials: Credentials) -> Json:
     """Return the filter that verifies keys and issuers' tokens, and puts what keys say into headers."""
-    own = _provider(credentials.issuer, [credentials.audience], credentials.jwks) | {
+    platform_provider = _provider(credentials.issuer, [credentials.audience], credentials.jwks) | {
         "claim_to_headers": [{"header_name": h, "claim_name": c} for h, c in CLAIMS.items()],
     }
     # Without an end a token of somebody else's would be good for ever.
@@ -155,7 +155,7 @@ def keys(credentials: Credentials) -> Json:
     needs = needed[0] if len(needed) == 1 else {"requires_any": {"requirements": needed}}
     open_to_all = [{"match": {"path": path}} for path in ALIVE]
     rules = [*open_to_all, {"match": {"prefix": "/"}, "requires": needs}]
-    return typed(JWT, providers={PROVIDER: own, **others}, rules=rules)
+    return typed(JWT, providers={PROVIDER: platform_provider, **others}, rules=rules)
 
 
 def token() -> Json:
@@ -182,9 +182,9 @@ def anybody() -> Json:
     return _policy([{"any": True}])
 
 
-def one_of(wanted: list[str]) -> Json:
+def one_of(values: list[str]) -> Json:
     """Return what a route says whose caller must hold one of these scopes."""
-    return _policy([_holds(scope) for scope in wanted])
+    return _policy([_holds(scope) for scope in values])
 
 
 def literal(text: str) -> str:

@@ -54,23 +54,23 @@ def _issuer(issuer: Issuer) -> Json:
     }
 
 
-def _desks(found: Iterable[Desk]) -> dict[str, Json]:
+def _desks(desks: Iterable[Desk]) -> dict[str, Json]:
     orgs: dict[str, Json] = {}
-    for desk in found:
+    for desk in desks:
         bounds = {"scopes": dict.fromkeys(desk.scopes, True), "walls": dict.fromkeys(desk.walls, True)}
         orgs.setdefault(desk.org, {})[desk.name] = bounds
     return orgs
 
 
 def _certificates(
-    found: Iterable[Certificate], bounds: Mapping[tuple[str, str], Desk]
+    certificates: Iterable[Certificate], bounds: Mapping[tuple[str, str], Desk]
 ) -> Iterable[tuple[str, dict[str, str]]]:
-    for one in found:
+    for one in certificates:
         if (desk := bounds.get((one.org, one.desk))) is not None:
             scopes = sorted(scope for scope in one.scopes if scope in desk.scopes)
             walls = sorted(wall for wall in one.walls if wall in desk.walls)
-            held = {"scopes": " ".join(scopes), "walls": " ".join(walls)}
-            yield one.san, {"key": f"cert:{one.name}", "org": one.org, "desk": one.desk, **held}
+            permissions = {"scopes": " ".join(scopes), "walls": " ".join(walls)}
+            yield one.san, {"key": f"cert:{one.name}", "org": one.org, "desk": one.desk, **permissions}
 
 
 def lua(value: Any) -> str:

@@ -27,23 +27,23 @@ class DigestArguments(Arguments):
     summaries: list[Summary]
 
 
-async def perform(services: Services, doing: StepContext, given: DigestArguments) -> dict[str, Any]:
+async def perform(services: Services, step_context: StepContext, arguments: DigestArguments) -> dict[str, Any]:
     """Return the id, the name and the text of the document.
 
     The name has the run's id: the same bytes under the same name are the same file, however often it is written.
     """
-    text = written(given)
-    name = f"digest-{doing.run}.md"
+    text = written(arguments)
+    name = f"digest-{step_context.run}.md"
     request = PutFileRequest(name=name, content=text.encode(), purpose="user_data")
-    file = await services.documents.put_file(request, timeout=doing.seconds)
+    file = await services.documents.put_file(request, timeout=step_context.seconds)
     shown = shortened(text)
     return {"file": file.id, "name": file.name or name, "text": shown, "truncated": shown != text}
 
 
-def written(given: DigestArguments) -> str:
+def written(arguments: DigestArguments) -> str:
     """Return the Markdown."""
-    parts = [f"# {_line(given.title) or 'Digest'}", f"{len(given.summaries)} documents."]
-    for each in given.summaries:
+    parts = [f"# {_line(arguments.title) or 'Digest'}", f"{len(arguments.summaries)} documents."]
+    for each in arguments.summaries:
         note = "\n\n_Of the beginning of the document only._" if each.truncated else ""
         parts.append(f"## {_line(each.name)}\n\n{each.summary}{note}")
     return "\n\n".join(parts) + "\n"

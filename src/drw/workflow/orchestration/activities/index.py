@@ -16,21 +16,21 @@ class IndexArguments(Arguments):
     collection: str
 
 
-async def perform(services: Services, doing: StepContext, given: IndexArguments) -> dict[str, Any]:
+async def perform(services: Services, step_context: StepContext, arguments: IndexArguments) -> dict[str, Any]:
     """Return what was indexed.
 
     Raises:
         InvalidRequest: the file cannot be indexed; the message says why.
     """
-    request = IndexFileRequest(file=given.file, collection=given.collection)
-    done = await services.documents.index_file(request, timeout=doing.seconds)
+    request = IndexFileRequest(file=arguments.file, collection=arguments.collection)
+    done = await services.documents.index_file(request, timeout=step_context.seconds)
     if done.state == Indexing.FAILED:
-        raise InvalidRequest(f"the file {given.file!r} cannot be indexed: {done.error}")
+        raise InvalidRequest(f"the file {arguments.file!r} cannot be indexed: {done.error}")
     if done.state != Indexing.COMPLETED:
-        raise Unavailable(f"the indexing of {given.file!r} ended as {Indexing.State.Name(done.state).lower()}")
+        raise Unavailable(f"the indexing of {arguments.file!r} ended as {Indexing.State.Name(done.state).lower()}")
     return {
-        "file": given.file,
-        "collection": done.collection or given.collection,
+        "file": arguments.file,
+        "collection": done.collection or arguments.collection,
         "pages": done.pages,
         "chunks": done.chunks,
         "unchanged": done.unchanged,

@@ -31,41 +31,41 @@ class SummariseArguments(Arguments):
     max_tokens: int = Field(default=160, ge=16, le=2000)
 
 
-async def perform(services: Services, doing: StepContext, given: SummariseArguments) -> dict[str, Any]:
+async def perform(services: Services, step_context: StepContext, arguments: SummariseArguments) -> dict[str, Any]:
     """Return the summary with the file's name, and whether it is of a part of the text only."""
-    file = await services.documents.get_file(GetFileRequest(file=given.file))
+    file = await services.documents.get_file(GetFileRequest(file=arguments.file))
     read = await services.documents.read_text(
-        ReadTextRequest(file=given.file, max_characters=given.max_characters), timeout=doing.seconds
+        ReadTextRequest(file=arguments.file, max_characters=arguments.max_characters), timeout=step_context.seconds
     )
-    text = "\n".join(read.pages)[: given.max_characters].strip()
-    summary, used = await _summary(services, given, file.name, text) if text else ("(It has no text.)", 0)
+    text = "\n".join(read.pages)[: arguments.max_characters].strip()
+    summary, used = await _summary(services, arguments, file.name, text) if text else ("(It has no text.)", 0)
     return {
-        "file": given.file,
+        "file": arguments.file,
         "name": file.name,
         "summary": summary[:LONGEST_SUMMARY].strip(),
         "truncated": read.truncated or used < len(text),
     }
 
 
-async def _summary(services: Services, given: SummariseArguments, name: str, text: str) -> tuple[str, int]:
+async def _summary(services: Services, arguments: SummariseArguments, name: str, text: str) -> tuple[str, int]:
     """Return the summary, and of how many characters it is: half as many each time the model finds them too long."""
     while True:
         try:
-            return await _asked(services, given, name, text), len(text)
+            return await _asked(services, arguments, name, text), len(text)
         except InvalidRequest as error:
             if error.metadata.get("code") != "context_length_exceeded" or len(text) < 2 * FEWEST_CHARACTERS:
                 raise
             text = text[: len(text) // 2]
 
 
-async def _asked(services: Services, given: SummariseArguments, name: str, text: str) -> str:
+async def _asked(services: Services, arguments: SummariseArguments, name: str, text: str) -> str:
     request = ChatRequest(
-        model=given.model,
+        model=arguments.model,
         messages=[
             ChatMessage(role="system", content=INSTRUCTION),
             ChatMessage(role="user", content=f"The document {name[:200]!r}:\n\n{text}\n\nSummarise it."),
         ],
-        max_tokens=given.max_tokens,
+        max_tokens=arguments.max_tokens,
         temperature=0.0,
         seed=1,
     )

@@ -34,16 +34,16 @@ class DbosEngine(Engine):
         schema_name: str = "orchestration_engine"
         pool_size: int = 5
 
-    def __init__(self, own: Settings) -> None:
-        self._own = own
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._workflow: Any = None
 
     async def start(self, work: Work) -> None:
         """See the port."""
         _refuse_pickles()
-        url = _url(self._own.dsn)
-        await asyncio.to_thread(DBOS.migrate, url, schema=self._own.schema_name)
+        url = _url(self._settings.dsn)
+        await asyncio.to_thread(DBOS.migrate, url, schema=self._settings.schema_name)
         DBOS(config=self._config(url))
         self._workflow = DBOS.workflow(name="run")(self._workflow_of(work))
         DBOS.launch()  # on this thread, so that recovered runs come to this thread's event loop
@@ -72,8 +72,8 @@ class DbosEngine(Engine):
             task.cancel()  # DBOS records nothing of a cancelled task: the run stays to be taken up
         await asyncio.gather(*tasks, return_exceptions=True)
         loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1) as own:
-            await loop.run_in_executor(own, lambda: DBOS.destroy(destroy_registry=True))
+        with ThreadPoolExecutor(1) as executor:
+            await loop.run_in_executor(executor, lambda: DBOS.destroy(destroy_registry=True))
         loop.set_default_executor(ThreadPoolExecutor())  # DBOS had put its own there, which is closed now
 
     def _workflow_of(self, work: Work) -> Callable[[str], Awaitable[None]]:
@@ -92,9 +92,9 @@ class DbosEngine(Engine):
         return {
             "name": "drw-orchestration",
             "system_database_url": url,
-            "dbos_system_schema": self._own.schema_name,
-            "sys_db_pool_size": self._own.pool_size,
-            "executor_id": self._own.executor,
+            "dbos_system_schema": self._settings.schema_name,
+            "sys_db_pool_size": self._settings.pool_size,
+            "executor_id": self._settings.executor,
             "application_version": INTERPRETER,
             "serializer": DBOSPortableJSONSerializer(),
             "run_migrations": False,

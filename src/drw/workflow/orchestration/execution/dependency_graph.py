@@ -35,8 +35,8 @@ def ids(node: Node, inputs: dict[str, Any]) -> list[str]:
 def items(node: Node, inputs: dict[str, Any]) -> list[str]:
     """Return the list for whose items a node runs."""
     name = node.for_each.removeprefix("${inputs.").removesuffix("}")
-    found: list[str] = inputs[name]
-    return found
+    values: list[str] = inputs[name]
+    return values
 
 
 def _of(node: Node, nodes: dict[str, Node], inputs: dict[str, Any]) -> Iterator[Step]:
@@ -48,11 +48,11 @@ def _of(node: Node, nodes: dict[str, Node], inputs: dict[str, Any]) -> Iterator[
 
 
 def _after(node: Node, index: int | None, nodes: dict[str, Node], inputs: dict[str, Any]) -> tuple[str, ...]:
-    found: list[str] = []
+    dependencies: list[str] = []
     for need in node.needs:
         other = nodes[need]
         if index is not None and other.for_each == node.for_each:
-            found.append(f"{need}/{index}")
+            dependencies.append(f"{need}/{index}")
         else:
-            found += ids(other, inputs)
-    return tuple(found)
+            dependencies += ids(other, inputs)
+    return tuple(dependencies)

@@ -45,10 +45,10 @@ class Interpreter:
             return
         parent = telemetry.incoming_context({"traceparent": run.trace})
         name = run.template.name
-        told = {gen_ai.OPERATION: gen_ai.WORKFLOW, gen_ai.WORKFLOW_NAME: name, "drw.run": run.id}
+        attributes = {gen_ai.OPERATION: gen_ai.WORKFLOW, gen_ai.WORKFLOW_NAME: name, "drw.run": run.id}
         with (
             context.acting_for(run.caller),
-            telemetry.span(f"{gen_ai.WORKFLOW} {name}", attributes=told, context=parent),
+            telemetry.span(f"{gen_ai.WORKFLOW} {name}", attributes=attributes, context=parent),
         ):
             try:
                 output, error = await self._outcome(run, reserve)
@@ -116,17 +116,17 @@ class _Walk:
                 task.result()
         arguments = self._arguments(step)
         async with self._room:
-            made = await slot.once(step.id, lambda: self._stepper.make(self._run, step, arguments))
-        if "error" in made:
-            raise StepFailed(f"the step {step.id!r} failed: {made['error']}")
-        return made["output"]
+            result = await slot.once(step.id, lambda: self._stepper.make(self._run, step, arguments))
+        if "error" in result:
+            raise StepFailed(f"the step {step.id!r} failed: {result['error']}")
+        return result["output"]
 
     def _arguments(self, step: Step) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = rendered(orjson.loads(step.node.with_json), self.scope(step))
+            arguments: dict[str, Any] = rendered(orjson.loads(step.node.with_json), self.scope(step))
         except DrwError as error:
             raise StepFailed(f"the step {step.id!r} cannot be made: {error.message}") from error
-        return found
+        return arguments
 
     def _ended_well(self, step: str) -> bool:
         task = self._tasks[step]

@@ -68,10 +68,10 @@ class LeaderLock:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _free(self, connection: psycopg.AsyncConnection[Any]) -> bool:
-        found = await connection.execute(
+        cursor = await connection.execute(
             "select pg_try_advisory_lock(hashtextextended('drw.orchestration.' || %s, 0))", (self._name,)
         )
-        row = await found.fetchone()
+        row = await cursor.fetchone()
         return bool(row and row[0])
 
 

@@ -65,12 +65,12 @@ class RunJournal:
     async def take(self, run: str) -> Run | None:
         """Make the run this process's own; None where it is over."""
         async with self._database.transaction() as connection:
-            found = await connection.execute(
+            cursor = await connection.execute(
                 "update run set fence = fence + 1, state = 'RUNNING' where id = %s and state in ('QUEUED', 'RUNNING')"
                 " returning *",
                 (run,),
             )
-            if (row := await found.fetchone()) is None:
+            if (row := await cursor.fetchone()) is None:
                 return None
             detail = "" if row["fence"] == 1 else "taken up again"
             await events.add(connection, run, "started", detail=detail)
@@ -91,13 +91,13 @@ class RunJournal:
         """
         async with self._database.transaction() as connection:
             await events.hold(connection, run.id, run.fence)
-            found = await connection.execute(
+            cursor = await connection.execute(
                 "update step set attempts = attempts + 1, state = 'RUNNING',"
                 " started_at = coalesce(started_at, clock_timestamp())"
                 " where run = %s and id = %s and state in ('QUEUED', 'RUNNING', 'RETRYING') returning attempts",
                 (run.id, step),
             )
-            if (row := await found.fetchone()) is None:
+            if (row := await cursor.fetchone()) is None:
                 return await _ended(connection, run, step)
             number = int(row["attempts"])
             detail = "" if number == 1 else f"attempt {number}"
@@ -156,8 +156,8 @@ class RunJournal:
 
 
 async def _ended(connection: Connection, run: Run, step: str) -> Attempt:
-    found = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
-    row = await found.fetchone()
+    cursor = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
+    row = await cursor.fetchone()
     if row is None or row["state"] == "CANCELLED":
         raise LeadershipLost(f"the step {step!r} of the run {run.id!r} will not be made any more", run=run.id)
     error = row["error"] if row["state"] == "FAILED" else ""

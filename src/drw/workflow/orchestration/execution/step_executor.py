@@ -51,28 +51,28 @@ class StepExecutor:
         Raises:
             Superseded: the run is not this process's any more.
         """
-        made = 0
+        attempts = 0
         while True:
             await self._kills.lifted(run.caller, run.template.name)
             attempt = await patiently(self._progress.begin_step, run, step.id)
             if attempt.ended:
                 return {"error": attempt.error} if attempt.error else {"output": attempt.output}
-            made += 1
-            told = {"drw.run": run.id, "drw.step": step.id, "drw.attempt": attempt.number}
+            attempts += 1
+            attributes = {"drw.run": run.id, "drw.step": step.id, "drw.attempt": attempt.number}
             try:
-                with telemetry.span(f"step {step.node.uses}", attributes=told):
+                with telemetry.span(f"step {step.node.uses}", attributes=attributes):
                     output = await self._unless_killed(run, step, arguments)
             except LeadershipLost:
                 raise
             except _Held as held:
-                made -= 1  # no fault of the step
+                attempts -= 1  # no fault of the step
                 await self._retry(run, step, attempt.number, held)
                 await asyncio.sleep(self._first_pause)  # the services may know of a kill sooner than we do
             except DrwError as error:
-                again = retries.pause(error, made, step.node.max_attempts or 1, self._first_pause)
+                again = retries.pause(error, attempts, step.node.max_attempts or 1, self._first_pause)
                 STEPS.labels(step.node.uses, "failed" if again is None else "retried").inc()
                 if again is None:
-                    return await self._failed(run, step, attempt.number, error, made)
+                    return await self._failed(run, step, attempt.number, error, attempts)
                 await self._retry(run, step, attempt.number, error)
                 await asyncio.sleep(again)
             else:
@@ -93,11 +93,11 @@ class StepExecutor:
     async def _attempt(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
         activity = ACTIVITIES[step.node.uses]
         seconds = float(step.node.timeout_seconds or 120)
-        doing = StepContext(run.id, step.id, seconds)
+        step_context = StepContext(run.id, step.id, seconds)
         with context.acting_for(run.caller), context.deadline(seconds), translated("orchestration", step.id):
             try:
                 async with asyncio.timeout(seconds):
-                    output = await activity.perform(self._services, doing, activity.checked(arguments))
+                    output = await activity.perform(self._services, step_context, activity.checked(arguments))
             except TimeoutError as error:
                 raise DeadlineExceeded(f"it did not end within {seconds:g} s") from error
         size = len(orjson.dumps(output))
@@ -109,11 +109,11 @@ class StepExecutor:
         log.warning("a step is tried again", extra={"fields": _fields(run, step, attempt, error)})
         await patiently(self._progress.retry_step, run, step.id, error.message, attempt)
 
-    async def _failed(self, run: Run, step: Step, attempt: int, error: DrwError, made: int) -> dict[str, Any]:
+    async def _failed(self, run: Run, step: Step, attempt: int, error: DrwError, attempts: int) -> dict[str, Any]:
         log.warning("a step has failed", extra={"fields": _fields(run, step, attempt, error)})
-        said = _worded(error, made)
-        await patiently(self._progress.end_step, run, step.id, attempt, error=said)
-        return {"error": said}
+        message = _worded(error, attempts)
+        await patiently(self._progress.end_step, run, step.id, attempt, error=message)
+        return {"error": message}
 
 
 def _fields(run: Run, step: Step, attempt: int, error: DrwError) -> dict[str, Any]:
@@ -135,6 +135,6 @@ async def patiently(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.
             await asyncio.sleep(1)
 
 
-def _worded(error: DrwError, made: int) -> str:
-    times = f" (after {made} attempts)" if made > 1 else ""
+def _worded(error: DrwError, attempts: int) -> str:
+    times = f" (after {attempts} attempts)" if attempts > 1 else ""
     return f"{error.message}{times}"

@@ -47,13 +47,13 @@ class ValkeyView(LiveView):
         max_connections: int = 256
         """Each watcher holds one while it waits."""
 
-    def __init__(self, own: Settings) -> None:
-        self._max_events = own.max_events
+    def __init__(self, settings: Settings) -> None:
+        self._max_events = settings.max_events
         self._redis = Redis.from_url(
-            own.url,
+            settings.url,
             socket_timeout=ANSWER_SECONDS,
             socket_connect_timeout=ANSWER_SECONDS,
-            max_connections=own.max_connections,
+            max_connections=settings.max_connections,
             retry=Retry(NoBackoff(), 1),  # for a pooled connection that died with an earlier Valkey
             protocol=2,
         )
@@ -83,8 +83,8 @@ class ValkeyView(LiveView):
         """See the port."""
         wait = min(max(1, int(seconds * 1000)), int(ANSWER_SECONDS * 500))
         with _answering():
-            found: Any = await self._redis.xread({_stream(key): f"{number}-0"}, count=AT_ONCE, block=wait)
-        return [_event(entry) for _, entries in found or () for entry in entries]
+            streams: Any = await self._redis.xread({_stream(key): f"{number}-0"}, count=AT_ONCE, block=wait)
+        return [_event(entry) for _, entries in streams or () for entry in entries]
 
     async def forget_later(self, key: RunKey, seconds: int) -> None:
         """See the port."""
