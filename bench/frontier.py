@@ -17,6 +17,7 @@ from math import inf
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import uvloop
 
@@ -40,7 +41,7 @@ OTHERS: dict[str, tuple[Callable[[int], AbstractContextManager[str]], dict[str, 
 """Other gateways, and the headers that they want: the first two ask for no key, and count nothing."""
 
 
-def body(**more: object) -> bytes:
+def body(**more: Any) -> bytes:
     """Return the body of a request."""
     said = [{"role": "user", "content": ("paced " if more else "") + "How did the spread move today? " * 8}]
     return json.dumps({"model": "mock", "messages": said, "max_tokens": 64, **more}).encode()

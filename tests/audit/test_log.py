@@ -6,6 +6,7 @@ import asyncio
 import base64
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -61,7 +62,7 @@ async def write(profile):
     await database.stop()
 
 
-def other(caller: Principal, **changes: object) -> Principal:
+def other(caller: Principal, **changes: Any) -> Principal:
     return replace(caller, **changes)
 
 

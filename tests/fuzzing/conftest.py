@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import jsonschema
@@ -146,7 +147,7 @@ def served(postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.T
 def _one_of_everything(url: str) -> dict[str, str]:
     with httpx.Client(base_url=url, headers=KEY, timeout=30) as http:
 
-        def made(path: str, verb: str = "POST", **more: object) -> dict[str, str]:
+        def made(path: str, verb: str = "POST", **more: Any) -> dict[str, str]:
             answer = http.request(verb, path, **more)  # type: ignore[arg-type]
             assert answer.status_code == 200, answer.text
             return answer.json()

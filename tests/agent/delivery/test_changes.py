@@ -9,6 +9,7 @@ import socket
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -48,7 +49,7 @@ class DoubleCollector:
         return Response(b"")
 
 
-def different(number: int, fed: Fed) -> dict[str, object]:
+def different(number: int, fed: Fed) -> dict[str, Any]:
     """Return the differences of the change of this number: routes, limits, revoked keys, upstreams, by turns."""
     extra = Upstream(addresses=(fed.profile.processes["models"].http,))
     to_extra = SPARE.model_copy(update={"upstream": "extra", "path": f"/v1/extra{number}"})

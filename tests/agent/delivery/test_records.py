@@ -8,6 +8,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -124,7 +125,7 @@ async def test_a_route_that_envoy_refuses_keeps_no_revoked_key_in_use(fed: Fed) 
         assert (await client.get("/v1/good")).status_code == 200
 
 
-def change(number: int, a: DoubleVllm, b: DoubleVllm) -> dict[str, object]:
+def change(number: int, a: DoubleVllm, b: DoubleVllm) -> dict[str, Any]:
     """Return the state after the change of this number: weights, routes, upstreams, limits and revoked keys differ."""
     shares = [Share(upstream="a", weight=1 + number % 5), Share(upstream="b", weight=1 + number % 3)]
     routes = [
@@ -151,7 +152,7 @@ async def test_changes_of_routes_weights_and_limits_fail_no_request(fed: Fed) ->
     done = asyncio.Event()
     assert (await fed.want(**change(0, a, b))).error == ""
 
-    async def load(path: str, body: dict[str, object]) -> None:
+    async def load(path: str, body: dict[str, Any]) -> None:
         async with fed.client(fed.sign("key_busy", "models:invoke")) as client:
             while not done.is_set():
                 statuses[(await client.post(path, json=body)).status_code] += 1

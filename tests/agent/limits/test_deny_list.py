@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -276,7 +277,7 @@ async def test_refusals_that_envoy_does_not_take_leave_those_before(fed: Fed, mo
     assert await refused(fed, "key_worse") == (401, "invalid_api_key")
 
 
-def wrong(fed: Fed, **differences: object) -> Configuration:
+def wrong(fed: Fed, **differences: Any) -> Configuration:
     """Return a desired state with a route that leads nowhere."""
     made = fed.configuration(**differences)
     made.routes.routes.add(name="lost", path="/v1/lost", upstream="nowhere")
