@@ -1,1 +1,1 @@
-"""The platform on one machine: its parts, and what keeps them running."""
+"""The local platform: its processes and their supervision."""

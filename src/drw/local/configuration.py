@@ -1,4 +1,4 @@
-"""The settings of a platform: every one there is with its value, and what is wrong with those that are set."""
+"""Settings of a platform: the list with current values, and validation with file and line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Keys = tuple[str, ...]
 
 
 class KnownSetting(NamedTuple):
-    """A setting that there is."""
+    """A known setting."""
 
     path: Keys
     default: Any
@@ -38,7 +38,7 @@ class KnownSetting(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A setting with its value here."""
+    """A setting with its current value and origin."""
 
     name: str
     value: Any
@@ -48,13 +48,13 @@ class Setting(NamedTuple):
 
 
 def known() -> list[KnownSetting]:
-    """Return every setting that there is, those of the profile first."""
+    """Return all known settings, those of the profile first."""
     profile_settings = [setting for setting in _known(Profile, ()) if setting.path != ("services",)]
     return profile_settings + [s for name, cls in _sections().items() for s in _known(cls, ("services", name))]
 
 
 def listed(layers: SettingLayers) -> list[Setting]:
-    """Return every setting with its value and where it is from."""
+    """Return all settings with their values and origins."""
     settings = []
     for path, default, description in known():
         for each in _here(path, layers.data):
@@ -65,7 +65,7 @@ def listed(layers: SettingLayers) -> list[Setting]:
 
 
 def faults(layers: SettingLayers) -> list[str]:
-    """Return a sentence for each thing that is wrong, with the file and line, or the variable, that says it."""
+    """Return an error message for each invalid setting, with its file and line, or its environment variable."""
     services = layers.data.get("services", {})
     problems = list(_faults(layers, Profile, layers.data, ()))
     for name, section in services.items() if isinstance(services, dict) else ():
@@ -110,7 +110,7 @@ def _unknown(path: Keys, there: Iterable[Keys]) -> str:
 
 
 def _where(layers: SettingLayers, path: Keys) -> str:
-    """Return the place that sets this, or the nearest around it, as the beginning of a line."""
+    """Return the file and line of the setting, or of the nearest table around it, as a message prefix."""
     for length in range(len(path), 0, -1):
         name = ".".join(path[:length])
         inside = [o for key, o in layers.origins.items() if key == name or key.startswith(f"{name}.")]
@@ -121,7 +121,7 @@ def _where(layers: SettingLayers, path: Keys) -> str:
 
 
 def _line(file: Path, path: Keys) -> int:
-    """Return the line that sets this; 0 where it is not known."""
+    """Return the line number of the setting, or 0 if unknown."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError):
@@ -131,7 +131,7 @@ def _line(file: Path, path: Keys) -> int:
         try:
             read = tomllib.loads("".join(lines[:number]))
         except tomllib.TOMLDecodeError:
-            continue  # in the middle of a value
+            continue  # inside a multi-line value
         if _at(read, path, None) is not None:
             blank = [line.lstrip().startswith("#") or not line.strip() for line in lines[whole:number]]
             return whole + 1 + blank.index(False)
@@ -140,7 +140,7 @@ def _line(file: Path, path: Keys) -> int:
 
 
 def _sections() -> dict[str, type[Settings]]:
-    """Return the settings of each service that has some: `Settings` in its module `settings`."""
+    """Return the `Settings` class of each service that has a `settings` module."""
     modules = {name: f"{row.package}.settings" for name, row in BY_NAME.items()}
     return {name: import_module(module).Settings for name, module in modules.items() if find_spec(module)}
 
@@ -156,7 +156,7 @@ def _known(cls: type[Settings], prefix: Keys) -> Iterator[KnownSetting]:
 
 
 def _inner(annotation: Any) -> type[Settings] | None:
-    """Return the settings in a table: of one, of an optional one, or of one for each name."""
+    """Return the settings model inside a type: plain, optional, or a mapping by name."""
     if isclass(annotation) and issubclass(annotation, Settings):
         return annotation
     within = () if get_origin(annotation) is tuple else get_args(annotation)
@@ -164,7 +164,7 @@ def _inner(annotation: Any) -> type[Settings] | None:
 
 
 def _here(path: Keys, data: Mapping[str, Any]) -> list[Keys]:
-    """Return the path, for each name that the operator chose where it has any."""
+    """Expand a path with a wildcard into one path for each configured name."""
     if ANY not in path:
         return [path]
     index = path.index(ANY)

@@ -1,4 +1,4 @@
-"""Where the command line finds a platform and a key for it."""
+"""Credentials of the command line: the gateway's address and an API key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Where the gateway is, and a key for it."""
+    """The gateway's address and an API key."""
 
     url: str
     key: str
@@ -26,10 +26,10 @@ class Credentials:
 
     @classmethod
     def of(cls, data_dir: Path | None) -> Credentials:
-        """Return what the environment gives, or else what the platform of a data folder has.
+        """Return the credentials from the environment, or else from the data folder.
 
         Raises:
-            InvalidRequest: the environment gives half of it, something malformed, or a data folder is named too.
+            InvalidRequest: the environment is incomplete or malformed, or a data folder is given too.
         """
         if (elsewhere := cls._elsewhere()) is None:
             return cls.read(PlatformPaths.of(data_dir))
@@ -42,7 +42,7 @@ class Credentials:
 
     @classmethod
     def read(cls, layout: PlatformPaths) -> Credentials:
-        """Read the credentials of a platform on this machine."""
+        """Read the credentials of a local platform."""
         try:
             stored = json.loads(layout.credentials.read_text(encoding="utf-8"))
             url, key = str(stored["url"]), str(stored["api_key"])
@@ -69,7 +69,7 @@ class Credentials:
                 "or neither for the one on this machine"
             )
         if not ADDRESS.fullmatch(url):
-            shown = "" if "@" in url else f" {url!r}"  # what stands before an @ may be a password
+            shown = "" if "@" in url else f" {url!r}"  # the part before an @ may be a password
             raise InvalidRequest(f"DRW_URL{shown} is not an address: write it as in https://HOST or http://HOST:PORT")
         if not KEY.fullmatch(key):
             raise InvalidRequest("DRW_API_KEY has characters that no key has: copy it again, without spaces and quotes")
@@ -77,10 +77,10 @@ class Credentials:
 
 
 def local(data_dir: Path | None) -> PlatformPaths:
-    """Return the platform on this machine, for a command that is for no other.
+    """Return the local platform, for commands that only work locally.
 
     Raises:
-        InvalidRequest: the environment names a platform elsewhere, and no data folder is named.
+        InvalidRequest: the environment names a remote platform, and no data folder is given.
     """
     named = [name for name in ("DRW_URL", "DRW_API_KEY") if os.environ.get(name)]
     if named and data_dir is None:
@@ -92,7 +92,7 @@ def local(data_dir: Path | None) -> PlatformPaths:
 
 
 def write(file: Path, url: str, key: str) -> None:
-    """Write the credentials, for this user alone."""
+    """Write the credentials, readable by this user only."""
     new = file.with_suffix(".new")
     new.touch(mode=0o600)
     new.write_text(json.dumps({"url": url, "api_key": key}), encoding="utf-8")

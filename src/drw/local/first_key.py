@@ -1,4 +1,4 @@
-"""The first API key of a local platform: made by the operator, kept where the command line finds it."""
+"""The first API key of a local platform, stored in the credentials file of the command line."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ OPERATOR = Principal(org="local", desk="research", key="operator", scopes=frozen
 
 
 async def ensure(layout: PlatformPaths, profile: Profile, channels: Channels) -> bool:
-    """Make sure that there is a key that the gateway takes and that may do everything; return whether it is new.
+    """Ensure that a valid API key with every scope exists; return whether it is new.
 
-    One that a release with fewer scopes made gives way to a new one, and stays good.
+    A key of an earlier release with fewer scopes is replaced, but stays valid.
     """
     assert profile.data_plane is not None, "a local profile has a data plane"
     url = f"http://{profile.data_plane.listen}"
@@ -57,9 +57,9 @@ async def ensure(layout: PlatformPaths, profile: Profile, channels: Channels) ->
 
 
 async def make_home(client: AuthenticationClient) -> None:
-    """Make the operator's own org and desk, or let them hold every scope again: no others are made by themselves.
+    """Create the operator's org and desk, or give them every scope again.
 
-    Their titles and walls stay as they are; no key is touched, since both only become wider.
+    Titles and walls stay unchanged. No key is revoked, because scopes are only added.
     """
     everything = sorted(SCOPES)
     org = Org(name=OPERATOR.org, title="this machine")
@@ -76,10 +76,10 @@ async def make_home(client: AuthenticationClient) -> None:
 
 
 async def _scopes(url: str, key: str) -> frozenset[str]:
-    """Return what the key may do at the gateway; nothing where the gateway does not take it.
+    """Return the scopes of the key, or an empty set if the gateway rejects it.
 
     Raises:
-        Unavailable: the gateway does not say: a key that may be good is no reason to make another one.
+        Unavailable: the gateway does not answer. A key that may be valid is not replaced.
     """
     headers = {"authorization": f"Bearer {key}"}
     timeout = aiohttp.ClientTimeout(total=10)

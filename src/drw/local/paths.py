@@ -1,4 +1,4 @@
-"""Where everything of one local platform lies: its data, its sockets, its profile."""
+"""Paths of one local platform: data, sockets, profile."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPERATORS_FILE = """\
 
 
 def default_data() -> Path:
-    """Return the data folder where none is named: `.drw` beside the virtual environment."""
+    """Return the default data folder: `.drw` beside the virtual environment."""
     if named := os.environ.get("DRW_DATA_DIR"):
         return Path(named)
     if sys.prefix != sys.base_prefix:
@@ -37,29 +37,29 @@ def default_data() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class PlatformPaths:
-    """The folders and files of the platform in one data folder."""
+    """Folders and files of the platform in one data folder."""
 
     data: Path
 
     @classmethod
     def of(cls, data: Path | None) -> PlatformPaths:
-        """Return the layout of a data folder, or of the default one."""
+        """Return the paths of a data folder, or of the default one."""
         return cls((data or default_data()).expanduser().resolve())
 
     @property
     def run(self) -> Path:
-        """Where the sockets are. Not in the data folder, since the path of a socket must be short."""
+        """The folder of the sockets. Outside the data folder, because socket paths must be short."""
         name = hashlib.sha256(str(self.data).encode()).hexdigest()[:12]
         return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"drw-{os.getuid()}-{name}"
 
     @property
     def lock(self) -> Path:
-        """Held for as long as the platform runs."""
+        """The lock file, held while the platform runs."""
         return self.data / "lock"
 
     @property
     def control(self) -> Path:
-        """The socket on which the supervisor answers."""
+        """The supervisor's socket."""
         return self.run / "control.sock"
 
     @property
@@ -69,54 +69,54 @@ class PlatformPaths:
 
     @property
     def profile(self) -> Path:
-        """The profile that `drw up` writes."""
+        """The profile, written by `drw up`."""
         return self.data / "profile.toml"
 
     @property
     def secrets(self) -> Path:
-        """The secrets that `drw up` made for this platform, once."""
+        """The secrets, generated once by `drw up`."""
         return self.data / "secrets.toml"
 
     @property
     def settings(self) -> Path:
-        """The operator's own settings."""
+        """The operator's settings."""
         return self.data / "drw.toml"
 
     @property
     def weights(self) -> Path:
-        """The models' files; made once, and shared by all platforms of a virtual environment."""
+        """Model files, built once and shared by all platforms of a virtual environment."""
         return Path(sys.prefix) / "share" / "drw" if sys.prefix != sys.base_prefix else self.data / "weights"
 
     @property
     def operators(self) -> Path:
-        """The socket at which the gateway answers this user, however many clients are connected to its port."""
+        """The gateway's socket for operators, which answers even when the port has no connection left."""
         return self.run / "operators.sock"
 
     @property
     def engine(self) -> Path:
-        """The socket of the language model's engine."""
+        """The socket of the language model engine."""
         return self.run / "engine.sock"
 
     @property
     def files(self) -> list[Path]:
-        """The files that make the profile, the later ones on top."""
-        secrets = [self.secrets] if self.secrets.exists() else []  # a platform of the first release has none yet
+        """The files of the profile; later files override earlier ones."""
+        secrets = [self.secrets] if self.secrets.exists() else []  # platforms of the first release have none
         return [self.profile, *secrets, self.settings]
 
     @property
     def starts(self) -> Path:
-        """How long each part took to start when it last did."""
+        """The last start-up time of each process."""
         return self.data / "starts.json"
 
     def log(self, part: str) -> Path:
-        """Return the log of a part."""
+        """Return the log file of a process."""
         return self.data / "logs" / f"{part}.log"
 
     def prepare(self) -> None:
-        """Make the folders, for this user alone.
+        """Create the folders, accessible to this user only.
 
         Raises:
-            Forbidden: the folder of the sockets is somebody else's.
+            Forbidden: the socket folder belongs to another user.
         """
         for folder in (self.data, self.data / "logs", self.run):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -128,9 +128,9 @@ class PlatformPaths:
             self.settings.write_text(OPERATORS_FILE, encoding="utf-8")
 
     def make_secrets(self) -> None:
-        """Make the platform's secrets where there are none yet, for this user alone.
+        """Generate the platform's secrets if missing, readable by this user only.
 
-        They are never made again: what is sealed under them would not open any more.
+        They are never regenerated: data encrypted with them would become unreadable.
         """
         if self.secrets.exists():
             return
@@ -138,7 +138,7 @@ class PlatformPaths:
         draft = self.secrets.with_suffix(".new")
         draft.unlink(missing_ok=True)
         with open(draft, "x", encoding="utf-8", opener=_private) as out:
-            out.write("# Made by `drw up`, once: the signing keys are sealed under it. Keep it.\n" + toml(values))
+            out.write("# Generated once by `drw up`. The signing keys are encrypted with it: keep it.\n" + toml(values))
             out.flush()
             os.fsync(out.fileno())
         draft.replace(self.secrets)
@@ -149,7 +149,7 @@ class PlatformPaths:
         self.profile.write_text(f"# Written by `drw up`; your own settings go into drw.toml.\n{values}")
 
     def profile_of(self, listen: str) -> dict[str, Any]:
-        """Return the profile of a laptop: one process a cluster, everything on Unix sockets."""
+        """Return the laptop profile: one process for each cluster, all on Unix sockets."""
         names = {c: [s.name for s in SERVICES if s.cluster == c] for c in CLUSTERS}
         names["gateway"] += [s.name for s in SUPPORT]
         return {
@@ -188,7 +188,7 @@ class PlatformPaths:
                         "upstream_model": "smollm2-135m-instruct",
                         "context_length": SLOT_TOKENS,
                         "max_concurrent": ENGINE_SLOTS,
-                        "sampling": {"repeat_penalty": 1.1},  # it repeats itself without end otherwise
+                        "sampling": {"repeat_penalty": 1.1},  # without it the model repeats itself
                         "owned_by": "HuggingFaceTB",
                         "licence": "Apache-2.0",
                     },
@@ -208,7 +208,7 @@ class PlatformPaths:
 
 
 def toml(values: Mapping[str, Any], table: str = "") -> str:
-    """Return nested mappings of strings, numbers, flags and lists as TOML."""
+    """Return nested mappings of strings, numbers, booleans and lists as TOML."""
     lines = [f"{_key(k)} = {json.dumps(v)}" for k, v in values.items() if not isinstance(v, dict)]
     text = "".join(f"{line}\n" for line in lines)
     for key, value in values.items():

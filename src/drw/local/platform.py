@@ -1,4 +1,4 @@
-"""What the platform on one machine is made of, and in which order it starts."""
+"""The processes of a local platform and their start order."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DRAIN_SECONDS = 5.0
 
 
 def parts(layout: PlatformPaths, profile: Profile, channels: Channels) -> list[ProcessSpec]:
-    """Return the parts of the platform."""
+    """Return the process specifications of the platform."""
     files = [str(file) for file in layout.files]
     services = [_service_process(cluster, profile, files, channels) for cluster in CLUSTERS]
     return [
@@ -74,7 +74,7 @@ async def _database_ready(sockets: Path) -> bool:
 
 
 def _database_alive(sockets: Path) -> bool:
-    """Tell whether the server answers, though it may be starting, or have no connection left."""
+    """Tell whether the server responds at all, even if it is starting or out of connections."""
     return pq.PGconn.ping(f"{postgres.dsn(sockets)} connect_timeout=2".encode()) in (pq.Ping.OK, pq.Ping.REJECT)
 
 
@@ -128,7 +128,7 @@ def _service_process(cluster: str, profile: Profile, files: list[str], channels:
 
 
 async def _process_ready(client: ProcessClient, listens: Callable[[], bool]) -> bool:
-    if not listens():  # a call now would only make the channel wait before its next try
+    if not listens():  # a call now would only delay the channel's next attempt
         return False
     try:
         await client.get_status(GetStatusRequest(), timeout=2)
@@ -140,7 +140,7 @@ async def _process_ready(client: ProcessClient, listens: Callable[[], bool]) -> 
 def _agent(profile: Profile, files: list[str]) -> ProcessSpec:
     metrics = envoy.plane(profile).metrics
 
-    # At a port that somebody else has it serves no metrics, and works all the same.
+    # If the port is taken, the process serves no metrics and works otherwise.
     alive = _says(metrics, ALIVE) if metrics.startswith("unix:") else None
 
     async def ready() -> bool:
@@ -150,7 +150,7 @@ def _agent(profile: Profile, files: list[str]) -> ProcessSpec:
         name="agent",
         stops=2,
         title="the data plane's agent",
-        needs=("postgres",),  # it waits for the gateway's services by itself
+        needs=("postgres",),  # it waits for the gateway's services itself
         command=lambda: [sys.executable, "-m", "drw.agent", *files],
         ready=ready,
         alive=alive,
@@ -173,7 +173,7 @@ def _envoy(profile: Profile) -> ProcessSpec:
 
 
 async def _drain(admin: EnvoyAdmin) -> None:
-    with suppress(Unavailable):  # it is going away in any case
+    with suppress(Unavailable):  # it is stopping anyway
         await admin.drain(DRAIN_SECONDS)
 
 

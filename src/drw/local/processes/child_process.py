@@ -1,4 +1,4 @@
-"""One child process of the platform: how it is started, known to be ready and alive, and stopped."""
+"""A supervised child process: start, readiness, liveness, restart, stop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOOK_SECONDS = 0.1
 
 
 class ProcessState(StrEnum):
-    """How a part is."""
+    """State of a process."""
 
     WAITING = "waiting"
     STARTING = "starting"
@@ -34,7 +34,7 @@ class ProcessState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
-    """What is known of a part before it runs."""
+    """Specification of a process: command, readiness, liveness, dependencies."""
 
     name: str
     title: str
@@ -57,11 +57,11 @@ class ProcessSpec:
 
 
 class ProcessFailed(Unavailable):
-    """A part ended, or did not get ready in time."""
+    """A process exited, or was not ready in time."""
 
 
 class ChildProcess:
-    """A part as it runs: started again when it dies."""
+    """A running process, restarted when it dies."""
 
     def __init__(
         self, part: ProcessSpec, log: Path, write_log: Callable[[str], None], started: Callable[[], None] = lambda: None
@@ -82,14 +82,14 @@ class ChildProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process id, while it runs."""
+        """The process id while running."""
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def start(self) -> None:
-        """Start the part, and return when it is ready.
+        """Start the process, and return when it is ready.
 
         Raises:
-            PartFailed: it ended, or took too long; the message has the last line of its log.
+            ProcessFailed: it exited or took too long; the message has the last line of its log.
         """
         self.state = ProcessState.STARTING if not self.restarts else ProcessState.RESTARTING
         if self.part.prepare:
@@ -102,7 +102,7 @@ class ChildProcess:
                 stdout=out,
                 stderr=out,
                 env={**os.environ, **self.part.environment},
-                start_new_session=True,  # Ctrl-C is for the supervisor, which stops the parts in order
+                start_new_session=True,  # Ctrl-C goes to the supervisor only, which stops processes in order
             )
         finally:
             os.close(out)
@@ -111,7 +111,7 @@ class ChildProcess:
         self._started()
 
     async def keep(self) -> None:
-        """Start the part again whenever it ends, until `stop`."""
+        """Restart the process whenever it exits, until `stop`."""
         pause = 0.1
         while not self._stopping:
             assert self._process is not None, "start comes first"
@@ -131,7 +131,7 @@ class ChildProcess:
                 pause = min(pause * 2, 5.0)
 
     async def watch(self) -> None:
-        """Kill the process where it is not alive any more, so that `keep` starts it again; until `stop`."""
+        """Kill the process when its liveness probe fails, until `stop`; `keep` restarts it."""
         pulse: LivenessState | None = None
         while not self._stopping:
             await asyncio.sleep(liveness.LOOK_SECONDS)
@@ -152,7 +152,7 @@ class ChildProcess:
                 self.detail = f"has not answered for {pulse.silent:.0f} s" if silent else ""
 
     async def stop(self) -> None:
-        """End the part: by its signal, and by force when that takes too long."""
+        """Stop the process with its signal, and with SIGKILL after a grace period."""
         self._stopping = True
         if self.pid is not None and self._process is not None:
             if self.part.before_stop and self.state == ProcessState.READY:
@@ -169,12 +169,12 @@ class ChildProcess:
         self.state = ProcessState.STOPPED
 
     def kill(self, number: signal.Signals) -> None:
-        """Send a signal to the process, where there is one."""
+        """Send a signal to the process if it runs."""
         if self.pid is not None and self._process is not None:
             self._process.send_signal(number)
 
     def _kill_all(self, pid: int) -> None:
-        """Kill the process and all that it has begun, which would outlive it where they are stopped too."""
+        """Kill the process and its descendants; stopped (SIGSTOP) descendants would outlive it."""
         for one in liveness.tree(pid):
             with suppress(ProcessLookupError):
                 os.kill(one, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""Becomes a command that ends with its parent: `python launcher.py SIGNAL PARENT COMMAND...`.
+"""Runs a command that dies with its parent: `python launcher.py SIGNAL PARENT COMMAND...`.
 
-A process of its own, since code between fork and exec is not safe in a supervisor that has threads.
-It imports nothing of ours, so that it starts at once.
+A separate process, because code between fork and exec is unsafe in a supervisor with threads.
+It imports nothing from this package, to start fast.
 """
 
 import ctypes
@@ -13,6 +13,6 @@ PR_SET_PDEATHSIG = 1
 if __name__ == "__main__":
     number, parent = int(sys.argv[1]), int(sys.argv[2])
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != parent:  # the parent died before the line above
         sys.exit(1)
     os.execv(sys.argv[3], sys.argv[3:])

@@ -1,8 +1,7 @@
-"""Liveness of a child process: what it answers to a probe, and what the kernel says of it.
+"""Liveness of a child process: probes, and process state from /proc.
 
-A process that is stopped (SIGSTOP), or that neither answers nor works, is dead for whoever calls it, and is
-replaced soon. One that works, waits for a processor or for a disk may answer late, and has much longer: on a loaded
-machine that is no fault.
+A process that is stopped (SIGSTOP), or neither answers nor uses the processor, is replaced soon. A process that
+is running, runnable, or waiting for a disk may answer late on a loaded machine, and gets much more time.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ Probe = Callable[[], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class LivenessPolicy:
-    """After how many seconds without an answer a process is replaced."""
+    """Seconds without an answer after which a process is replaced."""
 
     stopped: float = 3.0
     idle: float = 7.5
@@ -42,7 +41,7 @@ class LivenessPolicy:
 
 
 class ProcessStats(NamedTuple):
-    """A process in /proc."""
+    """A process as listed in /proc."""
 
     parent: int
     state: str
@@ -54,7 +53,7 @@ GONE = ProcessStats(0, "", 0.0)
 
 
 class LivenessState:
-    """One process as the supervisor sees it, look by look."""
+    """Liveness state of one process across probes."""
 
     def __init__(self, pid: int, patience: LivenessPolicy, clock: Callable[[], float] = time.monotonic) -> None:
         self.pid = pid
@@ -65,10 +64,10 @@ class LivenessState:
         self._stopped = self._idle = self.silent = 0.0
 
     async def look(self, probe: Probe | None) -> str:
-        """Probe once, and return why the process must be replaced; an empty string: it need not be.
+        """Probe once, and return why the process must be replaced, or an empty string.
 
-        A look that took longer than a probe may take says that the supervisor itself was not scheduled: what is
-        beyond does not count.
+        A probe that took longer than its time-out means that the supervisor itself was not scheduled. The excess
+        time does not count.
         """
         stopped = (_seen(PROC / str(self.pid)) or GONE).state == STOPPED
         answered = not stopped and (probe is None or await _in_time(probe))
@@ -99,7 +98,7 @@ def tree(pid: int) -> dict[int, ProcessStats]:
 
 
 async def replies(address: str, request: bytes) -> bool:
-    """Tell whether somebody at `unix:/path` or `host:port` says anything at all in answer to a request."""
+    """Tell whether a server at `unix:/path` or `host:port` sends any response to a request."""
     host, _, port = address.rpartition(":")
     path = address.removeprefix("unix:")
     try:
@@ -126,7 +125,7 @@ async def _in_time(probe: Probe) -> bool:
 
 
 def _is_on_its_way(pid: int) -> bool:
-    """Tell whether a thread of the process, or of one that it began, runs or would run if it could."""
+    """Tell whether a thread of the process or of a descendant is running, runnable or in disk wait."""
     return any(seen is not None and seen.state in ON_ITS_WAY for one in tree(pid) for seen in _threads(one))
 
 
@@ -138,9 +137,9 @@ def _threads(pid: int) -> list[ProcessStats | None]:
 
 
 def _seen(folder: Path) -> ProcessStats | None:
-    """Read the state of a process or thread; the second field of the line is a name with anything in it."""
+    """Read the state of a process or thread. The second field is a name that may contain any character."""
     try:
         fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:  # it is gone
+    except OSError:  # the process is gone
         return None
     return ProcessStats(int(fields[1]), fields[0].decode(), (int(fields[11]) + int(fields[12])) / TICKS)

@@ -1,6 +1,6 @@
-"""Takes what a part says into its log, and keeps the log from filling the disk.
+"""Captures the output of a process in a log file, with rotation.
 
-Through a pipe: nobody else can put the file aside under a running process without losing a line.
+The output comes through a pipe, because rotating a file under a running process would lose lines.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DRAIN_SECONDS = 5.0
 
 
 class ProcessOutput:
-    """The log of one part: `NAME.log`, and `NAME.1.log` to `NAME.3.log` from new to old."""
+    """The log of one process: `NAME.log`, and `NAME.1.log` (newest) to `NAME.3.log`."""
 
     def __init__(self, file: Path, full: int = FULL_BYTES) -> None:
         self.file = file
@@ -26,20 +26,20 @@ class ProcessOutput:
         self._reader: Thread | None = None
 
     def pipe(self) -> int:
-        """Return what a process is to write to; to be closed here once the process has it."""
+        """Return the write end for the process. Close it here once the process has inherited it."""
         reading, writing = os.pipe()
-        # A thread, so that no part waits for whatever else this process does.
+        # A thread, so that no process blocks on other work of the supervisor.
         self._reader = Thread(target=self._read, args=(reading,), daemon=True)
         self._reader.start()
         return writing
 
     def drain(self) -> None:
-        """Return when all that a process said before its end is in the log; not later than after some seconds."""
+        """Wait until all output of an exited process is in the log, for at most DRAIN_SECONDS."""
         if self._reader is not None:
-            self._reader.join(DRAIN_SECONDS)  # a child of its own may live on, and hold the pipe
+            self._reader.join(DRAIN_SECONDS)  # a grandchild may live on and hold the pipe
 
     def last_line(self) -> str:
-        """Return what was said last."""
+        """Return the last line of output."""
         self.drain()
         if not self.file.exists():
             return ""
@@ -47,7 +47,7 @@ class ProcessOutput:
         return lines[-1] if lines else ""
 
     def take(self, data: bytes) -> None:
-        """Write to the log, and put it aside when it is full, between two lines."""
+        """Write to the log, and rotate it between two lines when it is full."""
         with self._lock:
             whole, newline, partial = data.rpartition(b"\n")
             if newline and self._append(whole + newline) >= self._full:
@@ -58,7 +58,7 @@ class ProcessOutput:
     def _read(self, pipe: int) -> None:
         with open(pipe, "rb", buffering=0) as stream:
             while data := stream.read(PORTION):
-                with suppress(OSError):  # the disk is full: better to lose lines than to stop the part
+                with suppress(OSError):  # the disk is full: losing lines is better than stopping the process
                     self.take(data)
 
     def _append(self, data: bytes) -> int:

@@ -1,4 +1,4 @@
-"""Keeps one local platform running: starts its parts in order, replaces what dies or hangs, stops them in order."""
+"""Supervisor of a local platform: starts processes in order, replaces dead or hung ones, stops them in order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 
 class Supervisor:
-    """The platform in one data folder."""
+    """The local platform of one data folder."""
 
     def __init__(self, layout: PlatformPaths, listen: str, say: Say) -> None:
         self._layout = layout
@@ -46,10 +46,10 @@ class Supervisor:
         self._channels = Channels()
 
     async def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
-        """Start everything, call `on_ready` with the status, and return once it was told to stop and has stopped.
+        """Start all processes, call `on_ready` with the status, and return after a requested stop.
 
         Raises:
-            DrwError: it could not start; nothing is left running.
+            DrwError: the platform could not start; no process is left running.
         """
         with locked(self._layout):
             self._handle_signals()
@@ -88,7 +88,7 @@ class Supervisor:
         await self._until_healthy()
 
     async def _until_healthy(self) -> None:
-        """Wait a while for services that get ready only after their process; then the status says what is missing."""
+        """Wait a limited time for services that become ready after their process; the status shows what is missing."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HEALTHY_SECONDS):
                 while True:
@@ -104,9 +104,9 @@ class Supervisor:
         begun[child.part.name].set()
 
     def _measure_starts(self) -> None:
-        """Keep how long each part took to start: callers of one that is away hear when it will be back."""
+        """Record the start-up time of each process, which `Retry-After` is based on."""
         measured = {name: child.took for name, child in self._children.items() if child.took}
-        with contextlib.suppress(OSError):  # a full disk is said elsewhere
+        with contextlib.suppress(OSError):  # a full disk is reported elsewhere
             recovery.write(self._layout.starts, measured)
 
     async def _make_weights(self) -> None:
@@ -158,7 +158,7 @@ class Supervisor:
 
     def _handle_signals(self) -> None:
         def asked() -> None:
-            if self._stop_requested.is_set():  # the second time: now
+            if self._stop_requested.is_set():  # a second request stops at once
                 for child in self._children.values():
                     child.kill(signal.SIGKILL)
             self._stop_requested.set()
@@ -209,7 +209,7 @@ class Supervisor:
 
 
 def forget_last_good(folder: Path) -> None:
-    """Remove Envoy's files but its log: they are for its restart, and a new start may have another port."""
+    """Remove Envoy's state files, but keep its log: they serve restarts, and a new start may use another port."""
     for path in folder.iterdir() if folder.exists() else ():
         if path.is_dir():
             shutil.rmtree(path)
@@ -218,6 +218,6 @@ def forget_last_good(folder: Path) -> None:
 
 
 def first(group: BaseExceptionGroup[DrwError]) -> DrwError:
-    """Return the first error of a group, however deep it is."""
+    """Return the first error of a nested exception group."""
     error = group.exceptions[0]
     return first(error) if isinstance(error, BaseExceptionGroup) else error

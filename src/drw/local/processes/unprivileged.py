@@ -1,7 +1,7 @@
-"""Runs a command that refuses to run as root, as root: `python -m drw.local.processes.unprivileged COMMAND...`.
+"""Runs a command that refuses to run as root: `python -m drw.local.processes.unprivileged COMMAND...`.
 
-In a user namespace of its own the command sees another user id, while the files it makes stay root's;
-so nothing on the machine has to be changed. Where namespaces are not allowed it becomes `nobody`.
+In a user namespace the command sees another user id, while its files stay owned by root, so that nothing
+on the machine has to change. Without namespaces it runs as `nobody`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SEEN_AS = 1
 
 
 def enter_namespace() -> bool:
-    """Move this process into a user namespace in which it is not root; tell whether that was allowed."""
+    """Move this process into a user namespace in which it is not root; return whether that was allowed."""
     uid, gid = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
     with_parent = ctypes.c_int()
     libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(with_parent))
     if libc.unshare(CLONE_NEWUSER) != 0:
         return False
-    libc.prctl(PR_SET_PDEATHSIG, with_parent)  # entering the namespace has cleared it
+    libc.prctl(PR_SET_PDEATHSIG, with_parent)  # entering the namespace cleared it
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{SEEN_AS} {uid} 1")
     Path("/proc/self/gid_map").write_text(f"{SEEN_AS} {gid} 1")
@@ -37,7 +37,7 @@ def enter_namespace() -> bool:
 
 
 def namespaces_allowed() -> bool:
-    """Tell whether `enter_namespace` would work; asked in a process of its own, which may have only one thread."""
+    """Tell whether `enter_namespace` works; tested in a separate process, because it needs a single thread."""
     return (
         subprocess.run(
             [sys.executable, "-m", "drw.local.processes.unprivileged", CHECK], capture_output=True
@@ -47,7 +47,7 @@ def namespaces_allowed() -> bool:
 
 
 def main() -> None:
-    """Become unprivileged, and become the command."""
+    """Drop privileges and exec the command."""
     if sys.argv[1] == CHECK:
         sys.exit(0 if enter_namespace() else 1)
     if os.geteuid() == 0 and not enter_namespace():
