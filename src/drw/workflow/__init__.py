@@ -1,1 +1,1 @@
-"""The workflow cluster."""
+"""The workflow cluster: orchestration, state, templates, error handling."""

@@ -1,1 +1,1 @@
-"""Keeps failed steps, and puts them back to work."""
+"""Dead letters: stores failed steps and redrives them."""

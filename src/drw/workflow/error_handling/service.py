@@ -1,4 +1,4 @@
-"""Keeps failed steps, and puts them back to work."""
+"""Dead letters: stores failed steps and redrives them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from drw.kernel.runtime.host import ServiceContext
 
 
 class ErrorHandling(contract.ErrorHandling):
-    """Serves `drw.api.workflow.v1.ErrorHandling`; this release has the contract and none of its methods."""
+    """Serves `drw.api.workflow.v1.ErrorHandling`. Every method of this release returns UNIMPLEMENTED."""
 
 
 async def build(scope: ServiceContext) -> ErrorHandling:
-    """Make the service with what the configuration names."""
+    """Build the service from its settings."""
     return ErrorHandling()

@@ -1,1 +1,1 @@
-"""Runs workflows to their end, whatever fails on the way."""
+"""Orchestration: durable execution of workflow runs."""

@@ -1,4 +1,4 @@
-"""Writes down what happens in a run, in the transaction in which it happens; the relay shows it afterwards."""
+"""Transactional outbox: writes run events in the transaction of the change; the relay publishes them later."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ MAX_DETAIL = 500
 
 
 async def hold(connection: Connection, run: str, fence: int) -> None:
-    """Hold a run until the transaction ends. Whoever changes a run and its steps holds the run first.
+    """Lock a run until the transaction ends. Every change of a run or its steps locks the run first.
 
     Raises:
-        Superseded: the run is over, or another process has taken it.
+        LeadershipLost: the run has ended, or another process has taken it over.
     """
     held = await connection.execute(
         "select from run where id = %s and fence = %s and state in ('QUEUED', 'RUNNING') for update", (run, fence)
@@ -23,7 +23,7 @@ async def hold(connection: Connection, run: str, fence: int) -> None:
 
 
 async def add(connection: Connection, run: str, state: str, *, step: str = "", detail: str = "") -> None:
-    """Add an event to a run that is held."""
+    """Add an event to a locked run."""
     await connection.execute(
         "with numbered as (update run set events = events + 1 where id = %s returning id, events),"
         " added as (insert into outbox (run, number, step, state, detail)"

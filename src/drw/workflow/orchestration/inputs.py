@@ -1,4 +1,4 @@
-"""Holds the inputs of a run against what its template asks for."""
+"""Validates the inputs of a run against its template."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MAX_FILE_ID = 200
 
 
 def checked(template: Template, values: dict[str, Any]) -> dict[str, Any]:
-    """Return every input of the template with its value or its default.
+    """Return all inputs of the template with their values or defaults.
 
     Raises:
-        InvalidRequest: one is unknown, missing or of another type; the message names it.
-        TooLarge: together they are too large.
+        InvalidRequest: an input is unknown, missing, or has the wrong type; the message names it.
+        TooLarge: the inputs are too large in total.
     """
     if (size := len(orjson.dumps(values))) > MAX_INPUT_BYTES:
         raise TooLarge(f"the inputs have {size} bytes; at most {MAX_INPUT_BYTES}", param="inputs")

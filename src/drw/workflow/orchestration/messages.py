@@ -1,4 +1,4 @@
-"""Rows as the messages of the contract."""
+"""Conversion of database rows to contract messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
 
 
 def plain(struct: Struct) -> dict[str, Any]:
-    """Return a struct as plain values."""
+    """Return a `Struct` as plain Python values."""
     value: dict[str, Any] = json_format.MessageToDict(struct)
     return value
 

@@ -1,4 +1,4 @@
-"""How runs are doing, for dashboards and alerts."""
+"""Metrics of runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from run where state in ('QUEUED', 'RUNNING')
 
 
 async def measure(database: Database) -> None:
-    """Bring the gauges up to date; they are of all processes, since runs are in the database."""
+    """Update the gauges. They cover all processes, because runs are in the database."""
     counts = await database.one(COUNTS)
     assert counts is not None
     for state in STATES:

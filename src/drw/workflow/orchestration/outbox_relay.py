@@ -1,4 +1,4 @@
-"""Shows what happened: hands the outbox, in order, to the state service."""
+"""The outbox relay: publishes run events to the state service, in order."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ AGAIN_SECONDS = 1.0
 
 
 class OutboxRelay:
-    """Runs never wait for it: where the live view is away, it is shown later what it missed."""
+    """Publishes events. Runs never wait for it; if the live view is unavailable, events are published later."""
 
     def __init__(self, database: Database, state: StateClient) -> None:
         self._database = database
         self._state = state
         self.trouble = ""
-        """Why nothing can be shown at present; empty: all is well."""
+        """The reason why nothing can be published at present, or an empty string."""
 
     async def run(self) -> None:
-        """Relay for ever."""
+        """Relay events until cancelled."""
         async for _ in self._database.notifications(events.CHANNEL):
             while await self._some():
                 pass
 
     async def _some(self) -> bool:
-        """Relay some events; whether there may be more."""
+        """Relay a batch of events; return whether there may be more."""
         rows = await self._database.all(
             "select outbox.*, run.org, run.desk, run.walls from outbox join run on run.id = outbox.run"
             " order by outbox.id limit %s",

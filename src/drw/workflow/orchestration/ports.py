@@ -1,4 +1,4 @@
-"""What the service needs of a durable engine: work that goes on where it stood, after any crash."""
+"""Ports: the durable execution engine."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from drw.kernel.errors import Conflict
 
 
 class LeadershipLost(Conflict):
-    """The run is over, or another process has taken it: nothing more may be recorded for this one."""
+    """The run has ended, or another process owns it. This process may record nothing more."""
 
 
 class Slot(ABC):
-    """The place of one step in the engine's record of a run."""
+    """The position of one step in the engine's record of a run."""
 
     @abstractmethod
     async def once(self, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
-        """Return what `work` gives, which must be JSON; where it has ended before, what it gave then."""
+        """Run `work` once and return its result, which must be JSON. On replay, return the recorded result."""
 
 
 Reserve = Callable[[], Slot]
-"""Gives the next slot of a run: the first call is always the same slot, so is the second, ..."""
+"""Returns the next slot of a run. The sequence is the same on every replay."""
 
 Work = Callable[[str, Reserve], Awaitable[None]]
-"""Carries out the run of this id. After a crash it is called again, and its ended steps are not."""
+"""Executes the run with this id. It is called again after a crash; finished steps are not."""
 
 
 class Engine(ABC):
-    """Runs work durably under one name: what a dead process of that name left is taken up at the start."""
+    """Executes work durably under a name. On start it recovers the work of a dead process of that name."""
 
     @abstractmethod
     async def start(self, work: Work) -> None:
-        """Take up what was left; from now on `begin` may be called."""
+        """Recover unfinished work. `begin` may be called afterwards."""
 
     @abstractmethod
     async def begin(self, run: str) -> None:
-        """Begin the work of a run; a run that has been begun is not begun twice."""
+        """Start a run. Idempotent."""
 
     @abstractmethod
     async def cancel(self, run: str) -> None:
-        """Stop the work of a run for good."""
+        """Stop a run permanently."""
 
     @abstractmethod
     def under_way(self) -> frozenset[str]:
-        """Return the runs whose work goes on in this process."""
+        """Return the runs that this process is executing."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Stop all work where it stands; the next start takes it up."""
+        """Stop all work. The next start recovers it."""

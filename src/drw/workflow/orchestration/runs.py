@@ -1,4 +1,4 @@
-"""The runs as their callers see them: start, show, list, cancel. Every question carries org, desk and walls."""
+"""Runs for API callers: start, get, list, cancel. Every query is filtered by org, desk and walls."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from drw.workflow.orchestration.execution import dependency_graph
 from drw.workflow.orchestration.metrics import ENDED
 
 CHANNEL = "orchestration_run"
-"""Notified when a run has been started or cancelled."""
+"""Notification channel for started and cancelled runs."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A run that somebody asks for."""
+    """A request to start a run."""
 
     request_id: str
     template: str
@@ -35,13 +35,13 @@ class RunRequest:
 
     @property
     def fingerprint(self) -> str:
-        """What must be the same when the request is repeated."""
+        """Hash of the fields that must be equal when the request is repeated."""
         canonical = orjson.dumps([self.template, self.inputs], option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(canonical).hexdigest()
 
 
 class Runs:
-    """The tables `run` and `step`, on the side of the callers."""
+    """The tables `run` and `step`, as used by API callers."""
 
     def __init__(self, database: Database, audit: AuditWriter, max_open: int) -> None:
         self._database = database
@@ -49,10 +49,10 @@ class Runs:
         self._max_open = max_open
 
     async def started_before(self, caller: Principal, request: RunRequest) -> str | None:
-        """Return the id of the run that the same request started, or None.
+        """Return the id of the run that an earlier, equal request started, or None.
 
         Raises:
-            Conflict: the request id was used for another run.
+            Conflict: the request id was used with other contents.
         """
         row = await self._database.one(
             "select id, fingerprint from run where org = %s and desk = %s and request_id = %s and walls = %s",
@@ -64,11 +64,11 @@ class Runs:
         return _same(row, request) if row else None
 
     async def start(self, caller: Principal, request: RunRequest, template: Template, inputs: dict[str, Any]) -> str:
-        """Write a run down, to be begun by whoever leads; return its id.
+        """Queue a run for the leader; return its id.
 
         Raises:
-            Conflict: the request id was used for another run.
-            RateLimited: the desk has too many runs that have not ended.
+            Conflict: the request id was used with other contents.
+            RateLimited: the desk has too many unfinished runs.
         """
         async with self._database.transaction() as connection:
             await self._check_room(connection, caller)
@@ -108,7 +108,7 @@ class Runs:
         return row, await self._database.all("select * from step where run = %s order by position", run)
 
     async def page(self, caller: Principal, size: int, after: str) -> list[Row]:
-        """Return the desk's runs, newest first, behind the run `after`."""
+        """Return the desk's runs after the run `after`, newest first."""
         if after:
             await self._check_token(caller, after)
         return await self._database.all(
@@ -122,7 +122,7 @@ class Runs:
         )
 
     async def cancel(self, caller: Principal, run: str) -> None:
-        """End a run that has not ended.
+        """Cancel an unfinished run.
 
         Raises:
             NotFound: the desk has no such run.
@@ -174,7 +174,7 @@ class Runs:
 
 
 async def close_steps(connection: Connection, run: str) -> None:
-    """Mark the steps of a run that will never end by themselves."""
+    """Mark the unfinished steps of an ended run."""
     await connection.execute(
         "update step set state = 'CANCELLED', ended_at = clock_timestamp()"
         " where run = %s and state in ('QUEUED', 'RUNNING', 'RETRYING')",

@@ -1,4 +1,4 @@
-"""Runs workflows to their end, whatever fails on the way."""
+"""Orchestration: durable execution of workflow runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Orchestration(contract.Orchestration):
         self._kills = kills
 
     async def start_run(self, request: StartRunRequest, /) -> Run:
-        """Check all that can be checked now, and write the run down."""
+        """Validate the request and queue the run."""
         caller = context.caller()
         if not request.template or len(request.request_id) > MAX_REQUEST_ID:
             raise InvalidRequest(f"a run needs a template, and a request_id of at most {MAX_REQUEST_ID} characters")
@@ -76,7 +76,7 @@ class Orchestration(contract.Orchestration):
         return ListRunsResponse(runs=[messages.run(row, []) for row in rows[:size]], next_page_token=token)
 
     async def cancel_run(self, request: CancelRunRequest, /) -> Run:
-        """End a run of the caller's desk."""
+        """Cancel a run of the caller's desk."""
         caller = context.caller()
         await self._runs.cancel(caller, request.run)
         return messages.run(*await self._runs.get(caller, request.run))
@@ -95,7 +95,7 @@ def _check_scopes(caller: context.Principal, template: Template) -> None:
 
 
 async def build(scope: ServiceContext) -> Orchestration:
-    """Make the service with what the configuration names."""
+    """Build the service from its settings."""
     settings = scope.settings(Settings)
     dsn = scope.profile.postgres
     database = await scope.database()

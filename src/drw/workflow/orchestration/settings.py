@@ -1,4 +1,4 @@
-"""Settings of runs."""
+"""Settings of the orchestration service."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from drw.kernel.runtime.settings import Settings as Base
 
 
 class Settings(Base):
-    """How runs are carried out."""
+    """Settings of run execution."""
 
     executor: str = Field(default="workflow-0", min_length=1, max_length=100)
-    """The name under which runs are carried out. Of several processes of one name one works, the others stand by."""
+    """Executor name. Of several processes with the same name, one is active and the others stand by."""
     steps_at_once: int = Field(default=4, ge=1, le=100)
-    """Of one run."""
+    """Concurrent steps of one run."""
     max_open_runs: int = Field(default=50, ge=1)
-    """Runs of one desk that have not ended, as many as a caller sees of them."""
+    """Unfinished runs per desk, counted within the caller's walls."""
     first_pause_seconds: float = Field(default=0.5, gt=0, le=60)
-    """Between a step's first attempt and its second; each further pause is twice as long, up to 15 s."""
+    """Pause between a step's first and second attempt. It doubles with each attempt, up to 15 s."""

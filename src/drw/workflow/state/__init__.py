@@ -1,1 +1,1 @@
-"""Shows the state of every run as it changes."""
+"""State: streams run events to watchers."""

@@ -1,4 +1,4 @@
-"""What happened in each run, kept for good: the truth behind the live view."""
+"""The event log of runs: permanent, and the source of the live view."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from drw.workflow.state.ports import RunKey
 
 
 class EventLog:
-    """The service's own table of events."""
+    """The table of events."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def keep(self, key: RunKey, event: RunEvent) -> None:
-        """Keep an event; one that is there already stays."""
+        """Store an event. Idempotent."""
         await self._database.all(
             "insert into event (org, desk, run, number, event) values (%s, %s, %s, %s, %s)"
             " on conflict do nothing returning number",
@@ -26,7 +26,7 @@ class EventLog:
         )
 
     async def of(self, key: RunKey) -> list[RunEvent]:
-        """Return all events of a run; none where the desk has no such run."""
+        """Return all events of a run; an empty list if the desk has no such run."""
         rows = await self._database.all(
             "select event from event where org = %s and desk = %s and run = %s order by number",
             key.org,

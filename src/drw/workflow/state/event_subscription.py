@@ -1,4 +1,4 @@
-"""Follows one run from any event on to its end, however often the live view is lost on the way."""
+"""Event subscriptions: follow one run from any event to its end, across losses of the live view."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENDS = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class EventSubscriptions:
-    """The live view with the history behind it."""
+    """The live view, backed by the event log."""
 
     def __init__(self, view: LiveView, history: EventLog, settings: Settings) -> None:
         self._view = view
@@ -28,10 +28,10 @@ class EventSubscriptions:
         self._settings = settings
 
     async def publish(self, key: RunKey, event: RunEvent) -> None:
-        """Keep an event and show it.
+        """Store an event and publish it.
 
         Raises:
-            Unavailable: the live view does not answer, or an earlier event of the run is still to come.
+            Unavailable: the live view does not answer, or an earlier event of the run is missing.
         """
         await self._history.keep(key, event)
         if not await self._view.append(key, event):
@@ -42,10 +42,10 @@ class EventSubscriptions:
             await self._view.forget_later(key, self._settings.keep_ended_seconds)
 
     async def watch(self, key: RunKey, caller: Principal, number: int) -> AsyncIterator[RunEvent]:
-        """Yield the events behind this number, and what follows, until the run has ended.
+        """Yield the events after this number until the run ends.
 
         Raises:
-            NotFound: the desk has no such run, or `caller` stands outside one of its walls.
+            NotFound: the desk has no such run, or the caller is outside one of its walls.
             Unavailable: the live view does not answer.
         """
         await self._found(key, caller)
@@ -70,7 +70,7 @@ class EventSubscriptions:
         return newest is not None and _ends_run(newest)
 
     async def _found(self, key: RunKey, caller: Principal) -> None:
-        """Return when the run is there; one inside other walls is as one that has never been, and takes as long."""
+        """Wait until the run exists. A run inside other walls behaves like a missing one and takes as long."""
         deadline = time.monotonic() + self._settings.appear_seconds
         while True:
             newest = await self._view.newest(key)
@@ -84,7 +84,7 @@ class EventSubscriptions:
             await self._next(key, hidden=newest is not None, seconds=min(left, 0.25))
 
     async def _next(self, key: RunKey, *, hidden: bool, seconds: float) -> None:
-        if hidden:  # its events are there already: the view would not wait
+        if hidden:  # its events exist already, so that the view would not wait
             await asyncio.sleep(seconds)
         else:
             await self._view.after(key, 0, seconds)

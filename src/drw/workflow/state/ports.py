@@ -1,4 +1,4 @@
-"""What the service needs of the live view of a run."""
+"""Ports: the live view of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drw.api.workflow.v1.state_pb2 import RunEvent
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """One run of one desk of one org: no other desk's key is ever equal to it."""
+    """The key of a run: org, desk and id."""
 
     org: str
     desk: str
@@ -19,38 +19,38 @@ class RunKey:
 
 
 class LiveView(ABC):
-    """The events of the runs that somebody may be watching; it may forget any run at any time.
+    """A cache of recent run events. It may evict any run at any time.
 
-    Every method raises `drw.kernel.errors.Unavailable` where the view does not answer in time.
+    Every method raises `drw.kernel.errors.Unavailable` if the view does not answer in time.
     """
 
     @abstractmethod
     async def append(self, key: RunKey, event: RunEvent) -> bool:
-        """Add the event behind the one before it; one that is there already stays.
+        """Append an event after its predecessor. Idempotent.
 
-        Returns False where the one before it is not there: the view has forgotten the run.
+        Returns False if the predecessor is missing because the run was evicted.
         """
 
     @abstractmethod
     async def restore(self, key: RunKey, events: Sequence[RunEvent]) -> None:
-        """Add all of these that are not there yet; they begin with the run's first."""
+        """Add the missing ones of these events, which start with the run's first."""
 
     @abstractmethod
     async def newest(self, key: RunKey) -> RunEvent | None:
-        """Return the last event, or None where the view does not know the run."""
+        """Return the last event, or None if the view does not have the run."""
 
     @abstractmethod
     async def after(self, key: RunKey, number: int, seconds: float) -> Sequence[RunEvent]:
-        """Return the events behind this number; where there are none, wait so long for one."""
+        """Return the events after this number; if there are none, wait up to the given time."""
 
     @abstractmethod
     async def forget_later(self, key: RunKey, seconds: int) -> None:
-        """Forget the run in so many seconds."""
+        """Expire the run after this many seconds."""
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return when the view answers."""
+        """Check that the view answers."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close all connections."""

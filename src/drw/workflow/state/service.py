@@ -1,4 +1,4 @@
-"""Shows the state of every run as it changes."""
+"""State: streams run events to watchers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class State(contract.State):
         self._views = views
 
     async def watch_run(self, request: WatchRunRequest, /) -> AsyncIterator[RunEvent]:
-        """Yield what has happened in a run that the caller may see, then what happens, to its end."""
+        """Yield past and new events of a run that the caller may read, until it ends."""
         caller = context.caller()
         key = RunKey(caller.org, caller.desk, _named("run", request.run))
         async for event in self._views.watch(key, caller, _number(request.last_event_id or "0", "last_event_id")):
             yield event
 
     async def publish_run_event(self, request: RunEvent, /) -> PublishRunEventResponse:
-        """Keep an event, and show it to those who watch."""
+        """Store an event and publish it to watchers."""
         if _number(request.event_id, "event_id") == 0:
             raise InvalidRequest("events are numbered from 1", param="event_id")
         parts = (_named(field, getattr(request, field)) for field in ("org", "desk", "run"))
@@ -52,7 +52,7 @@ def _number(text: str, field: str) -> int:
 
 
 async def build(scope: ServiceContext) -> State:
-    """Make the service with what the configuration names."""
+    """Build the service from its settings."""
     settings = scope.settings(Settings)
     view = scope.make_adapter(LiveView, "valkey", {"url": scope.profile.valkey})  # type: ignore[type-abstract]
     scope.on_stop(view.close)

@@ -1,1 +1,1 @@
-"""Keeps the workflow templates and their versions."""
+"""Templates: workflow templates and their versions."""

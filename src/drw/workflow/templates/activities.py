@@ -1,4 +1,4 @@
-"""The activities that a node of a template may use, and the arguments that each takes."""
+"""Activities available to template nodes, with their arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What a node must and may say under `with`."""
+    """Required and optional keys under `with`."""
 
     required: frozenset[str]
     optional: frozenset[str] = frozenset()
@@ -23,4 +23,4 @@ ACTIVITIES = {
     "serving.summarise": _activity(["file"], ["model", "max_characters", "max_tokens"]),
     "documents.digest": _activity(["title", "summaries"]),
 }
-"""By name. Orchestration performs them; a test holds the two lists together."""
+"""Activities by name. Orchestration implements them; a test compares the two lists."""

@@ -1,4 +1,4 @@
-"""Finds the `${...}` in a template, and says where one refers to nothing."""
+"""Finds the `${...}` expressions of a template and checks their references."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
 def check(template: TemplateSource, behind: Mapping[str, frozenset[str]]) -> None:
-    """Raise where a reference cannot be resolved when its node runs.
+    """Raise if a reference cannot be resolved when its node runs.
 
-    `behind` has, for each node, the nodes that have ended by then.
+    `behind` maps each node to the nodes that have ended by then.
 
     Raises:
-        InvalidRequest: naming the node and the reference.
+        InvalidRequest: the message names the node and the reference.
     """
     for node in template.nodes:
         _check_list(template, node)
@@ -30,7 +30,7 @@ def check(template: TemplateSource, behind: Mapping[str, frozenset[str]]) -> Non
 
 
 def found_in(value: Any) -> Iterator[str]:
-    """Yield what stands inside each `${...}` of a value."""
+    """Yield the contents of each `${...}` in a value."""
     if isinstance(value, str):
         if value.count("${") != len(REFERENCE.findall(value)):
             raise InvalidRequest(f"{value!r} has a '${{' without its '}}'")

@@ -1,4 +1,4 @@
-"""Turns the YAML of a template into the template of the contract, or says what is wrong and where."""
+"""Template parser: converts YAML to the contract's message, with precise errors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from drw.workflow.templates.schema import InputSource, NodeSource, TemplateSourc
 
 
 def template(source: bytes, location: str) -> Template:
-    """Return the template in a YAML source; `location` is what errors call it.
+    """Return the template in a YAML source; `location` names the source in errors.
 
     Raises:
-        InvalidRequest: it is not a template; the message names the key or the node.
+        InvalidRequest: the source is not a valid template; the message names the key or the node.
     """
     data = yaml_source.read(source, location)
     try:

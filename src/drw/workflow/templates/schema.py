@@ -1,4 +1,4 @@
-"""What a template's YAML may say: every key has a type, and a key that is not here is an error."""
+"""Schema of template YAML: typed keys, unknown keys are errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps the workflow templates and their versions."""
+"""Templates: workflow templates and their versions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Templates(contract.Templates):
         self._shelf = shelf
 
     async def list_templates(self, request: ListTemplatesRequest, /) -> ListTemplatesResponse:
-        """Return the newest version of each."""
+        """Return the newest version of each template."""
         offered = await self._shelf.on_offer()
         return ListTemplatesResponse(templates=[offered[name] for name in sorted(offered)])
 
     async def get_template(self, request: GetTemplateRequest, /) -> Template:
-        """Return one, in the version asked for."""
+        """Return one template in the requested version."""
         if request.version:
             return await self._shelf.version(request.name, request.version)
         offered = await self._shelf.on_offer()
@@ -36,7 +36,7 @@ class Templates(contract.Templates):
         return offered[request.name]
 
     async def describe(self) -> str:
-        """Say how many there are; a file that is none shows as a degraded service."""
+        """Report the number of templates. An invalid file degrades the service."""
         count = len(await self._shelf.on_offer())
         if self._shelf.faults:
             raise Unavailable("; ".join(self._shelf.faults))
@@ -44,7 +44,7 @@ class Templates(contract.Templates):
 
 
 async def build(scope: ServiceContext) -> Templates:
-    """Make the service with what the configuration names."""
+    """Build the service from its settings."""
     settings = scope.settings(Settings)
     service = Templates(TemplateStore(await scope.database(), settings.folder))
     scope.describe(service.describe)

@@ -8,7 +8,7 @@ from drw.kernel.runtime.settings import Settings as Base
 
 
 class Settings(Base):
-    """Where the operator's own templates are."""
+    """The folder of the operator's templates."""
 
     folder: Path | None = None
-    """A folder of .yaml files; without one there are the shipped templates only."""
+    """A folder of .yaml files. Without it only the shipped templates exist."""

@@ -1,4 +1,4 @@
-"""The templates on offer: those shipped, and the operator's own, which take the place of one of the same name."""
+"""The template store: shipped templates, overridden by the operator's templates of the same name."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from drw.workflow.templates.yaml_source import MAX_SOURCE_BYTES
 
 
 class TemplateStore:
-    """Reads the files anew at each question, so that an edited template counts at once."""
+    """Reads the files on each request, so that an edit takes effect at once."""
 
     def __init__(self, database: Database, folder: Path | None) -> None:
         self._database = database
         self._folder = folder
         self._read: dict[tuple[str, str], Template | str] = {}
-        """What each source is, or why it is not a template."""
+        """The template of each source, or the reason why it is invalid."""
         self.faults: list[str] = []
-        """Files of the folder that are not templates, and why."""
+        """Invalid files of the folder, with reasons."""
 
     async def on_offer(self) -> dict[str, Template]:
         """Return the newest version of every template, by name."""
@@ -42,10 +42,10 @@ class TemplateStore:
         return templates
 
     async def version(self, name: str, version: str) -> Template:
-        """Return one version of a template, on offer or not any more.
+        """Return one version of a template, current or past.
 
         Raises:
-            NotFound: it was never on offer.
+            NotFound: the version never existed.
         """
         row = await self._database.one("select source from version where name = %s and version = %s", name, version)
         if row is None:
@@ -57,8 +57,10 @@ class TemplateStore:
         if key not in self._read:
             try:
                 self._read[key] = parser.template(source, location)
-            except InvalidRequest as error:  # kept too: a costly file is read once, not at each request
-                self._read[key] = error.message  # not the error itself: each time it is raised its traceback grows
+            except InvalidRequest as error:  # cached too, so that an expensive file is parsed once, not on each request
+                self._read[key] = (
+                    error.message
+                )  # not the exception itself, whose traceback grows each time it is raised
         if isinstance(outcome := self._read[key], str):
             raise InvalidRequest(outcome)
         return outcome
@@ -82,7 +84,7 @@ def _shipped() -> list[tuple[str, bytes]]:
 
 def _bytes(file: Path) -> bytes:
     try:
-        # Without O_NONBLOCK to open a FIFO waits for a writer.
+        # Without O_NONBLOCK, opening a FIFO blocks until there is a writer.
         with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 raise InvalidRequest(f"{file.name} is not a regular file")

@@ -1,4 +1,4 @@
-"""Puts the nodes of a template in an order in which they can run."""
+"""Topological sort of the nodes of a template."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from drw.workflow.templates.schema import NodeSource
 
 
 def sorted_nodes(nodes: Sequence[NodeSource]) -> list[NodeSource]:
-    """Return the nodes, each after all that it needs; otherwise in the order of the file.
+    """Return the nodes in topological order, stable with respect to the file.
 
     Raises:
-        InvalidRequest: two nodes share an id, one needs what there is not, or some need each other.
+        InvalidRequest: duplicate id, unknown dependency, or a cycle.
     """
     by_id = {node.id: node for node in nodes}
     if len(by_id) != len(nodes):
@@ -37,7 +37,7 @@ def sorted_nodes(nodes: Sequence[NodeSource]) -> list[NodeSource]:
 
 
 def ended_before(nodes: Sequence[NodeSource]) -> dict[str, frozenset[str]]:
-    """Return for each node, all sorted, the nodes that have ended when it begins."""
+    """Return for each sorted node the nodes that have ended before it starts."""
     before: dict[str, frozenset[str]] = {}
     for node in nodes:
         before[node.id] = frozenset(node.needs).union(*(before[need] for need in node.needs))

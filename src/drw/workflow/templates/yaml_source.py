@@ -1,4 +1,4 @@
-"""Reads YAML as plain values: what is ambiguous in it is refused."""
+"""Strict YAML: ambiguous constructs are rejected."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from drw.kernel.errors import InvalidRequest, TooLarge
 
 MAX_SOURCE_BYTES = 64 * 1024
 MAX_DEPTH = 50
-"""Mappings and lists within one another; deeper ones exhaust the stack of what reads them."""
+"""Maximum nesting; deeper documents exhaust the parser's stack."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses keys that stand twice, of which YAML keeps only the last, aliases, which can explode, and depth."""
+    """Rejects duplicate keys, aliases (which can expand exponentially) and deep nesting."""
 
     depth = 0
 
@@ -39,17 +39,17 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(source: bytes, location: str) -> dict[str, Any]:
-    """Return the mapping in a YAML source; `location` is what errors call it.
+    """Return the mapping in a YAML source; `location` names the source in errors.
 
     Raises:
-        TooLarge: the source has more than `MAX_SOURCE_BYTES`.
-        InvalidRequest: it is not YAML, or not a mapping; the message has line and column.
+        TooLarge: the source is larger than `MAX_SOURCE_BYTES`.
+        InvalidRequest: the source is not YAML or not a mapping; the message has line and column.
     """
     if len(source) > MAX_SOURCE_BYTES:
         raise TooLarge(f"{location} has more than {MAX_SOURCE_BYTES} bytes")
     try:
-        value = yaml.load(source.decode(), Loader=_Loader)  # a SafeLoader, only stricter
-    # A ValueError is a number of too many digits, a date that is none, or bytes that are not UTF-8; the scanner of
+        value = yaml.load(source.decode(), Loader=_Loader)  # a stricter SafeLoader
+    # A ValueError means a number with too many digits, an invalid date, or bytes that are not UTF-8. The scanner of
     # flow collections raises a RecursionError by itself.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"{location} is not YAML that a template can be read from: {error}") from error

@@ -1,4 +1,4 @@
-"""What the nodes of a template can do: each activity by its name, with the scopes its caller needs."""
+"""The activities that template nodes can call, by name, with the scopes that each requires."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ ACTIVITIES: dict[str, Activity] = {
 
 
 def scopes(names: Iterable[str]) -> list[str]:
-    """Return the scopes that a run needs for these activities."""
+    """Return the scopes that a run with these activities requires."""
     return sorted({scope for name in names for scope in ACTIVITIES[name].scopes})

@@ -1,7 +1,7 @@
-"""The form of an activity: typed arguments in, JSON out, calls of other services in between.
+"""The interface of an activity: typed arguments in, JSON out, service calls in between.
 
-A step may be made again after a crash, so an activity does only what may be done twice: what it writes
-has a name made from the ids of the run and the step.
+A step may run again after a crash, so activities are idempotent: whatever they write is named by the ids of
+the run and the step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from drw.kernel.runtime.settings import explain
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services that activities call."""
+    """Clients of the services that activities call."""
 
     documents: DocumentsClient
     serving: ServingClient
@@ -28,7 +28,7 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """For which step an activity is performed, and how many seconds it has."""
+    """The step that an activity runs for, and its time-out in seconds."""
 
     run: str
     step: str
@@ -50,10 +50,10 @@ class Activity:
     perform: Callable[[Services, StepContext, Any], Awaitable[Any]]
 
     def checked(self, given: Mapping[str, Any]) -> Arguments:
-        """Return the arguments with their types.
+        """Return the validated arguments.
 
         Raises:
-            InvalidRequest: one is missing, unknown or of another type.
+            InvalidRequest: an argument is missing, unknown, or has the wrong type.
         """
         try:
             return self.arguments.model_validate(given)

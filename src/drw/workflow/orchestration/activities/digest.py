@@ -1,4 +1,4 @@
-"""Writes one Markdown document with the summaries of many files."""
+"""The `digest` activity: writes the summaries of many files to one Markdown document."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from drw.api.rag.v1.documents_pb2 import PutFileRequest
 from drw.workflow.orchestration.activities.activity import Activity, Arguments, Services, StepContext
 
 MOST_TEXT = 32_000
-"""Bytes of the document that stand in the step's output; the file has all of it."""
+"""Bytes of the document in the step's output. The file has the whole document."""
 
 
 class Summary(Arguments):
-    """What `summarise` gives for one file."""
+    """The output of `summarise` for one file."""
 
     file: str
     name: str
@@ -21,7 +21,7 @@ class Summary(Arguments):
 
 
 class DigestArguments(Arguments):
-    """The heading, and what stands under it."""
+    """Title and summaries of the document."""
 
     title: str
     summaries: list[Summary]
@@ -30,7 +30,7 @@ class DigestArguments(Arguments):
 async def perform(services: Services, step_context: StepContext, arguments: DigestArguments) -> dict[str, Any]:
     """Return the id, the name and the text of the document.
 
-    The name has the run's id: the same bytes under the same name are the same file, however often it is written.
+    The name contains the run id, so that writing it again gives the same file.
     """
     text = written(arguments)
     name = f"digest-{step_context.run}.md"
@@ -50,7 +50,7 @@ def written(arguments: DigestArguments) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return as much of the beginning as an output may hold, without a broken last character."""
+    """Return the beginning of the text that fits in an output, cut between characters."""
     return text.encode()[:MOST_TEXT].decode(errors="ignore")
 
 

@@ -1,4 +1,4 @@
-"""Indexes one file into a collection."""
+"""The `index` activity: indexes one file into a collection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from drw.workflow.orchestration.activities.activity import Activity, Arguments, 
 
 
 class IndexArguments(Arguments):
-    """Which file goes where."""
+    """The file and the collection."""
 
     file: str
     collection: str
@@ -20,7 +20,7 @@ async def perform(services: Services, step_context: StepContext, arguments: Inde
     """Return what was indexed.
 
     Raises:
-        InvalidRequest: the file cannot be indexed; the message says why.
+        InvalidRequest: the file cannot be indexed; the message gives the reason.
     """
     request = IndexFileRequest(file=arguments.file, collection=arguments.collection)
     done = await services.documents.index_file(request, timeout=step_context.seconds)

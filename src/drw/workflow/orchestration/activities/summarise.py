@@ -1,4 +1,4 @@
-"""Summarises one file with a chat model, from as much of its beginning as the model takes."""
+"""The `summarise` activity: summarises the beginning of a file with a chat model, as much as fits its context."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LONGEST_SUMMARY = 4000
 
 
 class SummariseArguments(Arguments):
-    """Which file, by which model, and within which bounds.
+    """The file, the model, and the limits.
 
-    A model with 2,048 tokens takes about 3,000 characters of a dense filing beside the instruction and the answer.
+    A context of 2,048 tokens holds about 3,000 characters of a dense filing besides the instruction and the answer.
     """
 
     file: str
@@ -32,7 +32,7 @@ class SummariseArguments(Arguments):
 
 
 async def perform(services: Services, step_context: StepContext, arguments: SummariseArguments) -> dict[str, Any]:
-    """Return the summary with the file's name, and whether it is of a part of the text only."""
+    """Return the summary with the file's name, and whether it covers only a part of the text."""
     file = await services.documents.get_file(GetFileRequest(file=arguments.file))
     read = await services.documents.read_text(
         ReadTextRequest(file=arguments.file, max_characters=arguments.max_characters), timeout=step_context.seconds
@@ -48,7 +48,7 @@ async def perform(services: Services, step_context: StepContext, arguments: Summ
 
 
 async def _summary(services: Services, arguments: SummariseArguments, name: str, text: str) -> tuple[str, int]:
-    """Return the summary, and of how many characters it is: half as many each time the model finds them too long."""
+    """Return the summary and the number of characters it covers, halved whenever the model rejects them as too long."""
     while True:
         try:
             return await _asked(services, arguments, name, text), len(text)

@@ -1,1 +1,1 @@
-"""What can carry runs through a crash."""
+"""Durable execution engines."""

@@ -1,7 +1,7 @@
-"""The durable engine on DBOS, with its tables in a schema of their own in PostgreSQL.
+"""The durable execution engine on DBOS, with its tables in a separate schema of PostgreSQL.
 
-DBOS 3.4 has one instance a process. Nothing is pickled: values are written as JSON, and a row that
-says it is a pickle is refused, since reading one runs what is in it.
+DBOS 3.4 allows one instance per process. Nothing is pickled: values are stored as JSON, and a row marked as a
+pickle is rejected, because unpickling executes code.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from drw.kernel.runtime import settings
 from drw.workflow.orchestration.ports import Engine, LeadershipLost, Slot, Work
 
 INTERPRETER = "interpreter-1"
-"""The version of what replays a run. A change that gives steps other slots needs another one."""
+"""Version of the replay order. Increase it with every change that assigns steps to other slots."""
 
 
 class DbosEngine(Engine):
-    """Keeps runs as DBOS workflows whose only argument is the run's id."""
+    """Runs are DBOS workflows whose only argument is the run id."""
 
     class Settings(settings.Settings):
-        """Where DBOS keeps its tables, and for whom."""
+        """DBOS schema and executor id."""
 
         dsn: str
         executor: str
@@ -40,41 +40,41 @@ class DbosEngine(Engine):
         self._workflow: Any = None
 
     async def start(self, work: Work) -> None:
-        """See the port."""
+        """Implement the port."""
         _refuse_pickles()
         url = _url(self._settings.dsn)
         await asyncio.to_thread(DBOS.migrate, url, schema=self._settings.schema_name)
         DBOS(config=self._config(url))
         self._workflow = DBOS.workflow(name="run")(self._workflow_of(work))
-        DBOS.launch()  # on this thread, so that recovered runs come to this thread's event loop
+        DBOS.launch()  # on this thread, so that recovered runs use this thread's event loop
 
     async def begin(self, run: str) -> None:
-        """See the port."""
+        """Implement the port."""
         if run in self._tasks:
             return
-        with SetWorkflowID(run):  # DBOS begins nothing under an id that it has
+        with SetWorkflowID(run):  # DBOS ignores an id that it already has
             await DBOS.start_workflow_async(self._workflow, run)
 
     async def cancel(self, run: str) -> None:
-        """See the port."""
+        """Implement the port."""
         await DBOS.cancel_workflow_async(run)
         if task := self._tasks.get(run):
             task.cancel()
 
     def under_way(self) -> frozenset[str]:
-        """See the port."""
+        """Implement the port."""
         return frozenset(self._tasks)
 
     async def stop(self) -> None:
-        """See the port."""
+        """Implement the port."""
         tasks = list(self._tasks.values())
         for task in tasks:
-            task.cancel()  # DBOS records nothing of a cancelled task: the run stays to be taken up
+            task.cancel()  # DBOS records nothing for a cancelled task, so that the run can be recovered
         await asyncio.gather(*tasks, return_exceptions=True)
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1) as executor:
             await loop.run_in_executor(executor, lambda: DBOS.destroy(destroy_registry=True))
-        loop.set_default_executor(ThreadPoolExecutor())  # DBOS had put its own there, which is closed now
+        loop.set_default_executor(ThreadPoolExecutor())  # DBOS had installed its own, which is closed now
 
     def _workflow_of(self, work: Work) -> Callable[[str], Awaitable[None]]:
         async def run(run_id: str) -> None:
@@ -98,24 +98,24 @@ class DbosEngine(Engine):
             "application_version": INTERPRETER,
             "serializer": DBOSPortableJSONSerializer(),
             "run_migrations": False,
-            "log_level": "CRITICAL",  # what goes wrong in a run is recorded and logged by ourselves
+            "log_level": "CRITICAL",  # the run journal records and logs failures
         }
 
 
 class _Reserved(Slot):
-    """A step id of DBOS, drawn when the slot is made."""
+    """A DBOS step id, reserved when the slot is created."""
 
     def __init__(self) -> None:
         self._reservation = DBOS.reserve_step()
 
     async def once(self, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
-        """See the port."""
+        """Implement the port."""
 
         async def step() -> Any:
             try:
                 return await work()
             except LeadershipLost as error:
-                raise asyncio.CancelledError(error.message) from None  # the one end of which DBOS records nothing
+                raise asyncio.CancelledError(error.message) from None  # the only outcome that DBOS does not record
 
         options: StepOptions = {"name": name, "retries_allowed": False}
         return await self._reservation.run_async(options, step)

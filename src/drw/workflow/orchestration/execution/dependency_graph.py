@@ -1,4 +1,4 @@
-"""Which steps a run has, and which of them each waits for."""
+"""The dependency graph of a run: its steps and their dependencies."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from drw.api.workflow.v1.templates_pb2 import Node, Template
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One node, or one node for one item of its list."""
+    """One node, or one node for one list item."""
 
     id: str
-    """The node's id, with "/" and the item's index where there is a list."""
+    """The node id, followed by "/" and the index for a list item."""
     node: Node
     item: str | None
     after: tuple[str, ...]
-    """The ids of the steps that must have ended well before."""
+    """Ids of the steps that must succeed first."""
 
 
 def steps(template: Template, inputs: dict[str, Any]) -> list[Step]:
-    """Return the steps of a run, each after all that it waits for; the same run always gives the same list."""
+    """Return the steps of a run in topological order. The result is deterministic."""
     nodes = {node.id: node for node in template.nodes}
     return [step for node in template.nodes for step in _of(node, nodes, inputs)]
 
@@ -33,7 +33,7 @@ def ids(node: Node, inputs: dict[str, Any]) -> list[str]:
 
 
 def items(node: Node, inputs: dict[str, Any]) -> list[str]:
-    """Return the list for whose items a node runs."""
+    """Return the list that a node iterates over."""
     name = node.for_each.removeprefix("${inputs.").removesuffix("}")
     values: list[str] = inputs[name]
     return values

@@ -1,4 +1,4 @@
-"""Puts values where a template has `${...}`."""
+"""Renders the `${...}` expressions of a template."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
 def rendered(value: Any, scope: Mapping[str, Any]) -> Any:
-    """Return the value with every reference replaced; a text that is one reference takes its value as it is.
+    """Return the value with all references replaced. A string that is a single reference keeps the type of the value.
 
     Raises:
-        InvalidRequest: a reference leads to nothing; the message has it.
+        InvalidRequest: a reference cannot be resolved; the message names it.
     """
     if isinstance(value, str):
         if whole := REFERENCE.fullmatch(value):

@@ -1,7 +1,7 @@
-"""Carries out a run: each step as soon as those before it have ended well, as many at once as may be.
+"""The interpreter of a run: starts each step once its dependencies have succeeded, with bounded concurrency.
 
-Every step takes its slot in the order of the plan before any is made, and depends on nothing but the outputs
-of the steps it waits for: a run that is taken up again goes the same way, whichever step ended first.
+All steps take their slots in topological order before the first one starts, and depend only on the outputs of
+their dependencies. Replay is therefore deterministic, whichever step ended first.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 
 
 class StepFailed(DrwError):
-    """A step has failed for good, and with it the run."""
+    """A step has failed permanently, and so has the run."""
 
 
 class Interpreter:
-    """The work that the engine carries through crashes."""
+    """The function that the engine executes durably."""
 
     def __init__(self, progress: RunJournal, stepper: StepExecutor, steps_at_once: int) -> None:
         self._progress = progress
@@ -39,7 +39,7 @@ class Interpreter:
         self._steps_at_once = steps_at_once
 
     async def run(self, run_id: str, reserve: Reserve) -> None:
-        """Carry out one run to its end."""
+        """Execute one run."""
         run = await patiently(self._progress.take, run_id)
         if run is None:
             return
@@ -72,7 +72,7 @@ class Interpreter:
 
 
 class _Walk:
-    """One way through one run."""
+    """One execution of one run."""
 
     def __init__(self, run: Run, stepper: StepExecutor, room: asyncio.Semaphore) -> None:
         self._run = run
@@ -82,7 +82,7 @@ class _Walk:
         self._tasks: dict[str, asyncio.Task[Any]] = {}
 
     async def to_the_end(self, reserve: Reserve) -> None:
-        """Make every step; the first that fails ends the walk, and those under way are left."""
+        """Execute all steps. The first failure ends the execution and abandons the running steps."""
         slots = [(step, reserve()) for step in self._steps]
         for step, slot in slots:
             self._tasks[step.id] = asyncio.create_task(self._step(step, slot), name=f"{self._run.id}/{step.id}")
@@ -94,7 +94,7 @@ class _Walk:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def scope(self, of: Step | None = None) -> dict[str, Any]:
-        """Return what references may name: for a step, what it waited for; else everything."""
+        """Return the values that references may name: for a step those of its dependencies, else all."""
         nodes = {node.id: node for node in self._run.template.nodes}
         scope: dict[str, Any] = {"inputs": self._run.inputs, "run": {"id": self._run.id}, "steps": {}}
         for name, node in nodes.items():

@@ -1,8 +1,8 @@
-"""Of all processes of one name, lets one carry out runs; another takes over when that one is gone.
+"""Leader election: of all processes with one name, one executes runs; another takes over when it dies.
 
-Who leads holds an advisory lock on a connection of its own: PostgreSQL frees it the moment the process dies,
-so nobody waits for a lease to run out. Where a leader loses the connection and lives on, the fence of each
-run refuses what it still writes.
+The leader holds an advisory lock on a dedicated connection. PostgreSQL releases it as soon as the process dies,
+so that no lease has to expire. If a leader loses the connection but lives on, the fencing token of each run
+rejects its writes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ANSWER_SECONDS = 5.0
 
 
 class LeaderLock:
-    """The lead itself: at most one connection has it."""
+    """The advisory lock, held by at most one connection."""
 
     def __init__(self, dsn: str, name: str) -> None:
         self._dsn = dsn
@@ -38,7 +38,7 @@ class LeaderLock:
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        """Wait until nobody else has the lead, then give the connection that has it.
+        """Wait for the lock, then yield the connection that holds it.
 
         Raises:
             Unavailable: the database does not answer.
@@ -51,7 +51,7 @@ class LeaderLock:
             raise Unavailable("the database does not answer", part="postgres") from error
 
     async def keep(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        """Return never; raise `Unavailable` or `psycopg.OperationalError` when the lead is lost."""
+        """Never return; raise `Unavailable` or `psycopg.OperationalError` when the lock is lost."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
@@ -61,7 +61,7 @@ class LeaderLock:
                 raise Unavailable("the database does not answer", part="postgres") from error
 
     async def _wait(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        # Asked again and again: a statement that waits would keep the database from clearing old rows away.
+        # Polled, because a waiting statement would hold back VACUUM.
         while True:
             if await self._free(connection):
                 return
@@ -76,7 +76,7 @@ class LeaderLock:
 
 
 class LeaderElection:
-    """While this process leads: begins what is queued, stops what is cancelled, shows what happens."""
+    """While this process leads: starts queued runs, stops cancelled ones, publishes events."""
 
     def __init__(
         self,
@@ -96,10 +96,10 @@ class LeaderElection:
         self.leads = False
 
     async def run(self) -> None:
-        """Wait for the lead, and lead until it is lost.
+        """Wait for leadership, and lead until it is lost.
 
         Raises:
-            Unavailable: it is lost; call again.
+            Unavailable: leadership is lost; call again.
         """
         async with self._seat.taken() as connection:
             try:
@@ -112,7 +112,7 @@ class LeaderElection:
                 await self._engine.stop()
 
     def under_way(self) -> int:
-        """Return how many runs this process carries out at this moment."""
+        """Return the number of runs that this process is executing."""
         return len(self._engine.under_way())
 
     async def _dispatch(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether and when a failed attempt is followed by another."""
+"""Retry policy of failed attempts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ LONGEST_ASKED_FOR_SECONDS = 60.0
 
 
 def pause(error: DrwError, attempts: int, max_seconds: int, first_seconds: float) -> float | None:
-    """Return the seconds to wait before the next attempt, or None where there is to be none.
+    """Return the seconds to wait before the next attempt, or None for no retry.
 
-    Doubles from `first_seconds` to 15, spread by a fifth so that what failed together does not come back
-    together; a service that says when to come back is believed, up to a minute.
+    Exponential backoff from `first_seconds` to 15 s with 20 % jitter. A service's Retry-After is honoured, up to
+    a minute.
     """
     if not error.retryable or attempts >= max_seconds:
         return None

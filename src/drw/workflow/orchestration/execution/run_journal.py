@@ -1,7 +1,7 @@
-"""What the process that carries out a run records of it: each change in one transaction, refused after it lost the run.
+"""The run journal: the executor's record of runs, one transaction per change, rejected once the run is lost.
 
-An attempt is counted before it is made, and a step that has ended is never begun again: that is what
-makes "no finished step ran twice" true even where the process dies between a step's end and the engine's record.
+An attempt is counted before it starts, and a finished step never starts again. So no finished step runs twice,
+even if the process dies between the end of a step and the engine's record of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from drw.workflow.orchestration.runs import close_steps
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that this process has taken."""
+    """A run owned by this process."""
 
     id: str
     fence: int
@@ -35,7 +35,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A step that has been begun, or had ended already."""
+    """A step that has started, or had already ended."""
 
     number: int
     ended: bool = False
@@ -44,26 +44,26 @@ class Attempt:
 
 
 class RunJournal:
-    """The tables `run` and `step`, on the side of the executor."""
+    """The tables `run` and `step`, as used by the executor."""
 
     def __init__(self, database: Database, audit: AuditWriter) -> None:
         self._database = database
         self._audit = audit
 
     async def queued(self) -> list[str]:
-        """Return the runs that wait to be begun, oldest first."""
+        """Return the queued runs, oldest first."""
         rows = await self._database.all("select id from run where state = 'QUEUED' order by created_at")
         return [row["id"] for row in rows]
 
     async def ended(self, runs: list[str]) -> list[str]:
-        """Return which of these runs are over."""
+        """Return those of the runs that have ended."""
         rows = await self._database.all(
             "select id from run where id = any(%s) and state not in ('QUEUED', 'RUNNING')", runs
         )
         return [row["id"] for row in rows]
 
     async def take(self, run: str) -> Run | None:
-        """Make the run this process's own; None where it is over."""
+        """Take ownership of the run; return None if it has ended."""
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
                 "update run set fence = fence + 1, state = 'RUNNING' where id = %s and state in ('QUEUED', 'RUNNING')"
@@ -84,10 +84,10 @@ class RunJournal:
         )
 
     async def begin_step(self, run: Run, step: str) -> Attempt:
-        """Count an attempt at a step, for good, before it is made.
+        """Count an attempt at a step durably, before it starts.
 
         Raises:
-            Superseded: the run is not this process's any more.
+            LeadershipLost: this process no longer owns the run.
         """
         async with self._database.transaction() as connection:
             await events.hold(connection, run.id, run.fence)
@@ -106,7 +106,7 @@ class RunJournal:
         return Attempt(number)
 
     async def retry_step(self, run: Run, step: str, error: str, attempt: int) -> None:
-        """Say that an attempt failed, and that another follows."""
+        """Record that an attempt failed and will be retried."""
         async with self._database.transaction() as connection:
             await events.hold(connection, run.id, run.fence)
             await connection.execute(
@@ -116,7 +116,7 @@ class RunJournal:
             await self._record(connection, "step.retry", run, step, "failed", {"attempt": attempt})
 
     async def end_step(self, run: Run, step: str, attempt: int, *, output: Any = None, error: str = "") -> None:
-        """Record how a step ended; with an error, it failed for good."""
+        """Record the end of a step; with an error, it failed permanently."""
         state = "failed" if error else "succeeded"
         written = orjson.dumps(output).decode()
         async with self._database.transaction() as connection:
@@ -131,7 +131,7 @@ class RunJournal:
             await self._record(connection, "step.end", run, step, "failed" if error else "ok", details)
 
     async def end_run(self, run: Run, *, output: Any = None, error: str = "") -> None:
-        """Record how the run ended; with an error, it failed."""
+        """Record the end of the run; with an error, it failed."""
         state = "failed" if error else "succeeded"
         written = orjson.dumps(output).decode()
         async with self._database.transaction() as connection:

@@ -1,4 +1,4 @@
-"""Makes one step: attempt after attempt, until it has ended well or for good."""
+"""The step executor: runs the attempts of one step until it succeeds or fails permanently."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ T = TypeVar("T")
 
 
 class _Held(DrwError):
-    """A kill switch stops the run for now."""
+    """The kill switch has paused the run."""
 
 
 class StepExecutor:
-    """Makes the steps of every run of this process."""
+    """Executes the steps of all runs of this process."""
 
     def __init__(self, progress: RunJournal, services: Services, first_pause_seconds: float, kills: KillList) -> None:
         self._progress = progress
@@ -43,13 +43,13 @@ class StepExecutor:
         self._first_pause = first_pause_seconds
 
     async def make(self, run: Run, step: Step, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return `{"output": ...}`, or `{"error": ...}` where the step has failed for good.
+        """Return `{"output": ...}`, or `{"error": ...}` if the step has failed permanently.
 
-        While a kill switch stops the workflow, or the key or desk that the run acts for, no attempt is made, and one
-        under way is ended: the run is held, and goes on when the kill is lifted.
+        While the workflow, or the run's key or desk, is killed, no attempt starts and a running one is cancelled. The
+        run pauses until the kill is lifted.
 
         Raises:
-            Superseded: the run is not this process's any more.
+            LeadershipLost: this process no longer owns the run.
         """
         attempts = 0
         while True:
@@ -65,9 +65,9 @@ class StepExecutor:
             except LeadershipLost:
                 raise
             except _Held as held:
-                attempts -= 1  # no fault of the step
+                attempts -= 1  # not a failure of the step
                 await self._retry(run, step, attempt.number, held)
-                await asyncio.sleep(self._first_pause)  # the services may know of a kill sooner than we do
+                await asyncio.sleep(self._first_pause)  # the services may learn of a kill before this process
             except DrwError as error:
                 again = retries.pause(error, attempts, step.node.max_attempts or 1, self._first_pause)
                 STEPS.labels(step.node.uses, "failed" if again is None else "retried").inc()
@@ -87,7 +87,7 @@ class StepExecutor:
             )
         except Killed as error:
             if error.metadata.get("killed") == "model":
-                raise  # the run can be started again with another model; to hold it would hide that
+                raise  # the run can be restarted with another model; pausing would hide that
             raise _Held(f"held: {error.message}") from error
 
     async def _attempt(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
@@ -117,15 +117,15 @@ class StepExecutor:
 
 
 def _fields(run: Run, step: Step, attempt: int, error: DrwError) -> dict[str, Any]:
-    """Return what a line of log says of an attempt; the run itself has all of the error, for those who may see it."""
+    """Return the log fields of an attempt. The full error is in the run, for those who may read it."""
     kind = {telemetry.ERROR_TYPE: telemetry.error_type(error), "error": telemetry.loggable(error)}
     return {"run": run.id, "step": step.id, "attempt": attempt, **kind}
 
 
 async def patiently(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what the work gives, trying again for as long as the database is away.
+    """Return the result of the work, retrying while the database is unavailable.
 
-    A run does not fail for that; the process gives it up when it notices that it has lost the lead.
+    The run does not fail; the process abandons it when it notices that it has lost leadership.
     """
     while True:
         try:

@@ -1,1 +1,1 @@
-"""What the live view can be kept in."""
+"""Stores for the live view."""

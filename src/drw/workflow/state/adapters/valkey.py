@@ -1,4 +1,4 @@
-"""The live view in Valkey: one stream a run, whose entry ids are the events' numbers."""
+"""The live view in Valkey: one stream per run, with event numbers as entry ids."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ if number > last + 1 then return 0 end
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], number .. '-0', 'e', ARGV[2])
 return 1
 """
-"""Adds an event just behind the one before it: 1, it is there (by now or already); 0, the one before is not.
+"""Appends an event after its predecessor: 1 if it is stored (now or before), 0 if the predecessor is missing.
 
-One script, so that somebody who restores a run and somebody who adds to it leave no gap between them.
+A single script, so that concurrent restore and append leave no gap.
 """
 
 
 class ValkeyView(LiveView):
-    """Keeps streams; that an id must grow is what makes adding an event twice do nothing."""
+    """Stores streams. Entry ids must grow, which makes appending idempotent."""
 
     class Settings(settings.Settings):
-        """Where Valkey is, and how much it keeps."""
+        """Valkey address and limits."""
 
         url: str
         max_events: int = 10_000
-        """For each run; the oldest go first."""
+        """Events per run; the oldest are dropped first."""
         max_connections: int = 256
-        """Each watcher holds one while it waits."""
+        """Connections. Each watcher uses one while it waits."""
 
     def __init__(self, settings: Settings) -> None:
         self._max_events = settings.max_events
@@ -54,18 +54,18 @@ class ValkeyView(LiveView):
             socket_timeout=ANSWER_SECONDS,
             socket_connect_timeout=ANSWER_SECONDS,
             max_connections=settings.max_connections,
-            retry=Retry(NoBackoff(), 1),  # for a pooled connection that died with an earlier Valkey
+            retry=Retry(NoBackoff(), 1),  # for a pooled connection to a restarted Valkey
             protocol=2,
         )
         self._add = self._redis.register_script(ADD)
 
     async def append(self, key: RunKey, event: RunEvent) -> bool:
-        """See the port."""
+        """Implement the port."""
         with _answering():
             return bool(await self._add(keys=[_stream(key)], args=self._arguments(event)))
 
     async def restore(self, key: RunKey, events: Sequence[RunEvent]) -> None:
-        """See the port."""
+        """Implement the port."""
         with _answering():
             for start in range(0, len(events), AT_ONCE):
                 async with self._redis.pipeline(transaction=False) as pipeline:
@@ -74,30 +74,30 @@ class ValkeyView(LiveView):
                     await pipeline.execute()
 
     async def newest(self, key: RunKey) -> RunEvent | None:
-        """See the port."""
+        """Implement the port."""
         with _answering():
             entries = await self._redis.xrevrange(_stream(key), count=1)
         return _event(entries[0]) if entries else None
 
     async def after(self, key: RunKey, number: int, seconds: float) -> Sequence[RunEvent]:
-        """See the port."""
+        """Implement the port."""
         wait = min(max(1, int(seconds * 1000)), int(ANSWER_SECONDS * 500))
         with _answering():
             streams: Any = await self._redis.xread({_stream(key): f"{number}-0"}, count=AT_ONCE, block=wait)
         return [_event(entry) for _, entries in streams or () for entry in entries]
 
     async def forget_later(self, key: RunKey, seconds: int) -> None:
-        """See the port."""
+        """Implement the port."""
         with _answering():
             await self._redis.expire(_stream(key), seconds)
 
     async def ping(self) -> None:
-        """See the port."""
+        """Implement the port."""
         with _answering():
             await self._redis.exists("drw:run")
 
     async def close(self) -> None:
-        """See the port."""
+        """Implement the port."""
         await self._redis.aclose()
 
     def _arguments(self, event: RunEvent) -> list[Any]:
