@@ -1,4 +1,4 @@
-"""Talks to a platform's gateway: JSON in and out, streams of events, errors of the tree."""
+"""Client of the gateway's REST API: JSON, event streams, typed errors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ STREAM_SECONDS = 600.0
 
 
 class Api:
-    """A platform as one key sees it."""
+    """A client with one API key."""
 
     def __init__(self, credentials: Credentials) -> None:
-        # Here, since commands that ask no gateway need not wait for it; and without httpx's own command line, which
-        # would load more than all the rest.
+        # Imported here to keep other commands fast, and without httpx's command line, which
+        # is slower to import than everything else.
         sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
         import httpx
 
@@ -36,32 +36,32 @@ class Api:
 
     @classmethod
     def of(cls, data_dir: Path | None) -> Api:
-        """Return the platform of a data folder, or the one that the environment names."""
+        """Return the client for a data folder, or for the environment's platform."""
         return cls(Credentials.of(data_dir))
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
-        """GET, and return the JSON."""
+        """Send GET and return the JSON."""
         return self._call("GET", path, params={k: v for k, v in query.items() if v is not None})
 
     def post(self, path: str, body: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-        """POST, and return the JSON."""
+        """Send POST and return the JSON."""
         return self._call("POST", path, json=body or {}, **more)
 
     def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """PUT, and return the JSON."""
+        """Send PUT and return the JSON."""
         return self._call("PUT", path, json=body)
 
     def upload(self, path: str, file: Path, **fields: str) -> dict[str, Any]:
-        """POST a file as a form, streaming it from the disk."""
+        """Upload a file as a multipart form, streamed from disk."""
         with file.open("rb") as content:
             return self._call("POST", path, files={"file": (file.name, content)}, data=fields)
 
     def delete(self, path: str) -> dict[str, Any]:
-        """DELETE, and return the JSON."""
+        """Send DELETE and return the JSON."""
         return self._call("DELETE", path)
 
     def pages(self, path: str, items: str, limit: int = 1000, **query: Any) -> list[dict[str, Any]]:
-        """GET page after page of a resource, and return at most `limit` items."""
+        """Fetch the pages of a collection and return at most `limit` items."""
         records: list[dict[str, Any]] = []
         token: str | None = None
         while len(records) < limit:
@@ -74,11 +74,11 @@ class Api:
     def events(
         self, method: str, path: str, body: dict[str, Any] | None = None
     ) -> Generator[dict[str, Any], None, None]:
-        """Yield the events of a stream as they come.
+        """Yield the events of a stream.
 
         Raises:
-            DrwError: the platform said no, before or in the middle.
-            Unavailable: the stream ended without its last event.
+            DrwError: the request failed, before or during the stream.
+            Unavailable: the stream was truncated.
         """
         with self._translated(), self._client.stream(method, path, json=body) as answer:
             if answer.status_code >= 400:

@@ -1,4 +1,4 @@
-"""`drw audit`: what was done, by which key, and the proof that nobody changed the record."""
+"""`drw audit`: list audit records, show inclusion proofs and checkpoints, verify the log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_table
 
 DETAILS_WIDTH = 120
-"""How much of a record's details a table shows, in characters; --json has all."""
+"""Maximum length of the details in a table, in characters. --json shows all."""
 
 audit = typer.Typer(help="Read the audit trail, and verify that nobody changed it.", no_args_is_help=True)
 
@@ -61,18 +61,18 @@ def prove_record(
     data_dir: DataDir = None,
     as_json: Json = True,
 ) -> None:
-    """Show the proof that a record is in the log, always as JSON: anybody can check it without the platform."""
+    """Show the inclusion proof of a record as JSON. Anyone can verify it without the platform."""
     write_json(Api.of(data_dir).get(f"/api/v1/audit/records/{index}/proof"))
 
 
 @audit.command("checkpoint")
 def show_checkpoint(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Write the newest signed checkpoint: keep it elsewhere, and verify against it later with --earlier."""
+    """Print the newest signed checkpoint. Store it elsewhere and verify against it later with --earlier."""
     response = Api.of(data_dir).get("/api/v1/audit/checkpoint")
     if as_json:
         write_json(response)
     else:
-        sys.stdout.write(response["note"])  # to the letter: it is signed
+        sys.stdout.write(response["note"])  # unchanged, because it is signed
         warn(f"The log's verifier key: {response['verifier_key']}")
 
 
@@ -96,7 +96,7 @@ def verify_log(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Read the whole log again, and compare it with its checkpoint and the database."""
+    """Verify the whole log against its checkpoint and the database."""
     note = earlier.read_text(encoding="utf-8") if earlier else ""
     report = (
         _offline(offline, key, note)
@@ -114,14 +114,14 @@ def verify_log(
 
 
 def _offline(folder: Path, key: str, note: str) -> dict[str, Any]:
-    from drw.audit.verify import verify  # here, since it needs more than the other commands
+    from drw.audit.verify import verify  # imported here, because it loads more than other commands need
 
     report = verify(folder, key, note)
     return {"ok": report.ok, "records": report.records, "problem": report.problem, "checkpoint": {"note": report.note}}
 
 
 def _short(details: dict[str, Any]) -> str:
-    """Return the details as JSON: whole members as far as they fit, and a mark where one was left out."""
+    """Return the details as JSON, with whole members as far as they fit and an ellipsis for the rest."""
     members = [json.dumps({name: value}, ensure_ascii=False)[1:-1] for name, value in details.items()]
     shown: list[str] = []
     while members and len(", ".join([*shown, members[0]])) <= DETAILS_WIDTH:

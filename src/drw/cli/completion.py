@@ -1,4 +1,4 @@
-"""Completion in the shell of names that only the platform knows; silent where none answers in time."""
+"""Shell completion of names from the platform. Silent if the platform does not answer in time."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from drw.cli.api import Api
 from drw.kernel.errors import DrwError
 
 SECONDS = "1"
-"""For everything, since whoever pressed the key waits; DRW_COMPLETION_SECONDS is another time."""
+"""Total time, because the user is waiting. DRW_COMPLETION_SECONDS overrides it."""
 
 Names = list[tuple[str, str]]
 
 
 def models(context: typer.Context, incomplete: str) -> Names:
-    """Return the models and aliases that begin so."""
+    """Return the models and aliases with this prefix."""
     return _found(context, incomplete, "/api/v1/models", "models", "engine")
 
 
 def keys(context: typer.Context, incomplete: str) -> Names:
-    """Return the keys whose id begins so."""
+    """Return the key ids with this prefix."""
     return _found(context, incomplete, "/api/v1/keys", "keys", "name")
 
 
@@ -38,7 +38,7 @@ def _found(context: typer.Context, incomplete: str, path: str, items: str, about
 
 @contextmanager
 def _bounded() -> Iterator[None]:
-    """Raise `TimeoutError` after the time: a client's own timeouts begin anew with every byte."""
+    """Raise `TimeoutError` after a total time; a client's time-outs restart with every byte."""
 
     def ring(*_: object) -> None:
         raise TimeoutError

@@ -1,4 +1,4 @@
-"""The console of rich, made safe for text from elsewhere."""
+"""A rich console that is safe for untrusted text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drw.cli.terminal import visible
 
 
 class SafeConsole(Console):
-    """A console that sends no control character of a text to the terminal, and turns no `:0:` into an emoji."""
+    """A console that escapes control characters and does not expand emoji codes."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)

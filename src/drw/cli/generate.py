@@ -1,4 +1,4 @@
-"""`drw generate`: writes every file that is made from another, and compares the code with the catalog."""
+"""`drw generate`: writes all generated files, and checks the code against the catalog."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from drw.generate.contracts import API, contracts
 from drw.generate.protos import ROOT
 
 Generator = Callable[[], dict[str, str]]
-"""Returns the text of files by their path in the checkout."""
+"""Returns file contents by path in the checkout."""
 
 
 def _commands() -> dict[str, str]:
-    from drw.cli.main import make_app  # which has this command, too
+    from drw.cli.main import make_app  # which contains this command
 
     return {reference.PATH: reference.reference(make_app()), reference.SETTINGS_PATH: reference.settings()}
 
@@ -25,7 +25,7 @@ GENERATORS: tuple[Generator, ...] = (contracts, openapi.files, pages.files, dash
 
 
 def run(check: bool) -> int:
-    """Write all generated files, or only compare them; return 0 where everything is as it should be."""
+    """Write all generated files, or only compare them; return 0 if everything is up to date."""
     generated = {path: text for generator in GENERATORS for path, text in generator().items()}
     for line in [] if check else [*write(generated, ROOT), *cutter.write()]:
         print(line)
@@ -36,15 +36,15 @@ def run(check: bool) -> int:
 
 
 def differences(generated: Mapping[str, str], root: Path) -> list[str]:
-    """Return a sentence for each file that is not what would be made."""
+    """Return a message for each file that is not up to date."""
     return [
         *(f"{path} is not up to date: run `drw generate`" for path in _stale(generated, root)),
-        *(f"{path} is made from no proto file any more: run `drw generate`" for path in _orphans(generated, root)),
+        *(f"{path} is obsolete: run `drw generate`" for path in _orphans(generated, root)),
     ]
 
 
 def write(generated: Mapping[str, str], root: Path) -> list[str]:
-    """Write what differs, remove what is not made any more, and return what was done."""
+    """Write changed files, remove obsolete ones, and return the changes."""
     done = []
     for path in _stale(generated, root):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def _stale(generated: Mapping[str, str], root: Path) -> list[str]:
 
 
 def _orphans(generated: Mapping[str, str], root: Path) -> list[str]:
-    # All that is written by hand lies beside the folders of the clusters.
+    # Handwritten files are outside the folders of the clusters.
     below = (str(file.relative_to(root)) for file in (root / API).glob("*/**/*.py*") if file.suffix != ".pyc")
     return sorted(path for path in below if path not in generated)
 

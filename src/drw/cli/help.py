@@ -1,4 +1,4 @@
-"""The help of `drw`: its commands under headings."""
+"""Help of `drw`: commands grouped by section."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 
 
 class Sections(TyperGroup):
-    """A group that lists its commands under the headings that they were added with."""
+    """A command group that lists its commands by section."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each heading."""

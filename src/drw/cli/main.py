@@ -1,4 +1,4 @@
-"""The command `drw`: every command, and how errors end."""
+"""The `drw` application: command registration and exit codes."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ MODULES = {
     "audit": (OPERATE, "audit"),
     "platform.config": (OPERATE, "config"),
 }
-"""Each module's place in the help, and its commands: only the module of the command given is loaded."""
+"""The help section and commands of each module. Only the module of the given command is imported."""
 
 
 def make_app(command: str = "") -> typer.Typer:
-    """Return the command `drw`: with all commands, or, where the one given is known, those of its module."""
+    """Return the `drw` application, with all commands or only those of the given command's module."""
     app = typer.Typer(
         name="drw",
         cls=Sections,
@@ -49,7 +49,7 @@ def make_app(command: str = "") -> typer.Typer:
         "Start one with `drw up`, then try `drw chat`, `drw ingest` and `drw ask`.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode=None,  # rich takes longer to load than most commands to run
+        rich_markup_mode=None,  # importing rich takes longer than most commands
     )
     app.callback()(drw)
     modules = [module for module, (_, commands) in MODULES.items() if command in commands.split()]
@@ -70,16 +70,16 @@ def _show_version(requested: bool) -> None:
 def drw(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version, and end."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Make --version an option of the command itself."""
+    """Root command, for its --version option."""
 
 
 def generate(
-    check: Annotated[bool, typer.Option("--check", help="Write nothing: say what is not up to date.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only report files that are not up to date.")] = False,
 ) -> None:
-    """Make again what is made from the contracts, the catalog and the commands."""
+    """Regenerate all files derived from the contracts, the catalog and the commands."""
     from drw.cli.generate import run  # here, since only those need it who work on the platform
 
     raise typer.Exit(run(check))
@@ -94,27 +94,27 @@ EXIT_CODES: dict[type[DrwError], int] = {
     Unavailable: 5,
     DeadlineExceeded: 5,
 }
-"""What the command ends with, by the class of the error; 1 for the rest, 130 for Ctrl-C."""
+"""Exit code by error class; 1 for all others, 130 for Ctrl-C."""
 
 
 def main() -> None:
-    """Run the command, and end with its exit code."""
+    """Run the command and exit with its code."""
     try:
         sys.exit(make_app(sys.argv[1] if len(sys.argv) > 1 else "")(prog_name="drw", standalone_mode=False))
     except DrwError as error:
         _fail(error.message, next((EXIT_CODES[c] for c in type(error).__mro__ if c in EXIT_CODES), 1))
     except typer.TyperException as error:
         message = error.format_message()
-        if message.startswith("Usage:"):  # a group without its command: that is its help
+        if message.startswith("Usage:"):  # a group without a command shows its help
             warn(message)
             sys.exit(error.exit_code)
         context = getattr(error, "ctx", None)
-        hint = f"; `{context.command_path} --help` says more" if context else ""
+        hint = f"; `{context.command_path} --help`" if context else ""
         _fail(f"{message[:1].lower()}{message[1:].rstrip('.')}{hint}", error.exit_code)
     except typer.Abort:
         _fail("stopped: nothing was done", 1)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `drw ... | head` is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `drw ... | head` is not an error
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
@@ -122,7 +122,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("DRW_TRACEBACK"):
             raise
-        _fail(f"unexpected error, {type(error).__name__}: {error}; set DRW_TRACEBACK=1 to see where", 1)
+        _fail(f"unexpected error, {type(error).__name__}: {error}; set DRW_TRACEBACK=1 for a traceback", 1)
 
 
 def _fail(message: str, code: int) -> None:

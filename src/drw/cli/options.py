@@ -1,4 +1,4 @@
-"""Options that many commands take, and how they write."""
+"""Shared options and output functions."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ DataDir = Annotated[
     typer.Option(
         "--data-dir",
         envvar="DRW_DATA_DIR",
-        help="The platform's data folder; by default .drw beside the virtual environment.",
+        help="Data folder of the platform. Default: .drw beside the virtual environment.",
         show_default=False,
         file_okay=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 Walls = Annotated[
     list[str] | None,
     typer.Option(
         "--wall",
-        help="A wall that it is to stand inside of; repeat it. By default all that your key stands inside of.",
+        help="A wall (information barrier) of the new object; repeatable. Default: all walls of your key.",
     ),
 ]
 
@@ -39,13 +39,13 @@ def write_json(value: Any) -> None:
 
 
 def write_line(value: Any) -> None:
-    """Write a value as one line of JSON, at once: for streams."""
+    """Write a value as one line of JSON and flush, for streams."""
     sys.stdout.write(visible_in_json(json.dumps(value, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str = "") -> None:
-    """Write rows under their columns; `empty` where there are none."""
+    """Write a table, or `empty` if there are no rows."""
     cells = [[str(cell) for cell in row] for row in rows]
     if not cells and empty:
         write(empty)
@@ -72,5 +72,5 @@ def warn(text: str) -> None:
 
 
 def when(timestamp: str | None) -> str:
-    """Return a timestamp of the API in a form for people."""
+    """Return an API timestamp in readable form."""
     return timestamp[:19].replace("T", " ") if timestamp else ""

@@ -1,4 +1,4 @@
-"""The reference of the command and of the settings, made from the commands and the settings themselves."""
+"""Generator of the command and settings references."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SETTINGS_PATH = "docs/reference/settings.md"
 
 
 def reference(app: typer.Typer) -> str:
-    """Return the page that describes every command."""
+    """Return the reference page of all commands."""
     root = typer.main.get_command(app)
     lines = [
         "# The command `drw`",

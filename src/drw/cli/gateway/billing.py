@@ -1,4 +1,4 @@
-"""`drw limits`, `drw budgets`, `drw prices`, `drw spend`: what may be used, what it costs, what was spent."""
+"""`drw limits`, `drw budgets`, `drw prices`, `drw spend`: manage limits, budgets and prices, and show spend."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ limits = typer.Typer(help="Bound requests, tokens and calls at once.", no_args_i
 budgets = typer.Typer(help="Bound what may be spent.", no_args_is_help=True)
 prices = typer.Typer(help="Say what models cost.", no_args_is_help=True)
 
-Key = Annotated[str, typer.Option(help="The id of a key.", show_default=False, autocompletion=completion.keys)]
-Desk = Annotated[str, typer.Option(help="The name of a desk.", show_default=False)]
+Key = Annotated[str, typer.Option(help="Key id.", show_default=False, autocompletion=completion.keys)]
+Desk = Annotated[str, typer.Option(help="Desk name.", show_default=False)]
 Org = Annotated[bool, typer.Option("--org", help="The whole org.")]
 Model = Annotated[
     str, typer.Option(help="The id of a model, whoever calls it.", show_default=False, autocompletion=completion.models)
@@ -29,7 +29,7 @@ InOrg = Annotated[
 
 
 class Period(StrEnum):
-    """Of the calendar, UTC."""
+    """Calendar period, UTC."""
 
     day = "day"
     month = "month"
@@ -44,21 +44,21 @@ class Unit(StrEnum):
 
 
 class Algorithm(StrEnum):
-    """How a minute is counted."""
+    """How requests in a minute are counted."""
 
     fixed = "fixed"
     sliding = "sliding"
 
 
 class WhenLost(StrEnum):
-    """What holds while the counters are away."""
+    """Behaviour while the counters are unavailable."""
 
     local_share = "local_share"
     fail_closed = "fail_closed"
 
 
 class By(StrEnum):
-    """What is summed up."""
+    """Grouping of the sums."""
 
     key = "key"
     desk = "desk"
@@ -95,7 +95,7 @@ def set_limit(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Set the limits of a key, a desk, the org or a model, in place of those it had."""
+    """Set the limits of a key, a desk, the org or a model, replacing previous ones."""
     subject, name = _subject(key, desk, org, model)
     body = {
         "subject": subject,
@@ -120,7 +120,7 @@ def remove_limit(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Take the limits of a key, a desk, the org or a model away."""
+    """Remove the limits of a key, a desk, the org or a model."""
     subject, name = _subject(key, desk, org, model)
     done = Api.of(data_dir).post("/api/v1/limits:remove", {"subject": subject, "name": name} | _of(in_org))
     _said(done, as_json, f"the {_whose(subject, name)} has no limits of its own any more{_pending(done)}")
@@ -128,7 +128,7 @@ def remove_limit(
 
 @limits.command("list")
 def list_limits(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the limits, and who has used up what they may have."""
+    """List the limits, and the subjects that are over a limit or budget."""
     response = Api.of(data_dir).get("/api/v1/limits", **_of(in_org))
     if as_json:
         write_json(response)
@@ -163,7 +163,7 @@ def set_budget(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Set what a key, a desk, the org or a model may spend."""
+    """Set the budget of a key, a desk, the org or a model."""
     subject, name = _subject(key, desk, org, model)
     body = _budget(subject, name, period, unit) | {"amount": amount} | _of(in_org)
     response = Api.of(data_dir).post("/api/v1/budgets", body)
@@ -184,7 +184,7 @@ def remove_budget(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Take a budget away."""
+    """Remove a budget."""
     subject, name = _subject(key, desk, org, model)
     done = Api.of(data_dir).post("/api/v1/budgets:remove", _budget(subject, name, period, unit) | _of(in_org))
     _said(done, as_json, f"the {_whose(subject, name)} has no such budget any more ({period.value})")
@@ -192,7 +192,7 @@ def remove_budget(
 
 @budgets.command("list")
 def list_budgets(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the budgets, with what is spent, reserved for calls under way, and left."""
+    """List the budgets with the amounts spent, reserved for calls in progress, and left."""
     records = Api.of(data_dir).get("/api/v1/budgets", **_of(in_org))["budgets"]
     if as_json:
         write_json(records)
@@ -223,7 +223,7 @@ def set_price(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Set what a model costs, from now or a time to come; what was before keeps its price."""
+    """Set the price of a model from now or a future time. Past calls keep their price."""
     body: dict[str, Any] = {
         "model": model,
         "version": version,
@@ -242,7 +242,7 @@ def set_price(
 
 @prices.command("list")
 def list_prices(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List every price, past, present and to come."""
+    """List all prices: past, current and future."""
     records = Api.of(data_dir).get("/api/v1/prices")["prices"]
     if as_json:
         write_json(records)
@@ -269,7 +269,7 @@ def spend(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Show what was spent, by the ledger."""
+    """Show the spend recorded in the ledger."""
     query = {"by": by.value, "since": _moment(since, "--since") if since else None} | _of(in_org)
     response = Api.of(data_dir).get("/api/v1/spend", **query)
     if as_json:

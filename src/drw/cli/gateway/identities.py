@@ -1,4 +1,4 @@
-"""`drw whoami`, `orgs`, `desks`, `issuers`, `certificates`: who there is, and whom else the gateway believes."""
+"""`drw whoami`, `orgs`, `desks`, `issuers`, `certificates`: manage identities and trusted issuers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 
 def whoami(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Show who you are to the platform: org, desk, key, scopes and walls."""
+    """Show your identity: org, desk, key, scopes and walls."""
     response = Api.of(data_dir).get("/api/v1/me")
     if as_json:
         write_json(response)
@@ -44,7 +44,7 @@ def whoami(data_dir: DataDir = None, as_json: Json = False) -> None:
         ("identified by", response["identified_by"].lower()),
         ("scopes", " ".join(response["scopes"]) or "none"),
         ("walls", " ".join(response["walls"]) or "none"),
-        ("good until", when(response.get("expires_at")) or "its token or certificate ends"),
+        ("valid until", when(response.get("expires_at")) or "its token or certificate ends"),
     ]
     write_table(("", ""), rows)
 
@@ -59,7 +59,7 @@ def put_org(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make an org, or set what its desks may hold; its desks are narrowed only with --revoke-wider."""
+    """Create an org, or set the scopes of its desks. Narrowing existing desks needs --revoke-wider."""
     body = {"title": title, "scopes": scope or [], "walls": wall or [], "revoke_wider": revoke_wider}
     _told(Api.of(data_dir).put(f"/api/v1/orgs/{name}", body), f"the org {name} is set", as_json)
 
@@ -74,7 +74,7 @@ def list_orgs(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 @orgs.command("delete")
 def delete_org(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Delete an org that has no desks and issuers any more."""
+    """Delete an org without desks and issuers."""
     _told(Api.of(data_dir).delete(f"/api/v1/orgs/{name}"), f"the org {name} is deleted", as_json)
 
 
@@ -89,7 +89,7 @@ def put_desk(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make a desk, or set what its keys may hold."""
+    """Create a desk, or set the scopes of its keys."""
     body = {"org": org, "title": title, "scopes": scope or [], "walls": wall or [], "revoke_wider": revoke_wider}
     _told(Api.of(data_dir).put(f"/api/v1/desks/{name}", body), f"the desk {name} is set", as_json)
 
@@ -110,7 +110,7 @@ def delete_desk(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Delete a desk that has no good keys and no certificates any more."""
+    """Delete a desk without valid keys and certificates."""
     query = f"?revoke_keys={str(revoke_keys).lower()}" + (f"&org={org}" if org else "")
     _told(Api.of(data_dir).delete(f"/api/v1/desks/{name}{query}"), f"the desk {name} is deleted", as_json)
 
@@ -135,7 +135,7 @@ def put_issuer(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Take the tokens of an issuer, for callers of one org."""
+    """Trust the tokens of an issuer for one org."""
     body: dict[str, Any] = {
         "issuer": issuer,
         "org": org,
@@ -165,7 +165,7 @@ def list_issuers(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 @issuers.command("refresh")
 def refresh_issuer(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Fetch the keys of an issuer now, before they are due."""
+    """Fetch the keys of an issuer now."""
     response = Api.of(data_dir).post(f"/api/v1/issuers/{name}:refresh")
     _told(response, f"the issuer {name} has the keys {', '.join(response['kids'])}", as_json)
 
@@ -174,7 +174,7 @@ def refresh_issuer(name: Name, data_dir: DataDir = None, as_json: Json = False) 
 def delete_issuer(
     name: Name, keep_children: KeepChildren = False, data_dir: DataDir = None, as_json: Json = False
 ) -> None:
-    """Take the tokens of an issuer no more, and revoke the keys made with them."""
+    """Stop trusting an issuer, and revoke the keys created with its tokens."""
     query = f"?keep_children={str(keep_children).lower()}"
     _told(Api.of(data_dir).delete(f"/api/v1/issuers/{name}{query}"), f"the issuer {name} counts no more", as_json)
 
@@ -190,7 +190,7 @@ def put_certificate(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Say for whom a client certificate stands."""
+    """Map a client certificate to a principal."""
     body = {"san": san, "org": org, "desk": desk, "scopes": scope or [], "walls": wall or []}
     response = Api.of(data_dir).put(f"/api/v1/certificates/{name}", body)
     _told(response, f"{san} is cert:{name} of the desk {desk}", as_json)
@@ -208,7 +208,7 @@ def list_certificates(data_dir: DataDir = None, as_json: Json = False) -> None:
 def delete_certificate(
     name: Name, keep_children: KeepChildren = False, data_dir: DataDir = None, as_json: Json = False
 ) -> None:
-    """Know a client certificate no more, and revoke the keys made with it."""
+    """Remove a client certificate, and revoke the keys created with it."""
     query = f"?keep_children={str(keep_children).lower()}"
     _told(Api.of(data_dir).delete(f"/api/v1/certificates/{name}{query}"), f"cert:{name} is nobody any more", as_json)
 

@@ -1,4 +1,4 @@
-"""`drw keys`: who may call."""
+"""`drw keys`: create, list, rotate and revoke API keys."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from drw.cli.terminal import console
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.scopes import SCOPES
 
-keys = typer.Typer(help="Create, list, rotate and revoke API keys, and what signs them.", no_args_is_help=True)
+keys = typer.Typer(help="Manage API keys and signing keys.", no_args_is_help=True)
 
-Org = Annotated[str, typer.Option("--org", help="Another org than your own; needs platform:admin.", show_default=False)]
+Org = Annotated[
+    str, typer.Option("--org", help="Org; any other than yours requires platform:admin.", show_default=False)
+]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -30,24 +32,24 @@ def add_to(app: typer.Typer, panel: str) -> None:
 def create_key(
     scope: Annotated[
         list[str] | None,
-        typer.Option("--scope", "-s", help=f"What the key may do; repeat it. There are: {', '.join(SCOPES)}."),
+        typer.Option("--scope", "-s", help=f"A scope of the key; repeatable. Scopes: {', '.join(SCOPES)}."),
     ] = None,
-    desk: Annotated[str, typer.Option(help="Whose key it is; by default your own desk.", show_default=False)] = "",
+    desk: Annotated[str, typer.Option(help="Desk of the key. Default: your desk.", show_default=False)] = "",
     wall: Annotated[
         list[str] | None,
-        typer.Option("--wall", help="An information barrier inside which the key stands; repeat it."),
+        typer.Option("--wall", help="A wall (information barrier) of the key; repeatable."),
     ] = None,
     org: Annotated[
-        str, typer.Option(help="Whose desk it is; another org than your own needs platform:admin.", show_default=False)
+        str, typer.Option(help="Org of the desk; any other than yours requires platform:admin.", show_default=False)
     ] = "",
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "unnamed",
+    name: Annotated[str, typer.Option(help="Purpose of the key.")] = "unnamed",
     ttl: Annotated[
         str,
         typer.Option(
-            help="How long it is good, as in 30d, 12h, 15m; by default 90d, or as long as you may.", show_default=False
+            help="Validity, for example 30d, 12h, 15m. Default: 90d, or the longest allowed.", show_default=False
         ),
     ] = "",
-    rpm: Annotated[int, typer.Option(min=0, help="Requests a minute; 0: the platform's default.")] = 0,
+    rpm: Annotated[int, typer.Option(min=0, help="Requests per minute; 0: the platform's default.")] = 0,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -68,7 +70,7 @@ def create_key(
 
 @keys.command("list")
 def list_keys(
-    every: Annotated[bool, typer.Option("--all", help="Also those that are revoked or expired.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Include revoked and expired keys.")] = False,
     org: Org = "",
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -96,17 +98,15 @@ def list_keys(
 
 @keys.command("revoke")
 def revoke_key(
-    key: Annotated[
-        str, typer.Argument(help="The id of the key, as `drw keys list` shows it.", autocompletion=completion.keys)
-    ],
+    key: Annotated[str, typer.Argument(help="Key id, from `drw keys list`.", autocompletion=completion.keys)],
     keep_children: Annotated[
-        bool, typer.Option("--keep-children", help="Revoke this key alone; those made with it stay good.")
+        bool, typer.Option("--keep-children", help="Revoke only this key; keys created with it stay valid.")
     ] = False,
     org: Org = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Revoke a key, with all keys made with it: every data plane refuses them from then on."""
+    """Revoke a key and all keys created with it. Every data plane rejects them from then on."""
     body = {"org": org, "keep_children": keep_children}
     response = Api.of(data_dir).post(f"/api/v1/keys/{key}:revoke", body)
     if as_json:
@@ -114,21 +114,19 @@ def revoke_key(
         return
     write(f"{key} is revoked")
     for child in response["revoked_keys"]:
-        write(f"{child}, made with it, is revoked")
+        write(f"{child}, created with it, is revoked")
     if response["kept_keys"]:
         warn(f"drw: {response['kept_keys']} keys issued with it stay valid; ask an administrator to revoke them")
 
 
 @keys.command("show")
 def show_key(
-    key: Annotated[
-        str, typer.Argument(help="The id of the key, as `drw keys list` shows it.", autocompletion=completion.keys)
-    ],
+    key: Annotated[str, typer.Argument(help="Key id, from `drw keys list`.", autocompletion=completion.keys)],
     org: Org = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Show one key: whose it is, what it may do, how it ends."""
+    """Show one key: owner, scopes, expiry."""
     response = Api.of(data_dir).get(f"/api/v1/keys/{key}", org=org or None)
     if as_json:
         write_json(response)
@@ -143,7 +141,7 @@ def show_key(
         ("requests a minute", response["requests_per_minute"] or "the default"),
         ("made", when(response["created_at"])),
         ("made by", response["created_by"] or "unknown"),
-        ("good until", when(response.get("ends_at") or response["expires_at"])),
+        ("valid until", when(response.get("ends_at") or response["expires_at"])),
         ("revoked", when(response.get("revoked_at")) or "no"),
         ("successor", response["successor"] or "none"),
         ("signed with", response["signed_with"]),
@@ -153,15 +151,13 @@ def show_key(
 
 @keys.command("rotate")
 def rotate_key(
-    key: Annotated[
-        str, typer.Argument(help="The id of the key, as `drw keys list` shows it.", autocompletion=completion.keys)
-    ],
-    overlap: Annotated[str, typer.Option(help="How long both are good, as in 1h; 0s: not at all.")] = "1h",
+    key: Annotated[str, typer.Argument(help="Key id, from `drw keys list`.", autocompletion=completion.keys)],
+    overlap: Annotated[str, typer.Option(help="Time that both keys are valid, for example 1h; 0s: no overlap.")] = "1h",
     org: Org = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key's successor, with the same rights, limits and budgets. The key itself ends after the overlap."""
+    """Create the successor of a key with the same rights, limits and budgets. The old key expires after the overlap."""
     body = {"overlap_seconds": _seconds(overlap), "org": org}
     response = Api.of(data_dir).post(f"/api/v1/keys/{key}:rotate", body)
     _show_secret(response, as_json)
@@ -169,7 +165,7 @@ def rotate_key(
 
 @keys.command("signing")
 def list_signing_keys(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List what signs and verifies keys."""
+    """List the signing keys."""
     signing_keys = Api.of(data_dir).get("/api/v1/signingKeys")["signing_keys"]
     if as_json:
         write_json(signing_keys)
@@ -183,32 +179,32 @@ def list_signing_keys(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 @keys.command("rotate-signing")
 def rotate_signing_key(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Make a new signing key. Keys that older ones signed stay good to their end."""
+    """Create a new signing key. API keys signed with older ones stay valid."""
     response = Api.of(data_dir).post("/api/v1/signingKeys:rotate")
     if as_json:
         write_json(response)
     else:
-        write(f"{response['kid']} is known to the data planes, and signs new keys from {when(response['signs_from'])}")
+        write(f"{response['kid']} is on all data planes, and signs new keys from {when(response['signs_from'])}")
 
 
 @keys.command("retire-signing")
 def retire_signing_key(
-    kid: Annotated[str, typer.Argument(help="The id of the signing key, as `drw keys signing` shows it.")],
+    kid: Annotated[str, typer.Argument(help="Signing key id, from `drw keys signing`.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make every key bad that a signing key signed, at once: for one that somebody else may have."""
+    """Invalidate all API keys signed with a signing key at once, for a compromised signing key."""
     api = Api.of(data_dir)
     if not yes:
-        typer.confirm(f"Every key that {kid} signed becomes bad, perhaps your own. Go on?", abort=True, err=True)
+        typer.confirm(
+            f"All keys signed with {kid} become invalid, possibly including yours. Continue?", abort=True, err=True
+        )
     done = api.post(f"/api/v1/signingKeys/{kid}:retire")
     if as_json:
         write_json(done)
     else:
-        write(
-            f"{kid} is retired; {done['revoked_keys']} keys are bad. `drw up` makes a new first key where it is needed"
-        )
+        write(f"{kid} is retired; {done['revoked_keys']} keys are invalid. `drw up` creates a new first key if needed")
 
 
 def _show_secret(made: dict[str, Any], as_json: bool) -> None:
@@ -218,12 +214,12 @@ def _show_secret(made: dict[str, Any], as_json: bool) -> None:
     write(made["secret"])
     key = made["key"]
     console().print(
-        f"\n[dim]{key['id']} of the desk {key['desk']}, good until {when(key['expires_at'])}. "
+        f"\n[dim]{key['id']} of the desk {key['desk']}, valid until {when(key['expires_at'])}. "
         "It is not shown again.[/dim]"
     )
 
 
 def _seconds(text: str) -> int:
     if not (match := re.fullmatch(r"(\d{1,9})([smhd])", text)):
-        raise InvalidRequest(f"{text!r} is not a time: write it as in 30d, 12h, 15m or 90s")
+        raise InvalidRequest(f"{text!r} is not a duration: use for example 30d, 12h, 15m or 90s")
     return int(match[1]) * UNITS[match[2]]

@@ -1,4 +1,4 @@
-"""`drw kill`: refuse a key, desk, model or workflow at once, cut what it has under way, and let it through again."""
+"""`drw kill`: the kill switch for a key, desk, model or workflow."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from drw.cli.terminal import console
 from drw.kernel.errors import DrwError, InvalidRequest, NotFound
 
 kill = typer.Typer(
-    help="Refuse a key, desk, model or workflow at once, and cut its live streams.",
+    help="Kill switch: reject a key, desk, model or workflow at once, and cut its live streams.",
     invoke_without_command=True,
     subcommand_metavar="[COMMAND]...",
 )
 
-Reason = Annotated[str, typer.Option(help="Why, in a sentence: it is kept in the audit trail.", show_default=False)]
-KillId = Annotated[str, typer.Argument(metavar="KILL", help="As `drw kill list` shows it.")]
+Reason = Annotated[str, typer.Option(help="Reason, recorded in the audit trail.", show_default=False)]
+KillId = Annotated[str, typer.Argument(metavar="KILL", help="Kill id, from `drw kill list`.")]
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -31,20 +31,18 @@ def add_to(app: typer.Typer, panel: str) -> None:
 @kill.callback()
 def make_kill(
     context: typer.Context,
-    key: Annotated[str, typer.Option(help="The id of a key.", show_default=False, autocompletion=completion.keys)] = "",
-    desk: Annotated[str, typer.Option(help="The name of a desk.", show_default=False)] = "",
-    model: Annotated[
-        str, typer.Option(help="The name of a model.", show_default=False, autocompletion=completion.models)
-    ] = "",
-    workflow: Annotated[str, typer.Option(help="The name of a workflow template.", show_default=False)] = "",
+    key: Annotated[str, typer.Option(help="Key id.", show_default=False, autocompletion=completion.keys)] = "",
+    desk: Annotated[str, typer.Option(help="Desk name.", show_default=False)] = "",
+    model: Annotated[str, typer.Option(help="Model name.", show_default=False, autocompletion=completion.models)] = "",
+    workflow: Annotated[str, typer.Option(help="Workflow template name.", show_default=False)] = "",
     org: Annotated[
-        str, typer.Option(help="Where it applies; another org than your own needs platform:admin.", show_default=False)
+        str, typer.Option(help="Org; any other than yours requires platform:admin.", show_default=False)
     ] = "",
     reason: Reason = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Refuse all new calls of one key, desk, model or workflow at once, and cut its live streams.
+    """Reject all new calls of one key, desk, model or workflow at once, and cut its live streams.
 
     Needs the scope platform:kill, and applies to your own org. With platform:admin it applies to the org that --org
     names, and without --org a model or workflow is stopped for every org. Where the policy asks for two persons, this
@@ -55,22 +53,22 @@ def make_kill(
     subjects = {"KEY": key, "DESK": desk, "MODEL": model, "WORKFLOW": workflow}
     named = {subject: name for subject, name in subjects.items() if name}
     if len(named) != 1:
-        raise InvalidRequest("name one thing, as in `drw kill --model NAME --reason TEXT`; `drw kill --help` says more")
+        raise InvalidRequest("name one thing, as in `drw kill --model NAME --reason TEXT`; see `drw kill --help`")
     ((subject, name),) = named.items()
     api = Api.of(data_dir)
     response = api.post("/api/v1/kills", {"subject": subject, "name": name, "org": org, "reason": reason})
     if not as_json and not org and not _known(api, subject, name):
-        warn(f"drw: no {subject.lower()} {name!r} is known here: is the name right? It is refused all the same.")
+        warn(f"drw: no {subject.lower()} {name!r} exists: check the name. It is killed all the same.")
     _show(response, as_json)
 
 
 @kill.command("list")
 def list_kills(
-    every: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Include ended kills.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """List what is killed or proposed in your org or platform-wide: since when, why and by whom."""
+    """List active and proposed kills of your org and of the whole platform."""
     kills = Api.of(data_dir).pages("/api/v1/kills", "kills", all=every)
     if as_json:
         write_json(kills)
@@ -97,18 +95,18 @@ def lift(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Let calls through again, or withdraw what is only proposed; not of your own key or desk."""
+    """Lift a kill, or withdraw a proposed one. You cannot lift a kill of your own key or desk."""
     _show(Api.of(data_dir).post(f"/api/v1/kills/{kill_id}:lift", {"reason": reason}), as_json)
 
 
 @kill.command("approve")
 def approve(kill_id: KillId, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Approve a kill or a lift that another person proposed; a key that you rotated or made is not another person."""
+    """Approve a kill or lift proposed by another person. A key that you rotated or created is not another person."""
     _show(Api.of(data_dir).post(f"/api/v1/kills/{kill_id}:approve"), as_json)
 
 
 def _known(api: Api, subject: str, name: str) -> bool:
-    """Tell whether the name means something here; where that cannot be told, it does."""
+    """Tell whether the name exists; True if that cannot be determined."""
     paths = {"KEY": "/api/v1/keys/", "MODEL": "/v1/models/", "WORKFLOW": "/api/v1/templates/"}
     if subject not in paths:
         return True
@@ -117,7 +115,7 @@ def _known(api: Api, subject: str, name: str) -> bool:
     except NotFound:
         return False
     except DrwError:
-        pass  # this key may not look, or nobody answers
+        pass  # this key lacks the scope, or the service does not answer
     return True
 
 

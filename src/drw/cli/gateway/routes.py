@@ -1,4 +1,4 @@
-"""`drw routes`, `drw upstreams`: which way a request goes, and where it ends."""
+"""`drw routes`, `drw upstreams`: manage routes and upstreams, and explain the routing of a request."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest, Unavailable
 
-routes = typer.Typer(help="List, change and explain the routes of the gateway.", no_args_is_help=True)
-upstreams = typer.Typer(help="List and change where routes lead.", no_args_is_help=True)
+routes = typer.Typer(help="List, change and explain routes.", no_args_is_help=True)
+upstreams = typer.Typer(help="List and change upstreams.", no_args_is_help=True)
 
 ROLLOUT_SECONDS = 15.0
 UNCHANGED_SECONDS = 1.0
@@ -31,7 +31,7 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 @routes.command("list")
 def list_routes(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the routes: path, who may take it, what it asks for, and where it leads."""
+    """List the routes: path, allowed tenants, required scopes, and upstreams."""
     records = Api.of(data_dir).get("/api/v1/routes")["routes"]
     if as_json:
         write_json(records)
@@ -53,28 +53,34 @@ def list_routes(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 @routes.command("set")
 def set_route(
-    name: Annotated[str, typer.Argument(help="The name of the route; one of this name is replaced.")],
-    path: Annotated[str, typer.Option(help="The path, as in /v1/chat/completions; also all below it.")],
-    upstream: Annotated[str, typer.Option(help="Where it leads; or --split.")] = "",
-    split: Annotated[Words, typer.Option(help="A share, as in NAME=20; repeat it.")] = None,
-    fallback: Annotated[Words, typer.Option(help="Where requests go next; repeat it in order.")] = None,
-    method: Annotated[Words, typer.Option(help="An HTTP method; repeat it. By default any.")] = None,
-    scope: Annotated[Words, typer.Option("--scope", "-s", help="Who may take it: one of these; repeat it.")] = None,
-    model: Annotated[Words, typer.Option(help="Only this model of the body; repeat it.")] = None,
-    model_header: Annotated[bool, typer.Option(help="Or of the header x-model, with the body unread.")] = False,
-    header: Annotated[Words, typer.Option(help="Only with this header: NAME, NAME=VALUE or NAME=BEGIN*.")] = None,
-    tenant: Annotated[Words, typer.Option(help="Only for this ORG or ORG/DESK; repeat it.")] = None,
-    affinity: Annotated[Words, typer.Option(help="key, header:NAME or body:FIELD; repeat it in order.")] = None,
-    pass_through: Annotated[bool, typer.Option(help="The upstream is not ours: strip identity, count usage.")] = False,
-    upstream_model: Annotated[str, typer.Option(help="What the upstream calls the model.")] = "",
-    max_body: Annotated[int, typer.Option(min=0, help="The largest body in bytes; 0: the default.")] = 0,
-    idle: Annotated[int, typer.Option(min=0, help="The longest pause in an answer, in seconds; 0: the default.")] = 0,
-    first_byte_ms: Annotated[int, typer.Option(min=0, help="Until the answer begins; 0: unbounded.")] = 0,
-    total_ms: Annotated[int, typer.Option(min=0, help="Until the answer has ended; 0: unbounded.")] = 0,
+    name: Annotated[str, typer.Argument(help="Route name. An existing route is replaced.")],
+    path: Annotated[str, typer.Option(help="Path prefix, for example /v1/chat/completions.")],
+    upstream: Annotated[str, typer.Option(help="Upstream; or use --split.")] = "",
+    split: Annotated[Words, typer.Option(help="Weighted upstream, for example NAME=20; repeatable.")] = None,
+    fallback: Annotated[Words, typer.Option(help="Fallback upstream; repeatable, in order.")] = None,
+    method: Annotated[Words, typer.Option(help="HTTP method; repeatable. Default: any.")] = None,
+    scope: Annotated[Words, typer.Option("--scope", "-s", help="Required scope, any of them; repeatable.")] = None,
+    model: Annotated[Words, typer.Option(help="Match the model in the body; repeatable.")] = None,
+    model_header: Annotated[
+        bool, typer.Option(help="Match the model in the header x-model instead, without reading the body.")
+    ] = False,
+    header: Annotated[Words, typer.Option(help="Match a header: NAME, NAME=VALUE or NAME=PREFIX*.")] = None,
+    tenant: Annotated[Words, typer.Option(help="Match the tenant: ORG or ORG/DESK; repeatable.")] = None,
+    affinity: Annotated[
+        Words, typer.Option(help="Session affinity: key, header:NAME or body:FIELD; repeatable, in order.")
+    ] = None,
+    pass_through: Annotated[
+        bool, typer.Option(help="Third-party upstream: strip identity headers, count usage.")
+    ] = False,
+    upstream_model: Annotated[str, typer.Option(help="Model name at the upstream.")] = "",
+    max_body: Annotated[int, typer.Option(min=0, help="Maximum body size in bytes; 0: default.")] = 0,
+    idle: Annotated[int, typer.Option(min=0, help="Maximum pause within a response, in seconds; 0: default.")] = 0,
+    first_byte_ms: Annotated[int, typer.Option(min=0, help="Time to first byte; 0: unbounded.")] = 0,
+    total_ms: Annotated[int, typer.Option(min=0, help="Total time; 0: unbounded.")] = 0,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make a route, or replace one; returns when every data plane has taken it."""
+    """Create or replace a route. Returns once every data plane has applied it."""
     body = {
         "path": path,
         "upstream": upstream,
@@ -99,26 +105,24 @@ def set_route(
 
 @routes.command("delete")
 def delete_route(
-    name: Annotated[str, typer.Argument(help="The name of the route.")], data_dir: DataDir = None, as_json: Json = False
+    name: Annotated[str, typer.Argument(help="Route name.")], data_dir: DataDir = None, as_json: Json = False
 ) -> None:
-    """Take a route away that `set` made."""
+    """Delete a route created with `set`."""
     _change(Api.of(data_dir), "DELETE", f"/api/v1/routes/{name}", None, f"the route {name}", as_json=as_json)
 
 
 @routes.command("explain")
 def explain_route(
-    path: Annotated[str, typer.Argument(help="The path of the request, as in /v1/chat/completions.")],
+    path: Annotated[str, typer.Argument(help="Request path, for example /v1/chat/completions.")],
     method: Annotated[str, typer.Option(help="Its HTTP method.")] = "POST",
-    model: Annotated[str, typer.Option(help="The model that its body names.", autocompletion=completion.models)] = "",
-    header: Annotated[Words, typer.Option(help="A header, as in x-team=quant; repeat it.")] = None,
-    key: Annotated[
-        str, typer.Option(help="As which key, by its id; by default your own.", autocompletion=completion.keys)
-    ] = "",
+    model: Annotated[str, typer.Option(help="Model in the body.", autocompletion=completion.models)] = "",
+    header: Annotated[Words, typer.Option(help="Request header, for example x-team=quant; repeatable.")] = None,
+    key: Annotated[str, typer.Option(help="Key id. Default: your key.", autocompletion=completion.keys)] = "",
     desk: Annotated[str, typer.Option(help="As which desk.")] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Say which route a request would take, and why."""
+    """Explain which route a request takes, and why."""
     headers = {name: value for name, _, value in (text.partition("=") for text in header or ())}
     body = {"method": method, "path": path, "model": model, "headers": headers, "key": key, "desk": desk}
     response = Api.of(data_dir).post("/api/v1/routes:explain", body)
@@ -130,7 +134,7 @@ def explain_route(
 
 @upstreams.command("list")
 def list_upstreams(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the upstreams, with the circuit of each host as every data plane sees it."""
+    """List the upstreams with the circuit breaker state of each host in each data plane."""
     api = Api.of(data_dir)
     response, rollout = api.get("/api/v1/upstreams")["upstreams"], api.get("/api/v1/rollout")
     if as_json:
@@ -146,24 +150,28 @@ def list_upstreams(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 @upstreams.command("set")
 def set_upstream(
-    name: Annotated[str, typer.Argument(help="The name of the upstream; one of this name is replaced.")],
-    address: Annotated[list[str], typer.Option(help="host:port or unix:/path; repeat it.")],
+    name: Annotated[str, typer.Argument(help="Upstream name. An existing upstream is replaced.")],
+    address: Annotated[list[str], typer.Option(help="host:port or unix:/path; repeatable.")],
     balancing: Annotated[str, typer.Option(help="least_request, ring_hash, round_robin or random.")] = "",
-    tls: Annotated[bool, typer.Option(help="Speak to it by TLS.")] = False,
-    credential: Annotated[str, typer.Option(help="The file in the data plane's folder of credentials.")] = "",
-    connect_ms: Annotated[int, typer.Option(min=0, help="How long a connection may take; 0: 1,000.")] = 0,
-    max_connections: Annotated[int, typer.Option(min=0, help="At once; 0: 1,024.")] = 0,
-    max_pending: Annotated[int, typer.Option(min=0, help="Requests that may wait; 0: 1,024.")] = 0,
-    max_requests: Annotated[int, typer.Option(min=0, help="At once; 0: 4,096.")] = 0,
-    retry_percent: Annotated[int, typer.Option(min=0, help="Retries at once, of the requests; 0: 20.")] = 0,
-    eject_after: Annotated[int, typer.Option(min=0, help="Failures in a row that open a host's circuit.")] = 0,
-    eject_ms: Annotated[int, typer.Option(min=0, help="For how long; 0: 5,000.")] = 0,
-    eject_on_errors: Annotated[bool, typer.Option(help="Also by answers of 5xx.")] = False,
-    when_gone: Annotated[str, typer.Option(help="What a client reads while it does not answer.")] = "",
+    tls: Annotated[bool, typer.Option(help="Connect with TLS.")] = False,
+    credential: Annotated[str, typer.Option(help="File name in the data plane's credentials folder.")] = "",
+    connect_ms: Annotated[int, typer.Option(min=0, help="Connect time-out; 0: 1,000.")] = 0,
+    max_connections: Annotated[int, typer.Option(min=0, help="Maximum concurrent connections; 0: 1,024.")] = 0,
+    max_pending: Annotated[int, typer.Option(min=0, help="Maximum pending requests; 0: 1,024.")] = 0,
+    max_requests: Annotated[int, typer.Option(min=0, help="Maximum concurrent requests; 0: 4,096.")] = 0,
+    retry_percent: Annotated[
+        int, typer.Option(min=0, help="Maximum concurrent retries, as a percentage of requests; 0: 20.")
+    ] = 0,
+    eject_after: Annotated[
+        int, typer.Option(min=0, help="Consecutive failures that open a host's circuit breaker.")
+    ] = 0,
+    eject_ms: Annotated[int, typer.Option(min=0, help="Time that the circuit stays open; 0: 5,000.")] = 0,
+    eject_on_errors: Annotated[bool, typer.Option(help="Count 5xx responses as failures.")] = False,
+    when_gone: Annotated[str, typer.Option(help="Error message while the upstream does not answer.")] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make an upstream, or replace one; returns when every data plane has taken it."""
+    """Create or replace an upstream. Returns once every data plane has applied it."""
     body = {
         "addresses": address,
         "balancing": balancing,
@@ -184,11 +192,11 @@ def set_upstream(
 
 @upstreams.command("delete")
 def delete_upstream(
-    name: Annotated[str, typer.Argument(help="The name of the upstream.")],
+    name: Annotated[str, typer.Argument(help="Upstream name.")],
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Take an upstream away that `set` made."""
+    """Delete an upstream created with `set`."""
     _change(Api.of(data_dir), "DELETE", f"/api/v1/upstreams/{name}", None, f"the upstream {name}", as_json=as_json)
 
 
@@ -200,17 +208,17 @@ def _change(api: Api, verb: str, path: str, body: dict[str, Any] | None, what: s
         write_json({"answer": answer, "rollout": rollout})
     else:
         planes = ", ".join(repr(plane["data_plane"]) for plane in rollout["data_planes"]) or "no data plane yet"
-        write(f"{what} is {'deleted' if verb == 'DELETE' else 'set'}; it counts on: {planes}")
+        write(f"{what} is {'deleted' if verb == 'DELETE' else 'set'}; applied by: {planes}")
         for text in [*rollout["lost"], *(note for plane in rollout["data_planes"] for note in plane["notes"])]:
             write(f"note: {text}")
 
 
 def _rolled_out(api: Api, before: str) -> dict[str, Any]:
-    """Return the rollout once every data plane has taken what is wanted.
+    """Return the rollout once every data plane has applied the desired state.
 
     Raises:
-        InvalidRequest: one refuses it; it goes on with what it had.
-        Unavailable: one has not said anything in time.
+        InvalidRequest: a data plane rejects it and keeps its configuration.
+        Unavailable: a data plane has not reported in time.
     """
     begun = time.monotonic()
     while (waited := time.monotonic() - begun) < ROLLOUT_SECONDS:
@@ -218,10 +226,12 @@ def _rolled_out(api: Api, before: str) -> dict[str, Any]:
         changed = response["version"] != before or waited > UNCHANGED_SECONDS
         if changed and all(plane["version"] == response["version"] for plane in response["data_planes"]):
             if refused := [f"{p['data_plane']!r}: {p['error']}" for p in response["data_planes"] if p["error"]]:
-                raise InvalidRequest(f"kept, but a data plane goes on with the routes before it: {'; '.join(refused)}")
+                raise InvalidRequest(
+                    f"stored, but a data plane rejected it and keeps its previous routes: {'; '.join(refused)}"
+                )
             return response
         time.sleep(PAUSE_SECONDS)
-    raise Unavailable(f"kept, but a data plane has not taken it within {ROLLOUT_SECONDS:.0f} s: `drw status` says more")
+    raise Unavailable(f"stored, but a data plane has not applied it within {ROLLOUT_SECONDS:.0f} s: see `drw status`")
 
 
 def _conditions(route: dict[str, Any]) -> str:
@@ -276,7 +286,7 @@ def _explain(response: dict[str, Any]) -> None:
 
 
 def _whose(bound: dict[str, Any]) -> str:
-    """Return whom a limit or a budget is for."""
+    """Return the subject of a limit or budget."""
     name = bound["name"] or bound.get("org", "")
     return f"{bound['subject'].lower()} {name}" if name else "keys without a limit of their own"
 
@@ -284,7 +294,7 @@ def _whose(bound: dict[str, Any]) -> str:
 def _share(text: str) -> dict[str, Any]:
     name, _, weight = text.partition("=")
     if not weight.isdigit():
-        raise InvalidRequest(f"{text!r} is not a share: write it as in vllm=20")
+        raise InvalidRequest(f"{text!r} is not a share: use for example vllm=20")
     return {"upstream": name, "weight": int(weight)}
 
 

@@ -1,4 +1,4 @@
-"""A conversation with a model: its history, one streamed answer after the other, and the session of `drw chat`."""
+"""Chat session: message history and streamed answers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from drw.kernel.errors import DrwError, InvalidRequest
 PATH = "/v1/chat/completions"
 MAX_MESSAGES = 200
 MAX_CHARACTERS = 400_000
-"""Of the history; the oldest question goes with its answer when either is passed."""
+"""Bounds of the history. The oldest question and answer are dropped beyond them."""
 
 
 class Conversation:
-    """The messages so far, and what every request has in common."""
+    """Message history and common request parameters."""
 
     def __init__(self, api: Api, request: dict[str, Any], system: str = "", *, as_json: bool = False) -> None:
         self._api = api
@@ -30,10 +30,10 @@ class Conversation:
         self._finish = ""
 
     def ask(self, text: str) -> None:
-        """Send a message with the history, and show the answer as it comes; Ctrl-C ends it, and what came is kept.
+        """Send a message with the history and print the streamed answer. Ctrl-C stops it and keeps the received part.
 
         Raises:
-            DrwError: there is no answer, or none to its end; the message is not kept.
+            DrwError: no answer, or an incomplete one. The message is not kept.
         """
         self._history.append({"role": "user", "content": text})
         answer: list[str] = []
@@ -64,7 +64,7 @@ class Conversation:
             stream("\n")
 
     def _answer_into(self, answer: list[str]) -> None:
-        """Add the answer's pieces to a list; while the prompt is too long for the model, leave the oldest out."""
+        """Append the answer's chunks to a list. If the prompt is too long for the model, drop the oldest messages."""
         while True:
             try:
                 for piece in self._pieces():
@@ -101,7 +101,7 @@ class Conversation:
 
 
 def hold(conversation: Conversation) -> None:
-    """Ask what is typed, line by line, until the input ends; from a pipe, the first error ends it too."""
+    """Send each input line until the input ends. From a pipe, the first error ends the session too."""
     typed = sys.stdin.isatty()
     if typed:
         import readline  # noqa: F401 - gives the lines of a terminal editing and a history
@@ -122,7 +122,7 @@ def hold(conversation: Conversation) -> None:
 
 
 def _line(typed: bool) -> str | None:
-    """Return the next line; None at the end."""
+    """Return the next line, or None at the end."""
     if not typed:
         line = sys.stdin.readline()
         return line.rstrip("\r\n") if line else None
@@ -130,7 +130,7 @@ def _line(typed: bool) -> str | None:
         try:
             return input("> ")
         except KeyboardInterrupt:
-            stream("\n")  # as in a shell: a new line
+            stream("\n")  # as in a shell: start a new line
         except EOFError:
             stream("\n")
             return None

@@ -1,4 +1,4 @@
-"""`drw models`, `drw aliases`, `drw chat`: the models, the names that stand for several, and one of them at work."""
+"""`drw models`, `drw aliases`, `drw chat`: list models, manage aliases, chat."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from drw.cli.models.conversation import Conversation, hold
 from drw.cli.options import DataDir, Json, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest, NotFound
 
-aliases = typer.Typer(help="Names that stand for several models, by weight and with fallbacks.", no_args_is_help=True)
+aliases = typer.Typer(help="Aliases: one name for several models, with weights and fallbacks.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -67,13 +67,13 @@ def list_aliases(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 @aliases.command("set")
 def set_alias(
-    name: Annotated[str, typer.Argument(help="The name that callers give as the model.")],
+    name: Annotated[str, typer.Argument(help="Alias, used as the model name in requests.")],
     target: Annotated[
         list[str] | None,
         typer.Option(
             "--target",
             "-t",
-            help="A model that it stands for, with its weight, as in gpt-4o=90; repeat it.",
+            help="Target model with weight, for example gpt-4o=90; repeatable.",
             autocompletion=completion.models,
         ),
     ] = None,
@@ -82,17 +82,17 @@ def set_alias(
         typer.Option(
             "--fallback",
             "-f",
-            help="A model that answers where no target does; repeat it, in order.",
+            help="Fallback model; repeatable, in order.",
             autocompletion=completion.models,
         ),
     ] = None,
     total_seconds: Annotated[
-        float, typer.Option(min=0, help="The time for a whole answer; 0: as the first model has it.")
+        float, typer.Option(min=0, help="Total time of a request; 0: that of the first model.")
     ] = 0.0,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make an alias, or put another in its place; it counts for the next request."""
+    """Create or replace an alias. It applies to the next request."""
     if not target:
         raise InvalidRequest("an alias needs a target, as in `drw aliases set fast --target MODEL=1`")
     body = {
@@ -104,16 +104,16 @@ def set_alias(
     if as_json:
         write_json(response)
     else:
-        write(f"{name} stands for {', '.join(target)}")
+        write(f"{name} now routes to {', '.join(target)}")
 
 
 @aliases.command("delete")
 def delete_alias(
-    name: Annotated[str, typer.Argument(help="The alias, as `drw aliases list` shows it.")],
+    name: Annotated[str, typer.Argument(help="Alias, from `drw aliases list`.")],
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Delete an alias; one of the settings of the same name counts again."""
+    """Delete an alias. An alias of the same name in the settings applies again."""
     response = Api.of(data_dir).delete(f"/api/v1/aliases/{quote(name, safe='')}")
     if as_json:
         write_json(response)
@@ -125,34 +125,29 @@ def chat(
     prompt: Annotated[
         str | None,
         typer.Argument(
-            help="What to say to the model; `-` reads it from standard input. Without it, a conversation: a message a "
-            "line, each with what was said before.",
+            help="Prompt; `-` reads standard input. Without a prompt, start a conversation with one message per line.",
             show_default=False,
         ),
     ] = None,
-    system: Annotated[
-        str, typer.Option("--system", help="How the model should answer: the system message.", show_default=False)
-    ] = "",
+    system: Annotated[str, typer.Option("--system", help="System message.", show_default=False)] = "",
     model: Annotated[
         str,
         typer.Option(
-            help="Which model; by default the platform's.", show_default=False, autocompletion=completion.models
+            help="Model. Default: the platform's default model.", show_default=False, autocompletion=completion.models
         ),
     ] = "",
     temperature: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=2, help="How freely it words: 0 always takes the likeliest word. By default the model's."
-        ),
+        typer.Option(min=0, max=2, help="Sampling temperature; 0 is greedy. Default: the model's."),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 256,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum answer length in tokens.")] = 256,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Say something to a model, and show its answer as it comes; without a prompt, hold a conversation."""
+    """Send a prompt to a model and stream the answer. Without a prompt, start a conversation."""
     text = sys.stdin.read() if prompt == "-" else prompt
     if text is not None and not text.strip():
-        raise InvalidRequest("there is nothing to say: give a prompt, or `-` and text on standard input")
+        raise InvalidRequest("the prompt is empty: give a prompt, or `-` and text on standard input")
     api = Api.of(data_dir)
     request: dict[str, Any] = {"model": model or _default(api), "max_tokens": max_tokens}
     if temperature is not None:
@@ -176,5 +171,5 @@ def _target(text: str) -> dict[str, Any]:
     if not separator:
         return {"model": text, "weight": 1}
     if not model or not weight.isdecimal() or len(weight) > 7:
-        raise InvalidRequest(f"{text!r} is not a target: write it as in gpt-4o=90")
+        raise InvalidRequest(f"{text!r} is not a target: use for example gpt-4o=90")
     return {"model": model, "weight": int(weight)}

@@ -1,4 +1,4 @@
-"""`drw config`: every setting of the platform, where it was set, and what is wrong with it."""
+"""`drw config`: list and validate the settings."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 def config(
     name: Annotated[
-        str, typer.Argument(help="Only settings with this in their name, as in `serving`.", show_default=False)
+        str, typer.Argument(help="Only settings whose name contains this, for example `serving`.", show_default=False)
     ] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Check the settings, and list them: the value of each, its default, the file or variable that set it.
+    """Validate the settings, and list each with its value, default, and the file or variable that sets it.
 
-    What is wrong is listed instead, each fault with its file and line, or its variable.
+    If settings are invalid, list the errors with file and line, or variable.
     """
-    from drw.local import configuration  # here, since pydantic takes longer than most commands
+    from drw.local import configuration  # imported here, because pydantic is slow to import
 
     layout = local(data_dir)
     if not layout.profile.exists():
@@ -56,7 +56,7 @@ def config(
 
 
 def check(layers: SettingLayers) -> None:
-    """Say what is wrong with the settings, a line a fault, and end the command; go on where nothing is."""
+    """Print an error for each invalid setting and exit; return if all are valid."""
     from drw.local.configuration import faults
 
     if problems := faults(layers):
@@ -66,7 +66,7 @@ def check(layers: SettingLayers) -> None:
 
 
 def check_before_start(layout: PlatformPaths, listen: str) -> None:
-    """Check the settings as `drw up` would start with them."""
+    """Validate the settings that `drw up` would start with."""
     layout.make_secrets()
     local_profile = str(layout.profile), layout.profile_of(listen)
     check(_layers([layout.secrets, layout.settings], local_profile))
@@ -77,12 +77,12 @@ def _layers(files: list[Path], local_profile: tuple[str, dict[str, Any]] | None 
 
     try:
         return SettingLayers(files, made=local_profile)
-    except ConfigError as error:  # a file cannot be read, or is not TOML
+    except ConfigError as error:  # a file is unreadable or not TOML
         raise InvalidRequest(error.message) from None
 
 
 def _shown(name: str, value: Any) -> Any:
-    """Return what may be seen of a setting: of a secret no more than that it is set."""
+    """Return the displayed value of a setting; secrets are masked."""
     from drw.local.configuration import SECRETS
 
     return HIDDEN if value and name.endswith(SECRETS) else value

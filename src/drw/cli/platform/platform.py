@@ -30,7 +30,7 @@ START_SECONDS = 300
 STOP_SECONDS = 60
 
 Port = Annotated[
-    int, typer.Option("--port", min=0, max=65535, help="Where the gateway listens on 127.0.0.1; 0: any free port.")
+    int, typer.Option("--port", min=0, max=65535, help="Port of the gateway on 127.0.0.1; 0: any free port.")
 ]
 
 
@@ -43,9 +43,7 @@ def add_to(app: typer.Typer, panel: str) -> None:
 def up(
     data_dir: DataDir = None,
     port: Port = 8080,
-    detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Return when it is ready, and leave it running.")
-    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Detach once the platform is ready.")] = False,
     no_welcome: Annotated[bool, typer.Option("--no-welcome", hidden=True)] = False,
     as_json: Json = False,
 ) -> None:
@@ -60,12 +58,12 @@ def up(
         elif not no_welcome:
             _welcome(layout, response)
 
-    with locked(layout):  # clear errors before anything is started
+    with locked(layout):  # clear errors before any process starts
         check_before_start(layout, listen)
     if detach:
         ready(_start_detached(layout, listen, quiet=as_json))
         return
-    import asyncio  # here, since the other commands need not wait for these
+    import asyncio  # imported here to keep other commands fast
 
     from drw.local.processes.supervisor import Supervisor
 
@@ -82,9 +80,7 @@ def down(data_dir: DataDir = None, as_json: Json = False) -> None:
     end = time.monotonic() + STOP_SECONDS
     while ran and layout.control.exists() and _ask(layout, "status") is not None:
         if time.monotonic() > end:
-            raise Unavailable(
-                f"the platform did not stop within {STOP_SECONDS} s; {layout.log('supervisor')} says more"
-            )
+            raise Unavailable(f"the platform did not stop within {STOP_SECONDS} s; see {layout.log('supervisor')}")
         time.sleep(0.1)
     if as_json:
         write_json({"stopped": ran})
@@ -93,7 +89,7 @@ def down(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 def status(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Show every part and service; ends with 0 only when all is healthy."""
+    """Show all processes and services. Exits with 0 only if all are healthy."""
     layout = local(data_dir)
     found = _ask(layout, "status")
     if found is None:
@@ -111,13 +107,13 @@ def status(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 def logs(
-    name: Annotated[str, typer.Argument(help=f"A service, or a part: {', '.join(PARTS)}.", show_default=False)],
+    name: Annotated[str, typer.Argument(help=f"A service, or a process: {', '.join(PARTS)}.", show_default=False)],
     data_dir: DataDir = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="How many lines.")] = 50,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show new lines as they come.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the log of a service or a part."""
+    """Show the log of a service or a process."""
     layout = local(data_dir)
     part = _part_of(name)
     file = layout.log(part)
@@ -129,7 +125,7 @@ def logs(
             _write_log(line, as_json)
         sys.stdout.flush()
         while follow:
-            aside = _put_aside(file, stream)  # before the last look at it, so that no line is missed
+            aside = _put_aside(file, stream)  # checked before the last read, so that no line is missed
             if line := stream.readline():
                 _write_log(line, as_json)
                 sys.stdout.flush()
@@ -145,15 +141,15 @@ def _opened(file: Path) -> TextIO:
 
 
 def _put_aside(file: Path, stream: TextIO) -> bool:
-    """Tell whether the log has been begun anew since this was opened."""
+    """Tell whether the log was rotated since it was opened."""
     try:
         return file.stat().st_ino != os.fstat(stream.fileno()).st_ino
     except FileNotFoundError:
-        return False  # the new one is not there yet
+        return False  # the new file does not exist yet
 
 
 def env(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Print what points the OpenAI client at the platform: `eval "$(drw env)"`."""
+    """Print the environment variables of the OpenAI client: `eval "$(drw env)"`."""
     credentials = Credentials.of(data_dir)
     values = {"OPENAI_BASE_URL": f"{credentials.url}/v1", "OPENAI_API_KEY": credentials.key}
     if as_json:
@@ -164,7 +160,7 @@ def env(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 def _write_log(line: str, as_json: bool) -> None:
-    # Our own parts write JSON already; PostgreSQL, Valkey and Envoy write text.
+    # The platform's processes write JSON; PostgreSQL, Valkey and Envoy write text.
     if line.startswith("{"):
         stream(visible_in_json(line))
     elif as_json:
@@ -178,7 +174,7 @@ def _part_of(name: str) -> str:
         return name
     if name in BY_NAME:
         return "gateway" if BY_NAME[name] in SUPPORT else BY_NAME[name].cluster
-    raise InvalidRequest(f"there is no service or part {name!r}; there are: {', '.join([*BY_NAME, *PARTS])}")
+    raise InvalidRequest(f"no service or process {name!r}. Known: {', '.join([*BY_NAME, *PARTS])}")
 
 
 def _start_detached(layout: PlatformPaths, listen: str, *, quiet: bool) -> dict[str, Any]:
@@ -192,7 +188,7 @@ def _start_detached(layout: PlatformPaths, listen: str, *, quiet: bool) -> dict[
         str(layout.data),
         "--port",
         listen.split(":")[1],
-        "--no-welcome",  # its output is a log, which must hold no key
+        "--no-welcome",  # its output goes to a log, which must not contain a key
     ]
     with log.open("wb") as out:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
@@ -212,7 +208,7 @@ def _start_detached(layout: PlatformPaths, listen: str, *, quiet: bool) -> dict[
                 raise InternalError(last.removeprefix("drw: "))
             time.sleep(0.1)
     child.terminate()
-    raise Unavailable(f"the platform was not ready within {START_SECONDS} s; {log} says more")
+    raise Unavailable(f"the platform was not ready within {START_SECONDS} s; see {log}")
 
 
 def _ask(layout: PlatformPaths, what: str) -> dict[str, Any] | None:

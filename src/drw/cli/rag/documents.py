@@ -1,4 +1,4 @@
-"""`drw ingest`, `ask`, `search`, `collections`: documents and what they answer."""
+"""`drw ingest`, `ask`, `search`, `collections`: index documents and query them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from drw.kernel.errors import InvalidRequest
 
 Filters = Annotated[
     list[str] | None,
-    typer.Option("--filter", "-f", help="Only documents whose attributes fit, as in 'year>=2023'; repeat it. " + FORM),
+    typer.Option("--filter", "-f", help="Attribute filter, for example 'year>=2023'; repeatable. " + FORM),
 ]
-Collection = Annotated[str, typer.Option("--collection", "-c", help="The collection, by name or id.")]
+Collection = Annotated[str, typer.Option("--collection", "-c", help="Collection, by name or id.")]
 
-collections = typer.Typer(help="See and delete collections and their documents.", no_args_is_help=True)
+collections = typer.Typer(help="List and delete collections and their documents.", no_args_is_help=True)
 
 AutoFilters = Annotated[
     bool, typer.Option(help="Narrow the search to the company, document type and period that the question names.")
@@ -40,24 +40,24 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 
 def ingest(
-    path: Annotated[Path, typer.Argument(help="A file, or a folder with everything in it.", show_default=False)],
+    path: Annotated[Path, typer.Argument(help="A file, or a folder (recursive).", show_default=False)],
     collection: Collection = "default",
     wall: Walls = None,
     password: Annotated[
-        bool, typer.Option("--password", help="Ask for the password of encrypted files; DRW_FILE_PASSWORD is one too.")
+        bool, typer.Option("--password", help="Prompt for the password of encrypted files, or set DRW_FILE_PASSWORD.")
     ] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Put documents into a collection. Safe to repeat, and to interrupt and repeat: what is in stays in."""
+    """Index documents into a collection. Idempotent: repeat it after an interruption."""
     files = files_of(path)
-    # Never as an option's value: that would stand in the shell's history, and in the list of processes.
+    # Not an option value, which would show in the shell history and the process list.
     secret = typer.prompt("Password", hide_input=True) if password else os.environ.get("DRW_FILE_PASSWORD", "")
     try:
         uploads = Ingestion(Api.of(data_dir), collection, wall or [], password=secret, quiet=as_json)
         result = uploads.run(files)
     except KeyboardInterrupt:
-        warn("stopped: what is uploaded is indexed all the same; the same command again takes the rest")
+        warn("interrupted: uploaded files are still indexed; repeat the command for the rest")
         raise
     if as_json:
         write_json(result.as_json())
@@ -72,19 +72,22 @@ def ingest(
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="What you want to know.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="The question.", show_default=False)],
     collection: Collection = "default",
     model: Annotated[
         str,
-        typer.Option(help="Which model words the answer; by default the platform's.", autocompletion=completion.models),
+        typer.Option(
+            help="Model that writes the answer. Default: the platform's default model.",
+            autocompletion=completion.models,
+        ),
     ] = "",
-    passages: Annotated[int, typer.Option(min=1, max=20, help="How many passages to answer from.")] = 4,
+    passages: Annotated[int, typer.Option(min=1, max=20, help="Number of passages.")] = 4,
     where: Filters = None,
     auto_filters: AutoFilters = True,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Answer a question from a collection: the passages first, then the answer with citations and its checks."""
+    """Answer a question from a collection: passages, then the answer with citations and checks."""
     body = {
         "question": question,
         "model": model,
@@ -111,7 +114,7 @@ def ask(
 
 
 def search(
-    question: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="The query.", show_default=False)],
     collection: Collection = "default",
     limit: Annotated[int, typer.Option(min=1, max=50, help="How many passages.")] = 8,
     where: Filters = None,
@@ -119,7 +122,7 @@ def search(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Find the passages nearest to a question, without an answer."""
+    """Search a collection without generating an answer."""
     body = {"question": question, "limit": limit, "filter": filters.of(where), "auto_filters": auto_filters}
     response = Api.of(data_dir).post(f"/api/v1/collections/{collection}:search", body)
     if as_json:
@@ -163,15 +166,17 @@ def show_collection(
 @collections.command("update")
 def update_document(
     collection: Annotated[str, typer.Argument(help="By name or id.")],
-    document: Annotated[str, typer.Argument(help="The id of the document.")],
+    document: Annotated[str, typer.Argument(help="Document id.")],
     attribute: Annotated[
         list[str] | None,
-        typer.Option("--attribute", help="KEY=VALUE, as in year=2025; repeat it. Without any it has none afterwards."),
+        typer.Option(
+            "--attribute", help="KEY=VALUE, for example year=2025; repeatable. Without any, all attributes are removed."
+        ),
     ] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Replace the attributes of a document: searches find the new ones at once, and nothing is indexed again."""
+    """Replace the attributes of a document. Searches use them at once, without re-indexing."""
     api = Api.of(data_dir)
     store = api.get(f"/api/v1/collections/{collection}")["id"]
     body = {"attributes": filters.attributes_of(attribute or [])}
@@ -185,12 +190,12 @@ def update_document(
 @collections.command("delete")
 def delete_collection(
     collection: Annotated[str, typer.Argument(help="By name or id.")],
-    document: Annotated[str, typer.Option(help="Delete only this document, by its id.")] = "",
+    document: Annotated[str, typer.Option(help="Delete only this document (id).")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Delete a collection with all its documents, or one document of it."""
+    """Delete a collection with all its documents, or one document."""
     what = f"the document {document} of {collection}" if document else f"the collection {collection} and all in it"
     if not yes:
         typer.confirm(visible(f"Delete {what}?"), abort=True)
@@ -204,13 +209,13 @@ def delete_collection(
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return a file, or every regular file of a folder but hidden ones, in order.
+    """Return a file, or all regular, not hidden files of a folder in order.
 
-    A symbolic link inside the folder counts only if what it names lies in the folder too; others are named on
-    standard error and left out. A path that is itself a link is followed: the user named it.
+    Symbolic links inside the folder are followed only if their target is inside it; others are skipped with a
+    warning. A path that is itself a link is followed.
 
     Raises:
-        InvalidRequest: there is nothing at the path.
+        InvalidRequest: the path does not exist.
     """
     if path.is_file():
         return [path]
@@ -223,9 +228,9 @@ def files_of(path: Path) -> list[Path]:
             continue
         target = Path(os.path.realpath(file))  # `resolve` raises on a loop of links
         if not target.is_relative_to(root):
-            warn(f"left out: {str(file)!r} is a link to {str(target)!r}, outside of the folder")
+            warn(f"skipped: {str(file)!r} links to {str(target)!r}, outside the folder")
         elif any(part.startswith(".") for part in target.relative_to(root).parts):
-            warn(f"left out: {str(file)!r} is a link to a hidden file")
+            warn(f"skipped: {str(file)!r} links to a hidden file")
         elif target.is_file():
             files.append(file)
     if not files:
@@ -240,7 +245,7 @@ def _show_found(response: dict[str, Any]) -> None:
     for narrowed in response.get("applied_filters", ()):
         write(f"only {narrowed['key']} {', '.join(narrowed['values'])} (--no-auto-filters searches everything)")
     if not passages:
-        write("no passage fits the question")
+        write("no matching passage")
     for number, p in enumerate(passages, 1):
         console().print(
             f"[bold][{number}] {escape(p['title'])}, page {p['page']}[/bold]  [dim]score {p['score']:.2f}[/dim]"
@@ -260,6 +265,6 @@ def _show_checks(answer: dict[str, Any]) -> None:
         console().print(f"[bold][{citation['number']}][/bold] {escape(p['title'])}, page {p['page']}", end=": ")
         write(f"“{' '.join(citation['quote'].split())}”")
     for figure in answer.get("unsupported_figures", ()):
-        console().print(f"[bold red]✗ {escape(figure['figure'])}[/bold red] stands in no cited passage")
+        console().print(f"[bold red]✗ {escape(figure['figure'])}[/bold red] is not in a cited passage")
     if not answer.get("supported"):
         console().print("[yellow]Read the passages: this answer is not supported by what it cites.[/yellow]")

@@ -1,4 +1,4 @@
-"""`drw files`: uploaded files, and those that were attached to them."""
+"""`drw files`: manage uploaded files and their attachments."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import typer
 from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, when, write, write_json, write_line, write_table
 
-files = typer.Typer(help="See and delete uploaded files, with those attached to them.", no_args_is_help=True)
+files = typer.Typer(help="List and delete uploaded files and their attachments.", no_args_is_help=True)
 
 
 @files.command("list")
 def list_files(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the newest first.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number, newest first.")] = 100,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """List the desk's files; PARENT is the file that one was attached to."""
+    """List the desk's files. PARENT is the file that an attachment came from."""
     data = Api.of(data_dir).get("/v1/files", limit=limit)["data"]
     if as_json:
         write_json(data)
@@ -33,7 +33,7 @@ def list_files(
 
 @files.command("show")
 def show_file(file: Annotated[str, typer.Argument(help="By id.")], data_dir: DataDir = None) -> None:
-    """Show a file: its encoding, its parent, and what of it was not kept."""
+    """Show a file: encoding, parent, warnings."""
     write_json(Api.of(data_dir).get(f"/v1/files/{file}"))
 
 
@@ -44,7 +44,7 @@ def delete_file(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Delete a file and those attached to it, in all collections."""
+    """Delete a file and its attachments from all collections."""
     if not yes:
         typer.confirm(f"Delete the file {file} and those attached to it?", abort=True)
     done = Api.of(data_dir).delete(f"/v1/files/{file}")

@@ -1,4 +1,4 @@
-"""Filters over attributes as they are written on a command line."""
+"""Parser of attribute filters on the command line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ COMPARISON = re.compile(r"\s*([^=!<>]+?)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*", re.DOTA
 
 
 def of(texts: Sequence[str] | None) -> dict[str, Any]:
-    """Return the filter that takes what all of these take; an empty one where there are none.
+    """Return the conjunction of the filters, or an empty filter.
 
     Raises:
-        InvalidRequest: one is neither a comparison nor JSON.
+        InvalidRequest: a filter is neither a comparison nor JSON.
     """
     parsed = [_filter(text) for text in texts or ()]
     if len(parsed) > 1:
@@ -28,16 +28,16 @@ def of(texts: Sequence[str] | None) -> dict[str, Any]:
 
 
 def attributes_of(texts: Sequence[str]) -> dict[str, Any]:
-    """Return attributes that are written KEY=VALUE.
+    """Parse attributes of the form KEY=VALUE.
 
     Raises:
-        InvalidRequest: one is not.
+        InvalidRequest: an attribute does not have this form.
     """
     attributes = {}
     for text in texts:
         key, separator, value = text.partition("=")
         if not (separator and key.strip()):
-            raise InvalidRequest(f"{text!r} is not KEY=VALUE, as in year=2025")
+            raise InvalidRequest(f"{text!r} is not KEY=VALUE, for example year=2025")
         attributes[key.strip()] = _scalar(value.strip())
     return attributes
 
@@ -49,12 +49,12 @@ def _filter(text: str) -> Any:
         except ValueError as error:
             raise InvalidRequest(f"the filter {text!r} is not JSON: {error}") from None
     if (match := COMPARISON.fullmatch(text)) is None:
-        raise InvalidRequest(f"the filter {text!r} is none. It has {FORM}")
+        raise InvalidRequest(f"{text!r} is not a filter. Expected: {FORM}")
     return {"type": TYPES[match[2]], "key": match[1], "value": _scalar(match[3])}
 
 
 def _scalar(text: str) -> Any:
-    """Return the number, the boolean or the quoted text that JSON reads in a value; else the text as it stands."""
+    """Return the JSON number, boolean or string in a value, or else the text itself."""
     try:
         value = json.loads(text)
     except ValueError:

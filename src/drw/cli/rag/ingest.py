@@ -1,4 +1,4 @@
-"""Puts files into a collection: uploads what is new, follows the indexing, counts and names failures."""
+"""Ingestion: uploads new files, follows the indexing, reports failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
 
 @dataclass
 class Result:
-    """What became of the files."""
+    """Result of an ingestion."""
 
     collection: str
     indexed: int = 0
@@ -26,16 +26,16 @@ class Result:
     seconds: float = 0.0
     failed: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[tuple[str, str]] = field(default_factory=list)
-    """What of a file could not be read or kept."""
+    """Parts of files that could not be read or stored."""
 
     def summary(self) -> str:
-        """Return one line for people."""
+        """Return a one-line summary."""
         speed = f"{self.chunks / self.seconds:.0f} chunks/s" if self.indexed and self.seconds else ""
         counted = f"{self.indexed} indexed ({self.pages} pages, {self.chunks} chunks), {self.unchanged} there already"
         return f"{self.collection}: {counted}, {len(self.failed)} failed; {self.seconds:.1f} s  {speed}".rstrip()
 
     def as_json(self) -> dict[str, Any]:
-        """Return the same for programs."""
+        """Return the result as JSON."""
         failed = [{"file": name, "error": why} for name, why in self.failed]
         warnings = [{"file": name, "warning": what} for name, what in self.warnings]
         return {**self.__dict__, "seconds": round(self.seconds, 2), "failed": failed, "warnings": warnings}
@@ -68,7 +68,7 @@ class Ingestion:
         )
 
     def run(self, files: list[Path]) -> Result:
-        """Put the files in, and return when each is indexed or has failed."""
+        """Ingest the files; return when each is indexed or has failed."""
         began = time.monotonic()
         collection = self._collection()
         there = self._api.pages(f"{collection}/documents", "documents", limit=100_000)

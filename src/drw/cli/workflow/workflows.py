@@ -14,10 +14,10 @@ from drw.cli.rag.documents import files_of
 from drw.cli.terminal import console
 from drw.kernel.errors import InvalidRequest
 
-workflows = typer.Typer(help="See workflow templates, and run them.", no_args_is_help=True)
-runs = typer.Typer(help="See runs, live and past; cancel them.", no_args_is_help=True)
+workflows = typer.Typer(help="List workflow templates and start runs.", no_args_is_help=True)
+runs = typer.Typer(help="List, watch and cancel runs.", no_args_is_help=True)
 
-Run = Annotated[str, typer.Argument(help="The id of the run, as `drw runs list` shows it.", show_default=False)]
+Run = Annotated[str, typer.Argument(help="Run id, from `drw runs list`.", show_default=False)]
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -56,9 +56,9 @@ def run_template(
     name: Annotated[str, typer.Argument(help="The template.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", "-i", help="NAME=VALUE; for an input of files, the path of a file or folder."),
+        typer.Option("--input", "-i", help="NAME=VALUE; for a file input, the path of a file or folder."),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show what happens, until the run has ended.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the run until it ends.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -72,12 +72,12 @@ def run_template(
     elif as_json:
         write_json(run)
     else:
-        write(f"{run['id']}\n\nSee it with `drw runs watch {run['id']}`.")
+        write(f"{run['id']}\n\nFollow it with `drw runs watch {run['id']}`.")
 
 
 @runs.command("list")
 def list_runs(
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Maximum number, newest first.")] = 20,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
