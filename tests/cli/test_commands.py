@@ -33,7 +33,7 @@ def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     ("args", "code", "says"),
     [
         (["keys", "list"], 3, "start one with `drw up`"),
-        (["logs", "nothing"], 2, "there is no service or part 'nothing'; there are: authentication"),
+        (["logs", "nothing"], 2, "no service or process 'nothing'. Known: authentication"),
         (["keys", "create"], 2, "needs at least one scope"),
         (["aliases", "set", "fast"], 2, "needs a target"),
         (["aliases", "set", "fast", "-t", "big=lots"], 2, "'big=lots' is not a target"),

@@ -14,7 +14,7 @@ from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.killswitch.watch import Killed, KillList
-from models.failover.test_failures import ask
+from models.test_failures import ask
 from support.kills import kill
 
 WHO = Principal("acme", "research", "key_test", frozenset({"models:invoke"}))
