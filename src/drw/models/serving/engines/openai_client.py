@@ -26,6 +26,7 @@ from drw.models.serving.errors import (
     ResponseTruncated,
 )
 from drw.models.serving.openai.chunks import BESIDES, TEXT, has_token
+from drw.models.serving.openai.usage import without_cache
 from drw.models.serving.ports import UNLIMITED, Body, Chunk, EngineLimits, EngineTarget
 from drw.models.serving.settings import ClientSettings
 
@@ -37,6 +38,7 @@ CHECK_SECONDS = 1.0
 TAIL_SECONDS = 0.2
 FIELDS = (b"event:", b"id:", b"retry:", b":")
 """What may stand in an event besides its data (HTML standard, "Server-sent events")."""
+SAID = (*TEXT, *BESIDES)
 LIST, DICT, STRING = (list, type(None)), (dict, type(None)), (str, type(None))
 JSON_HEADERS = {"content-type": "application/json", "accept": "text/event-stream"}
 
@@ -55,9 +57,19 @@ class OpenAIClient:
         self._urls: dict[tuple[str, str], URL] = {}
 
     async def stream(
-        self, target: EngineTarget, path: str, body: Body, headers: Mapping[str, str], limits: EngineLimits = UNLIMITED
+        self,
+        target: EngineTarget,
+        path: str,
+        body: Body,
+        headers: Mapping[str, str],
+        limits: EngineLimits = UNLIMITED,
+        *,
+        hides_cache: bool = False,
     ) -> AsyncGenerator[Chunk, None]:
-        """Yield the events of an answer up to `[DONE]`; see `ChatEngine.stream` for what is raised."""
+        """Yield the events of an answer up to `[DONE]`; see `ChatEngine.stream` for what is raised.
+
+        With `hides_cache` usage says nothing of a cache: it may be of another tenant's prompt.
+        """
         clock, end = asyncio.get_running_loop().time, limits.end
         first = target.deadlines.first_token or self._settings.first_token_seconds
         between = target.deadlines.between_tokens or self._settings.between_tokens_seconds
@@ -71,6 +83,8 @@ class OpenAIClient:
             while (events := await reader.next(limit)) is not None:
                 for event in events:
                     chunk = _decoded(target, event)
+                    if hides_cache and (usage := chunk.get("usage")):
+                        chunk["usage"] = without_cache(usage)
                     goes_on = has_token(chunk)  # an empty event is a sign of life of the connection only
                     yield chunk
                     if goes_on:
@@ -319,9 +333,10 @@ def _well_formed(chunk: Chunk) -> bool:
         if not isinstance(choice.get("delta"), DICT) or not isinstance(choice.get("finish_reason"), STRING):
             return False
         said = choice.get("delta") or choice
-        if not all(isinstance(said.get(name), STRING) for name in (*TEXT, *BESIDES)):
-            return False
-        if not isinstance(calls := said.get("tool_calls"), LIST) or not all(map(_is_call, calls or ())):
+        for name in SAID:  # of each of a stream's chunks: a generator would cost more than the rest
+            if not isinstance(said.get(name), STRING):
+                return False
+        if not isinstance(calls := said.get("tool_calls"), LIST) or (calls and not all(map(_is_call, calls))):
             return False
         if not isinstance(choice.get("logprobs"), DICT):
             return False
