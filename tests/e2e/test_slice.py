@@ -98,7 +98,7 @@ def test_a_revoked_key_takes_along_what_it_made(platform: Platform) -> None:
     with platform.client(child["secret"]) as client:
         assert client.models.list().data
         said = platform.run("keys", "revoke", made["key"]["id"]).stdout
-        assert f"{child['key']['id']}, made with it, is revoked" in said
+        assert f"{child['key']['id']}, created with it, is revoked" in said
         wait_until(lambda: _refused(client), "the refusal of a key that a revoked one made")
 
 

@@ -109,7 +109,7 @@ def test_stale_and_orphaned_files_are_named_and_put_right(tmp_path):
     assert differences(made, tmp_path) == [
         "docs/new.md is not up to date: run `drw generate`",
         "old.md is not up to date: run `drw generate`",
-        "src/drw/api/rag/v1/gone_pb2.py is made from no proto file any more: run `drw generate`",
+        "src/drw/api/rag/v1/gone_pb2.py is obsolete: run `drw generate`",
     ]
     assert write(made, tmp_path) == [
         "wrote docs/new.md",

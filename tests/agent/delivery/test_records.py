@@ -54,9 +54,9 @@ async def test_routes_and_upstreams_are_made_by_command(open_front: Front, vllm:
     front = open_front
     secret = await front.key(*SCOPES)
     said = await drw(front, secret, "upstreams", "set", "vllm", "--address", vllm.where)
-    assert said == "the upstream vllm is set; it counts on: 'test'\n"
+    assert said == "the upstream vllm is set; applied by: 'test'\n"
     words = ["routes", "set", "llama", "--path", CHAT, "--model", "llama", "--pass-through", "--upstream", "vllm"]
-    assert "it counts on: 'test'" in await drw(front, secret, *words)
+    assert "applied by: 'test'" in await drw(front, secret, *words)
     async with front.client(secret) as client:
         answer = await client.post(CHAT, json=BODY)
         assert answer.headers["x-upstream"] == "vllm"

@@ -35,11 +35,10 @@ from (
     select at from record where index >= (select coalesce(max(size), 0) from checkpoint)
 ) as unsigned
 """
+# A fraction of the time that as many inserts take.
 ADD = """
-insert into record
-    (index, entry, leaf_hash, at, service, action, org, desk, actor, resource, outcome, trace_id, walls)
-values (%(index)s, %(entry)s, %(leaf_hash)s, %(at)s, %(service)s, %(action)s, %(org)s, %(desk)s, %(actor)s,
-        %(resource)s, %(outcome)s, %(trace_id)s, %(walls)s)
+copy record (index, entry, leaf_hash, at, walls, service, action, org, desk, actor, resource, outcome, trace_id)
+from stdin
 """
 LIST = """
 select * from record
@@ -97,8 +96,9 @@ class Store:
             found = await (await connection.execute(NEXT_INDEX)).fetchone()
             assert found is not None
             rows = [records.row(found["n"] + place, line) for place, line in enumerate(lines)]
-            async with connection.cursor() as cursor:
-                await cursor.executemany(ADD, rows)
+            async with connection.cursor() as cursor, cursor.copy(ADD) as copy:
+                for row in rows:
+                    await copy.write_row([row[column] for column in records.COLUMNS])
         return len(lines)
 
     async def rows(self, start: int, end: int, connection: Connection | None = None) -> list[dict[str, Any]]:

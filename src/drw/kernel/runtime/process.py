@@ -17,6 +17,10 @@ from drw.kernel.rpc import recovery
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, SettingLayers
 
+YOUNG_OBJECTS = 7_000
+"""After so many more objects than before the garbage collector looks at them; with Python's 700 it would look at those
+of calls under way again and again. A call leaves it nothing, also where it fails."""
+
 
 def main(name: str, files: Sequence[Path]) -> int:
     """Run the process `name` of the profile in these files; return the exit code."""
@@ -43,6 +47,7 @@ async def _run(profile: Profile, name: str) -> None:
         await host.start()
         gc.collect()
         gc.freeze()  # what stands now stands until the end: no collection needs to look at it again
+        gc.set_threshold(YOUNG_OBJECTS)
         await asked.wait()
     finally:
         await host.stop()

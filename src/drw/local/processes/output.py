@@ -5,7 +5,9 @@ The output comes through a pipe, because rotating a file under a running process
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
@@ -13,6 +15,11 @@ from threading import Lock, Thread
 FULL_BYTES = 16 << 20
 KEPT = 3
 PORTION = 1 << 16
+PIPE_BYTES = 1 << 20
+"""What a pipe holds, so that no process waits while its output is not read."""
+GATHER_SECONDS = 0.02
+"""Output gathers for so long in the pipe, where it survives its process: most of what a line costs is to be read by
+itself."""
 DRAIN_SECONDS = 5.0
 
 
@@ -28,6 +35,9 @@ class ProcessOutput:
     def pipe(self) -> int:
         """Return the write end for the process. Close it here once the process has inherited it."""
         reading, writing = os.pipe()
+        if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
+            with suppress(OSError):  # over this user's quota: the pipe keeps its default size
+                fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         # A thread, so that no process blocks on other work of the supervisor.
         self._reader = Thread(target=self._read, args=(reading,), daemon=True)
         self._reader.start()
@@ -60,6 +70,8 @@ class ProcessOutput:
             while data := stream.read(PORTION):
                 with suppress(OSError):  # the disk is full: losing lines is better than stopping the process
                     self.take(data)
+                if len(data) < PORTION:
+                    time.sleep(GATHER_SECONDS)
 
     def _append(self, data: bytes) -> int:
         with self.file.open("ab") as out:

@@ -29,8 +29,7 @@ async def generate(
     """Yield the chunks of an answer while `answer` and `record` take note of them.
 
     Ends only when the answer is whole, whoever gave which part of it; the record is the caller's to close, the hold
-    the caller's to settle. What is yielded of an answer that is not `live` may be of attempts that failed: then
-    `answer` alone counts.
+    the caller's to settle. Of an answer that is not `live` nothing is yielded: `answer` has it.
     Raises as `ChatEngine.stream`, `AdmissionQueue.turn`, `MeteredCall.begin` and `MeteredCall.progress` do.
     """
     course = Failover(rules, plan, asked, answer, record)
@@ -46,9 +45,11 @@ async def generate(
                     try:
                         async for chunk in chunks:
                             await hold.progress(chunk)
-                            for ready in attempt.take(chunk):
-                                course.sent = asked.live
-                                yield ready
+                            ready = attempt.take(chunk)
+                            if asked.live:
+                                for each in ready:
+                                    course.sent = True
+                                    yield each
                     finally:
                         await chunks.aclose()
                     last = attempt.whole()
@@ -62,10 +63,11 @@ async def generate(
                 course.left(attempt, outcome(error))
                 raise
             course.succeeded(attempt)
-            for ready in last:
-                yield ready
+            for each in last if asked.live else ():
+                yield each
             return
     finally:
+        course.close()
         record.answered(answer.text, answer.usage, answer.finish_reason)
         record.shows(answer)
 

@@ -9,7 +9,7 @@ from drw.models.serving.engines.cache_salt import cache_salt
 from drw.models.serving.engines.openai_client import OpenAIClient, bearer
 from drw.models.serving.errors import EngineMisconfigured
 from drw.models.serving.openai.requests import prompts_of
-from drw.models.serving.openai.usage import of_all_choices, uncached
+from drw.models.serving.openai.usage import of_all_choices
 from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
 from drw.models.serving.settings import ClientSettings
 
@@ -34,8 +34,8 @@ class OpenAiEngine(ChatEngine):
         if self._salted:
             sent["cache_salt"] = cache_salt(caller_or_none(), self._salt_key)
         choices = (body.get("n") or 1) * len(prompts_of(body.get("prompt")))
-        chunks = of_all_choices(self._wire.stream(target, endpoint, sent, bearer(target), limits), choices)
-        return chunks if self._salted else uncached(chunks)
+        chunks = self._wire.stream(target, endpoint, sent, bearer(target), limits, hides_cache=not self._salted)
+        return of_all_choices(chunks, choices)
 
     async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
         """Return None: the API has no way to ask."""

@@ -15,6 +15,8 @@ from yarl import URL
 from drw.kernel.errors import DrwError
 from drw.kernel.observability import telemetry
 from drw.kernel.observability.overhead import waiting
+from drw.models.serving.engines.http_client import HttpClient
+from drw.models.serving.engines.http_connection import Response
 from drw.models.serving.engines.upstream_errors import in_band, refusal
 from drw.models.serving.errors import (
     EngineMisconfigured,
@@ -24,6 +26,7 @@ from drw.models.serving.errors import (
     ResponseTruncated,
 )
 from drw.models.serving.openai.chunks import BESIDES, TEXT, has_token
+from drw.models.serving.openai.usage import without_cache
 from drw.models.serving.ports import UNLIMITED, Body, Chunk, EngineLimits, EngineTarget
 from drw.models.serving.settings import ClientSettings
 
@@ -35,6 +38,7 @@ CHECK_SECONDS = 1.0
 TAIL_SECONDS = 0.2
 FIELDS = (b"event:", b"id:", b"retry:", b":")
 """What may stand in an event besides its data (HTML standard, "Server-sent events")."""
+SAID = (*TEXT, *BESIDES)
 LIST, DICT, STRING = (list, type(None)), (dict, type(None)), (str, type(None))
 JSON_HEADERS = {"content-type": "application/json", "accept": "text/event-stream"}
 
@@ -48,13 +52,24 @@ class OpenAIClient:
     def __init__(self, settings: ClientSettings, *, reuse: bool) -> None:
         self._settings = settings
         self._reuse = reuse
+        self._plain = HttpClient(settings.connect_seconds)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._urls: dict[tuple[str, str], URL] = {}
 
     async def stream(
-        self, target: EngineTarget, path: str, body: Body, headers: Mapping[str, str], limits: EngineLimits = UNLIMITED
+        self,
+        target: EngineTarget,
+        path: str,
+        body: Body,
+        headers: Mapping[str, str],
+        limits: EngineLimits = UNLIMITED,
+        *,
+        hides_cache: bool = False,
     ) -> AsyncGenerator[Chunk, None]:
-        """Yield the events of an answer up to `[DONE]`; see `ChatEngine.stream` for what is raised."""
+        """Yield the events of an answer up to `[DONE]`; see `ChatEngine.stream` for what is raised.
+
+        With `hides_cache` usage says nothing of a cache: it may be of another tenant's prompt.
+        """
         clock, end = asyncio.get_running_loop().time, limits.end
         first = target.deadlines.first_token or self._settings.first_token_seconds
         between = target.deadlines.between_tokens or self._settings.between_tokens_seconds
@@ -68,6 +83,8 @@ class OpenAIClient:
             while (events := await reader.next(limit)) is not None:
                 for event in events:
                     chunk = _decoded(target, event)
+                    if hides_cache and (usage := chunk.get("usage")):
+                        chunk["usage"] = without_cache(usage)
                     goes_on = has_token(chunk)  # an empty event is a sign of life of the connection only
                     yield chunk
                     if goes_on:
@@ -128,13 +145,24 @@ class OpenAIClient:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._plain.close()
         for session in self._sessions.values():
             await session.close()
 
     async def _post(
         self, target: EngineTarget, path: str, data: bytes, headers: Mapping[str, str], limit: float, end: float
-    ) -> aiohttp.ClientResponse:
-        session, url = self._session(target.base_url), self._url(target.base_url, path)
+    ) -> aiohttp.ClientResponse | Response:
+        url = self._url(target.base_url, path)
+        if self._reuse and url.scheme == "http" and url.raw_user is None and url.raw_password is None:
+            try:
+                async with asyncio.timeout_at(limit):
+                    path, seconds = _socket(target.base_url), target.deadlines.connect
+                    return await self._plain.post(url, headers, data, path=path, connect_seconds=seconds)
+            except TimeoutError as error:
+                raise stalled(target, end) from error
+            except ConnectionError as error:
+                raise _gone(target) from error
+        session = self._session(target.base_url)
         options: dict[str, Any] = {"data": data, "headers": headers, "allow_redirects": False}
         if seconds := target.deadlines.connect:
             options["timeout"] = aiohttp.ClientTimeout(total=None, sock_connect=seconds)
@@ -155,10 +183,10 @@ class OpenAIClient:
         except (aiohttp.ClientError, OSError) as error:
             raise _gone(target) from error
 
-    async def _finish(self, response: aiohttp.ClientResponse) -> None:
+    async def _finish(self, response: aiohttp.ClientResponse | Response) -> None:
         """Read the last bytes after `[DONE]`, which frees the connection for the next request."""
         if self._reuse and not response.content.at_eof():
-            with suppress(TimeoutError, aiohttp.ClientError):
+            with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
                 async with asyncio.timeout(TAIL_SECONDS):
                     while await response.content.readany():
                         pass
@@ -169,7 +197,7 @@ class OpenAIClient:
             options: dict[str, Any] = {"limit": 0, "force_close": not self._reuse}
             connector: aiohttp.BaseConnector
             if place:
-                connector = _UnixConnector(place.removeprefix("unix:"), **options)
+                connector = _UnixConnector(_socket(place), **options)
             else:
                 connector = _TcpConnector(ttl_dns_cache=30, **options)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_seconds)
@@ -188,6 +216,11 @@ class OpenAIClient:
             found = base.with_path(path) if path.startswith("/") else base / path
             self._urls[base_url, path] = found
         return found
+
+
+def _socket(base_url: str) -> str:
+    """Return the path of the Unix socket where an engine answers; empty where it is not on one."""
+    return base_url.removeprefix("unix:") if base_url.startswith("unix:") else ""
 
 
 class _TcpConnector(aiohttp.TCPConnector):
@@ -218,7 +251,7 @@ def _connections(session: aiohttp.ClientSession) -> int:
 class _Events:
     """Takes server-sent events out of a body as it comes."""
 
-    def __init__(self, content: aiohttp.StreamReader, target: EngineTarget, end: float) -> None:
+    def __init__(self, content: aiohttp.StreamReader | Response, target: EngineTarget, end: float) -> None:
         self._content = content
         self._target = target
         self._end = end
@@ -300,9 +333,10 @@ def _well_formed(chunk: Chunk) -> bool:
         if not isinstance(choice.get("delta"), DICT) or not isinstance(choice.get("finish_reason"), STRING):
             return False
         said = choice.get("delta") or choice
-        if not all(isinstance(said.get(name), STRING) for name in (*TEXT, *BESIDES)):
-            return False
-        if not isinstance(calls := said.get("tool_calls"), LIST) or not all(map(_is_call, calls or ())):
+        for name in SAID:  # of each of a stream's chunks: a generator would cost more than the rest
+            if not isinstance(said.get(name), STRING):
+                return False
+        if not isinstance(calls := said.get("tool_calls"), LIST) or (calls and not all(map(_is_call, calls))):
             return False
         if not isinstance(choice.get("logprobs"), DICT):
             return False
@@ -319,16 +353,16 @@ def _is_call(part: Any) -> bool:
     )
 
 
-async def _refused(target: EngineTarget, response: aiohttp.ClientResponse) -> DrwError:
+async def _refused(target: EngineTarget, response: aiohttp.ClientResponse | Response) -> DrwError:
     raw = bytearray()
-    with suppress(TimeoutError, aiohttp.ClientError):
+    with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
         async with asyncio.timeout(CHECK_SECONDS):
             async for data in _parts(response, MAX_ERROR_BYTES):
                 raw += data
     return refusal(target, response.status, bytes(raw), response.headers.get("retry-after"))
 
 
-async def _parts(response: aiohttp.ClientResponse, most: int) -> AsyncIterator[bytes]:
+async def _parts(response: aiohttp.ClientResponse | Response, most: int) -> AsyncIterator[bytes]:
     """Yield a body up to so many bytes as it comes: one read returns only what has arrived."""
     while most > 0 and (data := await response.content.read(most)):
         most -= len(data)

@@ -129,26 +129,35 @@ class Failover:
         self._failed[attempt.replica] = why.again
         self._tokens += attempt.tokens if self.sent else 0
         self._reason = why.reason
+        final = False
         if isinstance(error, ContextLengthExceeded):
             self._too_small = max(self._too_small, attempt.model.context_length) or int(1e9)
         elif isinstance(error, EngineBusy):
             self._refused.add(attempt.model.id)  # its line and its limits are those of all of its places
         elif not why.elsewhere:
-            self._decline(attempt, error)
+            final = not self._passes_by(attempt, error)
         self._error = self._error or error
-        if self.sent and not may_continue(self._asked.endpoint, self._asked.body, self._answer):
-            raise error
+        if final or (self.sent and not may_continue(self._asked.endpoint, self._asked.body, self._answer)):
+            try:
+                raise error
+            finally:
+                del error  # which knows this frame
+
+    def close(self) -> None:
+        """Forget the failures: each knows the frames that it passed, and so this object, the request and its body."""
+        self._error = None
 
     def left(self, attempt: Attempt, outcome: str) -> None:
         """Take note of an attempt that ended for a reason of the caller's or of ours."""
         attempt.replica.circuit.left(attempt.ticket)
         self._close(attempt, outcome)
 
-    def _decline(self, attempt: Attempt, error: DrwError) -> None:
-        """Pass by a fallback that takes the request to be wrong; raise what is final."""
+    def _passes_by(self, attempt: Attempt, error: DrwError) -> bool:
+        """Pass by a fallback that takes the request to be wrong; any other error is final."""
         if self._error is None or not isinstance(error, InvalidRequest) or cause(error).reason != "refused":
-            raise error
+            return False
         self._refused.add(attempt.model.id)
+        return True
 
     def _choose(self) -> tuple[ChatModel, Replica, float]:
         """Return whom to ask next, and after how many seconds."""

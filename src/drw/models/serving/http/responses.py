@@ -113,6 +113,9 @@ class HttpExchange:
     async def fail(self, error: DrwError) -> None:
         """Send the error as an event where a stream has begun; raise it where nothing has been sent."""
         if not self._started:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # which knows this frame
         self.log({ERROR_TYPE: error.reason, "error": loggable(error)})
         await self.end_events(b"data: " + orjson.dumps(http_body(error)) + b"\n\n")

@@ -16,10 +16,19 @@ async def uncached(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk,
     try:
         async for chunk in chunks:
             if usage := chunk.get("usage"):
-                chunk["usage"] = _without_cache(usage)
+                chunk["usage"] = without_cache(usage)
             yield chunk
     finally:
         await chunks.aclose()
+
+
+def without_cache(usage: Usage) -> Usage:
+    """Return a usage without what it says of a cache."""
+    return {
+        name: without_cache(value) if isinstance(value, dict) else value
+        for name, value in usage.items()
+        if "cache" not in name
+    }
 
 
 def of_all_choices(chunks: AsyncGenerator[Chunk, None], choices: int) -> AsyncGenerator[Chunk, None]:
@@ -62,11 +71,3 @@ def _of(usage: Usage, completion: int) -> Usage:
         return usage
     prompt = usage.get("prompt_tokens")
     return {**usage, "completion_tokens": completion, "total_tokens": completion + (prompt if prompt else 0)}
-
-
-def _without_cache(usage: Usage) -> Usage:
-    return {
-        name: _without_cache(value) if isinstance(value, dict) else value
-        for name, value in usage.items()
-        if "cache" not in name
-    }

@@ -1,0 +1,258 @@
+"""The HTTP/1.1 client against servers that answer byte for byte as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from yarl import URL
+
+from drw.models.serving.engines import http_connection
+from drw.models.serving.engines.http_client import HttpClient
+
+OK = b"HTTP/1.1 200 OK\r\n"
+WHOLE = OK + b"content-length: 5\r\n\r\nhello"
+CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n2;x=1\r\nhe\r\n3\r\nllo\r\n0\r\nx-after: 1\r\n\r\n"
+UNTIL_END = OK + b"content-type: text/plain\r\n\r\nhello"
+END = None
+"""In a script: the connection ends here."""
+
+
+class Server:
+    """Answers each request on each connection with the next list of pieces of its script."""
+
+    def __init__(self, *script: list[bytes | None]) -> None:
+        self.script = list(script)
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.ended = asyncio.Event()
+        self.go = asyncio.Event()
+        self.url = URL()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                self.requests.append(head + await reader.readexactly(length))
+                for piece in self.script.pop(0):
+                    if piece is END:
+                        return
+                    writer.write(piece)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.ended.set()
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(*script: list[bytes | None]) -> AsyncIterator[tuple[Server, HttpClient]]:
+    server, client = Server(*script), HttpClient(5)
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.url = URL(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1/chat")
+    try:
+        yield server, client
+    finally:
+        await client.close()
+        listening.close()
+        await listening.wait_closed()
+
+
+async def ask(server: Server, client: HttpClient, **more: Any) -> tuple[int, bytes]:
+    response = await client.post(server.url, {"accept": "text/event-stream"}, b"{}", **more)
+    body = b""
+    while data := await response.content.readany():
+        body += data
+    response.close()
+    return response.status, body
+
+
+def split(data: bytes) -> list[bytes | None]:
+    return [data[i : i + 1] for i in range(len(data))]
+
+
+@pytest.mark.parametrize("answer", [WHOLE, CHUNKED], ids=["length", "chunked"])
+@pytest.mark.parametrize("cut", [lambda data: [data], split], ids=["at once", "byte by byte"])
+async def test_a_body_is_read_to_its_end_and_the_connection_is_used_again(answer, cut):
+    async with serving(cut(answer), cut(answer)) as (server, client):
+        assert [await ask(server, client) for _ in range(2)] == [(200, b"hello")] * 2
+        assert server.connections == 1
+        assert server.requests[0].startswith(b"POST /v1/chat HTTP/1.1\r\nhost: 127.0.0.1:")
+        assert server.requests[0].endswith(b"\r\n\r\n{}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ([UNTIL_END, END], (200, b"hello")),
+        ([b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello"], (200, b"hello")),
+        ([OK + b"connection: close\r\ncontent-length: 5\r\n\r\nhello"], (200, b"hello")),
+        ([b"HTTP/1.1 503 Busy\r\nretry-after: 3\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"], (503, b"")),
+    ],
+    ids=["until the end", "HTTP/1.0", "close", "status"],
+)
+async def test_a_connection_that_ends_is_not_used_again(answer, found):
+    async with serving(answer, [WHOLE]) as (server, client):
+        assert await ask(server, client) == found
+        assert await ask(server, client) == (200, b"hello")
+        assert server.connections == 2
+
+
+async def test_a_response_after_an_informational_one_is_the_answer():
+    early = b"HTTP/1.1 103 Early Hints\r\ncontent-length: 9\r\nlink: x\r\n\r\n"
+    async with serving([early, CHUNKED], [WHOLE]) as (server, client):
+        response = await client.post(server.url, {}, b"")
+        assert (response.status, "link" in response.headers) == (200, False)
+        assert await response.content.readany() == b"hello" or await response.content.readany()
+        assert await ask(server, client) == (200, b"hello")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [END],
+        [b"HTTP/1.1 200", END],
+        [OK, END],
+        [OK + b"content-length: 9\r\n\r\nhello", END],
+        [OK + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", END],
+        [OK + b"transfer-encoding: chunked\r\n\r\nnot a size\r\n"],
+        [b"SSH-2.0-OpenSSH_9.6\r\n\r\n"],
+        [OK + b"x: " + b"x" * (80 << 10)],
+        [OK + b"content-encoding: gzip\r\ncontent-length: 5\r\n\r\nhello"],
+        [b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nhello"],
+    ],
+    ids=["silent", "in status", "in head", "in body", "in chunks", "bad size", "not HTTP", "long head", "gzip", "101"],
+)
+async def test_what_is_no_whole_response_is_a_connection_error(answer):
+    async with serving(answer) as (server, client):
+        with pytest.raises(ConnectionError):
+            await ask(server, client)
+        assert len(server.requests) == 1
+
+
+async def test_what_came_before_the_connection_ended_can_be_read():
+    async with serving([OK + b"content-length: 9\r\n\r\nhello", END]) as (server, client):
+        response = await client.post(server.url, {}, b"")
+        assert await response.content.readany() == b"hello"
+        with pytest.raises(ConnectionError):
+            await response.content.readany()
+
+
+async def test_a_kept_connection_that_its_upstream_closed_is_replaced_once():
+    async with serving([WHOLE], [END], [WHOLE], [END], [END]) as (server, client):
+        assert await ask(server, client) == (200, b"hello")
+        assert await ask(server, client) == (200, b"hello")
+        assert (server.connections, len(server.requests)) == (2, 3)
+        with pytest.raises(ConnectionError):
+            await ask(server, client)
+        assert (server.connections, len(server.requests)) == (3, 5)
+
+
+async def test_a_response_that_broke_off_on_a_kept_connection_is_not_asked_for_again():
+    async with serving([WHOLE], [OK, END], [WHOLE]) as (server, client):
+        await ask(server, client)
+        with pytest.raises(ConnectionError):
+            await ask(server, client)
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("junk", [b"x", WHOLE], ids=["bytes", "a second response"])
+async def test_bytes_that_nobody_asked_for_end_the_connection(junk):
+    async with serving([WHOLE + junk], [WHOLE.replace(b"hello", b"right")]) as (server, client):
+        assert await ask(server, client) == (200, b"hello")
+        assert await ask(server, client) == (200, b"right")
+        assert server.connections == 2
+
+
+async def test_closing_a_response_before_its_end_ends_the_connection():
+    async with serving([OK + b"content-length: 9\r\n\r\nhello"]) as (server, client):
+        response = await client.post(server.url, {}, b"")
+        response.close()
+        await asyncio.wait_for(server.ended.wait(), 10)
+
+
+async def test_a_request_that_is_cancelled_ends_the_connection():
+    async with serving([]) as (server, client):
+        asking = asyncio.ensure_future(ask(server, client))
+        while not server.requests:
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait_for(server.ended.wait(), 10)
+
+
+async def test_a_connection_that_was_idle_for_long_is_not_used(monkeypatch):
+    monkeypatch.setattr(http_connection, "IDLE_SECONDS", 0.0)
+    async with serving([WHOLE], [WHOLE]) as (server, client):
+        await ask(server, client)
+        await ask(server, client)
+        assert server.connections == 2
+
+
+async def test_a_body_is_not_read_faster_than_it_is_taken():
+    size = 32 << 20
+    async with serving([OK + b"content-length: %d\r\n\r\n" % size, bytes(size)], [WHOLE]) as (server, client):
+        response = await client.post(server.url, {}, b"")
+        while not response._connection._paused:
+            await asyncio.sleep(0)
+        assert response._size < 4 << 20
+        left = size
+        while data := await response.content.readany():
+            left -= len(data)
+        assert (left, response.content.at_eof()) == (0, True)
+        assert await ask(server, client) == (200, b"hello")
+        assert server.connections == 1
+
+
+async def test_a_long_body_is_taken_in_pieces():
+    async with serving([WHOLE]) as (server, client):
+        response = await client.post(server.url, {}, b"")
+        assert [await response.content.read(2) for _ in range(4)] == [b"he", b"ll", b"o", b""]
+
+
+@pytest.mark.parametrize("value", ["a\r\nx: 1", "a\nx: 1", "a\rb"])
+async def test_a_header_cannot_bring_another(value):
+    async with serving() as (server, client):
+        with pytest.raises(ValueError, match="line break"):
+            await client.post(server.url, {"authorization": value}, b"")
+        assert server.connections == 0
+
+
+async def test_another_address_is_tried_where_one_refuses(monkeypatch):
+    async with serving([WHOLE], [END], [WHOLE]) as (server, client):
+        addresses = [(socket.AF_INET, 1, 6, "", (ip, server.url.port)) for ip in ("127.0.0.2", "127.0.0.1")]
+
+        async def getaddrinfo(*_: Any, **__: Any) -> Any:
+            return addresses
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        assert await ask(server, client) == (200, b"hello")
+        assert await ask(server, client) == (200, b"hello")
+
+
+async def test_no_connection_in_time_is_a_connection_error(monkeypatch):
+    async def never(*_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async with serving() as (server, client):
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
+        with pytest.raises(ConnectionError):
+            await ask(server, client, connect_seconds=0.001)
+
+
+async def test_a_unix_socket_is_a_place_of_its_own(tmp_path):
+    async with serving([WHOLE], [WHOLE]) as (server, client):
+        listening = await asyncio.start_unix_server(server.serve, tmp_path / "s")
+        assert await ask(server, client, path=str(tmp_path / "s")) == (200, b"hello")
+        assert await ask(server, client) == (200, b"hello")
+        assert server.connections == 2
+        await client.close()
+        listening.close()
+    with pytest.raises(ConnectionError):
+        await ask(server, client, path=str(tmp_path / "gone"))
