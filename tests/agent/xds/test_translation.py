@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from drw.agent import clients
-from drw.agent.cutter import library
+from drw.agent.cutter import CUTTER, library
 from drw.agent.delivery import envoy
 from drw.agent.delivery.credentials import EnvoyCredentials
 from drw.agent.delivery.files import ConfigFiles
-from drw.agent.xds import overload
+from drw.agent.xds import overload, routes
 from drw.agent.xds.http_filters import filters
 from drw.agent.xds.translation import KINDS, BadConfiguration, EdgeOptions, bootstrap, translate, whole
 from drw.api.gateway.v1.authentication_pb2 import Credentials
@@ -184,8 +184,8 @@ def test_the_same_state_in_another_order_makes_the_same_files() -> None:
 
 def test_every_route_says_who_may_take_it() -> None:
     (table,) = translate(desired(), edge())["routes"]
-    for entry in table["virtual_hosts"][0]["routes"]:
-        assert "envoy.filters.http.rbac" in entry["typed_per_filter_config"], entry["name"]
+    for entry in routes.entries(table["virtual_hosts"][0]):
+        assert CUTTER in entry["typed_per_filter_config"], entry["name"]
 
 
 def test_a_route_is_looked_for_again_only_where_routes_ask_who_calls() -> None:
