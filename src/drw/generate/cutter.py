@@ -37,7 +37,9 @@ MODULES = {
         f"{CUTTER}/cutter.{platform}.so": NativeModule(
             target,
             (*NATIVE, LATER[platform.partition("-")[2]]),
-            (f"{CUTTER}/cutter.c", f"{CUTTER}/limiter.c"),
+            tuple(
+                f"{CUTTER}/{name}.c" for name in ("boundary", "cutter", "limiter", "log_line", "route", "token_header")
+            ),
         )
         for platform, target in PLATFORMS.items()
     },

@@ -73,7 +73,8 @@ GATEWAY = Board(
             "What Envoy refuses by itself: bad keys (401), scopes (403) and blocks (403, 429), limits (429).",
             (
                 Query(_rate("envoy_http_jwt_authn_denied", "envoy_http_conn_manager_prefix"), "bad key"),
-                Query(_rate("envoy_http_rbac_denied", "envoy_http_conn_manager_prefix"), "scope or block"),
+                Query(f"sum(rate(envoy_drw_requests_without_scope[{RATE}]))", "scope"),
+                Query(_rate("envoy_http_rbac_denied", "envoy_http_conn_manager_prefix"), "scope of a model, or block"),
                 Query(f"sum(rate(envoy_drw_requests_over_limit[{RATE}]))", "requests a minute"),
             ),
         ),

@@ -2,7 +2,7 @@
  *
  * test_cutter.py builds it with the checks of undefined behaviour. By hand, with those of memory and of threads:
  * cc -g -std=gnu11 -fsanitize=address,undefined -Isrc/drw/agent/cutter tests/agent/limits/cutter_host.c
- * src/drw/agent/cutter/cutter.c src/drw/agent/cutter/limiter.c -lpthread, and once more with -fsanitize=thread.
+ * src/drw/agent/cutter/?*.c -lpthread, and once more with -fsanitize=thread.
  */
 
 #include "envoy.h"
@@ -22,10 +22,12 @@ enum { WORKERS = 4, ROUNDS = 3000, MOST_SIGNALS = 64, BODY = 1 << 12 };
 
 typedef struct Request {
   u32 worker;
-  const char *key, *path, *type;
+  const char *key, *path, *type, *scopes, *length, *token;
+  const void *route;
+  const char **names; /* of headers, for the boundary; 0: the end */
   u8 body[BODY];
   size body_size, split;
-  u32 status, was_reset, told, noted;
+  u32 status, was_reset, told, added, noted, removed;
   u64 signals[MOST_SIGNALS];
   u32 count;
   Lock lock; /* of the signals, which any thread sends */
@@ -36,7 +38,10 @@ const void *CUTTER(http_filter_config_new)(Handle, Bytes, Bytes);
 void CUTTER(http_filter_config_destroy)(const void *);
 void *CUTTER(http_filter_new)(const void *, Filter);
 void CUTTER(http_filter_destroy)(void *);
+const void *CUTTER(http_filter_per_route_config_new)(Bytes, Bytes);
+void CUTTER(http_filter_per_route_config_destroy)(const void *);
 int CUTTER(http_filter_request_headers)(Filter, void *, _Bool);
+int CUTTER(http_filter_request_body)(Filter, void *, _Bool);
 int CUTTER(http_filter_response_headers)(Filter, void *, _Bool);
 int CUTTER(http_filter_response_body)(Filter, void *, _Bool);
 void CUTTER(http_filter_scheduled)(Filter, void *, u64);
@@ -51,23 +56,52 @@ static u32 same(Bytes one, const char *other) {
 _Bool HOST(http_get_header)(Filter filter, int map, Bytes name, Bytes *value, size index, size *count) {
   const Request *request = filter;
   const char *found = 0;
-  (void)index, (void)count;
+  (void)index;
+  if (count)
+    *count = request->token ? 1 + (*request->token == '2') : 0;
   if (map == RESPONSE_HEADERS)
     found = same(name, "content-type") ? request->type : 0;
   else
     found = same(name, "x-drw-key") ? request->key : same(name, ":path") ? request->path
+            : same(name, "x-drw-scopes") ? request->scopes : same(name, "content-length") ? request->length
+            : same(name, "authorization") ? request->token
             : same(name, "x-drw-org") || same(name, "x-drw-desk") || same(name, "x-model") ? "here" : 0;
   if (found)
     *value = (Bytes){(const u8 *)found, strlen(found)};
   return found != 0;
 }
 _Bool HOST(http_set_header)(Filter filter, int map, Bytes name, Bytes value) {
-  (void)map, (void)name, (void)value;
-  ((Request *)filter)->told++;
+  (void)map;
+  CHECK(value.data || (name.size && name.data));
+  if (!value.data)
+    ((Request *)filter)->removed++;
+  else
+    ((Request *)filter)->told++;
   return 1;
 }
 _Bool HOST(http_add_header)(Filter filter, int map, Bytes name, Bytes value) {
+  ((Request *)filter)->added++;
   return HOST(http_set_header)(filter, map, name, value);
+}
+size HOST(http_get_headers_size)(Filter filter, int map) {
+  size count = 0;
+  (void)map;
+  while (((Request *)filter)->names && ((Request *)filter)->names[count])
+    count++;
+  return count;
+}
+_Bool HOST(http_get_headers)(Filter filter, int map, Pair *headers) {
+  size count = HOST(http_get_headers_size)(filter, map);
+  for (size i = 0; i < count; i++) {
+    const char *name = ((Request *)filter)->names[i];
+    headers[i] = (Pair){{(const u8 *)name, strlen(name)}, TEXT("value")};
+  }
+  return 1;
+}
+const void *HOST(get_most_specific_route_config)(Filter filter) { return ((Request *)filter)->route; }
+size HOST(http_get_body_size)(Filter filter, int body) {
+  CHECK(body == REQUEST_BODY);
+  return ((Request *)filter)->body_size;
 }
 _Bool HOST(http_get_metadata_string)(Filter filter, int source, Bytes space, Bytes name, Bytes *value) {
   (void)filter, (void)source, (void)space, (void)name, (void)value;
@@ -158,7 +192,7 @@ static void wake(Request *request, void *stream) {
 static const char NOBODY[] = "00000000000000000000000000000000" "00000000" "00000000\n";
 /* The key "bad" of "here" under a seed of zeros is killed, the key "few" may ask twice: test_cutter.py writes both. */
 static Bytes killing, limiting;
-static const void *configuration;
+static const void *configuration, *open_route;
 
 static void deliver(Bytes text) {
   const void *next = CUTTER(http_filter_config_new)(0, TEXT("drw.cutter"), text);
@@ -176,7 +210,7 @@ static void *opened(Request *request, const void *with) {
 }
 
 static Request asking(const char *key) {
-  return (Request){.key = key, .path = "/v1/chat/completions?x=1", .type = "text/event-stream; charset=utf-8"};
+  return (Request){.key = key, .route = open_route, .path = "/v1/chat/completions?x=1", .type = "text/event-stream; charset=utf-8"};
 }
 
 static void chunk(Request *request, void *stream, const char *text, size split) {
@@ -205,9 +239,20 @@ static void limits_are_kept(void) {
     void *stream = opened(&request, configuration);
     CHECK(request.status == (i < 2 ? 0 : 429) && request.noted == 1);
     CUTTER(http_filter_response_headers)(&request, stream, 0);
-    CHECK(request.told == (i < 2 ? 8 : 0));
+    CHECK(request.told == (i < 2 ? 8 : 0) && request.added == request.told);
     CUTTER(http_filter_destroy)(stream);
   }
+}
+
+static void what_a_service_says_of_limits_is_replaced(void) {
+  const char *names[] = {":status", "x-ratelimit-limit", 0};
+  Request request = asking("others");
+  request.names = names;
+  deliver(limiting);
+  void *stream = opened(&request, configuration);
+  CUTTER(http_filter_response_headers)(&request, stream, 0);
+  CHECK(request.told == 8 && request.added == 2);
+  CUTTER(http_filter_destroy)(stream);
 }
 
 static void streams_are_cut(void) {
@@ -249,6 +294,142 @@ static void streams_are_cut(void) {
   CUTTER(http_filter_destroy)(stream);
 }
 
+#define NO_BYTES "0000000000000000"
+#define EIGHT_BYTES "0000000000000008"
+
+static u32 status_of(Bytes route, const char *key, const char *scopes, const char *length) {
+  Request request = asking(key);
+  request.route = route.size ? CUTTER(http_filter_per_route_config_new)(TEXT("drw.cutter"), route) : 0;
+  CHECK(!route.size == !request.route);
+  request.scopes = scopes, request.length = length;
+  CUTTER(http_filter_destroy)(opened(&request, configuration));
+  if (request.route)
+    CUTTER(http_filter_per_route_config_destroy)(request.route);
+  return request.status;
+}
+
+static void routes_say_who_and_how_much(void) {
+  static const char *const BROKEN[] = {"", "a", "a000000000000000", "a000000000000000G", "x" NO_BYTES, "s" NO_BYTES,
+                                       "s" NO_BYTES " a", "a" NO_BYTES "\na", "k" NO_BYTES "\na"};
+  for (u32 b = 0; b < sizeof BROKEN / sizeof *BROKEN; b++)
+    CHECK(!CUTTER(http_filter_per_route_config_new)(TEXT(""), (Bytes){(const u8 *)BROKEN[b], strlen(BROKEN[b])}));
+  Bytes scoped = TEXT("s" EIGHT_BYTES "\na:b\nc:d");
+  deliver(TEXT(NOBODY));
+  CHECK(status_of((Bytes){0}, "good", "a:b", 0) == 403); /* a route that says nothing */
+  CHECK(status_of(TEXT("a" EIGHT_BYTES), 0, 0, 0) == 0 && status_of(TEXT("a" EIGHT_BYTES), 0, 0, "9") == 413);
+  CHECK(status_of(TEXT("k" EIGHT_BYTES), "good", 0, 0) == 0 && status_of(TEXT("k" EIGHT_BYTES), 0, "a:b", 0) == 403);
+  CHECK(status_of(TEXT("s" EIGHT_BYTES "\n"), "good", "", 0) == 403);
+  static const char *const HOLD[] = {"a:b", "c:d", "x a:b", "a:b x", "x c:d y", "xa:b a:b"};
+  static const char *const LACK[] = {"", "a", "a:", "a:bc", "xa:b", "x:a:b", "a:b,c:d", "a:b\nc:d", "A:B"};
+  for (u32 i = 0; i < sizeof HOLD / sizeof *HOLD; i++)
+    CHECK(status_of(scoped, "good", HOLD[i], "8") == 0 && status_of(scoped, 0, HOLD[i], 0) == 403);
+  for (u32 i = 0; i < sizeof LACK / sizeof *LACK; i++)
+    CHECK(status_of(scoped, "good", LACK[i], 0) == 403);
+  CHECK(status_of(scoped, "good", 0, 0) == 403 && status_of(scoped, "good", "a:b", "9") == 413);
+  CHECK(status_of(scoped, "good", "a:b", "18446744073709551617") == 413); /* 1, were it cut to 64 bits */
+}
+
+static void bodies_are_bounded_as_they_come(void) {
+  Request request = asking("good");
+  request.route = CUTTER(http_filter_per_route_config_new)(TEXT(""), TEXT("a" EIGHT_BYTES));
+  void *stream = opened(&request, configuration);
+  request.body_size = 4;
+  CHECK(CUTTER(http_filter_request_body)(&request, stream, 0) == CONTINUE);
+  CHECK(CUTTER(http_filter_request_body)(&request, stream, 0) == CONTINUE && !request.status);
+  request.body_size = 1;
+  CHECK(CUTTER(http_filter_request_body)(&request, stream, 1) == STOP_BODY && request.status == 413);
+  CUTTER(http_filter_destroy)(stream);
+  CUTTER(http_filter_per_route_config_destroy)(request.route);
+}
+
+static u32 removed(const void *boundary, const char *name, u32 answer) {
+  const char *names[] = {"x-kept", name, "accept", 0};
+  Request request = {.names = names};
+  void *stream = CUTTER(http_filter_new)(boundary, &request);
+  if (answer)
+    CUTTER(http_filter_response_headers)(&request, stream, 0);
+  else
+    CUTTER(http_filter_request_headers)(&request, stream, 0);
+  CUTTER(http_filter_request_body)(&request, stream, 0);
+  CUTTER(http_filter_response_body)(&request, stream, 0);
+  CUTTER(http_filter_destroy)(stream);
+  CHECK(!request.was_reset);
+  return request.removed;
+}
+
+static void headers_stay_at_the_boundary(void) {
+  Bytes name = TEXT("drw.boundary");
+  CHECK(!CUTTER(http_filter_config_new)(0, name, TEXT("one-line")));
+  const void *boundary = CUTTER(http_filter_config_new)(0, name, TEXT("cookie x-drw-\nset-cookie ratelimit-"));
+  CHECK(boundary);
+  CHECK(removed(boundary, "cookie", 0) == 1 && removed(boundary, "x-drw-key", 0) == 1);
+  CHECK(removed(boundary, "x-drw-", 0) == 1 && removed(boundary, "x-drw", 0) == 0 && removed(boundary, "cook", 0) == 0);
+  CHECK(removed(boundary, "cookie2", 0) == 0 && removed(boundary, "set-cookie", 0) == 0);
+  CHECK(removed(boundary, "set-cookie", 1) == 1 && removed(boundary, "ratelimit-policy", 1) == 1);
+  CHECK(removed(boundary, "cookie", 1) == 0 && removed(boundary, "ratelimit", 1) == 0);
+  static const char *many[1026];
+  for (u32 i = 0; i < 1025; i++)
+    many[i] = "cookie";
+  Request request = {.names = many};
+  void *stream = CUTTER(http_filter_new)(boundary, &request);
+  CHECK(CUTTER(http_filter_request_headers)(&request, stream, 0) == STOP && request.was_reset);
+  CUTTER(http_filter_destroy)(stream);
+  CUTTER(http_filter_config_destroy)(boundary);
+}
+
+static u32 status_with(const char *token, const char *key, u32 *taken_off) {
+  Request request = asking(key);
+  request.token = token;
+  CUTTER(http_filter_destroy)(opened(&request, configuration));
+  *taken_off = request.removed;
+  CHECK(!request.status || !request.noted);
+  return request.status;
+}
+
+static u32 status_of_header(const char *json) {
+  static const char DIGITS[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  char *token = calloc(40 + 2 * strlen(json), 1), *at = token;
+  u32 held = 0, bits = 0, taken_off = 0;
+  memcpy(at, "Bearer ", 7), at += 7;
+  for (const char *c = json; *c; c++)
+    for (held = held << 8 | (u8)*c, bits += 8; bits >= 6; bits -= 6)
+      *at++ = DIGITS[held >> (bits - 6) & 63];
+  if (bits)
+    *at++ = DIGITS[held << (6 - bits) & 63];
+  memcpy(at, ".e30.AAAA", 9);
+  u32 status = status_with(token, "good", &taken_off);
+  free(token);
+  CHECK(taken_off == 1);
+  return status;
+}
+
+static void tokens_say_nothing_else(void) {
+  static const char *const GOOD[] = {
+      "{\"alg\":\"ES256\"}", " { \"alg\" : \"ES256\" , \"kid\":\"a\\\"crit\" }\n", "{\"typ\":\"JWT\"}",
+      "{\"typ\":\"application\\/at+Jwt\"}", "{\"x5c\":[\"}\",{\"crit\":1}],\"n\":-1.5E3,\"t\":true,\"typ\":\"at+jwt\"}"};
+  static const char *const BAD[] = {
+      "", "{", "{}", "[]", "\"x\"", "{\"alg\":\"a\"} x", "{\"alg\":\"a\",}", "{\"alg\"}", "{alg:\"a\"}", "{'crit':1}",
+      "{\"crit\":null}", "{\"b64\":true}", "{\"cty\":\"JWT\"}", "{\"enc\":\"\"}", "{\"alg\":\"a\",\"zip\":\"DEF\"}",
+      "{\"\\u0063rit\":1}", "{\"alg\":\"a\" \"crit\":1}", "{\"alg\":\"a\":1,\"k\":1}", "{\"a\":[1,\"crit\":1}", "{\"a\":1]}",
+      "{\"a\":{\"b\":1},\"crit\":1}", "{\"a\":\"b\\", "{\"a\":\"\n\"}", "{\"typ\":7}", "{\"typ\":\"JWTx\"}", "{\"typ\":\"\"}",
+      "{\"typ\":\"application\\u002fjwt\"}", "{\"typ\":\"jwt\",\"typ\":\"dpop+jwt\"}", "{\"typ\":\"JWT\" \"crit\":1}",
+      "{\"a\":\vtrue}", "{\"a\":'}',\"crit\":1}"};
+  for (u32 i = 0; i < sizeof GOOD / sizeof *GOOD; i++)
+    CHECK(status_of_header(GOOD[i]) == 0);
+  for (u32 i = 0; i < sizeof BAD / sizeof *BAD; i++)
+    CHECK(status_of_header(BAD[i]) == 401);
+  static const char *const ODD[] = {"Bearer e30", "Bearer eyJhIjoxfQ.e30", "Bearer eyJhIjoxfQ.e30.a.b", "Basic eyJhIjoxfQ.e30.a",
+                                    "Bearer eyJhIjoxfQ.e30.a, Bearer eyJhIjoxfQ.e30.a", "Bearer", "Bearer eyJhIjoxfQ=.e30.a",
+                                    "x Bearer eyJhIjoxfQ.e30.a"};
+  u32 taken_off = 0;
+  for (u32 i = 0; i < sizeof ODD / sizeof *ODD; i++)
+    CHECK(status_with(ODD[i], "good", &taken_off) == 401 && taken_off == 1);
+  CHECK(status_with("Bearer  eyJhIjoxfQ.e30.a", "good", &taken_off) == 0 && taken_off == 1);
+  CHECK(status_with("bearer eyJhIjoxfQ.e30.a", "good", &taken_off) == 0 && taken_off == 1);
+  CHECK(status_with("2 values", "good", &taken_off) == 401 && taken_off == 1);
+  CHECK(status_with("Basic x", 0, &taken_off) == 0 && taken_off == 1); /* where nobody has to say who they are */
+}
+
 static void *work(void *with) {
   u32 worker = *(u32 *)with;
   for (u32 round = 0; round < ROUNDS; round++) {
@@ -288,8 +469,15 @@ int main(int count, char **texts) {
   CHECK(count == 3 && !strcmp(CUTTER(program_init)(), "v0.2.0"));
   killing = (Bytes){(const u8 *)texts[1], strlen(texts[1])};
   limiting = (Bytes){(const u8 *)texts[2], strlen(texts[2])};
+  open_route = CUTTER(http_filter_per_route_config_new)(TEXT(""), TEXT("a0000000000010000"));
+  CHECK(open_route);
   lists_are_checked();
+  routes_say_who_and_how_much();
+  tokens_say_nothing_else();
+  bodies_are_bounded_as_they_come();
+  headers_stay_at_the_boundary();
   limits_are_kept();
+  what_a_service_says_of_limits_is_replaced();
   streams_are_cut();
   workers_and_lists_do_not_meet();
   return 0;

@@ -11,7 +11,11 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.generate.protos import ROOT
 
-SOURCES = ("src/drw/agent/cutter/cutter.c", "src/drw/agent/cutter/limiter.c", "tests/agent/limits/cutter_host.c")
+INCLUDE = Path("src/drw/agent/cutter")
+SOURCES = (
+    *sorted(str(source.relative_to(ROOT)) for source in (ROOT / INCLUDE).glob("*.c")),
+    "tests/agent/limits/cutter_host.c",
+)
 
 
 def test_it_is_safe_in_a_process_of_its_own(tmp_path: Path) -> None:
@@ -19,10 +23,12 @@ def test_it_is_safe_in_a_process_of_its_own(tmp_path: Path) -> None:
     # Behaviour that C does not define ends the program.
     checks = ("-fsanitize=undefined", "-fsanitize-trap=undefined", "-Wall", "-Wextra", "-Werror")
     command = [sys.executable, "-m", "ziglang", "cc", "-g", "-O1", "-std=gnu11", *checks]
-    include = Path("src/drw/agent/cutter")
-    subprocess.run([*command, f"-I{include}", *SOURCES, "-lpthread", "-o", str(program)], check=True, cwd=ROOT)
+    subprocess.run([*command, f"-I{INCLUDE}", *SOURCES, "-lpthread", "-o", str(program)], check=True, cwd=ROOT)
     killed = Configuration(blocks=[Block(subject="KEY", org="here", name="bad", reason="KILLED")])
-    few = Limits(limits=[Limit(subject="KEY", org="here", key="few", requests_per_minute=2)])
+    bounds = {"few": 2, "others": 9}
+    few = Limits(
+        limits=[Limit(subject="KEY", org="here", key=key, requests_per_minute=most) for key, most in bounds.items()]
+    )
     texts = [cutter(state)["filter_config"]["value"] for state in (killed, Configuration(limits=few))]
     ended = subprocess.run([str(program), *texts], capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stdout) == (0, "")

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from drw.agent import clients
-from drw.agent.cutter import library
+from drw.agent.cutter import CUTTER, library
 from drw.agent.delivery import envoy
 from drw.agent.delivery.credentials import EnvoyCredentials
 from drw.agent.delivery.files import ConfigFiles
-from drw.agent.xds import overload
+from drw.agent.xds import overload, routes
 from drw.agent.xds.http_filters import filters
 from drw.agent.xds.translation import KINDS, BadConfiguration, EdgeOptions, bootstrap, translate, whole
 from drw.api.gateway.v1.authentication_pb2 import Credentials
@@ -25,6 +25,7 @@ from drw.api.gateway.v1.load_balancer_pb2 import Upstream, Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route, Routes, Share
 from drw.kernel.runtime.settings import ConfigError, DataPlane, Profile
+from drw.routing.request_matching import ordered, under
 
 GOLDEN = Path(__file__).parent / "golden"
 JWKS = (
@@ -184,8 +185,40 @@ def test_the_same_state_in_another_order_makes_the_same_files() -> None:
 
 def test_every_route_says_who_may_take_it() -> None:
     (table,) = translate(desired(), edge())["routes"]
-    for entry in table["virtual_hosts"][0]["routes"]:
-        assert "envoy.filters.http.rbac" in entry["typed_per_filter_config"], entry["name"]
+    for entry in routes.entries(table["virtual_hosts"][0]):
+        assert CUTTER in entry["typed_per_filter_config"], entry["name"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1", "/v1/", "/v1/chat", "/v1/chat/x?y=/v1/chat/completions", "/v1/chat/completions", "/v1/chats", "/v1x", "/"],
+)
+def test_by_its_path_a_request_meets_every_route_above_it_and_no_other(path: str) -> None:
+    state = desired()
+    del state.routes.routes[:]
+    for name in ("/v1", "/v1/chat", "/v1/chat/completions", "/v1/chats", "/other"):
+        state.routes.routes.add(name=name, path=name, upstream="models", methods=["GET"])
+    (table,) = translate(state, edge())["routes"]
+    matcher = table["virtual_hosts"][0]["matcher"]
+    paths = matcher["matcher_tree"]["prefix_match_map"]["map"]
+    longest = max((prefix for prefix in paths if path.startswith(prefix)), key=len, default="")
+    tried = (paths[longest] if longest else matcher["on_no_match"])["action"]["typed_config"]["routes"]
+    expected = [route.name for route in ordered(state.routes.routes) if under(path.partition("?")[0], route.path)]
+    met = [
+        one["name"] for one in tried if under(path.partition("?")[0], one["match"].get("path_separated_prefix", "-"))
+    ]
+    assert [name for name in met if name.startswith("/")] == expected
+    assert met.count("wrong_method") == len(expected)
+    assert tried[-1]["name"] == "nothing"
+    assert len(tried) < len(routes.entries(table["virtual_hosts"][0]))
+
+
+def test_the_filter_of_issuers_is_on_only_where_there_are_any() -> None:
+    state = desired()
+    for on in (False, True):
+        (table,) = translate(state, edge())["routes"]
+        assert (filters.IDENTITY in table["virtual_hosts"][0].get("typed_per_filter_config", {})) is on
+        state.credentials.certificates.add(name="ci", san="spiffe://firm/ci", org="acme", desk="research")
 
 
 def test_a_route_is_looked_for_again_only_where_routes_ask_who_calls() -> None:

@@ -1,8 +1,8 @@
 """The filter that refuses, limits and cuts: a small module inside Envoy.
 
-It refuses whoever is blocked or over a limit of requests, and cuts the streams of whoever is killed. cutter.c and
-limiter.c say how; `drw generate` makes a library of them for each platform. Docs: decisions 8, 9 and 12 in
-docs/decisions.
+It refuses whoever is blocked, over a limit of requests or without a scope, and bodies that are too large; it cuts the
+streams of whoever is killed, and takes headers off at the boundary to third parties. cutter.c and the files beside it
+say how; `drw generate` makes a library of them for each platform. Docs: decisions 8, 9 and 12 in docs/decisions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import platform
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from drw.agent.cutter.siphash import siphash
@@ -20,6 +20,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 
 CUTTER = "drw.cutter"
+BOUNDARY = "drw.boundary"
 MODULE = "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"
 NOTED = "drw.caller"
 """The metadata in which it notes for the access log who calls, and what."""
@@ -29,11 +30,14 @@ LETTERS = {Block.KILLED: KILLED, Block.MONEY: MONEY, Block.TOKENS: TOKENS}
 ORDER = (KILLED, REVOKED, MONEY, TOKENS)
 """What must be cut comes first: there is room for so many, and nothing else cuts."""
 
-REFUSED, CUT = "drw_refused_", "drw_cut"
+REFUSED, CUT, LACKS_SCOPE = "drw_refused_", "drw_cut", "drw_lacks_scope"
 """How the details of its answers begin, by which local replies know them."""
 
 MOST = 1 << 17
 """Lines that the module has room for; who is beyond, the other filter refuses."""
+
+ANYBODY, ANY_KEY, ONE_OF = "a", "k", "s"
+"""Who may take a route."""
 
 SEED = bytes(16)
 """For who needs none that nobody else knows."""
@@ -51,15 +55,33 @@ def cutter(configuration: Configuration, seed: bytes = SEED) -> Json:
     entries += [(REVOKED, hashed(f"revoked\n\n{key}")) for key in configuration.credentials.revoked]
     limits = request_limits.lines(configuration.limits, hashed)
     text = request_limits.head(configuration.limits, seed, len(limits)) + "".join(limits) + _text(entries)
-    # Its counts belong to the library, so it stays while there is no filter.
-    module = {"local": {"filename": str(library())}}
-    loaded = {"module": module, "do_not_close": True, "metrics_namespace": "drw"}
+    return _filter(CUTTER, text)
+
+
+def boundary(request: Sequence[str], answer: Sequence[str]) -> Json:
+    """Return the filter that takes headers off; a name that ends in '-' stands for all that begin so."""
+    return _filter(BOUNDARY, f"{' '.join(request)}\n{' '.join(answer)}")
+
+
+def route(who: str, most: int, scopes: Iterable[str] = ()) -> Json:
+    """Return what a route says: ANYBODY, ANY_KEY or ONE_OF who holds a scope, and the most bytes of a body."""
+    text = f"{who}{most:016x}" + "".join(f"\n{scope}" for scope in scopes)
     return typed(
-        MODULE,
-        dynamic_module_config=loaded,
-        filter_name=CUTTER,
-        filter_config=typed("google.protobuf.StringValue", value=text),
+        f"{MODULE}PerRoute", dynamic_module_config=_loaded(), per_route_config_name=CUTTER, filter_config=_text_of(text)
     )
+
+
+def _filter(name: str, text: str) -> Json:
+    return typed(MODULE, dynamic_module_config=_loaded(), filter_name=name, filter_config=_text_of(text))
+
+
+def _loaded() -> Json:
+    # Its counts belong to the library, so it stays while there is no filter.
+    return {"module": {"local": {"filename": str(library())}}, "do_not_close": True, "metrics_namespace": "drw"}
+
+
+def _text_of(text: str) -> Json:
+    return typed("google.protobuf.StringValue", value=text)
 
 
 def library() -> Path:

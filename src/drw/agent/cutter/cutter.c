@@ -1,5 +1,6 @@
-/* Refuses whoever is blocked or over a limit of requests, and cuts the streams of whoever is killed, inside Envoy: an
- * HTTP filter as a dynamic module. limiter.c counts the requests.
+/* Refuses whoever is blocked, over a limit of requests or without the scope of a route, and bodies that are too large;
+ * cuts the streams of whoever is killed: an HTTP filter as a dynamic module inside Envoy. limiter.c counts requests,
+ * route.c has what a route asks, token_header.c judges tokens, boundary.c is a filter of its own.
  *
  * The agent delivers two lists as the configuration of this filter, after a line with the seed of the hashes, the
  * limit of keys without one of their own and how many limits follow: a line for each limit, with the hash of its
@@ -18,21 +19,27 @@
  */
 
 #include "limiter.h"
+#include "parts.h"
 #include "siphash.h"
 
 enum { TICK_NANOSECONDS = 25000000, GRACE_TICKS = 20 };
 enum { LETTER = 1, NUMBER = 8, HASH = 16, NEWLINE = 1 }; /* characters; numbers and hashes are hexadecimal */
 enum { HEAD = 2 * HASH + 2 * NUMBER + NEWLINE, LIMIT_LINE = HASH + NUMBER + HASH + NEWLINE };
 enum { BLOCK_LINE = LETTER + HASH + NEWLINE, KILLED = 'k', MOST = 1 << 17 }; /* MOST lines of each kind */
-enum { SHARDS = 64, MAX_SHOWN = 512, NOTED = 7 };
+enum { SHARDS = 64 };
 /* MODEL as asked for, ANSWERING as the answer says: each for every org, and next to it for the caller's own. */
 enum { ORG, DESK, KEY, MODEL, ORGS_MODEL, ANSWERING, ORGS_ANSWERING, SUBJECTS };
 
 #define ABI_VERSION "v0.2.0"
-#define CALLER TEXT("drw.caller")
 #define CUT TEXT("drw_cut")
 #define OVER_LIMIT TEXT("drw_requests")
-#define METRIC TEXT("requests_over_limit") /* Prometheus shows it as envoy_drw_requests_over_limit */
+#define BAD_TOKEN TEXT("drw_refused_token_header")
+#define LACKS_SCOPE TEXT("drw_lacks_scope")
+#define TOO_LARGE TEXT("drw_too_large")
+#define UNREADABLE TEXT("drw_headers")
+/* Metrics; Prometheus shows them as envoy_drw_requests_over_limit and envoy_drw_requests_without_scope. */
+#define METRIC_LIMIT TEXT("requests_over_limit")
+#define METRIC_SCOPE TEXT("requests_without_scope")
 #define EVENT TEXT("data: {\"error\": {\"message\": \"this was stopped by a kill switch: `drw kill list` says why\", " \
                    "\"type\": \"permission_error\", \"param\": null, \"code\": \"killed\"}}\n\n")
 
@@ -40,15 +47,19 @@ typedef enum { WAITING, EVENTS, OTHER } Kind;
 typedef enum { LIVE, DOOMED, SAID, ENDED } State;
 enum { MEET = ENDED + 1 }; /* events that wake a stream: this, or the state in which its time ran out */
 
+/* A filter of the boundary keeps nothing of a stream: its configuration stands for each, known by `boundary`. */
 typedef struct Configuration {
-  size over_limit; /* metric */
+  Boundary *boundary; /* 0: this is the other filter */
+  size over_limit, without_scope; /* metrics */
 } Configuration;
 
 typedef struct Stream {
+  const Boundary *boundary; /* 0, as in a configuration */
   struct Stream *next, **at; /* in its shard; at 0: nobody is known to call, and it is not there */
   const Configuration *configuration;
   Handle scheduler;
   u64 subjects[SUBJECTS]; /* 0: none */
+  u64 most, came; /* bytes of the body of the request */
   Standing standing;
   u32 shard;
   u32 ticks;
@@ -86,18 +97,6 @@ static struct Shard {
   _Alignas(64) Lock lock;
   Stream *streams;
 } shards[SHARDS];
-
-static Bytes header(Filter filter, int map, Bytes name) {
-  Bytes found = {0};
-  return HOST(http_get_header)(filter, map, name, &found, 0, 0) ? found : (Bytes){0};
-}
-
-static u32 begins(Bytes text, Bytes with) {
-  size same = 0;
-  while (same < text.size && same < with.size && text.data[same] == with.data[same])
-    same++;
-  return same == with.size;
-}
 
 /* The subject "KIND\nORG\nNAME", as the agent writes it; 0 where it has no name, which is "none". */
 static u64 subject(Bytes kind, Bytes org, Bytes name) {
@@ -146,13 +145,6 @@ static const struct Reason *refusal(const Stream *stream, u64 revocable, u32 adm
 }
 
 /* ---- the lists ---- */
-
-static u64 hexadecimal(const u8 *text, u32 digits) {
-  u64 value = 0;
-  for (u32 i = 0; i < digits; i++)
-    value = value << 4 | (text[i] <= '9' ? text[i] - '0' : text[i] - 'a' + 10);
-  return value;
-}
 
 static void forget(Lists *old) {
   if (!old)
@@ -328,23 +320,40 @@ static void meet(Filter filter, Stream *stream) {
 
 const char *EXPORT(program_init)(void) { return ABI_VERSION; }
 
+static u32 define(Handle host, Bytes name, size *metric) {
+  HOST(http_filter_config_define_counter)(host, name, 0, 0, metric);
+  return HOST(http_filter_config_increment_counter)(host, *metric, 0, 0, 0); /* Envoy shows what was counted once */
+}
+
 const void *EXPORT(http_filter_config_new)(Handle host, Bytes name, Bytes text) {
-  (void)name;
   Configuration *made = calloc(1, sizeof *made);
-  Lists *newest = made ? read_lists(text) : 0;
-  if (!newest) {
+  if (!made)
+    return 0;
+  Lists *newest = 0;
+  if (begins(name, TEXT("drw.boundary")))
+    made->boundary = boundary_new(text);
+  else
+    newest = read_lists(text);
+  if (!made->boundary && !newest) {
     free(made);
     return 0;
   }
-  HOST(http_filter_config_define_counter)(host, METRIC, 0, 0, &made->over_limit);
-  HOST(http_filter_config_increment_counter)(host, made->over_limit, 0, 0, 0); /* Envoy shows what was counted once */
-  enforce(newest);
+  if (newest) {
+    define(host, METRIC_LIMIT, &made->over_limit);
+    define(host, METRIC_SCOPE, &made->without_scope);
+    enforce(newest);
+  }
   return made;
 }
 
-void EXPORT(http_filter_config_destroy)(void *configuration) { free(configuration); }
+void EXPORT(http_filter_config_destroy)(Configuration *configuration) {
+  free(configuration->boundary);
+  free(configuration);
+}
 
 const void *EXPORT(http_filter_new)(const Configuration *configuration, Filter filter) {
+  if (configuration->boundary)
+    return configuration;
   Stream *stream = calloc(1, sizeof *stream);
   if (!stream)
     return 0; /* Envoy ends the request */
@@ -354,6 +363,8 @@ const void *EXPORT(http_filter_new)(const Configuration *configuration, Filter f
 }
 
 void EXPORT(http_filter_destroy)(Stream *stream) {
+  if (stream->boundary)
+    return;
   if (stream->at) {
     struct Shard *shard = &shards[stream->shard];
     lock(&shard->lock);
@@ -376,66 +387,37 @@ static void add(Stream *stream) {
     stream->next->at = &stream->next;
 }
 
-/* What is written down of a path: its beginning, no query, and no path in which somebody put a key, whose second part
- * begins with ".eyJ". */
-static Bytes shown(Bytes path) {
-  static const Bytes KEY_INSIDE = {(const u8 *)".eyJ", 4};
-  for (size i = 0; i < path.size; i++)
-    if (begins((Bytes){path.data + i, path.size - i}, KEY_INSIDE))
-      return TEXT("(a key)");
-  return (Bytes){path.data, path.size < MAX_SHOWN ? path.size : MAX_SHOWN};
-}
-
-typedef struct Line {
-  u8 text[NOTED * 6 * MAX_SHOWN + 512]; /* of each text a byte may become six; and the names of them */
-  u32 size;
-} Line;
-
-static void put(Line *line, Bytes text) {
-  for (size i = 0; i < text.size && line->size < sizeof line->text; i++)
-    line->text[line->size++] = text.data[i];
-}
-
-/* A member of a JSON object, of at most MAX_SHOWN bytes of a value; what is not plain ASCII is escaped by the byte. */
-static void put_member(Line *line, Bytes name, Bytes value) {
-  put(line, name);
-  for (size i = 0; i < value.size && i < MAX_SHOWN; i++) {
-    u8 c = value.data[i];
-    const u8 escaped[] = {'\\', 'u', '0', '0', (u8)"0123456789abcdef"[c >> 4], (u8)"0123456789abcdef"[c & 15]};
-    put(line, c < ' ' || c > '~' || c == '"' || c == '\\' ? (Bytes){escaped, sizeof escaped} : (Bytes){&c, 1});
-  }
-  put(line, TEXT("\","));
-}
-
-/* Notes for the log who calls and all that callers choose, in the form in which the log takes it: an upstream that is
- * not ours does not get these headers, and one text is cheaper for Envoy to keep and to write than its parts. */
-static void note(Filter filter, Bytes org, Bytes desk, Bytes key, Bytes path) {
-  u8 digits[10];
-  for (size i = 0; i < path.size; i++)
-    if (path.data[i] == '?')
-      path.size = i;
-  Line line;
-  line.size = 0;
-  put_member(&line, TEXT("\"request_id\":\""), header(filter, REQUEST_HEADERS, TEXT("x-request-id")));
-  put_member(&line, TEXT("\"method\":\""), header(filter, REQUEST_HEADERS, TEXT(":method")));
-  put_member(&line, TEXT("\"org\":\""), org);
-  put_member(&line, TEXT("\"desk\":\""), desk);
-  put_member(&line, TEXT("\"key\":\""), key);
-  put_member(&line, TEXT("\"path\":\""), shown(path));
-  put_member(&line, TEXT("\"path_length\":\""), (Bytes){digits, (size)(decimal(digits, (u32)path.size) - digits)});
-  line.size--; /* the comma behind the last */
-  HOST(http_set_dynamic_metadata_string)(filter, CALLER, TEXT("line"), (Bytes){line.text, line.size});
-}
-
-int EXPORT(http_filter_request_headers)(Filter filter, Stream *stream, _Bool ends) {
-  (void)ends;
-  Bytes key = header(filter, REQUEST_HEADERS, TEXT("x-drw-key"));
-  if (!key.size)
+static int cross(Filter filter, const Boundary *boundary, int map) {
+  if (boundary_apply(boundary, filter, map))
     return CONTINUE;
-  Bytes org = header(filter, REQUEST_HEADERS, TEXT("x-drw-org"));
+  HOST(http_filter_reset_stream)(filter, LOCAL_RESET, UNREADABLE);
+  return STOP;
+}
+
+/* The length that a body says it has; 0: it says none. */
+static u64 declared(Filter filter) {
+  Bytes length = header(filter, REQUEST_HEADERS, TEXT("content-length"));
+  u64 value = 0;
+  for (size i = 0; i < length.size && value < 1ull << 56; i++)
+    value = value * 10 + (length.data[i] - '0') % 10u;
+  return value;
+}
+
+/* Whether the header of the token is good with which somebody calls; a token goes no further. */
+static u32 takes_token(Filter filter, u32 called) {
+  size count = 0;
+  Bytes name = TEXT("authorization"), sent = {0};
+  if (!HOST(http_get_header)(filter, REQUEST_HEADERS, name, &sent, 0, &count) || !count)
+    return 1; /* a certificate */
+  u32 good = !called || (count == 1 && token_header_is_good(sent));
+  HOST(http_set_header)(filter, REQUEST_HEADERS, name, (Bytes){0});
+  return good;
+}
+
+/* Who calls is known: whether they are blocked, and whether one more request may pass. */
+static const struct Reason *admit(Stream *stream, Filter filter, Bytes org, Bytes key, Bytes path) {
   Bytes desk = header(filter, REQUEST_HEADERS, TEXT("x-drw-desk"));
   Bytes model = header(filter, REQUEST_HEADERS, TEXT("x-model"));
-  Bytes path = header(filter, REQUEST_HEADERS, TEXT(":path"));
   note(filter, org, desk, key, path);
   stream->scheduler = HOST(http_filter_scheduler_new)(filter);
   struct Shard *shard = &shards[stream->shard];
@@ -449,34 +431,65 @@ int EXPORT(http_filter_request_headers)(Filter filter, Stream *stream, _Bool end
   if (!reason)
     stream->standing =
         limits_take(&lists->limits, stream->subjects[KEY], stream->subjects[DESK], stream->subjects[ORG]);
-  stream->state = reason || stream->standing.refused ? ENDED : LIVE;
+  stream->state = reason ? ENDED : LIVE;
   add(stream);
   unlock(&shard->lock);
-  if (stream->state == LIVE)
-    return CONTINUE;
-  if (reason) {
-    refuse(filter, reason->status, reason->details, 0);
-    return STOP;
-  }
+  return reason;
+}
+
+static int refuse_here(Filter filter, Stream *stream, u32 status, Bytes details, const size *metric) {
   Told told;
   limits_tell(&stream->standing, &told);
-  HOST(http_filter_increment_counter)(filter, stream->configuration->over_limit, 0, 0, 1);
-  refuse(filter, 429, OVER_LIMIT, &told);
+  if (metric)
+    HOST(http_filter_increment_counter)(filter, *metric, 0, 0, 1);
+  leave(stream);
+  become(stream, ENDED);
+  refuse(filter, status, details, &told);
   return STOP;
 }
 
-static void tell(Filter filter, const Stream *stream) {
-  Told told;
-  limits_tell(&stream->standing, &told);
-  for (u32 h = 0; h < told.count; h++)
-    if (told.adds[h])
-      HOST(http_add_header)(filter, RESPONSE_HEADERS, told.headers[h].name, told.headers[h].value);
-    else
-      HOST(http_set_header)(filter, RESPONSE_HEADERS, told.headers[h].name, told.headers[h].value);
+int EXPORT(http_filter_request_headers)(Filter filter, Stream *stream, _Bool ends) {
+  (void)ends;
+  if (stream->boundary)
+    return cross(filter, stream->boundary, REQUEST_HEADERS);
+  const Route *route = HOST(get_most_specific_route_config)(filter);
+  Bytes key = header(filter, REQUEST_HEADERS, TEXT("x-drw-key"));
+  if (!takes_token(filter, key.size != 0)) {
+    refuse(filter, 401, BAD_TOKEN, 0);
+    stream->state = ENDED; /* nobody else knows of it */
+    return STOP;
+  }
+  if (key.size) {
+    Bytes org = header(filter, REQUEST_HEADERS, TEXT("x-drw-org"));
+    const struct Reason *reason = admit(stream, filter, org, key, header(filter, REQUEST_HEADERS, TEXT(":path")));
+    if (reason) {
+      refuse(filter, reason->status, reason->details, 0);
+      return STOP;
+    }
+    if (stream->standing.refused)
+      return refuse_here(filter, stream, 429, OVER_LIMIT, &stream->configuration->over_limit);
+  }
+  if (!route_admits(route, key, header(filter, REQUEST_HEADERS, TEXT("x-drw-scopes"))))
+    return refuse_here(filter, stream, 403, LACKS_SCOPE, &stream->configuration->without_scope);
+  stream->most = route_most(route);
+  return declared(filter) > stream->most ? refuse_here(filter, stream, 413, TOO_LARGE, 0) : CONTINUE;
+}
+
+int EXPORT(http_filter_request_body)(Filter filter, Stream *stream, _Bool ends) {
+  (void)ends;
+  if (stream->boundary || stream->state == ENDED)
+    return CONTINUE;
+  stream->came += HOST(http_get_body_size)(filter, REQUEST_BODY);
+  if (stream->came <= stream->most)
+    return CONTINUE;
+  refuse_here(filter, stream, 413, TOO_LARGE, 0);
+  return STOP_BODY;
 }
 
 int EXPORT(http_filter_response_headers)(Filter filter, Stream *stream, _Bool ends) {
   (void)ends;
+  if (stream->boundary)
+    return cross(filter, stream->boundary, RESPONSE_HEADERS);
   if (!stream->at || stream->state == ENDED)
     return CONTINUE;
   Bytes type = header(filter, RESPONSE_HEADERS, TEXT("content-type"));
@@ -490,7 +503,7 @@ int EXPORT(http_filter_response_headers)(Filter filter, Stream *stream, _Bool en
     name_model(stream, MODEL, asked);
   u32 hit = killed(stream);
   unlock(&shards[stream->shard].lock);
-  tell(filter, stream);
+  limits_add(filter, &stream->standing);
   if (!hit || (stream->kind == EVENTS && doom(stream)))
     return CONTINUE;
   become(stream, ENDED);
@@ -539,6 +552,8 @@ static u32 said(Filter filter) {
 
 int EXPORT(http_filter_response_body)(Filter filter, Stream *stream, _Bool ends) {
   (void)ends;
+  if (stream->boundary)
+    return CONTINUE;
   if (stream->state == DOOMED && said(filter))
     become(stream, SAID);
   else if (stream->state == SAID)
@@ -553,7 +568,6 @@ void EXPORT(http_filter_scheduled)(Filter filter, Stream *stream, u64 event) {
     end(filter, stream);
 }
 
-int EXPORT(http_filter_request_body)(void) { return CONTINUE; }
 int EXPORT(http_filter_request_trailers)(void) { return CONTINUE; }
 int EXPORT(http_filter_response_trailers)(void) { return CONTINUE; }
 

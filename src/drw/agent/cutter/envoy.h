@@ -24,14 +24,18 @@ typedef struct Pair {
 typedef void *Filter;  /* a request in Envoy */
 typedef void *Handle; /* a configuration or a scheduler in Envoy */
 
-enum { REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, RESPONSE_BODY = 2, DYNAMIC_METADATA = 0, LOCAL_RESET = 0 };
-enum { CONTINUE = 0, STOP = 1 };
+enum { REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, DYNAMIC_METADATA = 0, LOCAL_RESET = 0 };
+enum { REQUEST_BODY = 0, RESPONSE_BODY = 2 }; /* what has come with this event, not what is held */
+enum { CONTINUE = 0, STOP = 1, STOP_BODY = 3 };
 
 _Bool HOST(http_get_header)(Filter, int map, Bytes name, Bytes *value, size index, size *count);
+size HOST(http_get_headers_size)(Filter, int map);
+_Bool HOST(http_get_headers)(Filter, int map, Pair *headers);
 _Bool HOST(http_set_header)(Filter, int map, Bytes name, Bytes value);
 _Bool HOST(http_add_header)(Filter, int map, Bytes name, Bytes value);
 _Bool HOST(http_get_metadata_string)(Filter, int source, Bytes space, Bytes name, Bytes *value);
 void HOST(http_set_dynamic_metadata_string)(Filter, Bytes space, Bytes name, Bytes value);
+size HOST(http_get_body_size)(Filter, int body);
 size HOST(http_get_body_chunks_size)(Filter, int body);
 _Bool HOST(http_get_body_chunks)(Filter, int body, Bytes *chunks);
 _Bool HOST(http_append_body)(Filter, int body, Bytes data);
@@ -39,6 +43,7 @@ _Bool HOST(http_drain_body)(Filter, int body, size bytes);
 void HOST(http_send_response)(Filter, u32 status, Pair *headers, size count, Bytes body, Bytes details);
 void HOST(http_filter_reset_stream)(Filter, int reason, Bytes details);
 u32 HOST(http_filter_get_worker_index)(Filter);
+const void *HOST(get_most_specific_route_config)(Filter);
 Handle HOST(http_filter_scheduler_new)(Filter);
 void HOST(http_filter_scheduler_commit)(Handle, u64 event);
 void HOST(http_filter_scheduler_delete)(Handle);
@@ -62,6 +67,11 @@ enum { MONOTONIC = 6 };
 enum { MONOTONIC = 1 };
 #endif
 
+static inline Bytes header(Filter filter, int map, Bytes name) {
+  Bytes found = {0};
+  return HOST(http_get_header)(filter, map, name, &found, 0, 0) ? found : (Bytes){0};
+}
+
 /* Held for less than a microsecond at a time, so whoever waits turns around or makes room. */
 typedef u8 Lock;
 
@@ -71,6 +81,20 @@ static inline void lock(Lock *one) {
 }
 
 static inline void unlock(Lock *one) { __atomic_clear(one, __ATOMIC_RELEASE); }
+
+static inline u32 begins(Bytes text, Bytes with) {
+  size same = 0;
+  while (same < text.size && same < with.size && text.data[same] == with.data[same])
+    same++;
+  return same == with.size;
+}
+
+static inline u64 hexadecimal(const u8 *text, u32 digits) {
+  u64 value = 0;
+  for (u32 i = 0; i < digits; i++)
+    value = value << 4 | (text[i] <= '9' ? text[i] - '0' : text[i] - 'a' + 10);
+  return value;
+}
 
 /* Where a key is in a table of open addressing, or the free place (0) for it. */
 static inline u32 place(const u64 *keys, u32 mask, u64 key) {

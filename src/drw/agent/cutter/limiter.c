@@ -187,3 +187,27 @@ void limits_tell(const Standing *standing, Told *told) {
     told->headers[told->count++] = (Pair){header->name, {text, (size)(to - text)}};
   }
 }
+
+/* Whether an answer may have such headers already, which is seldom so; to put one in place of another costs more. */
+static u32 has_limits(Filter filter) {
+  enum { FEW = 64 };
+  Pair headers[FEW];
+  size count = HOST(http_get_headers_size)(filter, RESPONSE_HEADERS);
+  if (count > FEW || !HOST(http_get_headers)(filter, RESPONSE_HEADERS, headers))
+    return 1;
+  for (size h = 0; h < count; h++)
+    if (begins(headers[h].name, TEXT("x-ratelimit-")))
+      return 1;
+  return 0;
+}
+
+void limits_add(Filter filter, const Standing *standing) {
+  Told told;
+  limits_tell(standing, &told);
+  u32 others = told.count && has_limits(filter);
+  for (u32 h = 0; h < told.count; h++)
+    if (told.adds[h] || !others)
+      HOST(http_add_header)(filter, RESPONSE_HEADERS, told.headers[h].name, told.headers[h].value);
+    else
+      HOST(http_set_header)(filter, RESPONSE_HEADERS, told.headers[h].name, told.headers[h].value);
+}

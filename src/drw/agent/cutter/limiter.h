@@ -34,5 +34,8 @@ Standing limits_take(const Limits *limits, u64 key, u64 desk, u64 org);
 
 void limits_tell(const Standing *standing, Told *told);
 
+/* Tells of it in the headers of an answer. */
+void limits_add(Filter filter, const Standing *standing);
+
 /* Writes a number of up to ten digits, and returns where it ends. */
 u8 *decimal(u8 *to, u32 value);

@@ -14,6 +14,7 @@ from drw.agent.cutter import SEED
 from drw.agent.xds import tls
 from drw.agent.xds.builders import Json
 from drw.agent.xds.clusters import THEN
+from drw.agent.xds.routes import entries
 from drw.agent.xds.translation import KINDS, EdgeOptions, bootstrap
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.runtime.settings import Tls
@@ -130,7 +131,7 @@ def _named(action: Json) -> list[str]:
 
 
 def _routes(table: list[Json]) -> list[Json]:
-    return [entry for part in table for host in part["virtual_hosts"] for entry in host["routes"]]
+    return [entry for part in table for host in part["virtual_hosts"] for entry in entries(host)]
 
 
 def _parsed(file: Path) -> tuple[str, bytes]:

@@ -182,12 +182,10 @@ def _handshake(socket: Json) -> Json:
 def _chain(changing: Mapping[str, Json]) -> list[Json]:
     return [
         changing[filters.KEYS],
-        filters.token(),
         changing[filters.IDENTITY],
+        filters.known(),
         changing[CUTTER],
         changing[BLOCKED],
-        filters.known(),
-        filters.scopes(),
         filters.drain(),
         filters.sizes(),
         filters.body(),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from drw.agent import cutter
 from drw.agent.xds import clusters
 from drw.agent.xds.builders import Json, extension, header, typed
 from drw.agent.xds.http_filters import body_extraction, cors, filters
-from drw.agent.xds.http_filters.deny_list import ADMINISTRATION
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route
 from drw.routing.request_matching import IDLE_SECONDS, MODEL_HEADER, allowed, is_own, named, ordered, read_under
 
@@ -39,7 +39,7 @@ READ_BYTES = 64 << 20
 
 
 def route_configuration(configuration: Configuration, origins: Sequence[str] = ()) -> Json:
-    """Return the whole table: of paths that begin alike the longest first, and refusals at its end.
+    """Return the whole table: of paths that begin alike the longest first, and refusals at their end.
 
     `origins`: the web pages that may read the answers.
     """
@@ -48,19 +48,56 @@ def route_configuration(configuration: Configuration, origins: Sequence[str] = (
         gone={upstream.name: upstream.when_gone for upstream in configuration.upstreams.upstreams},
         own={upstream.name for upstream in configuration.upstreams.upstreams if is_own(upstream)},
     )
-    # Envoy reads the table from its top for each request. What administers is asked for seldom, and goes last.
-    read = sorted(table.routes, key=_administers)
-    entries = [entry for route in read for entry in _entries(route, table)]
+    served = [entry for route in table.routes for entry in _entries(route, table)]
     alive = [_direct("alive", {"path": path, "headers": [_methods(READING)]}, 200) for path in filters.ALIVE]
     fallbacks = [*_wrong_methods(table.routes), _nothing(table.routes)]
-    host: Json = {"name": NAME, "domains": ["*"], "routes": [*alive, *entries, *fallbacks]}
-    if origins and table.gone:
+    crossing = bool(origins and table.gone)
+    before = [cors.preflight(next(iter(table.gone)))] if crossing else []
+    host: Json = {"name": NAME, "domains": ["*"], "matcher": _by_path([*before, *alive, *served, *fallbacks])}
+    if crossing:
         host |= cors.policy(origins)
-        host["routes"].insert(0, cors.preflight(next(iter(table.gone))))
-    if any(map(_by_caller, table.routes)):
-        on = dict.fromkeys((filters.KNOWN, *READERS), filters.switched_on())
+    if on := _switched_on(configuration):
         host["typed_per_filter_config"] = host.get("typed_per_filter_config", {}) | on
     return typed("envoy.config.route.v3.RouteConfiguration", name=NAME, virtual_hosts=[host])
+
+
+def entries(host: Json) -> list[Json]:
+    """Return the entries of a virtual host; one may be there several times."""
+    match = host.get("matcher", {})
+    paths = match.get("matcher_tree", {}).get("prefix_match_map", {}).get("map", {})
+    found = [*paths.values(), *([match["on_no_match"]] if match else [])]
+    listed = [one["action"]["typed_config"]["routes"] for one in found]
+    return [entry for part in (host.get("routes", []), *listed) for entry in part]
+
+
+def _by_path(table: Sequence[Json]) -> Json:
+    """Return the matcher that finds by the path which entries are tried: all whose paths begin the longest that fits.
+
+    Envoy tries entries one by one, and looks at the headers that each asks for before it looks at its path.
+    """
+    paths = sorted({path for entry in table if (path := _path(entry))})
+    found = {path: _tried(entry for entry in table if path.startswith(_path(entry))) for path in paths}
+    at = typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=":path")
+    tree = {"input": extension("path", at), "prefix_match_map": {"map": found}}
+    return {"matcher_tree": tree, "on_no_match": _tried(entry for entry in table if not _path(entry))}
+
+
+def _path(entry: Json) -> str:
+    """Return the path of an entry; "" of one that is for every path."""
+    match = entry["match"]
+    return str(match.get("path_separated_prefix") or match.get("path") or "")
+
+
+def _tried(table: Iterable[Json]) -> Json:
+    return {"action": extension("routes", typed("envoy.config.route.v3.RouteList", routes=list(table)))}
+
+
+def _switched_on(configuration: Configuration) -> Json:
+    """Return the filters that are on for every request."""
+    credentials = configuration.credentials
+    names = [filters.IDENTITY] if credentials.issuers or credentials.certificates else []
+    names += [filters.KNOWN, *READERS] if any(map(_by_caller, configuration.routes.routes)) else []
+    return dict.fromkeys(names, filters.switched_on())
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +112,6 @@ class _RouteTable:
 def _by_caller(route: Route) -> bool:
     """Return whether it must be known who calls before the route is; headers may be gone by then, or new."""
     return bool(route.tenants or route.headers or "key" in route.affinity)
-
-
-def _administers(route: Route) -> bool:
-    return f"{route.path}/".startswith(ADMINISTRATION)
 
 
 def _entries(route: Route, table: _RouteTable) -> Iterator[Json]:
@@ -132,7 +165,7 @@ def _streams() -> list[Json]:
 def _by_size(entry: Json, method: str, route: Route) -> Iterator[Json]:
     if method not in BODILESS and 0 < route.max_body_bytes < filters.DRAINED_BYTES:
         yield _declared(entry, route.max_body_bytes)
-        yield _drained(entry)
+        yield _drained(entry, route)
     else:
         yield entry
 
@@ -208,13 +241,18 @@ def _declared(entry: Json, max_bytes: int) -> Json:
     return entry | {"match": entry["match"] | {"headers": [*entry["match"]["headers"], length]}}
 
 
-def _drained(entry: Json) -> Json:
+def _drained(entry: Json, route: Route) -> Json:
     """Return the entry for all others: too large, or of unknown size. They are read before they are refused.
 
     Otherwise the connection would be reset under a client that is still sending, and many
     clients then never see the answer.
     """
-    return entry | {"typed_per_filter_config": entry["typed_per_filter_config"] | {filters.DRAIN: filters.drained()}}
+    drained = {
+        cutter.CUTTER: filters.needs(route.scopes, filters.UNBOUNDED),
+        filters.DRAIN: filters.drained(),
+        filters.SIZES: filters.at_most(route.max_body_bytes),
+    }
+    return entry | {"typed_per_filter_config": entry["typed_per_filter_config"] | drained}
 
 
 def _action(route: Route) -> Json:
@@ -271,10 +309,7 @@ def _notes(route: Route, when_gone: str, *, is_platform: bool) -> Json:
 
 
 def _bounds(route: Route) -> Json:
-    bounds = {filters.SCOPES: filters.one_of(list(route.scopes)) if route.scopes else filters.any_key()}
-    if route.max_body_bytes:
-        bounds[filters.SIZES] = filters.at_most(route.max_body_bytes)
-    return bounds
+    return {cutter.CUTTER: filters.needs(route.scopes, route.max_body_bytes or filters.MAX_BODY_BYTES)}
 
 
 def _wrong_methods(routes: Sequence[Route]) -> Iterator[Json]:
@@ -302,7 +337,7 @@ def _nothing(routes: Sequence[Route]) -> Json:
     if asking:  # nobody else may stand before them, so that the model is looked for here
         read = body_extraction.read(sorted({route.path for route in asking}), body_extraction.fields(routes))
         max_bytes = max(route.max_body_bytes or READ_BYTES for route in asking)
-        nothing["typed_per_filter_config"] |= {**_reads(read), filters.SIZES: filters.at_most(max_bytes)}
+        nothing["typed_per_filter_config"] |= {**_reads(read), cutter.CUTTER: filters.anybody(max_bytes)}
         nothing["request_body_buffer_limit"] = READ_BYTES
         nothing["metadata"] = {"filter_metadata": {NOTES: {"max_body": f"{max_bytes} bytes"}}}
     return nothing
@@ -313,7 +348,7 @@ def _direct(name: str, match: Json, status: int) -> Json:
         "name": name,
         "match": match,
         "direct_response": {"status": status},
-        "typed_per_filter_config": {filters.SCOPES: filters.anybody()},
+        "typed_per_filter_config": {cutter.CUTTER: filters.anybody()},
     }
 
 

@@ -152,7 +152,8 @@ def whole(configuration: Configuration, edge: EdgeOptions) -> Json:
     """
     _check(configuration)
     changing = {
-        name: {"name": name, "typed_config": message} for name, message in _changing(configuration, edge).items()
+        name: {"name": name, "typed_config": message} | _off(name)
+        for name, message in _changing(configuration, edge).items()
     }
     table = {"route_config": _untyped(routes.route_configuration(configuration, edge.plane.cors.origins))}
     static = {
@@ -185,7 +186,11 @@ def _discovered(name: str, message: Json) -> Json:
 def _reference(edge: EdgeOptions, name: str) -> Json:
     source = edge.source(FILTER_KINDS[name])
     type_url = f"type.googleapis.com/{filters.DISCOVERED[name]}"
-    return {"name": name, "config_discovery": {"config_source": source, "type_urls": [type_url]}}
+    return {"name": name, "config_discovery": {"config_source": source, "type_urls": [type_url]}} | _off(name)
+
+
+def _off(name: str) -> Json:
+    return {"disabled": True} if name in filters.OFF else {}
 
 
 def _asked_routes(edge: EdgeOptions) -> Json:

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from drw.agent.xds.builders import Json, extension, header, typed
 from drw.agent.xds.http_filters import filters
-from drw.agent.xds.http_filters.boundary import MUTATION
-from drw.agent.xds.http_filters.deny_list import BODY, RBAC
+from drw.agent.xds.http_filters.deny_list import BODY
 from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.routing.request_matching import MODEL_HEADER
 
@@ -31,6 +30,7 @@ JSON = "envoy.extensions.filters.http.json_to_metadata.v3.JsonToMetadata"
 SSE = "envoy.extensions.filters.http.sse_to_metadata.v3.SseToMetadata"
 PARSER = "envoy.extensions.content_parsers.json.v3.JsonContentParser"
 HEADERS = "envoy.extensions.filters.http.header_to_metadata.v3.Config"
+MUTATION = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 TRANSFORM = "envoy.extensions.filters.http.transform.v3.TransformConfig"
 
 
@@ -86,8 +86,7 @@ def _run(filter_chain: Json) -> Json:
 
 def _checked_again(route: Route) -> list[Json]:
     """Return the checks of scope and size: until the body was read, those of another route have been made."""
-    needed = filters.one_of(list(route.scopes)) if route.scopes else filters.any_key()
-    filter_chain = [extension("envoy.filters.http.rbac", typed(RBAC, **needed["rbac"]))]
+    filter_chain = [extension("envoy.filters.http.rbac", filters.scopes(route.scopes))]
     return [*filter_chain, *([filters.size_limit(route.max_body_bytes)] if route.max_body_bytes else [])]
 
 

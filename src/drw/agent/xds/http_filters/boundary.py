@@ -6,13 +6,9 @@ It is the first that sees an answer, before anything here reads headers that onl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from drw.agent.xds.builders import Json, extension, typed
+from drw.agent import cutter
+from drw.agent.xds.builders import Json, extension
 from drw.routing.request_matching import FOREIGN, MODEL_HEADER
-
-NAME = "drw.boundary"
-MUTATION = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 
 CREDENTIALS = ("authorization", "proxy-authorization", "cookie", "cookie2", "x-api-key", "api-key")
 """What a client may use to prove who it is. The upstream's own credential is set after they are removed."""
@@ -38,16 +34,5 @@ OURS = ("x-ratelimit-", "ratelimit", "ratelimit-", "x-trace-id", "x-request-id")
 
 def filters() -> list[Json]:
     """Return the filters of a cluster that is a third party's. A name that ends in '-' stands for all that begin so."""
-    mutations = {
-        "request_mutations": _removed((*FOREIGN, *CREDENTIALS, *ADDRESSES, MODEL_HEADER)),
-        "response_mutations": _removed((*FOREIGN, *ORIGIN_WIDE, *OURS)),
-    }
-    return [extension(NAME, typed(MUTATION, mutations=mutations))]
-
-
-def _removed(names: Iterable[str]) -> list[Json]:
-    return [_begins(name) if name.endswith("-") else {"remove": name} for name in names]
-
-
-def _begins(prefix: str) -> Json:
-    return {"remove_on_match": {"key_matcher": {"prefix": prefix, "ignore_case": True}}}
+    request = (*FOREIGN, *CREDENTIALS, *ADDRESSES, MODEL_HEADER)
+    return [extension(cutter.BOUNDARY, cutter.boundary(request, (*FOREIGN, *ORIGIN_WIDE, *OURS)))]

@@ -1,14 +1,15 @@
 """Request to filters: what happens to a request before it is routed, in order.
 
-strip (early) > keys > token > identity > cutter > blocked > known > scopes > drain > sizes > body > models > further >
-router. The cutter counts requests and holds their limits. What changes while the data plane runs is delivered each by
-itself.
+strip (early) > keys > identity > known > cutter > blocked > drain > sizes > body > models > further > router.
+The cutter checks tokens, limits, scopes and sizes. What changes while the data plane runs is delivered each by itself.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
+from drw.agent import cutter
 from drw.agent.cutter import CUTTER, MODULE
 from drw.agent.xds.builders import Json, extension, typed
 from drw.agent.xds.http_filters.deny_list import BLOCKED, MODELS, RBAC
@@ -18,15 +19,12 @@ from drw.routing.request_matching import FOREIGN, ITSELF
 DRAIN = "envoy.filters.http.buffer"
 SIZES = "drw.sizes"
 KEYS = "drw.keys"
-TOKEN = "drw.token"
 IDENTITY = "drw.identity"
-SCOPES = "envoy.filters.http.rbac"
 KNOWN = "drw.known"
 BODY = "drw.body"
 FURTHER = "drw.further"
 ROUTER = "envoy.filters.http.router"
 
-JWT_FILTER = "envoy.filters.http.jwt_authn"
 JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 COMPOSITE = "envoy.extensions.filters.http.composite.v3"
 LUA = "envoy.extensions.filters.http.lua.v3.Lua"
@@ -36,11 +34,17 @@ KEY_STATE = "drw.key"
 DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: MODULE}
 """The filters that are delivered by themselves, and their types."""
 
+OFF = (IDENTITY,)
+"""Those of them that are off but where the routes switch them on."""
+
 PROVIDER = "drw"
 ALIVE = tuple(ITSELF)
 """Paths at which the data plane says that it serves, to anybody."""
 MAX_BODY_BYTES = 1 << 30
 """The most that any route lets through; a route may say less."""
+
+UNBOUNDED = 1 << 62
+"""Where a body is read to its end before its size is judged."""
 
 DRAINED_BYTES = 48 << 20
 """Up to here a body that is too large is read before it is refused."""
@@ -57,19 +61,8 @@ CLAIMS = {
 ISSUER = "drw.issuer."
 """What the payload of an issuer's token is called where the identity filter finds it; the issuer's name follows."""
 
-JOSE_HEADER = "drw.header"
-"""What the JOSE header of a verified token is called in the metadata of the filter that verifies it."""
-
 BAD_HEADER = "token_header"
-"""The decision to refuse a token for its JOSE header, by which local replies know it."""
-
-REFUSED_MEMBERS = ("crit", "b64", "cty", "enc", "zip")
-"""Members of a JOSE header that change what a token means: extensions that must be understood (RFC 7515, 4.1.11),
-another payload (RFC 7797), a token in a token, encryption, compression. No token of ours or of an issuer has any."""
-
-TOKEN_TYPES = "(?i)(application/)?(at\\+)?jwt"
-"""What `typ` may say, where it says anything (RFC 8725, 3.11): a JWT or an access token, not a logout token or a
-proof of possession, which the same issuer signs with the same keys."""
+"""The decision to refuse a token for its JOSE header, by which local replies know it; token_header.c takes it."""
 
 SCHEMES = ("Bearer", "bearer")
 CLOCK_SKEW_SECONDS = 10
@@ -129,12 +122,12 @@ def drained() -> Json:
 
 
 def sizes() -> Json:
-    """Return the filter that refuses a body too large for its route, by its declared length or once so much came."""
-    return extension(SIZES, typed(f"{COMPOSITE}.Composite", matcher={"on_no_match": _size(MAX_BODY_BYTES)}))
+    """Return the filter that refuses a body too large for its route once it was read: off but where that is done."""
+    return extension(SIZES, typed(f"{COMPOSITE}.Composite")) | {"disabled": True}
 
 
 def at_most(size: int) -> Json:
-    """Return what a route says whose bodies have at most this many bytes."""
+    """Return what a route says whose bodies are read first and have at most this many bytes."""
     return typed(f"{COMPOSITE}.CompositePerRoute", matcher={"on_no_match": _size(size)})
 
 
@@ -158,33 +151,22 @@ def keys(credentials: Credentials) -> Json:
     return typed(JWT, providers={PROVIDER: platform_provider, **others}, rules=rules)
 
 
-def token() -> Json:
-    """Return the filter that refuses verified tokens by their JOSE header, which the filter before does not judge."""
-    refused = [_in_header(name, {"present_match": True}) for name in REFUSED_MEMBERS]
-    good = _in_header("typ", {"string_match": {"safe_regex": {"regex": TOKEN_TYPES}}})
-    other = {"and_ids": {"ids": [_in_header("typ", {"present_match": True}), {"not_id": good}]}}
-    policy = {"permissions": [{"any": True}], "principals": [*refused, other]}
-    return extension(TOKEN, typed(RBAC, rules={"action": "DENY", "policies": {BAD_HEADER: policy}}))
+def scopes(wanted: Sequence[str]) -> Json:
+    """Return the filter that checks scopes once more: whoever holds one of them may pass, or whoever is known."""
+    known = [{"header": {"name": "x-drw-key", "present_match": True}}]
+    principals = [_holds(scope) for scope in wanted] or known
+    policies = {"route": {"permissions": [{"any": True}], "principals": principals}}
+    return typed(RBAC, rules={"action": "ALLOW", "policies": policies})
 
 
-def scopes() -> Json:
-    """Return the filter that checks scopes. It lets nothing through: each route says by itself what it needs."""
-    return extension(SCOPES, typed(RBAC, rules={"action": "ALLOW"}))
+def needs(wanted: Sequence[str], most: int = MAX_BODY_BYTES) -> Json:
+    """Return what a route says whose caller must hold one of these scopes, or be known, and how large a body may be."""
+    return cutter.route(cutter.ONE_OF if wanted else cutter.ANY_KEY, most, wanted)
 
 
-def any_key() -> Json:
-    """Return what a route says that needs no scope: whoever is known may pass."""
-    return _policy([{"header": {"name": "x-drw-key", "present_match": True}}])
-
-
-def anybody() -> Json:
+def anybody(most: int = MAX_BODY_BYTES) -> Json:
     """Return what a route says on which nothing is to be had."""
-    return _policy([{"any": True}])
-
-
-def one_of(values: list[str]) -> Json:
-    """Return what a route says whose caller must hold one of these scopes."""
-    return _policy([_holds(scope) for scope in values])
+    return cutter.route(cutter.ANYBODY, most)
 
 
 def literal(text: str) -> str:
@@ -209,21 +191,10 @@ def size_limit(limit: int) -> Json:
     return extension("envoy.filters.http.body_size_limit", bound)
 
 
-def _policy(principals: list[Json]) -> Json:
-    policies = {"route": {"permissions": [{"any": True}], "principals": principals}}
-    rbac = {"rules": {"action": "ALLOW", "policies": policies}}
-    return typed("envoy.extensions.filters.http.rbac.v3.RBACPerRoute", rbac=rbac)
-
-
 def _holds(scope: str) -> Json:
     """Return who has the word in the header that all ways of identification end in."""
     word = {"safe_regex": {"regex": f"(.* )?{re.escape(scope)}( .*)?"}}
     return {"header": {"name": "x-drw-scopes", "string_match": word}}
-
-
-def _in_header(member: str, value: Json) -> Json:
-    path = [{"key": JOSE_HEADER}, {"key": member}]
-    return {"sourced_metadata": {"metadata_matcher": {"filter": JWT_FILTER, "path": path, "value": value}}}
 
 
 def _provider(issuer: str, audiences: list[str], jwks: str) -> Json:
@@ -233,7 +204,6 @@ def _provider(issuer: str, audiences: list[str], jwks: str) -> Json:
         "local_jwks": {"inline_string": jwks},
         "from_headers": [{"name": "authorization", "value_prefix": f"{scheme} "} for scheme in SCHEMES],
         "clock_skew_seconds": CLOCK_SKEW_SECONDS,
-        "forward": False,
-        "header_in_metadata": JOSE_HEADER,
+        "forward": True,  # to the cutter, which judges the token's own header and lets no token go further
         "jwt_cache_config": {"jwt_cache_size": MANY_KEYS},
     }

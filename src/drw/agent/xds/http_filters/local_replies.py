@@ -43,6 +43,11 @@ HANGS = (
 )
 """A process of the platform that has not begun to answer; an upstream of others may be slow, and is no less there."""
 
+LACKING = (
+    f"response.code_details.contains('{cutter.LACKS_SCOPE}') || response.code_details.startsWith('rbac_access_denied')"
+)
+"""A route without a body to read, and one that is known once it was read."""
+
 INVALID = errors.HTTP[errors.InvalidRequest]
 RETRY_SECONDS = "2"
 START_SECONDS = "5"
@@ -70,7 +75,7 @@ def local_replies() -> Json:
             _reply(_details(f"{DENIED}{{Jwt_is_expired}}"), EXPIRED, 401),
             _reply(_cel(f"response.code_details.startsWith('{DENIED}')"), NOT_VALID, 401),
             _reply(_cel("response.code_details.contains('credential')"), NO_CREDENTIAL, 503),
-            _reply(_cel("response.code_details.startsWith('rbac_access_denied')"), LACKS, 403),
+            _reply(_cel(LACKING), LACKS, 403),
             _reply(_status(403), NOT_ALLOWED, 403),
             _reply(_status(404), NOTHING, 404),
             _reply(_status(405), WRONG_METHOD, 405),
