@@ -109,7 +109,7 @@ def main() -> None:
             warn(message)
             sys.exit(error.exit_code)
         context = getattr(error, "ctx", None)
-        hint = f"; `{context.command_path} --help`" if context else ""
+        hint = f"; see `{context.command_path} --help`" if context else ""
         _fail(f"{message[:1].lower()}{message[1:].rstrip('.')}{hint}", error.exit_code)
     except typer.Abort:
         _fail("stopped: nothing was done", 1)
