@@ -50,7 +50,7 @@ def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["keys", "revoke"], 2, "missing argument 'key'; see `drw keys revoke --help`"),
         (["up", "--port", "99999"], 2, "invalid value for '--port'"),
         (["chat", "--temperature", "3", "x"], 2, "invalid value for '--temperature'"),
-        (["chat", " "], 2, "there is nothing to say"),
+        (["chat", " "], 2, "the prompt is empty"),
         (["env"], 3, "start one with `drw up`"),
     ],
 )
