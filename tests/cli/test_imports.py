@@ -72,7 +72,7 @@ def test_a_table_loads_nothing_heavy() -> None:
 
 def test_the_settings_are_checked_without_the_services(tmp_path: Path) -> None:
     (tmp_path / "drw.toml").write_text("speed = 3")
-    assert loaded("up", DRW_DATA_DIR=str(tmp_path)) == {"asyncio", "google.protobuf"}
+    assert loaded("up", DRW_DATA_DIR=str(tmp_path)) == {"google.protobuf"}
 
 
 def test_completion_loads_nothing_heavy_where_no_platform_was_started(tmp_path: Path) -> None:
