@@ -47,7 +47,9 @@ async def test_whatever_dies_or_freezes_is_replaced_and_named_with_a_time_to_com
 
 
 @pytest.mark.timeout(400)
-async def test_no_rebuild_of_the_counters_waits_for_a_lease_that_nobody_has(platform, client):
+async def test_no_rebuild_of_the_counters_waits_for_a_lease_that_nobody_has(
+    platform: Platform, client: openai.OpenAI
+) -> None:
     """Valkey dies with model serving, and freezes before model serving has begun a lease."""
     platform.run("prices", "set", MODEL, "--prompt", "1", "--completion", "1")
     platform.run("budgets", "set", "1000", "--desk", "research", "--period", "day")

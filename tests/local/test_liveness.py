@@ -137,9 +137,7 @@ async def test_a_supervisor_without_room_for_a_connection_takes_nobody_for_dead(
     await work
 
 
-async def test_a_stopped_child_is_replaced_with_all_that_it_began(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stopped_child_is_replaced_with_all_that_it_began(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.05)
     code = "import os, signal\nos.fork()\nopen('up', 'a').write('x')\nsignal.pause()"
     thing = child(here, [sys.executable, "-c", code], patience=LivenessPolicy(stopped=0.2))
@@ -153,6 +151,8 @@ async def test_a_stopped_child_is_replaced_with_all_that_it_began(
     await until(lambda: thing.restarts == 1 and thing.state == ProcessState.READY)
     assert thing.said == ["thing was stopped by a signal; starting it again"]
     await until(lambda: not any(liveness.tree(pid) for pid in family))
+    for pid in liveness.tree(thing.pid):  # its own signal would leave the one that it began
+        os.kill(pid, signal.SIGTERM)
     await thing.stop()
     await work
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
 from drw.kernel.errors import Unavailable
 from drw.local.paths import PlatformPaths
-from drw.local.supervisor import Supervisor
+from drw.local.processes.supervisor import Supervisor
 
 
-async def test_the_address_of_the_operators_own_settings_is_the_one_that_counts(tmp_path, monkeypatch):
+async def test_the_address_of_the_operators_own_settings_is_the_one_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("drw.local.weights.present", lambda folder: pytest.fail("something is started"))
-    paths, supervisor = PlatformPaths.of(tmp_path), None
+    paths = PlatformPaths.of(tmp_path)
     paths.prepare()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
