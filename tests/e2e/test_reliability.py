@@ -71,7 +71,7 @@ async def test_no_rebuild_of_the_counters_waits_for_a_lease_that_nobody_has(
     finally:
         platform.run("budgets", "remove", "--desk", "research", "--period", "day")
     log = (platform.data / "logs" / "gateway.log").read_text().splitlines()
-    rebuilt = [line for line in map(json.loads, log) if line["message"] == "the counters of money are whole again"]
+    rebuilt = [json.loads(line) for line in log if "the counters of money are whole again" in line]
     assert [line["lost"] for line in rebuilt[-2:]] == [0, 0]
 
 

@@ -67,6 +67,8 @@ def _write_plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     It can where all text is printable ASCII, and no column but the last has to be folded.
     """
     cells = [[visible(cell) for cell in row] for row in (columns, *rows)]
+    if any(len(row) != len(columns) for row in rows):
+        return False
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     room = width() - sum(widths[:-1]) - len(GAP) * (len(widths) - 1)
     fits = room >= min(widths[-1], LEAST_WIDTH)
