@@ -40,12 +40,12 @@ def test_a_table_needs_rich_only_where_more_than_its_last_column_is_folded(
     monkeypatch.setattr(options, "_write_folded_table", lambda *_: print("rich"))
     monkeypatch.setattr(options, "width", lambda: 40)
     text = "words that go on for longer than there is room"
-    options.write_table(("NAME", "WHAT"), [("a", text), ("long", "x" * 40), ("c", "")])
+    options.write_table(("NAME", "WHAT"), [("a", text), ("long", "x" * 40), ("é…", "")])
     options.write_table(("NAME", "WHAT"), [(text, "x")])
     options.write_table(("NAME",), [("雪",)])
     lines = [
         *("NAME  WHAT", "a     words that go on for longer than", "      there is room"),
-        *(f"long  {'x' * 34}", f"      {'x' * 6}", "c", "rich", "rich"),
+        *(f"long  {'x' * 34}", f"      {'x' * 6}", "é…", "rich", "rich"),
     ]
     assert capsys.readouterr().out.splitlines() == lines
 

@@ -64,7 +64,7 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
 def _write_plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """Write the table without rich, which takes longer to load than a call; return False where only rich can.
 
-    It can where all text is printable ASCII, and no column but the last has to be folded.
+    It can where each character takes one place, and no column but the last has to be folded.
     """
     cells = [[visible(cell) for cell in row] for row in (columns, *rows)]
     if any(len(row) != len(columns) for row in rows):
@@ -72,7 +72,7 @@ def _write_plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     room = width() - sum(widths[:-1]) - len(GAP) * (len(widths) - 1)
     fits = room >= min(widths[-1], LEAST_WIDTH)
-    if not fits or not all(cell.isascii() and cell.isprintable() for row in cells for cell in row):
+    if not fits or not all(map(_is_narrow, "".join(cell for row in cells for cell in row))):
         return False
     lines = []
     for *first, last in cells:
@@ -83,6 +83,11 @@ def _write_plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     head = f"\x1b[1m{lines[0]}\x1b[0m" if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" else lines[0]
     print(head, *lines[1:], sep="\n")
     return True
+
+
+def _is_narrow(character: str) -> bool:
+    """Tell whether a character takes one place in a terminal for certain: it is Latin, or an ellipsis."""
+    return character.isprintable() and (character < "\u0300" or character == "…")
 
 
 def _write_folded_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
