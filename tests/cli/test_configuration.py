@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,65 @@ def test_a_fault_of_a_variable_names_it_and_a_secret_is_never_shown(layout: Any)
     assert found.startswith(f"{layout.settings}:2: services.authentication.secret") and "hunter2" not in found
     (found,) = wrong(layout, '[services.serving.openai]\ncache_salt_key = ["hunter2"]')
     assert "hunter2" not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('[services.embedding]\nencoder = "onxx"', "2: services.embedding.encoder is 'onxx': input should be 'onnx'"),
+        ('\n[services.vector_store]\nindex = "x"', "3: services.vector_store.index is 'x': input should be 'pgvector'"),
+        ('data_plane.listen = "127.0.0.1:99999"', "1: data_plane.listen: '127.0.0.1:99999' is not an address"),
+        ('data_plane.listen = "8080"', "1: data_plane.listen: '8080' is not an address"),
+    ],
+)
+def test_what_would_end_a_start_halfway_is_a_fault(layout: PlatformPaths, text: str, fault: str) -> None:
+    (found,) = wrong(layout, text)
+    assert found.startswith(f"{layout.settings}:{fault}")
+
+
+def test_a_line_is_found_behind_comments_and_values_of_several_lines(layout: PlatformPaths) -> None:
+    text = "# one\n\n[services.serving]\n# two\nmax_waiting = [\n  1,\n]\n\n# three\ntotal_seconds = 'x'\nnone = 1\n"
+    lines = [fault.split(":")[1] for fault in wrong(layout, text)]
+    assert sorted(lines, key=int) == ["5", "10", "11"]
+
+
+def test_the_line_of_a_mistake_is_found_in_few_steps(layout: PlatformPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = range(200)
+    text = "".join(
+        f'[services.discovery.models.m{n}]\nengine = "openai"\nbase_url = "http://x"\nno = 1\n' for n in models
+    )
+    steps: list[int] = []
+    loads = tomllib.loads
+
+    def counted(given: str) -> Any:
+        steps.append(1)
+        return loads(given)
+
+    monkeypatch.setattr("drw.local.configuration.tomllib.loads", counted)
+    found = wrong(layout, text)
+    assert {int(fault.split(":")[1]) for fault in found} == {4 * n + 4 for n in models}
+    assert len(steps) < 20 * len(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('postgres = "postgresql://me:hunter2@h/db"', "postgresql://(set, not shown)@h/db"),
+        ("postgres = \"host=h password = 'hun ter2' user=me\"", "host=h password = (set, not shown) user=me"),
+        ('postgres = "password=hunter2 host=h"', "password=(set, not shown) host=h"),
+        ('postgres = "postgresql://h/db?password=hunter2&x=1"', "postgresql://h/db?password=(set, not shown)&x=1"),
+        ('valkey = "redis://:hunter2@h"', "redis://(set, not shown)@h"),
+        ('otlp_endpoint = "http://h:4318"', "http://h:4318"),
+    ],
+)
+def test_no_password_in_a_connection_string_is_shown(layout: PlatformPaths, text: str, shown: str) -> None:
+    layout.write_profile("127.0.0.1:1")
+    layout.settings.write_text(text)
+    name = text.split(" ")[0]
+    said = drw("config", name, "--json", "--data-dir", str(layout.data)).stdout
+    assert [s["value"] for s in json.loads(said) if s["name"] == name] == [shown]
+    (fault,) = wrong(layout, text.replace(name, "engine.memory_mib"))
+    assert "ter2" not in fault
 
 
 def test_a_platform_with_a_fault_is_not_started(tmp_path: Path) -> None:

@@ -63,9 +63,16 @@ def test_a_command_that_asks_one_loads_the_client_alone(command: Any) -> None:
     assert loaded(*command, **ELSEWHERE) == {"httpx"}
 
 
+def test_a_table_loads_nothing_heavy() -> None:
+    table = "from drw.cli.options import write_table; write_table(('A', 'B'), [('a', 'b' * 300)])"
+    code = f"{table}\nimport json, sys; print(json.dumps([name for name in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert set(json.loads(done.stdout.splitlines()[-1])) & HEAVY == set()
+
+
 def test_the_settings_are_checked_without_the_services(tmp_path: Path) -> None:
     (tmp_path / "drw.toml").write_text("speed = 3")
-    assert loaded("up", DRW_DATA_DIR=str(tmp_path)) == {"asyncio", "google.protobuf"}
+    assert loaded("up", DRW_DATA_DIR=str(tmp_path)) == {"google.protobuf"}
 
 
 def test_completion_loads_nothing_heavy_where_no_platform_was_started(tmp_path: Path) -> None:

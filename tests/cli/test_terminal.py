@@ -34,6 +34,22 @@ def test_control_characters_are_shown(write: Any, capsys: pytest.CaptureFixture[
     assert ":0:" in text
 
 
+def test_a_table_needs_rich_only_where_more_than_its_last_column_is_folded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "_write_folded_table", lambda *_: print("rich"))
+    monkeypatch.setattr(options, "width", lambda: 40)
+    text = "words that go on for longer than there is room"
+    options.write_table(("NAME", "WHAT"), [("a", text), ("long", "x" * 40), ("é…", "")])
+    options.write_table(("NAME", "WHAT"), [(text, "x")])
+    options.write_table(("NAME",), [("雪",)])
+    lines = [
+        *("NAME  WHAT", "a     words that go on for longer than", "      there is room"),
+        *(f"long  {'x' * 34}", f"      {'x' * 6}", "é…", "rich", "rich"),
+    ]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
 def test_text_without_them_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     stream("Über 5 % — 雪 👍🏽 שלום\n\tend")
     assert capsys.readouterr().out == "Über 5 % — 雪 👍🏽 שלום\n\tend"

@@ -45,6 +45,17 @@ def test_a_killed_rag_process_is_named_and_model_calls_go_on(platform: Platform,
     wait_until(lambda: platform.json("status", check=False)["healthy"], "the rag services", 60)
 
 
+def test_a_mistake_in_the_settings_hides_nothing_of_what_runs(platform: Platform) -> None:
+    settings = platform.data / "drw.toml"
+    before = settings.read_text()
+    settings.write_text(f"{before}speed = 3\n[[")
+    try:
+        found = platform.json("status")
+    finally:
+        settings.write_text(before)
+    assert found["healthy"] and found["services"]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from drw.cli.platform.platform import _ask
 from drw.local.paths import PlatformPaths
-from support.load import Load, kinds, mixed_load
+from support.load import MODEL, Load, kinds, mixed_load
 from support.platform import Platform
 
 KILLED = ("rag", "models", "gateway", "workflow", "engine", "valkey", "postgres")
@@ -43,6 +44,50 @@ async def test_whatever_dies_or_freezes_is_replaced_and_named_with_a_time_to_com
         platform.run("budgets", "remove", "--desk", "research", "--period", "day")
     handed_back = "handed back the lease of a process that died"
     assert handed_back in (platform.data / "logs" / "models.log").read_text()
+
+
+@pytest.mark.timeout(400)
+async def test_no_rebuild_of_the_counters_waits_for_a_lease_that_nobody_has(
+    platform: Platform, client: openai.OpenAI
+) -> None:
+    """Valkey dies with model serving, and freezes before model serving has begun a lease."""
+    platform.run("prices", "set", MODEL, "--prompt", "1", "--completion", "1")
+    platform.run("budgets", "set", "1000", "--desk", "research", "--period", "day")
+    try:
+        await answered(client)
+        before = await parts(platform)
+        for name in ("valkey", "models"):
+            kill(before[name]["pid"], signal.SIGKILL)
+        await replaced(platform, before, ("valkey", "models"))
+        await answered(client)
+        before = await parts(platform)
+        kill(before["models"]["pid"], signal.SIGKILL)
+        await replaced(platform, before, ("models",))
+        kill(before["valkey"]["pid"], signal.SIGSTOP)
+        with pytest.raises(openai.InternalServerError):
+            await asyncio.to_thread(ask, client)
+        await replaced(platform, before, ("valkey",))
+        await answered(client)
+    finally:
+        platform.run("budgets", "remove", "--desk", "research", "--period", "day")
+    log = (platform.data / "logs" / "gateway.log").read_text().splitlines()
+    rebuilt = [json.loads(line) for line in log if "the counters of money are whole again" in line]
+    assert [line["lost"] for line in rebuilt[-2:]] == [0, 0]
+
+
+def ask(client: openai.OpenAI) -> bool:
+    said = [{"role": "user", "content": "Say hello."}]
+    return bool(client.chat.completions.create(model=MODEL, messages=said, max_tokens=2).choices)
+
+
+async def answered(client: openai.OpenAI) -> None:
+    """Wait until a call that costs money is answered."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            with suppress(openai.InternalServerError):
+                if await asyncio.to_thread(ask, client):
+                    return
+            await asyncio.sleep(0.1)
 
 
 async def one_after_the_other(platform, load: Load) -> None:
@@ -73,8 +118,8 @@ def documented(outcome) -> bool:
     """Return whether a caller may hear this: an answer, or which part is away and when to come back."""
     if outcome.status == 503:
         return bool(outcome.code and outcome.message) and int(outcome.retry_after or 0) >= 1
-    # A connection ends without an answer where one had begun, or where the file was still on its way.
-    return outcome.status == 200 or (outcome.kind in ("stream", "upload") and outcome.status == 0)
+    # A connection ends without an answer where one had begun.
+    return outcome.status == 200 or (outcome.kind == "stream" and outcome.status == 0)
 
 
 async def parts(platform) -> dict[str, Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +85,58 @@ async def test_time_in_which_the_supervisor_did_not_run_does_not_count(running: 
     assert await looks(LivenessState(rests, LivenessPolicy(), lambda: next(ticks))) == 3
 
 
+async def test_an_answer_that_came_while_the_supervisor_did_not_run_is_an_answer(
+    running: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "ANSWER_SECONDS", 0.05)
+    asked = threading.Event()
+
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(100)
+            asked.set()
+            connection.sendall(b"+PONG\r\n")
+
+    async def held_up() -> None:
+        while not asked.is_set():
+            await asyncio.sleep(0)
+        time.sleep(4 * liveness.ANSWER_SECONDS)
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{tmp_path}/s")
+        server.listen()
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        pulse = LivenessState(running(REST), LivenessPolicy())
+        hindrance = asyncio.create_task(held_up())
+        assert await pulse.look(lambda: replies(f"unix:{tmp_path}/s", b"PING\r\n")) == ""
+        await hindrance
+    assert pulse.silent == 0
+
+
+async def test_a_supervisor_without_room_for_a_connection_takes_nobody_for_dead(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.01)
+    looks: list[int] = []
+
+    async def alive() -> bool:
+        looks.append(1)
+        return await replies(f"unix:{here}/s", b"PING\r\n")
+
+    async def no_room(path: str) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "open_unix_connection", no_room)
+    thing = child(here, IDLE, alive=alive, patience=LivenessPolicy(idle=0.0, busy=0.0))
+    await thing.start()
+    work = asyncio.gather(thing.keep(), thing.watch())
+    await until(lambda: len(looks) >= 5)
+    assert (thing.restarts, thing.state) == (0, ProcessState.READY)
+    await thing.stop()
+    await work
+
+
 async def test_a_stopped_child_is_replaced_with_all_that_it_began(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.05)
     code = "import os, signal\nos.fork()\nopen('up', 'a').write('x')\nsignal.pause()"
@@ -95,6 +151,8 @@ async def test_a_stopped_child_is_replaced_with_all_that_it_began(here: Path, mo
     await until(lambda: thing.restarts == 1 and thing.state == ProcessState.READY)
     assert thing.said == ["thing was stopped by a signal; starting it again"]
     await until(lambda: not any(liveness.tree(pid) for pid in family))
+    for pid in liveness.tree(thing.pid):  # its own signal would leave the one that it began
+        os.kill(pid, signal.SIGTERM)
     await thing.stop()
     await work
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from drw.kernel.errors import InternalError
 from drw.local.paths import PlatformPaths
 from drw.local.processes.child_process import ChildProcess, ProcessFailed, ProcessSpec, ProcessState
 from drw.local.processes.output import KEPT, ProcessOutput
@@ -61,6 +62,43 @@ async def test_a_killed_child_is_started_again(here: Path) -> None:
     assert thing.pid not in (None, first)
     assert thing.said == ["thing was killed by SIGKILL; starting it again"]
     await thing.stop()
+    await keeper
+    assert thing.pid is None
+    assert thing.state == ProcessState.STOPPED
+
+
+async def test_whatever_comes_in_the_way_of_a_start_ends_no_further_attempt(here: Path) -> None:
+    hindrances = [OSError("no more processes"), InternalError("no files of its own")]
+
+    async def prepare() -> None:
+        if (here / "up").exists() and hindrances:
+            raise hindrances.pop(0)
+
+    thing = child(here, IDLE, prepare=prepare)
+    await thing.start()
+    keeper = asyncio.create_task(thing.keep())
+    thing.kill(signal.SIGKILL)
+    await until(lambda: thing.state == ProcessState.READY and thing.restarts == 3)
+    assert thing.said[1] == "thing could not be started: no more processes; starting it again"
+    await thing.stop()
+    await keeper
+
+
+async def test_a_child_that_is_stopped_before_its_next_start_is_not_started(here: Path) -> None:
+    goes_on, asked = asyncio.Event(), asyncio.Event()
+
+    async def prepare() -> None:
+        if (here / "up").exists():
+            asked.set()
+            await goes_on.wait()
+
+    thing = child(here, IDLE, prepare=prepare)
+    await thing.start()
+    keeper = asyncio.create_task(thing.keep())
+    thing.kill(signal.SIGKILL)
+    await asked.wait()
+    await thing.stop()
+    goes_on.set()
     await keeper
     assert thing.pid is None
     assert thing.state == ProcessState.STOPPED

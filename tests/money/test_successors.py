@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import resource
 import subprocess
 import sys
 
 import pytest
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
+from drw.billing.counters import CountersUnavailable
 from drw.billing.subjects import Subject
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import Principal
 from drw.models.serving.metering.lease_file import LeaseFile
 from drw.models.serving.metering.quota_errors import ReservationLost
 from drw.models.serving.observability.call_record import ClientGone
-from money.world import BLOCK, World, model, token, world
+from money.world import BLOCK, LEASE, World, model, token, world
 
 WHO = Principal("acme", "rates", "key_1")
 DESK, ONE = Subject(Block.DESK, "acme", "rates"), model("one")
@@ -110,6 +113,76 @@ async def test_one_that_was_taken_for_dead_and_lives_is_charged_once_for_what_it
     assert await spent(on) == ((10 + BLOCK) * TOKEN, 0)
     charged = await on.database.one("select sum(cost) as cost from metering.ledger")
     assert charged["cost"] == (10 + BLOCK) * TOKEN
+
+
+async def test_attempts_to_begin_a_lease_while_valkey_is_away_hold_no_rebuild_up(on, tmp_path, monkeypatch):
+    gateway = on.gateway(tmp_path / "lease")
+
+    async def away(*_: object) -> bool:
+        raise CountersUnavailable("Valkey does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway.counters, "register", away)
+        for _ in range(3):
+            with pytest.raises(CountersUnavailable):
+                await on.open(gateway, WHO, ONE, prompt=10, most=50, stream=True)
+    assert await on.ledger.holders() == set()
+    await on.redis.flushdb()
+    assert await on.rebuild.tick()
+    call = await on.open(gateway, WHO, ONE, prompt=10, most=50, stream=True)
+    assert await on.ledger.holders() == {call.hold.reservation.process}
+
+
+async def test_callers_that_wait_at_one_moment_wait_for_one_attempt_to_begin_a_lease(on, monkeypatch):
+    gateway, attempts, answer = on.gateway(), [], asyncio.Event()
+
+    async def away(*_: object) -> bool:
+        attempts.append(1)
+        await answer.wait()
+        raise CountersUnavailable("Valkey does not answer")
+
+    monkeypatch.setattr(gateway.counters, "register", away)
+    waiting = [asyncio.create_task(gateway.meter._registered()) for _ in range(5)]
+    while not attempts:
+        await asyncio.sleep(0)
+    answer.set()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(error) for error in found] == [CountersUnavailable] * 5
+    assert len(attempts) == 1
+    with pytest.raises(CountersUnavailable):  # whoever comes later tries again
+        await gateway.meter._registered()
+    assert len(attempts) == 2
+
+
+async def test_a_lease_that_is_over_holds_a_rebuild_up_only_while_a_call_under_it_is_not_paid(on, tmp_path):
+    call = await stream(on, tmp_path / "lease")
+    gateway, first = call.gateway, call.hold.reservation.process
+    assert await on.rebuild.tick()
+    on.ms += 1000 * LEASE
+    await on.redis.flushdb()
+    await gateway.meter.beat()
+    second = gateway.meter._process
+    assert second != first
+    assert await on.ledger.holders() == {first, second}
+    with pytest.raises(ReservationLost) as caught:
+        await call.hold.progress(token())
+    await call.hold.settle(caught.value)
+    assert not await on.rebuild.tick()
+    await gateway.meter.beat()
+    assert await on.ledger.holders() == {second}
+    assert await on.rebuild.tick()
+
+
+def test_a_full_disk_stops_no_call(tmp_path):
+    file = LeaseFile(tmp_path / "lease")
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, most[1]))
+    try:
+        file.begin("ser_1")
+        file.release()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert (tmp_path / "lease").read_bytes() == b""
 
 
 def test_the_lock_ends_with_the_process_and_not_before(tmp_path):

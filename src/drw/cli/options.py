@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from drw.cli.terminal import console, visible, visible_in_json
+from drw.cli.terminal import console, visible, visible_in_json, width
 
 DataDir = Annotated[
     Path | None,
@@ -33,6 +35,11 @@ Walls = Annotated[
 ]
 
 
+GAP = "  "
+LEAST_WIDTH = 24
+"""To which the last column of a table is folded at most, in characters."""
+
+
 def write_json(value: Any) -> None:
     """Write a value as JSON on standard output."""
     sys.stdout.write(visible_in_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
@@ -50,13 +57,47 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     if not cells and empty:
         write(empty)
         return
+    if not _write_plain_table(columns, cells):
+        _write_folded_table(columns, cells)
+
+
+def _write_plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Write the table without rich, which takes longer to load than a call; return False where only rich can.
+
+    It can where each character takes one place, and no column but the last has to be folded.
+    """
+    cells = [[visible(cell) for cell in row] for row in (columns, *rows)]
+    if any(len(row) != len(columns) for row in rows):
+        return False
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    room = width() - sum(widths[:-1]) - len(GAP) * (len(widths) - 1)
+    fits = room >= min(widths[-1], LEAST_WIDTH)
+    if not fits or not all(map(_is_narrow, "".join(cell for row in cells for cell in row))):
+        return False
+    lines = []
+    for *first, last in cells:
+        pieces = textwrap.wrap(last, room, break_on_hyphens=False) if len(last) > room else []
+        for piece in pieces or [last]:
+            lines.append(GAP.join([*map(str.ljust, first, widths), piece]).rstrip())
+            first = [""] * len(first)
+    head = f"\x1b[1m{lines[0]}\x1b[0m" if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" else lines[0]
+    print(head, *lines[1:], sep="\n")
+    return True
+
+
+def _is_narrow(character: str) -> bool:
+    """Tell whether a character takes one place in a terminal for certain: it is Latin, or an ellipsis."""
+    return character.isprintable() and (character < "\u0300" or character == "…")
+
+
+def _write_folded_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=number == 0)
-    for row in cells:
+    for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     console().print(table)
 

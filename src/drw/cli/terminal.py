@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from functools import cache
 from typing import TYPE_CHECKING
@@ -32,6 +33,11 @@ def stream(text: str) -> None:
     """Write a piece of text on standard output at once, without a newline of its own."""
     sys.stdout.write(visible(text))
     sys.stdout.flush()
+
+
+def width() -> int:
+    """Return how many characters a line of a table may have."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else NOT_A_TERMINAL
 
 
 @cache

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,11 +21,17 @@ from drw.kernel.runtime.settings import Profile, SettingLayers, Settings
 
 SECRETS = ("secret", "password", "token", "api_key", "salt_key")
 """How the names of settings end that nobody should see on a screen or in a bug report."""
+PASSWORD = re.compile(
+    r"(?<=://)[^\s/@]*:[^\s/@]*(?=@)"  # of a URL
+    r"|(?i:(?<=password=)|(?<=password\s=)|(?<=password\s=\s)|(?<=password=\s))(?:'(?:[^'\\]|\\.)*'|[^\s'&]+)"
+)
+"""What nobody should see of a connection string."""
+HIDDEN = "(set, not shown)"
 ANY = "*"
 """Stands in a path for a name that the operator chooses, as of a model."""
 REQUIRED = "required"
 MAX_LINES = 2000
-"""Of longer files no line is looked for: each is read again up to every line."""
+"""Of longer files no line is looked for: they are read again and again, up to one line or another."""
 MAX_SHOWN = 60
 
 Keys = tuple[str, ...]
@@ -64,6 +72,17 @@ def listed(layers: SettingLayers) -> list[Setting]:
     return settings
 
 
+def public(name: str, value: Any) -> Any:
+    """Return what may be seen of a setting: of a secret, or of a password in a text, that it is set."""
+    if isinstance(value, str):
+        return HIDDEN if value and name.endswith(SECRETS) else PASSWORD.sub(HIDDEN, value)
+    if isinstance(value, dict):
+        return {key: public(key, inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [public(name, inner) for inner in value]
+    return HIDDEN if value and name.endswith(SECRETS) else value
+
+
 def faults(layers: SettingLayers) -> list[str]:
     """Return an error message for each invalid setting, with its file and line, or its environment variable."""
     services = layers.data.get("services", {})
@@ -95,7 +114,7 @@ def _said(path: Keys, fault: Any) -> str:
     if kind == "value_error":
         return f"{name}: {message}"
     secret = name.endswith(SECRETS)
-    value = "" if secret or isinstance(fault["input"], dict) else f" is {_cut(repr(fault['input']))}"
+    value = "" if secret or isinstance(fault["input"], dict) else f" is {_cut(repr(public(name, fault['input'])))}"
     return f"{name}{value}: {message[:1].lower()}{message[1:]}"
 
 
@@ -126,17 +145,20 @@ def _line(file: Path, path: Keys) -> int:
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError):
         return 0
-    whole = 0
-    for number in range(1, min(len(lines), MAX_LINES) + 1):
+    if len(lines) > MAX_LINES:
+        return 0
+    first = bisect_left(range(1, len(lines) + 1), True, key=lambda number: _is_set(lines, number, path))
+    return first + 1 if first < len(lines) else 0
+
+
+def _is_set(lines: Sequence[str], number: int, path: Keys) -> bool:
+    """Tell whether the file sets this up to a line, or to the end of the value that goes on after it."""
+    for end in range(number, len(lines) + 1):
         try:
-            read = tomllib.loads("".join(lines[:number]))
+            return _at(tomllib.loads("".join(lines[:end])), path, None) is not None
         except tomllib.TOMLDecodeError:
             continue  # inside a multi-line value
-        if _at(read, path, None) is not None:
-            blank = [line.lstrip().startswith("#") or not line.strip() for line in lines[whole:number]]
-            return whole + 1 + blank.index(False)
-        whole = number
-    return 0
+    return False
 
 
 def _sections() -> dict[str, type[Settings]]:

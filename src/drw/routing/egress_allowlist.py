@@ -7,7 +7,6 @@ resolves to is up to its DNS, today and tomorrow, so that no network of the list
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
 import socket
@@ -155,6 +154,8 @@ def _port(port: int, address: str) -> int:
 
 async def resolve(name: str) -> list[str]:
     """Return the addresses of a name now; none where it has none."""
+    import asyncio  # here, since `drw config` checks addresses without it
+
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
             found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)

@@ -16,7 +16,6 @@ from drw.local.paths import PlatformPaths
 if TYPE_CHECKING:
     from drw.kernel.runtime.settings import SettingLayers
 
-HIDDEN = "(set, not shown)"
 FAULTY = 2
 
 
@@ -46,7 +45,8 @@ def config(
     matching = [s for s in configuration.listed(layers) if name in s.name]
     if not matching:
         raise NotFound(f"no setting has {name!r} in its name; `drw config` lists all")
-    shown = [s._replace(value=_shown(s.name, s.value), default=_shown(s.name, s.default)) for s in matching]
+    public = configuration.public
+    shown = [s._replace(value=public(s.name, s.value), default=public(s.name, s.default)) for s in matching]
     if as_json:
         write_json([s._asdict() for s in shown])
         return
@@ -79,10 +79,3 @@ def _layers(files: list[Path], local_profile: tuple[str, dict[str, Any]] | None 
         return SettingLayers(files, made=local_profile)
     except ConfigError as error:  # a file is unreadable or not TOML
         raise InvalidRequest(error.message) from None
-
-
-def _shown(name: str, value: Any) -> Any:
-    """Return the displayed value of a setting; secrets are masked."""
-    from drw.local.configuration import SECRETS
-
-    return HIDDEN if value and name.endswith(SECRETS) else value

@@ -19,7 +19,7 @@ import typer
 from drw.catalog import BY_NAME, SUPPORT
 from drw.cli.options import DataDir, Json, warn, write, write_json, write_line, write_table
 from drw.cli.platform.config import check_before_start
-from drw.cli.terminal import console, stream, visible_in_json
+from drw.cli.terminal import stream, visible_in_json
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, Unavailable
 from drw.local.credentials import Credentials, local
 from drw.local.paths import PlatformPaths
@@ -253,8 +253,8 @@ def _show(response: dict[str, Any]) -> None:
         rows = [(p["name"], p["state"], p["pid"] or "", p["restarts"] or "", p["detail"]) for p in response["parts"]]
         write_table(("PART", "STATE", "PID", "RESTARTS", ""), rows)
     if response["services"]:
-        console().print()
+        write("")
         services = [(s["name"], s["cluster"], s["state"], s["detail"]) for s in response["services"]]
         write_table(("SERVICE", "CLUSTER", "STATE", ""), services)
-    console().print()
+    write("")
     write(f"{response['gateway']}  {'healthy' if response['healthy'] else 'NOT healthy'}")

@@ -8,13 +8,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from drw.kernel.errors import DrwError
 
 ORIGIN = r"^(\*|https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?)$"
 """What a browser sends in `Origin`: no path, lower case (RFC 6454, 6.2)."""
 Origin = Annotated[str, StringConstraints(pattern=ORIGIN)]
+
+
+def _host_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise ValueError(f"{value!r} is not an address: write it as in 127.0.0.1:8080")
+    return value
+
+
+HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 
 
 class ConfigError(DrwError):
@@ -41,7 +51,7 @@ class ServiceAddress(Settings):
 class Tls(Settings):
     """Where the data plane listens with TLS, besides the plain address."""
 
-    listen: str
+    listen: HostAndPort
     """`host:port` of the listener with TLS."""
     certificate: Path
     """The server's certificate and what stands between it and its root, as PEM."""
@@ -79,7 +89,7 @@ class Cors(Settings):
 class DataPlane(Settings):
     """Where the data plane listens, and where its agent keeps what it reads."""
 
-    listen: str = "127.0.0.1:8080"
+    listen: HostAndPort = "127.0.0.1:8080"
     """`host:port` of the plain listener."""
     tls: Tls | None = None
     folder: Path

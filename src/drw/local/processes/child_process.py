@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ from drw.kernel.errors import Unavailable
 from drw.local.processes import liveness
 from drw.local.processes.liveness import LivenessPolicy, LivenessState, Probe
 from drw.local.processes.output import ProcessOutput
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.1
 
@@ -94,6 +97,8 @@ class ChildProcess:
         self.state = ProcessState.STARTING if not self.restarts else ProcessState.RESTARTING
         if self.part.prepare:
             await self.part.prepare()
+        if self._stopping:
+            raise ProcessFailed(f"{self.part.name} is to stop")
         out, began = self._output.pipe(), time.monotonic()
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -123,12 +128,23 @@ class ChildProcess:
             self._replaced = ""
             self._log(f"{self.part.name} {self.detail}; starting it again")
             await asyncio.sleep(pause)
-            try:
-                await self.start()
-                pause = 0.1
-            except ProcessFailed as error:
-                self.detail = error.message
-                pause = min(pause * 2, 5.0)
+            pause = 0.1 if await self._start_again() else min(pause * 2, 5.0)
+
+    async def _start_again(self) -> bool:
+        """Start the part, and return whether that worked: nothing that it raises ends the attempts."""
+        if self._stopping:
+            return False
+        try:
+            await self.start()
+        except ProcessFailed as error:
+            self.detail = error.message
+        except Exception as error:
+            log.exception("%s could not be started", self.part.name)
+            self.detail = self._replaced = f"could not be started: {error}"
+            self.kill(signal.SIGKILL)
+        else:
+            return True
+        return False
 
     async def watch(self) -> None:
         """Kill the process when its liveness probe fails, until `stop`; `keep` restarts it."""
@@ -140,7 +156,11 @@ class ChildProcess:
             if pulse is None or pulse.pid != pid:
                 pulse = LivenessState(pid, self.part.patience)
             up = self.state in (ProcessState.READY, ProcessState.UNRESPONSIVE)
-            why = await pulse.look(self.part.alive if up else None)
+            try:
+                why = await pulse.look(self.part.alive if up else None)
+            except OSError:  # of this process: no more files, or no memory
+                log.exception("%s cannot be looked at", self.part.name)
+                continue
             if pid != self.pid:
                 continue
             if why:

@@ -7,6 +7,7 @@ is running, runnable, or waiting for a disk may answer late on a loaded machine,
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 """How long one probe may take."""
+GRACE_SECONDS = 0.2
+"""How much longer the supervisor waits: it may be the one that was held up, with the answer in its buffer."""
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 WORKING = 0.05
 """A process that uses more than this share of one processor works; below are timers of threads that wait."""
 STOPPED, ON_ITS_WAY = "T", "RD"
@@ -98,14 +102,20 @@ def tree(pid: int) -> dict[int, ProcessStats]:
 
 
 async def replies(address: str, request: bytes) -> bool:
-    """Tell whether a server at `unix:/path` or `host:port` sends any response to a request."""
+    """Tell whether a server at `unix:/path` or `host:port` sends any response to a request.
+
+    Raises:
+        OSError: this process cannot open a connection.
+    """
     host, _, port = address.rpartition(":")
     path = address.removeprefix("unix:")
     try:
         reader, writer = await (
             asyncio.open_connection(host, int(port)) if path == address else asyncio.open_unix_connection(path)
         )
-    except OSError:
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
         return False
     try:
         writer.write(request)
@@ -117,11 +127,18 @@ async def replies(address: str, request: bytes) -> bool:
 
 
 async def _in_time(probe: Probe) -> bool:
+    """Return whether a probe succeeds in time.
+
+    A deadline that passed while this process had no processor says nothing of the other one: what has arrived by then
+    is read first.
+    """
+    asked = asyncio.ensure_future(probe())
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            return await probe()
-    except TimeoutError:
-        return False
+        for seconds in (ANSWER_SECONDS, GRACE_SECONDS):
+            await asyncio.wait([asked], timeout=seconds)
+        return asked.done() and asked.result()
+    finally:
+        asked.cancel()
 
 
 def _is_on_its_way(pid: int) -> bool:

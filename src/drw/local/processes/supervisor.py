@@ -17,7 +17,7 @@ from drw.agent.delivery import envoy
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc import recovery
 from drw.kernel.rpc.transport import Channels
-from drw.kernel.runtime.settings import SettingLayers
+from drw.kernel.runtime.settings import Profile, SettingLayers
 from drw.kernel.runtime.status import report
 from drw.local import first_key, weights
 from drw.local.paths import PlatformPaths
@@ -44,6 +44,8 @@ class Supervisor:
         self._ready = False
         self._new_key = False
         self._channels = Channels()
+        self._profile: Profile | None = None
+        """What runs: the files may say something else by now, or be wrong."""
 
     async def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
         """Start all processes, call `on_ready` with the status, and return after a requested stop.
@@ -70,11 +72,12 @@ class Supervisor:
 
     async def _start(self) -> None:
         check_space(self._layout)
-        check_port(self._listen)
-        await self._make_weights()
         self._layout.write_profile(self._listen)
         self._layout.make_secrets()
-        profile = SettingLayers(self._layout.files).profile()
+        profile = self._profile = SettingLayers(self._layout.files).profile()
+        self._listen = envoy.plane(profile).listen  # the operator's own settings may name another address
+        check_port(self._listen)
+        await self._make_weights()
         forget_last_good(envoy.plane(profile).folder)
         for part in parts(self._layout, profile, self._channels):
             self._children[part.name] = ChildProcess(part, self._layout.log(part.name), self._say, self._measure_starts)
@@ -180,11 +183,10 @@ class Supervisor:
     async def _status(self) -> dict[str, Any]:
         services = []
         running = bool(self._keepers)
-        if running:
-            profile = SettingLayers(self._layout.files).profile()
+        if self._profile is not None and running:
             services = [
                 {"name": s.name, "cluster": s.cluster, "state": s.State.Name(s.state).lower(), "detail": s.detail}
-                for s in await report(profile, self._channels)
+                for s in await report(self._profile, self._channels)
             ]
         processes = [
             {"name": n, "state": str(c.state), "pid": c.pid, "restarts": c.restarts, "detail": c.detail}

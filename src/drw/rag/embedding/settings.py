@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from drw.kernel.runtime.settings import Settings as Base
 
@@ -25,7 +26,7 @@ class OnnxSettings(Base):
 class Settings(Base):
     """Settings of the service; `encoder` names the adapter."""
 
-    encoder: str
+    encoder: Literal["onnx"]
     """The adapter that encodes: `onnx`."""
     onnx: OnnxSettings | None = None
     most_waiting_texts: int = 4096

@@ -46,6 +46,6 @@ class PgvectorSettings(Base):
 class Settings(Ranking):
     """`[services.vector_store]`."""
 
-    index: str = "pgvector"
+    index: Literal["pgvector"] = "pgvector"
     """The adapter that keeps the passages."""
     pgvector: PgvectorSettings = PgvectorSettings()

@@ -8,7 +8,7 @@ not get it (another one of the same folder lives) knows of nobody. See docs/deci
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -16,7 +16,7 @@ class LeaseFile:
     """Locked from here to `release`, or to the end of the process."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a+", encoding="utf-8")  # no child that executes another program inherits it
+        self._file = path.open("a+b", buffering=0)  # no child that executes another program inherits it
         self._own = ""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,14 +41,10 @@ class LeaseFile:
 
     def _read(self) -> list[str]:
         self._file.seek(0)
-        return self._file.read().split()
+        return self._file.read().decode(errors="replace").split()
 
     def _write(self) -> None:
         if not self._file.closed:
-            self._file.truncate(0)
-            self._file.writelines(_lines([*self.dead, self._own]))
-            self._file.flush()
-
-
-def _lines(leases: Iterable[str]) -> Iterable[str]:
-    return (f"{lease}\n" for lease in leases)
+            with suppress(OSError):  # on a full disk the lease decides, as without a file
+                self._file.truncate(0)
+                self._file.write("".join(f"{lease}\n" for lease in (*self.dead, self._own)).encode())

@@ -140,6 +140,10 @@ class ReservationClient:
         self._held: dict[str, Reservation] = {}
         self._owed: dict[str, PendingCharge] = {}
         self._strange: set[str] = set()
+        self._over: set[str] = set()
+        """Own leases that are over, of which the ledger still says that they hold something."""
+        self._failures: tuple[int, Unavailable | None] = 0, None
+        """How many attempts to begin a lease have failed, and how the last one did."""
         self._registering = asyncio.Lock()
 
     async def reserve(self, reservation: Reservation, wish: ReservationRequest) -> Granted | ReservationRefused:
@@ -252,6 +256,14 @@ class ReservationClient:
         with suppress(Unavailable):
             await self._ledger.hold(await self._registered())
             await self._sweep()
+            for over in self._over - self._unwritten():
+                await self._ledger.let_go(over)  # the ledger has every call under it: no rebuild need wait for it
+                self._over.discard(over)
+
+    def _unwritten(self) -> set[str]:
+        """Return the leases under which there are calls that the ledger does not know of."""
+        written = {id for id, charge in self._owed.items() if charge.written}
+        return {reservation.process for id, reservation in self._held.items() if id not in written}
 
     async def beat(self) -> None:
         """Renew and tidy once."""
@@ -313,10 +325,21 @@ class ReservationClient:
     async def _registered(self) -> str:
         """Return the process's name for this lease, with a lease that has begun."""
         if not self._process or self._clock() >= self._until:
+            failures, _ = self._failures
             async with self._registering:
                 if not self._process or self._clock() >= self._until:
-                    await self._begin()
+                    now, failure = self._failures
+                    if failure and now > failures:  # all who wait at one moment wait for one attempt
+                        raise type(failure)(failure.message, **failure.metadata)
+                    await self._try_to_begin()
         return self._process
+
+    async def _try_to_begin(self) -> None:
+        try:
+            await self._begin()
+        except Unavailable as failure:
+            self._failures = self._failures[0] + 1, failure
+            raise
 
     async def _begin(self) -> None:
         """Begin a new lease under a new name; what was held under the old one is lost."""
@@ -327,7 +350,13 @@ class ReservationClient:
             self._file.begin(process)  # before it holds anything
         await self._ledger.hold(process)  # first, so that a rebuild knows whom to wait for
         began = self._clock()
-        await self._counters.register(process, self._ttl_ms, ())
+        try:
+            await self._counters.register(process, self._ttl_ms, ())
+        except BaseException:
+            await self._ledger.let_go(process)  # nothing is ever held under it: a rebuild need not wait for it
+            raise
+        if self._process:
+            self._over.add(self._process)
         self._process, self._until = process, began + self.settings.lease_seconds * LEASE_SHARE
 
     async def _register_again(self, process: str) -> None:
