@@ -194,6 +194,9 @@ def test_the_key_of_a_request_is_its_session_or_its_beginning_and_always_its_own
     assert Affinity("acme/k", "s", body).key("session") == Affinity("acme/k", "s", other).key("prefix")
     assert Affinity("acme/k", "", body).key("session") == Affinity("acme/k", "s", body).key("none") == ""
     assert Affinity("acme/k", "", {"prompt": "abc"}).key("prefix") == "acme/k/abc"
+    assert Affinity("acme/k", "", {"prompt": ["abc", "x"]}).key("prefix") == "acme/k/abc"
+    tokens = [Affinity("acme/k", "", {"prompt": ids}).key("prefix") for ids in ([1, 2], [1, 3], [[1, 3], [4]])]
+    assert tokens[0] != tokens[1] == tokens[2]
 
 
 def test_a_circuit_opens_probes_once_and_closes_on_trial():
@@ -321,6 +324,13 @@ def body(**error):
         (402, body(message="Insufficient Balance"), UpstreamQuotaExhausted),
         (404, body(message="m", code="model_not_found"), UpstreamModelNotFound),
         (502, b"<html>", EngineUnavailable),
+        (400, body(message="m", type="exceed_context_size_error", n_prompt_tokens=9, n_ctx=8), ContextLengthExceeded),
+        (400, body(message="m", type="exceed_context_size_error"), ContextLengthExceeded),
+        (400, b'{"object": "error", "message": "maximum context length is 8", "code": 400}', ContextLengthExceeded),
+        (400, b'{"detail": "maximum context length is 8"}', ContextLengthExceeded),
+        (422, b'{"detail": [{"loc": ["body"], "msg": "maximum context length is 8"}]}', ContextLengthExceeded),
+        (400, b'{"detail": []}', InvalidRequest),
+        (400, b"7", InvalidRequest),
     ],
 )
 def test_what_an_upstream_says_is_understood(status, raw, cls):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from drw.models.serving.adapters.llama_cpp import _greedy
 from drw.models.serving.engines.logprobs import Logprobs
 
 EMOJI = [{"role": "user", "content": "Repeat: 🎉🎉🎉🎉🎉"}]
@@ -56,6 +57,11 @@ async def test_a_greedy_answer_that_is_cut_in_a_character_has_the_likeliest_toke
 
 async def never(ids, most):
     raise AssertionError("asked for what is known")
+
+
+def test_an_engine_that_bends_the_odds_is_not_asked_for_the_likeliest():
+    assert _greedy({"temperature": 0})
+    assert not _greedy({"temperature": 0, "repeat_penalty": 1.1})
 
 
 async def test_events_keep_their_entries_until_one_is_missing():

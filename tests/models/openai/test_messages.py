@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from openai.types import EmbeddingCreateParams
 from openai.types.chat import (
     ChatCompletionAssistantMessageParam,
     ChatCompletionContentPartImageParam,
@@ -15,15 +16,17 @@ from openai.types.chat import (
     ChatCompletionContentPartTextParam,
     ChatCompletionDeveloperMessageParam,
     ChatCompletionMessage,
+    ChatCompletionStreamOptionsParam,
     ChatCompletionSystemMessageParam,
     ChatCompletionToolMessageParam,
     ChatCompletionUserMessageParam,
     ParsedChatCompletionMessage,
 )
+from pydantic import ValidationError
 
 from drw.kernel.errors import InvalidRequest
-from drw.models.serving.openai.messages import without_reasoning
-from drw.models.serving.openai.requests import ChatCompletion, read
+from drw.models.serving.openai.messages import StrictObject, without_reasoning
+from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding, read
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 PARTS: dict[Any, dict[str, Any]] = {
@@ -38,6 +41,9 @@ MESSAGES: dict[Any, dict[str, Any]] = {
     ChatCompletionAssistantMessageParam: {"role": "assistant", "content": "hi"},
     ChatCompletionToolMessageParam: {"role": "tool", "content": "hi", "tool_call_id": "call_1"},
 }
+
+
+USER = {"role": "user", "content": "hi"}
 
 
 def taken(message: dict[str, Any]) -> dict[str, Any]:
@@ -118,13 +124,63 @@ def test_reasoning_is_kept_for_the_models_that_take_it():
     assert without_reasoning(body) is body
 
 
+def test_an_earlier_call_has_a_type_whoever_left_it_out():
+    untyped = {name: value for name, value in CALL.items() if name != "type"}
+    assert taken({"role": "assistant", "tool_calls": [untyped]})["tool_calls"] == [CALL]
+
+
+@pytest.mark.parametrize("more", [{}, {"max_completion_tokens": 5}, {"max_completion_tokens": None}])
+def test_a_bound_that_is_given_twice_is_one(more):
+    raw = orjson.dumps({"model": "m", "messages": [USER], "max_tokens": 5, **more})
+    assert read(ChatCompletion, raw).most_tokens()[1] == 5
+
+
+def many(count: int = 1000) -> Iterator[tuple[str, type[StrictObject], dict[str, Any]]]:
+    """Yield requests with so many faults."""
+    chat, wrong, names = {"model": "m", "messages": [USER]}, [5] * count, {f"x{n}": 5 for n in range(count)}
+    of_role = {"role": "assistant"}
+    yield "messages", ChatCompletion, chat | {"messages": wrong}
+    yield "parts", ChatCompletion, chat | {"messages": [USER | {"content": wrong}]}
+    yield "calls", ChatCompletion, chat | {"messages": [of_role | {"tool_calls": wrong}]}
+    yield "details", ChatCompletion, chat | {"messages": [of_role | {"content": "x", "reasoning_details": wrong}]}
+    yield "unknown fields", ChatCompletion, chat | {"messages": [USER | names]}
+    yield "unknown fields of a request", Embedding, {"model": "m", "input": "x"} | names
+    yield "tools", ChatCompletion, chat | {"tools": wrong}
+    yield "stops", ChatCompletion, chat | {"stop": wrong}
+    yield "modalities", ChatCompletion, chat | {"modalities": wrong}
+    yield "biases", ChatCompletion, chat | {"logit_bias": names}
+    yield "metadata", ChatCompletion, chat | {"metadata": names}
+
+
+@pytest.mark.parametrize(("name", "kind", "asked"), list(many()), ids=lambda x: x if isinstance(x, str) else "")
+def test_of_many_faults_one_is_found(name, kind, asked):
+    with pytest.raises((InvalidRequest, ValidationError)) as no:
+        kind.model_validate_json(orjson.dumps(asked))
+    assert isinstance(no.value, InvalidRequest) or no.value.error_count() == 1
+
+
+@pytest.mark.parametrize(("kind", "field"), [(Completion, "prompt"), (Embedding, "input")])
+def test_prompts_are_counted_before_they_are_looked_at(kind, field):
+    with pytest.raises(InvalidRequest, match="has 2049 texts"):
+        read(kind, orjson.dumps({"model": "m", field: [[1]] * 2048 + [["x"]]}))
+
+
+def test_null_fields_of_a_request_say_nothing():
+    later = {"of_a_later_release": None}
+    nothing = dict.fromkeys(typing.get_type_hints(EmbeddingCreateParams)) | later
+    assert read(Embedding, orjson.dumps(nothing | {"model": "m", "input": "x"})).inputs() == ["x"]
+    options = {"stream_options": dict.fromkeys(typing.get_type_hints(ChatCompletionStreamOptionsParam)) | later}
+    form = {"response_format": {"type": "text"} | later}
+    raw = orjson.dumps({"model": "m", "messages": [USER]} | options | form)
+    assert read(ChatCompletion, raw).usage_in_stream is False
+
+
 def test_a_thought_signature_goes_back_to_the_upstream():
     extra = {"google": {"thought_signature": "abc"}}
     said = {"role": "assistant", "tool_calls": [CALL | {"extra_content": extra}], "extra_content": extra}
     assert taken(said) == said
 
 
-USER = {"role": "user", "content": "hi"}
 TEXT = PARTS[ChatCompletionContentPartTextParam]
 
 
@@ -165,6 +221,15 @@ def test_the_rest_is_refused_by_its_path(message, param):
         ({"tools": [{"type": "function", "function": {"name": "f", "bogus": 1}}]}, "tools[0].function.bogus", "not"),
         ({"tools": [{"type": "custom"}]}, "tools[0].type", "'function'"),
         ({"stream_options": {"bogus": 1}}, "stream_options.bogus", "not supported"),
+        ({"tool_choice": "required"}, "tool_choice", "needs tools"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}, "tools": []}, "tool_choice", "needs tools"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "different things"),
+        ({"logit_bias": {"a": 1}}, "logit_bias", "not the id of a token"),
+        ({"logit_bias": {"-5": 1}}, "logit_bias", "not the id of a token"),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias", "not the id of a token"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5", "from -100 to 100"),
+        ({"logit_bias": {"5": True}}, "logit_bias.5", "from -100 to 100"),
+        ({"metadata": {"a": 1}}, "metadata.a", "string"),
     ],
 )
 def test_a_value_of_several_forms_is_refused_for_what_is_wrong_with_its_own(more, param, why):

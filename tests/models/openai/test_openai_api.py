@@ -68,7 +68,7 @@ async def test_a_callers_sampling_wins_over_the_models(start):
 
 
 async def test_the_parameters_do_what_they_say(web):
-    (first, second) = (await chat(web, n=2, temperature=1.5, max_completion_tokens=4)).choices
+    (first, second) = (await chat(web, n=2, temperature=1.5, max_tokens=None, max_completion_tokens=4)).choices
     assert (first.index, second.index) == (0, 1)
     counting = [{"role": "user", "content": "Count from 1 to 9, separated by commas."}]
     whole = (await chat(web, counting, temperature=0, max_tokens=30)).choices[0].message.content

@@ -57,6 +57,25 @@ async def test_tokens_of_the_models_own_tokenizer_are_the_text_that_they_stand_f
         await complete(web, [[1], [999_999]])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (["x", ""], "prompt is empty"),
+        ([[1], [999_999]], "token id 999999"),
+        (["x", "word " * 1500], "1501 tokens; this model takes at most 1023"),
+        ([[1], [1] * 1024], "1024 tokens"),
+        ("", "prompt is empty"),
+        ("word " * 1500, "1501 tokens"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_wrong_prompt_is_found_before_anything_is_answered(web, wrong, why, stream):
+    with pytest.raises(openai.BadRequestError, match=why) as no:
+        await complete(web, wrong, max_tokens=4, stream=stream)
+    assert no.value.param == "prompt"
+    assert "completion_tokens" not in web.records()[-1]["details"]
+
+
 async def test_tokens_go_to_the_one_model_that_is_named(start):
     aliases = {"mixed": {"targets": {"double": 1, "other": 1}}}
     async with start(fallback={}, more=(), discovery={"aliases": aliases}) as web:

@@ -42,6 +42,7 @@ CALLS = [
     ]),
     ("the second index left out", [[part(0, "a", "f", PARIS)], [part(None, "b", "g", ROME)]]),
     ("from 1", [[part(1, "a", "f", PARIS)], [part(2, "b", "g", ROME)]]),
+    ("all with the index 1", [[part(1, "a", "f", PARIS)], [part(1, "b", "g", ROME)]]),
 ]  # fmt: skip
 
 
@@ -69,6 +70,22 @@ def test_calls_without_ids_get_one_each():
     (message,) = answer.messages()
     assert [call["function"]["arguments"] for call in message["tool_calls"]] == [PARIS, ROME]
     assert len({call["id"] for call in message["tool_calls"]} - {""}) == 2
+
+
+def test_a_call_that_comes_late_with_a_lower_index_takes_no_others_place():
+    answer = Answer("chat/completions", "m", 1)
+    for call in (part(1, "b", "g", ROME), part(0, "a", "f", PARIS)):
+        answer.add(chunk({"tool_calls": [call]}))
+    (message,) = answer.messages()
+    assert [call["id"] for call in message["tool_calls"]] == ["a", "b"]
+
+
+def test_calls_of_other_functions_are_others_though_nothing_else_tells():
+    answer = Answer("chat/completions", "m", 1)
+    for name in ("f", "g"):
+        answer.add(chunk({"tool_calls": [part(0, "", name)]}))
+    (message,) = answer.messages()
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["f", "g"]
 
 
 def test_fields_that_only_an_upstream_knows_are_in_the_whole_answer():

@@ -228,6 +228,19 @@ async def test_what_cannot_be_held_to_is_refused_by_its_name(start, engine, sche
     assert caught.value.param == "response_format" and name in caught.value.message
 
 
+async def test_between_the_tokens_of_json_is_no_white_space_to_fill_an_answer_with(start, engine):
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}, "b": {"enum": [[], [3]]}}}
+    named = {"name": "x", "strict": True, "schema": schema | {"required": ["a", "b"], "additionalProperties": False}}
+    form, messages = {"type": "json_schema", "json_schema": named}, [{"role": "user", "content": "Where is Ann?"}]
+    async with start(small=engine) as web:
+        for seed in range(5):
+            answer = await web.client.chat.completions.create(
+                model="small", messages=messages, response_format=form, max_tokens=120, seed=seed
+            )
+            said = answer.choices[0].message.content
+            assert said == orjson.dumps(orjson.loads(said)).decode()
+
+
 @pytest.mark.parametrize("choice", ["auto", "required"])
 async def test_a_strict_function_is_held_to_keywords_that_are_known(compilers, choice):
     parameters = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}

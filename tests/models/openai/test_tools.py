@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jsonschema
+import openai
 import orjson
 import pytest
 
@@ -56,7 +57,9 @@ async def test_a_tool_may_have_the_name_that_the_platform_uses_itself(web):
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_most_tokens_end_an_answer_with_tools_and_nothing_of_its_form_is_seen(web, most, choice, stream):
     long = tool("write", text={"type": "string", "minLength": 500})
-    more = {"tools": [long], "tool_choice": choice, "max_tokens": most, "temperature": 0, "stream": stream}
+    story = [{"role": "user", "content": "Tell me the whole story of the city of Rome, from its beginning."}]
+    more = {"messages": story, "tools": [long], "tool_choice": choice, "max_tokens": most, "temperature": 0}
+    more["stream"] = stream
     if stream:
         parts = [part async for chunk in await asked(web, **more) for part in chunk.choices]
         reason, said = parts[-1].finish_reason, "".join(part.delta.content or "" for part in parts)
@@ -71,6 +74,26 @@ async def test_the_most_tokens_end_an_answer_with_tools_and_nothing_of_its_form_
     assert all(call.function.name == "write" for call in calls)
 
 
+UNHELD = {"type": "object", "properties": {"a": {"type": "string", "format": "no such one"}}}
+STRICT = {"type": "function", "function": {"name": "strict", "parameters": UNHELD, "strict": True}}
+
+
+@pytest.mark.parametrize("others", [[], [tool("other", a={"const": 1})]])
+@pytest.mark.parametrize("choice", ["auto", "required"])
+async def test_a_strict_function_is_held_to_its_schema_whatever_stands_beside_it(web, others, choice):
+    with pytest.raises(openai.BadRequestError, match="Unknown format: no such one"):
+        await asked(web, tools=[STRICT, *others], tool_choice=choice)
+    lenient = {"type": "function", "function": STRICT["function"] | {"strict": False}}
+    assert (await asked(web, tools=[lenient, *others], tool_choice=choice, max_tokens=1)).usage
+
+
+@pytest.mark.parametrize("stop", ['"', ["{", "}"]])
+async def test_a_text_that_stops_an_answer_does_not_break_a_call(web, stop):
+    (choice,) = (await asked(web, tools=[tool("f", a={"const": "x"})], tool_choice="required", stop=stop)).choices
+    (call,) = choice.message.tool_calls
+    assert orjson.loads(call.function.arguments) == {"a": "x"}
+
+
 TOOLS = {"final_answer": {"parameters": ANSWER_SCHEMA}, "f": {"parameters": {"type": "object"}}}
 
 
@@ -80,6 +103,20 @@ def test_a_text_that_is_cut_anywhere_is_the_beginning_of_the_whole():
     assert said[-1] == 'a\\b \n 🎉 é "q"'
     assert all(said[-1].startswith(text) for text in said)
     assert len(set(said)) == len(said[-1]) + 1
+
+
+@pytest.mark.parametrize(
+    ("stops", "said", "reason"),
+    [
+        ([], "one. two.", "length"),
+        ([" two", "."], "one", "stop"),
+        (["x"], "one. two.", "length"),
+        (["one"], "", "stop"),
+    ],
+)
+def test_a_text_in_place_of_a_call_ends_where_it_is_to_stop(stops, said, reason):
+    whole = '{"name": "final_answer", "arguments": {"text": "one. two."}}'
+    assert _ended(whole, "length", TOOLS, stops) == ({"content": said}, reason)
 
 
 def test_a_call_that_is_cut_anywhere_has_the_beginning_of_its_arguments():

@@ -332,3 +332,17 @@ async def test_every_route_asks_for_its_scope(platform):
             lacking = writer if method == "GET" else reader
             answer = await lacking.http.request(method, path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied"), (method, path)
+
+
+async def test_a_body_is_read_no_further_than_it_may_be_long(platform):
+    read = 0
+
+    async def body():
+        nonlocal read
+        for _ in range(100):
+            read += 1
+            yield b" " * 65_536
+
+    answer = await platform.desk().http.post("/vector_stores", content=body())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+    assert read == 17

@@ -50,6 +50,13 @@ async def test_what_cannot_be_embedded_is_refused(hashing, request_, error, word
             await host.client(EmbeddingClient).embed(request_)
 
 
+async def test_an_empty_text_is_told_by_its_place(hashing):
+    async with hosted(hashing, ["embedding"]) as host:
+        with pytest.raises(InvalidRequest) as no:
+            await host.client(EmbeddingClient).embed(EmbedRequest(texts=["a", "b", " "]))
+        assert no.value.metadata["index"] == "2"
+
+
 class DoubleEncoder(TextEncoder):
     """Notes the order in which it is asked, and waits where it is told to."""
 

@@ -84,12 +84,20 @@ async def test_filters_and_thresholds_narrow_the_results(client):
         ({"query": "x", "filters": {"type": "or", "filters": []}}, "filters.filters must be a list of at least one"),
         ({"query": "x", "extra_body": {"rerank": True}}, "rerank"),
         ({"query": "x", "ranking_options": {"score_threshold": 2}}, "score_threshold"),
+        ({"query": "x", "rewrite_query": True}, "rewrite_query"),
     ],
 )
 async def test_what_is_wrong_is_a_bad_request(client, body, message):
     async with client() as api:
         with pytest.raises(openai.BadRequestError, match=message):
             await api.vector_stores.search("filings", **body)
+
+
+async def test_null_fields_say_nothing(client):
+    fields = ("max_num_results", "filters", "ranking_options", "rewrite_query", "of_a_later_release")
+    async with client() as api:
+        page = await api.vector_stores.search("filings", query="apple net sales", extra_body=dict.fromkeys(fields))
+        assert page.data
 
 
 async def test_errors_are_those_that_the_client_knows(client):

@@ -15,7 +15,7 @@ from drw.models.serving.metering.quota_errors import FINAL
 from drw.models.serving.observability.call_record import CallRecord, outcome
 from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import Body, Chunk
-from drw.models.serving.routing.candidates import CandidateList, ModelRequest, split, too_long
+from drw.models.serving.routing.candidates import CandidateList, ChatModel, ModelRequest, split, too_long
 
 
 async def generate(
@@ -73,12 +73,16 @@ async def generate(
 
 
 async def _check_prompt(attempt: Attempt, asked: ModelRequest) -> None:
-    """Raise where the prompt is longer than the operator allows; the model's own limit is the engine's to check."""
+    """Raise where the prompt is longer than the operator allows; the model's own limit is the engine's to check.
+
+    Of several prompts each is counted: a wrong one is not to be found after the answers to those before it.
+    """
     if not attempt.model.reads(asked.prompt_bytes):
         raise too_long(attempt.model, asked)
-    most, endpoint = attempt.model.max_prompt_tokens, asked.endpoint
-    for body in split(attempt.body):
-        if not most or _bytes(body) <= most:  # no token is shorter than a byte
+    endpoint, bodies = asked.endpoint, split(attempt.body)
+    most = _most_tokens(attempt.model, several=len(bodies) > 1)
+    for body in bodies:
+        if len(bodies) == 1 and (not most or _bytes(body) <= most):  # no token is shorter than a byte
             continue
         try:
             with waiting("upstream"):
@@ -86,8 +90,14 @@ async def _check_prompt(attempt: Attempt, asked: ModelRequest) -> None:
                     counted = await attempt.model.engine.count_prompt(attempt.replica.target, endpoint, body)
         except TimeoutError as error:
             raise RequestTimedOut("the time for this request ran out while its prompt was counted") from error
-        if counted is not None and counted > most:
+        if counted is not None and 0 < most < counted:
             raise ContextLengthExceeded.counted(counted, most, "prompt" if endpoint == "completions" else "messages")
+
+
+def _most_tokens(model: ChatModel, *, several: bool) -> int:
+    """Return how many tokens a prompt may have; 0: that is the engine's to say."""
+    room = model.context_length - 1 if several and model.context_length else 0  # an answer has at least one
+    return min((bound for bound in (model.max_prompt_tokens, room) if bound), default=0)
 
 
 def _bytes(body: Body) -> int:

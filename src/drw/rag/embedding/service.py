@@ -96,7 +96,7 @@ def _texts(request: EmbedRequest) -> Sequence[Text]:
         raise InvalidRequest(f"{len(texts)} texts; it must be 1 to {MAX_TEXTS}", param="input")
     for number, text in enumerate(texts):
         if not (text.strip() if isinstance(text, str) else text):
-            raise InvalidRequest(f"text {number} is empty", param="input")
+            raise InvalidRequest(f"text {number} is empty, or white space alone", param="input", index=str(number))
         if isinstance(text, str) and len(text) > MAX_CHARACTERS:
             raise TooLarge(f"text {number} has {len(text)} characters; at most {MAX_CHARACTERS}", param="input")
     return texts

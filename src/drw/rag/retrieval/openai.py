@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from google.protobuf.struct_pb2 import Struct
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -41,11 +41,13 @@ class RankingOptions(_Body):
 class SearchBody(_Body):
     """The body of the request."""
 
-    query: Query | Annotated[list[Query], Field(min_length=1, max_length=MAX_QUERIES)]
+    INSTEAD: ClassVar[Mapping[str, str]] = {"rewrite_query": "rewrite the question yourself, or give several"}
+
+    query: Query | Annotated[list[Query], Field(min_length=1, max_length=MAX_QUERIES, fail_fast=True)]
     max_num_results: int = Field(default=10, ge=1, le=50)
     filters: dict[str, Any] | None = None
     ranking_options: RankingOptions = RankingOptions()
-    rewrite_query: bool = False
+    rewrite_query: Literal[False] = False
     auto_filters: bool = True
     """Beside OpenAI's fields: narrow the search to what the query names of the files' metadata."""
 
@@ -115,7 +117,7 @@ def _filter(filters: dict[str, Any] | None) -> Struct:
 
 def _read(value: dict[str, Any]) -> SearchBody:
     try:
-        return SearchBody.model_validate(value)
+        return SearchBody.model_validate({name: given for name, given in value.items() if given is not None})
     except ValidationError as error:
         fault = error.errors()[0]
         param = str(fault["loc"][0]) if fault["loc"] else ""

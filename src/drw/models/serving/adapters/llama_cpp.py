@@ -18,7 +18,7 @@ from drw.models.serving.engines.schema_compiler import SchemaCompilers
 from drw.models.serving.engines.slots import Slots, Turn
 from drw.models.serving.errors import EngineUnavailable, NotSupported
 from drw.models.serving.openai.schema_limits import without_look_around
-from drw.models.serving.openai.tools import as_tool_calls, chosen_tools, constrained
+from drw.models.serving.openai.tools import Tools, as_tool_calls, chosen_tools, constrained, strict_among_others
 from drw.models.serving.ports import FOREVER, UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
 from drw.models.serving.routing.candidates import split
 from drw.models.serving.settings import ClientSettings
@@ -37,8 +37,9 @@ PASSED = {
 RANDOM_SEED = 0xFFFFFFFF
 """The engine's seeds have 32 bits, and it takes this one for "any"."""
 ROLES = {"developer": "system"}
-GUIDANCE = {"coerce_one_of": True, "whitespace_pattern": r"( |\n {0,16})?"}
-"""How the engine reads schemas: `oneOf` as `anyOf`, and between tokens of JSON one space or one line."""
+GUIDANCE = {"coerce_one_of": True, "whitespace_flexible": False}
+"""How the engine reads schemas: `oneOf` as `anyOf`, and no white space between tokens of JSON. A pattern for it may be
+repeated without end, and small models do so until `max_tokens`."""
 
 
 class LlamaCppEngine(ChatEngine):
@@ -64,8 +65,8 @@ class LlamaCppEngine(ChatEngine):
         if len(prompts := split(body)) > 1:
             return self._each_prompt(target, endpoint, prompts, limits)
         tools = chosen_tools(body)
-        chunks = self._choices(target, endpoint, constrained(body, tools), limits)
-        return as_tool_calls(chunks, tools) if tools else chunks
+        chunks = self._choices(target, endpoint, constrained(body, tools), limits, strict_among_others(tools))
+        return as_tool_calls(chunks, tools, body.get("stop")) if tools else chunks
 
     async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
         """Return the tokens of the prompt as it will be sent."""
@@ -103,12 +104,17 @@ class LlamaCppEngine(ChatEngine):
         yield {"choices": [], "usage": dict(usage)}
 
     async def _choices(
-        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits, strict: Tools | None = None
     ) -> AsyncGenerator[Chunk, None]:
-        """Yield the chunks of each choice, and last the usage of all: the server itself counts the first one only."""
+        """Yield the chunks of each choice, and last the usage of all: the server itself counts the first one only.
+
+        `strict` are functions whose schemas must compile as they are, beside the schema of the answer.
+        """
         sent = translated(body, endpoint)
+        schemas = [_strict_schema(tool["parameters"]) for tool in (strict or {}).values()]
+        schemas += [sent["json_schema"]] if "json_schema" in sent else []
         usage: dict[str, Any] = {}
-        async with self._turn(target, endpoint, body, sent, limits) as (turn, tokens):
+        async with self._turn(target, endpoint, body, schemas, limits) as (turn, tokens):
             prompt = {"prompt": tokens, "id_slot": turn.slot, "cache_prompt": turn.reuse and self._reuse}
             for index in range(body.get("n") or 1):
                 chunks = self._wire.stream(
@@ -159,14 +165,14 @@ class LlamaCppEngine(ChatEngine):
 
     @asynccontextmanager
     async def _turn(
-        self, target: EngineTarget, endpoint: Endpoint, body: Body, sent: Body, limits: EngineLimits
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, schemas: list[dict[str, Any]], limits: EngineLimits
     ) -> AsyncIterator[tuple[Turn, list[int]]]:
-        """Compile the schema, read the prompt as tokens, wait for a slot; give the turn at it, and the tokens."""
+        """Compile the schemas, read the prompt as tokens, wait for a slot; give the turn at it, and the tokens."""
         latest = min(limits.first_token, limits.end)
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout_at(None if latest == FOREVER else latest):
-                    if schema := sent.get("json_schema"):
+                    for schema in schemas:
                         await self._compilers.check(schema, "tools" if body.get("tools") else "response_format")
                     tokens = await self._tokens(target, endpoint, body)
                     slots = await self._slots_of(target)
@@ -241,6 +247,10 @@ def _schema(form: dict[str, Any]) -> dict[str, Any] | None:
     return {**schema, "x-guidance": {**GUIDANCE, "lenient": not strict}}
 
 
+def _strict_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    return {**schema, "x-guidance": {**GUIDANCE, "lenient": False}}
+
+
 def _seed(body: Body, index: int) -> Body:
     return {"seed": (body["seed"] + index) % RANDOM_SEED} if "seed" in body else {}
 
@@ -255,7 +265,7 @@ def _to_chat(choice: dict[str, Any], body: Body, *, first: bool) -> None:
 
 def _greedy(body: Body) -> bool:
     """Tell whether the likeliest token is generated each time, by what the server says of them."""
-    others = {"logit_bias", "frequency_penalty", "presence_penalty", "response_format"}
+    others = {"logit_bias", "frequency_penalty", "presence_penalty", "repeat_penalty", "response_format"}
     return body.get("temperature") == 0 and not body.keys() & others
 
 

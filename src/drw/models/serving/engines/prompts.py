@@ -50,14 +50,16 @@ class Prompts:
         """Return the tokens of a bare prompt, with what the model wants in front of any text; tokens are its own.
 
         Raises:
-            InvalidRequest: the model has no such token.
+            InvalidRequest: the model has no such token, or there is none.
         """
         if not isinstance(prompt, str):
             if (most := max(prompt)) >= (size := await self._vocabulary(target)) > 0:
                 message = f"prompt has the token id {most}; the tokenizer of {target.model!r} has 0 to {size - 1}"
                 raise InvalidRequest(f"{message}: send text, or ids of this tokenizer", param="prompt")
             return prompt
-        return await self._read(target, [prompt], special=False)
+        if not (tokens := await self._read(target, [prompt], special=False)):
+            raise InvalidRequest("prompt is empty: this model needs at least one token", param="prompt")
+        return tokens
 
     async def _vocabulary(self, target: EngineTarget) -> int:
         """Return how many tokens the model has; 0: an older server does not say, and judges by itself."""

@@ -36,6 +36,8 @@ FILTERED = {CONTENT_FILTER, "content_policy_violation", "ResponsibleAIPolicyViol
 """What OpenAI and Azure call it."""
 TOO_LONG = re.compile(r"maximum context length|context length (is|of) only|exceeds? the (model's )?context", re.I)
 """How vLLM, SGLang and TGI word it, which have no code for it."""
+OVERFLOW = "exceed_context_size_error"
+"""llama.cpp's own name for it."""
 STATUS = {CONTEXT_LENGTH: 400, "rate_limit_exceeded": 429, QUOTA: 429} | dict.fromkeys(FILTERED, 400)
 """What an error inside a stream means that has a code and no status; any other is the engine's fault."""
 QUOTED = {QUOTES: "upstream"}
@@ -45,7 +47,7 @@ QUOTED = {QUOTES: "upstream"}
 def refusal(target: EngineTarget, status: int, raw: bytes, retry_after: str | None = None) -> DrwError:
     """Return the error for an answer that is not 200."""
     detail = _detail(raw)
-    said = str(detail.get("message") or f"status {status}")[:MAX_MESSAGE]
+    said = str(detail.get("message") or detail.get("msg") or f"status {status}")[:MAX_MESSAGE]
     after = _known(retry_after=_seconds(retry_after))
     if _codes(detail) & FILTERED:
         return ContentFiltered(said)
@@ -79,9 +81,10 @@ def in_band(target: EngineTarget, error: Any) -> DrwError:
 
 def _invalid(detail: dict[str, Any], said: str) -> DrwError:
     codes, param = _codes(detail), detail.get("param")
-    if "exceed_context_size_error" in codes:  # llama.cpp's own name for it
-        return ContextLengthExceeded.counted(int(detail["n_prompt_tokens"]), int(detail["n_ctx"]), "messages")
-    if CONTEXT_LENGTH in codes or TOO_LONG.search(said):
+    counted, most = detail.get("n_prompt_tokens"), detail.get("n_ctx")
+    if OVERFLOW in codes and isinstance(counted, int) and isinstance(most, int):
+        return ContextLengthExceeded.counted(counted, most, "messages")
+    if codes & {CONTEXT_LENGTH, OVERFLOW} or TOO_LONG.search(said):
         return ContextLengthExceeded(said, param if isinstance(param, str) else "messages")
     code = detail.get("code")
     return InvalidRequest(said, **_known(param=param, code=code))
@@ -121,7 +124,13 @@ def _detail(raw: bytes) -> dict[str, Any]:
         return {}
     if isinstance(body, list) and body:  # Vertex AI
         body = body[0]
-    detail = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(body, dict):
+        return {}
+    detail = body.get("error")
+    if detail is None:  # SGLang and older vLLM put it at the top, FastAPI calls it so
+        detail = body if isinstance(body.get("message"), str) else body.get("detail")
+    if isinstance(detail, list) and detail:
+        detail = detail[0]
     return detail if isinstance(detail, dict) else {"message": detail} if isinstance(detail, str) else {}
 
 

@@ -129,6 +129,8 @@ class Failover:
         self._failed[attempt.replica] = why.again
         self._tokens += attempt.tokens if self.sent else 0
         self._reason = why.reason
+        if self._asked.endpoint == "completions" and error.metadata.get("param") == "messages":
+            error.metadata["param"] = "prompt"  # the check names the field of chat requests
         final = False
         if isinstance(error, ContextLengthExceeded):
             self._too_small = max(self._too_small, attempt.model.context_length) or int(1e9)

@@ -113,7 +113,7 @@ def _placed(error: InvalidRequest, start: int) -> InvalidRequest:
     )
 
 
-def _item(index: int, vector: Vector, encoding: str) -> dict[str, Any]:
+def _item(index: int, vector: Vector, encoding: str | None) -> dict[str, Any]:
     values: Any = list(vector.values)
     if encoding == "base64":
         packed = array.array("f", values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import orjson
 from pydantic import (
@@ -15,6 +15,7 @@ from pydantic import (
     Tag,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 MAX_TOOLS = 128
 MAX_SCHEMA_BYTES = 32_768
@@ -43,24 +44,29 @@ Schema = Annotated[dict[str, Any], AfterValidator(_small)]
 AnyObject = Annotated[dict[str, Any], AfterValidator(passable)]
 
 
+NOTHING_MORE: dict[str, Any] = {"additionalProperties": {"type": "null"}}
+UNKNOWN_FIELD = "unknown_field"
+"""The type of the error for the first unknown field of an object. pydantic would collect one for each of them."""
+
+
 class StrictObject(BaseModel):
-    """What every part of a request has in common: exact types, no unknown fields."""
+    """What every part of a request has in common: exact types; unknown fields are null, as SDKs write them."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, json_schema_extra=NOTHING_MORE)
 
-
-class LenientObject(StrictObject):
-    """A part of a message: unknown fields may be there where they are null, as SDKs write them."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, None]
+    @model_validator(mode="after")
+    def _check_unknown(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            if value is not None:
+                raise PydanticCustomError(UNKNOWN_FIELD, "{name} is not supported", {"name": name})
+        return self
 
 
 Dropped = Annotated[Any, Field(exclude=True)]
 """What SDKs send back and no answer depends on: hints to other firms' caches, and what was read out of an answer."""
 
 
-class TextPart(LenientObject):
+class TextPart(StrictObject):
     """A piece of text."""
 
     type: Literal["text"]
@@ -69,14 +75,14 @@ class TextPart(LenientObject):
     prompt_cache_breakpoint: Dropped = None
 
 
-class ImageUrl(LenientObject):
+class ImageUrl(StrictObject):
     """Where a picture is, or the picture itself as a data URL."""
 
     url: str
     detail: str | None = None
 
 
-class ImagePart(LenientObject):
+class ImagePart(StrictObject):
     """A picture, for models that see."""
 
     type: Literal["image_url"]
@@ -85,7 +91,7 @@ class ImagePart(LenientObject):
     prompt_cache_breakpoint: Dropped = None
 
 
-class RefusalPart(LenientObject):
+class RefusalPart(StrictObject):
     """What a model said in place of an answer."""
 
     type: Literal["refusal"]
@@ -102,11 +108,11 @@ TEXT_OR_LIST = Discriminator(_form, custom_error_type="form", custom_error_messa
 TEXT_OR_OBJECT = Discriminator(_form, custom_error_type="form", custom_error_message="give a string or an object")
 
 ContentPart = Annotated[TextPart | ImagePart | RefusalPart, Field(discriminator="type")]
-ContentParts = Annotated[list[ContentPart], Field(min_length=1)]
+ContentParts = Annotated[list[ContentPart], Field(min_length=1, fail_fast=True)]
 Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[ContentParts, Tag("<list>")], TEXT_OR_LIST]
 
 
-class FunctionCall(LenientObject):
+class FunctionCall(StrictObject):
     """The function of an earlier tool call, under whatever name a model called it."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -114,7 +120,7 @@ class FunctionCall(LenientObject):
     parsed_arguments: Dropped = None
 
 
-class ToolCall(LenientObject):
+class ToolCall(StrictObject):
     """An earlier tool call, given back with the answer that made it."""
 
     id: str
@@ -124,6 +130,11 @@ class ToolCall(LenientObject):
     """What an upstream wants back with the call, as Gemini its thought signatures."""
     index: Dropped = None
     provider_specific_fields: Dropped = None
+
+    @model_validator(mode="after")
+    def _has_its_type(self) -> Self:
+        self.model_fields_set.add("type")  # some clients leave it out, and no engine may miss it
+        return self
 
 
 REASONING = ("reasoning_content", "reasoning", "reasoning_details")
@@ -139,18 +150,18 @@ def without_reasoning(body: dict[str, Any]) -> dict[str, Any]:
     return body | {"messages": left}
 
 
-class Message(LenientObject):
+class Message(StrictObject):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
     name: str | None = None
     refusal: str | None = None
-    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    reasoning_details: list[AnyObject] | None = None
+    reasoning_details: Annotated[list[AnyObject], Field(fail_fast=True)] | None = None
     extra_content: AnyObject | None = None
     annotations: Dropped = None
     parsed: Dropped = None
@@ -165,7 +176,7 @@ class Message(LenientObject):
         return self
 
 
-class Function(LenientObject):
+class Function(StrictObject):
     """A function that the model may call."""
 
     name: FunctionName
@@ -174,7 +185,7 @@ class Function(LenientObject):
     strict: bool | None = None
 
 
-class Tool(LenientObject):
+class Tool(StrictObject):
     """A tool: functions are the only kind."""
 
     type: Literal["function"]

@@ -6,7 +6,7 @@ Fields: OpenAI API reference, "Create chat completion", "Create completion", "Cr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import orjson
 from pydantic import (
@@ -29,6 +29,7 @@ from drw.models.serving.openai.messages import (
     MAX_TOOLS,
     TEXT_OR_LIST,
     TEXT_OR_OBJECT,
+    UNKNOWN_FIELD,
     AnyObject,
     Message,
     NamedTool,
@@ -48,6 +49,7 @@ MAX_COMPLETIONS = 128
 DEFAULT_COMPLETION_TOKENS = 16
 MAX_TOKENS = 2**31 - 1
 MAX_FURTHER_BYTES = 32_768
+MAX_BIASES, MOST_BIAS = 4096, 100
 NO_EFFECT = (("best_of", 1), ("echo", False), ("suffix", ""))
 """Refused parameters with what holds anyway, as clients send them."""
 
@@ -55,7 +57,7 @@ Schemas = dict[str, tuple[dict[str, Any], bool]]
 
 ModelId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-StopTexts = Annotated[list[StopText], Field(min_length=1, max_length=4)]
+StopTexts = Annotated[list[StopText], Field(min_length=1, max_length=4, fail_fast=True)]
 Stop = Annotated[Annotated[StopText, Tag("<text>")] | Annotated[StopTexts, Tag("<list>")], TEXT_OR_LIST]
 ChoiceName = Literal["none", "auto", "required"]
 ToolChoice = Annotated[Annotated[ChoiceName, Tag("<text>")] | Annotated[NamedTool, Tag("<object>")], TEXT_OR_OBJECT]
@@ -68,6 +70,8 @@ def prompts_of(prompt: Any) -> list[Any]:
 
 def _prompts(value: Any, info: ValidationInfo) -> Any:
     name, prompts = str(info.field_name), prompts_of(value)
+    if len(prompts) > MAX_INPUTS:
+        raise InvalidRequest(f"{name} has {len(prompts)} texts; give 1 to {MAX_INPUTS}", param=name)
     kinds = set(map(type, prompts))
     if kinds not in ({str}, {list}):
         message = f"{name} must be a text, a list of texts, a list of token ids, or a list of such lists"
@@ -85,17 +89,48 @@ Prompts = Annotated[Any, AfterValidator(_prompts), WithJsonSchema({"anyOf": [{"t
 """One text or several; or their tokens, by ids of the tokenizer of the model that reads them."""
 
 
+def _biases(value: dict[str, Any]) -> dict[str, Any]:
+    if len(value) > MAX_BIASES:
+        raise InvalidRequest(f"logit_bias has {len(value)} tokens; at most {MAX_BIASES}", param="logit_bias")
+    for token, bias in value.items():
+        if not (token.isascii() and token.isdigit() and int(token[:10]) <= MAX_TOKENS and len(token) <= 10):
+            raise InvalidRequest(f"logit_bias: {token[:64]!r} is not the id of a token", param="logit_bias")
+        if type(bias) not in (int, float) or not -MOST_BIAS <= bias <= MOST_BIAS:
+            message = f"logit_bias.{token} must be a number from {-MOST_BIAS} to {MOST_BIAS}"
+            raise InvalidRequest(message, param=f"logit_bias.{token}")
+    return value
+
+
+def _texts(value: dict[str, Any]) -> dict[str, Any]:
+    for name, text in value.items():
+        if not isinstance(text, str):
+            raise InvalidRequest(f"metadata.{name[:64]}: Input should be a valid string", param=f"metadata.{name[:64]}")
+    return value
+
+
+_BIAS: dict[str, Any] = {"type": "number", "minimum": -MOST_BIAS, "maximum": MOST_BIAS}
+# Read as they are, then looked at one by one: pydantic would collect an error for each wrong value, without a bound.
+Biases = Annotated[
+    dict[str, Any], AfterValidator(_biases), WithJsonSchema({"type": "object", "additionalProperties": _BIAS})
+]
+Metadata = Annotated[
+    dict[str, Any],
+    AfterValidator(_texts),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}}),
+]
+
+
 class StreamOptions(StrictObject):
     """What a stream tells beside the answer."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
 class Sampling(StrictObject):
     """What chats and completions have in common; parameters that are not OpenAI's may be the model's own."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
     INSTEAD: ClassVar[Mapping[str, str]] = {}
     """OpenAI's parameters that are refused, and what to do instead."""
 
@@ -108,7 +143,7 @@ class Sampling(StrictObject):
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: Biases | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, max_length=512)
@@ -124,10 +159,15 @@ class Sampling(StrictObject):
         return {name: value for name, value in (self.model_extra or {}).items() if value is not None}
 
     @model_validator(mode="after")
-    def _is_supported(self) -> Sampling:
+    def _is_supported(self) -> Self:
         for name, instead in self.INSTEAD.items():
             if (value := getattr(self, name)) is not None and (name, value) not in NO_EFFECT:
                 raise NotSupported(name, instead)
+        return self
+
+    @model_validator(mode="after")
+    def _check_unknown(self) -> Self:
+        """Bound them: which there are is up to the model."""
         if self.further and len(orjson.dumps(passable(self.further))) > MAX_FURTHER_BYTES:
             raise InvalidRequest(f"parameters that are not OpenAI's have at most {MAX_FURTHER_BYTES} bytes together")
         return self
@@ -162,19 +202,19 @@ class ChatCompletion(Sampling):
         "web_search_options": "use the retrieval endpoints",
     }
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = Field(None, max_length=16)
     verbosity: Literal["low", "medium", "high"] | None = None
     prediction: AnyObject | None = None
     # Accepted, and kept here: they steer what another firm stores or bills.
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
@@ -183,13 +223,19 @@ class ChatCompletion(Sampling):
     functions: Any = None
     function_call: Any = None
     audio: Any = None
-    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1, fail_fast=True)] | None = None
     web_search_options: Any = None
 
     @model_validator(mode="after")
     def _is_served(self) -> ChatCompletion:
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
+        if self.tool_choice not in (None, "none", "auto") and not self.tools:
+            raise InvalidRequest("tool_choice needs tools", param="tool_choice")
+        bounds = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(bounds) > 1:
+            message = "max_tokens and max_completion_tokens say different things; give one of them"
+            raise InvalidRequest(message, param="max_tokens")
         _check_schemas(self._schemas())
         return self
 
@@ -266,7 +312,7 @@ class Embedding(StrictObject):
 
     model: ModelId
     input: Prompts
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, le=2**31 - 1)
     user: str | None = Field(None, max_length=512)
     truncate_prompt_tokens: Annotated[int, AfterValidator(_not_nothing)] | None = Field(None, ge=-1, le=2**31 - 1)
@@ -275,8 +321,6 @@ class Embedding(StrictObject):
     def inputs(self) -> list[str | list[int]]:
         """Return the texts to embed, or the tokens of each."""
         inputs = prompts_of(self.input)
-        if len(inputs) > MAX_INPUTS:
-            raise InvalidRequest(f"input has {len(inputs)} texts; give 1 to {MAX_INPUTS}", param="input")
         if not all(inputs):
             raise InvalidRequest("input has an empty text; each must have at least one character", param="input")
         return inputs
@@ -291,6 +335,12 @@ KEPT = {
     "modalities": '`["text"]`',
 }
 """What is not passed on, and what it means here."""
+HINTS = {
+    "prediction": "a hint: a model that cannot use it answers without",
+    "reasoning_effort": "a hint: a model that does not reason answers all the same",
+    "verbosity": "a hint: a model that does not know it answers all the same",
+}
+"""What an engine may leave out."""
 NOT_PASSED = {"model", "stream", "stream_options", *KEPT}
 
 R = TypeVar("R", bound=StrictObject)
@@ -336,12 +386,12 @@ def _readable(cls: type[StrictObject], error: ValidationError) -> InvalidRequest
     kind, said, param = fault["type"], fault["msg"].removeprefix("Value error, "), _param(fault["loc"])
     if kind == "json_invalid":
         return InvalidRequest(f"the body is not JSON: {said}")
+    if kind == UNKNOWN_FIELD:
+        name = fault["ctx"]["name"][:64]
+        param = f"{param}.{name}" if param else name
+        return InvalidRequest(f"{param} is not supported", param=param) if fault["loc"] else unknown(cls, name)
     if not param:
         return InvalidRequest("the body must be a JSON object")
-    if kind == "extra_forbidden" and len(fault["loc"]) == 1:
-        return unknown(cls, param)
-    if kind in ("extra_forbidden", "none_required"):  # beside null there is nothing that an unknown field may be
-        return InvalidRequest(f"{param} is not supported", param=param)
     if kind == "union_tag_invalid":
         context = fault["ctx"]
         message = f"{param}.type is {context['tag'][:64]!r}; this platform takes: {context['expected_tags']}"

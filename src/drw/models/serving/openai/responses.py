@@ -69,7 +69,7 @@ class Choice:
         place, function = part.get("index") or 0, part.get("function") or {}
         call = self.calls.get(self._places.get(place, place))
         if call is None or _is_another(call, part.get("id"), function.get("name")):
-            self._places[place] = index = len(self.calls) if call or place < len(self.calls) else place
+            self._places[place] = index = place if call is None else max(self.calls) + 1
             part["id"] = part.get("id") or f"call_{secrets.token_hex(12)}"
             call = self.calls[index] = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
         part["index"] = self._places[place]
@@ -87,7 +87,9 @@ def _is_another(call: dict[str, Any], id_: str | None, name: str | None) -> bool
     """
     if not name or not call["function"]["name"]:
         return False
-    return id_ != call["id"] if id_ else _is_json(call["function"]["arguments"])
+    if id_:
+        return bool(id_ != call["id"])
+    return bool(name != call["function"]["name"]) or _is_json(call["function"]["arguments"])
 
 
 def _is_json(text: str) -> bool:

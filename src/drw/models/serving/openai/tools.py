@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import orjson
@@ -26,8 +26,8 @@ ANSWER_SCHEMA = {
 CALL = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]*)"\s*,\s*"arguments"\s*:\s*(.*)', re.DOTALL)
 """How an answer begins that calls a function."""
 
-LOGPROBS = ("logprobs", "top_logprobs")
-"""Those of a call are not shown, as with OpenAI."""
+OF_TEXT = ("logprobs", "top_logprobs", "stop")
+"""Parameters about the answer's text, which the engine does not write: it writes JSON around it."""
 
 Tools = dict[str, dict[str, Any]]
 """The parameters' JSON schema and description of each function that may be called."""
@@ -60,16 +60,35 @@ def constrained(body: Body, tools: Tools) -> Body:
     lines = "\n".join(f"- {name}: {tool.get('description') or name}" for name, tool in tools.items())
     told = f"Choose exactly one function for the user's request and fill in its arguments. Functions:\n{lines}"
     schema = {"anyOf": [_call_schema(index, name, tool) for index, (name, tool) in enumerate(tools.items())]}
-    strict = all(tool.get("strict") for tool in tools.values() if "parameters" in tool)
-    spoken = {name: value for name, value in body.items() if name not in LOGPROBS}
+    spoken = {name: value for name, value in body.items() if name not in OF_TEXT}
     return spoken | {
         "messages": [{"role": "system", "content": told}, *body["messages"]],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "call", "strict": strict, "schema": schema}},
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "call", "strict": _all_strict(tools), "schema": schema},
+        },
     }
 
 
-async def as_tool_calls(chunks: AsyncGenerator[Chunk, None], tools: Tools) -> AsyncGenerator[Chunk, None]:
-    """Yield the chunks with each choice's text held back to its end, and given out as the call that it is."""
+def strict_among_others(tools: Tools) -> Tools:
+    """Return the strict functions where others are not: one schema for all is read as that of the others is."""
+    if _all_strict(tools):
+        return {}
+    return {
+        name: tool
+        for name, tool in tools.items()
+        if tool.get("strict") and tool.get("parameters", ANSWER_SCHEMA) is not ANSWER_SCHEMA
+    }
+
+
+async def as_tool_calls(
+    chunks: AsyncGenerator[Chunk, None], tools: Tools, stop: str | list[str] | None = None
+) -> AsyncGenerator[Chunk, None]:
+    """Yield the chunks with each choice's text held back to its end, and given out as the call that it is.
+
+    `stop` ends a text; in a call it would break the JSON.
+    """
+    stops = [stop] if isinstance(stop, str) else stop or []
     held: dict[int, str] = {}
     try:
         async for chunk in chunks:
@@ -78,11 +97,15 @@ async def as_tool_calls(chunks: AsyncGenerator[Chunk, None], tools: Tools) -> As
                 index = choice.get("index", 0)
                 held[index] = held.get(index, "") + (delta.pop("content", None) or "")
                 if reason := choice.get("finish_reason"):
-                    delta, reason = _ended(held[index], reason, tools)
+                    delta, reason = _ended(held[index], reason, tools, stops)
                     choice |= {"delta": delta, "finish_reason": reason}
             yield chunk
     finally:
         await chunks.aclose()
+
+
+def _all_strict(tools: Tools) -> bool:
+    return all(tool.get("strict") for tool in tools.values() if "parameters" in tool)
 
 
 def _call_schema(index: int, name: str, tool: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +132,7 @@ def _moved(schema: Any, place: str) -> Any:
     }
 
 
-def _ended(text: str, reason: str, tools: Tools) -> tuple[dict[str, Any], str]:
+def _ended(text: str, reason: str, tools: Tools, stops: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
     if (begun := CALL.match(text)) is None or begun[1] not in tools:
         return {}, reason  # cut before there is anything of the answer
     name, arguments = begun[1], begun[2]
@@ -119,7 +142,13 @@ def _ended(text: str, reason: str, tools: Tools) -> tuple[dict[str, Any], str]:
         whole = False
     if tools[name].get("parameters") is ANSWER_SCHEMA:
         said = from_json(arguments, allow_partial="trailing-strings") if arguments else {}
-        return {"content": said.get("text", "")}, reason
+        return _stopped(said.get("text", ""), reason, stops)
     function = {"name": name, "arguments": arguments}
     call = {"index": 0, "id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
     return {"tool_calls": [call]}, "tool_calls" if whole else reason
+
+
+def _stopped(text: str, reason: str, stops: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """Return the text up to the first of the texts that stop it."""
+    ends = [end for stop in stops if (end := text.find(stop)) >= 0]
+    return ({"content": text[: min(ends)]}, "stop") if ends else ({"content": text}, reason)

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 from drw.kernel.rpc import context
+from drw.models.serving.openai.requests import prompts_of
 from drw.models.serving.ports import Body, EngineTarget
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 
@@ -113,8 +114,8 @@ def _beginning(body: Body) -> str:
     What follows the first question does not count, so that a conversation keeps its place as it grows.
     """
     left, said = PREFIX_CHARACTERS, []
-    if isinstance(prompt := body.get("prompt"), str):
-        return prompt[:left]
+    if "prompt" in body:
+        return str(prompts_of(body["prompt"])[0][:left])
     for message in body.get("messages", ()):
         text = f"{message['role']}:{_text(message.get('content'))}\n"[:left]
         said.append(text)

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from drw.kernel.attributes import MAX_NUMBER
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc import http_server
+from drw.kernel.rpc.json_bodies import json_object
 from drw.rag.documents.storage.files import Page
 
 MAX_BODY_BYTES = 1 << 20
@@ -40,9 +41,8 @@ async def body(request: Request, known: Iterable[str]) -> dict[str, Any]:
     Raises:
         InvalidRequest: it is not a JSON object, or has a field that is not known.
     """
-    if not await request.body():
-        return {}
-    return fields(await http_server.read_json(request, MAX_BODY_BYTES), known)
+    raw = await http_server.read_body(request, MAX_BODY_BYTES)
+    return fields(json_object(raw), known) if raw else {}
 
 
 def fields(value: Mapping[str, Any], known: Iterable[str], place: str = "") -> dict[str, Any]:
