@@ -1,8 +1,9 @@
-"""Documentation names commands of `drw`, options and settings that exist."""
+"""Documentation shows commands of `drw`, options, settings and TOML examples that are valid."""
 
 from __future__ import annotations
 
 import re
+import secrets
 import shlex
 from functools import cache
 from pathlib import Path
@@ -13,11 +14,16 @@ import typer
 
 from drw.cli.main import make_app
 from drw.generate.protos import ROOT
+from drw.kernel.runtime.settings import SettingLayers
+from drw.local.configuration import faults
 
 PAGES = sorted([ROOT / "README.md", ROOT / "tests/README.md", *(ROOT / "docs").rglob("*.md")])
 WRITTEN = [page for page in PAGES if page.parent != ROOT / "docs/reference"]
 
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.S | re.M)
+OTHER_MODELS = ("llama-8b", "llama-8b-new", "gpt-4o")
+"""Models that examples refer to without defining them."""
+TOML = re.compile(r"^```toml\n(.*?)^```", re.S | re.M)
 INLINE = re.compile(r"`(drw [^`]+)`")
 COMMAND = re.compile(r"""(?:^|\$\(|&& )(?:\.venv/bin/)?drw ((?:'[^']*'|"[^"]*"|[^|#&>)'"\n])*)""", re.M)
 PLACEHOLDER = re.compile(r"[A-Z]{3,}|^\.\.\.$")
@@ -84,3 +90,25 @@ def settings() -> list[re.Pattern[str]]:
     names = re.findall(r"^\| `([\w.*]+)`", (ROOT / "docs/reference/settings.md").read_text(), re.M)
     tables = {name.rsplit(".", depth)[0] for name in names for depth in range(name.count("."))}
     return [re.compile(name.replace(".", r"\.").replace("*", r"[\w-]+") + "$") for name in tables]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_toml_examples_of_a_page_are_valid_settings(page: Path, tmp_path: Path) -> None:
+    wrong = [fault for text in TOML.findall(page.read_text(encoding="utf-8")) for fault in toml_faults(tmp_path, text)]
+    assert wrong == []
+
+
+def test_a_wrong_toml_example_is_found(tmp_path: Path) -> None:
+    assert toml_faults(tmp_path, "data_plane.connections.moste = 1\n")
+    assert toml_faults(tmp_path, 'services.serving.circuits.window = "many"\n')
+    assert not toml_faults(tmp_path, "services.serving.circuits.window = 20\n")
+
+
+def toml_faults(folder: Path, text: str) -> list[str]:
+    """Return the faults of an example, which need not be a whole profile."""
+    (folder / "drw.toml").write_text(text)
+    models = {name: {"engine": "openai", "base_url": "http://127.0.0.1/v1"} for name in OTHER_MODELS}
+    discovery = {"models": models, "default_model": OTHER_MODELS[0]}
+    others = {"services": {"discovery": discovery, "authentication": {"secret": secrets.token_urlsafe(48)}}}
+    layers = SettingLayers([folder / "drw.toml"], environ={}, made=("others", others))
+    return [fault for fault in faults(layers) if not fault.endswith(" is missing")]
