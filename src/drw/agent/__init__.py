@@ -1,1 +1,1 @@
-"""The data plane's agent: it turns the request router's words into Envoy's files."""
+"""The data plane agent: translates the desired state of the request router into Envoy configuration."""

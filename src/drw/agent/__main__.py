@@ -1,4 +1,4 @@
-"""Runs the agent until it is told to stop: `python -m drw.agent FILE...`, with the files of the profile."""
+"""Runs the agent until SIGTERM: `python -m drw.agent FILE...`, with the files of the profile."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main(files: Sequence[Path]) -> int:
     try:
         profile = SettingLayers(files).profile()
         telemetry.set_up("agent", profile.otlp_endpoint)
-        # Not uvloop: it forks to run Envoy, which is not safe beside gRPC's threads; asyncio's own way is.
+        # Not uvloop, whose fork is unsafe with gRPC's threads; asyncio's is safe.
         asyncio.run(_run(profile))
     except DrwError as error:
         print(f"drw agent: {error.message}", file=sys.stderr)
@@ -36,7 +36,7 @@ def main(files: Sequence[Path]) -> int:
 
 
 async def _run(profile: Profile) -> None:
-    plane(profile)  # without one there is nothing to do here
+    plane(profile)  # no data plane: nothing to do
     channels = Channels()
     router = channels.client(RequestRouterClient, profile.place("request_router").grpc)
     limiting = channels.client(RateLimitingClient, profile.place("rate_limiting").grpc)

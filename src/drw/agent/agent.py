@@ -1,7 +1,7 @@
-"""Keeps one Envoy at the state that the request router wants, and tells it what became of each version.
+"""Applies the desired state of the request router to one Envoy, and reports the result of each version.
 
-Whatever fails, the files stay at the last good state: Envoy goes on with it, and starts from it. Who is refused goes
-ahead of the rest of a version, and does not wait for what an earlier one still does.
+After any failure the files stay at the last good state, which Envoy keeps and restarts from. Deny lists are delivered
+before the rest of a version, without waiting for an earlier version to finish.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Agent:
         self._reported: ConfigurationReport | None = None
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Run until cancelled."""
         self._edge.plane.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         overload.tell(self._edge.pressure, 0)
         if self._files.complete():
@@ -86,7 +86,7 @@ class Agent:
             try:
                 await self._watch_once()
             except DeadlineExceeded:
-                continue  # no stream lasts for ever
+                continue  # streams end eventually
             except DrwError as error:
                 log.warning("the data plane stays as it is: %s", error.message)
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -112,20 +112,20 @@ class Agent:
             self._changed.set()
 
     async def _press(self, news: asyncio.Event, step: Callable[[], Awaitable[bool]]) -> None:
-        """Take a step of the refusals at all news, and until it is done, whatever becomes of the rest of a version."""
+        """Deliver the deny list on every change and until done, independently of the rest of the version."""
         again: float | None = None
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(again):
                     await news.wait()
             news.clear()
-            # The first failure in a row is enough to read.
+            # Log only the first of consecutive failures.
             again = await self._again(step, logging.WARNING if again is None else logging.DEBUG)
 
     async def _again(self, step: Callable[[], Awaitable[bool]], level: int) -> float | None:
-        """Take a step; return in how many seconds it is to be taken again, or None once it is done."""
+        """Take one step; return the seconds until the next, or None once done."""
         if (configuration := self._configuration) is None or not self._files.complete():
-            return None  # the first ones are written with everything else
+            return None  # the first ones are written with the whole configuration
         try:
             return None if await step() else AGAIN_SECONDS
         except (DrwError, OSError) as error:
@@ -133,7 +133,7 @@ class Agent:
             return LOOK_SECONDS if isinstance(error, BadConfiguration) else AGAIN_SECONDS
 
     async def _refuse(self) -> bool:
-        """Put refusals in force as they come, and tell of it where the rest of their version takes longer."""
+        """Enforce deny lists as they arrive, and report it if the rest of the version takes longer."""
         try:
             await self._refusals.take()
         finally:
@@ -157,7 +157,7 @@ class Agent:
                 await self._say(report)
 
     async def _news(self) -> bool:
-        """Wait for news from the router; without any, look after a while whether Envoy is still where it should be."""
+        """Wait for a change from the router; without one, check periodically that Envoy still has the desired state."""
         try:
             async with asyncio.timeout(LOOK_SECONDS if self._settled else AGAIN_SECONDS):
                 await self._changed.wait()
@@ -192,7 +192,7 @@ class Agent:
             log.warning("nobody heard what became of version %s: %s", report.version, error.message)
 
     async def _take(self, configuration: Configuration) -> str:
-        """Bring Envoy to the wanted state; return why it is not there, or an empty string."""
+        """Apply the desired state; return the reason of a failure, or an empty string."""
         if configuration.version != self._written:
             CURRENT.set(0)
         try:
@@ -229,8 +229,8 @@ class Agent:
             partly = _with_old_routes(remaining, self._good) if self._good is not None else None
             if partly is not None:
                 with suppress(BadConfiguration):
-                    await self._put(partly, partly.version)  # a bad route must not keep back a new signing key
-            self._refused = error.message  # it would say the same again
+                    await self._put(partly, partly.version)  # a bad route must not delay a new signing key
+            self._refused = error.message  # the result would be the same
             if partly is not None:
                 with suppress(BadConfiguration):
                     await self._confirm()
@@ -249,7 +249,7 @@ class Agent:
         try:
             return await self._admin.refusals(OTHERS)
         except Unavailable:
-            return dict.fromkeys(OTHERS, 0)  # it does not run yet, so it counts from here
+            return dict.fromkeys(OTHERS, 0)  # not running yet, so it starts from here
 
     async def _confirm(self) -> None:
         if refused := await self._admin.taken(self._files.versions(OTHERS), self._before):
@@ -262,7 +262,7 @@ class Agent:
 
 
 def _with_old_routes(configuration: Configuration, good: Configuration) -> Configuration | None:
-    """Return what is wanted with the routes and upstreams that are known to work; None where they are the same."""
+    """Return the desired state with the last good routes and upstreams, or None if they are unchanged."""
     if configuration.routes == good.routes and configuration.upstreams == good.upstreams:
         return None
     merged = Configuration()

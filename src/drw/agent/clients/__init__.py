@@ -1,6 +1,6 @@
-"""The filter that bounds the connections of each client: a small module inside Envoy, which has no such bound itself.
+"""A network filter that limits the connections of each client, as a small WebAssembly module inside Envoy.
 
-clients.c says what it does; clients.wasm is made from it by `drw generate`.
+The source is clients.c; `drw generate` compiles clients.wasm.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from drw.agent.xds.builders import Json, extension, typed
 NAME = "drw.clients"
 MODULE = "clients.wasm"
 REFUSED = "wasmcustom.drw_connections_refused"
-"""Where Envoy counts the connections that were closed because their client had too many."""
+"""Envoy's counter of connections closed because their client had too many."""
 
 
 def per_client(max_connections: int) -> Json:
-    """Return the network filter: at most so many connections at once from one client."""
+    """Return the network filter with the maximum of concurrent connections per client."""
     machine = {
         "vm_id": NAME,
         "runtime": "envoy.wasm.runtime.v8",
@@ -29,7 +29,7 @@ def per_client(max_connections: int) -> Json:
         "root_id": NAME,
         "vm_config": machine,
         "configuration": typed("google.protobuf.StringValue", value=str(max_connections)),
-        # A fault in the module must not refuse every connection: the bound of all together still holds.
+        # Fail open: a crash of the module must not refuse every connection. The overall limit still applies.
         "failure_policy": "FAIL_OPEN",
     }
     return extension(NAME, typed("envoy.extensions.filters.network.wasm.v3.Wasm", config=config))

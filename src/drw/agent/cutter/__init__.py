@@ -1,8 +1,8 @@
-"""The filter that refuses, limits and cuts: a small module inside Envoy.
+"""The native HTTP filter: a dynamic module inside Envoy.
 
-It refuses whoever is blocked, over a limit of requests or without a scope, and bodies that are too large; it cuts the
-streams of whoever is killed, and takes headers off at the boundary to third parties. cutter.c and the files beside it
-say how; `drw generate` makes a library of them for each platform. Docs: decisions 8, 9 and 12 in docs/decisions.
+It rejects requests of blocked subjects, over a request limit, without a required scope, or with a body that is too
+large. It cuts streams of killed subjects, and strips headers at the boundary to third parties. `drw generate` compiles
+cutter.c and the files beside it for each platform. See decisions 8, 9 and 12 in docs/decisions.
 """
 
 from __future__ import annotations
@@ -23,32 +23,31 @@ CUTTER = "drw.cutter"
 BOUNDARY = "drw.boundary"
 MODULE = "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"
 NOTED = "drw.caller"
-"""The metadata in which it notes for the access log who calls, and what."""
+"""Metadata namespace of the caller and the request, for the access log."""
 
 REVOKED, KILLED, MONEY, TOKENS = "r", "k", "m", "t"
 LETTERS = {Block.KILLED: KILLED, Block.MONEY: MONEY, Block.TOKENS: TOKENS}
 ORDER = (KILLED, REVOKED, MONEY, TOKENS)
-"""What must be cut comes first: there is room for so many, and nothing else cuts."""
+"""Killed subjects come first, because capacity is limited and no other filter cuts streams."""
 
 REFUSED, CUT, LACKS_SCOPE = "drw_refused_", "drw_cut", "drw_lacks_scope"
-"""How the details of its answers begin, by which local replies know them."""
+"""Prefix of its response code details, which local replies match on."""
 
 MOST = 1 << 17
-"""Lines that the module has room for; who is beyond, the other filter refuses."""
+"""Capacity of the module in entries. The deny list filter rejects the rest."""
 
 ANYBODY, ANY_KEY, ONE_OF = "a", "k", "s"
-"""Who may take a route."""
+"""Access levels of a route."""
 
 SEED = bytes(16)
-"""For who needs none that nobody else knows."""
+"""For tests and dry runs, which need no secret seed."""
 
 
 def cutter(configuration: Configuration, seed: bytes = SEED) -> Json:
-    """Return the filter with the limits and the list of who is blocked; the seed of their hashes has 16 bytes.
+    """Return the filter with limits and deny list; the seed of their hashes has 16 bytes.
 
-    A configuration of this kind is in force within milliseconds however long it is, which those of Envoy's own filters
-    are not; `drw.agent.xds.http_filters.deny_list` makes the same refusals with them, for good.
-    Only what is killed is cut.
+    A configuration of any length takes effect within milliseconds, unlike those of Envoy's own filters, which
+    `drw.agent.xds.http_filters.deny_list` configures with the same deny list. Only streams of killed subjects are cut.
     """
     hashed = functools.partial(_hashed, seed)
     entries = [(LETTERS.get(block.reason, KILLED), hashed(_subject(block, hashed))) for block in configuration.blocks]
@@ -59,12 +58,12 @@ def cutter(configuration: Configuration, seed: bytes = SEED) -> Json:
 
 
 def boundary(request: Sequence[str], answer: Sequence[str]) -> Json:
-    """Return the filter that takes headers off; a name that ends in '-' stands for all that begin so."""
+    """Return the filter that strips headers; a name ending in '-' is a prefix."""
     return _filter(BOUNDARY, f"{' '.join(request)}\n{' '.join(answer)}")
 
 
 def route(who: str, most: int, scopes: Iterable[str] = ()) -> Json:
-    """Return what a route says: ANYBODY, ANY_KEY or ONE_OF who holds a scope, and the most bytes of a body."""
+    """Return the per-route configuration: ANYBODY, ANY_KEY or ONE_OF the scopes, and the maximum body size in bytes."""
     text = f"{who}{most:016x}" + "".join(f"\n{scope}" for scope in scopes)
     return typed(
         f"{MODULE}PerRoute", dynamic_module_config=_loaded(), per_route_config_name=CUTTER, filter_config=_text_of(text)
@@ -76,7 +75,7 @@ def _filter(name: str, text: str) -> Json:
 
 
 def _loaded() -> Json:
-    # Its counts belong to the library, so it stays while there is no filter.
+    # The counts are in the library, so it stays loaded without a filter.
     return {"module": {"local": {"filename": str(library())}}, "do_not_close": True, "metrics_namespace": "drw"}
 
 
@@ -85,14 +84,14 @@ def _text_of(text: str) -> Json:
 
 
 def library() -> Path:
-    """Return the library for this platform; where there is none, Envoy refuses the configuration and says so."""
+    """Return the library for this platform. If it is missing, Envoy rejects the configuration."""
     system = {"linux": "linux", "darwin": "macos"}.get(sys.platform, sys.platform)
     machine = {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
     return Path(__file__).with_name(f"cutter.{machine}-{system}.so")
 
 
 def _subject(block: Block, hashed: Callable[[str], str]) -> str:
-    """Return the words that stand for a subject; the org of a model is in them by its hash, as in cutter.c."""
+    """Return the hash input of a subject, with the org of a model hashed, as in cutter.c."""
     org = (
         hashed(request_limits.subject(Block.ORG, block.org, ""))
         if block.subject == Block.MODEL and block.org

@@ -1,4 +1,4 @@
-"""SipHash-2-4 (Aumasson, Bernstein: "SipHash: a fast short-input PRF", 2012), as siphash.h has it."""
+"""SipHash-2-4 (Aumasson, Bernstein: "SipHash: a fast short-input PRF", 2012), as in siphash.h."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ WORD = (1 << 64) - 1
 
 
 def siphash(seed: bytes, data: bytes) -> int:
-    """Return the 64-bit hash of some bytes under a seed of 16 bytes."""
+    """Return the 64-bit hash of a byte string under a 16-byte seed."""
     k0, k1 = int.from_bytes(seed[:8], "little"), int.from_bytes(seed[8:16], "little")
     v = (k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D, k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573)
     padded = data + bytes(7 - len(data) % 8) + bytes([len(data) & 0xFF])

@@ -1,4 +1,4 @@
-"""Envoy's admin interface: which version of each kind it runs, and what it refused."""
+"""Client of Envoy's admin interface: active versions, rejected updates, hosts, statistics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATS = {
     "routes": f"http.{listener.NAME}.rds.{routes.NAME}",
     **{kind: f"extension_config_discovery.http_filter.{name}" for name, kind in FILTER_KINDS.items()},
 }
-"""Where Envoy counts what it took and refused of each kind."""
+"""Envoy's counters of accepted and rejected updates of each kind."""
 
 ACTIVE = f"http.{listener.NAME}.downstream_rq_active"
 CONNECTIONS = f"http.{listener.NAME}.downstream_cx_active"
@@ -31,28 +31,28 @@ TAKE_SECONDS = 10.0
 
 
 class NotRunning(Unavailable):
-    """Nobody listens at the admin interface, so there is no Envoy that lets anything through."""
+    """Nothing listens on the admin interface, so no Envoy is forwarding requests."""
 
 
 class EnvoyAdmin:
-    """Asks one Envoy."""
+    """The admin interface of one Envoy."""
 
     def __init__(self, where: str) -> None:
         self._where = where
 
     async def refusals(self, kinds: Iterable[str] = tuple(STATS)) -> dict[str, int]:
-        """Return how many updates of each of these kinds it has refused so far.
+        """Return the number of rejected updates of each of these kinds.
 
         Raises:
-            Unavailable: it does not answer.
+            Unavailable: Envoy does not answer.
         """
         return _refusals(await self._stats(), kinds)
 
     async def taken(self, versions: Mapping[str, str], before: Mapping[str, int]) -> tuple[str, ...]:
-        """Wait until it runs these versions; return those of their kinds that it refused since `before`.
+        """Wait until these versions are active; return the kinds that were rejected since `before`.
 
         Raises:
-            Unavailable: it does not answer, or does neither in time.
+            Unavailable: Envoy does not answer, or neither accepts nor rejects in time.
         """
         try:
             async with asyncio.timeout(TAKE_SECONDS):
@@ -66,38 +66,38 @@ class EnvoyAdmin:
             raise Unavailable(f"Envoy at {self._where!r} has not taken the configuration yet") from error
 
     async def hosts(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return every host with the cluster that it belongs to, as Envoy's `/clusters?format=json` has it.
+        """Return all hosts with their clusters, as in Envoy's `/clusters?format=json`.
 
         Raises:
-            Unavailable: it does not answer.
+            Unavailable: Envoy does not answer.
         """
         document = orjson.loads(await self._ask("GET", "/clusters?format=json"))
         clusters = document.get("cluster_statuses", ())
         return [(cluster["name"], host) for cluster in clusters for host in cluster.get("host_statuses", ())]
 
     async def reopen_logs(self) -> None:
-        """Make it write its logs to new files; the old ones have been moved away.
+        """Reopen the logs after rotation.
 
         Raises:
-            Unavailable: it does not answer.
+            Unavailable: Envoy does not answer.
         """
         await self._ask("POST", "/reopen_logs")
 
     async def prometheus(self) -> bytes:
-        """Return all that it counts, in Prometheus' text format.
+        """Return all statistics in Prometheus' text format.
 
         Raises:
-            Unavailable: it does not answer.
+            Unavailable: Envoy does not answer.
         """
         return (await self._ask("GET", "/stats/prometheus")).encode()
 
     async def drain(self, seconds: float) -> None:
-        """Make it close connections as their requests end, and wait at most so long until none is under way.
+        """Drain: close connections as their requests end, and wait up to a time-out until none is active.
 
-        After this SIGTERM cuts nothing. It goes on accepting connections meanwhile, so that nobody is refused.
+        SIGTERM then cuts nothing. New connections are still accepted meanwhile, so that none is refused.
 
         Raises:
-            Unavailable: it does not answer.
+            Unavailable: Envoy does not answer.
         """
         await self._ask("POST", "/drain_listeners?graceful&skip_exit")
         with suppress(TimeoutError):
@@ -108,20 +108,20 @@ class EnvoyAdmin:
                     await asyncio.sleep(PAUSE_SECONDS)
 
     async def active(self) -> int:
-        """Return how many requests are under way.
+        """Return the number of active requests.
 
         Raises:
-            Unavailable: it does not answer.
+            Unavailable: Envoy does not answer.
         """
         return await self._stat(ACTIVE)
 
     async def connections(self) -> tuple[int, int]:
-        """Return how many connections of clients are open, and how many were refused since it started.
+        """Return the number of open client connections, and of those refused since Envoy started.
 
-        Refused are those of clients that have too many, not those beyond the bound of all together.
+        Refused means over the limit per client, not over the overall limit.
 
         Raises:
-            Unavailable: it does not answer.
+            Unavailable: Envoy does not answer.
         """
         text = await self._ask("GET", f"/stats?filter=^({CONNECTIONS}|{clients.REFUSED})$")
         stats = {name: int(value) for name, _, value in (line.partition(": ") for line in text.splitlines())}

@@ -1,7 +1,7 @@
-"""What upstreams of others are shown: credentials that an operator put into files beside the data plane.
+"""Upstream credentials: files that an operator places beside the data plane.
 
-They never travel: no API, log or version of the configuration holds one. Envoy reads them from files of its own kind
-that only this user can read, and takes a new one without a restart.
+They never leave the machine: no API, log or configuration version contains one. Envoy reads them from secret files
+that only this user can read, and reloads them without a restart.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ MAX_BYTES = 8192
 
 
 class EnvoyCredentials:
-    """The credentials of one data plane: `credentials/NAME` in its folder, one a line."""
+    """The credentials of one data plane: `credentials/NAME` in its folder, one per file."""
 
     def __init__(self, edge: EdgeOptions) -> None:
         self._edge = edge
         self._written: dict[str, str] = {}
 
     def refresh(self, upstreams: Iterable[Upstream]) -> list[str]:
-        """Write every file that Envoy needs and that is new or differs; return what is missing, in words."""
+        """Write new and changed secret files for Envoy; return a message about missing credentials."""
         missing = []
         for upstream in upstreams:
             if not (name := upstream.credential):
@@ -50,6 +50,6 @@ def _read(file: Path) -> str:
 
 
 def _secret(name: str, value: str) -> Json:
-    # Without one Envoy refuses the request itself, so that none goes out without what it needs.
+    # Without one Envoy rejects the request, so that none is sent without its credential.
     secret = {"secret": {"inline_string": value}}
     return typed("envoy.extensions.transport_sockets.tls.v3.Secret", name=name, generic_secret=secret)

@@ -1,9 +1,8 @@
-"""Brings who is refused or limited to Envoy ahead of everything else: that must not wait for a trial run of routes.
+"""Delivery of deny lists and limits to Envoy, ahead of everything else, without waiting for the validation of routes.
 
-What is written has been generated from names alone, so Envoy's own check at taking it is enough; where it does
-refuse, the last good comes back. The list of the cutter is in force first, since Envoy reads it in no time. Its own
-filter, of the kind "blocked", takes 0.2 s and more of its main thread for 10,000 names: a long one follows when
-nothing has changed for a moment, so that the next change does not wait for it.
+The files are generated from names alone, so Envoy's check on loading is enough; after a rejection the last good
+version is restored. The native filter's list takes effect first. Envoy's own filter, of the kind "blocked", takes
+0.2 s or more of the main thread for 10,000 names, so a long list follows only after a quiet moment.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import Unavailable
 
 LONG = 500
-"""From so many names on, Envoy's own filter waits for a quiet moment."""
+"""Number of names from which Envoy's own filter waits for a quiet moment."""
 QUIET_SECONDS = 2.0
 LATEST_SECONDS = 60.0
 
 
 class DenyListDelivery:
-    """The refusals of one data plane: written as soon as they are known, by whoever comes first."""
+    """Delivers the deny list of one data plane as soon as it is known."""
 
     def __init__(self, edge: EdgeOptions, files: ConfigFiles, admin: EnvoyAdmin) -> None:
         self._files = files
@@ -35,16 +34,16 @@ class DenyListDelivery:
 
     @property
     def in_force(self) -> str:
-        """What Envoy has said that it enforces."""
+        """The version that Envoy has confirmed."""
         return self._first.taken
 
     @property
     def limits_change(self) -> int:
-        """The number of the newest change of limits that it enforces."""
+        """The number of the newest change of limits in force."""
         return self._first.limits_change
 
     def want(self, configuration: Configuration) -> None:
-        """Let this be what is delivered from now on, whoever asks: what is older must never come back."""
+        """Set the desired state. An older one must never return."""
         if configuration.refusals != self._configuration.refusals:
             self._changed = time.monotonic()
             if self._settled.taken == self._configuration.refusals:
@@ -52,17 +51,17 @@ class DenyListDelivery:
         self._configuration = configuration
 
     async def take(self) -> None:
-        """Return when Envoy enforces them.
+        """Return once Envoy enforces them.
 
         Raises:
-            BadConfiguration: it refuses them; those before stay in force.
-            Unavailable: it does not say.
+            BadConfiguration: Envoy rejects them; the previous ones stay in force.
+            Unavailable: Envoy does not report a result.
         """
         async with self._first.turn:
             await self._first.take(self._configuration)
 
     async def settle(self) -> bool:
-        """Bring Envoy's own filter there, too; return False where that has to wait. Raises as `take` does."""
+        """Update Envoy's own filter too; return False if that has to wait. Raises as `take` does."""
         async with self._settled.turn:
             if self._configuration.refusals != self._settled.taken and self._must_wait():
                 return False
@@ -70,7 +69,7 @@ class DenyListDelivery:
             return True
 
     async def write(self) -> None:
-        """Put what must be there before an Envoy can start on disk."""
+        """Write the files that Envoy needs to start."""
         if not self._files.complete():
             for delivery in (self._first, self._settled):
                 async with delivery.turn:
@@ -87,7 +86,7 @@ class DenyListDelivery:
 
 
 class _Delivery:
-    """Some kinds on their way to Envoy, one at a time."""
+    """Delivery of some resource kinds to Envoy, one version at a time."""
 
     def __init__(self, kinds: tuple[str, ...], edge: EdgeOptions, files: ConfigFiles, admin: EnvoyAdmin) -> None:
         self._kinds = kinds
@@ -116,7 +115,7 @@ class _Delivery:
             return
         resources = refusals(configuration, self._edge, self._kinds)
         self._copy, self._before = self._files.copy(self._kinds), await self._refused_so_far()
-        self._written = ""  # what is written half is neither these nor those before
+        self._written = ""  # a partial write is neither the new nor the old list
         self._files.write(resources, configuration.refusals, self._kinds)
         self._written = configuration.refusals
 
@@ -124,4 +123,4 @@ class _Delivery:
         try:
             return await self._admin.refusals(self._kinds)
         except Unavailable:
-            return dict.fromkeys(self._kinds, 0)  # it does not run yet, so it counts from here
+            return dict.fromkeys(self._kinds, 0)  # not running yet, so it starts from here

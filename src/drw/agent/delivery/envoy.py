@@ -1,4 +1,4 @@
-"""Envoy itself: its command line, when it may be started, and what it says of a configuration."""
+"""The Envoy process: command line, readiness to start, configuration validation."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ QUIET = "warning"
 
 
 def plane(profile: Profile) -> DataPlane:
-    """Return what the profile says of the data plane.
+    """Return the data plane section of the profile.
 
     Raises:
-        ConfigError: it says nothing, or something that a data plane cannot do.
+        ConfigError: the section is missing or invalid.
     """
     return EdgeOptions.of(profile).plane
 
 
 def ready_file(profile: Profile) -> Path:
-    """Return the file that exists once Envoy can be started; it stays, so Envoy starts without the control plane."""
+    """Return the file that exists once Envoy can start. It stays, for restarts without the control plane."""
     return plane(profile).folder / "bootstrap.json"
 
 
@@ -42,23 +42,23 @@ def command(profile: Profile) -> list[str]:
         "--reject-unknown-dynamic-fields",
         "--use-dynamic-base-id",
         *("--concurrency", str(min(MAX_WORKERS, os.cpu_count() or 1))),
-        # A line of a log is on disk 10 ms after its request; of those 10 ms SIGKILL loses less than 4 KB. At 1 KB every
-        # other request wakes the thread that writes, which takes as long as all else about the log.
+        # Log lines reach the disk within 10 ms; SIGKILL loses at most 4 KB of them. With 1 KB every
+        # other request would wake the writer thread, which doubles the cost of logging.
         *("--file-flush-interval-msec", "10"),
         *("--file-flush-min-size-kb", "4"),
         *("--drain-time-s", "30"),
         *("--log-level", QUIET),
-        # Otherwise each request whose model is not a text would be an error in the log, which callers could fill.
+        # Otherwise each request with a non-string model logs an error, so that callers could fill the log.
         *("--component-log-level", "dynamic_modules:critical"),
     ]
 
 
 async def validate(configuration: Json) -> None:
-    """Let Envoy check a static configuration.
+    """Validate a static configuration with Envoy.
 
     Raises:
-        BadConfiguration: it refuses; the message is its reason.
-        Unavailable: it gave no verdict.
+        BadConfiguration: Envoy rejects it; the message has the reason.
+        Unavailable: Envoy gave no result.
     """
     with tempfile.TemporaryDirectory(prefix="drw-") as folder:
         file = Path(folder) / "candidate.json"

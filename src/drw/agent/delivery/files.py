@@ -1,4 +1,4 @@
-"""The files that Envoy reads: one a kind, replaced in one step, and only where something changed."""
+"""The configuration files of Envoy: one per resource kind, replaced atomically and only on change."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.runtime.settings import Tls
 
 READ_BY_PEOPLE = ("clusters", "routes", "listeners")
-"""The others are as long as there are keys."""
+"""The other files grow with the number of keys."""
 
 
 class ConfigFiles:
-    """What the data plane last took, on disk."""
+    """The configuration files on disk."""
 
     def __init__(self, edge: EdgeOptions) -> None:
         self._edge = edge
         self._written: dict[str, tuple[str, bytes]] = {}
 
     def complete(self) -> bool:
-        """Return whether Envoy could start from what there is."""
+        """Return whether the files suffice to start Envoy."""
         return all(self._edge.file(kind).exists() for kind in KINDS)
 
     def write(self, resources: Mapping[str, list[Json]], version: str, kinds: Sequence[str] = KINDS) -> tuple[str, ...]:
-        """Write every one of these kinds that differs from what is there, in their order; return their names.
+        """Write the kinds that changed, in order; return their names.
 
-        A cluster that is no longer wanted stays for as long as the routes on disk name it: they are
-        replaced after it, and requests under way still need it.
+        A removed cluster stays while the routes on disk name it, because routes are replaced after clusters and
+        active requests still need it.
         """
         written = []
         for kind in kinds:
@@ -54,7 +54,7 @@ class ConfigFiles:
         return tuple(written)
 
     def write_bootstrap(self) -> None:
-        """Write what Envoy starts from; from now on it may be started."""
+        """Write the bootstrap file. Envoy can start afterwards."""
         if self._edge.plane.tls:
             self._write_secrets(self._edge.plane.tls)
         replace(self._edge.plane.folder / "bootstrap.json", bootstrap(self._edge))
@@ -66,32 +66,32 @@ class ConfigFiles:
                 replace(file, content)
 
     def versions(self, kinds: Sequence[str] = KINDS) -> dict[str, str]:
-        """Return the version at which each kind was last written."""
+        """Return the last written version of each kind."""
         return {kind: self._present(kind)[0] for kind in kinds}
 
     def copy(self, kinds: Sequence[str] = KINDS) -> dict[str, bytes]:
-        """Return what is on disk, to put it back."""
+        """Return a copy of the files, for `put_back`."""
         return {kind: self._edge.file(kind).read_bytes() for kind in kinds if self._edge.file(kind).exists()}
 
     def put_back(self, copy: Mapping[str, bytes]) -> None:
-        """Write what `copy` returned."""
+        """Restore the result of `copy`."""
         for kind, content in copy.items():
             if self._edge.file(kind).read_bytes() != content:
                 _write(self._edge.file(kind), content)
                 self._written.pop(kind, None)
 
     def _present(self, kind: str) -> tuple[str, bytes]:
-        """Return the version and the resources of what is on disk; nobody else writes there, so it is read once."""
+        """Return the version and resources on disk, cached because no other process writes there."""
         if kind not in self._written:
             self._written[kind] = _parsed(self._edge.file(kind))
         return self._written[kind]
 
     def write_good(self, configuration: Configuration) -> None:
-        """Keep the state that Envoy took, for the next time that a part of a newer one is refused."""
+        """Store the state that Envoy accepted, as fallback when part of a newer one is rejected."""
         _write(self._good, configuration.SerializeToString())
 
     def read_good(self) -> Configuration | None:
-        """Return what `write_good` kept, or None."""
+        """Return the state stored by `write_good`, or None."""
         try:
             return Configuration.FromString(self._good.read_bytes())
         except (OSError, DecodeError):
@@ -107,7 +107,7 @@ class ConfigFiles:
 
 
 def read_seed(folder: Path) -> bytes:
-    """Return the seed of this data plane's hashes; the first time, make the folder and one."""
+    """Return the hash seed of this data plane, generating it on first use."""
     file = folder / "seed"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -143,17 +143,17 @@ def _parsed(file: Path) -> tuple[str, bytes]:
 
 
 def replace(file: Path, content: Json, *, indented: bool = True) -> None:
-    """Put JSON in place of a file, in one step."""
+    """Replace a file with JSON atomically."""
     _write(file, orjson.dumps(content, option=orjson.OPT_INDENT_2 if indented else 0))
 
 
 def _write(file: Path, content: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Beside the folder, not in it: Envoy reads its folder again whenever anything moves there.
+    # Beside the folder, because Envoy reloads its folder whenever anything moves into it.
     draft = file.parent.parent / f".{file.name}.new"
     with draft.open("wb") as out:
         out.write(content)
         out.flush()
-        os.fsync(out.fileno())  # a machine that loses power must not come back to an empty file
+        os.fsync(out.fileno())  # fsync, so that a power loss does not leave an empty file
     draft.chmod(0o600)
     draft.replace(file)

@@ -1,4 +1,4 @@
-"""What the access log says of requests, as metrics: how many, how they ended, and what Envoy itself added to them."""
+"""Metrics from the access log: request counts, outcomes, and latency added by Envoy."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
 MODEL_CALLS = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings"}
-"""What Envoy adds is taken down of these alone."""
+"""Envoy's own latency is measured for these only."""
 PORTION = 1 << 18
-"""Bytes that are read before others have their turn."""
+"""Bytes to read before yielding to other tasks."""
 
 
 def count(line: Mapping[str, Any]) -> None:
-    """Take down one request. Routes are those of the table; a request that found none has no name."""
+    """Count one request. The route label is empty if none matched."""
     route, status = line.get("route") or "", line.get("status")
     _requests(route, str(status)).inc()
     if isinstance(ms := line.get("ms"), int):
@@ -42,13 +42,13 @@ def count(line: Mapping[str, Any]) -> None:
 
 
 def _upload(line: Mapping[str, Any], before: int) -> int:
-    """Return for how long Envoy waited for the body, where it had to have the whole before it went on."""
+    """Return the time that Envoy waited for the whole body, if it buffered it."""
     received = _microseconds(line, "received_us")
     return received if received is not None and received <= before else 0
 
 
 def _microseconds(line: Mapping[str, Any], name: str) -> int | None:
-    """Return a number that may be missing; the log of verified callers has it as a text."""
+    """Return an optional number, which the log of verified callers has as a string."""
     value = line.get(name)
     return value if isinstance(value, int) else int(value) if isinstance(value, str) and value.isdigit() else None
 
@@ -64,7 +64,7 @@ def _seconds(route: str) -> Histogram:
 
 
 class LogTail:
-    """The lines that come into a log from now on, also when it is put aside and begun again."""
+    """Follows a log file across rotations."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -80,11 +80,11 @@ class LogTail:
             self._file.close()
 
     async def count(self) -> None:
-        """Take down what has come since the last time."""
+        """Count the lines since the last call."""
         while data := self._read():
             *lines, self._partial = (self._partial + data).split(b"\n")
             for line in lines:
-                with suppress(orjson.JSONDecodeError):  # a line that the disk had no room for
+                with suppress(orjson.JSONDecodeError):  # a line truncated by a full disk
                     count(orjson.loads(line))
             await asyncio.sleep(0)
 
@@ -107,9 +107,9 @@ class LogTail:
             self._file = None
 
     def _put_aside(self) -> bool:
-        """Tell whether Envoy writes to another file by now."""
+        """Tell whether Envoy has switched to a new file."""
         assert self._file is not None
         try:
             return self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
         except OSError:
-            return False  # the old file is away, the new one not there yet
+            return False  # between rotation and the new file

@@ -1,4 +1,4 @@
-"""Reads how many connections of clients one Envoy has, and tells it how full it is: see `drw.agent.xds.overload`."""
+"""Connection pressure: reads the client connections of one Envoy and reports its fill level to the overload manager."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 CROWDED = 0.87
-"""What is told at least once a client was refused for having too many connections. Others behind its address wait for
-its idle ones to be closed, after about 5 of 60 seconds."""
+"""Minimum pressure after a client was refused for too many connections. Idle connections then close after about 5 s
+instead of 60 s, which frees room for others behind the same address."""
 CROWDED_LOOKS = 20
-"""For so many looks after the last refusal."""
+"""Number of readings after the last refusal."""
 
 
 class ConnectionPressure:
-    """The pressure of connections on one Envoy."""
+    """Connection pressure of one Envoy."""
 
     def __init__(self, edge: EdgeOptions, admin: EnvoyAdmin) -> None:
         self._file = edge.pressure
@@ -32,7 +32,7 @@ class ConnectionPressure:
         self._crowded = 0
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Run until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
@@ -41,7 +41,7 @@ class ConnectionPressure:
                 log.debug("nobody knows how full of connections Envoy is: %s", error)
 
     async def step(self) -> None:
-        """Look, and tell if it is news.
+        """Read the number, and report it if it changed.
 
         Raises:
             Unavailable: Envoy does not answer.

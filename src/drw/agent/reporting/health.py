@@ -1,8 +1,8 @@
-"""How Envoy sees each host of an upstream: whether its circuit is closed, open, or half-open.
+"""Upstream health as seen by Envoy: circuit state of each host (closed, open, half-open).
 
-Envoy itself knows in and out alone: when its time is over, a host gets all of its share again at once. Half-open is
-what we call it from then until an answer is good; the next failures in a row put it out again. (Envoy's slow start is
-for hosts that are new or pass active health checks, not for those that come back.)
+Envoy only ejects and returns hosts; a returned host gets its full share at once. It counts as half-open from then until
+its first success, and further consecutive failures eject it again. (Envoy's slow start applies to new hosts and to
+those that pass active health checks, not to returned ones.)
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ HOSTS = Gauge("drw_upstream_hosts", "Hosts of each upstream, by the state of the
 
 
 class UpstreamHealth:
-    """The hosts of one Envoy, and which of them have been ejected and have not answered well since."""
+    """The hosts of one Envoy, and those ejected without a success since."""
 
     def __init__(self, admin: EnvoyAdmin) -> None:
         self._admin = admin
         self._tried: dict[tuple[str, str], int] = {}
-        """Hosts that were ejected, and how often they had answered well by then."""
+        """Ejected hosts, with their number of successes at that time."""
 
     async def seen(self, upstreams: Iterable[Upstream]) -> list[Health]:
-        """Return every host of these upstreams, sorted, and count them; none where Envoy does not answer."""
+        """Return the sorted hosts of these upstreams and update the metrics; an empty list if Envoy does not answer."""
         names = {upstream.name for upstream in upstreams}
         try:
             hosts_now = await self._admin.hosts()

@@ -1,4 +1,4 @@
-"""Keeps access logs from filling the disk: a full file is put aside, and the oldest goes."""
+"""Access log rotation: a full file is renamed, and the oldest is deleted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEPT_ANONYMOUS = 1
 
 
 class AccessLog:
-    """One access log of an Envoy: `access.log`, and `access.1.log` to `access.5.log` from new to old."""
+    """One access log of Envoy: `access.log`, and `access.1.log` (newest) to `access.5.log`."""
 
     def __init__(self, file: Path, admin: EnvoyAdmin, max_bytes: int = MAX_BYTES, backups: int = KEPT) -> None:
         self._file = file
@@ -21,13 +21,13 @@ class AccessLog:
         self._backups = backups
 
     async def turn(self) -> None:
-        """Put the file aside if it is full.
+        """Rotate the file if it is full.
 
         Raises:
-            Unavailable: Envoy does not answer; until the next turn it writes to the file that was put aside.
+            Unavailable: Envoy does not answer. It writes to the renamed file until the next call.
         """
         if not self._file.exists():
-            if self._aside(1).exists():  # it did not hear of it when the file was put aside
+            if self._aside(1).exists():  # Envoy missed the last rotation
                 await self._admin.reopen_logs()
             return
         if self._file.stat().st_size < self._max_bytes:

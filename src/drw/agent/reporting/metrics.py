@@ -1,4 +1,4 @@
-"""What the agent tells Prometheus: its own metrics and all of Envoy's, in one answer."""
+"""The metrics endpoint of the agent: its own metrics and all of Envoy's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AgentMetrics:
         self._server = HttpServer(app([], NAME, self._measure))
 
     async def run(self) -> None:
-        """Serve, and read the access logs, until cancelled."""
+        """Serve metrics and follow the access logs, until cancelled."""
         try:
             await self._server.start(self._address)
         except Unavailable as error:

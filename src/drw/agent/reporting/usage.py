@@ -1,8 +1,8 @@
-"""Tells the rate limiting service what went to upstreams of others: every request at least once, in order.
+"""Reports usage of third-party upstreams to the rate limiting service: each request at least once, in order.
 
-Envoy writes a line for each into `usage.log`. A full file is put aside under a number, and goes once all of it has
-been counted; where the count stands is kept in `usage.json`, so that neither a dead agent nor a dead service loses
-any. What was reported and not yet noted is reported again: the service counts a request once.
+Envoy writes one line per request to `usage.log`. A full file is rotated under a number and deleted once it is fully
+reported. The position is stored in `usage.json`, so that no usage is lost when the agent or the service dies. Requests
+may be reported twice; the service deduplicates them.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ AGAIN_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 REPORT_SECONDS = 10.0
 MAX_TEXT = 200
 MAX_TOKENS = 100_000_000
-"""More than that no upstream can have counted."""
+"""Maximum plausible token count."""
 NOTHING = "-"
-"""What Envoy writes where there is nothing to say."""
+"""Envoy's placeholder for a missing value."""
 
 REFUSED = "usage.refused.log"
 TEXTS = ("request_id", "org", "desk", "key", "model", "route", "upstream", "flags", "trace_id")
 
 
 class UsageLog:
-    """The log of usage of one data plane."""
+    """The usage log of one data plane."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class UsageLog:
         self._again = again
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Run until cancelled."""
         failures = 0
         while True:
             try:
@@ -80,14 +80,14 @@ class UsageLog:
         """Report the next lines; return whether there were any.
 
         Raises:
-            DrwError: the service does not answer; the lines wait.
+            DrwError: the service does not answer. The lines are reported later.
         """
         files = self._files()
         if not files:
             return False
         current, offset = self._where(files)
         for done in files[: files.index(current)]:
-            done.unlink()  # counted before, and noted as such
+            done.unlink()  # already counted
         lines, end = _lines(current, offset)
         if lines:
             await self._report([usage for line in lines if (usage := _usage(line))])
@@ -97,12 +97,12 @@ class UsageLog:
         return await self._turn(current, files)
 
     def _files(self) -> list[Path]:
-        """Return the files from old to new."""
+        """Return the files, oldest first."""
         aside = sorted(self._file.parent.glob("usage.[0-9]*.log"))
         return [*aside, *([self._file] if self._file.exists() else [])]
 
     def _where(self, files: Sequence[Path]) -> tuple[Path, int]:
-        """Return the file that is being counted, and up to where; the oldest, where that is not known."""
+        """Return the current file and offset, or the oldest file if unknown."""
         try:
             noted = orjson.loads(self._state.read_bytes())
         except (OSError, orjson.JSONDecodeError):
@@ -117,11 +117,11 @@ class UsageLog:
         replace(self._state, {"inode": file.stat().st_ino, "offset": offset})
 
     async def _turn(self, current: Path, files: Sequence[Path]) -> bool:
-        """Go on to the next file, or put a full one aside; return whether there is more to read."""
+        """Advance to the next file, or rotate a full one; return whether there is more to read."""
         if current != self._file:
             following = files[files.index(current) + 1 :]
             if not following:
-                await self._admin.reopen_logs()  # it still writes to the file that was put aside
+                await self._admin.reopen_logs()  # Envoy still writes to the rotated file
                 return False
             self._finish(current, following[0])
             return True
@@ -130,7 +130,7 @@ class UsageLog:
         return False
 
     def _finish(self, current: Path, following: Path) -> None:
-        self._note(following, 0)  # first, so that there is never a time at which nothing says where the count stands
+        self._note(following, 0)  # first, so that the position is always recorded
         current.unlink()
 
     def _put_aside(self, current: Path, files: Sequence[Path]) -> bool:
@@ -149,7 +149,7 @@ class UsageLog:
                 await self._report_each(batch)
 
     async def _report_each(self, usages: Sequence[Usage]) -> None:
-        """Report one by one, so that one that is refused for ever does not hold up the others: it is put aside."""
+        """Report one by one. A permanently rejected report is moved to a separate file and does not block others."""
         for usage in usages:
             try:
                 await self._send([usage])
@@ -164,7 +164,7 @@ class UsageLog:
 
 
 def _lines(file: Path, offset: int) -> tuple[list[bytes], int]:
-    """Return whole lines from there on, and where they end; a line that is not whole yet stays for later."""
+    """Return the complete lines from an offset, and the offset after them."""
     with file.open("rb") as stream:
         stream.seek(offset)
         chunk = stream.read(CHUNK_BYTES)
@@ -194,7 +194,7 @@ def _usage(line: bytes) -> Usage | None:
 
 
 def _tokens(entry: dict[str, Any]) -> tuple[int, int] | None:
-    """Return what the upstream counted; None where it said nothing, or what cannot be."""
+    """Return the token counts of the upstream, or None if missing or implausible."""
     counts = entry["prompt_tokens"], entry["completion_tokens"]
     if counts == (None, None):
         return None

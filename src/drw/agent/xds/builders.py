@@ -1,4 +1,4 @@
-"""The few shapes that all of Envoy's configuration is made of."""
+"""Builders of Envoy configuration messages."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ PREFIX = "type.googleapis.com/"
 
 
 def typed(name: str, /, **fields: Any) -> Json:
-    """Return a message that says its own type, as in `typed("envoy.config.cluster.v3.Cluster", name="rag")`."""
+    """Return a typed message (`Any`), for example `typed("envoy.config.cluster.v3.Cluster", name="rag")`."""
     return {"@type": f"{PREFIX}{name}", **fields}
 
 
 def extension(name: str, message: Json) -> Json:
-    """Return an extension by its name and its own message."""
+    """Return an extension with its name and typed configuration."""
     return {"name": name, "typed_config": message}
 
 
 def header(name: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> Json:
-    """Return a header to add, in place of one that is there."""
+    """Return a header option that overwrites an existing header."""
     return {"header": {"key": name, "value": value}, "append_action": action}
 
 
@@ -33,7 +33,7 @@ def address(where: str) -> Json:
 
 
 def private(where: str) -> Json:
-    """Return the address of `unix:/path`, for this user alone, or of `host:port`."""
+    """Return the address of `unix:/path`, accessible to this user only, or of `host:port`."""
     socket_address = address(where)
     if "pipe" in socket_address:
         socket_address["pipe"]["mode"] = 0o600
@@ -41,7 +41,7 @@ def private(where: str) -> Json:
 
 
 def file_source(path: str) -> Json:
-    """Return a source of configuration that is one file, alone in its folder and replaced by renaming."""
+    """Return a configuration source: one file, alone in its folder, replaced by renaming."""
     folder = path.rpartition("/")[0]
     watched = {"path": path, "watched_directory": {"path": folder}}
     return {"path_config_source": watched, "resource_api_version": "V3"}

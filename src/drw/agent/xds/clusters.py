@@ -1,4 +1,4 @@
-"""Our upstreams as Envoy's clusters: where they answer, how many requests at once, which retries, what comes after."""
+"""Translation of upstreams to Envoy clusters: addresses, limits, retries, fallbacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLUSTER = "envoy.config.cluster.v3.Cluster"
 AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 PROTOCOL = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 IDLE_SECONDS = 300
-"""Below the 600 seconds for which services keep an idle connection, so that it is never they who close one in use."""
+"""Less than the services' 600 s, so that Envoy always closes idle connections first."""
 
 TRACES = "traces"
 POLICIES = {"ring_hash": "RING_HASH", "round_robin": "ROUND_ROBIN", "random": "RANDOM"}
@@ -23,21 +23,20 @@ THEN = ">"
 
 
 def first(route: Route) -> str:
-    """Return the upstream of a route that a client reads of when nothing answers."""
+    """Return the upstream that error messages name."""
     return route.split[0].upstream if route.split else route.upstream
 
 
 def target(upstream: str, fallbacks: Sequence[str]) -> str:
-    """Return the cluster that stands for an upstream and what comes after it."""
+    """Return the name of the aggregate cluster of an upstream and its fallbacks."""
     return THEN.join(dict.fromkeys([upstream, *fallbacks]))
 
 
 def chains(routes: Iterable[Route], upstreams: Iterable[Upstream], secret: Callable[[str], str]) -> list[Json]:
-    """Return the clusters that stand for an upstream and what comes after it.
+    """Return the aggregate clusters of upstreams with fallbacks.
 
-    What is sent to an upstream is decided before it is known which one it will be, so all of a chain have the same
-    credential (the request router sees to that), and none is sent where they differ. Where one of a chain is a third
-    party's, none of them sees who calls.
+    Headers are set before Envoy chooses a member, so all members share one credential (the request router enforces
+    it), and none is sent if they differ. If one member is a third party, no member receives the caller's identity.
     """
     by_name = {upstream.name: upstream for upstream in upstreams}
     aggregates = {
@@ -59,7 +58,7 @@ def _chain(name: str, by_name: Mapping[str, Upstream], secret: Callable[[str], s
         cluster_type=extension(
             "envoy.clusters.aggregate", typed(AGGREGATE, clusters=[member.name for member in members])
         ),
-        # Its own, since those of the clusters in it do not count for what goes through it.
+        # The limits of member clusters do not apply to the aggregate.
         circuit_breakers=_bounds(Upstream()),
     )
     (credential, *others) = {member.credential for member in members}
@@ -74,7 +73,7 @@ def _chain(name: str, by_name: Mapping[str, Upstream], secret: Callable[[str], s
 
 
 def cluster(upstream: Upstream, secret: str = "", authorities: str = "") -> Json:
-    """Return one upstream; `secret` is the file with its credential, `authorities` that of who may sign for it."""
+    """Return the cluster of one upstream; `secret` is its credential file, `authorities` its CA file."""
     config = _cluster(upstream.name, list(upstream.addresses), upstream.connect_ms or CONNECT_MS)
     config["circuit_breakers"] = _bounds(upstream)
     if len(upstream.addresses) > 1:
@@ -89,13 +88,13 @@ def cluster(upstream: Upstream, secret: str = "", authorities: str = "") -> Json
 
 
 def trace_collector(endpoint: str) -> Json:
-    """Return where traces go, as in `http://127.0.0.1:4318`."""
+    """Return the cluster of the trace collector, for example `http://127.0.0.1:4318`."""
     url = urlsplit(endpoint)
     return _cluster(TRACES, [f"{url.hostname}:{url.port or 80}"], CONNECT_MS)
 
 
 def _cluster(name: str, addresses: list[str], connect_ms: int) -> Json:
-    note = {"filter_metadata": {"drw": {"upstream": name}}}  # the access log shows it, whatever stood before
+    note = {"filter_metadata": {"drw": {"upstream": name}}}  # overwrites, because the access log shows it
     ends = [{"endpoint": {"address": address(where)}, "metadata": note} for where in addresses]
     resolved = any(not where.startswith("unix:") for where in addresses)
     return typed(
@@ -119,7 +118,7 @@ def _protocol(outbound: Sequence[Json] = ()) -> Json:
 
 
 def _bounds(upstream: Upstream) -> Json:
-    # Envoy's own default of three retries at once fails requests as soon as a host goes.
+    # Envoy's default of three concurrent retries fails requests as soon as a host dies.
     budget = {"budget_percent": {"value": upstream.retry_percent or 20}, "min_retry_concurrency": 10}
     thresholds = {
         "max_connections": upstream.max_connections or 1024,
@@ -131,7 +130,7 @@ def _bounds(upstream: Upstream) -> Json:
 
 
 def _outliers(upstream: Upstream) -> Json:
-    # Of our own services only what happens on the way counts: one that says 503 by itself knows why.
+    # For platform processes only connection failures count, because their own 503 responses are deliberate.
     return {
         "split_external_local_origin_errors": True,
         "consecutive_local_origin_failure": upstream.eject_after or 3,

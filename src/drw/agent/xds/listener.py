@@ -1,4 +1,4 @@
-"""The listener: how connections and requests are read, in which order the filters stand, what is logged."""
+"""The listener: connection settings, filter order, access logs."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConne
 CEL = extension("envoy.formatter.cel", typed("envoy.extensions.formatter.cel.v3.Cel"))
 TRACE_SECONDS = "1s"
 HANDSHAKE_TIMEOUT = "5s"
-"""Within which TLS must be agreed on."""
+"""Time-out of the TLS handshake."""
 HEADERS_TIMEOUT = "5s"
-"""Within which a client must have sent all headers of a request."""
+"""Time-out for request headers."""
 FLUSH_TIMEOUT = "30s"
-"""Within which a client must take some of an answer whose end is written."""
+"""Time-out for a client that does not read the end of a response."""
 DRAIN_TIMEOUT = "1s"
-"""How long an idle connection stays open after a client of HTTP/2 was told that it ends."""
+"""Time that an idle HTTP/2 connection stays open after GOAWAY."""
 STALLED_TIMEOUT = "120s"
-"""Within which a client must take some of what waits for it, once more waits than Envoy holds."""
+"""Time-out for a client that does not read a full response buffer."""
 REQUEST_TIMEOUT = "900s"
-"""And the whole request: the largest upload at 600 kB a second. A client that dribbles holds no stream for longer."""
+"""Time-out for the whole request: the largest upload at 600 kB/s. It bounds slow uploads."""
 
 MAX_PATH = 512
 PATH = f"%CEL(request.url_path.contains('.eyJ') ? '(a key)' : request.url_path):{MAX_PATH}%"
-"""What is written down of a path: its beginning, no query, and no path in which somebody put a key.
+"""The logged path: truncated, without query, and omitted if it contains an API key.
 
-The second part of every key begins so: it is JSON in base64.
+The second part of every key starts with this: JSON in base64.
 """
 
 
@@ -45,7 +45,7 @@ def _either(*operators: str) -> str:
 
 
 def _trace_id(*, traced: bool) -> str:
-    """Return who says a request's trace: Envoy, where it writes traces, else the service that answered."""
+    """Return the source of the trace id: Envoy if tracing is on, else the responding service."""
     return _either("TRACE_ID", "RESP(X-TRACE-ID)") if traced else "%RESP(X-TRACE-ID)%"
 
 
@@ -62,9 +62,9 @@ LOGGED = {
     "details": "%RESPONSE_CODE_DETAILS%",
     "ms": "%DURATION%",
     "first_byte_ms": "%RESPONSE_DURATION%",
-    # From the request's first byte to its first byte upstream, and the same of the answer: what Envoy adds.
+    # First byte in to first byte upstream, and the same for the response: the latency of Envoy.
     "before_us": "%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:us)%",
-    # In the first is the wait for the body, where Envoy must have all of it: that ends after so long.
+    # The first includes waiting for a buffered body, which ends after this time.
     "received_us": "%COMMON_DURATION(DS_RX_BEG:DS_RX_END:us)%",
     "after_us": "%COMMON_DURATION(US_RX_BEG:DS_TX_BEG:us)%",
     "bytes_in": "%BYTES_RECEIVED%",
@@ -74,19 +74,19 @@ LOGGED = {
     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
 }
-"""One line of the access log: who, what, how it ended and how long it took; never a key or a body."""
+"""Fields of the access log: caller, request, outcome, duration; never a key or a body."""
 
 NUMBERS = ("status", "ms", "bytes_in", "bytes_out", "attempts")
-"""Those that there always are."""
+"""Fields that are always present."""
 
 CHOSEN = (*body_extraction.IDENTITY, "request_id", "method", "path", "path_length")
-"""Who calls, and all that a caller can choose."""
+"""Caller fields, and all fields chosen by the caller."""
 
 
 def _line(fields: Mapping[str, str]) -> str:
-    """Return the same line as a text, which Envoy writes in less time: numbers that may be missing are texts in it.
+    """Return the log line as text, which Envoy formats faster; optional numbers are strings.
 
-    What a caller can choose is noted, and escaped, by the cutter.
+    Fields chosen by the caller are escaped by the native filter.
     """
     formatted = {name: value for name, value in fields.items() if name not in CHOSEN}
     parts = [f'"{name}":' + (value if name in NUMBERS else f'"{value}"') for name, value in formatted.items()]
@@ -105,18 +105,18 @@ METERED = {
     "upstream": "%UPSTREAM_METADATA(drw:upstream)%",
     "bytes_in": "%BYTES_RECEIVED%",
 }
-"""One line of the log of usage: what a request to an upstream of others cost, and whom."""
+"""Fields of the usage log: caller and tokens of a request to a third-party upstream."""
 
 
 class LogPaths(NamedTuple):
-    """The files of a listener's logs."""
+    """Log files of a listener."""
 
     identified: str
-    """Requests of verified callers."""
+    """Log of verified callers."""
     anonymous: str
-    """All others, apart: whoever has no key cannot push out the lines of those who have."""
+    """Log of all other requests, separate so that they cannot displace lines of verified callers."""
     usage: str
-    """What upstreams that are not ours counted."""
+    """Usage of third-party upstreams."""
 
 
 def listener(
@@ -131,10 +131,10 @@ def listener(
     *,
     operators: bool = False,
 ) -> Json:
-    """Return the listener, with the filters that change (by name) and the routes, or with where they come from.
+    """Return the listener, with dynamic filters (by name) and routes inline or as references.
 
-    `front`: the filters before all others. With a socket it is the one that speaks TLS; for operators it has
-    connections of its own, which no bound of the others takes away. All else is the same.
+    `front`: filters that run first. With a TLS socket it terminates TLS; the operators' listener has its own
+    connection limit. All else is the same.
     """
     trace = {"trace_id": _trace_id(traced=bool(otlp_endpoint))}
     manager = typed(
@@ -155,9 +155,9 @@ def listener(
         "envoy.config.listener.v3.Listener",
         name=f"{NAME}.operators" if operators else f"{NAME}.tls" if socket else NAME,
         address=private(listen) if operators else address(listen),
-        enable_reuse_port=False,  # with it a second Envoy would share the port in silence
+        enable_reuse_port=False,  # otherwise a second Envoy would silently share the port
         per_connection_buffer_limit_bytes=1 << 20,
-        # A client that takes nothing of what was written to it holds the memory for no longer.
+        # Bounds the memory held by a client that does not read.
         per_connection_buffer_high_watermark_timeout=STALLED_TIMEOUT,
         filter_chains=[_filters(manager, connections, operators) | (_handshake(socket) if socket else {})],
         **({"ignore_global_conn_limit": True, "bypass_overload_manager": True} if operators else {}),
@@ -203,7 +203,7 @@ def _reading(idle_seconds: int) -> Json:
         "always_set_request_id_in_response": True,
         "normalize_path": True,
         "merge_slashes": True,
-        # Routes, scopes and services then read one path: an id may have slashes, and no ".." hides behind them.
+        # Routes, scopes and services then see the same path; ids may contain slashes, and ".." is resolved.
         "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
         "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "drw"},
         "max_request_headers_kb": 60,
@@ -240,7 +240,7 @@ def _text(line: str) -> Json:
 
 
 def _identified() -> Json:
-    """Return the filter of requests of verified callers. A revoked key is refused with 401: it is none any more."""
+    """Return the log filter for verified callers. Requests with revoked keys (401) do not count as verified."""
     return {"and_filter": {"filters": [_status("NE", 401), _has_noted(NOTED, "line")]}}
 
 
@@ -253,7 +253,7 @@ def _has_noted(where: str, what: str) -> Json:
 
 
 def _has_not_noted(where: str, what: str) -> Json:
-    # Of a matcher this filter heeds the value alone, not `invert`; a text is not null.
+    # This filter ignores `invert` of a matcher; a string is not null.
     return _noted(where, what, {"null_match": {}}, absent=True)
 
 

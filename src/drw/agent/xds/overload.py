@@ -1,8 +1,7 @@
-"""Overload: what Envoy does without as it runs out of memory or of connections, and how full of connections it is.
+"""The overload manager: Envoy's behaviour when it runs out of memory or connections.
 
-Envoy counts connections and refuses those beyond the bound, but tells none of its overload actions of that number. So
-the agent reads it and writes it where Envoy does look: the fuller it is, the sooner connections without a request are
-closed. Whoever opens connections and leaves them idle holds none of them for long; a caller that asks keeps its own.
+Envoy limits connections, but its overload actions cannot use their number. The agent therefore writes it to a file
+that Envoy watches. The fuller Envoy is, the sooner idle connections are closed; active ones stay open.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ SCALED = {
     "HTTP_DOWNSTREAM_STREAM_FLUSH": "1s",
     "TRANSPORT_SOCKET_CONNECT": "1s",
 }
-"""Timeouts that become shorter, down to these: of connections without a request, of answers that are written to their
-end, of TLS that is not agreed on yet. None of them ends a request that is under way."""
+"""Minimum time-outs under pressure: idle connections, finished responses, TLS handshakes. None of them ends an active
+request."""
 
 EASY, FULL = 0.5, 0.9
-"""Shares of the bound at which timeouts begin to become shorter, and are shortest."""
+"""Fill levels at which time-outs start to shrink, and reach their minimum."""
 
 MONITORS = "envoy.resource_monitors"
 ACTIONS = "envoy.overload_actions"
 
 
 def manager(max_connections: int, pressure: str) -> Json:
-    """Return the overload manager: at most so many connections of clients; `pressure` is the file of `tell`."""
+    """Return the overload manager with the maximum of client connections; `pressure` is the file written by `tell`."""
     monitors = {
         "global_downstream_max_connections": typed(
             "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
@@ -51,7 +50,7 @@ def manager(max_connections: int, pressure: str) -> Json:
 
 
 def tell(file: Path, share: float) -> None:
-    """Write how full of connections Envoy is, as a share of its bound; it sees files that are moved into place."""
+    """Write the connection fill level, from 0 to 1. The file is moved into place, which Envoy watches for."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = file.with_suffix(".new")
     draft.write_text(f"{min(share, 1.0):.2f}", encoding="ascii")

@@ -1,4 +1,4 @@
-"""Our routes as Envoy's: the path, the scopes, the bounds, and what a client reads when something is in the way."""
+"""Translation of routes to Envoy's route table: paths, scopes, limits, error messages."""
 
 from __future__ import annotations
 
@@ -14,34 +14,33 @@ from drw.routing.request_matching import IDLE_SECONDS, MODEL_HEADER, allowed, is
 
 NAME = "drw"
 NOTES = "drw"
-"""The namespace of a route's metadata that local replies read."""
+"""Metadata namespace of routes for local replies."""
 
 OWN = "own"
-"""Among the notes of a route to a process of the platform."""
+"""Marks routes to platform processes."""
 
 RETRY_ON = "connect-failure,reset-before-request,refused-stream"
-"""Only where nothing was sent: whatever else failed may have run."""
+"""Retry only if nothing was sent, because other failures may have executed the request."""
 
 FALL_BACK_ON = f"gateway-error,reset,retriable-status-codes,{RETRY_ON}"
 FALL_BACK_STATUS = [429, 500]
-"""With fallbacks a request may run twice: whoever names them asks for that."""
+"""With fallbacks a request may run twice; configuring them accepts that."""
 
 BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")
 READERS = (filters.BODY, filters.FURTHER)
-"""Filters that are on by the route that is found first, whichever is found later: where that may be another one, they
-must be on for it."""
+"""Filters enabled by the first matched route, which must be enabled on every route that may match later."""
 
 UNREAD_STATUS = 422
-"""By which local replies know a body that could not be read."""
+"""Response code details of an unreadable body, matched by local replies."""
 READING = ("GET", "HEAD")
 READ_BYTES = 64 << 20
-"""The most that is held of one body while it is read, or of one answer while its usage is looked for."""
+"""Buffer limit for request bodies and for responses with usage extraction."""
 
 
 def route_configuration(configuration: Configuration, origins: Sequence[str] = ()) -> Json:
-    """Return the whole table: of paths that begin alike the longest first, and refusals at their end.
+    """Return the route table: longer prefixes first, rejections last.
 
-    `origins`: the web pages that may read the answers.
+    `origins`: allowed CORS origins.
     """
     table = _RouteTable(
         routes=ordered(configuration.routes.routes),
@@ -62,7 +61,7 @@ def route_configuration(configuration: Configuration, origins: Sequence[str] = (
 
 
 def entries(host: Json) -> list[Json]:
-    """Return the entries of a virtual host; one may be there several times."""
+    """Return the entries of a virtual host; an entry may occur several times."""
     match = host.get("matcher", {})
     paths = match.get("matcher_tree", {}).get("prefix_match_map", {}).get("map", {})
     found = [*paths.values(), *([match["on_no_match"]] if match else [])]
@@ -71,9 +70,9 @@ def entries(host: Json) -> list[Json]:
 
 
 def _by_path(table: Sequence[Json]) -> Json:
-    """Return the matcher that finds by the path which entries are tried: all whose paths begin the longest that fits.
+    """Return the prefix matcher that selects the entries of a path.
 
-    Envoy tries entries one by one, and looks at the headers that each asks for before it looks at its path.
+    Envoy tries entries one by one, and evaluates an entry's headers before its path.
     """
     paths = sorted({path for entry in table if (path := _path(entry))})
     found = {path: _tried(entry for entry in table if path.startswith(_path(entry))) for path in paths}
@@ -83,7 +82,7 @@ def _by_path(table: Sequence[Json]) -> Json:
 
 
 def _path(entry: Json) -> str:
-    """Return the path of an entry; "" of one that is for every path."""
+    """Return the path of an entry, or "" if it applies to all paths."""
     match = entry["match"]
     return str(match.get("path_separated_prefix") or match.get("path") or "")
 
@@ -93,7 +92,7 @@ def _tried(table: Iterable[Json]) -> Json:
 
 
 def _switched_on(configuration: Configuration) -> Json:
-    """Return the filters that are on for every request."""
+    """Return the filters enabled for every request."""
     credentials = configuration.credentials
     names = [filters.IDENTITY] if credentials.issuers or credentials.certificates else []
     names += [filters.KNOWN, *READERS] if any(map(_by_caller, configuration.routes.routes)) else []
@@ -104,13 +103,13 @@ def _switched_on(configuration: Configuration) -> Json:
 class _RouteTable:
     routes: Sequence[Route]
     gone: Mapping[str, str]
-    """What a client reads while an upstream does not answer."""
+    """Error message while an upstream does not answer."""
     own: Set[str]
-    """The upstreams that are processes of the platform."""
+    """Upstreams that are platform processes."""
 
 
 def _by_caller(route: Route) -> bool:
-    """Return whether it must be known who calls before the route is; headers may be gone by then, or new."""
+    """Return whether route matching depends on the caller, whose headers are set by filters."""
     return bool(route.tenants or route.headers or "key" in route.affinity)
 
 
@@ -125,14 +124,14 @@ def _entries(route: Route, table: _RouteTable) -> Iterator[Json]:
 
 
 def _by_model(route: Route, table: _RouteTable, headers: list[Json]) -> Iterator[Json]:
-    """Yield the entries of a route with models; the body has been read, whole, before any but the first can match."""
+    """Yield the entries of a route that matches on models. All but the first match only after the body was read."""
     if route.model_header:
         named = "|".join(filters.literal(model) for model in sorted(route.models))
         matchers = [*headers, _matches(MODEL_HEADER, {"safe_regex": _regex(named)})]
         yield from _by_size(_entry(route, table, matchers, by_header=True), "POST", route)
     yield _encoded(route, headers)
     values = [{"string_match": {"exact": model}} for model in sorted(route.models)]
-    model = _metadata("model", {"or_match": {"value_matchers": [*values, *values[:1]]}})  # two at least
+    model = _metadata("model", {"or_match": {"value_matchers": [*values, *values[:1]]}})  # at least two
     plain = _entry(route, table, headers)
     if route.pass_through:
         stream = _entry(route, table, headers, stream=True)
@@ -143,7 +142,7 @@ def _by_model(route: Route, table: _RouteTable, headers: list[Json]) -> Iterator
 
 
 def _once_read(entry: Json) -> Iterator[Json]:
-    """Yield the entry for bodies that were read whole, and before that the one that has them read, or refuses them."""
+    """Yield the entry for buffered bodies, preceded by the one that buffers or rejects them."""
     read = {"name": body_extraction.READ, "present_match": True}
     yield entry | {"match": entry["match"] | {"headers": [*entry["match"]["headers"], read]}}
     yield {k: v for k, v in entry.items() if k != "route"} | {"direct_response": {"status": UNREAD_STATUS}}
@@ -154,7 +153,7 @@ def _metadata(field: str, value: Json) -> Json:
 
 
 def _streams() -> list[Json]:
-    """Anything but false: there are upstreams that take 1, or "true", for true."""
+    """Any value but false, because some upstreams accept 1 or "true"."""
     no: list[Json] = [{"bool_match": False}, {"null_match": {}}]
     return [
         _metadata("stream", {"present_match": True}),
@@ -236,16 +235,15 @@ def _reads(how: Json) -> Json:
 
 
 def _declared(entry: Json, max_bytes: int) -> Json:
-    """Return the entry for bodies that say that they are small enough."""
+    """Return the entry for bodies with a content-length within the limit."""
     length = {"name": "content-length", "range_match": {"start": "0", "end": str(max_bytes + 1)}}
     return entry | {"match": entry["match"] | {"headers": [*entry["match"]["headers"], length]}}
 
 
 def _drained(entry: Json, route: Route) -> Json:
-    """Return the entry for all others: too large, or of unknown size. They are read before they are refused.
+    """Return the entry for bodies that are too large or of unknown size. They are read before the rejection.
 
-    Otherwise the connection would be reset under a client that is still sending, and many
-    clients then never see the answer.
+    Otherwise the connection would be reset while the client is sending, and many clients would miss the response.
     """
     drained = {
         cutter.CUTTER: filters.needs(route.scopes, filters.UNBOUNDED),
@@ -257,7 +255,7 @@ def _drained(entry: Json, route: Route) -> Json:
 
 def _action(route: Route) -> Json:
     action: Json = {
-        "timeout": f"{route.total_ms / 1000:g}s",  # without a bound a stream may last; only a pause in it is bounded
+        "timeout": f"{route.total_ms / 1000:g}s",  # unbounded: only pauses in a stream are bounded
         "idle_timeout": f"{route.idle_seconds or IDLE_SECONDS}s",
         "retry_policy": _retries(route),
         **_where(route),
@@ -288,7 +286,7 @@ def _retries(route: Route) -> Json:
             "num_retries": len(route.fallbacks),
             "retry_priority": extension("envoy.retry_priorities.previous_priorities", previous),
         }
-    # It ends when the answer begins, whatever its name says: an answer under way is never tried again.
+    # Despite its name it ends with the first response byte: a started response is never retried.
     return policy | ({"per_try_timeout": f"{route.first_byte_ms / 1000:g}s"} if route.first_byte_ms else {})
 
 
@@ -313,7 +311,7 @@ def _bounds(route: Route) -> Json:
 
 
 def _wrong_methods(routes: Sequence[Route]) -> Iterator[Json]:
-    """Yield the refusals of other methods than a path takes. They come last: what a shorter path takes is routed."""
+    """Yield the 405 responses for other methods of a path, last, because a shorter prefix may accept them."""
     paths = {route.path: allowed(route.path, routes) for route in routes} | dict.fromkeys(filters.ALIVE, READING)
     for path, methods in paths.items():
         if methods:
@@ -324,7 +322,7 @@ def _wrong_methods(routes: Sequence[Route]) -> Iterator[Json]:
 
 
 def _encoded(route: Route, headers: list[Json]) -> Json:
-    """Return the refusal of compressed bodies, in which no model can be looked for."""
+    """Return the rejection of compressed bodies, from which no model can be extracted."""
     plain = _matches("content-encoding", {"exact": "identity"}) | {"invert_match": True}
     there = {"name": "content-encoding", "present_match": True}
     accept = {"response_headers_to_add": [header("accept-encoding", "identity")]}
@@ -334,7 +332,7 @@ def _encoded(route: Route, headers: list[Json]) -> Json:
 def _nothing(routes: Sequence[Route]) -> Json:
     nothing = _direct("nothing", {"prefix": "/"}, 404)
     asking = [route for route in routes if route.models]
-    if asking:  # nobody else may stand before them, so that the model is looked for here
+    if asking:  # no other entry may precede them, so that the model is extracted here
         read = body_extraction.read(sorted({route.path for route in asking}), body_extraction.fields(routes))
         max_bytes = max(route.max_body_bytes or READ_BYTES for route in asking)
         nothing["typed_per_filter_config"] |= {**_reads(read), cutter.CUTTER: filters.anybody(max_bytes)}
@@ -353,5 +351,5 @@ def _direct(name: str, match: Json, status: int) -> Json:
 
 
 def reference(source: Json) -> Json:
-    """Return how the listener asks for the table."""
+    """Return the listener's reference to the route table."""
     return {"route_config_name": NAME, "config_source": source}

@@ -1,7 +1,7 @@
-"""TLS at the door: the server's certificate, and the authority whose client certificates count.
+"""TLS termination: server certificate, and the CA of client certificates.
 
-Envoy reads the files by itself, and again whenever they are replaced: renewing them needs nobody. Give each a folder
-that is swapped as a whole, so that a certificate and its key change together.
+Envoy reloads the files when they are replaced. Use a folder that is swapped atomically, so that a certificate and its
+key change together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CERTIFICATE, CLIENT_CA = "certificate", "client_ca"
 
 
 def secrets(tls: Tls) -> dict[str, Json]:
-    """Return what is delivered by itself, by the name of its file."""
+    """Return the secrets delivered separately, by file name."""
     resources = {CERTIFICATE: typed(SECRET, name=CERTIFICATE, tls_certificate=_certificate(tls) | _watched(tls))}
     if tls.client_ca:
         context = _authority(tls) | {"watched_directory": {"path": str(tls.client_ca.parent)}}
@@ -24,7 +24,7 @@ def secrets(tls: Tls) -> dict[str, Json]:
 
 
 def delivered(tls: Tls, folder: str) -> Json:
-    """Return the socket, whose certificates are delivered in these files."""
+    """Return the TLS transport socket with certificates from these files."""
 
     def source(name: str) -> Json:
         return {"name": name, "sds_config": file_source(f"{folder}/{name}/{name}.json")}
@@ -51,9 +51,9 @@ def _socket(common: Json) -> Json:
             "alpn_protocols": ["h2", "http/1.1"],
             **common,
         },
-        # A key does as well; a certificate that is shown and does not count ends the handshake.
+        # Client certificates are optional, but an invalid one fails the handshake.
         require_client_certificate=False,
-        # A resumed session would not have its certificate checked again.
+        # A resumed session would skip the certificate check.
         disable_stateless_session_resumption=True,
         disable_stateful_session_resumption=True,
     )

@@ -1,7 +1,7 @@
-"""The request router's words in Envoy's: a pure function, with golden files in tests/agent/xds/golden.
+"""Translation of the desired state to Envoy resources: a pure function, with golden files in tests/agent/xds/golden.
 
-One kind of resource is one file in a folder of its own, because Envoy reads everything again that it takes from a
-folder in which something changed. `whole` puts all kinds into one static configuration, for Envoy to check.
+Each resource kind is a file in a separate folder, because Envoy reloads a whole folder on any change. `whole` combines
+all kinds into one static configuration for validation.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ FILTER_KINDS = {
     CUTTER: "cutter",
 }
 KINDS = ("clusters", "routes", "identity", "keys", "blocked", "models", "cutter", "listeners")
-"""In the order in which they are delivered: what is referred to before what refers to it."""
+"""Delivery order: referenced kinds first."""
 
 AT_ONCE = ("cutter", "models")
 SETTLED = ("blocked",)
 REFUSALS = (*AT_ONCE, *SETTLED)
-"""Kinds that say who is refused: made of names and numbers alone, they go ahead of all others, in this order."""
+"""Kinds of deny lists and limits, delivered before all others, in this order."""
 
 OTHERS = tuple(kind for kind in KINDS if kind not in REFUSALS)
 
 
 class BadConfiguration(InvalidRequest):
-    """The desired state contradicts itself, or Envoy refuses it."""
+    """The desired state is inconsistent, or Envoy rejects it."""
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeOptions:
-    """What the profile says of the data plane."""
+    """Data plane options from the profile."""
 
     plane: DataPlane
     otlp_endpoint: str = ""
     seed: bytes = SEED
-    """Of the hashes by which Envoy knows subjects: a caller who knew it could choose a name that has another's."""
+    """Hash seed of subjects. Callers who knew it could choose names with colliding hashes."""
 
     @classmethod
     def of(cls, profile: Profile) -> EdgeOptions:
-        """Read it from the profile.
+        """Read the options from the profile.
 
         Raises:
-            ConfigError: it says nothing of a data plane, or something that one cannot do.
+            ConfigError: the data plane section is missing or invalid.
         """
         if profile.data_plane is None:
             raise ConfigError(f"the profile {profile.name!r} has no table [data_plane]")
@@ -73,34 +73,34 @@ class EdgeOptions:
 
     @property
     def anonymous_log(self) -> str:
-        """The access log of everybody else."""
+        """The access log of all other requests."""
         return str(self.plane.folder / "access-anonymous.log")
 
     def file(self, kind: str) -> Path:
-        """Return the file of a kind of resource."""
+        """Return the file of a resource kind."""
         return self.plane.folder / "xds" / kind / f"{kind}.json"
 
     @property
     def secrets(self) -> Path:
-        """Where the files are that say where certificates are."""
+        """Folder of the certificate secrets."""
         return self.plane.folder / "tls"
 
     @property
     def pressure(self) -> Path:
-        """Where Envoy reads how full it is of connections, as a share of 1."""
+        """File with the connection fill level, from 0 to 1."""
         return self.plane.folder / "pressure" / "connections"
 
     @property
     def usage(self) -> Path:
-        """The log of what went to an upstream that is not ours."""
+        """The usage log of third-party upstreams."""
         return self.plane.folder / "usage.log"
 
     def secret(self, name: str) -> str:
-        """Return the file in which Envoy finds a credential."""
+        """Return the secret file of a credential."""
         return str(self.plane.folder / "xds" / "secrets" / name / "secret.json")
 
     def source(self, kind: str) -> Json:
-        """Return where Envoy finds a kind of resource."""
+        """Return the configuration source of a resource kind."""
         return file_source(str(self.file(kind)))
 
 
@@ -108,7 +108,7 @@ def translate(configuration: Configuration, edge: EdgeOptions) -> dict[str, list
     """Return the resources of each kind.
 
     Raises:
-        BadConfiguration: a route names an upstream that there is not.
+        BadConfiguration: a route names an unknown upstream.
     """
     _check(configuration)
     resources = {name: [_discovered(name, message)] for name, message in _changing(configuration, edge).items()}
@@ -123,7 +123,7 @@ def translate(configuration: Configuration, edge: EdgeOptions) -> dict[str, list
 
 
 def refusals(configuration: Configuration, edge: EdgeOptions, kinds: Sequence[str] = REFUSALS) -> dict[str, list[Json]]:
-    """Return the resources of these kinds, which say who is refused, and after how many requests."""
+    """Return the resources of deny lists and limits."""
     builders: dict[str, Callable[[], tuple[str, Json]]] = {
         "cutter": lambda: (CUTTER, cutter(configuration, edge.seed)),
         "models": lambda: (MODELS, models(configuration)),
@@ -133,7 +133,7 @@ def refusals(configuration: Configuration, edge: EdgeOptions, kinds: Sequence[st
 
 
 def others(configuration: Configuration) -> Configuration:
-    """Return the configuration without its version and without what only says who is refused or limited."""
+    """Return the configuration without version, deny lists and limits."""
     remaining = Configuration()
     remaining.CopyFrom(configuration)
     remaining.ClearField("version")
@@ -148,7 +148,7 @@ def whole(configuration: Configuration, edge: EdgeOptions) -> Json:
     """Return the same as one static configuration.
 
     Raises:
-        BadConfiguration: a route names an upstream that there is not.
+        BadConfiguration: a route names an unknown upstream.
     """
     _check(configuration)
     changing = {
@@ -164,7 +164,7 @@ def whole(configuration: Configuration, edge: EdgeOptions) -> Json:
 
 
 def bootstrap(edge: EdgeOptions) -> Json:
-    """Return what Envoy starts from: its admin interface, and where everything else is."""
+    """Return Envoy's bootstrap: admin interface, and references to everything else."""
     dynamic = {"cds_config": edge.source("clusters"), "lds_config": edge.source("listeners")}
     return _process(edge) | {"dynamic_resources": dynamic}
 

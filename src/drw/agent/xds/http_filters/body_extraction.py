@@ -1,4 +1,4 @@
-"""What is read out of bodies: the model of a request, and what an upstream says that an answer cost."""
+"""Body extraction: the model of a request, and the token usage of a response."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.routing.request_matching import MODEL_HEADER
 
 NAMESPACE = BODY
-"""The metadata that hold what a request's body says."""
+"""Metadata namespace of fields extracted from request bodies."""
 
 USAGE = "drw.usage"
 """The metadata that hold who pays and what an upstream counted: of pass-through requests alone."""
@@ -35,7 +35,7 @@ TRANSFORM = "envoy.extensions.filters.http.transform.v3.TransformConfig"
 
 
 def read(paths: Iterable[str], fields: Iterable[str]) -> Json:
-    """Return what a route says whose bodies are read at these paths, and nowhere else below it."""
+    """Return the per-route configuration that extracts fields from bodies on these paths."""
     rules = [
         {"selectors": [{"key": field}], "on_present": {"metadata_namespace": NAMESPACE, "key": field}}
         for field in (*ROUTED, *sorted(fields))
@@ -62,7 +62,7 @@ def read(paths: Iterable[str], fields: Iterable[str]) -> Json:
 
 
 def chain(route: Route, *, stream: bool, by_header: bool) -> Json | None:
-    """Return what runs on this route alone, once it is known for good; None where nothing does."""
+    """Return the route-specific filter chain, or None."""
     chain_filters = [
         *(_checked_again(route) if route.models else ()),
         *(_passed(route, stream, by_header) if route.pass_through else ()),
@@ -75,7 +75,7 @@ def chain(route: Route, *, stream: bool, by_header: bool) -> Json | None:
 
 
 def fields(routes: Iterable[Route]) -> set[str]:
-    """Return the fields of bodies that bind a caller to a host."""
+    """Return the body fields used for session affinity."""
     affinity_fields = (text for route in routes for text in route.affinity if text.startswith(AFFINITY))
     return {text.removeprefix(AFFINITY) for text in affinity_fields}
 
@@ -85,7 +85,7 @@ def _run(filter_chain: Json) -> Json:
 
 
 def _checked_again(route: Route) -> list[Json]:
-    """Return the checks of scope and size: until the body was read, those of another route have been made."""
+    """Return the scope and size checks, repeated because the first route match may have been another route."""
     filter_chain = [extension("envoy.filters.http.rbac", filters.scopes(route.scopes))]
     return [*filter_chain, *([filters.size_limit(route.max_body_bytes)] if route.max_body_bytes else [])]
 
@@ -123,10 +123,10 @@ def _note_affinity(route: Route) -> list[Json]:
 
 
 def _rewritten(route: Route, stream: bool) -> list[Json]:
-    """Return the filters that read a body as JSON, write anew what changes in it, and have the route looked for again.
+    """Return the filters that parse a JSON body, rewrite changed fields, and repeat route matching.
 
-    They do neither with a body that is no JSON object with each key once: it stays on the route that refuses it. Its
-    content type is set first, since of another one nothing would be read.
+    A body that is not a JSON object with unique keys stays on the route that rejects it. The content type is set
+    first, because other types are not parsed.
     """
     # A '%' begins a command of Envoy's formats.
     change: Json = {"model": route.upstream_model.replace("%", "%%")} if route.upstream_model else {}

@@ -18,17 +18,17 @@ MODELS = "drw.models"
 RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 REVOKED, KILLED, MONEY, TOKENS = "revoked", "killed", "money", "tokens"
-"""Names of the decisions, by which local replies know them."""
+"""Decision names, which local replies match on."""
 
 REASONS = {Block.KILLED: KILLED, Block.MONEY: MONEY, Block.TOKENS: TOKENS}
 BODY = "drw.body"
-"""The metadata that hold what a request's body says, where a route has it read."""
+"""Metadata namespace of fields extracted from request bodies."""
 
 GRAVEST = (KILLED, MONEY, TOKENS)
 ADMINISTRATION = "/api/"
-"""Below it nothing is spent without model serving, which refuses by itself; cutter.c has it too."""
+"""Prefix of administrative paths, which cannot spend without model serving; the same constant is in cutter.c."""
 MAX_NAME = 512
-"""Longer names fit into no header that a verified identity makes; a block of one would refuse nobody."""
+"""Longer names do not fit in the identity headers, so that no request can match them."""
 
 
 def blocked(configuration: Configuration) -> Json:
@@ -43,7 +43,7 @@ def blocked(configuration: Configuration) -> Json:
     by_key = dict.fromkeys(filter(None, configuration.credentials.revoked), _decision(REVOKED))
     for key, orgs in _by_key(named[Block.KEY]).items():
         if key not in by_key:
-            # Without an end of its own: a key of another org goes on to the end of the outer tree.
+            # Without a fallback, so that a key of another org continues to the end of the outer matcher.
             by_key[key] = _tree("x-drw-org", {org: _decision(reason) for org, reason in orgs.items()})
     if not by_key:
         return typed(RBAC, matcher=fallback.get("matcher", {"on_no_match": fallback}))
@@ -61,7 +61,7 @@ def models(configuration: Configuration) -> Json:
     policies: dict[str, Json] = {}
     for (reason, org), models in conditions.items():
         policy = policies.setdefault(reason, {"permissions": [{"any": True}], "principals": []})
-        # Of each other org a request meets one comparison, however many models that one has killed.
+        # One comparison per org, regardless of the number of its killed models.
         policy["principals"] += [_of_org(org, models)] if org else models
     return typed(RBAC, rules={"action": "DENY", "policies": policies}) if policies else typed(RBAC)
 
@@ -72,7 +72,7 @@ Named = dict[tuple[str, str], str]
 def _gravest(blocks: Iterable[Block]) -> dict[int, Named]:
     by_subject: dict[int, Named] = {subject: {} for subject in Block.Subject.values()}
     for block in blocks:
-        reason = REASONS.get(block.reason, KILLED)  # of a newer control plane: refused rather than let through
+        reason = REASONS.get(block.reason, KILLED)  # unknown reason of a newer control plane: fail closed
         if len(block.name) <= MAX_NAME and len(block.org) <= MAX_NAME:
             named = by_subject.setdefault(block.subject, {})
             named[block.org, block.name] = min(named.get((block.org, block.name), reason), reason, key=GRAVEST.index)
@@ -111,7 +111,7 @@ def _allowed() -> Json:
 
 
 def _decision(reason: str) -> Json:
-    """Return a refusal; whoever has only spent all may still administer, and goes on to the end of the outer tree."""
+    """Return a rejection. Subjects with an exhausted budget may still use administrative endpoints."""
     refused = _action(reason, "DENY")
     if reason not in (MONEY, TOKENS):
         return refused

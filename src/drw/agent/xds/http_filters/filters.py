@@ -1,7 +1,7 @@
-"""Request to filters: what happens to a request before it is routed, in order.
+"""The HTTP filter chain of a request, in order.
 
 strip (early) > keys > identity > known > cutter > blocked > drain > sizes > body > models > further > router.
-The cutter checks tokens, limits, scopes and sizes. What changes while the data plane runs is delivered each by itself.
+The native filter (cutter) checks tokens, limits, scopes and sizes. Dynamic filters are delivered separately.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 KEY_STATE = "drw.key"
 
 DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: MODULE}
-"""The filters that are delivered by themselves, and their types."""
+"""Filters delivered separately, with their types."""
 
 OFF = (IDENTITY,)
-"""Those of them that are off but where the routes switch them on."""
+"""Filters disabled by default and enabled per route."""
 
 PROVIDER = "drw"
 ALIVE = tuple(ITSELF)
-"""Paths at which the data plane says that it serves, to anybody."""
+"""Public health paths."""
 MAX_BODY_BYTES = 1 << 30
-"""The most that any route lets through; a route may say less."""
+"""Maximum body size of any route."""
 
 UNBOUNDED = 1 << 62
-"""Where a body is read to its end before its size is judged."""
+"""Routes that buffer the body before checking its size."""
 
 DRAINED_BYTES = 48 << 20
-"""Up to here a body that is too large is read before it is refused."""
+"""Bytes of an oversized body that are read before the rejection."""
 
 CLAIMS = {
     "x-drw-org": "org",
@@ -56,13 +56,13 @@ CLAIMS = {
     "x-drw-scopes": "scope",
     "x-drw-walls": "walls",
 }
-"""Which claim of a key goes into which header: what `drw.kernel.rpc.context.Caller.from_headers` reads."""
+"""Header of each key claim, as read by `drw.kernel.rpc.context.Principal.from_headers`."""
 
 ISSUER = "drw.issuer."
-"""What the payload of an issuer's token is called where the identity filter finds it; the issuer's name follows."""
+"""Metadata key prefix of issuer token payloads, followed by the issuer name."""
 
 BAD_HEADER = "token_header"
-"""The decision to refuse a token for its JOSE header, by which local replies know it; token_header.c takes it."""
+"""Response code details of a token rejected for its JOSE header (token_header.c), matched by local replies."""
 
 SCHEMES = ("Bearer", "bearer")
 CLOCK_SKEW_SECONDS = 10
@@ -70,28 +70,28 @@ MANY_KEYS = 10_000
 
 
 def strip() -> Json:
-    """Return the extension that drops what a client may not say, before a route is looked for at all."""
+    """Return the extension that strips reserved client headers before route matching."""
     removals = [{"remove_on_match": {"key_matcher": {"prefix": p, "ignore_case": True}}} for p in FOREIGN]
     message = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
     return extension("envoy.http.early_header_mutation.header_mutation", typed(message, mutations=removals))
 
 
 def known() -> Json:
-    """Return the filter after which it is known who calls: it notes the key, and has the route looked for again.
+    """Return the filter that records the verified key and repeats route matching.
 
-    It is off but where routes ask who calls: a look for a route costs more than most filters.
+    It is enabled only for routes that match on the caller, because route matching costs more than most filters.
     """
     noted = note(KEY_STATE, "%REQ(X-DRW-KEY)%")
     return extension(KNOWN, typed(STATE, clear_route_cache=True, on_request_headers=[noted])) | {"disabled": True}
 
 
 def switched_on() -> Json:
-    """Return what routes say where a filter that is off is on."""
+    """Return the per-route configuration that enables a disabled filter."""
     return typed("envoy.config.route.v3.FilterConfig", config={})
 
 
 def note(state: str, text: str) -> Json:
-    """Return what puts a text where hash policies find it."""
+    """Return the configuration that stores a value for hash policies."""
     return {
         "object_key": state,
         "factory_key": "envoy.hashable_string",
@@ -101,42 +101,42 @@ def note(state: str, text: str) -> Json:
 
 
 def body() -> Json:
-    """Return the filter that reads what a body says for routing: nothing, but where a route says otherwise."""
+    """Return the filter that extracts routing fields from bodies, disabled by default."""
     return extension(BODY, typed(f"{COMPOSITE}.Composite")) | {"disabled": True}
 
 
 def further() -> Json:
-    """Return the filter in which a route has filters of its own, once the route is known for good."""
+    """Return the composite filter for route-specific filters, after the final route match."""
     return extension(FURTHER, typed(f"{COMPOSITE}.Composite")) | {"disabled": True}
 
 
 def drain() -> Json:
-    """Return the filter that reads a whole body first: off but where a route says otherwise."""
+    """Return the buffer filter, disabled by default."""
     message = typed("envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=DRAINED_BYTES)
     return extension(DRAIN, message) | {"disabled": True}
 
 
 def drained() -> Json:
-    """Return what a route says whose bodies are read to their end before anything is done with them."""
+    """Return the per-route configuration that buffers whole bodies."""
     return typed("envoy.extensions.filters.http.buffer.v3.BufferPerRoute", buffer={"max_request_bytes": DRAINED_BYTES})
 
 
 def sizes() -> Json:
-    """Return the filter that refuses a body too large for its route once it was read: off but where that is done."""
+    """Return the filter that rejects an oversized body after buffering, disabled by default."""
     return extension(SIZES, typed(f"{COMPOSITE}.Composite")) | {"disabled": True}
 
 
 def at_most(size: int) -> Json:
-    """Return what a route says whose bodies are read first and have at most this many bytes."""
+    """Return the per-route configuration with the maximum size of buffered bodies."""
     return typed(f"{COMPOSITE}.CompositePerRoute", matcher={"on_no_match": _size(size)})
 
 
 def keys(credentials: Credentials) -> Json:
-    """Return the filter that verifies keys and issuers' tokens, and puts what keys say into headers."""
+    """Return the filter that verifies API keys and issuer tokens, and copies key claims to headers."""
     platform_provider = _provider(credentials.issuer, [credentials.audience], credentials.jwks) | {
         "claim_to_headers": [{"header_name": h, "claim_name": c} for h, c in CLAIMS.items()],
     }
-    # Without an end a token of somebody else's would be good for ever.
+    # Tokens without an expiry would be valid forever.
     others = {
         f"{ISSUER}{one.name}": _provider(one.issuer, list(one.audiences), one.jwks)
         | {"payload_in_metadata": f"{ISSUER}{one.name}", "require_expiration": True}
@@ -144,7 +144,7 @@ def keys(credentials: Credentials) -> Json:
     }
     needed: list[Json] = [{"provider_name": name} for name in (PROVIDER, *others)]
     if credentials.certificates:
-        needed.append({"allow_missing": {}})  # then the certificate decides, in the identity filter
+        needed.append({"allow_missing": {}})  # then the identity filter checks the client certificate
     needs = needed[0] if len(needed) == 1 else {"requires_any": {"requirements": needed}}
     open_to_all = [{"match": {"path": path}} for path in ALIVE]
     rules = [*open_to_all, {"match": {"prefix": "/"}, "requires": needs}]
@@ -152,7 +152,7 @@ def keys(credentials: Credentials) -> Json:
 
 
 def scopes(wanted: Sequence[str]) -> Json:
-    """Return the filter that checks scopes once more: whoever holds one of them may pass, or whoever is known."""
+    """Return the filter that checks scopes again: one of the given scopes, or any verified caller."""
     known = [{"header": {"name": "x-drw-key", "present_match": True}}]
     principals = [_holds(scope) for scope in wanted] or known
     policies = {"route": {"permissions": [{"any": True}], "principals": principals}}
@@ -160,22 +160,22 @@ def scopes(wanted: Sequence[str]) -> Json:
 
 
 def needs(wanted: Sequence[str], most: int = MAX_BODY_BYTES) -> Json:
-    """Return what a route says whose caller must hold one of these scopes, or be known, and how large a body may be."""
+    """Return the per-route configuration with required scopes and maximum body size."""
     return cutter.route(cutter.ONE_OF if wanted else cutter.ANY_KEY, most, wanted)
 
 
 def anybody(most: int = MAX_BODY_BYTES) -> Json:
-    """Return what a route says on which nothing is to be had."""
+    """Return the per-route configuration of public paths."""
     return cutter.route(cutter.ANYBODY, most)
 
 
 def literal(text: str) -> str:
-    """Return a regular expression that means this text alone."""
+    """Return a regular expression that matches exactly this text."""
     return re.escape(text)
 
 
 def router() -> Json:
-    """Return the last filter, which sends the request on."""
+    """Return the router filter, the last of the chain."""
     message = typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)
     return extension(ROUTER, message)
 
@@ -186,13 +186,13 @@ def _size(limit: int) -> Json:
 
 
 def size_limit(limit: int) -> Json:
-    """Return the filter itself that refuses a body of more bytes."""
+    """Return the filter that rejects larger bodies."""
     bound = typed("envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit", max_request_bytes=limit)
     return extension("envoy.filters.http.body_size_limit", bound)
 
 
 def _holds(scope: str) -> Json:
-    """Return who has the word in the header that all ways of identification end in."""
+    """Return the matcher for a word in the scopes header."""
     word = {"safe_regex": {"regex": f"(.* )?{re.escape(scope)}( .*)?"}}
     return {"header": {"name": "x-drw-scopes", "string_match": word}}
 
@@ -204,6 +204,6 @@ def _provider(issuer: str, audiences: list[str], jwks: str) -> Json:
         "local_jwks": {"inline_string": jwks},
         "from_headers": [{"name": "authorization", "value_prefix": f"{scheme} "} for scheme in SCHEMES],
         "clock_skew_seconds": CLOCK_SKEW_SECONDS,
-        "forward": True,  # to the cutter, which judges the token's own header and lets no token go further
+        "forward": True,  # to the native filter, which checks the JOSE header and removes the token
         "jwt_cache_config": {"jwt_cache_size": MANY_KEYS},
     }

@@ -1,7 +1,7 @@
-"""The filter that says who calls where no key of our own does: by an issuer's token, or by a client's certificate.
+"""The identity filter: maps issuer tokens and client certificates to a principal.
 
-It stands after the filter that verifies tokens, trusts nothing but what that one and TLS have verified, and ends in
-the same headers as a key. Where there are neither issuers nor certificates it has no code, and costs nothing.
+It runs after token verification, relies only on verified tokens and TLS, and sets the same headers as an API key.
+Without issuers and certificates it is disabled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SAID = {
     "certificate": "the certificate is good, and stands for nobody here: `drw certificates put` says for whom it does",
     "several": "the certificate carries the names of several callers; it must carry one",
 }
-"""What a client reads whose token or certificate is good and who is still nobody here."""
+"""Error message for a valid token or certificate that maps to no principal."""
 
 
 def identity(credentials: Credentials) -> Json:
@@ -74,7 +74,7 @@ def _certificates(
 
 
 def lua(value: Any) -> str:
-    """Return nested mappings, lists, texts and flags in Lua; keys are sorted, and what is None is left out."""
+    """Return nested mappings, lists, strings and booleans as a Lua literal, with sorted keys and without None."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -87,6 +87,6 @@ def lua(value: Any) -> str:
 
 
 def _character(byte: int) -> str:
-    """Return a byte as it stands in a Lua string: whatever could end the string or begin an escape, by its number."""
+    """Return a byte as part of a Lua string literal, escaped if needed."""
     plain = 32 <= byte < 127 and byte not in b'"\\'
     return chr(byte) if plain else f"\\{byte:03d}"

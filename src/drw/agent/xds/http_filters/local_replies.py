@@ -1,7 +1,7 @@
-"""What a client reads when the data plane answers by itself: OpenAI's error shape, and what to do next.
+"""Local replies of Envoy in OpenAI's error format.
 
-Types and codes are those of `drw.kernel.errors.HTTP`, so that the official clients raise the same classes
-whoever said no.
+Types and codes match `drw.kernel.errors.HTTP`, so that official clients raise the same exception classes as for
+errors of the services.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ BROKEN = "the gateway cannot answer: %RESPONSE_CODE_DETAILS%"
 HANGS = (
     f"response.code_details == 'upstream_per_try_timeout' && '{OWN}' in xds.route_metadata.filter_metadata['{NOTES}']"
 )
-"""A process of the platform that has not begun to answer; an upstream of others may be slow, and is no less there."""
+"""A platform process that has not started to respond. Third-party upstreams may be slow."""
 
 LACKING = (
     f"response.code_details.contains('{cutter.LACKS_SCOPE}') || response.code_details.startsWith('rbac_access_denied')"
 )
-"""A route without a body to read, and one that is known once it was read."""
+"""Routes without body extraction, and routes matched after it."""
 
 INVALID = errors.HTTP[errors.InvalidRequest]
 RETRY_SECONDS = "2"
 START_SECONDS = "5"
-"""What a process of the platform takes to start."""
+"""Start-up time of a platform process."""
 TOKEN_RETRY_SECONDS = "10"
 
 STOPPED = errors.HTTP[errors.Forbidden]._replace(code="killed")
@@ -60,7 +60,7 @@ DENIED = "jwt_authn_access_denied"
 
 
 def local_replies() -> Json:
-    """Return all of them; the first that fits counts."""
+    """Return all local replies; the first match applies."""
     return {
         "mappers": [
             {"filter": _status(200), "body_format_override": {"text_format_source": {"inline_string": "ok\n"}}},

@@ -1,6 +1,6 @@
-"""Limits of requests a minute, as the module inside Envoy reads them.
+"""Requests-per-minute limits, in the format of the native filter.
 
-cutter/limiter.c counts: no 60 seconds, wherever they begin, have more requests than the limit.
+cutter/limiter.c enforces them over any 60-second window.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from collections.abc import Callable
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 
 MOST = 1 << 17
-"""Limits that the module has room for, the tightest first; a key beyond has the default, a desk or org none."""
+"""Capacity for limits, lowest first. Keys beyond it get the default limit; desks and orgs get none."""
 KINDS = {Block.KEY: "key", Block.DESK: "desk", Block.ORG: "org", Block.MODEL: "model"}
 
 
 def subject(kind: Block.Subject, org: str, name: str) -> str:
-    """Return the words whose hash stands for a subject; cutter.c makes the same of a request's headers."""
+    """Return the hash input of a subject; cutter.c builds the same from request headers."""
     return f"{KINDS.get(kind, 'key')}\n{org}\n{name}"
 
 
 def head(limits: Limits, seed: bytes, count: int) -> str:
-    """Return the first line: the seed of the hashes, the limit of keys without their own, how many limits follow."""
+    """Return the header line: hash seed, default limit of keys, number of limits."""
     words = "".join(f"{int.from_bytes(seed[at : at + 8], 'little'):016x}" for at in (0, 8))
     return f"{words}{_share(limits, limits.default_requests_per_minute):08x}{count:08x}\n"
 
 
 def lines(limits: Limits, hashed: Callable[[str], str]) -> list[str]:
-    """Return a line for each limit of a key, desk or org: whose it is, how many requests, and who they count for.
+    """Return one line per limit of a key, desk or org: subject, requests, and scope of the count.
 
-    Each data plane lets its share through.
+    Each data plane enforces its share.
     """
     bound = [limit for limit in limits.limits if limit.requests_per_minute and limit.subject != Block.MODEL]
     bound.sort(key=lambda limit: limit.requests_per_minute)
