@@ -31,7 +31,7 @@ MINUTES, CLIENTS = 20.0, 8
 EVERY_SECONDS = 5.0
 WARM_UP_SHARE = 0.25
 """How much of the time is warm-up: caches fill, pools grow to what the load needs."""
-PARTS = ("envoy", "agent", "gateway", "models", "rag", "workflow")
+PROCESSES = ("envoy", "agent", "gateway", "models", "rag", "workflow")
 TOLERATED_MB = 1.0
 """What a process may have gained since the warm-up, by the lower end of the interval, before it counts as a leak: below
 this lies what allocators do."""
@@ -110,7 +110,7 @@ def _print(name: str, memory: Memory, start: float) -> bool:
 async def _soak(
     url: str, bearer: dict[str, str], data: Path, seconds: float, clients: int
 ) -> tuple[dict[str, Memory], int, int]:
-    found = {name: Memory() for name in PARTS}
+    found = {name: Memory() for name in PROCESSES}
     began = time.monotonic()
     load = asyncio.create_task(_load(url, bearer, began + seconds, clients))
     before = await asyncio.to_thread(_pids, data)
@@ -152,7 +152,7 @@ def _pids(data: Path) -> dict[str, int]:
     said = subprocess.run(
         [targets.DRW, "status", "--json", "--data-dir", data], capture_output=True, text=True, check=False
     )
-    return {part["name"]: part["pid"] for part in json.loads(said.stdout)["parts"]}
+    return {part["name"]: part["pid"] for part in json.loads(said.stdout)["processes"]}
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def test_the_first_key_is_shown_by_the_start_that_made_it(
 ) -> None:
     monkeypatch.delenv("DRW_API_KEY", raising=False)
     (tmp_path / "credentials.json").write_text('{"url": "http://127.0.0.1:1", "api_key": "a.b.c"}')
-    found = {"parts": [], "services": [], "gateway": "http://127.0.0.1:1", "healthy": True, "new_key": new}
+    found = {"processes": [], "services": [], "gateway": "http://127.0.0.1:1", "healthy": True, "new_key": new}
     _welcome(PlatformPaths.of(tmp_path), found)
     said = capsys.readouterr().out
     assert ("a.b.c" in said) is new

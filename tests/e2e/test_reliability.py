@@ -125,7 +125,7 @@ def documented(outcome) -> bool:
 async def parts(platform) -> dict[str, Any]:
     found = await asyncio.to_thread(_ask, PlatformPaths.of(platform.data), "status")
     assert found is not None
-    return {part["name"]: part for part in found["parts"]} | {"healthy": found["healthy"]}
+    return {part["name"]: part for part in found["processes"]} | {"healthy": found["healthy"]}
 
 
 async def replaced(platform, before: dict[str, Any], names: tuple[str, ...]) -> None:

@@ -52,4 +52,4 @@ class Platform:
 
     def pid(self, part: str) -> int:
         """Return the process id of a part."""
-        return next(p["pid"] for p in self.json("status", check=False)["parts"] if p["name"] == part)
+        return next(p["pid"] for p in self.json("status", check=False)["processes"] if p["name"] == part)

@@ -33,7 +33,7 @@ from drw.local.weights import CHAT_MODEL
 DRAIN_SECONDS = 5.0
 
 
-def parts(layout: PlatformPaths, profile: Profile, channels: Channels) -> list[ProcessSpec]:
+def process_specs(layout: PlatformPaths, profile: Profile, channels: Channels) -> list[ProcessSpec]:
     """Return the process specifications of the platform."""
     files = [str(file) for file in layout.files]
     services = [_service_process(cluster, profile, files, channels) for cluster in CLUSTERS]

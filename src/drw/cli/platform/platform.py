@@ -25,7 +25,7 @@ from drw.local.credentials import Credentials, local
 from drw.local.paths import PlatformPaths
 from drw.local.preflight import free_port, locked
 
-PARTS = ("postgres", "valkey", "engine", "gateway", "models", "rag", "workflow", "agent", "envoy", "supervisor")
+PROCESSES = ("postgres", "valkey", "engine", "gateway", "models", "rag", "workflow", "agent", "envoy", "supervisor")
 START_SECONDS = 300
 STOP_SECONDS = 60
 
@@ -94,7 +94,7 @@ def status(data_dir: DataDir = None, as_json: Json = False) -> None:
     found = _ask(layout, "status")
     if found is None:
         if as_json:
-            write_json({"healthy": False, "ready": False, "data": str(layout.data), "parts": [], "services": []})
+            write_json({"healthy": False, "ready": False, "data": str(layout.data), "processes": [], "services": []})
             raise typer.Exit(1)
         warn(f"no platform runs in {layout.data}: start one with `drw up`")
         raise typer.Exit(1)
@@ -107,7 +107,7 @@ def status(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 def logs(
-    name: Annotated[str, typer.Argument(help=f"A service, or a process: {', '.join(PARTS)}.", show_default=False)],
+    name: Annotated[str, typer.Argument(help=f"A service, or a process: {', '.join(PROCESSES)}.", show_default=False)],
     data_dir: DataDir = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="How many lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log.")] = False,
@@ -170,11 +170,11 @@ def _write_log(line: str, as_json: bool) -> None:
 
 
 def _part_of(name: str) -> str:
-    if name in PARTS:
+    if name in PROCESSES:
         return name
     if name in BY_NAME:
         return "gateway" if BY_NAME[name] in SUPPORT else BY_NAME[name].cluster
-    raise InvalidRequest(f"no service or process {name!r}. Known: {', '.join([*BY_NAME, *PARTS])}")
+    raise InvalidRequest(f"no service or process {name!r}. Known: {', '.join([*BY_NAME, *PROCESSES])}")
 
 
 def _start_detached(layout: PlatformPaths, listen: str, *, quiet: bool) -> dict[str, Any]:
@@ -249,8 +249,10 @@ def _command(layout: PlatformPaths) -> str:
 
 
 def _show(response: dict[str, Any]) -> None:
-    if response["parts"]:
-        rows = [(p["name"], p["state"], p["pid"] or "", p["restarts"] or "", p["detail"]) for p in response["parts"]]
+    if response["processes"]:
+        rows = [
+            (p["name"], p["state"], p["pid"] or "", p["restarts"] or "", p["detail"]) for p in response["processes"]
+        ]
         write_table(("PART", "STATE", "PID", "RESTARTS", ""), rows)
     if response["services"]:
         write("")

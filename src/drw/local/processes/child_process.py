@@ -44,12 +44,12 @@ class ProcessSpec:
     command: Callable[[], list[str]]
     ready: Probe
     alive: Probe | None = None
-    """Answers while the process is alive, whatever becomes of the parts that it needs itself."""
+    """Liveness probe, independent of the dependencies of the process."""
     patience: LivenessPolicy = LivenessPolicy()
     needs: tuple[str, ...] = ()
     """What must be ready before this is started."""
     stops: int = 0
-    """When it is stopped: parts with a higher number go first, those with the same one together."""
+    """Stop order: higher numbers stop first, equal numbers together."""
     prepare: Callable[[], Awaitable[None]] | None = None
     """Runs before each start."""
     before_stop: Callable[[], Awaitable[None]] | None = None
@@ -67,9 +67,9 @@ class ChildProcess:
     """A running process, restarted when it dies."""
 
     def __init__(
-        self, part: ProcessSpec, log: Path, write_log: Callable[[str], None], started: Callable[[], None] = lambda: None
+        self, spec: ProcessSpec, log: Path, write_log: Callable[[str], None], started: Callable[[], None] = lambda: None
     ) -> None:
-        self.part = part
+        self.spec = spec
         self.state = ProcessState.WAITING
         self.detail = ""
         self.restarts = 0
@@ -95,18 +95,18 @@ class ChildProcess:
             ProcessFailed: it exited or took too long; the message has the last line of its log.
         """
         self.state = ProcessState.STARTING if not self.restarts else ProcessState.RESTARTING
-        if self.part.prepare:
-            await self.part.prepare()
+        if self.spec.prepare:
+            await self.spec.prepare()
         if self._stopping:
-            raise ProcessFailed(f"{self.part.name} is to stop")
+            raise ProcessFailed(f"{self.spec.name} is to stop")
         out, began = self._output.pipe(), time.monotonic()
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *_ends_with_us(self.part.command(), self.part.stop_signal),
+                *_ends_with_us(self.spec.command(), self.spec.stop_signal),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env={**os.environ, **self.part.environment},
+                env={**os.environ, **self.spec.environment},
                 start_new_session=True,  # Ctrl-C goes to the supervisor only, which stops processes in order
             )
         finally:
@@ -126,7 +126,7 @@ class ChildProcess:
             self.restarts += 1
             self.state, self.detail = ProcessState.RESTARTING, self._replaced or _ended(code)
             self._replaced = ""
-            self._log(f"{self.part.name} {self.detail}; starting it again")
+            self._log(f"{self.spec.name} {self.detail}; starting it again")
             await asyncio.sleep(pause)
             pause = 0.1 if await self._start_again() else min(pause * 2, 5.0)
 
@@ -139,7 +139,7 @@ class ChildProcess:
         except ProcessFailed as error:
             self.detail = error.message
         except Exception as error:
-            log.exception("%s could not be started", self.part.name)
+            log.exception("%s could not be started", self.spec.name)
             self.detail = self._replaced = f"could not be started: {error}"
             self.kill(signal.SIGKILL)
         else:
@@ -154,12 +154,12 @@ class ChildProcess:
             if (pid := self.pid) is None:
                 continue
             if pulse is None or pulse.pid != pid:
-                pulse = LivenessState(pid, self.part.patience)
+                pulse = LivenessState(pid, self.spec.patience)
             up = self.state in (ProcessState.READY, ProcessState.UNRESPONSIVE)
             try:
-                why = await pulse.look(self.part.alive if up else None)
+                why = await pulse.look(self.spec.alive if up else None)
             except OSError:  # of this process: no more files, or no memory
-                log.exception("%s cannot be looked at", self.part.name)
+                log.exception("%s cannot be looked at", self.spec.name)
                 continue
             if pid != self.pid:
                 continue
@@ -175,14 +175,14 @@ class ChildProcess:
         """Stop the process with its signal, and with SIGKILL after a grace period."""
         self._stopping = True
         if self.pid is not None and self._process is not None:
-            if self.part.before_stop and self.state == ProcessState.READY:
-                await self.part.before_stop()
-            self.kill(self.part.stop_signal)
+            if self.spec.before_stop and self.state == ProcessState.READY:
+                await self.spec.before_stop()
+            self.kill(self.spec.stop_signal)
             try:
-                async with asyncio.timeout(self.part.stop_seconds):
+                async with asyncio.timeout(self.spec.stop_seconds):
                     await self._process.wait()
             except TimeoutError:
-                self._log(f"{self.part.name} did not stop within {self.part.stop_seconds:.0f} s; killed")
+                self._log(f"{self.spec.name} did not stop within {self.spec.stop_seconds:.0f} s; killed")
                 self.kill(signal.SIGKILL)
                 await self._process.wait()
             await asyncio.to_thread(self._output.drain)
@@ -201,18 +201,18 @@ class ChildProcess:
 
     async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
         try:
-            async with asyncio.timeout(self.part.start_seconds):
-                while not await self.part.ready():
+            async with asyncio.timeout(self.spec.start_seconds):
+                while not await self.spec.ready():
                     if process.returncode is not None:
                         raise ProcessFailed(
-                            f"{self.part.name} {_ended(process.returncode)} while it started: {await self._why()}"
+                            f"{self.spec.name} {_ended(process.returncode)} while it started: {await self._why()}"
                         )
                     await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError:
             self.kill(signal.SIGKILL)
             await process.wait()
             raise ProcessFailed(
-                f"{self.part.name} was not ready within {self.part.start_seconds:.0f} s: {await self._why()}"
+                f"{self.spec.name} was not ready within {self.spec.start_seconds:.0f} s: {await self._why()}"
             ) from None
 
     async def _why(self) -> str:

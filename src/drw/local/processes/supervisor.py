@@ -21,7 +21,7 @@ from drw.kernel.runtime.settings import Profile, SettingLayers
 from drw.kernel.runtime.status import report
 from drw.local import first_key, weights
 from drw.local.paths import PlatformPaths
-from drw.local.platform import parts
+from drw.local.platform import process_specs
 from drw.local.preflight import check_port, check_space, locked
 from drw.local.processes.child_process import ChildProcess, ProcessFailed, ProcessState
 
@@ -79,8 +79,8 @@ class Supervisor:
         check_port(self._listen)
         await self._make_weights()
         forget_last_good(envoy.plane(profile).folder)
-        for part in parts(self._layout, profile, self._channels):
-            self._children[part.name] = ChildProcess(part, self._layout.log(part.name), self._say, self._measure_starts)
+        for spec in process_specs(self._layout, profile, self._channels):
+            self._children[spec.name] = ChildProcess(spec, self._layout.log(spec.name), self._say, self._measure_starts)
         begun = {name: asyncio.Event() for name in self._children}
         async with asyncio.TaskGroup() as group:
             for child in self._children.values():
@@ -100,11 +100,11 @@ class Supervisor:
                     await asyncio.sleep(0.2)
 
     async def _start_one(self, child: ChildProcess, begun: dict[str, asyncio.Event]) -> None:
-        for name in child.part.needs:
+        for name in child.spec.needs:
             await begun[name].wait()
-        self._say(f"starting {child.part.title}")
+        self._say(f"starting {child.spec.title}")
         await child.start()
-        begun[child.part.name].set()
+        begun[child.spec.name].set()
 
     def _measure_starts(self) -> None:
         """Record the start-up time of each process, which `Retry-After` is based on."""
@@ -151,8 +151,8 @@ class Supervisor:
     async def _stop(self) -> None:
         if self._ready:
             self._say("stopping")
-        for turn in sorted({child.part.stops for child in self._children.values()}, reverse=True):
-            together = [child for child in self._children.values() if child.part.stops == turn]
+        for turn in sorted({child.spec.stops for child in self._children.values()}, reverse=True):
+            together = [child for child in self._children.values() if child.spec.stops == turn]
             await asyncio.gather(*(child.stop() for child in together))
         for keeper in self._keepers:
             keeper.cancel()
@@ -205,7 +205,7 @@ class Supervisor:
             "pid": os.getpid(),
             "gateway": f"http://{self._listen}",
             "data": str(self._layout.data),
-            "parts": processes,
+            "processes": processes,
             "services": services,
         }
 
