@@ -29,7 +29,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchPolicyRequest,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.billing.counters import Counters
+from drw.billing.counters.client import Counters
 from drw.gateway.rate_limiting import exhausted_subjects, spend
 from drw.gateway.rate_limiting.store import LimitStore
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound

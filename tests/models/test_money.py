@@ -24,7 +24,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchPolicyRequest,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.gateway.rate_limiting.counter_rebuild import LOCK
+from drw.billing.counters.rebuild import LOCK
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.models.serving.metering.budget_gate import prompt_bound
 from models.conftest import Web

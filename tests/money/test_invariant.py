@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
-from drw.billing.ledger import settled
+from drw.billing.ledger.rows import settled
 from drw.billing.subjects import Subject, begins
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc.context import Principal

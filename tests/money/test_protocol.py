@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Policy, Price
-from drw.billing.attempts import Attempt, AttemptHistory
-from drw.billing.counters import Counters, CountersUnavailable
-from drw.billing.ledger import Ledger, settled, total
+from drw.billing.counters.client import Counters, CountersUnavailable
+from drw.billing.counters.rebuild import CounterRebuild
+from drw.billing.ledger.attempts import Attempt, AttemptHistory
+from drw.billing.ledger.ledger import Ledger
+from drw.billing.ledger.rows import settled, total
+from drw.billing.reservations.reaper import post
 from drw.billing.subjects import Subject
-from drw.gateway.rate_limiting.counter_rebuild import CounterRebuild
-from drw.gateway.rate_limiting.lease_reaper import post
 from drw.kernel.errors import NEVER, RateLimited, Unavailable, http_headers
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.models.serving.errors import ResponseTruncated

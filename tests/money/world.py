@@ -11,11 +11,11 @@ from typing import Any
 import redis.asyncio
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Policy
-from drw.billing.counters import Counters
-from drw.billing.ledger import Ledger
+from drw.billing.counters.client import Counters
+from drw.billing.counters.rebuild import CounterRebuild
+from drw.billing.ledger.ledger import Ledger
+from drw.billing.reservations.reaper import post, reap
 from drw.billing.subjects import Subject
-from drw.gateway.rate_limiting.counter_rebuild import CounterRebuild
-from drw.gateway.rate_limiting.lease_reaper import post, reap
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.clock import Clock
 from drw.kernel.runtime.settings import Profile

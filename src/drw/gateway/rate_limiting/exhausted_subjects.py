@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
-from drw.billing.counters import Counters, CountersUnavailable
+from drw.billing.counters.client import Counters, CountersUnavailable
+from drw.billing.ledger.carryover import added, carried
 from drw.billing.subjects import Subject, begins, ends
-from drw.gateway.rate_limiting.carryover import added, carried
 from drw.gateway.rate_limiting.store import NOTIFY, PERIODS, LimitStore, key
 from drw.kernel.storage.database import Connection
 

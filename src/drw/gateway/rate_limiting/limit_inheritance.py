@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from drw.api.gateway.v1.rate_limiting_pb2 import BindKeyRequest, Block
-from drw.billing.counters import Counters, NotOpen
+from drw.billing.counters.client import Counters, NotOpen
+from drw.billing.counters.rebuild import LOCK
+from drw.billing.ledger.carryover import keep, parts
 from drw.billing.subjects import Subject
 from drw.gateway.rate_limiting import validation
-from drw.gateway.rate_limiting.carryover import keep, parts
-from drw.gateway.rate_limiting.counter_rebuild import LOCK
 from drw.gateway.rate_limiting.exhausted_subjects import ledger_spent
 from drw.gateway.rate_limiting.store import one
 from drw.kernel.errors import Forbidden

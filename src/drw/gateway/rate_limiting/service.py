@@ -39,14 +39,14 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchLimitsRequest,
     WatchPolicyRequest,
 )
-from drw.billing.counters import Counters, CountersUnavailable
-from drw.billing.ledger import Ledger
+from drw.billing.counters.client import Counters, CountersUnavailable
+from drw.billing.counters.rebuild import CounterRebuild
+from drw.billing.ledger.ledger import Ledger
+from drw.billing.reservations.reaper import post, reap
 from drw.billing.subjects import Subject
 from drw.gateway.rate_limiting import key_directory, spend, store, validation
-from drw.gateway.rate_limiting.counter_rebuild import CounterRebuild
 from drw.gateway.rate_limiting.enforcement import Enforcement
 from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects, ledger_spent
-from drw.gateway.rate_limiting.lease_reaper import post, reap
 from drw.gateway.rate_limiting.limit_inheritance import bind, unbind
 from drw.gateway.rate_limiting.metrics import measure
 from drw.gateway.rate_limiting.permission import changeable, removable

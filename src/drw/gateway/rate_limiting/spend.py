@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, GetSpendRequest, GetSpendResponse
 from drw.billing.amounts import to_usd
-from drw.billing.counters import Counters, CountersUnavailable
+from drw.billing.counters.client import Counters, CountersUnavailable
 from drw.billing.subjects import begins, ends
 from drw.gateway.rate_limiting import validation
 from drw.gateway.rate_limiting.store import PERIODS, UNITS, LimitStore, amount, subject_of

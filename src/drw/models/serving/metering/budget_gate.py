@@ -12,9 +12,9 @@ import orjson
 from drw.api.gateway.v1.rate_limiting_pb2 import Policy, WatchPolicyRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.billing.amounts import FREE, Price
-from drw.billing.attempts import Attempt, AttemptHistory
-from drw.billing.counters import Counters, CountersUnavailable, Window
-from drw.billing.ledger import Ledger
+from drw.billing.counters.client import Counters, CountersUnavailable, Window
+from drw.billing.ledger.attempts import Attempt, AttemptHistory
+from drw.billing.ledger.ledger import Ledger
 from drw.billing.subjects import Subject, of_call, of_model
 from drw.kernel.errors import Unavailable
 from drw.kernel.observability.overhead import waiting

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit
-from drw.billing.counters import CountersUnavailable, ReservationRefused
+from drw.billing.counters.client import CountersUnavailable, ReservationRefused
 from drw.billing.subjects import Subject
 from drw.models.serving.metering.quota_errors import refusal
 

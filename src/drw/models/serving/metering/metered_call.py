@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any
 
 from drw.billing.amounts import Price, to_usd
-from drw.billing.attempts import Attempt, AttemptHistory
-from drw.billing.ledger import Ledger, Row, settled
+from drw.billing.ledger.attempts import Attempt, AttemptHistory
+from drw.billing.ledger.ledger import Ledger
+from drw.billing.ledger.rows import Row, settled
 from drw.billing.subjects import of_model
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, RateLimited
 from drw.models.serving.errors import ResponseTruncated

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Policy
 from drw.billing.amounts import FREE, Price, from_usd
-from drw.billing.counters import CountersUnavailable
+from drw.billing.counters.client import CountersUnavailable
 from drw.billing.subjects import Subject
 from drw.kernel.errors import DeadlineExceeded
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.billing.amounts import to_usd
-from drw.billing.counters import CountersUnavailable, ReservationRefused
+from drw.billing.counters.client import CountersUnavailable, ReservationRefused
 from drw.billing.subjects import KINDS
 from drw.kernel.errors import NEVER, RateLimited, Unavailable
 from drw.models.serving.errors import EngineBusy

@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from drw.billing.attempts import AttemptHistory
-from drw.billing.counters import (
+from drw.billing.counters.client import (
     ActiveReservation,
     Counters,
     CountersUnavailable,
@@ -21,7 +20,9 @@ from drw.billing.counters import (
     Unregistered,
     Window,
 )
-from drw.billing.ledger import Ledger, Row, settled, total
+from drw.billing.ledger.attempts import AttemptHistory
+from drw.billing.ledger.ledger import Ledger
+from drw.billing.ledger.rows import Row, settled, total
 from drw.billing.subjects import Subject
 from drw.kernel.errors import Unavailable
 from drw.models.serving.metering.lease_file import LeaseFile

@@ -15,8 +15,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from drw.billing import scripts
-from drw.billing.script_runner import ScriptRunner
+from drw.billing.counters import scripts
+from drw.billing.counters.script_runner import ScriptRunner
 from drw.billing.subjects import PREFIX, Subject, ends
 from drw.kernel.errors import Unavailable
 

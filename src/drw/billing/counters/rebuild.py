@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
-from drw.billing.counters import Counters
+from drw.billing.counters.client import Counters
+from drw.billing.ledger.carryover import added, carried
 from drw.billing.subjects import Subject, begins, day_of, month_of
-from drw.gateway.rate_limiting.carryover import added, carried
 from drw.kernel.storage.database import Connection, Database
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ from metering.book
 """
 KINDS = {"key": Block.KEY, "desk": Block.DESK, "org": Block.ORG, "model": Block.MODEL}
 BUCKET_SECONDS, RING = 5, 13
-"""As `drw.billing.scripts` keeps the tokens of the last minute."""
+"""As `drw.billing.counters.scripts` keeps the tokens of the last minute."""
 
 # Which of the grouping sets a row is of: bits of the columns that are not in it.
 SPENT = """

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from drw.billing.attempts import AttemptHistory
-from drw.billing.counters import Counters
-from drw.billing.ledger import Ledger, Row, settled, total
+from drw.billing.counters.client import Counters
+from drw.billing.ledger.attempts import AttemptHistory
+from drw.billing.ledger.ledger import Ledger
+from drw.billing.ledger.rows import Row, settled, total
 
 log = logging.getLogger(__name__)
 

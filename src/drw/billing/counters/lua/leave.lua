@@ -1,0 +1,4 @@
+-- process: ends a lease that holds nothing
+if redis.call('SCARD', P .. 'p:' .. ARGV[1]) > 0 then return 0 end
+redis.call('ZREM', P .. 'leases', ARGV[1])
+return 1

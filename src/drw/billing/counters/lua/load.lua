@@ -1,0 +1,11 @@
+-- subject, number of fields, fields and values...: sets counters, and leaves what is reserved alone
+if open() then return 0 end
+local i = 1
+while i <= #ARGV do
+  local n = tonumber(ARGV[i + 1])
+  local flat = {}
+  for j = i + 2, i + 1 + n do table.insert(flat, ARGV[j]) end
+  redis.call('HSET', ARGV[i], unpack(flat))
+  i = i + 2 + n
+end
+return 1

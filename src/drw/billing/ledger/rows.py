@@ -1,0 +1,103 @@
+"""Rows of the ledger: what each attempt at a call took and cost, and what it charges to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from drw.billing.counters.client import Charge, Posting
+from drw.billing.ledger.attempts import AttemptHistory
+from drw.billing.subjects import of_call, of_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What one attempt at a call took and cost; see the migration for the units."""
+
+    id: str
+    at: datetime
+    org: str
+    desk: str
+    key: str
+    model: str
+    upstream: str = ""
+    route: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_price: int = 0
+    completion_price: int = 0
+    cost: int = 0
+    excess: int = 0
+    outcome: str
+    counted_by: str
+    posted: bool = True
+    excess_tokens: int = 0
+
+    def charges(self) -> list[Charge]:
+        """Return what each of its subjects spent."""
+        tokens = self.prompt_tokens + self.completion_tokens - self.excess_tokens
+        subjects = (*of_call(self.org, self.desk, self.key), of_model(self.model))
+        return [(subject, self.cost, tokens) for subject in subjects]
+
+    def posting(self) -> Posting:
+        """Return it as the counters count it."""
+        return self.id, self.at.timestamp() * 1000, self.charges()
+
+
+def settled(
+    id: str,
+    course: AttemptHistory,
+    *,
+    at_ms: float,
+    most: int,
+    most_tokens: int | None = None,
+    outcome: str,
+    counted_by: str,
+    posted: bool = True,
+) -> list[Row]:
+    """Return the rows that settle a reservation of `most` nano-dollars and so many tokens: one for each attempt.
+
+    What the attempts took beyond the reservation is charged to nobody, and stands in `excess` and `excess_tokens`.
+    """
+    tokens_left = sum(attempt.tokens for attempt in course.attempts) if most_tokens is None else most_tokens
+    at, left, rows = datetime.fromtimestamp(at_ms / 1000, UTC), most, []
+    for number, attempt in enumerate(course.attempts):
+        cost = min(attempt.cost, left)
+        left -= cost
+        tokens = min(attempt.tokens, tokens_left)
+        tokens_left -= tokens
+        rows.append(
+            Row(
+                id=f"{id}.{number}" if number else id,
+                at=at,
+                org=course.org,
+                desk=course.desk,
+                key=course.key,
+                model=attempt.model,
+                upstream=attempt.upstream,
+                route=course.route,
+                prompt_tokens=attempt.prompt_tokens if attempt.started else 0,
+                completion_tokens=attempt.completion_tokens if attempt.started else 0,
+                prompt_price=attempt.price.prompt,
+                completion_price=attempt.price.completion,
+                cost=cost,
+                excess=attempt.cost - cost,
+                outcome=outcome,
+                counted_by=counted_by if attempt.started else "nothing",
+                posted=posted,
+                excess_tokens=attempt.tokens - tokens,
+            )
+        )
+    return rows
+
+
+def total(rows: Iterable[Row]) -> list[Charge]:
+    """Return what the subjects of these rows spent, each once."""
+    sums: dict[Any, tuple[int, int]] = {}
+    for row in rows:
+        for subject, nano, tokens in row.charges():
+            before = sums.get(subject, (0, 0))
+            sums[subject] = before[0] + nano, before[1] + tokens
+    return [(subject, nano, tokens) for subject, (nano, tokens) in sums.items()]
