@@ -26,7 +26,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.billing.counters.rebuild import LOCK
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
-from drw.models.serving.metering.budget_gate import prompt_bound
+from drw.models.serving.metering.estimates import prompt_bound
 from models.conftest import Web
 from models.double_engine import WORDS
 from support.money import counters_open

@@ -12,7 +12,7 @@ from drw.billing.subjects import Subject
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.clock import Clock
 from drw.models.serving.errors import EngineMisconfigured, EngineUnavailable, NotSupported
-from drw.models.serving.metering.budget_gate import prompt_bound
+from drw.models.serving.metering.estimates import prompt_bound
 from drw.models.serving.ports import EngineTarget
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker, CircuitSettings
 from drw.models.serving.routing.load_balancing import Replica
@@ -75,10 +75,10 @@ async def held(on, *models, seconds: float | None = None) -> int:
     if seconds is not None:
         request = replace(request, end=asyncio.get_running_loop().time() + seconds)
     with acting_for(WHO):
-        hold = await on.gateway().metering.hold(request)
-    assert hold.reservation is not None
-    await hold.settle(asyncio.CancelledError())
-    return hold.reservation.tokens
+        metered = await on.gateway().metering.reserve(request)
+    assert metered.reservation is not None
+    await metered.finalize(asyncio.CancelledError())
+    return metered.reservation.tokens
 
 
 async def test_a_place_that_hangs_takes_a_part_of_the_time_and_is_let_alone_then(on):

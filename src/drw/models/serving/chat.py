@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
+from drw.billing.reservations.errors import FINAL
+from drw.billing.reservations.metered_call import MeteredCall
 from drw.kernel.errors import DrwError
 from drw.kernel.observability.overhead import waiting
 from drw.models.serving.errors import ContextLengthExceeded, RequestTimedOut
 from drw.models.serving.failover.attempts import Attempt
 from drw.models.serving.failover.loop import Failover, FailoverPolicy
-from drw.models.serving.metering.metered_call import MeteredCall
-from drw.models.serving.metering.quota_errors import FINAL
 from drw.models.serving.observability.call_record import CallRecord, outcome
 from drw.models.serving.openai.responses import Answer
+from drw.models.serving.openai.usage import usage_update
 from drw.models.serving.ports import Body, Chunk
 from drw.models.serving.routing.candidates import CandidateList, ChatModel, ModelRequest, split, too_long
 
@@ -24,11 +25,11 @@ async def generate(
     asked: ModelRequest,
     answer: Answer,
     record: CallRecord,
-    hold: MeteredCall,
+    call: MeteredCall[ChatModel],
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of an answer while `answer` and `record` take note of them.
 
-    Ends only when the answer is whole, whoever gave which part of it; the record is the caller's to close, the hold
+    Ends only when the answer is whole, whoever gave which part of it; the record is the caller's to close, the call
     the caller's to settle. Of an answer that is not `live` nothing is yielded: `answer` has it.
     Raises as `ChatEngine.stream`, `AdmissionQueue.turn`, `MeteredCall.begin` and `MeteredCall.progress` do.
     """
@@ -40,11 +41,11 @@ async def generate(
                 async with attempt.model.line.turn(attempt.patience(rules.clock.time())):
                     course.enter(attempt)
                     await _check_prompt(attempt, asked)
-                    attempt.body = attempt.body | await hold.begin(attempt.model)
+                    attempt.body = attempt.body | dict(await call.begin(attempt.model))
                     chunks = attempt.stream(asked.endpoint)
                     try:
                         async for chunk in chunks:
-                            await hold.progress(chunk)
+                            await call.progress(usage_update(chunk))
                             ready = attempt.take(chunk)
                             if asked.live:
                                 for each in ready:

@@ -16,7 +16,7 @@ MUTE_SECONDS = 30.0
 """A place that did not count is not asked to for so long: a request needs no count, only a bound."""
 
 
-async def counted(model: ChatModel, asked: ModelRequest) -> int | None:
+async def count_request(model: ChatModel, asked: ModelRequest) -> int | None:
     """Return the tokens of the prompt; None where no place of the model tells: the attempt will say what is wrong."""
     if not model.reads(asked.prompt_bytes):
         return None

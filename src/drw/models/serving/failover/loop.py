@@ -8,6 +8,7 @@ from random import Random
 
 from prometheus_client import Counter
 
+from drw.billing.reservations.errors import ModelAtCapacity
 from drw.kernel.errors import DrwError, InvalidRequest
 from drw.kernel.rpc import context
 from drw.kernel.runtime.clock import Clock
@@ -134,7 +135,7 @@ class Failover:
         final = False
         if isinstance(error, ContextLengthExceeded):
             self._too_small = max(self._too_small, attempt.model.context_length) or int(1e9)
-        elif isinstance(error, EngineBusy):
+        elif isinstance(error, EngineBusy | ModelAtCapacity):
             self._refused.add(attempt.model.id)  # its line and its limits are those of all of its places
         elif not why.elsewhere:
             final = not self._passes_by(attempt, error)
@@ -281,7 +282,7 @@ class Failover:
     def _note(self, attempt: Attempt, error: DrwError, why: FailureCause) -> None:
         """Tell the circuit, and remember a pause that the upstream asks for."""
         replica = attempt.replica
-        if isinstance(error, EngineBusy | EngineCoolingDown | RequestTimedOut):
+        if isinstance(error, EngineBusy | ModelAtCapacity | EngineCoolingDown | RequestTimedOut):
             replica.circuit.left(attempt.ticket)  # nothing is known of the upstream
             return
         if why.blames:

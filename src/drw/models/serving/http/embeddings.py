@@ -12,6 +12,7 @@ import orjson
 from drw.api.models.v1.discovery_pb2 import Model
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Vector
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.billing.usage import UsageUpdate
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.observability.overhead import waiting
 from drw.models.serving.errors import CONTEXT_LENGTH, ContextLengthExceeded, NotSupported
@@ -44,10 +45,10 @@ class Embeddings:
         _check_dimensions(request, model)
         inputs = _fitting(inputs, model, cut=bool(truncate))
         record.served_by(model.id, model.engine, model.id)
-        async with self._metering.embedding(model.id, inputs, record) as hold:
+        async with self._metering.embedding(model.id, inputs, record) as call:
             vectors, tokens = await self._embed(inputs, model.id, truncate)
             usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-            await hold.progress({"usage": usage})
+            await call.progress(UsageUpdate(input_tokens=tokens, output_tokens=0, final=True))
             data = [_item(i, vector, request.encoding_format) for i, vector in enumerate(vectors)]
             body = orjson.dumps({"object": "list", "data": data, "model": request.model, "usage": usage})
             record.answered(body, usage)

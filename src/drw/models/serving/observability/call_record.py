@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-import psycopg
 from opentelemetry.trace import SpanKind
 
-from drw.kernel.errors import DrwError, Forbidden, InvalidRequest, NotFound, RateLimited, Unavailable
+from drw.billing.amounts import NANO, to_usd
+from drw.billing.reservations.reservation import Settlement
+from drw.kernel.errors import ClientGone, DrwError, Forbidden, InvalidRequest, NotFound, RateLimited, Unavailable
 from drw.kernel.observability import gen_ai, overhead, telemetry
-from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.killswitch.watch import Killed
 from drw.models.serving.observability import content_capture
@@ -24,14 +25,7 @@ OPERATIONS = {"chat": gen_ai.CHAT, "completion": gen_ai.COMPLETION, "embedding":
 TOLD = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_tokens"}
 STREAMED = dict.fromkeys((gen_ai.CHAT, gen_ai.COMPLETION), {gen_ai.REQUEST_STREAM: True})
 """Engines are always asked for a stream, whatever the caller asked for."""
-NANO = 1_000_000_000
-Pay = Callable[[str], Awaitable[object]]
-"""Writes what a call is charged, and its record with it."""
 REFUSED = (InvalidRequest, NotFound, Forbidden, RateLimited)
-
-
-class ClientGone(Exception):
-    """The caller does not wait for the answer any more."""
 
 
 class CallRecord:
@@ -116,27 +110,36 @@ class CallRecord:
             said = zip(answer.messages(), answer.finish_reasons, strict=True)
             span.set_attribute(gen_ai.OUTPUT_MESSAGES, content_capture.answered(said, most))
 
-    def cost(self, nano_dollars: int, model: str = "") -> None:
-        """Say what the call has cost at a model, in billionths of a US dollar; what is said again adds up."""
-        self._cost += nano_dollars
-        who = context.caller_or_none()
-        spent = gen_ai.spent(who.org if who else "", who.desk if who else "", model or self._model)
-        spent.inc(nano_dollars / NANO)
+    def charge(self, settlement: Settlement) -> None:
+        """Note what the call costs."""
+        self.details |= settlement.details
+        self.details |= {
+            "ledger": settlement.id,
+            "cost_usd": to_usd(settlement.cost),
+            "counted_by": settlement.counted_by,
+        }
+        self._cost = settlement.cost
+        for row in settlement.rows:
+            if row.cost:
+                gen_ai.spent(row.org, row.desk, row.model).inc(row.cost / NANO)
 
     def brief(self) -> dict[str, Any]:
         """Return what the line of log shows of the call, under the names that its span has."""
         return self._brief
 
-    async def close(self, ending: str = "ok", pay: Pay | None = None) -> None:
-        """Write the record; what is said about the call afterwards is not in it.
-
-        With `pay` it is written together with what the call is charged.
+    async def close(self, ending: str = "ok") -> None:
+        """Write the record; what is reported of the call afterwards is not in it.
 
         Raises:
             Unavailable: it cannot be written, so the answer must not be given as whole.
         """
-        if self._closed:
-            return
+        if not self._closed:
+            with self.closing(ending) as line:
+                await self._audit.put(line)
+
+    @contextmanager
+    def closing(self, ending: str = "ok") -> Iterator[str]:
+        """Close the record; give its audit line, which the block writes. The metrics say whether it could."""
         self._closed = True
         now = time.perf_counter()
         since = self._called or self._meant
@@ -149,7 +152,7 @@ class CallRecord:
         self._count_tokens(now - self._began - self._account.client)
         self._end_span()
         try:
-            await self._write(ending, pay)
+            yield self._audit.line(f"model.{self._operation}", f"model/{self._model or '?'}", ending, self.details)
         except Unavailable as error:
             ending, self._error_type = "failed", telemetry.error_type(error)
             raise
@@ -218,16 +221,6 @@ class CallRecord:
             if self._error_type:
                 telemetry.failed(self._span.span, self._error_type)
         self._span.end()
-
-    async def _write(self, ending: str, pay: Pay | None) -> None:
-        action, resource = f"model.{self._operation}", f"model/{self._model or '?'}"
-        try:
-            if pay:
-                await pay(self._audit.line(action, resource, ending, self.details))
-            else:
-                await self._audit.record(action, resource, outcome=ending, details=self.details)
-        except psycopg.Error as error:
-            raise Unavailable("the audit record cannot be written, so there is no answer") from error
 
 
 def outcome(error: BaseException) -> str:

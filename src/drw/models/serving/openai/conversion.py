@@ -10,11 +10,11 @@ from drw.api.models.v1.serving_pb2 import ChatChunk, ChatMessage, ChatRequest, U
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.openai.requests import ChatCompletion, read
 from drw.models.serving.openai.responses import Answer
-from drw.models.serving.ports import Body, Chunk
+from drw.models.serving.ports import Chunk
 
 
-def body(request: ChatRequest) -> Body:
-    """Return the request as engines take it, held to the same bounds as one from outside.
+def completion(request: ChatRequest) -> ChatCompletion:
+    """Return the request as OpenAI's API has it, held to the same bounds as one from outside.
 
     Raises:
         InvalidRequest: it is out of bounds, or its JSON schema is not one.
@@ -30,7 +30,7 @@ def body(request: ChatRequest) -> Body:
     if request.json_schema:
         schema = {"name": "answer", "strict": True, "schema": _schema(request.json_schema)}
         asked["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return read(ChatCompletion, orjson.dumps(asked)).body()
+    return read(ChatCompletion, orjson.dumps(asked))
 
 
 def text(chunk: Chunk) -> str:

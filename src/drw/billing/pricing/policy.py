@@ -1,27 +1,19 @@
-"""What binds a call: prices, budgets and limits, as rate limiting last told, also while it does not answer."""
+"""Prices, budgets and limits that bind a call, as rate limiting publishes them."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-
-from google.protobuf.message import DecodeError
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Policy
 from drw.billing.amounts import FREE, Price, from_usd
 from drw.billing.counters.client import CountersUnavailable
 from drw.billing.subjects import Subject
-from drw.kernel.errors import DeadlineExceeded
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class PricingTerms:
+class CallPricing:
     """What binds one call."""
 
     exact: bool
@@ -60,69 +52,42 @@ class PricingPolicy:
                 return past[-1]
         return FREE
 
-    def terms(self, subjects: Sequence[Subject], prices: Sequence[Price]) -> PricingTerms:
+    def for_call(self, subjects: Sequence[Subject], prices: Sequence[Price]) -> CallPricing:
         """Return what binds a call of these subjects."""
         exact = any(price != FREE for price in prices) or not self._budgets.isdisjoint(subjects)
-        return PricingTerms(
-            exact, [(subject, self._limits[subject]) for subject in subjects if subject in self._limits]
-        )
+        return CallPricing(exact, [(subject, self._limits[subject]) for subject in subjects if subject in self._limits])
 
 
-class PricingWatch:
-    """The newest tariff; kept in a file too, so that a process that starts knows it without rate limiting."""
+class CurrentPricing:
+    """The newest policy that rate limiting published."""
 
-    def __init__(self, watch: Callable[[], AsyncIterator[Policy]], file: Path) -> None:
-        self._watch = watch
-        self._file = file
+    def __init__(self) -> None:
         self._newest: PricingPolicy | None = None
 
     @classmethod
-    def fixed(cls, policy: Policy) -> PricingWatch:
+    def fixed(cls, policy: Policy) -> CurrentPricing:
         """Return one that never changes."""
-        found = cls(_nothing, Path())
-        found._newest = PricingPolicy(policy)
-        return found
+        pricing = cls()
+        pricing.apply(policy)
+        return pricing
 
     def newest(self) -> PricingPolicy:
-        """Return it.
+        """Return the newest policy.
 
         Raises:
-            CountersAway: none has ever come, so that it is not known what is free.
+            CountersUnavailable: none has ever come, so that it is not known what is free.
         """
         if self._newest is None:
             raise CountersUnavailable(
-                "rate limiting has not yet said which budgets and prices there are; try again",
+                "rate limiting has not published its budgets and prices yet; try again",
                 part="rate_limiting",
                 retry_after="2",
             )
         return self._newest
 
-    def read(self) -> None:
-        """Take the one that was kept, where there is one."""
-        with suppress(FileNotFoundError):
-            try:
-                self._newest = PricingPolicy(Policy.FromString(self._file.read_bytes()))
-            except DecodeError:
-                log.warning("the kept prices and budgets cannot be read; waiting for rate limiting")
-
-    async def follow(self) -> None:
-        """Take each new one as it comes, for ever."""
-        while True:
-            with suppress(DeadlineExceeded):  # no stream lasts for ever
-                async with aclosing(self._watch()) as news:  # type: ignore[type-var]
-                    async for policy in news:
-                        self._newest = PricingPolicy(policy)
-                        self._keep(policy)
-
-    def _keep(self, policy: Policy) -> None:
-        new = self._file.with_suffix(".new")
-        new.write_bytes(policy.SerializeToString())
-        new.replace(self._file)
-
-
-async def _nothing() -> AsyncIterator[Policy]:
-    return
-    yield
+    def apply(self, policy: Policy) -> None:
+        """Put a newer policy in force."""
+        self._newest = PricingPolicy(policy)
 
 
 def subject_of(limit: Limit) -> Subject:

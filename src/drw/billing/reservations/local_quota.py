@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit
 from drw.billing.counters.client import CountersUnavailable, ReservationRefused
+from drw.billing.reservations.errors import refusal
 from drw.billing.subjects import Subject
-from drw.models.serving.metering.quota_errors import refusal
 
 MINUTE = 60.0
 Limits = Sequence[tuple[Subject, Limit]]

@@ -1,9 +1,9 @@
-"""What a caller hears whose money or tokens do not reach.
+"""Errors of budgets, limits and reservations.
 
 * RateLimited
   + InsufficientQuota      (a budget of money or tokens is used up, or too small for this call)
   + LimitReached           (tokens or requests of this minute, or calls at once)
-  + ModelFull              (either of these, of a model: another may have room)
+  + ModelAtCapacity        (either of these, of a model: another model may have room)
 * Unavailable
   + ReservationLost        (the reservation has gone over to somebody else: the answer may not go on)
   + EngineOvershot         (the engine wrote more than it was asked for)
@@ -16,7 +16,6 @@ from drw.billing.amounts import to_usd
 from drw.billing.counters.client import CountersUnavailable, ReservationRefused
 from drw.billing.subjects import KINDS
 from drw.kernel.errors import NEVER, RateLimited, Unavailable
-from drw.models.serving.errors import EngineBusy
 
 
 class InsufficientQuota(RateLimited):
@@ -27,8 +26,8 @@ class LimitReached(RateLimited):
     """As much is under way, or was used in this minute, as may be."""
 
 
-class ModelAtCapacity(RateLimited, EngineBusy):
-    """As much of a model is used, or under way, as may be; for whoever chooses another it is like a full line."""
+class ModelAtCapacity(RateLimited):
+    """A budget or limit of one model is exhausted; another model may have room."""
 
 
 class ReservationLost(Unavailable):

@@ -1,4 +1,4 @@
-"""This process's part in counting money: its lease, its reservations, and what it still owes the ledger."""
+"""Reservations of one process: its lease, reserve, write ahead, settle, and what the ledger does not have yet."""
 
 from __future__ import annotations
 
@@ -6,28 +6,26 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from drw.billing.counters.client import (
-    ActiveReservation,
     Counters,
     CountersUnavailable,
     Granted,
     ReservationRefused,
     ReservationRequest,
     Unregistered,
-    Window,
 )
-from drw.billing.ledger.attempts import AttemptHistory
 from drw.billing.ledger.ledger import Ledger
-from drw.billing.ledger.rows import Row, settled, total
+from drw.billing.ledger.rows import settled, total
+from drw.billing.reservations.errors import ReservationLost, refusal
+from drw.billing.reservations.lease_file import LeaseFile
+from drw.billing.reservations.reservation import Reservation, Settlement
+from drw.billing.settings import MeteringSettings
 from drw.billing.subjects import Subject
 from drw.kernel.errors import Unavailable
-from drw.models.serving.metering.lease_file import LeaseFile
-from drw.models.serving.metering.quota_errors import ReservationLost, refusal
-from drw.models.serving.settings import MeteringSettings
 
 log = logging.getLogger(__name__)
 
@@ -36,84 +34,6 @@ MAX_OWED = 1000
 """Calls that the ledger does not know of yet; with more, none is begun."""
 LEASE_SHARE = 0.9
 """How much of a lease is used: the rest is for clocks that do not run alike."""
-
-
-class Reservation:
-    """What one call may cost and take, held against every budget and limit that binds it."""
-
-    def __init__(self, meter: ReservationClient, course: AttemptHistory, subjects: Sequence[Subject]) -> None:
-        self.id = f"res_{secrets.token_hex(12)}"
-        self.course = course
-        self.subjects = subjects
-        self.nano = 0
-        self.tokens = 0
-        self.window: Window | None = None
-        self.process = ""
-        self.lost = False
-        self.step = 0
-        self._meter = meter
-
-    async def reserve(
-        self, nano: int, tokens: int, least: tuple[int, int] | None = None, model: Subject | None = None
-    ) -> None:
-        """Reserve this much more, or what there is where that is at least `least`; from now on it binds `model` too.
-
-        Raises:
-            ModelFull: a budget or limit of the model binds.
-            InsufficientQuota: a budget does not reach.
-            LimitReached: a limit binds.
-            CountersAway: nothing can be counted now.
-            ReservationLost: what was reserved before is not held any more.
-        """
-        subjects = self.subjects if model is None or model in self.subjects else (*self.subjects, model)
-        wish = ReservationRequest(self.id, self.step + 1, subjects, nano, tokens, self.course.dump(), least)
-        answer = await self._meter.reserve(self, wish)
-        if isinstance(answer, ReservationRefused):
-            raise refusal(answer, self.nano + nano, self.tokens + tokens)
-        self.subjects = subjects
-        self.step, self.nano, self.tokens, self.window = wish.step, answer.nano, answer.tokens, answer.window
-
-    async def advance(self) -> None:
-        """Write down what the course says: tokens may be passed on up to there.
-
-        Raises:
-            ReservationLost: they may not.
-            CountersAway: it could not be written down in time.
-        """
-        await self._meter.advance(self)
-
-    async def check(self) -> None:
-        """Return while the reservation is held for certain.
-
-        Raises:
-            ReservationLost: it may not be any more.
-        """
-        if not self._meter.holds(self):
-            await self.advance()
-
-    def charge(self, outcome: str, counted_by: str) -> list[Row]:
-        """Return what the course says is to be charged: from now on it is owed, until it is paid."""
-        return self._meter.charge(self, outcome, counted_by)
-
-    async def pay(self, record: str = "") -> None:
-        """Write what is owed, with the audit record of the call, and release the rest.
-
-        Raises:
-            Unavailable: the ledger cannot be written now; the meter goes on trying, without the record.
-        """
-        await self._meter.pay(self.id, record)
-
-    def held(self) -> ActiveReservation:
-        """Return it as the counters keep it."""
-        return ActiveReservation(self.id, self.step, self.subjects, self.nano, self.tokens, self.course.dump())
-
-
-@dataclass(slots=True)
-class PendingCharge:
-    """What a call is charged, until the ledger and the counters know of it."""
-
-    rows: list[Row]
-    written: bool = False
 
 
 class ReservationClient:
@@ -139,7 +59,7 @@ class ReservationClient:
         self._process = ""
         self._until = 0.0
         self._held: dict[str, Reservation] = {}
-        self._owed: dict[str, PendingCharge] = {}
+        self._owed: dict[str, Settlement] = {}
         self._strange: set[str] = set()
         self._over: set[str] = set()
         """Own leases that are over, of which the ledger still says that they hold something."""
@@ -147,31 +67,61 @@ class ReservationClient:
         """How many attempts to begin a lease have failed, and how the last one did."""
         self._registering = asyncio.Lock()
 
-    async def reserve(self, reservation: Reservation, wish: ReservationRequest) -> Granted | ReservationRefused:
-        """Take one step of a reservation; see `Reservation.reserve`."""
-        if wish.step == 1 and len(self._owed) >= MAX_OWED:
+    async def reserve(
+        self,
+        reservation: Reservation,
+        nano: int,
+        tokens: int,
+        least: tuple[int, int] | None = None,
+        model: Subject | None = None,
+    ) -> None:
+        """Reserve this much more, or what is left where that is at least `least`. From now on `model` binds it too.
+
+        Raises:
+            ModelAtCapacity: a budget or limit of the model is exhausted.
+            InsufficientQuota: a budget is exhausted.
+            LimitReached: a limit is reached.
+            CountersUnavailable: nothing can be counted now.
+            ReservationLost: what was reserved before is not held any more.
+        """
+        subjects = reservation.subjects
+        if model is not None and model not in subjects:
+            subjects = (*subjects, model)
+        history = reservation.history.dump()
+        request = ReservationRequest(reservation.id, reservation.step + 1, subjects, nano, tokens, history, least)
+        answer = await self._take_step(reservation, request)
+        if isinstance(answer, ReservationRefused):
+            raise refusal(answer, reservation.nano + nano, reservation.tokens + tokens)
+        reservation.subjects = subjects
+        reservation.step = request.step
+        reservation.nano = answer.nano
+        reservation.tokens = answer.tokens
+        reservation.window = answer.window
+
+    async def _take_step(self, reservation: Reservation, request: ReservationRequest) -> Granted | ReservationRefused:
+        if request.step == 1 and len(self._owed) >= MAX_OWED:
             raise Unavailable("the ledger cannot be written, so nothing more is begun", part="postgres")
         for _ in range(3):
-            process = reservation.process if wish.step > 1 else await self._registered()
+            process = reservation.process if request.step > 1 else await self._registered()
             reservation.process = process
             self._held[reservation.id] = reservation
             try:
-                answer = await self._counters.reserve(process, wish)
+                answer = await self._counters.reserve(process, request)
             except Unregistered:
                 await self._register_again(process)
-                if wish.step > 1 and reservation.lost:
+                if request.step > 1 and reservation.lost:
                     break
                 continue
             except BaseException:
-                if wish.step == 1:  # whether it was reserved is not known; `_sweep` releases it if so
+                if request.step == 1:  # whether it was reserved is not known; `_sweep` releases it if so
                     self._held.pop(reservation.id, None)
                 raise
             if answer is None:
                 break
-            if isinstance(answer, ReservationRefused) and wish.step == 1:
+            if isinstance(answer, ReservationRefused) and request.step == 1:
                 del self._held[reservation.id]
             return answer
-        if wish.step == 1:
+        if request.step == 1:
             self._held.pop(reservation.id, None)
             raise CountersUnavailable(
                 "money and tokens cannot be counted now; try again", part="valkey", retry_after="2"
@@ -182,8 +132,22 @@ class ReservationClient:
         """Tell whether the reservation is held for certain."""
         return not reservation.lost and reservation.process == self._process and self._clock() < self._until
 
+    async def check(self, reservation: Reservation) -> None:
+        """Return while the reservation is held for certain.
+
+        Raises:
+            ReservationLost: it may not be held any more.
+        """
+        if not self.holds(reservation):
+            await self.advance(reservation)
+
     async def advance(self, reservation: Reservation) -> None:
-        """See `Reservation.advance`."""
+        """Write the attempts ahead: tokens may be passed on up to what they say.
+
+        Raises:
+            ReservationLost: they must not.
+            CountersUnavailable: the attempts could not be written in time.
+        """
         end = self._clock() + self.settings.patience_seconds
         tried = False
         while True:
@@ -192,7 +156,7 @@ class ReservationClient:
                     await self._register_again(reservation.process)
                 if reservation.lost:
                     raise _lost()
-                if await self._counters.advance(reservation.process, reservation.id, reservation.course.dump()):
+                if await self._counters.advance(reservation.process, reservation.id, reservation.history.dump()):
                     return
                 if tried:
                     reservation.lost = True
@@ -204,43 +168,61 @@ class ReservationClient:
                     raise
                 await asyncio.sleep(AGAIN_SECONDS)
 
-    def charge(self, reservation: Reservation, outcome: str, counted_by: str) -> list[Row]:
-        """See `Reservation.charge`."""
+    def owe(
+        self, reservation: Reservation, outcome: str, counted_by: str, details: Mapping[str, int] | None = None
+    ) -> Settlement:
+        """Return what the attempts of a reservation are charged. It is owed until `commit` has written it."""
         rows = settled(
             reservation.id,
-            reservation.course,
+            reservation.history,
             at_ms=self._counters.now_ms(),
             most=reservation.nano,
             most_tokens=reservation.tokens,
             outcome=outcome,
             counted_by=counted_by,
         )
-        self._owed[reservation.id] = PendingCharge(rows)
-        return rows
+        settlement = Settlement(rows, reservation, details or {})
+        self._owed[reservation.id] = settlement
+        return settlement
 
-    async def pay(self, id: str, record: str = "") -> None:
-        """Pay what is owed for a reservation; see `Reservation.pay`."""
-        reservation, owed = self._held[id], self._owed[id]
-        if not owed.written:
-            if not self.holds(reservation):  # somebody else may settle it, or nobody
-                owed.rows = [replace(row, posted=False) for row in owed.rows]
-            if not await self._ledger.put(owed.rows, record):  # a reaper's, or our own of which we did not hear
-                owed.rows = await self._ledger.rows(row.id for row in owed.rows)
-            owed.written = True
-        late = [row.id for row in owed.rows if not row.posted]
-        at_ms, charges = owed.rows[0].at.timestamp() * 1000, total(owed.rows)
+    async def commit(self, settlement: Settlement, audit_line: str = "") -> None:
+        """Write the rows and the audit record of a call in one commit, then release the reservation.
+
+        Raises:
+            Unavailable: the ledger cannot be written now. `tidy` goes on trying what is owed, without the record.
+        """
+        reservation = settlement.reservation
+        if reservation is None:
+            await self._ledger.put(settlement.rows, audit_line)
+            settlement.written = True
+            return
+        if not settlement.written:
+            if not self.holds(reservation):  # another process may settle it, or none
+                settlement.rows = [replace(row, posted=False) for row in settlement.rows]
+            if not await self._ledger.put(
+                settlement.rows, audit_line
+            ):  # the reaper's rows, or ours whose answer is lost
+                settlement.rows = await self._ledger.rows(row.id for row in settlement.rows)
+            settlement.written = True
+        await self._release(reservation, settlement)
+
+    async def _release(self, reservation: Reservation, settlement: Settlement) -> None:
+        """Move what is charged from reserved to spent, and release the rest."""
+        rows = settlement.rows
+        unposted = [row.id for row in rows if not row.posted]
+        at_ms = rows[0].at.timestamp() * 1000
         try:
-            said = await self._counters.settle(reservation.process, id, at_ms, charges, late)
-            if said == "counted" and late:
-                await self._ledger.mark_posted(late)
+            counted = await self._counters.settle(reservation.process, reservation.id, at_ms, total(rows), unposted)
+            if counted == "counted" and unposted:
+                await self._ledger.mark_posted(unposted)
             # It went with a part of Valkey's data; without a lease it may be in what the counters were rebuilt from.
-            if said == "unknown" and not late and self.holds(reservation):
-                await self._ledger.unpost([row.id for row in owed.rows])
+            if counted == "unknown" and not unposted and self.holds(reservation):
+                await self._ledger.unpost([row.id for row in rows])
         except CountersUnavailable:
             log.warning("the counters are away: a call is settled in the ledger, and with them later")
             return
-        self._owed.pop(id, None)
-        self._held.pop(id, None)
+        self._owed.pop(reservation.id, None)
+        self._held.pop(reservation.id, None)
 
     async def renew(self) -> None:
         """Give a sign of life: to Valkey alone, so that a lease does not end because the ledger does not answer."""
@@ -253,7 +235,7 @@ class ReservationClient:
         """Pay what is owed, and release what nobody here knows of."""
         if not self._process:
             return
-        await asyncio.gather(*(self._pay_later(id) for id in list(self._owed)))
+        await asyncio.gather(*(self._commit_owed(id) for id in list(self._owed)))
         with suppress(Unavailable):
             await self._ledger.hold(await self._registered())
             await self._sweep()
@@ -313,15 +295,15 @@ class ReservationClient:
             await asyncio.sleep(self.settings.heartbeat_seconds)
             await do()
 
-    async def _pay_later(self, id: str) -> None:
-        if id not in self._owed:  # most are paid, meanwhile, by the calls that owe them
+    async def _commit_owed(self, id: str) -> None:
+        if (settlement := self._owed.get(id)) is None:  # the call itself wrote it meanwhile
             return
         try:
-            await self.pay(id)
+            await self.commit(settlement)
         except Unavailable:
             pass  # the next beat tries again
         except Exception:
-            log.exception("a call cannot be paid for", extra={"fields": {"reservation": id}})
+            log.exception("a settlement cannot be written", extra={"fields": {"reservation": id}})
 
     async def _registered(self) -> str:
         """Return the process's name for this lease, with a lease that has begun."""
@@ -378,7 +360,7 @@ class ReservationClient:
         return False
 
     async def _bring_back(self, process: str) -> bool:
-        mine = [r.held() for r in self._held.values() if r.step and not r.lost and r.process == process]
+        mine = [r.active() for r in self._held.values() if r.step and not r.lost and r.process == process]
         return await self._counters.register(process, self._ttl_ms, mine)
 
     async def _sweep(self) -> None:
