@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
-from drw.billing.ledger.rows import settled
+from drw.billing.ledger.rows import settlement_rows
 from drw.billing.subjects import Subject, begins
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc.context import Principal
@@ -201,7 +201,7 @@ class Story:
                 call.ended = "recorded"
                 call.metered._end_attempt(given=True, left=True)
                 most = call.metered.reservation.nano
-                rows = settled(
+                rows = settlement_rows(
                     call.id, call.metered.history, at_ms=self.on.ms, most=most, outcome="x", counted_by="chunks"
                 )
                 await self.on.ledger.put(rows)

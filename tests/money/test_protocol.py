@@ -12,7 +12,7 @@ from drw.billing.counters.client import Counters, CountersUnavailable
 from drw.billing.counters.rebuild import CounterRebuild
 from drw.billing.ledger.attempts import Attempt, AttemptHistory
 from drw.billing.ledger.ledger import Ledger
-from drw.billing.ledger.rows import settled, total
+from drw.billing.ledger.rows import settlement_rows, total
 from drw.billing.pricing.policy import CurrentPricing
 from drw.billing.reservations.errors import (
     EngineOvershot,
@@ -378,7 +378,7 @@ async def test_a_tool_call_that_an_engine_holds_back_is_cut_too(on):
 async def test_where_nothing_bounds_an_answer_the_engine_is_told_what_was_reserved(on):
     on.caps = []
     await on.push_caps()
-    gateway, request = on.gateway(most_tokens=30), asked((ONE,), prompt=10, most=None, stream=False)
+    gateway, request = on.gateway(max_tokens=30), asked((ONE,), prompt=10, most=None, stream=False)
     with acting_for(WHO):
         metered = await gateway.metering.reserve(request)
     assert await metered.begin(ONE) == {"max_tokens": 30}
@@ -436,7 +436,7 @@ async def test_a_row_that_cannot_be_written_is_no_other_calls_business(on):
     good.metered.history.attempts[-1].completion_tokens = 7
     bad.metered.history.attempts[-1].completion_tokens = 10**29
     wrong, _ = [gateway.reservations.owe(call.metered.reservation, "ok", "engine").rows for call in (bad, good)]
-    other = settled("another", good.metered.history, at_ms=on.ms, most=0, outcome="ok", counted_by="engine")
+    other = settlement_rows("another", good.metered.history, at_ms=on.ms, max_cost=0, outcome="ok", counted_by="engine")
     ledger = gateway.reservations._ledger
     refused, written = await asyncio.gather(ledger.put(wrong), ledger.put(other), return_exceptions=True)
     assert isinstance(refused, TypeError) and written is True
@@ -513,7 +513,7 @@ async def recorded(on, call, *chunks) -> None:
     call.metered._end_attempt(given=True, whole=True)
     most = call.metered.reservation.nano
     await on.ledger.put(
-        settled(call.id, call.metered.history, at_ms=on.ms, most=most, outcome="ok", counted_by="engine")
+        settlement_rows(call.id, call.metered.history, at_ms=on.ms, max_cost=most, outcome="ok", counted_by="engine")
     )
 
 
@@ -762,7 +762,7 @@ async def test_a_row_that_was_read_long_ago_is_not_counted(on):
 
 async def test_what_the_ledger_says_is_counted_is_not_remembered_for_long(on):
     history = AttemptHistory("acme", "rates", "key_1", "pass", [Attempt("one", started=True)])
-    row = settled("pass_1", history, at_ms=on.ms, most=0, outcome="ok", counted_by="engine", posted=False)
+    row = settlement_rows("pass_1", history, at_ms=on.ms, max_cost=0, outcome="ok", counted_by="engine", posted=False)
     await on.ledger.put(row)
     await on.tick()
     assert [row["posted"] for row in await rows(on)] == [True]

@@ -164,7 +164,7 @@ class World:
         reservations = ReservationClient(
             counters,
             Ledger(self.database),
-            MeteringSettings(**{**own, "least_tokens": 2, **settings}),
+            MeteringSettings(**{**own, "min_tokens": 2, **settings}),
             clock=lambda: self.ms / 1000,
             file=file,
         )

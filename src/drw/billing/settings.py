@@ -20,9 +20,9 @@ class MeteringSettings(Base):
     """How long a stream waits, between two tokens, for a Valkey that has gone away."""
     block_tokens: int = Field(default=16, ge=1, le=4096)
     """How many tokens are written down ahead of those passed on: at most so many are charged that nobody got."""
-    least_tokens: int = Field(default=16, ge=1, le=4096)
+    min_tokens: int = Field(default=16, ge=1, le=4096)
     """A stream begins where its budget reaches for so many tokens, though not for all that it may take."""
-    most_tokens: int = Field(default=4096, ge=1, le=1_000_000)
+    max_tokens: int = Field(default=4096, ge=1, le=1_000_000)
     """How long an answer may become where neither the request nor the model says."""
     image_tokens: int = Field(default=4096, ge=1, le=1_000_000)
     """What one picture may take of a prompt at most."""

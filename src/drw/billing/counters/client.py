@@ -28,7 +28,7 @@ Charge = tuple[Subject, int, int]
 Posting = tuple[str, float, Sequence[Charge]]
 """A row of the ledger: its id, its moment in ms, and what it charges."""
 
-Settling = Literal["counted", "elsewhere", "unknown"]
+SettleResult = Literal["counted", "elsewhere", "unknown"]
 """counted: now. elsewhere: somebody did before, or does it by `post`, or for the dead. unknown: it is held nowhere."""
 
 
@@ -78,7 +78,7 @@ class ReservationRefused:
 
 @dataclass(frozen=True, slots=True)
 class ReservationRequest:
-    """What to reserve: `step` counts up with each wish for the same reservation."""
+    """What to reserve: `step` counts the requests for one reservation."""
 
     id: str
     step: int
@@ -87,7 +87,7 @@ class ReservationRequest:
     tokens: int
     attempts: bytes
     """What a reaper needs to settle it, as `attempts.dump` writes it."""
-    least: tuple[int, int] | None = None
+    minimum: tuple[int, int] | None = None
     """The nano-dollars and tokens that are worth having where all are not to be had."""
 
 
@@ -123,32 +123,32 @@ class Counters:
         self._scripts = ScriptRunner(url, seconds)
         self._clock = clock
 
-    async def reserve(self, process: str, wish: ReservationRequest) -> Granted | ReservationRefused | None:
+    async def reserve(self, process: str, request: ReservationRequest) -> Granted | ReservationRefused | None:
         """Reserve for all subjects or none; None: an earlier step of it is not held any more.
 
         Raises:
             NotOpen: the counters are being rebuilt.
             Unregistered: the process has no lease.
-            CountersAway: no answer.
+            CountersUnavailable: no answer.
         """
-        least = wish.least or (-1, -1)
-        names = [subject.counter for subject in wish.subjects]
+        minimum = request.minimum or (-1, -1)
+        names = [subject.counter for subject in request.subjects]
+        amounts = (request.nano, request.tokens, *minimum)
         answer = await self._run(
-            scripts.RESERVE,
-            self._now(), process, wish.id, wish.step, wish.nano, wish.tokens, *least, wish.attempts, *names,
-        )  # fmt: skip
-        said, *rest = (part.decode() if isinstance(part, bytes) else part for part in answer)
-        if said == "closed":
+            scripts.RESERVE, self._now(), process, request.id, request.step, *amounts, request.attempts, *names
+        )
+        verdict, *rest = (part.decode() if isinstance(part, bytes) else part for part in answer)
+        if verdict == "closed":
             raise _not_open()
-        if said == "unregistered":
+        if verdict == "unregistered":
             raise Unregistered
-        if said == "lost":
+        if verdict == "lost":
             return None
-        if said == "refused":
-            place, measure, period, *numbers = rest
+        if verdict == "refused":
+            index, measure, period, *numbers = rest
             cap, left, wait = map(int, numbers)
             return ReservationRefused(
-                wish.subjects[int(place) - 1], measure, period, cap, left, wait or self._until_over(period)
+                request.subjects[int(index) - 1], measure, period, cap, left, wait or self._until_over(period)
             )
         nano, tokens, *window = map(int, rest)
         return Granted(nano, tokens, Window(*window) if window else None)
@@ -158,31 +158,32 @@ class Counters:
         return bool(await self._run(scripts.ADVANCE, self._now(), process, id, attempts))
 
     async def settle(
-        self, process: str, id: str, at_ms: float, charges: Iterable[Charge], late: Sequence[str] = ()
-    ) -> Settling:
+        self, process: str, id: str, at_ms: float, charges: Iterable[Charge], unposted: Sequence[str] = ()
+    ) -> SettleResult:
         """Move what was used to spent and release the rest; without a process in place of one that died.
 
-        `late` are the rows of the ledger that stand there as not posted yet.
+        `unposted` are the rows of the ledger that it has as not posted yet.
 
         Raises:
             NotOpen: the counters are being rebuilt; it stays reserved, and is settled by another try.
         """
-        parts = (self._now(), process, id, int(at_ms), len(late), *late, *_flat(charges))
-        if (said := (await self._run(scripts.SETTLE, *parts)).decode()) == "closed":
+        parts = (self._now(), process, id, int(at_ms), len(unposted), *unposted, *_flat(charges))
+        if (result := (await self._run(scripts.SETTLE, *parts)).decode()) == "closed":
             raise _not_open()
-        found: Settling = said
-        return found
+        settled: SettleResult = result
+        return settled
 
     async def renew(self, process: str, ttl_ms: int) -> bool:
         """Lengthen a lease; False: there is none any more."""
         return bool(await self._run(scripts.RENEW, self._now(), ttl_ms, process))
 
-    async def register(self, process: str, ttl_ms: int, held: Iterable[ActiveReservation]) -> bool:
+    async def register(self, process: str, ttl_ms: int, reservations: Iterable[ActiveReservation]) -> bool:
         """Begin a lease with these reservations; False: the counters are open and do not know them."""
         parts: list[Any] = []
-        for one in held:
-            names = orjson.dumps([subject.counter for subject in one.subjects])
-            parts += [one.id, one.nano, one.tokens, one.step, names, one.attempts]
+        for reservation in reservations:
+            names = orjson.dumps([subject.counter for subject in reservation.subjects])
+            parts += [reservation.id, reservation.nano, reservation.tokens, reservation.step, names]
+            parts.append(reservation.attempts)
         return bool(await self._run(scripts.REGISTER, self._now(), ttl_ms, process, *parts))
 
     async def end(self, process: str) -> None:
@@ -196,18 +197,18 @@ class Counters:
     async def held_by(self, process: str) -> set[str]:
         """Return the ids of a process's reservations."""
         with _answering():
-            found: Any = await self._redis.smembers(f"{PREFIX}p:{process}")
-        return {id.decode() for id in found}
+            ids: Any = await self._redis.smembers(f"{PREFIX}p:{process}")
+        return {id.decode() for id in ids}
 
     async def expired(self, grace_ms: int) -> list[tuple[str, str, int, int, bytes]]:
         """Return process, id, nano-dollars, tokens and attempts of each reservation whose lease has ended."""
-        found, _ = await self._run(scripts.EXPIRED, self._now(), grace_ms)
-        return [(p.decode(), id.decode(), int(n), int(t), a) for p, id, n, t, a in found if n is not None]
+        reservations, _ = await self._run(scripts.EXPIRED, self._now(), grace_ms)
+        return [(p.decode(), id.decode(), int(n), int(t), a) for p, id, n, t, a in reservations if n is not None]
 
     async def left(self, grace_ms: int) -> list[str]:
         """Return the processes whose lease has ended and that hold nothing."""
-        _, found = await self._run(scripts.EXPIRED, self._now(), grace_ms)
-        return [process.decode() for process in found]
+        _, processes = await self._run(scripts.EXPIRED, self._now(), grace_ms)
+        return [process.decode() for process in processes]
 
     async def is_open(self) -> bool:
         """Tell whether the counters are whole."""
@@ -216,14 +217,14 @@ class Counters:
     async def epoch(self) -> str:
         """Return the name under which the counters were opened; empty where they are not whole."""
         with _answering():
-            found: Any = await self._redis.get(f"{PREFIX}epoch")
-        return found.decode() if found else ""
+            epoch: Any = await self._redis.get(f"{PREFIX}epoch")
+        return epoch.decode() if epoch else ""
 
     async def fullness(self) -> float:
         """Return how much of the memory is used that Valkey may take; 0 where it has no bound."""
         with _answering():
-            found: Any = await self._redis.info("memory")
-        return found["used_memory"] / found["maxmemory"] if found["maxmemory"] else 0.0
+            memory: Any = await self._redis.info("memory")
+        return memory["used_memory"] / memory["maxmemory"] if memory["maxmemory"] else 0.0
 
     async def forget(self) -> None:
         """Close the counters, and drop all that they hold."""
@@ -260,8 +261,8 @@ class Counters:
     async def caps_version(self) -> int:
         """Return the version of the caps that are there; -1 where there are none."""
         with _answering():
-            found: Any = await self._redis.get(f"{PREFIX}caps")
-        return int(found) if found else -1
+            version: Any = await self._redis.get(f"{PREFIX}caps")
+        return int(version) if version else -1
 
     async def set_tokens(self, subject: Subject, day: int, month: int, total: int) -> None:
         """Set what tokens a subject has used; done where they get their first budget."""
@@ -274,7 +275,7 @@ class Counters:
 
         Raises:
             NotOpen: the counters are being rebuilt, and it will be in what they are rebuilt from.
-            CountersAway: they were read too long ago: read them again.
+            CountersUnavailable: they were read too long ago: read them again.
         """
         flat: list[Any] = []
         for id, at_ms, charges in rows:
@@ -282,12 +283,12 @@ class Counters:
             flat += [id, int(at_ms), len(parts) // 3, *parts]
         if not flat:
             return 0
-        said = int(await self._run(scripts.POST, self._now(), int(read_ms), *flat))
-        if said == -1:
+        counted = int(await self._run(scripts.POST, self._now(), int(read_ms), *flat))
+        if counted == -1:
             raise _not_open()
-        if said < 0:
+        if counted < 0:
             raise CountersUnavailable("rows were read too long ago to be counted now", part="valkey", retry_after="2")
-        return said
+        return counted
 
     async def posted(self, ids: Sequence[str]) -> None:
         """Say that the ledger knows that these rows are counted, so that it need not be known here for long."""
@@ -301,10 +302,10 @@ class Counters:
         """
         if not subjects:
             return []
-        epoch, found = await self._run(scripts.PEEK, self._now(), *(subject.counter for subject in subjects))
+        epoch, values = await self._run(scripts.PEEK, self._now(), *(subject.counter for subject in subjects))
         if not epoch:
             raise _not_open()
-        return [_counters(flat) for flat in found]
+        return [_counters(flat) for flat in values]
 
     async def close(self) -> None:
         """Close the connections."""

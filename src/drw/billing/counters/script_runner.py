@@ -17,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 
-MOST = 64
+MAX_SCRIPTS = 64
 """Scripts in one exchange."""
 
 
@@ -75,7 +75,7 @@ class ScriptRunner:
     async def _run_all(self) -> None:
         try:
             while self._waiting:
-                calls = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+                calls = [self._waiting.popleft() for _ in range(min(MAX_SCRIPTS, len(self._waiting)))]
                 if calls := [call for call in calls if not call.answer.done()]:
                     await self._run_together(calls)
         finally:

@@ -1,4 +1,4 @@
-"""What a request has used so far, attempt by attempt: written ahead of the answer, settled from at its end."""
+"""What a request has used so far, by attempt: written ahead of the answer, and settled at its end."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ class AttemptHistory:
     @classmethod
     def load(cls, data: bytes) -> AttemptHistory:
         """Read what `dump` wrote."""
-        found: dict[str, Any] = orjson.loads(data)
-        attempts = [Attempt(**{**one, "price": Price(**one["price"])}) for one in found.pop("attempts")]
-        return cls(**found, attempts=attempts)
+        fields: dict[str, Any] = orjson.loads(data)
+        attempts = [Attempt(**{**one, "price": Price(**one["price"])}) for one in fields.pop("attempts")]
+        return cls(**fields, attempts=attempts)

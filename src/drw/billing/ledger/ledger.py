@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 import psycopg
@@ -25,17 +24,18 @@ ADD_RECORDED = " ".join(("with recorded as (", audit.INSERT, "), added as (", AD
 # so that what it says beyond is charged to nobody.
 CORRECT = """
 insert into metering.ledger
-select wanted.id || '/late', wanted.at, wanted.org, wanted.desk, wanted.key, wanted.model, wanted.upstream,
-       wanted.route, wanted.prompt_tokens - held.prompt_tokens, wanted.completion_tokens - held.completion_tokens,
-       wanted.prompt_price, wanted.completion_price, least(0, wanted.cost - held.cost),
-       wanted.excess + greatest(0, wanted.cost - held.cost), 'correction',
-       wanted.counted_by, false,
-       wants.tokens - has.tokens - least(0, wants.tokens - wanted.excess_tokens - has.tokens + held.excess_tokens)
-from jsonb_populate_recordset(null::metering.ledger, %s::jsonb) wanted join metering.ledger held using (id),
-     lateral (select wanted.prompt_tokens + wanted.completion_tokens as tokens) wants,
-     lateral (select held.prompt_tokens + held.completion_tokens as tokens) has
-where held.counted_by = 'written_ahead' and (wanted.cost, wanted.prompt_tokens, wanted.completion_tokens)
-      is distinct from (held.cost, held.prompt_tokens, held.completion_tokens)
+select new.id || '/late', new.at, new.org, new.desk, new.key, new.model, new.upstream,
+       new.route, new.prompt_tokens - stored.prompt_tokens, new.completion_tokens - stored.completion_tokens,
+       new.prompt_price, new.completion_price, least(0, new.cost - stored.cost),
+       new.excess + greatest(0, new.cost - stored.cost), 'correction',
+       new.counted_by, false,
+       new_sum.tokens - stored_sum.tokens
+       - least(0, new_sum.tokens - new.excess_tokens - stored_sum.tokens + stored.excess_tokens)
+from jsonb_populate_recordset(null::metering.ledger, %s::jsonb) as new join metering.ledger as stored using (id),
+     lateral (select new.prompt_tokens + new.completion_tokens as tokens) new_sum,
+     lateral (select stored.prompt_tokens + stored.completion_tokens as tokens) stored_sum
+where stored.counted_by = 'written_ahead' and (new.cost, new.prompt_tokens, new.completion_tokens)
+      is distinct from (stored.cost, stored.prompt_tokens, stored.completion_tokens)
 on conflict (id) do nothing returning id
 """
 
@@ -77,13 +77,13 @@ class Ledger:
 
     async def rows(self, ids: Iterable[str]) -> list[Row]:
         """Return the rows with these ids."""
-        found = await self._database.all("select * from metering.ledger where id = any(%s) order by id", list(ids))
-        return [as_row(row) for row in found]
+        rows = await self._database.all("select * from metering.ledger where id = any(%s) order by id", list(ids))
+        return [Row(**row) for row in rows]
 
-    async def unposted(self, most: int = BATCH) -> list[Row]:
+    async def unposted(self, max_rows: int = BATCH) -> list[Row]:
         """Return rows that the counters may not know of."""
-        found = await self._database.all("select * from metering.ledger where not posted order by id limit %s", most)
-        return [as_row(row) for row in found]
+        query = "select * from metering.ledger where not posted order by id limit %s"
+        return [Row(**row) for row in await self._database.all(query, max_rows)]
 
     async def mark_posted(self, ids: Sequence[str]) -> None:
         """Say that the counters know of these rows."""
@@ -126,8 +126,3 @@ async def add(connection: Connection, rows: Iterable[Row]) -> set[str]:
 def dump(rows: Iterable[Row]) -> str:
     """Return rows as PostgreSQL reads them."""
     return orjson.dumps(list(rows)).decode()
-
-
-def as_row(found: dict[str, Any]) -> Row:
-    """Return a row of the table."""
-    return Row(**found)

@@ -46,38 +46,40 @@ class Row:
         return self.id, self.at.timestamp() * 1000, self.charges()
 
 
-def settled(
+def settlement_rows(
     id: str,
-    course: AttemptHistory,
+    history: AttemptHistory,
     *,
     at_ms: float,
-    most: int,
-    most_tokens: int | None = None,
+    max_cost: int,
+    max_tokens: int | None = None,
     outcome: str,
     counted_by: str,
     posted: bool = True,
 ) -> list[Row]:
-    """Return the rows that settle a reservation of `most` nano-dollars and so many tokens: one for each attempt.
+    """Return the rows that settle a reservation of `max_cost` nano-dollars and `max_tokens`: one for each attempt.
 
     What the attempts took beyond the reservation is charged to nobody, and stands in `excess` and `excess_tokens`.
     """
-    tokens_left = sum(attempt.tokens for attempt in course.attempts) if most_tokens is None else most_tokens
-    at, left, rows = datetime.fromtimestamp(at_ms / 1000, UTC), most, []
-    for number, attempt in enumerate(course.attempts):
-        cost = min(attempt.cost, left)
-        left -= cost
+    tokens_left = sum(attempt.tokens for attempt in history.attempts) if max_tokens is None else max_tokens
+    cost_left = max_cost
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    rows = []
+    for number, attempt in enumerate(history.attempts):
+        cost = min(attempt.cost, cost_left)
+        cost_left -= cost
         tokens = min(attempt.tokens, tokens_left)
         tokens_left -= tokens
         rows.append(
             Row(
                 id=f"{id}.{number}" if number else id,
                 at=at,
-                org=course.org,
-                desk=course.desk,
-                key=course.key,
+                org=history.org,
+                desk=history.desk,
+                key=history.key,
                 model=attempt.model,
                 upstream=attempt.upstream,
-                route=course.route,
+                route=history.route,
                 prompt_tokens=attempt.prompt_tokens if attempt.started else 0,
                 completion_tokens=attempt.completion_tokens if attempt.started else 0,
                 prompt_price=attempt.price.prompt,

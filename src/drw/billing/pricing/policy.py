@@ -32,13 +32,13 @@ class PricingPolicy:
 
     def __init__(self, policy: Policy) -> None:
         self._prices: dict[tuple[str, str], list[tuple[datetime, Price]]] = {}
-        for found in policy.prices:
+        for entry in policy.prices:
             price = Price(
-                from_usd(found.prompt_usd_per_million, "prompt_usd_per_million"),
-                from_usd(found.completion_usd_per_million, "completion_usd_per_million"),
+                from_usd(entry.prompt_usd_per_million, "prompt_usd_per_million"),
+                from_usd(entry.completion_usd_per_million, "completion_usd_per_million"),
             )
-            since = found.effective_from.ToDatetime(UTC)
-            self._prices.setdefault((found.model, found.version), []).append((since, price))
+            since = entry.effective_from.ToDatetime(UTC)
+            self._prices.setdefault((entry.model, entry.version), []).append((since, price))
         for prices in self._prices.values():
             prices.sort(key=lambda pair: pair[0])
         self._budgets = {Subject(b.subject, b.org, b.name) for b in policy.budgets}

@@ -19,8 +19,8 @@ from drw.billing.counters.client import (
     Unregistered,
 )
 from drw.billing.ledger.ledger import Ledger
-from drw.billing.ledger.rows import settled, total
-from drw.billing.reservations.errors import ReservationLost, refusal
+from drw.billing.ledger.rows import settlement_rows, total
+from drw.billing.reservations.errors import ReservationLost, quota_error
 from drw.billing.reservations.lease_file import LeaseFile
 from drw.billing.reservations.reservation import Reservation, Settlement
 from drw.billing.settings import MeteringSettings
@@ -72,10 +72,10 @@ class ReservationClient:
         reservation: Reservation,
         nano: int,
         tokens: int,
-        least: tuple[int, int] | None = None,
+        minimum: tuple[int, int] | None = None,
         model: Subject | None = None,
     ) -> None:
-        """Reserve this much more, or what is left where that is at least `least`. From now on `model` binds it too.
+        """Reserve this much more, or what is left where that is at least `minimum`. From now on `model` binds it too.
 
         Raises:
             ModelAtCapacity: a budget or limit of the model is exhausted.
@@ -88,10 +88,10 @@ class ReservationClient:
         if model is not None and model not in subjects:
             subjects = (*subjects, model)
         history = reservation.history.dump()
-        request = ReservationRequest(reservation.id, reservation.step + 1, subjects, nano, tokens, history, least)
+        request = ReservationRequest(reservation.id, reservation.step + 1, subjects, nano, tokens, history, minimum)
         answer = await self._take_step(reservation, request)
         if isinstance(answer, ReservationRefused):
-            raise refusal(answer, reservation.nano + nano, reservation.tokens + tokens)
+            raise quota_error(answer, reservation.nano + nano, reservation.tokens + tokens)
         reservation.subjects = subjects
         reservation.step = request.step
         reservation.nano = answer.nano
@@ -172,12 +172,12 @@ class ReservationClient:
         self, reservation: Reservation, outcome: str, counted_by: str, details: Mapping[str, int] | None = None
     ) -> Settlement:
         """Return what the attempts of a reservation are charged. It is owed until `commit` has written it."""
-        rows = settled(
+        rows = settlement_rows(
             reservation.id,
             reservation.history,
             at_ms=self._counters.now_ms(),
-            most=reservation.nano,
-            most_tokens=reservation.tokens,
+            max_cost=reservation.nano,
+            max_tokens=reservation.tokens,
             outcome=outcome,
             counted_by=counted_by,
         )

@@ -44,41 +44,41 @@ CODE = "insufficient_quota"
 """OpenAI's code for a budget that is used up."""
 
 
-def refusal(refused: ReservationRefused, wanted_nano: int, wanted_tokens: int) -> RateLimited:
+def quota_error(refused: ReservationRefused, requested_nano: int, requested_tokens: int) -> RateLimited:
     """Return the error for a reservation that does not fit."""
     model = refused.subject.kind == Block.MODEL
-    limited, broke = (ModelAtCapacity, ModelAtCapacity) if model else (LimitReached, InsufficientQuota)
+    limit_error, budget_error = (ModelAtCapacity, ModelAtCapacity) if model else (LimitReached, InsufficientQuota)
     whose = f"the {KINDS[refused.subject.kind]} {refused.subject.name or refused.subject.org!r}"
     limit = f"{KINDS[refused.subject.kind]}.{refused.measure}.{refused.period or 'now'}"
     if refused.measure == "concurrent":
         message = f"{whose} has {refused.cap} calls under way, as many as it may at once"
-        return limited(message, limit=limit, retry_after="1")
+        return limit_error(message, limit=limit, retry_after="1")
     if refused.measure == "requests":
         message = f"{whose} has used up its {refused.cap} requests for this minute"
-        return limited(message, limit=limit, retry_after=_seconds(refused.wait_ms))
+        return limit_error(message, limit=limit, retry_after=_seconds(refused.wait_ms))
     if refused.period == "minute":
         message = (
-            f"this call may take {wanted_tokens} tokens; {whose} has {refused.left} left of {refused.cap} "
-            f"for this minute: {'wait, or ' if wanted_tokens <= refused.cap else ''}"
+            f"this call may take {requested_tokens} tokens; {whose} has {refused.left} left of {refused.cap} "
+            f"for this minute: {'wait, or ' if requested_tokens <= refused.cap else ''}"
             "ask for a shorter answer with max_tokens"
         )
-        return limited(message, limit=limit, retry_after=_when(refused, wanted_tokens))
+        return limit_error(message, limit=limit, retry_after=_when(refused, requested_tokens))
     if refused.measure == "tokens":
-        wanted, left, cap = f"{wanted_tokens} tokens", f"{refused.left}", f"{refused.cap} tokens"
+        requested, left, cap = f"{requested_tokens} tokens", f"{refused.left}", f"{refused.cap} tokens"
     else:
-        wanted, left, cap = (f"{to_usd(n)} USD" for n in (wanted_nano, refused.left, refused.cap))
+        requested, left, cap = (f"{to_usd(n)} USD" for n in (requested_nano, refused.left, refused.cap))
     until = {"day": "for today (UTC)", "month": "for this month (UTC)", "total": "in all"}[refused.period]
     message = (
-        f"this call may cost {wanted}; {whose} has {left} left of {cap} {until}: "
+        f"this call may cost {requested}; {whose} has {left} left of {cap} {until}: "
         "ask for a shorter answer with max_tokens, or for a larger budget"
     )
-    after = _when(refused, wanted_tokens if refused.measure == "tokens" else wanted_nano)
-    return broke(message, code=CODE, limit=limit, retry_after=after)
+    after = _when(refused, requested_tokens if refused.measure == "tokens" else requested_nano)
+    return budget_error(message, code=CODE, limit=limit, retry_after=after)
 
 
-def _when(refused: ReservationRefused, wanted: int) -> str:
-    """Return in how many seconds the period is over; never where it has no end, or the wish is more than the cap."""
-    return _seconds(refused.wait_ms) if refused.wait_ms and wanted <= refused.cap else NEVER
+def _when(refused: ReservationRefused, requested: int) -> str:
+    """Return in how many seconds the period is over; never where it has no end, or the request is more than the cap."""
+    return _seconds(refused.wait_ms) if refused.wait_ms and requested <= refused.cap else NEVER
 
 
 def _seconds(wait_ms: int) -> str:

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from drw.billing.amounts import Price
 from drw.billing.ledger.attempts import Attempt, AttemptHistory
-from drw.billing.ledger.rows import settled
+from drw.billing.ledger.rows import settlement_rows
 from drw.billing.reservations.client import ReservationClient
 from drw.billing.reservations.errors import CODE, EngineOvershot, InsufficientQuota
 from drw.billing.reservations.local_quota import QuotaShare
@@ -49,7 +49,7 @@ class Estimate:
         """Its tokens, prompt and answer."""
         return self.prompt + self.completion
 
-    def least(self, tokens: int) -> tuple[int, int]:
+    def minimum(self, tokens: int) -> tuple[int, int]:
         """Return the nano-dollars and tokens of the prompt and so many tokens of an answer."""
         some = min(tokens, self.completion)
         return self.price.cost(self.prompt, some), self.prompt + some
@@ -97,7 +97,7 @@ class MeteredCall(Generic[M]):
         self._exact = exact and reservation is not None
         self._stream = stream
         self._block = client.settings.block_tokens
-        self._least = client.settings.least_tokens
+        self._min_tokens = client.settings.min_tokens
         self._share = share
         self._first = history.attempts[-1].model
         """The model whose attempt was written ahead with the reservation."""
@@ -198,12 +198,12 @@ class MeteredCall(Generic[M]):
         if self.reservation is not None:
             self.settlement = self._client.owe(self.reservation, outcome(error), self._counted_by, self._details)
             return self.settlement
-        rows = settled(
+        rows = settlement_rows(
             f"call_{secrets.token_hex(12)}",
             self.history,
             at_ms=time.time() * 1000,
-            most=sum(attempt.cost for attempt in self.history.attempts),
-            most_tokens=self._share.tokens if self._share else None,
+            max_cost=sum(attempt.cost for attempt in self.history.attempts),
+            max_tokens=self._share.tokens if self._share else None,
             outcome=outcome(error),
             counted_by=self._counted_by,
             posted=self._share is None,  # where limits bind it, the counters do not know of it yet
@@ -224,13 +224,13 @@ class MeteredCall(Generic[M]):
         joined = model in reservation.subjects
         # What was reserved at the beginning was reserved for the first attempt too.
         if not joined or not ((reservation.step == 1 and not before) or (nano <= 0 and tokens <= 0)):
-            least_nano, least_tokens = estimate.least(self._least)
-            least = (
-                max(0, spent_nano + least_nano - reservation.nano),
-                max(0, spent_tokens + least_tokens - reservation.tokens),
+            min_nano, min_tokens = estimate.minimum(self._min_tokens)
+            minimum = (
+                max(0, spent_nano + min_nano - reservation.nano),
+                max(0, spent_tokens + min_tokens - reservation.tokens),
             )
             await self._client.reserve(
-                reservation, max(0, nano), max(0, tokens), least if self._stream else None, model
+                reservation, max(0, nano), max(0, tokens), minimum if self._stream else None, model
             )
         if self._exact and (reservation.step > 1 or before or estimate.model != self._first):
             attempt.started = True

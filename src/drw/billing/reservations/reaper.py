@@ -1,4 +1,4 @@
-"""Settles in place of processes that died, and tells the counters what they do not know of yet."""
+"""Settles for processes that died, and posts ledger rows that the counters do not have yet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from drw.billing.counters.client import Counters
 from drw.billing.ledger.attempts import AttemptHistory
 from drw.billing.ledger.ledger import Ledger
-from drw.billing.ledger.rows import Row, settled, total
+from drw.billing.ledger.rows import Row, settlement_rows, total
 
 log = logging.getLogger(__name__)
 
@@ -23,25 +23,31 @@ async def reap(counters: Counters, ledger: Ledger, grace_seconds: float = GRACE_
 
     Where the process itself wrote its row before it died, that row counts. Done twice it is the same as once.
     """
-    found = await counters.expired(int(grace_seconds * 1000))
-    for process, id, nano, tokens, attempts in found:
-        course, now = AttemptHistory.load(attempts), counters.now_ms()
-        rows = settled(
-            id, course, at_ms=now, most=nano, most_tokens=tokens, outcome=ABANDONED, counted_by=WRITTEN_AHEAD
+    expired = await counters.expired(int(grace_seconds * 1000))
+    for process, id, nano, tokens, attempts in expired:
+        rows = settlement_rows(
+            id,
+            AttemptHistory.load(attempts),
+            at_ms=counters.now_ms(),
+            max_cost=nano,
+            max_tokens=tokens,
+            outcome=ABANDONED,
+            counted_by=WRITTEN_AHEAD,
         )
         await ledger.put(rows)
-        kept = await ledger.rows(row.id for row in rows)
+        stored = await ledger.rows(row.id for row in rows)
         # All of them may have been counted by `post`: those that were written when the lease was in doubt.
-        said = await counters.settle("", id, kept[0].at.timestamp() * 1000, total(kept), [row.id for row in kept])
-        if said == "counted" and (late := [row.id for row in kept if not row.posted]):
-            await ledger.mark_posted(late)
-        elif said == "unknown":  # it went with a part of Valkey's data
-            await ledger.unpost([row.id for row in kept])
+        ids = [row.id for row in stored]
+        result = await counters.settle("", id, stored[0].at.timestamp() * 1000, total(stored), ids)
+        if result == "counted" and (unposted := [row.id for row in stored if not row.posted]):
+            await ledger.mark_posted(unposted)
+        elif result == "unknown":  # it went with a part of Valkey's data
+            await ledger.unpost(ids)
         log.warning("settled for a process that died", extra={"fields": {"process": process, "reservation": id}})
     for process in await counters.left(int(grace_seconds * 1000)):
         await ledger.let_go(process)
         await counters.leave(process)
-    return len(found)
+    return len(expired)
 
 
 async def post(counters: Counters, ledger: Ledger) -> int:

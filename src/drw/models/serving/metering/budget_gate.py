@@ -146,9 +146,9 @@ class BudgetGate:
         full: ModelAtCapacity | None = None
         for limit in estimates:
             history.attempts = [limit.attempt(started=True)]
-            least = limit.least(self._reservations.settings.least_tokens) if stream else None
+            minimum = limit.minimum(self._reservations.settings.min_tokens) if stream else None
             try:
-                share = await self._take(reservation, pricing, nano, tokens, least, of_model(limit.model))
+                share = await self._take(reservation, pricing, nano, tokens, minimum, of_model(limit.model))
             except ModelAtCapacity as error:
                 full = full or error
                 continue
@@ -170,12 +170,12 @@ class BudgetGate:
         pricing: CallPricing,
         nano: int,
         tokens: int,
-        least: tuple[int, int] | None,
+        minimum: tuple[int, int] | None,
         model: Subject,
     ) -> QuotaShare | None:
         """Reserve. Where the counters are away and no money is at stake, return a share of the limits instead."""
         try:
-            await self._reservations.reserve(reservation, nano, tokens, least, model)
+            await self._reservations.reserve(reservation, nano, tokens, minimum, model)
         except CountersUnavailable as away:
             if pricing.exact:
                 raise
