@@ -1,5 +1,5 @@
--- Writes down how far an answer may have gone before it goes there: 0, the reservation is not held any more.
--- now, process, id, attempts
+-- Writes ahead how far an answer may go. Returns 0 where the reservation is not held any more.
+-- Arguments: now, process, id, attempts
 if not leased(ARGV[2], clock(ARGV[1])) then return 0 end
 if redis.call('EXISTS', P .. 'h:' .. ARGV[3]) == 0 then return 0 end
 redis.call('HSET', P .. 'h:' .. ARGV[3], 'a', ARGV[4])

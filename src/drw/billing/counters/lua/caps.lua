@@ -1,5 +1,5 @@
--- Puts all caps in place of those that were; older ones never replace newer ones.
--- version, then for each cap: subject, field, value
+-- Replaces all caps. Older caps never replace newer ones.
+-- Arguments: version, then for each cap: subject, field, value
 if tonumber(redis.call('GET', P .. 'caps') or '-1') > tonumber(ARGV[1]) then return 0 end
 local CAPS = {'Cdn', 'Cmn', 'Ctn', 'Cdt', 'Cmt', 'Ctt', 'Cw', 'Cc', 'Cr', 'Cwa', 'Cra'}
 for _, key in ipairs(redis.call('SMEMBERS', P .. 'capped')) do redis.call('HDEL', key, unpack(CAPS)) end

@@ -1,4 +1,6 @@
--- now, grace: of processes whose lease ended longer than so many ms ago the reservations, and those that have none
+-- Returns the reservations of processes whose lease ended longer ago than the grace period, and the processes that
+-- hold none.
+-- Arguments: now, grace in ms
 local ended = redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', text(clock(ARGV[1]) - tonumber(ARGV[2])))
 local found, none = {}, {}
 for _, process in ipairs(ended) do

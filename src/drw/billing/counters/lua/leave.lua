@@ -1,4 +1,5 @@
--- process: ends a lease that holds nothing
+-- Removes a lease that holds no reservation.
+-- Arguments: process
 if redis.call('SCARD', P .. 'p:' .. ARGV[1]) > 0 then return 0 end
 redis.call('ZREM', P .. 'leases', ARGV[1])
 return 1

@@ -1,4 +1,5 @@
--- subject, number of fields, fields and values...: sets counters, and leaves what is reserved alone
+-- Sets counters while they are rebuilt; what is reserved stays.
+-- Arguments: for each subject: its key, the number of fields and values, these
 if open() then return 0 end
 local i = 1
 while i <= #ARGV do

@@ -1,5 +1,5 @@
--- Ends a rebuild, unless a process has brought reservations since the survey.
--- epoch, changes, number of settled reservations, these, rows that are counted in what was loaded...
+-- Ends a rebuild, unless a process has registered reservations since the survey.
+-- Arguments: epoch, changes, number of settled reservations, these, ledger rows that the loaded counters include
 if tostring(redis.call('GET', P .. 'changes') or '0') ~= ARGV[2] then return 0 end
 if open() then return 0 end
 local last = 3 + tonumber(ARGV[3])

@@ -1,4 +1,5 @@
--- now, subjects...: counters and caps of each, with the tokens and requests of the minute
+-- Returns the counters and caps of each subject, with the tokens and requests of the minute.
+-- Arguments: now, subjects...
 local now = clock(ARGV[1])
 local found = {}
 for i = 2, #ARGV do

@@ -1,7 +1,6 @@
--- Counts rows of the ledger that had no reservation, each once: none read so long ago that it may be forgotten.
---
--- What subjects spent within one bucket of time is counted as one.
--- now, when the rows were read in the ledger, then for each: id, at, number of charges, these: subject, nano, tokens
+-- Counts ledger rows that had no reservation, each once. Refuses rows that were read so long ago that the mark of an
+-- earlier posting may be gone. What a subject spent within one bucket of time is added in one step.
+-- Arguments: now, when the rows were read, then for each row: id, at, number of charges, for each: subject, nano, tokens
 local now = clock(ARGV[1])
 if not open() then return -1 end
 if now - tonumber(ARGV[2]) > READ_BEFORE * 500 then return -2 end

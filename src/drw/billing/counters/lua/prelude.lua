@@ -1,4 +1,4 @@
--- The scripts that Valkey runs: each is one atomic step of the protocol in docs/concepts/money.md.
+-- Comes before each script. Each script is one atomic step of the protocol of docs/concepts.
 --
 -- Keys, all with one hash tag:
 --   drw:{meter}:epoch            there while the counters are whole; gone with a loss of the data
@@ -9,8 +9,8 @@
 --   drw:{meter}:s:SUBJECT        hash: one subject's counters and caps
 --   drw:{meter}:capped           set: the subjects that have caps
 --   drw:{meter}:caps             the version of the caps
---   drw:{meter}:settled:ID       a reservation that is settled: whoever did not hear of it asks again
---   drw:{meter}:posted:ID        a row of the ledger that stood there as not posted, already counted
+--   drw:{meter}:settled:ID       a reservation that is settled: a client that lost the answer asks again
+--   drw:{meter}:posted:ID        a ledger row that is counted, though the ledger may have it as not posted
 --
 -- Fields of a subject: n, t, c (nano-dollars and tokens reserved, calls under way); d, dn, dt (day, spent in it);
 -- m, mn, mt (month); tn, tt (all time); Cdn ... Ctt (caps of these), Cw and Cwa (tokens a minute and its algorithm),

@@ -1,5 +1,5 @@
 -- Begins a lease. A process brings its reservations along only while the counters are being rebuilt.
--- now, ttl, process, then for each reservation: id, nano, tokens, step, subjects, attempts
+-- Arguments: now, ttl in ms, process, then for each reservation: id, nano, tokens, step, subjects, attempts
 local now = clock(ARGV[1])
 local process = ARGV[3]
 if #ARGV > 3 and open() then return 0 end

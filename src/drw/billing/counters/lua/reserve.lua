@@ -1,7 +1,6 @@
--- Reserves for all subjects or for none; a step that was taken before is answered as it was then.
---
--- A later step may bring a subject more, which then holds all that the others do.
--- now, process, id, step, nano, tokens, least nano, least tokens (-1: all or nothing), attempts, subjects...
+-- Reserves for all subjects or for none. A step that is repeated gets the answer that it got before.
+-- A later step may add a subject, which then holds all that the others do.
+-- Arguments: now, process, id, step, nano, tokens, minimum nano and tokens (-1: all or nothing), attempts, subjects...
 local now, process, id, step = clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 local nano, tokens = tonumber(ARGV[5]), tonumber(ARGV[6])
 local least_nano, least_tokens = tonumber(ARGV[7]), tonumber(ARGV[8])

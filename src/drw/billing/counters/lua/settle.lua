@@ -1,9 +1,8 @@
--- Moves what was used from reserved to spent and releases the rest.
---
--- While the counters are closed it stays reserved: whether its row is in what they are rebuilt from is known once they
--- are open. Once the lease is over only those who settle for the dead do, so that both never settle the same.
--- now, process (none: for a process that died), id, at, number of rows that stand as not posted, these, then for each
--- charge: subject, nano, tokens
+-- Moves what was used from reserved to spent, and releases the rest.
+-- While the counters are closed it stays reserved: whether they were rebuilt with its row is known once they are open.
+-- Once the lease is over only the reaper settles, so that two never settle the same.
+-- Arguments: now, process (empty: the reaper, for a process that died), id, at, number of rows that the ledger has as
+-- not posted, these, then for each charge: subject, nano, tokens
 local now, process, id, rows = clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[5])
 local at, settled = moment(ARGV[4], now), P .. 'settled:' .. id
 if not open() then return 'closed' end
