@@ -209,7 +209,7 @@ async def test_cost_is_counted_at_the_model_that_took_over(spans):
     labels = {"org": "", "desk": "", "gen_ai_response_model": "second"}
     cost = sample("drw_cost_usd_total", **labels)
     record = CallRecord(audit, "chat", b"{}")
-    record.served_by("first", "openai", "up", asked="alias", at="https://models.example.com/v1")
+    record.served_by("first", "openai", "up", requested="alias", address="https://models.example.com/v1")
     record.served_by("second", "vertex", "up")
     record.cost(1_000_000_000)
     record.cost(500_000_000, "second")

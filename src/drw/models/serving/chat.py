@@ -70,7 +70,7 @@ async def generate(
     finally:
         course.close()
         record.answered(answer.text, answer.usage, answer.finish_reason)
-        record.shows(answer)
+        record.show_answer(answer)
 
 
 async def _check_prompt(attempt: Attempt, asked: ModelRequest) -> None:

@@ -49,7 +49,7 @@ class RequestRunner:
         body = request.body()
         affinity = Affinity(owner(), session or request.session, body)
         models = answerable(request, candidates, candidates.order(affinity))
-        record.means(candidates.id, models[0].id, models[0].engine_name)
+        record.plan(candidates.id, models[0].id, models[0].engine_name)
         param, max_tokens = request.most_tokens()
         model_request = ModelRequest(
             endpoint,

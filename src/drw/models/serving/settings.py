@@ -72,7 +72,7 @@ class Settings(Base):
     """The longest that a request waits for its turn at a model."""
     remember_models_seconds: float = Field(5.0, ge=0, le=300)
     """How long an answer of discovery is good without asking again."""
-    capture_content: bool = Field(default_factory=content_capture.asked_by_environment)
+    capture_content: bool = Field(default_factory=content_capture.enabled_by_environment)
     """Put prompts and answers on spans, redacted; never in logs, metrics or audit records."""
     capture_characters: int = Field(16_384, ge=256, le=262_144)
     """How much of a prompt, and of an answer, goes on a span."""

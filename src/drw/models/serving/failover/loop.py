@@ -241,8 +241,8 @@ class Failover:
         limits = EngineLimits(self._patience(model, replica, now), self._asked.end)
         replica.outstanding += 1
         place = replica.target.base_url
-        self._record.served_by(model.id, model.engine_name, model.upstream_model, asked=self._name, at=place)
-        self._record.sends(body)
+        self._record.served_by(model.id, model.engine_name, model.upstream_model, requested=self._name, address=place)
+        self._record.sent(body)
         return Attempt(model, replica, body, limits, self._answer, self._record, seam, now)
 
     def _going_on(self, model: ChatModel) -> tuple[Body, Continuation]:

@@ -74,7 +74,7 @@ class Audited:
             await record.fail(error)
             raise
         finally:
-            exchange.log(record.brief())
+            exchange.log(record.log_fields())
 
 
 async def _recorded(record: CallRecord, error: DrwError) -> DrwError:
