@@ -196,7 +196,7 @@ MODELS = Board(
             "s",
             "For calls that had to wait.",
             _one(
-                f'histogram_quantile(0.95, sum by (le) (rate(drw_overhead_seconds_bucket{{part="line"}}[{RATE}])))',
+                f'histogram_quantile(0.95, sum by (le) (rate(drw_overhead_seconds_bucket{{part="queue"}}[{RATE}])))',
                 "p95",
             ),
         ),

@@ -1,4 +1,4 @@
-"""Runs models."""
+"""Model serving: chat for other services, OpenAI's endpoints, health of the models."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Serving(contract.Serving):
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
         """Stream the answer of a chat model; the last piece says how it ended, and what it took."""
-        with self._buffers.holding(caller().org) as hold:
-            hold(request.ByteSize())
+        with self._buffers.holding(caller().org) as add:
+            add(request.ByteSize())
             async with aclosing(self._chat(request)) as chunks:
                 async for chunk in chunks:
                     yield chunk
@@ -99,25 +99,25 @@ async def build(scope: ServiceContext) -> Serving:
     engines = Engines(scope, settings)
     scope.on_stop(engines.close)
 
-    def line(model: str, concurrent: int) -> AdmissionQueue:
+    def queue(model: str, concurrent: int) -> AdmissionQueue:
         return AdmissionQueue(model, concurrent, settings.max_waiting, settings.max_waiting_seconds)
 
     clock = Clock()
     retries = RetryBudget(settings.retries, clock, Random())
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
-    rules = FailoverPolicy(clock, Random(), retries, settings.circuits, kills, settings.total_seconds)
+    policy = FailoverPolicy(clock, Random(), retries, settings.circuits, kills, settings.total_seconds)
     discovery = scope.client(DiscoveryClient)
     models = ModelDirectory(
-        discovery, engines.get, line, settings.circuits, clock, settings.remember_models_seconds, kills
+        discovery, engines.get, queue, settings.circuits, clock, settings.remember_models_seconds, kills
     )
     scope.background(models.follow)
     metering = await build_metering(scope, settings.metering)
     embeddings = Embeddings(models, scope.client(EmbeddingClient), metering)
-    audit, most_body = scope.audit(), settings.max_body_bytes
+    audit = scope.audit()
     buffers = BodyBuffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
-    runner = RequestRunner(models, rules, metering)
-    scope.routes += endpoints.routes(runner, discovery, embeddings, kills, audit, buffers, most_body)
+    runner = RequestRunner(models, policy, metering)
+    scope.routes += endpoints.routes(runner, discovery, embeddings, kills, audit, buffers, settings.max_body_bytes)
 
     checks = ModelChecks(models, clock)
 

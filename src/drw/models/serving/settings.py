@@ -20,7 +20,7 @@ class CircuitSettings(Base):
     """How many of the last answers `failure_rate` looks at."""
     open_seconds: float = Field(default=2.0, gt=0, le=3600)
     """Doubled each time that a probe fails."""
-    most_open_seconds: float = Field(default=20.0, gt=0, le=3600)
+    max_open_seconds: float = Field(default=20.0, gt=0, le=3600)
     """The longest that it stays open."""
     probe_seconds: float = Field(default=10.0, gt=0, le=3600)
     """A probe's first token must come within this time where somebody else could answer."""
@@ -29,9 +29,9 @@ class CircuitSettings(Base):
 class RetrySettings(Base):
     """`[services.serving.retries]`; times are in seconds."""
 
-    most_attempts: int = Field(default=6, ge=1, le=32)
+    max_attempts: int = Field(default=6, ge=1, le=32)
     """Of one request, at whatever model."""
-    most_retries: int = Field(default=2, ge=0, le=31)
+    max_retries: int = Field(default=2, ge=0, le=31)
     """Those among them that go to a place that failed this request before."""
     budget_ratio: float = Field(default=0.2, ge=0, le=1)
     """Retries at a model that failed already, as a part of all requests ..."""
@@ -39,7 +39,7 @@ class RetrySettings(Base):
     """... and so many a second besides."""
     first_wait_seconds: float = Field(default=0.1, ge=0, le=60)
     """Doubled with each further retry."""
-    most_wait_seconds: float = Field(default=5.0, ge=0, le=600)
+    max_wait_seconds: float = Field(default=5.0, ge=0, le=600)
     """An upstream that wants a longer pause is not waited for: its `Retry-After` goes to the caller."""
 
 

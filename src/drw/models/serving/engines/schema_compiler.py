@@ -134,8 +134,8 @@ class _Process:
             if await self._process.wait() in SPENT:
                 raise _Spent
             raise _busy("the compiler of JSON schemas ended")
-        found: str | None = orjson.loads(line)
-        return found
+        fault: str | None = orjson.loads(line)
+        return fault
 
     async def end(self) -> None:
         if self._process.returncode is None:

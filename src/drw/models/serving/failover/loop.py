@@ -167,7 +167,7 @@ class Failover:
         now = self._rules.clock.time()
         if now >= self._asked.end:
             raise RequestTimedOut("the time for this request ran out") from self._error
-        if self._attempts < self._rules.retries.settings.most_attempts:
+        if self._attempts < self._rules.retries.settings.max_attempts:
             for model in self._models:
                 if self._may(model) and (ready := self._ready(model, now)):
                     return model, self._pick(model, ready), 0.0
@@ -201,11 +201,11 @@ class Failover:
             failed = replica in self._failed
             if replica.circuit.ready_at > now or not self._failed.get(replica, True):
                 continue
-            if failed and self._retries >= self._rules.retries.settings.most_retries:
+            if failed and self._retries >= self._rules.retries.settings.max_retries:
                 continue
             rested = replica.rests_until + self._rules.random.random() * pause  # not all who wait at once
             when = max(rested, now + pause if failed else now)
-            if when - now <= self._rules.retries.settings.most_wait_seconds and when < self._asked.end:
+            if when - now <= self._rules.retries.settings.max_wait_seconds and when < self._asked.end:
                 just_now = failed and replica is next(reversed(self._failed))
                 found.append((just_now, when, number))
         if not found:

@@ -124,8 +124,8 @@ def _detail(usage: Usage, name: str, part: str) -> int | None:
 
 
 def _completion(usage: Usage) -> int:
-    found = usage.get("completion_tokens")
-    return found if isinstance(found, int) else 0
+    count = usage.get("completion_tokens")
+    return count if isinstance(count, int) else 0
 
 
 def _of(usage: Usage, completion: int) -> Usage:

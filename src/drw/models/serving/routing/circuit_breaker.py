@@ -96,7 +96,7 @@ class CircuitBreaker:
         return full and sum(self._failed) >= self._settings.failure_rate * len(self._failed)
 
     def _open(self) -> None:
-        seconds = min(self._settings.open_seconds * 2.0 ** min(self._opened, 16), self._settings.most_open_seconds)
+        seconds = min(self._settings.open_seconds * 2.0 ** min(self._opened, 16), self._settings.max_open_seconds)
         self._opened += 1
         self._opens_until = self._clock.time() + seconds
         self._failed.clear()
