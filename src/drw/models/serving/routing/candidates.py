@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import ContextLengthExceeded
@@ -102,6 +102,8 @@ class ModelRequest:
     """Of the texts that the model reads."""
     end: float = FOREVER
     """Until when it goes on, whatever becomes of it, in the event loop's time."""
+    prompt_counts: dict[str, list[int]] = field(default_factory=dict, compare=False)
+    """The tokens of each prompt of `body`, by the id of the model that counted them."""
 
 
 def answerable(request: Sampling, plan: CandidateList, models: tuple[ChatModel, ...]) -> tuple[ChatModel, ...]:
