@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from drw.billing.usage import UsageUpdate
@@ -35,19 +35,14 @@ def usage_update(chunk: Chunk) -> UsageUpdate:
             continues,
             _count(usage, "prompt_tokens"),
             _count(usage, "completion_tokens"),
-            tuple(choice.get("index", 0) for choice in choices),
+            _indices(choices),
             not choices,
             _detail(usage, "prompt_tokens_details", "cached_tokens"),
             _detail(usage, "completion_tokens_details", "reasoning_tokens"),
         )
     if timings := chunk.get("timings"):
-        return UsageUpdate(
-            pieces,
-            continues,
-            _count(timings, "prompt_n") + _count(timings, "cache_n"),
-            _count(timings, "predicted_n"),
-            tuple(choice.get("index", 0) for choice in choices),
-        )
+        prompt = _count(timings, "prompt_n") + _count(timings, "cache_n")
+        return UsageUpdate(pieces, continues, prompt, _count(timings, "predicted_n"), _indices(choices))
     return PIECE if pieces == 1 and continues else UsageUpdate(pieces, continues)
 
 
@@ -98,6 +93,12 @@ async def _of_all_choices(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator
         await chunks.aclose()
     if by_choice:
         yield {"choices": [], "usage": _of(last, max(sum(by_choice.values()), pieces))}
+
+
+def _indices(choices: Sequence[dict[str, Any]]) -> tuple[int, ...]:
+    if len(choices) == 1:  # as nearly always
+        return (choices[0].get("index", 0),)
+    return tuple([choice.get("index", 0) for choice in choices])
 
 
 def _count(counts: Any, name: str) -> int:
