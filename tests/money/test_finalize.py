@@ -15,6 +15,7 @@ from drw.billing.subjects import Subject
 from drw.billing.usage import UsageUpdate
 from drw.kernel.errors import ClientGone, Unavailable
 from drw.kernel.rpc.context import Principal
+from drw.kernel.storage.database import Database
 from money.world import model, report, token, usage, world
 
 WHO = Principal("acme", "rates", "key_1")
@@ -49,8 +50,11 @@ class DoubleRecord:
 @pytest.fixture
 async def on(profile):
     """A desk that may spend what 100 tokens of the model `one` cost."""
+    inbox = Database(profile.postgres, "audit")
+    await inbox.start("drw.kernel.storage")
     async with world(profile, POLICY, [(DESK, "Cdn", 100 * TOKEN)]) as made:
         yield made
+    await inbox.stop()
 
 
 @pytest.fixture
@@ -74,6 +78,7 @@ async def test_a_settlement_and_its_audit_record_are_one_commit(on, commits, pri
     record = DoubleRecord()
     settlement = await call.metered.finalize(record=record)
     assert commits == [([settlement.id], LINE)]
+    assert await on.database.all("select record from audit.inbox") == [{"record": LINE}]
     assert record.events == [settlement.cost, "closing", "written"]
     assert settlement.cost == (15 * TOKEN if priced is ONE else 0)
     assert await call.metered.finalize(record=record) is settlement
