@@ -202,7 +202,7 @@ class Story:
                 call.metered._end_attempt(given=True, left=True)
                 most = call.metered.reservation.nano
                 rows = settlement_rows(
-                    call.id, call.metered.history, at_ms=self.on.ms, most=most, outcome="x", counted_by="chunks"
+                    call.id, call.metered.history, at_ms=self.on.ms, max_cost=most, outcome="x", counted_by="chunks"
                 )
                 await self.on.ledger.put(rows)
                 break
