@@ -31,21 +31,23 @@ class RequestRunner:
         request: Sampling,
         record: CallRecord,
         *,
+        model: str,
         live: bool,
         session: str = "",
         headers: Headers | None = None,
     ) -> tuple[Answer, AsyncGenerator[Chunk, None]]:
         """Return the answer, which grows as the chunks are read, and the chunks, which the caller closes.
 
-        `live` says that the chunks are passed on as they come. `headers` takes the headers of the response.
+        `model` is the id of a model or an alias; empty: the default model. `live` says that the chunks are passed on as
+        they come. `headers` takes the headers of the response.
 
         Raises:
             NotFound: there is no such model.
             InvalidRequest: it is no chat model, or none of the models takes such a request.
             Killed: a kill switch stops it.
         """
-        record.models.add(request.model)
-        candidates = await self._models.plan(request.model)
+        record.models.add(model)
+        candidates = await self._models.plan(model)
         body = request.body()
         affinity = Affinity(owner(), session or request.session, body)
         models = answerable(request, candidates, candidates.order(affinity))

@@ -58,7 +58,9 @@ class Serving(contract.Serving):
         record = CallRecord(self._audit, "chat", request.SerializeToString(deterministic=True))
         try:
             completion = conversion.completion(request)
-            answer, chunks = await self._runner.start("chat/completions", completion, record, live=True)
+            answer, chunks = await self._runner.start(
+                "chat/completions", completion, record, model=request.model, live=True
+            )
             async with aclosing(self._kills.each(caller(), lambda: record.models, chunks)) as lasting:
                 async for chunk in lasting:
                     if text := conversion.text(chunk):

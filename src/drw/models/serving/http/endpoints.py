@@ -105,6 +105,7 @@ class ChatEndpoints:
             endpoint,
             request,
             record,
+            model=request.model,
             live=bool(request.stream),
             session=exchange.header(SESSION)[:MAX_SESSION],
             headers=exchange.headers,
