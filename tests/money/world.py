@@ -54,10 +54,10 @@ class DoubleChat(ChatEngine):
 
 
 def model(name: str) -> ChatModel:
-    line = AdmissionQueue(name, 1000, 0, 1)
+    queue = AdmissionQueue(name, 1000, 0, 1)
     circuit = CircuitBreaker(CircuitSettings(), Clock(), name, "x")
     replica = Replica("x", EngineTarget(name, "http://x", f"up-{name}", ""), circuit)
-    return ChatModel(name, f"up-{name}", DoubleChat(), "double", line, (replica,), 0, 0, 0, "none", "none")
+    return ChatModel(name, f"up-{name}", DoubleChat(), "double", queue, (replica,), 0, 0, 0, "none", "none")
 
 
 def asked(
@@ -66,7 +66,7 @@ def asked(
     """Return a request for so many answers, each of at most so many tokens."""
     body = {"prompt": prompt}
     affinity = Affinity("", "", body)
-    return ModelRequest("completions", body, affinity, tuple(models), stream, choices, most_tokens=most)
+    return ModelRequest("completions", body, affinity, tuple(models), stream, choices, max_tokens=most)
 
 
 def token(text: str = "x", index: int = 0) -> Chunk:

@@ -35,7 +35,7 @@ async def generate(
         while True:
             attempt = await course.next()
             try:
-                async with attempt.model.line.turn(attempt.patience(rules.clock.time())):
+                async with attempt.model.queue.turn(attempt.patience(rules.clock.time())):
                     course.enter(attempt)
                     await check_prompts(attempt.model, attempt.replica, asked, attempt.body, attempt.limits.end)
                     attempt.body = attempt.body | dict(await call.begin(attempt.model))

@@ -183,7 +183,7 @@ class Failover:
             return False
         if self.sent and model.prefill == NO and self._asked.endpoint != "completions":
             return False
-        return model.id not in self._refused and model.takes(self._asked.most_tokens)
+        return model.id not in self._refused and model.takes(self._asked.max_tokens)
 
     def _ready(self, model: ChatModel, now: float) -> list[Replica]:
         return [r for r in model.replicas if r.ready_at <= now and r not in self._failed]

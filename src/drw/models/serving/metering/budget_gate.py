@@ -124,10 +124,10 @@ class BudgetGate:
 
         with waiting("upstream"):
             if len(request.models) > 1:
-                most = await asyncio.gather(*(estimated(model) for model in request.models))
+                estimated_all = await asyncio.gather(*(estimated(model) for model in request.models))
             else:
-                most = [await estimated(first)]
-        return await self._reserved(history, caller, pricing, most, estimated, stream=request.live)
+                estimated_all = [await estimated(first)]
+        return await self._reserved(history, caller, pricing, estimated_all, estimated, stream=request.live)
 
     async def _reserved(
         self,

@@ -27,7 +27,7 @@ async def estimate(model: ChatModel, request: ModelRequest, price: Price, settin
     # A bound on the prompt says nothing of the room that it leaves.
     alone = tokens if len(split(request.body)) == 1 else None  # of several, each has a context of its own
     room = model.context_length - (alone or 0) if model.context_length else None
-    known = [bound for bound in (request.most_tokens, room) if bound is not None]
+    known = [bound for bound in (request.max_tokens, room) if bound is not None]
     each = max(1, min(known, default=settings.max_tokens))
     bounds = {} if known else {request.param: each}  # where nothing bounds the answer, what was reserved must
     return Estimate(model.id, model.upstream_model, price, prompt, each * request.choices, bounds)
