@@ -17,54 +17,54 @@ from drw.models.serving.routing.candidates import CandidateList, ChatModel, Mode
 
 
 async def generate(
-    rules: FailoverPolicy,
-    plan: CandidateList,
-    asked: ModelRequest,
+    policy: FailoverPolicy,
+    candidates: CandidateList,
+    request: ModelRequest,
     answer: Answer,
     record: CallRecord,
     call: MeteredCall[ChatModel],
 ) -> AsyncGenerator[Chunk, None]:
-    """Yield the chunks of an answer while `answer` and `record` take note of them.
+    """Yield the chunks of an answer, which are added to `answer` and noted in `record`.
 
-    Ends only when the answer is whole, whoever gave which part of it; the record is the caller's to close, the call
-    the caller's to settle. Of an answer that is not `live` nothing is yielded: `answer` has it.
+    Ends when the answer is complete, whichever engines gave its parts. The caller closes the record and settles the
+    call. Of a request that is not `live` nothing is yielded: `answer` has it.
     Raises as `ChatEngine.stream`, `AdmissionQueue.turn`, `MeteredCall.begin` and `MeteredCall.progress` do.
     """
-    course = Failover(rules, plan, asked, answer, record)
+    failover = Failover(policy, candidates, request, answer, record)
     try:
         while True:
-            attempt = await course.next()
+            attempt = await failover.next()
             try:
-                async with attempt.model.queue.turn(attempt.patience(rules.clock.time())):
-                    course.enter(attempt)
-                    await check_prompts(attempt.model, attempt.replica, asked, attempt.body, attempt.limits.end)
+                async with attempt.model.queue.turn(attempt.patience(policy.clock.time())):
+                    failover.enter(attempt)
+                    await check_prompts(attempt.model, attempt.replica, request, attempt.body, attempt.limits.end)
                     attempt.body = attempt.body | dict(await call.begin(attempt.model))
-                    chunks = attempt.stream(asked.endpoint)
+                    chunks = attempt.stream(request.endpoint)
                     try:
                         async for chunk in chunks:
                             await call.progress(usage_update(chunk))
-                            ready = attempt.take(chunk)
-                            if asked.live:
-                                for each in ready:
-                                    course.sent = True
+                            passed_on = attempt.take(chunk)
+                            if request.live:
+                                for each in passed_on:
+                                    failover.sent = True
                                     yield each
                     finally:
                         await chunks.aclose()
                     last = attempt.whole()
             except FINAL as error:  # no engine's fault, so none of another engine's business
-                course.left(attempt, outcome(error))
+                failover.left(attempt, outcome(error))
                 raise
             except DrwError as error:
-                course.failed(attempt, error)
+                failover.failed(attempt, error)
                 continue
             except BaseException as error:
-                course.left(attempt, outcome(error))
+                failover.left(attempt, outcome(error))
                 raise
-            course.succeeded(attempt)
-            for each in last if asked.live else ():
+            failover.succeeded(attempt)
+            for each in last if request.live else ():
                 yield each
             return
     finally:
-        course.close()
+        failover.close()
         record.answered(answer.text, answer.usage, answer.finish_reason)
         record.show_answer(answer)
