@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
 from opentelemetry.trace import SpanKind
@@ -113,13 +113,11 @@ class CallRecord:
 
     def charge(self, settlement: Settlement) -> None:
         """Note what the call costs."""
-        self.details |= settlement.details
-        self.details |= {
-            "ledger": settlement.id,
-            "cost_usd": to_usd(settlement.cost),
-            "counted_by": settlement.counted_by,
-        }
         self._cost = settlement.cost
+        self.details |= settlement.details
+        self.details["ledger"] = settlement.id
+        self.details["cost_usd"] = to_usd(self._cost)
+        self.details["counted_by"] = settlement.counted_by
         for row in settlement.rows:
             if row.cost:
                 gen_ai.spent(row.org, row.desk, row.model).inc(row.cost / NANO)
@@ -138,13 +136,11 @@ class CallRecord:
             with self.closing(ending) as line:
                 await self._audit.put(line)
 
-    @contextmanager
-    def closing(self, ending: str = "ok") -> Iterator[str]:
+    def closing(self, ending: str = "ok") -> Closing:
         """Close the record; give its audit line, which the block writes. The metrics say whether it could."""
         self._closed = True
         now = time.perf_counter()
         since = self._called_at or self._planned_at
-        called = None if since is None else now - since
         self.details["ms"] = round((now - self._began_at) * 1000, 2)
         if self.attempts:
             self.details["attempts"] = self.attempts
@@ -152,16 +148,20 @@ class CallRecord:
             self.details["first_token_ms"] = round(self._first_token * 1000, 2)
         self._count_tokens(now - self._began_at - self._account.client)
         self._end_span()
-        try:
-            yield self._audit.line(f"model.{self._operation}", f"model/{self._model or '?'}", ending, self.details)
-        except Unavailable as error:
+        return Closing(self, ending, None if since is None else now - since)
+
+    def line(self, ending: str) -> str:
+        """Return the audit line."""
+        return self._audit.line(f"model.{self._operation}", f"model/{self._model or '?'}", ending, self.details)
+
+    def ended(self, ending: str, called: float | None, error: BaseException | None) -> None:
+        """Observe the end of the call, after its line was written, or could not be."""
+        if isinstance(error, Unavailable):
             ending, self._error_type = "failed", telemetry.error_type(error)
-            raise
-        finally:
-            seconds = time.perf_counter() - self._began_at
-            self._metrics().ended(ending, self._error_type, seconds, called)
-            self._log_fields["upstream_ms"] = round(self._account.upstream * 1000, 2)
-            self._log_fields["overhead_ms"] = round(self._account.close(seconds) * 1000, 2)
+        seconds = time.perf_counter() - self._began_at
+        self._metrics().ended(ending, self._error_type, seconds, called)
+        self._log_fields["upstream_ms"] = round(self._account.upstream * 1000, 2)
+        self._log_fields["overhead_ms"] = round(self._account.close(seconds) * 1000, 2)
 
     async def fail(self, error: BaseException) -> None:
         """Write the record of a call that ends with this error."""
@@ -222,6 +222,29 @@ class CallRecord:
             if self._error_type:
                 telemetry.failed(self._span.span, self._error_type)
         self._span.end()
+
+
+class Closing:
+    """The end of a record. A class and not a generator, since every call has one."""
+
+    __slots__ = ("_called", "_ending", "_record")
+
+    def __init__(self, record: CallRecord, ending: str, called: float | None) -> None:
+        self._record = record
+        self._ending = ending
+        self._called = called
+
+    def __enter__(self) -> str:
+        try:
+            return self._record.line(self._ending)
+        except BaseException as error:
+            self._record.ended(self._ending, self._called, error)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._record.ended(self._ending, self._called, error)
 
 
 def outcome(error: BaseException) -> str:
