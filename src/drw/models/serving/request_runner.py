@@ -52,7 +52,7 @@ class RequestRunner:
         affinity = Affinity(owner(), session or request.session, body)
         models = answerable(request, candidates, candidates.order(affinity))
         record.plan(candidates.id, models[0].id, models[0].engine_name)
-        param, max_tokens = request.most_tokens()
+        param, max_tokens = request.max_answer_tokens()
         model_request = ModelRequest(
             endpoint,
             body,

@@ -86,18 +86,18 @@ def _fitting(inputs: list[Input], model: Model, *, cut: bool) -> list[Input]:
     Raises:
         ContextLengthExceeded: a text is too long, and is not to be cut.
     """
-    most = BYTES_PER_TOKEN * model.context_length
+    max_bytes = BYTES_PER_TOKEN * model.context_length
     fitting: list[Input] = []
     for number, text in enumerate(inputs):
         if not isinstance(text, str):
             fitting.append(text)
             continue
         encoded = text.encode(errors="replace")
-        is_long = 0 < most < len(encoded)
+        is_long = 0 < max_bytes < len(encoded)
         if is_long and not cut:
             message = f"input {number} has {len(encoded)} bytes; {model.id!r} takes {model.context_length} tokens, "
-            raise ContextLengthExceeded(f"{message}at most {most} bytes: {SHORTEN}", "input")
-        fitting.append(encoded[:most].decode(errors="ignore") if is_long else text)
+            raise ContextLengthExceeded(f"{message}at most {max_bytes} bytes: {SHORTEN}", "input")
+        fitting.append(encoded[:max_bytes].decode(errors="ignore") if is_long else text)
     return fitting
 
 
