@@ -86,7 +86,7 @@ async def test_what_cannot_be_handed_back_yet_is_kept_for_the_next_one(on, tmp_p
     async def away(process: str) -> None:
         raise Unavailable("the database does not answer")
 
-    monkeypatch.setattr(second.reservations._ledger, "let_go", away)
+    monkeypatch.setattr(second.reservations._ledger, "remove_holder", away)
     with pytest.raises(Unavailable):
         await second.reservations.hand_back()
     await second.reservations._registered()

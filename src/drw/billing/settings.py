@@ -8,23 +8,23 @@ from drw.kernel.runtime.settings import Settings as Base
 
 
 class MeteringSettings(Base):
-    """How reservations are held."""
+    """`[services.serving.metering]`: leases, write-ahead, estimates."""
 
     lease_seconds: float = Field(default=30.0, gt=0, le=600)
-    """After this long without a sign of life a process's reservations are settled in its place."""
+    """How long a lease lasts without a heartbeat; then the reaper settles the reservations of the process."""
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=60)
-    """How often a process gives a sign of life."""
+    """The interval of heartbeats."""
     answer_seconds: float = Field(default=1.0, gt=0, le=10)
-    """How long Valkey may take for one step; it is asked twice."""
+    """The timeout of one script in Valkey, which is tried twice."""
     patience_seconds: float = Field(default=8.0, ge=0, le=60)
-    """How long a stream waits, between two tokens, for a Valkey that has gone away."""
+    """How long a stream waits, between two tokens, for a Valkey that is unavailable."""
     block_tokens: int = Field(default=16, ge=1, le=4096)
-    """How many tokens are written down ahead of those passed on: at most so many are charged that nobody got."""
+    """How many tokens are written ahead of those passed on: at most so many are charged and never delivered."""
     min_tokens: int = Field(default=16, ge=1, le=4096)
-    """A stream begins where its budget reaches for so many tokens, though not for all that it may take."""
+    """A stream begins where its budget suffices for so many tokens, though not for the longest answer."""
     max_tokens: int = Field(default=4096, ge=1, le=1_000_000)
-    """How long an answer may become where neither the request nor the model says."""
+    """The longest answer where neither the request nor the model bounds it."""
     image_tokens: int = Field(default=4096, ge=1, le=1_000_000)
-    """What one picture may take of a prompt at most."""
+    """The most tokens of one picture in a prompt."""
     processes: int = Field(default=1, ge=1, le=10_000)
-    """How many processes serve models: each takes its share of a limit while Valkey is away."""
+    """How many processes serve models: each enforces its share of a limit while Valkey is unavailable."""

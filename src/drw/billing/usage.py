@@ -1,4 +1,4 @@
-"""What an engine reports about usage, in no provider's format."""
+"""Usage as an engine reports it, in a neutral form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class UsageUpdate(NamedTuple):
-    """What one step of an answer says about usage. Counts are totals so far; None: the engine does not say.
+    """The usage that one step of an answer reports. Counts are totals so far; None: the engine does not report it.
 
     A tuple and not a dataclass, since every token of every answer makes one.
     """

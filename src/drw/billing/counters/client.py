@@ -26,14 +26,14 @@ Charge = tuple[Subject, int, int]
 """A subject, and the nano-dollars and tokens that it spent."""
 
 Posting = tuple[str, float, Sequence[Charge]]
-"""A row of the ledger: its id, its moment in ms, and what it charges."""
+"""A ledger row: its id, its time in ms, and its charges."""
 
 SettleResult = Literal["counted", "elsewhere", "unknown"]
-"""counted: now. elsewhere: somebody did before, or does it by `post`, or for the dead. unknown: it is held nowhere."""
+"""counted: by this call. elsewhere: before, by `post`, or by the reaper. unknown: there is no such reservation."""
 
 
 class CountersUnavailable(Unavailable):
-    """Valkey does not answer, or does not have its data: nothing can be reserved."""
+    """Valkey does not answer, or lost its data: nothing can be reserved."""
 
 
 class NotOpen(CountersUnavailable):
@@ -41,7 +41,7 @@ class NotOpen(CountersUnavailable):
 
 
 class Unregistered(Exception):
-    """Valkey knows no lease of this process."""
+    """This process has no lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What is reserved in all."""
+    """What is reserved in total."""
 
     nano: int
     tokens: int
@@ -64,7 +64,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class ReservationRefused:
-    """Which limit binds, and what is left of it."""
+    """The limit that refuses a reservation, and what is left of it."""
 
     subject: Subject
     measure: str
@@ -73,7 +73,7 @@ class ReservationRefused:
     cap: int
     left: int
     wait_ms: int
-    """Until some of it is free again, where that is known here; else 0."""
+    """Until some of it is free again; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,12 @@ class ReservationRequest:
     attempts: bytes
     """What a reaper needs to settle it, as `attempts.dump` writes it."""
     minimum: tuple[int, int] | None = None
-    """The nano-dollars and tokens that are worth having where all are not to be had."""
+    """The nano-dollars and tokens to accept where less than all is left; None: all or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveReservation:
-    """One reservation as its process keeps it."""
+    """One reservation as its process stores it."""
 
     id: str
     step: int
@@ -154,7 +154,7 @@ class Counters:
         return Granted(nano, tokens, Window(*window) if window else None)
 
     async def advance(self, process: str, id: str, attempts: bytes) -> bool:
-        """Write down how far an answer may go; False: the reservation is not held any more."""
+        """Write ahead how far an answer may go; False: the reservation is not held any more."""
         return bool(await self._run(scripts.ADVANCE, self._now(), process, id, attempts))
 
     async def settle(
@@ -187,7 +187,7 @@ class Counters:
         return bool(await self._run(scripts.REGISTER, self._now(), ttl_ms, process, *parts))
 
     async def end(self, process: str) -> None:
-        """End the lease of a process that is dead for certain: what it holds is settled in its place."""
+        """End the lease of a process that is dead for certain; the reaper settles its reservations."""
         await self._run(scripts.END, process)
 
     async def leave(self, process: str) -> None:
@@ -205,17 +205,17 @@ class Counters:
         reservations, _ = await self._run(scripts.EXPIRED, self._now(), grace_ms)
         return [(p.decode(), id.decode(), int(n), int(t), a) for p, id, n, t, a in reservations if n is not None]
 
-    async def left(self, grace_ms: int) -> list[str]:
-        """Return the processes whose lease has ended and that hold nothing."""
+    async def idle_processes(self, grace_ms: int) -> list[str]:
+        """Return the processes whose lease ended and that hold no reservation."""
         _, processes = await self._run(scripts.EXPIRED, self._now(), grace_ms)
         return [process.decode() for process in processes]
 
     async def is_open(self) -> bool:
-        """Tell whether the counters are whole."""
+        """Tell whether the counters are complete."""
         return bool(await self.epoch())
 
     async def epoch(self) -> str:
-        """Return the name under which the counters were opened; empty where they are not whole."""
+        """Return the name under which the counters were opened; empty while they are incomplete."""
         with _answering():
             epoch: Any = await self._redis.get(f"{PREFIX}epoch")
         return epoch.decode() if epoch else ""
@@ -227,7 +227,7 @@ class Counters:
         return memory["used_memory"] / memory["maxmemory"] if memory["maxmemory"] else 0.0
 
     async def forget(self) -> None:
-        """Close the counters, and drop all that they hold."""
+        """Close the counters, and delete them."""
         with _answering():
             await self._redis.delete(f"{PREFIX}epoch")
             async for key in self._redis.scan_iter(match=f"{PREFIX}*", count=1000):
@@ -250,11 +250,11 @@ class Counters:
                 await self._run(scripts.LOAD, *parts)
 
     async def open(self, epoch: str, changes: str, settled: Sequence[str], posted: Sequence[str]) -> bool:
-        """Open the counters; False: a process has brought reservations since the survey."""
+        """Open the counters; False: a process registered reservations since the survey."""
         return bool(await self._run(scripts.OPEN, epoch, changes, len(settled), *settled, *posted))
 
     async def set_caps(self, version: int, caps: Iterable[tuple[Subject, str, str | int]]) -> bool:
-        """Put these caps in place of all others; False: newer ones are there."""
+        """Replace all caps; False: newer caps are set."""
         flat = [part for subject, field, value in caps for part in (subject.counter, field, value)]
         return bool(await self._run(scripts.CAPS, version, *flat))
 
@@ -291,7 +291,7 @@ class Counters:
         return counted
 
     async def posted(self, ids: Sequence[str]) -> None:
-        """Say that the ledger knows that these rows are counted, so that it need not be known here for long."""
+        """Shorten the marks of rows that the ledger has as posted."""
         await self._run(scripts.POSTED, *ids)
 
     async def peek(self, subjects: Sequence[Subject]) -> list[dict[str, int]]:

@@ -1,4 +1,4 @@
-"""Makes the counters whole again after Valkey lost its data: from the ledger, and from what live processes hold."""
+"""Rebuilds the counters after Valkey lost its data: from the ledger and the reservations of live processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from metering.book
 
 
 class CounterRebuild:
-    """Watches for a loss. `clock` is monotonic, in seconds; `lease_seconds` is how long a silent process is waited for.
+    """Detects a loss, and rebuilds. `clock` is monotonic, in seconds; a silent process is waited for `lease_seconds`.
 
     While this has not ended nothing can be reserved, so that no more can be spent than the ledger knows of.
     """
@@ -49,7 +49,7 @@ class CounterRebuild:
         self._book = ""
 
     async def tick(self) -> bool:
-        """Do what can be done now; return whether the counters are open."""
+        """Take the next step of a rebuild, if there is one; return whether the counters are open."""
         if await self.check():
             self._since = None
             return True
@@ -61,7 +61,7 @@ class CounterRebuild:
             return bool(got and got["ok"]) and await self._rebuild()
 
     async def check(self) -> bool:
-        """Tell whether the counters are open; those of another ledger, or of a later state of this one, are dropped."""
+        """Tell whether the counters are open. Those of another ledger, or of a later state of it, are deleted."""
         # Before the database is asked: changes that come in between make the number there larger, never smaller.
         epoch, version = await self._counters.epoch(), await self._counters.caps_version()
         row = await self._database.one(BOOK)

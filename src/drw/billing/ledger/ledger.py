@@ -42,7 +42,7 @@ on conflict (id) do nothing returning id
 
 @dataclass(slots=True)
 class Written:
-    """What is written of one call."""
+    """One write of a call."""
 
     rows: Sequence[Row]
     record: str
@@ -51,16 +51,16 @@ class Written:
 
 
 class Ledger:
-    """Writes rows: those that wait at one moment in one statement with their audit records, and each row once."""
+    """Writes rows in batches, each row once: one statement writes the rows and audit records that wait together."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._batches = GroupCommit(self._write)
 
     async def put(self, rows: Sequence[Row], record: str = "") -> bool:
-        """Return when the rows are there for good; one that is there already stays, and a difference is corrected.
+        """Return when the rows are durable. A row that exists stays, and a difference is added as a correction.
 
-        False: one was there already, so that `rows` says what counts.
+        False: one existed already, and what it says counts.
 
         With them goes the audit record of the call, where there is one: `AuditWriter.line`.
 
@@ -81,25 +81,25 @@ class Ledger:
         return [Row(**row) for row in rows]
 
     async def unposted(self, max_rows: int = BATCH) -> list[Row]:
-        """Return rows that the counters may not know of."""
+        """Return rows that the counters may not have."""
         query = "select * from metering.ledger where not posted order by id limit %s"
         return [Row(**row) for row in await self._database.all(query, max_rows)]
 
     async def mark_posted(self, ids: Sequence[str]) -> None:
-        """Say that the counters know of these rows."""
+        """Mark rows as counted."""
         await self._database.run("update metering.ledger set posted = true where id = any(%s)", list(ids))
 
     async def unpost(self, ids: Sequence[str]) -> None:
-        """Say that the counters do not know of these rows after all."""
+        """Mark rows as not counted."""
         await self._database.run("update metering.ledger set posted = false where id = any(%s)", list(ids))
 
-    async def hold(self, process: str) -> None:
-        """Say that a process holds reservations, or still does."""
+    async def add_holder(self, process: str) -> None:
+        """Record that a process holds reservations."""
         query = "insert into metering.holder (id) values (%s) on conflict (id) do update set seen = clock_timestamp()"
         await self._database.run(query, process)
 
-    async def let_go(self, process: str) -> None:
-        """Say that a process holds nothing any more."""
+    async def remove_holder(self, process: str) -> None:
+        """Record that a process holds none any more."""
         await self._database.run("delete from metering.holder where id = %s", process)
 
     async def holders(self) -> set[str]:

@@ -1,4 +1,4 @@
-"""Rows of the ledger: what each attempt at a call took and cost, and what it charges to whom."""
+"""Rows of the ledger: tokens and cost of each attempt at a call, and its charges by subject."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from drw.billing.subjects import of_call, of_model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What one attempt at a call took and cost; see the migration for the units."""
+    """Tokens and cost of one attempt at a call; see the migration for the units."""
 
     id: str
     at: datetime
@@ -42,7 +42,7 @@ class Row:
         return [(subject, self.cost, tokens) for subject in subjects]
 
     def posting(self) -> Posting:
-        """Return it as the counters count it."""
+        """Return the row as the counters post it."""
         return self.id, self.at.timestamp() * 1000, self.charges()
 
 

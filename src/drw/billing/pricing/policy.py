@@ -17,7 +17,7 @@ class CallPricing:
     """What binds one call."""
 
     exact: bool
-    """Whether it costs money, or a budget binds it: then it must be reserved, or refused."""
+    """Whether it costs money or a budget binds it. Then it is reserved, or refused."""
     limits: Sequence[tuple[Subject, Limit]]
     """Of tokens and requests a minute and of calls at once."""
 
@@ -45,7 +45,7 @@ class PricingPolicy:
         self._limits = {subject_of(limit): limit for limit in policy.limits if _counted(limit)}
 
     def price(self, model: str, version: str, at: datetime) -> Price:
-        """Return what a model costs at a moment; the price of its version goes before that of any."""
+        """Return the price of a model at a time; the price of its version takes precedence."""
         for name in ((model, version), (model, "")):
             past = [price for since, price in self._prices.get(name, ()) if since <= at]
             if past:
@@ -91,13 +91,13 @@ class CurrentPricing:
 
 
 def subject_of(limit: Limit) -> Subject:
-    """Return whom a limit binds."""
+    """Return the subject of a limit."""
     name = {Block.DESK: limit.desk, Block.ORG: "", Block.MODEL: limit.model}.get(limit.subject, limit.key)
     kind = limit.subject or Block.KEY
     return Subject(kind, "" if kind == Block.MODEL else limit.org, name)
 
 
 def _counted(limit: Limit) -> bool:
-    """Tell whether a limit is counted here: the data plane counts the requests of all but models."""
+    """Tell whether a limit is counted here. The data plane counts requests, except those of a model."""
     requests = limit.requests_per_minute if limit.subject == Block.MODEL else 0
     return bool(requests or limit.tokens_per_minute or limit.concurrent)

@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 0.1
 MAX_OWED = 1000
-"""Calls that the ledger does not know of yet; with more, none is begun."""
+"""Settlements that may wait for the ledger; with more, no call begins."""
 LEASE_SHARE = 0.9
-"""How much of a lease is used: the rest is for clocks that do not run alike."""
+"""The part of a lease that is used. The rest is for clocks that differ in speed."""
 
 
 class ReservationClient:
@@ -62,9 +62,9 @@ class ReservationClient:
         self._owed: dict[str, Settlement] = {}
         self._strange: set[str] = set()
         self._over: set[str] = set()
-        """Own leases that are over, of which the ledger still says that they hold something."""
+        """Own leases that ended, and that the ledger still lists as holders."""
         self._failures: tuple[int, Unavailable | None] = 0, None
-        """How many attempts to begin a lease have failed, and how the last one did."""
+        """How many attempts to begin a lease failed, and the last error."""
         self._registering = asyncio.Lock()
 
     async def reserve(
@@ -225,26 +225,28 @@ class ReservationClient:
         self._held.pop(reservation.id, None)
 
     async def renew(self) -> None:
-        """Give a sign of life: to Valkey alone, so that a lease does not end because the ledger does not answer."""
+        """Renew the lease: in Valkey alone, so that it does not end because the ledger is unavailable."""
         if self._process:
             with suppress(Unavailable):
                 async with self._registering:
                     await self._prolong()
 
     async def tidy(self) -> None:
-        """Pay what is owed, and release what nobody here knows of."""
+        """Commit the settlements that are owed, and release reservations that are unknown here."""
         if not self._process:
             return
         await asyncio.gather(*(self._commit_owed(id) for id in list(self._owed)))
         with suppress(Unavailable):
-            await self._ledger.hold(await self._registered())
+            await self._ledger.add_holder(await self._registered())
             await self._sweep()
             for over in self._over - self._unwritten():
-                await self._ledger.let_go(over)  # the ledger has every call under it: no rebuild need wait for it
+                await self._ledger.remove_holder(
+                    over
+                )  # the ledger has every call under it: no rebuild need wait for it
                 self._over.discard(over)
 
     def _unwritten(self) -> set[str]:
-        """Return the leases under which there are calls that the ledger does not know of."""
+        """Return the leases of calls that are not in the ledger yet."""
         written = {id for id, charge in self._owed.items() if charge.written}
         return {reservation.process for id, reservation in self._held.items() if id not in written}
 
@@ -254,32 +256,32 @@ class ReservationClient:
         await self.tidy()
 
     async def run(self) -> None:
-        """Renew and tidy for ever, neither waiting for the other; hand back what the dead hold."""
+        """Renew and tidy for ever, independently of each other; hand back the leases of dead processes."""
         async with asyncio.TaskGroup() as both:
             both.create_task(self._every_beat(self.renew))
             both.create_task(self._every_beat(self.tidy))
             both.create_task(self._succeed())
 
     async def hand_back(self) -> None:
-        """End the leases of those that died before this process, so that nobody waits for them.
+        """End the leases of processes that died before this one, so that nothing waits for them.
 
         Raises:
-            Unavailable: not of all of them yet.
+            Unavailable: some leases are not ended yet.
         """
         for process in list(self._file.dead) if self._file else ():
             await self._counters.end(process)
-            await self._ledger.let_go(process)  # a rebuild need not wait for it: it brings nothing back
+            await self._ledger.remove_holder(process)  # a rebuild need not wait for it: it brings nothing back
             assert self._file is not None
             self._file.handed_back(process)
             log.warning("handed back the lease of a process that died", extra={"fields": {"process": process}})
 
     async def close(self) -> None:
-        """Pay what is owed and end the lease, where that can be done; else a successor hands it back."""
+        """Commit what is owed and end the lease, where possible; otherwise a successor hands it back."""
         await self.beat()
         if self._process and not self._held:
             with suppress(Unavailable):
                 await self._counters.leave(self._process)
-                await self._ledger.let_go(self._process)
+                await self._ledger.remove_holder(self._process)
         if self._file:
             self._file.release()
 
@@ -306,7 +308,7 @@ class ReservationClient:
             log.exception("a settlement cannot be written", extra={"fields": {"reservation": id}})
 
     async def _registered(self) -> str:
-        """Return the process's name for this lease, with a lease that has begun."""
+        """Return the name of the lease, which has begun."""
         if not self._process or self._clock() >= self._until:
             failures, _ = self._failures
             async with self._registering:
@@ -331,25 +333,25 @@ class ReservationClient:
         process = f"ser_{secrets.token_hex(8)}"
         if self._file:
             self._file.begin(process)  # before it holds anything
-        await self._ledger.hold(process)  # first, so that a rebuild knows whom to wait for
+        await self._ledger.add_holder(process)  # first, so that a rebuild knows whom to wait for
         began = self._clock()
         try:
             await self._counters.register(process, self._ttl_ms, ())
         except BaseException:
-            await self._ledger.let_go(process)  # nothing is ever held under it: a rebuild need not wait for it
+            await self._ledger.remove_holder(process)  # nothing is ever held under it: a rebuild need not wait for it
             raise
         if self._process:
             self._over.add(self._process)
         self._process, self._until = process, began + self.settings.lease_seconds * LEASE_SHARE
 
     async def _register_again(self, process: str) -> None:
-        """Bring the reservations back after a loss of the counters; where that is too late they are lost."""
+        """Register the reservations again after a loss of the counters; where that is too late they are lost."""
         async with self._registering:
             if process == self._process and not await self._prolong():
                 await self._begin()
 
     async def _prolong(self) -> bool:
-        """Lengthen the lease, with its reservations where the counters lost them; False: it is over."""
+        """Lengthen the lease, and register its reservations where the counters lost them; False: it ended."""
         began = self._clock()
         if began < self._until and (
             await self._counters.renew(self._process, self._ttl_ms) or await self._bring_back(self._process)
@@ -364,7 +366,7 @@ class ReservationClient:
         return await self._counters.register(process, self._ttl_ms, mine)
 
     async def _sweep(self) -> None:
-        """Release what Valkey holds for us from calls whose answer from it never came."""
+        """Release reservations in Valkey whose confirmation never arrived."""
         strange = await self._counters.held_by(self._process) - self._held.keys()
         for id in strange & self._strange:
             await self._counters.settle(self._process, id, self._counters.now_ms(), ())

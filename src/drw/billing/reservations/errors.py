@@ -19,11 +19,11 @@ from drw.kernel.errors import NEVER, RateLimited, Unavailable
 
 
 class InsufficientQuota(RateLimited):
-    """A budget does not reach for this call."""
+    """A budget does not suffice for this call."""
 
 
 class LimitReached(RateLimited):
-    """As much is under way, or was used in this minute, as may be."""
+    """A limit of this minute, or of calls at once, is reached."""
 
 
 class ModelAtCapacity(RateLimited):
@@ -31,17 +31,17 @@ class ModelAtCapacity(RateLimited):
 
 
 class ReservationLost(Unavailable):
-    """This process was away for longer than its reservations last."""
+    """The lease of this process ended before the call did."""
 
 
 class EngineOvershot(Unavailable):
-    """The engine went on behind the longest answer that was asked for."""
+    """The engine wrote more than the longest answer that was requested."""
 
 
 FINAL = (InsufficientQuota, LimitReached, ReservationLost, EngineOvershot, CountersUnavailable)
-"""What ends a call wherever it is: no other engine could help."""
+"""Errors that end a call: no other engine could help."""
 CODE = "insufficient_quota"
-"""OpenAI's code for a budget that is used up."""
+"""OpenAI's code for an exhausted budget."""
 
 
 def quota_error(refused: ReservationRefused, requested_nano: int, requested_tokens: int) -> RateLimited:
@@ -77,7 +77,7 @@ def quota_error(refused: ReservationRefused, requested_nano: int, requested_toke
 
 
 def _when(refused: ReservationRefused, requested: int) -> str:
-    """Return in how many seconds the period is over; never where it has no end, or the request is more than the cap."""
+    """Return the seconds until the period ends; `NEVER` where it has no end, or the request exceeds the cap."""
     return _seconds(refused.wait_ms) if refused.wait_ms and requested <= refused.cap else NEVER
 
 

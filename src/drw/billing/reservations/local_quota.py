@@ -28,10 +28,10 @@ class LocalQuota:
         self._under_way: dict[Subject, int] = {}
 
     def enter(self, limits: Limits, tokens: int, away: CountersUnavailable) -> None:
-        """Let a call in that may take so many tokens.
+        """Admit a call that can take so many tokens.
 
         Raises:
-            CountersUnavailable: one of its limits says that nothing passes without the counters.
+            CountersUnavailable: one of its limits is set to fail closed.
             LimitReached, ModelAtCapacity: the share is used up.
         """
         self._start_window()
@@ -47,7 +47,7 @@ class LocalQuota:
                 self._requests[subject] = self._requests.get(subject, 0) + 1
 
     def leave(self, limits: Limits, reserved: int, used: int) -> None:
-        """End a call that was let in."""
+        """End a call that was admitted."""
         self._start_window()
         for subject, _ in limits:
             self._under_way[subject] -= 1

@@ -14,12 +14,12 @@ log = logging.getLogger(__name__)
 
 ABANDONED, WRITTEN_AHEAD = "abandoned", "written_ahead"
 PASS = "pass"
-"""The route of what data planes let through by themselves."""
+"""The route of calls that data planes report after the fact."""
 GRACE_SECONDS = 1.0
 
 
 async def reap(counters: Counters, ledger: Ledger, grace_seconds: float = GRACE_SECONDS) -> int:
-    """Settle every reservation whose process gives no sign of life, at what it wrote ahead; return how many.
+    """Settle every reservation whose lease ended, at what its process wrote ahead; return how many.
 
     Where the process itself wrote its row before it died, that row counts. Done twice it is the same as once.
     """
@@ -44,8 +44,8 @@ async def reap(counters: Counters, ledger: Ledger, grace_seconds: float = GRACE_
         elif result == "unknown":  # it went with a part of Valkey's data
             await ledger.unpost(ids)
         log.warning("settled for a process that died", extra={"fields": {"process": process, "reservation": id}})
-    for process in await counters.left(int(grace_seconds * 1000)):
-        await ledger.let_go(process)
+    for process in await counters.idle_processes(int(grace_seconds * 1000)):
+        await ledger.remove_holder(process)
         await counters.leave(process)
     return len(expired)
 
@@ -60,7 +60,7 @@ async def post(counters: Counters, ledger: Ledger) -> int:
 
 
 async def counted(counters: Counters, ledger: Ledger, rows: Sequence[Row]) -> None:
-    """Say in the ledger that rows are counted; what has no reservation need not be known in the counters any more."""
+    """Mark rows as posted in the ledger; the counters need not remember those without a reservation."""
     if rows:
         await ledger.mark_posted([row.id for row in rows])
         await counters.posted([row.id for row in rows if row.route == PASS])

@@ -110,7 +110,7 @@ class OpenAIClient:
         Raises:
             EngineUnavailable: no answer came in time.
             ResponseTruncated: it is not what was asked for.
-            DrwError: it is a refusal; see `refusals.refusal`.
+            DrwError: it is a refusal; see `upstream_errors.refusal`.
         """
         try:
             async with (
