@@ -1,4 +1,4 @@
-"""The scripts that Valkey runs, from `lua/`: each is one atomic step of the protocol in docs/concepts/money.md.
+"""The scripts that Valkey runs, from `lua/`: each is one atomic step of the protocol in docs/concepts/metering.md.
 
 `lua/prelude.lua` comes before each of them; its head describes the keys and fields.
 """

@@ -3,7 +3,7 @@
 -- Arguments: now, process, id, step, nano, tokens, minimum nano and tokens (-1: all or nothing), attempts, subjects...
 local now, process, id, step = clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 local nano, tokens = tonumber(ARGV[5]), tonumber(ARGV[6])
-local least_nano, least_tokens = tonumber(ARGV[7]), tonumber(ARGV[8])
+local min_nano, min_tokens = tonumber(ARGV[7]), tonumber(ARGV[8])
 if not open() then return {'closed'} end
 if not leased(process, now) then return {'unregistered'} end
 local held = redis.call('HMGET', P .. 'h:' .. id, 'n', 't', 'o', 's')
@@ -56,9 +56,9 @@ local function refused(by, left)
   local wait = by[5] > 0 and by[5] - now or 0
   return {'refused', by[1], by[2], by[3], text(by[4]), text(math.max(left, 0)), text(wait)}
 end
-local partial = least_nano >= 0
-if left_nano < (partial and least_nano or nano) then return refused(nano_by, left_nano) end
-if left_tokens < (partial and least_tokens or tokens) then return refused(tokens_by, left_tokens) end
+local partial = min_nano >= 0
+if left_nano < (partial and min_nano or nano) then return refused(nano_by, left_nano) end
+if left_tokens < (partial and min_tokens or tokens) then return refused(tokens_by, left_tokens) end
 nano, tokens = math.min(nano, left_nano), math.min(tokens, left_tokens)
 
 local names = {}
