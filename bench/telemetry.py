@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -23,6 +22,9 @@ from opentelemetry import trace
 from drw.api.gateway.v1.rate_limiting_pb2 import Policy
 from drw.api.models.v1 import discovery_pb2
 from drw.api.models.v1.discovery_pb2 import Model, Plan, ResolvedModel
+from drw.billing.pricing.policy import CurrentPricing
+from drw.billing.reservations.client import ReservationClient
+from drw.billing.settings import MeteringSettings
 from drw.kernel.observability.telemetry import JsonFormatter
 from drw.kernel.rpc import http_server
 from drw.kernel.runtime.clock import Clock
@@ -32,9 +34,8 @@ from drw.models.serving.failover.retries import RetryBudget, RetrySettings
 from drw.models.serving.http import endpoints
 from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.metering.budget_gate import BudgetGate
-from drw.models.serving.metering.pricing_policy import PricingWatch
-from drw.models.serving.metering.reservation_client import MeteringSettings
 from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
+from drw.models.serving.request_runner import RequestRunner
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.circuit_breaker import CircuitSettings
 from drw.models.serving.routing.model_directory import ModelDirectory
@@ -115,9 +116,10 @@ def application() -> Any:
         discovery, lambda _: engine, lambda m, n: AdmissionQueue(m, n, 64, 60), circuits, clock, 300, kills
     )  # type: ignore[arg-type]
     rules = FailoverPolicy(clock, Random(), RetryBudget(RetrySettings(), clock, Random()), circuits, kills, 900)
-    meter, buffers = SimpleNamespace(settings=MeteringSettings()), BodyBuffers(1 << 30, 1 << 30)
-    metering = BudgetGate(PricingWatch.fixed(Policy()), meter, ledger)  # type: ignore[arg-type]
-    made = endpoints.routes(models, rules, discovery, None, metering, kills, audit, buffers, 1 << 20)  # type: ignore[arg-type]
+    buffers = BodyBuffers(1 << 30, 1 << 30)
+    reservations = ReservationClient(None, ledger, MeteringSettings())  # type: ignore[arg-type]
+    runner = RequestRunner(models, rules, BudgetGate(CurrentPricing.fixed(Policy()), reservations))
+    made = endpoints.routes(runner, discovery, None, kills, audit, buffers, 1 << 20)  # type: ignore[arg-type]
     return http_server.app(made, "bench")
 
 

@@ -29,7 +29,8 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchPolicyRequest,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.billing.counters import Counters
+from drw.billing.counters.client import Counters
+from drw.billing.ledger import sums
 from drw.gateway.rate_limiting import exhausted_subjects, spend
 from drw.gateway.rate_limiting.store import LimitStore
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
@@ -391,7 +392,7 @@ async def test_without_valkey_reported_usage_blocks_by_the_ledger(profile):
 async def test_without_valkey_everybody_is_looked_at_less_often(profile, monkeypatch):
     """A tick a second sums up the whole ledger only once in ten seconds."""
     asked: list[int] = []
-    whole = exhausted_subjects.ledger_spent
+    whole = sums.spent
 
     async def counted(connection, subjects, now):
         asked.append(len(subjects))
@@ -405,7 +406,7 @@ async def test_without_valkey_everybody_is_looked_at_less_often(profile, monkeyp
                 await client.set_budget(Budget(**subject, period=Budget.TOTAL, amount="0.0005"))
             await client.set_price(Price(model="vllm", completion_usd_per_million="10"))
         await client.report_usage(ReportUsageRequest(usages=[usage("a")]))
-        monkeypatch.setattr(exhausted_subjects, "ledger_spent", counted)
+        monkeypatch.setattr(sums, "spent", counted)
         database, gone, now = Database(profile.postgres, "rate_limiting"), Counters("unix:///nowhere"), 0.0
         await database.start("drw.gateway.rate_limiting")
         kept = LimitStore(database)

@@ -30,9 +30,9 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     Usage,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.billing.ledger.carryover import parts
 from drw.billing.subjects import begins
 from drw.gateway.authentication.keys.store import KeyStore
-from drw.gateway.rate_limiting.carryover import parts
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.local.first_key import OPERATOR

@@ -15,7 +15,7 @@ from drw.rag.retrieval.openai import SearchRoute
 def test_the_list_has_every_route_and_no_other():
     nothing: Any = None
     routes = [
-        *endpoints.routes(nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, 1),
+        *endpoints.routes(nothing, nothing, nothing, nothing, nothing, nothing, 1),
         *FileRoutes(nothing, 1).routes(),
         *VectorStoreRoutes(nothing).routes(),
         SearchRoute(nothing).route(),

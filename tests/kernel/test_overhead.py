@@ -17,15 +17,15 @@ def count(part: str) -> float:
 
 async def test_waits_of_a_request_and_of_its_tasks_are_not_ours():
     account = overhead.begin()
-    before = count("serving"), count("line")
+    before = count("serving"), count("queue")
     waited("upstream", 1.5)
     await asyncio.create_task(later("upstream", 0.25))
     waited("client", 0.125)
     assert account.close(2.0) == pytest.approx(0.125)
-    assert (count("serving"), count("line")) == (before[0] + 1, before[1])
-    waited("line", 0.5)
+    assert (count("serving"), count("queue")) == (before[0] + 1, before[1])
+    waited("queue", 0.5)
     assert account.close(2.5) == pytest.approx(0.125)
-    assert count("line") == before[1] + 1
+    assert count("queue") == before[1] + 1
 
 
 async def later(what, seconds):

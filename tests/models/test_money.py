@@ -24,9 +24,9 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchPolicyRequest,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.gateway.rate_limiting.counter_rebuild import LOCK
+from drw.billing.counters.rebuild import LOCK
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
-from drw.models.serving.metering.budget_gate import prompt_bound
+from drw.models.serving.metering.estimates import prompt_bound
 from models.conftest import Web
 from models.double_engine import WORDS
 from support.money import counters_open
@@ -155,7 +155,7 @@ async def test_a_call_that_is_refused_before_its_engine_is_asked_counts_at_its_m
 
 @pytest.mark.parametrize("how", ["plain", "thinking"])
 async def test_a_stream_that_reaches_its_cap_ends_with_an_error_in_the_stream(till, how):
-    async with till(metering={"least_tokens": 1}) as at:
+    async with till(metering={"min_tokens": 1}) as at:
         await at.set(budget="0.00002", completion_usd_per_million="10")  # two tokens
         answer = await at.web.http.post("/v1/chat/completions", json=ask(how, stream=True))
         events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
@@ -219,7 +219,7 @@ async def test_a_fallback_that_is_full_refuses_nobody_and_a_model_that_is_full_h
 
 
 async def test_an_answer_that_nothing_bounds_is_bounded_by_what_was_reserved(till):
-    async with till(metering={"most_tokens": 50}) as at:
+    async with till(metering={"max_tokens": 50}) as at:
         await at.web.http.post("/v1/chat/completions", json=ask())
         await at.set(completion_usd_per_million="10")
         await at.web.http.post("/v1/chat/completions", json=ask())

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import logging
+from datetime import UTC, datetime
 
 import orjson
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import REGISTRY, generate_latest
 
+from drw.billing.ledger.rows import Row
+from drw.billing.reservations.reservation import Settlement
 from drw.kernel.observability.telemetry import JsonFormatter
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
@@ -200,25 +203,35 @@ def test_opentelemetrys_own_variable_turns_content_on_too(monkeypatch, said, wan
     assert ServingSettings(capture_content=False).capture_content is False
 
 
-async def test_cost_is_counted_at_the_model_that_took_over(spans):
+async def test_cost_is_counted_at_the_model_of_each_attempt(spans):
     class DoubleAudit:
-        async def record(self, *args, **more) -> None:
-            self.details = more["details"]
+        def line(self, action, resource, outcome, details) -> str:
+            self.details = details
+            return "line"
+
+        async def put(self, line) -> None: ...
+
+    def row(model: str, cost: int) -> Row:
+        caller = {"org": "", "desk": "", "key": "platform"}
+        at = datetime.now(UTC)
+        return Row(
+            id=model, at=at, model=model, route="managed", cost=cost, outcome="ok", counted_by="engine", **caller
+        )
 
     audit = DoubleAudit()
-    labels = {"org": "", "desk": "", "gen_ai_response_model": "second"}
-    cost = sample("drw_cost_usd_total", **labels)
+    labels = [{"org": "", "desk": "", "gen_ai_response_model": model} for model in ("first", "second")]
+    before = [sample("drw_cost_usd_total", **each) for each in labels]
     record = CallRecord(audit, "chat", b"{}")
-    record.served_by("first", "openai", "up", asked="alias", at="https://models.example.com/v1")
+    record.served_by("first", "openai", "up", requested="alias", address="https://models.example.com/v1")
     record.served_by("second", "vertex", "up")
-    record.cost(1_000_000_000)
-    record.cost(500_000_000, "second")
+    record.charge(Settlement([row("first", 500_000_000), row("second", 1_000_000_000)], details={"cached_tokens": 7}))
     await record.close()
     told = spans.one("chat alias").attributes
     assert (told["gen_ai.request.model"], told["gen_ai.response.model"]) == ("alias", "second")
     assert (told["server.address"], told["server.port"], told["drw.cost.usd"]) == ("models.example.com", 443, 1.5)
-    assert sample("drw_cost_usd_total", **labels) == cost + 1.5
-    assert audit.details["model"] == "second"
+    assert [sample("drw_cost_usd_total", **each) for each in labels] == [before[0] + 0.5, before[1] + 1.0]
+    assert (audit.details["model"], audit.details["ledger"], audit.details["cost_usd"]) == ("second", "first", "1.50")
+    assert audit.details["cached_tokens"] == 7
 
 
 def spans_text(spans) -> str:

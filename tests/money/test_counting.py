@@ -11,8 +11,9 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
 from drw.billing.subjects import Subject
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.clock import Clock
-from drw.models.serving.errors import EngineMisconfigured, EngineUnavailable, NotSupported
-from drw.models.serving.metering.budget_gate import prompt_bound
+from drw.models.serving.engines.token_counting import check_prompts
+from drw.models.serving.errors import ContextLengthExceeded, EngineMisconfigured, EngineUnavailable, NotSupported
+from drw.models.serving.metering.estimates import prompt_bound
 from drw.models.serving.ports import EngineTarget
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker, CircuitSettings
 from drw.models.serving.routing.load_balancing import Replica
@@ -75,10 +76,10 @@ async def held(on, *models, seconds: float | None = None) -> int:
     if seconds is not None:
         request = replace(request, end=asyncio.get_running_loop().time() + seconds)
     with acting_for(WHO):
-        hold = await on.gateway().metering.hold(request)
-    assert hold.reservation is not None
-    await hold.settle(asyncio.CancelledError())
-    return hold.reservation.tokens
+        metered = await on.gateway().metering.reserve(request)
+    assert metered.reservation is not None
+    await metered.finalize(asyncio.CancelledError())
+    return metered.reservation.tokens
 
 
 async def test_a_place_that_hangs_takes_a_part_of_the_time_and_is_let_alone_then(on):
@@ -128,3 +129,19 @@ async def test_a_request_that_an_engine_cannot_take_is_no_fault_of_its_place(on)
     found = counting("one", engine)
     assert await held(on, found) == BOUND + MOST
     assert await held(on, found) == PROMPT + MOST
+
+
+async def test_a_prompt_is_counted_once_for_its_price_and_its_length(on):
+    engine = Counting()
+    bounded = replace(counting("one", engine), max_prompt_tokens=PROMPT - 1)
+    request = asked([bounded], prompt="x" * 100, most=MOST, stream=False)
+    with acting_for(WHO):
+        metered = await on.gateway().metering.reserve(request)
+    with pytest.raises(ContextLengthExceeded, match=f"{PROMPT} tokens; this model takes at most {PROMPT - 1}"):
+        await check_prompts(bounded, bounded.replicas[0], request, request.body, request.end)
+    assert engine.places == ["x"]
+    other = {"prompt": "y" * 100}  # as where another engine continues the answer
+    with pytest.raises(ContextLengthExceeded):
+        await check_prompts(bounded, bounded.replicas[0], request, other, request.end)
+    assert engine.places == ["x", "x"]
+    await metered.finalize(asyncio.CancelledError())

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
-from drw.billing.ledger import settled
+from drw.billing.ledger.rows import settlement_rows
 from drw.billing.subjects import Subject, begins
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc.context import Principal
 from drw.models.serving.observability.call_record import ClientGone
-from money.world import BLOCK, LEASE, Call, World, model, usage, world
+from money.world import BLOCK, LEASE, Call, World, model, report, usage, world
 
 MODELS = [model("cheap"), model("dear")]
 CALLERS = [Principal("acme", "rates", "key_1"), Principal("acme", "rates", "key_2"), Principal("acme", "fx", "key_3")]
@@ -109,7 +109,7 @@ class Story:
         """No cap is exceeded by what is spent and reserved together, but for what Valkey has forgotten of."""
         if not await self.on.counters.is_open():
             return
-        lost = [call.hold.reservation for call in self.calls if call.forgotten and call.hold.reservation]
+        lost = [call.metered.reservation for call in self.calls if call.forgotten and call.metered.reservation]
         nano, tokens = sum(held.nano for held in lost), sum(held.tokens for held in lost)
         for counters in await self.on.counters.peek([KEY, DESK, ORG, DEAR]):
             for cap, spent in (("Cdn", "dn"), ("Cmn", "mn"), ("Ctn", "tn")):
@@ -143,39 +143,39 @@ class Story:
             return
         try:
             for _ in range(count):
-                await call.hold.progress(call.next_token())
+                await report(call.metered, call.next_token())
                 call.delivered += 1
         except DrwError as error:
             call.ended = "cut" if call.stream else "refused"
-            await call.hold.settle(error)
+            await call.metered.finalize(error)
 
     async def finish(self, number: int, more_prompt: int, more: int) -> None:
         if (call := self.pick(number)) is not None:
             try:
-                await call.hold.progress(usage(call.prompt + more_prompt, call.of_this_attempt + more))
+                await report(call.metered, usage(call.prompt + more_prompt, call.of_this_attempt + more))
                 call.delivered += more
-                await call.hold.settle()
+                await call.metered.finalize()
                 call.ended = "finished"
             except DrwError as error:
                 call.ended = "cut" if call.stream else "refused"
-                await call.hold.settle(error)
+                await call.metered.finalize(error)
 
     async def fail_over(self, number: int) -> None:
         """The engine dies, and the other one is asked for all of it."""
         if (call := self.pick(number)) is None:
             return
-        asked = call.hold.course.attempts[-1].model
+        asked = call.metered.history.attempts[-1].model
         call.earlier = call.delivered = call.delivered if call.stream else 0
         try:
-            await call.hold.begin(next(model for model in MODELS if model.id != asked))
+            await call.metered.begin(next(model for model in MODELS if model.id != asked))
         except DrwError as error:
             call.ended = "cut"
-            await call.hold.settle(error)
+            await call.metered.finalize(error)
 
     async def leave(self, number: int) -> None:
         if (call := self.pick(number)) is not None:
             call.ended = "left"
-            await call.hold.settle(ClientGone())
+            await call.metered.finalize(ClientGone())
 
     async def crash(self, number: int) -> None:
         self.die(number)
@@ -186,7 +186,7 @@ class Story:
         """It dies, and its successor hands back what it held at once."""
         self.die(number)
         self.gateways[number] = self.on.gateway(self.files[number])
-        await self.gateways[number].meter.hand_back()
+        await self.gateways[number].reservations.hand_back()
 
     def die(self, number: int) -> None:
         for call in self.gateways[number].calls:
@@ -196,12 +196,14 @@ class Story:
     async def crash_while_settling(self, number: int) -> None:
         """The row is in the ledger; the counters have not heard of it."""
         for call in self.gateways[number].calls:
-            known = call.hold.reservation and not call.forgotten
-            if not call.ended and known and self.gateways[number].meter.holds(call.hold.reservation):
+            known = call.metered.reservation and not call.forgotten
+            if not call.ended and known and self.gateways[number].reservations.holds(call.metered.reservation):
                 call.ended = "recorded"
-                call.hold._end_attempt(given=True, left=True)
-                most = call.hold.reservation.nano
-                rows = settled(call.id, call.hold.course, at_ms=self.on.ms, most=most, outcome="x", counted_by="chunks")
+                call.metered._end_attempt(given=True, left=True)
+                most = call.metered.reservation.nano
+                rows = settlement_rows(
+                    call.id, call.metered.history, at_ms=self.on.ms, max_cost=most, outcome="x", counted_by="chunks"
+                )
                 await self.on.ledger.put(rows)
                 break
         await self.crash(number)
@@ -217,13 +219,15 @@ class Story:
             call.sure, call.forgotten = False, True
 
     async def beat(self, number: int) -> None:
-        await self.gateways[number].meter.beat()
+        await self.gateways[number].reservations.beat()
         self.seen(number)
 
     def seen(self, number: int) -> None:
         """What a gateway holds for certain the counters know of."""
         for call in self.gateways[number].calls:
-            call.sure = call.sure or (not call.forgotten and self.gateways[number].meter.holds(call.hold.reservation))
+            call.sure = call.sure or (
+                not call.forgotten and self.gateways[number].reservations.holds(call.metered.reservation)
+            )
 
     async def tick(self) -> None:
         await self.on.tick()
@@ -236,7 +240,7 @@ class Story:
         for call in self.active():
             call.ended = "left"
             with suppress(DrwError):
-                await call.hold.settle(ClientGone())
+                await call.metered.finalize(ClientGone())
         for _ in range(4):
             for number in range(3):
                 await self.beat(number)

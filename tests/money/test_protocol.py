@@ -8,27 +8,29 @@ from dataclasses import replace
 import pytest
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Policy, Price
-from drw.billing.attempts import Attempt, AttemptHistory
-from drw.billing.counters import Counters, CountersUnavailable
-from drw.billing.ledger import Ledger, settled, total
-from drw.billing.subjects import Subject
-from drw.gateway.rate_limiting.counter_rebuild import CounterRebuild
-from drw.gateway.rate_limiting.lease_reaper import post
-from drw.kernel.errors import NEVER, RateLimited, Unavailable, http_headers
-from drw.kernel.rpc.context import Principal, acting_for
-from drw.models.serving.errors import ResponseTruncated
-from drw.models.serving.metering.budget_gate import BudgetGate, prompt_bound
-from drw.models.serving.metering.local_quota import LocalQuota, QuotaShare
-from drw.models.serving.metering.pricing_policy import PricingWatch
-from drw.models.serving.metering.quota_errors import (
+from drw.billing.counters.client import Counters, CountersUnavailable
+from drw.billing.counters.rebuild import CounterRebuild
+from drw.billing.ledger.attempts import Attempt, AttemptHistory
+from drw.billing.ledger.ledger import Ledger
+from drw.billing.ledger.rows import settlement_rows, total
+from drw.billing.pricing.policy import CurrentPricing
+from drw.billing.reservations.errors import (
     EngineOvershot,
     InsufficientQuota,
     LimitReached,
     ModelAtCapacity,
     ReservationLost,
 )
+from drw.billing.reservations.local_quota import LocalQuota, QuotaShare
+from drw.billing.reservations.reaper import post
+from drw.billing.subjects import Subject
+from drw.kernel.errors import NEVER, RateLimited, Unavailable, http_headers
+from drw.kernel.rpc.context import Principal, acting_for
+from drw.models.serving.errors import ResponseTruncated
+from drw.models.serving.metering.budget_gate import BudgetGate
+from drw.models.serving.metering.estimates import prompt_bound
 from drw.models.serving.observability.call_record import ClientGone
-from money.world import BEAT, BLOCK, LEASE, asked, model, token, usage, world
+from money.world import BEAT, BLOCK, LEASE, asked, model, report, token, usage, world
 
 WHO = Principal("acme", "rates", "key_1")
 KEY, DESK = Subject(Block.KEY, "acme", "key_1"), Subject(Block.DESK, "acme", "rates")
@@ -70,7 +72,7 @@ async def test_of_many_at_the_edge_only_as_many_pass_as_fit(on):
     assert len(passed) == 10
     assert {type(error) for error in found if isinstance(error, BaseException)} == {InsufficientQuota}
     assert await spent(on) == (0, 100 * TOKEN)
-    await asyncio.gather(*(call.hold.settle(ClientGone()) for call in passed))
+    await asyncio.gather(*(call.metered.finalize(ClientGone()) for call in passed))
     assert await spent(on) == (30 * TOKEN, 0)  # the prompts that the engine was asked with
 
 
@@ -97,8 +99,8 @@ async def test_a_refusal_says_when_to_come_back_where_that_would_help(on, cap, w
     on.caps = [(DESK, *cap)]
     await on.push_caps()
     call = await on.open(on.gateway(), WHO, ONE, prompt=20, most=0, stream=False)
-    await call.hold.progress(usage(20, 0))
-    await call.hold.settle()
+    await report(call.metered, usage(20, 0))
+    await call.metered.finalize()
     with pytest.raises(RateLimited) as caught:
         await on.open(on.gateway(), WHO, ONE, prompt=1, most=wish - 1, stream=False)
     assert caught.value.metadata["retry_after"] == after
@@ -107,7 +109,7 @@ async def test_a_refusal_says_when_to_come_back_where_that_would_help(on, cap, w
 
 async def test_a_process_that_died_and_has_nothing_left_is_not_waited_for_at_a_loss(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
-    assert await on.ledger.holders() == {call.hold.reservation.process}
+    assert await on.ledger.holders() == {call.metered.reservation.process}
     on.ms += LEASE * 1000 + 2000
     await on.tick()
     assert await on.ledger.holders() == set()
@@ -119,10 +121,10 @@ async def test_a_stream_that_does_not_fit_begins_and_is_cut_at_the_cap(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=1000, stream=True)
     assert await spent(on) == (0, 100 * TOKEN)
     for _ in range(90):
-        await call.hold.progress(token())
+        await report(call.metered, token())
     with pytest.raises(InsufficientQuota, match="cut after 90 tokens") as caught:
-        await call.hold.progress(token())
-    await call.hold.settle(caught.value)
+        await report(call.metered, token())
+    await call.metered.finalize(caught.value)
     assert await spent(on) == (100 * TOKEN, 0)
     (row,) = await rows(on)
     assert (row["completion_tokens"], row["outcome"], row["counted_by"]) == (90, "cut", "chunks")
@@ -133,27 +135,27 @@ async def test_every_choice_is_reserved_counted_and_cut(on):
         await on.open(on.gateway(), WHO, ONE, prompt=10, most=40, stream=False, choices=4)
     call = await on.open(on.gateway(), WHO, ONE, prompt=9, most=40, stream=True, choices=4)
     for _ in range(91):
-        await call.hold.progress(call.next_token())
+        await report(call.metered, call.next_token())
         call.delivered += 1
     with pytest.raises(InsufficientQuota, match="cut after 91 tokens") as caught:
-        await call.hold.progress(call.next_token())
-    await call.hold.settle(caught.value)
+        await report(call.metered, call.next_token())
+    await call.metered.finalize(caught.value)
     assert await spent(on) == (100 * TOKEN, 0)
     assert [row["completion_tokens"] for row in await rows(on)] == [91]
 
 
 async def test_an_engine_that_goes_on_behind_max_tokens_is_cut(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=2, stream=True)
-    await call.hold.progress(token())
-    await call.hold.progress(token())
+    await report(call.metered, token())
+    await report(call.metered, token())
     with pytest.raises(EngineOvershot, match="more than the 2 tokens"):
-        await call.hold.progress(token())
+        await report(call.metered, token())
 
 
 async def test_what_an_engine_counts_beyond_the_reservation_is_charged_to_nobody(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
-    await call.hold.progress(usage(20, 5))
-    await call.hold.settle()
+    await report(call.metered, usage(20, 5))
+    await call.metered.finalize()
     (row,) = await rows(on)
     assert (row["cost"], row["excess"], row["prompt_tokens"]) == (15 * TOKEN, 10 * TOKEN, 20)
     assert await spent(on) == (15 * TOKEN, 0)
@@ -171,8 +173,8 @@ async def test_what_an_engine_counts_beyond_the_reservation_is_charged_to_nobody
 async def test_an_answer_that_is_left_is_charged_by_the_best_count_there_is(on, chunks, charged, by):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
     for chunk in chunks:
-        await call.hold.progress(chunk)
-    await call.hold.settle(ClientGone())
+        await report(call.metered, chunk)
+    await call.metered.finalize(ClientGone())
     (row,) = await rows(on)
     assert (row["prompt_tokens"], row["completion_tokens"], row["counted_by"]) == (*charged, by)
     assert await spent(on) == (sum(charged) * TOKEN, 0)
@@ -180,7 +182,7 @@ async def test_an_answer_that_is_left_is_charged_by_the_best_count_there_is(on, 
 
 async def test_an_engine_that_dies_before_its_first_token_costs_nothing(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
-    await call.hold.settle(CountersUnavailable("the engine died"))
+    await call.metered.finalize(CountersUnavailable("the engine died"))
     assert await spent(on) == (0, 0)
     assert [(row["cost"], row["outcome"], row["counted_by"]) for row in await rows(on)] == [(0, "failed", "nothing")]
 
@@ -188,16 +190,16 @@ async def test_an_engine_that_dies_before_its_first_token_costs_nothing(on):
 async def test_each_attempt_is_charged_at_its_own_price(on):
     gateway = on.gateway()
     with acting_for(WHO):
-        hold = await gateway.metering.hold(asked((ONE, TWO), prompt=5, most=10, stream=True))
+        metered = await gateway.metering.reserve(asked((ONE, TWO), prompt=5, most=10, stream=True))
     assert await spent(on) == (0, 50 * TOKEN)  # at the dearest: 5 * 2 + 10 * 4
-    await hold.begin(ONE)
+    await metered.begin(ONE)
     for _ in range(4):
-        await hold.progress(token())
-    await hold.begin(TWO)  # which needs more than what is left of 50
+        await report(metered, token())
+    await metered.begin(TWO)  # which needs more than what is left of 50
     assert await spent(on) == (0, 59 * TOKEN)
-    await hold.progress(token())
-    await hold.progress(usage(5, 10))
-    await hold.settle()
+    await report(metered, token())
+    await report(metered, usage(5, 10))
+    await metered.finalize()
     assert await spent(on) == (59 * TOKEN, 0)
     assert [(row["model"], row["cost"] // TOKEN) for row in await rows(on)] == [("one", 9), ("two", 50)]
     found = await on.counters.peek([Subject(Block.MODEL, "", "one"), Subject(Block.MODEL, "", "two")])
@@ -206,13 +208,13 @@ async def test_each_attempt_is_charged_at_its_own_price(on):
 
 async def test_a_fallback_that_was_never_asked_is_not_charged(on):
     with acting_for(WHO):
-        hold = await on.gateway().metering.hold(asked((ONE, TWO), prompt=10, most=1000, stream=True))
-    await hold.begin(ONE)
+        metered = await on.gateway().metering.reserve(asked((ONE, TWO), prompt=10, most=1000, stream=True))
+    await metered.begin(ONE)
     for _ in range(80):
-        await hold.progress(token())
+        await report(metered, token())
     with pytest.raises(InsufficientQuota, match="the desk 'rates' has 0.00 USD left") as caught:
-        await hold.begin(TWO)
-    await hold.settle(caught.value)
+        await metered.begin(TWO)
+    await metered.finalize(caught.value)
     assert [(row["model"], row["cost"] // TOKEN, row["counted_by"]) for row in await rows(on)] == [
         ("one", 90, "chunks"),
         ("two", 0, "nothing"),
@@ -223,28 +225,28 @@ async def test_a_fallback_that_was_never_asked_is_not_charged(on):
 async def test_a_fallback_whose_attempt_was_not_written_down_is_not_charged(on, monkeypatch):
     gateway = on.gateway()
     with acting_for(WHO):
-        hold = await gateway.metering.hold(asked((ONE, TWO), prompt=5, most=5, stream=True))
-    await hold.begin(ONE)
-    await hold.progress(token())
+        metered = await gateway.metering.reserve(asked((ONE, TWO), prompt=5, most=5, stream=True))
+    await metered.begin(ONE)
+    await report(metered, token())
 
     async def away(*args):
         raise CountersUnavailable("Valkey went away")
 
     monkeypatch.setattr(gateway.counters, "advance", away)
     with pytest.raises(CountersUnavailable) as caught:
-        await hold.begin(TWO)
-    await hold.settle(caught.value)
+        await metered.begin(TWO)
+    await metered.finalize(caught.value)
     assert [(row["model"], row["cost"] // TOKEN) for row in await rows(on)] == [("one", 6), ("two", 0)]
 
 
 async def test_an_answer_that_another_engine_gave_again_is_charged_once(on):
     with acting_for(WHO):
-        hold = await on.gateway().metering.hold(asked((ONE, TWO), prompt=5, most=5, stream=False))
-    await hold.begin(ONE)
-    await hold.progress(token())
-    await hold.begin(TWO)  # of the first one's nothing was given to anybody
-    await hold.progress(usage(5, 5))
-    await hold.settle()
+        metered = await on.gateway().metering.reserve(asked((ONE, TWO), prompt=5, most=5, stream=False))
+    await metered.begin(ONE)
+    await report(metered, token())
+    await metered.begin(TWO)  # of the first one's nothing was given to anybody
+    await report(metered, usage(5, 5))
+    await metered.finalize()
     assert [(row["model"], row["cost"] // TOKEN) for row in await rows(on)] == [("one", 0), ("two", 30)]
 
 
@@ -263,22 +265,22 @@ async def under_way(on) -> list[tuple[int, int]]:
 
 async def test_a_fallback_without_room_refuses_nobody_who_does_not_need_it(two_at_once):
     on, gateway = two_at_once, two_at_once.gateway()
-    holds = []
+    calls = []
     for _ in range(3):
         with acting_for(WHO):
-            holds.append(await gateway.metering.hold(asked((ONE, TWO), prompt=5, most=5, stream=True)))
-        await holds[-1].begin(ONE)
+            calls.append(await gateway.metering.reserve(asked((ONE, TWO), prompt=5, most=5, stream=True)))
+        await calls[-1].begin(ONE)
     assert await under_way(on) == [(3, 90), (0, 0)]
-    await holds[0].begin(TWO)
+    await calls[0].begin(TWO)
     assert await under_way(on) == [(3, 90), (1, 30)]  # it holds what the call does
     with pytest.raises(ModelAtCapacity, match="the model 'two' has 1 calls under way"):
-        await holds[1].begin(TWO)
-    await holds[1].begin(ONE)  # whoever is full, another may be asked
-    await holds[0].progress(usage(5, 1))
-    await holds[0].settle()
-    await holds[2].begin(TWO)
-    for hold in holds[1:]:
-        await hold.settle(ClientGone())
+        await calls[1].begin(TWO)
+    await calls[1].begin(ONE)  # whoever is full, another may be asked
+    await report(calls[0], usage(5, 1))
+    await calls[0].finalize()
+    await calls[2].begin(TWO)
+    for metered in calls[1:]:
+        await metered.finalize(ClientGone())
     assert await under_way(on) == [(0, 0), (0, 0)]
 
 
@@ -286,25 +288,25 @@ async def test_a_model_without_room_leaves_the_call_to_the_next(two_at_once):
     on, gateway = two_at_once, two_at_once.gateway()
     first = await on.open(gateway, WHO, TWO, prompt=1, most=1, stream=False)
     with acting_for(WHO):
-        hold = await gateway.metering.hold(asked((TWO, ONE), prompt=1, most=1, stream=False))
+        metered = await gateway.metering.reserve(asked((TWO, ONE), prompt=1, most=1, stream=False))
     with pytest.raises(ModelAtCapacity):
-        await hold.begin(TWO)
-    await hold.begin(ONE)
-    await hold.progress(usage(1, 1))
-    await hold.settle()
+        await metered.begin(TWO)
+    await metered.begin(ONE)
+    await report(metered, usage(1, 1))
+    await metered.finalize()
     assert [(row["model"], row["cost"] // TOKEN) for row in await rows(on)] == [("one", 2)]
     with acting_for(WHO), pytest.raises(ModelAtCapacity):
-        await gateway.metering.hold(asked((TWO,), prompt=1, most=1, stream=False))
-    await first.hold.settle(ClientGone())
+        await gateway.metering.reserve(asked((TWO,), prompt=1, most=1, stream=False))
+    await first.metered.finalize(ClientGone())
 
 
 async def test_what_joined_a_reservation_is_released_by_whoever_settles_it(two_at_once):
     on = two_at_once
     with acting_for(WHO):
-        hold = await on.gateway().metering.hold(asked((ONE, TWO), prompt=5, most=5, stream=True))
-    await hold.begin(ONE)
-    await hold.progress(token())
-    await hold.begin(TWO)
+        metered = await on.gateway().metering.reserve(asked((ONE, TWO), prompt=5, most=5, stream=True))
+    await metered.begin(ONE)
+    await report(metered, token())
+    await metered.begin(TWO)
     on.ms += LEASE * 1000 + 2000
     await on.tick()
     assert [(row["model"], row["cost"] // TOKEN) for row in await rows(on)] == [("one", 6), ("two", 10)]
@@ -315,30 +317,30 @@ async def test_what_joined_a_reservation_is_released_by_whoever_settles_it(two_a
 @pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
 async def test_what_is_no_count_of_tokens_is_no_part_of_an_answer(on, name, wrong):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
-    await call.hold.progress(token())
+    await report(call.metered, token())
     with pytest.raises(ResponseTruncated, match=name) as caught:
-        await call.hold.progress({"choices": [], "usage": {name: wrong}})
-    await call.hold.settle(caught.value)
+        await report(call.metered, {"choices": [], "usage": {name: wrong}})
+    await call.metered.finalize(caught.value)
     assert await spent(on) == (11 * TOKEN, 0)
 
 
 async def test_a_count_that_comes_before_the_answer_does_not_end_it(on):
     early = await on.open(on.gateway(), WHO, ONE, prompt=10, most=20, stream=True)
     for chunk in (usage(10, 0), token(), token()):
-        await early.hold.progress(chunk)
-    await early.hold.settle(ClientGone())
+        await report(early.metered, chunk)
+    await early.metered.finalize(ClientGone())
     assert await spent(on) == (12 * TOKEN, 0)
     late = await on.open(on.gateway(), WHO, ONE, prompt=10, most=20, stream=True)
     for chunk in (token(), token(), usage(10, 0)):
-        await late.hold.progress(chunk)
-    await late.hold.settle(ClientGone())  # an engine that says less than it gave, of an answer without an end
+        await report(late.metered, chunk)
+    await late.metered.finalize(ClientGone())  # an engine that says less than it gave, of an answer without an end
     assert await spent(on) == (24 * TOKEN, 0)
 
 
 async def test_tokens_beyond_the_reservation_are_charged_to_nobody(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
-    await call.hold.progress(usage(10, 1500))
-    await call.hold.settle()
+    await report(call.metered, usage(10, 1500))
+    await call.metered.finalize()
     assert [(row["completion_tokens"], row["excess_tokens"]) for row in await rows(on)] == [(1500, 1495)]
     (found,) = await on.counters.peek([KEY])
     assert (found["tt"], found["dt"], found["t"]) == (15, 15, 0)
@@ -350,11 +352,11 @@ async def test_tokens_beyond_the_reservation_are_charged_to_nobody(on):
 
 async def test_what_a_process_says_late_of_tokens_is_charged_to_nobody(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
-    await call.hold.progress(token())
+    await report(call.metered, token())
     on.ms += LEASE * 1000 + 2000
     await on.tick()
-    await call.hold.progress(usage(10, 500))
-    await call.hold.settle(ReservationLost("lost"))
+    await report(call.metered, usage(10, 500))
+    await call.metered.finalize(ReservationLost("lost"))
     await on.tick()
     found = [(row["completion_tokens"], row["excess_tokens"]) for row in await rows(on)]
     assert found == [(BLOCK, 0), (500 - BLOCK, 440 + 60 - BLOCK)]
@@ -367,23 +369,23 @@ async def test_a_tool_call_that_an_engine_holds_back_is_cut_too(on):
     def held_back(count: int, **choice) -> dict:
         return {"choices": [{"index": 0, "delta": {}, **choice}], "timings": {"predicted_n": count}}
 
-    await call.hold.progress(held_back(5))
+    await report(call.metered, held_back(5))
     with pytest.raises(EngineOvershot):
-        await call.hold.progress(held_back(6))
-    await call.hold.progress(held_back(6, finish_reason="tool_calls"))  # it is over: to cut it helps nobody
+        await report(call.metered, held_back(6))
+    await report(call.metered, held_back(6, finish_reason="tool_calls"))  # it is over: to cut it helps nobody
 
 
 async def test_where_nothing_bounds_an_answer_the_engine_is_told_what_was_reserved(on):
     on.caps = []
     await on.push_caps()
-    gateway, request = on.gateway(most_tokens=30), asked((ONE,), prompt=10, most=None, stream=False)
+    gateway, request = on.gateway(max_tokens=30), asked((ONE,), prompt=10, most=None, stream=False)
     with acting_for(WHO):
-        hold = await gateway.metering.hold(request)
-    assert await hold.begin(ONE) == {"max_tokens": 30}
+        metered = await gateway.metering.reserve(request)
+    assert await metered.begin(ONE) == {"max_tokens": 30}
     bounded = replace(ONE, context_length=50)
     with acting_for(WHO):
-        hold = await gateway.metering.hold(replace(request, models=(bounded,)))
-    assert await hold.begin(bounded) == {}  # its own room is what was reserved
+        metered = await gateway.metering.reserve(replace(request, models=(bounded,)))
+    assert await metered.begin(bounded) == {}  # its own room is what was reserved
 
 
 def test_a_picture_in_a_prompt_is_no_text():
@@ -416,14 +418,14 @@ async def test_an_answer_that_could_not_be_paid_is_not_owed_as_one_that_was_give
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=stream)
     for chunk in (token(), token(), usage(10, 2)):
-        await call.hold.progress(chunk)
-    gateway.meter._ledger = Away(on, written=written)
+        await report(call.metered, chunk)
+    gateway.reservations._ledger = Away(on, written=written)
     with pytest.raises(Unavailable) as caught:
-        await call.hold.settle()
-    await call.hold.settle(caught.value)
+        await call.metered.finalize()
+    await call.metered.finalize(caught.value)
     assert await spent(on) == (0, 30 * TOKEN)  # held until it is known
-    gateway.meter._ledger = on.ledger
-    await gateway.meter.beat()
+    gateway.reservations._ledger = on.ledger
+    await gateway.reservations.beat()
     assert [(row["outcome"], row["cost"] // TOKEN) for row in await rows(on)] == [paid]
     assert await spent(on) == (paid[1] * TOKEN, 0)
 
@@ -431,16 +433,16 @@ async def test_an_answer_that_could_not_be_paid_is_not_owed_as_one_that_was_give
 async def test_a_row_that_cannot_be_written_is_no_other_calls_business(on):
     gateway = on.gateway()
     bad, good = [await on.open(gateway, WHO, ONE, prompt=3, most=7, stream=False) for _ in range(2)]
-    good.hold.course.attempts[-1].completion_tokens = 7
-    bad.hold.course.attempts[-1].completion_tokens = 10**29
-    wrong, _ = [call.hold.reservation.charge("ok", "engine") for call in (bad, good)]
-    other = settled("another", good.hold.course, at_ms=on.ms, most=0, outcome="ok", counted_by="engine")
-    ledger = gateway.meter._ledger
+    good.metered.history.attempts[-1].completion_tokens = 7
+    bad.metered.history.attempts[-1].completion_tokens = 10**29
+    wrong, _ = [gateway.reservations.owe(call.metered.reservation, "ok", "engine").rows for call in (bad, good)]
+    other = settlement_rows("another", good.metered.history, at_ms=on.ms, max_cost=0, outcome="ok", counted_by="engine")
+    ledger = gateway.reservations._ledger
     refused, written = await asyncio.gather(ledger.put(wrong), ledger.put(other), return_exceptions=True)
     assert isinstance(refused, TypeError) and written is True
-    await gateway.meter.beat()
+    await gateway.reservations.beat()
     assert [row["id"] for row in await rows(on)] == sorted(["another", good.id])
-    assert list(gateway.meter._owed) == [bad.id]
+    assert list(gateway.reservations._owed) == [bad.id]
     assert await spent(on) == (10 * TOKEN, 10 * TOKEN)
 
 
@@ -461,39 +463,39 @@ async def test_a_ledger_that_hangs_ends_no_lease(on, monkeypatch):
 
     monkeypatch.setattr(Ledger, "put", put)
     monkeypatch.setattr(gateway.counters, "renew", renews)
-    done.hold.course.attempts[-1].completion_tokens = 5
-    done.hold.reservation.charge("ok", "engine")
-    beating = asyncio.create_task(gateway.meter.run())
+    done.metered.history.attempts[-1].completion_tokens = 5
+    gateway.reservations.owe(done.metered.reservation, "ok", "engine")
+    beating = asyncio.create_task(gateway.reservations.run())
     await hangs.wait()
     for _ in range(3):
         on.ms += LEASE * 600
         for _ in range(2):  # one may have begun before the clock went on
             renewed.clear()
             await renewed.wait()
-        await live.hold.progress(token())
+        await report(live.metered, token())
     beating.cancel()
     monkeypatch.undo()
-    await gateway.meter.beat()
-    await live.hold.settle(ClientGone())
+    await gateway.reservations.beat()
+    await live.metered.finalize(ClientGone())
     assert await spent(on) == (28 * TOKEN, 0)
 
 
 async def test_settling_twice_is_settling_once(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=5, most=5, stream=False)
-    await call.hold.progress(usage(5, 5))
-    await call.hold.settle()
-    await call.hold.settle()
-    assert await on.counters.settle("", call.id, on.ms, total(call.hold.rows)) == "elsewhere"
+    await report(call.metered, usage(5, 5))
+    await call.metered.finalize()
+    await call.metered.finalize()
+    assert await on.counters.settle("", call.id, on.ms, total(call.metered.settlement.rows)) == "elsewhere"
     assert await spent(on) == (10 * TOKEN, 0)
     for _ in range(2):
-        await on.ledger.put(call.hold.rows)
+        await on.ledger.put(call.metered.settlement.rows)
     assert len(await rows(on)) == 1
 
 
 async def test_a_process_that_died_is_settled_at_what_it_wrote_ahead(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
     for _ in range(BLOCK + 1):
-        await call.hold.progress(token())
+        await report(call.metered, token())
     on.ms += LEASE * 1000 - 1
     await on.tick()
     assert await spent(on) == (0, 70 * TOKEN)  # not yet
@@ -507,10 +509,12 @@ async def test_a_process_that_died_is_settled_at_what_it_wrote_ahead(on):
 async def recorded(on, call, *chunks) -> None:
     """Leave the call as it is when its process dies between the ledger and the counters."""
     for chunk in chunks:
-        await call.hold.progress(chunk)
-    call.hold._end_attempt(given=True, whole=True)
-    most = call.hold.reservation.nano
-    await on.ledger.put(settled(call.id, call.hold.course, at_ms=on.ms, most=most, outcome="ok", counted_by="engine"))
+        await report(call.metered, chunk)
+    call.metered._end_attempt(given=True, whole=True)
+    most = call.metered.reservation.nano
+    await on.ledger.put(
+        settlement_rows(call.id, call.metered.history, at_ms=on.ms, max_cost=most, outcome="ok", counted_by="engine")
+    )
 
 
 async def test_a_process_that_died_after_its_row_is_settled_by_its_row(on):
@@ -527,7 +531,7 @@ async def test_what_was_in_the_ledger_at_a_loss_is_not_held_again(on):
     call = await on.open(gateway, WHO, ONE, prompt=10, most=60, stream=True)
     await recorded(on, call, token(), usage(8, 1))
     await on.redis.flushdb()
-    await gateway.meter.beat()
+    await gateway.reservations.beat()
     assert await on.rebuild.tick()
     assert await spent(on) == (9 * TOKEN, 0)
     assert await on.counters.settle("", call.id, on.ms, [(DESK, 9 * TOKEN, 9)]) == "elsewhere"
@@ -537,13 +541,13 @@ async def test_what_was_in_the_ledger_at_a_loss_is_not_held_again(on):
 async def test_a_process_that_was_paused_may_not_go_on_and_is_not_charged_twice(on):
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=60, stream=True)
-    await call.hold.progress(token())
+    await report(call.metered, token())
     on.ms += LEASE * 1000 + 2000
     await on.tick()  # the reaper charges a whole block
     assert await spent(on) == ((10 + BLOCK) * TOKEN, 0)
     with pytest.raises(ReservationLost) as caught:
-        await call.hold.progress(token())
-    await call.hold.settle(caught.value)
+        await report(call.metered, token())
+    await call.metered.finalize(caught.value)
     await on.tick()
     assert [(row["id"], row["completion_tokens"], row["counted_by"]) for row in await rows(on)] == [
         (call.id, BLOCK, "written_ahead"),
@@ -551,17 +555,17 @@ async def test_a_process_that_was_paused_may_not_go_on_and_is_not_charged_twice(
     ]
     assert await spent(on) == (11 * TOKEN, 0)
     again = await on.open(gateway, WHO, ONE, prompt=1, most=1, stream=True)  # under a new lease
-    await again.hold.settle(ClientGone())
+    await again.metered.finalize(ClientGone())
 
 
 async def test_a_process_that_comes_back_while_it_is_settled_for_counts_what_the_ledger_has(on, monkeypatch):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
-    await call.hold.progress(token())
+    await report(call.metered, token())
     on.ms += LEASE * 1000 + 2000
     settle = on.counters.settle
 
     async def late(*args) -> bool:
-        await call.hold.settle(ReservationLost("lost"))  # between the reaper's row and its word to the counters
+        await call.metered.finalize(ReservationLost("lost"))  # between the reaper's row and its word to the counters
         return await settle(*args)
 
     monkeypatch.setattr(on.counters, "settle", late)
@@ -573,21 +577,21 @@ async def test_a_process_that_comes_back_while_it_is_settled_for_counts_what_the
 
 async def test_a_whole_answer_whose_reservation_is_gone_is_given_to_nobody(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=False)
-    await call.hold.progress(usage(10, 50))
+    await report(call.metered, usage(10, 50))
     on.ms += LEASE * 1000 + 2000
     await on.tick()
     with pytest.raises(ReservationLost) as caught:
-        await call.hold.settle()
-    await call.hold.settle(caught.value)
+        await call.metered.finalize()
+    await call.metered.finalize(caught.value)
     await on.tick()
     assert await spent(on) == (0, 0)
 
 
 async def test_a_lease_that_only_its_own_process_takes_for_over_is_settled_once(on):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
-    await call.hold.progress(token())
+    await report(call.metered, token())
     on.ms += LEASE * 1000 - 1000  # over by its own clock, which is careful; not by Valkey's
-    await call.hold.settle(ClientGone())
+    await call.metered.finalize(ClientGone())
     assert await spent(on) == (11 * TOKEN, 0)
     await on.tick()
     assert await spent(on) == (11 * TOKEN, 0)
@@ -597,22 +601,22 @@ async def test_a_lease_that_only_its_own_process_takes_for_over_is_settled_once(
 async def test_a_lost_valkey_refuses_until_the_books_are_whole_and_live_streams_go_on(on):
     gateway = on.gateway()
     done = await on.open(gateway, WHO, ONE, prompt=10, most=5, stream=False)
-    await done.hold.progress(usage(10, 5))
-    await done.hold.settle()
+    await report(done.metered, usage(10, 5))
+    await done.metered.finalize()
     live = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=True)
-    await live.hold.progress(token())
+    await report(live.metered, token())
     await on.redis.flushdb()
     with pytest.raises(CountersUnavailable, match="being rebuilt") as caught:
         await on.open(gateway, WHO, ONE, prompt=1, most=1, stream=False)
     assert caught.value.metadata["retry_after"] == "5"
-    assert not await on.rebuild.tick()  # the process that holds something has not shown itself
+    assert not await on.rebuild.tick()  # the process that calls something has not shown itself
     on.ms += BEAT * 1000
-    await gateway.meter.beat()
+    await gateway.reservations.beat()
     assert await on.rebuild.tick()
     assert await spent(on) == (15 * TOKEN, 30 * TOKEN)
-    await live.hold.progress(token())
-    await live.hold.progress(usage(10, 2))
-    await live.hold.settle()
+    await report(live.metered, token())
+    await report(live.metered, usage(10, 2))
+    await live.metered.finalize()
     assert await spent(on) == (27 * TOKEN, 0)
 
 
@@ -628,18 +632,18 @@ async def test_what_is_settled_while_the_books_are_rebuilt_counts_once(on):
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=False)
     await on.redis.flushdb()
-    await gateway.meter.beat()  # registers what it holds
+    await gateway.reservations.beat()  # registers what it calls
 
     class Interrupted(CounterRebuild):
         async def _from_ledger(self, *args):
-            if not call.hold.rows:  # between the survey and the snapshot
-                await call.hold.progress(usage(10, 5))
-                await call.hold.settle()
+            if not call.metered.settlement:  # between the survey and the snapshot
+                await report(call.metered, usage(10, 5))
+                await call.metered.finalize()
             return await super()._from_ledger(*args)
 
     assert await on.rebuilding(Interrupted).tick()
     assert await spent(on) == (15 * TOKEN, 0)
-    await gateway.meter.beat()
+    await gateway.reservations.beat()
     await on.tick()
     assert await spent(on) == (15 * TOKEN, 0)
 
@@ -648,16 +652,16 @@ async def test_calls_that_end_all_the_time_do_not_keep_the_books_from_being_rebu
     gateway = on.gateway()
     first, second = [await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=False) for _ in range(2)]
     await on.redis.flushdb()
-    await gateway.meter.beat()
+    await gateway.reservations.beat()
 
     async def end(call) -> None:
-        await call.hold.progress(usage(10, 5))
-        await call.hold.settle()
+        await report(call.metered, usage(10, 5))
+        await call.metered.finalize()
 
     whole = Counters.open
 
     async def interrupted(*args) -> bool:
-        if not second.hold.rows:  # after the snapshot
+        if not second.metered.settlement:  # after the snapshot
             await end(second)
         return await whole(*args)
 
@@ -669,7 +673,7 @@ async def test_calls_that_end_all_the_time_do_not_keep_the_books_from_being_rebu
     monkeypatch.setattr(Counters, "open", interrupted)
     assert await on.rebuilding(Interrupted).tick()
     assert await spent(on) == (15 * TOKEN, 30 * TOKEN)  # what the snapshot has not is still held
-    await gateway.meter.beat()
+    await gateway.reservations.beat()
     assert await spent(on) == (30 * TOKEN, 0)
     await on.tick()
     assert await spent(on) == (30 * TOKEN, 0)
@@ -679,8 +683,8 @@ async def test_a_reservation_that_went_with_the_last_second_of_valkey_is_counted
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=False)
     await on.lose(call)
-    await call.hold.progress(usage(10, 5))
-    await call.hold.settle()
+    await report(call.metered, usage(10, 5))
+    await call.metered.finalize()
     for _ in range(2):
         await on.tick()
         assert await spent(on) == (15 * TOKEN, 0)
@@ -690,7 +694,7 @@ async def test_a_reservation_that_went_with_the_last_second_of_valkey_is_counted
 async def test_a_settlement_whose_answer_is_lost_counts_once(on, monkeypatch):
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=False)
-    await call.hold.progress(usage(10, 5))
+    await report(call.metered, usage(10, 5))
     settle = Counters.settle
 
     async def unheard(*args) -> None:
@@ -698,9 +702,9 @@ async def test_a_settlement_whose_answer_is_lost_counts_once(on, monkeypatch):
         raise CountersUnavailable("no answer")
 
     monkeypatch.setattr(Counters, "settle", unheard)
-    await call.hold.settle()
+    await call.metered.finalize()
     monkeypatch.undo()
-    await gateway.meter.beat()
+    await gateway.reservations.beat()
     await on.tick()
     assert await spent(on) == (15 * TOKEN, 0)
 
@@ -710,19 +714,19 @@ async def test_a_settlement_whose_answer_is_lost_counts_once(on, monkeypatch):
 )
 async def test_a_process_that_was_paused_between_its_charge_and_the_ledger_is_counted_once(on, monkeypatch, when):
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=20, stream=False)
-    await call.hold.progress(usage(10, 5))
-    call.hold._end_attempt(given=True)
-    call.hold.reservation.charge("ok", "engine")
+    await report(call.metered, usage(10, 5))
+    call.metered._end_attempt(given=True)
+    owed = call.gateway.reservations.owe(call.metered.reservation, "ok", "engine")
     on.ms += LEASE * 1000 + 2000
     if when == "before the reaper looks":
-        await call.hold.reservation.pay()
+        await call.gateway.reservations.commit(owed)
         assert await post(on.counters, on.ledger) == 1
 
     expired = Counters.expired
 
     async def resumed(*args):
         found = await expired(*args)
-        await call.hold.reservation.pay()
+        await call.gateway.reservations.commit(owed)
         return found
 
     if when == "before the reaper writes":
@@ -730,7 +734,7 @@ async def test_a_process_that_was_paused_between_its_charge_and_the_ledger_is_co
     await on.tick()
     monkeypatch.undo()
     if when == "after the reaper has settled":
-        await call.hold.reservation.pay()
+        await call.gateway.reservations.commit(owed)
     for _ in range(2):
         await on.tick()
     assert await spent(on) == (sum(row["cost"] for row in await rows(on)), 0)
@@ -742,10 +746,10 @@ async def test_a_clock_that_is_ahead_does_not_begin_another_day(on, how):
     await on.counters.post([("today", on.ms, [(DESK, 60 * TOKEN, 60)])], on.ms)
     ahead, charges = on.ms + 86_400_000, [(DESK, 10 * TOKEN, 10)]
     if how == "settled":
-        await on.counters.settle(call.hold.reservation.process, call.id, ahead, charges)
+        await on.counters.settle(call.metered.reservation.process, call.id, ahead, charges)
     else:
         await on.counters.post([("ahead", ahead, charges)], on.ms)
-        await call.hold.settle()
+        await call.metered.finalize()
     with pytest.raises(InsufficientQuota, match="has 0.00003 USD left of 0.0001 USD for today"):
         await on.open(on.gateway(), WHO, ONE, prompt=1, most=30, stream=False)
 
@@ -758,7 +762,7 @@ async def test_a_row_that_was_read_long_ago_is_not_counted(on):
 
 async def test_what_the_ledger_says_is_counted_is_not_remembered_for_long(on):
     history = AttemptHistory("acme", "rates", "key_1", "pass", [Attempt("one", started=True)])
-    row = settled("pass_1", history, at_ms=on.ms, most=0, outcome="ok", counted_by="engine", posted=False)
+    row = settlement_rows("pass_1", history, at_ms=on.ms, max_cost=0, outcome="ok", counted_by="engine", posted=False)
     await on.ledger.put(row)
     await on.tick()
     assert [row["posted"] for row in await rows(on)] == [True]
@@ -769,8 +773,8 @@ async def test_what_the_ledger_says_is_counted_is_not_remembered_for_long(on):
 async def test_counters_of_a_ledger_that_was_put_back_are_dropped(on, how):
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=5, stream=False)
-    await call.hold.progress(usage(10, 5))
-    await call.hold.settle()
+    await report(call.metered, usage(10, 5))
+    await call.metered.finalize()
     if how == "an older state":
         await on.database.run("delete from metering.ledger")
         on.version -= 1
@@ -779,7 +783,7 @@ async def test_counters_of_a_ledger_that_was_put_back_are_dropped(on, how):
         await on.database.run("drop table metering.ledger")
         await on.database.run("alter table metering.copy rename to ledger")
     assert not await on.rebuild.tick()
-    await gateway.meter.beat()
+    await gateway.reservations.beat()
     assert await on.rebuild.tick()
     assert await spent(on) == (0, 0)
     on.caps = [(DESK, "Cdn", TOKEN)]
@@ -791,7 +795,7 @@ async def test_counters_of_a_ledger_that_was_put_back_are_dropped(on, how):
 async def test_a_valkey_that_is_gone_refuses_money_at_once_and_shares_limits(on, profile):
     gone = Counters("unix:///nowhere", seconds=0.2)
     gateway = on.gateway()
-    gateway.meter._counters = gone
+    gateway.reservations._counters = gone
     with pytest.raises(CountersUnavailable, match="Valkey does not answer") as caught:
         await on.open(gateway, WHO, ONE, prompt=1, most=1, stream=False)
     assert caught.value.metadata["retry_after"] == "2"
@@ -800,12 +804,12 @@ async def test_a_valkey_that_is_gone_refuses_money_at_once_and_shares_limits(on,
         Limit(key="key_1", org="acme", tokens_per_minute=100, concurrent=3, when_lost=Limit.LOCAL_SHARE),
         Limit(subject=Block.DESK, org="acme", desk="strict", concurrent=3, when_lost=Limit.FAIL_CLOSED),
     ]
-    gateway.metering = BudgetGate(PricingWatch.fixed(Policy(limits=limits)), gateway.meter, on.ledger)
+    gateway.metering = BudgetGate(CurrentPricing.fixed(Policy(limits=limits)), gateway.reservations)
     call = await on.open(gateway, WHO, free, prompt=40, most=20, stream=False)
     with pytest.raises(LimitReached, match="40 left of 100 for this minute"):
         await on.open(gateway, WHO, free, prompt=40, most=20, stream=False)
-    await call.hold.progress(usage(40, 2))
-    await call.hold.settle()
+    await report(call.metered, usage(40, 2))
+    await call.metered.finalize()
     await on.open(gateway, WHO, free, prompt=38, most=20, stream=False)
     with pytest.raises(CountersUnavailable):
         await on.open(gateway, Principal("acme", "strict", "key_2"), free, prompt=1, most=1, stream=False)
@@ -824,12 +828,12 @@ async def test_sliding_windows_and_fixed_ones(on):
     on.ms += 20_000  # 23:59:50
     gateway, free = on.gateway(), model("free")
     limits = [Limit(key=f"key_{n}", org="acme", tokens_per_minute=100) for n in (1, 2)]
-    gateway.metering = BudgetGate(PricingWatch.fixed(Policy(limits=limits)), gateway.meter, on.ledger)
+    gateway.metering = BudgetGate(CurrentPricing.fixed(Policy(limits=limits)), gateway.reservations)
 
     async def ask(key: str, tokens: int) -> None:
         call = await on.open(gateway, Principal("acme", "rates", key), free, prompt=tokens, most=1, stream=False)
-        await call.hold.progress(usage(tokens, 0))
-        await call.hold.settle()
+        await report(call.metered, usage(tokens, 0))
+        await call.metered.finalize()
 
     for key in ("key_1", "key_2"):
         await ask(key, 90)
@@ -841,25 +845,26 @@ async def test_sliding_windows_and_fixed_ones(on):
         await ask("key_1", 20)
     assert caught.value.metadata["retry_after"] == "50"
     on.ms += 50_000
-    await gateway.meter.beat()
+    await gateway.reservations.beat()
     await ask("key_1", 90)
 
 
 async def test_a_beat_and_calls_that_pay_at_the_same_time(on, monkeypatch):
     gateway = on.gateway()
     first, second = [await on.open(gateway, WHO, ONE, prompt=3, most=7, stream=False) for _ in range(2)]
+    owed = []
     for call in (first, second):
-        await call.hold.progress(usage(3, 7))
-        call.hold.course.attempts[-1].completion_tokens = 7
-        call.hold.reservation.charge("ok", "engine")
+        await report(call.metered, usage(3, 7))
+        call.metered.history.attempts[-1].completion_tokens = 7
+        owed.append(gateway.reservations.owe(call.metered.reservation, "ok", "engine"))
 
     async def put(self, rows, record="") -> bool:
         monkeypatch.undo()
-        await second.hold.reservation.pay()  # between the beat's look at what is owed and its turn
+        await gateway.reservations.commit(owed[1])  # between the beat's look at what is owed and its turn
         return await self.put(rows, record)
 
     monkeypatch.setattr(Ledger, "put", put)
-    await gateway.meter.beat()
+    await gateway.reservations.beat()
     assert await spent(on) == (20 * TOKEN, 0)
 
 

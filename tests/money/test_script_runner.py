@@ -7,7 +7,7 @@ import pytest
 import redis.asyncio
 from redis.exceptions import ConnectionError, ResponseError
 
-from drw.billing.script_runner import ScriptRunner
+from drw.billing.counters.script_runner import ScriptRunner
 
 ECHO = "return ARGV[1]"
 

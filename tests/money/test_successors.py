@@ -10,14 +10,14 @@ import sys
 import pytest
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
-from drw.billing.counters import CountersUnavailable
+from drw.billing.counters.client import CountersUnavailable
+from drw.billing.reservations.errors import ReservationLost
+from drw.billing.reservations.lease_file import LeaseFile
 from drw.billing.subjects import Subject
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import Principal
-from drw.models.serving.metering.lease_file import LeaseFile
-from drw.models.serving.metering.quota_errors import ReservationLost
 from drw.models.serving.observability.call_record import ClientGone
-from money.world import BLOCK, LEASE, World, model, token, world
+from money.world import BLOCK, LEASE, World, model, report, token, world
 
 WHO = Principal("acme", "rates", "key_1")
 DESK, ONE = Subject(Block.DESK, "acme", "rates"), model("one")
@@ -40,7 +40,7 @@ async def stream(on: World, file, tokens: int = 1):
     """Return a stream of a new process, of which so many tokens are given."""
     call = await on.open(on.gateway(file), WHO, ONE, prompt=10, most=50, stream=True)
     for _ in range(tokens):
-        await call.hold.progress(token())
+        await report(call.metered, token())
     return call
 
 
@@ -48,7 +48,7 @@ async def test_what_the_dead_held_is_settled_as_soon_as_its_successor_runs(on, t
     call = await stream(on, tmp_path / "lease")
     call.gateway.file.release()  # as the kernel does where a process dies
     successor = on.gateway(tmp_path / "lease")
-    await successor.meter.hand_back()
+    await successor.reservations.hand_back()
     await on.tick()
     assert await spent(on) == ((10 + BLOCK) * TOKEN, 0)
     await on.tick()
@@ -61,7 +61,7 @@ async def test_counters_lost_with_the_process_are_open_as_soon_as_its_successor_
     call.gateway.file.release()
     await on.redis.flushdb()
     assert not await on.rebuild.tick()  # it may be alive, and bring back what it holds
-    await on.gateway(tmp_path / "lease").meter.hand_back()
+    await on.gateway(tmp_path / "lease").reservations.hand_back()
     assert await on.rebuild.tick()
     assert await spent(on) == (0, 0)  # what nobody wrote down
 
@@ -70,28 +70,28 @@ async def test_a_process_that_lives_is_nobodys_predecessor(on, tmp_path):
     call = await stream(on, tmp_path / "lease")
     other = on.gateway(tmp_path / "lease")
     assert other.file.dead == []
-    await other.meter.hand_back()
+    await other.reservations.hand_back()
     await on.tick()
-    await call.hold.progress(token())
-    await call.hold.settle(ClientGone())
+    await report(call.metered, token())
+    await call.metered.finalize(ClientGone())
     assert await spent(on) == (12 * TOKEN, 0)
 
 
 async def test_what_cannot_be_handed_back_yet_is_kept_for_the_next_one(on, tmp_path, monkeypatch):
     call = await stream(on, tmp_path / "lease")
-    process = call.hold.reservation.process
+    process = call.metered.reservation.process
     call.gateway.file.release()
     second = on.gateway(tmp_path / "lease")
 
     async def away(process: str) -> None:
         raise Unavailable("the database does not answer")
 
-    monkeypatch.setattr(second.meter._ledger, "let_go", away)
+    monkeypatch.setattr(second.reservations._ledger, "remove_holder", away)
     with pytest.raises(Unavailable):
-        await second.meter.hand_back()
-    await second.meter._registered()
+        await second.reservations.hand_back()
+    await second.reservations._registered()
     second.file.release()
-    assert on.gateway(tmp_path / "lease").file.dead == [process, second.meter._process]
+    assert on.gateway(tmp_path / "lease").file.dead == [process, second.reservations._process]
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -99,15 +99,15 @@ async def test_one_that_was_taken_for_dead_and_lives_is_charged_once_for_what_it
     """No lock is perfect: whoever is wrong about a death stops a process, and breaks no book."""
     call = await stream(on, tmp_path / "lease", tokens=2)
     call.gateway.file.release()
-    await on.gateway(tmp_path / "lease").meter.hand_back()
+    await on.gateway(tmp_path / "lease").reservations.hand_back()
     if lost:
         await on.redis.flushdb()
     await on.tick()
     for _ in range(BLOCK - 2):  # these are written ahead, and so charged already, or come late
-        await call.hold.progress(token())
+        await report(call.metered, token())
     with pytest.raises(ReservationLost) as caught:
-        await call.hold.progress(token())
-    await call.hold.settle(caught.value)
+        await report(call.metered, token())
+    await call.metered.finalize(caught.value)
     for _ in range(2):
         await on.tick()
     assert await spent(on) == ((10 + BLOCK) * TOKEN, 0)
@@ -130,7 +130,7 @@ async def test_attempts_to_begin_a_lease_while_valkey_is_away_hold_no_rebuild_up
     await on.redis.flushdb()
     assert await on.rebuild.tick()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=50, stream=True)
-    assert await on.ledger.holders() == {call.hold.reservation.process}
+    assert await on.ledger.holders() == {call.metered.reservation.process}
 
 
 async def test_callers_that_wait_at_one_moment_wait_for_one_attempt_to_begin_a_lease(on, monkeypatch):
@@ -142,7 +142,7 @@ async def test_callers_that_wait_at_one_moment_wait_for_one_attempt_to_begin_a_l
         raise CountersUnavailable("Valkey does not answer")
 
     monkeypatch.setattr(gateway.counters, "register", away)
-    waiting = [asyncio.create_task(gateway.meter._registered()) for _ in range(5)]
+    waiting = [asyncio.create_task(gateway.reservations._registered()) for _ in range(5)]
     while not attempts:
         await asyncio.sleep(0)
     answer.set()
@@ -150,25 +150,25 @@ async def test_callers_that_wait_at_one_moment_wait_for_one_attempt_to_begin_a_l
     assert [type(error) for error in found] == [CountersUnavailable] * 5
     assert len(attempts) == 1
     with pytest.raises(CountersUnavailable):  # whoever comes later tries again
-        await gateway.meter._registered()
+        await gateway.reservations._registered()
     assert len(attempts) == 2
 
 
 async def test_a_lease_that_is_over_holds_a_rebuild_up_only_while_a_call_under_it_is_not_paid(on, tmp_path):
     call = await stream(on, tmp_path / "lease")
-    gateway, first = call.gateway, call.hold.reservation.process
+    gateway, first = call.gateway, call.metered.reservation.process
     assert await on.rebuild.tick()
     on.ms += 1000 * LEASE
     await on.redis.flushdb()
-    await gateway.meter.beat()
-    second = gateway.meter._process
+    await gateway.reservations.beat()
+    second = gateway.reservations._process
     assert second != first
     assert await on.ledger.holders() == {first, second}
     with pytest.raises(ReservationLost) as caught:
-        await call.hold.progress(token())
-    await call.hold.settle(caught.value)
+        await report(call.metered, token())
+    await call.metered.finalize(caught.value)
     assert not await on.rebuild.tick()
-    await gateway.meter.beat()
+    await gateway.reservations.beat()
     assert await on.ledger.holders() == {second}
     assert await on.rebuild.tick()
 
@@ -188,7 +188,7 @@ def test_a_full_disk_stops_no_call(tmp_path):
 def test_the_lock_ends_with_the_process_and_not_before(tmp_path):
     code = (
         "import sys, pathlib, signal\n"
-        "from drw.models.serving.metering.lease_file import LeaseFile\n"
+        "from drw.billing.reservations.lease_file import LeaseFile\n"
         "file = LeaseFile(pathlib.Path(sys.argv[1])); file.begin('ser_1')\n"
         "print(flush=True); signal.pause()"
     )

@@ -11,20 +11,22 @@ from typing import Any
 import redis.asyncio
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Policy
-from drw.billing.counters import Counters
-from drw.billing.ledger import Ledger
+from drw.billing.counters.client import Counters
+from drw.billing.counters.rebuild import CounterRebuild
+from drw.billing.ledger.ledger import Ledger
+from drw.billing.pricing.policy import CurrentPricing
+from drw.billing.reservations.client import ReservationClient
+from drw.billing.reservations.lease_file import LeaseFile
+from drw.billing.reservations.metered_call import MeteredCall
+from drw.billing.reservations.reaper import post, reap
+from drw.billing.settings import MeteringSettings
 from drw.billing.subjects import Subject
-from drw.gateway.rate_limiting.counter_rebuild import CounterRebuild
-from drw.gateway.rate_limiting.lease_reaper import post, reap
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.clock import Clock
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.models.serving.metering.budget_gate import BudgetGate
-from drw.models.serving.metering.lease_file import LeaseFile
-from drw.models.serving.metering.metered_call import MeteredCall
-from drw.models.serving.metering.pricing_policy import PricingWatch
-from drw.models.serving.metering.reservation_client import MeteringSettings, ReservationClient
+from drw.models.serving.openai.usage import usage_update
 from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, EngineTarget
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.candidates import ChatModel, ModelRequest
@@ -52,10 +54,10 @@ class DoubleChat(ChatEngine):
 
 
 def model(name: str) -> ChatModel:
-    line = AdmissionQueue(name, 1000, 0, 1)
+    queue = AdmissionQueue(name, 1000, 0, 1)
     circuit = CircuitBreaker(CircuitSettings(), Clock(), name, "x")
     replica = Replica("x", EngineTarget(name, "http://x", f"up-{name}", ""), circuit)
-    return ChatModel(name, f"up-{name}", DoubleChat(), "double", line, (replica,), 0, 0, 0, "none", "none")
+    return ChatModel(name, f"up-{name}", DoubleChat(), "double", queue, (replica,), 0, 0, 0, "none", "none")
 
 
 def asked(
@@ -64,7 +66,7 @@ def asked(
     """Return a request for so many answers, each of at most so many tokens."""
     body = {"prompt": prompt}
     affinity = Affinity("", "", body)
-    return ModelRequest("completions", body, affinity, tuple(models), stream, choices, most_tokens=most)
+    return ModelRequest("completions", body, affinity, tuple(models), stream, choices, max_tokens=most)
 
 
 def token(text: str = "x", index: int = 0) -> Chunk:
@@ -75,12 +77,17 @@ def usage(prompt: int, completion: int) -> Chunk:
     return {"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": completion}}
 
 
+async def report(metered: MeteredCall[ChatModel], chunk: Chunk) -> None:
+    """Report a chunk to a metered call before it is passed on, as serving does."""
+    await metered.progress(usage_update(chunk))
+
+
 @dataclass
 class Call:
     """One request under way, and what its caller has got of it."""
 
     gateway: Gateway
-    hold: MeteredCall
+    metered: MeteredCall[ChatModel]
     prompt: int
     stream: bool
     choices: int = 1
@@ -105,15 +112,15 @@ class Call:
 
     @property
     def id(self) -> str:
-        assert self.hold.reservation is not None
-        return self.hold.reservation.id
+        assert self.metered.reservation is not None
+        return self.metered.reservation.id
 
 
 @dataclass
 class Gateway:
     """One process that serves models."""
 
-    meter: ReservationClient
+    reservations: ReservationClient
     metering: BudgetGate
     counters: Counters
     file: LeaseFile | None = None
@@ -154,14 +161,15 @@ class World:
         self._files += [file] if file else []
         own = {"lease_seconds": LEASE, "heartbeat_seconds": BEAT, "patience_seconds": 0, "block_tokens": BLOCK}
         counters = self.connect()
-        meter = ReservationClient(
+        reservations = ReservationClient(
             counters,
             Ledger(self.database),
-            MeteringSettings(**{**own, "least_tokens": 2, **settings}),
+            MeteringSettings(**{**own, "min_tokens": 2, **settings}),
             clock=lambda: self.ms / 1000,
             file=file,
         )
-        return Gateway(meter, BudgetGate(PricingWatch.fixed(self.policy), meter, Ledger(self.database)), counters, file)
+        metering = BudgetGate(CurrentPricing.fixed(self.policy), reservations)
+        return Gateway(reservations, metering, counters, file)
 
     async def push_caps(self) -> None:
         self.version += 1
@@ -176,14 +184,14 @@ class World:
 
     async def lose(self, call: Call) -> None:
         """Let Valkey forget a reservation, as where the last second of its data is lost."""
-        held = call.hold.reservation
-        assert held is not None
-        nano, tokens = await self.redis.hmget(f"drw:{{meter}}:h:{held.id}", "n", "t")
+        reservation = call.metered.reservation
+        assert reservation is not None
+        nano, tokens = await self.redis.hmget(f"drw:{{meter}}:h:{reservation.id}", "n", "t")
         if nano is None:
             return
-        await self.redis.delete(f"drw:{{meter}}:h:{held.id}")
-        await self.redis.srem(f"drw:{{meter}}:p:{held.process}", held.id)
-        for subject in held.subjects:
+        await self.redis.delete(f"drw:{{meter}}:h:{reservation.id}")
+        await self.redis.srem(f"drw:{{meter}}:p:{reservation.process}", reservation.id)
+        for subject in reservation.subjects:
             for name, amount in (("n", nano), ("t", tokens), ("c", 1)):
                 await self.redis.hincrby(subject.counter, name, -int(amount))
 
@@ -212,10 +220,12 @@ class World:
     ) -> Call:
         """Reserve for a request and begin its first attempt."""
         with acting_for(who):
-            hold = await gateway.metering.hold(asked(models, prompt=prompt, most=most, stream=stream, choices=choices))
-        call = Call(gateway, hold, prompt, stream, choices)
+            metered = await gateway.metering.reserve(
+                asked(models, prompt=prompt, most=most, stream=stream, choices=choices)
+            )
+        call = Call(gateway, metered, prompt, stream, choices)
         gateway.calls.append(call)
-        await hold.begin(models[0])
+        await metered.begin(models[0])
         return call
 
 

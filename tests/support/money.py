@@ -6,7 +6,7 @@ import asyncio
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Budget, ListBudgetsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.billing.counters import Counters
+from drw.billing.counters.client import Counters
 from drw.kernel.runtime.settings import Profile
 
 

@@ -15,7 +15,7 @@ MAX_USD = 9_000_000
 MAX_NANO = MAX_USD * NANO
 MAX_TOKENS = 1_000_000_000_000
 PER_TOKENS = 1_000_000
-"""Prices are for so many tokens."""
+"""The tokens that a price is for."""
 
 DECIMAL = re.compile(r"(\d{1,7})(?:\.(\d{1,9}))?")
 

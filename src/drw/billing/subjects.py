@@ -1,4 +1,4 @@
-"""Whose money and tokens are counted, what is counted, and over which time."""
+"""Subjects of budgets and limits (keys, desks, orgs, models), and the periods that are counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 
 PREFIX = "drw:{meter}:"
-"""One hash tag for all keys, so that one script may touch any of them on a cluster too."""
+"""One hash tag for all keys, so that a script can use any of them in a cluster too."""
 
 KINDS: dict[Block.Subject, str] = {Block.KEY: "key", Block.DESK: "desk", Block.ORG: "org", Block.MODEL: "model"}
 Period = Literal["minute", "day", "month", "total"]

@@ -92,7 +92,7 @@ GATEWAY = Board(
         Panel(
             "What we add to a model call",
             "s",
-            "edge: Envoy. serving: our own work. line: waiting for a place at the model.",
+            "edge: Envoy. serving: our own work. queue: waiting for admission at the model.",
             _quantiles("drw_overhead_seconds", "part"),
         ),
         Panel(
@@ -192,11 +192,11 @@ MODELS = Board(
             _one("max by (model, replica) (drw_circuit_state)", "{{model}} {{replica}}"),
         ),
         Panel(
-            "Waiting for a place",
+            "Admission queue",
             "s",
-            "For calls that had to wait.",
+            "How long calls waited, of those that had to.",
             _one(
-                f'histogram_quantile(0.95, sum by (le) (rate(drw_overhead_seconds_bucket{{part="line"}}[{RATE}])))',
+                f'histogram_quantile(0.95, sum by (le) (rate(drw_overhead_seconds_bucket{{part="queue"}}[{RATE}])))',
                 "p95",
             ),
         ),

@@ -39,6 +39,10 @@ class DrwError(Exception):
         self.reason = type(self).__name__
 
 
+class ClientGone(Exception):
+    """The caller has disconnected. It is no `DrwError`, since nobody is left to be told."""
+
+
 class InvalidRequest(DrwError):
     """The request can never succeed as it is."""
 

@@ -8,21 +8,16 @@ where no data plane is between.
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from google.protobuf.message import DecodeError
-
 from drw.api.gateway.v1.request_router_pb2 import Kill, Kills, WatchKillsRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
-from drw.kernel.errors import DeadlineExceeded, Forbidden
+from drw.kernel.cached_watch import CachedWatch
+from drw.kernel.errors import Forbidden
 from drw.kernel.rpc.context import Principal
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -48,24 +43,14 @@ class KillList:
     """What is killed, as the request router said last."""
 
     def __init__(self, router: RequestRouterClient, file: Path) -> None:
-        self._router = router
-        self._file = file
         self._kills: dict[tuple[int, str, str], Kill] = {}
         self._guards: set[_Guard] = set()
         self._changed = asyncio.Event()
-        self._keep(_read(file))
+        self._watch = CachedWatch(Kills, lambda: router.watch_kills(WatchKillsRequest()), file, self._apply)
 
     async def follow(self) -> None:
-        """Take in each change, for as long as the router answers.
-
-        Raises:
-            Unavailable: it does not; what it said last stays in force.
-        """
-        while True:
-            with suppress(DeadlineExceeded):  # no stream lasts for ever
-                async with aclosing(self._router.watch_kills(WatchKillsRequest())) as news:  # type: ignore[type-var]
-                    async for kills in news:
-                        self._take(kills)
+        """Apply each change, for as long as the router answers; see `CachedWatch.follow`."""
+        await self._watch.follow()
 
     def find(self, who: Principal | None, models: Collection[str] = (), workflow: str = "") -> Kill | None:
         """Return a kill that stops this caller, or one of these models, or this workflow."""
@@ -152,21 +137,14 @@ class KillList:
         finally:
             self._guards.discard(guard)
 
-    def _take(self, kills: Kills) -> None:
-        self._keep(kills)
-        try:
-            _write(self._file, kills)
-        except OSError as error:
-            log.warning("what is killed cannot be kept: %s", error.strerror)
+    def _apply(self, kills: Kills) -> None:
+        self._kills = {(kill.subject, kill.org, kill.name): kill for kill in kills.kills}
         for guard in list(self._guards):
             if guard.kill is None and (kill := self.find(guard.who, guard.models(), guard.workflow)):
                 guard.kill = kill
                 guard.hit()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-    def _keep(self, kills: Kills) -> None:
-        self._kills = {(kill.subject, kill.org, kill.name): kill for kill in kills.kills}
 
 
 def _orgs(who: Principal | None) -> tuple[str, ...]:
@@ -196,22 +174,3 @@ async def _pump(
     except Exception as error:  # noqa: BLE001 - whatever it is, the reader must hear of it
         end = error
     await queue.put(end)
-
-
-def _read(file: Path) -> Kills:
-    try:
-        return Kills.FromString(file.read_bytes())
-    except FileNotFoundError:
-        return Kills()
-    except (OSError, DecodeError) as error:
-        log.warning("what was killed before cannot be read from %s: %s", file.name, error)
-        return Kills()
-
-
-def _write(file: Path, kills: Kills) -> None:
-    draft = file.with_suffix(".new")
-    with draft.open("wb") as out:
-        out.write(kills.SerializeToString())
-        out.flush()
-        os.fsync(out.fileno())
-    draft.replace(file)

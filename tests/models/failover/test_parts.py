@@ -281,7 +281,7 @@ def test_retries_are_a_part_of_the_requests_and_a_floor():
 
 
 def test_waits_double_with_some_chance_up_to_the_most():
-    retries = RetryBudget(RetrySettings(first_wait_seconds=0.1, most_wait_seconds=3), HandClock(), Random(1))
+    retries = RetryBudget(RetrySettings(first_wait_seconds=0.1, max_wait_seconds=3), HandClock(), Random(1))
     for attempts in range(1, 10):
         longest = min(0.1 * 2 ** (attempts - 1), 3)
         waits = [retries.wait(attempts) for _ in range(50)]

@@ -81,7 +81,7 @@ def priced(start, engine, folder, monkeypatch):
             "base_url": f"unix:{engine if kind == 'llama_cpp' else f'{folder}/one.sock'}",
             "context_length": 1024,
         }
-        async with start(double=double, more=("rate_limiting",), metering={"least_tokens": 1}) as web:
+        async with start(double=double, more=("rate_limiting",), metering={"min_tokens": 1}) as web:
             client = web.host.client(RateLimitingClient)
             await counters_open(web.host.profile)
             with acting_for(BOSS):

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from drw.api.gateway.v1.rate_limiting_pb2 import Block
-from drw.billing.counters import Counters, CountersUnavailable
-from drw.billing.subjects import Subject, begins, ends
-from drw.gateway.rate_limiting.carryover import added, carried
+from drw.billing.counters.client import Counters, CountersUnavailable
+from drw.billing.ledger import sums
+from drw.billing.subjects import Subject, ends
 from drw.gateway.rate_limiting.store import NOTIFY, PERIODS, LimitStore, key
 from drw.kernel.storage.database import Connection
 
@@ -20,20 +19,6 @@ MINUTE = timedelta(minutes=1)
 PERIOD_NAMES = {"d": "day", "m": "month", "t": "total"}
 AWAY_SECONDS = 10.0
 """How often everybody is looked at while the ledger has to say what they have spent: it sums up all that there was."""
-COLUMNS = {Block.KEY: ("org", "key"), Block.DESK: ("org", "desk"), Block.ORG: ("org", "''::text")}
-COLUMNS |= {Block.MODEL: ("''::text", "model")}
-SUMS = ("tn", "tt", "mn", "mt", "dn", "dt", "wt")
-SPENT = """
-select {org} as org, {name} as name,
-       sum(cost) as tn, sum(prompt_tokens + completion_tokens - excess_tokens) as tt,
-       coalesce(sum(cost) filter (where at >= %(month)s), 0) as mn,
-       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at >= %(month)s), 0) as mt,
-       coalesce(sum(cost) filter (where at >= %(day)s), 0) as dn,
-       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at >= %(day)s), 0) as dt,
-       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at > %(minute)s), 0) as wt
-from metering.ledger where ({org}, {name}) in (select * from unnest(%(orgs)s::text[], %(names)s::text[])) group by 1, 2
-"""
-
 Wanted = tuple[Subject, str, datetime | None]
 """Whom to refuse, why, and until when."""
 
@@ -86,7 +71,7 @@ class ExhaustedSubjects:
         except CountersUnavailable:
             self._away = True
             async with self._store.database.transaction() as connection:
-                return await ledger_spent(connection, subjects, now)
+                return await sums.spent(connection, subjects, now)
 
     async def _forget(self, capped: dict[Subject, dict[str, int]]) -> None:
         """Drop the blocks of those that have no caps any more, and those that are over."""
@@ -96,24 +81,6 @@ class ExhaustedSubjects:
         async with self._store.database.transaction() as connection:
             if await (await connection.execute(query, (now, names))).fetchall():
                 await connection.execute(NOTIFY.encode())
-
-
-async def ledger_spent(
-    connection: Connection, subjects: Sequence[Subject], now: datetime
-) -> dict[Subject, dict[str, int]]:
-    """Return what subjects have spent by the ledger and took over, named as the counters name it."""
-    found = {subject: dict.fromkeys(SUMS, 0) for subject in subjects}
-    moments = {"day": begins("day", now), "month": begins("month", now), "minute": now - MINUTE}
-    for kind, (org, name) in COLUMNS.items():
-        those = [subject for subject in subjects if subject.kind == kind]
-        args = moments | {"orgs": [subject.org for subject in those], "names": [subject.name for subject in those]}
-        answer = await connection.execute(SPENT.format(org=org, name=name).encode(), args)
-        for row in await answer.fetchall():
-            found[Subject(kind, row["org"], row["name"])] = {field: int(row[field]) for field in SUMS}
-    for (org, name), more in (await carried(connection, now)).items():
-        if (key := Subject(Block.KEY, org, name)) in found:
-            found[key] = added(found[key], more)
-    return found
 
 
 def _used_up(subject: Subject, caps: dict[str, int], spent: dict[str, int], now: datetime) -> Iterable[Wanted]:

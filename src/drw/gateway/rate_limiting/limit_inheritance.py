@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from drw.api.gateway.v1.rate_limiting_pb2 import BindKeyRequest, Block
-from drw.billing.counters import Counters, NotOpen
+from drw.billing.counters.client import Counters, NotOpen
+from drw.billing.counters.rebuild import LOCK
+from drw.billing.ledger import sums
+from drw.billing.ledger.carryover import keep, parts
 from drw.billing.subjects import Subject
 from drw.gateway.rate_limiting import validation
-from drw.gateway.rate_limiting.carryover import keep, parts
-from drw.gateway.rate_limiting.counter_rebuild import LOCK
-from drw.gateway.rate_limiting.exhausted_subjects import ledger_spent
 from drw.gateway.rate_limiting.store import one
 from drw.kernel.errors import Forbidden
 from drw.kernel.rpc import context
@@ -109,7 +109,7 @@ async def _take_over(connection: Connection, counters: Counters, request: BindKe
     await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
     old, new = (Subject(Block.KEY, request.org, name) for name in (request.predecessor, request.key))
     read = counters.now_ms()
-    spent = list(parts((await ledger_spent(connection, [old], now))[old], now))
+    spent = list(parts((await sums.spent(connection, [old], now))[old], now))
     await keep(connection, new, spent)
     rows = [
         (f"carried/{new.org}/{new.name}/{number}", at.timestamp() * 1000, [(new, cost, tokens)])

@@ -9,8 +9,8 @@ from prometheus_client import Gauge
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget
 from drw.billing.amounts import NANO
-from drw.billing.counters import Counters, CountersUnavailable
-from drw.billing.ledger import Row
+from drw.billing.counters.client import Counters, CountersUnavailable
+from drw.billing.ledger.rows import Row
 from drw.billing.subjects import KINDS, Subject
 from drw.gateway.rate_limiting.spend import PERIOD_NAMES
 from drw.gateway.rate_limiting.store import PERIODS, LimitStore

@@ -39,14 +39,15 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchLimitsRequest,
     WatchPolicyRequest,
 )
-from drw.billing.counters import Counters, CountersUnavailable
-from drw.billing.ledger import Ledger
+from drw.billing.counters.client import Counters, CountersUnavailable
+from drw.billing.counters.rebuild import CounterRebuild
+from drw.billing.ledger import sums
+from drw.billing.ledger.ledger import Ledger
+from drw.billing.reservations.reaper import post, reap
 from drw.billing.subjects import Subject
 from drw.gateway.rate_limiting import key_directory, spend, store, validation
-from drw.gateway.rate_limiting.counter_rebuild import CounterRebuild
 from drw.gateway.rate_limiting.enforcement import Enforcement
-from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects, ledger_spent
-from drw.gateway.rate_limiting.lease_reaper import post, reap
+from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects
 from drw.gateway.rate_limiting.limit_inheritance import bind, unbind
 from drw.gateway.rate_limiting.metrics import measure
 from drw.gateway.rate_limiting.permission import changeable, removable
@@ -351,7 +352,7 @@ class RateLimiting(contract.RateLimiting):
     async def _load_tokens(self, subject: Subject) -> None:
         """Tell the counters what was used before tokens had a budget; until then not every call was counted there."""
         async with self._store.database.transaction() as connection:
-            spent = (await ledger_spent(connection, [subject], self._now()))[subject]
+            spent = (await sums.spent(connection, [subject], self._now()))[subject]
         with suppress(CountersUnavailable):
             await self._counters.set_tokens(subject, spent["dt"], spent["mt"], spent["tt"])
 

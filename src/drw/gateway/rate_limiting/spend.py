@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, GetSpendRequest, GetSpendResponse
 from drw.billing.amounts import to_usd
-from drw.billing.counters import Counters, CountersUnavailable
+from drw.billing.counters.client import Counters, CountersUnavailable
+from drw.billing.ledger import sums
 from drw.billing.subjects import begins, ends
 from drw.gateway.rate_limiting import validation
 from drw.gateway.rate_limiting.store import PERIODS, UNITS, LimitStore, amount, subject_of
@@ -17,14 +18,6 @@ from drw.kernel.rpc import context
 
 MAX_LINES = 1000
 PERIOD_NAMES = {Budget.DAY: "day", Budget.MONTH: "month", Budget.TOTAL: "total"}
-LINES = """
-select case %(by)s when 'key' then key when 'desk' then desk else model end as name, count(*) as calls,
-       sum(prompt_tokens) as prompt, sum(completion_tokens) as completion, sum(cost) as nano,
-       sum(sum(cost)) over () as all_nano
-from metering.ledger where org = %(org)s and (desk = %(desk)s or %(all)s) and at >= %(since)s
-group by 1 order by nano desc, name limit %(most)s
-"""
-BY = ("key", "desk", "model")
 METRICS = ("platform:read", "platform:admin")
 
 
@@ -32,12 +25,12 @@ async def spend(store: LimitStore, request: GetSpendRequest) -> GetSpendResponse
     """Return the sums of the named org, or of the caller's desk where it may not see others."""
     who, org = context.caller(), tenancy.named_org(request.org)
     by = request.by or "desk"
-    if by not in BY:
-        raise InvalidRequest(f"by is {by!r}; it can be {', '.join(BY)}", param="by")
+    if by not in sums.BY:
+        raise InvalidRequest(f"by is {by!r}; it can be {', '.join(sums.BY)}", param="by")
     since = request.since.ToDatetime(UTC) if request.HasField("since") else begins("month", datetime.now(UTC))
-    args = {"by": by, "org": org, "desk": who.desk, "all": tenancy.whole_org(org), "since": since}
+    desk = None if tenancy.whole_org(org) else who.desk
     async with store.database.transaction() as connection:
-        rows = await (await connection.execute(LINES, args | {"most": MAX_LINES})).fetchall()
+        rows = await sums.report(connection, by=by, org=org, desk=desk, since=since, max_lines=MAX_LINES)
     found = GetSpendResponse(by=by, usd=to_usd(int(rows[0]["all_nano"]) if rows else 0))
     found.since.FromDatetime(since)
     for row in rows:

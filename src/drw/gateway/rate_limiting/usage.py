@@ -10,11 +10,12 @@ from opentelemetry.context import Context
 from drw.api.gateway.v1.rate_limiting_pb2 import Price as PriceMessage
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, Usage
 from drw.billing.amounts import FREE, Price, from_usd, to_usd
-from drw.billing.counters import Counters
-from drw.billing.ledger import Ledger, Row, add
+from drw.billing.counters.client import Counters
+from drw.billing.ledger.ledger import Ledger, add
+from drw.billing.ledger.rows import Row
+from drw.billing.reservations.reaper import PASS, counted
 from drw.billing.subjects import of_call, of_model
 from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects
-from drw.gateway.rate_limiting.lease_reaper import PASS, counted
 from drw.gateway.rate_limiting.metrics import passed
 from drw.gateway.rate_limiting.store import LimitStore
 from drw.kernel.errors import InvalidRequest, Unavailable

@@ -17,34 +17,34 @@ SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 OVERHEAD = Histogram(
     "drw_overhead_seconds",
     "Time that the platform adds to a model call. edge: Envoy; serving: our own work, the audit record included;"
-    " line: waiting for a place at the model.",
+    " queue: waiting for admission at the model.",
     ["part"],
     buckets=SECONDS,
 )
-EDGE, SERVING, LINE = (OVERHEAD.labels(part) for part in ("edge", "serving", "line"))
+EDGE, SERVING, QUEUE = (OVERHEAD.labels(part) for part in ("edge", "serving", "queue"))
 
 BLOCKED_SECONDS = 0.001
 """A send that takes longer than this waited for a client that reads slowly; a shorter one is our own work."""
 
-What = Literal["upstream", "line", "client"]
+What = Literal["upstream", "queue", "client"]
 
 
 class WaitTime:
     """For how long one request has waited, in seconds. Waits at the same time count each."""
 
-    __slots__ = ("client", "line", "upstream")
+    __slots__ = ("client", "queue", "upstream")
 
     def __init__(self) -> None:
         self.upstream = 0.0
-        self.line = 0.0
+        self.queue = 0.0
         self.client = 0.0
 
     def close(self, seconds: float) -> float:
         """Take down what is ours of a model call that took so long, and return it in seconds."""
-        own = max(0.0, seconds - self.upstream - self.line - self.client)
+        own = max(0.0, seconds - self.upstream - self.queue - self.client)
         SERVING.observe(own)
-        if self.line:
-            LINE.observe(self.line)
+        if self.queue:
+            QUEUE.observe(self.queue)
         return own
 
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+import psycopg
 
-from drw.kernel.errors import InvalidRequest
+from drw.kernel.errors import InvalidRequest, Unavailable
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.storage.database import Connection, Database
@@ -53,7 +54,19 @@ class AuditWriter:
         if connection is not None:
             await self.write([line], connection)
         else:
+            await self.put(line)
+
+    async def put(self, line: str) -> None:
+        """Write a record that `line` has made, committed with all other records that wait at this moment.
+
+        Raises:
+            Unavailable: it cannot be written; nothing may be acknowledged.
+        """
+        try:
             await self._batches.put(line)
+        except psycopg.Error as error:
+            message = "the audit record cannot be written, so there is no answer"
+            raise Unavailable(message, part="postgres") from error
 
     def line(self, action: str, resource: str, outcome: str, details: Mapping[str, Any]) -> str:
         """Return a record as it is written, for whoever writes it together with something else: see `INSERT`."""

@@ -3,14 +3,14 @@
 * Unavailable
   + EngineUnavailable      (it does not answer; perhaps it is starting again)
   + EngineBusy             (too many wait for it)
-  + EngineResting          (it failed again and again, and is left alone for a while)
-  + AnswerCut              (it ended in the middle of an answer)
+  + EngineCoolingDown      (it failed again and again, and is left alone for a while)
+  + ResponseTruncated      (it ended in the middle of an answer)
 * DeadlineExceeded
   + EngineStalled          (no token within the time set for it)
-  + OutOfTime              (the request's own time ran out)
+  + RequestTimedOut        (the request's own time ran out)
 * RateLimited
   + EngineLimited          (its upstream wants us to come back later)
-  + UpstreamQuotaUsedUp    (the money that its upstream has of us is used up)
+  + UpstreamQuotaExhausted (the money that its upstream has of us is used up)
 * NotFound
   + UpstreamModelNotFound  (its upstream does not have the model)
 * InternalError
@@ -82,9 +82,9 @@ class ContextLengthExceeded(InvalidRequest):
         super().__init__(message, code=CONTEXT_LENGTH, param=param)
 
     @classmethod
-    def counted(cls, tokens: int, most: int, param: str) -> ContextLengthExceeded:
+    def counted(cls, tokens: int, max_tokens: int, param: str) -> ContextLengthExceeded:
         """Return the error for a prompt whose tokens are known."""
-        return cls(f"the prompt has {tokens} tokens; this model takes at most {most}: shorten it", param)
+        return cls(f"the prompt has {tokens} tokens; this model takes at most {max_tokens}: shorten it", param)
 
 
 class ContentFiltered(InvalidRequest):

@@ -72,9 +72,9 @@ class ChatEngine(ABC):
 
         Raises:
             EngineUnavailable: before the first chunk: it does not answer.
-            AnswerCut: after it: it stopped answering, or said what is no part of an answer.
+            ResponseTruncated: after it: it stopped answering, or said what is no part of an answer.
             EngineStalled: the next token did not come in time.
-            OutOfTime: the request's own time ran out.
+            RequestTimedOut: the request's own time ran out.
             EngineMisconfigured: it refuses us, not the caller.
             InvalidRequest: it refuses the request; `ContentFiltered` and `ContextLengthExceeded` say why.
             EngineLimited: it wants us to come back later.

@@ -1,10 +1,9 @@
-"""Runs models."""
+"""Model serving: chat for other services, OpenAI's endpoints, health of the models."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from functools import partial
 from random import Random
 
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
@@ -20,53 +19,37 @@ from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList
-from drw.models.serving.chat import generate
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
 from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.http.embeddings import Embeddings
-from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.metering.budget_gate import build as build_metering
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai import conversion
-from drw.models.serving.openai.responses import Answer
-from drw.models.serving.ports import ChatEngine, Endpoint
+from drw.models.serving.ports import ChatEngine
+from drw.models.serving.request_runner import RequestRunner
 from drw.models.serving.routing.admission_queue import AdmissionQueue
-from drw.models.serving.routing.candidates import ModelRequest, prompt_bytes
 from drw.models.serving.routing.circuit_breaker import State
-from drw.models.serving.routing.load_balancing import Affinity, owner
 from drw.models.serving.routing.model_checks import ALIAS, ModelChecks
 from drw.models.serving.routing.model_directory import ModelDirectory
 from drw.models.serving.settings import Settings as ServingSettings
-
-CHAT: Endpoint = "chat/completions"
 
 
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(
-        self,
-        models: ModelDirectory,
-        rules: FailoverPolicy,
-        metering: BudgetGate,
-        kills: KillList,
-        audit: AuditWriter,
-        buffers: BodyBuffers,
-    ) -> None:
-        self._models = models
-        self._buffers = buffers
-        self._rules = rules
-        self._metering = metering
+    def __init__(self, runner: RequestRunner, kills: KillList, audit: AuditWriter, buffers: BodyBuffers) -> None:
+        self._runner = runner
         self._kills = kills
         self._audit = audit
+        self._buffers = buffers
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
         """Stream the answer of a chat model; the last piece says how it ended, and what it took."""
-        with self._buffers.holding(caller().org) as hold:
-            hold(request.ByteSize())
+        with self._buffers.holding(caller().org) as add:
+            add(request.ByteSize())
             async with aclosing(self._chat(request)) as chunks:
                 async for chunk in chunks:
                     yield chunk
@@ -74,18 +57,10 @@ class Serving(contract.Serving):
     async def _chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
         record = CallRecord(self._audit, "chat", request.SerializeToString(deterministic=True))
         try:
-            body = conversion.body(request)
-            record.models.add(request.model)
-            plan = await self._models.plan(request.model)
-            affinity = Affinity(owner(), "", body)
-            models, most = plan.order(affinity), request.max_tokens or None
-            record.means(plan.id, models[0].id, models[0].engine_name)
-            end = self._rules.end(plan, models)
-            size = prompt_bytes(body)
-            asked = ModelRequest(CHAT, body, affinity, models, live=True, most_tokens=most, prompt_bytes=size, end=end)
-            answer = Answer(CHAT, plan.id, 1)
-            run = partial(generate, self._rules, plan, asked, answer, record)
-            chunks = self._metering.metered(asked, record, run)
+            completion = conversion.completion(request)
+            answer, chunks = await self._runner.start(
+                "chat/completions", completion, record, model=request.model, live=True
+            )
             async with aclosing(self._kills.each(caller(), lambda: record.models, chunks)) as lasting:
                 async for chunk in lasting:
                     if text := conversion.text(chunk):
@@ -126,24 +101,25 @@ async def build(scope: ServiceContext) -> Serving:
     engines = Engines(scope, settings)
     scope.on_stop(engines.close)
 
-    def line(model: str, concurrent: int) -> AdmissionQueue:
+    def queue(model: str, concurrent: int) -> AdmissionQueue:
         return AdmissionQueue(model, concurrent, settings.max_waiting, settings.max_waiting_seconds)
 
     clock = Clock()
     retries = RetryBudget(settings.retries, clock, Random())
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
-    rules = FailoverPolicy(clock, Random(), retries, settings.circuits, kills, settings.total_seconds)
+    policy = FailoverPolicy(clock, Random(), retries, settings.circuits, kills, settings.total_seconds)
     discovery = scope.client(DiscoveryClient)
     models = ModelDirectory(
-        discovery, engines.get, line, settings.circuits, clock, settings.remember_models_seconds, kills
+        discovery, engines.get, queue, settings.circuits, clock, settings.remember_models_seconds, kills
     )
     scope.background(models.follow)
     metering = await build_metering(scope, settings.metering)
     embeddings = Embeddings(models, scope.client(EmbeddingClient), metering)
-    audit, most_body = scope.audit(), settings.max_body_bytes
+    audit = scope.audit()
     buffers = BodyBuffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
-    scope.routes += endpoints.routes(models, rules, discovery, embeddings, metering, kills, audit, buffers, most_body)
+    runner = RequestRunner(models, policy, metering)
+    scope.routes += endpoints.routes(runner, discovery, embeddings, kills, audit, buffers, settings.max_body_bytes)
 
     checks = ModelChecks(models, clock)
 
@@ -156,7 +132,7 @@ async def build(scope: ServiceContext) -> Serving:
         return "; ".join([", ".join(names) or "no models", *_circuits(models, clock)])
 
     scope.describe(describe)
-    return Serving(models, rules, metering, kills, audit, buffers)
+    return Serving(runner, kills, audit, buffers)
 
 
 def _circuits(models: ModelDirectory, clock: Clock) -> list[str]:

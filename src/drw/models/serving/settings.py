@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from drw.billing.settings import MeteringSettings
 from drw.kernel.runtime.settings import Settings as Base
 from drw.models.serving.observability import content_capture
 
@@ -19,7 +20,7 @@ class CircuitSettings(Base):
     """How many of the last answers `failure_rate` looks at."""
     open_seconds: float = Field(default=2.0, gt=0, le=3600)
     """Doubled each time that a probe fails."""
-    most_open_seconds: float = Field(default=20.0, gt=0, le=3600)
+    max_open_seconds: float = Field(default=20.0, gt=0, le=3600)
     """The longest that it stays open."""
     probe_seconds: float = Field(default=10.0, gt=0, le=3600)
     """A probe's first token must come within this time where somebody else could answer."""
@@ -28,9 +29,9 @@ class CircuitSettings(Base):
 class RetrySettings(Base):
     """`[services.serving.retries]`; times are in seconds."""
 
-    most_attempts: int = Field(default=6, ge=1, le=32)
+    max_attempts: int = Field(default=6, ge=1, le=32)
     """Of one request, at whatever model."""
-    most_retries: int = Field(default=2, ge=0, le=31)
+    max_retries: int = Field(default=2, ge=0, le=31)
     """Those among them that go to a place that failed this request before."""
     budget_ratio: float = Field(default=0.2, ge=0, le=1)
     """Retries at a model that failed already, as a part of all requests ..."""
@@ -38,7 +39,7 @@ class RetrySettings(Base):
     """... and so many a second besides."""
     first_wait_seconds: float = Field(default=0.1, ge=0, le=60)
     """Doubled with each further retry."""
-    most_wait_seconds: float = Field(default=5.0, ge=0, le=600)
+    max_wait_seconds: float = Field(default=5.0, ge=0, le=600)
     """An upstream that wants a longer pause is not waited for: its `Retry-After` goes to the caller."""
 
 
@@ -62,29 +63,6 @@ class ClientSettings(Base):
     where several processes of serving share one server: none knows whose prompts the others have put there."""
 
 
-class MeteringSettings(Base):
-    """How reservations are held."""
-
-    lease_seconds: float = Field(default=30.0, gt=0, le=600)
-    """After this long without a sign of life a process's reservations are settled in its place."""
-    heartbeat_seconds: float = Field(default=5.0, gt=0, le=60)
-    """How often a process gives a sign of life."""
-    answer_seconds: float = Field(default=1.0, gt=0, le=10)
-    """How long Valkey may take for one step; it is asked twice."""
-    patience_seconds: float = Field(default=8.0, ge=0, le=60)
-    """How long a stream waits, between two tokens, for a Valkey that has gone away."""
-    block_tokens: int = Field(default=16, ge=1, le=4096)
-    """How many tokens are written down ahead of those passed on: at most so many are charged that nobody got."""
-    least_tokens: int = Field(default=16, ge=1, le=4096)
-    """A stream begins where its budget reaches for so many tokens, though not for all that it may take."""
-    most_tokens: int = Field(default=4096, ge=1, le=1_000_000)
-    """How long an answer may become where neither the request nor the model says."""
-    image_tokens: int = Field(default=4096, ge=1, le=1_000_000)
-    """What one picture may take of a prompt at most."""
-    processes: int = Field(default=1, ge=1, le=10_000)
-    """How many processes serve models: each takes its share of a limit while Valkey is away."""
-
-
 class Settings(Base):
     """`[services.serving]`."""
 
@@ -94,7 +72,7 @@ class Settings(Base):
     """The longest that a request waits for its turn at a model."""
     remember_models_seconds: float = Field(5.0, ge=0, le=300)
     """How long an answer of discovery is good without asking again."""
-    capture_content: bool = Field(default_factory=content_capture.asked_by_environment)
+    capture_content: bool = Field(default_factory=content_capture.enabled_by_environment)
     """Put prompts and answers on spans, redacted; never in logs, metrics or audit records."""
     capture_characters: int = Field(16_384, ge=256, le=262_144)
     """How much of a prompt, and of an answer, goes on a span."""

@@ -52,9 +52,9 @@ class LlamaCppEngine(ChatEngine):
 
     def __init__(self, settings: ClientSettings) -> None:
         # The server ends the connection after a stream without saying so; a kept one would fail.
-        self._wire = OpenAIClient(settings, reuse=False)
+        self._client = OpenAIClient(settings, reuse=False)
         self._reuse = settings.reuse_prompts
-        self._prompts = Prompts(self._wire)
+        self._prompts = Prompts(self._client)
         self._compilers = SchemaCompilers()
         self._slots: dict[str, Slots] = {}
 
@@ -74,12 +74,12 @@ class LlamaCppEngine(ChatEngine):
 
     async def check(self, target: EngineTarget) -> None:
         """Ask for its health: it answers with 503 while it loads."""
-        if await self._wire.reach(target, "/health", {}) != 200:
+        if await self._client.reach(target, "/health", {}) != 200:
             raise EngineUnavailable(f"the engine of {target.model!r} is still loading")
 
     async def close(self) -> None:
         """Close the connections, and end the compilers."""
-        await self._wire.close()
+        await self._client.close()
         await self._compilers.close()
 
     async def _each_prompt(
@@ -117,22 +117,22 @@ class LlamaCppEngine(ChatEngine):
         async with self._turn(target, endpoint, body, schemas, limits) as (turn, tokens):
             prompt = {"prompt": tokens, "id_slot": turn.slot, "cache_prompt": turn.reuse and self._reuse}
             for index in range(body.get("n") or 1):
-                chunks = self._wire.stream(
+                chunks = self._client.stream(
                     target, "completions", {**sent, **prompt, **_seed(body, index)}, bearer(target), limits
                 )
                 begun = False
-                told = Logprobs(greedy=_greedy(body)) if sent.get("logprobs") else None
+                logprobs = Logprobs(greedy=_greedy(body)) if sent.get("logprobs") else None
                 try:
                     async for chunk in chunks:
                         turn.read()  # no token comes before the whole prompt is read
                         _add(usage, chunk.pop("usage", None))
                         for choice in chunk.get("choices") or ():
                             choice["index"] = index
-                            if told is not None:
-                                told.take(choice, (chunk.get("timings") or {}).get("predicted_n", 0))
-                                if choice.get("finish_reason") and told.missing:
+                            if logprobs is not None:
+                                logprobs.take(choice, (chunk.get("timings") or {}).get("predicted_n", 0))
+                                if choice.get("finish_reason") and logprobs.missing:
                                     probe = partial(self._likely, target, prompt, EngineLimits(end=limits.end))
-                                    choice["logprobs"] = {"content": await told.rest(probe)}
+                                    choice["logprobs"] = {"content": await logprobs.rest(probe)}
                             if endpoint == "chat/completions":
                                 _to_chat(choice, body, first=not begun)
                             begun = True
@@ -145,16 +145,16 @@ class LlamaCppEngine(ChatEngine):
             yield {"choices": [], "usage": usage}
 
     async def _likely(
-        self, target: EngineTarget, prompt: Body, limits: EngineLimits, before: list[int], most: int
+        self, target: EngineTarget, prompt: Body, limits: EngineLimits, before: list[int], number: int
     ) -> list[dict[str, Any]]:
         """Return so many of the likeliest tokens after a prompt and what was generated, in the slot that has read both.
 
         The server tells of tokens that are text: one that is follows by force, and those that were likelier beside it.
         """
         text = (await self._prompts.completion(target, "a"))[-1]
-        asked = {"prompt": prompt["prompt"] + before, "max_tokens": 1, "temperature": 0, "logprobs": most}
-        asked |= {"logit_bias": {str(text): 100}, "cache_prompt": True, "stream": True}
-        chunks = self._wire.stream(target, "completions", {**prompt, **asked}, bearer(target), limits)
+        request = {"prompt": prompt["prompt"] + before, "max_tokens": 1, "temperature": 0, "logprobs": number}
+        request |= {"logit_bias": {str(text): 100}, "cache_prompt": True, "stream": True}
+        chunks = self._client.stream(target, "completions", {**prompt, **request}, bearer(target), limits)
         async with aclosing(chunks):
             async for chunk in chunks:
                 for choice in chunk.get("choices") or ():
@@ -182,10 +182,10 @@ class LlamaCppEngine(ChatEngine):
             yield turn, tokens
 
     async def _slots_of(self, target: EngineTarget) -> Slots:
-        if (found := self._slots.get(target.base_url)) is None:
-            number = await self._wire.ask(target, "/props", None, bearer(target), "total_slots", int)
-            found = self._slots.setdefault(target.base_url, Slots(max(1, number)))
-        return found
+        if (slots := self._slots.get(target.base_url)) is None:
+            number = await self._client.ask(target, "/props", None, bearer(target), "total_slots", int)
+            slots = self._slots.setdefault(target.base_url, Slots(max(1, number)))
+        return slots
 
     async def _tokens(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> list[int]:
         if endpoint == "completions":
@@ -220,8 +220,8 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
     role = message["role"]
     text = _text(message.get("content"))
     if calls := message.get("tool_calls"):
-        said = [f'{{"name": "{c["function"]["name"]}", "arguments": {c["function"]["arguments"]}}}' for c in calls]
-        text = "\n".join([text, *said] if text else said)
+        written = [f'{{"name": "{c["function"]["name"]}", "arguments": {c["function"]["arguments"]}}}' for c in calls]
+        text = "\n".join([text, *written] if text else written)
     if role == "tool":  # small models' templates know no such role
         return {"role": "user", "content": f"The function returned: {text}"}
     return {"role": ROLES.get(role, role), "content": text}

@@ -20,7 +20,7 @@ class OpenAiEngine(ChatEngine):
     Settings = ClientSettings
 
     def __init__(self, settings: ClientSettings) -> None:
-        self._wire = OpenAIClient(settings, reuse=True)
+        self._client = OpenAIClient(settings, reuse=True)
         self._salted, self._salt_key = settings.cache_salt, settings.cache_salt_key
         self._options = {"include_usage": True} | (
             {"continuous_usage_stats": True} if settings.continuous_usage else {}
@@ -34,7 +34,7 @@ class OpenAiEngine(ChatEngine):
         if self._salted:
             sent["cache_salt"] = cache_salt(caller_or_none(), self._salt_key)
         choices = (body.get("n") or 1) * len(prompts_of(body.get("prompt")))
-        chunks = self._wire.stream(target, endpoint, sent, bearer(target), limits, hides_cache=not self._salted)
+        chunks = self._client.stream(target, endpoint, sent, bearer(target), limits, hides_cache=not self._salted)
         return of_all_choices(chunks, choices)
 
     async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
@@ -43,9 +43,9 @@ class OpenAiEngine(ChatEngine):
 
     async def check(self, target: EngineTarget) -> None:
         """Ask for the list of models; any answer but a refusal of our key will do."""
-        if await self._wire.reach(target, "models", bearer(target)) in (401, 403):
+        if await self._client.reach(target, "models", bearer(target)) in (401, 403):
             raise EngineMisconfigured(f"the upstream of {target.model!r} refuses our key")
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._wire.close()
+        await self._client.close()

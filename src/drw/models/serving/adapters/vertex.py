@@ -31,7 +31,7 @@ class VertexEngine(ChatEngine):
     Settings = ClientSettings
 
     def __init__(self, settings: ClientSettings) -> None:
-        self._wire = OpenAIClient(settings, reuse=True)
+        self._client = OpenAIClient(settings, reuse=True)
         self._credentials: Any = None
         self._refreshing = asyncio.Lock()
 
@@ -42,7 +42,7 @@ class VertexEngine(ChatEngine):
         if endpoint != "chat/completions":
             raise NotSupported("prompt", "this model takes chats only, at /v1/chat/completions")
         sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": {"include_usage": True}}
-        chunks = self._wire.stream(target, endpoint, sent, await self._token_by(target, limits), limits)
+        chunks = self._client.stream(target, endpoint, sent, await self._token_by(target, limits), limits)
         chunks = uncached(of_all_choices(chunks, body.get("n") or 1))
         try:
             async for chunk in chunks:
@@ -56,11 +56,11 @@ class VertexEngine(ChatEngine):
 
     async def check(self, target: EngineTarget) -> None:
         """See that there is a token and that the endpoint answers; it has no page for this, and 404 will do."""
-        await self._wire.reach(target, "models", await self._token())
+        await self._client.reach(target, "models", await self._token())
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._wire.close()
+        await self._client.close()
 
     async def _token_by(self, target: EngineTarget, limits: EngineLimits) -> dict[str, str]:
         latest = asyncio.get_running_loop().time() + TOKEN_SECONDS

@@ -38,11 +38,11 @@ class HttpClient:
             ValueError: a header has a line break.
         """
         message = _message(url, headers, body)
-        place = (path, 0) if path else (url.raw_host or "", url.port or 80)
-        if (kept := self._kept(place)) is not None:
+        address = (path, 0) if path else (url.raw_host or "", url.port or 80)
+        if (idle_connection := self._idle_connection(address)) is not None:
             with suppress(Stale):
-                return await kept.send(message)
-        connection = await self._connected(place, connect_seconds or self._connect_seconds)
+                return await idle_connection.send(message)
+        connection = await self._connected(address, connect_seconds or self._connect_seconds)
         return await connection.send(message)
 
     async def close(self) -> None:
@@ -55,17 +55,17 @@ class HttpClient:
     def _lost(self, connection: Connection) -> None:
         """Take note of a connection that has ended."""
         self._open.discard(connection)
-        if connection in (idle := self._idle.get(connection.place, [])):
+        if connection in (idle := self._idle.get(connection.address, [])):
             idle.remove(connection)
 
     def _keep(self, connection: Connection) -> None:
         """Take a connection back for further requests."""
-        self._idle.setdefault(connection.place, []).append(connection)
+        self._idle.setdefault(connection.address, []).append(connection)
         if self._expiry is None:
             self._expiry = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._expire)
 
-    def _kept(self, place: Place) -> Connection | None:
-        idle, now = self._idle.get(place), asyncio.get_running_loop().time()
+    def _idle_connection(self, address: Place) -> Connection | None:
+        idle, now = self._idle.get(address), asyncio.get_running_loop().time()
         while idle:
             if (connection := idle.pop()).usable(now):
                 return connection
@@ -78,22 +78,22 @@ class HttpClient:
         for connection in [each for idle in self._idle.values() for each in idle if not each.usable(loop.time())]:
             self._lost(connection)
             connection.abort()
-        self._idle = {place: idle for place, idle in self._idle.items() if idle}
+        self._idle = {address: idle for address, idle in self._idle.items() if idle}
         self._expiry = loop.call_later(IDLE_SECONDS, self._expire) if self._idle else None
 
-    async def _connected(self, place: Place, seconds: float) -> Connection:
-        connection = partial(Connection, place, self._open.add, self._keep, self._lost)
-        loop, (host, port) = asyncio.get_running_loop(), place
+    async def _connected(self, address: Place, seconds: float) -> Connection:
+        connection = partial(Connection, address, self._open.add, self._keep, self._lost)
+        loop, (host, port) = asyncio.get_running_loop(), address
         end = loop.time() + seconds
         try:
             async with asyncio.timeout_at(end):
                 if not port:
                     return (await loop.create_unix_connection(connection, host))[1]
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise ConnectionError(f"{host!r} cannot be reached") from error
-        first = next(self._turns) % len(found)
-        left = [str(info[4][0]) for info in found[first:] + found[:first]]
+        first = next(self._turns) % len(infos)
+        left = [str(info[4][0]) for info in infos[first:] + infos[:first]]
         while True:
             try:
                 async with asyncio.timeout((end - loop.time()) / len(left)):

@@ -65,12 +65,12 @@ class Response:
             await self.wait()
         return self.read_nowait()
 
-    async def read(self, most: int) -> bytes:
+    async def read(self, max_bytes: int) -> bytes:
         """Return what comes next of the body, up to so many bytes; raises as `readany` does."""
         data = await self.readany()
-        if rest := data[most:]:
+        if rest := data[max_bytes:]:
             self._unread, self._size = [rest, *self._unread], len(rest) + self._size
-        return data[:most]
+        return data[:max_bytes]
 
     def close(self) -> None:
         """Read no more: a connection with a response that is not whole ends."""
@@ -112,8 +112,8 @@ class Connection(asyncio.Protocol):
     `opened` and `lost` are called at its beginning and end, `free` when a further request may be sent.
     """
 
-    def __init__(self, place: Place, opened: Event, free: Event, lost: Event) -> None:
-        self.place = place
+    def __init__(self, address: Place, opened: Event, free: Event, lost: Event) -> None:
+        self.address = address
         self._opened, self._free, self._lost = opened, free, lost
         self._parser = httptools.HttpResponseParser(self)
         self._response: Response | None = None

@@ -46,7 +46,7 @@ class Logprobs:
             if self._entries and self._entries[-1] is None:
                 self._characters[len(self._entries)] = bytes(entry["bytes"])
             if (own := _own(entry)) is not None:
-                entry |= _told(own)
+                entry |= _described(own)
             self._entries.append(entry)
         if self.missing:
             choice["logprobs"] = None
@@ -61,7 +61,7 @@ class Logprobs:
                 entry = await self._found(index, ids, probe) if len(ids) == index else None
                 self._entries[index] = entry = dict(UNKNOWN) if entry is None else entry
             elif index in self._characters and _own(entry) is None:
-                entry |= _told({"bytes": list(self._characters[index])})
+                entry |= _described({"bytes": list(self._characters[index])})
             if "id" in entry:
                 ids.append(entry["id"])
         return [entry for entry in self._entries[self._sent :] if entry is not None]
@@ -73,25 +73,25 @@ class Logprobs:
         own = bytes((_own(self._entries[end] or {}) or {}).get("bytes", b"")) if left else b""
         if not left and not self._greedy:  # cut before its character was whole
             return None
-        for most in PROBED:
+        for number in PROBED:
             self._probes += 1
             if self._probes > MAX_PROBES:
                 break
-            likely = await probe(ids, most)
-            found = _first(likely, left, end - index, own) if left else next(iter(likely), None)
-            if found:
-                self._characters[end] = left[len(found["bytes"]) :]
-                return found | _told(found) | {"top_logprobs": likely[:CANDIDATES]}
+            likely = await probe(ids, number)
+            match = _first(likely, left, end - index, own) if left else next(iter(likely), None)
+            if match:
+                self._characters[end] = left[len(match["bytes"]) :]
+                return match | _described(match) | {"top_logprobs": likely[:CANDIDATES]}
         return None
 
 
 def _first(likely: list[Entry], left: bytes, tokens: int, last: bytes) -> Entry | None:
     """Return the likeliest token with which these bytes begin, and after which so many more make up their rest."""
-    for found in likely:
-        said = bytes(found["bytes"])
-        rest = left[len(said) :]
-        if said and left.startswith(said) and len(rest) >= tokens and (tokens > 1 or not last or rest == last):
-            return found
+    for match in likely:
+        text = bytes(match["bytes"])
+        rest = left[len(text) :]
+        if text and left.startswith(text) and len(rest) >= tokens and (tokens > 1 or not last or rest == last):
+            return match
     return None
 
 
@@ -100,5 +100,5 @@ def _own(entry: Entry) -> Entry | None:
     return next((likely for likely in entry.get("top_logprobs", ()) if likely["id"] == entry["id"]), None)
 
 
-def _told(token: Entry) -> Entry:
+def _described(token: Entry) -> Entry:
     return {"token": bytes(token["bytes"]).decode(errors="replace"), "bytes": token["bytes"]}

@@ -101,7 +101,7 @@ class OpenAIClient:
         headers: Mapping[str, str],
         name: str,
         kind: type[T],
-        most: int = MAX_EVENT_BYTES,
+        max_bytes: int = MAX_EVENT_BYTES,
     ) -> T:
         """Return the field of this name and type in the JSON, of at most so many bytes, that answers one question.
 
@@ -109,8 +109,8 @@ class OpenAIClient:
 
         Raises:
             EngineUnavailable: no answer came in time.
-            AnswerCut: it is not what was asked for.
-            DrwError: it is a refusal; see `refusals.refusal`.
+            ResponseTruncated: it is not what was asked for.
+            DrwError: it is a refusal; see `upstream_errors.refusal`.
         """
         try:
             async with (
@@ -125,7 +125,7 @@ class OpenAIClient:
             ):
                 if response.status != 200:
                     raise await _refused(target, response)
-                raw = b"".join([data async for data in _parts(response, most)])
+                raw = b"".join([data async for data in _parts(response, max_bytes)])
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _gone(target) from error
         return _field(target, raw, name, kind)
@@ -192,30 +192,30 @@ class OpenAIClient:
                         pass
 
     def _session(self, base_url: str) -> aiohttp.ClientSession:
-        place = base_url if base_url.startswith("unix:") else ""
-        if place not in self._sessions:
+        socket = base_url if base_url.startswith("unix:") else ""
+        if socket not in self._sessions:
             options: dict[str, Any] = {"limit": 0, "force_close": not self._reuse}
             connector: aiohttp.BaseConnector
-            if place:
-                connector = _UnixConnector(_socket(place), **options)
+            if socket:
+                connector = _UnixConnector(_socket(socket), **options)
             else:
                 connector = _TcpConnector(ttl_dns_cache=30, **options)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_seconds)
-            self._sessions[place] = aiohttp.ClientSession(
+            self._sessions[socket] = aiohttp.ClientSession(
                 connector=connector,
                 timeout=timeout,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("User-Agent", "Accept-Encoding"),
             )
-        return self._sessions[place]
+        return self._sessions[socket]
 
     def _url(self, base_url: str, path: str) -> URL:
         """Return the address of a path; a leading slash leaves the base's own path (as in `/v1`) out."""
-        if (found := self._urls.get((base_url, path))) is None:
+        if (url := self._urls.get((base_url, path))) is None:
             base = URL("http://engine/v1" if base_url.startswith("unix:") else base_url)
-            found = base.with_path(path) if path.startswith("/") else base / path
-            self._urls[base_url, path] = found
-        return found
+            url = base.with_path(path) if path.startswith("/") else base / path
+            self._urls[base_url, path] = url
+        return url
 
 
 def _socket(base_url: str) -> str:
@@ -276,16 +276,16 @@ class _Events:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > MAX_EVENT_BYTES:
             raise EngineUnavailable(f"the engine of {self._target.model!r} sent an event over {MAX_EVENT_BYTES} bytes")
-        found = []
+        events = []
         for line in lines:
             if line.startswith(b"data:"):
-                found.append(line[5:].strip())
+                events.append(line[5:].strip())
             elif (line := line.strip()) and not line.startswith(FIELDS):
                 raise _garbled(self._target)  # to pass it by might leave out a word
-        if b"[DONE]" in found:
+        if b"[DONE]" in events:
             self._done = True
-            found = found[: found.index(b"[DONE]")]
-        return found
+            events = events[: events.index(b"[DONE]")]
+        return events
 
 
 def bearer(target: EngineTarget) -> dict[str, str]:
@@ -332,11 +332,11 @@ def _well_formed(chunk: Chunk) -> bool:
             return False
         if not isinstance(choice.get("delta"), DICT) or not isinstance(choice.get("finish_reason"), STRING):
             return False
-        said = choice.get("delta") or choice
+        delta = choice.get("delta") or choice
         for name in SAID:  # of each of a stream's chunks: a generator would cost more than the rest
-            if not isinstance(said.get(name), STRING):
+            if not isinstance(delta.get(name), STRING):
                 return False
-        if not isinstance(calls := said.get("tool_calls"), LIST) or (calls and not all(map(_is_call, calls))):
+        if not isinstance(calls := delta.get("tool_calls"), LIST) or (calls and not all(map(_is_call, calls))):
             return False
         if not isinstance(choice.get("logprobs"), DICT):
             return False
@@ -362,22 +362,22 @@ async def _refused(target: EngineTarget, response: aiohttp.ClientResponse | Resp
     return refusal(target, response.status, bytes(raw), response.headers.get("retry-after"))
 
 
-async def _parts(response: aiohttp.ClientResponse | Response, most: int) -> AsyncIterator[bytes]:
+async def _parts(response: aiohttp.ClientResponse | Response, max_bytes: int) -> AsyncIterator[bytes]:
     """Yield a body up to so many bytes as it comes: one read returns only what has arrived."""
-    while most > 0 and (data := await response.content.read(most)):
-        most -= len(data)
+    while max_bytes > 0 and (data := await response.content.read(max_bytes)):
+        max_bytes -= len(data)
         yield data
 
 
 def _field(target: EngineTarget, raw: bytes, name: str, kind: type[T]) -> T:
     try:
-        said = orjson.loads(raw)
+        answer = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise _garbled(target) from error
-    found = said.get(name) if isinstance(said, dict) else None
-    if not isinstance(found, kind):
+    value = answer.get(name) if isinstance(answer, dict) else None
+    if not isinstance(value, kind):
         raise _garbled(target)
-    return found
+    return value
 
 
 def _gone(target: EngineTarget) -> EngineUnavailable:

@@ -32,8 +32,8 @@ GAP = -1
 class Prompts:
     """Turns requests into tokens."""
 
-    def __init__(self, wire: OpenAIClient) -> None:
-        self._wire = wire
+    def __init__(self, client: OpenAIClient) -> None:
+        self._client = client
         self._nonce = secrets.token_hex(8)
         self._placeholder = re.compile(rf"drw{self._nonce}x(\d+)x")
         self._sizes: dict[str, int] = {}
@@ -53,8 +53,8 @@ class Prompts:
             InvalidRequest: the model has no such token, or there is none.
         """
         if not isinstance(prompt, str):
-            if (most := max(prompt)) >= (size := await self._vocabulary(target)) > 0:
-                message = f"prompt has the token id {most}; the tokenizer of {target.model!r} has 0 to {size - 1}"
+            if (largest := max(prompt)) >= (size := await self._vocabulary(target)) > 0:
+                message = f"prompt has the token id {largest}; the tokenizer of {target.model!r} has 0 to {size - 1}"
                 raise InvalidRequest(f"{message}: send text, or ids of this tokenizer", param="prompt")
             return prompt
         if not (tokens := await self._read(target, [prompt], special=False)):
@@ -63,11 +63,11 @@ class Prompts:
 
     async def _vocabulary(self, target: EngineTarget) -> int:
         """Return how many tokens the model has; 0: an older server does not say, and judges by itself."""
-        if (found := self._sizes.get(target.base_url)) is None:
-            loaded = await self._wire.ask(target, "models", None, bearer(target), "data", list)
+        if (size := self._sizes.get(target.base_url)) is None:
+            loaded = await self._client.ask(target, "models", None, bearer(target), "data", list)
             meta = next((model.get("meta") or {} for model in loaded if isinstance(model, dict)), {})
-            found = self._sizes[target.base_url] = int(meta.get("n_vocab") or 0)
-        return found
+            size = self._sizes[target.base_url] = int(meta.get("n_vocab") or 0)
+        return size
 
     async def _template(self, target: EngineTarget, messages: Messages) -> list[list[int] | int]:
         """Return the template's tokens, and between them which message's text stands there."""
@@ -87,8 +87,8 @@ class Prompts:
             {"role": message["role"], "content": message["content"] and f"drw{self._nonce}x{number}x"}
             for number, message in enumerate(messages)
         ]
-        asked = {"messages": shown}
-        text = await self._wire.ask(target, "/apply-template", asked, bearer(target), "prompt", str)
+        request = {"messages": shown}
+        text = await self._client.ask(target, "/apply-template", request, bearer(target), "prompt", str)
         around = self._placeholder.split(text)
         pieces: list[Piece] = [around[0]]
         for segment in around[2::2]:
@@ -102,6 +102,6 @@ class Prompts:
         return [*parts, tokens]
 
     async def _read(self, target: EngineTarget, pieces: Sequence[Piece], *, special: bool) -> list[int]:
-        asked = {"content": pieces, "add_special": True, "parse_special": special}
+        request = {"content": pieces, "add_special": True, "parse_special": special}
         headers = bearer(target)
-        return await self._wire.ask(target, "/tokenize", asked, headers, "tokens", list, MAX_TOKENS_BYTES)
+        return await self._client.ask(target, "/tokenize", request, headers, "tokens", list, MAX_TOKENS_BYTES)

@@ -66,19 +66,19 @@ class SchemaCompilers:
 
     async def _compiled(self, schema: dict[str, Any], tenant: str) -> str | None:
         async with self._turn(tenant):
-            process, kept = self._idle.pop(), None
+            process, reusable = self._idle.pop(), None
             try:
                 process = process or await _Process.start(self._command)
                 async with asyncio.timeout(SECONDS):
                     fault = await process.fault(schema)
-                kept = process
+                reusable = process
             except _Spent:
                 fault = REFUSED
             except TimeoutError:
                 raise _busy("a schema could not be compiled in time") from None
             finally:
-                self._idle.append(kept)
-                if process and process is not kept:
+                self._idle.append(reusable)
+                if process and process is not reusable:
                     await process.end()
         return fault
 
@@ -134,8 +134,8 @@ class _Process:
             if await self._process.wait() in SPENT:
                 raise _Spent
             raise _busy("the compiler of JSON schemas ended")
-        found: str | None = orjson.loads(line)
-        return found
+        fault: str | None = orjson.loads(line)
+        return fault
 
     async def end(self) -> None:
         if self._process.returncode is None:

@@ -24,8 +24,8 @@ class Slot:
 
     def shared(self, tokens: Sequence[int]) -> int:
         """Return how many tokens of a prompt it begins with."""
-        for position, (mine, wanted) in enumerate(zip(self.tokens, tokens, strict=False)):
-            if mine != wanted:
+        for position, (mine, requested) in enumerate(zip(self.tokens, tokens, strict=False)):
+            if mine != requested:
                 return position
         return min(len(self.tokens), len(tokens))
 

@@ -47,10 +47,10 @@ QUOTED = {QUOTES: "upstream"}
 def refusal(target: EngineTarget, status: int, raw: bytes, retry_after: str | None = None) -> DrwError:
     """Return the error for an answer that is not 200."""
     detail = _detail(raw)
-    said = str(detail.get("message") or detail.get("msg") or f"status {status}")[:MAX_MESSAGE]
+    message = str(detail.get("message") or detail.get("msg") or f"status {status}")[:MAX_MESSAGE]
     after = _known(retry_after=_seconds(retry_after))
     if _codes(detail) & FILTERED:
-        return ContentFiltered(said)
+        return ContentFiltered(message)
     if status in (401, 403):
         return EngineMisconfigured(f"the upstream of {target.model!r} refuses our key: {_remedy(target)}")
     if status == 404:
@@ -58,16 +58,16 @@ def refusal(target: EngineTarget, status: int, raw: bytes, retry_after: str | No
         log.warning("an upstream does not have its model: set base_url and upstream_model", extra={"fields": fields})
         return UpstreamModelNotFound(f"the upstream of {target.model!r} does not have the model")
     if status == 413:
-        return TooLarge(said)
+        return TooLarge(message)
     if status == 402 or (status == 429 and QUOTA in _codes(detail)):
-        return UpstreamQuotaExhausted(f"what the upstream of {target.model!r} is paid is used up: {said}", **QUOTED)
+        return UpstreamQuotaExhausted(f"what the upstream of {target.model!r} is paid is used up: {message}", **QUOTED)
     if status == 429:
-        return EngineLimited(f"the upstream of {target.model!r} is over its limit: {said}", **after, **QUOTED)
+        return EngineLimited(f"the upstream of {target.model!r} is over its limit: {message}", **after, **QUOTED)
     if status in (408, 504):
-        return EngineStalled(f"the upstream of {target.model!r} did not answer in time: {said}", **QUOTED)
+        return EngineStalled(f"the upstream of {target.model!r} did not answer in time: {message}", **QUOTED)
     if 400 <= status < 500:
-        return _invalid(detail, said)
-    return EngineUnavailable(f"the upstream of {target.model!r} failed: {said}", **after, **QUOTED)
+        return _invalid(detail, message)
+    return EngineUnavailable(f"the upstream of {target.model!r} failed: {message}", **after, **QUOTED)
 
 
 def in_band(target: EngineTarget, error: Any) -> DrwError:
@@ -79,15 +79,15 @@ def in_band(target: EngineTarget, error: Any) -> DrwError:
     return refusal(target, status, orjson.dumps({"error": detail}))
 
 
-def _invalid(detail: dict[str, Any], said: str) -> DrwError:
+def _invalid(detail: dict[str, Any], message: str) -> DrwError:
     codes, param = _codes(detail), detail.get("param")
-    counted, most = detail.get("n_prompt_tokens"), detail.get("n_ctx")
-    if OVERFLOW in codes and isinstance(counted, int) and isinstance(most, int):
-        return ContextLengthExceeded.counted(counted, most, "messages")
-    if codes & {CONTEXT_LENGTH, OVERFLOW} or TOO_LONG.search(said):
-        return ContextLengthExceeded(said, param if isinstance(param, str) else "messages")
+    counted, context_length = detail.get("n_prompt_tokens"), detail.get("n_ctx")
+    if OVERFLOW in codes and isinstance(counted, int) and isinstance(context_length, int):
+        return ContextLengthExceeded.counted(counted, context_length, "messages")
+    if codes & {CONTEXT_LENGTH, OVERFLOW} or TOO_LONG.search(message):
+        return ContextLengthExceeded(message, param if isinstance(param, str) else "messages")
     code = detail.get("code")
-    return InvalidRequest(said, **_known(param=param, code=code))
+    return InvalidRequest(message, **_known(param=param, code=code))
 
 
 def _codes(detail: dict[str, Any]) -> set[str]:

@@ -1,4 +1,4 @@
-"""One attempt at an answer, at one place of one model: what comes of it, and what of that may go out yet."""
+"""One attempt at an answer, at one replica of one model: its chunks, and which of them may be passed on."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ OUTSIDE = -1
 class Attempt:
     """One attempt.
 
-    What comes before the first token is held back, so that nothing of a failed attempt goes out; what ends the
-    answer is held back until the engine has said that it is at its end.
+    Chunks before the first token are held back, so that the caller gets nothing of a failed attempt. The chunk that
+    ends the answer is held back until the engine has reported the end.
     """
 
     __slots__ = (
@@ -33,7 +33,7 @@ class Attempt:
         "_finished",
         "_held",
         "_record",
-        "_seam",
+        "_continuation",
         "body",
         "filtered",
         "limits",
@@ -52,7 +52,7 @@ class Attempt:
         limits: EngineLimits,
         answer: Answer,
         record: CallRecord,
-        seam: Continuation | None,
+        continuation: Continuation | None,
         began: float,
     ) -> None:
         self.model = model
@@ -62,13 +62,13 @@ class Attempt:
         self.tokens = 0
         """Pieces of the answer so far, which are tokens as a rule."""
         self.ticket = OUTSIDE
-        """What its place's circuit knows it by."""
+        """Its entry in the circuit of its replica."""
         self.filtered = False
         """Whether a rule about content ended a part of the answer."""
         self.usage: dict[str, Any] | None = None
         self._answer = answer
         self._record = record
-        self._seam = seam
+        self._continuation = continuation
         self._began = began
         self._begun = False
         self._finished = 0
@@ -80,14 +80,14 @@ class Attempt:
         return self.model.engine.stream(target, endpoint, target.sampled(self.body), self.limits)
 
     def patience(self, now: float) -> float:
-        """Return the seconds that it may wait in line: half of those until the first token is due."""
+        """Return the seconds that it may wait in the queue: half of those until the first token is due."""
         return max(0.0, min((self.limits.first_token - now) / 2, self.limits.end - now))
 
     def take(self, chunk: Chunk) -> Sequence[Chunk]:
-        """Take note of a chunk; return what goes out now.
+        """Take a chunk; return the chunks to pass on now.
 
         Raises:
-            AnswerCut: the engine ended the answer for a reason that leaves it in pieces.
+            ResponseTruncated: the engine ended the answer for a reason that leaves it incomplete.
         """
         if usage := chunk.get("usage"):
             self.usage = usage
@@ -95,7 +95,7 @@ class Attempt:
         if self._finished >= self._answer.choices:
             self._held.append(chunk)
             return ()
-        if self._seam is not None:
+        if self._continuation is not None:
             self._join(chunk)
         if not has_token(chunk):
             return self._wait(chunk)
@@ -111,10 +111,10 @@ class Attempt:
         return (chunk,)
 
     def whole(self) -> Sequence[Chunk]:
-        """Return what was held back, now that the engine is at its end.
+        """Return the chunks that were held back, now that the engine has finished.
 
         Raises:
-            AnswerCut: it never said that the answer is.
+            ResponseTruncated: it never reported the end of the answer.
         """
         held, self._held = self._held, []
         if not self._begun:
@@ -129,8 +129,8 @@ class Attempt:
         usage = self.usage or {"completion_tokens": self.tokens}
         counted = {name: usage[name] for name in ("prompt_tokens", "completion_tokens") if usage.get(name)}
         seconds = max(0.0, now - self._began)
-        place = {"model": self.model.id, "replica": self.replica.name}
-        return place | {"outcome": outcome, "ms": round(seconds * 1000, 2)} | counted
+        names = {"model": self.model.id, "replica": self.replica.name}
+        return names | {"outcome": outcome, "ms": round(seconds * 1000, 2)} | counted
 
     def _ended(self, chunk: Chunk) -> int:
         """Return how many choices end with a chunk."""
@@ -160,7 +160,7 @@ class Attempt:
         return ()
 
     def _join(self, chunk: Chunk) -> None:
-        assert self._seam is not None
-        self._seam.join(chunk)
-        if self._seam.closed:
-            self._seam = None
+        assert self._continuation is not None
+        self._continuation.join(chunk)
+        if self._continuation.closed:
+            self._continuation = None

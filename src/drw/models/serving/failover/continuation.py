@@ -1,4 +1,4 @@
-"""How an answer that broke off is gone on with by another engine, and what keeps the seam clean."""
+"""Continues a truncated answer at another engine, without repeating text at the join."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import Body, Chunk, Endpoint
 
 ECHO_CHARACTERS = 16
-"""A continuation that begins with the whole text so far is an echo of it; a shorter text may well come twice."""
+"""A continuation that begins with the whole text so far repeats it; a shorter text may well occur twice."""
 NO = "none"
 
 
 def may_continue(endpoint: Endpoint, body: Body, answer: Answer) -> bool:
-    """Tell whether what is there of an answer is all that a continuation needs to know."""
+    """Tell whether the text of an answer is all that a continuation needs."""
     if answer.choices != 1 or not answer.plain or not answer.text:
         return False
     if not isinstance(body.get("prompt", ""), str):  # text cannot be put after tokens
@@ -50,7 +50,7 @@ def continued(endpoint: Endpoint, body: Body, text: str, tokens: int, how: str) 
 
 
 class Continuation:
-    """Takes out of a continuation what the caller has already: an echo of the text, or the white space at its end."""
+    """Removes from a continuation what the caller has already: the repeated text, or the white space at its end."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -62,7 +62,7 @@ class Continuation:
         """Whether everything from now on is new."""
 
     def take(self, piece: str) -> str:
-        """Return what is new of the next piece; what may yet turn out to be an echo is held back."""
+        """Return the new part of the next piece; what may turn out to be a repetition is held back."""
         if self.closed:
             return piece
         self._held += piece
@@ -88,11 +88,11 @@ class Continuation:
     def join(self, chunk: Chunk) -> None:
         """Leave in a chunk what is new."""
         for choice in chunk.get("choices") or ():
-            said = choice.setdefault("delta", {}) if "text" not in choice else choice
-            name = "content" if said is not choice else "text"
-            new = self.take(said.get(name) or "")
+            delta = choice.setdefault("delta", {}) if "text" not in choice else choice
+            name = "content" if delta is not choice else "text"
+            new = self.take(delta.get(name) or "")
             if choice.get("finish_reason") and not self.closed:
                 new += self.rest()
-            if new or said.get(name):
-                said[name] = new
-            said.pop("role", None)
+            if new or delta.get(name):
+                delta[name] = new
+            delta.pop("role", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from drw.billing.reservations.errors import ModelAtCapacity
 from drw.kernel.errors import DrwError
 from drw.models.serving.errors import (
     ContentFiltered,
@@ -43,6 +44,7 @@ CAUSES: dict[type[DrwError], FailureCause] = {
     UpstreamModelNotFound: FailureCause("misconfigured", elsewhere=True),
     UpstreamQuotaExhausted: FailureCause("insufficient_quota", elsewhere=True),
     EngineBusy: FailureCause("busy", elsewhere=True),
+    ModelAtCapacity: FailureCause("busy", elsewhere=True),
     EngineCoolingDown: FailureCause("circuit_open", elsewhere=True),
     ContextLengthExceeded: FailureCause("context_length", elsewhere=True),  # where there is more room
     ContentFiltered: FailureCause("content_filter"),  # never: it is a rule, not a fault

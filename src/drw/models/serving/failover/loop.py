@@ -1,4 +1,4 @@
-"""The course of one request: who is asked next, what a failure means for it, and when there is nobody left to ask."""
+"""Failover across candidate models for one request: the next attempt, what a failure means, and when to give up."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from random import Random
 
 from prometheus_client import Counter
 
+from drw.billing.reservations.errors import ModelAtCapacity
 from drw.kernel.errors import DrwError, InvalidRequest
 from drw.kernel.rpc import context
 from drw.kernel.runtime.clock import Clock
@@ -35,15 +36,15 @@ from drw.models.serving.routing.load_balancing import Replica, pick
 from drw.models.serving.settings import CircuitSettings
 
 FALLBACKS = Counter("drw_fallbacks", "Times that a request went on to another model.", ["from", "to", "reason"])
-MOST_REST_SECONDS = 60.0
-"""An upstream that wants a longer pause is asked again after this one."""
+MAX_REST_SECONDS = 60.0
+"""An upstream that asks for a longer pause is tried again after this one."""
 CHARACTERS_PER_TOKEN, CHARACTERS_PER_PIECE = 4, 12
 """Where pieces are longer than tokens are, an engine sends several tokens in a piece, and they must be guessed."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailoverPolicy:
-    """What all courses of a process go by."""
+    """What failover of all requests of a process shares."""
 
     clock: Clock
     random: Random
@@ -52,75 +53,81 @@ class FailoverPolicy:
     kills: KillList
     total_seconds: float
 
-    def end(self, plan: CandidateList, models: Sequence[ChatModel]) -> float:
-        """Return until when a request to these models goes on that begins now."""
-        seconds, left = plan.total_seconds or models[0].total_seconds or self.total_seconds, context.time_left()
+    def end(self, candidates: CandidateList, models: Sequence[ChatModel]) -> float:
+        """Return the deadline of a request to these models that begins now."""
+        seconds = candidates.total_seconds or models[0].total_seconds or self.total_seconds
+        left = context.time_left()
         return self.clock.time() + (seconds if left is None else min(seconds, left))
 
 
 class Failover:
-    """The course of one request."""
+    """Failover for one request."""
 
     def __init__(
-        self, rules: FailoverPolicy, plan: CandidateList, asked: ModelRequest, answer: Answer, record: CallRecord
+        self,
+        policy: FailoverPolicy,
+        candidates: CandidateList,
+        request: ModelRequest,
+        answer: Answer,
+        record: CallRecord,
     ) -> None:
-        self._rules = rules
-        self._asked = asked
+        self._policy = policy
+        self._request = request
         self._answer = answer
         self._record = record
-        self._name = plan.id
-        self._models = asked.models
-        check_length(self._models, asked)
+        self._name = candidates.id
+        self._models = request.models
+        check_length(self._models, request)
         self._failed: dict[Replica, bool] = {}
-        """The places that failed this request, and whether they may be asked again."""
+        """Replicas that failed for this request, mapped to whether a retry is allowed."""
         self._refused: set[str] = set()
-        """The models that are full, or take the request to be wrong where another did not."""
+        """Models at capacity, or that reject a request that another one accepted."""
         self._too_small = 0
-        """A context length that was not enough."""
+        """The largest context length that was too small."""
         self._error: DrwError | None = None
-        """The first failure, which is what the caller hears of in the end."""
+        """The first failure, which the caller gets in the end."""
         self._reason = ""
         self._last: ChatModel | None = None
         self._attempts = 0
         self._retries = 0
         self._tokens = 0
-        """Pieces of the answer that are sent."""
+        """Pieces of the answer that were sent."""
         self.sent = False
         """Whether the caller has a part of the answer."""
-        rules.retries.request()
+        policy.retries.request()
 
     async def next(self) -> Attempt:
-        """Return the next attempt, when its time has come.
+        """Return the next attempt, after the pause that it needs.
 
         Raises:
-            DrwError: nobody is left to ask; it says what went wrong first.
+            DrwError: no candidate is left; it is the first failure.
         """
         while True:
             model, replica, wait = self._choose()
             if wait <= 0:
                 return self._begin(model, replica)
-            await self._rules.clock.sleep(wait)
+            await self._policy.clock.sleep(wait)
 
     def enter(self, attempt: Attempt) -> None:
-        """Let an attempt into its circuit, now that it is its turn; while it waited, others may have found a fault.
+        """Enter the circuit of an attempt after its wait in the queue, in which the circuit may have opened.
 
         Raises:
-            EngineResting: its place is left alone.
+            EngineCoolingDown: the circuit is open.
         """
-        now, circuit = self._rules.clock.time(), attempt.replica.circuit
+        now, circuit = self._policy.clock.time(), attempt.replica.circuit
         if circuit.ready_at > now:
             raise _resting(attempt.model, attempt.replica, now)
         attempt.ticket = circuit.enter()
 
     def succeeded(self, attempt: Attempt) -> None:
-        """Take note of a whole answer."""
+        """Record a complete answer."""
         attempt.replica.circuit.succeeded(attempt.ticket)
         self._close(attempt, "ok")
         if self._tokens and (usage := self._answer.usage):
             self._answer.usage = _whole_usage(usage, self._tokens)
 
     def failed(self, attempt: Attempt, error: DrwError) -> None:
-        """Take note of a failure; raise an error where no other attempt may help."""
+        """Record a failure; raise an error where no other attempt may help."""
         if attempt.filtered and not isinstance(error, ContentFiltered):
             error = ContentFiltered("a content filter ended the answer")  # whatever broke after it
         why = cause(error)
@@ -129,127 +136,127 @@ class Failover:
         self._failed[attempt.replica] = why.again
         self._tokens += attempt.tokens if self.sent else 0
         self._reason = why.reason
-        if self._asked.endpoint == "completions" and error.metadata.get("param") == "messages":
+        if self._request.endpoint == "completions" and error.metadata.get("param") == "messages":
             error.metadata["param"] = "prompt"  # the check names the field of chat requests
         final = False
         if isinstance(error, ContextLengthExceeded):
             self._too_small = max(self._too_small, attempt.model.context_length) or int(1e9)
-        elif isinstance(error, EngineBusy):
-            self._refused.add(attempt.model.id)  # its line and its limits are those of all of its places
+        elif isinstance(error, EngineBusy | ModelAtCapacity):
+            self._refused.add(attempt.model.id)  # its queue and its limits are those of all its replicas
         elif not why.elsewhere:
-            final = not self._passes_by(attempt, error)
+            final = not self._skip_fallback(attempt, error)
         self._error = self._error or error
-        if final or (self.sent and not may_continue(self._asked.endpoint, self._asked.body, self._answer)):
+        if final or (self.sent and not may_continue(self._request.endpoint, self._request.body, self._answer)):
             try:
                 raise error
             finally:
                 del error  # which knows this frame
 
     def close(self) -> None:
-        """Forget the failures: each knows the frames that it passed, and so this object, the request and its body."""
+        """Drop the failures: the traceback of each refers to this object, the request and its body."""
         self._error = None
 
     def left(self, attempt: Attempt, outcome: str) -> None:
-        """Take note of an attempt that ended for a reason of the caller's or of ours."""
+        """Record an attempt that the caller or the platform ended."""
         attempt.replica.circuit.left(attempt.ticket)
         self._close(attempt, outcome)
 
-    def _passes_by(self, attempt: Attempt, error: DrwError) -> bool:
-        """Pass by a fallback that takes the request to be wrong; any other error is final."""
+    def _skip_fallback(self, attempt: Attempt, error: DrwError) -> bool:
+        """Skip a fallback that rejects the request; return False where the error is final."""
         if self._error is None or not isinstance(error, InvalidRequest) or cause(error).reason != "refused":
             return False
         self._refused.add(attempt.model.id)
         return True
 
     def _choose(self) -> tuple[ChatModel, Replica, float]:
-        """Return whom to ask next, and after how many seconds."""
-        now = self._rules.clock.time()
-        if now >= self._asked.end:
+        """Return the next model and replica, and after how many seconds to try them."""
+        now = self._policy.clock.time()
+        if now >= self._request.end:
             raise RequestTimedOut("the time for this request ran out") from self._error
-        if self._attempts < self._rules.retries.settings.most_attempts:
+        if self._attempts < self._policy.retries.settings.max_attempts:
             for model in self._models:
                 if self._may(model) and (ready := self._ready(model, now)):
                     return model, self._pick(model, ready), 0.0
-            if (found := self._later(now)) is not None:
-                return found
-        raise self._error or self._nobody(now)
+            if (later := self._later(now)) is not None:
+                return later
+        raise self._error or self._no_candidate(now)
 
     def _may(self, model: ChatModel) -> bool:
-        """Tell whether a model can answer this request as it stands, and has not been killed since it began."""
-        if self._rules.kills.find_model(context.caller_or_none(), model.id):
+        """Tell whether a model can answer this request as it stands, and was not killed since it began."""
+        if self._policy.kills.find_model(context.caller_or_none(), model.id):
             return False
         if self._too_small and model.context_length <= self._too_small:
             return False
-        if self.sent and model.prefill == NO and self._asked.endpoint != "completions":
+        if self.sent and model.prefill == NO and self._request.endpoint != "completions":
             return False
-        return model.id not in self._refused and model.takes(self._asked.most_tokens)
+        return model.id not in self._refused and model.takes(self._request.max_tokens)
 
     def _ready(self, model: ChatModel, now: float) -> list[Replica]:
         return [r for r in model.replicas if r.ready_at <= now and r not in self._failed]
 
     def _pick(self, model: ChatModel, ready: list[Replica]) -> Replica:
         several = len(model.replicas) > 1
-        return pick(ready, self._asked.affinity.key(model.affinity) if several else "", self._rules.random)
+        return pick(ready, self._request.affinity.key(model.affinity) if several else "", self._policy.random)
 
     def _later(self, now: float) -> tuple[ChatModel, Replica, float] | None:
-        """Return who can be asked after a pause that is worth it: those who failed, or want no requests yet."""
-        pause = self._rules.retries.wait(max(1, self._attempts))
-        found: list[tuple[bool, float, int]] = []
-        places = [(model, replica) for model in self._models if self._may(model) for replica in model.replicas]
-        for number, (_, replica) in enumerate(places):
+        """Return who can be tried after a pause: replicas that failed, or that accept no requests yet."""
+        pause = self._policy.retries.wait(max(1, self._attempts))
+        options: list[tuple[bool, float, int]] = []
+        endpoints = [(model, replica) for model in self._models if self._may(model) for replica in model.replicas]
+        for number, (_, replica) in enumerate(endpoints):
             failed = replica in self._failed
             if replica.circuit.ready_at > now or not self._failed.get(replica, True):
                 continue
-            if failed and self._retries >= self._rules.retries.settings.most_retries:
+            if failed and self._retries >= self._policy.retries.settings.max_retries:
                 continue
-            rested = replica.rests_until + self._rules.random.random() * pause  # not all who wait at once
+            rested = replica.rests_until + self._policy.random.random() * pause  # not all who wait at once
             when = max(rested, now + pause if failed else now)
-            if when - now <= self._rules.retries.settings.most_wait_seconds and when < self._asked.end:
+            if when - now <= self._policy.retries.settings.max_wait_seconds and when < self._request.end:
                 just_now = failed and replica is next(reversed(self._failed))
-                found.append((just_now, when, number))
-        if not found:
+                options.append((just_now, when, number))
+        if not options:
             return None
-        _, when, number = min(found)
-        model, replica = places[number]
+        _, when, number = min(options)
+        model, replica = endpoints[number]
         if self._failed.pop(replica, None) is None:
             return model, replica, when - now
-        # From here on it counts as untried; whoever comes back from the pause looks around once more.
+        # From here on it counts as untried: after the pause the choice is made again.
         self._retries += 1
-        return (model, replica, when - now) if self._rules.retries.spend() else None
+        return (model, replica, when - now) if self._policy.retries.spend() else None
 
-    def _nobody(self, now: float) -> DrwError:
-        """Return the error where nobody could be asked at all."""
-        places = [(model, replica) for model in self._models if self._may(model) for replica in model.replicas]
-        if not places:
+    def _no_candidate(self, now: float) -> DrwError:
+        """Return the error where no candidate could be tried."""
+        endpoints = [(model, replica) for model in self._models if self._may(model) for replica in model.replicas]
+        if not endpoints:
             return EngineUnavailable("no model is left that may answer")
-        return _resting(*min(places, key=lambda place: min(place[1].ready_at, now + MOST_REST_SECONDS)), now)
+        return _resting(*min(endpoints, key=lambda endpoint: min(endpoint[1].ready_at, now + MAX_REST_SECONDS)), now)
 
     def _begin(self, model: ChatModel, replica: Replica) -> Attempt:
-        now = self._rules.clock.time()
+        now = self._policy.clock.time()
         self._attempts += 1
         self._count_fallback(model)
         self._last = model
-        body, seam = self._asked.body, None
+        body, continuation = self._request.body, None
         if self.sent:
-            body, seam = self._going_on(model)
+            body, continuation = self._continued(model)
             self._answer.go_on(model.id)
         else:
             self._answer.begin(model.id)
         if not model.takes_reasoning:
             body = without_reasoning(body)
-        limits = EngineLimits(self._patience(model, replica, now), self._asked.end)
+        limits = EngineLimits(self._patience(model, replica, now), self._request.end)
         replica.outstanding += 1
-        place = replica.target.base_url
-        self._record.served_by(model.id, model.engine_name, model.upstream_model, asked=self._name, at=place)
-        self._record.sends(body)
-        return Attempt(model, replica, body, limits, self._answer, self._record, seam, now)
+        address = replica.target.base_url
+        self._record.served_by(model.id, model.engine_name, model.upstream_model, requested=self._name, address=address)
+        self._record.sent(body)
+        return Attempt(model, replica, body, limits, self._answer, self._record, continuation, now)
 
-    def _going_on(self, model: ChatModel) -> tuple[Body, Continuation]:
+    def _continued(self, model: ChatModel) -> tuple[Body, Continuation]:
         text = self._answer.text
         tokens = self._tokens
         if len(text) > CHARACTERS_PER_PIECE * tokens:
             tokens = len(text) // CHARACTERS_PER_TOKEN
-        body = continued(self._asked.endpoint, self._asked.body, text, tokens, model.prefill)
+        body = continued(self._request.endpoint, self._request.body, text, tokens, model.prefill)
         if body is None:
             assert self._error is not None
             raise self._error
@@ -262,10 +269,10 @@ class Failover:
         others = (r for m in self._models if self._may(m) for r in self._ready(m, now) if r is not replica)
         if next(others, None) is None:
             return FOREVER
-        left = self._asked.end - now
+        left = self._request.end - now
         if replica.circuit.state is State.CLOSED:
             return now + left / 2
-        return now + min(left / 4, self._rules.circuits.probe_seconds)
+        return now + min(left / 4, self._policy.circuits.probe_seconds)
 
     def _count_fallback(self, model: ChatModel) -> None:
         before = self._last or self._models[0]
@@ -281,7 +288,7 @@ class Failover:
     def _note(self, attempt: Attempt, error: DrwError, why: FailureCause) -> None:
         """Tell the circuit, and remember a pause that the upstream asks for."""
         replica = attempt.replica
-        if isinstance(error, EngineBusy | EngineCoolingDown | RequestTimedOut):
+        if isinstance(error, EngineBusy | ModelAtCapacity | EngineCoolingDown | RequestTimedOut):
             replica.circuit.left(attempt.ticket)  # nothing is known of the upstream
             return
         if why.blames:
@@ -290,16 +297,16 @@ class Failover:
             replica.circuit.answering(attempt.ticket)
         after = error.metadata.get("retry_after") or ("1" if isinstance(error, EngineLimited) else "")
         if after.isdigit():
-            replica.rests_until = self._rules.clock.time() + min(float(after), MOST_REST_SECONDS)
+            replica.rests_until = self._policy.clock.time() + min(float(after), MAX_REST_SECONDS)
             replica.limited = isinstance(error, EngineLimited)
 
     def _close(self, attempt: Attempt, outcome: str) -> None:
         attempt.replica.outstanding -= 1
-        self._record.attempt(attempt.entry(outcome, self._rules.clock.time()))
+        self._record.attempt(attempt.entry(outcome, self._policy.clock.time()))
 
 
 def _resting(model: ChatModel, replica: Replica, now: float) -> EngineCoolingDown | EngineLimited:
-    """Return the error of a place that takes no request for now."""
+    """Return the error of a replica that accepts no request now."""
     if replica.circuit.state is State.HALF_OPEN:
         message = f"the engine of {model.id!r} failed again and again, and is being tried by another request"
         return EngineCoolingDown(message, retry_after="1")

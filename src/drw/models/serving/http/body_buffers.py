@@ -22,29 +22,29 @@ class BuffersFull(Unavailable):
 class BodyBuffers:
     """Counts the bytes of requests under way."""
 
-    def __init__(self, most_of_org: int, most: int) -> None:
-        self._most_of_org = most_of_org
-        self._most = most
+    def __init__(self, max_per_org: int, max_total: int) -> None:
+        self._max_per_org = max_per_org
+        self._max = max_total
         self._held: Counter[str] = Counter()
 
     @contextmanager
     def holding(self, org: str) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes note of so many more bytes of the org's; all are free again after the block.
+        """Give a function that adds bytes of the org; all of them are released after the block.
 
         Raises:
             BodyLimitReached: from that function: the org holds too much.
-            BodiesFull: from it: all orgs together hold too much.
+            BuffersFull: from that function: all orgs together hold too much.
         """
         mine = 0
 
         def add(size: int) -> None:
             nonlocal mine
-            if self._held[org] + size > self._most_of_org:
+            if self._held[org] + size > self._max_per_org:
                 message = f"requests of the org {org!r} hold {self._held[org] // MIB} MiB at once; at most "
                 raise BodyLimitReached(
-                    f"{message}{self._most_of_org // MIB} MiB: send fewer or shorter", retry_after="1"
+                    f"{message}{self._max_per_org // MIB} MiB: send fewer or shorter", retry_after="1"
                 )
-            if self._held.total() + size > self._most:
+            if self._held.total() + size > self._max:
                 raise BuffersFull("too many long requests are under way: try again", retry_after="1")
             self._held[org] += size
             mine += size

@@ -12,6 +12,7 @@ import orjson
 from drw.api.models.v1.discovery_pb2 import Model
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Vector
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.billing.usage import UsageUpdate
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.observability.overhead import waiting
 from drw.models.serving.errors import CONTEXT_LENGTH, ContextLengthExceeded, NotSupported
@@ -44,10 +45,10 @@ class Embeddings:
         _check_dimensions(request, model)
         inputs = _fitting(inputs, model, cut=bool(truncate))
         record.served_by(model.id, model.engine, model.id)
-        async with self._metering.embedding(model.id, inputs, record) as hold:
+        async with self._metering.embedding(model.id, inputs, record) as call:
             vectors, tokens = await self._embed(inputs, model.id, truncate)
             usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-            await hold.progress({"usage": usage})
+            await call.progress(UsageUpdate(input_tokens=tokens, output_tokens=0, final=True))
             data = [_item(i, vector, request.encoding_format) for i, vector in enumerate(vectors)]
             body = orjson.dumps({"object": "list", "data": data, "model": request.model, "usage": usage})
             record.answered(body, usage)
@@ -85,18 +86,18 @@ def _fitting(inputs: list[Input], model: Model, *, cut: bool) -> list[Input]:
     Raises:
         ContextLengthExceeded: a text is too long, and is not to be cut.
     """
-    most = BYTES_PER_TOKEN * model.context_length
+    max_bytes = BYTES_PER_TOKEN * model.context_length
     fitting: list[Input] = []
     for number, text in enumerate(inputs):
         if not isinstance(text, str):
             fitting.append(text)
             continue
         encoded = text.encode(errors="replace")
-        is_long = 0 < most < len(encoded)
+        is_long = 0 < max_bytes < len(encoded)
         if is_long and not cut:
             message = f"input {number} has {len(encoded)} bytes; {model.id!r} takes {model.context_length} tokens, "
-            raise ContextLengthExceeded(f"{message}at most {most} bytes: {SHORTEN}", "input")
-        fitting.append(encoded[:most].decode(errors="ignore") if is_long else text)
+            raise ContextLengthExceeded(f"{message}at most {max_bytes} bytes: {SHORTEN}", "input")
+        fitting.append(encoded[:max_bytes].decode(errors="ignore") if is_long else text)
     return fitting
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import orjson
@@ -14,23 +13,18 @@ from starlette.types import Receive, Scope, Send
 
 from drw.api.models.v1.discovery_pb2 import GetModelRequest, ListModelsRequest, Model
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.kernel.errors import DrwError
+from drw.kernel.errors import ClientGone, DrwError
 from drw.kernel.rpc.context import caller
 from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList, killed
-from drw.models.serving.chat import generate
-from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.http.embeddings import Embeddings
 from drw.models.serving.http.responses import HttpExchange
-from drw.models.serving.metering.budget_gate import BudgetGate
-from drw.models.serving.observability.call_record import CallRecord, ClientGone
+from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding, Sampling, read
 from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import Chunk, Endpoint
-from drw.models.serving.routing.candidates import ModelRequest, answerable, prompt_bytes
-from drw.models.serving.routing.load_balancing import Affinity, owner
-from drw.models.serving.routing.model_directory import ModelDirectory
+from drw.models.serving.request_runner import RequestRunner
 
 INVOKE = "models:invoke"
 READ = "models:read"
@@ -80,7 +74,7 @@ class Audited:
             await record.fail(error)
             raise
         finally:
-            exchange.log(record.brief())
+            exchange.log(record.log_fields())
 
 
 async def _recorded(record: CallRecord, error: DrwError) -> DrwError:
@@ -95,10 +89,8 @@ async def _recorded(record: CallRecord, error: DrwError) -> DrwError:
 class ChatEndpoints:
     """Chats and completions."""
 
-    def __init__(self, models: ModelDirectory, rules: FailoverPolicy, metering: BudgetGate) -> None:
-        self._models = models
-        self._rules = rules
-        self._metering = metering
+    def __init__(self, runner: RequestRunner) -> None:
+        self._runner = runner
 
     async def chat(self, exchange: HttpExchange, record: CallRecord) -> None:
         """`POST /v1/chat/completions`."""
@@ -109,19 +101,15 @@ class ChatEndpoints:
         await self._serve(exchange, record, "completions", read(Completion, record.request))
 
     async def _serve(self, exchange: HttpExchange, record: CallRecord, endpoint: Endpoint, request: Sampling) -> None:
-        record.models.add(request.model)
-        plan = await self._models.plan(request.model)
-        body, choices = request.body(), request.choices
-        affinity = Affinity(owner(), exchange.header(SESSION)[:MAX_SESSION] or request.session, body)
-        models = answerable(request, plan, plan.order(affinity))
-        record.means(plan.id, models[0].id, models[0].engine_name)
-        param, most = request.most_tokens()
-        end = self._rules.end(plan, models)
-        size = prompt_bytes(body)
-        asked = ModelRequest(endpoint, body, affinity, models, bool(request.stream), choices, param, most, size, end)
-        answer = Answer(endpoint, plan.id, choices)
-        run = partial(generate, self._rules, plan, asked, answer, record)
-        chunks = self._metering.metered(asked, record, run, exchange.headers)
+        answer, chunks = await self._runner.start(
+            endpoint,
+            request,
+            record,
+            model=request.model,
+            live=bool(request.stream),
+            session=exchange.header(SESSION)[:MAX_SESSION],
+            headers=exchange.headers,
+        )
         try:
             if request.stream:
                 await self._stream(exchange, answer, chunks, with_usage=request.usage_in_stream)
@@ -172,18 +160,16 @@ class ModelList:
 
 
 def routes(
-    models: ModelDirectory,
-    rules: FailoverPolicy,
+    runner: RequestRunner,
     discovery: DiscoveryClient,
     embeddings: Embeddings,
-    metering: BudgetGate,
     kills: KillList,
     audit: AuditWriter,
     buffers: BodyBuffers,
     max_body: int,
 ) -> list[BaseRoute]:
     """Return OpenAI's endpoints."""
-    chats, listed = ChatEndpoints(models, rules, metering), ModelList(discovery)
+    chats, listed = ChatEndpoints(runner), ModelList(discovery)
 
     async def embed(exchange: HttpExchange, record: CallRecord) -> None:
         request = read(Embedding, record.request)

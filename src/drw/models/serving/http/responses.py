@@ -11,10 +11,9 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from drw.kernel.errors import DrwError, TooLarge, http_body
+from drw.kernel.errors import ClientGone, DrwError, TooLarge, http_body
 from drw.kernel.observability.overhead import BLOCKED_SECONDS, waited
 from drw.kernel.observability.telemetry import ERROR_TYPE, loggable
-from drw.models.serving.observability.call_record import ClientGone
 
 JSON = (b"content-type", b"application/json")
 EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"))

@@ -1,1 +1,1 @@
-"""Metering of calls: reservation, settlement, local quotas, pricing."""
+"""Metering of requests: estimates, and the gate that reserves, meters and settles."""

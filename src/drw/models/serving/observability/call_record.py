@@ -1,37 +1,31 @@
-"""The trail of one call: an audit record on every way out, a span, the metrics."""
+"""The record of one call: an audit record on every way out, a span, metrics."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
-import psycopg
 from opentelemetry.trace import SpanKind
 
-from drw.kernel.errors import DrwError, Forbidden, InvalidRequest, NotFound, RateLimited, Unavailable
+from drw.billing.amounts import NANO, to_usd
+from drw.billing.reservations.reservation import Settlement
+from drw.kernel.errors import ClientGone, DrwError, Forbidden, InvalidRequest, NotFound, RateLimited, Unavailable
 from drw.kernel.observability import gen_ai, overhead, telemetry
-from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.killswitch.watch import Killed
 from drw.models.serving.observability import content_capture
-from drw.models.serving.observability.metrics import CallMetrics, measures
+from drw.models.serving.observability.metrics import CallMetrics, metrics
 from drw.models.serving.openai.responses import Answer
 
 OPERATIONS = {"chat": gen_ai.CHAT, "completion": gen_ai.COMPLETION, "embedding": gen_ai.EMBEDDINGS}
 """What the audit log calls an operation, and what the conventions do."""
-TOLD = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_tokens"}
+TOKEN_ATTRIBUTES = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_tokens"}
 STREAMED = dict.fromkeys((gen_ai.CHAT, gen_ai.COMPLETION), {gen_ai.REQUEST_STREAM: True})
 """Engines are always asked for a stream, whatever the caller asked for."""
-NANO = 1_000_000_000
-Pay = Callable[[str], Awaitable[object]]
-"""Writes what a call is charged, and its record with it."""
 REFUSED = (InvalidRequest, NotFound, Forbidden, RateLimited)
-
-
-class ClientGone(Exception):
-    """The caller does not wait for the answer any more."""
 
 
 class CallRecord:
@@ -44,60 +38,61 @@ class CallRecord:
     def __init__(self, audit: AuditWriter, operation: str, request: bytes) -> None:
         self._audit = audit
         self._operation = operation
-        self._began = time.perf_counter()
+        self._began_at = time.perf_counter()
         self._account = overhead.begin()
-        self._meant: float | None = None
-        self._called: float | None = None
+        self._planned_at: float | None = None
+        self._called_at: float | None = None
         self._first_token: float | None = None
         self._closed = False
         self._error_type = ""
         self._cost = 0
-        self._asked = self._model = self._provider = ""
+        self._requested = self._model = self._provider = ""
         self._span: telemetry.AttachedSpan | None = None
         self.request = request
         self.attempts: list[dict[str, Any]] = []
         """Each attempt at an answer, when it is over: `model`, `replica`, `outcome`, `ms`, and its tokens."""
         self.models: set[str] = set()
-        """By which names a kill may mean the model: as asked for, and as served."""
+        """The names by which a kill can stop the call: the requested model, and the one that answers."""
         self.details: dict[str, Any] = {"request_sha256": digest(request)}
-        self._brief: dict[str, Any] = {}
+        self._log_fields: dict[str, Any] = {}
 
-    def means(self, asked: str, model: str, engine: str) -> None:
-        """Say which model is to be asked first; until one is called, failures count as its own."""
-        self._meant = time.perf_counter()
-        self._asked, self._model, self._provider = asked, model, gen_ai.provider(engine)
+    def plan(self, requested: str, model: str, engine: str) -> None:
+        """Note the model that is called first; until then failures count as its own."""
+        self._planned_at = time.perf_counter()
+        self._requested, self._model, self._provider = requested, model, gen_ai.provider(engine)
 
-    def served_by(self, model: str, engine: str, upstream_model: str, *, asked: str = "", at: str = "") -> None:
-        """Say which model gives the answer; where several try, the last one counts.
+    def served_by(
+        self, model: str, engine: str, upstream_model: str, *, requested: str = "", address: str = ""
+    ) -> None:
+        """Note the model that answers; where several try, the last one counts.
 
-        `asked` is the name that the caller used for it, where the registry has it under another; `at` is the
-        engine's address.
+        `requested` is the name that the caller used, where the registry has it under another one.
         """
-        if self._called is None:
-            self._begin(asked or model, engine, at)
+        if self._called_at is None:
+            self._begin(requested or model, engine, address)
         self._model, self._provider = model, gen_ai.provider(engine)
-        self.models = {self._asked, model}
+        self.models = {self._requested, model}
         self.details |= {"model": model, "engine": engine, "upstream_model": upstream_model}
 
     def attempt(self, entry: dict[str, Any]) -> None:
-        """Say how an attempt ended."""
+        """Note how an attempt ended."""
         self.attempts.append(entry)
 
-    def sends(self, body: Mapping[str, Any]) -> None:
-        """Say what the model is asked."""
+    def sent(self, body: Mapping[str, Any]) -> None:
+        """Note the request that the model gets."""
         if self._span and self._span.span.is_recording():
             self._span.span.set_attributes(gen_ai.sent(body))
-            if most := content_capture.allowed():
-                self._span.span.set_attribute(gen_ai.INPUT_MESSAGES, content_capture.asked(body, most))
+            if limit := content_capture.allowed():
+                self._span.span.set_attribute(gen_ai.INPUT_MESSAGES, content_capture.input_messages(body, limit))
 
     def token(self) -> None:
-        """Say that the answer goes on; only the first time counts."""
+        """Note a token of the answer; the first one counts as the time to first token."""
         if self._first_token is None:
-            self._first_token = time.perf_counter() - self._began
-            self._measures().first_token.observe(self._first_token)
+            self._first_token = time.perf_counter() - self._began_at
+            self._metrics().first_token.observe(self._first_token)
 
     def answered(self, text: str | bytes, usage: dict[str, Any] | None, finish_reason: str = "") -> None:
-        """Say what the answer is so far."""
+        """Note the answer so far: its hash, its tokens, its finish reason."""
         self.details["answer_sha256"] = digest(text)
         if finish_reason:
             self.details["finish_reason"] = finish_reason
@@ -105,59 +100,68 @@ class CallRecord:
             if usage and (count := usage.get(kind)):
                 self.details[kind] = count
 
-    def shows(self, answer: Answer) -> None:
-        """Put the answer so far on the span: its id and why it ended; its words only where they are allowed."""
+    def show_answer(self, answer: Answer) -> None:
+        """Put the answer so far on the span: its id and finish reasons; its text only where content capture is on."""
         if not (self._span and self._span.span.is_recording()):
             return
         span = self._span.span
         span.set_attribute(gen_ai.RESPONSE_ID, answer.id)
         span.set_attribute(gen_ai.FINISH_REASONS, answer.finish_reasons)
-        if most := content_capture.allowed():
-            said = zip(answer.messages(), answer.finish_reasons, strict=True)
-            span.set_attribute(gen_ai.OUTPUT_MESSAGES, content_capture.answered(said, most))
+        if limit := content_capture.allowed():
+            messages = zip(answer.messages(), answer.finish_reasons, strict=True)
+            span.set_attribute(gen_ai.OUTPUT_MESSAGES, content_capture.output_messages(messages, limit))
 
-    def cost(self, nano_dollars: int, model: str = "") -> None:
-        """Say what the call has cost at a model, in billionths of a US dollar; what is said again adds up."""
-        self._cost += nano_dollars
-        who = context.caller_or_none()
-        spent = gen_ai.spent(who.org if who else "", who.desk if who else "", model or self._model)
-        spent.inc(nano_dollars / NANO)
+    def charge(self, settlement: Settlement) -> None:
+        """Note what the call costs."""
+        self._cost = settlement.cost
+        self.details |= settlement.details
+        self.details["ledger"] = settlement.id
+        self.details["cost_usd"] = to_usd(self._cost)
+        self.details["counted_by"] = settlement.counted_by
+        for row in settlement.rows:
+            if row.cost:
+                gen_ai.spent(row.org, row.desk, row.model).inc(row.cost / NANO)
 
-    def brief(self) -> dict[str, Any]:
-        """Return what the line of log shows of the call, under the names that its span has."""
-        return self._brief
+    def log_fields(self) -> dict[str, Any]:
+        """Return the fields of the call in the request log, under the names of its span."""
+        return self._log_fields
 
-    async def close(self, ending: str = "ok", pay: Pay | None = None) -> None:
-        """Write the record; what is said about the call afterwards is not in it.
-
-        With `pay` it is written together with what the call is charged.
+    async def close(self, ending: str = "ok") -> None:
+        """Write the record; what is reported of the call afterwards is not in it.
 
         Raises:
             Unavailable: it cannot be written, so the answer must not be given as whole.
         """
-        if self._closed:
-            return
+        if not self._closed:
+            with self.closing(ending) as line:
+                await self._audit.put(line)
+
+    def closing(self, ending: str = "ok") -> Closing:
+        """Close the record; give its audit line, which the block writes. The metrics say whether it could."""
         self._closed = True
         now = time.perf_counter()
-        since = self._called or self._meant
-        called = None if since is None else now - since
-        self.details["ms"] = round((now - self._began) * 1000, 2)
+        since = self._called_at or self._planned_at
+        self.details["ms"] = round((now - self._began_at) * 1000, 2)
         if self.attempts:
             self.details["attempts"] = self.attempts
         if self._first_token is not None:
             self.details["first_token_ms"] = round(self._first_token * 1000, 2)
-        self._count_tokens(now - self._began - self._account.client)
+        self._count_tokens(now - self._began_at - self._account.client)
         self._end_span()
-        try:
-            await self._write(ending, pay)
-        except Unavailable as error:
+        return Closing(self, ending, None if since is None else now - since)
+
+    def line(self, ending: str) -> str:
+        """Return the audit line."""
+        return self._audit.line(f"model.{self._operation}", f"model/{self._model or '?'}", ending, self.details)
+
+    def ended(self, ending: str, called: float | None, error: BaseException | None) -> None:
+        """Observe the end of the call, after its line was written, or could not be."""
+        if isinstance(error, Unavailable):
             ending, self._error_type = "failed", telemetry.error_type(error)
-            raise
-        finally:
-            seconds = time.perf_counter() - self._began
-            self._measures().ended(ending, self._error_type, seconds, called)
-            self._brief["upstream_ms"] = round(self._account.upstream * 1000, 2)
-            self._brief["overhead_ms"] = round(self._account.close(seconds) * 1000, 2)
+        seconds = time.perf_counter() - self._began_at
+        self._metrics().ended(ending, self._error_type, seconds, called)
+        self._log_fields["upstream_ms"] = round(self._account.upstream * 1000, 2)
+        self._log_fields["overhead_ms"] = round(self._account.close(seconds) * 1000, 2)
 
     async def fail(self, error: BaseException) -> None:
         """Write the record of a call that ends with this error."""
@@ -167,67 +171,80 @@ class CallRecord:
             self._error_type = telemetry.error_type(error)
         await self.close(outcome(error))
 
-    def _begin(self, asked: str, engine: str, at: str) -> None:
-        self._asked = asked
-        self._called = time.perf_counter()
+    def _begin(self, requested: str, engine: str, address: str) -> None:
+        self._requested = requested
+        self._called_at = time.perf_counter()
         if not telemetry.exports():
             return
         operation = OPERATIONS[self._operation]
         attributes = {
             gen_ai.OPERATION: operation,
             gen_ai.PROVIDER: gen_ai.provider(engine),
-            gen_ai.REQUEST_MODEL: asked,
+            gen_ai.REQUEST_MODEL: requested,
             **STREAMED.get(operation, {}),
-            **gen_ai.server(at),
+            **gen_ai.server(address),
         }
-        self._span = telemetry.AttachedSpan(f"{operation} {asked}", SpanKind.CLIENT, attributes)
+        self._span = telemetry.AttachedSpan(f"{operation} {requested}", SpanKind.CLIENT, attributes)
 
-    def _measures(self) -> CallMetrics:
-        return measures(OPERATIONS[self._operation], self._provider, self._asked, self._model)
+    def _metrics(self) -> CallMetrics:
+        return metrics(OPERATIONS[self._operation], self._provider, self._requested, self._model)
 
     def _count_tokens(self, seconds: float) -> None:
-        found, details = self._measures(), self.details
+        model_metrics, details = self._metrics(), self.details
         if read := details.get("prompt_tokens"):
-            found.input.observe(read)
+            model_metrics.input.observe(read)
         if written := details.get("completion_tokens"):
-            found.output.observe(written)
+            model_metrics.output.observe(written)
             if written > 1 and self._first_token is not None and not self._error_type:
-                found.per_token.observe(max(0.0, seconds - self._first_token) / (written - 1))
+                model_metrics.per_token.observe(max(0.0, seconds - self._first_token) / (written - 1))
 
     def _end_span(self) -> None:
-        said, details = self._brief, self.details
-        if self._asked:
-            said[gen_ai.REQUEST_MODEL] = self._asked
-        if self._called is not None:
-            said[gen_ai.RESPONSE_MODEL] = self._model
+        attributes, details = self._log_fields, self.details
+        if self._requested:
+            attributes[gen_ai.REQUEST_MODEL] = self._requested
+        if self._called_at is not None:
+            attributes[gen_ai.RESPONSE_MODEL] = self._model
         if len(self.attempts) > 1:
-            said["drw.attempts"] = len(self.attempts)
-        for name, detail in TOLD.items():
+            attributes["drw.attempts"] = len(self.attempts)
+        for name, detail in TOKEN_ATTRIBUTES.items():
             if detail in details:
-                said[name] = details[detail]
+                attributes[name] = details[detail]
         if self._first_token is not None:
-            said[gen_ai.FIRST_CHUNK] = round(self._first_token, 4)
+            attributes[gen_ai.FIRST_CHUNK] = round(self._first_token, 4)
         if self._cost:
-            said[gen_ai.COST] = self._cost / NANO
+            attributes[gen_ai.COST] = self._cost / NANO
         if self._error_type:
-            said[telemetry.ERROR_TYPE] = self._error_type
+            attributes[telemetry.ERROR_TYPE] = self._error_type
         if self._span is None:
             return
         if self._span.span.is_recording():
-            self._span.span.set_attributes(said)
+            self._span.span.set_attributes(attributes)
             if self._error_type:
                 telemetry.failed(self._span.span, self._error_type)
         self._span.end()
 
-    async def _write(self, ending: str, pay: Pay | None) -> None:
-        action, resource = f"model.{self._operation}", f"model/{self._model or '?'}"
+
+class Closing:
+    """The end of a record. A class and not a generator, since every call has one."""
+
+    __slots__ = ("_called", "_ending", "_record")
+
+    def __init__(self, record: CallRecord, ending: str, called: float | None) -> None:
+        self._record = record
+        self._ending = ending
+        self._called = called
+
+    def __enter__(self) -> str:
         try:
-            if pay:
-                await pay(self._audit.line(action, resource, ending, self.details))
-            else:
-                await self._audit.record(action, resource, outcome=ending, details=self.details)
-        except psycopg.Error as error:
-            raise Unavailable("the audit record cannot be written, so there is no answer") from error
+            return self._record.line(self._ending)
+        except BaseException as error:
+            self._record.ended(self._ending, self._called, error)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._record.ended(self._ending, self._called, error)
 
 
 def outcome(error: BaseException) -> str:

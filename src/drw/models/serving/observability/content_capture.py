@@ -19,70 +19,70 @@ Message = dict[str, Any]
 VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """OpenTelemetry's own variable for it, which counts where the settings say nothing."""
 
-_most = 0
+_limit = 0
 """Of the process, as are the tracer and the metrics."""
 
 
 def allow(characters: int) -> None:
     """Put so many characters of each prompt and answer on spans from now on; 0: none."""
-    global _most
-    _most = characters
+    global _limit
+    _limit = characters
 
 
 def allowed() -> int:
     """Return how many characters go on spans."""
-    return _most
+    return _limit
 
 
-def asked_by_environment() -> bool:
+def enabled_by_environment() -> bool:
     """Tell whether the environment asks for content on spans."""
     return os.environ.get(VARIABLE, "").lower() in ("true", "span_only", "span_and_event")
 
 
-def asked(body: Mapping[str, Any], most: int) -> str:
-    """Return the messages of a request of OpenAI's API, about `most` characters of them: the newest are kept."""
+def input_messages(body: Mapping[str, Any], limit: int) -> str:
+    """Return the messages of a request of OpenAI's API, the newest `limit` characters or so."""
     if "prompt" in body:
-        return _json([{"role": "user", "parts": [_text(str(body["prompt"]), most)]}])
-    kept: list[Message] = []
+        return _json([{"role": "user", "parts": [_text(str(body["prompt"]), limit)]}])
+    newest: list[Message] = []
     for message in reversed(body.get("messages", ())):
-        shown = {"role": message["role"], "parts": _parts(message, most)}
-        if (most := most - _size(shown)) < 0 and kept:
+        shown = {"role": message["role"], "parts": _parts(message, limit)}
+        if (limit := limit - _size(shown)) < 0 and newest:
             break
-        kept.append(shown)
-    return _json(reversed(kept))
+        newest.append(shown)
+    return _json(reversed(newest))
 
 
-def answered(messages: Iterable[tuple[Message, str]], most: int) -> str:
-    """Return the answers to one request, each with why it ended, at most about `most` characters of them."""
+def output_messages(messages: Iterable[tuple[Message, str]], limit: int) -> str:
+    """Return the answers to one request, each with why it ended, at most about `limit` characters."""
     shown = []
     for message, finish_reason in messages:
-        shown.append({"role": "assistant", "parts": _parts(message, most), "finish_reason": finish_reason})
-        most = max(0, most - _size(shown[-1]))
+        shown.append({"role": "assistant", "parts": _parts(message, limit), "finish_reason": finish_reason})
+        limit = max(0, limit - _size(shown[-1]))
     return _json(shown)
 
 
-def _parts(message: Mapping[str, Any], most: int) -> list[Message]:
+def _parts(message: Mapping[str, Any], limit: int) -> list[Message]:
     content = message.get("content")
     if message.get("role") == "tool":
-        said = excerpt(str(content), most)
-        return [{"type": "tool_call_response", "id": message.get("tool_call_id"), "response": said}]
+        response = excerpt(str(content), limit)
+        return [{"type": "tool_call_response", "id": message.get("tool_call_id"), "response": response}]
     texts = [content] if isinstance(content, str) else content or ()
-    parts = [_text(part if isinstance(part, str) else part.get("text", f"[{part['type']}]"), most) for part in texts]
-    return parts + [_call(call, most) for call in message.get("tool_calls") or ()]
+    parts = [_text(part if isinstance(part, str) else part.get("text", f"[{part['type']}]"), limit) for part in texts]
+    return parts + [_call(call, limit) for call in message.get("tool_calls") or ()]
 
 
-def _call(call: Mapping[str, Any], most: int) -> Message:
+def _call(call: Mapping[str, Any], limit: int) -> Message:
     function = call["function"]
     return {
         "type": "tool_call",
         "id": call.get("id"),
         "name": function["name"],
-        "arguments": excerpt(function["arguments"], most),
+        "arguments": excerpt(function["arguments"], limit),
     }
 
 
-def _text(text: str, most: int) -> Message:
-    return {"type": "text", "content": excerpt(text, most)}
+def _text(text: str, limit: int) -> Message:
+    return {"type": "text", "content": excerpt(text, limit)}
 
 
 def _size(message: Message) -> int:

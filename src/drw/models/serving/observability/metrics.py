@@ -31,8 +31,8 @@ PER_TOKEN = Histogram(
 class CallMetrics:
     """The metrics of one model under one operation, each found once."""
 
-    def __init__(self, operation: str, provider: str, asked: str, model: str) -> None:
-        self._labels = operation, provider, asked, model
+    def __init__(self, operation: str, provider: str, requested: str, model: str) -> None:
+        self._labels = operation, provider, requested, model
         self.first_token = FIRST_TOKEN.labels(*self._labels)
         self.per_token = PER_TOKEN.labels(*self._labels)
         self.input = gen_ai.CLIENT_TOKENS.labels(*self._labels, "input")
@@ -40,7 +40,7 @@ class CallMetrics:
         self._ends: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
 
     def ended(self, outcome: str, error_type: str, served: float, called: float | None) -> None:
-        """Take down how a call ended, how long it took to serve and, where a model was called, how long that took."""
+        """Observe the end of a call: how long it took to serve and, where a model was called, how long that took."""
         end = self._ends.get((outcome, error_type))
         if end is None:
             client = gen_ai.CLIENT_DURATION.labels(*self._labels, error_type)
@@ -52,6 +52,6 @@ class CallMetrics:
 
 
 @lru_cache(maxsize=1024)
-def measures(operation: str, provider: str, asked: str, model: str) -> CallMetrics:
+def metrics(operation: str, provider: str, requested: str, model: str) -> CallMetrics:
     """Return the metrics of a model. The names are those of the registry, never a caller's own words."""
-    return CallMetrics(operation, provider, asked, model)
+    return CallMetrics(operation, provider, requested, model)

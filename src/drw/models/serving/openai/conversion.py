@@ -10,27 +10,27 @@ from drw.api.models.v1.serving_pb2 import ChatChunk, ChatMessage, ChatRequest, U
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.openai.requests import ChatCompletion, read
 from drw.models.serving.openai.responses import Answer
-from drw.models.serving.ports import Body, Chunk
+from drw.models.serving.ports import Chunk
 
 
-def body(request: ChatRequest) -> Body:
-    """Return the request as engines take it, held to the same bounds as one from outside.
+def completion(request: ChatRequest) -> ChatCompletion:
+    """Return the request as OpenAI's API has it, held to the same bounds as one from outside.
 
     Raises:
         InvalidRequest: it is out of bounds, or its JSON schema is not one.
     """
-    asked: dict[str, Any] = {"model": request.model or "default", "messages": [_message(m) for m in request.messages]}
+    fields: dict[str, Any] = {"model": request.model or "default", "messages": [_message(m) for m in request.messages]}
     for name in ("temperature", "seed"):
         if request.HasField(name):
-            asked[name] = getattr(request, name)
+            fields[name] = getattr(request, name)
     if request.max_tokens:
-        asked["max_tokens"] = request.max_tokens
+        fields["max_tokens"] = request.max_tokens
     if request.stop:
-        asked["stop"] = list(request.stop)
+        fields["stop"] = list(request.stop)
     if request.json_schema:
         schema = {"name": "answer", "strict": True, "schema": _schema(request.json_schema)}
-        asked["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return read(ChatCompletion, orjson.dumps(asked)).body()
+        fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return read(ChatCompletion, orjson.dumps(fields))
 
 
 def text(chunk: Chunk) -> str:

@@ -88,23 +88,23 @@ class _Reader:
         if (found := QUANTIFIER.match(self._pattern, self.at)) is None:
             return atom
         self.at = found.end()
-        least, most = _counts(found)
+        minimum, maximum = _counts(found)
         text = self._pattern[begun : self.at]
-        if least > most:
-            raise PatternError(f"{found[0]!r} has its bounds reversed: write {{{most},{least}}}")
-        if max(least, 0 if most == UNBOUNDED else most) > MAX_REPEAT:
+        if minimum > maximum:
+            raise PatternError(f"{found[0]!r} has its bounds reversed: write {{{maximum},{minimum}}}")
+        if max(minimum, 0 if maximum == UNBOUNDED else maximum) > MAX_REPEAT:
             raise PatternError(f"{found[0]!r} repeats more than {MAX_REPEAT} times: use maxLength for long texts")
-        if most > 1 and (atom.empty or atom.repeats):
+        if maximum > 1 and (atom.empty or atom.repeats):
             raise PatternError(
                 f"{text[:40]!r} repeats what can match in more than one way: "
                 "separate the repetitions, as in (\\w+ )*\\w+ in place of (\\w+ ?)*"
             )
         if not (self._take("?") or self._take("+")) and QUANTIFIER.match(self._pattern, self.at):
             raise PatternError(f"nothing to repeat at {self.at}")
-        size = atom.size * max(1, least, 1 if most == UNBOUNDED else most)
+        size = atom.size * max(1, minimum, 1 if maximum == UNBOUNDED else maximum)
         if size > MAX_SIZE:
             raise PatternError(f"{text[:40]!r} repeats to {size} characters; at most {MAX_SIZE}: repeat less")
-        return Node(size, atom.empty or least == 0, most == UNBOUNDED or atom.repeats)
+        return Node(size, atom.empty or minimum == 0, maximum == UNBOUNDED or atom.repeats)
 
     def _atom(self, depth: int) -> Node:
         if QUANTIFIER.match(self._pattern, self.at):
@@ -165,7 +165,7 @@ def _counts(found: re.Match[str]) -> tuple[int, int]:
     digits = [found[1], found[3] or ""]
     if any(len(text) > 9 for text in digits):
         raise PatternError(f"{found[0][:40]!r} repeats more than {MAX_REPEAT} times: use maxLength for long texts")
-    least = int(found[1])
+    minimum = int(found[1])
     if not found[2]:
-        return least, least
-    return least, int(found[3]) if found[3] else UNBOUNDED
+        return minimum, minimum
+    return minimum, int(found[3]) if found[3] else UNBOUNDED

@@ -49,7 +49,7 @@ MAX_COMPLETIONS = 128
 DEFAULT_COMPLETION_TOKENS = 16
 MAX_TOKENS = 2**31 - 1
 MAX_FURTHER_BYTES = 32_768
-MAX_BIASES, MOST_BIAS = 4096, 100
+MAX_BIASES, MAX_BIAS = 4096, 100
 NO_EFFECT = (("best_of", 1), ("echo", False), ("suffix", ""))
 """Refused parameters with what holds anyway, as clients send them."""
 
@@ -95,8 +95,8 @@ def _biases(value: dict[str, Any]) -> dict[str, Any]:
     for token, bias in value.items():
         if not (token.isascii() and token.isdigit() and int(token[:10]) <= MAX_TOKENS and len(token) <= 10):
             raise InvalidRequest(f"logit_bias: {token[:64]!r} is not the id of a token", param="logit_bias")
-        if type(bias) not in (int, float) or not -MOST_BIAS <= bias <= MOST_BIAS:
-            message = f"logit_bias.{token} must be a number from {-MOST_BIAS} to {MOST_BIAS}"
+        if type(bias) not in (int, float) or not -MAX_BIAS <= bias <= MAX_BIAS:
+            message = f"logit_bias.{token} must be a number from {-MAX_BIAS} to {MAX_BIAS}"
             raise InvalidRequest(message, param=f"logit_bias.{token}")
     return value
 
@@ -108,7 +108,7 @@ def _texts(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-_BIAS: dict[str, Any] = {"type": "number", "minimum": -MOST_BIAS, "maximum": MOST_BIAS}
+_BIAS: dict[str, Any] = {"type": "number", "minimum": -MAX_BIAS, "maximum": MAX_BIAS}
 # Read as they are, then looked at one by one: pydantic would collect an error for each wrong value, without a bound.
 Biases = Annotated[
     dict[str, Any], AfterValidator(_biases), WithJsonSchema({"type": "object", "additionalProperties": _BIAS})
@@ -182,7 +182,7 @@ class Sampling(StrictObject):
         """What ties requests together, as far as the body says."""
         return self.user or ""
 
-    def most_tokens(self) -> tuple[str, int | None]:
+    def max_answer_tokens(self) -> tuple[str, int | None]:
         """Return the field that bounds the answer, and the bound."""
         return "max_tokens", self.max_tokens
 
@@ -242,22 +242,22 @@ class ChatCompletion(Sampling):
     def _schemas(self) -> Schemas:
         """Return every JSON schema of the request by the field it stands in, and whether it is strict."""
         form = self.response_format and self.response_format.json_schema
-        found = {"response_format": (form.schema_, bool(form.strict))} if form else {}
+        schemas = {"response_format": (form.schema_, bool(form.strict))} if form else {}
         for i, function in enumerate(tool.function for tool in self.tools or ()):
             if function.parameters:
-                found[f"tools[{i}].function"] = function.parameters, bool(function.strict)
-        return found
+                schemas[f"tools[{i}].function"] = function.parameters, bool(function.strict)
+        return schemas
 
     @property
     def session(self) -> str:
         """What ties requests together, as far as the body says."""
         return self.prompt_cache_key or self.user or ""
 
-    def most_tokens(self) -> tuple[str, int | None]:
+    def max_answer_tokens(self) -> tuple[str, int | None]:
         """Return the field that bounds the answer, and the bound."""
         if self.max_completion_tokens is not None:
             return "max_completion_tokens", self.max_completion_tokens
-        return super().most_tokens()
+        return super().max_answer_tokens()
 
 
 class Completion(Sampling):
@@ -288,15 +288,15 @@ class Completion(Sampling):
         """How many answers are asked for."""
         return len(prompts_of(self.prompt)) * (self.n or 1)
 
-    def most_tokens(self) -> tuple[str, int | None]:
+    def max_answer_tokens(self) -> tuple[str, int | None]:
         """Return the field that bounds the answer, and the bound."""
         return "max_tokens", self.max_tokens or DEFAULT_COMPLETION_TOKENS
 
     def body(self) -> Body:
         """Return what an engine gets of the request: a list of one prompt is that prompt."""
         prompts = prompts_of(self.prompt)
-        name, most = self.most_tokens()
-        return super().body() | {"prompt": prompts[0] if len(prompts) == 1 else prompts, name: most}
+        name, bound = self.max_answer_tokens()
+        return super().body() | {"prompt": prompts[0] if len(prompts) == 1 else prompts, name: bound}
 
 
 def _not_nothing(tokens: int) -> int:
@@ -383,9 +383,9 @@ def _check_schemas(schemas: Schemas) -> None:
 
 def _readable(cls: type[StrictObject], error: ValidationError) -> InvalidRequest:
     fault = error.errors(include_url=False, include_input=False)[0]
-    kind, said, param = fault["type"], fault["msg"].removeprefix("Value error, "), _param(fault["loc"])
+    kind, problem, param = fault["type"], fault["msg"].removeprefix("Value error, "), _param(fault["loc"])
     if kind == "json_invalid":
-        return InvalidRequest(f"the body is not JSON: {said}")
+        return InvalidRequest(f"the body is not JSON: {problem}")
     if kind == UNKNOWN_FIELD:
         name = fault["ctx"]["name"][:64]
         param = f"{param}.{name}" if param else name
@@ -398,7 +398,7 @@ def _readable(cls: type[StrictObject], error: ValidationError) -> InvalidRequest
         return InvalidRequest(message, param=f"{param}.type")
     if kind == "union_tag_not_found":
         return InvalidRequest(f"{param}.type is missing", param=f"{param}.type")
-    return InvalidRequest(f"{param}: {said}", param=param)
+    return InvalidRequest(f"{param}: {problem}", param=param)
 
 
 def _param(path: tuple[int | str, ...]) -> str:

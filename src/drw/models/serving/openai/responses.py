@@ -35,7 +35,7 @@ class Choice:
     of_message: dict[str, Any] = field(default_factory=dict)
     of_choice: dict[str, Any] = field(default_factory=dict)
     """What OpenAI's API does not have, and an upstream sends: thought signatures, details of the reasoning."""
-    _places: dict[int, int] = field(default_factory=dict)
+    _positions: dict[int, int] = field(default_factory=dict)
     """The call that an upstream's index stands for now."""
 
     def add(self, part: dict[str, Any]) -> None:
@@ -66,13 +66,13 @@ class Choice:
 
     def _add_call(self, part: dict[str, Any]) -> None:
         """Take in a part of a call, and give it the call's own index and id where the upstream has not."""
-        place, function = part.get("index") or 0, part.get("function") or {}
-        call = self.calls.get(self._places.get(place, place))
+        position, function = part.get("index") or 0, part.get("function") or {}
+        call = self.calls.get(self._positions.get(position, position))
         if call is None or _is_another(call, part.get("id"), function.get("name")):
-            self._places[place] = index = place if call is None else max(self.calls) + 1
+            self._positions[position] = index = position if call is None else max(self.calls) + 1
             part["id"] = part.get("id") or f"call_{secrets.token_hex(12)}"
             call = self.calls[index] = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
-        part["index"] = self._places[place]
+        part["index"] = self._positions[position]
         call["id"] = call["id"] or part["id"]
         call["function"]["name"] = call["function"]["name"] or function.get("name") or ""
         call["function"]["arguments"] += function.get("arguments") or ""
@@ -100,16 +100,16 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _keep(kept: dict[str, Any], part: dict[str, Any], known: frozenset[str]) -> None:
+def _keep(stored: dict[str, Any], part: dict[str, Any], known: frozenset[str]) -> None:
     """Add to what is kept the fields of a part that are not among the known ones."""
     for name in part.keys() - known:
-        old, new = kept.get(name), part[name]
+        old, new = stored.get(name), part[name]
         if isinstance(old, list) and isinstance(new, list):
-            kept[name] = old + new
+            stored[name] = old + new
         elif isinstance(old, dict) and isinstance(new, dict):
-            kept[name] = old | new
+            stored[name] = old | new
         elif new is not None:
-            kept[name] = new
+            stored[name] = new
 
 
 class Answer:

@@ -41,17 +41,17 @@ def check_schema(schema: dict[str, Any], *, strict: bool = True) -> None:
     totals = dict.fromkeys(TOTALS, 0)
     left: list[tuple[Path, Any, str]] = [((), schema, "schema")]
     while left:
-        path, found, kind = left.pop()
+        path, node, kind = left.pop()
         if len(path) > MAX_DEPTH:
             raise SchemaError(f"{_pointer(path[:8])}: nested deeper than {MAX_DEPTH} levels")
         _count(path, {"nodes": 1}, totals)
-        if isinstance(found, list):
-            left += (((*path, str(index)), value, kind) for index, value in enumerate(found))
-        elif isinstance(found, dict):
+        if isinstance(node, list):
+            left += (((*path, str(index)), value, kind) for index, value in enumerate(node))
+        elif isinstance(node, dict):
             if kind == "schema":
-                _count(path, _counted(found), totals)
-                _check_keywords(path, found, look_around=not strict)
-            left += (((*path, key), value, _kind(key, kind)) for key, value in found.items())
+                _count(path, _counted(node), totals)
+                _check_keywords(path, node, look_around=not strict)
+            left += (((*path, key), value, _kind(key, kind)) for key, value in node.items())
 
 
 def without_look_around(schema: Any) -> Any:
@@ -81,29 +81,29 @@ def _count(path: Path, counts: Mapping[str, int], totals: dict[str, int]) -> Non
             raise SchemaError(f"{_pointer(path)}: more than {TOTALS[name]} {name} in one schema")
 
 
-def _counted(found: dict[str, Any]) -> dict[str, int]:
-    enum = found.get("enum")
-    choices = [found.get(name) for name in ("anyOf", "oneOf", "allOf")]
+def _counted(node: dict[str, Any]) -> dict[str, int]:
+    enum = node.get("enum")
+    choices = [node.get(name) for name in ("anyOf", "oneOf", "allOf")]
     return {
         "enum values": len(enum) if isinstance(enum, list) else 0,
         "alternatives": sum(len(choice) for choice in choices if isinstance(choice, list)),
-        "references": int("$ref" in found),
+        "references": int("$ref" in node),
     }
 
 
-def _check_keywords(path: Path, found: dict[str, Any], *, look_around: bool) -> None:
-    for name, most in COUNTS.items():
-        value = found.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value <= most:
-            raise SchemaError(f"{_pointer((*path, name))}: {value!r} is not from 0 to {most}")
-    reference = found.get("$ref")
+def _check_keywords(path: Path, node: dict[str, Any], *, look_around: bool) -> None:
+    for name, maximum in COUNTS.items():
+        value = node.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value <= maximum:
+            raise SchemaError(f"{_pointer((*path, name))}: {value!r} is not from 0 to {maximum}")
+    reference = node.get("$ref")
     if isinstance(reference, str) and not reference.startswith("#"):
         raise SchemaError(
             f"{_pointer((*path, '$ref'))}: {reference[:80]!r} is outside of the schema; use '#/$defs/NAME'"
         )
-    if isinstance(pattern := found.get("pattern"), str):
+    if isinstance(pattern := node.get("pattern"), str):
         _check_pattern((*path, "pattern"), pattern, look_around=look_around)
-    if isinstance(patterns := found.get("patternProperties"), dict):
+    if isinstance(patterns := node.get("patternProperties"), dict):
         for pattern in patterns:
             _check_pattern((*path, "patternProperties"), pattern)
 

@@ -58,11 +58,11 @@ def constrained(body: Body, tools: Tools) -> Body:
     if not tools:
         return {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
     lines = "\n".join(f"- {name}: {tool.get('description') or name}" for name, tool in tools.items())
-    told = f"Choose exactly one function for the user's request and fill in its arguments. Functions:\n{lines}"
+    instructions = f"Choose exactly one function for the user's request and fill in its arguments. Functions:\n{lines}"
     schema = {"anyOf": [_call_schema(index, name, tool) for index, (name, tool) in enumerate(tools.items())]}
     spoken = {name: value for name, value in body.items() if name not in OF_TEXT}
     return spoken | {
-        "messages": [{"role": "system", "content": told}, *body["messages"]],
+        "messages": [{"role": "system", "content": instructions}, *body["messages"]],
         "response_format": {
             "type": "json_schema",
             "json_schema": {"name": "call", "strict": _all_strict(tools), "schema": schema},
@@ -118,16 +118,16 @@ def _call_schema(index: int, name: str, tool: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _moved(schema: Any, place: str) -> Any:
+def _moved(schema: Any, prefix: str) -> Any:
     """Return a schema with its references as they are where it has become a part of another."""
     if isinstance(schema, list):
-        return [_moved(each, place) for each in schema]
+        return [_moved(each, prefix) for each in schema]
     if not isinstance(schema, dict):
         return schema
     return {
-        key: place + value[1:]
+        key: prefix + value[1:]
         if key == "$ref" and isinstance(value, str) and value[:1] == "#"
-        else _moved(value, place)
+        else _moved(value, prefix)
         for key, value in schema.items()
     }
 
@@ -141,8 +141,8 @@ def _ended(text: str, reason: str, tools: Tools, stops: Sequence[str] = ()) -> t
     except orjson.JSONDecodeError:  # cut by max_tokens: `length` says so
         whole = False
     if tools[name].get("parameters") is ANSWER_SCHEMA:
-        said = from_json(arguments, allow_partial="trailing-strings") if arguments else {}
-        return _stopped(said.get("text", ""), reason, stops)
+        written = from_json(arguments, allow_partial="trailing-strings") if arguments else {}
+        return _stopped(written.get("text", ""), reason, stops)
     function = {"name": name, "arguments": arguments}
     call = {"index": 0, "id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
     return {"tool_calls": [call]}, "tool_calls" if whole else reason

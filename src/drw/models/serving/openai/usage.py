@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+from drw.billing.usage import UsageUpdate
+from drw.models.serving.errors import ResponseTruncated
 from drw.models.serving.openai.chunks import has_words
 from drw.models.serving.ports import Chunk
 
 Usage = dict[str, Any]
+
+MAX_COUNT = 1 << 31
+"""A count of tokens is below this."""
+PIECE = UsageUpdate(pieces=1, continues=True)
+"""What most chunks say: there is more of one choice."""
+
+
+def usage_update(chunk: Chunk) -> UsageUpdate:
+    """Return what a chunk says about usage: in OpenAI's `usage`, or in llama.cpp's `timings`.
+
+    Raises:
+        ResponseTruncated: a count is no number of tokens.
+    """
+    choices = chunk.get("choices") or ()
+    pieces, continues = 0, False
+    for choice in choices:
+        pieces += has_words(choice)
+        continues = continues or not choice.get("finish_reason")
+    if usage := chunk.get("usage"):
+        return UsageUpdate(
+            pieces,
+            continues,
+            _count(usage, "prompt_tokens"),
+            _count(usage, "completion_tokens"),
+            _indices(choices),
+            not choices,
+            _detail(usage, "prompt_tokens_details", "cached_tokens"),
+            _detail(usage, "completion_tokens_details", "reasoning_tokens"),
+        )
+    if timings := chunk.get("timings"):
+        prompt = _count(timings, "prompt_n") + _count(timings, "cache_n")
+        return UsageUpdate(pieces, continues, prompt, _count(timings, "predicted_n"), _indices(choices))
+    return PIECE if pieces == 1 and continues else UsageUpdate(pieces, continues)
 
 
 async def uncached(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
@@ -60,9 +95,38 @@ async def _of_all_choices(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator
         yield {"choices": [], "usage": _of(last, max(sum(by_choice.values()), pieces))}
 
 
+def _indices(choices: Sequence[dict[str, Any]]) -> tuple[int, ...]:
+    if len(choices) == 1:  # as nearly always
+        return (choices[0].get("index", 0),)
+    return tuple([choice.get("index", 0) for choice in choices])
+
+
+def _count(counts: Any, name: str) -> int:
+    """Return a number of tokens as the engine reports it; 0: it does not.
+
+    Raises:
+        ResponseTruncated: it is no number of tokens.
+    """
+    count = counts.get(name) if isinstance(counts, dict) else counts
+    if count is None:
+        return 0
+    if type(count) is not int or not 0 <= count < MAX_COUNT:
+        raise ResponseTruncated(
+            f"the engine sent what is no part of an answer: it says {name} is {str(count)[:40]}: try again"
+        )
+    return count
+
+
+def _detail(usage: Usage, name: str, part: str) -> int | None:
+    """Return a count out of OpenAI's details of usage, which cost nothing; None where there is none."""
+    details = usage.get(name)
+    count = details.get(part) if isinstance(details, dict) else None
+    return count if type(count) is int and 0 <= count < MAX_COUNT else None
+
+
 def _completion(usage: Usage) -> int:
-    found = usage.get("completion_tokens")
-    return found if isinstance(found, int) else 0
+    count = usage.get("completion_tokens")
+    return count if isinstance(count, int) else 0
 
 
 def _of(usage: Usage, completion: int) -> Usage:

@@ -1,4 +1,4 @@
-"""The line in front of one model: so many are answered at once, so many wait, the rest are sent away."""
+"""Admission queue of one model: bounds concurrent and waiting requests, and rejects the rest."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from drw.models.serving.errors import EngineBusy
 
 
 class AdmissionQueue:
-    """Lets requests through to one model."""
+    """Admits requests to one model."""
 
     def __init__(self, model: str, concurrent: int, waiting: int, seconds: float) -> None:
         self._model = model
         self._free = asyncio.Semaphore(concurrent)
-        self._most_waiting = waiting
+        self._max_waiting = waiting
         self._seconds = seconds
         self._waiting = 0
 
     @asynccontextmanager
-    async def turn(self, most_seconds: float = math.inf) -> AsyncIterator[None]:
-        """Wait for a place, at most so long, and hold it for the block.
+    async def turn(self, max_seconds: float = math.inf) -> AsyncIterator[None]:
+        """Wait for admission, at most `max_seconds`, and hold it for the block.
 
         Raises:
-            EngineBusy: too many wait already, or none came free in time.
+            EngineBusy: the queue is full, or the wait took too long.
         """
         if self._free.locked():
-            await self._wait(min(self._seconds, most_seconds))
+            await self._wait(min(self._seconds, max_seconds))
         else:
             await self._free.acquire()
         try:
@@ -38,15 +38,15 @@ class AdmissionQueue:
             self._free.release()
 
     async def _wait(self, seconds: float) -> None:
-        if self._waiting >= self._most_waiting:
+        if self._waiting >= self._max_waiting:
             raise self._busy(f"{self._waiting} requests wait for it already")
         self._waiting += 1
         try:
-            with waiting("line"):
+            with waiting("queue"):
                 async with asyncio.timeout(seconds):
                     await self._free.acquire()
         except TimeoutError:
-            raise self._busy(f"no place came free within {seconds:.3g} s") from None
+            raise self._busy(f"no request finished within {seconds:.3g} s") from None
         finally:
             self._waiting -= 1
 

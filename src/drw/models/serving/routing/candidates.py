@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import ContextLengthExceeded
@@ -24,7 +24,7 @@ class ChatModel:
     upstream_model: str
     engine: ChatEngine
     engine_name: str
-    line: AdmissionQueue
+    queue: AdmissionQueue
     replicas: tuple[Replica, ...]
     context_length: int
     max_prompt_tokens: int
@@ -38,13 +38,13 @@ class ChatModel:
     """Whether the reasoning of earlier answers is sent to it."""
 
     @property
-    def most_prompt_bytes(self) -> int:
+    def max_prompt_bytes(self) -> int:
         """Longer prompts are refused before they are counted; 0: where it is not known how many tokens it takes."""
         return BYTES_PER_TOKEN * (self.max_prompt_tokens or self.context_length)
 
     def reads(self, size: int) -> bool:
         """Tell whether a prompt of so many bytes may fit."""
-        return not self.most_prompt_bytes or size <= self.most_prompt_bytes
+        return not self.max_prompt_bytes or size <= self.max_prompt_bytes
 
     def takes(self, tokens: int | None) -> bool:
         """Tell whether an answer may be so long."""
@@ -53,7 +53,7 @@ class ChatModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CandidateList:
-    """The models that may answer for one name."""
+    """The candidate models for one name."""
 
     id: str
     """The model's or the alias's."""
@@ -69,7 +69,7 @@ class CandidateList:
         return *(model for model, _ in self.targets), *self.fallbacks
 
     def without(self, names: Container[str]) -> CandidateList:
-        """Return the plan without the models of these names."""
+        """Return the candidates without the models of these names."""
         targets = tuple(target for target in self.targets if target[0].id not in names)
         fallbacks = tuple(model for model in self.fallbacks if model.id not in names)
         return replace(self, targets=targets, fallbacks=fallbacks)
@@ -97,28 +97,30 @@ class ModelRequest:
     choices: int = 1
     param: str = "max_tokens"
     """The field that bounds the answer."""
-    most_tokens: int | None = None
+    max_tokens: int | None = None
     prompt_bytes: int = 0
     """Of the texts that the model reads."""
     end: float = FOREVER
     """Until when it goes on, whatever becomes of it, in the event loop's time."""
+    prompt_counts: dict[str, list[int]] = field(default_factory=dict, compare=False)
+    """The tokens of each prompt of `body`, by the id of the model that counted them."""
 
 
-def answerable(request: Sampling, plan: CandidateList, models: tuple[ChatModel, ...]) -> tuple[ChatModel, ...]:
+def answerable(request: Sampling, candidates: CandidateList, models: tuple[ChatModel, ...]) -> tuple[ChatModel, ...]:
     """Return the models that take what only some do: parameters that are not OpenAI's, and tokens in place of texts.
 
     Raises:
         InvalidRequest: none does.
     """
     if isinstance(request, Completion) and not isinstance(prompts_of(request.prompt)[0], str):
-        if len(plan.targets) > 1:
-            message = f"prompt has token ids, and each model behind {plan.id!r} reads them by its own tokenizer"
+        if len(candidates.targets) > 1:
+            message = f"prompt has token ids, and each model behind {candidates.id!r} reads them by its own tokenizer"
             raise InvalidRequest(f"{message}: name one model, or send text", param="prompt")
         models = models[:1]
     if not (further := request.further.keys()):
         return models
-    if found := tuple(model for model in models if further <= model.parameters):
-        return found
+    if takers := tuple(model for model in models if further <= model.parameters):
+        return takers
     raise unknown(type(request), min(further - models[0].parameters), models[0].parameters)
 
 
@@ -147,28 +149,28 @@ def prompt_bytes(body: Body) -> int:
     return sum(len(text.encode(errors="replace")) for text in texts)
 
 
-def too_long(model: ChatModel, asked: ModelRequest) -> ContextLengthExceeded:
+def too_long(model: ChatModel, request: ModelRequest) -> ContextLengthExceeded:
     """Return the error for a prompt that is too long for a model by its bytes alone."""
-    most = model.max_prompt_tokens or model.context_length
+    max_tokens = model.max_prompt_tokens or model.context_length
     message = (
-        f"the prompt has {asked.prompt_bytes} bytes; {model.id!r} takes at most {most} tokens, "
-        f"which are never more than {model.most_prompt_bytes} bytes here: shorten it"
+        f"the prompt has {request.prompt_bytes} bytes; {model.id!r} takes at most {max_tokens} tokens, "
+        f"which are never more than {model.max_prompt_bytes} bytes here: shorten it"
     )
-    return ContextLengthExceeded(message, "prompt" if asked.endpoint == "completions" else "messages")
+    return ContextLengthExceeded(message, "prompt" if request.endpoint == "completions" else "messages")
 
 
-def check_prompt(asked: ModelRequest) -> None:
+def check_prompt(request: ModelRequest) -> None:
     """Raise where a prompt is too long for each of the models that may answer, before anybody counts it."""
-    if not any(model.reads(asked.prompt_bytes) for model in asked.models):
-        raise too_long(max(asked.models, key=lambda model: model.most_prompt_bytes), asked)
+    if not any(model.reads(request.prompt_bytes) for model in request.models):
+        raise too_long(max(request.models, key=lambda model: model.max_prompt_bytes), request)
 
 
-def check_length(models: tuple[ChatModel, ...], asked: ModelRequest) -> None:
-    """Raise where more tokens are asked for than any of the models has room for."""
-    if not any(model.takes(asked.most_tokens) for model in models):
+def check_length(models: tuple[ChatModel, ...], request: ModelRequest) -> None:
+    """Raise where more tokens are requested than any of the models has room for."""
+    if not any(model.takes(request.max_tokens) for model in models):
         first = max(models, key=lambda model: model.context_length)
         message = (
-            f"{asked.param} is {asked.most_tokens}; prompt and answer of {first.id!r} have "
+            f"{request.param} is {request.max_tokens}; prompt and answer of {first.id!r} have "
             f"{first.context_length} tokens together"
         )
-        raise InvalidRequest(message, param=asked.param, code="invalid_value")
+        raise InvalidRequest(message, param=request.param, code="invalid_value")

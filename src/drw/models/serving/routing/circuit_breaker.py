@@ -13,7 +13,7 @@ from prometheus_client import Gauge
 from drw.kernel.runtime.clock import Clock
 from drw.models.serving.settings import CircuitSettings
 
-STATE = Gauge("drw_circuit_state", "Of each place of a model: 0 closed, 1 half-open, 2 open.", ["model", "replica"])
+STATE = Gauge("drw_circuit_state", "Of each replica of a model: 0 closed, 1 half-open, 2 open.", ["model", "replica"])
 
 
 class State(IntEnum):
@@ -25,7 +25,7 @@ class State(IntEnum):
 
 
 class CircuitBreaker:
-    """The circuit of one place of one model. Failures are only those that are the upstream's own fault.
+    """The circuit of one replica. Only failures that are the upstream's own fault count.
 
     Whoever enters gets a ticket, and tells of the outcome with it: once the circuit has opened, what entered before
     says nothing of how the upstream is now.
@@ -96,7 +96,7 @@ class CircuitBreaker:
         return full and sum(self._failed) >= self._settings.failure_rate * len(self._failed)
 
     def _open(self) -> None:
-        seconds = min(self._settings.open_seconds * 2.0 ** min(self._opened, 16), self._settings.most_open_seconds)
+        seconds = min(self._settings.open_seconds * 2.0 ** min(self._opened, 16), self._settings.max_open_seconds)
         self._opened += 1
         self._opens_until = self._clock.time() + seconds
         self._failed.clear()

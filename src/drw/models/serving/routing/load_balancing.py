@@ -74,8 +74,8 @@ class Affinity:
 
 def owner() -> str:
     """Return whose sessions the present request's are: a tenant's, and within it a key's."""
-    who = context.caller_or_none()
-    return f"{who.org}/{who.desk}/{','.join(sorted(who.walls))}/{who.key}" if who else ""
+    principal = context.caller_or_none()
+    return f"{principal.org}/{principal.desk}/{','.join(sorted(principal.walls))}/{principal.key}" if principal else ""
 
 
 def pick(ready: Sequence[Replica], key: str, random: Random) -> Replica:
@@ -85,9 +85,9 @@ def pick(ready: Sequence[Replica], key: str, random: Random) -> Replica:
     if not key:
         least = min(replica.outstanding for replica in ready)
         return random.choice([replica for replica in ready if replica.outstanding == least])
-    most = math.ceil(LOAD_BOUND * (sum(replica.outstanding for replica in ready) + 1) / len(ready))
+    max_outstanding = math.ceil(LOAD_BOUND * (sum(replica.outstanding for replica in ready) + 1) / len(ready))
     ranked = sorted(ready, key=lambda replica: score(key, replica.target.base_url), reverse=True)
-    return next(replica for replica in ranked if replica.outstanding < most)
+    return next(replica for replica in ranked if replica.outstanding < max_outstanding)
 
 
 def by_weight(weights: Collection[tuple[str, int]], key: str) -> list[str]:
@@ -113,15 +113,15 @@ def _beginning(body: Body) -> str:
 
     What follows the first question does not count, so that a conversation keeps its place as it grows.
     """
-    left, said = PREFIX_CHARACTERS, []
+    left, texts = PREFIX_CHARACTERS, []
     if "prompt" in body:
         return str(prompts_of(body["prompt"])[0][:left])
     for message in body.get("messages", ()):
         text = f"{message['role']}:{_text(message.get('content'))}\n"[:left]
-        said.append(text)
+        texts.append(text)
         if message["role"] == "user" or (left := left - len(text)) <= 0:
             break
-    return "".join(said)
+    return "".join(texts)
 
 
 def _text(content: Any) -> str:

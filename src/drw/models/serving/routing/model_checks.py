@@ -23,17 +23,17 @@ class ModelChecks:
         self._models = models
         self._clock = clock
         self._until = 0.0
-        self._asked: tuple[str, ...] = ()
+        self._names: tuple[str, ...] = ()
         self._faults: list[str] = []
         self._turn = asyncio.Lock()
 
     async def faults(self, names: Sequence[str]) -> list[str]:
         """Return why models cannot answer, a line for each that has no place that does."""
         async with self._turn:
-            if self._clock.time() >= self._until or self._asked != tuple(names):
-                found = await asyncio.gather(*map(self._fault, names))
-                self._faults = [line for line in found if line]
-                self._asked, self._until = tuple(names), self._clock.time() + REMEMBER_SECONDS
+            if self._clock.time() >= self._until or self._names != tuple(names):
+                faults = await asyncio.gather(*map(self._fault, names))
+                self._faults = [fault for fault in faults if fault]
+                self._names, self._until = tuple(names), self._clock.time() + REMEMBER_SECONDS
             return self._faults
 
     async def _fault(self, name: str) -> str:
@@ -48,7 +48,7 @@ class ModelChecks:
 
 async def _check(model: ChatModel) -> None:
     """Raise where a model answers nowhere."""
-    found = await asyncio.gather(*(model.engine.check(r.target) for r in model.replicas), return_exceptions=True)
-    errors = [error for error in found if error is not None]
-    if len(errors) == len(found):
+    results = await asyncio.gather(*(model.engine.check(r.target) for r in model.replicas), return_exceptions=True)
+    errors = [error for error in results if error is not None]
+    if len(errors) == len(results):
         raise errors[0]

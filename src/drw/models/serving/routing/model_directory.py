@@ -1,4 +1,4 @@
-"""Which models answer for a name and where, as discovery says, remembered for a few seconds."""
+"""Resolves names of models by discovery, and caches the answers for a few seconds."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ KIND_NAMES = {CHAT: "a chat model", EMBEDDING: "an embedding model"}
 
 
 class ModelDirectory:
-    """Asks discovery, and keeps each answer for `seconds`; the last one also while discovery does not answer."""
+    """Caches each answer of discovery for `seconds`, and the last one while discovery is unavailable."""
 
     def __init__(
         self,
         discovery: DiscoveryClient,
         engine: Callable[[str], ChatEngine],
-        line: Callable[[str, int], AdmissionQueue],
+        queue: Callable[[str, int], AdmissionQueue],
         circuits: CircuitSettings,
         clock: Clock,
         seconds: float,
@@ -50,7 +50,7 @@ class ModelDirectory:
     ) -> None:
         self._discovery = discovery
         self._engine = engine
-        self._line = line
+        self._queue = queue
         self._circuits = circuits
         self._clock = clock
         self._seconds = seconds
@@ -82,7 +82,7 @@ class ModelDirectory:
         return known.value
 
     async def follow(self) -> None:
-        """Ask again for every plan as soon as discovery tells of a change; without it, after `seconds`."""
+        """Expire every plan as soon as discovery reports a change; otherwise after `seconds`."""
         while True:
             with suppress(DeadlineExceeded):  # no call goes on for ever
                 await self._follow_once()
@@ -94,15 +94,15 @@ class ModelDirectory:
                     known.until = 0.0
 
     def replicas(self) -> Iterator[tuple[str, Replica]]:
-        """Yield every place that has been of use, with its model."""
+        """Yield every replica that was used, with the id of its model."""
         for name, (_, model) in sorted(self._chat.items()):
             for replica in model.replicas:
                 yield name, replica
 
     def _alive(self, plan: CandidateList) -> CandidateList:
         """Return the plan without the models that are killed; raise where none is left."""
-        who = caller_or_none()
-        kills = {model.id: kill for model in plan.models if (kill := self._kills.find_model(who, model.id))}
+        principal = caller_or_none()
+        kills = {model.id: kill for model in plan.models if (kill := self._kills.find_model(principal, model.id))}
         if not kills:
             return plan
         if (rest := plan.without(kills)).models:
@@ -111,7 +111,7 @@ class ModelDirectory:
 
     async def _ask_plan(self, name: str, last: _Known[CandidateList] | None) -> _Known[CandidateList]:
         try:
-            found = await self._discovery.resolve_plan(ResolvePlanRequest(id=name), timeout=ASK_SECONDS)
+            plan = await self._discovery.resolve_plan(ResolvePlanRequest(id=name), timeout=ASK_SECONDS)
         except NotFound:
             self._plans.pop(name, None)
             raise
@@ -120,12 +120,12 @@ class ModelDirectory:
                 raise
             last.until = self._clock.time() + self._seconds
             return last
-        self._plans[name] = known = _Known(self._made_plan(found), self._clock.time() + self._seconds)
+        self._plans[name] = known = _Known(self._made_plan(plan), self._clock.time() + self._seconds)
         return known
 
     async def _ask_embedding(self, name: str, last: _Known[Model] | None) -> _Known[Model]:
         try:
-            found = await self._discovery.resolve_model(ResolveModelRequest(id=name), timeout=ASK_SECONDS)
+            resolved = await self._discovery.resolve_model(ResolveModelRequest(id=name), timeout=ASK_SECONDS)
         except NotFound:
             self._embeddings.pop(name, None)
             raise
@@ -134,8 +134,8 @@ class ModelDirectory:
                 raise
             last.until = self._clock.time() + self._seconds
             return last
-        _check_kind(found, EMBEDDING)
-        self._embeddings[name] = known = _Known(found.model, self._clock.time() + self._seconds)
+        _check_kind(resolved, EMBEDDING)
+        self._embeddings[name] = known = _Known(resolved.model, self._clock.time() + self._seconds)
         return known
 
     def _made_plan(self, plan: discovery_pb2.Plan) -> CandidateList:
@@ -146,12 +146,12 @@ class ModelDirectory:
         return CandidateList(plan.id, targets, fallbacks, plan.total_seconds)
 
     def _model(self, resolved: ResolvedModel) -> ChatModel:
-        """Return the model, with the line and the circuits that it has, unless its settings changed."""
-        found = self._chat.get(resolved.model.id)
-        if found is None or found[0] != resolved:
-            found = resolved, self._made(resolved)
-            self._chat[resolved.model.id] = found
-        return found[1]
+        """Return the model, with the queue and the circuits that it has, unless its settings changed."""
+        known = self._chat.get(resolved.model.id)
+        if known is None or known[0] != resolved:
+            known = resolved, self._made(resolved)
+            self._chat[resolved.model.id] = known
+        return known[1]
 
     def _made(self, resolved: ResolvedModel) -> ChatModel:
         model = resolved.model
@@ -160,7 +160,7 @@ class ModelDirectory:
             upstream_model=resolved.upstream_model,
             engine=self._engine(model.engine),
             engine_name=model.engine,
-            line=self._line(model.id, resolved.max_concurrent),
+            queue=self._queue(model.id, resolved.max_concurrent),
             replicas=tuple(self._replica(resolved, url) for url in resolved.base_urls or [resolved.base_url]),
             context_length=model.context_length,
             max_prompt_tokens=resolved.max_prompt_tokens,
@@ -182,7 +182,7 @@ class ModelDirectory:
 
 
 class _Known(Generic[T]):
-    """What discovery said, and until when that is good without asking again."""
+    """An answer of discovery, and until when it is fresh."""
 
     __slots__ = ("until", "value")
 

@@ -1,4 +1,4 @@
-"""Makes the counters whole again after Valkey lost its data: from the ledger, and from what live processes hold."""
+"""Rebuilds the counters after Valkey lost its data: from the ledger and the reservations of live processes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from drw.api.gateway.v1.rate_limiting_pb2 import Block
-from drw.billing.counters import Counters
-from drw.billing.subjects import Subject, begins, day_of, month_of
-from drw.gateway.rate_limiting.carryover import added, carried
+from drw.billing.counters.client import Counters
+from drw.billing.ledger.sums import counters_by_ledger
 from drw.kernel.storage.database import Connection, Database
 
 log = logging.getLogger(__name__)
@@ -24,35 +22,10 @@ select concat_ws('-', id, (select system_identifier from pg_control_system()),
                  left(pg_walfile_name(pg_current_wal_lsn()), 8), 'metering.ledger'::regclass::oid) as name
 from metering.book
 """
-KINDS = {"key": Block.KEY, "desk": Block.DESK, "org": Block.ORG, "model": Block.MODEL}
-BUCKET_SECONDS, RING = 5, 13
-"""As `drw.billing.scripts` keeps the tokens of the last minute."""
-
-# Which of the grouping sets a row is of: bits of the columns that are not in it.
-SPENT = """
-select case grouping(org, key, desk, model) when 3 then 'key' when 5 then 'desk' when 7 then 'org' else 'model' end
-           as kind,
-       coalesce(org, '') as org, coalesce(key, desk, model, '') as name,
-       sum(cost) as tn, sum(prompt_tokens + completion_tokens - excess_tokens) as tt,
-       coalesce(sum(cost) filter (where at >= %(month)s), 0) as mn,
-       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at >= %(month)s), 0) as mt,
-       coalesce(sum(cost) filter (where at >= %(day)s), 0) as dn,
-       coalesce(sum(prompt_tokens + completion_tokens - excess_tokens) filter (where at >= %(day)s), 0) as dt
-from metering.ledger group by grouping sets ((org, key), (org, desk), (org), (model))
-"""
-RECENT = """
-select case grouping(org, key, desk, model) when 3 then 'key' when 5 then 'desk' when 7 then 'org' else 'model' end
-           as kind,
-       coalesce(org, '') as org, coalesce(key, desk, model, '') as name,
-       floor(extract(epoch from at) / 5)::bigint as bucket,
-       sum(prompt_tokens + completion_tokens - excess_tokens) as tokens
-from metering.ledger where at > %(recent)s
-group by grouping sets ((org, key, 4), (org, desk, 4), (org, 4), (model, 4))
-"""
 
 
 class CounterRebuild:
-    """Watches for a loss. `clock` is monotonic, in seconds; `lease_seconds` is how long a silent process is waited for.
+    """Detects a loss, and rebuilds. `clock` is monotonic, in seconds; a silent process is waited for `lease_seconds`.
 
     While this has not ended nothing can be reserved, so that no more can be spent than the ledger knows of.
     """
@@ -76,7 +49,7 @@ class CounterRebuild:
         self._book = ""
 
     async def tick(self) -> bool:
-        """Do what can be done now; return whether the counters are open."""
+        """Take the next step of a rebuild, if there is one; return whether the counters are open."""
         if await self.check():
             self._since = None
             return True
@@ -88,7 +61,7 @@ class CounterRebuild:
             return bool(got and got["ok"]) and await self._rebuild()
 
     async def check(self) -> bool:
-        """Tell whether the counters are open; those of another ledger, or of a later state of this one, are dropped."""
+        """Tell whether the counters are open. Those of another ledger, or of a later state of it, are deleted."""
         # Before the database is asked: changes that come in between make the number there larger, never smaller.
         epoch, version = await self._counters.epoch(), await self._counters.caps_version()
         row = await self._database.one(BOOK)
@@ -113,7 +86,7 @@ class CounterRebuild:
         if holders - processes and self._clock() - self._since < self._lease_seconds:
             return False
         now = datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC)
-        await self._counters.load(await _spent(connection, now))
+        await self._counters.load(await counters_by_ledger(connection, now))
         query = "select id from metering.ledger where id = any(%s)"
         settled = [row["id"] for row in await _rows(connection, query, (list(held),))]
         posted = [row["id"] for row in await _rows(connection, "select id from metering.ledger where not posted")]
@@ -124,29 +97,6 @@ class CounterRebuild:
         await connection.execute("delete from metering.holder where id = any(%s)", (gone,))
         log.warning("the counters of money are whole again", extra={"fields": {"held": len(held), "lost": len(gone)}})
         return True
-
-
-async def _spent(connection: Connection, now: datetime) -> dict[str, dict[str, int]]:
-    """Return the counters of every subject that the ledger names."""
-    day, month = begins("day", now), begins("month", now)
-    found: dict[str, dict[str, int]] = {}
-    for row in await _rows(connection, SPENT, {"day": day, "month": month}):
-        counters = {name: int(row[name]) for name in ("tn", "tt", "mn", "mt", "dn", "dt")}
-        found[_name(row)] = {"d": day_of(now), "m": month_of(now), **counters}
-    for (org, key), more in (await carried(connection, now)).items():
-        name = Subject(Block.KEY, org, key).counter
-        found[name] = added(found.get(name, {"d": day_of(now), "m": month_of(now)}), more)
-    newest = int(now.timestamp()) // BUCKET_SECONDS
-    oldest = datetime.fromtimestamp((newest - RING + 1) * BUCKET_SECONDS, UTC)
-    for row in await _rows(connection, RECENT, {"recent": oldest}):
-        ring = found[_name(row)]
-        ring |= {"rk": newest, **{f"r{place}": ring.get(f"r{place}", 0) for place in range(RING)}}
-        ring[f"r{min(row['bucket'], newest) % RING}"] += int(row["tokens"])
-    return found
-
-
-def _name(row: dict[str, Any]) -> str:
-    return Subject(KINDS[row["kind"]], row["org"], row["name"]).counter
 
 
 async def _rows(connection: Connection, query: Any, args: Any = None) -> Sequence[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What each process lets through by itself while Valkey is away: its share of every limit, never money."""
+"""Limits while Valkey is unavailable: each process lets its share of every limit through; never money."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit
-from drw.billing.counters import CountersUnavailable, ReservationRefused
+from drw.billing.counters.client import CountersUnavailable, ReservationRefused
+from drw.billing.reservations.errors import quota_error
 from drw.billing.subjects import Subject
-from drw.models.serving.metering.quota_errors import refusal
 
 MINUTE = 60.0
 Limits = Sequence[tuple[Subject, Limit]]
@@ -28,18 +28,18 @@ class LocalQuota:
         self._under_way: dict[Subject, int] = {}
 
     def enter(self, limits: Limits, tokens: int, away: CountersUnavailable) -> None:
-        """Let a call in that may take so many tokens.
+        """Admit a call that can take so many tokens.
 
         Raises:
-            CountersAway: one of its limits says that nothing passes without the counters.
-            LimitReached, ModelFull: the share is used up.
+            CountersUnavailable: one of its limits is set to fail closed.
+            LimitReached, ModelAtCapacity: the share is used up.
         """
-        self._turn()
+        self._start_window()
         for subject, limit in limits:
             if limit.when_lost == Limit.FAIL_CLOSED:
                 raise away
             if refused := self._refused(subject, limit, tokens):
-                raise refusal(refused, 0, tokens)
+                raise quota_error(refused, 0, tokens)
         for subject, limit in limits:
             self._reserved[subject] = self._reserved.get(subject, 0) + tokens
             self._under_way[subject] = self._under_way.get(subject, 0) + 1
@@ -47,8 +47,8 @@ class LocalQuota:
                 self._requests[subject] = self._requests.get(subject, 0) + 1
 
     def leave(self, limits: Limits, reserved: int, used: int) -> None:
-        """End a call that was let in."""
-        self._turn()
+        """End a call that was admitted."""
+        self._start_window()
         for subject, _ in limits:
             self._under_way[subject] -= 1
             self._reserved[subject] -= reserved
@@ -70,7 +70,7 @@ class LocalQuota:
     def _share(self, whole: int) -> int:
         return max(1, whole // self._processes)
 
-    def _turn(self) -> None:
+    def _start_window(self) -> None:
         if (window := int(self._clock() // MINUTE)) != self._window:
             self._window = window
             self._used.clear()
@@ -78,10 +78,10 @@ class LocalQuota:
 
 
 class QuotaShare:
-    """What one call takes of them; `limits` are all that may come to bind it."""
+    """The share of one call; `limits` are all that may come to bind it."""
 
-    def __init__(self, shares: LocalQuota, limits: Limits, tokens: int, away: CountersUnavailable) -> None:
-        self._shares = shares
+    def __init__(self, quota: LocalQuota, limits: Limits, tokens: int, away: CountersUnavailable) -> None:
+        self._quota = quota
         self._limits = limits
         self.tokens = tokens
         self._away = away
@@ -89,10 +89,10 @@ class QuotaShare:
 
     def enter(self, subjects: Collection[Subject]) -> None:
         """Count the call for these subjects too; see `LocalQuota.enter`."""
-        wanted = [pair for pair in self._limits if pair[0] in subjects and pair not in self._entered]
-        self._shares.enter(wanted, self.tokens, self._away)
-        self._entered += wanted
+        new = [pair for pair in self._limits if pair[0] in subjects and pair not in self._entered]
+        self._quota.enter(new, self.tokens, self._away)
+        self._entered += new
 
     def leave(self, used: int) -> None:
         """End the call."""
-        self._shares.leave(self._entered, self.tokens, min(used, self.tokens))
+        self._quota.leave(self._entered, self.tokens, min(used, self.tokens))

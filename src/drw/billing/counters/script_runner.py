@@ -1,4 +1,4 @@
-"""Runs scripts in Valkey: those that wait at one moment go in one exchange over one kept connection."""
+"""Runs scripts in Valkey: scripts that wait at the same time share one round trip over one connection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 
-MOST = 64
+MAX_SCRIPTS = 64
 """Scripts in one exchange."""
 
 
@@ -45,7 +45,7 @@ class ScriptRunner:
         self._running: asyncio.Task[None] | None = None
 
     async def run(self, script: str, args: Sequence[Any]) -> Any:
-        """Return what the script answers. What nobody waits for any more before it is sent is not sent.
+        """Return the result of a script. A script whose caller gave up before it is sent is not sent.
 
         Raises:
             RedisError: Valkey refuses it, or cannot be reached.
@@ -64,7 +64,7 @@ class ScriptRunner:
             late.cancel()
 
     async def close(self) -> None:
-        """End what is under way, and the connection."""
+        """Fail what is under way, and close the connection."""
         if self._running:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -75,7 +75,7 @@ class ScriptRunner:
     async def _run_all(self) -> None:
         try:
             while self._waiting:
-                calls = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+                calls = [self._waiting.popleft() for _ in range(min(MAX_SCRIPTS, len(self._waiting)))]
                 if calls := [call for call in calls if not call.answer.done()]:
                     await self._run_together(calls)
         finally:

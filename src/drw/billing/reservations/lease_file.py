@@ -1,4 +1,4 @@
-"""The name of this process's lease, in a file that its successor reads to hand the lease back at once.
+"""Lease file: names the lease of this process, so that its successor can hand the lease back at once.
 
 A process locks the file for as long as it lives. The kernel frees the lock when the process ends, however it ends,
 and never before: whoever gets the lock knows that all whose leases stand in the file are dead. A process that does
@@ -23,20 +23,20 @@ class LeaseFile:
         except OSError:  # held, or a file system without locks
             self._file.close()
         self.dead = [] if self._file.closed else self._read()
-        """Leases whose holders are dead for certain, and that may not be handed back yet."""
+        """Leases of processes that are dead for certain, and that are not handed back yet."""
 
     def begin(self, lease: str) -> None:
-        """Write down the lease that this process is about to begin, in place of its last one."""
+        """Write the lease that this process is about to begin, in place of its last one."""
         self._own = lease
         self._write()
 
     def handed_back(self, lease: str) -> None:
-        """Forget the lease of one that is dead."""
+        """Remove the lease of a dead process."""
         self.dead.remove(lease)
         self._write()
 
     def release(self) -> None:
-        """Unlock it: this process holds nothing any more."""
+        """Unlock the file: this process holds no reservation any more."""
         self._file.close()
 
     def _read(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a request has used so far, attempt by attempt: written ahead of the answer, settled from at its end."""
+"""What a request has used so far, by attempt: written ahead of the answer, and settled at its end."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from drw.billing.amounts import FREE, Price
 
 @dataclass(slots=True)
 class Attempt:
-    """One engine's try at a request."""
+    """One attempt at a request, by one engine."""
 
     model: str
     upstream: str = ""
     price: Price = FREE
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    """Delivered at most: tokens are written down before they are passed on."""
+    """The most that was delivered: tokens are written ahead of their delivery."""
     started: bool = False
     """Whether the engine has been asked; before that nothing is charged."""
 
@@ -36,7 +36,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class AttemptHistory:
-    """A request with its attempts: what a reaper needs to settle it in place of a process that died."""
+    """A request with its attempts: what the reaper needs to settle it for a process that died."""
 
     org: str
     desk: str
@@ -51,6 +51,6 @@ class AttemptHistory:
     @classmethod
     def load(cls, data: bytes) -> AttemptHistory:
         """Read what `dump` wrote."""
-        found: dict[str, Any] = orjson.loads(data)
-        attempts = [Attempt(**{**one, "price": Price(**one["price"])}) for one in found.pop("attempts")]
-        return cls(**found, attempts=attempts)
+        fields: dict[str, Any] = orjson.loads(data)
+        attempts = [Attempt(**{**one, "price": Price(**one["price"])}) for one in fields.pop("attempts")]
+        return cls(**fields, attempts=attempts)

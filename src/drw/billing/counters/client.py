@@ -15,8 +15,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from drw.billing import scripts
-from drw.billing.script_runner import ScriptRunner
+from drw.billing.counters import scripts
+from drw.billing.counters.script_runner import ScriptRunner
 from drw.billing.subjects import PREFIX, Subject, ends
 from drw.kernel.errors import Unavailable
 
@@ -26,14 +26,14 @@ Charge = tuple[Subject, int, int]
 """A subject, and the nano-dollars and tokens that it spent."""
 
 Posting = tuple[str, float, Sequence[Charge]]
-"""A row of the ledger: its id, its moment in ms, and what it charges."""
+"""A ledger row: its id, its time in ms, and its charges."""
 
-Settling = Literal["counted", "elsewhere", "unknown"]
-"""counted: now. elsewhere: somebody did before, or does it by `post`, or for the dead. unknown: it is held nowhere."""
+SettleResult = Literal["counted", "elsewhere", "unknown"]
+"""counted: by this call. elsewhere: before, by `post`, or by the reaper. unknown: there is no such reservation."""
 
 
 class CountersUnavailable(Unavailable):
-    """Valkey does not answer, or does not have its data: nothing can be reserved."""
+    """Valkey does not answer, or lost its data: nothing can be reserved."""
 
 
 class NotOpen(CountersUnavailable):
@@ -41,7 +41,7 @@ class NotOpen(CountersUnavailable):
 
 
 class Unregistered(Exception):
-    """Valkey knows no lease of this process."""
+    """This process has no lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What is reserved in all."""
+    """What is reserved in total."""
 
     nano: int
     tokens: int
@@ -64,7 +64,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class ReservationRefused:
-    """Which limit binds, and what is left of it."""
+    """The limit that refuses a reservation, and what is left of it."""
 
     subject: Subject
     measure: str
@@ -73,12 +73,12 @@ class ReservationRefused:
     cap: int
     left: int
     wait_ms: int
-    """Until some of it is free again, where that is known here; else 0."""
+    """Until some of it is free again; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReservationRequest:
-    """What to reserve: `step` counts up with each wish for the same reservation."""
+    """What to reserve: `step` counts the requests for one reservation."""
 
     id: str
     step: int
@@ -87,13 +87,13 @@ class ReservationRequest:
     tokens: int
     attempts: bytes
     """What a reaper needs to settle it, as `attempts.dump` writes it."""
-    least: tuple[int, int] | None = None
-    """The nano-dollars and tokens that are worth having where all are not to be had."""
+    minimum: tuple[int, int] | None = None
+    """The nano-dollars and tokens to accept where less than all is left; None: all or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveReservation:
-    """One reservation as its process keeps it."""
+    """One reservation as its process stores it."""
 
     id: str
     step: int
@@ -123,70 +123,71 @@ class Counters:
         self._scripts = ScriptRunner(url, seconds)
         self._clock = clock
 
-    async def reserve(self, process: str, wish: ReservationRequest) -> Granted | ReservationRefused | None:
+    async def reserve(self, process: str, request: ReservationRequest) -> Granted | ReservationRefused | None:
         """Reserve for all subjects or none; None: an earlier step of it is not held any more.
 
         Raises:
             NotOpen: the counters are being rebuilt.
             Unregistered: the process has no lease.
-            CountersAway: no answer.
+            CountersUnavailable: no answer.
         """
-        least = wish.least or (-1, -1)
-        names = [subject.counter for subject in wish.subjects]
+        minimum = request.minimum or (-1, -1)
+        names = [subject.counter for subject in request.subjects]
+        amounts = (request.nano, request.tokens, *minimum)
         answer = await self._run(
-            scripts.RESERVE,
-            self._now(), process, wish.id, wish.step, wish.nano, wish.tokens, *least, wish.attempts, *names,
-        )  # fmt: skip
-        said, *rest = (part.decode() if isinstance(part, bytes) else part for part in answer)
-        if said == "closed":
+            scripts.RESERVE, self._now(), process, request.id, request.step, *amounts, request.attempts, *names
+        )
+        verdict, *rest = (part.decode() if isinstance(part, bytes) else part for part in answer)
+        if verdict == "closed":
             raise _not_open()
-        if said == "unregistered":
+        if verdict == "unregistered":
             raise Unregistered
-        if said == "lost":
+        if verdict == "lost":
             return None
-        if said == "refused":
-            place, measure, period, *numbers = rest
+        if verdict == "refused":
+            index, measure, period, *numbers = rest
             cap, left, wait = map(int, numbers)
             return ReservationRefused(
-                wish.subjects[int(place) - 1], measure, period, cap, left, wait or self._until_over(period)
+                request.subjects[int(index) - 1], measure, period, cap, left, wait or self._until_over(period)
             )
         nano, tokens, *window = map(int, rest)
         return Granted(nano, tokens, Window(*window) if window else None)
 
     async def advance(self, process: str, id: str, attempts: bytes) -> bool:
-        """Write down how far an answer may go; False: the reservation is not held any more."""
+        """Write ahead how far an answer may go; False: the reservation is not held any more."""
         return bool(await self._run(scripts.ADVANCE, self._now(), process, id, attempts))
 
     async def settle(
-        self, process: str, id: str, at_ms: float, charges: Iterable[Charge], late: Sequence[str] = ()
-    ) -> Settling:
+        self, process: str, id: str, at_ms: float, charges: Iterable[Charge], unposted: Sequence[str] = ()
+    ) -> SettleResult:
         """Move what was used to spent and release the rest; without a process in place of one that died.
 
-        `late` are the rows of the ledger that stand there as not posted yet.
+        `unposted` are the rows of the ledger that it has as not posted yet.
 
         Raises:
             NotOpen: the counters are being rebuilt; it stays reserved, and is settled by another try.
         """
-        parts = (self._now(), process, id, int(at_ms), len(late), *late, *_flat(charges))
-        if (said := (await self._run(scripts.SETTLE, *parts)).decode()) == "closed":
+        parts = (self._now(), process, id, int(at_ms), len(unposted), *unposted, *_flat(charges))
+        if (result := (await self._run(scripts.SETTLE, *parts)).decode()) == "closed":
             raise _not_open()
-        found: Settling = said
-        return found
+        settled: SettleResult = result
+        return settled
 
     async def renew(self, process: str, ttl_ms: int) -> bool:
         """Lengthen a lease; False: there is none any more."""
         return bool(await self._run(scripts.RENEW, self._now(), ttl_ms, process))
 
-    async def register(self, process: str, ttl_ms: int, held: Iterable[ActiveReservation]) -> bool:
+    async def register(self, process: str, ttl_ms: int, reservations: Iterable[ActiveReservation]) -> bool:
         """Begin a lease with these reservations; False: the counters are open and do not know them."""
         parts: list[Any] = []
-        for one in held:
-            names = orjson.dumps([subject.counter for subject in one.subjects])
-            parts += [one.id, one.nano, one.tokens, one.step, names, one.attempts]
+        for reservation in reservations:
+            names = orjson.dumps([subject.counter for subject in reservation.subjects])
+            parts += [reservation.id, reservation.nano, reservation.tokens, reservation.step, names]
+            parts.append(reservation.attempts)
         return bool(await self._run(scripts.REGISTER, self._now(), ttl_ms, process, *parts))
 
     async def end(self, process: str) -> None:
-        """End the lease of a process that is dead for certain: what it holds is settled in its place."""
+        """End the lease of a process that is dead for certain; the reaper settles its reservations."""
         await self._run(scripts.END, process)
 
     async def leave(self, process: str) -> None:
@@ -196,37 +197,37 @@ class Counters:
     async def held_by(self, process: str) -> set[str]:
         """Return the ids of a process's reservations."""
         with _answering():
-            found: Any = await self._redis.smembers(f"{PREFIX}p:{process}")
-        return {id.decode() for id in found}
+            ids: Any = await self._redis.smembers(f"{PREFIX}p:{process}")
+        return {id.decode() for id in ids}
 
     async def expired(self, grace_ms: int) -> list[tuple[str, str, int, int, bytes]]:
         """Return process, id, nano-dollars, tokens and attempts of each reservation whose lease has ended."""
-        found, _ = await self._run(scripts.EXPIRED, self._now(), grace_ms)
-        return [(p.decode(), id.decode(), int(n), int(t), a) for p, id, n, t, a in found if n is not None]
+        reservations, _ = await self._run(scripts.EXPIRED, self._now(), grace_ms)
+        return [(p.decode(), id.decode(), int(n), int(t), a) for p, id, n, t, a in reservations if n is not None]
 
-    async def left(self, grace_ms: int) -> list[str]:
-        """Return the processes whose lease has ended and that hold nothing."""
-        _, found = await self._run(scripts.EXPIRED, self._now(), grace_ms)
-        return [process.decode() for process in found]
+    async def idle_processes(self, grace_ms: int) -> list[str]:
+        """Return the processes whose lease ended and that hold no reservation."""
+        _, processes = await self._run(scripts.EXPIRED, self._now(), grace_ms)
+        return [process.decode() for process in processes]
 
     async def is_open(self) -> bool:
-        """Tell whether the counters are whole."""
+        """Tell whether the counters are complete."""
         return bool(await self.epoch())
 
     async def epoch(self) -> str:
-        """Return the name under which the counters were opened; empty where they are not whole."""
+        """Return the name under which the counters were opened; empty while they are incomplete."""
         with _answering():
-            found: Any = await self._redis.get(f"{PREFIX}epoch")
-        return found.decode() if found else ""
+            epoch: Any = await self._redis.get(f"{PREFIX}epoch")
+        return epoch.decode() if epoch else ""
 
     async def fullness(self) -> float:
         """Return how much of the memory is used that Valkey may take; 0 where it has no bound."""
         with _answering():
-            found: Any = await self._redis.info("memory")
-        return found["used_memory"] / found["maxmemory"] if found["maxmemory"] else 0.0
+            memory: Any = await self._redis.info("memory")
+        return memory["used_memory"] / memory["maxmemory"] if memory["maxmemory"] else 0.0
 
     async def forget(self) -> None:
-        """Close the counters, and drop all that they hold."""
+        """Close the counters, and delete them."""
         with _answering():
             await self._redis.delete(f"{PREFIX}epoch")
             async for key in self._redis.scan_iter(match=f"{PREFIX}*", count=1000):
@@ -249,19 +250,19 @@ class Counters:
                 await self._run(scripts.LOAD, *parts)
 
     async def open(self, epoch: str, changes: str, settled: Sequence[str], posted: Sequence[str]) -> bool:
-        """Open the counters; False: a process has brought reservations since the survey."""
+        """Open the counters; False: a process registered reservations since the survey."""
         return bool(await self._run(scripts.OPEN, epoch, changes, len(settled), *settled, *posted))
 
     async def set_caps(self, version: int, caps: Iterable[tuple[Subject, str, str | int]]) -> bool:
-        """Put these caps in place of all others; False: newer ones are there."""
+        """Replace all caps; False: newer caps are set."""
         flat = [part for subject, field, value in caps for part in (subject.counter, field, value)]
         return bool(await self._run(scripts.CAPS, version, *flat))
 
     async def caps_version(self) -> int:
         """Return the version of the caps that are there; -1 where there are none."""
         with _answering():
-            found: Any = await self._redis.get(f"{PREFIX}caps")
-        return int(found) if found else -1
+            version: Any = await self._redis.get(f"{PREFIX}caps")
+        return int(version) if version else -1
 
     async def set_tokens(self, subject: Subject, day: int, month: int, total: int) -> None:
         """Set what tokens a subject has used; done where they get their first budget."""
@@ -274,7 +275,7 @@ class Counters:
 
         Raises:
             NotOpen: the counters are being rebuilt, and it will be in what they are rebuilt from.
-            CountersAway: they were read too long ago: read them again.
+            CountersUnavailable: they were read too long ago: read them again.
         """
         flat: list[Any] = []
         for id, at_ms, charges in rows:
@@ -282,15 +283,15 @@ class Counters:
             flat += [id, int(at_ms), len(parts) // 3, *parts]
         if not flat:
             return 0
-        said = int(await self._run(scripts.POST, self._now(), int(read_ms), *flat))
-        if said == -1:
+        counted = int(await self._run(scripts.POST, self._now(), int(read_ms), *flat))
+        if counted == -1:
             raise _not_open()
-        if said < 0:
+        if counted < 0:
             raise CountersUnavailable("rows were read too long ago to be counted now", part="valkey", retry_after="2")
-        return said
+        return counted
 
     async def posted(self, ids: Sequence[str]) -> None:
-        """Say that the ledger knows that these rows are counted, so that it need not be known here for long."""
+        """Shorten the marks of rows that the ledger has as posted."""
         await self._run(scripts.POSTED, *ids)
 
     async def peek(self, subjects: Sequence[Subject]) -> list[dict[str, int]]:
@@ -301,10 +302,10 @@ class Counters:
         """
         if not subjects:
             return []
-        epoch, found = await self._run(scripts.PEEK, self._now(), *(subject.counter for subject in subjects))
+        epoch, values = await self._run(scripts.PEEK, self._now(), *(subject.counter for subject in subjects))
         if not epoch:
             raise _not_open()
-        return [_counters(flat) for flat in found]
+        return [_counters(flat) for flat in values]
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,4 +1,4 @@
-"""What successors of keys took over of what was spent before them: it counts for the key, and for nobody else."""
+"""Carry-over: what a key that replaces another one takes over of its spending. It counts for the key alone."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ async def carried(
 
 
 async def keep(connection: Connection, key: Subject, parts: list[Part]) -> None:
-    """Let a key have spent this."""
+    """Add carried spending to a key."""
     for at, cost, tokens in parts:
         await connection.execute(KEEP, (key.org, key.name, at, cost, tokens))
 
 
 def parts(spent: Mapping[str, int], now: datetime) -> Iterator[Part]:
-    """Return what was spent today, earlier in this month, and before that; the oldest first."""
+    """Return the spending of today, of earlier this month, and from before, the oldest first."""
     day, month = begins("day", now), begins("month", now)
     for at, cost, tokens in (
         (month - MOMENT, spent["tn"] - spent["mn"], spent["tt"] - spent["mt"]),

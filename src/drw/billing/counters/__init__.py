@@ -1,0 +1,1 @@
+"""Counters of money and tokens in Valkey: scripts, client, rebuild after a loss."""

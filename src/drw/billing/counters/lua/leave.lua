@@ -1,0 +1,5 @@
+-- Removes a lease that holds no reservation.
+-- Arguments: process
+if redis.call('SCARD', P .. 'p:' .. ARGV[1]) > 0 then return 0 end
+redis.call('ZREM', P .. 'leases', ARGV[1])
+return 1

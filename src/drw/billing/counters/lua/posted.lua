@@ -1,0 +1,3 @@
+-- Shortens the marks of rows that the ledger has as counted: only those that read it earlier may still post them.
+-- Arguments: rows...
+for i = 1, #ARGV do redis.call('EXPIRE', P .. 'posted:' .. ARGV[i], READ_BEFORE) end

@@ -1,0 +1,1 @@
+"""The ledger in PostgreSQL: rows, writer, sums, carryover between keys."""

@@ -1,0 +1,1 @@
+"""Prices, budgets and limits as rate limiting publishes them."""

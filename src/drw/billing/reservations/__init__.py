@@ -1,0 +1,1 @@
+"""Reservations of metered calls: client, leases, local quotas, settlement."""

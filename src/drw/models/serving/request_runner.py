@@ -1,0 +1,70 @@
+"""Prepares a chat or completion request, from wherever it comes: its models, its deadline, its metered run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from functools import partial
+
+from drw.models.serving.chat import generate
+from drw.models.serving.failover.loop import FailoverPolicy
+from drw.models.serving.metering.budget_gate import BudgetGate, Headers
+from drw.models.serving.observability.call_record import CallRecord
+from drw.models.serving.openai.requests import Sampling
+from drw.models.serving.openai.responses import Answer
+from drw.models.serving.ports import Chunk, Endpoint
+from drw.models.serving.routing.candidates import ModelRequest, answerable, prompt_bytes
+from drw.models.serving.routing.load_balancing import Affinity, owner
+from drw.models.serving.routing.model_directory import ModelDirectory
+
+
+class RequestRunner:
+    """Runs requests, whichever way they came in."""
+
+    def __init__(self, models: ModelDirectory, policy: FailoverPolicy, metering: BudgetGate) -> None:
+        self._models = models
+        self._policy = policy
+        self._metering = metering
+
+    async def start(
+        self,
+        endpoint: Endpoint,
+        request: Sampling,
+        record: CallRecord,
+        *,
+        model: str,
+        live: bool,
+        session: str = "",
+        headers: Headers | None = None,
+    ) -> tuple[Answer, AsyncGenerator[Chunk, None]]:
+        """Return the answer, which grows as the chunks are read, and the chunks, which the caller closes.
+
+        `model` is the id of a model or an alias; empty: the default model. `live` says that the chunks are passed on as
+        they come. `headers` takes the headers of the response.
+
+        Raises:
+            NotFound: there is no such model.
+            InvalidRequest: it is no chat model, or none of the models takes such a request.
+            Killed: a kill switch stops it.
+        """
+        record.models.add(model)
+        candidates = await self._models.plan(model)
+        body = request.body()
+        affinity = Affinity(owner(), session or request.session, body)
+        models = answerable(request, candidates, candidates.order(affinity))
+        record.plan(candidates.id, models[0].id, models[0].engine_name)
+        param, max_tokens = request.max_answer_tokens()
+        model_request = ModelRequest(
+            endpoint,
+            body,
+            affinity,
+            models,
+            live,
+            request.choices,
+            param,
+            max_tokens,
+            prompt_bytes(body),
+            self._policy.end(candidates, models),
+        )
+        answer = Answer(endpoint, candidates.id, request.choices)
+        run = partial(generate, self._policy, candidates, model_request, answer, record)
+        return answer, self._metering.metered(model_request, record, run, headers)
