@@ -14,9 +14,9 @@ from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.gateway.authentication.keys.lineage import KeyLineage
-from drw.gateway.request_router import kills
-from drw.gateway.request_router.kill_settings import KillLimits
-from drw.gateway.request_router.kills import block
+from drw.gateway.request_router.kills import switch
+from drw.gateway.request_router.kills.settings import KillLimits
+from drw.gateway.request_router.kills.switch import block
 from drw.kernel.errors import Conflict, Forbidden, NotFound, RateLimited, Unavailable
 from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.local.first_key import OPERATOR
@@ -278,7 +278,7 @@ async def test_proposals_that_are_over_take_no_room_and_end_in_pages(profile):
 
 
 async def test_a_page_is_full_though_proposals_that_are_over_are_still_written(profile, monkeypatch):
-    monkeypatch.setattr(kills, "EXPIRY_SECONDS", 600.0)
+    monkeypatch.setattr(switch, "EXPIRY_SECONDS", 600.0)
     async with hosted(settings(profile, request_router={"kill_approvals": TWO_OF_ALL}), SERVICES) as host:
         await desks(host)
         acme = await operations(host)

@@ -24,7 +24,7 @@ from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.catalog import SERVICES
 from drw.gateway.authentication.issuers import validation
 from drw.gateway.load_balancer.upstreams import UpstreamSettings, from_profile
-from drw.gateway.request_router.route_table import table
+from drw.gateway.request_router.routes.table import table
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc import rest
 from drw.kernel.rpc.context import MAX_ID, SCOPES, Principal, acting_for

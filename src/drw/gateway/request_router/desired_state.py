@@ -10,8 +10,8 @@ from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limits
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Kills, Route, Routes
-from drw.gateway.request_router.kills import block
-from drw.gateway.request_router.route_table import RouteSettings, table
+from drw.gateway.request_router.kills.switch import block
+from drw.gateway.request_router.routes.table import RouteSettings, table
 from drw.routing.request_matching import is_own
 
 Part = Credentials | Limits | Upstreams | Kills | Routes

@@ -38,16 +38,16 @@ from drw.api.gateway.v1.request_router_pb2 import (
     WatchKillsRequest,
 )
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.gateway.request_router import validation, visibility
 from drw.gateway.request_router.data_planes import DataPlanes
 from drw.gateway.request_router.desired_state import DesiredState, Part
-from drw.gateway.request_router.explain import ExplainedRequest, explain
-from drw.gateway.request_router.explain_dependencies import ExplanationEnricher
-from drw.gateway.request_router.kill_store import KillStore
-from drw.gateway.request_router.kills import KillSwitch
+from drw.gateway.request_router.explain.enrichment import ExplanationEnricher
+from drw.gateway.request_router.explain.explanation import ExplainedRequest, explain
+from drw.gateway.request_router.kills.principals import Principals
+from drw.gateway.request_router.kills.store import KillStore
+from drw.gateway.request_router.kills.switch import KillSwitch
 from drw.gateway.request_router.metrics import measure
-from drw.gateway.request_router.principals import Principals
-from drw.gateway.request_router.route_table import RouteSettings, fixed
+from drw.gateway.request_router.routes import validation, visibility
+from drw.gateway.request_router.routes.table import RouteSettings, fixed
 from drw.gateway.request_router.settings import Settings
 from drw.kernel import tenancy
 from drw.kernel.errors import Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from drw.gateway.request_router.kill_settings import KillLimits, KillPolicy
-from drw.gateway.request_router.route_table import RouteSettings
+from drw.gateway.request_router.kills.settings import KillLimits, KillPolicy
+from drw.gateway.request_router.routes.table import RouteSettings
 from drw.kernel.runtime.settings import Settings as Base
 
 

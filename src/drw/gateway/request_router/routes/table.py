@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import Field, field_validator, model_validator
 
 from drw.api.gateway.v1.request_router_pb2 import Route
-from drw.gateway.request_router import validation
-from drw.gateway.request_router.validation import MIB, OPENAI_BODY, REST_BODY, REST_IDLE_SECONDS, unlike
+from drw.gateway.request_router.routes import validation
+from drw.gateway.request_router.routes.validation import MIB, OPENAI_BODY, REST_BODY, REST_IDLE_SECONDS, unlike
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import SCOPES
 from drw.kernel.runtime.settings import Settings as Base

@@ -13,7 +13,7 @@ REQUESTS, TOKENS, AT_ONCE = "requests a minute", "tokens a minute", "calls at on
 MEASURES = (REQUESTS, TOKENS, AT_ONCE)
 
 
-def limits(wanted: Limits, who: Principal, models: Collection[str], *, passing: bool) -> list[Bound]:
+def effective_limits(wanted: Limits, who: Principal, models: Collection[str], *, passing: bool) -> list[Bound]:
     """Return every limit that binds the caller or one of these models, the tightest of each measure first.
 
     `passing`: the request goes to an upstream that is not ours, where nobody counts a model's requests and calls.
@@ -29,7 +29,7 @@ def limits(wanted: Limits, who: Principal, models: Collection[str], *, passing: 
     return found
 
 
-def budgets(all_of_them: Iterable[Budget], who: Principal, models: Collection[str]) -> list[Budget]:
+def paying_budgets(all_of_them: Iterable[Budget], who: Principal, models: Collection[str]) -> list[Budget]:
     """Return those that pay for a request of the caller to one of these models."""
     subjects = _subjects(who, models)
     return [b for b in all_of_them if Subject(b.subject, b.org, b.name) in subjects]

@@ -14,10 +14,8 @@ from weakref import WeakValueDictionary
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import CreateKillRequest, Kill, Kills, LiftKillRequest, ListKillsRequest
-from drw.gateway.request_router import kill_requests
-from drw.gateway.request_router.kill_settings import KillLimits, KillPolicy
-from drw.gateway.request_router.kill_store import MOST_EXPIRED, KillStore, Row, as_kill
-from drw.gateway.request_router.principals import (
+from drw.gateway.request_router.kills import requests
+from drw.gateway.request_router.kills.principals import (
     ADMIN,
     PrincipalRecord,
     Principals,
@@ -25,6 +23,8 @@ from drw.gateway.request_router.principals import (
     check_may_lift,
     check_may_withdraw,
 )
+from drw.gateway.request_router.kills.settings import KillLimits, KillPolicy
+from drw.gateway.request_router.kills.store import MOST_EXPIRED, KillStore, Row, as_kill
 from drw.kernel.errors import Conflict, NotFound, RateLimited
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
@@ -70,7 +70,7 @@ class KillSwitch:
             RateLimited: the org, or all orgs together, have as many kills as there can be.
         """
         who = context.caller()
-        wanted = kill_requests.wanted(request, who)
+        wanted = requests.wanted(request, who)
         several = self._policy.of(Kill.Subject.Name(wanted.subject)).kill > 1
         standing = PrincipalRecord.alone(who)
         for _ in range(MAX_TRIES):
@@ -120,7 +120,7 @@ class KillSwitch:
             NotFound: there is no such kill that the caller may see.
             Forbidden: the caller may not decide about it.
         """
-        reason = kill_requests.reason(request.reason, "lift")
+        reason = requests.reason(request.reason, "lift")
 
         async def act(row: Row, standing: PrincipalRecord, connection: Connection) -> Row:
             if row["state"] == "PROPOSED":
@@ -143,12 +143,12 @@ class KillSwitch:
 
     async def list(self, request: ListKillsRequest) -> Kills:
         """Return a page of what the caller may see, newest first."""
-        who, size = context.caller(), kill_requests.page_size(request.page_size)
+        who, size = context.caller(), requests.page_size(request.page_size)
         rows = await self._store.page(
             who.org,
             every_org=ADMIN in who.scopes,
             ended=request.all,
-            before=kill_requests.page_token(request.page_token),
+            before=requests.page_token(request.page_token),
             size=size + 1,
         )
         more = str(rows[size - 1]["number"]) if len(rows) > size else ""

@@ -7,8 +7,8 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import Answering, Configuration, Explanation, Route
 from drw.api.models.v1.discovery_pb2 import Plan, ResolvePlanRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.gateway.request_router import explain_limits
-from drw.gateway.request_router.explain import ExplainedRequest
+from drw.gateway.request_router.explain.explanation import ExplainedRequest
+from drw.gateway.request_router.explain.limits import REQUESTS, effective_limits, paying_budgets
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
@@ -37,8 +37,8 @@ class ExplanationEnricher:
             await self._add_models(explanation, asked.model)
         said = {asked.model, asked.headers.get(MODEL_HEADER, ""), *(one.model for one in explanation.models)}
         models = said - {""}
-        explanation.limits.extend(explain_limits.limits(configuration.limits, who, models, passing=route.pass_through))
-        explanation.requests_per_minute = next(b.most for b in explanation.limits if b.what == explain_limits.REQUESTS)
+        explanation.limits.extend(effective_limits(configuration.limits, who, models, passing=route.pass_through))
+        explanation.requests_per_minute = next(b.most for b in explanation.limits if b.what == REQUESTS)
         await self._add_budgets(explanation, who, models)
 
     async def _add_models(self, explanation: Explanation, model: str) -> None:
@@ -59,7 +59,7 @@ class ExplanationEnricher:
             return
         try:
             found = (await self._limiting.list_budgets(ListBudgetsRequest())).budgets
-            explanation.budgets.extend(explain_limits.budgets(found, who, models))
+            explanation.budgets.extend(paying_budgets(found, who, models))
         except DrwError as error:
             explanation.notes.append(f"budgets: {error.message}")
 

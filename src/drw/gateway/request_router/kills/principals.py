@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from drw.api.gateway.v1.authentication_pb2 import ComparePrincipalsRequest, ComparePrincipalsResponse
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_pb2 import Kill
-from drw.gateway.request_router.kill_store import Row, as_kill
+from drw.gateway.request_router.kills.store import Row, as_kill
 from drw.kernel.errors import Conflict, Forbidden
 from drw.kernel.rpc.context import Principal
 
