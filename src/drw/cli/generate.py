@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from drw.cli import reference
-from drw.generate import checks, cutter, dashboards, openapi, pages
+from drw.generate import checks, cutter, dashboards, openapi, pages, rest_routes
 from drw.generate.contracts import API, contracts
 from drw.generate.protos import ROOT
 
@@ -17,7 +17,13 @@ Generator = Callable[[], dict[str, str]]
 """Returns file contents by path in the checkout."""
 
 
-GENERATORS: tuple[Generator, ...] = (contracts, openapi.files, pages.files, dashboards.files)
+GENERATORS: tuple[Generator, ...] = (
+    contracts,
+    rest_routes.files,
+    openapi.files,
+    pages.files,
+    dashboards.files,
+)
 
 
 def run(app: typer.Typer, check: bool) -> int:

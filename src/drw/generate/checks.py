@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from drw.api.contract import snake
 from drw.catalog import BY_NAME, Service
+from drw.generate import rest_routes
 from drw.generate.operations import path_names
 from drw.generate.protos import ROOT, Protos, compiled
 from drw.kernel.rpc.context import ANY_SCOPE, SCOPES
@@ -25,6 +26,7 @@ def problems() -> list[str]:
         *without_code(rows, {name: set(texts) for name, texts in sources.items()}),
         *wrong_contracts(rows, protos),
         *wrong_rest(protos, SCOPES),
+        *rest_routes.problems(protos, rows),
     ]
 
 

@@ -68,6 +68,7 @@ class Method:
     path: str = ""
     body: str = ""
     scope: str = ""
+    idle_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ def _method(method: MethodDescriptorProto, comment: str) -> Method:
         path=getattr(http, verb).replace(REST_OF_PATH, "}") if verb else "",
         body=http.body,
         scope=str(method.options.Extensions[kernel_pb2.scope]),  # type: ignore[index]
+        idle_seconds=int(method.options.Extensions[kernel_pb2.idle_seconds]),  # type: ignore[index]
     )
 
 

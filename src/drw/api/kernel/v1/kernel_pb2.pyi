@@ -9,6 +9,8 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 SCOPE_FIELD_NUMBER: _ClassVar[int]
 scope: _descriptor.FieldDescriptor
+IDLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+idle_seconds: _descriptor.FieldDescriptor
 
 class ErrorInfo(_message.Message):
     __slots__ = ("reason", "service", "metadata")

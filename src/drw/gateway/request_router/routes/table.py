@@ -1,7 +1,7 @@
 """The route table: which path goes to which upstream, who may take it, how large a body may be.
 
-What is not in the table does not exist for a client. For `/api/v1` any good key may pass: the service that
-answers checks the scope that its contract names.
+A client cannot reach a path that is not in the table. Below `/api/v1` the data plane checks that the caller holds a
+scope of any method of the path; the service checks the scope of the method itself.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.gateway.request_router.routes import validation
+from drw.gateway.request_router.routes.rest_routes import REST_ROUTES
 from drw.gateway.request_router.routes.validation import MIB, OPENAI_BODY, REST_BODY, REST_IDLE_SECONDS, unlike
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import SCOPES
@@ -21,9 +22,6 @@ from drw.routing.request_matching import IDLE_SECONDS, named
 UPLOAD_BODY = 513 * MIB
 """A file of 512 MiB with the form around it; the service that takes files counts exactly."""
 
-WATCH_IDLE_SECONDS = 900
-"""A run that waits for an approval has nothing to say for long."""
-
 BEGIN_MS = 120_000
 """Until an answer begins: a process that has not begun by then hangs. What it calls itself ends before, after 30 s."""
 LONG_MS = {"chat": 930_000, "completions": 930_000, "embeddings": 930_000, "files.write": 330_000}
@@ -31,35 +29,6 @@ LONG_MS = {"chat": 930_000, "completions": 930_000, "embeddings": 930_000, "file
 
 READ = ("documents:read",)
 READ_OR_WRITE = ("documents:read", "documents:write")
-
-REST = {
-    "gateway": (
-        "/api/v1/me",
-        "/api/v1/keys",
-        "/api/v1/orgs",
-        "/api/v1/desks",
-        "/api/v1/signingKeys",
-        "/api/v1/signingKeys:rotate",
-        "/api/v1/issuers",
-        "/api/v1/certificates",
-        "/api/v1/limits",
-        "/api/v1/limits:remove",
-        "/api/v1/budgets",
-        "/api/v1/budgets:remove",
-        "/api/v1/prices",
-        "/api/v1/spend",
-        "/api/v1/routes",
-        "/api/v1/kills",
-        "/api/v1/routes:explain",
-        "/api/v1/rollout",
-        "/api/v1/upstreams",
-        "/api/v1/audit",
-        "/api/v1/audit:verify",
-    ),
-    "models": ("/api/v1/models", "/api/v1/aliases", "/api/v1/experiments", "/api/v1/health"),
-    "rag": ("/api/v1/collections",),
-    "workflow": ("/api/v1/templates", "/api/v1/runs", "/api/v1/deadLetters"),
-}
 
 
 class HeaderMatch(Base):
@@ -177,9 +146,7 @@ def _openai() -> Iterable[Route]:
 
 
 def _rest() -> Iterable[Route]:
-    for upstream, paths in REST.items():
-        for path in paths:
-            yield _route(f"rest.{path.removeprefix('/api/v1/')}", path, upstream)
+    return (rest.route() for rest in REST_ROUTES)
 
 
 def _metrics(processes: Sequence[str]) -> Iterable[Route]:
@@ -191,7 +158,6 @@ def _route(
     name: str, path: str, upstream: str, *methods: str, scopes: Sequence[str] = (), body: int = REST_BODY
 ) -> Route:
     idle = IDLE_SECONDS if path.startswith("/v1/") else REST_IDLE_SECONDS
-    idle = WATCH_IDLE_SECONDS if path == "/api/v1/runs" else idle
     return Route(
         name=name,
         path=path,
