@@ -27,6 +27,7 @@ from drw.audit.tlog.note import Signer, Verifier
 from drw.audit.verify import main, verify
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Database
@@ -89,7 +90,7 @@ async def test_a_record_that_was_acknowledged_is_listed_signed_and_proved(profil
         assert [(r.index, r.action, r.resource, r.actor, r.service) for r in records] == [
             (i, "model.chat", f"model/{i}", "key_test", "serving") for i in (2, 1, 0)
         ]
-        assert records[0].details["prompt"] == digest("2")
+        assert json_value(records[0].details)["prompt"] == digest("2")
         with acting_for(caller):
             proof = await host.client(LogClient).get_proof(GetProofRequest(index=1))
         assert leaf_hash(proof.entry.encode()).hex() == records[1].leaf_hash

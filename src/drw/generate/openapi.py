@@ -8,6 +8,7 @@ from typing import Any
 
 from drw.generate import openai_requests
 from drw.generate.openai import ENDPOINTS, Endpoint
+from drw.generate.operations import JSON as JSON_VALUE
 from drw.generate.operations import Operation, operations, path_names, reachable, short, worded
 from drw.generate.protos import Field, Protos, compiled
 from drw.kernel.errors import HTTP
@@ -34,6 +35,7 @@ WELL_KNOWN: dict[str, Schema] = {
     "google.protobuf.Duration": {"type": "string", "pattern": "^-?[0-9]+(\\.[0-9]+)?s$"},
     "google.protobuf.Struct": {"type": "object"},
     "google.protobuf.Value": {},
+    JSON_VALUE: {},
 }
 """How proto's own messages look in JSON: protobuf.dev, "ProtoJSON format"."""
 

@@ -10,6 +10,8 @@ from drw.api.contract import snake
 from drw.catalog import BY_NAME, Service
 from drw.generate.protos import Contract, Field, Method, Protos
 
+JSON = "drw.api.kernel.v1.Json"
+"""The message that REST shows as the JSON value it holds."""
 RESUME = "last_event_id"
 """The field of a request that the header Last-Event-ID sets."""
 
@@ -72,7 +74,7 @@ def reachable(found: Iterable[Operation], protos: Protos) -> list[str]:
     seen: set[str] = set()
     while wanted:
         name = wanted.pop()
-        if name not in seen and (name in protos.messages or name in protos.enums):
+        if name not in seen and name != JSON and (name in protos.messages or name in protos.enums):
             seen.add(name)
             wanted += [f.of for f in protos.messages[name].fields] if name in protos.messages else []
     return sorted(seen, key=short)

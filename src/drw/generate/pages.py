@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from drw.catalog import BY_NAME, CLUSTERS, SERVICES, SUPPORT, Service
 from drw.generate.openai import ENDPOINTS
 from drw.generate.openai_parameters import OPENAI, parameters
-from drw.generate.operations import Operation, operations, reachable, short
+from drw.generate.operations import JSON, Operation, operations, reachable, short
 from drw.generate.protos import Field, Message, Protos, compiled
 from drw.kernel.errors import HTTP
 from drw.kernel.rpc.context import ANY_SCOPE, SCOPES
@@ -149,6 +149,8 @@ def _type(field: Field) -> str:
 
 
 def _link(name: str) -> str:
+    if name == JSON:
+        return "JSON"
     if name.startswith("drw.api."):
         return f"[{short(name)}](#{short(name).replace('.', '').lower()})"
     return {"google.protobuf.Timestamp": "time", "google.protobuf.Struct": "object"}.get(name, name)

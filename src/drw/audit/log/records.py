@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from google.protobuf.struct_pb2 import Struct
 
 from drw.api.audit.v1.log_pb2 import Record
 from drw.audit.tlog.merkle import leaf_hash
+from drw.kernel.rpc.json_messages import json_message
 
 WORDS = ("service", "action", "org", "desk", "actor", "resource", "outcome", "trace_id")
 """What a row repeats of its line, besides the time."""
@@ -40,7 +40,7 @@ def message(found: Mapping[str, Any]) -> Record:
     record = Record(
         index=found["index"],
         leaf_hash=found["leaf_hash"].hex(),
-        details=_struct(details if isinstance(details, dict) else {}),
+        details=json_message(details if isinstance(details, dict) else {}),
         walls=found["walls"],
         **{word: found[word] for word in WORDS},
     )
@@ -78,9 +78,3 @@ def _time(value: Any) -> datetime:
     except (TypeError, ValueError):
         return UNKNOWN_TIME
     return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def _struct(details: dict[str, Any]) -> Struct:
-    struct = Struct()
-    struct.update(details)
-    return struct

@@ -29,6 +29,12 @@ class ErrorInfo(_message.Message):
     metadata: _containers.ScalarMap[str, str]
     def __init__(self, reason: _Optional[str] = ..., service: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
+class Json(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
 class Caller(_message.Message):
     __slots__ = ("org", "desk", "key", "scopes", "walls")
     ORG_FIELD_NUMBER: _ClassVar[int]
