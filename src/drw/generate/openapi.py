@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from drw.api.kernel.v1.kernel_pb2 import Rules
 from drw.generate import openai_requests
 from drw.generate.openai import ENDPOINTS, Endpoint
 from drw.generate.operations import JSON as JSON_VALUE
@@ -161,7 +162,30 @@ def _schema(field: Field) -> Schema:
     if field.type == "map":
         return {"type": "object", "additionalProperties": _typed(field.of, field.of)}
     one = _typed(field.type, field.of)
-    return {"type": "array", "items": one} if field.repeated else one
+    if field.rules is None:
+        return {"type": "array", "items": one} if field.repeated else one
+    one |= _bounds(field.rules, one.get("type", ""), required=field.repeated or field.rules.required)
+    return {"type": "array", "items": one, **_list_bounds(field.rules)} if field.repeated else one
+
+
+def _bounds(rules: Rules, kind: str, *, required: bool) -> Schema:
+    """Return the rules of one value in the words of JSON Schema."""
+    if kind == "integer":
+        return {name: getattr(rules, name) for name in ("minimum", "maximum") if rules.HasField(name)}
+    if kind != "string":
+        return {}
+    made: Schema = {"minLength": 1} if required else {}
+    made |= {"maxLength": rules.max_length} if rules.max_length else {}
+    # A string that is empty is one that is not given.
+    made |= {"pattern": f"^({rules.pattern}){'' if required else '?'}$"} if rules.pattern else {}
+    allowed = list(SCOPES) if rules.scope else list(rules.one_of)
+    return made | ({"enum": allowed if required else [*allowed, ""]} if allowed else {})
+
+
+def _list_bounds(rules: Rules) -> Schema:
+    made: Schema = {"minItems": 1} if rules.required else {}
+    made |= {"maxItems": rules.max_items} if rules.max_items else {}
+    return made | ({"uniqueItems": True} if rules.unique else {})
 
 
 def _typed(type_name: str, of: str) -> Schema:

@@ -44,6 +44,8 @@ class Field:
     """The full name of the message or the enum; of a map: the type of its values."""
     repeated: bool = False
     comment: str = ""
+    rules: kernel_pb2.Rules | None = None
+    """What the field takes; None: anything of its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +199,11 @@ def _method(method: MethodDescriptorProto, comment: str) -> Method:
 
 
 def _field(field: FieldDescriptorProto, maps: dict[str, DescriptorProto], comment: str) -> Field:
+    options: Any = field.options
+    rules = options.Extensions[kernel_pb2.rules] if options.HasExtension(kernel_pb2.rules) else None
     if entry := maps.get(field.type_name):
         value = _field(entry.field[1], {}, "")
-        return Field(field.name, "map", value.of or value.type, comment=comment)
+        return Field(field.name, "map", value.of or value.type, comment=comment, rules=rules)
     type_name = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
     repeated = field.label == FieldDescriptorProto.LABEL_REPEATED
-    return Field(field.name, type_name, field.type_name.removeprefix("."), repeated, comment)
+    return Field(field.name, type_name, field.type_name.removeprefix("."), repeated, comment, rules)

@@ -52,9 +52,6 @@ class LoadBalancer(contract.LoadBalancer):
         """SetUpstream makes an upstream, or replaces one that was made so."""
         validation.check(request)
         self._refuse_fixed(request.name)
-        for address in request.addresses:
-            if "://" in address:
-                raise InvalidRequest(f"{address!r}: an address is 'host:port', without 'http://'", param="addresses")
         await asyncio.gather(*map(self._allowed.check_now, request.addresses))
         wanted = Upstream()
         wanted.CopyFrom(request)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from drw.gateway.rate_limiting import validation
 from drw.kernel.runtime.settings import Settings as Base
 
 
 class Settings(Base):
     """What a key may do that has no limit of its own, and how money is counted."""
 
-    default_requests_per_minute: int = Field(600, ge=1, le=validation.MAX_PER_MINUTE)
+    default_requests_per_minute: int = Field(600, ge=1, le=1_000_000)
     """Requests a minute of a key that has no limit of its own."""
     data_planes: int = Field(1, ge=1, le=1000)
     """How many data planes there are: each lets its share of every limit of requests through."""

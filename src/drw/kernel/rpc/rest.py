@@ -25,6 +25,7 @@ from drw.kernel.rpc.http_server import read_body
 from drw.kernel.rpc.json_bodies import json_object
 from drw.kernel.rpc.json_messages import from_json, to_json
 from drw.kernel.rpc.transport import translated
+from drw.kernel.validation import validate
 
 REST_OF_PATH = "=**}"
 """The end of a name in a path template that takes the rest of the path, slashes too."""
@@ -73,6 +74,7 @@ def _endpoint(servicer: Servicer, method: Method, *, has_body: bool) -> Any:
         if not written:
             raise Unimplemented(f"{service}.{method.name} is not implemented in this release", service=service)
         message = await _read(request, method, has_body=has_body)
+        validate(message)
         if method.streams:
             return await server_sent_events.answer(run(message), service, method.name)
         with translated(service, method.name):

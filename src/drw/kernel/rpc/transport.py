@@ -27,6 +27,7 @@ from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.lost_connections import LOST, unavailable
 from drw.kernel.rpc.wire_errors import from_wire, to_wire
+from drw.kernel.validation import validate
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class LocalTransport:
 
     async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
         with context.deadline(timeout or UNARY_SECONDS), translated(self._service, method.name):
+            validate(request)
             async with asyncio.timeout(context.time_left()):
                 answer: Message = await getattr(self._servicer(), method.python_name)(request)
                 return answer
@@ -61,6 +63,7 @@ class LocalTransport:
     async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncIterator[Message]:
         end = asyncio.get_running_loop().time() + min(timeout or STREAM_SECONDS, context.time_left() or STREAM_SECONDS)
         with translated(self._service, method.name):
+            validate(request)
             async with aclosing(getattr(self._servicer(), method.python_name)(request)) as answers:
                 while True:
                     # Around each step: around the whole it would also cut short what the caller does in between.
@@ -240,6 +243,7 @@ def _serve_unary(servicer: Servicer, method: Method) -> Any:
 
     async def serve(request: Message, grpc_context: Any) -> Message:
         async with _Served(service, method, grpc_context):
+            validate(request)
             answer: Message = await run(request)
             return answer
         raise AssertionError("unreachable: aborting raises")
@@ -253,9 +257,11 @@ def _serve_stream(servicer: Servicer, method: Method) -> Any:
 
     # Not a generator, which a call that is cancelled while it sends would leave open until it is collected.
     async def serve(request: Message, grpc_context: Any) -> None:
-        async with _Served(service, method, grpc_context), aclosing(run(request)) as answers:
-            async for answer in answers:
-                await grpc_context.write(answer)
+        async with _Served(service, method, grpc_context):
+            validate(request)
+            async with aclosing(run(request)) as answers:
+                async for answer in answers:
+                    await grpc_context.write(answer)
 
     return serve
 

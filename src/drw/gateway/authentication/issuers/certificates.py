@@ -144,12 +144,12 @@ def _wanted(request: PutCertificateRequest) -> Certificate:
             param="san",
         )
     found = Certificate(
-        name=record_validation.name(request.name, "name"),
+        name=request.name,
         san=request.san,
         org=named_org(request.org),
-        desk=record_validation.name(request.desk, "desk"),
+        desk=request.desk,
         scopes=record_validation.scopes(request.scopes),
-        walls=record_validation.walls(request.walls),
+        walls=sorted(set(request.walls)),
     )
     if not found.scopes:
         raise InvalidRequest("a certificate needs at least one scope", param="scopes")

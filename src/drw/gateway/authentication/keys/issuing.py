@@ -74,11 +74,11 @@ class Keys:
         """Issue a key."""
         who, org = context.caller(), named_org(request.org)
         most, borrowed = await self._most(who)
-        name, life, rpm = policy.name(request), policy.life(request, most), policy.requests_per_minute(request)
+        name, life = policy.name(request), policy.life(request, most)
         named = policy.desk(request, who, org)
         async with self._store.database.transaction() as connection:
             desk = await self._tree.desk_of(connection, org, named)
-        key = Key(name=name, org=org, desk=named, requests_per_minute=rpm, borrowed=borrowed)
+        key = Key(name=name, org=org, desk=named, requests_per_minute=request.requests_per_minute, borrowed=borrowed)
         key.scopes.extend(policy.scopes(request, who, desk))
         key.walls.extend(policy.walls(request, who, desk))
         made = await self._made(key, life)
@@ -90,7 +90,7 @@ class Keys:
 
     async def page(self, request: ListKeysRequest) -> ListKeysResponse:
         """Return keys that the caller may see, newest first."""
-        size = record_validation.page_size(request.page_size)
+        size = request.page_size or record_validation.DEFAULT_PAGE
         before = _page_token(request.page_token)
         rows = await self._store.page(_view(request.org), ended=request.all, before=before, size=size + 1)
         more = str(rows[size - 1]["number"]) if len(rows) > size else ""
@@ -123,7 +123,8 @@ class Keys:
 
     async def rotate(self, request: RotateKeyRequest) -> CreatedKey:
         """Issue a successor with the same rights and the same length of life; the key ends after the overlap."""
-        overlap, old = policy.overlap(request.overlap_seconds), await self.get(request.id, request.org)
+        overlap = timedelta(seconds=request.overlap_seconds)
+        old = await self.get(request.id, request.org)
         who = context.caller()
         most, borrowed = await self._most(who)
         # The same checks as for a new key: nobody gets from a rotation what they could not have made.

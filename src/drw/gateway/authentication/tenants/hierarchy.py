@@ -57,10 +57,10 @@ class Tenants:
     async def put_org(self, request: PutOrgRequest) -> PutOrgResponse:
         """Make an org, or set what its desks may hold."""
         wanted = Org(
-            name=record_validation.name(request.name, "name"),
-            title=record_validation.title(request.title),
+            name=request.name,
+            title=request.title,
             scopes=record_validation.scopes(request.scopes),
-            walls=record_validation.walls(request.walls),
+            walls=sorted(set(request.walls)),
         )
         answer = PutOrgResponse()
         async with self._database.transaction() as connection:
@@ -82,7 +82,8 @@ class Tenants:
 
     async def orgs(self, request: ListOrgsRequest) -> ListOrgsResponse:
         """Return a page of the orgs."""
-        size, after = record_validation.page_size(request.page_size), record_validation.page_token(request.page_token)
+        size = request.page_size or record_validation.DEFAULT_PAGE
+        after = record_validation.page_token(request.page_token)
         found = await self._database.all("select * from org where name > %s order by name limit %s", after, size + 1)
         more = str(found[size - 1]["name"]) if len(found) > size else ""
         return ListOrgsResponse(orgs=[as_org(row) for row in found[:size]], next_page_token=more)
@@ -101,10 +102,10 @@ class Tenants:
         """Make a desk, or set what its keys may hold."""
         wanted = Desk(
             org=named_org(request.org),
-            name=record_validation.name(request.name, "name"),
-            title=record_validation.title(request.title),
+            name=request.name,
+            title=request.title,
             scopes=record_validation.scopes(request.scopes),
-            walls=record_validation.walls(request.walls),
+            walls=sorted(set(request.walls)),
         )
         async with self._database.transaction() as connection:
             org = await self._org(connection, wanted.org, lock="share")
@@ -136,7 +137,7 @@ class Tenants:
     async def desks(self, request: ListDesksRequest) -> ListDesksResponse:
         """Return a page of the desks of an org: those for which the caller may act."""
         size, after, org = (
-            record_validation.page_size(request.page_size),
+            request.page_size or record_validation.DEFAULT_PAGE,
             record_validation.page_token(request.page_token),
             named_org(request.org),
         )

@@ -17,6 +17,7 @@ from drw.gateway.request_router.routes.validation import MIB, OPENAI_BODY, REST_
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import SCOPES
 from drw.kernel.runtime.settings import Settings as Base
+from drw.kernel.validation import validate
 from drw.routing.request_matching import IDLE_SECONDS, named
 
 UPLOAD_BODY = 513 * MIB
@@ -80,7 +81,8 @@ class RouteSettings(Base):
     def _possible(self) -> RouteSettings:
         named = {self.upstream, *self.fallbacks, *(part.upstream for part in self.split)}
         try:
-            validation.check_shape(self.route(), named)
+            validate(self.route(), ignore=("name",))  # which can be that of a route of the platform
+            validation.check_fields(self.route(), named)
         except InvalidRequest as error:
             raise ValueError(error.message) from error
         return self
