@@ -22,9 +22,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from conftest import SECRET, with_secret
+from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.agent import Agent
 from drw.agent.delivery import envoy
-from drw.agent.delivery.admin import EnvoyAdmin
 from drw.agent.reporting.health import UpstreamHealth
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Credentials, RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient

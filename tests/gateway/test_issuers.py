@@ -40,8 +40,8 @@ from drw.api.gateway.v1.authentication_pb2 import (
     WatchCredentialsRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.gateway.authentication.adapters.jwks_http import JwksFetcher
 from drw.gateway.authentication.issuers import jwks
-from drw.gateway.authentication.issuers.jwks_fetching import JwksFetcher
 from drw.kernel.errors import Conflict, Forbidden, InternalError, InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.rpc.http_server import HttpServer
@@ -321,7 +321,7 @@ async def test_a_wrong_issuer_is_told_what_would_be_right(client, issuer):
 )
 def test_keys_come_from_where_they_may(uri, said):
     with pytest.raises(InvalidRequest, match=said):
-        JwksFetcher(()).check(uri)
+        JwksFetcher(JwksFetcher.Settings()).check(uri)
 
 
 async def test_a_caller_cannot_tell_hosts_and_ports_apart(tmp_path, caplog):
@@ -336,7 +336,7 @@ async def test_a_caller_cannot_tell_hosts_and_ports_apart(tmp_path, caplog):
     plain = await asyncio.start_server(silent, "127.0.0.1", 0)
     secure = await asyncio.start_server(silent, "127.0.0.1", 0, ssl=tls)
     plain_port, secure_port = (server.sockets[0].getsockname()[1] for server in (plain, secure))
-    named = JwksFetcher([f"127.0.0.1:{port}" for port in (1, plain_port, secure_port)])
+    named = JwksFetcher(JwksFetcher.Settings(hosts=tuple(f"127.0.0.1:{port}" for port in (1, plain_port, secure_port))))
     said = set()
     for fetcher, uri in [
         (named, "https://127.0.0.1:1/"),

@@ -7,14 +7,13 @@ import pytest
 from drw.kernel.errors import NotFound, Unavailable
 from drw.kernel.rpc import recovery
 from drw.kernel.rpc.http_server import error_response
-from drw.kernel.runtime.settings import ServiceAddress
 
 
 @pytest.fixture
-def measured(profile, tmp_path, monkeypatch):
-    monkeypatch.setattr(recovery, "_profile", None)
-    places = {"rag": ServiceAddress(services=("documents", "embedding"), grpc="", http="")}
-    recovery.use(profile.model_copy(update={"starts": tmp_path / "starts.json", "processes": places}))
+def measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(recovery, "_starts", None)
+    monkeypatch.setattr(recovery, "_process_of", {})
+    recovery.use(tmp_path / "starts.json", {"documents": "rag", "embedding": "rag"})
     recovery.write(tmp_path / "starts.json", {"engine": 6.2, "rag": 3.0})
     return tmp_path / "starts.json"
 

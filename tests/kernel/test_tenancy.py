@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY, Gauge
 import drw
 from drw.kernel import tenancy
 from drw.kernel.errors import Forbidden
-from drw.kernel.observability import metrics_page
+from drw.kernel.rpc import metrics_page
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.tenancy import PLATFORM, Owner
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-import psycopg
 
 from drw.billing.attempts import AttemptHistory
 from drw.billing.counters import Charge, Posting
@@ -17,6 +16,7 @@ from drw.kernel.errors import Unavailable
 from drw.kernel.storage import audit
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.group_commit import GroupCommit
+from drw.kernel.storage.sql import DatabaseError
 
 BATCH = 500
 ADD = """
@@ -107,7 +107,7 @@ class Ledger:
         written = Written(rows, record)
         try:
             await self._batches.put(written)
-        except psycopg.Error as refused:
+        except DatabaseError as refused:
             what = "the ledger and the audit record cannot be written, so there is no answer"
             raise Unavailable(what, part="postgres") from refused
         return written.new

@@ -14,6 +14,7 @@
   x DeadlineExceeded
   x InternalError
     + Unimplemented
+  x ConfigError        (at start only)
 
 A service subclasses the nearest one and adds its own fields; the class name
 travels with the error, so a caller in another process catches the same class.
@@ -99,6 +100,10 @@ class DeadlineExceeded(DrwError):
     """The time given for the call ran out."""
 
     code = "DEADLINE_EXCEEDED"
+
+
+class ConfigError(DrwError):
+    """The configuration names something that does not exist, or lacks something."""
 
 
 class InternalError(DrwError):

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Generic, LiteralString, TypeVar
 
 from google.protobuf.message import Message
-from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from drw.kernel.errors import Conflict
 from drw.kernel.rpc import context
 from drw.kernel.rpc.json_messages import from_json, to_json
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.sql import SQL, Composed, Identifier, Jsonb
 
 M = TypeVar("M", bound=Message)
 
@@ -89,10 +88,10 @@ class ResourceStore(Generic[M]):
     async def _tell(self, verb: str, name: str, details: dict[str, object], connection: Connection) -> None:
         word = self._kind.word
         await self._audit.record(f"{word}.{verb}", f"{word}/{name}", details=details, connection=connection)
-        await connection.execute(sql.SQL("notify {}").format(sql.Identifier(self._kind.channel)))
+        await connection.execute(SQL("notify {}").format(Identifier(self._kind.channel)))
 
-    def _sql(self, query: LiteralString) -> sql.Composed:
-        return sql.SQL(query).format(table=sql.Identifier(self._kind.word))
+    def _sql(self, query: LiteralString) -> Composed:
+        return SQL(query).format(table=Identifier(self._kind.word))
 
 
 PUT = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from drw.agent.delivery.admin import EnvoyAdmin
+from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.xds import overload
 from drw.agent.xds.translation import EdgeOptions
 from drw.kernel.errors import Unavailable

@@ -12,7 +12,6 @@ from drw.api.gateway.v1 import authentication_pb2 as wire
 from drw.api.gateway.v1 import authentication_rpc as contract
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.authentication.issuers.certificates import Certificates
-from drw.gateway.authentication.issuers.jwks_fetching import JwksFetcher
 from drw.gateway.authentication.issuers.records import Issuers
 from drw.gateway.authentication.keys.announcing import KeyAnnouncer
 from drw.gateway.authentication.keys.encryption import EnvelopeEncryption
@@ -22,6 +21,7 @@ from drw.gateway.authentication.keys.signing import jwks
 from drw.gateway.authentication.keys.signing_keys import SigningKeys
 from drw.gateway.authentication.keys.store import KeyStore
 from drw.gateway.authentication.metrics import measure
+from drw.gateway.authentication.ports import KeySetSource
 from drw.gateway.authentication.settings import Settings
 from drw.gateway.authentication.tenants.hierarchy import Tenants
 from drw.gateway.authentication.tenants.me import me
@@ -222,7 +222,8 @@ async def build(scope: ServiceContext) -> Authentication:
     borrowed = timedelta(seconds=settings.borrowed_key_seconds)
     limits = scope.client(RateLimitingClient)
     keys = Keys(store, tree, signing, audit, limits, borrowed)
-    issuers = Issuers(database, audit, tree, JwksFetcher(settings.jwks_hosts), settings.issuer)
+    fetcher = scope.make_adapter(KeySetSource, "jwks_http", {"hosts": settings.jwks_hosts})  # type: ignore[type-abstract]
+    issuers = Issuers(database, audit, tree, fetcher, settings.issuer)
     service = Authentication(settings, store, tree, keys, signing, issuers, Certificates(database, audit, tree))
     scope.background(service.end_rotated)
     scope.background(service.refresh_issuers)

@@ -31,12 +31,12 @@ from drw.kernel.errors import (
     http_headers,
 )
 from drw.kernel.observability import telemetry
-from drw.kernel.observability.metrics_page import page
 from drw.kernel.rpc import context, recovery
 from drw.kernel.rpc.content_encoding import decoded
 from drw.kernel.rpc.joined_writes import HttpProtocol
 from drw.kernel.rpc.json_bodies import json_object
 from drw.kernel.rpc.lost_connections import LOST, unavailable
+from drw.kernel.rpc.metrics_page import page
 
 log = logging.getLogger(__name__)
 

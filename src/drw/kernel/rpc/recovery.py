@@ -7,31 +7,30 @@ Kubernetes, callers hear the default of `errors.http_headers`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import orjson
 
 from drw.kernel.errors import DrwError
-from drw.kernel.runtime.settings import Profile
 
-_profile: Profile | None = None
+_starts: Path | None = None
+_process_of: Mapping[str, str] = {}
 
 
-def use(profile: Profile) -> None:
-    """Take this profile's file and places, for the whole process."""
-    global _profile
-    _profile = profile
+def use(starts: Path | None, process_of: Mapping[str, str]) -> None:
+    """Set the file with the measured start times, and the process of each service, for this process."""
+    global _starts, _process_of
+    _starts, _process_of = starts, process_of
 
 
 def seconds(error: DrwError) -> int | None:
     """Return how long the part takes to start whose absence this error is about; None where that is not known."""
-    if _profile is None or _profile.starts is None:
+    if _starts is None:
         return None
-    service = error.metadata.get("service")
-    processes = (name for name, place in _profile.processes.items() if service in place.services)
-    part = error.metadata.get("part") or next(processes, "")
+    part = error.metadata.get("part") or _process_of.get(error.metadata.get("service", ""), "")
     try:
-        measured = orjson.loads(_profile.starts.read_bytes()).get(part)
+        measured = orjson.loads(_starts.read_bytes()).get(part)
     except (OSError, ValueError):
         return None
     return max(1, math.ceil(measured)) if measured else None

@@ -26,7 +26,9 @@ def main(name: str, files: Sequence[Path]) -> int:
     """Run the process `name` of the profile in these files; return the exit code."""
     try:
         profile = SettingLayers(files).profile()
-        recovery.use(profile)
+        recovery.use(
+            profile.starts, {service: name for name, each in profile.processes.items() for service in each.services}
+        )
         telemetry.set_up(name, profile.otlp_endpoint)
         uvloop.run(_run(profile, name))
     except DrwError as error:

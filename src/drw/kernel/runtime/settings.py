@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from drw.kernel.errors import DrwError
+from drw.kernel.errors import ConfigError as ConfigError
 
 ORIGIN = r"^(\*|https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?)$"
 """What a browser sends in `Origin`: no path, lower case (RFC 6454, 6.2)."""
@@ -25,10 +25,6 @@ def _host_and_port(value: str) -> str:
 
 
 HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
-
-
-class ConfigError(DrwError):
-    """The configuration names something that does not exist, or lacks something."""
 
 
 class Settings(BaseModel):

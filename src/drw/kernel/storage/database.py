@@ -19,8 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from drw.kernel.errors import InvalidRequest, Unavailable
-from drw.kernel.runtime.settings import ConfigError
+from drw.kernel.errors import ConfigError, InvalidRequest, Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.storage.audit import digest
 
+DEFAULT_AGE = 300
 MAX_BYTES = 256 << 10
 MAX_KEYS = 50
 MIN_RSA_BITS = 2048

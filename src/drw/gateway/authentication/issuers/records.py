@@ -10,8 +10,6 @@ import json
 import logging
 from typing import Any, LiteralString
 
-from psycopg.types.json import Jsonb
-
 from drw.api.gateway.v1.authentication_pb2 import (
     ClaimNames,
     DeleteIssuerRequest,
@@ -21,9 +19,10 @@ from drw.api.gateway.v1.authentication_pb2 import (
     Role,
 )
 from drw.gateway.authentication.issuers import jwks, validation
-from drw.gateway.authentication.issuers.jwks_fetching import DEFAULT_AGE, FetchedKeys, JwksFetcher
+from drw.gateway.authentication.issuers.jwks import DEFAULT_AGE
 from drw.gateway.authentication.keys import policy
 from drw.gateway.authentication.keys.revocation import Revocation
+from drw.gateway.authentication.ports import FetchedKeys, KeySetSource
 from drw.gateway.authentication.tenants import queries, record_validation
 from drw.gateway.authentication.tenants.hierarchy import Tenants
 from drw.gateway.authentication.tenants.queries import changed
@@ -32,6 +31,7 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.json_messages import from_json, to_json
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.sql import Jsonb
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class IssuerNotFound(NotFound):
 class Issuers:
     """The issuers, in the table of the service."""
 
-    def __init__(self, database: Database, audit: AuditWriter, tree: Tenants, fetcher: JwksFetcher, own: str) -> None:
+    def __init__(self, database: Database, audit: AuditWriter, tree: Tenants, fetcher: KeySetSource, own: str) -> None:
         self._database = database
         self._audit = audit
         self._tree = tree

@@ -7,13 +7,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import psycopg
 from opentelemetry.trace import SpanKind
 
 from drw.kernel.errors import DrwError, Forbidden, InvalidRequest, NotFound, RateLimited, Unavailable
 from drw.kernel.observability import gen_ai, overhead, telemetry
 from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter, digest
+from drw.kernel.storage.sql import DatabaseError
 from drw.killswitch.watch import Killed
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.metrics import CallMetrics, measures
@@ -226,7 +226,7 @@ class CallRecord:
                 await pay(self._audit.line(action, resource, ending, self.details))
             else:
                 await self._audit.record(action, resource, outcome=ending, details=self.details)
-        except psycopg.Error as error:
+        except DatabaseError as error:
             raise Unavailable("the audit record cannot be written, so there is no answer") from error
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from drw.gateway.authentication.adapters.outbound_http import FetchTarget, connector
 from drw.kernel.errors import InvalidRequest
 from drw.routing.egress_allowlist import BadAddress, EgressTarget, read_url
 from drw.routing.ip_ranges import is_forbidden, is_public
-from drw.routing.outbound import FetchTarget, connector
 
 INSIDE = FetchTarget(["login.firm:443", "127.0.0.1:8081", "[fd12::1]:443", "169.254.169.254:80"], "the.setting")
 
