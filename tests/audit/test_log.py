@@ -285,7 +285,7 @@ async def test_an_earlier_note_is_held_against_the_log(full, caller, profile, tl
         assert (await verified(full, caller, wrong)).problem == problem == verify(tlog, earlier_note=wrong).problem
     answer = await verified(full, caller, stranger.sign(300, leaf_hash(b"")))
     assert answer.problem.startswith("the earlier checkpoint is not signed by the log's key")
-    with pytest.raises(InvalidRequest, match="at most 16384 bytes"):
+    with pytest.raises(InvalidRequest, match="up to 16384 characters"):
         await verified(full, caller, "x" * 20_000)
 
 

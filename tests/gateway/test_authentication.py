@@ -124,9 +124,9 @@ async def test_the_secret_is_kept_nowhere(keys, caller, profile, caplog):
         ({"ttl_seconds": 59}, "ttl_seconds is 59; it can be 60 to 31622400"),
         ({"ttl_seconds": -1}, "ttl_seconds is -1"),
         ({"ttl_seconds": 1 << 62}, "it can be 60 to"),
-        ({"requests_per_minute": -1}, "requests_per_minute is -1; it can be 1 to 1000000"),
+        ({"requests_per_minute": -1}, "requests_per_minute is -1; it can be 0 to 1000000"),
         ({"requests_per_minute": 1_000_001}, "requests_per_minute is 1000001"),
-        ({"desk": "Not A Desk"}, "desk is 'Not A Desk'; it can have small letters"),
+        ({"desk": "Not A Desk"}, "desk is 'Not A Desk'; it must be lower-case letters"),
     ],
 )
 async def test_a_wrong_wish_is_told_what_would_be_right(profile, fields, said):

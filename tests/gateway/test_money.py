@@ -152,7 +152,7 @@ async def test_who_may_change_what(profile, caller):
         ({"amount": "-1"}, "write dollars as in '12.50'"),
         ({"amount": "0.0000000001"}, "at most 9 decimals"),
         ({"amount": "1.5", "unit": Budget.TOKENS}, "tokens are a whole number"),
-        ({"amount": "1", "period": Budget.PERIOD_UNSPECIFIED}, "give a period"),
+        ({"amount": "1", "period": Budget.PERIOD_UNSPECIFIED}, "period is missing"),
         ({"amount": "1", "name": ""}, "1 to 200 characters"),
     ],
 )

@@ -185,13 +185,13 @@ async def test_a_desk_goes_after_its_keys_and_an_org_after_its_desks(alone, prof
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"name": "Not A Desk"}, "name is 'Not A Desk'; it can have small letters"),
+        ({"name": "Not A Desk"}, "name is 'Not A Desk'; it must be lower-case letters"),
         ({"name": "x" * 64}, "at most 63"),
-        ({"name": ""}, "name is ''"),
+        ({"name": ""}, "name is missing"),
         ({"scopes": ["models:fly"]}, "'models:fly' is not a scope; there are: models:invoke"),
-        ({"walls": ["a wall"]}, "walls is 'a wall'"),
-        ({"walls": [f"w{n}" for n in range(101)]}, "101 walls; there can be 100"),
-        ({"title": "a\nb"}, "at most 100 printable characters"),
+        ({"walls": ["a wall"]}, "walls[0] is 'a wall'"),
+        ({"walls": [f"w{n}" for n in range(101)]}, "walls has 101 items; it can have at most 100"),
+        ({"title": "a\nb"}, "up to 100 printable characters"),
     ],
 )
 async def test_a_wrong_record_is_told_what_would_be_right(alone, fields, said):

@@ -191,3 +191,16 @@ async def test_a_client_that_goes_away_while_it_sends_is_no_error_of_ours(log, c
         await app(scope, receive, send)
     assert sent == []
     assert [r.fields["code"] for r in caplog.records if r.name == "drw.request"] == ["499"]
+
+
+async def test_a_field_that_breaks_a_rule_of_its_contract_never_reaches_the_service() -> None:
+    class DoubleAuthentication(authentication_rpc.Authentication):
+        async def put_org(self, request: authentication_pb2.PutOrgRequest, /) -> authentication_pb2.PutOrgResponse:
+            raise AssertionError("the service was called")
+
+    app = http_server.app(rest.routes(DoubleAuthentication()), "test")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=KEY) as client:
+        answer = await client.put("/api/v1/orgs/acme", json={"walls": ["rates", "no wall"]})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "walls[1]"
+    assert refused(answer).startswith("walls[1] is 'no wall'; it must be lower-case letters")

@@ -30,7 +30,8 @@ def name(request: CreateKeyRequest) -> str:
     wanted = request.name.strip()
     if not wanted or not wanted.isprintable():
         raise InvalidRequest(
-            f"name is {request.name!r}; it must be printable characters, as in 'research notebook'", param="name"
+            f"name is {request.name!r}; it must be 1 to 100 printable characters, as in 'research notebook'",
+            param="name",
         )
     return wanted
 
