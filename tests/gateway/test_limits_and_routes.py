@@ -96,7 +96,7 @@ async def test_a_limit_belongs_to_its_desk_and_ends_with_its_key(profile, caller
 
 
 async def test_whoever_an_issuer_names_can_have_limits_and_budgets(profile):
-    lua = (resources.files("drw.agent.xds") / "identity.lua").read_text()
+    lua = (resources.files("drw.agent.xds.http_filters") / "identity.lua").read_text()
     (longest,) = re.findall(r"MOST_SUBJECT = (\d+)", lua)
     who = f"oidc:{'i' * validation.MAX_NAME}:{'s' * int(longest)}"
     assert len(who) <= MAX_ID

@@ -18,6 +18,7 @@ from drw.generate.protos import Field, Message, Method, Protos, compiled
 from drw.kernel.errors import HTTP, InvalidRequest, http_body
 from drw.kernel.rpc import rest
 from drw.kernel.rpc.context import SCOPES
+from drw.kernel.rpc.json_messages import json_message
 
 PARAMETER = {
     "type": "object",
@@ -134,7 +135,7 @@ def test_the_names_in_a_path_are_its_parameters(document):
 def test_what_the_binding_answers_fits_the_document(document):
     record = log_pb2.Record(index=1 << 40, action="model.chat")
     record.at.GetCurrentTime()
-    record.details.update({"prompt": {"tokens": 3}})
+    record.details.CopyFrom(json_message({"prompt": {"tokens": 3}}))
     answer = rest.to_json(log_pb2.ListRecordsResponse(records=[record], next_page_token="7"))
     schema = {"$ref": "#/components/schemas/audit.ListRecordsResponse", "components": document["components"]}
     strict = json.loads(json.dumps(schema))
