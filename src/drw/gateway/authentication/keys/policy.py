@@ -85,7 +85,7 @@ def life(request: CreateKeyRequest, most: timedelta) -> timedelta:
     if most < MIN_LIFE:
         raise Forbidden("the caller's own key ends within a minute, and so would all that is made with it")
     usual = min(DEFAULT_LIFE, most)
-    wanted = timedelta(seconds=min(request.ttl_seconds, 1 << 40)) if request.ttl_seconds else usual
+    wanted = timedelta(seconds=request.ttl_seconds) if request.ttl_seconds else usual
     if not MIN_LIFE <= wanted <= most:
         why = "" if most == MAX_LIFE else ": the caller's own identity is short-lived"
         raise InvalidRequest(
