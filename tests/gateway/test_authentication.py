@@ -295,7 +295,7 @@ async def test_no_org_fills_the_data_planes(profile, caller, monkeypatch):
             await client.revoke_key(RevokeKeyRequest(id=made[0].key.id))  # which data planes hold until it expires
         with pytest.raises(Conflict, match="has 2 keys that have not expired"):
             await make(client, caller)
-        monkeypatch.setattr(hierarchy, "MOST_DESKS", 2)
+        monkeypatch.setattr(hierarchy, "MAX_DESKS", 2)
         await make_desk(client, "second", title="one that is there")
         with pytest.raises(Conflict, match="has 2 desks"):
             await make_desk(client, "third")

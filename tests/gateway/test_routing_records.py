@@ -200,7 +200,7 @@ async def test_a_route_that_cannot_be_is_refused(open_profile, caller, wrong, sa
 
 
 async def test_there_is_an_end_to_the_number_of_routes(open_profile, caller, monkeypatch):
-    monkeypatch.setattr(resource_store, "MOST", 1)
+    monkeypatch.setattr(resource_store, "MAX_RESOURCES", 1)
     async with hosted(open_profile, GATEWAY) as host:
         router = host.client(RequestRouterClient)
         with acting_for(caller):

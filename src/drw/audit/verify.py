@@ -77,9 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--key", default="", help="the verifier key; default: the folder's own")
     parser.add_argument("--earlier", type=Path, help="a checkpoint kept earlier, which the log must extend")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        report = verify(given.folder, given.key, given.earlier.read_text(encoding="utf-8") if given.earlier else "")
+        report = verify(
+            options.folder, options.key, options.earlier.read_text(encoding="utf-8") if options.earlier else ""
+        )
     except (DrwError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

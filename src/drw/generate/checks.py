@@ -65,12 +65,12 @@ def without_code(rows: Iterable[Service], files: Mapping[str, Collection[str]]) 
 
 def wrong_contracts(rows: Iterable[Service], protos: Protos) -> Iterator[str]:
     """Compare the catalog with the services in the proto files."""
-    wanted = {row.contract: row for row in rows}
+    rows_by_contract = {row.contract: row for row in rows}
     there = {contract.name: contract for contract in protos.contracts if not contract.name.startswith(KERNEL)}
-    for name in sorted(wanted.keys() - there.keys()):
-        row = wanted[name]
+    for name in sorted(rows_by_contract.keys() - there.keys()):
+        row = rows_by_contract[name]
         yield f"{row.name} has no contract {name}: describe it in proto/drw/api/{row.cluster}/v1/{row.name}.proto"
-    for name in sorted(there.keys() - wanted.keys()):
+    for name in sorted(there.keys() - rows_by_contract.keys()):
         yield f"proto/{there[name].file} describes {name}, which is not in src/drw/catalog.py"
 
 

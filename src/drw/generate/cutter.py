@@ -72,7 +72,7 @@ def problems() -> list[str]:
 
 
 def _stale() -> dict[str, bytes]:
-    found = {file: made(module) for file, module in MODULES.items()}
+    compiled = {file: made(module) for file, module in MODULES.items()}
     return {
-        file: new for file, new in found.items() if not (ROOT / file).is_file() or (ROOT / file).read_bytes() != new
+        file: new for file, new in compiled.items() if not (ROOT / file).is_file() or (ROOT / file).read_bytes() != new
     }

@@ -33,8 +33,8 @@ MODELS: dict[str, type[BaseModel]] = {
 
 
 def _object(*required: str, **properties: Schema) -> Schema:
-    made: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
-    return made | ({"required": list(required)} if required else {})
+    schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return schema | ({"required": list(required)} if required else {})
 
 
 def _pairs(*kinds: str) -> Schema:
@@ -97,10 +97,10 @@ def query(page: str) -> list[Schema]:
     """Return the query parameters of an endpoint."""
     if page not in LISTS:
         return []
-    most, narrowed = LISTS[page]
-    found = {"limit": {"type": "integer", "minimum": 1, "maximum": most}, "order": {"enum": ["asc", "desc"]}}
-    found |= {"after": TEXT} | ({narrowed: NARROWED[narrowed]} if narrowed else {})
-    return [{"name": name, "in": "query", "schema": schema} for name, schema in found.items()]
+    maximum, narrowed = LISTS[page]
+    parameters = {"limit": {"type": "integer", "minimum": 1, "maximum": maximum}, "order": {"enum": ["asc", "desc"]}}
+    parameters |= {"after": TEXT} | ({narrowed: NARROWED[narrowed]} if narrowed else {})
+    return [{"name": name, "in": "query", "schema": schema} for name, schema in parameters.items()]
 
 
 def body(page: str) -> Schema | None:
@@ -112,8 +112,8 @@ def body(page: str) -> Schema | None:
 
 def schemas() -> dict[str, Schema]:
     """Return the schemas that the bodies refer to, by their names."""
-    wanted = [(model, "validation") for model in MODELS.values()]
-    _, made = models_json_schema(wanted, ref_template=_reference("{model}"))  # type: ignore[arg-type]
+    models = [(model, "validation") for model in MODELS.values()]
+    _, made = models_json_schema(models, ref_template=_reference("{model}"))  # type: ignore[arg-type]
     refused = {model.__name__: getattr(model, "INSTEAD", {}) for model in MODELS.values()}
     found = {name: _shown(schema, refused.get(name, ())) for name, schema in made["$defs"].items()}
     return {PREFIX + name: schema for name, schema in sorted(found.items())}
@@ -133,7 +133,7 @@ def _shown(value: Any, refused: Container[str] = ()) -> Any:
         return [_shown(item) for item in value]
     if not isinstance(value, dict):
         return value
-    kept = {k: _shown(v) for k, v in value.items() if k not in NOISE and not (k == "default" and v is None)}
+    members = {k: _shown(v) for k, v in value.items() if k not in NOISE and not (k == "default" and v is None)}
     if "properties" in value:
-        kept["properties"] = {n: _shown(field) for n, field in value["properties"].items() if n not in refused}
-    return kept
+        members["properties"] = {n: _shown(field) for n, field in value["properties"].items() if n not in refused}
+    return members

@@ -48,13 +48,13 @@ def files() -> dict[str, str]:
 
 def document(protos: Protos) -> Schema:
     """Return the document."""
-    found = operations(protos)
+    every = operations(protos)
     paths: Schema = {}
-    for operation in found:
+    for operation in every:
         paths.setdefault(operation.method.path, {})[operation.method.verb.lower()] = _operation(operation)
     for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.verb.lower()] = _openai(endpoint)
-    services = {o.service.name: worded(_comment_of(o, protos), _title(o)) for o in found}
+    services = {o.service.name: worded(_comment_of(o, protos), _title(o)) for o in every}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -76,7 +76,7 @@ def document(protos: Protos) -> Schema:
             "responses": {"Error": _error_response()},
             "schemas": {
                 "Error": _error_schema(),
-                **{short(n): _message(n, protos) for n in reachable(found, protos)},
+                **{short(n): _message(n, protos) for n in reachable(every, protos)},
                 **openai_requests.schemas(),
             },
         },
@@ -85,7 +85,7 @@ def document(protos: Protos) -> Schema:
 
 def _operation(operation: Operation) -> Schema:
     method = operation.method
-    made: Schema = {
+    described: Schema = {
         "operationId": operation.id,
         "tags": [operation.service.name],
         "summary": operation.summary,
@@ -98,12 +98,12 @@ def _operation(operation: Operation) -> Schema:
         text = "The id of the last event that was seen: only those after it are sent."
         parameters.append({"name": "Last-Event-ID", "in": "header", "description": text, "schema": {"type": "string"}})
     if parameters:
-        made["parameters"] = parameters
+        described["parameters"] = parameters
     if operation.body_fields:
         body = {"type": "object", "properties": _properties(operation.body_fields), "additionalProperties": False}
-        made["requestBody"] = {"content": {JSON: {"schema": body}}}
-    made["responses"] = {"200": _answer(operation), "default": {"$ref": "#/components/responses/Error"}}
-    return made
+        described["requestBody"] = {"content": {JSON: {"schema": body}}}
+    described["responses"] = {"200": _answer(operation), "default": {"$ref": "#/components/responses/Error"}}
+    return described
 
 
 def _answer(operation: Operation) -> Schema:
@@ -115,7 +115,7 @@ def _answer(operation: Operation) -> Schema:
 
 
 def _openai(endpoint: Endpoint) -> Schema:
-    made: Schema = {
+    described: Schema = {
         "operationId": f"openai.{endpoint.page.replace('/', '.')}",
         "tags": ["OpenAI"],
         "summary": endpoint.summary.rstrip("."),
@@ -125,21 +125,21 @@ def _openai(endpoint: Endpoint) -> Schema:
     text = SCALARS["string"]
     in_path = [{"name": n, "in": "path", "required": True, "schema": text} for n in path_names(endpoint.path)]
     if parameters := in_path + openai_requests.query(endpoint.page):
-        made["parameters"] = parameters
+        described["parameters"] = parameters
     if body := openai_requests.body(endpoint.page):
-        made["requestBody"] = body
+        described["requestBody"] = body
     answer = {"description": "As OpenAI describes it."}
-    made["responses"] = {"200": answer, "default": {"$ref": "#/components/responses/Error"}}
-    return made
+    described["responses"] = {"200": answer, "default": {"$ref": "#/components/responses/Error"}}
+    return described
 
 
-def _parameter(field: Field, place: str) -> Schema:
-    made: Schema = {"name": field.name, "in": place}
+def _parameter(field: Field, location: str) -> Schema:
+    described: Schema = {"name": field.name, "in": location}
     if field.comment:
-        made["description"] = field.comment
-    if place == "path":
-        made["required"] = True
-    return {**made, "schema": _schema(field)}
+        described["description"] = field.comment
+    if location == "path":
+        described["required"] = True
+    return {**described, "schema": _schema(field)}
 
 
 def _message(name: str, protos: Protos) -> Schema:
@@ -174,18 +174,18 @@ def _bounds(rules: Rules, kind: str, *, required: bool) -> Schema:
         return {name: getattr(rules, name) for name in ("minimum", "maximum") if rules.HasField(name)}
     if kind != "string":
         return {}
-    made: Schema = {"minLength": 1} if required else {}
-    made |= {"maxLength": rules.max_length} if rules.max_length else {}
+    bounds: Schema = {"minLength": 1} if required else {}
+    bounds |= {"maxLength": rules.max_length} if rules.max_length else {}
     # A string that is empty is one that is not given.
-    made |= {"pattern": f"^({rules.pattern}){'' if required else '?'}$"} if rules.pattern else {}
+    bounds |= {"pattern": f"^({rules.pattern}){'' if required else '?'}$"} if rules.pattern else {}
     allowed = list(SCOPES) if rules.scope else list(rules.one_of)
-    return made | ({"enum": allowed if required else [*allowed, ""]} if allowed else {})
+    return bounds | ({"enum": allowed if required else [*allowed, ""]} if allowed else {})
 
 
 def _list_bounds(rules: Rules) -> Schema:
-    made: Schema = {"minItems": 1} if rules.required else {}
-    made |= {"maxItems": rules.max_items} if rules.max_items else {}
-    return made | ({"uniqueItems": True} if rules.unique else {})
+    bounds: Schema = {"minItems": 1} if rules.required else {}
+    bounds |= {"maxItems": rules.max_items} if rules.max_items else {}
+    return bounds | ({"uniqueItems": True} if rules.unique else {})
 
 
 def _typed(type_name: str, of: str) -> Schema:

@@ -68,15 +68,15 @@ def short(name: str) -> str:
     return f"{cluster}.{rest}"
 
 
-def reachable(found: Iterable[Operation], protos: Protos) -> list[str]:
+def reachable(every: Iterable[Operation], protos: Protos) -> list[str]:
     """Return the messages and enums that callers from outside see, sorted by their short names."""
-    wanted = [o.method.response for o in found] + [f.of for o in found for f in o.body_fields]
+    pending = [o.method.response for o in every] + [f.of for o in every for f in o.body_fields]
     seen: set[str] = set()
-    while wanted:
-        name = wanted.pop()
+    while pending:
+        name = pending.pop()
         if name not in seen and name != JSON and (name in protos.messages or name in protos.enums):
             seen.add(name)
-            wanted += [f.of for f in protos.messages[name].fields] if name in protos.messages else []
+            pending += [f.of for f in protos.messages[name].fields] if name in protos.messages else []
     return sorted(seen, key=short)
 
 

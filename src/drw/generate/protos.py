@@ -119,12 +119,12 @@ def compiled() -> Protos:
 
 def read(descriptors: FileDescriptorSet, python: dict[str, str]) -> Protos:
     """Return the platform's own part of a set of descriptors."""
-    own = [_File(file) for file in descriptors.file if file.package.startswith("drw.api.")]
-    messages = [(message, file.name) for file in own for message in file.messages()]
+    files = [_File(file) for file in descriptors.file if file.package.startswith("drw.api.")]
+    messages = [(message, file.name) for file in files for message in file.messages()]
     return Protos(
-        contracts=tuple(contract for file in own for contract in file.contracts()),
+        contracts=tuple(contract for file in files for contract in file.contracts()),
         messages={message.name: message for message, _ in messages},
-        enums={name: values for file in own for name, values in file.enums()},
+        enums={name: values for file in files for name, values in file.enums()},
         file_of={message.name: file for message, file in messages},
         python=python,
     )

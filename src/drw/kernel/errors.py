@@ -172,7 +172,7 @@ NEVER = "never"
 
 def http_headers(error: DrwError) -> dict[str, str]:
     """Return the headers that go with the error: when to come back, where that is known; "never": no time helps."""
-    said = {name: error.metadata[name] for name in HEADERS if name in error.metadata}
+    headers = {name: error.metadata[name] for name in HEADERS if name in error.metadata}
     if after := error.metadata.get("retry_after"):
-        return said | ({"retry-after": after} if after != NEVER else {})
-    return said | ({"retry-after": "1"} if isinstance(error, Unavailable | RateLimited) else {})
+        return headers | ({"retry-after": after} if after != NEVER else {})
+    return headers | ({"retry-after": "1"} if isinstance(error, Unavailable | RateLimited) else {})

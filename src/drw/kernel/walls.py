@@ -15,12 +15,12 @@ MAX_WALLS = 100
 """As many as an org may have; more can never all be held."""
 
 
-def inside(walls: Iterable[str], who: Principal) -> bool:
+def inside(walls: Iterable[str], principal: Principal) -> bool:
     """Return whether a caller may see an object with these walls."""
-    return who.walls.issuperset(walls)
+    return principal.walls.issuperset(walls)
 
 
-def of_new(given: Collection[str], who: Principal) -> list[str]:
+def of_new(given: Collection[str], principal: Principal) -> list[str]:
     """Return the walls of an object that a caller makes, sorted: those it gives, or else all that it stands inside of.
 
     What is made inside walls can thus never be put outside of all of them.
@@ -31,9 +31,7 @@ def of_new(given: Collection[str], who: Principal) -> list[str]:
     """
     if len(given) > MAX_WALLS:
         raise InvalidRequest(f"{len(given)} walls; at most {MAX_WALLS}", param="walls")
-    if outside := sorted(set(given) - who.walls):
-        said = (
-            f"the key {who.key!r} stands outside the wall {outside[0][:64]!r}; it can give walls that it is inside of"
-        )
-        raise Forbidden(said, param="walls")
-    return sorted(set(given) or who.walls)
+    if outside := sorted(set(given) - principal.walls):
+        message = f"the key {principal.key!r} is outside the wall {outside[0][:64]!r}; it can only give walls that it is inside"
+        raise Forbidden(message, param="walls")
+    return sorted(set(given) or principal.walls)

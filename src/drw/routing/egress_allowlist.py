@@ -108,13 +108,13 @@ def read_url(url: str) -> Url:
     Raises:
         BadAddress: it is no such URL, or its host is in disguise.
     """
-    found = URL.fullmatch(url)
-    if found is None or len(url) > MAX_URL:
+    match = URL.fullmatch(url)
+    if match is None or len(url) > MAX_URL:
         raise BadAddress(
             f"{url[:80]!r} is not a URL: write it as in 'https://host/path', without user, '#' or blanks (a name in "
             f"another script in its form 'xn--'), of at most {MAX_URL} characters"
         )
-    scheme, authority, path, query = found.groups("")
+    scheme, authority, path, query = match.groups("")
     if ":" not in authority.rpartition("]")[2]:
         authority = f"{authority}:{PORTS[scheme]}"
     return Url(scheme, read(authority), path or "/", query)
@@ -158,10 +158,10 @@ async def resolve(name: str) -> list[str]:
 
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
-            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            results = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError, TimeoutError):
         return []
-    return sorted({str(entry[4][0]).partition("%")[0] for entry in found})
+    return sorted({str(entry[4][0]).partition("%")[0] for entry in results})
 
 
 def check_settings(address: str) -> None:

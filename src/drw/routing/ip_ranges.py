@@ -52,10 +52,10 @@ def carried(ip: Ip) -> list[Ip]:
         return [ip]
     if ip.is_loopback or ip.is_unspecified:
         return [ip]
-    found: list[Ip] = [one for one in (ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())) if one is not None]
+    embedded: list[Ip] = [one for one in (ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())) if one is not None]
     if any(ip in network for network in IN_LAST_BITS) or (int(ip) >> 32) & 0xFFFFFFFF in ISATAP:
-        found.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-    return found or [ip]
+        embedded.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+    return embedded or [ip]
 
 
 def is_forbidden(ip: Ip) -> bool:

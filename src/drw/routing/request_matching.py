@@ -34,8 +34,8 @@ def is_own(upstream: Upstream) -> bool:
 
 def named(route: Route) -> list[str]:
     """Return all upstreams of a route, each once."""
-    own = [share.upstream for share in route.split] or [route.upstream]
-    return list(dict.fromkeys([*own, *route.fallbacks]))
+    primary = [share.upstream for share in route.split] or [route.upstream]
+    return list(dict.fromkeys([*primary, *route.fallbacks]))
 
 
 def ordered(routes: Iterable[Route]) -> list[Route]:
@@ -48,9 +48,9 @@ def ordered(routes: Iterable[Route]) -> list[Route]:
 
 def _place(route: Route) -> tuple[object, ...]:
     desks = bool(route.tenants) and all("/" in tenant for tenant in route.tenants)
-    asked = (not route.models, not desks, not route.tenants, -len(route.headers), not route.methods)
+    conditions = (not route.models, not desks, not route.tenants, -len(route.headers), not route.methods)
     origin = ORIGINS.index(route.origin) if route.origin in ORIGINS else len(ORIGINS)
-    return (-len(route.path), *asked, origin, route.path, route.name)
+    return (-len(route.path), *conditions, origin, route.path, route.name)
 
 
 def under(path: str, prefix: str) -> bool:
@@ -60,8 +60,8 @@ def under(path: str, prefix: str) -> bool:
 
 def allowed(path: str, routes: Iterable[Route]) -> list[str]:
     """Return the methods that a path takes of every caller, where it does not take all of them."""
-    found = [route for route in routes if under(path, route.path) and not route.tenants and not route.headers]
-    return sorted({method for route in found for method in route.methods})
+    matching = [route for route in routes if under(path, route.path) and not route.tenants and not route.headers]
+    return sorted({method for route in matching for method in route.methods})
 
 
 def read_under(route: Route, routes: Sequence[Route]) -> list[str]:

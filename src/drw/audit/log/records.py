@@ -34,17 +34,17 @@ def row(index: int, entry: str) -> dict[str, Any]:
     }
 
 
-def message(found: Mapping[str, Any]) -> Record:
+def message(row: Mapping[str, Any]) -> Record:
     """Return a row as it is answered."""
-    details = _fields(found["entry"]).get("details")
+    details = _fields(row["entry"]).get("details")
     record = Record(
-        index=found["index"],
-        leaf_hash=found["leaf_hash"].hex(),
+        index=row["index"],
+        leaf_hash=row["leaf_hash"].hex(),
         details=json_message(details if isinstance(details, dict) else {}),
-        walls=found["walls"],
-        **{word: found[word] for word in WORDS},
+        walls=row["walls"],
+        **{word: row[word] for word in WORDS},
     )
-    record.at.FromDatetime(found["at"])
+    record.at.FromDatetime(row["at"])
     return record
 
 

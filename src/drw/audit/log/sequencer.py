@@ -48,12 +48,12 @@ class Sequencer:
             Damaged: tiles, checkpoint and database do not fit together. Nothing is signed over that.
         """
         await self.take()
-        wanted = (await self._store.state()).records
+        expected = (await self._store.state()).records
         async with self._signing:
             while True:
                 state = await self._store.state()
                 note, checkpoint = await asyncio.to_thread(self.published)
-                if wanted <= checkpoint.size == state.signed:
+                if expected <= checkpoint.size == state.signed:
                     return note, checkpoint
                 await self._extend()
 
@@ -86,9 +86,9 @@ class Sequencer:
         if last.size > state.records:
             raise LogDamaged(f"the checkpoint is over {last.size} records, and the database has {state.records}")
         if last.size:
-            found = await self._store.rows(last.size - 1, last.size, connection)
+            rows = await self._store.rows(last.size - 1, last.size, connection)
             leaf = await asyncio.to_thread(TiledTree(self._folder.read, last.size).subtree, 0, last.size - 1)
-            if not found or found[0]["leaf_hash"] != leaf:
+            if not rows or rows[0]["leaf_hash"] != leaf:
                 raise LogDamaged(f"record {last.size - 1} in the database is not the one that was signed")
         return state.records - last.size
 

@@ -56,13 +56,13 @@ class Log(contract.Log):
 
     async def list_records(self, request: pb.ListRecordsRequest, /) -> pb.ListRecordsResponse:
         """List from the database, where records are as soon as they have their places."""
-        who = context.caller()
-        desk = _desk_to_list(who, request.desk)
+        principal = context.caller()
+        desk = _desk_to_list(principal, request.desk)
         filters = {field: getattr(request, field) for field in ("action", "actor", "resource", "outcome")}
         size = request.page_size or PAGE_SIZE
         before = _before(request.page_token)
         await self.sequencer.take()
-        rows = await self._store.list(size + 1, before, who.walls, org=who.org, desk=desk, **filters)
+        rows = await self._store.list(size + 1, before, principal.walls, org=principal.org, desk=desk, **filters)
         token = str(rows[size - 1]["index"]) if len(rows) > size else ""
         return pb.ListRecordsResponse(records=map(records.message, rows[:size]), next_page_token=token)
 
@@ -73,12 +73,12 @@ class Log(contract.Log):
 
     async def get_proof(self, request: pb.GetProofRequest, /) -> pb.Proof:
         """Cut the proof out of the tiles, and try it before it is given away."""
-        who, index = context.caller(), request.index
+        principal, index = context.caller(), request.index
         note, checkpoint = await self.sequencer.sign()
-        found = await self._store.one(index, who.walls) if 0 <= index < checkpoint.size else None
-        if found is None or not _may_see(who, found["org"], found["desk"]):
+        row = await self._store.one(index, principal.walls) if 0 <= index < checkpoint.size else None
+        if row is None or not _may_see(principal, row["org"], row["desk"]):
             raise RecordNotFound(f"there is no record {index} that this key may see")
-        entry, leaf = found["entry"], found["leaf_hash"]
+        entry, leaf = row["entry"], row["leaf_hash"]
         hashes = await asyncio.to_thread(self._proof, leaf, index, checkpoint)
         encoded = [base64.b64encode(h).decode() for h in hashes]
         return pb.Proof(index=index, entry=entry, hashes=encoded, checkpoint=self._answer(note, checkpoint))
@@ -134,14 +134,14 @@ class Log(contract.Log):
         return pb.Checkpoint(size=checkpoint.size, note=note, verifier_key=str(self._verifier))
 
 
-def _may_see(who: context.Principal, org: str, desk: str) -> bool:
-    return who.org == org and tenancy.may_change(Owner(org, desk), who)
+def _may_see(principal: context.Principal, org: str, desk: str) -> bool:
+    return principal.org == org and tenancy.may_change(Owner(org, desk), principal)
 
 
-def _desk_to_list(who: context.Principal, wanted: str) -> str | None:
-    if wanted:
-        tenancy.check_change(Owner(who.org, wanted))
-    return wanted or (None if tenancy.whole_org(who.org) else who.desk)
+def _desk_to_list(principal: context.Principal, requested: str) -> str | None:
+    if requested:
+        tenancy.check_change(Owner(principal.org, requested))
+    return requested or (None if tenancy.whole_org(principal.org) else principal.desk)
 
 
 def _before(token: str) -> int:

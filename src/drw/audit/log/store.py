@@ -79,23 +79,23 @@ class Store:
         if connection is None:
             async with self._database.transaction() as own:
                 return await self.state(own)
-        found = await (await connection.execute(STATE)).fetchone()
-        assert found is not None
-        return State(**found)
+        row = await (await connection.execute(STATE)).fetchone()
+        assert row is not None
+        return State(**row)
 
     async def behind(self) -> tuple[int, float]:
         """Return how many records are not signed yet, and the age of the oldest in seconds."""
-        found = await self._database.one(BEHIND)
-        assert found is not None
-        return found["records"], max(0.0, found["seconds"])
+        row = await self._database.one(BEHIND)
+        assert row is not None
+        return row["records"], max(0.0, row["seconds"])
 
     async def take(self, limit: int) -> int:
         """Give at most `limit` records of the inbox their places; return how many there were."""
         async with self.alone() as connection:
             lines = [r["record"] for r in await (await connection.execute(TAKE, (limit,))).fetchall()]
-            found = await (await connection.execute(NEXT_INDEX)).fetchone()
-            assert found is not None
-            rows = [records.row(found["n"] + place, line) for place, line in enumerate(lines)]
+            newest = await (await connection.execute(NEXT_INDEX)).fetchone()
+            assert newest is not None
+            rows = [records.row(newest["n"] + offset, line) for offset, line in enumerate(lines)]
             async with connection.cursor() as cursor, cursor.copy(ADD) as copy:
                 for row in rows:
                     await copy.write_row([row[column] for column in records.COLUMNS])

@@ -74,8 +74,8 @@ class LogWalk:
             self._compare_earlier()
 
     def _compare_tile(self, tile: Tile, hashes: list[bytes]) -> None:
-        for offset, (found, stored) in enumerate(zip(hashes, read_tile(self._read, tile), strict=True)):
-            if found != stored:
+        for offset, (computed, stored) in enumerate(zip(hashes, read_tile(self._read, tile), strict=True)):
+            if computed != stored:
                 raise LogDamaged(f"{tile.path}: its hash {offset} does not follow from what is below it")
 
     def _compare_earlier(self) -> None:

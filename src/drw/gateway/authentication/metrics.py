@@ -17,6 +17,6 @@ select coalesce((
 
 async def measure(database: Database) -> None:
     """Bring the metrics up to date."""
-    found = await database.one(SIGNS)
-    assert found is not None
-    AGE.set(max(0.0, found["seconds"]))
+    row = await database.one(SIGNS)
+    assert row is not None
+    AGE.set(max(0.0, row["seconds"]))

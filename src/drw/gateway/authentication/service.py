@@ -39,7 +39,7 @@ class Authentication(contract.Authentication):
         self,
         settings: Settings,
         store: KeyStore,
-        tree: Tenants,
+        tenants: Tenants,
         keys: Keys,
         signing: SigningKeys,
         issuers: Issuers,
@@ -47,7 +47,7 @@ class Authentication(contract.Authentication):
     ) -> None:
         self._settings = settings
         self._store = store
-        self._tree = tree
+        self._tenants = tenants
         self._keys = keys
         self._signing = signing
         self._issuers = issuers
@@ -80,35 +80,35 @@ class Authentication(contract.Authentication):
 
     async def put_org(self, request: wire.PutOrgRequest, /) -> wire.PutOrgResponse:
         """PutOrg makes an org, or sets what its desks may hold."""
-        return await self._tree.put_org(request)
+        return await self._tenants.put_org(request)
 
     async def list_orgs(self, request: wire.ListOrgsRequest, /) -> wire.ListOrgsResponse:
         """ListOrgs lists the orgs by name."""
-        return await self._tree.orgs(request)
+        return await self._tenants.orgs(request)
 
     async def get_org(self, request: wire.GetOrgRequest, /) -> wire.Org:
         """GetOrg shows one org."""
-        return await self._tree.org(request.name)
+        return await self._tenants.org(request.name)
 
     async def delete_org(self, request: wire.DeleteOrgRequest, /) -> wire.Org:
         """DeleteOrg deletes an org that has no desks, issuers or certificates any more."""
-        return await self._tree.delete_org(request.name)
+        return await self._tenants.delete_org(request.name)
 
     async def put_desk(self, request: wire.PutDeskRequest, /) -> wire.PutDeskResponse:
         """PutDesk makes a desk, or sets what its keys may hold."""
-        return await self._tree.put_desk(request)
+        return await self._tenants.put_desk(request)
 
     async def list_desks(self, request: wire.ListDesksRequest, /) -> wire.ListDesksResponse:
         """ListDesks lists the desks of an org by name: the own one, with "org:admin" all."""
-        return await self._tree.desks(request)
+        return await self._tenants.desks(request)
 
     async def get_desk(self, request: wire.GetDeskRequest, /) -> wire.Desk:
         """GetDesk shows one desk."""
-        return await self._tree.desk(request)
+        return await self._tenants.desk(request)
 
     async def delete_desk(self, request: wire.DeleteDeskRequest, /) -> wire.DeleteDeskResponse:
         """DeleteDesk deletes a desk that has no good keys and no certificates any more."""
-        return await self._tree.delete_desk(request)
+        return await self._tenants.delete_desk(request)
 
     async def list_signing_keys(self, request: wire.ListSigningKeysRequest, /) -> wire.ListSigningKeysResponse:
         """ListSigningKeys lists what signs and verifies keys, newest first."""
@@ -172,8 +172,8 @@ class Authentication(contract.Authentication):
         """Return how many keys there are, and which issuers cannot be reached."""
         good, revoked = await self._store.counts()
         lost = [issuer.name for issuer in (await self._issuers.shown()).issuers if issuer.fetch_error]
-        told = f"; counting on the last keys of {', '.join(lost)}, which cannot be reached" if lost else ""
-        return f"{good} good keys, {revoked} revoked before their end{told}"
+        unreachable = f"; counting on the last keys of {', '.join(lost)}, which cannot be reached" if lost else ""
+        return f"{good} good keys, {revoked} revoked before their end{unreachable}"
 
     async def refresh_issuers(self) -> None:
         """Fetch the keys of issuers that are due, again and again."""
@@ -201,8 +201,8 @@ class Authentication(contract.Authentication):
 
     async def _desks(self, orgs: set[str]) -> list[wire.Desk]:
         query = "select * from desk where org = any(%s) order by org, name"
-        found = [as_desk(row) for row in await self._store.database.all(query, sorted(orgs))] if orgs else []
-        return [wire.Desk(org=d.org, name=d.name, scopes=d.scopes, walls=d.walls) for d in found]
+        desks = [as_desk(row) for row in await self._store.database.all(query, sorted(orgs))] if orgs else []
+        return [wire.Desk(org=d.org, name=d.name, scopes=d.scopes, walls=d.walls) for d in desks]
 
 
 async def build(scope: ServiceContext) -> Authentication:
@@ -213,18 +213,18 @@ async def build(scope: ServiceContext) -> Authentication:
     """
     settings = scope.settings(Settings)
     database, audit = await scope.database(), scope.audit()
-    sealers = [EnvelopeEncryption(secret) for secret in settings.secrets()]
+    encryption = [EnvelopeEncryption(secret) for secret in settings.secrets()]
     signing = SigningKeys(
-        database, audit, sealers, settings.issuer, settings.audience, lead=settings.new_signing_key_seconds
+        database, audit, encryption, settings.issuer, settings.audience, lead=settings.new_signing_key_seconds
     )
     await signing.begin()
-    store, tree = KeyStore(database), Tenants(database, audit)
+    store, tenants = KeyStore(database), Tenants(database, audit)
     borrowed = timedelta(seconds=settings.borrowed_key_seconds)
     limits = scope.client(RateLimitingClient)
-    keys = Keys(store, tree, signing, audit, limits, borrowed)
+    keys = Keys(store, tenants, signing, audit, limits, borrowed)
     fetcher = scope.make_adapter(KeySetSource, "jwks_http", {"hosts": settings.jwks_hosts})  # type: ignore[type-abstract]
-    issuers = Issuers(database, audit, tree, fetcher, settings.issuer)
-    service = Authentication(settings, store, tree, keys, signing, issuers, Certificates(database, audit, tree))
+    issuers = Issuers(database, audit, tenants, fetcher, settings.issuer)
+    service = Authentication(settings, store, tenants, keys, signing, issuers, Certificates(database, audit, tenants))
     scope.background(service.end_rotated)
     scope.background(service.refresh_issuers)
     scope.background(KeyAnnouncer(database, limits).run)

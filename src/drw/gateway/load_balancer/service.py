@@ -45,19 +45,19 @@ class LoadBalancer(contract.LoadBalancer):
 
     async def list_upstreams(self, request: ListUpstreamsRequest, /) -> Upstreams:
         """ListUpstreams lists where each upstream answers."""
-        found, _ = await self._present()
-        return Upstreams(upstreams=found)
+        upstreams, _ = await self._present()
+        return Upstreams(upstreams=upstreams)
 
     async def set_upstream(self, request: Upstream, /) -> Upstream:
         """SetUpstream makes an upstream, or replaces one that was made so."""
         validation.check(request)
         self._refuse_fixed(request.name)
         await asyncio.gather(*map(self._allowed.check_now, request.addresses))
-        wanted = Upstream()
-        wanted.CopyFrom(request)
-        wanted.origin = "record"
-        await self._records.put(wanted.name, wanted)
-        return next(found for found in with_records(self._fixed, [wanted]) if found.name == wanted.name)
+        record = Upstream()
+        record.CopyFrom(request)
+        record.origin = "record"
+        await self._records.put(record.name, record)
+        return next(upstream for upstream in with_records(self._fixed, [record]) if upstream.name == record.name)
 
     async def delete_upstream(self, request: DeleteUpstreamRequest, /) -> DeleteUpstreamResponse:
         """DeleteUpstream takes an upstream away that SetUpstream made."""
@@ -70,8 +70,8 @@ class LoadBalancer(contract.LoadBalancer):
         """WatchUpstreams sends all upstreams: now, and after each change."""
         async with aclosing(self._records.changes()) as changes:
             async for _ in changes:
-                found, _ = await self._present()
-                yield Upstreams(upstreams=found)
+                upstreams, _ = await self._present()
+                yield Upstreams(upstreams=upstreams)
 
     async def detail(self) -> str:
         """Return which upstreams there are.
@@ -79,8 +79,8 @@ class LoadBalancer(contract.LoadBalancer):
         Raises:
             Unavailable: one is left out, since its address is not allowed any more.
         """
-        found, left_out = await self._present()
-        text = "upstreams: " + (", ".join(upstream.name for upstream in found) or "none")
+        upstreams, left_out = await self._present()
+        text = "upstreams: " + (", ".join(upstream.name for upstream in upstreams) or "none")
         if left_out:
             raise Unavailable(f"{text}; left out: {'; '.join(left_out)}")
         return text

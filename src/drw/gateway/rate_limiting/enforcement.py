@@ -35,14 +35,14 @@ class Enforcement:
 
     async def report(self, request: ReportEnforcementRequest) -> None:
         """Keep what was said, and wake who waits for it."""
-        said = {p.name: p.change for p in request.data_planes[:MAX_DATA_PLANES] if 0 < len(p.name) <= MAX_NAME}
+        changes = {p.name: p.change for p in request.data_planes[:MAX_DATA_PLANES] if 0 < len(p.name) <= MAX_NAME}
         async with self._database.transaction() as connection:
             rows = await (await connection.execute("select name, change from data_plane")).fetchall()
-            for name, change in sorted(said.items()):
+            for name, change in sorted(changes.items()):
                 await connection.execute(PUT, (name, change))
             await connection.execute("delete from data_plane where name = any(%s)", (list(request.gone),))
             before = {row["name"]: row["change"] for row in rows}
-            if said.items() - before.items() or not before.keys().isdisjoint(request.gone):
+            if changes.items() - before.items() or not before.keys().isdisjoint(request.gone):
                 await connection.execute(f"notify {CHANNEL}".encode())
 
     async def wait(self) -> Sequence[str]:

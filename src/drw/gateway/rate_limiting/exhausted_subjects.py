@@ -75,9 +75,9 @@ class ExhaustedSubjects:
         now = datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC)
         bound = [subject for subject in subjects if subject in capped]
         spent = await self._spent(bound, now)
-        wanted = [block for subject in bound for block in _used_up(subject, capped[subject], spent[subject], now)]
+        blocks = [block for subject in bound for block in _used_up(subject, capped[subject], spent[subject], now)]
         async with self._store.database.transaction() as connection:
-            if await _replace(connection, subjects, wanted):
+            if await _replace(connection, subjects, blocks):
                 await connection.execute(NOTIFY.encode())
 
     async def _spent(self, subjects: Sequence[Subject], now: datetime) -> dict[Subject, dict[str, int]]:
@@ -102,18 +102,18 @@ async def ledger_spent(
     connection: Connection, subjects: Sequence[Subject], now: datetime
 ) -> dict[Subject, dict[str, int]]:
     """Return what subjects have spent by the ledger and took over, named as the counters name it."""
-    found = {subject: dict.fromkeys(SUMS, 0) for subject in subjects}
+    spent = {subject: dict.fromkeys(SUMS, 0) for subject in subjects}
     moments = {"day": begins("day", now), "month": begins("month", now), "minute": now - MINUTE}
     for kind, (org, name) in COLUMNS.items():
         those = [subject for subject in subjects if subject.kind == kind]
         args = moments | {"orgs": [subject.org for subject in those], "names": [subject.name for subject in those]}
         answer = await connection.execute(SPENT.format(org=org, name=name).encode(), args)
         for row in await answer.fetchall():
-            found[Subject(kind, row["org"], row["name"])] = {field: int(row[field]) for field in SUMS}
+            spent[Subject(kind, row["org"], row["name"])] = {field: int(row[field]) for field in SUMS}
     for (org, name), more in (await carried(connection, now)).items():
-        if (key := Subject(Block.KEY, org, name)) in found:
-            found[key] = added(found[key], more)
-    return found
+        if (key := Subject(Block.KEY, org, name)) in spent:
+            spent[key] = added(spent[key], more)
+    return spent
 
 
 def _used_up(subject: Subject, caps: dict[str, int], spent: dict[str, int], now: datetime) -> Iterable[Wanted]:

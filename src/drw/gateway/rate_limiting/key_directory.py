@@ -53,10 +53,10 @@ async def announce(connection: Connection, owners: Sequence[KeyOwner], *, extern
         raise InvalidRequest(f"{len(owners)} owners in one announcement; at most {MOST}", param="owners")
     if any(not (owner.key and owner.org) for owner in owners):
         raise InvalidRequest("an owner has a key and an org", param="owners")
-    found = sorted(owners, key=lambda owner: owner.key)  # one order for all, or two would wait for each other
-    ends = [owner.expires_at.ToDatetime(UTC) if owner.HasField("expires_at") else None for owner in found]
-    keys = [owner.key for owner in found]
-    await connection.execute(PUT, (keys, [o.org for o in found], [o.desk for o in found], ends))
+    ordered = sorted(owners, key=lambda owner: owner.key)  # one order for all, or two would wait for each other
+    ends = [owner.expires_at.ToDatetime(UTC) if owner.HasField("expires_at") else None for owner in ordered]
+    keys = [owner.key for owner in ordered]
+    await connection.execute(PUT, (keys, [o.org for o in ordered], [o.desk for o in ordered], ends))
     if external:
         await connection.execute(FORGET, (keys,))
         await connection.execute(FORGET_EXPIRED)
@@ -87,9 +87,9 @@ async def owner_of(connection: Connection, key: Subject) -> Owner | None:
 
     A caller that an issuer identifies is the whole org's, since each token names a desk.
     """
-    who = context.caller_or_none()
-    if who and (who.org, who.key) == (key.org, key.name):
-        return Owner(who.org, who.desk)
+    principal = context.caller_or_none()
+    if principal and (principal.org, principal.key) == (key.org, key.name):
+        return Owner(principal.org, principal.desk)
     query = OWNER.format(entry=ENTRY.format(name="%(name)s::text")).encode()
     row = await (await connection.execute(query, {"name": key.name})).fetchone()
     return Owner(row["org"], row["desk"]) if row and row["org"] == key.org else None

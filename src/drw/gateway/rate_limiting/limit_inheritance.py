@@ -70,10 +70,10 @@ async def bind(
         return ChangedLimits(await _rows(connection, LIMIT, args) if args["rpm"] else [], [])
     await _within(connection, await _requests(connection, request.org, request.predecessor) or default, default)
     await connection.execute(COUNTED_AS, args)
-    found = ChangedLimits(await _rows(connection, LIMIT_OF, args), await _rows(connection, BUDGETS_OF, args))
-    if found.budgets:
+    changed = ChangedLimits(await _rows(connection, LIMIT_OF, args), await _rows(connection, BUDGETS_OF, args))
+    if changed.budgets:
         await _take_over(connection, counters, request, now)
-    return found
+    return changed
 
 
 async def unbind(connection: Connection, key: Subject) -> ChangedLimits:
@@ -87,18 +87,19 @@ async def _requests(connection: Connection, org: str, key: str) -> int:
     return row["rpm"] if row else 0
 
 
-async def _within(connection: Connection, wanted: int, default: int) -> int:
+async def _within(connection: Connection, requested: int, default: int) -> int:
     """Return the requests a minute that the caller may give; 0: the default."""
-    who = context.caller()
-    most = await _requests(connection, who.org, who.key) or default
-    if validation.LIMITS in who.scopes or (wanted or default) <= most:
-        return wanted
-    if wanted:
+    principal = context.caller()
+    maximum = await _requests(connection, principal.org, principal.key) or default
+    if validation.LIMITS in principal.scopes or (requested or default) <= maximum:
+        return requested
+    if requested:
         raise Forbidden(
-            f"the key {who.key!r} has {most} requests a minute; one with {wanted} needs {validation.LIMITS!r}",
+            f"the key {principal.key!r} has {maximum} requests a minute; "
+            f"a key with {requested} needs {validation.LIMITS!r}",
             scope=validation.LIMITS,
         )
-    return most
+    return maximum
 
 
 async def _take_over(connection: Connection, counters: Counters, request: BindKeyRequest, now: datetime) -> None:

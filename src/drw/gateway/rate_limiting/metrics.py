@@ -44,14 +44,16 @@ def passed(row: Row, priced: Container[str]) -> None:
 
 async def measure(store: LimitStore, counters: Counters) -> None:
     """Bring the metrics up to date; while the counters are away they stay as they were."""
-    found = [budget for budget, _ in await store.budgets() if budget.unit == Budget.USD and budget.subject != Block.KEY]
-    subjects = [Subject(budget.subject, budget.org, budget.name) for budget in found]
+    budgets = [
+        budget for budget, _ in await store.budgets() if budget.unit == Budget.USD and budget.subject != Block.KEY
+    ]
+    subjects = [Subject(budget.subject, budget.org, budget.name) for budget in budgets]
     with suppress(CountersUnavailable):
         values = await counters.peek(subjects)
         ABANDONED.set(len(await counters.expired(GRACE_MS)))
         for metric in (SPENT, RESERVED, CAP):
             metric.clear()  # of budgets that there were
-        for budget, subject, value in zip(found, subjects, values, strict=True):
+        for budget, subject, value in zip(budgets, subjects, values, strict=True):
             labels = (KINDS[subject.kind], budget.org, budget.name, PERIOD_NAMES[budget.period])
             field = f"{PERIODS[Budget.Period.Name(budget.period)]}n"
             SPENT.labels(*labels).set(value[field] / NANO)

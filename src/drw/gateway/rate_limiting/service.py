@@ -80,23 +80,23 @@ class RateLimiting(contract.RateLimiting):
     def __init__(
         self,
         settings: Settings,
-        kept: LimitStore,
+        store: LimitStore,
         audit: AuditWriter,
         counters: Counters,
         ledger: Ledger,
         reports: UsageReports,
-        blocks: ExhaustedSubjects,
+        exhausted: ExhaustedSubjects,
     ) -> None:
         self._settings = settings
-        self._store = kept
+        self._store = store
         self._audit = audit
         self._counters = counters
         self._ledger = ledger
         self._reports = reports
-        self._blocks = blocks
-        self.enforcement = Enforcement(kept.database)
+        self._exhausted = exhausted
+        self.enforcement = Enforcement(store.database)
         self._rebuild = CounterRebuild(
-            counters, kept.database, self.push_caps, kept.newest_change, settings.lease_seconds
+            counters, store.database, self.push_caps, store.newest_change, settings.lease_seconds
         )
 
     async def set_limit(self, request: Limit, /) -> Limit:
@@ -179,15 +179,15 @@ class RateLimiting(contract.RateLimiting):
         owner = KeyOwner(key=request.key, org=request.org, desk=request.desk, expires_at=request.expires_at)
         async with self._store.database.transaction() as connection:
             await key_directory.announce(connection, [owner])
-            found = await bind(connection, self._counters, request, default, self._now())
-            for row in found.limits:
+            changed = await bind(connection, self._counters, request, default, self._now())
+            for row in changed.limits:
                 await self._changed(connection, "limit.set", subject, None, _limit_details(row))
-            for row in found.budgets:
+            for row in changed.budgets:
                 await self._changed(connection, "budget.set", subject, None, _budget_details(row))
             limit = await one(connection, SHOWN_LIMIT, *key(subject).values())
-        if found.limits or found.budgets:
+        if changed.limits or changed.budgets:
             await self._caps_changed(subject)
-        if found.limits and (late := await self.enforcement.wait()):
+        if changed.limits and (late := await self.enforcement.wait()):
             raise Unavailable(
                 f"the limits of the new key are not enforced yet by {_planes(late)}; there is no new key: try again"
             )
@@ -197,13 +197,13 @@ class RateLimiting(contract.RateLimiting):
         """UnbindKey takes away what BindKey set."""
         subject = Subject(Block.KEY, request.org, request.key)
         async with self._store.database.transaction() as connection:
-            found = await unbind(connection, subject)
+            changed = await unbind(connection, subject)
             await key_directory.forget(connection, subject)
-            for row in found.limits:
+            for row in changed.limits:
                 await self._changed(connection, "limit.remove", subject, _limit_details(row), None)
-            for row in found.budgets:
+            for row in changed.budgets:
                 await self._changed(connection, "budget.remove", subject, _budget_details(row), None)
-        if found.limits or found.budgets:
+        if changed.limits or changed.budgets:
             await self._caps_changed(subject)
         return UnbindKeyResponse()
 
@@ -303,7 +303,7 @@ class RateLimiting(contract.RateLimiting):
             if await self._rebuild.tick():
                 await reap(self._counters, self._ledger)
                 await post(self._counters, self._ledger)
-        await self._blocks.renew()
+        await self._exhausted.renew()
 
     async def keep(self) -> None:
         """Tick for ever."""
@@ -346,7 +346,7 @@ class RateLimiting(contract.RateLimiting):
         """Tell the counters at once; where they are away, `follow` and a rebuild do it later."""
         with suppress(CountersUnavailable):
             await self.push_caps()
-        await self._blocks.renew(subjects)
+        await self._exhausted.renew(subjects)
 
     async def _load_tokens(self, subject: Subject) -> None:
         """Tell the counters what was used before tokens had a budget; until then not every call was counted there."""
@@ -422,14 +422,14 @@ async def build(scope: ServiceContext) -> RateLimiting:
     scope.on_stop(metering.stop)
     counters = Counters(scope.profile.valkey, seconds=settings.answer_seconds)
     scope.on_stop(counters.close)
-    kept, ledger = LimitStore(await scope.database(pool_size=8)), Ledger(metering)
-    blocks = ExhaustedSubjects(kept, counters)
-    reports = UsageReports(kept, ledger, counters, blocks, scope.audit(), settings.uncounted_tokens)
-    service = RateLimiting(settings, kept, scope.audit(), counters, ledger, reports, blocks)
+    store, ledger = LimitStore(await scope.database(pool_size=8)), Ledger(metering)
+    exhausted = ExhaustedSubjects(store, counters)
+    reports = UsageReports(store, ledger, counters, exhausted, scope.audit(), settings.uncounted_tokens)
+    service = RateLimiting(settings, store, scope.audit(), counters, ledger, reports, exhausted)
     await service.begin()
     scope.background(service.follow)
     scope.background(service.keep)
     scope.background(service.enforcement.follow)
     scope.describe(service.detail)
-    scope.measure(partial(measure, kept, counters))
+    scope.measure(partial(measure, store, counters))
     return service

@@ -143,13 +143,13 @@ def as_budget(row: dict[str, Any]) -> Budget:
     )
 
 
-def subject_of(found: Limit | Budget | Block) -> Subject:
+def subject_of(record: Limit | Budget | Block) -> Subject:
     """Return whom a limit, budget or block is for."""
-    if isinstance(found, Limit):
-        name = {Block.DESK: found.desk, Block.ORG: "", Block.MODEL: found.model}.get(found.subject, found.key)
+    if isinstance(record, Limit):
+        name = {Block.DESK: record.desk, Block.ORG: "", Block.MODEL: record.model}.get(record.subject, record.key)
     else:
-        name = found.name
-    return Subject(found.subject or Block.KEY, found.org, name)
+        name = record.name
+    return Subject(record.subject or Block.KEY, record.org, name)
 
 
 def as_price(row: dict[str, Any]) -> Price:
@@ -185,11 +185,11 @@ def _subject(row: dict[str, Any]) -> Subject:
 
 def _limit_caps(row: dict[str, Any]) -> Sequence[tuple[Subject, str, str | int]]:
     subject, algorithm = _subject(row), "s" if row["algorithm"] == "SLIDING" else "f"
-    found: list[tuple[Subject, str, str | int]] = []
+    caps: list[tuple[Subject, str, str | int]] = []
     if row["tokens_per_minute"]:
-        found += [(subject, "Cw", row["tokens_per_minute"]), (subject, "Cwa", algorithm)]
+        caps += [(subject, "Cw", row["tokens_per_minute"]), (subject, "Cwa", algorithm)]
     if row["concurrent"]:
-        found += [(subject, "Cc", row["concurrent"])]
+        caps += [(subject, "Cc", row["concurrent"])]
     if row["requests_per_minute"] and subject.kind == Block.MODEL:
-        found += [(subject, "Cr", row["requests_per_minute"]), (subject, "Cra", algorithm)]
-    return found
+        caps += [(subject, "Cr", row["requests_per_minute"]), (subject, "Cra", algorithm)]
+    return caps

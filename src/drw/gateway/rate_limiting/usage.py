@@ -37,14 +37,14 @@ class UsageReports:
         store: LimitStore,
         ledger: Ledger,
         counters: Counters,
-        blocks: ExhaustedSubjects,
+        exhausted: ExhaustedSubjects,
         audit: AuditWriter,
         uncounted_tokens: int,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._counters = counters
-        self._blocks = blocks
+        self._exhausted = exhausted
         self._audit = audit
         self._uncounted_tokens = uncounted_tokens
 
@@ -77,7 +77,7 @@ class UsageReports:
             pass  # `reaping.post` does it later
         subjects = {s for row in rows for s in (*of_call(row.org, row.desk, row.key), of_model(row.model))}
         if subjects:
-            await self._blocks.renew(subjects)
+            await self._exhausted.renew(subjects)
 
     def _line(self, data_plane: str, row: Row, usage: Usage) -> str:
         with acting_for(Principal(row.org, row.desk, row.key)), continuing(_trace(usage)):

@@ -44,30 +44,30 @@ def subject(kind: Block.Subject, org: str, name: str, param: str = "name") -> Su
     return Subject(kind, org, _name(name, param, f"a {KINDS[kind]}"))
 
 
-def owner(found: Subject) -> Owner:
+def owner(subject: Subject) -> Owner:
     """Return whose a desk, an org or a model is."""
-    if found.kind == Block.MODEL:
+    if subject.kind == Block.MODEL:
         return PLATFORM
-    return Owner(found.org, found.name if found.kind == Block.DESK else "")
+    return Owner(subject.org, subject.name if subject.kind == Block.DESK else "")
 
 
-def check_change(found: Subject) -> None:
+def check_change(subject: Subject) -> None:
     """Raise where the caller may not change what binds this desk, org or model.
 
     Raises:
         Forbidden: it is another org's or desk's, or needs a scope that the caller lacks.
     """
-    tenancy.check_change(owner(found))
-    if found.kind != Block.MODEL:
+    tenancy.check_change(owner(subject))
+    if subject.kind != Block.MODEL:
         context.caller().must_hold(LIMITS)
 
 
-def may_see(found: Subject, desk: str) -> bool:
+def may_see(subject: Subject, desk: str) -> bool:
     """Tell whether the caller may see what binds this subject; `desk` is a key's, empty where it has none."""
-    if found.kind != Block.KEY:
-        return tenancy.may_read(owner(found))
-    who = context.caller()
-    return (found.org, found.name) == (who.org, who.key) or tenancy.may_change(Owner(found.org, desk))
+    if subject.kind != Block.KEY:
+        return tenancy.may_read(owner(subject))
+    principal = context.caller()
+    return (subject.org, subject.name) == (principal.org, principal.key) or tenancy.may_change(Owner(subject.org, desk))
 
 
 def check_limit(limit: Limit) -> None:

@@ -21,8 +21,8 @@ class DataPlanes:
         self._limiting = limiting
         self._watching: Counter[str] = Counter()
         self._changes: dict[str, int] = {}
-        self._told: set[str] = set()
-        self._news = asyncio.Event()
+        self._reported: set[str] = set()
+        self._changed = asyncio.Event()
 
     @contextmanager
     def watching(self, name: str) -> Iterator[None]:
@@ -40,23 +40,23 @@ class DataPlanes:
         """
         if change != self._changes.get(name, 0):
             self._changes[name] = change
-            self._news.set()
+            self._changed.set()
 
     async def keep_telling(self) -> None:
         """Say who is there, at all news and again and again; one after the other, so that the newest is said last."""
         while True:
-            self._news.clear()
-            await self._tell()
+            self._changed.clear()
+            await self._report()
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS):
-                    await self._news.wait()
+                    await self._changed.wait()
 
-    async def _tell(self) -> None:
-        there = {name: change for name, change in self._changes.items() if change and self._watching[name] > 0}
-        gone = self._told - there.keys()
-        if not there and not gone:
+    async def _report(self) -> None:
+        present = {name: change for name, change in self._changes.items() if change and self._watching[name] > 0}
+        gone = self._reported - present.keys()
+        if not present and not gone:
             return
-        planes = [ReportEnforcementRequest.DataPlane(name=name, change=change) for name, change in there.items()]
+        planes = [ReportEnforcementRequest.DataPlane(name=name, change=change) for name, change in present.items()]
         with suppress(DrwError):  # it is said again in a moment
             await self._limiting.report_enforcement(ReportEnforcementRequest(data_planes=planes, gone=sorted(gone)))
-            self._told = set(there)
+            self._reported = set(present)

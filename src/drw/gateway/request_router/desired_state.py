@@ -22,23 +22,25 @@ def assemble(
     credentials: Credentials,
     limits: Limits,
     upstreams: Upstreams,
-    more: Sequence[RouteSettings],
+    settings: Sequence[RouteSettings],
     kills: Kills | None = None,
     records: Routes | None = None,
 ) -> Configuration:
     """Return the whole desired state; equal parts give an equal version."""
-    routes, _ = _routes(upstreams, more, records or Routes())
-    found = Configuration(
+    routes, _ = _routes(upstreams, settings, records or Routes())
+    configuration = Configuration(
         credentials=credentials,
         limits=limits,
         upstreams=upstreams,
         routes=Routes(routes=routes),
         blocks=_blocks(limits, kills or Kills()),
     )
-    refused = Configuration(credentials=Credentials(revoked=credentials.revoked), blocks=found.blocks, limits=limits)
-    found.refusals = _digest(refused)
-    found.version = _digest(found)
-    return found
+    refused = Configuration(
+        credentials=Credentials(revoked=credentials.revoked), blocks=configuration.blocks, limits=limits
+    )
+    configuration.refusals = _digest(refused)
+    configuration.version = _digest(configuration)
+    return configuration
 
 
 def _blocks(limits: Limits, kills: Kills) -> list[Block]:
@@ -53,8 +55,8 @@ def _digest(state: Configuration) -> str:
 class DesiredState:
     """The desired state as it is now, for any number of watchers."""
 
-    def __init__(self, more: Sequence[RouteSettings]) -> None:
-        self._more = more
+    def __init__(self, settings: Sequence[RouteSettings]) -> None:
+        self._settings = settings
         self._parts: dict[type[Part], Part] = {}
         self._changed = asyncio.Condition()
         self.configuration: Configuration | None = None
@@ -98,17 +100,17 @@ class DesiredState:
         assert isinstance(credentials, Credentials) and isinstance(limits, Limits) and isinstance(upstreams, Upstreams)
         kills, records = self._parts[Kills], self._parts[Routes]
         assert isinstance(kills, Kills) and isinstance(records, Routes)
-        return assemble(credentials, limits, upstreams, self._more, kills, records)
+        return assemble(credentials, limits, upstreams, self._settings, kills, records)
 
     def lost(self) -> list[str]:
         """Return which routes are kept and lead nowhere now, and why."""
         upstreams, records = self._parts.get(Upstreams), self._parts.get(Routes)
         if not isinstance(upstreams, Upstreams) or not isinstance(records, Routes):
             return []
-        return _routes(upstreams, self._more, records)[1]
+        return _routes(upstreams, self._settings, records)[1]
 
 
-def _routes(upstreams: Upstreams, more: Sequence[RouteSettings], records: Routes) -> tuple[list[Route], list[str]]:
+def _routes(upstreams: Upstreams, settings: Sequence[RouteSettings], records: Routes) -> tuple[list[Route], list[str]]:
     credentials = {upstream.name: upstream.credential for upstream in upstreams.upstreams}
-    own = [upstream.name for upstream in upstreams.upstreams if is_own(upstream)]
-    return table(credentials, more, records.routes, credentials, own)
+    processes = [upstream.name for upstream in upstreams.upstreams if is_own(upstream)]
+    return table(credentials, settings, records.routes, credentials, processes)

@@ -81,19 +81,19 @@ class RequestRouter(contract.RequestRouter):
         desired: DesiredState,
         kills: KillSwitch,
         records: ResourceStore[Route],
-        more: tuple[RouteSettings, ...],
+        settings: tuple[RouteSettings, ...],
         balancer: LoadBalancerClient,
         authentication: AuthenticationClient,
-        behind: ExplanationEnricher,
+        enricher: ExplanationEnricher,
         planes: DataPlanes,
     ) -> None:
         self._desired = desired
         self._kills = kills
         self._records = records
-        self._more = more
+        self._settings = settings
         self._balancer = balancer
         self._authentication = authentication
-        self._behind = behind
+        self._enricher = enricher
         self._planes = planes
         self._reports: dict[str, ConfigurationReport] = {}
 
@@ -107,10 +107,10 @@ class RequestRouter(contract.RequestRouter):
         """SetRoute makes a route, or replaces one that was made so."""
         upstreams = await self._upstreams()
         self._refuse_fixed(request.name, upstreams)
-        wanted = validation.with_defaults(request)
-        validation.check(wanted, upstreams)
-        await self._records.put(wanted.name, wanted)
-        return wanted
+        route = validation.with_defaults(request)
+        validation.check(route, upstreams)
+        await self._records.put(route.name, route)
+        return route
 
     async def delete_route(self, request: DeleteRouteRequest, /) -> DeleteRouteResponse:
         """DeleteRoute takes a route away that SetRoute made."""
@@ -125,11 +125,11 @@ class RequestRouter(contract.RequestRouter):
             raise self._incomplete()
         headers = {name.lower(): value for name, value in request.headers.items()}
         path = request.path.partition("?")[0]
-        asked = ExplainedRequest(request.method.upper() or "POST", path, headers, request.model)
-        who = await self._as(request)
+        explained = ExplainedRequest(request.method.upper() or "POST", path, headers, request.model)
+        principal = await self._as(request)
         routes = visibility.mixed(configuration.routes.routes)
-        explanation = explain(configuration, asked, who, routes)
-        await self._behind.add(explanation, configuration, asked, who)
+        explanation = explain(configuration, explained, principal, routes)
+        await self._enricher.add(explanation, configuration, explained, principal)
         return visibility.explained(explanation, routes)
 
     async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
@@ -137,8 +137,8 @@ class RequestRouter(contract.RequestRouter):
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
         planes = [report for _, report in sorted(self._reports.items())]
-        found = Rollout(version=configuration.version, data_planes=planes, lost=self._desired.lost())
-        return visibility.rollout(found)
+        complete = Rollout(version=configuration.version, data_planes=planes, lost=self._desired.lost())
+        return visibility.rollout(complete)
 
     async def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
         """WatchConfiguration sends the whole desired state: now, and after each change."""
@@ -151,7 +151,7 @@ class RequestRouter(contract.RequestRouter):
         """ReportConfiguration tells what became of a version on one data plane."""
         if request.data_plane not in self._reports and len(self._reports) >= MAX_DATA_PLANES:
             raise InvalidRequest(f"more than {MAX_DATA_PLANES} data planes have reported")
-        kept = ConfigurationReport(
+        report = ConfigurationReport(
             data_plane=request.data_plane,
             version=request.version[:MAX_NAME],
             error=request.error[:MAX_ERROR],
@@ -160,7 +160,7 @@ class RequestRouter(contract.RequestRouter):
             upstreams=request.upstreams[:MAX_HOSTS],
             notes=[note[:MAX_ERROR] for note in request.notes[:MAX_NOTES]],
         )
-        self._reports[request.data_plane] = kept
+        self._reports[request.data_plane] = report
         self._planes.enforces(request.data_plane, request.limits_change)
         return ReportConfigurationResponse()
 
@@ -203,9 +203,9 @@ class RequestRouter(contract.RequestRouter):
         """
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
-        said = "; ".join(_told(report, configuration) for _, report in sorted(self._reports.items()))
+        reports = "; ".join(_told(report, configuration) for _, report in sorted(self._reports.items()))
         killed = sum(block.reason == Block.KILLED for block in configuration.blocks)
-        text = f"version {configuration.version}; {said or 'no data plane has reported yet'}"
+        text = f"version {configuration.version}; {reports or 'no data plane has reported yet'}"
         text += f"; killed: {killed}, see `drw kill list`" if killed else ""
         if lost := self._desired.lost():
             text = f"{text}; routes that lead nowhere: {'; '.join(lost)}"
@@ -215,11 +215,11 @@ class RequestRouter(contract.RequestRouter):
 
     async def _upstreams(self) -> dict[str, str]:
         """Return the upstreams that there are at this moment, with the credential of each."""
-        found = await self._balancer.list_upstreams(ListUpstreamsRequest())
-        return {upstream.name: upstream.credential for upstream in found.upstreams}
+        response = await self._balancer.list_upstreams(ListUpstreamsRequest())
+        return {upstream.name: upstream.credential for upstream in response.upstreams}
 
     def _refuse_fixed(self, name: str, upstreams: Iterable[str]) -> None:
-        if name in fixed(upstreams, self._more):
+        if name in fixed(upstreams, self._settings):
             raise RouteIsFixed(
                 f"{name!r} is a route of the platform or its settings: take another name; a route with the same path "
                 "and more conditions is tried first"
@@ -227,36 +227,36 @@ class RequestRouter(contract.RequestRouter):
 
     async def _as(self, request: ExplainRouteRequest) -> Principal:
         """Return whose request it is: the caller's, or that of another key or desk that the caller may see."""
-        who = context.caller()
+        principal = context.caller()
         if request.key and request.desk:
             raise InvalidRequest("a request is explained as a key or as a desk, not as both", param="desk")
-        if request.desk and request.desk != who.desk:
-            tenancy.check_change(Owner(who.org, request.desk))
-            return replace(who, desk=request.desk, key="")
+        if request.desk and request.desk != principal.desk:
+            tenancy.check_change(Owner(principal.org, request.desk))
+            return replace(principal, desk=request.desk, key="")
         if request.key:
             key = await self._authentication.get_key(GetKeyRequest(id=request.key))
             return Principal(key.org, key.desk, key.id, frozenset(key.scopes))
-        return who
+        return principal
 
     def _incomplete(self) -> Unavailable:
         return Unavailable(f"waiting for {' and '.join(self._desired.missing())}")
 
 
-def _told(report: ConfigurationReport, wanted: Configuration) -> str:
+def _told(report: ConfigurationReport, configuration: Configuration) -> str:
     fate = f"does not run version {report.version}: {report.error}" if report.error else f"runs {report.version}"
     # Who is revoked, killed or over a limit is in force before the rest of a version is.
-    late = "" if report.refusals == wanted.refusals else ", and does not refuse all yet that it should"
+    late = "" if report.refusals == configuration.refusals else ", and does not refuse all yet that it should"
     notes = f" ({'; '.join(report.notes)})" if report.notes else ""
     return f"data plane {report.data_plane!r} {fate}{late}{notes}{_circuits(report)}"
 
 
 def _circuits(report: ConfigurationReport) -> str:
     """Return which circuits are not closed."""
-    told = ""
+    text = ""
     for state, word in ((Health.OPEN, "open"), (Health.HALF_OPEN, "half-open")):
         if hosts := [f"{h.upstream} at {h.address}" for h in report.upstreams if h.circuit == state]:
-            told += f"; circuit {word}: {', '.join(hosts)}"
-    return told
+            text += f"; circuit {word}: {', '.join(hosts)}"
+    return text
 
 
 async def _follow(desired: DesiredState, watch: Callable[[], AsyncIterator[Part]]) -> None:
@@ -269,24 +269,24 @@ async def _follow(desired: DesiredState, watch: Callable[[], AsyncIterator[Part]
 
 async def build(scope: ServiceContext) -> RequestRouter:
     """Make the service with what the configuration names."""
-    own = scope.settings(Settings)
-    desired = DesiredState(own.routes)
+    settings = scope.settings(Settings)
+    desired = DesiredState(settings.routes)
     database, audit = await scope.database(), scope.audit()
     authentication = scope.client(AuthenticationClient)
     switch = KillSwitch(
         KillStore(database),
         audit,
         Principals(authentication),
-        own.kill_approvals,
-        own.kill_limits,
-        own.kill_proposal_seconds,
+        settings.kill_approvals,
+        settings.kill_limits,
+        settings.kill_proposal_seconds,
     )
     records = ResourceStore(ROUTES, database, audit)
     limiting = scope.client(RateLimitingClient)
     balancer = scope.client(LoadBalancerClient)
     discovery = scope.client(DiscoveryClient) if scope.has("discovery") else None
-    behind, planes = ExplanationEnricher(discovery, limiting), DataPlanes(limiting)
-    service = RequestRouter(desired, switch, records, own.routes, balancer, authentication, behind, planes)
+    enricher, planes = ExplanationEnricher(discovery, limiting), DataPlanes(limiting)
+    service = RequestRouter(desired, switch, records, settings.routes, balancer, authentication, enricher, planes)
 
     async def credentials() -> None:
         await _follow(desired, lambda: authentication.watch_credentials(WatchCredentialsRequest()))

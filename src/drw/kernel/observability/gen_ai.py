@@ -95,12 +95,12 @@ def server(base_url: str) -> Mapping[str, str | int]:
 
 def sent(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a request asks for, as attributes: numbers and kinds, never words."""
-    found = {name: body[key] for key, name in SENT.items() if isinstance(body.get(key), int | float)}
+    attributes = {name: body[key] for key, name in SENT.items() if isinstance(body.get(key), int | float)}
     if (count := body.get("n", 1)) != 1:
-        found["gen_ai.request.choice.count"] = count
+        attributes["gen_ai.request.choice.count"] = count
     if kind := (body.get("response_format") or {}).get("type"):
-        found["gen_ai.output.type"] = "text" if kind == "text" else "json"
-    return found
+        attributes["gen_ai.output.type"] = "text" if kind == "text" else "json"
+    return attributes
 
 
 @contextmanager
@@ -112,9 +112,9 @@ def operation(
     `subject` is the model or data source that stands in the span's name.
     """
     began, failure = perf_counter(), ""
-    own = {OPERATION: name, PROVIDER: provider(engine), **attributes}
+    all_attributes = {OPERATION: name, PROVIDER: provider(engine), **attributes}
     try:
-        with telemetry.span(f"{name} {subject}", kind, own) as span:
+        with telemetry.span(f"{name} {subject}", kind, all_attributes) as span:
             yield span
     except BaseException as error:
         failure = telemetry.error_type(error)

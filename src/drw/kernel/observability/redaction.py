@@ -46,9 +46,9 @@ def without_tokens(text: str) -> str:
     return TOKEN.sub("[redacted: token]", text)
 
 
-def excerpt(text: str, most: int) -> str:
-    """Return at most `most` characters of the text, redacted; no part of a secret stays at the cut."""
-    if len(text) <= most:
-        return redacted(text)[:most]
-    clean = redacted(text[: most + LONGEST])
-    return f"{clean[: max(0, min(most, len(clean) - LONGEST))]}[... {len(text)} characters]"
+def excerpt(text: str, max_length: int) -> str:
+    """Return at most `max_length` characters of the text, redacted; no part of a secret stays at the cut."""
+    if len(text) <= max_length:
+        return redacted(text)[:max_length]
+    clean = redacted(text[: max_length + LONGEST])
+    return f"{clean[: max(0, min(max_length, len(clean) - LONGEST))]}[... {len(text)} characters]"

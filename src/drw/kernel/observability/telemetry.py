@@ -154,10 +154,10 @@ def outgoing_headers() -> dict[str, str]:
 
 def incoming_context(headers: Mapping[str, str]) -> Context:
     """Return the trace context that came with a request."""
-    found = PLAIN.fullmatch(headers.get("traceparent", ""))
-    if found is None or "tracestate" in headers:
+    match = PLAIN.fullmatch(headers.get("traceparent", ""))
+    if match is None or "tracestate" in headers:
         return PROPAGATOR.extract(headers)  # which knows every form, and takes four times as long
-    trace_id, span_id, flags = (int(part, 16) for part in found.groups())
+    trace_id, span_id, flags = (int(part, 16) for part in match.groups())
     parent = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
     return trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent.is_valid else Context()
 
@@ -204,11 +204,11 @@ def span(
     """Make the block a span of its own, of the present trace or of the one given; an error ends it as failed."""
     with tracer.start_as_current_span(
         name, context, kind, attributes, record_exception=False, set_status_on_exception=False
-    ) as made:
+    ) as created:
         try:
-            yield made
+            yield created
         except BaseException as error:
-            failed(made, error_type(error))
+            failed(created, error_type(error))
             raise
 
 
@@ -218,13 +218,13 @@ class AttachedSpan:
     def __init__(self, name: str, kind: SpanKind, attributes: Mapping[str, Any]) -> None:
         self._before = get_current()
         self.span = tracer.start_span(name, kind=kind, attributes=attributes)
-        self._own = trace.set_span_in_context(self.span)
-        attach(self._own)
+        self._context = trace.set_span_in_context(self.span)
+        attach(self._context)
 
     def end(self) -> None:
         """End it, and make the one before it the present one again, unless this task has gone on to another."""
         self.span.end()
-        if get_current() is self._own:
+        if get_current() is self._context:
             attach(self._before)
 
 

@@ -36,33 +36,33 @@ class _Decoded:
         self._receive = receive
         self._encoding = encoding
         self._decoder = zlib.decompressobj(WINDOWS[encoding])
-        self._rest = b""
+        self._unconsumed = b""
         self._full = False
         """Whether the last piece was as large as one may be, so that there may be more without further input."""
-        self._more = True
+        self._more_body = True
         self._done = False
 
     async def __call__(self) -> Message:
         while not self._done:
-            if self._rest or self._full:
+            if self._unconsumed or self._full:
                 await asyncio.sleep(0)  # a body that grows is not all there is to do
                 return {"type": "http.request", "body": self._piece(), "more_body": True}
-            if not self._more:
+            if not self._more_body:
                 return self._end()
             message = await self._receive()
             if message["type"] != "http.request":
                 return message
-            self._more, self._rest = message.get("more_body", False), message.get("body", b"")
+            self._more_body, self._unconsumed = message.get("more_body", False), message.get("body", b"")
         return await self._receive()
 
     def _piece(self) -> bytes:
         try:
-            piece = self._decoder.decompress(self._rest, PIECE)
+            piece = self._decoder.decompress(self._unconsumed, PIECE)
         except zlib.error as error:
             raise InvalidRequest(f"the body is not {self._encoding}: {error}") from error
         if self._decoder.unused_data:
             raise InvalidRequest(f"the body goes on after the end of what is {self._encoding}")
-        self._rest, self._full = self._decoder.unconsumed_tail, len(piece) == PIECE
+        self._unconsumed, self._full = self._decoder.unconsumed_tail, len(piece) == PIECE
         return piece
 
     def _end(self) -> Message:

@@ -32,8 +32,8 @@ class Principal:
     def must_hold(self, *scopes: str) -> None:
         """Raise `Forbidden` where the key holds none of these scopes."""
         if self.scopes.isdisjoint(scopes):
-            wanted = " or ".join(repr(scope) for scope in scopes)
-            raise Forbidden(f"the key {self.key!r} lacks the scope {wanted}", scope=scopes[0])
+            alternatives = " or ".join(repr(scope) for scope in scopes)
+            raise Forbidden(f"the key {self.key!r} lacks the scope {alternatives}", scope=scopes[0])
 
     def to_wire(self) -> bytes:
         """Return the caller as it travels between processes."""
@@ -66,9 +66,9 @@ def caller() -> Principal:
     Raises:
         Unauthenticated: the request is made for nobody.
     """
-    if (found := _caller.get()) is None:
+    if (principal := _caller.get()) is None:
         raise Unauthenticated("this request carries no key")
-    return found
+    return principal
 
 
 def caller_or_none() -> Principal | None:
@@ -77,9 +77,9 @@ def caller_or_none() -> Principal | None:
 
 
 @contextmanager
-def acting_for(who: Principal | None) -> Iterator[None]:
-    """Make `who` the caller of everything that happens inside."""
-    token = _caller.set(who)
+def acting_for(principal: Principal | None) -> Iterator[None]:
+    """Make `principal` the caller of everything that happens inside."""
+    token = _caller.set(principal)
     try:
         yield
     finally:
@@ -90,8 +90,8 @@ def acting_for(who: Principal | None) -> Iterator[None]:
 def deadline(seconds: float | None) -> Iterator[None]:
     """Bound everything that happens inside; an earlier deadline stays."""
     present = _deadline.get()
-    wanted = None if seconds is None else time.monotonic() + seconds
-    soonest = min((d for d in (present, wanted) if d is not None), default=None)
+    requested = None if seconds is None else time.monotonic() + seconds
+    soonest = min((d for d in (present, requested) if d is not None), default=None)
     token = _deadline.set(soonest)
     try:
         yield

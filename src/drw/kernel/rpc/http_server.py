@@ -61,15 +61,15 @@ def app(routes: Sequence[BaseRoute], process: str, measure: Measure = _nothing_t
     """Return the ASGI application of a process; `measure` is asked each time that its metrics are read."""
 
     async def metrics(_: Request) -> Response:
-        if (who := context.caller_or_none()) is not None:
-            who.must_hold("platform:read")
+        if (principal := context.caller_or_none()) is not None:
+            principal.must_hold("platform:read")
         return Response(page(await measure()), media_type=CONTENT_TYPE_LATEST)
 
-    own = [
+    own_routes = [
         Route(ALIVE, _alive, methods=["GET"]),
         Route(f"/metrics/{process}", metrics, methods=["GET"]),
     ]
-    return RequestMiddleware(Router([*routes, *own], redirect_slashes=False, default=_nothing_here))
+    return RequestMiddleware(Router([*routes, *own_routes], redirect_slashes=False, default=_nothing_here))
 
 
 class RequestMiddleware:
@@ -93,8 +93,8 @@ class RequestMiddleware:
             scope["path"] = scope["path"].rstrip("/") or "/"  # a list's path is never that of an item without a name
             scope["app"] = self  # so that a wrong verb is raised, not answered in plain text
             request.fields |= {"path": scope["path"]}
-            if who := context.caller_or_none():
-                request.fields |= {"key": who.key, "desk": who.desk}
+            if principal := context.caller_or_none():
+                request.fields |= {"key": principal.key, "desk": principal.desk}
             try:
                 if encoding := headers.get("content-encoding", "").strip().lower():
                     receive = decoded(receive, encoding)

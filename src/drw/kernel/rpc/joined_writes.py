@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MOST_BYTES = 65_536
+MAX_BUFFERED_BYTES = 65_536
 """More is written without waiting, so that the transport tells in time that its peer does not keep up."""
 
 
@@ -29,7 +29,7 @@ class JoinedWrites(asyncio.Transport):
             self._loop.call_soon(self._flush)
         self._waiting.append(bytes(data))
         self._size += len(data)
-        if self._size >= MOST_BYTES:
+        if self._size >= MAX_BUFFERED_BYTES:
             self._flush()
 
     def close(self) -> None:

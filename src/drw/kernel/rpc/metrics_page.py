@@ -43,34 +43,36 @@ LABELS = re.compile(rb'(?:\w+="(?:[^"\\]|\\.)*"(?:,|$))*')
 class TenantView(CollectorRegistry):
     """What one reader may see of the metrics of this process."""
 
-    def __init__(self, who: Principal) -> None:
+    def __init__(self, principal: Principal) -> None:
         super().__init__()
-        self._who = who
+        self._principal = principal
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric with the series that the reader may see."""
         for metric in REGISTRY.collect():
             seen = copy(metric)  # some collectors give the same one each time
-            seen.samples = [sample for sample in metric.samples if may_see(sample.labels, self._who)]
+            seen.samples = [sample for sample in metric.samples if may_see(sample.labels, self._principal)]
             if seen.samples:
                 yield seen
 
 
-def page(more: bytes) -> bytes:
-    """Return the metrics of this process and `more`, which is text already, as far as the caller may see them."""
+def page(other_metrics: bytes) -> bytes:
+    """Return the metrics of this process and `other_metrics` without the series that the caller may not see."""
     if tenancy.operates():
-        return generate_latest() + more
-    who = context.caller()
-    return generate_latest(TenantView(who)) + b"".join(_visible_lines(more.splitlines(keepends=True), who))
+        return generate_latest() + other_metrics
+    principal = context.caller()
+    return generate_latest(TenantView(principal)) + b"".join(
+        _visible_lines(other_metrics.splitlines(keepends=True), principal)
+    )
 
 
-def may_see(labels: Mapping[str, str], who: Principal) -> bool:
+def may_see(labels: Mapping[str, str], principal: Principal) -> bool:
     """Tell whether the reader may see a series with these labels."""
     known = PLATFORM_LABELS | TENANT_LABELS | ({"name"} if "kind" in labels else set())
-    return labels.keys() <= known and _may_read(labels, who)
+    return labels.keys() <= known and _may_read(labels, principal)
 
 
-def _may_read(labels: Mapping[str, str], who: Principal) -> bool:
+def _may_read(labels: Mapping[str, str], principal: Principal) -> bool:
     """Tell whether the reader may see what is these tenants'. The `name` of the kind "desk" is a desk."""
     kind, name = labels.get("kind"), labels.get("name", "")
     desk = labels.get("desk", "") or (name if kind == "desk" else "")
@@ -79,19 +81,19 @@ def _may_read(labels: Mapping[str, str], who: Principal) -> bool:
     if owner == PLATFORM and not key:
         return True
     if key and not desk:
-        return (owner.org, key) == (who.org, who.key)
-    return may_read(owner, who)
+        return (owner.org, key) == (principal.org, principal.key)
+    return may_read(owner, principal)
 
 
-def _visible_lines(lines: Iterable[bytes], who: Principal) -> Iterator[bytes]:
+def _visible_lines(lines: Iterable[bytes], principal: Principal) -> Iterator[bytes]:
     for line in lines:
-        if line.startswith(b"#") or ((labels := _labels(line)) is not None and may_see(labels, who)):
+        if line.startswith(b"#") or ((labels := _labels(line)) is not None and may_see(labels, principal)):
             yield line
 
 
 def _labels(line: bytes) -> dict[str, str] | None:
     """Return the labels of a series; None for a line that is none, or whose labels cannot be read."""
-    found = SERIES.match(line)
-    if not found or not LABELS.fullmatch(text := found[2] or b""):
+    match = SERIES.match(line)
+    if not match or not LABELS.fullmatch(text := match[2] or b""):
         return None
     return {name.decode(): value.decode(errors="replace") for name, value in LABEL.findall(text)}

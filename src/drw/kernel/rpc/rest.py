@@ -52,13 +52,13 @@ def scope(method: Method) -> str:
 
 def routes(servicer: Servicer) -> list[Route]:
     """Return the REST routes of a service."""
-    found = []
+    routes_of_service = []
     for method in servicer.contract.methods.values():
         if bound := rule(method):
             verb, path, body = bound
             endpoint = _endpoint(servicer, method, has_body=body == "*")
-            found.append(Route(path, endpoint, methods=[verb], name=f"{method.service}/{method.name}"))
-    return found
+            routes_of_service.append(Route(path, endpoint, methods=[verb], name=f"{method.service}/{method.name}"))
+    return routes_of_service
 
 
 def _endpoint(servicer: Servicer, method: Method, *, has_body: bool) -> Any:
@@ -68,9 +68,9 @@ def _endpoint(servicer: Servicer, method: Method, *, has_body: bool) -> Any:
     written = method.name in servicer.written()
 
     async def endpoint(request: Request) -> Response:
-        who = context.caller()
+        principal = context.caller()
         if needed != context.ANY_SCOPE:
-            who.must_hold(needed)
+            principal.must_hold(needed)
         if not written:
             raise Unimplemented(f"{service}.{method.name} is not implemented in this release", service=service)
         message = await _read(request, method, has_body=has_body)

@@ -115,8 +115,8 @@ class GrpcTransport:
     def _metadata(self) -> list[tuple[str, str | bytes]]:
         sent: list[tuple[str, str | bytes]] = [(SERVICE_KEY, self._calling)]
         sent += telemetry.outgoing_headers().items()
-        if who := context.caller_or_none():
-            sent.append((CALLER_KEY, who.to_wire()))
+        if principal := context.caller_or_none():
+            sent.append((CALLER_KEY, principal.to_wire()))
         return sent
 
     def _translated(self, error: grpc.aio.AioRpcError) -> DrwError:
@@ -278,8 +278,8 @@ class _Served:
     async def __aenter__(self) -> None:
         metadata = dict(self._context.invocation_metadata())
         self._request = self._stack.enter_context(telemetry.Request(self._service, self._method.name, metadata))
-        who = metadata.get(CALLER_KEY)
-        self._stack.enter_context(context.acting_for(context.Principal.from_wire(who) if who else None))
+        principal = metadata.get(CALLER_KEY)
+        self._stack.enter_context(context.acting_for(context.Principal.from_wire(principal) if principal else None))
         self._stack.enter_context(context.deadline(self._context.time_remaining()))
         try:
             _check_permission(self._service, str(metadata.get(SERVICE_KEY, "")))

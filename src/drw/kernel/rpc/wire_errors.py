@@ -28,9 +28,9 @@ def from_wire(code: grpc.StatusCode, message: str, info: bytes | None) -> DrwErr
     return _make(cls, message, dict(detail.metadata), detail.reason)
 
 
-def _cut(text: str, most: int) -> str:
+def _cut(text: str, max_bytes: int) -> str:
     data = text.encode(errors="replace")
-    return text if len(data) <= most else data[:most].decode(errors="ignore") + "..."
+    return text if len(data) <= max_bytes else data[:max_bytes].decode(errors="ignore") + "..."
 
 
 def _make(cls: type[DrwError], message: str, metadata: dict[str, str], reason: str) -> DrwError:

@@ -78,9 +78,9 @@ class Host:
         await self._audit_database.start("drw.kernel.storage")
         for name in self._names:
             await self._build(name)
-        place = self.profile.processes.get(self.name)
-        grpc = grpc or (place.grpc if place else "127.0.0.1:0")
-        http_address = http_address or (place.http if place else "127.0.0.1:0")
+        address = self.profile.processes.get(self.name)
+        grpc = grpc or (address.grpc if address else "127.0.0.1:0")
+        http_address = http_address or (address.http if address else "127.0.0.1:0")
         self._server = transport.Server([*self._servicers.values(), Status(self)])
         self._http = http_server.HttpServer(self.app())
         bound = await self._server.start(grpc), await self._http.start(http_address)
@@ -119,7 +119,7 @@ class Host:
 
     def has(self, service: str) -> bool:
         """Tell whether the service is built here or has a place in the profile."""
-        return service in self._names or any(service in place.services for place in self.profile.processes.values())
+        return service in self._names or any(service in address.services for address in self.profile.processes.values())
 
     def audit(self, service: str) -> AuditWriter:
         """Return the writer of a service's audit records."""
@@ -204,8 +204,8 @@ class ServiceContext:
     def settings(self, cls: type[S]) -> S:
         """Return the service's own settings."""
         self._read |= cls.model_fields.keys()
-        own = {k: v for k, v in self._section.items() if k in cls.model_fields}
-        return validated(cls, own, self._row.name)
+        section = {k: v for k, v in self._section.items() if k in cls.model_fields}
+        return validated(cls, section, self._row.name)
 
     def has(self, service: str) -> bool:
         """Tell whether the profile, or this process, has the service at all."""
@@ -242,8 +242,8 @@ class ServiceContext:
         """Return the adapter of a port in the module `name`, with these settings."""
         module = importlib.import_module(f"{self._row.package}.adapters.{name}")
         adapter = _only_subclass(module, port)
-        if wanted := getattr(adapter, "Settings", None):
-            return adapter(validated(wanted, section, f"{self._row.name}.{name}"))
+        if settings := getattr(adapter, "Settings", None):
+            return adapter(validated(settings, section, f"{self._row.name}.{name}"))
         return adapter()
 
     async def database(self, *, pool_size: int = 4) -> Database:
@@ -344,9 +344,9 @@ def check_sections(profile: Profile) -> None:
 
 
 def _only_subclass(module: ModuleType, port: type[P]) -> Callable[..., P]:
-    (found,) = (
+    (subclass,) = (
         c
         for _, c in getmembers(module, isclass)
         if issubclass(c, port) and c.__module__ == module.__name__ and not isabstract(c)
     )
-    return found
+    return subclass

@@ -40,17 +40,17 @@ def main(name: str, files: Sequence[Path]) -> int:
 
 
 async def _run(profile: Profile, name: str) -> None:
-    asked = asyncio.Event()
+    stop_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
+        loop.add_signal_handler(number, stop_requested.set)
     host = Host(profile, name)
     try:
         await host.start()
         gc.collect()
         gc.freeze()  # what stands now stands until the end: no collection needs to look at it again
         gc.set_threshold(YOUNG_OBJECTS)
-        await asked.wait()
+        await stop_requested.wait()
     finally:
         await host.stop()
 

@@ -138,9 +138,9 @@ class Profile(Settings):
 
     def place(self, service: str) -> ServiceAddress:
         """Return where the service answers."""
-        for place in self.processes.values():
-            if service in place.services:
-                return place
+        for address in self.processes.values():
+            if service in address.services:
+                return address
         raise ConfigError(f"no process of the profile {self.name!r} has the service {service!r}")
 
 
@@ -151,13 +151,13 @@ class SettingLayers:
         self,
         files: Iterable[Path],
         environ: Mapping[str, str] = os.environ,
-        made: tuple[str, Mapping[str, Any]] | None = None,
+        base: tuple[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Read the layers, the later ones on top; `made` is one below them, not written yet, with its origin."""
+        """Read the layers, the later ones on top; `base` is one below them, not written yet, with its origin."""
         self.origins: dict[str, str] = {}
         self.data: dict[str, Any] = {}
-        if made:
-            self._merge(self.data, made[1], made[0], "")
+        if base:
+            self._merge(self.data, base[1], base[0], "")
         for file in files:
             self._merge(self.data, _read(file), str(file), "")
         for key, value in sorted(environ.items()):

@@ -57,21 +57,21 @@ class AuditWriter:
 
     def line(self, action: str, resource: str, outcome: str, details: Mapping[str, Any]) -> str:
         """Return a record as it is written, for whoever writes it together with something else: see `INSERT`."""
-        who = context.caller_or_none()
+        principal = context.caller_or_none()
         record = {
             "at": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "service": self._service,
             "action": action,
-            "org": who.org if who else "",
-            "desk": who.desk if who else "",
-            "actor": who.key if who else "platform",
+            "org": principal.org if principal else "",
+            "desk": principal.desk if principal else "",
+            "actor": principal.key if principal else "platform",
             "resource": resource,
             "outcome": outcome,
             "trace_id": telemetry.current_trace_id(),
             "details": dict(details),
         }
-        if who and who.walls:  # most keys stand inside none
-            record["walls"] = sorted(who.walls)
+        if principal and principal.walls:  # most keys stand inside none
+            record["walls"] = sorted(principal.walls)
         line = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
         if len(line) > MAX_RECORD_BYTES:
             raise InvalidRequest(f"an audit record of {len(line)} bytes; at most {MAX_RECORD_BYTES}")

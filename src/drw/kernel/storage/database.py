@@ -264,5 +264,5 @@ def _migrations(package: str) -> Sequence[tuple[str, str]]:
     folder = resources.files(package) / "migrations"
     if not folder.is_dir():
         return ()
-    found = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
-    return [(f.name, f.read_text(encoding="utf-8")) for f in found]
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    return [(f.name, f.read_text(encoding="utf-8")) for f in files]

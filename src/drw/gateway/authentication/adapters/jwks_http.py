@@ -87,5 +87,5 @@ async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
 
 def _age(cache_control: str) -> int:
     """Return for how long the keys may be kept: as the issuer says, but neither so short nor so long as it likes."""
-    said = re.search(r"max-age=(\d{1,9})", cache_control)
-    return min(max(int(said[1]), MIN_AGE), MAX_AGE) if said else DEFAULT_AGE
+    match = re.search(r"max-age=(\d{1,9})", cache_control)
+    return min(max(int(match[1]), MIN_AGE), MAX_AGE) if match else DEFAULT_AGE

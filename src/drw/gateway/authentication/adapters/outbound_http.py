@@ -82,10 +82,10 @@ class _Checked(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: AddressFamily = AddressFamily.AF_INET
     ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        for one in found:
+        results = await self._inner.resolve(host, port, family)
+        for one in results:
             _check(one["host"], self._allowed, self._target)
-        return found
+        return results
 
     async def close(self) -> None:
         await self._inner.close()

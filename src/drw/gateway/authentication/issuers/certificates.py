@@ -39,32 +39,34 @@ class CertificateNotFound(NotFound):
 class Certificates:
     """The certificates, in the table of the service."""
 
-    def __init__(self, database: Database, audit: AuditWriter, tree: Tenants) -> None:
+    def __init__(self, database: Database, audit: AuditWriter, tenants: Tenants) -> None:
         self._database = database
         self._audit = audit
-        self._tree = tree
+        self._tenants = tenants
         self._revocation = Revocation(audit)
 
     async def put(self, request: PutCertificateRequest) -> Certificate:
         """Write whose a certificate is and what it may do."""
-        wanted = _wanted(request)
-        policy.held(wanted.scopes, context.caller())
-        policy.inside(wanted.walls, context.caller())
+        certificate = _wanted(request)
+        policy.held(certificate.scopes, context.caller())
+        policy.inside(certificate.walls, context.caller())
         async with self._database.transaction() as connection:
-            desk = await self._tree.desk_of(connection, wanted.org, wanted.desk, lock="share")
-            record_validation.within(wanted.scopes, desk.scopes, "scope", f"a certificate of the desk {desk.name!r}")
-            record_validation.within(wanted.walls, desk.walls, "wall", f"a certificate of the desk {desk.name!r}")
+            desk = await self._tenants.desk_of(connection, certificate.org, certificate.desk, lock="share")
+            record_validation.within(
+                certificate.scopes, desk.scopes, "scope", f"a certificate of the desk {desk.name!r}"
+            )
+            record_validation.within(certificate.walls, desk.walls, "wall", f"a certificate of the desk {desk.name!r}")
             await connection.execute(ALONE)
-            before = await self._one(connection, wanted.name)
-            await self._check_room(connection, wanted, before)
-            after = await self._write(connection, wanted)
+            before = await self._one(connection, certificate.name)
+            await self._check_room(connection, certificate, before)
+            after = await self._write(connection, certificate)
             await self._record("certificate.put", before, after, connection)
         return after
 
     async def shown(self) -> ListCertificatesResponse:
         """Return all, by name."""
-        found = await self._database.all("select * from certificate order by name")
-        return ListCertificatesResponse(certificates=[_shown(row) for row in found])
+        rows = await self._database.all("select * from certificate order by name")
+        return ListCertificatesResponse(certificates=[_shown(row) for row in rows])
 
     async def get(self, name: str) -> Certificate:
         """Return one."""
@@ -85,16 +87,16 @@ class Certificates:
 
     async def delivered(self) -> list[Certificate]:
         """Return what the data planes must know."""
-        found = list((await self.shown()).certificates)
-        for one in found:
+        certificates = list((await self.shown()).certificates)
+        for one in certificates:
             one.ClearField("created_at")
             one.ClearField("updated_at")
-        return found
+        return certificates
 
     async def _there(self, connection: Connection, name: str) -> Certificate:
-        if (found := await self._one(connection, name)) is None:
+        if (certificate := await self._one(connection, name)) is None:
             raise CertificateNotFound(f"there is no certificate {name[:80]!r}; `drw certificates list` shows them")
-        return found
+        return certificate
 
     async def _one(self, connection: Connection, name: str) -> Certificate | None:
         done = await connection.execute(
@@ -103,17 +105,17 @@ class Certificates:
         row = await done.fetchone()
         return _shown(row) if row else None
 
-    async def _check_room(self, connection: Connection, wanted: Certificate, before: Certificate | None) -> None:
+    async def _check_room(self, connection: Connection, certificate: Certificate, before: Certificate | None) -> None:
         done = await connection.execute(
-            "select name from certificate where san = %s and name <> %s", (wanted.san, wanted.name)
+            "select name from certificate where san = %s and name <> %s", (certificate.san, certificate.name)
         )
         if taken := await done.fetchone():
-            raise Conflict(f"{wanted.san!r} is the certificate {taken['name']!r} already")
+            raise Conflict(f"{certificate.san!r} is the certificate {taken['name']!r} already")
         counted = await (await connection.execute("select count(*) as n from certificate")).fetchone()
         if before is None and counted and counted["n"] >= MOST:
             raise Conflict(f"there are {MOST} certificates, which is the most there can be")
 
-    async def _write(self, connection: Connection, wanted: Certificate) -> Certificate:
+    async def _write(self, connection: Connection, certificate: Certificate) -> Certificate:
         done = await connection.execute(
             """
             insert into certificate (name, san, org, desk, scopes, walls) values (%s, %s, %s, %s, %s, %s)
@@ -121,7 +123,14 @@ class Certificates:
                 scopes = excluded.scopes, walls = excluded.walls, updated_at = now()
             returning *
             """,
-            (wanted.name, wanted.san, wanted.org, wanted.desk, list(wanted.scopes), list(wanted.walls)),
+            (
+                certificate.name,
+                certificate.san,
+                certificate.org,
+                certificate.desk,
+                list(certificate.scopes),
+                list(certificate.walls),
+            ),
         )
         row = await done.fetchone()
         assert row is not None, "it was written"
@@ -143,7 +152,7 @@ def _wanted(request: PutCertificateRequest) -> Certificate:
             "letters",
             param="san",
         )
-    found = Certificate(
+    certificate = Certificate(
         name=request.name,
         san=request.san,
         org=named_org(request.org),
@@ -151,14 +160,14 @@ def _wanted(request: PutCertificateRequest) -> Certificate:
         scopes=record_validation.scopes(request.scopes),
         walls=sorted(set(request.walls)),
     )
-    if not found.scopes:
+    if not certificate.scopes:
         raise InvalidRequest("a certificate needs at least one scope", param="scopes")
-    return found
+    return certificate
 
 
 def _shown(row: dict[str, Any]) -> Certificate:
     fields = ("name", "san", "org", "desk", "scopes", "walls")
-    found = Certificate(**{field: row[field] for field in fields})
-    found.created_at.FromDatetime(row["created_at"])
-    found.updated_at.FromDatetime(row["updated_at"])
-    return found
+    certificate = Certificate(**{field: row[field] for field in fields})
+    certificate.created_at.FromDatetime(row["created_at"])
+    certificate.updated_at.FromDatetime(row["updated_at"])
+    return certificate

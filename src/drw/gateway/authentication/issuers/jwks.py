@@ -47,19 +47,19 @@ def read(text: str | bytes) -> str:
     if len(text) > MAX_BYTES:
         raise BadKeySet(f"a JWKS of {len(text)} bytes; it can have {MAX_BYTES}", param="jwks")
     try:
-        found = json.loads(text)["keys"]
+        keys = json.loads(text)["keys"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadKeySet('a JWKS is a JSON object with a list of "keys" (RFC 7517)', param="jwks") from error
-    if not isinstance(found, list) or not all(isinstance(key, dict) for key in found) or len(found) > MAX_KEYS:
+    if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys) or len(keys) > MAX_KEYS:
         raise BadKeySet(f'"keys" of a JWKS is a list of at most {MAX_KEYS} objects', param="jwks")
-    kept = [_public(key) for key in found if _signs(key)]
-    if not kept:
+    public_keys = [_public(key) for key in keys if _signs(key)]
+    if not public_keys:
         raise BadKeySet(
             "the JWKS has no key for signatures that can be used here: RSA from 2048 bits, EC on P-256, P-384 or "
             "P-521, or Ed25519",
             param="jwks",
         )
-    return json.dumps({"keys": sorted(kept, key=lambda key: json.dumps(key, sort_keys=True))}, sort_keys=True)
+    return json.dumps({"keys": sorted(public_keys, key=lambda key: json.dumps(key, sort_keys=True))}, sort_keys=True)
 
 
 def kids(text: str) -> list[str]:
@@ -88,19 +88,19 @@ def _algorithms(key: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _public(key: dict[str, Any]) -> dict[str, str]:
-    kept = {name: key.get(name) for name in ("kty", *PUBLIC[key["kty"]])}
-    kept |= {name: key[name] for name in ("kid", "alg") if name in key}
-    if not all(isinstance(value, str) and len(value) < 4096 for value in kept.values()):
+    members = {name: key.get(name) for name in ("kty", *PUBLIC[key["kty"]])}
+    members |= {name: key[name] for name in ("kid", "alg") if name in key}
+    if not all(isinstance(value, str) and len(value) < 4096 for value in members.values()):
         raise BadKeySet("a key of the JWKS lacks a part, or has one that is no text", param="jwks")
-    if not _fits(str(kept.get("kid", ""))):
+    if not _fits(str(members.get("kid", ""))):
         raise BadKeySet(f"a `kid` of the JWKS is not at most {MAX_KID} printable ASCII characters", param="jwks")
     try:
-        found = jwt.PyJWK(kept, algorithm=kept.get("alg") or _algorithms(key)[0]).key
+        public_key = jwt.PyJWK(members, algorithm=members.get("alg") or _algorithms(key)[0]).key
     except (jwt.PyJWTError, ValueError) as error:
         raise BadKeySet(f"a key of the JWKS cannot be read: {str(error)[:200]}", param="jwks") from error
-    if isinstance(found, rsa.RSAPublicKey) and found.key_size < MIN_RSA_BITS:
-        raise BadKeySet(f"an RSA key of {found.key_size} bits; it needs {MIN_RSA_BITS}", param="jwks")
-    return {name: str(value) for name, value in kept.items()} | {"use": "sig"}
+    if isinstance(public_key, rsa.RSAPublicKey) and public_key.key_size < MIN_RSA_BITS:
+        raise BadKeySet(f"an RSA key of {public_key.key_size} bits; it needs {MIN_RSA_BITS}", param="jwks")
+    return {name: str(value) for name, value in members.items()} | {"use": "sig"}
 
 
 def _fits(kid: str) -> bool:

@@ -53,31 +53,33 @@ class IssuerNotFound(NotFound):
 class Issuers:
     """The issuers, in the table of the service."""
 
-    def __init__(self, database: Database, audit: AuditWriter, tree: Tenants, fetcher: KeySetSource, own: str) -> None:
+    def __init__(
+        self, database: Database, audit: AuditWriter, tenants: Tenants, fetcher: KeySetSource, own_issuer: str
+    ) -> None:
         self._database = database
         self._audit = audit
-        self._tree = tree
+        self._tenants = tenants
         self._fetcher = fetcher
-        self._own = own
+        self._own_issuer = own_issuer
         self._revocation = Revocation(audit)
 
     async def put(self, request: PutIssuerRequest) -> Issuer:
         """Write an issuer, once its keys are there."""
-        wanted = validation.wanted(request, self._own)
-        org = await self._tree.org(wanted.org)
-        for role in wanted.roles:
+        issuer = validation.wanted(request, self._own_issuer)
+        org = await self._tenants.org(issuer.org)
+        for role in issuer.roles:
             policy.held(role.scopes, context.caller())
             record_validation.within(
                 role.scopes, org.scopes, "scope", f"the role {role.name!r} in the org {org.name!r}"
             )
-        if wanted.default_desk:
-            await self._tree.known_desk(org.name, wanted.default_desk)
-        keys = await self._keys(wanted)
+        if issuer.default_desk:
+            await self._tenants.known_desk(org.name, issuer.default_desk)
+        keys = await self._keys(issuer)
         async with self._database.transaction() as connection:
             await connection.execute(ALONE)
-            before = await self._one(connection, wanted.name)
-            await self._check_room(connection, wanted, before)
-            after = await self._write(connection, wanted, keys)
+            before = await self._one(connection, issuer.name)
+            await self._check_room(connection, issuer, before)
+            after = await self._write(connection, issuer, keys)
             _check_told(after)
             await self._record("issuer.put", before, after, connection)
         return as_issuer(after)
@@ -89,9 +91,9 @@ class Issuers:
     async def get(self, name: str) -> Issuer:
         """Return one."""
         async with self._database.transaction() as connection:
-            if (found := await self._one(connection, name)) is None:
+            if (issuer := await self._one(connection, name)) is None:
                 raise self._missing(name)
-            return as_issuer(found)
+            return as_issuer(issuer)
 
     async def delete(self, request: DeleteIssuerRequest) -> Issuer:
         """Believe an issuer no more, nor the keys that holders of its tokens made."""
@@ -112,10 +114,10 @@ class Issuers:
         Raises:
             Unavailable: they cannot be had; those from before count.
         """
-        found = await self.get(name)
-        if not found.jwks_uri:
+        issuer = await self.get(name)
+        if not issuer.jwks_uri:
             raise InvalidRequest(f"the issuer {name!r} has its keys in its record: `drw issuers put` changes them")
-        if failed := await self._refresh(name, found.jwks_uri):
+        if failed := await self._refresh(name, issuer.jwks_uri):
             raise failed
         return await self.get(name)
 
@@ -137,32 +139,32 @@ class Issuers:
         """Return what the data planes must know: all, with the keys that count."""
         return [_with_keys(row) for row in await self._all()]
 
-    async def _keys(self, wanted: Issuer) -> FetchedKeys:
-        if wanted.jwks_uri:
-            return await self._fetcher.fetch(wanted.jwks_uri)
-        return FetchedKeys(jwks.read(wanted.jwks), DEFAULT_AGE)
+    async def _keys(self, issuer: Issuer) -> FetchedKeys:
+        if issuer.jwks_uri:
+            return await self._fetcher.fetch(issuer.jwks_uri)
+        return FetchedKeys(jwks.read(issuer.jwks), DEFAULT_AGE)
 
-    async def _check_room(self, connection: Connection, wanted: Issuer, before: dict[str, Any] | None) -> None:
+    async def _check_room(self, connection: Connection, issuer: Issuer, before: dict[str, Any] | None) -> None:
         done = await connection.execute(
-            "select name from issuer where issuer = %s and name <> %s", (wanted.issuer, wanted.name)
+            "select name from issuer where issuer = %s and name <> %s", (issuer.issuer, issuer.name)
         )
         if taken := await done.fetchone():
-            raise Conflict(f"{wanted.issuer!r} is the issuer {taken['name']!r} already; each speaks for one org")
+            raise Conflict(f"{issuer.issuer!r} is the issuer {taken['name']!r} already; each speaks for one org")
         counted = await (await connection.execute("select count(*) as n from issuer")).fetchone()
         if before is None and counted and counted["n"] >= MOST:
             raise Conflict(f"there are {MOST} issuers, which is the most there can be")
 
-    async def _write(self, connection: Connection, wanted: Issuer, keys: FetchedKeys) -> dict[str, Any]:
+    async def _write(self, connection: Connection, issuer: Issuer, keys: FetchedKeys) -> dict[str, Any]:
         fields = {
-            "name": wanted.name,
-            "issuer": wanted.issuer,
-            "audiences": list(wanted.audiences),
-            "uri": wanted.jwks_uri,
+            "name": issuer.name,
+            "issuer": issuer.issuer,
+            "audiences": list(issuer.audiences),
+            "uri": issuer.jwks_uri,
             "jwks": keys.jwks,
-            "org": wanted.org,
-            "claims": Jsonb(to_json(wanted.claims)),
-            "desk": wanted.default_desk,
-            "roles": Jsonb([to_json(role) for role in wanted.roles]),
+            "org": issuer.org,
+            "claims": Jsonb(to_json(issuer.claims)),
+            "desk": issuer.default_desk,
+            "roles": Jsonb([to_json(role) for role in issuer.roles]),
             "age": keys.max_age,
         }
         done = await connection.execute(
@@ -243,7 +245,7 @@ class Issuers:
 
 def as_issuer(row: dict[str, Any]) -> Issuer:
     """Return a row as the contract has it; keys that were fetched are shown by their ids only."""
-    found = Issuer(
+    issuer = Issuer(
         name=row["name"],
         issuer=row["issuer"],
         audiences=row["audiences"],
@@ -258,16 +260,16 @@ def as_issuer(row: dict[str, Any]) -> Issuer:
     )
     for field in ("created_at", "updated_at", "fetched_at"):
         if row[field]:
-            getattr(found, field).FromDatetime(row[field])
-    return found
+            getattr(issuer, field).FromDatetime(row[field])
+    return issuer
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
     """Return what the audit trail says of an issuer: its keys by their ids and a digest."""
-    found = as_issuer(row)
+    issuer = as_issuer(row)
     for field in ("jwks", "kids", "fetch_error"):
-        found.ClearField(field)
-    return {**queries.told(found), "keys": jwks.told(row["jwks"])}
+        issuer.ClearField(field)
+    return {**queries.told(issuer), "keys": jwks.told(row["jwks"])}
 
 
 def _check_told(row: dict[str, Any]) -> None:
@@ -282,8 +284,8 @@ def _shown(text: str) -> str:
 
 
 def _with_keys(row: dict[str, Any]) -> Issuer:
-    found = as_issuer(row)
-    found.jwks = row["jwks"]
+    issuer = as_issuer(row)
+    issuer.jwks = row["jwks"]
     for field in ("created_at", "updated_at", "fetched_at", "fetch_error", "kids"):
-        found.ClearField(field)  # what changes nothing on a data plane is not sent to it
-    return found
+        issuer.ClearField(field)  # what changes nothing on a data plane is not sent to it
+    return issuer

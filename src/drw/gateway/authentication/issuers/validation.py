@@ -10,11 +10,11 @@ MAX_NAME = 32
 """The length of an issuer's name, as in the contract: it is part of the id of every caller."""
 
 
-def wanted(request: PutIssuerRequest, own: str) -> Issuer:
-    """Return the issuer that is wished for; `own` is what this platform's keys say of their issuer."""
+def wanted(request: PutIssuerRequest, own_issuer: str) -> Issuer:
+    """Return the issuer that is wished for; `own_issuer` is what this platform's keys say of their issuer."""
     claims = ClaimNames(desk="desk", roles="roles")
     claims.MergeFrom(request.claims)
-    found = Issuer(
+    issuer = Issuer(
         name=request.name,
         issuer=request.issuer,
         audiences=sorted(set(request.audiences)),
@@ -23,15 +23,15 @@ def wanted(request: PutIssuerRequest, own: str) -> Issuer:
         claims=claims,
         default_desk=request.default_desk,
     )
-    found.roles.extend(sorted([_role(role) for role in request.roles], key=lambda role: role.name))
-    if found.issuer == own:
-        raise InvalidRequest(f"issuer is {found.issuer!r}, which is this platform itself", param="issuer")
-    if len({role.name for role in found.roles}) < len(found.roles):
+    issuer.roles.extend(sorted([_role(role) for role in request.roles], key=lambda role: role.name))
+    if issuer.issuer == own_issuer:
+        raise InvalidRequest(f"issuer is {issuer.issuer!r}, which is this platform itself", param="issuer")
+    if len({role.name for role in issuer.roles}) < len(issuer.roles):
         raise InvalidRequest("roles has a name twice; give each role once", param="roles")
     if bool(request.jwks_uri) == bool(request.jwks):
         raise InvalidRequest("an issuer needs jwks_uri or jwks, one of the two", param="jwks_uri")
-    found.jwks = request.jwks
-    return found
+    issuer.jwks = request.jwks
+    return issuer
 
 
 def _role(role: Role) -> Role:

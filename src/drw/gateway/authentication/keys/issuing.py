@@ -55,14 +55,14 @@ class Keys:
     def __init__(
         self,
         store: KeyStore,
-        tree: Tenants,
+        tenants: Tenants,
         signing: SigningKeys,
         audit: AuditWriter,
         limits: RateLimitingClient,
         borrowed: timedelta,
     ) -> None:
         self._store = store
-        self._tree = tree
+        self._tenants = tenants
         self._signing = signing
         self._audit = audit
         self._limits = limits
@@ -72,29 +72,31 @@ class Keys:
 
     async def create(self, request: CreateKeyRequest) -> CreatedKey:
         """Issue a key."""
-        who, org = context.caller(), named_org(request.org)
-        most, borrowed = await self._most(who)
-        name, life = policy.name(request), policy.life(request, most)
-        named = policy.desk(request, who, org)
+        principal, org = context.caller(), named_org(request.org)
+        max_life, borrowed = await self._max_life(principal)
+        name, life = policy.name(request), policy.life(request, max_life)
+        desk_name = policy.desk(request, principal, org)
         async with self._store.database.transaction() as connection:
-            desk = await self._tree.desk_of(connection, org, named)
-        key = Key(name=name, org=org, desk=named, requests_per_minute=request.requests_per_minute, borrowed=borrowed)
-        key.scopes.extend(policy.scopes(request, who, desk))
-        key.walls.extend(policy.walls(request, who, desk))
-        made = await self._made(key, life)
-        async with self._bound(made.key), self._store.database.transaction() as connection:
-            await self._check(made.key, connection)
+            desk = await self._tenants.desk_of(connection, org, desk_name)
+        key = Key(
+            name=name, org=org, desk=desk_name, requests_per_minute=request.requests_per_minute, borrowed=borrowed
+        )
+        key.scopes.extend(policy.scopes(request, principal, desk))
+        key.walls.extend(policy.walls(request, principal, desk))
+        created = await self._made(key, life)
+        async with self._bound(created.key), self._store.database.transaction() as connection:
+            await self._check(created.key, connection)
             await self._hold_maker(connection)
-            await self._add(made.key, connection)
-        return made
+            await self._add(created.key, connection)
+        return created
 
     async def page(self, request: ListKeysRequest) -> ListKeysResponse:
         """Return keys that the caller may see, newest first."""
         size = request.page_size or record_validation.DEFAULT_PAGE
         before = _page_token(request.page_token)
         rows = await self._store.page(_view(request.org), ended=request.all, before=before, size=size + 1)
-        more = str(rows[size - 1]["number"]) if len(rows) > size else ""
-        return ListKeysResponse(keys=[as_key(row) for row in rows[:size]], next_page_token=more)
+        next_page_token = str(rows[size - 1]["number"]) if len(rows) > size else ""
+        return ListKeysResponse(keys=[as_key(row) for row in rows[:size]], next_page_token=next_page_token)
 
     async def get(self, key: str, org: str = "") -> Key:
         """Return one key."""
@@ -108,47 +110,47 @@ class Keys:
 
         Of a key that has ended already, what it made is revoked all the same.
         """
-        found = await self.get(request.id, request.org)
-        made: list[str] = []
+        key = await self.get(request.id, request.org)
+        children: list[str] = []
         kept = 0
         async with self._store.database.transaction() as connection:
-            if row := await self._store.revoke(_view(request.org), found.id, connection):
+            if row := await self._store.revoke(_view(request.org), key.id, connection):
                 await self._revocation.record([row], connection)
-                found = as_key(row)
+                key = as_key(row)
             if not request.keep_children:
-                made, kept = await self._revocation.made_with(found.id, connection)
-        found.revoked_keys.extend(made)
-        found.kept_keys = kept
-        return found
+                children, kept = await self._revocation.made_with(key.id, connection)
+        key.revoked_keys.extend(children)
+        key.kept_keys = kept
+        return key
 
     async def rotate(self, request: RotateKeyRequest) -> CreatedKey:
         """Issue a successor with the same rights and the same length of life; the key ends after the overlap."""
         overlap = timedelta(seconds=request.overlap_seconds)
         old = await self.get(request.id, request.org)
-        who = context.caller()
-        most, borrowed = await self._most(who)
+        principal = context.caller()
+        max_life, borrowed = await self._max_life(principal)
         # The same checks as for a new key: nobody gets from a rotation what they could not have made.
-        policy.scopes(CreateKeyRequest(scopes=old.scopes), who, Desk(name=old.desk, scopes=old.scopes))
-        policy.walls(CreateKeyRequest(walls=old.walls), who, Desk(name=old.desk, walls=old.walls))
-        life = min(old.expires_at.ToDatetime(UTC) - old.created_at.ToDatetime(UTC), most)
-        policy.life(CreateKeyRequest(ttl_seconds=int(life.total_seconds())), most)
+        policy.scopes(CreateKeyRequest(scopes=old.scopes), principal, Desk(name=old.desk, scopes=old.scopes))
+        policy.walls(CreateKeyRequest(walls=old.walls), principal, Desk(name=old.desk, walls=old.walls))
+        life = min(old.expires_at.ToDatetime(UTC) - old.created_at.ToDatetime(UTC), max_life)
+        policy.life(CreateKeyRequest(ttl_seconds=int(life.total_seconds())), max_life)
         _check_good(old)
         key = Key()
         key.CopyFrom(old)
         for field in ("revoked_at", "ends_at", "successor"):
             key.ClearField(field)
         key.borrowed = old.borrowed or borrowed
-        made = await self._made(key, life)
-        async with self._bound(made.key, old.id), self._store.database.transaction() as connection:
-            await self._check(made.key, connection)
+        created = await self._made(key, life)
+        async with self._bound(created.key, old.id), self._store.database.transaction() as connection:
+            await self._check(created.key, connection)
             await self._hold_maker(connection, old.id)
-            ends = await self._store.succeed(View.of(who, old.org), old.id, made.key.id, overlap, connection)
+            ends = await self._store.succeed(View.of(principal, old.org), old.id, created.key.id, overlap, connection)
             if ends is None:
                 raise _ended(old)
-            await self._add(made.key, connection, old.id)
-            await self._record_rotated(old, made.key.id, ends, connection)
+            await self._add(created.key, connection, old.id)
+            await self._record_rotated(old, created.key.id, ends, connection)
             await self._end(connection, old.id)
-        return made
+        return created
 
     async def end_rotated(self) -> float | None:
         """Revoke the keys whose successors have taken over; return in how many seconds the next one does."""
@@ -156,14 +158,14 @@ class Keys:
             await self._end(connection)
         return await self._store.next_end()
 
-    async def _most(self, who: Principal) -> tuple[timedelta, bool]:
+    async def _max_life(self, principal: Principal) -> tuple[timedelta, bool]:
         """Return how long a key of this caller may live, and whether it is borrowed.
 
         Who is taken away at an issuer has no key left a little later, nor one made with such a key.
         """
-        if who.key.startswith(ELSEWHERE):
+        if principal.key.startswith(ELSEWHERE):
             return self._borrowed, True
-        row = await self._store.maker(who)
+        row = await self._store.maker(principal)
         if row is None or not row["borrowed"]:
             return policy.MAX_LIFE, False
         left = (row["ends_at"] or row["expires_at"]) - datetime.now(UTC)
@@ -206,7 +208,7 @@ class Keys:
         live = "select 1 from signing_key where kid = %s and retired_at is null for share"
         if await (await connection.execute(live, (key.signed_with,))).fetchone() is None:
             raise Conflict(f"the signing key {key.signed_with!r} was retired just now; create the key again")
-        desk = await self._tree.desk_of(connection, key.org, key.desk, lock="share")
+        desk = await self._tenants.desk_of(connection, key.org, key.desk, lock="share")
         record_validation.within(key.scopes, desk.scopes, "scope", f"a key of the desk {desk.name!r}")
         record_validation.within(key.walls, desk.walls, "wall", f"a key of the desk {desk.name!r}")
 

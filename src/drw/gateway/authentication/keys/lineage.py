@@ -38,9 +38,9 @@ from (select root from up limit %s) found join key_lineage own on own.root = fou
 """
 
 
-def authority(who: Principal) -> str:
+def authority(principal: Principal) -> str:
     """Return the scope by which a caller issues keys to others; empty: it has none, and makes them for itself."""
-    return next((scope for scope in AUTHORITIES if scope in who.scopes), "")
+    return next((scope for scope in AUTHORITIES if scope in principal.scopes), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class KeyAncestry:
         self._families = families
         self._parents: dict[str, list[_Parent]] = defaultdict(list)
         self._unknown: set[str] = set()
-        found = list(rows)
-        self._too_many = len({row["root"] for row in found}) > MAX_ANCESTORS
-        for row in found:
+        records = list(rows)
+        self._too_many = len({row["root"] for row in records}) > MAX_ANCESTORS
+        for row in records:
             if not row["known"]:
                 self._unknown.add(row["root"])
             elif row["maker"] != row["root"]:
@@ -97,10 +97,10 @@ class KeyAncestry:
 
     def desks(self, caller: str) -> set[str]:
         """Return the desks, as in "acme/trading", of whoever made the caller's key, up to a platform administrator."""
-        found: set[str] = set()
+        names: set[str] = set()
         for family in self._walk(self.family(caller), beyond_platform=False):
-            found |= {parent.desk for parent in self._parents[family] if parent.authority != PLATFORM}
-        return found
+            names |= {parent.desk for parent in self._parents[family] if parent.authority != PLATFORM}
+        return names
 
     def _issued(self, own: str, above_other: Mapping[str, set[str]]) -> ComparePrincipalsResponse.Relation:
         by_caller = own in above_other and "" not in above_other[own]
@@ -132,13 +132,22 @@ class KeyLineage:
 
     async def add(self, key: Key, predecessor: str, connection: Connection) -> None:
         """Record who makes a key, and which one it succeeds; empty: none."""
-        who = context.caller()
+        principal = context.caller()
         await connection.execute(
             """
             insert into key_lineage (key, root, predecessor, maker, authority, maker_org, maker_desk)
             values (%s, coalesce((select root from key_lineage where key = %s), %s), nullif(%s, ''), %s, %s, %s, %s)
             """,
-            (key.id, predecessor, key.id, predecessor, key.created_by, authority(who), who.org, who.desk),
+            (
+                key.id,
+                predecessor,
+                key.id,
+                predecessor,
+                key.created_by,
+                authority(principal),
+                principal.org,
+                principal.desk,
+            ),
         )
 
     async def compare(self, request: ComparePrincipalsRequest) -> ComparePrincipalsResponse:
@@ -147,17 +156,17 @@ class KeyLineage:
         Raises:
             InvalidRequest: there are too many of them.
         """
-        who, others = context.caller(), list(request.others)
+        principal, others = context.caller(), list(request.others)
         if len(others) > MAX_OTHERS:
             raise InvalidRequest(f"others: {len(others)} callers; at most {MAX_OTHERS}", param="others")
-        found = await self.ancestry([who.key, *others])
-        desks = found.desks(who.key) | {f"{who.org}/{who.desk}"}
-        relations = [found.relation(who.key, other) for other in others]
+        ancestry = await self.ancestry([principal.key, *others])
+        desks = ancestry.desks(principal.key) | {f"{principal.org}/{principal.desk}"}
+        relations = [ancestry.relation(principal.key, other) for other in others]
         return ComparePrincipalsResponse(
-            principal=found.family(who.key),
+            principal=ancestry.family(principal.key),
             relations=relations,
             desks=sorted(desks),
-            complete=found.complete(who.key),
+            complete=ancestry.complete(principal.key),
         )
 
     async def ancestry(self, callers: list[str]) -> KeyAncestry:

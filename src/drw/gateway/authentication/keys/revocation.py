@@ -94,14 +94,14 @@ class Revocation:
             await self._audit.write(lines, connection)
 
     def _asked(self, makers: Sequence[str]) -> dict[str, object]:
-        who = context.caller()
+        principal = context.caller()
         return {
             "makers": list(makers),
-            "caller": who.key,
-            "org": who.org,
-            "desk": who.desk,
-            "whole": "org:admin" in who.scopes,
-            "platform": "platform:admin" in who.scopes,
+            "caller": principal.key,
+            "org": principal.org,
+            "desk": principal.desk,
+            "whole": "org:admin" in principal.scopes,
+            "platform": "platform:admin" in principal.scopes,
         }
 
 

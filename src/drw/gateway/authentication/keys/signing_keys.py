@@ -22,9 +22,9 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 
 LOCK = 0x6B6579  # "key"
-MOST_TOLD = 1000
+MAX_RECORDED_KEYS = 1000
 """So many ids of keys stand in the record of a retirement; the keys themselves say when they were revoked."""
-MOST_LIVE = 8
+MAX_LIVE_KEYS = 8
 """Each adds to what the data planes hold; keys live a year at most, so that a rotation a month fits only with ends."""
 
 LIVE: LiteralString = """
@@ -96,9 +96,9 @@ class SigningKeys:
         async with self._locked() as connection:
             await self._seal(connection)
             if await (await connection.execute(SIGNS)).fetchone() is None:
-                made = await self._make(connection, lead=0)
-                details = {"before": None, "after": {"signs": made.kid}}
-                await self._record("create", made.kid, details, connection)
+                created = await self._make(connection, lead=0)
+                details = {"before": None, "after": {"signs": created.kid}}
+                await self._record("create", created.kid, details, connection)
 
     async def signer(self) -> Signer:
         """Return what signs now."""
@@ -124,15 +124,15 @@ class SigningKeys:
                     f"the signing key {waiting[0]['kid']!r} is new already, and signs from "
                     f"{waiting[0]['signs_from'].isoformat(timespec='seconds')}"
                 )
-            if len(live) >= MOST_LIVE:
+            if len(live) >= MAX_LIVE_KEYS:
                 raise Conflict(
                     f"{len(live)} signing keys are live, which is the most there can be: the oldest, "
                     f"{live[-1]['kid']!r}, must have ended or be retired first"
                 )
-            made = await self._make(connection, lead=self._lead)
-            details = {"before": {"signs": live[0]["kid"]}, "after": {"signs": made.kid, "in_seconds": self._lead}}
-            await self._record("rotate", made.kid, details, connection)
-        return await self._one(made.kid)
+            created = await self._make(connection, lead=self._lead)
+            details = {"before": {"signs": live[0]["kid"]}, "after": {"signs": created.kid, "in_seconds": self._lead}}
+            await self._record("rotate", created.kid, details, connection)
+        return await self._one(created.kid)
 
     async def retire(self, kid: str) -> RetireSigningKeyResponse:
         """Make everything bad that one signed; retiring twice is the same as once."""
@@ -149,7 +149,7 @@ class SigningKeys:
                 revoked = [row["id"] for row in await bad.fetchall()]
                 details = {
                     "revoked_keys": len(revoked),
-                    "revoked": sorted(revoked)[:MOST_TOLD],
+                    "revoked": sorted(revoked)[:MAX_RECORDED_KEYS],
                     "before": {"signs_or_verifies": kid},
                     "after": {"signs": successor},
                 }
@@ -229,11 +229,11 @@ class SigningKeys:
 
 
 def _shown(row: dict[str, Any]) -> SigningKey:
-    found = SigningKey(kid=row["kid"], state=row["state"].upper(), good_keys=row["good"])
-    found.created_at.FromDatetime(row["created_at"])
-    found.signs_from.FromDatetime(row["signs_from"])
+    signing_key = SigningKey(kid=row["kid"], state=row["state"].upper(), good_keys=row["good"])
+    signing_key.created_at.FromDatetime(row["created_at"])
+    signing_key.signs_from.FromDatetime(row["signs_from"])
     if row["retired_at"]:
-        found.retired_at.FromDatetime(row["retired_at"])
+        signing_key.retired_at.FromDatetime(row["retired_at"])
     if row["last_end"] and row["good"]:
-        found.last_key_ends_at.FromDatetime(row["last_end"])
-    return found
+        signing_key.last_key_ends_at.FromDatetime(row["last_end"])
+    return signing_key

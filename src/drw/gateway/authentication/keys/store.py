@@ -38,9 +38,9 @@ class View:
     whole: bool
 
     @classmethod
-    def of(cls, who: Principal, org: str) -> View:
+    def of(cls, principal: Principal, org: str) -> View:
         """Return what the caller may see of an org."""
-        return cls(org, who.desk if org == who.org else "", whole=may_change(Owner(org), who))
+        return cls(org, principal.desk if org == principal.org else "", whole=may_change(Owner(org), principal))
 
 
 class KeyStore:
@@ -156,9 +156,9 @@ class KeyStore:
             await changed(connection)
         return ended
 
-    async def maker(self, who: Principal) -> dict[str, Any] | None:
+    async def maker(self, principal: Principal) -> dict[str, Any] | None:
         """Return the row of the key with which the caller calls; None where it is none."""
-        return await self.database.one("select * from key where id = %s", who.key)
+        return await self.database.one("select * from key where id = %s", principal.key)
 
     async def next_end(self) -> float | None:
         """Return in how many seconds the next successor takes over; None where there is none."""
@@ -222,5 +222,5 @@ def as_key(row: dict[str, Any]) -> Key:
 
 
 def _time(stamp: Any) -> datetime:
-    found: datetime = stamp.ToDatetime(UTC)
-    return found
+    time: datetime = stamp.ToDatetime(UTC)
+    return time

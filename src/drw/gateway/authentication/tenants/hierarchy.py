@@ -31,7 +31,7 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.tenancy import Owner, may_change, named_org, whole_org
 
-MOST_DESKS = 1000
+MAX_DESKS = 1000
 """Of one org: data planes hold them all, where issuers or certificates name them."""
 
 
@@ -56,7 +56,7 @@ class Tenants:
 
     async def put_org(self, request: PutOrgRequest) -> PutOrgResponse:
         """Make an org, or set what its desks may hold."""
-        wanted = Org(
+        requested = Org(
             name=request.name,
             title=request.title,
             scopes=record_validation.scopes(request.scopes),
@@ -64,14 +64,14 @@ class Tenants:
         )
         answer = PutOrgResponse()
         async with self._database.transaction() as connection:
-            before = await queries.org(connection, wanted.name, lock="update")
-            wider = await queries.wider_desks(connection, wanted)
+            before = await queries.org(connection, requested.name, lock="update")
+            wider = await queries.wider_desks(connection, requested)
             if wider and not request.revoke_wider:
-                raise self._still_held(f"the org {wanted.name!r}", "desks", [desk.name for desk in wider])
+                raise self._still_held(f"the org {requested.name!r}", "desks", [desk.name for desk in wider])
             answer.narrowed_desks.extend(desk.name for desk in wider)
-            answer.revoked_keys.extend(await self._narrow(connection, wider, wanted))
-            row = await queries.put_org(connection, wanted)
-            await self._record("org.put", f"org/{wanted.name}", before, row, connection)
+            answer.revoked_keys.extend(await self._narrow(connection, wider, requested))
+            row = await queries.put_org(connection, requested)
+            await self._record("org.put", f"org/{requested.name}", before, row, connection)
         answer.org.CopyFrom(row)
         return answer
 
@@ -84,9 +84,9 @@ class Tenants:
         """Return a page of the orgs."""
         size = request.page_size or record_validation.DEFAULT_PAGE
         after = record_validation.page_token(request.page_token)
-        found = await self._database.all("select * from org where name > %s order by name limit %s", after, size + 1)
-        more = str(found[size - 1]["name"]) if len(found) > size else ""
-        return ListOrgsResponse(orgs=[as_org(row) for row in found[:size]], next_page_token=more)
+        rows = await self._database.all("select * from org where name > %s order by name limit %s", after, size + 1)
+        next_page_token = str(rows[size - 1]["name"]) if len(rows) > size else ""
+        return ListOrgsResponse(orgs=[as_org(row) for row in rows[:size]], next_page_token=next_page_token)
 
     async def delete_org(self, name: str) -> Org:
         """Delete an org that has nothing below it."""
@@ -100,7 +100,7 @@ class Tenants:
 
     async def put_desk(self, request: PutDeskRequest) -> PutDeskResponse:
         """Make a desk, or set what its keys may hold."""
-        wanted = Desk(
+        requested = Desk(
             org=named_org(request.org),
             name=request.name,
             title=request.title,
@@ -108,17 +108,17 @@ class Tenants:
             walls=sorted(set(request.walls)),
         )
         async with self._database.transaction() as connection:
-            org = await self._org(connection, wanted.org, lock="share")
-            record_validation.within(wanted.scopes, org.scopes, "scope", f"a desk of {org.name!r}")
-            record_validation.within(wanted.walls, org.walls, "wall", f"a desk of {org.name!r}")
-            before = await queries.desk(connection, wanted.org, wanted.name, lock="update")
-            if before is None and await queries.desks(connection, wanted.org) >= MOST_DESKS:
-                raise Conflict(f"the org {org.name!r} has {MOST_DESKS} desks, which is the most there can be")
-            if not request.revoke_wider and (wider := await queries.wider_keys(connection, wanted)):
-                raise self._still_held(f"the desk {wanted.name!r}", "keys", wider)
-            revoked = await self._revoke_wider(connection, wanted)
-            row = await queries.put_desk(connection, wanted)
-            await self._record("desk.put", _path(wanted), before, row, connection)
+            org = await self._org(connection, requested.org, lock="share")
+            record_validation.within(requested.scopes, org.scopes, "scope", f"a desk of {org.name!r}")
+            record_validation.within(requested.walls, org.walls, "wall", f"a desk of {org.name!r}")
+            before = await queries.desk(connection, requested.org, requested.name, lock="update")
+            if before is None and await queries.desks(connection, requested.org) >= MAX_DESKS:
+                raise Conflict(f"the org {org.name!r} has {MAX_DESKS} desks, which is the most there can be")
+            if not request.revoke_wider and (wider := await queries.wider_keys(connection, requested)):
+                raise self._still_held(f"the desk {requested.name!r}", "keys", wider)
+            revoked = await self._revoke_wider(connection, requested)
+            row = await queries.put_desk(connection, requested)
+            await self._record("desk.put", _path(requested), before, row, connection)
             await changed(connection)
         return PutDeskResponse(desk=row, revoked_keys=revoked)
 
@@ -141,11 +141,11 @@ class Tenants:
             record_validation.page_token(request.page_token),
             named_org(request.org),
         )
-        own = None if whole_org(org) else context.caller().desk
+        only = None if whole_org(org) else context.caller().desk
         query = "select * from desk where org = %s and name > %s and name = coalesce(%s, name) order by name limit %s"
-        found = await self._database.all(query, record_validation.looked_up(org), after, own, size + 1)
-        more = str(found[size - 1]["name"]) if len(found) > size else ""
-        return ListDesksResponse(desks=[as_desk(row) for row in found[:size]], next_page_token=more)
+        rows = await self._database.all(query, record_validation.looked_up(org), after, only, size + 1)
+        next_page_token = str(rows[size - 1]["name"]) if len(rows) > size else ""
+        return ListDesksResponse(desks=[as_desk(row) for row in rows[:size]], next_page_token=next_page_token)
 
     async def delete_desk(self, request: DeleteDeskRequest) -> DeleteDeskResponse:
         """Delete a desk that nobody holds a good key or a certificate of."""
@@ -174,16 +174,16 @@ class Tenants:
         Raises:
             DeskNotFound: the org has none of this name.
         """
-        if (found := await queries.desk(connection, org, name, lock=lock)) is None:
+        if (desk := await queries.desk(connection, org, name, lock=lock)) is None:
             raise _no_desk(org, name)
-        return found
+        return desk
 
     async def _org(self, connection: Connection, name: str, *, lock: queries.Lock = "") -> Org:
-        if (found := await queries.org(connection, name, lock=lock)) is None:
+        if (org := await queries.org(connection, name, lock=lock)) is None:
             raise OrgNotFound(
                 f"there is no org {name[:80]!r}; `drw orgs list` shows them, `drw orgs put` makes one", param="org"
             )
-        return found
+        return org
 
     async def _narrow(self, connection: Connection, desks: list[Desk], org: Org) -> list[str]:
         narrowed = [
@@ -197,9 +197,9 @@ class Tenants:
             for desk in desks
         ]
         revoked = await self._revoke_wider(connection, *narrowed)
-        for before, wanted in zip(desks, narrowed, strict=True):
-            after = await queries.put_desk(connection, wanted)
-            await self._record("desk.put", _path(wanted), before, after, connection)
+        for before, narrower in zip(desks, narrowed, strict=True):
+            after = await queries.put_desk(connection, narrower)
+            await self._record("desk.put", _path(narrower), before, after, connection)
         await changed(connection)
         return revoked
 
@@ -212,9 +212,9 @@ class Tenants:
             await self._audit.record("key.revoke", f"key/{key}", details=details, connection=connection)
         return revoked
 
-    def _still_held(self, what: str, kind: str, held: list[str]) -> NarrowingConflict:
+    def _still_held(self, what: str, kind: str, names: list[str]) -> NarrowingConflict:
         return NarrowingConflict(
-            f"{what} cannot hold less than its {kind} {record_validation.some(held)}: narrow or revoke them first, "
+            f"{what} cannot hold less than its {kind} {record_validation.some(names)}: narrow or revoke them first, "
             "or ask for it with `revoke_wider`"
         )
 

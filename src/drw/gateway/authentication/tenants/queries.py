@@ -50,7 +50,7 @@ async def desks(connection: Connection, of: str) -> int:
     return int(row["n"]) if row else 0
 
 
-async def put_org(connection: Connection, wanted: Org) -> Org:
+async def put_org(connection: Connection, org: Org) -> Org:
     """Write an org."""
     query: LiteralString = """
         insert into org (name, title, scopes, walls) values (%s, %s, %s, %s)
@@ -58,12 +58,12 @@ async def put_org(connection: Connection, wanted: Org) -> Org:
             updated_at = now()
         returning *
     """
-    row = await _one(connection, query, wanted.name, wanted.title, list(wanted.scopes), list(wanted.walls))
+    row = await _one(connection, query, org.name, org.title, list(org.scopes), list(org.walls))
     assert row is not None, "it was written"
     return as_org(row)
 
 
-async def put_desk(connection: Connection, wanted: Desk) -> Desk:
+async def put_desk(connection: Connection, desk: Desk) -> Desk:
     """Write a desk."""
     query: LiteralString = """
         insert into desk (org, name, title, scopes, walls) values (%s, %s, %s, %s, %s)
@@ -71,23 +71,23 @@ async def put_desk(connection: Connection, wanted: Desk) -> Desk:
             walls = excluded.walls, updated_at = now()
         returning *
     """
-    fields = (wanted.org, wanted.name, wanted.title, list(wanted.scopes), list(wanted.walls))
+    fields = (desk.org, desk.name, desk.title, list(desk.scopes), list(desk.walls))
     row = await _one(connection, query, *fields)
     assert row is not None, "it was written"
     return as_desk(row)
 
 
-async def wider_desks(connection: Connection, wanted: Org) -> list[Desk]:
+async def wider_desks(connection: Connection, org: Org) -> list[Desk]:
     """Return the desks that hold more than the org would, locked for updating."""
     done = await connection.execute(
         "select * from desk where org = %s and not (scopes <@ %s::text[] and walls <@ %s::text[]) "
         "order by name for update",
-        (wanted.name, list(wanted.scopes), list(wanted.walls)),
+        (org.name, list(org.scopes), list(org.walls)),
     )
     return [as_desk(row) for row in await done.fetchall()]
 
 
-async def wider_keys(connection: Connection, wanted: Desk) -> list[str]:
+async def wider_keys(connection: Connection, desk: Desk) -> list[str]:
     """Return the ids of good keys that hold more than the desk would; of a desk that holds nothing, all of them."""
     done = await connection.execute(
         """
@@ -95,7 +95,7 @@ async def wider_keys(connection: Connection, wanted: Desk) -> list[str]:
             and not (scopes <@ %s::text[] and walls <@ %s::text[])
         order by number
         """,
-        (wanted.org, wanted.name, list(wanted.scopes), list(wanted.walls)),
+        (desk.org, desk.name, list(desk.scopes), list(desk.walls)),
     )
     return [row["id"] for row in await done.fetchall()]
 
@@ -128,16 +128,16 @@ async def below_desk(connection: Connection, of: str, name: str) -> list[str]:
 
 def as_org(row: dict[str, Any]) -> Org:
     """Return a row as the contract has it."""
-    found = Org(name=row["name"], title=row["title"], scopes=row["scopes"], walls=row["walls"])
-    _stamp(found, row)
-    return found
+    org = Org(name=row["name"], title=row["title"], scopes=row["scopes"], walls=row["walls"])
+    _stamp(org, row)
+    return org
 
 
 def as_desk(row: dict[str, Any]) -> Desk:
     """Return a row as the contract has it."""
-    found = Desk(org=row["org"], name=row["name"], title=row["title"], scopes=row["scopes"], walls=row["walls"])
-    _stamp(found, row)
-    return found
+    desk = Desk(org=row["org"], name=row["name"], title=row["title"], scopes=row["scopes"], walls=row["walls"])
+    _stamp(desk, row)
+    return desk
 
 
 def told(record: Message | None) -> Any:
@@ -147,9 +147,9 @@ def told(record: Message | None) -> Any:
     return {k: v for k, v in to_json(record).items() if not k.endswith("_at")}
 
 
-def _stamp(found: Org | Desk, row: dict[str, Any]) -> None:
-    found.created_at.FromDatetime(row["created_at"])
-    found.updated_at.FromDatetime(row["updated_at"])
+def _stamp(record: Org | Desk, row: dict[str, Any]) -> None:
+    record.created_at.FromDatetime(row["created_at"])
+    record.updated_at.FromDatetime(row["updated_at"])
 
 
 async def _one(connection: Connection, query: LiteralString, *args: Any) -> dict[str, Any] | None:

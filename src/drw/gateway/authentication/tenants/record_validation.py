@@ -27,15 +27,15 @@ def looked_up(value: str) -> str:
 
 def scopes(values: Iterable[str], param: str = "scopes") -> tuple[str, ...]:
     """Return scopes that there are, sorted."""
-    wanted = tuple(sorted(set(values)))
-    if unknown := [scope for scope in wanted if scope not in SCOPES]:
+    requested = tuple(sorted(set(values)))
+    if unknown := [scope for scope in requested if scope not in SCOPES]:
         raise UnknownScope(f"{unknown[0][:80]!r} is not a scope; there are: {', '.join(SCOPES)}", param=param)
-    return wanted
+    return requested
 
 
-def within(wanted: Sequence[str], bound: Sequence[str], kind: str, whose: str) -> None:
+def within(requested: Sequence[str], bound: Sequence[str], kind: str, whose: str) -> None:
     """Raise where something is wanted that the bound does not have."""
-    if beyond := [one for one in wanted if one not in bound]:
+    if beyond := [one for one in requested if one not in bound]:
         there = ", ".join(bound) or "none"
         raise OutOfBounds(f"{whose} may not hold the {kind} {beyond[0]!r}; it may hold: {there}", param=f"{kind}s")
 
@@ -47,7 +47,7 @@ def page_token(token: str) -> str:
     return token
 
 
-def some(found: Sequence[str], most: int = 5) -> str:
+def some(names: Sequence[str], maximum: int = 5) -> str:
     """Return the first of many names, and how many more there are."""
-    more = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(repr(one) for one in found[:most]) + more
+    more = f" and {len(names) - maximum} more" if len(names) > maximum else ""
+    return ", ".join(repr(one) for one in names[:maximum]) + more

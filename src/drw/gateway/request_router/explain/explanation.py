@@ -34,89 +34,99 @@ class ExplainedRequest:
 
 
 def explain(
-    configuration: Configuration, asked: ExplainedRequest, who: Principal, known: Sequence[Route] | None = None
+    configuration: Configuration, request: ExplainedRequest, principal: Principal, shown: Sequence[Route] | None = None
 ) -> Explanation:
-    """Return what the data plane would do with a request of this caller; `known` are the routes as they are shown."""
-    if own := ITSELF.get(asked.path):
-        return Explanation(route=own, why=f"the data plane answers {asked.path} by itself", org=who.org, desk=who.desk)
-    routes = ordered(configuration.routes.routes if known is None else known)
-    found, misses = _look(routes, asked, who, model="")
-    first = found
-    reads = _reads(found, routes, asked)
-    if reads and asked.model:
-        found, misses = _look(routes, asked, who, model=asked.model)
+    """Return what the data plane would do with a request of this caller; `shown` are the routes as they are shown."""
+    if reply := ITSELF.get(request.path):
+        return Explanation(
+            route=reply, why=f"the data plane answers {request.path} by itself", org=principal.org, desk=principal.desk
+        )
+    routes = ordered(configuration.routes.routes if shown is None else shown)
+    match, misses = _look(routes, request, principal, model="")
+    first = match
+    reads = _reads(match, routes, request)
+    if reads and request.model:
+        match, misses = _look(routes, request, principal, model=request.model)
     explanation = Explanation(
-        org=who.org, desk=who.desk, key=who.key, scopes=sorted(who.scopes), misses=reversed(misses), reads_body=reads
+        org=principal.org,
+        desk=principal.desk,
+        key=principal.key,
+        scopes=sorted(principal.scopes),
+        misses=reversed(misses),
+        reads_body=reads,
     )
-    if found is None:
-        methods = allowed(asked.path, routes)
-        status = 405 if methods and asked.method not in methods else 404
-        explanation.why = f"no route takes {asked.method} {asked.path}: the answer is {status}"
+    if match is None:
+        methods = allowed(request.path, routes)
+        status = 405 if methods and request.method not in methods else 404
+        explanation.why = f"no route takes {request.method} {request.path}: the answer is {status}"
         explanation.refused = explanation.why
         return explanation
-    explanation.route = found.name
-    explanation.taken.CopyFrom(found)
-    explanation.why = _why(found, asked)
-    refusals = [_blocked(configuration, who, asked), *(_refusal(route, who) for route in (first, found) if route)]
+    explanation.route = match.name
+    explanation.taken.CopyFrom(match)
+    explanation.why = _why(match, request)
+    refusals = [
+        _blocked(configuration, principal, request),
+        *(_refusal(route, principal) for route in (first, match) if route),
+    ]
     explanation.refused = next((text for text in refusals if text), "")
     upstreams = {upstream.name: upstream for upstream in configuration.upstreams.upstreams}
-    explanation.targets.extend(_targets(found, upstreams))
-    explanation.deadlines.extend(_deadlines(found, upstreams))
+    explanation.targets.extend(_targets(match, upstreams))
+    explanation.deadlines.extend(_deadlines(match, upstreams))
     return explanation
 
 
 def _look(
-    routes: Sequence[Route], asked: ExplainedRequest, who: Principal, model: str
+    routes: Sequence[Route], request: ExplainedRequest, principal: Principal, model: str
 ) -> tuple[Route | None, list[Miss]]:
     misses: list[Miss] = []
     for route in routes:
-        if not under(asked.path, route.path):
+        if not under(request.path, route.path):
             continue  # every other path would be named otherwise
-        if not (why := _miss(route, asked, who, model)):
+        if not (why := _miss(route, request, principal, model)):
             return route, misses
         misses.append(Miss(route=route.name, why=why))
     return None, misses
 
 
-def _miss(route: Route, asked: ExplainedRequest, who: Principal, model: str) -> str:
+def _miss(route: Route, request: ExplainedRequest, principal: Principal, model: str) -> str:
     """Return why the route does not take a request at its path; empty: it does."""
-    if route.methods and asked.method not in route.methods:
-        return f"it takes {' and '.join(route.methods)}, not {asked.method}"
-    if not belongs(route.tenants, who.org, who.desk):
-        return f"it is for {' and '.join(route.tenants)}, not for {who.org}/{who.desk}"
+    if route.methods and request.method not in route.methods:
+        return f"it takes {' and '.join(route.methods)}, not {request.method}"
+    if not belongs(route.tenants, principal.org, principal.desk):
+        return f"it is for {' and '.join(route.tenants)}, not for {principal.org}/{principal.desk}"
     for header in route.headers:
-        if not meets(header, value := asked.headers.get(header.name)):
-            said = "is not there" if value is None else f"is {value!r}"
-            return f"it asks that {_asks(header)}, which {said}"
-    return _miss_of_model(route, asked, model)
+        if not meets(header, value := request.headers.get(header.name)):
+            actual = "is not there" if value is None else f"is {value!r}"
+            return f"it asks that {_asks(header)}, which {actual}"
+    return _miss_of_model(route, request, model)
 
 
-def _miss_of_model(route: Route, asked: ExplainedRequest, model: str) -> str:
+def _miss_of_model(route: Route, request: ExplainedRequest, model: str) -> str:
     if not route.models or model in route.models:
         return ""
-    if route.model_header and asked.headers.get(MODEL_HEADER) in route.models:
+    if route.model_header and request.headers.get(MODEL_HEADER) in route.models:
         return ""
-    said = f"{asked.model!r}" if asked.model else "none"
-    return f"it serves {', '.join(route.models)}; the body names {said}"
+    actual = f"{request.model!r}" if request.model else "none"
+    return f"it serves {', '.join(route.models)}; the body names {actual}"
 
 
-def _reads(found: Route | None, routes: Sequence[Route], asked: ExplainedRequest) -> bool:
+def _reads(match: Route | None, routes: Sequence[Route], request: ExplainedRequest) -> bool:
     """Return whether the route that is found first has the body read, so that another may be found."""
-    if found is None:
-        return any(route.models and under(asked.path, route.path) for route in routes)
-    return any(under(asked.path, path) for path in read_under(found, routes))
+    if match is None:
+        return any(route.models and under(request.path, route.path) for route in routes)
+    return any(under(request.path, path) for path in read_under(match, routes))
 
 
-def _why(route: Route, asked: ExplainedRequest) -> str:
+def _why(route: Route, request: ExplainedRequest) -> str:
     reasons = [f"the path is at or below {route.path}"]
     if route.methods:
-        reasons.append(f"the method is {asked.method}")
+        reasons.append(f"the method is {request.method}")
     if route.tenants:
         reasons.append(f"the caller is of {' or '.join(route.tenants)}")
     reasons += [_asks(header) for header in route.headers]
     if route.models:
-        by_header = route.model_header and asked.headers.get(MODEL_HEADER) in route.models
-        named = asked.headers[MODEL_HEADER] if by_header else asked.model
+        by_header = route.model_header and request.headers.get(MODEL_HEADER) in route.models
+        named = request.headers[MODEL_HEADER] if by_header else request.model
         reasons.append(f"the {f'header {MODEL_HEADER}' if by_header else 'body'} names the model {named!r}")
     return "; ".join(reasons)
 
@@ -127,21 +137,22 @@ def _asks(header: HeaderMatch) -> str:
     return f"the header {header.name} is there"
 
 
-def _refusal(route: Route, who: Principal) -> str:
-    if route.scopes and who.scopes.isdisjoint(route.scopes):
+def _refusal(route: Route, principal: Principal) -> str:
+    if route.scopes and principal.scopes.isdisjoint(route.scopes):
         needed = " or ".join(repr(scope) for scope in route.scopes)
         return f"403: the route {route.name!r} needs the scope {needed}, which the caller lacks"
     return ""
 
 
-def _blocked(configuration: Configuration, who: Principal, asked: ExplainedRequest) -> str:
+def _blocked(configuration: Configuration, principal: Principal, request: ExplainedRequest) -> str:
     """Return which block refuses the caller, or the model; empty: none."""
     for block in configuration.blocks:
         subject = {
-            Block.KEY: block.name == who.key and block.org == who.org,
-            Block.DESK: block.name == who.desk and block.org == who.org,
-            Block.ORG: block.org == who.org,
-            Block.MODEL: block.org in ("", who.org) and block.name in (asked.model, asked.headers.get(MODEL_HEADER)),
+            Block.KEY: block.name == principal.key and block.org == principal.org,
+            Block.DESK: block.name == principal.desk and block.org == principal.org,
+            Block.ORG: block.org == principal.org,
+            Block.MODEL: block.org in ("", principal.org)
+            and block.name in (request.model, request.headers.get(MODEL_HEADER)),
         }
         if subject.get(block.subject):
             what, why = Block.Subject.Name(block.subject).lower(), Block.Reason.Name(block.reason).lower()
@@ -152,17 +163,17 @@ def _blocked(configuration: Configuration, who: Principal, asked: ExplainedReque
 
 def _targets(route: Route, upstreams: Mapping[str, Upstream]) -> list[Target]:
     shares = {share.upstream: share.weight for share in route.split} or {route.upstream: 1}
-    own = [
+    weighted = [
         Target(upstream=name, addresses=upstreams[name].addresses, percent=100 * weight / sum(shares.values()))
         for name, weight in shares.items()
     ]
-    rest = [Target(upstream=name, addresses=upstreams[name].addresses, fallback=True) for name in route.fallbacks]
-    return [*own, *rest]
+    fallbacks = [Target(upstream=name, addresses=upstreams[name].addresses, fallback=True) for name in route.fallbacks]
+    return [*weighted, *fallbacks]
 
 
 def _deadlines(route: Route, upstreams: Mapping[str, Upstream]) -> list[str]:
     connect = max(upstreams[t.upstream].connect_ms or CONNECT_MS for t in _targets(route, upstreams))
-    found = [f"{connect} ms to connect"]
-    found += [f"{route.first_byte_ms} ms until the answer begins"] if route.first_byte_ms else []
-    found.append(f"{route.idle_seconds or IDLE_SECONDS} s for a pause in it")
-    return [*found, f"{route.total_ms} ms in all" if route.total_ms else "no bound in all"]
+    deadlines = [f"{connect} ms to connect"]
+    deadlines += [f"{route.first_byte_ms} ms until the answer begins"] if route.first_byte_ms else []
+    deadlines.append(f"{route.idle_seconds or IDLE_SECONDS} s for a pause in it")
+    return [*deadlines, f"{route.total_ms} ms in all" if route.total_ms else "no bound in all"]

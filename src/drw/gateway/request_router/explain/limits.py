@@ -13,25 +13,25 @@ REQUESTS, TOKENS, AT_ONCE = "requests a minute", "tokens a minute", "calls at on
 MEASURES = (REQUESTS, TOKENS, AT_ONCE)
 
 
-def effective_limits(wanted: Limits, who: Principal, models: Collection[str], *, passing: bool) -> list[Bound]:
+def effective_limits(limits: Limits, principal: Principal, models: Collection[str], *, passing: bool) -> list[Bound]:
     """Return every limit that binds the caller or one of these models, the tightest of each measure first.
 
     `passing`: the request goes to an upstream that is not ours, where nobody counts a model's requests and calls.
     """
-    subjects = _subjects(who, models)
-    own = [limit for limit in wanted.limits if _subject(limit) in subjects]
-    found = [bound for limit in own for bound in _bounds(limit, passing=passing)]
-    if not any(bound.subject == Block.KEY and bound.what == REQUESTS for bound in found):
-        found.append(Bound(subject=Block.KEY, what=REQUESTS, most=wanted.default_requests_per_minute))
-    found.sort(key=lambda bound: (MEASURES.index(bound.what), bound.most, bound.subject))
-    for bound in found:
-        bound.tightest = bound.most == min(other.most for other in found if other.what == bound.what)
-    return found
+    subjects = _subjects(principal, models)
+    matching = [limit for limit in limits.limits if _subject(limit) in subjects]
+    bounds = [bound for limit in matching for bound in _bounds(limit, passing=passing)]
+    if not any(bound.subject == Block.KEY and bound.what == REQUESTS for bound in bounds):
+        bounds.append(Bound(subject=Block.KEY, what=REQUESTS, most=limits.default_requests_per_minute))
+    bounds.sort(key=lambda bound: (MEASURES.index(bound.what), bound.most, bound.subject))
+    for bound in bounds:
+        bound.tightest = bound.most == min(other.most for other in bounds if other.what == bound.what)
+    return bounds
 
 
-def paying_budgets(all_of_them: Iterable[Budget], who: Principal, models: Collection[str]) -> list[Budget]:
+def paying_budgets(all_of_them: Iterable[Budget], principal: Principal, models: Collection[str]) -> list[Budget]:
     """Return those that pay for a request of the caller to one of these models."""
-    subjects = _subjects(who, models)
+    subjects = _subjects(principal, models)
     return [b for b in all_of_them if Subject(b.subject, b.org, b.name) in subjects]
 
 
@@ -55,5 +55,5 @@ def _subject(limit: Limit) -> Subject:
     return Subject(kind, "" if kind == Block.MODEL else limit.org, name)
 
 
-def _subjects(who: Principal, models: Collection[str]) -> set[Subject]:
-    return {*of_call(who.org, who.desk, who.key), *map(of_model, models)}
+def _subjects(principal: Principal, models: Collection[str]) -> set[Subject]:
+    return {*of_call(principal.org, principal.desk, principal.key), *map(of_model, models)}

@@ -15,35 +15,35 @@ TENANTS = (Kill.KEY, Kill.DESK)
 """Subjects that belong to an org."""
 
 
-def wanted(request: CreateKillRequest, who: Principal) -> Kill:
+def wanted(request: CreateKillRequest, principal: Principal) -> Kill:
     """Return the kill that a caller asks for.
 
     Raises:
         InvalidRequest: something is missing, or it would hit the caller's own key or desk.
         Forbidden: the org is another one than the caller's.
     """
-    org = _org(request, who)
-    _check_not_self(request.subject, org, request.name, who)
+    org = _org(request, principal)
+    _check_not_self(request.subject, org, request.name, principal)
     return Kill(
         subject=request.subject,
         org=org,
         name=request.name,
         reason=reason(request.reason, "kill"),
-        by_platform=ADMIN in who.scopes,
+        by_platform=ADMIN in principal.scopes,
     )
 
 
-def _org(request: CreateKillRequest, who: Principal) -> str:
-    if request.org not in ("", who.org) and ADMIN not in who.scopes:
-        raise Forbidden(f"the caller belongs to the org {who.org!r}, not to {request.org!r}", scope=ADMIN)
-    everywhere = request.subject not in TENANTS and ADMIN in who.scopes
-    return request.org or ("" if everywhere else who.org)
+def _org(request: CreateKillRequest, principal: Principal) -> str:
+    if request.org not in ("", principal.org) and ADMIN not in principal.scopes:
+        raise Forbidden(f"the caller belongs to the org {principal.org!r}, not to {request.org!r}", scope=ADMIN)
+    everywhere = request.subject not in TENANTS and ADMIN in principal.scopes
+    return request.org or ("" if everywhere else principal.org)
 
 
-def _check_not_self(subject: int, org: str, name: str, who: Principal) -> None:
-    if subject == Kill.KEY and (org, name) == (who.org, who.key):
+def _check_not_self(subject: int, org: str, name: str, principal: Principal) -> None:
+    if subject == Kill.KEY and (org, name) == (principal.org, principal.key):
         raise InvalidRequest(f"this would stop your own key {name!r}: `drw keys revoke` ends it for good", param="name")
-    if subject == Kill.DESK and (org, name) == (who.org, who.desk):
+    if subject == Kill.DESK and (org, name) == (principal.org, principal.desk):
         message = f"this would stop your own desk {name!r}, and you could not lift it: use a key of another desk"
         raise InvalidRequest(message, param="name")
 
@@ -55,9 +55,9 @@ def reason(text: str, what: str) -> str:
     return text.strip()
 
 
-def page_size(wanted: int) -> int:
+def page_size(requested: int) -> int:
     """Return how many kills a page has."""
-    return wanted or DEFAULT_PAGE
+    return requested or DEFAULT_PAGE
 
 
 def page_token(token: str) -> int:

@@ -28,8 +28,8 @@ class KillPolicy(Settings):
 
     def of(self, subject: str) -> KillApprovals:
         """Return those of a subject, as in "MODEL"."""
-        found: KillApprovals = getattr(self, subject.lower())
-        return found
+        approvals: KillApprovals = getattr(self, subject.lower())
+        return approvals
 
 
 class KillLimits(Settings):

@@ -12,7 +12,7 @@ from drw.kernel.storage.database import Connection, Database
 
 CHANNEL = "kills_changed"
 LOCK = 0x6B696C6C  # "kill"
-MOST_EXPIRED = 100
+EXPIRED_BATCH = 100
 """At a time, so that those of one org hold up nobody."""
 
 Row = dict[str, Any]
@@ -59,16 +59,16 @@ class KillStore:
         """Yield at once, and after each change of what is in force."""
         return self._database.notifications(CHANNEL)
 
-    async def open(self, connection: Connection, wanted: Kill) -> Row | None:
+    async def open(self, connection: Connection, kill: Kill) -> Row | None:
         """Return the kill of the same subject that is in force or proposed."""
         return await _one(
             connection,
             "select * from kill where subject = %s and org = %s and name = %s and state in ('PROPOSED', 'ACTIVE')"
             " for update",
-            *(Kill.Subject.Name(wanted.subject), wanted.org, wanted.name),
+            *(Kill.Subject.Name(kill.subject), kill.org, kill.name),
         )
 
-    async def add(self, connection: Connection, wanted: Kill, by: str, principal: str, seconds: float) -> Row:
+    async def add(self, connection: Connection, kill: Kill, by: str, principal: str, seconds: float) -> Row:
         """Keep a new proposal."""
         return await _just(
             connection,
@@ -79,7 +79,7 @@ class KillStore:
                     array[%s], clock_timestamp() + make_interval(secs => %s))
             returning *
             """,
-            *(Kill.Subject.Name(wanted.subject), wanted.org, wanted.name, wanted.reason, wanted.by_platform),
+            *(Kill.Subject.Name(kill.subject), kill.org, kill.name, kill.reason, kill.by_platform),
             *(by, principal, seconds),
         )
 
@@ -136,7 +136,7 @@ class KillStore:
 
     async def expired(self, connection: Connection, kill: str = "") -> list[Row]:
         """End proposals whose time is over, this one or the oldest; return what became of their kills."""
-        found = await connection.execute(
+        cursor = await connection.execute(
             """
             update kill set state = case state when 'PROPOSED' then 'EXPIRED' else state end,
                 lifted_by = '{}', lifted_by_principals = '{}', lift_reason = '', proposal_ends_at = null
@@ -145,9 +145,9 @@ class KillStore:
                 order by proposal_ends_at limit %s for update skip locked
             ) returning *
             """,
-            (kill, MOST_EXPIRED),
+            (kill, EXPIRED_BATCH),
         )
-        return await found.fetchall()
+        return await cursor.fetchall()
 
     async def get(self, connection: Connection, kill: str) -> Row | None:
         """Return one kill, locked until the transaction ends."""
@@ -173,12 +173,12 @@ class KillStore:
 
     async def page(self, org: str, *, every_org: bool, ended: bool, before: int, size: int) -> list[Row]:
         """Return those of the org and of every org, or all, older than the number `before`, newest first."""
-        asked = {"org": org, "before": before, "size": size}
+        parameters = {"org": org, "before": before, "size": size}
         opened, everything = (EVERY_ORGS_OPEN_PAGE, EVERY_ORGS_PAGE) if every_org else (OPEN_PAGE, ALL_PAGE)
         query = everything if ended else opened
         async with self._database.transaction() as connection:
-            found = await (await connection.execute(query, asked)).fetchall()
-        return [_current(row) for row in found]
+            rows = await (await connection.execute(query, parameters)).fetchall()
+        return [_current(row) for row in rows]
 
     async def in_force(self) -> list[Row]:
         """Return all that are in force."""

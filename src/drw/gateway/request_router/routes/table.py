@@ -94,35 +94,37 @@ class RouteSettings(Base):
 
 def table(
     upstreams: Iterable[str],
-    more: Sequence[RouteSettings],
+    settings: Sequence[RouteSettings],
     records: Iterable[Route] = (),
     credentials: Mapping[str, str] | None = None,
-    own: Iterable[str] = (),
+    processes: Iterable[str] = (),
 ) -> tuple[list[Route], list[str]]:
     """Return every route whose upstreams there are, sorted by name, and why records are not among them.
 
-    `own` are the upstreams that are processes of the platform: those alone have metrics that a client may read.
+    `processes` are the upstreams that are processes of the platform: those alone have metrics that a client may read.
     """
     names = sorted(upstreams)
-    found = {route.name: route for route in (*_openai(), *_rest(), *_metrics(sorted(own)))}
-    found |= {own.name: own.route() for own in more}
-    fates = [(record, _lost(record, found, names, credentials or {})) for record in records]
-    found |= {record.name: record for record, lost in fates if not lost}
+    routes = {route.name: route for route in (*_openai(), *_rest(), *_metrics(sorted(processes)))}
+    routes |= {processes.name: processes.route() for processes in settings}
+    fates = [(record, _lost(record, routes, names, credentials or {})) for record in records]
+    routes |= {record.name: record for record, lost in fates if not lost}
     lost = [text for _, text in fates if text]
-    return [route for _, route in sorted(found.items()) if not _missing(route, names)], lost
+    return [route for _, route in sorted(routes.items()) if not _missing(route, names)], lost
 
 
-def fixed(upstreams: Iterable[str], more: Sequence[RouteSettings]) -> set[str]:
+def fixed(upstreams: Iterable[str], settings: Sequence[RouteSettings]) -> set[str]:
     """Return the names that no record can have."""
-    return {route.name for route in (*_openai(), *_rest(), *_metrics(sorted(upstreams)))} | {own.name for own in more}
+    return {route.name for route in (*_openai(), *_rest(), *_metrics(sorted(upstreams)))} | {
+        each.name for each in settings
+    }
 
 
 def _missing(route: Route, names: Sequence[str]) -> list[str]:
     return [name for name in named(route) if name not in names]
 
 
-def _lost(record: Route, found: Mapping[str, Route], names: Sequence[str], credentials: Mapping[str, str]) -> str:
-    if record.name in found:
+def _lost(record: Route, routes: Mapping[str, Route], names: Sequence[str], credentials: Mapping[str, str]) -> str:
+    if record.name in routes:
         return f"{record.name!r}: there is a route of this name that is not a record"
     if missing := _missing(record, names):
         return f"{record.name!r}: there is no upstream {missing[0]!r}"

@@ -39,19 +39,19 @@ def check(route: Route, upstreams: Mapping[str, str]) -> None:
 
 def with_defaults(route: Route) -> Route:
     """Return the route with what it leaves open: who may take it is never left open to all."""
-    found = Route()
-    found.CopyFrom(route)
-    found.origin = "record"
+    complete = Route()
+    complete.CopyFrom(route)
+    complete.origin = "record"
     models = bool(route.models) or route.pass_through
     if models and not route.scopes:
-        found.scopes.append("models:invoke")
+        complete.scopes.append("models:invoke")
     if route.models and not route.methods:
-        found.methods.append("POST")
-    found.max_body_bytes = route.max_body_bytes or (OPENAI_BODY if models else REST_BODY)
-    found.idle_seconds = route.idle_seconds or (IDLE_SECONDS if models else REST_IDLE_SECONDS)
-    if not found.scopes:
+        complete.methods.append("POST")
+    complete.max_body_bytes = route.max_body_bytes or (OPENAI_BODY if models else REST_BODY)
+    complete.idle_seconds = route.idle_seconds or (IDLE_SECONDS if models else REST_IDLE_SECONDS)
+    if not complete.scopes:
         raise InvalidRequest(f"scopes: one at least; there are: {', '.join(SCOPES)}", param="scopes")
-    return found
+    return complete
 
 
 def check_fields(route: Route, upstreams: Collection[str]) -> None:
@@ -73,17 +73,17 @@ def unlike(route: Route, credentials: Mapping[str, str]) -> str:
     """
     if not route.fallbacks or len({credentials.get(name, "") for name in named(route)}) == 1:
         return ""
-    told = ", ".join(f"{name} {credentials.get(name, '') or 'none'!r}" for name in named(route))
+    credentials_of = ", ".join(f"{name} {credentials.get(name, '') or 'none'!r}" for name in named(route))
     return (
-        f"an upstream and its fallbacks must have the same credential, and have: {told}; a managed model fails over "
-        "between them instead"
+        f"an upstream and its fallbacks must have the same credential, and have: {credentials_of}; "
+        "a managed model fails over between them instead"
     )
 
 
 def _check_path(path: str) -> None:
     if {".", ".."} & set(path.split("/")):
         raise InvalidRequest(f"path is {path!r}; it cannot have the segments '.' and '..'", param="path")
-    if any(path == own or path.startswith(f"{own}/") for own in OURS):
+    if any(path == reserved or path.startswith(f"{reserved}/") for reserved in OURS):
         raise InvalidRequest(f"path is {path!r}; paths below {', '.join(OURS)} belong to the platform", param="path")
 
 
@@ -103,10 +103,10 @@ def _check_headers(route: Route) -> None:
 def _check_upstreams(route: Route, upstreams: Collection[str]) -> None:
     if bool(route.upstream) == bool(route.split):
         raise InvalidRequest("a route has either an upstream or a split over several", param="upstream")
-    own = [share.upstream for share in route.split] or [route.upstream]
-    for name in (*own, *route.fallbacks):
+    primary = [share.upstream for share in route.split] or [route.upstream]
+    for name in (*primary, *route.fallbacks):
         one_of(name, tuple(sorted(upstreams)), "upstream")
-    if len(set(own)) != len(own):
+    if len(set(primary)) != len(primary):
         raise InvalidRequest("split names an upstream twice; give it once, with the sum of the weights", param="split")
     if route.split and not any(share.weight for share in route.split):
         raise InvalidRequest("split: one weight at least is above 0", param="split")

@@ -36,12 +36,12 @@ def mixed(every: Iterable[Route]) -> list[Route]:
     return [seen.get(route.name, route) for route in every]
 
 
-def rollout(found: Rollout) -> Rollout:
+def rollout(complete: Rollout) -> Rollout:
     """Return a rollout without free text, which may name the routes, issuers and desks of any tenant."""
     if tenancy.operates():
-        return found
-    planes = [_plane(report) for report in found.data_planes]
-    return Rollout(version=found.version, data_planes=planes)
+        return complete
+    planes = [_plane(report) for report in complete.data_planes]
+    return Rollout(version=complete.version, data_planes=planes)
 
 
 def _plane(report: ConfigurationReport) -> ConfigurationReport:
@@ -53,16 +53,16 @@ def _plane(report: ConfigurationReport) -> ConfigurationReport:
     return shown
 
 
-def _shown(route: Route, who: Principal) -> Route | None:
+def _shown(route: Route, principal: Principal) -> Route | None:
     if not route.tenants:
         return route
-    own = [tenant for tenant in route.tenants if tenancy.may_read(_owner(tenant), who)]
-    if not own:
+    visible = [tenant for tenant in route.tenants if tenancy.may_read(_owner(tenant), principal)]
+    if not visible:
         return None
     shown = Route()
     shown.CopyFrom(route)
     del shown.tenants[:]
-    shown.tenants.extend(own)
+    shown.tenants.extend(visible)
     return shown
 
 
