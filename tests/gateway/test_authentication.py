@@ -289,7 +289,7 @@ async def test_no_org_fills_the_data_planes(profile, caller, monkeypatch):
     async with hosted(profile, SERVICES) as host:
         client = host.client(AuthenticationClient)
         await make_desk(client, "second")
-        monkeypatch.setattr(keys_module, "MOST", 2)
+        monkeypatch.setattr(keys_module, "MAX_KEYS", 2)
         made = [await make(client, caller) for _ in range(2)]
         with acting_for(caller):
             await client.revoke_key(RevokeKeyRequest(id=made[0].key.id))  # which data planes hold until it expires

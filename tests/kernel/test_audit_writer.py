@@ -54,7 +54,7 @@ async def test_a_record_says_who_did_what(ours, caller):
 
 
 async def test_who_waits_together_is_written_together(ours, monkeypatch):
-    monkeypatch.setattr(group_commit, "MOST", 50)
+    monkeypatch.setattr(group_commit, "MAX_BATCH", 50)
     writer = AuditWriter(ours, "serving")
     await asyncio.gather(*(writer.record("a", str(i)) for i in range(120)))
     assert [r["resource"] for r in await records(ours)] == [str(i) for i in range(120)]

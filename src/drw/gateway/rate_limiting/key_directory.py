@@ -13,7 +13,7 @@ from drw.kernel.rpc import context
 from drw.kernel.storage.database import Connection
 from drw.kernel.tenancy import Owner
 
-MOST = 2000
+MAX_OWNERS = 2000
 """Owners in one announcement."""
 
 PUT = """
@@ -49,8 +49,8 @@ async def announce(connection: Connection, owners: Sequence[KeyOwner], *, extern
     Raises:
         InvalidRequest: there are too many, or one has no org.
     """
-    if len(owners) > MOST:
-        raise InvalidRequest(f"{len(owners)} owners in one announcement; at most {MOST}", param="owners")
+    if len(owners) > MAX_OWNERS:
+        raise InvalidRequest(f"{len(owners)} owners in one announcement; at most {MAX_OWNERS}", param="owners")
     if any(not (owner.key and owner.org) for owner in owners):
         raise InvalidRequest("an owner has a key and an org", param="owners")
     ordered = sorted(owners, key=lambda owner: owner.key)  # one order for all, or two would wait for each other

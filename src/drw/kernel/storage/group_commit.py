@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from drw.kernel.errors import Unavailable
 
-MOST = 500
+MAX_BATCH = 500
 T = TypeVar("T")
 
 
@@ -37,7 +37,7 @@ class GroupCommit(Generic[T]):
     async def _write_all(self) -> None:
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 await self._write_batch(batch)
         finally:
             self._writing = None

@@ -22,7 +22,7 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.tenancy import named_org
 
-MOST = 1000
+MAX_CERTIFICATES = 1000
 ALONE: LiteralString = "lock table certificate in share row exclusive mode"
 """Before any of its rows is locked, in every change: two at once would clash, or wait for each other."""
 SAN = re.compile(
@@ -112,8 +112,8 @@ class Certificates:
         if taken := await done.fetchone():
             raise Conflict(f"{certificate.san!r} is the certificate {taken['name']!r} already")
         counted = await (await connection.execute("select count(*) as n from certificate")).fetchone()
-        if before is None and counted and counted["n"] >= MOST:
-            raise Conflict(f"there are {MOST} certificates, which is the most there can be")
+        if before is None and counted and counted["n"] >= MAX_CERTIFICATES:
+            raise Conflict(f"there are {MAX_CERTIFICATES} certificates, which is the most there can be")
 
     async def _write(self, connection: Connection, certificate: Certificate) -> Certificate:
         done = await connection.execute(

@@ -35,7 +35,7 @@ from drw.kernel.storage.sql import Jsonb
 
 log = logging.getLogger(__name__)
 
-MOST = 50
+MAX_ISSUERS = 50
 MAX_TOLD_BYTES = 28_000
 """Twice that, with what else an audit record has, is within `MAX_RECORD_BYTES`."""
 ALONE: LiteralString = "lock table issuer in share row exclusive mode"
@@ -151,8 +151,8 @@ class Issuers:
         if taken := await done.fetchone():
             raise Conflict(f"{issuer.issuer!r} is the issuer {taken['name']!r} already; each speaks for one org")
         counted = await (await connection.execute("select count(*) as n from issuer")).fetchone()
-        if before is None and counted and counted["n"] >= MOST:
-            raise Conflict(f"there are {MOST} issuers, which is the most there can be")
+        if before is None and counted and counted["n"] >= MAX_ISSUERS:
+            raise Conflict(f"there are {MAX_ISSUERS} issuers, which is the most there can be")
 
     async def _write(self, connection: Connection, issuer: Issuer, keys: FetchedKeys) -> dict[str, Any]:
         fields = {

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 NEWEST = (1 << 63) - 1
 SHOWN_CHARACTERS = 6
-MOST = 20_000
+MAX_KEYS = 20_000
 """Keys of one org that have not expired: data planes hold those that are revoked, and all orgs share their room."""
 ELSEWHERE = ("oidc:", "cert:")
 """What the ids of callers begin with whose identity ends elsewhere: at an issuer, or with a certificate."""
@@ -227,9 +227,9 @@ class Keys:
             raise Conflict(f"the issuer or certificate of {maker[:80]!r}, who sent this request, was deleted just now")
 
     async def _add(self, key: Key, connection: Connection, predecessor: str = "") -> None:
-        if await self._store.unexpired(key.org, connection) >= MOST:
+        if await self._store.unexpired(key.org, connection) >= MAX_KEYS:
             raise Conflict(
-                f"the org {key.org!r} has {MOST} keys that have not expired, revoked ones among them, "
+                f"the org {key.org!r} has {MAX_KEYS} keys that have not expired, revoked ones among them, "
                 "which is the most there can be: give keys shorter lives"
             )
         await self._store.add(key, connection)
