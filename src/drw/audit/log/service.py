@@ -55,7 +55,7 @@ class Log(contract.Log):
         self.sequencer = Sequencer(store, folder, signer)
 
     async def list_records(self, request: pb.ListRecordsRequest, /) -> pb.ListRecordsResponse:
-        """List from the database, where records are as soon as they have their places."""
+        """ListRecords lists records of the caller's desk, newest first; with "org:admin", of the org."""
         principal = context.caller()
         desk = _desk_to_list(principal, request.desk)
         filters = {field: getattr(request, field) for field in ("action", "actor", "resource", "outcome")}
@@ -67,12 +67,12 @@ class Log(contract.Log):
         return pb.ListRecordsResponse(records=map(records.message, rows[:size]), next_page_token=token)
 
     async def get_checkpoint(self, request: pb.GetCheckpointRequest, /) -> pb.Checkpoint:
-        """Sign over all that is there, first."""
+        """GetCheckpoint returns a signed checkpoint that covers every acknowledged record."""
         note, checkpoint = await self.sequencer.sign()
         return self._answer(note, checkpoint)
 
     async def get_proof(self, request: pb.GetProofRequest, /) -> pb.Proof:
-        """Cut the proof out of the tiles, and try it before it is given away."""
+        """GetProof proves that a record is in the tree of the newest checkpoint."""
         principal, index = context.caller(), request.index
         note, checkpoint = await self.sequencer.sign()
         row = await self._store.one(index, principal.walls) if 0 <= index < checkpoint.size else None
@@ -84,7 +84,7 @@ class Log(contract.Log):
         return pb.Proof(index=index, entry=entry, hashes=encoded, checkpoint=self._answer(note, checkpoint))
 
     async def verify(self, request: pb.VerifyRequest, /) -> pb.Verification:
-        """Read everything; one at a time, since it takes all there is of a disk."""
+        """Verify reads the whole log and compares it with its checkpoint and the database."""
         answer = pb.Verification()
         async with self._verifying:
             try:

@@ -55,31 +55,31 @@ class Authentication(contract.Authentication):
         self._lineage = KeyLineage(store.database)
 
     async def get_me(self, request: wire.GetMeRequest, /) -> wire.Me:
-        """GetMe shows the caller as the platform sees it."""
+        """GetMe returns the caller."""
         return await me(self._store)
 
     async def create_key(self, request: wire.CreateKeyRequest, /) -> wire.CreatedKey:
-        """CreateKey issues a key; its secret is shown in this answer and never again."""
+        """CreateKey issues a key."""
         return await self._keys.create(request)
 
     async def list_keys(self, request: wire.ListKeysRequest, /) -> wire.ListKeysResponse:
-        """ListKeys lists the keys that the caller may see, newest first."""
+        """ListKeys lists the keys that the caller can see, newest first."""
         return await self._keys.page(request)
 
     async def get_key(self, request: wire.GetKeyRequest, /) -> wire.Key:
-        """GetKey shows one key."""
+        """GetKey returns a key."""
         return await self._keys.get(request.id, request.org)
 
     async def revoke_key(self, request: wire.RevokeKeyRequest, /) -> wire.Key:
-        """RevokeKey makes every data plane refuse the key and the keys made with it, at any depth."""
+        """RevokeKey revokes a key and all keys that were created with it, at any depth."""
         return await self._keys.revoke(request)
 
     async def rotate_key(self, request: wire.RotateKeyRequest, /) -> wire.CreatedKey:
-        """RotateKey issues a successor with the same rights, limits and budgets; the key ends after the overlap."""
+        """RotateKey issues a successor with the same scopes, walls, limits and budgets."""
         return await self._keys.rotate(request)
 
     async def put_org(self, request: wire.PutOrgRequest, /) -> wire.PutOrgResponse:
-        """PutOrg makes an org, or sets what its desks may hold."""
+        """PutOrg creates an org, or replaces the permissions of its desks."""
         return await self._tenants.put_org(request)
 
     async def list_orgs(self, request: wire.ListOrgsRequest, /) -> wire.ListOrgsResponse:
@@ -87,39 +87,39 @@ class Authentication(contract.Authentication):
         return await self._tenants.orgs(request)
 
     async def get_org(self, request: wire.GetOrgRequest, /) -> wire.Org:
-        """GetOrg shows one org."""
+        """GetOrg returns an org."""
         return await self._tenants.org(request.name)
 
     async def delete_org(self, request: wire.DeleteOrgRequest, /) -> wire.Org:
-        """DeleteOrg deletes an org that has no desks, issuers or certificates any more."""
+        """DeleteOrg deletes an org without desks, issuers and certificates."""
         return await self._tenants.delete_org(request.name)
 
     async def put_desk(self, request: wire.PutDeskRequest, /) -> wire.PutDeskResponse:
-        """PutDesk makes a desk, or sets what its keys may hold."""
+        """PutDesk creates a desk, or replaces the permissions of its keys."""
         return await self._tenants.put_desk(request)
 
     async def list_desks(self, request: wire.ListDesksRequest, /) -> wire.ListDesksResponse:
-        """ListDesks lists the desks of an org by name: the own one, with "org:admin" all."""
+        """ListDesks lists the desks of an org by name: the caller's own desk, or all desks with "org:admin"."""
         return await self._tenants.desks(request)
 
     async def get_desk(self, request: wire.GetDeskRequest, /) -> wire.Desk:
-        """GetDesk shows one desk."""
+        """GetDesk returns a desk."""
         return await self._tenants.desk(request)
 
     async def delete_desk(self, request: wire.DeleteDeskRequest, /) -> wire.DeleteDeskResponse:
-        """DeleteDesk deletes a desk that has no good keys and no certificates any more."""
+        """DeleteDesk deletes a desk without valid keys and certificates."""
         return await self._tenants.delete_desk(request)
 
     async def list_signing_keys(self, request: wire.ListSigningKeysRequest, /) -> wire.ListSigningKeysResponse:
-        """ListSigningKeys lists what signs and verifies keys, newest first."""
+        """ListSigningKeys lists the signing keys, newest first."""
         return await self._signing.shown()
 
     async def rotate_signing_key(self, request: wire.RotateSigningKeyRequest, /) -> wire.SigningKey:
-        """RotateSigningKey makes a new signing key, which the data planes know before it signs."""
+        """RotateSigningKey creates a signing key."""
         return await self._signing.rotate()
 
     async def retire_signing_key(self, request: wire.RetireSigningKeyRequest, /) -> wire.RetireSigningKeyResponse:
-        """RetireSigningKey makes every key bad that this one signed, at once."""
+        """RetireSigningKey invalidates every key that this signing key signed."""
         return await self._signing.retire(request.kid)
 
     async def put_issuer(self, request: wire.PutIssuerRequest, /) -> wire.Issuer:
@@ -131,19 +131,19 @@ class Authentication(contract.Authentication):
         return await self._issuers.shown()
 
     async def get_issuer(self, request: wire.GetIssuerRequest, /) -> wire.Issuer:
-        """GetIssuer shows one issuer."""
+        """GetIssuer returns an issuer."""
         return await self._issuers.get(request.name)
 
     async def refresh_issuer(self, request: wire.RefreshIssuerRequest, /) -> wire.Issuer:
-        """RefreshIssuer fetches the issuer's keys now, before they are due."""
+        """RefreshIssuer fetches the issuer's key set now."""
         return await self._issuers.refresh(request.name)
 
     async def delete_issuer(self, request: wire.DeleteIssuerRequest, /) -> wire.Issuer:
-        """DeleteIssuer makes the data planes refuse the issuer's tokens."""
+        """DeleteIssuer deletes an issuer."""
         return await self._issuers.delete(request)
 
     async def put_certificate(self, request: wire.PutCertificateRequest, /) -> wire.Certificate:
-        """PutCertificate says who calls with a client certificate that carries this name."""
+        """PutCertificate maps a name in client certificates to a caller."""
         return await self._certificates.put(request)
 
     async def list_certificates(self, request: wire.ListCertificatesRequest, /) -> wire.ListCertificatesResponse:
@@ -151,11 +151,11 @@ class Authentication(contract.Authentication):
         return await self._certificates.shown()
 
     async def get_certificate(self, request: wire.GetCertificateRequest, /) -> wire.Certificate:
-        """GetCertificate shows one certificate."""
+        """GetCertificate returns a certificate."""
         return await self._certificates.get(request.name)
 
     async def delete_certificate(self, request: wire.DeleteCertificateRequest, /) -> wire.Certificate:
-        """DeleteCertificate makes the data planes know the certificate no more."""
+        """DeleteCertificate deletes a certificate."""
         return await self._certificates.delete(request)
 
     async def compare_principals(self, request: wire.ComparePrincipalsRequest, /) -> wire.ComparePrincipalsResponse:
@@ -163,7 +163,7 @@ class Authentication(contract.Authentication):
         return await self._lineage.compare(request)
 
     async def watch_credentials(self, request: wire.WatchCredentialsRequest, /) -> AsyncIterator[wire.Credentials]:
-        """WatchCredentials sends what a data plane needs to check keys: now, and after each change."""
+        """WatchCredentials streams the keys that data planes use to verify credentials, now and after each change."""
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
                 yield await self._credentials()

@@ -44,12 +44,12 @@ class LoadBalancer(contract.LoadBalancer):
         self._records = records
 
     async def list_upstreams(self, request: ListUpstreamsRequest, /) -> Upstreams:
-        """ListUpstreams lists where each upstream answers."""
+        """ListUpstreams."""
         upstreams, _ = await self._present()
         return Upstreams(upstreams=upstreams)
 
     async def set_upstream(self, request: Upstream, /) -> Upstream:
-        """SetUpstream makes an upstream, or replaces one that was made so."""
+        """SetUpstream creates or replaces an upstream, and returns it."""
         validation.check(request)
         self._refuse_fixed(request.name)
         await asyncio.gather(*map(self._allowed.check_now, request.addresses))
@@ -60,14 +60,14 @@ class LoadBalancer(contract.LoadBalancer):
         return next(upstream for upstream in with_records(self._fixed, [record]) if upstream.name == record.name)
 
     async def delete_upstream(self, request: DeleteUpstreamRequest, /) -> DeleteUpstreamResponse:
-        """DeleteUpstream takes an upstream away that SetUpstream made."""
+        """DeleteUpstream deletes an upstream that SetUpstream created."""
         self._refuse_fixed(request.name)
         if not await self._records.delete(request.name):
             raise UpstreamNotFound(f"there is no upstream {request.name[:80]!r}; `drw upstreams list` shows all")
         return DeleteUpstreamResponse()
 
     async def watch_upstreams(self, request: WatchUpstreamsRequest, /) -> AsyncIterator[Upstreams]:
-        """WatchUpstreams sends all upstreams: now, and after each change."""
+        """WatchUpstreams streams all upstreams, now and after each change."""
         async with aclosing(self._records.changes()) as changes:
             async for _ in changes:
                 upstreams, _ = await self._present()

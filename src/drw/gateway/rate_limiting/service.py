@@ -100,7 +100,7 @@ class RateLimiting(contract.RateLimiting):
         )
 
     async def set_limit(self, request: Limit, /) -> Limit:
-        """SetLimit sets the limits of one key, desk, org or model in place of those it had."""
+        """SetLimit replaces the limits of a key, desk, org or model."""
         subject = validation.limited(request)
         validation.check_limit(request)
         row = key(subject) | {
@@ -122,7 +122,7 @@ class RateLimiting(contract.RateLimiting):
         return await self._enforced(as_limit(after))
 
     async def remove_limit(self, request: RemoveLimitRequest, /) -> Limit:
-        """RemoveLimit takes the limits of a key, desk, org or model away."""
+        """RemoveLimit removes the limits of a key, desk, org or model."""
         subject = validation.subject(request.subject, request.org, request.name)
         query = "delete from subject_limit where kind = %s and org = %s and name = %s"
         async with self._store.database.transaction() as connection:
@@ -135,7 +135,7 @@ class RateLimiting(contract.RateLimiting):
         return await self._enforced(as_limit(before))
 
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
-        """ListLimits lists the limits that the caller may see in an org, those of models, and the default."""
+        """ListLimits lists the limits of the caller's desk, or of its org with "org:admin", and the default."""
         orgs = ("", tenancy.named_org(request.org))
         limits, blocks = await self._store.limits(), await self._store.blocks_with_desks(self._now())
         return self._limits(
@@ -144,7 +144,7 @@ class RateLimiting(contract.RateLimiting):
         )
 
     async def watch_limits(self, request: WatchLimitsRequest, /) -> AsyncIterator[Limits]:
-        """WatchLimits sends all limits: now, and after each change."""
+        """WatchLimits streams all limits, now and after each change."""
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
                 change = await self._store.newest_change()  # first, as there may be more by the time of the rest
@@ -153,12 +153,12 @@ class RateLimiting(contract.RateLimiting):
                 yield found
 
     async def report_enforcement(self, request: ReportEnforcementRequest, /) -> ReportEnforcementResponse:
-        """ReportEnforcement takes which change of the limits each data plane enforces."""
+        """ReportEnforcement records which change of the limits each data plane enforces."""
         await self.enforcement.report(request)
         return ReportEnforcementResponse()
 
     async def announce_keys(self, request: AnnounceKeysRequest, /) -> AnnounceKeysResponse:
-        """AnnounceKeys tells which org and desk each key belongs to; what others have set on them is taken away."""
+        """AnnounceKeys records the org and desk of each key."""
         async with self._store.database.transaction() as connection:
             await key_directory.announce(connection, request.owners, external=request.external)
             limits, budgets = await key_directory.correct(connection, [owner.key for owner in request.owners])
@@ -194,7 +194,7 @@ class RateLimiting(contract.RateLimiting):
         return as_limit(limit) if limit else Limit(key=request.key, org=request.org)
 
     async def unbind_key(self, request: UnbindKeyRequest, /) -> UnbindKeyResponse:
-        """UnbindKey takes away what BindKey set."""
+        """UnbindKey undoes BindKey for a key that was not created."""
         subject = Subject(Block.KEY, request.org, request.key)
         async with self._store.database.transaction() as connection:
             changed = await unbind(connection, subject)
@@ -208,7 +208,7 @@ class RateLimiting(contract.RateLimiting):
         return UnbindKeyResponse()
 
     async def set_budget(self, request: Budget, /) -> Budget:
-        """SetBudget sets what a key, desk, org or model may spend in a period."""
+        """SetBudget sets the budget of a key, desk, org or model for a period."""
         subject = validation.subject(request.subject, request.org, request.name)
         row = _budget_key(subject, request) | {"amount": validation.check_budget(request)}
         async with self._store.database.transaction() as connection:
@@ -222,7 +222,7 @@ class RateLimiting(contract.RateLimiting):
         return (await spend.with_spent([as_budget(row)], self._counters))[0]
 
     async def remove_budget(self, request: Budget, /) -> Budget:
-        """RemoveBudget takes a budget away."""
+        """RemoveBudget removes a budget."""
         subject = validation.subject(request.subject, request.org, request.name)
         query = "delete from budget where kind = %s and org = %s and name = %s and period = %s and unit = %s"
         row = tuple(_budget_key(subject, request).values())
@@ -240,7 +240,7 @@ class RateLimiting(contract.RateLimiting):
         return ListBudgetsResponse(budgets=await spend.budgets(self._store, self._counters, request.org))
 
     async def set_price(self, request: Price, /) -> Price:
-        """SetPrice sets what a model costs from a time on; what was before keeps its price."""
+        """SetPrice sets the price of a model from a given time."""
         tenancy.check_change(tenancy.PLATFORM)
         since, prompt, completion = validation.check_price(request, datetime.now(UTC))
         async with self._store.database.transaction() as connection:
@@ -253,15 +253,15 @@ class RateLimiting(contract.RateLimiting):
         return as_price({"model": request.model, "version": request.version, **after})
 
     async def list_prices(self, request: ListPricesRequest, /) -> ListPricesResponse:
-        """ListPrices lists every price, past, present and to come."""
+        """ListPrices lists all prices: past, current and future."""
         return ListPricesResponse(prices=await self._store.prices())
 
     async def get_spend(self, request: GetSpendRequest, /) -> GetSpendResponse:
-        """GetSpend sums up the ledger of an org."""
+        """GetSpend returns the spending of an org from the ledger."""
         return await spend.spend(self._store, request)
 
     async def watch_policy(self, request: WatchPolicyRequest, /) -> AsyncIterator[Policy]:
-        """WatchPolicy sends what model serving needs to reserve and charge: now, and after each change."""
+        """WatchPolicy streams the prices, limits and budgets that model serving applies, now and after each change."""
         seen = None
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
@@ -275,7 +275,7 @@ class RateLimiting(contract.RateLimiting):
                     yield policy
 
     async def report_usage(self, request: ReportUsageRequest, /) -> ReportUsageResponse:
-        """ReportUsage takes what a data plane let through to an upstream by itself; a request counts once."""
+        """ReportUsage records the usage of pass-through requests."""
         await self._reports.take(request)
         return ReportUsageResponse()
 

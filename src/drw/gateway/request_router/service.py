@@ -98,13 +98,13 @@ class RequestRouter(contract.RequestRouter):
         self._reports: dict[str, ConfigurationReport] = {}
 
     async def list_routes(self, request: ListRoutesRequest, /) -> Routes:
-        """ListRoutes lists what the data plane lets through."""
+        """ListRoutes."""
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
         return Routes(routes=visibility.routes(configuration.routes.routes))
 
     async def set_route(self, request: Route, /) -> Route:
-        """SetRoute makes a route, or replaces one that was made so."""
+        """SetRoute creates or replaces a route."""
         upstreams = await self._upstreams()
         self._refuse_fixed(request.name, upstreams)
         route = validation.with_defaults(request)
@@ -113,14 +113,14 @@ class RequestRouter(contract.RequestRouter):
         return route
 
     async def delete_route(self, request: DeleteRouteRequest, /) -> DeleteRouteResponse:
-        """DeleteRoute takes a route away that SetRoute made."""
+        """DeleteRoute deletes a route that SetRoute created."""
         self._refuse_fixed(request.name, await self._upstreams())
         if not await self._records.delete(request.name):
             raise RouteNotFound(f"there is no route {request.name[:80]!r}; `drw routes list` shows all")
         return DeleteRouteResponse()
 
     async def explain_route(self, request: ExplainRouteRequest, /) -> Explanation:
-        """ExplainRoute says which route a request would take, and why."""
+        """ExplainRoute explains which route, limits, budgets and models apply to a request."""
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
         headers = {name.lower(): value for name, value in request.headers.items()}
@@ -141,14 +141,14 @@ class RequestRouter(contract.RequestRouter):
         return visibility.rollout(complete)
 
     async def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
-        """WatchConfiguration sends the whole desired state: now, and after each change."""
+        """WatchConfiguration streams the desired state, now and after each change."""
         with self._planes.watching(request.data_plane):
             async with aclosing(self._desired.versions()) as versions:  # type: ignore[type-var]
                 async for configuration in versions:
                     yield configuration
 
     async def report_configuration(self, request: ConfigurationReport, /) -> ReportConfigurationResponse:
-        """ReportConfiguration tells what became of a version on one data plane."""
+        """ReportConfiguration records the state of one data plane."""
         if request.data_plane not in self._reports and len(self._reports) >= MAX_DATA_PLANES:
             raise InvalidRequest(f"more than {MAX_DATA_PLANES} data planes have reported")
         report = ConfigurationReport(
@@ -165,7 +165,7 @@ class RequestRouter(contract.RequestRouter):
         return ReportConfigurationResponse()
 
     async def create_kill(self, request: CreateKillRequest, /) -> Kill:
-        """CreateKill refuses all new calls of a subject and cuts its live streams on every data plane."""
+        """CreateKill rejects new calls of a subject and cuts its live streams on every data plane."""
         return await self._kills.kill(request)
 
     async def list_kills(self, request: ListKillsRequest, /) -> Kills:
@@ -173,19 +173,19 @@ class RequestRouter(contract.RequestRouter):
         return await self._kills.list(request)
 
     async def get_kill(self, request: GetKillRequest, /) -> Kill:
-        """GetKill shows one kill."""
+        """GetKill."""
         return await self._kills.get(request.id)
 
     async def approve_kill(self, request: ApproveKillRequest, /) -> Kill:
-        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift."""
+        """ApproveKill approves a proposed kill or lift."""
         return await self._kills.approve(request.id)
 
     async def lift_kill(self, request: LiftKillRequest, /) -> Kill:
-        """LiftKill lets calls through again, or proposes that where the policy asks for more persons."""
+        """LiftKill lifts a kill, or proposes to lift it if the policy requires approvals."""
         return await self._kills.lift(request)
 
     async def watch_kills(self, request: WatchKillsRequest, /) -> AsyncIterator[Kills]:
-        """WatchKills sends all kills in force: now, and after each change."""
+        """WatchKills streams all active kills, now and after each change."""
         async with aclosing(self._kills.watch()) as news:  # type: ignore[type-var]
             async for kills in news:
                 yield kills
