@@ -27,7 +27,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchLimitsRequest,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.gateway.rate_limiting.key_directory import MOST
+from drw.gateway.rate_limiting.key_directory import MAX_OWNERS
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
@@ -202,13 +202,13 @@ async def test_what_all_orgs_spend_on_a_model_is_for_those_who_see_the_platforms
 async def test_an_announcement_has_bounds_and_may_be_repeated(profile):
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
-        many = [KeyOwner(key=f"key_{number}", org="acme", desk="research") for number in range(MOST + 1)]
+        many = [KeyOwner(key=f"key_{number}", org="acme", desk="research") for number in range(MAX_OWNERS + 1)]
         for wrong in (many, [KeyOwner(key="key_1")], [KeyOwner(org="acme")]):
             with pytest.raises(InvalidRequest):
                 await client.announce_keys(AnnounceKeysRequest(owners=wrong))
         external = [KeyOwner(key="cert:a", org="acme", desk="research"), KeyOwner(key="oidc:idp:", org="acme")]
         for _ in range(2):
-            await client.announce_keys(AnnounceKeysRequest(owners=many[:MOST]))
+            await client.announce_keys(AnnounceKeysRequest(owners=many[:MAX_OWNERS]))
             await client.announce_keys(AnnounceKeysRequest(owners=external, external=True))
         with acting_for(BOSS):
             for key in ("key_7", "cert:a", "oidc:idp:x"):

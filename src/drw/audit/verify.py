@@ -17,7 +17,7 @@ from drw.audit.tlog.walk import LogWalk
 from drw.kernel.errors import DrwError, NotFound
 
 VERIFIER_KEY = "verifier.key"
-"""The log's public key beside its files. Who trusts nobody brings a copy made earlier."""
+"""The log's public key in its folder. For independent verification, use an earlier copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _read(file: Path) -> bytes | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what was found; return 0 where everything was right."""
+    """Print the result; return 0 if the log is intact."""
     parser = argparse.ArgumentParser(prog="python -m drw.audit.verify", description="Verify an audit trail.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--key", default="", help="the verifier key; default: the folder's own")

@@ -1,4 +1,4 @@
-"""Where the code or a contract is not what the catalog says: each finding is a sentence with the remedy."""
+"""Consistency checks of code and contracts against the catalog; each problem is a sentence with its remedy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def problems() -> list[str]:
 
 
 def wrong_calls(rows: Iterable[Service], used: Mapping[str, Collection[str]]) -> Iterator[str]:
-    """Compare whom each service's code calls with its row."""
+    """Compare the clients that each service's code uses with its row in the catalog."""
     for row in rows:
         for name in sorted(set(used[row.name]) - set(row.calls)):
             yield f"{row.name} calls {name}: add it to its row in src/drw/catalog.py"
@@ -45,7 +45,7 @@ def clients(sources: Iterable[str]) -> set[str]:
 
 
 def cycles(rows: Iterable[Service]) -> Iterator[str]:
-    """Find services that call each other in a circle, or nobody at all."""
+    """Find cycles of calls, and calls of unknown services."""
     calls = {row.name: row.calls for row in rows}
     for name, called in calls.items():
         for unknown in sorted(set(called) - calls.keys()):
@@ -55,7 +55,7 @@ def cycles(rows: Iterable[Service]) -> Iterator[str]:
 
 
 def without_code(rows: Iterable[Service], files: Mapping[str, Collection[str]]) -> Iterator[str]:
-    """Find services whose folder lacks what every service has."""
+    """Find services whose folder lacks a required file."""
     for row in rows:
         folder = f"src/{row.package.replace('.', '/')}"
         for file in ("__init__.py", "service.py"):
@@ -75,7 +75,7 @@ def wrong_contracts(rows: Iterable[Service], protos: Protos) -> Iterator[str]:
 
 
 def wrong_rest(protos: Protos, scopes: Collection[str]) -> Iterator[str]:
-    """Find REST methods that nobody could call, or that anybody could."""
+    """Find invalid REST bindings: missing scopes, wrong bodies, unknown fields and duplicate paths."""
     methods = [(f"{c.name}.{m.name}", m) for c in protos.contracts for m in c.methods if m.verb or m.scope]
     for name, method in methods:
         if not method.verb:

@@ -14,7 +14,7 @@ CLIENTS = "src/drw/agent/clients/clients"
 CUTTER = "src/drw/agent/cutter"
 WASM = "wasm32-freestanding"
 PLATFORMS = {"x86_64-linux": "x86_64-linux-gnu", "aarch64-linux": "aarch64-linux-gnu", "aarch64-macos": "aarch64-macos"}
-"""Those that Envoy's package is made for, and what Zig calls them."""
+"""Target platforms of the Envoy package, and their names in Zig."""
 
 CHECKED = ("-nostdlib", "-Wall", "-Wextra", "-Werror")
 WEB = ("-Oz", "-fno-builtin", "-Wno-unused-parameter", "-Wl,--no-entry", "-Wl,--export-memory", "-Wl,--strip-all")
@@ -57,7 +57,7 @@ def made(module: NativeModule) -> bytes:
 
 
 def write() -> list[str]:
-    """Write the modules that differ, and return what was done."""
+    """Write changed modules, and return the changes."""
     stale = _stale()
     for file, content in stale.items():
         draft = ROOT / f"{file}.new"
@@ -67,7 +67,7 @@ def write() -> list[str]:
 
 
 def problems() -> list[str]:
-    """Return a sentence for each module that is not what its source makes."""
+    """Return a sentence for each module that is out of date."""
     return [f"{file} is not up to date: run `drw generate`" for file in _stale()]
 
 

@@ -1,4 +1,4 @@
-"""What OpenAI's endpoints take: read off the services' own models where they have such, else written out."""
+"""Request schemas of OpenAI's endpoints: from the services' models, or written by hand."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ LISTS: dict[str, tuple[int, str]] = {
     "vector-stores-files/listFiles": (100, "filter"),
     "vector-stores-file-batches/listBatchFiles": (100, "filter"),
 }
-"""Which endpoints answer with a part of a list: the most there can be in it, and by what it can be narrowed down."""
+"""List endpoints with their maximum page size and filters."""
 
 NARROWED: dict[str, Schema] = {"purpose": TEXT, "filter": {"enum": list(STATES)}}
 
@@ -128,7 +128,7 @@ def _reference(name: str) -> str:
 
 
 def _shown(value: Any, refused: Container[str] = ()) -> Any:
-    """Return a schema without what only pydantic reads, and without the fields that are only there to be refused."""
+    """Return a schema without pydantic's internals and without rejected fields."""
     if isinstance(value, list):
         return [_shown(item) for item in value]
     if not isinstance(value, dict):

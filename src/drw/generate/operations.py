@@ -1,4 +1,4 @@
-"""The REST operations of the platform: which part of a request goes where, and how each is worded."""
+"""REST operations of the platform: fields in path, query and body, and descriptions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Operation:
 
     @property
     def id(self) -> str:
-        """A name of its own, as in `log.ListRecords`."""
+        """The unique name, as in `log.ListRecords`."""
         return f"{self.service.name}.{self.method.name}"
 
     @property
@@ -63,7 +63,7 @@ def worded(comment: str, name: str) -> str:
 
 
 def short(name: str) -> str:
-    """Return the name of a message without what all have in front: `drw.api.rag.v1.Passage` is `rag.Passage`."""
+    """Return the short name of a message: `rag.Passage` for `drw.api.rag.v1.Passage`."""
     cluster, _, rest = name.removeprefix("drw.api.").partition(".v1.")
     return f"{cluster}.{rest}"
 

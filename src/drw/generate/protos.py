@@ -1,4 +1,4 @@
-"""What the proto files say, as plain values with their comments; and the files that protoc makes of them."""
+"""Parsed proto files as plain values with their comments, and the output of protoc."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Field:
     repeated: bool = False
     comment: str = ""
     rules: kernel_pb2.Rules | None = None
-    """What the field takes; None: anything of its type."""
+    """The rules of the field; None: any value of its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +99,10 @@ class Protos:
 
 @cache
 def compiled() -> Protos:
-    """Return what the proto files of this checkout say; protoc runs once.
+    """Return the parsed proto files of this checkout; protoc runs once.
 
     Raises:
-        InvalidRequest: protoc finds a mistake, which it has printed; or this is no checkout.
+        InvalidRequest: protoc reported an error, or this is not a checkout.
     """
     sources = sorted(str(p.relative_to(ROOT / PROTO)) for p in (ROOT / PROTO).rglob("*.proto"))
     if not sources:

@@ -55,7 +55,7 @@ class MethodNotAllowed(InvalidRequest):
 
 
 class UnsupportedEncoding(InvalidRequest):
-    """The body is compressed in a way that nobody here reads."""
+    """The content encoding of the body is not supported."""
 
 
 class Unauthenticated(DrwError):
@@ -65,7 +65,7 @@ class Unauthenticated(DrwError):
 
 
 class Forbidden(DrwError):
-    """The caller is known, and may not do this."""
+    """The caller is not permitted to do this."""
 
     code = "PERMISSION_DENIED"
 
@@ -83,14 +83,14 @@ class Conflict(DrwError):
 
 
 class RateLimited(DrwError):
-    """The caller is over a limit; `retry_after` in the metadata says for how many seconds, or `NEVER`."""
+    """The caller is over a limit; the metadata `retry_after` is the number of seconds, or `NEVER`."""
 
     code = "RESOURCE_EXHAUSTED"
     retryable = True
 
 
 class Unavailable(DrwError):
-    """Something that the call needs does not answer; the call may or may not have run."""
+    """A dependency does not answer; the call may or may not have run."""
 
     code = "UNAVAILABLE"
     retryable = True
@@ -164,10 +164,10 @@ def http_body(error: DrwError) -> dict[str, Any]:
 
 
 HEADERS = ("allow", "accept-encoding")
-"""Values of the metadata that are headers of the answer: what the path takes instead."""
+"""Metadata that becomes response headers."""
 
 NEVER = "never"
-"""In place of the seconds of `retry_after`: what is refused now is refused at any time."""
+"""Value of `retry_after` for requests that never succeed."""
 
 
 def http_headers(error: DrwError) -> dict[str, str]:

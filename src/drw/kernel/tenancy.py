@@ -1,6 +1,6 @@
 """Tenant isolation: whether a caller may read or change what belongs to a desk, an org or the platform.
 
-The scope of an endpoint says what a key may do, and this module to whose things. Every service asks here:
+Scopes of endpoints restrict actions; this module restricts tenants. All services use it:
 
 | whose it is                | to read it       | to change it     |
 | -------------------------- | ---------------- | ---------------- |
@@ -39,13 +39,13 @@ PLATFORM = Owner("")
 
 
 def may_read(owner: Owner, principal: Principal | None = None) -> bool:
-    """Tell whether the caller may see what belongs to this owner."""
+    """Return whether the caller can see objects of this owner."""
     principal = principal or context.caller()
     return owner == PLATFORM or owner == Owner(principal.org) or may_change(owner, principal)
 
 
 def may_change(owner: Owner, principal: Principal | None = None) -> bool:
-    """Tell whether the caller may change what belongs to this owner."""
+    """Return whether the caller can change objects of this owner."""
     principal = principal or context.caller()
     return (
         owner == Owner(principal.org, principal.desk) != Owner(principal.org)
@@ -54,10 +54,10 @@ def may_change(owner: Owner, principal: Principal | None = None) -> bool:
 
 
 def check_change(owner: Owner) -> None:
-    """Raise where the caller may not change what belongs to this owner, which the request names.
+    """Check that the caller can change objects of this owner, which the request names.
 
     Raises:
-        Forbidden: it is another org's or desk's, or the platform's, and the caller lacks the scope for that.
+        Forbidden: it is another org, desk or the platform, and the caller lacks the scope.
     """
     principal = context.caller()
     if may_change(owner, principal):
@@ -70,10 +70,10 @@ def check_change(owner: Owner) -> None:
 
 
 def named_org(named: str) -> str:
-    """Return the org that a request names; without a name the caller's own.
+    """Return the org that a request names; default: the caller's org.
 
     Raises:
-        Forbidden: it is another one than the caller's, who lacks `platform:admin`.
+        Forbidden: it is another org, and the caller lacks `platform:admin`.
     """
     principal = context.caller()
     if named and named != principal.org and PLATFORM_ADMIN not in principal.scopes:
@@ -82,13 +82,15 @@ def named_org(named: str) -> str:
 
 
 def operates() -> bool:
-    """Tell whether the state of the whole platform may be shown: to `platform:admin`, or inside, where nobody calls."""
+    """Return whether the caller can see the whole platform: with `platform:admin`, or for internal calls without a
+    caller.
+    """
     principal = context.caller_or_none()
     return principal is None or PLATFORM_ADMIN in principal.scopes
 
 
 def whole_org(org: str) -> bool:
-    """Tell whether the caller may act for every desk of this org."""
+    """Return whether the caller can act for every desk of this org."""
     return may_change(Owner(org))
 
 

@@ -12,21 +12,21 @@ from drw.kernel.errors import Forbidden, InvalidRequest
 from drw.kernel.rpc.context import Principal
 
 MAX_WALLS = 100
-"""As many as an org may have; more can never all be held."""
+"""Maximum number of walls, as of an org."""
 
 
 def inside(walls: Iterable[str], principal: Principal) -> bool:
-    """Return whether a caller may see an object with these walls."""
+    """Return whether a caller can see an object with these walls."""
     return principal.walls.issuperset(walls)
 
 
 def of_new(given: Collection[str], principal: Principal) -> list[str]:
-    """Return the walls of an object that a caller makes, sorted: those it gives, or else all that it stands inside of.
+    """Return the walls of an object that a caller creates, sorted: the given ones, or else all walls of the caller.
 
-    What is made inside walls can thus never be put outside of all of them.
+    An object created inside walls can thus never be outside of all of them.
 
     Raises:
-        Forbidden: the caller stands outside one of the given.
+        Forbidden: the caller is outside of a given wall.
         InvalidRequest: too many are given.
     """
     if len(given) > MAX_WALLS:

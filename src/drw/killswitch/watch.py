@@ -1,8 +1,8 @@
-"""What is killed, for the services that do the work: they refuse it, and end or hold what is under way.
+"""Kill list for services: rejects killed calls, and ends or pauses active work.
 
-The request router tells of each change; what it told last is kept in a file, so that a service that starts while the
-router is down goes on refusing. Data planes refuse and cut by themselves; this is the second line, and the only one
-where no data plane is between.
+The request router streams changes. The last list is stored in a file, so a service that starts while the router is down
+still enforces it. Data planes enforce kills as well; this is the second line of defence, and the only one for calls
+without a data plane.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ CODE = "killed"
 
 
 class Killed(Forbidden):
-    """A kill switch stops this; `killed` in the metadata says which subject, as in "desk"."""
+    """The call is killed; the metadata `killed` is the kind of subject, as in "desk"."""
 
 
 class _Guard:
-    """Something under way: for whom, and by which names; `hit` is called once a kill names one of them."""
+    """Active work with its principal and names; `hit` is called when a kill matches."""
 
     def __init__(self, principal: Principal | None, models: Callable[[], Collection[str]], workflow: str) -> None:
         self.principal = principal
@@ -45,7 +45,7 @@ class _Guard:
 
 
 class KillList:
-    """What is killed, as the request router said last."""
+    """The current kill list."""
 
     def __init__(self, router: RequestRouterClient, file: Path) -> None:
         self._router = router
@@ -56,10 +56,10 @@ class KillList:
         self._keep(_read(file))
 
     async def follow(self) -> None:
-        """Take in each change, for as long as the router answers.
+        """Follow changes while the router answers.
 
         Raises:
-            Unavailable: it does not; what it said last stays in force.
+            Unavailable: the router does not answer; the last list stays active.
         """
         while True:
             with suppress(DeadlineExceeded):  # no stream lasts for ever
@@ -82,7 +82,7 @@ class KillList:
         return next((kill for subject in subjects if (kill := self._kills.get(subject))), None)
 
     def find_model(self, principal: Principal | None, model: str) -> Kill | None:
-        """Return a kill that stops a model for this caller, whatever else is killed."""
+        """Return a kill of a model that applies to this caller."""
         kills = (self._kills.get((Kill.MODEL, org, model)) for org in _orgs(principal))
         return next((kill for kill in kills if kill), None)
 
@@ -98,9 +98,9 @@ class KillList:
 
     @contextmanager
     def ending(self, principal: Principal | None, models: Callable[[], Collection[str]]) -> Iterator[None]:
-        """Run the block, which awaits nothing of its caller's, and raise `Killed` in it as soon as a kill names it.
+        """Run the block, and raise `Killed` in it when a kill matches. The block must not await its caller.
 
-        `models` is asked at each kill, since which model answers may change on the way.
+        `models` is called at each kill, since the model can change during failover.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -114,7 +114,7 @@ class KillList:
                 raise
 
     async def unless_killed(self, principal: Principal, workflow: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what the work gives; end it and raise `Killed` as soon as a kill names its caller or workflow."""
+        """Return the result of the work; cancel it and raise `Killed` when a kill matches."""
         own = asyncio.current_task()
         assert own is not None
         with self._guarded(_Guard(principal, tuple, workflow)) as guard:
@@ -172,7 +172,7 @@ class KillList:
 
 
 def _orgs(principal: Principal | None) -> tuple[str, ...]:
-    """Return for which orgs a model or workflow may be killed to stop this caller; empty: every org."""
+    """Return the orgs whose kills of models and workflows apply to this caller; empty string: every org."""
     return ("", principal.org) if principal and principal.org else ("",)
 
 

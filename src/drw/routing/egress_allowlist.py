@@ -1,8 +1,7 @@
-"""Where the platform may send requests: an address must be on a list, and some are never allowed.
+"""Egress allow-list: upstream addresses must be on a list, and some are always forbidden.
 
-Whoever may name an address could otherwise make us read what only we can reach: a cloud's metadata, another
-service's port. So the usual disguises of an address are refused as such. A name must be on the list as a name: what it
-resolves to is up to its DNS, today and tomorrow, so that no network of the list can stand for it.
+It prevents server-side request forgery to cloud metadata and internal services. Disguised forms of addresses are
+rejected. A host name must be on the list by name: networks on the list do not allow names, since DNS can change.
 """
 
 from __future__ import annotations
@@ -100,13 +99,13 @@ def _path(address: str) -> str:
 
 
 def read_url(url: str) -> Url:
-    """Read the URL of something that is fetched: `http://` or `https://`, a host, a port, a path and a query.
+    """Parse a URL to fetch: `http://` or `https://`, a host, a port, a path and a query.
 
-    The host is read as strictly as that of an address. What is requested must be made of the result, never of the
-    text: another library may find another host in it.
+    The host is parsed as strictly as an address. Requests must use the result, never the text: another library can
+    parse another host from it.
 
     Raises:
-        BadAddress: it is no such URL, or its host is in disguise.
+        BadAddress: it is not such a URL, or its host is disguised.
     """
     match = URL.fullmatch(url)
     if match is None or len(url) > MAX_URL:
@@ -165,11 +164,11 @@ async def resolve(name: str) -> list[str]:
 
 
 def check_settings(address: str) -> None:
-    """Return where an address of the operator's own settings may be used: those are a list by themselves.
+    """Check an address in the operator's settings, which are allowed without a list.
 
     Raises:
         BadAddress: it is not an address.
-        AddressNotAllowed: it is one that no list can allow.
+        AddressNotAllowed: the address is always forbidden.
     """
     target = read(address)
     if target.host in METADATA_NAMES:
@@ -179,11 +178,12 @@ def check_settings(address: str) -> None:
 
 
 class EgressAllowlist:
-    """A list of addresses that may be used.
+    """An allow-list of addresses.
 
     An entry is a network ('10.0.0.0/8'), an IP or a name ('vllm.internal', '*.svc.cluster.local'), each with a port
     or for all of them ('vllm.internal:8000'), or the path of a Unix socket ('unix:/run/vllm/*' for a whole folder).
     Networks and IPs allow addresses that are written as IPs; a name needs an entry of names, whose DNS is trusted.
+
     """
 
     def __init__(self, entries: Sequence[str], asking: Resolve = resolve) -> None:
@@ -204,11 +204,11 @@ class EgressAllowlist:
                 self._add(entry)
 
     def check(self, address: str) -> EgressTarget:
-        """Return the address, read, where it may be used; a name is judged as it is written.
+        """Return the parsed address if it is allowed; names are checked without DNS.
 
         Raises:
             BadAddress: it is not an address.
-            AddressNotAllowed: it may not be used.
+            AddressNotAllowed: the address is not allowed.
         """
         target = read(address)
         if target.path:
@@ -220,13 +220,14 @@ class EgressAllowlist:
         return target
 
     async def check_now(self, address: str) -> None:
-        """Do the same, and look where a name leads at this moment; one that leads nowhere yet is well.
+        """Check an address, and resolve a name now; a name without addresses passes.
 
-        It finds mistakes. It binds nobody: whoever uses the name resolves it anew.
+        It finds mistakes early. It gives no guarantee, since the name is resolved again when it is used.
 
         Raises:
             BadAddress: it is not an address.
-            AddressNotAllowed: it may not be used, or leads to what no list can allow, or to this machine.
+            AddressNotAllowed: the address is not allowed, or the name resolves to a forbidden address or to this
+                machine.
         """
         target = self.check(address)
         if target.path or target.ip is not None:

@@ -1,7 +1,6 @@
-"""Kinds of IP addresses: those that no request may go to, those of the public internet, and IPv4 inside IPv6.
+"""Classes of IP addresses: forbidden, public, and IPv4 embedded in IPv6.
 
-An IPv6 address may be translated or tunnelled to an IPv4 address that it carries. Whoever judges the one must judge
-the other, since a router on the way decides which of them the request reaches.
+Routers can translate or tunnel an IPv6 address to the IPv4 address embedded in it, so both must be checked.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ RELAYS = ipaddress.IPv4Network("192.88.99.0/24")
 
 
 def carried(ip: Ip) -> list[Ip]:
-    """Return every address that a request to this one may end at: the IPv4 addresses it carries, or itself."""
+    """Return the addresses that a request can reach: the embedded IPv4 addresses, or the address itself."""
     if isinstance(ip, ipaddress.IPv4Address):
         return [ip]
     if ip.is_loopback or ip.is_unspecified:

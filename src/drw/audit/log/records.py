@@ -1,4 +1,4 @@
-"""A record in its three forms: the line that is hashed, the row that is listed, the message that is answered."""
+"""Conversion of audit records: hashed line, database row, response message."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from drw.audit.tlog.merkle import leaf_hash
 from drw.kernel.rpc.json_messages import json_message
 
 WORDS = ("service", "action", "org", "desk", "actor", "resource", "outcome", "trace_id")
-"""What a row repeats of its line, besides the time."""
+"""Columns that repeat fields of the line."""
 COLUMNS = ("index", "entry", "leaf_hash", "at", "walls", *WORDS)
 UNREADABLE = ["*"]
-"""The walls of an entry that has some, and not as a list of words: inside this one stands nobody."""
+"""The walls of an entry with malformed walls: no caller is inside of it."""
 UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 
 
 def row(index: int, entry: str) -> dict[str, Any]:
-    """Return the row of an entry. Whatever the line holds gets one, since nothing may stop the log."""
+    """Return the row of an entry. Every line gets a row, even a malformed one, since nothing can stop the log."""
     fields = _fields(entry)
     words = {word: _word(fields.get(word)) for word in WORDS}
     return {
@@ -35,7 +35,7 @@ def row(index: int, entry: str) -> dict[str, Any]:
 
 
 def message(row: Mapping[str, Any]) -> Record:
-    """Return a row as it is answered."""
+    """Return a row as a message."""
     details = _fields(row["entry"]).get("details")
     record = Record(
         index=row["index"],
@@ -49,7 +49,7 @@ def message(row: Mapping[str, Any]) -> Record:
 
 
 def difference(found: Mapping[str, Any], entry: bytes) -> str:
-    """Return the first column in which a row is not what its entry says; empty: there is none."""
+    """Return the first column that differs from the entry; empty: none."""
     expected = row(found["index"], entry.decode(errors="replace"))
     return next((column for column in COLUMNS if found[column] != expected[column]), "")
 

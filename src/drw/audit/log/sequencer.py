@@ -1,8 +1,8 @@
-"""Turns what services wrote into the log, in two steps that a crash may part.
+"""Sequencer: moves records from the inbox into the log, in two crash-safe steps.
 
-First records get their places, in one transaction: from then on their order is fixed. Then the tiles that
-follow from this order are written, and only then a checkpoint is signed over them. Done again, the second
-step writes the same bytes; so whatever was interrupted ends in the same log, and two processes cannot fork it.
+First, records get their index in one transaction, which fixes their order. Then their tiles are written, and a
+checkpoint over them is signed. The second step is deterministic: after an interruption it writes the same bytes, and
+two processes cannot fork the log.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Sequencer:
                 await self._extend()
 
     async def begin(self) -> None:
-        """Sign the empty log, where there is none yet."""
+        """Sign the empty log if there is no checkpoint yet."""
         async with self._store.alone() as connection:
             if (await self._store.state(connection)).signed < 0:
                 empty = self._signer.sign(0, Tree().root())

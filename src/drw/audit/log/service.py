@@ -1,4 +1,4 @@
-"""Keeps the audit trail, and proves that nobody changed it."""
+"""Stores audit records in an append-only Merkle tree and proves that they are unchanged."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Log(contract.Log):
         return answer
 
     async def status(self) -> str:
-        """Say how many records are signed; a damaged log is an error."""
+        """Return the number of signed records; a damaged log is an error."""
         try:
             _, checkpoint = await self.sequencer.sign()
         except LogDamaged:
@@ -117,7 +117,7 @@ class Log(contract.Log):
         OLDEST.set(seconds)
 
     async def sign_quietly(self) -> None:
-        """Sign what there is; damage goes to the log file and the status, since nobody waits for an answer."""
+        """Sign new records in the background; damage is logged and shown in the status."""
         try:
             await self.sequencer.sign()
         except LogDamaged as error:
@@ -153,7 +153,7 @@ def _before(token: str) -> int:
 
 
 async def build(scope: ServiceContext) -> Log:
-    """Make the service with what the configuration names."""
+    """Build the service from the configuration."""
     settings = scope.settings(Settings)
     database = await scope.database()
     store, folder = Store(database), Folder(scope.folder / "tlog")

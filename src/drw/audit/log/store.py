@@ -58,7 +58,7 @@ class State:
     """Whether the inbox has something."""
     records: int
     signed: int
-    """The size of the newest checkpoint; -1: there is none."""
+    """The size of the newest checkpoint; -1: none."""
 
 
 class Store:
@@ -114,9 +114,9 @@ class Store:
         await connection.execute(query, (size, note))
 
     async def list(self, limit: int, before: int, walls: Iterable[str], **wanted: str | None) -> list[dict[str, Any]]:
-        """Return the newest rows before an index that are seen from inside these walls and have all that is wanted.
+        """Return the newest rows before an index that are visible inside these walls and match the filters.
 
-        Without a desk: of all desks.
+        None for the desk: all desks.
         """
         named = {**wanted, "walls": sorted(walls), "before": before, "limit": limit}
         async with self._database.transaction() as connection:

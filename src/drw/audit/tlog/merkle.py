@@ -1,7 +1,7 @@
-"""The Merkle tree of RFC 6962: hashes, the proofs that are cut out of a tree, and their verification.
+"""Merkle tree of RFC 6962: hashes, proofs and their verification.
 
-A tree is given as a function that returns the hash of a complete subtree, so that it may lie in tiles,
-in memory or elsewhere. The verifications follow RFC 9162, sections 2.1.3.2 and 2.1.4.2.
+A tree is a function that returns the hash of a complete subtree, independent of its storage. The verifications follow
+RFC 9162, sections 2.1.3.2 and 2.1.4.2.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def complete_root(hashes: Sequence[bytes]) -> bytes:
 
 
 def folded(peaks: Sequence[bytes]) -> bytes:
-    """Return the root over complete subtrees that stand side by side, the largest first."""
+    """Return the root over adjacent complete subtrees, the largest first."""
     return reduce(lambda right, left: node_hash(left, right), reversed(peaks)) if peaks else EMPTY_ROOT
 
 
@@ -79,7 +79,7 @@ def consistency_proof(subtree: Subtree, old: int, new: int) -> list[bytes]:
 
 
 def is_included(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
-    """Tell whether the proof shows that the leaf stands at `index` of the tree with this root."""
+    """Return whether the proof shows that the leaf is at `index` of the tree with this root."""
     if not 0 <= index < size:
         return False
     position, last, found = index, size - 1, leaf

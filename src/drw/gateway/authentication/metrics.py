@@ -1,4 +1,4 @@
-"""How old the signing key is, for an alert: nothing else makes anybody rotate it."""
+"""Metric of the signing key's age, for an alert on missing rotation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says who is calling and what they may do."""
+"""Authenticates callers and issues API keys."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class Authentication(contract.Authentication):
                 yield await self._credentials()
 
     async def detail(self) -> str:
-        """Return how many keys there are, and which issuers cannot be reached."""
+        """Return the number of keys and the unreachable issuers."""
         good, revoked = await self._store.counts()
         lost = [issuer.name for issuer in (await self._issuers.shown()).issuers if issuer.fetch_error]
         unreachable = f"; counting on the last keys of {', '.join(lost)}, which cannot be reached" if lost else ""
@@ -206,10 +206,10 @@ class Authentication(contract.Authentication):
 
 
 async def build(scope: ServiceContext) -> Authentication:
-    """Make the service with what the configuration names.
+    """Build the service from the configuration.
 
     Raises:
-        ConfigError: the secret is missing or weak, or is not the one under which the signing keys were sealed.
+        ConfigError: the secret is missing or weak, or is not the one that encrypted the signing keys.
     """
     settings = scope.settings(Settings)
     database, audit = await scope.database(), scope.audit()

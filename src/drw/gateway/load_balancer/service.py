@@ -1,4 +1,4 @@
-"""Knows where each upstream answers, and how to spread requests over it."""
+"""Stores upstreams: addresses, balancing, deadlines and circuit settings."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ UPSTREAMS = ResourceKind(Upstream, "upstream", "load_balancer_changed")
 
 
 class UpstreamNotFound(NotFound):
-    """There is no such upstream that SetUpstream made."""
+    """No upstream of this name was created by SetUpstream."""
 
 
 class UpstreamIsFixed(Conflict):
-    """The profile or the settings say where it is, so only they can change it."""
+    """The upstream is defined by the profile or the settings, and only they can change it."""
 
 
 class LoadBalancer(contract.LoadBalancer):
@@ -74,10 +74,10 @@ class LoadBalancer(contract.LoadBalancer):
                 yield Upstreams(upstreams=upstreams)
 
     async def detail(self) -> str:
-        """Return which upstreams there are.
+        """Return the names of the upstreams.
 
         Raises:
-            Unavailable: one is left out, since its address is not allowed any more.
+            Unavailable: an upstream is left out, since its address is no longer allowed.
         """
         upstreams, left_out = await self._present()
         text = "upstreams: " + (", ".join(upstream.name for upstream in upstreams) or "none")
@@ -86,7 +86,7 @@ class LoadBalancer(contract.LoadBalancer):
         return text
 
     async def _present(self) -> tuple[list[Upstream], list[str]]:
-        """Return the upstreams, and why some that are kept are not among them: the list may have become shorter."""
+        """Return the upstreams, and the stored ones that the allow-list no longer allows, with the reason."""
         good, left_out = [], []
         for record in await self._records.all():
             try:
@@ -114,7 +114,7 @@ async def _checked(settings: Settings) -> EgressAllowlist:
 
 
 async def build(scope: ServiceContext) -> LoadBalancer:
-    """Make the service with what the configuration names."""
+    """Build the service from the configuration."""
     settings = scope.settings(Settings)
     records = ResourceStore(UPSTREAMS, await scope.database(), scope.audit())
     fixed = from_profile(scope.profile.http_places(), settings.upstreams)

@@ -1,4 +1,4 @@
-"""The upstreams of a profile: one for each process, and what a client reads while it does not answer."""
+"""Upstreams of a profile: one for each process, with the error message while it does not answer."""
 
 from __future__ import annotations
 

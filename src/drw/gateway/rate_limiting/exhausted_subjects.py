@@ -19,7 +19,7 @@ AT_ONCE = 500
 MINUTE = timedelta(minutes=1)
 PERIOD_NAMES = {"d": "day", "m": "month", "t": "total"}
 AWAY_SECONDS = 10.0
-"""How often everybody is looked at while the ledger has to say what they have spent: it sums up all that there was."""
+"""Interval between checks of all subjects while spending is summed up from the ledger."""
 COLUMNS = {Block.KEY: ("org", "key"), Block.DESK: ("org", "desk"), Block.ORG: ("org", "''::text")}
 COLUMNS |= {Block.MODEL: ("''::text", "model")}
 SUMS = ("tn", "tt", "mn", "mt", "dn", "dt", "wt")
@@ -39,17 +39,17 @@ Wanted = tuple[Subject, str, datetime | None]
 
 
 class ExhaustedSubjects:
-    """Keeps the table of blocks as counters and caps say."""
+    """Maintains the table of exhausted subjects from counters and caps."""
 
     def __init__(self, store: LimitStore, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._counters = counters
         self._clock = clock
         self._again = 0.0
-        """When everybody is looked at again."""
+        """Time of the next check of all subjects."""
         self._away = False
         self._renewing = asyncio.Lock()
-        """One after the other: an older look at the caps must not undo what came of a newer one."""
+        """Serialises renewals: older caps must not overwrite the result of newer ones."""
 
     async def renew(self, only: Iterable[Subject] | None = None) -> None:
         """Block and unblock these subjects, or all that have caps, and tell the watchers of a change."""
@@ -101,7 +101,7 @@ class ExhaustedSubjects:
 async def ledger_spent(
     connection: Connection, subjects: Sequence[Subject], now: datetime
 ) -> dict[Subject, dict[str, int]]:
-    """Return what subjects have spent by the ledger and took over, named as the counters name it."""
+    """Return the spending of subjects from the ledger and carry-over, with the names of the counters."""
     spent = {subject: dict.fromkeys(SUMS, 0) for subject in subjects}
     moments = {"day": begins("day", now), "month": begins("month", now), "minute": now - MINUTE}
     for kind, (org, name) in COLUMNS.items():
@@ -132,7 +132,7 @@ def _used_up(subject: Subject, caps: dict[str, int], spent: dict[str, int], now:
 
 
 async def _replace(connection: Connection, subjects: Sequence[Subject], wanted: Sequence[Wanted]) -> bool:
-    """Put these blocks in place of all others of the subjects; return whether that changed anything."""
+    """Replace all blocks of the subjects; return whether anything changed."""
     names = [f"{k['kind']}/{k['org']}/{k['name']}" for k in map(key, subjects)]
     query = "select * from block where kind || '/' || org || '/' || name = any(%s) for update"
     there = {_identity(row): row["until"] for row in await (await connection.execute(query, (names,))).fetchall()}

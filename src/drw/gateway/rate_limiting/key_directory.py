@@ -1,4 +1,4 @@
-"""The directory of keys: which org and desk each belongs to, so that nobody can limit a key of another tenant."""
+"""Key directory: the org and desk of each key, so that no tenant can limit a key of another."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ where bound.kind = 'KEY' and owner.key = any(%s) and owner.key = {entry} and bou
 
 
 async def announce(connection: Connection, owners: Sequence[KeyOwner], *, external: bool = False) -> None:
-    """Write whose keys are; `external`: forget all other certificates and issuers.
+    """Store the owners of keys; `external`: delete all other certificates and issuers.
 
     Raises:
-        InvalidRequest: there are too many, or one has no org.
+        InvalidRequest: too many owners, or an owner without an org.
     """
     if len(owners) > MAX_OWNERS:
         raise InvalidRequest(f"{len(owners)} owners in one announcement; at most {MAX_OWNERS}", param="owners")
@@ -63,10 +63,10 @@ async def announce(connection: Connection, owners: Sequence[KeyOwner], *, extern
 
 
 async def correct(connection: Connection, keys: Iterable[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Take away what other orgs have set on these keys, and put the rest under the right desk.
+    """Delete limits and budgets that other orgs set on these keys, and correct the desk of the rest.
 
     Returns:
-        The rows of limits and those of budgets that were taken away.
+        The deleted rows of limits and of budgets.
     """
     names, taken = list(keys), []
     for table in ("subject_limit", "budget"):
@@ -83,9 +83,9 @@ async def forget(connection: Connection, key: Subject) -> None:
 
 
 async def owner_of(connection: Connection, key: Subject) -> Owner | None:
-    """Return whose key this is; None where the subject's org has no such key.
+    """Return the owner of a key; None: the subject's org has no such key.
 
-    A caller that an issuer identifies is the whole org's, since each token names a desk.
+    A caller with a token belongs to the whole org, since each token contains a desk.
     """
     principal = context.caller_or_none()
     if principal and (principal.org, principal.key) == (key.org, key.name):

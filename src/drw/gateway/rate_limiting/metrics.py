@@ -1,4 +1,4 @@
-"""How much of each budget is used, what passed through, and what the reaper has left to do."""
+"""Metrics: used budgets, pass-through usage, and reservations that the reaper has left."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ FULLNESS = Gauge("drw_counters_memory_used_ratio", "How much of Valkey's memory 
 
 GRACE_MS = 10_000
 PASS_THROUGH = "pass_through"
-"""As an operation: whether it was a chat, nobody on that way has looked."""
+"""The operation of pass-through requests, whose bodies are not inspected."""
 
 
 def passed(row: Row, priced: Container[str]) -> None:
-    """Take down what a request took that a data plane let through by itself.
+    """Record the metrics of a pass-through request.
 
-    A model has its name where there is a price for it: any other may be a caller's own words.
+    Only models with a price are named, since other names are input of callers.
     """
     model = row.model if row.model in priced else ""
     labels = PASS_THROUGH, row.upstream, model, model

@@ -1,4 +1,4 @@
-"""Keeps limits, budgets, prices and the ledger of what was spent."""
+"""Manages limits, budgets, prices and the ledger."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class RateLimiting(contract.RateLimiting):
         return AnnounceKeysResponse()
 
     async def bind_key(self, request: BindKeyRequest, /) -> Limit:
-        """BindKey announces a key and sets what binds it before it is good."""
+        """BindKey announces a key and sets its limits and budgets before it becomes valid."""
         subject, default = Subject(Block.KEY, request.org, request.key), self._settings.default_requests_per_minute
         owner = KeyOwner(key=request.key, org=request.org, desk=request.desk, expires_at=request.expires_at)
         async with self._store.database.transaction() as connection:
@@ -236,7 +236,7 @@ class RateLimiting(contract.RateLimiting):
         return as_budget(before)
 
     async def list_budgets(self, request: ListBudgetsRequest, /) -> ListBudgetsResponse:
-        """ListBudgets lists the budgets that the caller may see in an org, with what is spent and what is left."""
+        """ListBudgets lists the budgets that the caller can see, with the amounts spent and left."""
         return ListBudgetsResponse(budgets=await spend.budgets(self._store, self._counters, request.org))
 
     async def set_price(self, request: Price, /) -> Price:
@@ -280,25 +280,27 @@ class RateLimiting(contract.RateLimiting):
         return ReportUsageResponse()
 
     async def begin(self) -> None:
-        """Let nobody spend by counters that are not of our ledger."""
+        """Close the counters if they do not match the ledger."""
         with suppress(CountersUnavailable):
             await self._rebuild.check()
 
     async def push_caps(self) -> None:
-        """Tell the counters what the caps are now."""
+        """Write the current caps to the counters."""
         version, caps = await self._store.caps()
         if not await self._counters.set_caps(version, caps):
             await self._rebuild.check()  # another was faster, or they are of changes that the database has lost
 
     async def follow(self) -> None:
-        """Tell the counters after each change, whoever made it."""
+        """Write the caps to the counters after each change by any process."""
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
                 with suppress(CountersUnavailable):
                     await self.push_caps()
 
     async def tick(self) -> None:
-        """Do what is due: open the counters, settle for the dead, count what is not counted, block and unblock."""
+        """Run periodic work: rebuild counters, settle reservations of dead processes, post uncounted rows, renew
+        blocks.
+        """
         with suppress(CountersUnavailable):
             if await self._rebuild.tick():
                 await reap(self._counters, self._ledger)
@@ -312,10 +314,10 @@ class RateLimiting(contract.RateLimiting):
             await asyncio.sleep(TICK_SECONDS)
 
     async def detail(self) -> str:
-        """Return how many limits there are, and whether money can be spent.
+        """Return the number of limits, and whether money can be spent.
 
         Raises:
-            Unavailable: it cannot, since the counters are away or being rebuilt.
+            Unavailable: the counters are unavailable or being rebuilt.
         """
         row = await self._store.database.one(COUNTS)
         assert row is not None
@@ -338,7 +340,7 @@ class RateLimiting(contract.RateLimiting):
         return self._audit.line(action, resource, "ok", {"org": subject.org, "before": before, "after": after})
 
     async def _enforced(self, limit: Limit) -> Limit:
-        """Wait until data planes enforce what was changed, and say which ones do not yet."""
+        """Wait until data planes enforce a change; set the data planes that do not yet."""
         limit.pending.extend(await self.enforcement.wait())
         return limit
 
@@ -349,7 +351,7 @@ class RateLimiting(contract.RateLimiting):
         await self._exhausted.renew(subjects)
 
     async def _load_tokens(self, subject: Subject) -> None:
-        """Tell the counters what was used before tokens had a budget; until then not every call was counted there."""
+        """Load the tokens used so far into the counters: tokens without a budget are not always counted."""
         async with self._store.database.transaction() as connection:
             spent = (await ledger_spent(connection, [subject], self._now()))[subject]
         with suppress(CountersUnavailable):
@@ -415,7 +417,7 @@ def _price_details(row: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 async def build(scope: ServiceContext) -> RateLimiting:
-    """Make the service with what the configuration names."""
+    """Build the service from the configuration."""
     settings = scope.settings(Settings)
     metering = Database(scope.profile.postgres, "metering", pool_size=2)
     await metering.start("drw.billing")

@@ -101,7 +101,7 @@ async def one(connection: Connection, query: Any, *args: Any) -> dict[str, Any] 
 
 
 async def changed(connection: Connection) -> None:
-    """Number a change, and tell everybody once it is committed."""
+    """Number a change and notify listeners at commit."""
     await connection.execute(CHANGED)
     await connection.execute(NOTIFY.encode())
 
@@ -132,7 +132,7 @@ def as_limit(row: dict[str, Any]) -> Limit:
 
 
 def as_budget(row: dict[str, Any]) -> Budget:
-    """Return a budget, without what is spent of it."""
+    """Return a budget without its spending."""
     return Budget(
         subject=row["kind"],
         org=row["org"],
@@ -144,7 +144,7 @@ def as_budget(row: dict[str, Any]) -> Budget:
 
 
 def subject_of(record: Limit | Budget | Block) -> Subject:
-    """Return whom a limit, budget or block is for."""
+    """Return the subject of a limit, budget or block."""
     if isinstance(record, Limit):
         name = {Block.DESK: record.desk, Block.ORG: "", Block.MODEL: record.model}.get(record.subject, record.key)
     else:

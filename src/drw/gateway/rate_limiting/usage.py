@@ -1,4 +1,4 @@
-"""What data planes let through by themselves: each request once in the ledger, the audit trail and the counters."""
+"""Usage of pass-through requests: each is recorded once in the ledger, the audit log and the counters."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class UsageReports:
         self._uncounted_tokens = uncounted_tokens
 
     async def take(self, request: ReportUsageRequest) -> None:
-        """Record what is new in a report.
+        """Record the new usages of a report.
 
         Raises:
-            InvalidRequest: a usage can never be recorded as it is; none of the report is.
+            InvalidRequest: a usage is invalid; nothing of the report is recorded.
             Unavailable: the database does not answer; report it again.
         """
         _check(request)
@@ -69,7 +69,7 @@ class UsageReports:
         await self._count([rows[id][0] for id in new], read)
 
     async def _count(self, rows: Sequence[Row], read_ms: float) -> None:
-        """Tell the counters, and stop those whose limit is reached; the row is what counts, whatever happens here."""
+        """Update the counters and block exhausted subjects; the ledger row is authoritative."""
         try:
             await self._counters.post((row.posting() for row in rows), read_ms)
             await counted(self._counters, self._ledger, rows)
@@ -112,7 +112,7 @@ class UsageReports:
         )
 
     def _uncounted(self, usage: Usage) -> tuple[int, int]:
-        """Return a bound on the prompt, as no token is shorter than a byte, and what the rule says of the answer."""
+        """Return upper bounds of prompt tokens (one per byte) and of completion tokens (from the settings)."""
         return min(usage.bytes_in, MAX_TOKENS), self._uncounted_tokens
 
 

@@ -1,4 +1,4 @@
-"""Who may set which limits, budgets and prices, and what they may be."""
+"""Subjects, permissions and validation of limits, budgets and prices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIMITS = "limits:write"
 
 
 def limited(limit: Limit) -> Subject:
-    """Return whom a limit is for, by the field that names it."""
+    """Return the subject of a limit."""
     kind = limit.subject or Block.KEY
     name = {Block.KEY: limit.key, Block.DESK: limit.desk, Block.MODEL: limit.model}.get(kind, "")
     param = {Block.KEY: "key", Block.DESK: "desk", Block.MODEL: "model"}.get(kind, "org")
@@ -31,7 +31,7 @@ def subject(kind: Block.Subject, org: str, name: str, param: str = "name") -> Su
 
     Raises:
         InvalidRequest: it has no name, or one too many.
-        Forbidden: the org is another one than the caller's.
+        Forbidden: the org is not the caller's.
     """
     kind = kind or Block.KEY
     if kind == Block.MODEL:
@@ -52,10 +52,10 @@ def owner(subject: Subject) -> Owner:
 
 
 def check_change(subject: Subject) -> None:
-    """Raise where the caller may not change what binds this desk, org or model.
+    """Check that the caller can change limits and budgets of this desk, org or model.
 
     Raises:
-        Forbidden: it is another org's or desk's, or needs a scope that the caller lacks.
+        Forbidden: it belongs to another org or desk, or the caller lacks a scope.
     """
     tenancy.check_change(owner(subject))
     if subject.kind != Block.MODEL:
@@ -63,7 +63,7 @@ def check_change(subject: Subject) -> None:
 
 
 def may_see(subject: Subject, desk: str) -> bool:
-    """Tell whether the caller may see what binds this subject; `desk` is a key's, empty where it has none."""
+    """Return whether the caller can see limits of this subject; `desk` is the desk of a key, or empty."""
     if subject.kind != Block.KEY:
         return tenancy.may_read(owner(subject))
     principal = context.caller()
@@ -95,10 +95,10 @@ def check_budget(budget: Budget) -> int:
 
 
 def check_price(price: Price, now: datetime) -> tuple[datetime, int, int]:
-    """Return from when on a price holds, and its two parts in nano-dollars.
+    """Return the start of a price, and its two parts in nano-dollars.
 
     Raises:
-        InvalidRequest: it is for the past, which keeps its prices, or an amount is none.
+        InvalidRequest: the start is in the past, or an amount is invalid.
     """
     since = price.effective_from.ToDatetime(UTC) if price.HasField("effective_from") else now
     if since < now - LATE:

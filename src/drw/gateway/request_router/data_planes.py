@@ -1,4 +1,4 @@
-"""The data planes that watch the desired state here, and what rate limiting is told of them."""
+"""Data planes that watch the desired state in this process, and their reports to rate limiting."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class DataPlanes:
             self._watching[name] -= 1
 
     def enforces(self, name: str, change: int) -> None:
-        """Take which change of limits a data plane enforces; 0: its Envoy does not run, or has not said yet.
+        """Record the change of limits that a data plane enforces; 0: its Envoy does not run, or has not reported yet.
 
-        It is told in a moment by `keep_telling`: an agent that waited for rate limiting would hold up the next kill.
+        `keep_telling` reports it later: an agent that waited for rate limiting would delay the next kill.
         """
         if change != self._changes.get(name, 0):
             self._changes[name] = change
             self._changed.set()
 
     async def keep_telling(self) -> None:
-        """Say who is there, at all news and again and again; one after the other, so that the newest is said last."""
+        """Report the data planes after each change and periodically, one report at a time."""
         while True:
             self._changed.clear()
             await self._report()

@@ -1,4 +1,4 @@
-"""Puts the newest credentials, limits, upstreams and kills together with the routes, and numbers what comes out."""
+"""Desired state: assembles credentials, limits, upstreams, kills and routes, and versions the result."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class DesiredState:
             self._changed.notify_all()
 
     def missing(self) -> list[str]:
-        """Return the services that have not said anything yet."""
+        """Return the sources that have not sent their part yet."""
         sources = {
             Credentials: "authentication",
             Limits: "rate_limiting",
@@ -83,7 +83,7 @@ class DesiredState:
         return [name for part, name in sources.items() if part not in self._parts]
 
     async def versions(self) -> AsyncIterator[Configuration]:
-        """Yield the state as soon as it is there, and whenever its version changes; states between may be left out."""
+        """Yield the state once it is complete, and after changes of its version; intermediate states can be skipped."""
         newest = await self._other_than("")
         while True:
             yield newest
@@ -103,7 +103,7 @@ class DesiredState:
         return assemble(credentials, limits, upstreams, self._settings, kills, records)
 
     def lost(self) -> list[str]:
-        """Return which routes are kept and lead nowhere now, and why."""
+        """Return stored routes that cannot be used, with the reason."""
         upstreams, records = self._parts.get(Upstreams), self._parts.get(Routes)
         if not isinstance(upstreams, Upstreams) or not isinstance(records, Routes):
             return []

@@ -1,4 +1,4 @@
-"""Whether the data planes run what they should, for alerts."""
+"""Metrics of data planes: whether they run the desired version."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMPLETE = Gauge("drw_configuration_complete", "1: there is a configuration to s
 
 
 def measure(configuration: Configuration | None, reports: Iterable[ConfigurationReport]) -> None:
-    """Count the data planes by what they run."""
+    """Count data planes by the version that they run."""
     reported = list(reports)
     version = configuration.version if configuration else ""
     refused = sum(bool(report.error) for report in reported)

@@ -1,4 +1,4 @@
-"""Puts together what the data plane does with a request."""
+"""Builds the desired state of the data planes: routes, limits, credentials and kills."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ ROUTES = ResourceKind(Route, "route", "request_router_routes")
 
 
 class RouteNotFound(NotFound):
-    """There is no such route that SetRoute made."""
+    """No route of this name was created by SetRoute."""
 
 
 class RouteIsFixed(Conflict):
-    """The platform or its settings have a route of this name."""
+    """The platform or its settings define a route of this name."""
 
 
 class RequestRouter(contract.RequestRouter):
@@ -133,7 +133,7 @@ class RequestRouter(contract.RequestRouter):
         return visibility.explained(explanation, routes)
 
     async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
-        """GetRollout says which version is wanted, and what each data plane last said."""
+        """GetRollout returns the desired version, and the last report of each data plane."""
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
         planes = [report for _, report in sorted(self._reports.items())]
@@ -169,7 +169,7 @@ class RequestRouter(contract.RequestRouter):
         return await self._kills.kill(request)
 
     async def list_kills(self, request: ListKillsRequest, /) -> Kills:
-        """ListKills lists what is killed or proposed in the caller's org or platform-wide, newest first."""
+        """ListKills lists active and proposed kills of the caller's org and of the platform, newest first."""
         return await self._kills.list(request)
 
     async def get_kill(self, request: GetKillRequest, /) -> Kill:
@@ -214,7 +214,7 @@ class RequestRouter(contract.RequestRouter):
         return text
 
     async def _upstreams(self) -> dict[str, str]:
-        """Return the upstreams that there are at this moment, with the credential of each."""
+        """Return the current upstreams with their credentials."""
         response = await self._balancer.list_upstreams(ListUpstreamsRequest())
         return {upstream.name: upstream.credential for upstream in response.upstreams}
 
@@ -226,7 +226,7 @@ class RequestRouter(contract.RequestRouter):
             )
 
     async def _as(self, request: ExplainRouteRequest) -> Principal:
-        """Return whose request it is: the caller's, or that of another key or desk that the caller may see."""
+        """Return the principal to explain for: the caller, or a key or desk that the caller can see."""
         principal = context.caller()
         if request.key and request.desk:
             raise InvalidRequest("a request is explained as a key or as a desk, not as both", param="desk")
@@ -268,7 +268,7 @@ async def _follow(desired: DesiredState, watch: Callable[[], AsyncIterator[Part]
 
 
 async def build(scope: ServiceContext) -> RequestRouter:
-    """Make the service with what the configuration names."""
+    """Build the service from the configuration."""
     settings = scope.settings(Settings)
     desired = DesiredState(settings.routes)
     database, audit = await scope.database(), scope.audit()

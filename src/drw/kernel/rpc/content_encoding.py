@@ -1,4 +1,4 @@
-"""Request bodies in a content encoding: decoded piece by piece, so that whoever reads them counts what they become."""
+"""Decoding of request bodies with a content encoding, in pieces, so that limits apply to the decoded size."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from starlette.types import Message, Receive
 from drw.kernel.errors import InvalidRequest, UnsupportedEncoding
 
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-"""The encodings (RFC 9110, 8.4.1), by what zlib calls them."""
+"""Supported encodings (RFC 9110, 8.4.1) with zlib's window bits."""
 PIECE = 1 << 16
-"""The most that is decoded before somebody has taken it: a small body may become a thousand times as large."""
+"""Maximum decoded bytes per piece: a body can expand a thousandfold."""
 
 
 def decoded(receive: Receive, encoding: str) -> Receive:
-    """Return what gives the body as it was before it was encoded.
+    """Return a receive function that yields the decoded body.
 
     Raises:
-        UnknownEncoding: no encoding that is read here, or several.
+        UnknownEncoding: the encoding is not supported, or there are several.
     """
     if encoding == "identity":
         return receive
@@ -38,7 +38,7 @@ class _Decoded:
         self._decoder = zlib.decompressobj(WINDOWS[encoding])
         self._unconsumed = b""
         self._full = False
-        """Whether the last piece was as large as one may be, so that there may be more without further input."""
+        """Whether the last piece was full, so that more output can follow without further input."""
         self._more_body = True
         self._done = False
 

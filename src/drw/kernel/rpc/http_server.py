@@ -45,12 +45,12 @@ Measure = Callable[[], Awaitable[bytes]]
 
 JSON = "application/json"
 ALIVE = "/healthz"
-"""Answers from the event loop alone, whatever becomes of the rest: for probes of liveness."""
+"""Liveness path: responds from the event loop, without any dependency."""
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OTHER = "_OTHER"
-"""Any other verb in metrics and spans, as OpenTelemetry's conventions have it: a client may invent many."""
+"""Label of unknown HTTP methods, as in OpenTelemetry's conventions, to bound cardinality."""
 CLIENT_GONE = 499
-"""What the log says of a request whose client went away, as nginx does."""
+"""Status in the log for requests whose client disconnected, as in nginx."""
 
 
 async def _nothing_to_measure() -> bytes:
@@ -58,7 +58,7 @@ async def _nothing_to_measure() -> bytes:
 
 
 def app(routes: Sequence[BaseRoute], process: str, measure: Measure = _nothing_to_measure) -> ASGIApp:
-    """Return the ASGI application of a process; `measure` is asked each time that its metrics are read."""
+    """Return the ASGI application of a process; `measure` runs before metrics are read."""
 
     async def metrics(_: Request) -> Response:
         if (principal := context.caller_or_none()) is not None:

@@ -79,10 +79,10 @@ def _packed(fields: Mapping[str, Any], descriptor: Any) -> dict[str, Any]:
 
 
 def _known(message: M) -> M:
-    """Return the message, whose enums all have values that there are: any number is read as one.
+    """Return the message after checking its enum values: parsing accepts any number.
 
     Raises:
-        InvalidRequest: one has another.
+        InvalidRequest: an enum has an unknown value.
     """
     for field, value in message.ListFields():
         for one in value if field.is_repeated and not isinstance(value, Mapping) else (value,):
@@ -119,7 +119,7 @@ def _numbers(value: Any, descriptor: Any) -> Any:
 
 
 def _is_free(kind: Any) -> bool:
-    """Return whether a field holds any JSON, or a map of such."""
+    """Return whether a field is google.protobuf.Value, Struct or ListValue, or a map of them."""
     if kind is None:
         return False
     if kind.GetOptions().map_entry:
@@ -128,7 +128,7 @@ def _is_free(kind: Any) -> bool:
 
 
 def _whole(value: Any) -> Any:
-    """Return JSON whose whole numbers are such: the contracts have all numbers as floating ones, 3 as 3.0."""
+    """Return JSON with whole numbers as integers: google.protobuf.Value has doubles only."""
     if isinstance(value, dict):
         return {name: _whole(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""Metrics in Prometheus' text format, without the series of other tenants than the reader's.
+"""Metrics in Prometheus' text format, filtered by tenant.
 
-A scrape from inside has no caller and gets everything, and so does `platform:admin`. Anybody else gets the series of
-the platform, whose labels are all in `PLATFORM_LABELS`, and those of the own org and desk. A series with any other
-label is withheld: a new label of tenants leaks nothing while nobody has thought of it.
+Internal scrapes without a caller and `platform:admin` get all series. Other callers get series of the platform, whose
+labels are all in `PLATFORM_LABELS`, and of their own org and desk. Series with any other label are withheld, so new
+labels never leak tenants.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PLATFORM_LABELS = frozenset({
     "envoy_local_http_ratelimit_prefix", "envoy_response_code", "envoy_response_code_class", "envoy_rds_route_config",
     "envoy_worker_id",
 })  # fmt: skip
-"""Labels that say nothing of a tenant."""
+"""Labels without information about tenants."""
 
 SERIES = re.compile(rb"^(\w+)(?:\{(.*)\})? ")
 LABEL = re.compile(rb'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -41,14 +41,14 @@ LABELS = re.compile(rb'(?:\w+="(?:[^"\\]|\\.)*"(?:,|$))*')
 
 
 class TenantView(CollectorRegistry):
-    """What one reader may see of the metrics of this process."""
+    """A registry with the series that a caller can see."""
 
     def __init__(self, principal: Principal) -> None:
         super().__init__()
         self._principal = principal
 
     def collect(self) -> Iterator[Metric]:
-        """Yield each metric with the series that the reader may see."""
+        """Yield each metric with the visible series."""
         for metric in REGISTRY.collect():
             seen = copy(metric)  # some collectors give the same one each time
             seen.samples = [sample for sample in metric.samples if may_see(sample.labels, self._principal)]
@@ -67,13 +67,13 @@ def page(other_metrics: bytes) -> bytes:
 
 
 def may_see(labels: Mapping[str, str], principal: Principal) -> bool:
-    """Tell whether the reader may see a series with these labels."""
+    """Return whether a principal can see a series with these labels."""
     known = PLATFORM_LABELS | TENANT_LABELS | ({"name"} if "kind" in labels else set())
     return labels.keys() <= known and _may_read(labels, principal)
 
 
 def _may_read(labels: Mapping[str, str], principal: Principal) -> bool:
-    """Tell whether the reader may see what is these tenants'. The `name` of the kind "desk" is a desk."""
+    """Return whether a principal can see series of these tenants. The `name` of the kind "desk" is a desk."""
     kind, name = labels.get("kind"), labels.get("name", "")
     desk = labels.get("desk", "") or (name if kind == "desk" else "")
     key = labels.get("key", "") or (name if kind == "key" else "")

@@ -1,7 +1,7 @@
-"""How soon a part that went away is back, for `Retry-After`: as long as it took to start when it last did.
+"""`Retry-After` for unavailable processes: the duration of their last start.
 
-The supervisor of a machine measures that and keeps it in a file (`Profile.starts`). Where there is none, as on
-Kubernetes, callers hear the default of `errors.http_headers`.
+The supervisor measures start times and stores them in a file (`Profile.starts`). Without the file, as on Kubernetes,
+the default of `errors.http_headers` applies.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def use(starts: Path | None, process_of: Mapping[str, str]) -> None:
 
 
 def seconds(error: DrwError) -> int | None:
-    """Return how long the part takes to start whose absence this error is about; None where that is not known."""
+    """Return the start time of the process that the error is about; None: unknown."""
     if _starts is None:
         return None
     part = error.metadata.get("part") or _process_of.get(error.metadata.get("service", ""), "")
@@ -37,7 +37,7 @@ def seconds(error: DrwError) -> int | None:
 
 
 def write(file: Path, measured: dict[str, float]) -> None:
-    """Write how many seconds each part took to start."""
+    """Write the start time of each process in seconds."""
     new = file.with_suffix(".new")
     new.write_bytes(orjson.dumps({name: round(taken, 2) for name, taken in measured.items()}))
     new.replace(file)

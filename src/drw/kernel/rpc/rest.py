@@ -36,7 +36,7 @@ TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no":
 
 
 def rule(method: Method) -> tuple[str, str, str] | None:
-    """Return the verb, the path template and what the body is ("", "*") of a method; None where it has no REST form."""
+    """Return the HTTP method, path template and body rule ("", "*") of a method; None: no REST binding."""
     options = method.descriptor.GetOptions()
     if not options.HasExtension(annotations_pb2.http):
         return None
@@ -46,7 +46,7 @@ def rule(method: Method) -> tuple[str, str, str] | None:
 
 
 def scope(method: Method) -> str:
-    """Return the scope that a caller from outside needs; empty: no caller from outside may call."""
+    """Return the scope that an external caller needs; empty: not callable from outside."""
     return str(method.descriptor.GetOptions().Extensions[kernel_pb2.scope])  # type: ignore[index]
 
 

@@ -1,4 +1,4 @@
-"""How one service calls another: one typed client, in this process or over gRPC, with the same errors."""
+"""Transports between services: in-process or gRPC, with the same client, deadlines and errors."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ log = logging.getLogger(__name__)
 UNARY_SECONDS = 30.0
 STREAM_SECONDS = 900.0
 PING_MS = 10_000
-"""After so long without a word in a call a process is asked whether it is there; after as long again it is not."""
+"""Keepalive: after this time without data a connection is pinged; after the same time again it is closed."""
 MAX_MESSAGE_BYTES = 64 << 20
 OPERATOR = "operator"
-"""Who calls where no service does: the command line on the same machine, a probe, the data plane's agent."""
+"""The caller name of clients other than services: the command line, probes, the agent."""
 
 ERROR_KEY = "drw-error-bin"
 CALLER_KEY = "drw-caller-bin"
@@ -137,7 +137,7 @@ class GrpcTransport:
 
 
 class StrictTransport:
-    """In tests: what the wire would do to a call in this process, and every safe call twice."""
+    """For tests: serialises messages of in-process calls, and repeats every safe call."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner

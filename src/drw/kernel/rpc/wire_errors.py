@@ -12,7 +12,7 @@ MESSAGE_BYTES, METADATA_BYTES, METADATA_VALUES = 1_200, 300, 8
 
 
 def to_wire(error: DrwError, service: str) -> tuple[str, bytes]:
-    """Return the message, and what travels beside it and the status code."""
+    """Return the message and the serialised details of an error."""
     metadata = {k: _cut(v, METADATA_BYTES) for k, v in list(error.metadata.items())[:METADATA_VALUES]}
     info = ErrorInfo(reason=error.reason, service=service, metadata=metadata)
     return _cut(error.message, MESSAGE_BYTES), info.SerializeToString()

@@ -1,4 +1,4 @@
-"""One process: builds its services, hands each what it asks for, starts and stops them."""
+"""Host: builds the services of one process, injects their dependencies, starts and stops them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from drw.kernel.storage.database import Database
 log = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 1.0
-"""After so long background work that did not end is told again."""
+"""Interval for logging background tasks that do not end."""
 
 C = TypeVar("C", bound=Client)
 P = TypeVar("P")
@@ -49,8 +49,7 @@ Detail = Callable[[], Awaitable[str]]
 class Host:
     """The services of one process.
 
-    `name` is a process of the profile; `services` may name others than the profile gives it, as
-    tests do that run everything together. `wrap` may put a transport around each local one.
+    `name` is a process of the profile; `services` overrides its services, for tests. `wrap` wraps each local transport.
     """
 
     def __init__(
@@ -130,7 +129,7 @@ class Host:
         return ProcessStatus(name=self.name, services=[await self._status_of(name) for name in self._names])
 
     async def _measure(self) -> bytes:
-        """Bring the gauges up to date, within the time that a scrape has; what takes longer is late, not wrong."""
+        """Update the gauges within the scrape timeout; slower updates finish later."""
         await asyncio.gather(*(self._measure_one(name) for name in self._names))
         return b""
 
@@ -212,7 +211,7 @@ class ServiceContext:
         return self._host.has(service)
 
     def client(self, cls: type[C]) -> C:
-        """Return a client of another service; the catalog must say that this one calls it."""
+        """Return a client of another service, which the catalog must list under `calls`."""
         name = cls.contract.service
         if name not in self._row.calls:
             raise ConfigError(f"{self._row.name!r} calls {name!r}, which its row in the catalog does not say")
@@ -275,29 +274,29 @@ class ServiceContext:
         self.on_start(begin)
 
     def describe(self, detail: Detail) -> None:
-        """Say what the status shows of the service; raising an error of the tree shows it as degraded."""
+        """Set the function that returns the status detail; an error shows the service as degraded."""
         self._detail = detail
 
     def measure(self, hook: Hook) -> None:
-        """Run this before metrics are read, to bring gauges up to date that nothing else keeps so."""
+        """Run this before metrics are read, to update gauges."""
         self._hooks["measure"].append(hook)
 
     async def measured(self) -> None:
-        """Run what was given to `measure`."""
+        """Run the hooks of `measure`."""
         for hook in self._hooks["measure"]:
             await hook()
 
     async def detail(self) -> str:
-        """Return what the service says of itself."""
+        """Return the status detail of the service."""
         return await self._detail() if self._detail else ""
 
     async def begin(self) -> None:
-        """Run what was given to `on_start`."""
+        """Run the hooks of `on_start`."""
         for hook in self._hooks["start"]:
             await hook()
 
     async def close(self) -> None:
-        """End the background work, then run what was given to `on_stop`."""
+        """Cancel the background tasks, then run the hooks of `on_stop`."""
         waiting = self._tasks
         while waiting:  # more than once: an error on the way out can take the place of a cancellation
             for task in waiting:
@@ -308,7 +307,7 @@ class ServiceContext:
                 stack.push_async_callback(hook)
 
     def check_all_read(self) -> None:
-        """Raise where the section has a key that nothing asked for: most often a typing mistake."""
+        """Raise if the section has an unknown key, most often a typo."""
         for key in self._section.keys() - self._read:
             known = ", ".join(sorted(self._read)) or "none"
             raise ConfigError(f"{self._row.name}.{key} is not a setting; there are: {known}")
@@ -338,7 +337,7 @@ def validated(cls: type[S], section: dict[str, Any], what: str) -> S:
 
 
 def check_sections(profile: Profile) -> None:
-    """Raise where the profile has settings for a service that there is not."""
+    """Raise if the profile has settings for an unknown service."""
     for name in profile.services.keys() - BY_NAME.keys():
         raise ConfigError(f"there is no service {name!r}; there are: {', '.join(BY_NAME)}")
 

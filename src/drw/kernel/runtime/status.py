@@ -1,4 +1,4 @@
-"""How every service of a profile is, asked of its process."""
+"""Status report of all services of a profile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes audit records: in the transaction of what they record, or before the answer ends."""
+"""Audit writer: writes records in the caller's transaction, or in a group commit before the response."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ INSERT = "insert into audit.inbox (record) select unnest(%b::text[])"
 class AuditWriter:
     """Writes the records of one service.
 
-    A record holds hashes and ids, never prompts, answers or secrets. It carries the walls that its caller stands inside
-    of, among which are those of all that the caller sees.
+    A record holds hashes and ids, never prompts, answers or secrets. It contains the walls that its caller is inside
+    of.
     """
 
     def __init__(self, database: Database, service: str) -> None:
@@ -41,13 +41,14 @@ class AuditWriter:
         details: Mapping[str, Any] | None = None,
         connection: Connection | None = None,
     ) -> None:
-        """Write one record, and return when it is there for good.
+        """Write one record, and return when it is committed.
 
-        With a connection it becomes part of that transaction; without one it is committed
-        with all other records that wait at this moment.
+        With a connection it is part of that transaction; without one it is committed together with other waiting
+        records.
 
         Raises:
             Unavailable: the database does not answer; nothing may be acknowledged.
+
         """
         line = self.line(action, resource, outcome, details or {})
         if connection is not None:
@@ -56,7 +57,7 @@ class AuditWriter:
             await self._batches.put(line)
 
     def line(self, action: str, resource: str, outcome: str, details: Mapping[str, Any]) -> str:
-        """Return a record as it is written, for whoever writes it together with something else: see `INSERT`."""
+        """Return a serialised record, to write it together with other data: see `INSERT`."""
         principal = context.caller_or_none()
         record = {
             "at": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
@@ -86,5 +87,5 @@ class AuditWriter:
 
 
 def digest(text: str | bytes) -> str:
-    """Return the SHA-256 of a text in hex: how records name what they must not hold."""
+    """Return the SHA-256 of a text in hex, for records that must not contain the text."""
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()

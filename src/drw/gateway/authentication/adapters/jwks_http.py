@@ -36,10 +36,10 @@ class JwksFetcher(KeySetSource):
         self._allowed = FetchTarget(settings.hosts, SETTING)
 
     def check(self, uri: str) -> Url:
-        """Return the URI, read.
+        """Return the parsed URI.
 
         Raises:
-            InvalidRequest: nothing may be fetched from there.
+            InvalidRequest: the URI is not allowed.
         """
         try:
             return self._allowed.check(uri)
@@ -86,6 +86,6 @@ async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
 
 
 def _age(cache_control: str) -> int:
-    """Return for how long the keys may be kept: as the issuer says, but neither so short nor so long as it likes."""
+    """Return the cache time from `Cache-Control`, within `MIN_AGE` and `MAX_AGE`."""
     match = re.search(r"max-age=(\d{1,9})", cache_control)
     return min(max(int(match[1]), MIN_AGE), MAX_AGE) if match else DEFAULT_AGE

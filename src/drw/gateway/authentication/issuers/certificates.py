@@ -1,4 +1,4 @@
-"""Who calls with which client certificate: a name in it stands for a desk, with scopes and walls."""
+"""Client certificates: maps a subject alternative name to a desk with scopes and walls."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SAN = re.compile(
 
 
 class CertificateNotFound(NotFound):
-    """There is no such certificate."""
+    """The certificate does not exist."""
 
 
 class Certificates:
@@ -46,7 +46,7 @@ class Certificates:
         self._revocation = Revocation(audit)
 
     async def put(self, request: PutCertificateRequest) -> Certificate:
-        """Write whose a certificate is and what it may do."""
+        """Create or replace a certificate."""
         certificate = _wanted(request)
         policy.held(certificate.scopes, context.caller())
         policy.inside(certificate.walls, context.caller())
@@ -86,7 +86,7 @@ class Certificates:
         return before
 
     async def delivered(self) -> list[Certificate]:
-        """Return what the data planes must know."""
+        """Return the certificates for the data planes."""
         certificates = list((await self.shown()).certificates)
         for one in certificates:
             one.ClearField("created_at")

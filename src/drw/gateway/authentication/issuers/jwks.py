@@ -1,4 +1,4 @@
-"""Reads the keys of another issuer: a JSON Web Key Set (RFC 7517), of which only public signing keys are kept."""
+"""Parses JSON Web Key Sets (RFC 7517) of issuers, and keeps only public signing keys."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ALGORITHMS = {
     "Ed25519": ("EdDSA",),
     "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
 }
-"""What a key may sign with: by its curve, or by its kind where it has none."""
+"""Algorithms by curve, or by key type for types without curves."""
 PRIVATE = ("d", "p", "q", "k")
 MAX_KID = 200
 MAX_TOLD = 20
-"""So many ids stand in the audit trail; a digest stands for all."""
+"""Maximum number of key ids in an audit record; a digest covers all of them."""
 
 
 class BadKeySet(InvalidRequest):
@@ -36,13 +36,14 @@ class BadKeySet(InvalidRequest):
 
 
 def read(text: str | bytes) -> str:
-    """Return the set in one form, with nothing but public keys for signatures.
+    """Return the normalised set with only public signing keys.
 
-    A symmetric key has no place here: whoever verifies with it can sign with it, and a public key that is taken
-    for one makes anybody an issuer.
+    Symmetric keys are rejected: a verifier could sign with them, and a public key used as one would let anyone issue
+    tokens.
 
     Raises:
         BadKeySet: it is not well formed, has a private or a symmetric key, or none that can be used.
+
     """
     if len(text) > MAX_BYTES:
         raise BadKeySet(f"a JWKS of {len(text)} bytes; it can have {MAX_BYTES}", param="jwks")
@@ -68,7 +69,7 @@ def kids(text: str) -> list[str]:
 
 
 def told(text: str) -> dict[str, Any]:
-    """Return what the audit trail says of such a set: bounded, and another whenever the set is another."""
+    """Return a bounded summary of a key set for the audit log; different sets have different summaries."""
     return {"kids": [kid[:MAX_KID] for kid in kids(text)[:MAX_TOLD]], "digest": digest(text)}
 
 

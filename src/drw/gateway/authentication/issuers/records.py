@@ -1,6 +1,6 @@
-"""Whose tokens count besides our own: each issuer speaks for one org, and for no more than that org's desks hold.
+"""External identity providers: each issuer authenticates callers of one org, within the permissions of its desks.
 
-The last keys that were good are kept, so that an issuer that cannot be reached changes nothing.
+The last valid key set is stored, so an unreachable issuer does not affect its callers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 MAX_ISSUERS = 50
 MAX_TOLD_BYTES = 28_000
-"""Twice that, with what else an audit record has, is within `MAX_RECORD_BYTES`."""
+"""Twice this size plus the other fields fits into `MAX_RECORD_BYTES`."""
 ALONE: LiteralString = "lock table issuer in share row exclusive mode"
 """Before any of its rows is locked, in every change: two at once would clash, or wait for each other."""
 AGAIN_SECONDS = 30
@@ -47,7 +47,7 @@ AT_ONCE = 8
 
 
 class IssuerNotFound(NotFound):
-    """There is no such issuer."""
+    """The issuer does not exist."""
 
 
 class Issuers:
@@ -136,7 +136,7 @@ class Issuers:
                 group.create_task(refresh(row))
 
     async def delivered(self) -> list[Issuer]:
-        """Return what the data planes must know: all, with the keys that count."""
+        """Return all issuers with their current key sets, for the data planes."""
         return [_with_keys(row) for row in await self._all()]
 
     async def _keys(self, issuer: Issuer) -> FetchedKeys:
@@ -186,9 +186,9 @@ class Issuers:
         return row
 
     async def _refresh(self, name: str, uri: str) -> DrwError | None:
-        """Fetch and keep the keys of one issuer; return why that failed, or None.
+        """Fetch and store the key set of one issuer; return the error, or None.
 
-        Whatever is wrong with what one issuer sends is noted at that issuer, and nobody else's trouble.
+        An error is recorded at the issuer and does not affect others.
         """
         try:
             await self._keep(name, uri, await self._fetcher.fetch(uri))
@@ -265,7 +265,7 @@ def as_issuer(row: dict[str, Any]) -> Issuer:
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
-    """Return what the audit trail says of an issuer: its keys by their ids and a digest."""
+    """Return an issuer for the audit log, with the ids and a digest of its keys."""
     issuer = as_issuer(row)
     for field in ("jwks", "kids", "fetch_error"):
         issuer.ClearField(field)
@@ -279,7 +279,7 @@ def _check_told(row: dict[str, Any]) -> None:
 
 
 def _shown(text: str) -> str:
-    """Return a text that the database can keep, whatever an issuer put into it."""
+    """Return a text without characters that the database cannot store."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 

@@ -1,4 +1,4 @@
-"""What an issuer may be: its names, its audiences, its claims and its roles."""
+"""Validation of issuers across fields; the rules of single fields are in the contract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_NAME = 32
 
 
 def wanted(request: PutIssuerRequest, own_issuer: str) -> Issuer:
-    """Return the issuer that is wished for; `own_issuer` is what this platform's keys say of their issuer."""
+    """Return the requested issuer; `own_issuer` is the issuer of the platform's own keys."""
     claims = ClaimNames(desk="desk", roles="roles")
     claims.MergeFrom(request.claims)
     issuer = Issuer(

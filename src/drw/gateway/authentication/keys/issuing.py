@@ -46,7 +46,7 @@ ELSEWHERE = ("oidc:", "cert:")
 
 
 class KeyNotFound(NotFound):
-    """There is no such key, or it is not the caller's to see."""
+    """The key does not exist, or the caller cannot see it."""
 
 
 class Keys:
@@ -91,7 +91,7 @@ class Keys:
         return created
 
     async def page(self, request: ListKeysRequest) -> ListKeysResponse:
-        """Return keys that the caller may see, newest first."""
+        """Return a page of keys that the caller can see, newest first."""
         size = request.page_size or record_validation.DEFAULT_PAGE
         before = _page_token(request.page_token)
         rows = await self._store.page(_view(request.org), ended=request.all, before=before, size=size + 1)
@@ -106,9 +106,9 @@ class Keys:
         return as_key(row)
 
     async def revoke(self, request: RevokeKeyRequest) -> Key:
-        """Revoke a key with those that were made with it; twice is the same as once.
+        """Revoke a key and the keys that were created with it; idempotent.
 
-        Of a key that has ended already, what it made is revoked all the same.
+        For an expired key, it still revokes the keys that were created with it.
         """
         key = await self.get(request.id, request.org)
         children: list[str] = []
@@ -159,9 +159,9 @@ class Keys:
         return await self._store.next_end()
 
     async def _max_life(self, principal: Principal) -> tuple[timedelta, bool]:
-        """Return how long a key of this caller may live, and whether it is borrowed.
+        """Return the maximum lifetime of a key that this caller creates, and whether the key is borrowed.
 
-        Who is taken away at an issuer has no key left a little later, nor one made with such a key.
+        A caller that an issuer removes loses all its keys, and keys created with them, within this time.
         """
         if principal.key.startswith(ELSEWHERE):
             return self._borrowed, True
@@ -176,7 +176,7 @@ class Keys:
             await self._revocation.record([row], connection, because="its successor has taken over")
 
     async def _made(self, key: Key, life: timedelta) -> CreatedKey:
-        """Sign a key, which is good once it is kept."""
+        """Sign a key. It becomes valid when it is stored."""
         now, signer = datetime.now(UTC).replace(microsecond=0), await self._signing.signer()
         key.id = f"key_{secrets.token_hex(12)}"
         key.created_by = context.caller().key
@@ -189,7 +189,7 @@ class Keys:
 
     @asynccontextmanager
     async def _bound(self, key: Key, predecessor: str = "") -> AsyncIterator[None]:
-        """Announce a key and set what binds it before it is good; undo both where it comes to nothing."""
+        """Announce a key and set its limits before it becomes valid; undo both if it is not created."""
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._unbind, key)
             limit = await self._limits.bind_key(_binding(key, predecessor))
@@ -213,11 +213,10 @@ class Keys:
         record_validation.within(key.walls, desk.walls, "wall", f"a key of the desk {desk.name!r}")
 
     async def _hold_maker(self, connection: Connection, old: str = "") -> None:
-        """Hold what the caller's identity rests on, and the key that is to be rotated, so that neither ends meanwhile.
+        """Lock the caller's key, issuer or certificate, and the key to rotate, until the transaction ends.
 
         Raises:
-            Conflict: the caller's key is revoked, or its issuer or certificate deleted, and whoever did that did not
-                see the key that is being made.
+            Conflict: the caller's key is revoked, or its issuer or certificate is deleted.
         """
         maker = context.caller().key
         row = await self._store.hold(maker, old, connection)

@@ -1,4 +1,4 @@
-"""Key lineage: who made and rotated which key, and whether two callers are the same principal."""
+"""Key lineage: which key created or rotated which, and whether two callers are the same principal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AUTHORITIES = (PLATFORM, "org:admin")
 """Scopes with which a caller issues keys to other persons, the widest first."""
 MAX_OTHERS = 100
 MAX_ANCESTORS = 2000
-"""Of all that are compared; where there are more, the relation counts as unknown."""
+"""Maximum number of compared keys; with more, relations are unknown."""
 
 Relation = ComparePrincipalsResponse.Relation
 
@@ -53,7 +53,7 @@ class _Parent:
 
 
 class KeyAncestry:
-    """The families of some callers with those of everybody who made their keys, and so on upwards."""
+    """The key families of callers, with the families of all creators of their keys."""
 
     def __init__(self, families: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> None:
         self._families = families
@@ -91,12 +91,12 @@ class KeyAncestry:
         return Relation.DIFFERENT
 
     def complete(self, caller: str) -> bool:
-        """Return whether everybody above a caller is on record."""
+        """Return whether all ancestors of a caller are on record."""
         family = self.family(caller)
         return bool(family) and not self._too_many and self._unknown.isdisjoint(self._above(family))
 
     def desks(self, caller: str) -> set[str]:
-        """Return the desks, as in "acme/trading", of whoever made the caller's key, up to a platform administrator."""
+        """Return the desks ("ORG/DESK") of the creators of the caller's key, up to a platform administrator."""
         names: set[str] = set()
         for family in self._walk(self.family(caller), beyond_platform=False):
             names |= {parent.desk for parent in self._parents[family] if parent.authority != PLATFORM}
@@ -107,7 +107,7 @@ class KeyAncestry:
         return Relation.ISSUED_BY_CALLER if by_caller else Relation.SAME
 
     def _above(self, family: str) -> dict[str, set[str]]:
-        """Return every ancestor with the authorities by which it made what leads here; of itself, none."""
+        """Return every ancestor with the authorities it used; the family itself has none."""
         found: dict[str, set[str]] = defaultdict(set, {family: {""}})
         for one in self._walk(family, beyond_platform=True):
             for parent in self._parents[one]:
@@ -131,7 +131,7 @@ class KeyLineage:
         self._database = database
 
     async def add(self, key: Key, predecessor: str, connection: Connection) -> None:
-        """Record who makes a key, and which one it succeeds; empty: none."""
+        """Record the creator of a key and its predecessor; empty: none."""
         principal = context.caller()
         await connection.execute(
             """
@@ -151,10 +151,10 @@ class KeyLineage:
         )
 
     async def compare(self, request: ComparePrincipalsRequest) -> ComparePrincipalsResponse:
-        """Return how the present caller is related to others.
+        """Return the relation of the caller to others.
 
         Raises:
-            InvalidRequest: there are too many of them.
+            InvalidRequest: too many callers are compared.
         """
         principal, others = context.caller(), list(request.others)
         if len(others) > MAX_OTHERS:

@@ -1,4 +1,4 @@
-"""What a new key may be: its name, scopes, walls, life and limit, and whose it may be."""
+"""Policy for new keys: name, desk, scopes, walls and lifetime that a caller can grant."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ADMIN = "org:admin"
 
 
 class ScopeNotHeld(Forbidden):
-    """A scope that the caller cannot pass on, since it lacks it."""
+    """A scope that the caller cannot grant, since it lacks it."""
 
 
 class WallNotHeld(Forbidden):
-    """A wall that the caller cannot pass on, since it stands outside."""
+    """A wall that the caller cannot grant, since it is outside of it."""
 
 
 def name(request: CreateKeyRequest) -> str:
@@ -59,7 +59,7 @@ def scopes(request: CreateKeyRequest, principal: Principal, bound: Desk) -> tupl
 
 
 def held(scopes: Iterable[str], principal: Principal) -> None:
-    """Raise where the caller would pass on a scope that it lacks, to a key or to anybody else."""
+    """Raise if the caller would grant a scope that it lacks."""
     if missing := [scope for scope in scopes if scope not in principal.scopes]:
         raise ScopeNotHeld(
             f"the key {principal.key!r} lacks the scope {missing[0]!r}, so it cannot pass it on", scope=missing[0]
@@ -75,7 +75,7 @@ def walls(request: CreateKeyRequest, principal: Principal, bound: Desk) -> tuple
 
 
 def inside(walls: Iterable[str], principal: Principal) -> None:
-    """Raise where the caller would pass on a wall outside which it stands, and is no admin of the org."""
+    """Raise if the caller would grant a wall that it is outside of, without being an admin of the org."""
     if ADMIN not in principal.scopes and (outside := [wall for wall in walls if wall not in principal.walls]):
         raise WallNotHeld(
             f"the key {principal.key!r} stands outside the wall {outside[0]!r}, so it cannot pass it on", param="walls"
@@ -83,7 +83,7 @@ def inside(walls: Iterable[str], principal: Principal) -> None:
 
 
 def life(request: CreateKeyRequest, maximum: timedelta) -> timedelta:
-    """Return for how long the key is good; `maximum` is what the caller may give, in whole seconds."""
+    """Return the lifetime of the key; `maximum` is the longest that the caller can grant, in whole seconds."""
     if maximum < MIN_LIFE:
         raise Forbidden("the caller's own key ends within a minute, and so would all that is made with it")
     default = min(DEFAULT_LIFE, maximum)

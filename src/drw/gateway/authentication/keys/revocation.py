@@ -59,14 +59,14 @@ class Revocation:
         self._audit = audit
 
     async def made_with(self, key: str, connection: Connection) -> tuple[list[str], int]:
-        """Revoke what was made with a key and with those that its holder rotated into it; return as `made_by` does."""
+        """Revoke keys created with a key or its predecessors; return as `made_by` does."""
         rows = await (await connection.execute(HOLDERS, (key,))).fetchall()
         return await self.made_by([row["key"] for row in rows], key, connection)
 
     async def made_by(self, makers: Sequence[str], whose: str, connection: Connection) -> tuple[list[str], int]:
-        """Revoke the keys that some callers made, at any depth, where the caller of the request may.
+        """Revoke the keys that these callers created, at any depth, as far as the caller is permitted.
 
-        Returns the ids of those that it revoked, and how many stay good because they are not the caller's to revoke.
+        Returns the ids of the revoked keys, and the number of keys that the caller is not permitted to revoke.
         """
         done: list[str] = []
         for _ in range(MAX_PASSES):
@@ -82,7 +82,7 @@ class Revocation:
         return sorted(done), sum(not row["within"] for row in found)
 
     async def made_by_tokens(self, issuer: str, connection: Connection) -> tuple[list[str], int]:
-        """Revoke what holders of an issuer's tokens made; return as `made_by` does."""
+        """Revoke keys that callers of an issuer created; return as `made_by` does."""
         query: LiteralString = "select distinct created_by from key where starts_with(created_by, %s)"
         rows = await (await connection.execute(query, (f"oidc:{issuer}:",))).fetchall()
         return await self.made_by([row["created_by"] for row in rows], f"a token of {issuer}", connection)

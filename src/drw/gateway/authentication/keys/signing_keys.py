@@ -1,7 +1,7 @@
-"""The signing keys: one signs, and every one verifies until the last key that it signed has ended.
+"""Signing keys: one signs, and each verifies until the last key that it signed has expired.
 
-A new one is known to every data plane before it signs anything, so that no key is ever refused because its signature
-is too new. What an old one signed stays good to its own end: whoever holds such a key need not know of the change.
+Data planes receive a new signing key before it signs, so they never reject a key as unknown. Keys that an old one
+signed stay valid until they expire.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from drw.kernel.storage.database import Connection, Database
 
 LOCK = 0x6B6579  # "key"
 MAX_RECORDED_KEYS = 1000
-"""So many ids of keys stand in the record of a retirement; the keys themselves say when they were revoked."""
+"""Maximum number of key ids in the audit record of a retirement."""
 MAX_LIVE_KEYS = 8
-"""Each adds to what the data planes hold; keys live a year at most, so that a rotation a month fits only with ends."""
+"""Maximum number of signing keys that data planes verify with."""
 
 LIVE: LiteralString = """
     select * from signing_key where retired_at is null order by signs_from desc, created_at desc, kid
@@ -65,7 +65,7 @@ REVOKE: LiteralString = """
 
 
 class SigningKeyNotFound(NotFound):
-    """There is no such signing key."""
+    """The signing key does not exist."""
 
 
 class SigningKeys:
@@ -88,10 +88,10 @@ class SigningKeys:
         self._lead = lead
 
     async def begin(self) -> None:
-        """Seal what lies there unsealed or under the secret from before, and make the first one where none signs.
+        """Encrypt signing keys that are plain or encrypted with the previous secret, and create the first signing key.
 
         Raises:
-            ConfigError: something was sealed under another secret.
+            ConfigError: a signing key is encrypted with another secret.
         """
         async with self._locked() as connection:
             await self._seal(connection)
@@ -101,13 +101,13 @@ class SigningKeys:
                 await self._record("create", created.kid, details, connection)
 
     async def signer(self) -> Signer:
-        """Return what signs now."""
+        """Return the current signer."""
         if (row := await self._database.one(SIGNS)) is None:
             raise InternalError("no signing key signs; one is made when the service starts")
         return self._signer(row)
 
     async def verifying(self) -> list[Signer]:
-        """Return what the data planes must know, newest first."""
+        """Return the keys that verify, newest first, for the data planes."""
         return [self._signer(row) for row in await self._rows() if row["state"] in ("published", "signs", "verifies")]
 
     async def shown(self) -> ListSigningKeysResponse:
@@ -158,7 +158,7 @@ class SigningKeys:
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[Connection]:
-        """Give a transaction in which nobody else changes the signing keys."""
+        """Yield a transaction with an exclusive lock on the signing keys."""
         async with self._database.transaction() as connection:
             await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
             yield connection
@@ -179,7 +179,7 @@ class SigningKeys:
         await changed(connection)
 
     async def _take_over(self, connection: Connection) -> str:
-        """Make sure that one signs now, at once where the one that did is gone; return its id."""
+        """Ensure that a signing key signs now; return its id."""
         done = await connection.execute(LIVE)
         left = await done.fetchall()
         if signing := [row for row in left if row["signs_from"] <= datetime.now(UTC)]:

@@ -1,7 +1,7 @@
-"""Orgs and their desks: what a desk may hold is within its org's, and what a key holds within its desk's.
+"""Orgs and desks: permissions of a desk are within those of its org, and permissions of a key within those of its desk.
 
-Nothing is made by itself: a key for a desk that is not there is refused. Who narrows an org or a desk is told which
-keys hold more, and says whether they are to be revoked; a key never stays good that holds more than its desk.
+Desks are never created implicitly. Narrowing an org or a desk fails with the list of keys that have more permissions,
+or revokes them on request.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ MAX_DESKS = 1000
 
 
 class OrgNotFound(NotFound):
-    """There is no such org."""
+    """The org does not exist."""
 
 
 class DeskNotFound(NotFound):
-    """The org has no such desk."""
+    """The desk does not exist in the org."""
 
 
 class NarrowingConflict(Conflict):
@@ -55,7 +55,7 @@ class Tenants:
         self._audit = audit
 
     async def put_org(self, request: PutOrgRequest) -> PutOrgResponse:
-        """Make an org, or set what its desks may hold."""
+        """Create an org, or replace its permissions."""
         requested = Org(
             name=request.name,
             title=request.title,
@@ -99,7 +99,7 @@ class Tenants:
         return before
 
     async def put_desk(self, request: PutDeskRequest) -> PutDeskResponse:
-        """Make a desk, or set what its keys may hold."""
+        """Create a desk, or replace its permissions."""
         requested = Desk(
             org=named_org(request.org),
             name=request.name,
@@ -130,12 +130,12 @@ class Tenants:
         return await self.known_desk(org, request.name)
 
     async def known_desk(self, org: str, name: str) -> Desk:
-        """Return a desk, whoever asks."""
+        """Return a desk, without a permission check."""
         async with self._database.transaction() as connection:
             return await self.desk_of(connection, org, name)
 
     async def desks(self, request: ListDesksRequest) -> ListDesksResponse:
-        """Return a page of the desks of an org: those for which the caller may act."""
+        """Return a page of the desks of an org that the caller can act for."""
         size, after, org = (
             request.page_size or record_validation.DEFAULT_PAGE,
             record_validation.page_token(request.page_token),
@@ -148,7 +148,7 @@ class Tenants:
         return ListDesksResponse(desks=[as_desk(row) for row in rows[:size]], next_page_token=next_page_token)
 
     async def delete_desk(self, request: DeleteDeskRequest) -> DeleteDeskResponse:
-        """Delete a desk that nobody holds a good key or a certificate of."""
+        """Delete a desk without valid keys and certificates."""
         org = named_org(request.org)
         async with self._database.transaction() as connection:
             before = await self.desk_of(connection, org, request.name, lock="update")
@@ -169,10 +169,10 @@ class Tenants:
         return DeleteDeskResponse(desk=before, revoked_keys=revoked)
 
     async def desk_of(self, connection: Connection, org: str, name: str, *, lock: queries.Lock = "") -> Desk:
-        """Return a desk, locked until the transaction ends where asked for.
+        """Return a desk; `lock` locks it until the transaction ends.
 
         Raises:
-            DeskNotFound: the org has none of this name.
+            DeskNotFound: the org has no desk of this name.
         """
         if (desk := await queries.desk(connection, org, name, lock=lock)) is None:
             raise _no_desk(org, name)

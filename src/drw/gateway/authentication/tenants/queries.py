@@ -1,4 +1,4 @@
-"""Orgs, desks and what hangs on them as rows of PostgreSQL; each function works inside a transaction of its caller."""
+"""Queries of orgs, desks and their dependents; each runs inside a transaction of its caller."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def revoke(connection: Connection, keys: list[str]) -> None:
 
 
 async def below_org(connection: Connection, name: str) -> list[str]:
-    """Return what an org still has."""
+    """Return what an org still contains."""
     query: LiteralString = """
         select 'the desk ' || name as what from desk where org = %(org)s
         union all select 'the issuer ' || name from issuer where org = %(org)s order by what
@@ -141,7 +141,7 @@ def as_desk(row: dict[str, Any]) -> Desk:
 
 
 def told(record: Message | None) -> Any:
-    """Return what the audit trail says of a record: all but its times; None where there is none."""
+    """Return a record for the audit log, without its times; None for None."""
     if record is None:
         return None
     return {k: v for k, v in to_json(record).items() if not k.endswith("_at")}

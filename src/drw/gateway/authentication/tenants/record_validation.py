@@ -13,20 +13,20 @@ DEFAULT_PAGE = 100
 
 
 class UnknownScope(InvalidRequest):
-    """A scope that there is not."""
+    """The scope does not exist."""
 
 
 class OutOfBounds(Forbidden):
-    """More than the desk or the org may hold."""
+    """More permissions than the desk or the org has."""
 
 
 def looked_up(value: str) -> str:
-    """Return what is only looked up, and so may be anything; what no record can be called becomes nothing."""
+    """Return a name to look up; a name that no record can have becomes empty."""
     return value if value.isprintable() else ""
 
 
 def scopes(values: Iterable[str], param: str = "scopes") -> tuple[str, ...]:
-    """Return scopes that there are, sorted."""
+    """Return the scopes, validated and sorted."""
     requested = tuple(sorted(set(values)))
     if unknown := [scope for scope in requested if scope not in SCOPES]:
         raise UnknownScope(f"{unknown[0][:80]!r} is not a scope; there are: {', '.join(SCOPES)}", param=param)
@@ -34,7 +34,7 @@ def scopes(values: Iterable[str], param: str = "scopes") -> tuple[str, ...]:
 
 
 def within(requested: Sequence[str], bound: Sequence[str], kind: str, whose: str) -> None:
-    """Raise where something is wanted that the bound does not have."""
+    """Raise if a requested value is not within the bound."""
     if beyond := [one for one in requested if one not in bound]:
         there = ", ".join(bound) or "none"
         raise OutOfBounds(f"{whose} may not hold the {kind} {beyond[0]!r}; it may hold: {there}", param=f"{kind}s")
@@ -48,6 +48,6 @@ def page_token(token: str) -> str:
 
 
 def some(names: Sequence[str], maximum: int = 5) -> str:
-    """Return the first of many names, and how many more there are."""
+    """Return the first names, and the number of the others."""
     more = f" and {len(names) - maximum} more" if len(names) > maximum else ""
     return ", ".join(repr(one) for one in names[:maximum]) + more

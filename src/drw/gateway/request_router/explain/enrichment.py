@@ -1,4 +1,4 @@
-"""What other services add to an explanation: which models may answer, and which budgets pay for it."""
+"""Enrichment of explanations by other services: models from discovery, budgets from rate limiting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUDGETS = "keys:read"
 
 
 class ExplanationEnricher:
-    """Asks what waits behind the data plane; where somebody does not answer, a note says so."""
+    """Adds models, limits and budgets; an unavailable service becomes a note."""
 
     def __init__(self, discovery: DiscoveryClient | None, limiting: RateLimitingClient) -> None:
         self._discovery = discovery
@@ -29,7 +29,7 @@ class ExplanationEnricher:
     async def add(
         self, explanation: Explanation, configuration: Configuration, request: ExplainedRequest, principal: Principal
     ) -> None:
-        """Add the models that may answer, and all that bounds them and the caller."""
+        """Add the models, limits and budgets of a request."""
         if request.path in ITSELF:
             return
         route = explanation.taken

@@ -1,4 +1,4 @@
-"""Which route a request takes, and why: the data plane's own way, walked over the desired state."""
+"""Route explanation: applies the data plane's matching to the desired state."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ExplainedRequest:
 def explain(
     configuration: Configuration, request: ExplainedRequest, principal: Principal, shown: Sequence[Route] | None = None
 ) -> Explanation:
-    """Return what the data plane would do with a request of this caller; `shown` are the routes as they are shown."""
+    """Return what the data plane would do with a request; `shown` are the routes as the caller can see them."""
     if reply := ITSELF.get(request.path):
         return Explanation(
             route=reply, why=f"the data plane answers {request.path} by itself", org=principal.org, desk=principal.desk
@@ -111,7 +111,7 @@ def _miss_of_model(route: Route, request: ExplainedRequest, model: str) -> str:
 
 
 def _reads(match: Route | None, routes: Sequence[Route], request: ExplainedRequest) -> bool:
-    """Return whether the route that is found first has the body read, so that another may be found."""
+    """Return whether the first match requires reading the body to find the final route."""
     if match is None:
         return any(route.models and under(request.path, route.path) for route in routes)
     return any(under(request.path, path) for path in read_under(match, routes))

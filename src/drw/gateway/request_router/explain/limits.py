@@ -1,4 +1,4 @@
-"""What bounds a request that is explained: the limits and budgets of its key, desk, org and models."""
+"""Limits and budgets in an explanation: those of the key, desk, org and models."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MEASURES = (REQUESTS, TOKENS, AT_ONCE)
 
 
 def effective_limits(limits: Limits, principal: Principal, models: Collection[str], *, passing: bool) -> list[Bound]:
-    """Return every limit that binds the caller or one of these models, the tightest of each measure first.
+    """Return all limits of the caller and the models, the lowest of each kind first.
 
-    `passing`: the request goes to an upstream that is not ours, where nobody counts a model's requests and calls.
+    `passing`: a pass-through request, for which requests and concurrent calls of models are not counted.
     """
     subjects = _subjects(principal, models)
     matching = [limit for limit in limits.limits if _subject(limit) in subjects]
@@ -30,7 +30,7 @@ def effective_limits(limits: Limits, principal: Principal, models: Collection[st
 
 
 def paying_budgets(all_of_them: Iterable[Budget], principal: Principal, models: Collection[str]) -> list[Budget]:
-    """Return those that pay for a request of the caller to one of these models."""
+    """Return the budgets that apply to a request of the caller to one of these models."""
     subjects = _subjects(principal, models)
     return [b for b in all_of_them if Subject(b.subject, b.org, b.name) in subjects]
 
@@ -49,7 +49,7 @@ def _bounds(limit: Limit, *, passing: bool) -> Iterator[Bound]:
 
 
 def _subject(limit: Limit) -> Subject:
-    """Return whom a limit is for: one without a subject is a key's, and may also name the key's desk."""
+    """Return the subject of a limit. A limit without a subject is a key's, and can contain the key's desk."""
     kind = limit.subject or Block.KEY
     name = {Block.KEY: limit.key, Block.DESK: limit.desk, Block.MODEL: limit.model}.get(kind, "")
     return Subject(kind, "" if kind == Block.MODEL else limit.org, name)

@@ -1,4 +1,4 @@
-"""Who may decide about a kill: two voices are two principals, and the subject decides nothing about itself."""
+"""Approval rules of kills: approvals need different principals, and the subject of a kill cannot approve."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ class PrincipalRecord:
     complete: bool = True
     desks: frozenset[str] = frozenset()
     relations: dict[str, ComparePrincipalsResponse.Relation] | None = None
-    """None: the caller has not been compared with anybody."""
+    """None: the caller has not been compared."""
 
     @classmethod
     def alone(cls, principal: Principal) -> PrincipalRecord:
-        """Return the standing of a caller that has not been compared with anybody."""
+        """Return the record of a caller that has not been compared."""
         return cls(principal, principal.key)
 
     def knows(self, others: Collection[str] | None) -> bool:
-        """Return whether the caller has been compared with all of these; None: with nobody need be."""
+        """Return whether the caller has been compared with all of these; None: no comparison is needed."""
         return others is None or (self.relations is not None and self.relations.keys() >= set(others))
 
     def is_one_with(self, voices: Iterable[str]) -> bool:
-        """Return whether the caller is the same principal as somebody who has a voice already.
+        """Return whether the caller is the same principal as an approver.
 
         Raises:
-            Forbidden: the record does not say who made the key of one of them.
+            Forbidden: the creator of a key is not on record.
         """
         related = [self._to(one) for one in voices]
         if any(one in (Relation.SAME, Relation.SAME_KEY, Relation.ISSUED_BY_CALLER) for one in related):
@@ -54,10 +54,11 @@ class PrincipalRecord:
         return False
 
     def check_not_subject(self, kill: Kill) -> None:
-        """Raise where the caller would decide about itself.
+        """Raise if the caller is the subject of the kill.
 
         Raises:
             Forbidden: the kill is of the caller's key or desk, or of one from which its key descends.
+
         """
         if _is_own(kill, self.caller):
             raise Forbidden(f"the kill is of your own {_told(kill)}: another key or desk must decide about it")
@@ -99,11 +100,11 @@ class Principals:
         self._authentication = authentication
 
     async def standing(self, principal: Principal, others: Collection[str]) -> PrincipalRecord:
-        """Return how the present caller is related to others.
+        """Return the relation of the caller to others.
 
         Raises:
-            Unavailable: the authentication service does not answer; nothing may be decided.
-            Conflict: there are more voices than can be compared.
+            Unavailable: the authentication service does not answer.
+            Conflict: there are more approvers than can be compared.
         """
         comparison = await self._authentication.compare_principals(ComparePrincipalsRequest(others=others))
         if len(comparison.relations) != len(others):
@@ -119,14 +120,14 @@ class Principals:
 
 
 def check_may_kill(row: Row, standing: PrincipalRecord) -> None:
-    """Raise where the caller is the subject, or an org would decide for every org."""
+    """Raise if the caller is the subject, or would kill in every org without "platform:admin"."""
     if not row["org"]:
         _check_platform(row, standing.caller)
     standing.check_not_subject(as_kill(row))
 
 
 def check_may_lift(row: Row, standing: PrincipalRecord) -> None:
-    """Raise where the caller is the subject, or an org would lift what the platform killed."""
+    """Raise if the caller is the subject, or would lift a kill of the platform without "platform:admin"."""
     if row["by_platform"] or not row["org"]:
         _check_platform(row, standing.caller)
     standing.check_not_subject(as_kill(row))

@@ -1,4 +1,4 @@
-"""Requests to the kill switch, checked: the kill that is asked for, its org, its reason, and pages of the list."""
+"""Validation of requests to the kill switch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ TENANTS = (Kill.KEY, Kill.DESK)
 
 
 def wanted(request: CreateKillRequest, principal: Principal) -> Kill:
-    """Return the kill that a caller asks for.
+    """Return the requested kill.
 
     Raises:
-        InvalidRequest: something is missing, or it would hit the caller's own key or desk.
-        Forbidden: the org is another one than the caller's.
+        InvalidRequest: it would stop the caller's own key or desk, or has no reason.
+        Forbidden: the org is not the caller's.
     """
     org = _org(request, principal)
     _check_not_self(request.subject, org, request.name, principal)
@@ -49,7 +49,7 @@ def _check_not_self(subject: int, org: str, name: str, principal: Principal) -> 
 
 
 def reason(text: str, what: str) -> str:
-    """Return why somebody asks for "a kill" or "a lift"."""
+    """Return the reason of a "kill" or "lift"."""
     if not 1 <= len(text.strip()) <= MAX_REASON:
         raise InvalidRequest(f"a {what} needs a reason of 1 to {MAX_REASON} characters", param="reason")
     return text.strip()

@@ -13,7 +13,7 @@ from drw.kernel.storage.database import Connection, Database
 CHANNEL = "kills_changed"
 LOCK = 0x6B696C6C  # "kill"
 EXPIRED_BATCH = 100
-"""At a time, so that those of one org hold up nobody."""
+"""Maximum number of expired proposals per transaction."""
 
 Row = dict[str, Any]
 
@@ -49,14 +49,14 @@ class KillStore:
 
     @asynccontextmanager
     async def changing(self, org: str | None = None) -> AsyncIterator[Connection]:
-        """Give a transaction, in which nobody else adds a kill of this org where one is named."""
+        """Yield a transaction that, if an org is given, locks the creation of kills in it."""
         async with self._database.transaction() as connection:
             if org is not None:
                 await connection.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", (LOCK, org))
             yield connection
 
     def changes(self) -> AsyncGenerator[None, None]:
-        """Yield at once, and after each change of what is in force."""
+        """Yield immediately, and after each change of active kills."""
         return self._database.notifications(CHANNEL)
 
     async def open(self, connection: Connection, kill: Kill) -> Row | None:
@@ -92,7 +92,7 @@ class KillStore:
         return await _just(connection, query, by, principal, kill)
 
     async def claim(self, connection: Connection, kill: str) -> Row:
-        """Make a kill the platform's; what an org proposed to lift is over."""
+        """Make a kill the platform's, and end a proposal to lift it."""
         query = (
             "update kill set by_platform = true, lifted_by = '{}', lifted_by_principals = '{}', lift_reason = '',"
             " proposal_ends_at = case when state = 'PROPOSED' then proposal_ends_at end where id = %s returning *"
@@ -125,7 +125,7 @@ class KillStore:
         return await _just(connection, query, by, principal, kill)
 
     async def end(self, connection: Connection, kill: str, state: str) -> Row:
-        """End a kill, which all who watch hear of, or the proposal of one."""
+        """End a kill or its proposal, and notify watchers."""
         query = (
             "update kill set state = %s, proposal_ends_at = null,"
             " lifted_at = case when state = 'ACTIVE' then clock_timestamp() end where id = %s returning *"
@@ -135,7 +135,7 @@ class KillStore:
         return await _just(connection, query, state, kill)
 
     async def expired(self, connection: Connection, kill: str = "") -> list[Row]:
-        """End proposals whose time is over, this one or the oldest; return what became of their kills."""
+        """End expired proposals, of this kill or the oldest; return their kills."""
         cursor = await connection.execute(
             """
             update kill set state = case state when 'PROPOSED' then 'EXPIRED' else state end,
@@ -162,7 +162,7 @@ class KillStore:
         return int((await _just(connection, query, org))["n"])
 
     async def count_open(self, connection: Connection) -> tuple[int, int]:
-        """Return how many there are, and how many of these orgs asked for; nobody adds one meanwhile."""
+        """Return the number of open kills in total and of these orgs, under a lock."""
         await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
         query = (
             "select count(*) as n, count(*) filter (where not by_platform) as of_orgs from kill"

@@ -1,8 +1,8 @@
-"""The kill switch: who may refuse calls and let them through again, and how many persons that takes.
+"""The kill switch: kills, lifts and approvals.
 
-A kill applies to the caller's org; only an administrator of the platform kills in another one, or a model or workflow
-in all. The first key proposes; where the policy asks for more, further principals approve, by asking for the same or by
-approving the proposal. A proposal that not enough approve in time ends by itself, and leaves things as they were.
+A kill applies to the caller's org; only a platform administrator can kill in another org, or in all orgs. If the policy
+requires approvals, the first key creates a proposal, and further principals approve it. A proposal without enough
+approvals expires without effect.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from drw.kernel.storage.database import Connection
 EXPIRY_SECONDS = 1.0
 """How often one looks for proposals that are over."""
 PAUSE_SECONDS = 0.05
-"""Between two lists of what is in force, so that whoever kills and lifts without end keeps nobody busy."""
+"""Minimum time between two lists of active kills, to bound the load of frequent changes."""
 MAX_TRIES = 5
 """Of a decision while others decide about the same kill."""
 
@@ -42,7 +42,7 @@ Act = Callable[[Row, PrincipalRecord, Connection], Awaitable[Row]]
 
 
 class KillSwitch:
-    """Kills and lifts, each change in one transaction with its audit record and the word to all who watch."""
+    """Kills and lifts: each change is one transaction with its audit record and notification."""
 
     def __init__(
         self,
@@ -62,12 +62,12 @@ class KillSwitch:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def kill(self, request: CreateKillRequest) -> Kill:
-        """Kill, propose to, or approve what another key proposed.
+        """Create a kill, propose it, or approve an existing proposal.
 
         Raises:
-            InvalidRequest: the request lacks something, or would hit the caller's own key.
-            Forbidden: the org is another one than the caller's.
-            RateLimited: the org, or all orgs together, have as many kills as there can be.
+            InvalidRequest: the request is incomplete, or would stop the caller's own key.
+            Forbidden: the org is not the caller's.
+            RateLimited: the org, or all orgs together, have the maximum number of kills.
         """
         principal = context.caller()
         kill = requests.wanted(request, principal)
@@ -84,12 +84,12 @@ class KillSwitch:
         raise _changing(kill.name)
 
     async def approve(self, kill: str) -> Kill:
-        """Add the caller's voice to what is proposed.
+        """Approve a proposal.
 
         Raises:
-            NotFound: there is no such kill that the caller may see.
-            Conflict: nothing is proposed, or the caller's principal has a voice already.
-            Forbidden: the caller may not decide about it.
+            NotFound: the caller can see no such kill.
+            Conflict: nothing is proposed, or the caller's principal has already approved.
+            Forbidden: the caller cannot approve it.
         """
 
         async def act(row: Row, standing: PrincipalRecord, connection: Connection) -> Row:
@@ -113,12 +113,12 @@ class KillSwitch:
         return await self._decide(kill, act)
 
     async def lift(self, request: LiftKillRequest) -> Kill:
-        """Lift a kill, propose to, or approve what another key proposed; withdraw a kill that is only proposed.
+        """Lift a kill, propose to lift it, approve such a proposal, or withdraw a proposed kill.
 
         Raises:
-            InvalidRequest: there is no reason.
-            NotFound: there is no such kill that the caller may see.
-            Forbidden: the caller may not decide about it.
+            InvalidRequest: the reason is missing.
+            NotFound: the caller can see no such kill.
+            Forbidden: the caller cannot approve it.
         """
         reason = requests.reason(request.reason, "lift")
 
@@ -142,7 +142,7 @@ class KillSwitch:
             return self._shown(await self._seen(connection, context.caller(), kill))
 
     async def list(self, request: ListKillsRequest) -> Kills:
-        """Return a page of what the caller may see, newest first."""
+        """Return a page of kills that the caller can see, newest first."""
         principal, size = context.caller(), requests.page_size(request.page_size)
         rows = await self._store.page(
             principal.org,
@@ -172,15 +172,15 @@ class KillSwitch:
                 await asyncio.sleep(EXPIRY_SECONDS)
 
     def _lock(self, org: str) -> asyncio.Lock:
-        """Return what the callers of one org wait for: however many there are, they take one connection."""
+        """Return the lock of an org, so that its callers use one connection at a time."""
         if (lock := self._locks.get(org)) is None:
             self._locks[org] = lock = asyncio.Lock()
         return lock
 
     async def _decide(self, kill: str, act: Act) -> Kill:
-        """Do something about a kill, once the caller has been compared with all who have a say in it.
+        """Decide about a kill after comparing the caller with its approvers.
 
-        They are compared while nothing is locked and nobody else waits, and again where others have decided meanwhile.
+        The comparison runs without locks, and is repeated if the approvers changed meanwhile.
         """
         principal = context.caller()
         standing = PrincipalRecord.alone(principal)
@@ -194,7 +194,7 @@ class KillSwitch:
         raise _changing(kill)
 
     def _concerned(self, row: Row) -> Sequence[str] | None:
-        """Return with whom a caller must be compared to decide about a kill; None: with nobody."""
+        """Return the principals to compare the caller with; None: none."""
         subject = [row["name"]] if row["subject"] == "KEY" else []
         policy = self._policy.of(row["subject"])
         principals = [*subject, *_voices(row)]
@@ -250,7 +250,7 @@ class KillSwitch:
         return row
 
     async def _expired(self, kill: str, connection: Connection) -> bool:
-        """End what is proposed for a kill if its time is over; return whether it was."""
+        """End an expired proposal of a kill; return whether it had expired."""
         expired = await self._store.expired(connection, kill)
         for row in expired:
             await self._record_expired(row, connection)
@@ -301,14 +301,14 @@ class KillSwitch:
 
 
 def block(kill: Kill) -> Block | None:
-    """Return the kill as what data planes refuse; None where they have nothing to do with it."""
+    """Return the kill as a block for data planes; None for workflows."""
     if kill.subject == Kill.WORKFLOW:
         return None
     return Block(subject=Kill.Subject.Name(kill.subject), org=kill.org, name=kill.name, reason="KILLED")
 
 
 def _voices(row: Row) -> list[str]:
-    """Return the principals that have a voice in what is proposed."""
+    """Return the principals that approved the current proposal."""
     principals: list[str] = row["killed_by_principals"] if row["state"] == "PROPOSED" else row["lifted_by_principals"]
     return principals
 

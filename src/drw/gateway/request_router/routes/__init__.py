@@ -1,1 +1,1 @@
-"""Routes of the data plane: the route table, its validation, and who may see which route."""
+"""Routes of the data plane: the route table, validation and visibility."""

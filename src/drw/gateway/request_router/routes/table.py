@@ -1,4 +1,4 @@
-"""The route table: which path goes to which upstream, who may take it, how large a body may be.
+"""The route table: upstream, scopes and limits by path.
 
 A client cannot reach a path that is not in the table. Below `/api/v1` the data plane checks that the caller holds a
 scope of any method of the path; the service checks the scope of the method itself.
@@ -26,7 +26,7 @@ UPLOAD_BODY = 513 * MIB
 BEGIN_MS = 120_000
 """Until an answer begins: a process that has not begun by then hangs. What it calls itself ends before, after 30 s."""
 LONG_MS = {"chat": 930_000, "completions": 930_000, "embeddings": 930_000, "files.write": 330_000}
-"""An answer in one piece, and the check of a file: serving and documents end them by themselves before that."""
+"""Unary responses and file checks: serving and documents end them before this time."""
 
 READ = ("documents:read",)
 READ_OR_WRITE = ("documents:read", "documents:write")
@@ -48,7 +48,7 @@ class RouteSplit(Base):
 
 
 class RouteSettings(Base):
-    """A route besides those of the table, or in place of one of the same name; fields as in the contract's Route."""
+    """A route in the settings: additional to the table, or replacing the route of the same name."""
 
     name: str = Field(min_length=1, max_length=100)
     path: str = Field(pattern=r"^(/[A-Za-z0-9_.:~-]+)+$", max_length=200)
@@ -99,9 +99,9 @@ def table(
     credentials: Mapping[str, str] | None = None,
     processes: Iterable[str] = (),
 ) -> tuple[list[Route], list[str]]:
-    """Return every route whose upstreams there are, sorted by name, and why records are not among them.
+    """Return all routes with existing upstreams, sorted by name, and the records that are left out with the reason.
 
-    `processes` are the upstreams that are processes of the platform: those alone have metrics that a client may read.
+    `processes` are the upstreams that are processes of the platform. Only they have readable metrics.
     """
     names = sorted(upstreams)
     routes = {route.name: route for route in (*_openai(), *_rest(), *_metrics(sorted(processes)))}
@@ -113,7 +113,7 @@ def table(
 
 
 def fixed(upstreams: Iterable[str], settings: Sequence[RouteSettings]) -> set[str]:
-    """Return the names that no record can have."""
+    """Return the route names that records cannot use."""
     return {route.name for route in (*_openai(), *_rest(), *_metrics(sorted(upstreams)))} | {
         each.name for each in settings
     }

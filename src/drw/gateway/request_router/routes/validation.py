@@ -1,4 +1,4 @@
-"""What a route may be that an operator makes."""
+"""Validation of routes across fields; the rules of single fields are in the contract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drw.kernel.validation import one_of, validate
 from drw.routing.request_matching import FOREIGN, IDLE_SECONDS, ITSELF, named
 
 OURS = ("/api/v1", "/metrics", *ITSELF)
-"""Paths that no record can take: whoever took them could lock everybody out."""
+"""Paths that records cannot use, since they could lock out all callers."""
 
 MIB = 1 << 20
 OPENAI_BODY = 33 * MIB
@@ -21,14 +21,14 @@ REST_BODY = MIB
 REST_IDLE_SECONDS = 120
 
 MAX_HELD_BYTES = 40 * MIB
-"""The most of a body that must be read before it is known where it goes."""
+"""Maximum body size if the body is read for routing."""
 
 
 def check(route: Route, upstreams: Mapping[str, str]) -> None:
-    """Return where all is well; `upstreams` are those that there are, with the credential of each.
+    """Check a route that an operator sets; `upstreams` are the existing ones with their credentials.
 
     Raises:
-        InvalidRequest: a field has a wrong value; the message says what would be right.
+        InvalidRequest: a field is invalid; the message says what would be right.
     """
     validate(route)
     _check_path(route.path)
@@ -38,7 +38,7 @@ def check(route: Route, upstreams: Mapping[str, str]) -> None:
 
 
 def with_defaults(route: Route) -> Route:
-    """Return the route with what it leaves open: who may take it is never left open to all."""
+    """Return the route with defaults; scopes never default to all callers."""
     complete = Route()
     complete.CopyFrom(route)
     complete.origin = "record"
@@ -67,9 +67,9 @@ def check_fields(route: Route, upstreams: Collection[str]) -> None:
 
 
 def unlike(route: Route, credentials: Mapping[str, str]) -> str:
-    """Return what is wrong with the credentials of a route's upstreams; empty: nothing.
+    """Return the conflict of credentials among a route's upstreams; empty: none.
 
-    The data plane decides what it sends before it knows to which upstream of a chain.
+    The data plane sets the credential before it selects an upstream.
     """
     if not route.fallbacks or len({credentials.get(name, "") for name in named(route)}) == 1:
         return ""

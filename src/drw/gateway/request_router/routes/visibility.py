@@ -1,4 +1,4 @@
-"""What a caller may see of routes and data planes: nothing that names other tenants."""
+"""Visibility of routes and data planes: callers never see names of other tenants."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from drw.kernel.tenancy import Owner
 
 
 def routes(every: Iterable[Route]) -> list[Route]:
-    """Return the routes that the caller may see; of those for several tenants, only the caller's are named."""
+    """Return the routes that the caller can see, without names of other tenants."""
     if tenancy.operates():
         return list(every)
     return [shown for route in every if (shown := _shown(route, context.caller())) is not None]
 
 
 def explained(explanation: Explanation, every: Sequence[Route]) -> Explanation:
-    """Return an explanation without the routes that the caller may not see."""
+    """Return an explanation without routes that the caller cannot see."""
     seen = {route.name for route in routes(every)}
     misses = [miss for miss in explanation.misses if miss.route in seen]
     del explanation.misses[:]
@@ -28,16 +28,16 @@ def explained(explanation: Explanation, every: Sequence[Route]) -> Explanation:
 
 
 def mixed(every: Iterable[Route]) -> list[Route]:
-    """Return all routes, each under the name of those of its tenants that the caller may see.
+    """Return all routes, without names of tenants that the caller cannot see.
 
-    A request of the caller's is matched as before: who else takes a route makes no difference to it.
+    Matching of the caller's requests is not affected.
     """
     seen = {route.name: route for route in routes(every)}
     return [seen.get(route.name, route) for route in every]
 
 
 def rollout(complete: Rollout) -> Rollout:
-    """Return a rollout without free text, which may name the routes, issuers and desks of any tenant."""
+    """Return a rollout without free text, which can contain names of other tenants."""
     if tenancy.operates():
         return complete
     planes = [_plane(report) for report in complete.data_planes]
