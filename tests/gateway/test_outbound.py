@@ -12,7 +12,7 @@ import pytest
 
 from drw.gateway.authentication.adapters.outbound_http import FetchTarget, connector
 from drw.kernel.errors import InvalidRequest
-from drw.routing.egress_allowlist import BadAddress, EgressTarget, read_url
+from drw.routing.egress_allowlist import BadAddress, EgressTarget, parse_url
 from drw.routing.ip_ranges import is_forbidden, is_public
 
 INSIDE = FetchTarget(["login.firm:443", "127.0.0.1:8081", "[fd12::1]:443", "169.254.169.254:80"], "the.setting")
@@ -91,7 +91,7 @@ def test_what_is_fetched(url: str, read: str) -> None:
 )
 def test_what_is_no_url(url: Any) -> None:
     with pytest.raises(BadAddress):
-        read_url(url)
+        parse_url(url)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from drw.api.audit.v1 import log_pb2, log_rpc
 from drw.api.contract import Contract
 from drw.catalog import Service
 from drw.generate import openapi, pages
-from drw.generate.operations import Operation, operations, worded
+from drw.generate.operations import Operation, description, operations
 from drw.generate.protos import Contract as ProtoContract
 from drw.generate.protos import Field, Message, Method, Protos, compiled
 from drw.kernel.errors import HTTP, InvalidRequest, http_body
@@ -259,7 +259,7 @@ def test_every_operation_is_on_both_pages():
     ],
 )
 def test_comments_are_worded_for_readers(comment, name, text):
-    assert worded(comment, name) == text
+    assert description(comment, name) == text
 
 
 def test_the_proto_files_say_what_the_compiled_contracts_do():

@@ -46,7 +46,7 @@ MODULES = {
 }
 
 
-def made(module: NativeModule) -> bytes:
+def compiled_source(module: NativeModule) -> bytes:
     """Return the module as it would be made."""
     with tempfile.TemporaryDirectory(prefix="drw-") as folder:
         out = Path(folder) / "made"
@@ -72,7 +72,7 @@ def problems() -> list[str]:
 
 
 def _stale() -> dict[str, bytes]:
-    compiled = {file: made(module) for file, module in MODULES.items()}
+    compiled = {file: compiled_source(module) for file, module in MODULES.items()}
     return {
         file: new for file, new in compiled.items() if not (ROOT / file).is_file() or (ROOT / file).read_bytes() != new
     }

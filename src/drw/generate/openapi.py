@@ -10,7 +10,7 @@ from drw.api.kernel.v1.kernel_pb2 import Rules
 from drw.generate import openai_requests
 from drw.generate.openai import ENDPOINTS, Endpoint
 from drw.generate.operations import JSON as JSON_VALUE
-from drw.generate.operations import Operation, operations, path_names, reachable, short, worded
+from drw.generate.operations import Operation, description, operations, path_names, reachable, short
 from drw.generate.protos import Field, Protos, compiled
 from drw.kernel.errors import HTTP
 from drw.kernel.rpc.context import ANY_SCOPE, SCOPES
@@ -54,7 +54,7 @@ def document(protos: Protos) -> Schema:
         paths.setdefault(operation.method.path, {})[operation.method.verb.lower()] = _operation(operation)
     for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.verb.lower()] = _openai(endpoint)
-    services = {o.service.name: worded(_comment_of(o, protos), _title(o)) for o in every}
+    services = {o.service.name: description(_comment_of(o, protos), _title(o)) for o in every}
     return {
         "openapi": "3.1.0",
         "info": {

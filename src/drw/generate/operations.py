@@ -36,7 +36,7 @@ class Operation:
     @property
     def text(self) -> str:
         """What it does, in sentences."""
-        return worded(self.method.comment, self.method.name)
+        return description(self.method.comment, self.method.name)
 
     @property
     def summary(self) -> str:
@@ -56,7 +56,7 @@ def path_names(path: str) -> list[str]:
     return re.findall(r"{(\w+)}", path)
 
 
-def worded(comment: str, name: str) -> str:
+def description(comment: str, name: str) -> str:
     """Return a comment without the name it begins with: "GetKey shows one key." becomes "Shows one key."."""
     text = comment.removeprefix(f"{name} ") or f"{snake(name).replace('_', ' ')}."
     return text[:1].upper() + text[1:]

@@ -81,7 +81,7 @@ def named_org(named: str) -> str:
     return named or principal.org
 
 
-def operates() -> bool:
+def sees_platform() -> bool:
     """Return whether the caller can see the whole platform: with `platform:admin`, or for internal calls without a
     caller.
     """

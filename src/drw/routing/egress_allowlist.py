@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from drw.kernel.errors import InvalidRequest
-from drw.routing.ip_ranges import Ip, Network, carried, is_forbidden
+from drw.routing.ip_ranges import Ip, Network, embedded, is_forbidden
 
 Resolve = Callable[[str], Awaitable[list[str]]]
 
@@ -68,7 +68,7 @@ class Url:
         return f"{self.scheme}://{host}{port}{self.path}{self.query}"
 
 
-def read(address: str) -> EgressTarget:
+def parse_target(address: str) -> EgressTarget:
     """Read `unix:/path`, `host:port`, `http://host[:port]/...` or `https://host[:port]/...`.
 
     Raises:
@@ -98,7 +98,7 @@ def _path(address: str) -> str:
     return path
 
 
-def read_url(url: str) -> Url:
+def parse_url(url: str) -> Url:
     """Parse a URL to fetch: `http://` or `https://`, a host, a port, a path and a query.
 
     The host is parsed as strictly as an address. Requests must use the result, never the text: another library can
@@ -116,11 +116,11 @@ def read_url(url: str) -> Url:
     scheme, authority, path, query = match.groups("")
     if ":" not in authority.rpartition("]")[2]:
         authority = f"{authority}:{PORTS[scheme]}"
-    return Url(scheme, read(authority), path or "/", query)
+    return Url(scheme, parse_target(authority), path or "/", query)
 
 
 def _from_url(address: str) -> EgressTarget:
-    url = read_url(address)
+    url = parse_url(address)
     if url.query:
         raise BadAddress(f"{address!r} is not an address: write it as in 'https://host/v1', without '?' and '#'")
     return url.target
@@ -170,7 +170,7 @@ def check_settings(address: str) -> None:
         BadAddress: it is not an address.
         AddressNotAllowed: the address is always forbidden.
     """
-    target = read(address)
+    target = parse_target(address)
     if target.host in METADATA_NAMES:
         raise _metadata(address)
     if target.ip is not None:
@@ -210,7 +210,7 @@ class EgressAllowlist:
             BadAddress: it is not an address.
             AddressNotAllowed: the address is not allowed.
         """
-        target = read(address)
+        target = parse_target(address)
         if target.path:
             self._check_path(target.path, address)
         elif (ip := target.ip) is not None:
@@ -234,7 +234,7 @@ class EgressAllowlist:
             return
         for ip in map(ipaddress.ip_address, await self._asking(target.host)):
             _never(ip, address)
-            loopback = any(one.is_loopback for one in carried(ip))
+            loopback = any(one.is_loopback for one in embedded(ip))
             if target.host != "localhost" and loopback and not self._holds(ip, target.port):
                 raise AddressNotAllowed(f"{address!r} is a name of this machine itself", param="address")
 
@@ -270,7 +270,7 @@ class EgressAllowlist:
     def _holds(self, ip: Ip, port: int) -> bool:
         """Return whether networks of the list hold the address, or every IPv4 address that it carries."""
         return all(
-            any(one in network and wanted in (0, port) for network, wanted in self._networks) for one in carried(ip)
+            any(one in network and wanted in (0, port) for network, wanted in self._networks) for one in embedded(ip)
         )
 
     def _not_listed(self, address: str, more: str = "") -> AddressNotAllowed:
@@ -299,7 +299,7 @@ def _names(entry: str, host: str) -> bool:
 
 def _never(ip: Ip, address: str) -> None:
     if is_forbidden(ip):
-        shown = " or ".join(map(str, carried(ip)))
+        shown = " or ".join(map(str, embedded(ip)))
         raise AddressNotAllowed(
             f"{address!r} is {shown}, a link-local, metadata or multicast address, which no upstream can have",
             param="address",

@@ -45,7 +45,7 @@ RELAYS = ipaddress.IPv4Network("192.88.99.0/24")
 """Routers of 6to4 (RFC 7526)."""
 
 
-def carried(ip: Ip) -> list[Ip]:
+def embedded(ip: Ip) -> list[Ip]:
     """Return the addresses that a request can reach: the embedded IPv4 addresses, or the address itself."""
     if isinstance(ip, ipaddress.IPv4Address):
         return [ip]
@@ -59,7 +59,7 @@ def carried(ip: Ip) -> list[Ip]:
 
 def is_forbidden(ip: Ip) -> bool:
     """Return whether no setting can allow this address: link-local, metadata, multicast, unspecified."""
-    return any(one in network for one in (ip, *carried(ip)) for network in FORBIDDEN)
+    return any(one in network for one in (ip, *embedded(ip)) for network in FORBIDDEN)
 
 
 def is_public(ip: Ip) -> bool:
@@ -70,4 +70,4 @@ def is_public(ip: Ip) -> bool:
         return ip.is_global and not ip.is_multicast and ip not in RELAYS
     if ip not in GLOBAL and ip not in NAT64:
         return False
-    return ip.is_global and all(is_public(one) for one in carried(ip) if one != ip)
+    return ip.is_global and all(is_public(one) for one in embedded(ip) if one != ip)

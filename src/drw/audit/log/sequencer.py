@@ -59,7 +59,7 @@ class Sequencer:
 
     async def begin(self) -> None:
         """Sign the empty log if there is no checkpoint yet."""
-        async with self._store.alone() as connection:
+        async with self._store.lock() as connection:
             if (await self._store.state(connection)).signed < 0:
                 empty = self._signer.sign(0, Tree().root())
                 self._folder.put_once(CHECKPOINT, empty.encode())
@@ -70,7 +70,7 @@ class Sequencer:
         return read_checkpoint(self._folder.read, self._signer.verifier)
 
     async def _extend(self) -> None:
-        async with self._store.alone() as connection:
+        async with self._store.lock() as connection:
             _, last = await asyncio.to_thread(self.published)
             count = min(BATCH, await self._unsigned(connection, last))
             rows = await self._store.rows(last.size, last.size + count, connection)

@@ -112,7 +112,7 @@ class Log(contract.Log):
 
     async def measure(self) -> None:
         """Bring the metrics up to date."""
-        count, seconds = await self._store.behind()
+        count, seconds = await self._store.backlog()
         UNSIGNED.set(count)
         OLDEST.set(seconds)
 

@@ -68,7 +68,7 @@ class Store:
         self._database = database
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[Connection]:
+    async def lock(self) -> AsyncIterator[Connection]:
         """Give a transaction during which no other process sequences or signs."""
         async with self._database.transaction() as connection:
             await connection.execute("select pg_advisory_xact_lock(%s)", (SEQUENCER_LOCK,))
@@ -83,7 +83,7 @@ class Store:
         assert row is not None
         return State(**row)
 
-    async def behind(self) -> tuple[int, float]:
+    async def backlog(self) -> tuple[int, float]:
         """Return how many records are not signed yet, and the age of the oldest in seconds."""
         row = await self._database.one(BEHIND)
         assert row is not None
@@ -91,7 +91,7 @@ class Store:
 
     async def take(self, limit: int) -> int:
         """Give at most `limit` records of the inbox their places; return how many there were."""
-        async with self.alone() as connection:
+        async with self.lock() as connection:
             lines = [r["record"] for r in await (await connection.execute(TAKE, (limit,))).fetchall()]
             newest = await (await connection.execute(NEXT_INDEX)).fetchone()
             assert newest is not None

@@ -112,7 +112,7 @@ class Authentication(contract.Authentication):
 
     async def list_signing_keys(self, request: wire.ListSigningKeysRequest, /) -> wire.ListSigningKeysResponse:
         """ListSigningKeys lists the signing keys, newest first."""
-        return await self._signing.shown()
+        return await self._signing.list_all()
 
     async def rotate_signing_key(self, request: wire.RotateSigningKeyRequest, /) -> wire.SigningKey:
         """RotateSigningKey creates a signing key."""
@@ -128,7 +128,7 @@ class Authentication(contract.Authentication):
 
     async def list_issuers(self, request: wire.ListIssuersRequest, /) -> wire.ListIssuersResponse:
         """ListIssuers lists the issuers by name."""
-        return await self._issuers.shown()
+        return await self._issuers.list_all()
 
     async def get_issuer(self, request: wire.GetIssuerRequest, /) -> wire.Issuer:
         """GetIssuer returns an issuer."""
@@ -148,7 +148,7 @@ class Authentication(contract.Authentication):
 
     async def list_certificates(self, request: wire.ListCertificatesRequest, /) -> wire.ListCertificatesResponse:
         """ListCertificates lists the certificates by name."""
-        return await self._certificates.shown()
+        return await self._certificates.list_all()
 
     async def get_certificate(self, request: wire.GetCertificateRequest, /) -> wire.Certificate:
         """GetCertificate returns a certificate."""
@@ -171,7 +171,7 @@ class Authentication(contract.Authentication):
     async def detail(self) -> str:
         """Return the number of keys and the unreachable issuers."""
         good, revoked = await self._store.counts()
-        lost = [issuer.name for issuer in (await self._issuers.shown()).issuers if issuer.fetch_error]
+        lost = [issuer.name for issuer in (await self._issuers.list_all()).issuers if issuer.fetch_error]
         unreachable = f"; counting on the last keys of {', '.join(lost)}, which cannot be reached" if lost else ""
         return f"{good} good keys, {revoked} revoked before their end{unreachable}"
 
@@ -188,7 +188,7 @@ class Authentication(contract.Authentication):
             await asyncio.sleep(LOOK_SECONDS if soon is None else max(0.1, min(soon, LOOK_SECONDS)))
 
     async def _credentials(self) -> wire.Credentials:
-        issuers, certificates = await self._issuers.delivered(), await self._certificates.delivered()
+        issuers, certificates = await self._issuers.for_data_planes(), await self._certificates.for_data_planes()
         return wire.Credentials(
             issuer=self._settings.issuer,
             audience=self._settings.audience,

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from drw.gateway.authentication.keys.secret import why_weak
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.runtime.settings import Settings as Base
-from drw.routing.egress_allowlist import read
+from drw.routing.egress_allowlist import parse_target
 
 
 class Settings(Base):
@@ -43,7 +43,7 @@ class Settings(Base):
     def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
             for host in value:
-                read(host)
+                parse_target(host)
         except InvalidRequest as error:
             raise PydanticCustomError("bad_host", "{why}", {"why": error.message}) from error
         return value

@@ -72,7 +72,7 @@ async def bind(
     await connection.execute(COUNTED_AS, args)
     changed = ChangedLimits(await _rows(connection, LIMIT_OF, args), await _rows(connection, BUDGETS_OF, args))
     if changed.budgets:
-        await _take_over(connection, counters, request, now)
+        await _carry_over(connection, counters, request, now)
     return changed
 
 
@@ -102,7 +102,7 @@ async def _within(connection: Connection, requested: int, default: int) -> int:
     return maximum
 
 
-async def _take_over(connection: Connection, counters: Counters, request: BindKeyRequest, now: datetime) -> None:
+async def _carry_over(connection: Connection, counters: Counters, request: BindKeyRequest, now: datetime) -> None:
     """Carry the spending of the predecessor over to the key, in the ledger and in the counters.
 
     No rebuild of the counters runs in between, so it is counted once.

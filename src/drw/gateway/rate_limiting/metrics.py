@@ -28,7 +28,7 @@ PASS_THROUGH = "pass_through"
 """The operation of pass-through requests, whose bodies are not inspected."""
 
 
-def passed(row: Row, priced: Container[str]) -> None:
+def record_usage(row: Row, priced: Container[str]) -> None:
     """Record the metrics of a pass-through request.
 
     Only models with a price are named, since other names are input of callers.
@@ -39,7 +39,7 @@ def passed(row: Row, priced: Container[str]) -> None:
         if count:
             gen_ai.CLIENT_TOKENS.labels(*labels, kind).observe(count)
     if row.cost:
-        gen_ai.spent(row.org, row.desk, model).inc(row.cost / NANO)
+        gen_ai.cost_counter(row.org, row.desk, model).inc(row.cost / NANO)
 
 
 async def measure(store: LimitStore, counters: Counters) -> None:

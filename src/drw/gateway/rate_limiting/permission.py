@@ -19,7 +19,7 @@ class KeyNotFound(NotFound):
     """The key does not exist, or belongs to another tenant."""
 
 
-async def changeable(connection: Connection, subject: Subject, desk: str = "") -> str:
+async def desk_to_change(connection: Connection, subject: Subject, desk: str = "") -> str:
     """Return the desk of a subject that the caller can limit; `desk` is the desk in the request.
 
     Raises:
@@ -42,7 +42,7 @@ async def changeable(connection: Connection, subject: Subject, desk: str = "") -
     return owner.desk or desk
 
 
-async def removable(connection: Connection, subject: Subject, row: dict[str, Any] | None) -> bool:
+async def is_removable(connection: Connection, subject: Subject, row: dict[str, Any] | None) -> bool:
     """Return whether the caller can remove a limit or budget; `row` is the stored one.
 
     Raises:

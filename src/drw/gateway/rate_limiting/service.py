@@ -49,7 +49,7 @@ from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects, ledg
 from drw.gateway.rate_limiting.lease_reaper import post, reap
 from drw.gateway.rate_limiting.limit_inheritance import bind, unbind
 from drw.gateway.rate_limiting.metrics import measure
-from drw.gateway.rate_limiting.permission import changeable, removable
+from drw.gateway.rate_limiting.permission import desk_to_change, is_removable
 from drw.gateway.rate_limiting.settings import Settings
 from drw.gateway.rate_limiting.store import (
     CHANNEL,
@@ -101,7 +101,7 @@ class RateLimiting(contract.RateLimiting):
 
     async def set_limit(self, request: Limit, /) -> Limit:
         """SetLimit replaces the limits of a key, desk, org or model."""
-        subject = validation.limited(request)
+        subject = validation.subject_of_limit(request)
         validation.check_limit(request)
         row = key(subject) | {
             "requests_per_minute": request.requests_per_minute,
@@ -112,7 +112,7 @@ class RateLimiting(contract.RateLimiting):
             "expires_at": request.expires_at.ToDatetime(UTC) if request.HasField("expires_at") else None,
         }
         async with self._store.database.transaction() as connection:
-            desk = await changeable(connection, subject, request.desk)
+            desk = await desk_to_change(connection, subject, request.desk)
             before = await one(connection, SHOWN_LIMIT, *key(subject).values())
             await connection.execute(store.LIMIT, row | {"desk": desk})
             after = await one(connection, SHOWN_LIMIT, *key(subject).values())
@@ -127,7 +127,7 @@ class RateLimiting(contract.RateLimiting):
         query = "delete from subject_limit where kind = %s and org = %s and name = %s"
         async with self._store.database.transaction() as connection:
             before = await one(connection, f"{SHOWN_LIMIT} for update", *key(subject).values())
-            if not await removable(connection, subject, before) or before is None:
+            if not await is_removable(connection, subject, before) or before is None:
                 raise NotFound(f"{subject} has no limit of its own")
             await connection.execute(query, tuple(key(subject).values()))
             await self._changed(connection, "limit.remove", subject, _limit_details(before), None)
@@ -212,7 +212,7 @@ class RateLimiting(contract.RateLimiting):
         subject = validation.subject(request.subject, request.org, request.name)
         row = _budget_key(subject, request) | {"amount": validation.check_budget(request)}
         async with self._store.database.transaction() as connection:
-            desk = await changeable(connection, subject)
+            desk = await desk_to_change(connection, subject)
             before = await one(connection, SHOWN_BUDGET, *_budget_key(subject, request).values())
             await connection.execute(store.BUDGET, row | {"desk": desk})
             await self._changed(connection, "budget.set", subject, _budget_details(before), _budget_details(row))
@@ -228,7 +228,7 @@ class RateLimiting(contract.RateLimiting):
         row = tuple(_budget_key(subject, request).values())
         async with self._store.database.transaction() as connection:
             before = await one(connection, f"{SHOWN_BUDGET} for update", *row)
-            if not await removable(connection, subject, before) or before is None:
+            if not await is_removable(connection, subject, before) or before is None:
                 raise NotFound(f"{subject} has no such budget; `drw budgets list` shows those there are")
             await connection.execute(query, row)
             await self._changed(connection, "budget.remove", subject, _budget_details(before), None)
@@ -276,7 +276,7 @@ class RateLimiting(contract.RateLimiting):
 
     async def report_usage(self, request: ReportUsageRequest, /) -> ReportUsageResponse:
         """ReportUsage records the usage of pass-through requests."""
-        await self._reports.take(request)
+        await self._reports.record(request)
         return ReportUsageResponse()
 
     async def begin(self) -> None:

@@ -15,7 +15,7 @@ from drw.billing.ledger import Ledger, Row, add
 from drw.billing.subjects import of_call, of_model
 from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects
 from drw.gateway.rate_limiting.lease_reaper import PASS, counted
-from drw.gateway.rate_limiting.metrics import passed
+from drw.gateway.rate_limiting.metrics import record_usage
 from drw.gateway.rate_limiting.store import LimitStore
 from drw.kernel.errors import InvalidRequest, Unavailable
 from drw.kernel.observability.telemetry import continuing, incoming_context
@@ -48,7 +48,7 @@ class UsageReports:
         self._audit = audit
         self._uncounted_tokens = uncounted_tokens
 
-    async def take(self, request: ReportUsageRequest) -> None:
+    async def record(self, request: ReportUsageRequest) -> None:
         """Record the new usages of a report.
 
         Raises:
@@ -65,7 +65,7 @@ class UsageReports:
             await self._audit.write(lines, connection)
         priced = {price.model for price in prices}
         for id in new:
-            passed(rows[id][0], priced)
+            record_usage(rows[id][0], priced)
         await self._count([rows[id][0] for id in new], read)
 
     async def _count(self, rows: Sequence[Row], read_ms: float) -> None:

@@ -18,7 +18,7 @@ LATE = timedelta(minutes=1)
 LIMITS = "limits:write"
 
 
-def limited(limit: Limit) -> Subject:
+def subject_of_limit(limit: Limit) -> Subject:
     """Return the subject of a limit."""
     kind = limit.subject or Block.KEY
     name = {Block.KEY: limit.key, Block.DESK: limit.desk, Block.MODEL: limit.model}.get(kind, "")

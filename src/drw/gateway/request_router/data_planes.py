@@ -42,7 +42,7 @@ class DataPlanes:
             self._changes[name] = change
             self._changed.set()
 
-    async def keep_telling(self) -> None:
+    async def keep_reporting(self) -> None:
         """Report the data planes after each change and periodically, one report at a time."""
         while True:
             self._changed.clear()

@@ -12,7 +12,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limits
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Kills, Route, Routes
 from drw.gateway.request_router.kills.switch import block
 from drw.gateway.request_router.routes.table import RouteSettings, table
-from drw.routing.request_matching import is_own
+from drw.routing.request_matching import is_platform_process
 
 Part = Credentials | Limits | Upstreams | Kills | Routes
 """Routes: those that operators made."""
@@ -102,7 +102,7 @@ class DesiredState:
         assert isinstance(kills, Kills) and isinstance(records, Routes)
         return assemble(credentials, limits, upstreams, self._settings, kills, records)
 
-    def lost(self) -> list[str]:
+    def unusable_routes(self) -> list[str]:
         """Return stored routes that cannot be used, with the reason."""
         upstreams, records = self._parts.get(Upstreams), self._parts.get(Routes)
         if not isinstance(upstreams, Upstreams) or not isinstance(records, Routes):
@@ -112,5 +112,5 @@ class DesiredState:
 
 def _routes(upstreams: Upstreams, settings: Sequence[RouteSettings], records: Routes) -> tuple[list[Route], list[str]]:
     credentials = {upstream.name: upstream.credential for upstream in upstreams.upstreams}
-    processes = [upstream.name for upstream in upstreams.upstreams if is_own(upstream)]
+    processes = [upstream.name for upstream in upstreams.upstreams if is_platform_process(upstream)]
     return table(credentials, settings, records.routes, credentials, processes)

@@ -47,7 +47,7 @@ from drw.gateway.request_router.kills.store import KillStore
 from drw.gateway.request_router.kills.switch import KillSwitch
 from drw.gateway.request_router.metrics import measure
 from drw.gateway.request_router.routes import validation, visibility
-from drw.gateway.request_router.routes.table import RouteSettings, fixed
+from drw.gateway.request_router.routes.table import RouteSettings, reserved_names
 from drw.gateway.request_router.settings import Settings
 from drw.kernel import tenancy
 from drw.kernel.errors import Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
@@ -101,7 +101,7 @@ class RequestRouter(contract.RequestRouter):
         """ListRoutes."""
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
-        return Routes(routes=visibility.routes(configuration.routes.routes))
+        return Routes(routes=visibility.visible_routes(configuration.routes.routes))
 
     async def set_route(self, request: Route, /) -> Route:
         """SetRoute creates or replaces a route."""
@@ -127,18 +127,18 @@ class RequestRouter(contract.RequestRouter):
         path = request.path.partition("?")[0]
         explained = ExplainedRequest(request.method.upper() or "POST", path, headers, request.model)
         principal = await self._as(request)
-        routes = visibility.mixed(configuration.routes.routes)
+        routes = visibility.redact_routes(configuration.routes.routes)
         explanation = explain(configuration, explained, principal, routes)
         await self._enricher.add(explanation, configuration, explained, principal)
-        return visibility.explained(explanation, routes)
+        return visibility.redact_explanation(explanation, routes)
 
     async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
         """GetRollout returns the desired version, and the last report of each data plane."""
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
         planes = [report for _, report in sorted(self._reports.items())]
-        complete = Rollout(version=configuration.version, data_planes=planes, lost=self._desired.lost())
-        return visibility.rollout(complete)
+        complete = Rollout(version=configuration.version, data_planes=planes, lost=self._desired.unusable_routes())
+        return visibility.redact_rollout(complete)
 
     async def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
         """WatchConfiguration streams the desired state, now and after each change."""
@@ -203,11 +203,11 @@ class RequestRouter(contract.RequestRouter):
         """
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
-        reports = "; ".join(_told(report, configuration) for _, report in sorted(self._reports.items()))
+        reports = "; ".join(_report_text(report, configuration) for _, report in sorted(self._reports.items()))
         killed = sum(block.reason == Block.KILLED for block in configuration.blocks)
         text = f"version {configuration.version}; {reports or 'no data plane has reported yet'}"
         text += f"; killed: {killed}, see `drw kill list`" if killed else ""
-        if lost := self._desired.lost():
+        if lost := self._desired.unusable_routes():
             text = f"{text}; routes that lead nowhere: {'; '.join(lost)}"
         if lost or any(report.error or report.notes for report in self._reports.values()):
             raise Unavailable(text)
@@ -219,7 +219,7 @@ class RequestRouter(contract.RequestRouter):
         return {upstream.name: upstream.credential for upstream in response.upstreams}
 
     def _refuse_fixed(self, name: str, upstreams: Iterable[str]) -> None:
-        if name in fixed(upstreams, self._settings):
+        if name in reserved_names(upstreams, self._settings):
             raise RouteIsFixed(
                 f"{name!r} is a route of the platform or its settings: take another name; a route with the same path "
                 "and more conditions is tried first"
@@ -242,7 +242,7 @@ class RequestRouter(contract.RequestRouter):
         return Unavailable(f"waiting for {' and '.join(self._desired.missing())}")
 
 
-def _told(report: ConfigurationReport, configuration: Configuration) -> str:
+def _report_text(report: ConfigurationReport, configuration: Configuration) -> str:
     fate = f"does not run version {report.version}: {report.error}" if report.error else f"runs {report.version}"
     # Who is revoked, killed or over a limit is in force before the rest of a version is.
     late = "" if report.refusals == configuration.refusals else ", and does not refuse all yet that it should"
@@ -305,7 +305,7 @@ async def build(scope: ServiceContext) -> RequestRouter:
             async for _ in changes:
                 await desired.put(Routes(routes=await records.all()))
 
-    for source in (credentials, limits, upstreams, kills, routes, switch.expire, planes.keep_telling):
+    for source in (credentials, limits, upstreams, kills, routes, switch.expire, planes.keep_reporting):
         scope.background(source)
     scope.describe(service.detail)
     scope.measure(service.measure)

@@ -72,7 +72,7 @@ COST_USD = Counter("drw_cost_usd", "What calls have cost, in US dollars.", ["org
 
 
 @lru_cache(maxsize=4096)
-def spent(org: str, desk: str, model: str) -> Counter:
+def cost_counter(org: str, desk: str, model: str) -> Counter:
     """Return the cost counter of a desk and model."""
     return COST_USD.labels(org, desk, model)
 
@@ -93,7 +93,7 @@ def server(base_url: str) -> Mapping[str, str | int]:
     return {"server.address": url.hostname, "server.port": url.port or (443 if url.scheme == "https" else 80)}
 
 
-def sent(body: Mapping[str, Any]) -> dict[str, Any]:
+def request_attributes(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of a request as attributes: numbers and types, never text."""
     attributes = {name: body[key] for key, name in SENT.items() if isinstance(body.get(key), int | float)}
     if (count := body.get("n", 1)) != 1:

@@ -58,7 +58,7 @@ class TenantView(CollectorRegistry):
 
 def page(other_metrics: bytes) -> bytes:
     """Return the metrics of this process and `other_metrics` without the series that the caller may not see."""
-    if tenancy.operates():
+    if tenancy.sees_platform():
         return generate_latest() + other_metrics
     principal = context.caller()
     return generate_latest(TenantView(principal)) + b"".join(

@@ -179,7 +179,7 @@ class Database:
                     await _ask(connection, sql.SQL("listen {}").format(sql.Identifier(channel)))
                     yield
                     while True:
-                        if await _hears(connection):
+                        if await _wait_for_notification(connection):
                             yield
             except psycopg.OperationalError as error:
                 if _is_cancelled():  # which the driver's own trouble with ending its wait would hide
@@ -196,7 +196,7 @@ def _bounded(dsn: str) -> str:
         raise ConfigError(f"postgres is not a connection string of libpq, which is as {example!r}") from None
 
 
-async def _hears(connection: psycopg.AsyncConnection[Any]) -> bool:
+async def _wait_for_notification(connection: psycopg.AsyncConnection[Any]) -> bool:
     """Return whether notifications came; raise where the server is not there any more."""
     heard = False
     async for _ in connection.notifies(timeout=HEARTBEAT_SECONDS, stop_after=1):
@@ -208,14 +208,14 @@ async def _hears(connection: psycopg.AsyncConnection[Any]) -> bool:
 
 async def _ask(connection: psycopg.AsyncConnection[Any], query: sql.SQL | sql.Composed) -> None:
     """Run a statement; raise `OperationalError` where the server does not answer in time."""
-    late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _hang_up, connection)
+    late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _disconnect, connection)
     try:
         await connection.execute(query)
     finally:
         late.cancel()
 
 
-def _hang_up(connection: psycopg.AsyncConnection[Any]) -> None:
+def _disconnect(connection: psycopg.AsyncConnection[Any]) -> None:
     # The driver's own way out of a wait is to ask the server to cancel, which cannot be asked anything.
     with socket.socket(fileno=os.dup(connection.fileno())) as link, suppress(OSError):
         link.shutdown(socket.SHUT_RDWR)

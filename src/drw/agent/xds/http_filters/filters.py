@@ -14,7 +14,7 @@ from drw.agent.cutter import CUTTER, MODULE
 from drw.agent.xds.builders import Json, extension, typed
 from drw.agent.xds.http_filters.deny_list import BLOCKED, MODELS, RBAC
 from drw.api.gateway.v1.authentication_pb2 import Credentials
-from drw.routing.request_matching import FOREIGN, ITSELF
+from drw.routing.request_matching import OWN_PATHS, PLATFORM_HEADERS
 
 DRAIN = "envoy.filters.http.buffer"
 SIZES = "drw.sizes"
@@ -38,7 +38,7 @@ OFF = (IDENTITY,)
 """Those of them that are off but where the routes switch them on."""
 
 PROVIDER = "drw"
-ALIVE = tuple(ITSELF)
+ALIVE = tuple(OWN_PATHS)
 """Paths at which the data plane says that it serves, to anybody."""
 MAX_BODY_BYTES = 1 << 30
 """The most that any route lets through; a route may say less."""
@@ -71,7 +71,7 @@ MANY_KEYS = 10_000
 
 def strip() -> Json:
     """Return the extension that drops what a client may not say, before a route is looked for at all."""
-    removals = [{"remove_on_match": {"key_matcher": {"prefix": p, "ignore_case": True}}} for p in FOREIGN]
+    removals = [{"remove_on_match": {"key_matcher": {"prefix": p, "ignore_case": True}}} for p in PLATFORM_HEADERS]
     message = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
     return extension("envoy.http.early_header_mutation.header_mutation", typed(message, mutations=removals))
 

@@ -11,7 +11,7 @@ from socket import AddressFamily
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from drw.routing.egress_allowlist import METADATA_NAMES, AddressNotAllowed, EgressTarget, Url, read, read_url
+from drw.routing.egress_allowlist import METADATA_NAMES, AddressNotAllowed, EgressTarget, Url, parse_target, parse_url
 from drw.routing.ip_ranges import Ip, is_forbidden, is_public
 
 
@@ -28,7 +28,7 @@ class FetchTarget:
         Raises:
             BadAddress: a host is not written so.
         """
-        self._hosts = frozenset(map(read, hosts))
+        self._hosts = frozenset(map(parse_target, hosts))
         self._setting = setting
 
     def check(self, text: str) -> Url:
@@ -38,7 +38,7 @@ class FetchTarget:
             BadAddress: it is not a URL, or its host is disguised.
             AddressNotAllowed: the URL is not allowed.
         """
-        url = read_url(text)
+        url = parse_url(text)
         target = url.target
         where = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
         if target.host in METADATA_NAMES:

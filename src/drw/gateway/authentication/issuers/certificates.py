@@ -13,7 +13,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
 )
 from drw.gateway.authentication.keys import policy
 from drw.gateway.authentication.keys.revocation import Revocation
-from drw.gateway.authentication.tenants import queries, record_validation
+from drw.gateway.authentication.tenants import permissions, queries
 from drw.gateway.authentication.tenants.hierarchy import Tenants
 from drw.gateway.authentication.tenants.queries import changed
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
@@ -47,15 +47,15 @@ class Certificates:
 
     async def put(self, request: PutCertificateRequest) -> Certificate:
         """Create or replace a certificate."""
-        certificate = _wanted(request)
-        policy.held(certificate.scopes, context.caller())
-        policy.inside(certificate.walls, context.caller())
+        certificate = _requested(request)
+        policy.check_scopes_held(certificate.scopes, context.caller())
+        policy.check_inside_walls(certificate.walls, context.caller())
         async with self._database.transaction() as connection:
             desk = await self._tenants.desk_of(connection, certificate.org, certificate.desk, lock="share")
-            record_validation.within(
+            permissions.check_within(
                 certificate.scopes, desk.scopes, "scope", f"a certificate of the desk {desk.name!r}"
             )
-            record_validation.within(certificate.walls, desk.walls, "wall", f"a certificate of the desk {desk.name!r}")
+            permissions.check_within(certificate.walls, desk.walls, "wall", f"a certificate of the desk {desk.name!r}")
             await connection.execute(ALONE)
             before = await self._one(connection, certificate.name)
             await self._check_room(connection, certificate, before)
@@ -63,47 +63,45 @@ class Certificates:
             await self._record("certificate.put", before, after, connection)
         return after
 
-    async def shown(self) -> ListCertificatesResponse:
+    async def list_all(self) -> ListCertificatesResponse:
         """Return all, by name."""
         rows = await self._database.all("select * from certificate order by name")
-        return ListCertificatesResponse(certificates=[_shown(row) for row in rows])
+        return ListCertificatesResponse(certificates=[_as_certificate(row) for row in rows])
 
     async def get(self, name: str) -> Certificate:
         """Return one."""
         async with self._database.transaction() as connection:
-            return await self._there(connection, name)
+            return await self._existing(connection, name)
 
     async def delete(self, request: DeleteCertificateRequest) -> Certificate:
         """Know a certificate no more, nor the keys that its holder made."""
         name = request.name
         async with self._database.transaction() as connection:
             await connection.execute(ALONE)
-            before = await self._there(connection, name)
+            before = await self._existing(connection, name)
             await connection.execute("delete from certificate where name = %s", (name,))
             if not request.keep_children:
-                await self._revocation.made_by([f"cert:{name}"], f"cert:{name}", connection)
+                await self._revocation.revoke_created_by([f"cert:{name}"], f"cert:{name}", connection)
             await self._record("certificate.delete", before, None, connection)
         return before
 
-    async def delivered(self) -> list[Certificate]:
+    async def for_data_planes(self) -> list[Certificate]:
         """Return the certificates for the data planes."""
-        certificates = list((await self.shown()).certificates)
+        certificates = list((await self.list_all()).certificates)
         for one in certificates:
             one.ClearField("created_at")
             one.ClearField("updated_at")
         return certificates
 
-    async def _there(self, connection: Connection, name: str) -> Certificate:
+    async def _existing(self, connection: Connection, name: str) -> Certificate:
         if (certificate := await self._one(connection, name)) is None:
             raise CertificateNotFound(f"there is no certificate {name[:80]!r}; `drw certificates list` shows them")
         return certificate
 
     async def _one(self, connection: Connection, name: str) -> Certificate | None:
-        done = await connection.execute(
-            "select * from certificate where name = %s", (record_validation.looked_up(name),)
-        )
+        done = await connection.execute("select * from certificate where name = %s", (permissions.lookup_name(name),))
         row = await done.fetchone()
-        return _shown(row) if row else None
+        return _as_certificate(row) if row else None
 
     async def _check_room(self, connection: Connection, certificate: Certificate, before: Certificate | None) -> None:
         done = await connection.execute(
@@ -134,18 +132,18 @@ class Certificates:
         )
         row = await done.fetchone()
         assert row is not None, "it was written"
-        return _shown(row)
+        return _as_certificate(row)
 
     async def _record(
         self, action: str, before: Certificate | None, after: Certificate | None, connection: Connection
     ) -> None:
         name = (after or before or Certificate()).name
-        details = {"before": queries.told(before), "after": queries.told(after)}
+        details = {"before": queries.audit_details(before), "after": queries.audit_details(after)}
         await self._audit.record(action, f"certificate/{name}", details=details, connection=connection)
         await changed(connection)
 
 
-def _wanted(request: PutCertificateRequest) -> Certificate:
+def _requested(request: PutCertificateRequest) -> Certificate:
     if not SAN.fullmatch(request.san):
         raise InvalidRequest(
             f"san is {request.san[:200]!r}; it is a URI as in 'spiffe://firm/desk/pricing', or a DNS name in small "
@@ -157,7 +155,7 @@ def _wanted(request: PutCertificateRequest) -> Certificate:
         san=request.san,
         org=named_org(request.org),
         desk=request.desk,
-        scopes=record_validation.scopes(request.scopes),
+        scopes=permissions.scopes(request.scopes),
         walls=sorted(set(request.walls)),
     )
     if not certificate.scopes:
@@ -165,7 +163,7 @@ def _wanted(request: PutCertificateRequest) -> Certificate:
     return certificate
 
 
-def _shown(row: dict[str, Any]) -> Certificate:
+def _as_certificate(row: dict[str, Any]) -> Certificate:
     fields = ("name", "san", "org", "desk", "scopes", "walls")
     certificate = Certificate(**{field: row[field] for field in fields})
     certificate.created_at.FromDatetime(row["created_at"])

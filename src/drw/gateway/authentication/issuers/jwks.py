@@ -68,7 +68,7 @@ def kids(text: str) -> list[str]:
     return [key["kid"] for key in json.loads(text)["keys"] if "kid" in key] if text else []
 
 
-def told(text: str) -> dict[str, Any]:
+def audit_summary(text: str) -> dict[str, Any]:
     """Return a bounded summary of a key set for the audit log; different sets have different summaries."""
     return {"kids": [kid[:MAX_KID] for kid in kids(text)[:MAX_TOLD]], "digest": digest(text)}
 

@@ -23,7 +23,7 @@ from drw.gateway.authentication.issuers.jwks import DEFAULT_AGE
 from drw.gateway.authentication.keys import policy
 from drw.gateway.authentication.keys.revocation import Revocation
 from drw.gateway.authentication.ports import FetchedKeys, KeySetSource
-from drw.gateway.authentication.tenants import queries, record_validation
+from drw.gateway.authentication.tenants import permissions, queries
 from drw.gateway.authentication.tenants.hierarchy import Tenants
 from drw.gateway.authentication.tenants.queries import changed
 from drw.kernel.errors import Conflict, DrwError, InternalError, InvalidRequest, NotFound
@@ -65,26 +65,26 @@ class Issuers:
 
     async def put(self, request: PutIssuerRequest) -> Issuer:
         """Write an issuer, once its keys are there."""
-        issuer = validation.wanted(request, self._own_issuer)
+        issuer = validation.requested_issuer(request, self._own_issuer)
         org = await self._tenants.org(issuer.org)
         for role in issuer.roles:
-            policy.held(role.scopes, context.caller())
-            record_validation.within(
+            policy.check_scopes_held(role.scopes, context.caller())
+            permissions.check_within(
                 role.scopes, org.scopes, "scope", f"the role {role.name!r} in the org {org.name!r}"
             )
         if issuer.default_desk:
-            await self._tenants.known_desk(org.name, issuer.default_desk)
+            await self._tenants.any_desk(org.name, issuer.default_desk)
         keys = await self._keys(issuer)
         async with self._database.transaction() as connection:
             await connection.execute(ALONE)
             before = await self._one(connection, issuer.name)
             await self._check_room(connection, issuer, before)
             after = await self._write(connection, issuer, keys)
-            _check_told(after)
+            _check_audit_size(after)
             await self._record("issuer.put", before, after, connection)
         return as_issuer(after)
 
-    async def shown(self) -> ListIssuersResponse:
+    async def list_all(self) -> ListIssuersResponse:
         """Return all, by name."""
         return ListIssuersResponse(issuers=[as_issuer(row) for row in await self._all()])
 
@@ -104,7 +104,7 @@ class Issuers:
                 raise self._missing(name)
             await connection.execute("delete from issuer where name = %s", (name,))
             if not request.keep_children:
-                await self._revocation.made_by_tokens(name, connection)
+                await self._revocation.revoke_created_by_issuer(name, connection)
             await self._record("issuer.delete", before, None, connection)
         return as_issuer(before)
 
@@ -135,7 +135,7 @@ class Issuers:
             for row in due:
                 group.create_task(refresh(row))
 
-    async def delivered(self) -> list[Issuer]:
+    async def for_data_planes(self) -> list[Issuer]:
         """Return all issuers with their current key sets, for the data planes."""
         return [_with_keys(row) for row in await self._all()]
 
@@ -202,7 +202,7 @@ class Issuers:
         await self._database.all(
             "update issuer set fetch_error = %s, refresh_at = now() + make_interval(secs => %s) "
             "where name = %s and jwks_uri = %s returning name",
-            *(_shown(failed.message)[:500], AGAIN_SECONDS, name, uri),
+            *(_without_keys(failed.message)[:500], AGAIN_SECONDS, name, uri),
         )
         return failed
 
@@ -219,7 +219,7 @@ class Issuers:
             )
             row = await done.fetchone()
             if row and row["jwks"] != keys.jwks:
-                details = {"before": jwks.told(row["jwks"]), "after": jwks.told(keys.jwks)}
+                details = {"before": jwks.audit_summary(row["jwks"]), "after": jwks.audit_summary(keys.jwks)}
                 path = f"issuer/{name}"
                 await self._audit.record("issuer.keys", path, details=details, connection=connection)
                 await changed(connection)
@@ -228,14 +228,14 @@ class Issuers:
         return await self._database.all("select * from issuer order by name")
 
     async def _one(self, connection: Connection, name: str) -> dict[str, Any] | None:
-        done = await connection.execute("select * from issuer where name = %s", (record_validation.looked_up(name),))
+        done = await connection.execute("select * from issuer where name = %s", (permissions.lookup_name(name),))
         return await done.fetchone()
 
     async def _record(
         self, action: str, before: dict[str, Any] | None, after: dict[str, Any] | None, connection: Connection
     ) -> None:
         name = (after or before or {})["name"]
-        details = {"before": before and _told(before), "after": after and _told(after)}
+        details = {"before": before and _audit_details(before), "after": after and _audit_details(after)}
         await self._audit.record(action, f"issuer/{name}", details=details, connection=connection)
         await changed(connection)
 
@@ -264,21 +264,21 @@ def as_issuer(row: dict[str, Any]) -> Issuer:
     return issuer
 
 
-def _told(row: dict[str, Any]) -> dict[str, Any]:
+def _audit_details(row: dict[str, Any]) -> dict[str, Any]:
     """Return an issuer for the audit log, with the ids and a digest of its keys."""
     issuer = as_issuer(row)
     for field in ("jwks", "kids", "fetch_error"):
         issuer.ClearField(field)
-    return {**queries.told(issuer), "keys": jwks.told(row["jwks"])}
+    return {**queries.audit_details(issuer), "keys": jwks.audit_summary(row["jwks"])}
 
 
-def _check_told(row: dict[str, Any]) -> None:
+def _check_audit_size(row: dict[str, Any]) -> None:
     """Raise where an issuer is so large that its next change, with before and after, would fit no audit record."""
-    if (size := len(json.dumps(_told(row), ensure_ascii=False).encode())) > MAX_TOLD_BYTES:
+    if (size := len(json.dumps(_audit_details(row), ensure_ascii=False).encode())) > MAX_TOLD_BYTES:
         raise InvalidRequest(f"an issuer of {size} bytes; at most {MAX_TOLD_BYTES} besides its keys", param="roles")
 
 
-def _shown(text: str) -> str:
+def _without_keys(text: str) -> str:
     """Return a text without characters that the database cannot store."""
     return "".join(c if c.isprintable() else "?" for c in text)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from drw.api.gateway.v1.authentication_pb2 import ClaimNames, Issuer, PutIssuerRequest, Role
-from drw.gateway.authentication.tenants import record_validation
+from drw.gateway.authentication.tenants import permissions
 from drw.kernel.errors import InvalidRequest
 
 MAX_NAME = 32
 """The length of an issuer's name, as in the contract: it is part of the id of every caller."""
 
 
-def wanted(request: PutIssuerRequest, own_issuer: str) -> Issuer:
+def requested_issuer(request: PutIssuerRequest, own_issuer: str) -> Issuer:
     """Return the requested issuer; `own_issuer` is the issuer of the platform's own keys."""
     claims = ClaimNames(desk="desk", roles="roles")
     claims.MergeFrom(request.claims)
@@ -35,4 +35,4 @@ def wanted(request: PutIssuerRequest, own_issuer: str) -> Issuer:
 
 
 def _role(role: Role) -> Role:
-    return Role(name=role.name, scopes=record_validation.scopes(role.scopes, "roles"))
+    return Role(name=role.name, scopes=permissions.scopes(role.scopes, "roles"))

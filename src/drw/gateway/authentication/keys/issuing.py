@@ -26,7 +26,7 @@ from drw.gateway.authentication.keys.revocation import Revocation, told
 from drw.gateway.authentication.keys.signing import Claims
 from drw.gateway.authentication.keys.signing_keys import SigningKeys
 from drw.gateway.authentication.keys.store import KeyStore, View, as_key
-from drw.gateway.authentication.tenants import record_validation
+from drw.gateway.authentication.tenants import permissions
 from drw.gateway.authentication.tenants.hierarchy import Tenants
 from drw.kernel.errors import Conflict, DrwError, InvalidRequest, NotFound
 from drw.kernel.rpc import context
@@ -74,7 +74,7 @@ class Keys:
         """Issue a key."""
         principal, org = context.caller(), named_org(request.org)
         max_life, borrowed = await self._max_life(principal)
-        name, life = policy.name(request), policy.life(request, max_life)
+        name, life = policy.name(request), policy.lifetime(request, max_life)
         desk_name = policy.desk(request, principal, org)
         async with self._store.database.transaction() as connection:
             desk = await self._tenants.desk_of(connection, org, desk_name)
@@ -83,16 +83,16 @@ class Keys:
         )
         key.scopes.extend(policy.scopes(request, principal, desk))
         key.walls.extend(policy.walls(request, principal, desk))
-        created = await self._made(key, life)
+        created = await self._signed_key(key, life)
         async with self._bound(created.key), self._store.database.transaction() as connection:
             await self._check(created.key, connection)
-            await self._hold_maker(connection)
+            await self._lock_creator(connection)
             await self._add(created.key, connection)
         return created
 
     async def page(self, request: ListKeysRequest) -> ListKeysResponse:
         """Return a page of keys that the caller can see, newest first."""
-        size = request.page_size or record_validation.DEFAULT_PAGE
+        size = request.page_size or permissions.DEFAULT_PAGE
         before = _page_token(request.page_token)
         rows = await self._store.page(_view(request.org), ended=request.all, before=before, size=size + 1)
         next_page_token = str(rows[size - 1]["number"]) if len(rows) > size else ""
@@ -100,7 +100,7 @@ class Keys:
 
     async def get(self, key: str, org: str = "") -> Key:
         """Return one key."""
-        row = await self._store.get(_view(org), record_validation.looked_up(key))
+        row = await self._store.get(_view(org), permissions.lookup_name(key))
         if row is None:
             raise KeyNotFound(f"there is no key {key[:80]!r}; `drw keys list` shows the keys of your desk")
         return as_key(row)
@@ -118,7 +118,7 @@ class Keys:
                 await self._revocation.record([row], connection)
                 key = as_key(row)
             if not request.keep_children:
-                children, kept = await self._revocation.made_with(key.id, connection)
+                children, kept = await self._revocation.revoke_children(key.id, connection)
         key.revoked_keys.extend(children)
         key.kept_keys = kept
         return key
@@ -133,17 +133,17 @@ class Keys:
         policy.scopes(CreateKeyRequest(scopes=old.scopes), principal, Desk(name=old.desk, scopes=old.scopes))
         policy.walls(CreateKeyRequest(walls=old.walls), principal, Desk(name=old.desk, walls=old.walls))
         life = min(old.expires_at.ToDatetime(UTC) - old.created_at.ToDatetime(UTC), max_life)
-        policy.life(CreateKeyRequest(ttl_seconds=int(life.total_seconds())), max_life)
+        policy.lifetime(CreateKeyRequest(ttl_seconds=int(life.total_seconds())), max_life)
         _check_good(old)
         key = Key()
         key.CopyFrom(old)
         for field in ("revoked_at", "ends_at", "successor"):
             key.ClearField(field)
         key.borrowed = old.borrowed or borrowed
-        created = await self._made(key, life)
+        created = await self._signed_key(key, life)
         async with self._bound(created.key, old.id), self._store.database.transaction() as connection:
             await self._check(created.key, connection)
-            await self._hold_maker(connection, old.id)
+            await self._lock_creator(connection, old.id)
             ends = await self._store.succeed(View.of(principal, old.org), old.id, created.key.id, overlap, connection)
             if ends is None:
                 raise _ended(old)
@@ -175,7 +175,7 @@ class Keys:
         for row in await self._store.end(connection, key):
             await self._revocation.record([row], connection, because="its successor has taken over")
 
-    async def _made(self, key: Key, life: timedelta) -> CreatedKey:
+    async def _signed_key(self, key: Key, life: timedelta) -> CreatedKey:
         """Sign a key. It becomes valid when it is stored."""
         now, signer = datetime.now(UTC).replace(microsecond=0), await self._signing.signer()
         key.id = f"key_{secrets.token_hex(12)}"
@@ -209,20 +209,20 @@ class Keys:
         if await (await connection.execute(live, (key.signed_with,))).fetchone() is None:
             raise Conflict(f"the signing key {key.signed_with!r} was retired just now; create the key again")
         desk = await self._tenants.desk_of(connection, key.org, key.desk, lock="share")
-        record_validation.within(key.scopes, desk.scopes, "scope", f"a key of the desk {desk.name!r}")
-        record_validation.within(key.walls, desk.walls, "wall", f"a key of the desk {desk.name!r}")
+        permissions.check_within(key.scopes, desk.scopes, "scope", f"a key of the desk {desk.name!r}")
+        permissions.check_within(key.walls, desk.walls, "wall", f"a key of the desk {desk.name!r}")
 
-    async def _hold_maker(self, connection: Connection, old: str = "") -> None:
+    async def _lock_creator(self, connection: Connection, old: str = "") -> None:
         """Lock the caller's key, issuer or certificate, and the key to rotate, until the transaction ends.
 
         Raises:
             Conflict: the caller's key is revoked, or its issuer or certificate is deleted.
         """
         maker = context.caller().key
-        row = await self._store.hold(maker, old, connection)
+        row = await self._store.lock(maker, old, connection)
         if row and row["revoked_at"]:
             raise Conflict(f"the key {maker!r}, with which this request came, was revoked just now")
-        if not await self._store.hold_voucher(maker, connection):
+        if not await self._store.lock_identity(maker, connection):
             raise Conflict(f"the issuer or certificate of {maker[:80]!r}, who sent this request, was deleted just now")
 
     async def _add(self, key: Key, connection: Connection, predecessor: str = "") -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Desk
-from drw.gateway.authentication.tenants import record_validation
+from drw.gateway.authentication.tenants import permissions
 from drw.kernel.errors import Forbidden, InvalidRequest
 from drw.kernel.rpc.context import Principal
 from drw.kernel.tenancy import Owner, may_change
@@ -50,15 +50,15 @@ def desk(request: CreateKeyRequest, principal: Principal, org: str) -> str:
 
 def scopes(request: CreateKeyRequest, principal: Principal, bound: Desk) -> tuple[str, ...]:
     """Return the scopes of the key, sorted: those of the caller and within the desk's."""
-    requested = record_validation.scopes(request.scopes)
+    requested = permissions.scopes(request.scopes)
     if not requested:
         raise InvalidRequest(f"a key needs at least one scope; there are: {', '.join(bound.scopes)}", param="scopes")
-    held(requested, principal)
-    record_validation.within(requested, bound.scopes, "scope", f"a key of the desk {bound.name!r}")
+    check_scopes_held(requested, principal)
+    permissions.check_within(requested, bound.scopes, "scope", f"a key of the desk {bound.name!r}")
     return requested
 
 
-def held(scopes: Iterable[str], principal: Principal) -> None:
+def check_scopes_held(scopes: Iterable[str], principal: Principal) -> None:
     """Raise if the caller would grant a scope that it lacks."""
     if missing := [scope for scope in scopes if scope not in principal.scopes]:
         raise ScopeNotHeld(
@@ -69,12 +69,12 @@ def held(scopes: Iterable[str], principal: Principal) -> None:
 def walls(request: CreateKeyRequest, principal: Principal, bound: Desk) -> tuple[str, ...]:
     """Return the walls of the key, sorted: within the desk's, and the caller's own where it is no admin of the org."""
     requested = tuple(sorted(set(request.walls)))
-    inside(requested, principal)
-    record_validation.within(requested, bound.walls, "wall", f"a key of the desk {bound.name!r}")
+    check_inside_walls(requested, principal)
+    permissions.check_within(requested, bound.walls, "wall", f"a key of the desk {bound.name!r}")
     return requested
 
 
-def inside(walls: Iterable[str], principal: Principal) -> None:
+def check_inside_walls(walls: Iterable[str], principal: Principal) -> None:
     """Raise if the caller would grant a wall that it is outside of, without being an admin of the org."""
     if ADMIN not in principal.scopes and (outside := [wall for wall in walls if wall not in principal.walls]):
         raise WallNotHeld(
@@ -82,7 +82,7 @@ def inside(walls: Iterable[str], principal: Principal) -> None:
         )
 
 
-def life(request: CreateKeyRequest, maximum: timedelta) -> timedelta:
+def lifetime(request: CreateKeyRequest, maximum: timedelta) -> timedelta:
     """Return the lifetime of the key; `maximum` is the longest that the caller can grant, in whole seconds."""
     if maximum < MIN_LIFE:
         raise Forbidden("the caller's own key ends within a minute, and so would all that is made with it")

@@ -58,19 +58,21 @@ class Revocation:
     def __init__(self, audit: AuditWriter) -> None:
         self._audit = audit
 
-    async def made_with(self, key: str, connection: Connection) -> tuple[list[str], int]:
+    async def revoke_children(self, key: str, connection: Connection) -> tuple[list[str], int]:
         """Revoke keys created with a key or its predecessors; return as `made_by` does."""
         rows = await (await connection.execute(HOLDERS, (key,))).fetchall()
-        return await self.made_by([row["key"] for row in rows], key, connection)
+        return await self.revoke_created_by([row["key"] for row in rows], key, connection)
 
-    async def made_by(self, makers: Sequence[str], whose: str, connection: Connection) -> tuple[list[str], int]:
+    async def revoke_created_by(
+        self, makers: Sequence[str], whose: str, connection: Connection
+    ) -> tuple[list[str], int]:
         """Revoke the keys that these callers created, at any depth, as far as the caller is permitted.
 
         Returns the ids of the revoked keys, and the number of keys that the caller is not permitted to revoke.
         """
         done: list[str] = []
         for _ in range(MAX_PASSES):
-            found = await (await connection.execute(MADE, self._asked(makers))).fetchall()
+            found = await (await connection.execute(MADE, self._parameters(makers))).fetchall()
             ids = [row["id"] for row in found if row["within"]]
             if not ids:
                 break
@@ -81,11 +83,11 @@ class Revocation:
             await changed(connection)
         return sorted(done), sum(not row["within"] for row in found)
 
-    async def made_by_tokens(self, issuer: str, connection: Connection) -> tuple[list[str], int]:
+    async def revoke_created_by_issuer(self, issuer: str, connection: Connection) -> tuple[list[str], int]:
         """Revoke keys that callers of an issuer created; return as `made_by` does."""
         query: LiteralString = "select distinct created_by from key where starts_with(created_by, %s)"
         rows = await (await connection.execute(query, (f"oidc:{issuer}:",))).fetchall()
-        return await self.made_by([row["created_by"] for row in rows], f"a token of {issuer}", connection)
+        return await self.revoke_created_by([row["created_by"] for row in rows], f"a token of {issuer}", connection)
 
     async def record(self, rows: Sequence[Row], connection: Connection, because: str = "") -> None:
         """Write an audit record of each key that was revoked."""
@@ -93,7 +95,7 @@ class Revocation:
         if lines:
             await self._audit.write(lines, connection)
 
-    def _asked(self, makers: Sequence[str]) -> dict[str, object]:
+    def _parameters(self, makers: Sequence[str]) -> dict[str, object]:
         principal = context.caller()
         return {
             "makers": list(makers),

@@ -14,7 +14,7 @@ from typing import Any, LiteralString
 from drw.api.gateway.v1.authentication_pb2 import ListSigningKeysResponse, RetireSigningKeyResponse, SigningKey
 from drw.gateway.authentication.keys.encryption import EnvelopeEncryption, WrongSecret, is_sealed
 from drw.gateway.authentication.keys.signing import Signer, new_private_key
-from drw.gateway.authentication.tenants import record_validation
+from drw.gateway.authentication.tenants import permissions
 from drw.gateway.authentication.tenants.queries import changed
 from drw.kernel.errors import Conflict, InternalError, NotFound
 from drw.kernel.runtime.settings import ConfigError
@@ -110,9 +110,9 @@ class SigningKeys:
         """Return the keys that verify, newest first, for the data planes."""
         return [self._signer(row) for row in await self._rows() if row["state"] in ("published", "signs", "verifies")]
 
-    async def shown(self) -> ListSigningKeysResponse:
+    async def list_all(self) -> ListSigningKeysResponse:
         """Return all, newest first."""
-        return ListSigningKeysResponse(signing_keys=[_shown(row) for row in await self._rows()])
+        return ListSigningKeysResponse(signing_keys=[_as_signing_key(row) for row in await self._rows()])
 
     async def rotate(self) -> SigningKey:
         """Make a new one, which signs once the data planes have had the time to hear of it."""
@@ -141,7 +141,7 @@ class SigningKeys:
             done = await connection.execute(
                 "update signing_key set retired_at = now(), private_key = '' where kid = %s and retired_at is null "
                 "returning kid",
-                (record_validation.looked_up(kid),),
+                (permissions.lookup_name(kid),),
             )
             if await done.fetchone():
                 successor = await self._take_over(connection)  # before any key is locked: see `Store`
@@ -201,7 +201,7 @@ class SigningKeys:
     async def _one(self, kid: str) -> SigningKey:
         for row in await self._rows():
             if row["kid"] == kid:
-                return _shown(row)
+                return _as_signing_key(row)
         raise SigningKeyNotFound(f"there is no signing key {kid[:80]!r}; `drw keys signing` shows them")
 
     async def _rows(self, connection: Connection | None = None) -> list[dict[str, Any]]:
@@ -228,7 +228,7 @@ class SigningKeys:
         )
 
 
-def _shown(row: dict[str, Any]) -> SigningKey:
+def _as_signing_key(row: dict[str, Any]) -> SigningKey:
     signing_key = SigningKey(kid=row["kid"], state=row["state"].upper(), good_keys=row["good"])
     signing_key.created_at.FromDatetime(row["created_at"])
     signing_key.signs_from.FromDatetime(row["signs_from"])

@@ -101,7 +101,7 @@ class KeyStore:
         query = "select * from key where org = %s and (desk = %s or %s) and id = %s"
         return await self.database.one(query, view.org, view.desk, view.whole, key)
 
-    async def hold(self, maker: str, rotated: str, connection: Connection) -> dict[str, Any] | None:
+    async def lock(self, maker: str, rotated: str, connection: Connection) -> dict[str, Any] | None:
         """Lock the creator's key and the key to rotate; return the creator's row.
 
         Creators share the lock. A rotation locks exclusively, since it changes the key.
@@ -110,7 +110,7 @@ class KeyStore:
         rows = await (await connection.execute(query, ([maker, rotated],))).fetchall()
         return next((row for row in rows if row["id"] == maker), None)
 
-    async def hold_voucher(self, maker: str, connection: Connection) -> bool:
+    async def lock_identity(self, maker: str, connection: Connection) -> bool:
         """Lock the issuer or the certificate that vouches for a caller; return whether it exists, or none is needed."""
         kind, _, name = maker.partition(":")
         if (query := VOUCHERS.get(kind)) is None:

@@ -23,7 +23,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
     PutOrgRequest,
     PutOrgResponse,
 )
-from drw.gateway.authentication.tenants import queries, record_validation
+from drw.gateway.authentication.tenants import permissions, queries
 from drw.gateway.authentication.tenants.queries import as_desk, as_org, changed
 from drw.kernel.errors import Conflict, NotFound
 from drw.kernel.rpc import context
@@ -59,7 +59,7 @@ class Tenants:
         requested = Org(
             name=request.name,
             title=request.title,
-            scopes=record_validation.scopes(request.scopes),
+            scopes=permissions.scopes(request.scopes),
             walls=sorted(set(request.walls)),
         )
         answer = PutOrgResponse()
@@ -67,7 +67,7 @@ class Tenants:
             before = await queries.org(connection, requested.name, lock="update")
             wider = await queries.wider_desks(connection, requested)
             if wider and not request.revoke_wider:
-                raise self._still_held(f"the org {requested.name!r}", "desks", [desk.name for desk in wider])
+                raise self._narrowing_conflict(f"the org {requested.name!r}", "desks", [desk.name for desk in wider])
             answer.narrowed_desks.extend(desk.name for desk in wider)
             answer.revoked_keys.extend(await self._narrow(connection, wider, requested))
             row = await queries.put_org(connection, requested)
@@ -82,8 +82,8 @@ class Tenants:
 
     async def orgs(self, request: ListOrgsRequest) -> ListOrgsResponse:
         """Return a page of the orgs."""
-        size = request.page_size or record_validation.DEFAULT_PAGE
-        after = record_validation.page_token(request.page_token)
+        size = request.page_size or permissions.DEFAULT_PAGE
+        after = permissions.page_token(request.page_token)
         rows = await self._database.all("select * from org where name > %s order by name limit %s", after, size + 1)
         next_page_token = str(rows[size - 1]["name"]) if len(rows) > size else ""
         return ListOrgsResponse(orgs=[as_org(row) for row in rows[:size]], next_page_token=next_page_token)
@@ -93,7 +93,7 @@ class Tenants:
         async with self._database.transaction() as connection:
             before = await self._org(connection, name, lock="update")
             if below := await queries.below_org(connection, name):
-                raise Conflict(f"the org {name!r} still has {record_validation.some(below)}: delete them first")
+                raise Conflict(f"the org {name!r} still has {permissions.first_names(below)}: delete them first")
             await connection.execute("delete from org where name = %s", (name,))
             await self._record("org.delete", f"org/{name}", before, None, connection)
         return before
@@ -104,18 +104,18 @@ class Tenants:
             org=named_org(request.org),
             name=request.name,
             title=request.title,
-            scopes=record_validation.scopes(request.scopes),
+            scopes=permissions.scopes(request.scopes),
             walls=sorted(set(request.walls)),
         )
         async with self._database.transaction() as connection:
             org = await self._org(connection, requested.org, lock="share")
-            record_validation.within(requested.scopes, org.scopes, "scope", f"a desk of {org.name!r}")
-            record_validation.within(requested.walls, org.walls, "wall", f"a desk of {org.name!r}")
+            permissions.check_within(requested.scopes, org.scopes, "scope", f"a desk of {org.name!r}")
+            permissions.check_within(requested.walls, org.walls, "wall", f"a desk of {org.name!r}")
             before = await queries.desk(connection, requested.org, requested.name, lock="update")
             if before is None and await queries.desks(connection, requested.org) >= MAX_DESKS:
                 raise Conflict(f"the org {org.name!r} has {MAX_DESKS} desks, which is the most there can be")
             if not request.revoke_wider and (wider := await queries.wider_keys(connection, requested)):
-                raise self._still_held(f"the desk {requested.name!r}", "keys", wider)
+                raise self._narrowing_conflict(f"the desk {requested.name!r}", "keys", wider)
             revoked = await self._revoke_wider(connection, requested)
             row = await queries.put_desk(connection, requested)
             await self._record("desk.put", _path(requested), before, row, connection)
@@ -127,9 +127,9 @@ class Tenants:
         org = named_org(request.org)
         if not may_change(Owner(org, request.name)):
             raise _no_desk(org, request.name)
-        return await self.known_desk(org, request.name)
+        return await self.any_desk(org, request.name)
 
-    async def known_desk(self, org: str, name: str) -> Desk:
+    async def any_desk(self, org: str, name: str) -> Desk:
         """Return a desk, without a permission check."""
         async with self._database.transaction() as connection:
             return await self.desk_of(connection, org, name)
@@ -137,13 +137,13 @@ class Tenants:
     async def desks(self, request: ListDesksRequest) -> ListDesksResponse:
         """Return a page of the desks of an org that the caller can act for."""
         size, after, org = (
-            request.page_size or record_validation.DEFAULT_PAGE,
-            record_validation.page_token(request.page_token),
+            request.page_size or permissions.DEFAULT_PAGE,
+            permissions.page_token(request.page_token),
             named_org(request.org),
         )
         only = None if whole_org(org) else context.caller().desk
         query = "select * from desk where org = %s and name > %s and name = coalesce(%s, name) order by name limit %s"
-        rows = await self._database.all(query, record_validation.looked_up(org), after, only, size + 1)
+        rows = await self._database.all(query, permissions.lookup_name(org), after, only, size + 1)
         next_page_token = str(rows[size - 1]["name"]) if len(rows) > size else ""
         return ListDesksResponse(desks=[as_desk(row) for row in rows[:size]], next_page_token=next_page_token)
 
@@ -155,12 +155,12 @@ class Tenants:
             nothing = Desk(org=org, name=request.name)
             if not request.revoke_keys and (held := await queries.wider_keys(connection, nothing)):
                 raise Conflict(
-                    f"the desk {request.name!r} still has the keys {record_validation.some(held)}: revoke them first, "
+                    f"the desk {request.name!r} still has the keys {permissions.first_names(held)}: revoke them first, "
                     "or ask for it with `revoke_keys`"
                 )
             if below := await queries.below_desk(connection, org, request.name):
                 raise Conflict(
-                    f"the desk {request.name!r} still has {record_validation.some(below)}: delete them first"
+                    f"the desk {request.name!r} still has {permissions.first_names(below)}: delete them first"
                 )
             revoked = await self._revoke_wider(connection, nothing)
             await connection.execute("delete from desk where org = %s and name = %s", (org, request.name))
@@ -212,14 +212,14 @@ class Tenants:
             await self._audit.record("key.revoke", f"key/{key}", details=details, connection=connection)
         return revoked
 
-    def _still_held(self, what: str, kind: str, names: list[str]) -> NarrowingConflict:
+    def _narrowing_conflict(self, what: str, kind: str, names: list[str]) -> NarrowingConflict:
         return NarrowingConflict(
-            f"{what} cannot hold less than its {kind} {record_validation.some(names)}: narrow or revoke them first, "
+            f"{what} cannot hold less than its {kind} {permissions.first_names(names)}: narrow or revoke them first, "
             "or ask for it with `revoke_wider`"
         )
 
     async def _record(self, action: str, path: str, before: Any, after: Any, connection: Connection) -> None:
-        details = {"before": queries.told(before), "after": queries.told(after)}
+        details = {"before": queries.audit_details(before), "after": queries.audit_details(after)}
         await self._audit.record(action, path, details=details, connection=connection)
 
 

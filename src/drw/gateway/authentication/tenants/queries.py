@@ -7,7 +7,7 @@ from typing import Any, Literal, LiteralString
 from google.protobuf.message import Message
 
 from drw.api.gateway.v1.authentication_pb2 import Desk, Org
-from drw.gateway.authentication.tenants import record_validation
+from drw.gateway.authentication.tenants import permissions
 from drw.kernel.rpc.json_messages import to_json
 from drw.kernel.storage.database import Connection
 
@@ -34,13 +34,13 @@ async def changed(connection: Connection) -> None:
 
 async def org(connection: Connection, name: str, *, lock: Lock = "") -> Org | None:
     """Return an org."""
-    row = await _one(connection, ORGS[lock], record_validation.looked_up(name))
+    row = await _one(connection, ORGS[lock], permissions.lookup_name(name))
     return as_org(row) if row else None
 
 
 async def desk(connection: Connection, of: str, name: str, *, lock: Lock = "") -> Desk | None:
     """Return a desk."""
-    row = await _one(connection, DESKS[lock], record_validation.looked_up(of), record_validation.looked_up(name))
+    row = await _one(connection, DESKS[lock], permissions.lookup_name(of), permissions.lookup_name(name))
     return as_desk(row) if row else None
 
 
@@ -140,7 +140,7 @@ def as_desk(row: dict[str, Any]) -> Desk:
     return desk
 
 
-def told(record: Message | None) -> Any:
+def audit_details(record: Message | None) -> Any:
     """Return a record for the audit log, without its times; None for None."""
     if record is None:
         return None

@@ -12,7 +12,7 @@ from drw.gateway.request_router.explain.limits import REQUESTS, effective_limits
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
-from drw.routing.request_matching import ITSELF, MODEL_HEADER, named
+from drw.routing.request_matching import MODEL_HEADER, OWN_PATHS, upstreams_of
 
 SERVING = "serving"
 INVOKE = "models:invoke"
@@ -30,7 +30,7 @@ class ExplanationEnricher:
         self, explanation: Explanation, configuration: Configuration, request: ExplainedRequest, principal: Principal
     ) -> None:
         """Add the models, limits and budgets of a request."""
-        if request.path in ITSELF:
+        if request.path in OWN_PATHS:
             return
         route = explanation.taken
         if _is_managed(route, configuration, request):
@@ -72,7 +72,7 @@ def _is_managed(route: Route, configuration: Configuration, request: ExplainedRe
     """Return whether the request calls a model by way of model serving."""
     serving = {upstream.name for upstream in configuration.upstreams.upstreams if SERVING in upstream.services}
     calls = INVOKE in route.scopes and request.method == "POST"
-    return calls and not route.pass_through and not serving.isdisjoint(named(route))
+    return calls and not route.pass_through and not serving.isdisjoint(upstreams_of(route))
 
 
 def _answering(plan: Plan) -> list[Answering]:

@@ -12,14 +12,14 @@ from drw.kernel.rpc.context import Principal
 from drw.routing.request_matching import (
     CONNECT_MS,
     IDLE_SECONDS,
-    ITSELF,
     MODEL_HEADER,
-    allowed,
-    belongs,
-    meets,
-    ordered,
-    read_under,
-    under,
+    OWN_PATHS,
+    allowed_methods,
+    body_read_paths,
+    by_precedence,
+    header_matches,
+    is_below,
+    is_tenant,
 )
 
 
@@ -37,11 +37,11 @@ def explain(
     configuration: Configuration, request: ExplainedRequest, principal: Principal, shown: Sequence[Route] | None = None
 ) -> Explanation:
     """Return what the data plane would do with a request; `shown` are the routes as the caller can see them."""
-    if reply := ITSELF.get(request.path):
+    if reply := OWN_PATHS.get(request.path):
         return Explanation(
             route=reply, why=f"the data plane answers {request.path} by itself", org=principal.org, desk=principal.desk
         )
-    routes = ordered(configuration.routes.routes if shown is None else shown)
+    routes = by_precedence(configuration.routes.routes if shown is None else shown)
     match, misses = _look(routes, request, principal, model="")
     first = match
     reads = _reads(match, routes, request)
@@ -56,7 +56,7 @@ def explain(
         reads_body=reads,
     )
     if match is None:
-        methods = allowed(request.path, routes)
+        methods = allowed_methods(request.path, routes)
         status = 405 if methods and request.method not in methods else 404
         explanation.why = f"no route takes {request.method} {request.path}: the answer is {status}"
         explanation.refused = explanation.why
@@ -80,7 +80,7 @@ def _look(
 ) -> tuple[Route | None, list[Miss]]:
     misses: list[Miss] = []
     for route in routes:
-        if not under(request.path, route.path):
+        if not is_below(request.path, route.path):
             continue  # every other path would be named otherwise
         if not (why := _miss(route, request, principal, model)):
             return route, misses
@@ -92,10 +92,10 @@ def _miss(route: Route, request: ExplainedRequest, principal: Principal, model: 
     """Return why the route does not take a request at its path; empty: it does."""
     if route.methods and request.method not in route.methods:
         return f"it takes {' and '.join(route.methods)}, not {request.method}"
-    if not belongs(route.tenants, principal.org, principal.desk):
+    if not is_tenant(route.tenants, principal.org, principal.desk):
         return f"it is for {' and '.join(route.tenants)}, not for {principal.org}/{principal.desk}"
     for header in route.headers:
-        if not meets(header, value := request.headers.get(header.name)):
+        if not header_matches(header, value := request.headers.get(header.name)):
             actual = "is not there" if value is None else f"is {value!r}"
             return f"it asks that {_asks(header)}, which {actual}"
     return _miss_of_model(route, request, model)
@@ -113,8 +113,8 @@ def _miss_of_model(route: Route, request: ExplainedRequest, model: str) -> str:
 def _reads(match: Route | None, routes: Sequence[Route], request: ExplainedRequest) -> bool:
     """Return whether the first match requires reading the body to find the final route."""
     if match is None:
-        return any(route.models and under(request.path, route.path) for route in routes)
-    return any(under(request.path, path) for path in read_under(match, routes))
+        return any(route.models and is_below(request.path, route.path) for route in routes)
+    return any(is_below(request.path, path) for path in body_read_paths(match, routes))
 
 
 def _why(route: Route, request: ExplainedRequest) -> str:

@@ -29,15 +29,15 @@ class PrincipalRecord:
     """None: the caller has not been compared."""
 
     @classmethod
-    def alone(cls, principal: Principal) -> PrincipalRecord:
+    def uncompared(cls, principal: Principal) -> PrincipalRecord:
         """Return the record of a caller that has not been compared."""
         return cls(principal, principal.key)
 
-    def knows(self, others: Collection[str] | None) -> bool:
+    def covers(self, others: Collection[str] | None) -> bool:
         """Return whether the caller has been compared with all of these; None: no comparison is needed."""
         return others is None or (self.relations is not None and self.relations.keys() >= set(others))
 
-    def is_one_with(self, voices: Iterable[str]) -> bool:
+    def is_same_as(self, voices: Iterable[str]) -> bool:
         """Return whether the caller is the same principal as an approver.
 
         Raises:
@@ -61,7 +61,7 @@ class PrincipalRecord:
 
         """
         if _is_own(kill, self.caller):
-            raise Forbidden(f"the kill is of your own {_told(kill)}: another key or desk must decide about it")
+            raise Forbidden(f"the kill is of your own {_subject_text(kill)}: another key or desk must decide about it")
         if kill.subject == Kill.KEY:
             self._check_not_key(kill)
         if kill.subject == Kill.DESK and ADMIN not in self.caller.scopes:
@@ -83,8 +83,8 @@ class PrincipalRecord:
 
     def _descends(self, kill: Kill) -> Forbidden:
         return Forbidden(
-            f"your key {self.caller.key!r} is of the same principal as the {_told(kill)}, which is the subject: "
-            "somebody else must decide about it"
+            f"your key {self.caller.key!r} is of the same principal as the {_subject_text(kill)}, "
+            "which is the subject: somebody else must decide about it"
         )
 
     def _unknown(self) -> Forbidden:
@@ -99,7 +99,7 @@ class Principals:
     def __init__(self, authentication: AuthenticationClient) -> None:
         self._authentication = authentication
 
-    async def standing(self, principal: Principal, others: Collection[str]) -> PrincipalRecord:
+    async def compare(self, principal: Principal, others: Collection[str]) -> PrincipalRecord:
         """Return the relation of the caller to others.
 
         Raises:
@@ -138,7 +138,7 @@ def check_may_withdraw(row: Row, standing: PrincipalRecord) -> None:
     if standing.caller.key == row["killed_by"][0] and not row["by_platform"]:
         return
     check_may_lift(row, standing)
-    standing.is_one_with(row["killed_by_principals"])  # which raises where it cannot be told
+    standing.is_same_as(row["killed_by_principals"])  # which raises where it cannot be told
 
 
 def _check_platform(row: Row, principal: Principal) -> None:
@@ -155,5 +155,5 @@ def _is_own(kill: Kill, principal: Principal) -> bool:
     )
 
 
-def _told(kill: Kill) -> str:
+def _subject_text(kill: Kill) -> str:
     return f"{Kill.Subject.Name(kill.subject).lower()} {kill.name!r}"

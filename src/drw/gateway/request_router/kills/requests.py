@@ -15,7 +15,7 @@ TENANTS = (Kill.KEY, Kill.DESK)
 """Subjects that belong to an org."""
 
 
-def wanted(request: CreateKillRequest, principal: Principal) -> Kill:
+def requested_kill(request: CreateKillRequest, principal: Principal) -> Kill:
     """Return the requested kill.
 
     Raises:

@@ -180,7 +180,7 @@ class KillStore:
             rows = await (await connection.execute(query, parameters)).fetchall()
         return [_current(row) for row in rows]
 
-    async def in_force(self) -> list[Row]:
+    async def active(self) -> list[Row]:
         """Return all that are in force."""
         return await self._database.all("select * from kill where state = 'ACTIVE' order by number")
 

@@ -70,17 +70,17 @@ class KillSwitch:
             RateLimited: the org, or all orgs together, have the maximum number of kills.
         """
         principal = context.caller()
-        kill = requests.wanted(request, principal)
+        kill = requests.requested_kill(request, principal)
         several = self._policy.of(Kill.Subject.Name(kill.subject)).kill > 1
-        standing = PrincipalRecord.alone(principal)
+        standing = PrincipalRecord.uncompared(principal)
         for _ in range(MAX_TRIES):
             async with self._lock(principal.org), self._store.changing(kill.org) as connection:
                 row = await self._open(connection, kill)
                 voices = row["killed_by_principals"] if row and row["state"] == "PROPOSED" else []
                 others = [kill.name, *voices] if kill.subject == Kill.KEY else voices
-                if not several or standing.knows(others):
+                if not several or standing.covers(others):
                     return self._shown(await self._killed(row, kill, standing, connection))
-            standing = await self._principals.standing(principal, others)
+            standing = await self._principals.compare(principal, others)
         raise _changing(kill.name)
 
     async def approve(self, kill: str) -> Kill:
@@ -101,7 +101,7 @@ class KillSwitch:
             keys = row["killed_by"] if proposed else row["lifted_by"]
             if standing.caller.key in keys[1:]:
                 return row
-            if keys and standing.is_one_with(_voices(row)):
+            if keys and standing.is_same_as(_voices(row)):
                 what = "proposed" if proposed else "proposed to lift"
                 raise Conflict(
                     f"the key {standing.caller.key!r} is of the same principal as {keys[0]!r}, which {what} {kill!r}, "
@@ -158,7 +158,7 @@ class KillSwitch:
         """Yield all kills in force: now, and after each change, or after several that come together."""
         async with aclosing(self._store.changes()) as changes:
             async for _ in changes:
-                yield Kills(kills=[self._shown(row) for row in await self._store.in_force()])
+                yield Kills(kills=[self._shown(row) for row in await self._store.active()])
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def expire(self) -> None:
@@ -183,14 +183,14 @@ class KillSwitch:
         The comparison runs without locks, and is repeated if the approvers changed meanwhile.
         """
         principal = context.caller()
-        standing = PrincipalRecord.alone(principal)
+        standing = PrincipalRecord.uncompared(principal)
         for _ in range(MAX_TRIES):
             async with self._lock(principal.org), self._store.changing() as connection:
                 row = await self._seen(connection, principal, kill)
                 others = self._concerned(row)
-                if standing.knows(others):
+                if standing.covers(others):
                     return self._shown(await act(row, standing, connection))
-            standing = await self._principals.standing(principal, others or ())
+            standing = await self._principals.compare(principal, others or ())
         raise _changing(kill)
 
     def _concerned(self, row: Row) -> Sequence[str] | None:
@@ -222,7 +222,7 @@ class KillSwitch:
         needed, key = self._policy.of(row["subject"]).kill, standing.caller.key
         if key not in row["killed_by"] and len(row["killed_by"]) < needed:
             check_may_kill(row, standing)
-            if not standing.is_one_with(row["killed_by_principals"]):
+            if not standing.is_same_as(row["killed_by_principals"]):
                 row = await self._store.vote(connection, row["id"], key, standing.principal)
                 await self._record("kill.approve", row, {}, connection)
         if len(row["killed_by"]) >= needed:
@@ -233,7 +233,7 @@ class KillSwitch:
 
     async def _lift_voted(self, row: Row, standing: PrincipalRecord, connection: Connection) -> Row:
         needed, key = self._policy.of(row["subject"]).lift, standing.caller.key
-        if key not in row["lifted_by"] and not (row["lifted_by"] and standing.is_one_with(_voices(row))):
+        if key not in row["lifted_by"] and not (row["lifted_by"] and standing.is_same_as(_voices(row))):
             proposer = not row["lifted_by"]
             row = await self._store.vote_to_lift(connection, row["id"], key, standing.principal)
             if not proposer:

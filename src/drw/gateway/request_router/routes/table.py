@@ -13,12 +13,18 @@ from pydantic import Field, field_validator, model_validator
 from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.gateway.request_router.routes import validation
 from drw.gateway.request_router.routes.rest_routes import REST_ROUTES
-from drw.gateway.request_router.routes.validation import MIB, OPENAI_BODY, REST_BODY, REST_IDLE_SECONDS, unlike
+from drw.gateway.request_router.routes.validation import (
+    MIB,
+    OPENAI_BODY,
+    REST_BODY,
+    REST_IDLE_SECONDS,
+    credential_conflict,
+)
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import SCOPES
 from drw.kernel.runtime.settings import Settings as Base
 from drw.kernel.validation import validate
-from drw.routing.request_matching import IDLE_SECONDS, named
+from drw.routing.request_matching import IDLE_SECONDS, upstreams_of
 
 UPLOAD_BODY = 513 * MIB
 """A file of 512 MiB with the form around it; the service that takes files counts exactly."""
@@ -79,10 +85,10 @@ class RouteSettings(Base):
 
     @model_validator(mode="after")
     def _possible(self) -> RouteSettings:
-        named = {self.upstream, *self.fallbacks, *(part.upstream for part in self.split)}
+        upstreams_of = {self.upstream, *self.fallbacks, *(part.upstream for part in self.split)}
         try:
             validate(self.route(), ignore=("name",))  # which can be that of a route of the platform
-            validation.check_fields(self.route(), named)
+            validation.check_fields(self.route(), upstreams_of)
         except InvalidRequest as error:
             raise ValueError(error.message) from error
         return self
@@ -106,13 +112,13 @@ def table(
     names = sorted(upstreams)
     routes = {route.name: route for route in (*_openai(), *_rest(), *_metrics(sorted(processes)))}
     routes |= {processes.name: processes.route() for processes in settings}
-    fates = [(record, _lost(record, routes, names, credentials or {})) for record in records]
+    fates = [(record, _unusable(record, routes, names, credentials or {})) for record in records]
     routes |= {record.name: record for record, lost in fates if not lost}
     lost = [text for _, text in fates if text]
     return [route for _, route in sorted(routes.items()) if not _missing(route, names)], lost
 
 
-def fixed(upstreams: Iterable[str], settings: Sequence[RouteSettings]) -> set[str]:
+def reserved_names(upstreams: Iterable[str], settings: Sequence[RouteSettings]) -> set[str]:
     """Return the route names that records cannot use."""
     return {route.name for route in (*_openai(), *_rest(), *_metrics(sorted(upstreams)))} | {
         each.name for each in settings
@@ -120,15 +126,15 @@ def fixed(upstreams: Iterable[str], settings: Sequence[RouteSettings]) -> set[st
 
 
 def _missing(route: Route, names: Sequence[str]) -> list[str]:
-    return [name for name in named(route) if name not in names]
+    return [name for name in upstreams_of(route) if name not in names]
 
 
-def _lost(record: Route, routes: Mapping[str, Route], names: Sequence[str], credentials: Mapping[str, str]) -> str:
+def _unusable(record: Route, routes: Mapping[str, Route], names: Sequence[str], credentials: Mapping[str, str]) -> str:
     if record.name in routes:
         return f"{record.name!r}: there is a route of this name that is not a record"
     if missing := _missing(record, names):
         return f"{record.name!r}: there is no upstream {missing[0]!r}"
-    if text := unlike(record, credentials):
+    if text := credential_conflict(record, credentials):
         return f"{record.name!r}: {text}"
     return ""
 

@@ -8,9 +8,9 @@ from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import SCOPES
 from drw.kernel.validation import one_of, validate
-from drw.routing.request_matching import FOREIGN, IDLE_SECONDS, ITSELF, named
+from drw.routing.request_matching import IDLE_SECONDS, OWN_PATHS, PLATFORM_HEADERS, upstreams_of
 
-OURS = ("/api/v1", "/metrics", *ITSELF)
+OURS = ("/api/v1", "/metrics", *OWN_PATHS)
 """Paths that records cannot use, since they could lock out all callers."""
 
 MIB = 1 << 20
@@ -33,7 +33,7 @@ def check(route: Route, upstreams: Mapping[str, str]) -> None:
     validate(route)
     _check_path(route.path)
     check_fields(route, upstreams)
-    if text := unlike(route, upstreams):
+    if text := credential_conflict(route, upstreams):
         raise InvalidRequest(f"fallbacks: {text}", param="fallbacks")
 
 
@@ -66,14 +66,14 @@ def check_fields(route: Route, upstreams: Collection[str]) -> None:
     _check_models(route)
 
 
-def unlike(route: Route, credentials: Mapping[str, str]) -> str:
+def credential_conflict(route: Route, credentials: Mapping[str, str]) -> str:
     """Return the conflict of credentials among a route's upstreams; empty: none.
 
     The data plane sets the credential before it selects an upstream.
     """
-    if not route.fallbacks or len({credentials.get(name, "") for name in named(route)}) == 1:
+    if not route.fallbacks or len({credentials.get(name, "") for name in upstreams_of(route)}) == 1:
         return ""
-    credentials_of = ", ".join(f"{name} {credentials.get(name, '') or 'none'!r}" for name in named(route))
+    credentials_of = ", ".join(f"{name} {credentials.get(name, '') or 'none'!r}" for name in upstreams_of(route))
     return (
         f"an upstream and its fallbacks must have the same credential, and have: {credentials_of}; "
         "a managed model fails over between them instead"
@@ -89,7 +89,7 @@ def _check_path(path: str) -> None:
 
 def _check_headers(route: Route) -> None:
     for header in route.headers:
-        if header.name.startswith(FOREIGN):
+        if header.name.startswith(PLATFORM_HEADERS):
             raise InvalidRequest(f"headers has {header.name!r}, which the gateway sets; use tenants", param="headers")
         if header.exact and header.prefix:
             raise InvalidRequest(f"the header {header.name!r} has exact and prefix; give one of them", param="headers")

@@ -11,34 +11,34 @@ from drw.kernel.rpc.context import Principal
 from drw.kernel.tenancy import Owner
 
 
-def routes(every: Iterable[Route]) -> list[Route]:
+def visible_routes(every: Iterable[Route]) -> list[Route]:
     """Return the routes that the caller can see, without names of other tenants."""
-    if tenancy.operates():
+    if tenancy.sees_platform():
         return list(every)
     return [shown for route in every if (shown := _shown(route, context.caller())) is not None]
 
 
-def explained(explanation: Explanation, every: Sequence[Route]) -> Explanation:
+def redact_explanation(explanation: Explanation, every: Sequence[Route]) -> Explanation:
     """Return an explanation without routes that the caller cannot see."""
-    seen = {route.name for route in routes(every)}
+    seen = {route.name for route in visible_routes(every)}
     misses = [miss for miss in explanation.misses if miss.route in seen]
     del explanation.misses[:]
     explanation.misses.extend(misses)
     return explanation
 
 
-def mixed(every: Iterable[Route]) -> list[Route]:
+def redact_routes(every: Iterable[Route]) -> list[Route]:
     """Return all routes, without names of tenants that the caller cannot see.
 
     Matching of the caller's requests is not affected.
     """
-    seen = {route.name: route for route in routes(every)}
+    seen = {route.name: route for route in visible_routes(every)}
     return [seen.get(route.name, route) for route in every]
 
 
-def rollout(complete: Rollout) -> Rollout:
+def redact_rollout(complete: Rollout) -> Rollout:
     """Return a rollout without free text, which can contain names of other tenants."""
-    if tenancy.operates():
+    if tenancy.sees_platform():
         return complete
     planes = [_plane(report) for report in complete.data_planes]
     return Rollout(version=complete.version, data_planes=planes)

@@ -86,7 +86,7 @@ class CallRecord:
     def sends(self, body: Mapping[str, Any]) -> None:
         """Say what the model is asked."""
         if self._span and self._span.span.is_recording():
-            self._span.span.set_attributes(gen_ai.sent(body))
+            self._span.span.set_attributes(gen_ai.request_attributes(body))
             if most := content_capture.allowed():
                 self._span.span.set_attribute(gen_ai.INPUT_MESSAGES, content_capture.asked(body, most))
 
@@ -120,7 +120,7 @@ class CallRecord:
         """Say what the call has cost at a model, in billionths of a US dollar; what is said again adds up."""
         self._cost += nano_dollars
         who = context.caller_or_none()
-        spent = gen_ai.spent(who.org if who else "", who.desk if who else "", model or self._model)
+        spent = gen_ai.cost_counter(who.org if who else "", who.desk if who else "", model or self._model)
         spent.inc(nano_dollars / NANO)
 
     def brief(self) -> dict[str, Any]:

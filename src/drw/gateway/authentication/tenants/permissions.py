@@ -20,7 +20,7 @@ class OutOfBounds(Forbidden):
     """More permissions than the desk or the org has."""
 
 
-def looked_up(value: str) -> str:
+def lookup_name(value: str) -> str:
     """Return a name to look up; a name that no record can have becomes empty."""
     return value if value.isprintable() else ""
 
@@ -33,7 +33,7 @@ def scopes(values: Iterable[str], param: str = "scopes") -> tuple[str, ...]:
     return requested
 
 
-def within(requested: Sequence[str], bound: Sequence[str], kind: str, whose: str) -> None:
+def check_within(requested: Sequence[str], bound: Sequence[str], kind: str, whose: str) -> None:
     """Raise if a requested value is not within the bound."""
     if beyond := [one for one in requested if one not in bound]:
         there = ", ".join(bound) or "none"
@@ -47,7 +47,7 @@ def page_token(token: str) -> str:
     return token
 
 
-def some(names: Sequence[str], maximum: int = 5) -> str:
+def first_names(names: Sequence[str], maximum: int = 5) -> str:
     """Return the first names, and the number of the others."""
     more = f" and {len(names) - maximum} more" if len(names) > maximum else ""
     return ", ".join(repr(one) for one in names[:maximum]) + more
