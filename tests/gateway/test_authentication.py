@@ -139,7 +139,7 @@ async def test_a_wrong_wish_is_told_what_would_be_right(profile, fields, said):
 
 async def test_nobody_passes_on_what_they_lack(keys, caller):
     poor = replace(caller, scopes=frozenset({"keys:write", "models:read"}))
-    with pytest.raises(Forbidden, match="lacks the scope 'models:invoke', so it cannot pass it on"):
+    with pytest.raises(Forbidden, match="lacks the scope 'models:invoke', so it cannot grant it"):
         await make(keys, poor, scopes=["models:read", "models:invoke"])
     with pytest.raises(Forbidden, match="needs 'org:admin'"):
         await make(keys, poor, desk="trading")

@@ -411,7 +411,7 @@ async def test_a_certificate_stands_for_a_desk_and_holds_no_more(client, profile
             ({"san": "localhost"}, InvalidRequest, "a DNS name"),
             ({"scopes": []}, InvalidRequest, "at least one scope"),
             ({"desk": "ghosts"}, NotFound, "has no desk 'ghosts'"),
-            ({"walls": ["other"]}, Forbidden, "may not hold the wall 'other'"),
+            ({"walls": ["other"]}, Forbidden, "cannot have the wall 'other'"),
             ({"name": "second"}, Conflict, "is the certificate 'pricing' already"),
         ]:
             with pytest.raises(error) as caught:
@@ -434,11 +434,11 @@ async def test_a_certificate_stands_for_a_desk_and_holds_no_more(client, profile
 async def test_nobody_vouches_for_more_than_they_hold(client):
     admin = replace(OPERATOR, org="acme", key="key_admin", scopes=frozenset({"platform:admin", "models:read"}))
     with acting_for(admin):
-        with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot pass it on"):
+        with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot grant it"):
             await client.put_issuer(wanted())
-        with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot pass it on"):
+        with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot grant it"):
             await client.put_certificate(certificate(scopes=["models:invoke"], walls=[]))
-        with pytest.raises(Forbidden, match="stands outside the wall 'rates'"):
+        with pytest.raises(Forbidden, match="is outside the wall 'rates'"):
             await client.put_certificate(certificate())
         assert await client.put_certificate(certificate(walls=[]))
         assert await client.put_issuer(wanted(roles=[Role(name="reader", scopes=["models:read"])]))

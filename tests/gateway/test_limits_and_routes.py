@@ -194,7 +194,7 @@ async def test_the_status_says_what_each_data_plane_runs(profile):
 
         assert await status() == (ServiceStatus.READY, f"version {version}; no data plane has reported yet")
         await router.report_configuration(ConfigurationReport(data_plane="dp", version=version))
-        late = f"version {version}; data plane 'dp' runs {version}, and does not refuse all yet that it should"
+        late = f"version {version}; data plane 'dp' runs {version}, and has not applied all refusals yet"
         assert await status() == (ServiceStatus.READY, late)
         report = ConfigurationReport(data_plane="dp", version=version, refusals=wanted.refusals)
         await router.report_configuration(report)

@@ -177,7 +177,7 @@ async def test_prices_have_a_beginning_and_the_past_keeps_its_own(profile):
             ]
             past = Price(model="m", prompt_usd_per_million="1")
             past.effective_from.FromDatetime(datetime.now(UTC) - timedelta(days=1))
-            with pytest.raises(InvalidRequest, match="what is past keeps its price"):
+            with pytest.raises(InvalidRequest, match="the past keeps its prices"):
                 await client.set_price(past)
         details = [found["details"] for found in records(profile, "price.set")]
         assert details[1]["before"]["prompt_usd_per_million"] == "0.0375"

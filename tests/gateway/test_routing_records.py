@@ -160,7 +160,7 @@ async def test_an_upstream_that_cannot_be_is_refused(open_profile, caller, wrong
         ({"path": "/api/v1/keys"}, "belong to the platform"),
         ({"path": "/metrics/x"}, "belong to the platform"),
         ({"methods": ["get"]}, "it can be: GET"),
-        ({"scopes": []}, "scopes: one at least"),
+        ({"scopes": []}, "scopes is empty; give at least one of"),
         ({"scopes": ["fly"]}, "is 'fly'; it can be: models:invoke"),
         ({"upstream": ""}, "either an upstream or a split"),
         ({"split": [{"upstream": "vllm", "weight": 1}]}, "either an upstream or a split"),

@@ -225,7 +225,7 @@ async def test_another_secret_is_told_and_the_former_one_helps(profile):
         kid = signed_with(await made(host.client(AuthenticationClient)))
     with pytest.raises(ConfigError) as caught:
         await Host(with_settings(profile, secret=OTHER), "test", SERVICES).start()
-    assert f"not the one under which the signing key {kid!r} was sealed" in caught.value.message
+    assert f"not the secret that encrypted the signing key {kid!r}" in caught.value.message
     assert OTHER not in caught.value.message
     both = with_settings(profile, secret=OTHER, former_secret=SECRET)
     for now in (both, with_settings(profile, secret=OTHER)):

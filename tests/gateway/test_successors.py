@@ -203,7 +203,7 @@ async def test_a_key_that_comes_too_late_leaves_no_limit(alone, profile):
         await waiting(profile, 1)
         assert len(await limits(alone)) == 1
         connection.commit()
-        with pytest.raises(Forbidden, match="may not hold the scope 'models:read'"):
+        with pytest.raises(Forbidden, match="cannot have the scope 'models:read'"):
             await making
     assert not await limits(alone)
 
@@ -304,5 +304,5 @@ async def test_a_rotation_and_a_narrower_desk_do_not_wait_for_each_other(alone, 
         rotating = asyncio.create_task(rotate(alone, second.id))
         await waiting(profile, 2)
     assert list((await narrowing).revoked_keys) == [first.id, second.id]
-    with pytest.raises(Forbidden, match="may not hold the scope 'models:read'"):
+    with pytest.raises(Forbidden, match="cannot have the scope 'models:read'"):
         await rotating

@@ -32,6 +32,6 @@ def of_new(given: Collection[str], principal: Principal) -> list[str]:
     if len(given) > MAX_WALLS:
         raise InvalidRequest(f"{len(given)} walls; at most {MAX_WALLS}", param="walls")
     if outside := sorted(set(given) - principal.walls):
-        message = f"the key {principal.key!r} stands outside the wall {outside[0][:64]!r}; it can give only its own"
+        message = f"the key {principal.key!r} is outside the wall {outside[0][:64]!r}; it can give only its own"
         raise Forbidden(message, param="walls")
     return sorted(set(given) or principal.walls)

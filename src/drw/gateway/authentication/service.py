@@ -172,8 +172,8 @@ class Authentication(contract.Authentication):
         """Return the number of keys and the unreachable issuers."""
         good, revoked = await self._store.counts()
         lost = [issuer.name for issuer in (await self._issuers.list_all()).issuers if issuer.fetch_error]
-        unreachable = f"; counting on the last keys of {', '.join(lost)}, which cannot be reached" if lost else ""
-        return f"{good} good keys, {revoked} revoked before their end{unreachable}"
+        unreachable = f"; using the last key sets of unreachable issuers: {', '.join(lost)}" if lost else ""
+        return f"{good} valid keys, {revoked} revoked{unreachable}"
 
     async def refresh_issuers(self) -> None:
         """Fetch the keys of issuers that are due, again and again."""

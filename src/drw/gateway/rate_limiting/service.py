@@ -322,7 +322,7 @@ class RateLimiting(contract.RateLimiting):
         row = await self._store.database.one(COUNTS)
         assert row is not None
         text = (
-            f"{row['limits']} limits of their own, {row['budgets']} budgets, {row['prices']} prices, "
+            f"{row['limits']} custom limits, {row['budgets']} budgets, {row['prices']} prices, "
             f"{row['blocks']} blocked; {self._settings.default_requests_per_minute} requests a minute"
         )
         if not await self._counters.is_open():

@@ -103,7 +103,7 @@ def check_price(price: Price, now: datetime) -> tuple[datetime, int, int]:
     since = price.effective_from.ToDatetime(UTC) if price.HasField("effective_from") else now
     if since < now - LATE:
         raise InvalidRequest(
-            f"effective_from is {since.isoformat()}; what is past keeps its price: give a time to come, or none",
+            f"effective_from is {since.isoformat()}; the past keeps its prices: give a future time, or none",
             param="effective_from",
         )
     parts = []

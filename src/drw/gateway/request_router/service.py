@@ -208,7 +208,7 @@ class RequestRouter(contract.RequestRouter):
         text = f"version {configuration.version}; {reports or 'no data plane has reported yet'}"
         text += f"; killed: {killed}, see `drw kill list`" if killed else ""
         if lost := self._desired.unusable_routes():
-            text = f"{text}; routes that lead nowhere: {'; '.join(lost)}"
+            text = f"{text}; routes without an upstream: {'; '.join(lost)}"
         if lost or any(report.error or report.notes for report in self._reports.values()):
             raise Unavailable(text)
         return text
@@ -245,7 +245,7 @@ class RequestRouter(contract.RequestRouter):
 def _report_text(report: ConfigurationReport, configuration: Configuration) -> str:
     fate = f"does not run version {report.version}: {report.error}" if report.error else f"runs {report.version}"
     # Who is revoked, killed or over a limit is in force before the rest of a version is.
-    late = "" if report.refusals == configuration.refusals else ", and does not refuse all yet that it should"
+    late = "" if report.refusals == configuration.refusals else ", and has not applied all refusals yet"
     notes = f" ({'; '.join(report.notes)})" if report.notes else ""
     return f"data plane {report.data_plane!r} {fate}{late}{notes}{_circuits(report)}"
 

@@ -61,12 +61,12 @@ class _Decoded:
         except zlib.error as error:
             raise InvalidRequest(f"the body is not {self._encoding}: {error}") from error
         if self._decoder.unused_data:
-            raise InvalidRequest(f"the body goes on after the end of what is {self._encoding}")
+            raise InvalidRequest(f"the body continues after the end of the {self._encoding} data")
         self._unconsumed, self._full = self._decoder.unconsumed_tail, len(piece) == PIECE
         return piece
 
     def _end(self) -> Message:
         if not self._decoder.eof:
-            raise InvalidRequest(f"the body ends before what is {self._encoding} does")
+            raise InvalidRequest(f"the body ends before the end of the {self._encoding} data")
         self._done = True
         return {"type": "http.request", "body": b"", "more_body": False}

@@ -32,4 +32,4 @@ def check_keys(raw: bytes) -> None:
         jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True)
     except ValueError as error:
         message = str(error)
-        raise InvalidRequest(f"the body is not good JSON: {message[:1].lower()}{message[1:]}") from None
+        raise InvalidRequest(f"the body is not valid JSON: {message[:1].lower()}{message[1:]}") from None

@@ -116,7 +116,7 @@ class Database:
         except psycopg.DataError as error:
             if NUL not in str(error):
                 raise
-            raise InvalidRequest("a text has a NUL character (U+0000), which nothing here can have") from error
+            raise InvalidRequest("a text has a NUL character (U+0000), which is not supported") from error
 
     async def run(self, query: LiteralString, *args: Any) -> None:
         """Run one statement in its own transaction, with one round trip instead of three.

@@ -159,7 +159,7 @@ def _requested(request: PutCertificateRequest) -> Certificate:
         walls=sorted(set(request.walls)),
     )
     if not certificate.scopes:
-        raise InvalidRequest("a certificate needs at least one scope", param="scopes")
+        raise InvalidRequest("scopes is empty; a certificate needs at least one scope", param="scopes")
     return certificate
 
 

@@ -36,7 +36,7 @@ from drw.kernel.storage.sql import Jsonb
 log = logging.getLogger(__name__)
 
 MAX_ISSUERS = 50
-MAX_TOLD_BYTES = 28_000
+MAX_AUDIT_BYTES = 28_000
 """Twice this size plus the other fields fits into `MAX_RECORD_BYTES`."""
 ALONE: LiteralString = "lock table issuer in share row exclusive mode"
 """Before any of its rows is locked, in every change: two at once would clash, or wait for each other."""
@@ -274,8 +274,8 @@ def _audit_details(row: dict[str, Any]) -> dict[str, Any]:
 
 def _check_audit_size(row: dict[str, Any]) -> None:
     """Raise where an issuer is so large that its next change, with before and after, would fit no audit record."""
-    if (size := len(json.dumps(_audit_details(row), ensure_ascii=False).encode())) > MAX_TOLD_BYTES:
-        raise InvalidRequest(f"an issuer of {size} bytes; at most {MAX_TOLD_BYTES} besides its keys", param="roles")
+    if (size := len(json.dumps(_audit_details(row), ensure_ascii=False).encode())) > MAX_AUDIT_BYTES:
+        raise InvalidRequest(f"an issuer of {size} bytes; at most {MAX_AUDIT_BYTES} besides its keys", param="roles")
 
 
 def _without_keys(text: str) -> str:

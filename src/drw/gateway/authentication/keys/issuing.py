@@ -285,5 +285,5 @@ def _page_token(token: str) -> int:
     if not token:
         return NEWEST
     if not (token.isascii() and token.isdigit() and len(token) < 19):
-        raise InvalidRequest("page_token is not one that an earlier answer gave", param="page_token")
+        raise InvalidRequest("page_token is not a token of an earlier response", param="page_token")
     return int(token)

@@ -52,7 +52,9 @@ def scopes(request: CreateKeyRequest, principal: Principal, bound: Desk) -> tupl
     """Return the scopes of the key, sorted: those of the caller and within the desk's."""
     requested = permissions.scopes(request.scopes)
     if not requested:
-        raise InvalidRequest(f"a key needs at least one scope; there are: {', '.join(bound.scopes)}", param="scopes")
+        raise InvalidRequest(
+            f"scopes is empty; a key needs at least one scope of: {', '.join(bound.scopes)}", param="scopes"
+        )
     check_scopes_held(requested, principal)
     permissions.check_within(requested, bound.scopes, "scope", f"a key of the desk {bound.name!r}")
     return requested
@@ -62,7 +64,7 @@ def check_scopes_held(scopes: Iterable[str], principal: Principal) -> None:
     """Raise if the caller would grant a scope that it lacks."""
     if missing := [scope for scope in scopes if scope not in principal.scopes]:
         raise ScopeNotHeld(
-            f"the key {principal.key!r} lacks the scope {missing[0]!r}, so it cannot pass it on", scope=missing[0]
+            f"the key {principal.key!r} lacks the scope {missing[0]!r}, so it cannot grant it", scope=missing[0]
         )
 
 
@@ -78,7 +80,7 @@ def check_inside_walls(walls: Iterable[str], principal: Principal) -> None:
     """Raise if the caller would grant a wall that it is outside of, without being an admin of the org."""
     if ADMIN not in principal.scopes and (outside := [wall for wall in walls if wall not in principal.walls]):
         raise WallNotHeld(
-            f"the key {principal.key!r} stands outside the wall {outside[0]!r}, so it cannot pass it on", param="walls"
+            f"the key {principal.key!r} is outside the wall {outside[0]!r}, so it cannot grant it", param="walls"
         )
 
 

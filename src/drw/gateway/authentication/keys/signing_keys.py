@@ -223,7 +223,7 @@ class SigningKeys:
             except WrongSecret:
                 continue
         raise ConfigError(
-            f"services.authentication.secret is not the one under which the signing key {kid!r} was sealed: "
+            f"services.authentication.secret is not the secret that encrypted the signing key {kid!r}: "
             "put that one back, or give it as services.authentication.former_secret beside the new one"
         )
 

@@ -37,13 +37,13 @@ def check_within(requested: Sequence[str], bound: Sequence[str], kind: str, whos
     """Raise if a requested value is not within the bound."""
     if beyond := [one for one in requested if one not in bound]:
         there = ", ".join(bound) or "none"
-        raise OutOfBounds(f"{whose} may not hold the {kind} {beyond[0]!r}; it may hold: {there}", param=f"{kind}s")
+        raise OutOfBounds(f"{whose} cannot have the {kind} {beyond[0]!r}; it can have: {there}", param=f"{kind}s")
 
 
 def page_token(token: str) -> str:
     """Return the name after which a page begins."""
     if token and not NAME.fullmatch(token):
-        raise InvalidRequest("page_token is not one that an earlier answer gave", param="page_token")
+        raise InvalidRequest("page_token is not a token of an earlier response", param="page_token")
     return token
 
 

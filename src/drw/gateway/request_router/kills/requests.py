@@ -42,9 +42,9 @@ def _org(request: CreateKillRequest, principal: Principal) -> str:
 
 def _check_not_self(subject: int, org: str, name: str, principal: Principal) -> None:
     if subject == Kill.KEY and (org, name) == (principal.org, principal.key):
-        raise InvalidRequest(f"this would stop your own key {name!r}: `drw keys revoke` ends it for good", param="name")
+        raise InvalidRequest(f"this would stop your own key {name!r}; `drw keys revoke` revokes it", param="name")
     if subject == Kill.DESK and (org, name) == (principal.org, principal.desk):
-        message = f"this would stop your own desk {name!r}, and you could not lift it: use a key of another desk"
+        message = f"this would stop your own desk {name!r}, and you could not lift it; use a key of another desk"
         raise InvalidRequest(message, param="name")
 
 
@@ -65,5 +65,5 @@ def page_token(token: str) -> int:
     if not token:
         return NEWEST
     if not (token.isascii() and token.isdigit() and len(token) < 19):
-        raise InvalidRequest("page_token is not one that an earlier answer gave", param="page_token")
+        raise InvalidRequest("page_token is not a token of an earlier response", param="page_token")
     return int(token)

@@ -50,7 +50,7 @@ def with_defaults(route: Route) -> Route:
     complete.max_body_bytes = route.max_body_bytes or (OPENAI_BODY if models else REST_BODY)
     complete.idle_seconds = route.idle_seconds or (IDLE_SECONDS if models else REST_IDLE_SECONDS)
     if not complete.scopes:
-        raise InvalidRequest(f"scopes: one at least; there are: {', '.join(SCOPES)}", param="scopes")
+        raise InvalidRequest(f"scopes is empty; give at least one of: {', '.join(SCOPES)}", param="scopes")
     return complete
 
 
@@ -109,7 +109,7 @@ def _check_upstreams(route: Route, upstreams: Collection[str]) -> None:
     if len(set(primary)) != len(primary):
         raise InvalidRequest("split names an upstream twice; give it once, with the sum of the weights", param="split")
     if route.split and not any(share.weight for share in route.split):
-        raise InvalidRequest("split: one weight at least is above 0", param="split")
+        raise InvalidRequest("split has no weight above 0; at least one upstream needs one", param="split")
 
 
 def _check_sizes(route: Route) -> None:
