@@ -47,7 +47,8 @@ def verify(folder: Path, verifier_key: str = "", earlier_note: str = "") -> Repo
         InvalidRequest: the key or the earlier note is not one.
     """
     verifier = Verifier.parse(verifier_key or _own_key(folder))
-    records, note = 0, ""
+    records = 0
+    note = ""
     try:
         walk = LogWalk(lambda path: _read(folder / path), verifier, earlier_note)
         note = walk.note

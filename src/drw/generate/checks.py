@@ -18,7 +18,8 @@ KERNEL = "drw.api.kernel."
 
 def problems() -> list[str]:
     """Return everything found in this checkout."""
-    rows, protos = tuple(BY_NAME.values()), compiled()
+    rows = tuple(BY_NAME.values())
+    protos = compiled()
     sources = {row.name: _sources(row) for row in rows}
     return [
         *wrong_calls(rows, {name: clients(texts.values()) for name, texts in sources.items()}),

@@ -74,7 +74,8 @@ def _client(contract: Contract) -> list[str]:
 
 
 def _client_method(method: Method) -> list[str]:
-    name, request = snake(method.name), _short(method.request)
+    name = snake(method.name)
+    request = _short(method.request)
     doc = f'        """{method.comment or f"{method.name}."}"""'
     if method.streams:
         return [

@@ -83,7 +83,8 @@ def _violations(message: Message, prefix: str, ignore: Collection[str] = ()) -> 
     for field in _fields(message.DESCRIPTOR):
         if field.name in ignore:
             continue
-        value, param = getattr(message, field.name), f"{prefix}{field.name}"
+        value = getattr(message, field.name)
+        param = f"{prefix}{field.name}"
         items = value if field.repeated and not isinstance(value, Mapping) else ()
         if field.rules is not None:
             if field.repeated:

@@ -73,12 +73,14 @@ class Log(contract.Log):
 
     async def get_proof(self, request: pb.GetProofRequest, /) -> pb.Proof:
         """GetProof proves that a record is in the tree of the newest checkpoint."""
-        principal, index = context.caller(), request.index
+        principal = context.caller()
+        index = request.index
         note, checkpoint = await self.sequencer.sign()
         row = await self._store.one(index, principal.walls) if 0 <= index < checkpoint.size else None
         if row is None or not _may_see(principal, row["org"], row["desk"]):
             raise RecordNotFound(f"there is no record {index} that this key may see")
-        entry, leaf = row["entry"], row["leaf_hash"]
+        entry = row["entry"]
+        leaf = row["leaf_hash"]
         hashes = await asyncio.to_thread(self._proof, leaf, index, checkpoint)
         encoded = [base64.b64encode(h).decode() for h in hashes]
         return pb.Proof(index=index, entry=entry, hashes=encoded, checkpoint=self._answer(note, checkpoint))
@@ -156,7 +158,8 @@ async def build(scope: ServiceContext) -> Log:
     """Build the service from the configuration."""
     settings = scope.settings(Settings)
     database = await scope.database()
-    store, folder = Store(database), Folder(scope.folder / "tlog")
+    store = Store(database)
+    folder = Folder(scope.folder / "tlog")
     used = (await store.state()).signed >= 0
     signer = key.load_or_make(scope.folder / "signing.key", settings.origin, used=used)
     folder.put_once(VERIFIER_KEY, f"{signer.verifier}\n".encode())

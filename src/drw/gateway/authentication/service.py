@@ -188,7 +188,8 @@ class Authentication(contract.Authentication):
             await asyncio.sleep(LOOK_SECONDS if soon is None else max(0.1, min(soon, LOOK_SECONDS)))
 
     async def _credentials(self) -> wire.Credentials:
-        issuers, certificates = await self._issuers.for_data_planes(), await self._certificates.for_data_planes()
+        issuers = await self._issuers.for_data_planes()
+        certificates = await self._certificates.for_data_planes()
         return wire.Credentials(
             issuer=self._settings.issuer,
             audience=self._settings.audience,
@@ -212,13 +213,15 @@ async def build(scope: ServiceContext) -> Authentication:
         ConfigError: the secret is missing or weak, or is not the one that encrypted the signing keys.
     """
     settings = scope.settings(Settings)
-    database, audit = await scope.database(), scope.audit()
+    database = await scope.database()
+    audit = scope.audit()
     encryption = [EnvelopeEncryption(secret) for secret in settings.secrets()]
     signing = SigningKeys(
         database, audit, encryption, settings.issuer, settings.audience, lead=settings.new_signing_key_seconds
     )
     await signing.begin()
-    store, tenants = KeyStore(database), Tenants(database, audit)
+    store = KeyStore(database)
+    tenants = Tenants(database, audit)
     borrowed = timedelta(seconds=settings.borrowed_key_seconds)
     limits = scope.client(RateLimitingClient)
     keys = Keys(store, tenants, signing, audit, limits, borrowed)

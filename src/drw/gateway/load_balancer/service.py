@@ -87,7 +87,8 @@ class LoadBalancer(contract.LoadBalancer):
 
     async def _present(self) -> tuple[list[Upstream], list[str]]:
         """Return the upstreams, and the stored ones that the allow-list no longer allows, with the reason."""
-        good, left_out = [], []
+        good = []
+        left_out = []
         for record in await self._records.all():
             try:
                 for address in record.addresses:

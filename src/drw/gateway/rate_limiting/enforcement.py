@@ -47,7 +47,8 @@ class Enforcement:
 
     async def wait(self) -> Sequence[str]:
         """Return once every data plane enforces all changes so far, or which ones do not after WAIT_SECONDS."""
-        newest, heard = await self._newest(), self._heard
+        newest = await self._newest()
+        heard = self._heard
         late = await self._late(newest)  # first, so that a database that is slow is never taken for "all of them"
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_SECONDS):

@@ -68,7 +68,8 @@ async def correct(connection: Connection, keys: Iterable[str]) -> tuple[list[dic
     Returns:
         The deleted rows of limits and of budgets.
     """
-    names, taken = list(keys), []
+    names = list(keys)
+    taken = []
     for table in ("subject_limit", "budget"):
         entry = ENTRY.format(name="bound.name")
         await connection.execute(MOVED.format(table=table, entry=entry).encode(), (names,))

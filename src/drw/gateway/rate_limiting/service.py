@@ -137,7 +137,8 @@ class RateLimiting(contract.RateLimiting):
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
         """ListLimits lists the limits of the caller's desk, or of its org with "org:admin", and the default."""
         orgs = ("", tenancy.named_org(request.org))
-        limits, blocks = await self._store.limits(), await self._store.blocks_with_desks(self._now())
+        limits = await self._store.limits()
+        blocks = await self._store.blocks_with_desks(self._now())
         return self._limits(
             [one for one in limits if one.org in orgs and validation.may_see(subject_of(one), one.desk)],
             [one for one, desk in blocks if one.org in orgs and validation.may_see(subject_of(one), desk)],
@@ -175,7 +176,8 @@ class RateLimiting(contract.RateLimiting):
 
     async def bind_key(self, request: BindKeyRequest, /) -> Limit:
         """BindKey announces a key and sets its limits and budgets before it becomes valid."""
-        subject, default = Subject(Block.KEY, request.org, request.key), self._settings.default_requests_per_minute
+        subject = Subject(Block.KEY, request.org, request.key)
+        default = self._settings.default_requests_per_minute
         owner = KeyOwner(key=request.key, org=request.org, desk=request.desk, expires_at=request.expires_at)
         async with self._store.database.transaction() as connection:
             await key_directory.announce(connection, [owner])
@@ -424,7 +426,8 @@ async def build(scope: ServiceContext) -> RateLimiting:
     scope.on_stop(metering.stop)
     counters = Counters(scope.profile.valkey, seconds=settings.answer_seconds)
     scope.on_stop(counters.close)
-    store, ledger = LimitStore(await scope.database(pool_size=8)), Ledger(metering)
+    store = LimitStore(await scope.database(pool_size=8))
+    ledger = Ledger(metering)
     exhausted = ExhaustedSubjects(store, counters)
     reports = UsageReports(store, ledger, counters, exhausted, scope.audit(), settings.uncounted_tokens)
     service = RateLimiting(settings, store, scope.audit(), counters, ledger, reports, exhausted)

@@ -184,7 +184,8 @@ def _subject(row: dict[str, Any]) -> Subject:
 
 
 def _limit_caps(row: dict[str, Any]) -> Sequence[tuple[Subject, str, str | int]]:
-    subject, algorithm = _subject(row), "s" if row["algorithm"] == "SLIDING" else "f"
+    subject = _subject(row)
+    algorithm = "s" if row["algorithm"] == "SLIDING" else "f"
     caps: list[tuple[Subject, str, str | int]] = []
     if row["tokens_per_minute"]:
         caps += [(subject, "Cw", row["tokens_per_minute"]), (subject, "Cwa", algorithm)]

@@ -88,7 +88,8 @@ class UsageReports:
         at = min(usage.at.ToDatetime(UTC), datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC))
         # A client that leaves before an answer begins gets no status, and the upstream may have read all of its prompt.
         good = 200 <= usage.status < 300 or (not usage.status and bool(usage.upstream))
-        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        prompt = usage.prompt_tokens
+        completion = usage.completion_tokens
         if not usage.counted:
             prompt, completion = self._uncounted(usage) if good else (0, 0)
         price = _price(prices, usage.model, at)

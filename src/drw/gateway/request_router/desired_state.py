@@ -98,13 +98,15 @@ class DesiredState:
     def _assembled(self) -> Configuration:
         credentials, limits, upstreams = (self._parts[part] for part in (Credentials, Limits, Upstreams))
         assert isinstance(credentials, Credentials) and isinstance(limits, Limits) and isinstance(upstreams, Upstreams)
-        kills, records = self._parts[Kills], self._parts[Routes]
+        kills = self._parts[Kills]
+        records = self._parts[Routes]
         assert isinstance(kills, Kills) and isinstance(records, Routes)
         return assemble(credentials, limits, upstreams, self._settings, kills, records)
 
     def unusable_routes(self) -> list[str]:
         """Return stored routes that cannot be used, with the reason."""
-        upstreams, records = self._parts.get(Upstreams), self._parts.get(Routes)
+        upstreams = self._parts.get(Upstreams)
+        records = self._parts.get(Routes)
         if not isinstance(upstreams, Upstreams) or not isinstance(records, Routes):
             return []
         return _routes(upstreams, self._settings, records)[1]

@@ -271,7 +271,8 @@ async def build(scope: ServiceContext) -> RequestRouter:
     """Build the service from the configuration."""
     settings = scope.settings(Settings)
     desired = DesiredState(settings.routes)
-    database, audit = await scope.database(), scope.audit()
+    database = await scope.database()
+    audit = scope.audit()
     authentication = scope.client(AuthenticationClient)
     switch = KillSwitch(
         KillStore(database),
@@ -285,7 +286,8 @@ async def build(scope: ServiceContext) -> RequestRouter:
     limiting = scope.client(RateLimitingClient)
     balancer = scope.client(LoadBalancerClient)
     discovery = scope.client(DiscoveryClient) if scope.has("discovery") else None
-    enricher, planes = ExplanationEnricher(discovery, limiting), DataPlanes(limiting)
+    enricher = ExplanationEnricher(discovery, limiting)
+    planes = DataPlanes(limiting)
     service = RequestRouter(desired, switch, records, settings.routes, balancer, authentication, enricher, planes)
 
     async def credentials() -> None:

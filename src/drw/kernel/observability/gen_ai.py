@@ -111,7 +111,8 @@ def operation(
 
     `subject` is the model or data source in the span's name.
     """
-    began, failure = perf_counter(), ""
+    began = perf_counter()
+    failure = ""
     all_attributes = {OPERATION: name, PROVIDER: provider(engine), **attributes}
     try:
         with telemetry.span(f"{name} {subject}", kind, all_attributes) as span:

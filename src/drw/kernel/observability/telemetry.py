@@ -145,7 +145,8 @@ def outgoing_headers() -> dict[str, str]:
     """Return the headers that carry the trace to the next process."""
     context = trace.get_current_span().get_span_context()
     if context.is_valid and not context.trace_state:
-        trace_id, span_id = trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
+        trace_id = trace.format_trace_id(context.trace_id)
+        span_id = trace.format_span_id(context.span_id)
         return {"traceparent": f"00-{trace_id}-{span_id}-{context.trace_flags:02x}"}
     headers: dict[str, str] = {}
     PROPAGATOR.inject(headers)

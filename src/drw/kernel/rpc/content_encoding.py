@@ -52,7 +52,8 @@ class _Decoded:
             message = await self._receive()
             if message["type"] != "http.request":
                 return message
-            self._more_body, self._unconsumed = message.get("more_body", False), message.get("body", b"")
+            self._more_body = message.get("more_body", False)
+            self._unconsumed = message.get("body", b"")
         return await self._receive()
 
     def _piece(self) -> bytes:
@@ -62,7 +63,8 @@ class _Decoded:
             raise InvalidRequest(f"the body is not {self._encoding}: {error}") from error
         if self._decoder.unused_data:
             raise InvalidRequest(f"the body continues after the end of the {self._encoding} data")
-        self._unconsumed, self._full = self._decoder.unconsumed_tail, len(piece) == PIECE
+        self._unconsumed = self._decoder.unconsumed_tail
+        self._full = len(piece) == PIECE
         return piece
 
     def _end(self) -> Message:

@@ -31,7 +31,7 @@ from drw.kernel.errors import (
     http_headers,
 )
 from drw.kernel.observability import telemetry
-from drw.kernel.rpc import context, recovery
+from drw.kernel.rpc import context, start_times
 from drw.kernel.rpc.content_encoding import decoded
 from drw.kernel.rpc.joined_writes import HttpProtocol
 from drw.kernel.rpc.json_bodies import json_object
@@ -151,7 +151,11 @@ class _Answer:
 
 def error_response(error: DrwError) -> Response:
     """Return the error as an HTTP answer."""
-    if isinstance(error, Unavailable) and "retry_after" not in error.metadata and (after := recovery.seconds(error)):
+    if (
+        isinstance(error, Unavailable)
+        and "retry_after" not in error.metadata
+        and (after := start_times.start_seconds(error))
+    ):
         error.metadata["retry_after"] = str(after)
     body = orjson.dumps(http_body(error))
     return Response(body, http_form(error).status, headers=http_headers(error), media_type=JSON)

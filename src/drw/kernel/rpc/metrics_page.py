@@ -74,7 +74,8 @@ def may_see(labels: Mapping[str, str], principal: Principal) -> bool:
 
 def _may_read(labels: Mapping[str, str], principal: Principal) -> bool:
     """Return whether a principal can see series of these tenants. The `name` of the kind "desk" is a desk."""
-    kind, name = labels.get("kind"), labels.get("name", "")
+    kind = labels.get("kind")
+    name = labels.get("name", "")
     desk = labels.get("desk", "") or (name if kind == "desk" else "")
     key = labels.get("key", "") or (name if kind == "key" else "")
     owner = Owner(labels.get("org", ""), desk)

@@ -144,12 +144,14 @@ class Host:
         READY.labels(name).set(ready)
 
     async def _status_of(self, name: str) -> ServiceStatus:
-        state, detail = self._states[name], ""
+        state = self._states[name]
+        detail = ""
         if state == State.READY:
             try:
                 detail = await self._scopes[name].detail()
             except DrwError as error:
-                state, detail = State.DEGRADED, error.message
+                state = State.DEGRADED
+                detail = error.message
         elif state == State.UNIMPLEMENTED:
             detail = "not implemented in this release"
         return ServiceStatus(name=name, cluster=BY_NAME[name].cluster, state=state, detail=detail)

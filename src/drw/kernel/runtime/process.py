@@ -13,7 +13,7 @@ import uvloop
 
 from drw.kernel.errors import DrwError
 from drw.kernel.observability import telemetry
-from drw.kernel.rpc import recovery
+from drw.kernel.rpc import start_times
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, SettingLayers
 
@@ -26,7 +26,7 @@ def main(name: str, files: Sequence[Path]) -> int:
     """Run the process `name` of the profile in these files; return the exit code."""
     try:
         profile = SettingLayers(files).profile()
-        recovery.use(
+        start_times.configure(
             profile.starts, {service: name for name, each in profile.processes.items() for service in each.services}
         )
         telemetry.set_up(name, profile.otlp_endpoint)

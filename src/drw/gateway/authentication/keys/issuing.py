@@ -72,9 +72,11 @@ class Keys:
 
     async def create(self, request: CreateKeyRequest) -> CreatedKey:
         """Issue a key."""
-        principal, org = context.caller(), named_org(request.org)
+        principal = context.caller()
+        org = named_org(request.org)
         max_life, borrowed = await self._max_life(principal)
-        name, life = policy.name(request), policy.lifetime(request, max_life)
+        name = policy.name(request)
+        life = policy.lifetime(request, max_life)
         desk_name = policy.desk(request, principal, org)
         async with self._store.database.transaction() as connection:
             desk = await self._tenants.desk_of(connection, org, desk_name)
@@ -177,7 +179,8 @@ class Keys:
 
     async def _signed_key(self, key: Key, life: timedelta) -> CreatedKey:
         """Sign a key. It becomes valid when it is stored."""
-        now, signer = datetime.now(UTC).replace(microsecond=0), await self._signing.signer()
+        now = datetime.now(UTC).replace(microsecond=0)
+        signer = await self._signing.signer()
         key.id = f"key_{secrets.token_hex(12)}"
         key.created_by = context.caller().key
         key.created_at.FromDatetime(now)
@@ -266,7 +269,8 @@ def _ended(key: Key) -> Conflict:
 
 
 def _claims(key: Key) -> Claims:
-    issued, expires = key.created_at.ToDatetime(UTC), key.expires_at.ToDatetime(UTC)
+    issued = key.created_at.ToDatetime(UTC)
+    expires = key.expires_at.ToDatetime(UTC)
     return Claims(key.id, key.org, key.desk, tuple(key.scopes), issued, expires, tuple(key.walls))
 
 

@@ -74,14 +74,16 @@ class KeyAncestry:
 
     def relation(self, caller: str, other: str) -> ComparePrincipalsResponse.Relation:
         """Return how a caller is related to another one."""
-        own, its = self.family(caller), self.family(other)
+        own = self.family(caller)
+        its = self.family(other)
         if caller == other or (own and own == its):
             return Relation.SAME_KEY
         if not its and own:
             return Relation.NO_SUCH_KEY
         if not own:
             return Relation.RELATION_UNSPECIFIED
-        above, above_other = self._above(own), self._above(its)
+        above = self._above(own)
+        above_other = self._above(its)
         # An administrator that made both does not make them one; whoever made one for itself, or is one of them, does.
         shared = above.keys() & above_other.keys()
         if any("" in above[family] | above_other[family] for family in shared):
@@ -115,7 +117,8 @@ class KeyAncestry:
         return found
 
     def _walk(self, family: str, *, beyond_platform: bool) -> list[str]:
-        seen, found = {family}, [family]
+        seen = {family}
+        found = [family]
         for one in found:
             for parent in self._parents.get(one, ()):
                 if parent.family not in seen and (beyond_platform or parent.authority != PLATFORM):
@@ -156,7 +159,8 @@ class KeyLineage:
         Raises:
             InvalidRequest: too many callers are compared.
         """
-        principal, others = context.caller(), list(request.others)
+        principal = context.caller()
+        others = list(request.others)
         if len(others) > MAX_OTHERS:
             raise InvalidRequest(f"others: {len(others)} callers; at most {MAX_OTHERS}", param="others")
         ancestry = await self.ancestry([principal.key, *others])

@@ -166,7 +166,8 @@ class SigningKeys:
     async def _seal(self, connection: Connection) -> None:
         done = await connection.execute("select kid, private_key from signing_key where retired_at is null")
         for row in await done.fetchall():
-            kid, (text, newest) = row["kid"], self._open(row["kid"], row["private_key"])
+            kid = row["kid"]
+            text, newest = self._open(row["kid"], row["private_key"])
             if not newest:
                 sealed = self._sealers[0].seal(kid, text)
                 await connection.execute("update signing_key set private_key = %s where kid = %s", (sealed, kid))

@@ -136,11 +136,9 @@ class Tenants:
 
     async def desks(self, request: ListDesksRequest) -> ListDesksResponse:
         """Return a page of the desks of an org that the caller can act for."""
-        size, after, org = (
-            request.page_size or permissions.DEFAULT_PAGE,
-            permissions.page_token(request.page_token),
-            named_org(request.org),
-        )
+        size = request.page_size or permissions.DEFAULT_PAGE
+        after = permissions.page_token(request.page_token)
+        org = named_org(request.org)
         only = None if whole_org(org) else context.caller().desk
         query = "select * from desk where org = %s and name > %s and name = coalesce(%s, name) order by name limit %s"
         rows = await self._database.all(query, permissions.lookup_name(org), after, only, size + 1)

@@ -155,7 +155,8 @@ def _blocked(configuration: Configuration, principal: Principal, request: Explai
             and block.name in (request.model, request.headers.get(MODEL_HEADER)),
         }
         if subject.get(block.subject):
-            what, why = Block.Subject.Name(block.subject).lower(), Block.Reason.Name(block.reason).lower()
+            what = Block.Subject.Name(block.subject).lower()
+            why = Block.Reason.Name(block.reason).lower()
             status = 403 if block.reason == Block.KILLED else 429
             return f"{status}: the {what} {block.name or block.org!r} is blocked ({why})"
     return ""

@@ -143,7 +143,8 @@ class KillSwitch:
 
     async def list(self, request: ListKillsRequest) -> Kills:
         """Return a page of kills that the caller can see, newest first."""
-        principal, size = context.caller(), requests.page_size(request.page_size)
+        principal = context.caller()
+        size = requests.page_size(request.page_size)
         rows = await self._store.page(
             principal.org,
             every_org=ADMIN in principal.scopes,
@@ -219,7 +220,8 @@ class KillSwitch:
         return await self._voted(row, standing, connection) if row["state"] == "PROPOSED" else row
 
     async def _voted(self, row: Row, standing: PrincipalRecord, connection: Connection) -> Row:
-        needed, key = self._policy.of(row["subject"]).kill, standing.caller.key
+        needed = self._policy.of(row["subject"]).kill
+        key = standing.caller.key
         if key not in row["killed_by"] and len(row["killed_by"]) < needed:
             check_may_kill(row, standing)
             if not standing.is_same_as(row["killed_by_principals"]):
@@ -232,7 +234,8 @@ class KillSwitch:
         return row
 
     async def _lift_voted(self, row: Row, standing: PrincipalRecord, connection: Connection) -> Row:
-        needed, key = self._policy.of(row["subject"]).lift, standing.caller.key
+        needed = self._policy.of(row["subject"]).lift
+        key = standing.caller.key
         if key not in row["lifted_by"] and not (row["lifted_by"] and standing.is_same_as(_voices(row))):
             proposer = not row["lifted_by"]
             row = await self._store.vote_to_lift(connection, row["id"], key, standing.principal)
@@ -269,7 +272,8 @@ class KillSwitch:
 
     async def _check_room(self, kill: Kill, principal: Principal, connection: Connection) -> None:
         """Raise where a bound is reached; that of the org comes first, and costs others nothing."""
-        per_org, total = self._limits.per_org, self._limits.total
+        per_org = self._limits.per_org
+        total = self._limits.total
         if not kill.by_platform and await self._store.count_open_of(connection, principal.org) >= per_org:
             raise RateLimited(
                 f"the org {principal.org!r} has {per_org} kills in force or proposed, the most for one org "
@@ -286,7 +290,8 @@ class KillSwitch:
     def _shown(self, row: Row) -> Kill:
         kill = as_kill(row)
         if row["proposal_ends_at"] is not None:
-            needed, approvals = self._policy.of(row["subject"]), row
+            needed = self._policy.of(row["subject"])
+            approvals = row
             missing = needed.kill - len(approvals["killed_by"])
             kill.approvals_missing = (
                 missing if row["state"] == "PROPOSED" else needed.lift - len(approvals["lifted_by"])

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from drw.kernel.errors import NotFound, Unavailable
-from drw.kernel.rpc import recovery
+from drw.kernel.rpc import start_times
 from drw.kernel.rpc.http_server import error_response
 
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(recovery, "_starts", None)
-    monkeypatch.setattr(recovery, "_process_of", {})
-    recovery.use(tmp_path / "starts.json", {"documents": "rag", "embedding": "rag"})
-    recovery.write(tmp_path / "starts.json", {"engine": 6.2, "rag": 3.0})
+    monkeypatch.setattr(start_times, "_starts", None)
+    monkeypatch.setattr(start_times, "_process_of", {})
+    start_times.configure(tmp_path / "starts.json", {"documents": "rag", "embedding": "rag"})
+    start_times.write_start_times(tmp_path / "starts.json", {"engine": 6.2, "rag": 3.0})
     return tmp_path / "starts.json"
 
 

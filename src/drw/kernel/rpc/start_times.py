@@ -18,13 +18,14 @@ _starts: Path | None = None
 _process_of: Mapping[str, str] = {}
 
 
-def use(starts: Path | None, process_of: Mapping[str, str]) -> None:
+def configure(starts: Path | None, process_of: Mapping[str, str]) -> None:
     """Set the file with the measured start times, and the process of each service, for this process."""
     global _starts, _process_of
-    _starts, _process_of = starts, process_of
+    _starts = starts
+    _process_of = process_of
 
 
-def seconds(error: DrwError) -> int | None:
+def start_seconds(error: DrwError) -> int | None:
     """Return the start time of the process that the error is about; None: unknown."""
     if _starts is None:
         return None
@@ -36,7 +37,7 @@ def seconds(error: DrwError) -> int | None:
     return max(1, math.ceil(measured)) if measured else None
 
 
-def write(file: Path, measured: dict[str, float]) -> None:
+def write_start_times(file: Path, measured: dict[str, float]) -> None:
     """Write the start time of each process in seconds."""
     new = file.with_suffix(".new")
     new.write_bytes(orjson.dumps({name: round(taken, 2) for name, taken in measured.items()}))
