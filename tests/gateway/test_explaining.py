@@ -68,7 +68,7 @@ async def explain(host, **asked) -> Explanation:
 
 
 def told(found: Explanation) -> list[tuple]:
-    return [(b.subject, b.name, b.what, b.most, b.tightest) for b in found.limits]
+    return [(b.subject, b.name, b.what, b.max, b.tightest) for b in found.limits]
 
 
 @pytest.mark.parametrize("how", HOW)

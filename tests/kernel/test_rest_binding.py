@@ -125,7 +125,7 @@ async def test_of_an_endless_body_only_the_limit_is_read(web, log):
 
     async with asyncio.timeout(30):
         answer = await web.post("/api/v1/audit:verify", content=endless())
-    assert refused(answer, 413) == "the body has more than 1048576 bytes, which is the most there can be"
+    assert refused(answer, 413) == "the body has more than 1048576 bytes, the maximum"
     assert sent <= rest.MAX_BODY_BYTES + (2 << 16)
 
 

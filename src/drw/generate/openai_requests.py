@@ -115,8 +115,8 @@ def schemas() -> dict[str, Schema]:
     models = [(model, "validation") for model in MODELS.values()]
     _, made = models_json_schema(models, ref_template=_reference("{model}"))  # type: ignore[arg-type]
     refused = {model.__name__: getattr(model, "INSTEAD", {}) for model in MODELS.values()}
-    found = {name: _shown(schema, refused.get(name, ())) for name, schema in made["$defs"].items()}
-    return {PREFIX + name: schema for name, schema in sorted(found.items())}
+    visible = {name: _shown(schema, refused.get(name, ())) for name, schema in made["$defs"].items()}
+    return {PREFIX + name: schema for name, schema in sorted(visible.items())}
 
 
 def _content(media_type: str, schema: Schema) -> Schema:

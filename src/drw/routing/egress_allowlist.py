@@ -270,7 +270,8 @@ class EgressAllowlist:
     def _holds(self, ip: Ip, port: int) -> bool:
         """Return whether networks of the list hold the address, or every IPv4 address that it carries."""
         return all(
-            any(one in network and wanted in (0, port) for network, wanted in self._networks) for one in embedded(ip)
+            any(one in network and allowed_port in (0, port) for network, allowed_port in self._networks)
+            for one in embedded(ip)
         )
 
     def _not_listed(self, address: str, more: str = "") -> AddressNotAllowed:

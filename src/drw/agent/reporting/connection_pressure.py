@@ -25,7 +25,7 @@ class ConnectionPressure:
 
     def __init__(self, edge: EdgeOptions, admin: EnvoyAdmin) -> None:
         self._file = edge.pressure
-        self._max_connections = edge.plane.connections.most
+        self._max_connections = edge.plane.connections.max
         self._admin = admin
         self._last_share = -1.0
         self._refused = 0

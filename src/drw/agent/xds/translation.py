@@ -246,7 +246,7 @@ def _process(edge: EdgeOptions) -> Json:
     return {
         "node": {"id": "data-plane", "cluster": "drw"},
         "admin": {"address": private(edge.plane.admin), "ignore_global_conn_limit": True},
-        "overload_manager": overload.manager(edge.plane.connections.most, str(edge.pressure)),
+        "overload_manager": overload.manager(edge.plane.connections.max, str(edge.pressure)),
     }
 
 

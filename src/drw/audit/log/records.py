@@ -48,10 +48,10 @@ def message(row: Mapping[str, Any]) -> Record:
     return record
 
 
-def difference(found: Mapping[str, Any], entry: bytes) -> str:
+def difference(stored: Mapping[str, Any], entry: bytes) -> str:
     """Return the first column that differs from the entry; empty: none."""
-    expected = row(found["index"], entry.decode(errors="replace"))
-    return next((column for column in COLUMNS if found[column] != expected[column]), "")
+    expected = row(stored["index"], entry.decode(errors="replace"))
+    return next((column for column in COLUMNS if stored[column] != expected[column]), "")
 
 
 def _fields(entry: str) -> dict[str, Any]:

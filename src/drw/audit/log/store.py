@@ -113,12 +113,12 @@ class Store:
         query = "insert into checkpoint (size, note) values (%s, %s) on conflict do nothing"
         await connection.execute(query, (size, note))
 
-    async def list(self, limit: int, before: int, walls: Iterable[str], **wanted: str | None) -> list[dict[str, Any]]:
+    async def list(self, limit: int, before: int, walls: Iterable[str], **filters: str | None) -> list[dict[str, Any]]:
         """Return the newest rows before an index that are visible inside these walls and match the filters.
 
         None for the desk: all desks.
         """
-        named = {**wanted, "walls": sorted(walls), "before": before, "limit": limit}
+        named = {**filters, "walls": sorted(walls), "before": before, "limit": limit}
         async with self._database.transaction() as connection:
             answer = await connection.execute(LIST, named)
             return await answer.fetchall()

@@ -82,17 +82,17 @@ def is_included(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root
     """Return whether the proof shows that the leaf is at `index` of the tree with this root."""
     if not 0 <= index < size:
         return False
-    position, last, found = index, size - 1, leaf
+    position, last, computed = index, size - 1, leaf
     for sibling in proof:
         if last == 0:
             return False
         if position & 1 or position == last:
-            found = node_hash(sibling, found)
+            computed = node_hash(sibling, computed)
             position, last = _without_right_edge(position, last)
         else:
-            found = node_hash(found, sibling)
+            computed = node_hash(computed, sibling)
         position, last = position >> 1, last >> 1
-    return last == 0 and found == root
+    return last == 0 and computed == root
 
 
 def is_extended(old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> bool:

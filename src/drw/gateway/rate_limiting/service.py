@@ -149,9 +149,9 @@ class RateLimiting(contract.RateLimiting):
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
                 change = await self._store.newest_change()  # first, as there may be more by the time of the rest
-                found = self._limits(await self._store.limits(), await self._store.blocks(self._now()))
-                found.change = change
-                yield found
+                limits = self._limits(await self._store.limits(), await self._store.blocks(self._now()))
+                limits.change = change
+                yield limits
 
     async def report_enforcement(self, request: ReportEnforcementRequest, /) -> ReportEnforcementResponse:
         """ReportEnforcement records which change of the limits each data plane enforces."""

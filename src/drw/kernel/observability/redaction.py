@@ -37,7 +37,7 @@ LONGEST = 4096
 
 def redacted(text: str) -> str:
     """Return the text with matches replaced by `[redacted: NAME]`."""
-    return FOUND.sub(lambda found: f"[redacted: {(found.lastgroup or '').replace('_', ' ')}]", text)
+    return FOUND.sub(lambda match: f"[redacted: {(match.lastgroup or '').replace('_', ' ')}]", text)
 
 
 def without_tokens(text: str) -> str:

@@ -181,7 +181,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     async for part in request.stream():
         parts.append(part)
         if (size := size + len(part)) > limit:
-            raise TooLarge(f"the body has more than {limit} bytes, which is the most there can be")
+            raise TooLarge(f"the body has more than {limit} bytes, the maximum")
     return b"".join(parts)
 
 

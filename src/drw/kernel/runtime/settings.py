@@ -60,11 +60,11 @@ class Tls(Settings):
 class Connections(Settings):
     """Bounds on the connections of clients to the data plane."""
 
-    most: int = Field(default=10_000, ge=10, le=1_000_000)
+    max: int = Field(default=10_000, ge=10, le=1_000_000)
     """Open at once, of all clients together. More are closed as they come."""
     per_client: int = Field(default=5_000, ge=1, le=1_000_000)
     """Open at once of one client: an IPv4 address, or a /64 of IPv6. Behind a load balancer that hides its clients,
-    set it to `most`."""
+    set it to `max`."""
     idle_seconds: int = Field(default=60, ge=5, le=3600)
     """How long a connection without a request stays open; the fuller the data plane, the shorter, down to one second.
 

@@ -111,7 +111,7 @@ class Certificates:
             raise Conflict(f"{certificate.san!r} is the certificate {taken['name']!r} already")
         counted = await (await connection.execute("select count(*) as n from certificate")).fetchone()
         if before is None and counted and counted["n"] >= MAX_CERTIFICATES:
-            raise Conflict(f"there are {MAX_CERTIFICATES} certificates, which is the most there can be")
+            raise Conflict(f"there are {MAX_CERTIFICATES} certificates, the maximum")
 
     async def _write(self, connection: Connection, certificate: Certificate) -> Certificate:
         done = await connection.execute(

@@ -152,7 +152,7 @@ class Issuers:
             raise Conflict(f"{issuer.issuer!r} is the issuer {taken['name']!r} already; each speaks for one org")
         counted = await (await connection.execute("select count(*) as n from issuer")).fetchone()
         if before is None and counted and counted["n"] >= MAX_ISSUERS:
-            raise Conflict(f"there are {MAX_ISSUERS} issuers, which is the most there can be")
+            raise Conflict(f"there are {MAX_ISSUERS} issuers, the maximum")
 
     async def _write(self, connection: Connection, issuer: Issuer, keys: FetchedKeys) -> dict[str, Any]:
         fields = {

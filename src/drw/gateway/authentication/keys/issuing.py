@@ -22,7 +22,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import BindKeyRequest, UnbindKeyReques
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.authentication.keys import policy
 from drw.gateway.authentication.keys.lineage import KeyLineage
-from drw.gateway.authentication.keys.revocation import Revocation, told
+from drw.gateway.authentication.keys.revocation import Revocation, iso_time
 from drw.gateway.authentication.keys.signing import Claims
 from drw.gateway.authentication.keys.signing_keys import SigningKeys
 from drw.gateway.authentication.keys.store import KeyStore, View, as_key
@@ -114,15 +114,15 @@ class Keys:
         """
         key = await self.get(request.id, request.org)
         children: list[str] = []
-        kept = 0
+        kept_keys = 0
         async with self._store.database.transaction() as connection:
             if row := await self._store.revoke(_view(request.org), key.id, connection):
                 await self._revocation.record([row], connection)
                 key = as_key(row)
             if not request.keep_children:
-                children, kept = await self._revocation.revoke_children(key.id, connection)
+                children, kept_keys = await self._revocation.revoke_children(key.id, connection)
         key.revoked_keys.extend(children)
-        key.kept_keys = kept
+        key.kept_keys = kept_keys
         return key
 
     async def rotate(self, request: RotateKeyRequest) -> CreatedKey:
@@ -232,7 +232,7 @@ class Keys:
         if await self._store.unexpired(key.org, connection) >= MAX_KEYS:
             raise Conflict(
                 f"the org {key.org!r} has {MAX_KEYS} keys that have not expired, revoked ones among them, "
-                "which is the most there can be: give keys shorter lives"
+                "the maximum: give keys shorter lives"
             )
         await self._store.add(key, connection)
         await self._lineage.add(key, predecessor, connection)
@@ -250,8 +250,8 @@ class Keys:
         await self._audit.record("key.create", f"key/{key.id}", details=details, connection=connection)
 
     async def _record_rotated(self, old: Key, successor: str, ends: datetime, connection: Connection) -> None:
-        before = {"successor": "", "ends_at": told(old.expires_at.ToDatetime(UTC))}
-        details = {"before": before, "after": {"successor": successor, "ends_at": told(ends)}}
+        before = {"successor": "", "ends_at": iso_time(old.expires_at.ToDatetime(UTC))}
+        details = {"before": before, "after": {"successor": successor, "ends_at": iso_time(ends)}}
         await self._audit.record("key.rotate", f"key/{old.id}", details=details, connection=connection)
 
 

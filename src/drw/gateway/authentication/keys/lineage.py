@@ -110,21 +110,21 @@ class KeyAncestry:
 
     def _above(self, family: str) -> dict[str, set[str]]:
         """Return every ancestor with the authorities it used; the family itself has none."""
-        found: dict[str, set[str]] = defaultdict(set, {family: {""}})
+        ancestors: dict[str, set[str]] = defaultdict(set, {family: {""}})
         for one in self._walk(family, beyond_platform=True):
             for parent in self._parents[one]:
-                found[parent.family].add(parent.authority)
-        return found
+                ancestors[parent.family].add(parent.authority)
+        return ancestors
 
     def _walk(self, family: str, *, beyond_platform: bool) -> list[str]:
         seen = {family}
-        found = [family]
-        for one in found:
+        families = [family]
+        for one in families:
             for parent in self._parents.get(one, ()):
                 if parent.family not in seen and (beyond_platform or parent.authority != PLATFORM):
                     seen.add(parent.family)
-                    found.append(parent.family)
-        return found
+                    families.append(parent.family)
+        return families
 
 
 class KeyLineage:

@@ -72,8 +72,8 @@ class Revocation:
         """
         done: list[str] = []
         for _ in range(MAX_PASSES):
-            found = await (await connection.execute(MADE, self._parameters(makers))).fetchall()
-            ids = [row["id"] for row in found if row["within"]]
+            created = await (await connection.execute(MADE, self._parameters(makers))).fetchall()
+            ids = [row["id"] for row in created if row["within"]]
             if not ids:
                 break
             rows = await (await connection.execute(REVOKE, (ids,))).fetchall()
@@ -81,7 +81,7 @@ class Revocation:
             done += [row["id"] for row in rows]
         if done:
             await changed(connection)
-        return sorted(done), sum(not row["within"] for row in found)
+        return sorted(done), sum(not row["within"] for row in created)
 
     async def revoke_created_by_issuer(self, issuer: str, connection: Connection) -> tuple[list[str], int]:
         """Revoke keys that callers of an issuer created; return as `made_by` does."""
@@ -107,14 +107,14 @@ class Revocation:
         }
 
 
-def told(moment: datetime) -> str:
+def iso_time(moment: datetime) -> str:
     """Return a time as the audit trail has it."""
     return moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def _details(row: Row, because: str) -> dict[str, Any]:
     details = {name: row[name] for name in ("name", "org", "desk")} | {
-        "before": {"revoked_at": None, "good_until": told(row["ends_at"] or row["expires_at"])},
-        "after": {"revoked_at": told(row["revoked_at"])},
+        "before": {"revoked_at": None, "good_until": iso_time(row["ends_at"] or row["expires_at"])},
+        "after": {"revoked_at": iso_time(row["revoked_at"])},
     }
     return details | ({"because": because} if because else {})

@@ -126,7 +126,7 @@ class SigningKeys:
                 )
             if len(live) >= MAX_LIVE_KEYS:
                 raise Conflict(
-                    f"{len(live)} signing keys are live, which is the most there can be: the oldest, "
+                    f"{len(live)} signing keys are live, the maximum: the oldest, "
                     f"{live[-1]['kid']!r}, must have ended or be retired first"
                 )
             created = await self._make(connection, lead=self._lead)
@@ -214,13 +214,13 @@ class SigningKeys:
     def _signer(self, row: dict[str, Any]) -> Signer:
         return Signer(self._open(row["kid"], row["private_key"])[0], self._issuer, self._audience)
 
-    def _open(self, kid: str, kept: str) -> tuple[str, bool]:
+    def _open(self, kid: str, stored: str) -> tuple[str, bool]:
         """Return a private key, and whether it lies sealed under the newest secret."""
-        if not is_sealed(kept):
-            return kept, False
+        if not is_sealed(stored):
+            return stored, False
         for number, sealer in enumerate(self._sealers):
             try:
-                return sealer.open(kid, kept), number == 0
+                return sealer.open(kid, stored), number == 0
             except WrongSecret:
                 continue
         raise ConfigError(

@@ -113,7 +113,7 @@ class Tenants:
             permissions.check_within(requested.walls, org.walls, "wall", f"a desk of {org.name!r}")
             before = await queries.desk(connection, requested.org, requested.name, lock="update")
             if before is None and await queries.desks(connection, requested.org) >= MAX_DESKS:
-                raise Conflict(f"the org {org.name!r} has {MAX_DESKS} desks, which is the most there can be")
+                raise Conflict(f"the org {org.name!r} has {MAX_DESKS} desks, the maximum")
             if not request.revoke_wider and (wider := await queries.wider_keys(connection, requested)):
                 raise self._narrowing_conflict(f"the desk {requested.name!r}", "keys", wider)
             revoked = await self._revoke_wider(connection, requested)

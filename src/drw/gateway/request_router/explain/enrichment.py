@@ -42,7 +42,7 @@ class ExplanationEnricher:
         }
         models = named_models - {""}
         explanation.limits.extend(effective_limits(configuration.limits, principal, models, passing=route.pass_through))
-        explanation.requests_per_minute = next(b.most for b in explanation.limits if b.what == REQUESTS)
+        explanation.requests_per_minute = next(b.max for b in explanation.limits if b.what == REQUESTS)
         await self._add_budgets(explanation, principal, models)
 
     async def _add_models(self, explanation: Explanation, model: str) -> None:

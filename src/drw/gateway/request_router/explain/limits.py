@@ -22,10 +22,10 @@ def effective_limits(limits: Limits, principal: Principal, models: Collection[st
     matching = [limit for limit in limits.limits if _subject(limit) in subjects]
     bounds = [bound for limit in matching for bound in _bounds(limit, passing=passing)]
     if not any(bound.subject == Block.KEY and bound.what == REQUESTS for bound in bounds):
-        bounds.append(Bound(subject=Block.KEY, what=REQUESTS, most=limits.default_requests_per_minute))
-    bounds.sort(key=lambda bound: (MEASURES.index(bound.what), bound.most, bound.subject))
+        bounds.append(Bound(subject=Block.KEY, what=REQUESTS, max=limits.default_requests_per_minute))
+    bounds.sort(key=lambda bound: (MEASURES.index(bound.what), bound.max, bound.subject))
     for bound in bounds:
-        bound.tightest = bound.most == min(other.most for other in bounds if other.what == bound.what)
+        bound.tightest = bound.max == min(other.max for other in bounds if other.what == bound.what)
     return bounds
 
 
@@ -43,9 +43,9 @@ def _bounds(limit: Limit, *, passing: bool) -> Iterator[Bound]:
         TOKENS: limit.tokens_per_minute,
         AT_ONCE: 0 if passing else limit.concurrent,
     }
-    for what, most in amounts.items():
-        if most:
-            yield Bound(subject=limit.subject or Block.KEY, name=name, what=what, most=most)
+    for what, maximum in amounts.items():
+        if maximum:
+            yield Bound(subject=limit.subject or Block.KEY, name=name, what=what, max=maximum)
 
 
 def _subject(limit: Limit) -> Subject:
