@@ -159,7 +159,7 @@ def test_what_is_taken_over_lies_in_its_own_period():
 async def test_nobody_gives_more_requests_a_minute_than_they_have(host):
     mine = await make(host, requests_per_minute=60, scopes=sorted(HOLDER.scopes))
     me = replace(HOLDER, key=mine.id)
-    with pytest.raises(Forbidden, match=f"{mine.id!r} has 60 requests a minute; one with 61 needs 'limits:write'"):
+    with pytest.raises(Forbidden, match=f"{mine.id!r} has 60 requests a minute; a key with 61 needs 'limits:write'"):
         await make(host, me, requests_per_minute=61)
     assert (await make(host, me, requests_per_minute=59)).requests_per_minute == 59
     made = await make(host, me)
