@@ -114,7 +114,7 @@ async def test_every_record_of_a_log_of_two_levels_has_a_proof(profile, caller, 
         assert (await verified(host, caller)).records == 600
 
 
-async def test_records_are_signed_without_anybody_asking(profile, caller, tlog, write):
+async def test_records_are_signed_in_the_background(profile, caller, tlog, write):
     services = {"log": {"gather_seconds": 0}}
     async with hosted(profile.model_copy(update={"services": services}), ["log"]):
         await write(caller, 2)
@@ -265,7 +265,7 @@ async def test_a_changed_row_is_named(full, caller, profile, tlog, statement, pr
     assert verify(tlog).ok
 
 
-async def test_a_log_written_anew_by_who_has_the_key_does_not_extend_the_earlier_one(full, caller, profile, tlog):
+async def test_a_log_rewritten_with_the_same_key_does_not_extend_the_earlier_one(full, caller, profile, tlog):
     earlier = (await checkpoint(full, caller)).note
     signer = Signer.parse((profile.data / "log" / "signing.key").read_text())
     (tlog / "checkpoint").write_text(signer.sign(300, leaf_hash(b"another tree")))
@@ -304,7 +304,7 @@ async def test_nothing_is_signed_over_a_damaged_log(full, caller, tlog, write):
 # Starting again.
 
 
-async def test_a_restart_goes_on_with_the_same_key_and_log(profile, caller, tlog, write):
+async def test_a_restart_continues_with_the_same_key_and_log(profile, caller, tlog, write):
     async with hosted(profile, ["log"]) as host:
         await write(caller, 2)
         first = await checkpoint(host, caller)
@@ -319,7 +319,7 @@ def own_key(tlog: Path) -> Verifier:
     return Verifier.parse((tlog / "verifier.key").read_text())
 
 
-async def test_a_key_that_is_gone_is_not_made_again(profile, caller):
+async def test_a_missing_signing_key_is_not_created_again(profile, caller):
     async with hosted(profile, ["log"]):
         pass
     (profile.data / "log" / "signing.key").unlink()
@@ -337,7 +337,7 @@ async def test_the_name_of_a_log_cannot_change(profile):
             pass
 
 
-async def test_anybody_verifies_the_folder_alone(profile, caller, tlog, tmp_path, capsys, write):
+async def test_the_folder_can_be_verified_offline(profile, caller, tlog, tmp_path, capsys, write):
     async with hosted(profile, ["log"]) as host:
         await write(caller, 2)
         kept = await checkpoint(host, caller)
@@ -370,7 +370,7 @@ async def test_metrics_tell_of_damage(full, tlog):
     assert (found["drw_audit_damaged"], found['drw_service_ready{service="log"}']) == (1, 0)
 
 
-async def test_what_was_done_inside_a_wall_is_shown_inside_it_and_verified_by_all(profile, caller, write):
+async def test_records_inside_a_wall_are_visible_inside_and_verifiable_by_all(profile, caller, write):
     inside = replace(caller, key="key_inside", walls=frozenset({"m-and-a", "credit"}))
     partly = replace(caller, scopes=caller.scopes | {"org:admin"}, walls=frozenset({"credit"}))
     await write(caller, 2)

@@ -208,7 +208,7 @@ async def test_keys_are_fetched_again_when_they_are_due(client, issuer, profile)
         (key_set(*(ec_key(f"{number}" * 2000) for number in range(10, 30))), "a `kid` of the JWKS"),
     ],
 )
-async def test_what_one_issuer_sends_is_nobody_elses_trouble(client, issuer, profile, odd, said):
+async def test_an_invalid_response_of_one_issuer_does_not_affect_others(client, issuer, profile, odd, said):
     await put(client, name="odd", issuer="https://odd.example", jwks_uri=f"http://{issuer.where}/odd")
     await put(client, jwks_uri=f"http://{issuer.where}/jwks")
     with acting_for(OPERATOR):
@@ -243,7 +243,7 @@ async def test_an_issuer_that_takes_its_time_holds_up_no_other(client, issuer, p
     issuer.answers.set()
 
 
-async def test_whatever_goes_wrong_at_one_issuer_is_noted_there(client, issuer, monkeypatch):
+async def test_an_error_of_one_issuer_is_recorded_there(client, issuer, monkeypatch):
     await put(client, jwks_uri=f"http://{issuer.where}/jwks")
 
     def read(text: bytes) -> str:
@@ -273,7 +273,7 @@ async def test_an_issuer_with_many_keys_can_be_changed(client, profile):
         await client.delete_issuer(DeleteIssuerRequest(name="idp"))
 
 
-async def test_a_wrong_issuer_is_told_what_would_be_right(client, issuer):
+async def test_an_invalid_issuer_is_rejected_with_the_valid_form(client, issuer):
     for fields, error, said in [
         ({"name": "A"}, InvalidRequest, "name is 'A'"),
         ({"name": "x" * 33}, InvalidRequest, "at most 32"),
@@ -357,7 +357,7 @@ async def test_a_caller_cannot_tell_hosts_and_ports_apart(tmp_path, caplog):
         assert why in caplog.text
 
 
-def test_only_public_keys_for_signatures_are_kept():
+def test_only_public_signing_keys_are_stored():
     def ed(**more) -> dict:
         return {**json.loads(OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate().public_key())), **more}
 
@@ -402,7 +402,7 @@ def certificate(**fields) -> PutCertificateRequest:
     return PutCertificateRequest(**{**base, "scopes": ["models:read"], "walls": ["rates"], **fields})
 
 
-async def test_a_certificate_stands_for_a_desk_and_holds_no_more(client, profile):
+async def test_a_certificate_has_at_most_the_permissions_of_its_desk(client, profile):
     with acting_for(OPERATOR):
         made = await client.put_certificate(certificate())
         for fields, error, said in [
@@ -431,7 +431,7 @@ async def test_a_certificate_stands_for_a_desk_and_holds_no_more(client, profile
     assert held == [[None, ["models:read"]], [["models:read"], ["models:invoke"]], [["models:invoke"], None]]
 
 
-async def test_nobody_vouches_for_more_than_they_hold(client):
+async def test_a_caller_cannot_configure_identities_with_more_than_its_own_scopes(client):
     admin = replace(OPERATOR, org="acme", key="key_admin", scopes=frozenset({"platform:admin", "models:read"}))
     with acting_for(admin):
         with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot grant it"):

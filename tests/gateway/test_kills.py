@@ -143,7 +143,7 @@ async def persons(host):
 
 
 @pytest.mark.parametrize("how", ["together", "apart"])
-async def test_two_persons_where_the_policy_says_so(profile, how):
+async def test_the_policy_can_require_two_approvers(profile, how):
     async with hosted(settings(profile, **TWO), SERVICES, how) as host:
         first, second = await persons(host)
         one, two = first.who.key, second.who.key
@@ -220,7 +220,7 @@ async def test_orgs_stay_apart(profile, caller):
         assert (await admin.kill(org="acme")).org == "acme"
 
 
-async def test_bad_kills_are_refused_with_the_remedy(profile, caller):
+async def test_invalid_kills_are_rejected_with_the_remedy(profile, caller):
     async with hosted(profile, SERVICES) as host:
         switch = Switch(host, caller)
         for wrong, said in [

@@ -95,7 +95,7 @@ async def test_a_limit_belongs_to_its_desk_and_ends_with_its_key(profile, caller
         assert await seen(replace(caller, org="other", scopes=frozenset(SCOPES))) == []
 
 
-async def test_whoever_an_issuer_names_can_have_limits_and_budgets(profile):
+async def test_callers_of_an_issuer_can_have_limits_and_budgets(profile):
     lua = (resources.files("drw.agent.xds.http_filters") / "identity.lua").read_text()
     (longest,) = re.findall(r"MOST_SUBJECT = (\d+)", lua)
     who = f"oidc:{'i' * validation.MAX_NAME}:{'s' * int(longest)}"
@@ -110,7 +110,7 @@ async def test_whoever_an_issuer_names_can_have_limits_and_budgets(profile):
             assert [one.key for one in (await client.list_limits(ListLimitsRequest())).limits] == [who]
 
 
-def test_an_upstream_that_is_gone_says_what_is_not_affected():
+def test_the_message_of_an_unavailable_upstream_names_unaffected_services():
     places = {
         name: ServiceAddress(services=("a", "b"), grpc="", http=f"unix:/{name}")
         for name in ("models", "rag", "workflow")
@@ -181,7 +181,7 @@ async def test_the_desired_state_follows_keys_and_limits(profile, caller, how):
         assert {route.upstream for route in routes} == {upstream.name for upstream in first.upstreams.upstreams}
 
 
-async def test_the_status_says_what_each_data_plane_runs(profile):
+async def test_the_status_shows_the_version_of_each_data_plane(profile):
     async with hosted(profile, GATEWAY) as host:
         router = host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:

@@ -89,7 +89,7 @@ async def test_routes_and_upstreams_are_made_changed_and_taken_away(open_profile
                 await router.delete_route(DeleteRouteRequest(name="never"))
 
 
-async def test_every_change_is_audited_with_what_was_before(open_profile, caller):
+async def test_every_change_is_audited_with_the_previous_state(open_profile, caller):
     async with hosted(open_profile, GATEWAY) as host:
         balancer, router = host.client(LoadBalancerClient), host.client(RequestRouterClient)
         with acting_for(caller):
@@ -211,7 +211,7 @@ async def test_there_is_an_end_to_the_number_of_routes(open_profile, caller, mon
                 await router.set_route(route(name="second"))
 
 
-async def test_a_route_whose_upstream_has_gone_leads_nowhere_and_is_told(open_profile, caller):
+async def test_a_route_without_its_upstream_is_left_out_and_reported(open_profile, caller):
     async with hosted(open_profile, GATEWAY) as host:
         balancer, router = host.client(LoadBalancerClient), host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
@@ -259,7 +259,7 @@ async def test_settings_with_an_address_that_is_not_allowed_do_not_start(profile
     await host.stop()
 
 
-async def test_the_rollout_says_what_each_data_plane_said(open_profile, caller):
+async def test_the_rollout_contains_the_report_of_each_data_plane(open_profile, caller):
     circuits = {"10.0.0.1:80": Health.OPEN, "10.0.0.2:80": Health.HALF_OPEN, "10.0.0.3:80": Health.CLOSED}
     health = [Health(upstream="vllm", address=where, circuit=circuit) for where, circuit in circuits.items()]
     async with hosted(open_profile, GATEWAY) as host:
@@ -277,7 +277,7 @@ async def test_the_rollout_says_what_each_data_plane_said(open_profile, caller):
         assert status.detail.endswith(told)
 
 
-async def test_a_request_is_explained_as_a_key_or_desk_that_the_caller_may_see(open_profile, caller):
+async def test_a_request_is_explained_for_a_visible_key_or_desk(open_profile, caller):
     async with hosted(open_profile, GATEWAY) as host:
         router, keys = host.client(RequestRouterClient), host.client(AuthenticationClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:

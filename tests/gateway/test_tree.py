@@ -113,7 +113,7 @@ async def test_another_org_is_nobodys_but_the_platforms_admins(client):
             await ask()
 
 
-async def test_walls_are_passed_on_by_who_stands_inside(client, caller):
+async def test_only_callers_inside_a_wall_can_grant_it(client, caller):
     with pytest.raises(Forbidden, match="is outside the wall 'rates', so it cannot grant it"):
         await key(client, caller, walls=["rates"])
     assert await key(client, replace(caller, walls=frozenset({"rates"})), walls=["rates"])
@@ -143,7 +143,7 @@ async def test_a_narrower_desk_leaves_no_wider_key_good(client, profile):
     assert told == {f"key/{wide}", f"key/{walled}"}
 
 
-async def test_a_narrower_org_narrows_what_is_below(client, profile):
+async def test_narrowing_an_org_narrows_its_desks_and_keys(client, profile):
     await desk(client, scopes=["models:read", "models:invoke"])
     kept, wide = [await key(client, desk="trading", scopes=s) for s in (["models:read"], ["models:invoke"])]
     narrow = {"name": "acme", "scopes": ["models:read", "keys:read"]}
@@ -161,7 +161,7 @@ async def test_a_narrower_org_narrows_what_is_below(client, profile):
     assert last["details"]["after"]["scopes"] == ["keys:read", "models:read"]
 
 
-async def test_a_desk_goes_after_its_keys_and_an_org_after_its_desks(alone, profile):
+async def test_a_desk_is_deleted_after_its_keys_and_an_org_after_its_desks(alone, profile):
     await desk(alone)
     made = await key(alone, desk="trading")
     with acting_for(OPERATOR), pytest.raises(Conflict, match="still has 'the desk research', 'the desk trading'"):
@@ -194,7 +194,7 @@ async def test_a_desk_goes_after_its_keys_and_an_org_after_its_desks(alone, prof
         ({"title": "a\nb"}, "up to 100 printable characters"),
     ],
 )
-async def test_a_wrong_record_is_told_what_would_be_right(alone, fields, said):
+async def test_an_invalid_org_or_desk_is_rejected_with_the_valid_form(alone, fields, said):
     with acting_for(OPERATOR), pytest.raises(InvalidRequest) as caught:
         await alone.put_org(PutOrgRequest(**{"name": "n", "scopes": ["models:read"], **fields}))
     assert said in caught.value.message

@@ -134,7 +134,7 @@ async def test_an_unexpected_error_tells_nothing_of_itself(web):
     assert message == "unexpected error in log.Verify"
 
 
-async def test_an_error_that_passes_says_when_to_come_back():
+async def test_a_temporary_error_has_retry_after():
     class DoubleBusy(log_rpc.Log):
         async def get_checkpoint(self, request, /):
             raise Unavailable("not now", retry_after="7")
@@ -161,7 +161,7 @@ async def test_a_truth_in_the_query_is_true_or_false():
     assert asked == [True, True, False, False]
 
 
-async def test_metrics_are_for_the_machine_and_for_who_may_see_the_platform(web):
+async def test_platform_metrics_are_visible_internally_and_with_platform_read(web):
     lacking = {**KEY, "x-drw-scopes": "models:read"}
     assert (await web.get("/metrics/test", headers=lacking)).status_code == 403
     await web.get("/api/v1/audit/records")
@@ -174,7 +174,7 @@ async def test_metrics_are_for_the_machine_and_for_who_may_see_the_platform(web)
         assert (await nobody.get("/healthz")).text == "ok\n"
 
 
-async def test_a_client_that_goes_away_while_it_sends_is_no_error_of_ours(log, caplog):
+async def test_a_disconnect_during_the_request_body_is_not_a_server_error(log, caplog):
     app = http_server.app(rest.routes(log), "test")
     messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
     sent: list[object] = []

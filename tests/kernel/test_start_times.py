@@ -28,7 +28,7 @@ def measured(tmp_path, monkeypatch):
         (NotFound("no such thing", part="engine"), None),
     ],
 )
-def test_retry_after_is_what_the_part_took_to_start(measured, error, after):
+def test_retry_after_is_the_start_time_of_the_process(measured, error, after):
     assert error_response(error).headers.get("retry-after") == after
 
 

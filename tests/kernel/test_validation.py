@@ -98,11 +98,11 @@ def test_an_error_names_the_field_its_value_and_what_would_be_right(message: Mes
         Limit(requests_per_minute=1_000_000),
     ],
 )
-def test_what_keeps_the_rules_passes(message: Message) -> None:
+def test_valid_messages_pass(message: Message) -> None:
     validate(message)
 
 
-def test_a_value_that_may_be_a_secret_is_not_repeated() -> None:
+def test_an_error_does_not_repeat_a_possible_secret() -> None:
     with pytest.raises(InvalidRequest) as caught:
         validate(upstream(credential="sk-live!"))
     assert "sk-live" not in caught.value.message
