@@ -29,6 +29,11 @@ class Service:
         """The Python package in which the service is written."""
         return f"drw.{self.cluster}.{self.name}"
 
+    @property
+    def process(self) -> str:
+        """The process, and so the upstream, that runs the service where a cluster is a process."""
+        return self.cluster if self.cluster in CLUSTERS else "gateway"
+
 
 def _row(cluster: str, name: str, summary: str, *calls: str) -> Service:
     return Service(name=name, cluster=cluster, summary=summary, calls=calls)

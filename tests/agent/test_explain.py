@@ -17,8 +17,8 @@ from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Route, Share
 from drw.gateway.authentication.keys.signing import Claims
-from drw.gateway.request_router.explain import ExplainedRequest, explain
-from drw.gateway.request_router.validation import with_defaults
+from drw.gateway.request_router.explain.explanation import ExplainedRequest, explain
+from drw.gateway.request_router.routes.validation import with_defaults
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Profile
 

@@ -117,7 +117,7 @@ async def test_a_record_that_is_rolled_back_never_comes(database, store, tmp_pat
     assert logged(Folder(tmp_path)) == ["kept"]
 
 
-async def test_cut_at_any_write_the_log_goes_on_without_a_fork(database, store, tmp_path):
+async def test_a_crash_at_any_write_does_not_fork_the_log(database, store, tmp_path):
     plain = Folder(tmp_path)
     await Sequencer(store, plain, SIGNER).begin()
     names: list[str] = []

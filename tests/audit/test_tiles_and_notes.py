@@ -112,7 +112,7 @@ def test_a_note_is_opened_by_its_key_alone():
         signer.verifier.open(note.replace("\n7\n", "\n8\n"))
 
 
-def test_a_note_may_have_more_signatures():
+def test_a_note_can_have_several_signatures():
     signer, witness = Signer.generate("drw.test/audit"), Signer.generate("witness.test")
     note = signer.sign(7, leaf_hash(b""))
     text = note.rpartition("\n\n")[0] + "\n"
@@ -123,18 +123,18 @@ def test_a_note_may_have_more_signatures():
 
 
 @pytest.mark.parametrize("note", ["", "x", "a\n\n", "a\n\nb", "\n\n\n"])
-def test_what_is_not_a_note_is_refused(note):
+def test_an_invalid_note_is_rejected(note):
     with pytest.raises((NotANote, WrongSignature)):
         Signer.generate("drw.test/audit").verifier.open(note)
 
 
 @pytest.mark.parametrize("key", ["", "a", "a+b+c", "a b+00000000+AA==", "name+00000000+" + "AQ" + "A" * 42])
-def test_what_is_not_a_key_is_refused(key):
+def test_an_invalid_key_is_rejected(key):
     with pytest.raises(NotANote):
         Verifier.parse(key)
 
 
 @pytest.mark.parametrize("text", ["o\n07\nAA==\n", "o\n-1\nAA==\n", "o\n1\nAA==\n", "\n1\nAA==\n", "o\n\u0661\nAA==\n"])
-def test_what_is_not_a_checkpoint_is_refused(text):
+def test_an_invalid_checkpoint_is_rejected(text):
     with pytest.raises(NotANote):
         Checkpoint.parse(text)

@@ -51,7 +51,7 @@ def layout(tmp_path: Path):
 def wrong(layout, text, **environ):
     layout.settings.write_text(text)
     files = [layout.secrets, layout.settings]
-    return faults(SettingLayers(files, environ, made=("profile", layout.profile_of("127.0.0.1:1"))))
+    return faults(SettingLayers(files, environ, base=("profile", layout.profile_of("127.0.0.1:1"))))
 
 
 def test_a_platform_as_it_comes_has_no_fault(layout: Any) -> None:

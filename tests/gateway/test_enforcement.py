@@ -73,7 +73,7 @@ async def test_a_limit_waits_for_the_data_planes_that_are_there(host, monkeypatc
     assert await set_limit(host, 4) == []
 
 
-async def test_who_waits_is_woken_by_the_report(host, monkeypatch):
+async def test_a_report_wakes_waiting_requests(host, monkeypatch):
     monkeypatch.setattr(enforcement, "WAIT_SECONDS", 600.0)
     now = await newest(host)
     await report(host, one=now)

@@ -68,7 +68,7 @@ async def explain(host, **asked) -> Explanation:
 
 
 def told(found: Explanation) -> list[tuple]:
-    return [(b.subject, b.name, b.what, b.most, b.tightest) for b in found.limits]
+    return [(b.subject, b.name, b.what, b.max, b.tightest) for b in found.limits]
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -135,7 +135,7 @@ async def test_the_models_behind_an_alias_are_named_in_their_order(web, admin, h
         assert list((await explain(host, path="/v1/models", method="GET")).notes) == []
 
 
-async def test_budgets_are_shown_to_those_who_may_see_them(web, admin):
+async def test_budgets_are_visible_only_with_permission(web, admin):
     async with explaining(web, admin) as (host, _):
         limiting = host.client(RateLimitingClient)
         for budget in (
@@ -153,7 +153,7 @@ async def test_budgets_are_shown_to_those_who_may_see_them(web, admin):
         assert list(poor.notes) == ["budgets are seen with the scope 'keys:read', as in `drw budgets list`"]
 
 
-async def test_without_discovery_an_explanation_says_what_it_does_not_know(web, admin):
+async def test_without_discovery_an_explanation_notes_the_missing_models(web, admin):
     alone = web.model_copy(update={"services": {"load_balancer": {}}})
     async with explaining(alone, admin, GATEWAY) as (host, _):
         found = await explain(host, model="fast")

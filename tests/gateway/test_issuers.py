@@ -40,8 +40,8 @@ from drw.api.gateway.v1.authentication_pb2 import (
     WatchCredentialsRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.gateway.authentication.adapters.jwks_http import JwksFetcher
 from drw.gateway.authentication.issuers import jwks
-from drw.gateway.authentication.issuers.jwks_fetching import JwksFetcher
 from drw.kernel.errors import Conflict, Forbidden, InternalError, InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.rpc.http_server import HttpServer
@@ -208,7 +208,7 @@ async def test_keys_are_fetched_again_when_they_are_due(client, issuer, profile)
         (key_set(*(ec_key(f"{number}" * 2000) for number in range(10, 30))), "a `kid` of the JWKS"),
     ],
 )
-async def test_what_one_issuer_sends_is_nobody_elses_trouble(client, issuer, profile, odd, said):
+async def test_an_invalid_response_of_one_issuer_does_not_affect_others(client, issuer, profile, odd, said):
     await put(client, name="odd", issuer="https://odd.example", jwks_uri=f"http://{issuer.where}/odd")
     await put(client, jwks_uri=f"http://{issuer.where}/jwks")
     with acting_for(OPERATOR):
@@ -243,7 +243,7 @@ async def test_an_issuer_that_takes_its_time_holds_up_no_other(client, issuer, p
     issuer.answers.set()
 
 
-async def test_whatever_goes_wrong_at_one_issuer_is_noted_there(client, issuer, monkeypatch):
+async def test_an_error_of_one_issuer_is_recorded_there(client, issuer, monkeypatch):
     await put(client, jwks_uri=f"http://{issuer.where}/jwks")
 
     def read(text: bytes) -> str:
@@ -273,17 +273,17 @@ async def test_an_issuer_with_many_keys_can_be_changed(client, profile):
         await client.delete_issuer(DeleteIssuerRequest(name="idp"))
 
 
-async def test_a_wrong_issuer_is_told_what_would_be_right(client, issuer):
+async def test_an_invalid_issuer_is_rejected_with_the_valid_form(client, issuer):
     for fields, error, said in [
         ({"name": "A"}, InvalidRequest, "name is 'A'"),
         ({"name": "x" * 33}, InvalidRequest, "at most 32"),
-        ({"issuer": ""}, InvalidRequest, "issuer: 1 to 200"),
+        ({"issuer": ""}, InvalidRequest, "issuer is missing; it can have 1 to 200 printable characters"),
         ({"issuer": "drw"}, InvalidRequest, "which is this platform itself"),
-        ({"audiences": []}, InvalidRequest, "audiences: 1 to 20"),
+        ({"audiences": []}, InvalidRequest, "audiences is empty; it needs at least one"),
         ({"org": "ghosts"}, NotFound, "there is no org 'ghosts'"),
         ({"default_desk": "ghosts"}, NotFound, "has no desk 'ghosts'"),
         ({"roles": [Role(name="a", scopes=["models:fly"])]}, InvalidRequest, "'models:fly' is not a scope"),
-        ({"roles": [Role(name="a")] * 2}, InvalidRequest, "each once"),
+        ({"roles": [Role(name="a")] * 2}, InvalidRequest, "give each role once"),
         ({"jwks": ""}, InvalidRequest, "needs jwks_uri or jwks, one of the two"),
         ({"jwks_uri": "https://x.example/", "jwks": "{}"}, InvalidRequest, "one of the two"),
         ({"jwks": "{}"}, InvalidRequest, 'a list of "keys"'),
@@ -321,7 +321,7 @@ async def test_a_wrong_issuer_is_told_what_would_be_right(client, issuer):
 )
 def test_keys_come_from_where_they_may(uri, said):
     with pytest.raises(InvalidRequest, match=said):
-        JwksFetcher(()).check(uri)
+        JwksFetcher(JwksFetcher.Settings()).check(uri)
 
 
 async def test_a_caller_cannot_tell_hosts_and_ports_apart(tmp_path, caplog):
@@ -336,7 +336,7 @@ async def test_a_caller_cannot_tell_hosts_and_ports_apart(tmp_path, caplog):
     plain = await asyncio.start_server(silent, "127.0.0.1", 0)
     secure = await asyncio.start_server(silent, "127.0.0.1", 0, ssl=tls)
     plain_port, secure_port = (server.sockets[0].getsockname()[1] for server in (plain, secure))
-    named = JwksFetcher([f"127.0.0.1:{port}" for port in (1, plain_port, secure_port)])
+    named = JwksFetcher(JwksFetcher.Settings(hosts=tuple(f"127.0.0.1:{port}" for port in (1, plain_port, secure_port))))
     said = set()
     for fetcher, uri in [
         (named, "https://127.0.0.1:1/"),
@@ -357,7 +357,7 @@ async def test_a_caller_cannot_tell_hosts_and_ports_apart(tmp_path, caplog):
         assert why in caplog.text
 
 
-def test_only_public_keys_for_signatures_are_kept():
+def test_only_public_signing_keys_are_stored():
     def ed(**more) -> dict:
         return {**json.loads(OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate().public_key())), **more}
 
@@ -402,7 +402,7 @@ def certificate(**fields) -> PutCertificateRequest:
     return PutCertificateRequest(**{**base, "scopes": ["models:read"], "walls": ["rates"], **fields})
 
 
-async def test_a_certificate_stands_for_a_desk_and_holds_no_more(client, profile):
+async def test_a_certificate_has_at_most_the_permissions_of_its_desk(client, profile):
     with acting_for(OPERATOR):
         made = await client.put_certificate(certificate())
         for fields, error, said in [
@@ -411,7 +411,7 @@ async def test_a_certificate_stands_for_a_desk_and_holds_no_more(client, profile
             ({"san": "localhost"}, InvalidRequest, "a DNS name"),
             ({"scopes": []}, InvalidRequest, "at least one scope"),
             ({"desk": "ghosts"}, NotFound, "has no desk 'ghosts'"),
-            ({"walls": ["other"]}, Forbidden, "may not hold the wall 'other'"),
+            ({"walls": ["other"]}, Forbidden, "cannot have the wall 'other'"),
             ({"name": "second"}, Conflict, "is the certificate 'pricing' already"),
         ]:
             with pytest.raises(error) as caught:
@@ -431,14 +431,14 @@ async def test_a_certificate_stands_for_a_desk_and_holds_no_more(client, profile
     assert held == [[None, ["models:read"]], [["models:read"], ["models:invoke"]], [["models:invoke"], None]]
 
 
-async def test_nobody_vouches_for_more_than_they_hold(client):
+async def test_a_caller_cannot_configure_identities_with_more_than_its_own_scopes(client):
     admin = replace(OPERATOR, org="acme", key="key_admin", scopes=frozenset({"platform:admin", "models:read"}))
     with acting_for(admin):
-        with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot pass it on"):
+        with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot grant it"):
             await client.put_issuer(wanted())
-        with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot pass it on"):
+        with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot grant it"):
             await client.put_certificate(certificate(scopes=["models:invoke"], walls=[]))
-        with pytest.raises(Forbidden, match="stands outside the wall 'rates'"):
+        with pytest.raises(Forbidden, match="is outside the wall 'rates'"):
             await client.put_certificate(certificate())
         assert await client.put_certificate(certificate(walls=[]))
         assert await client.put_issuer(wanted(roles=[Role(name="reader", scopes=["models:read"])]))

@@ -14,9 +14,9 @@ from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.gateway.authentication.keys.lineage import KeyLineage
-from drw.gateway.request_router import kills
-from drw.gateway.request_router.kill_settings import KillLimits
-from drw.gateway.request_router.kills import block
+from drw.gateway.request_router.kills import switch
+from drw.gateway.request_router.kills.settings import KillLimits
+from drw.gateway.request_router.kills.switch import block
 from drw.kernel.errors import Conflict, Forbidden, NotFound, RateLimited, Unavailable
 from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.local.first_key import OPERATOR
@@ -81,7 +81,7 @@ async def test_keys_of_one_person_are_one_voice(two):
     assert (await second.lift(made)).state == Kill.LIFTED
 
 
-async def test_an_administrator_and_what_it_issued_are_one_and_those_to_whom_it_issued_are_two(two):
+async def test_an_administrator_and_its_keys_are_one_principal_and_their_holders_are_two(two):
     admin = Switch(two, await issued(two, "platform:kill", "org:admin", *MAKER, desk="ops"))
     one, other = [await operations(two, by=admin.who) for _ in range(2)]
     again = Switch(two, await rotated(two, admin.who))
@@ -118,7 +118,7 @@ async def test_a_voice_outlives_its_key(two, profile):
         await successor.approve(made)
 
 
-async def test_what_is_not_on_record_is_refused(two, monkeypatch):
+async def test_callers_without_a_record_are_rejected(two, monkeypatch):
     first, second = [await operations(two) for _ in range(2)]
     made = await first.kill("DESK", "beta")
     unknown = first.by(key="key_unknown")
@@ -164,7 +164,7 @@ async def test_the_subject_decides_nothing_about_itself(two):
         assert (await other.approve(made)).state == Kill.LIFTED
 
 
-async def test_who_issued_a_key_lifts_its_kill(one):
+async def test_the_issuer_of_a_key_can_lift_its_kill(one):
     admin = await operations(one, "org:admin", *MAKER)
     clerk = await operations(one, *MAKER)
     issued_to = await issued(one, "keys:read", by=admin.who)
@@ -176,7 +176,7 @@ async def test_who_issued_a_key_lifts_its_kill(one):
     assert (await admin.lift(made)).state == Kill.LIFTED
 
 
-async def test_a_proposal_is_withdrawn_by_its_proposer_or_whoever_could_decide(two):
+async def test_a_proposal_is_withdrawn_by_its_proposer_or_a_possible_approver(two):
     first, second = [await operations(two) for _ in range(2)]
     assert (await first.lift(await first.kill("DESK", "beta"))).state == Kill.WITHDRAWN
     assert (await second.lift(await first.kill("DESK", "beta"))).state == Kill.WITHDRAWN
@@ -217,7 +217,7 @@ async def test_a_model_and_a_workflow_are_killed_in_the_callers_org(one):
         assert (await platform.lift(named)).state == Kill.LIFTED
 
 
-async def test_an_org_does_not_lift_what_the_platform_killed(one):
+async def test_an_org_cannot_lift_a_kill_of_the_platform(one):
     acme, platform = await operations(one), await operations(one, "platform:admin")
     made = await acme.kill("KEY", "key_bad")
     assert (await platform.kill("KEY", "key_bad", org="acme")).id == made.id
@@ -278,7 +278,7 @@ async def test_proposals_that_are_over_take_no_room_and_end_in_pages(profile):
 
 
 async def test_a_page_is_full_though_proposals_that_are_over_are_still_written(profile, monkeypatch):
-    monkeypatch.setattr(kills, "EXPIRY_SECONDS", 600.0)
+    monkeypatch.setattr(switch, "EXPIRY_SECONDS", 600.0)
     async with hosted(settings(profile, request_router={"kill_approvals": TWO_OF_ALL}), SERVICES) as host:
         await desks(host)
         acme = await operations(host)
@@ -292,7 +292,7 @@ async def test_a_page_is_full_though_proposals_that_are_over_are_still_written(p
         assert ([kill.id for kill in page.kills], page.next_page_token) == ([oldest.id], "")
 
 
-async def test_nobody_waits_for_a_decision_that_waits_for_the_authentication_service(one, profile):
+async def test_a_decision_waiting_for_authentication_blocks_no_other(one, profile):
     acme = await operations(one)
     made = await acme.kill("KEY", "key_bad")
     with psycopg.connect(profile.postgres) as connection:

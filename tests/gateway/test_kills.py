@@ -143,7 +143,7 @@ async def persons(host):
 
 
 @pytest.mark.parametrize("how", ["together", "apart"])
-async def test_two_persons_where_the_policy_says_so(profile, how):
+async def test_the_policy_can_require_two_approvers(profile, how):
     async with hosted(settings(profile, **TWO), SERVICES, how) as host:
         first, second = await persons(host)
         one, two = first.who.key, second.who.key
@@ -220,26 +220,26 @@ async def test_orgs_stay_apart(profile, caller):
         assert (await admin.kill(org="acme")).org == "acme"
 
 
-async def test_bad_kills_are_refused_with_the_remedy(profile, caller):
+async def test_invalid_kills_are_rejected_with_the_remedy(profile, caller):
     async with hosted(profile, SERVICES) as host:
         switch = Switch(host, caller)
         for wrong, said in [
-            ({"subject": 0}, "it can be KEY, DESK, MODEL or WORKFLOW"),
+            ({"subject": 0}, "subject is missing; it must be KEY, DESK, MODEL or WORKFLOW"),
             ({"name": ""}, "1 to 200 printable characters"),
             ({"name": "x" * 201}, "1 to 200 printable characters"),
             ({"name": "a\nb"}, "1 to 200 printable characters"),
             ({"reason": " "}, "a kill needs a reason of 1 to 500 characters"),
-            ({"reason": "x" * 501}, "a kill needs a reason of 1 to 500 characters"),
+            ({"reason": "x" * 501}, "it can have 1 to 500 characters"),
             ({"name": "key_test"}, "this would stop your own key"),
             ({"subject": "DESK", "name": "research"}, "this would stop your own desk"),
         ]:
             with pytest.raises(InvalidRequest, match=said):
                 await switch.kill(**wrong)
         made = await switch.kill()
-        with pytest.raises(InvalidRequest, match="a lift needs a reason"):
+        with pytest.raises(InvalidRequest, match="reason is missing; it can have 1 to 500 characters"):
             await switch.lift(made, "")
         with pytest.raises(NotFound, match="'kill_none'"):
             await switch.get(Kill(id="kill_none"))
-        for wrong, said in [({"page_size": 1001}, "it can be 1 to 1000"), ({"page_token": "x"}, "page_token is not")]:
+        for wrong, said in [({"page_size": 1001}, "it can be 0 to 1000"), ({"page_token": "x"}, "page_token is not")]:
             with pytest.raises(InvalidRequest, match=said):
                 await switch.page(**wrong)

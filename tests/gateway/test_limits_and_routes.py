@@ -24,7 +24,7 @@ from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.catalog import SERVICES
 from drw.gateway.authentication.issuers import validation
 from drw.gateway.load_balancer.upstreams import UpstreamSettings, from_profile
-from drw.gateway.request_router.route_table import table
+from drw.gateway.request_router.routes.table import table
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc import rest
 from drw.kernel.rpc.context import MAX_ID, SCOPES, Principal, acting_for
@@ -95,8 +95,8 @@ async def test_a_limit_belongs_to_its_desk_and_ends_with_its_key(profile, caller
         assert await seen(replace(caller, org="other", scopes=frozenset(SCOPES))) == []
 
 
-async def test_whoever_an_issuer_names_can_have_limits_and_budgets(profile):
-    lua = (resources.files("drw.agent.xds") / "identity.lua").read_text()
+async def test_callers_of_an_issuer_can_have_limits_and_budgets(profile):
+    lua = (resources.files("drw.agent.xds.http_filters") / "identity.lua").read_text()
     (longest,) = re.findall(r"MOST_SUBJECT = (\d+)", lua)
     who = f"oidc:{'i' * validation.MAX_NAME}:{'s' * int(longest)}"
     assert len(who) <= MAX_ID
@@ -110,7 +110,7 @@ async def test_whoever_an_issuer_names_can_have_limits_and_budgets(profile):
             assert [one.key for one in (await client.list_limits(ListLimitsRequest())).limits] == [who]
 
 
-def test_an_upstream_that_is_gone_says_what_is_not_affected():
+def test_the_message_of_an_unavailable_upstream_names_unaffected_services():
     places = {
         name: ServiceAddress(services=("a", "b"), grpc="", http=f"unix:/{name}")
         for name in ("models", "rag", "workflow")
@@ -181,7 +181,7 @@ async def test_the_desired_state_follows_keys_and_limits(profile, caller, how):
         assert {route.upstream for route in routes} == {upstream.name for upstream in first.upstreams.upstreams}
 
 
-async def test_the_status_says_what_each_data_plane_runs(profile):
+async def test_the_status_shows_the_version_of_each_data_plane(profile):
     async with hosted(profile, GATEWAY) as host:
         router = host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
@@ -194,7 +194,7 @@ async def test_the_status_says_what_each_data_plane_runs(profile):
 
         assert await status() == (ServiceStatus.READY, f"version {version}; no data plane has reported yet")
         await router.report_configuration(ConfigurationReport(data_plane="dp", version=version))
-        late = f"version {version}; data plane 'dp' runs {version}, and does not refuse all yet that it should"
+        late = f"version {version}; data plane 'dp' runs {version}, and has not applied all refusals yet"
         assert await status() == (ServiceStatus.READY, late)
         report = ConfigurationReport(data_plane="dp", version=version, refusals=wanted.refusals)
         await router.report_configuration(report)

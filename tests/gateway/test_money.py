@@ -112,7 +112,7 @@ async def test_budgets_are_set_seen_and_taken_away_and_every_change_is_audited(p
     assert (removed["resource"], removed["actor"], removed["details"]["after"]) == ("desk/research", "key_boss", None)
 
 
-async def test_who_may_change_what(profile, caller):
+async def test_permission_to_change(profile, caller):
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
 
@@ -153,17 +153,17 @@ async def test_who_may_change_what(profile, caller):
         ({"amount": "-1"}, "write dollars as in '12.50'"),
         ({"amount": "0.0000000001"}, "at most 9 decimals"),
         ({"amount": "1.5", "unit": Budget.TOKENS}, "tokens are a whole number"),
-        ({"amount": "1", "period": Budget.PERIOD_UNSPECIFIED}, "give a period"),
+        ({"amount": "1", "period": Budget.PERIOD_UNSPECIFIED}, "period is missing"),
         ({"amount": "1", "name": ""}, "1 to 200 characters"),
     ],
 )
-async def test_a_budget_that_is_none_is_refused_with_what_would_be_right(profile, fields, said):
+async def test_an_invalid_budget_is_rejected_with_the_valid_form(profile, fields, said):
     async with hosted(profile, ["rate_limiting"]) as host:
         with acting_for(BOSS), pytest.raises(InvalidRequest, match=said):
             await host.client(RateLimitingClient).set_budget(Budget(**{**DESK, "period": Budget.DAY, **fields}))
 
 
-async def test_prices_have_a_beginning_and_the_past_keeps_its_own(profile):
+async def test_a_price_has_a_start_and_earlier_calls_keep_theirs(profile):
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         with acting_for(BOSS):
@@ -178,7 +178,7 @@ async def test_prices_have_a_beginning_and_the_past_keeps_its_own(profile):
             ]
             past = Price(model="m", prompt_usd_per_million="1")
             past.effective_from.FromDatetime(datetime.now(UTC) - timedelta(days=1))
-            with pytest.raises(InvalidRequest, match="what is past keeps its price"):
+            with pytest.raises(InvalidRequest, match="the past keeps its prices"):
                 await client.set_price(past)
         details = [found["details"] for found in records(profile, "price.set")]
         assert details[1]["before"]["prompt_usd_per_million"] == "0.0375"
@@ -251,7 +251,7 @@ async def test_reported_usage_counts_once_and_is_charged_and_audited(profile):
     }
 
 
-async def test_a_model_that_nobody_has_priced_makes_no_label(profile):
+async def test_a_model_without_a_price_is_not_a_label(profile):
     word = "zebra-of-the-caller"
     report = usage("z")
     report.model = word
@@ -272,7 +272,7 @@ async def test_a_model_that_nobody_has_priced_makes_no_label(profile):
         ({"status": 500, "upstream": "vllm"}, (0, 0, "failed", "nothing")),
     ],
 )
-async def test_who_leaves_early_pays_for_the_prompt(profile, fields, charged):
+async def test_a_client_that_disconnects_pays_for_the_prompt(profile, fields, charged):
     async with hosted(profile, ["rate_limiting"]) as host:
         left = usage("a", counted=False, bytes_in=12_000, **fields)
         await host.client(RateLimitingClient).report_usage(ReportUsageRequest(usages=[left]))
@@ -296,7 +296,7 @@ async def test_usage_of_a_clock_that_is_ahead_is_of_now(profile):
         assert connection.execute("select count(*) from metering.ledger where at > now()").fetchone() == (0,)
 
 
-async def test_a_report_that_can_never_be_recorded_names_what_is_wrong(profile):
+async def test_an_invalid_usage_report_names_the_problem(profile):
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         for wrong, said in [
@@ -309,7 +309,7 @@ async def test_a_report_that_can_never_be_recorded_names_what_is_wrong(profile):
             assert connection.execute("select count(*) from metering.ledger").fetchone() == (0,)
 
 
-async def test_who_has_used_up_money_is_blocked_until_there_is_more_and_the_overrun_is_what_was_under_way(profile):
+async def test_an_exhausted_budget_blocks_until_it_is_raised_and_only_active_calls_overrun(profile):
     """The report that reaches the cap makes the block; what data planes let through before they hear of it counts."""
     under_way = 8
     async with hosted(profile, ["rate_limiting"]) as host:
@@ -339,7 +339,7 @@ async def test_who_has_used_up_money_is_blocked_until_there_is_more_and_the_over
                     break
 
 
-async def test_what_was_spent_is_the_sum_of_all_though_not_all_is_shown(profile, monkeypatch):
+async def test_total_spending_includes_lines_that_are_not_shown(profile, monkeypatch):
     monkeypatch.setattr(spend, "MAX_LINES", 2)
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)

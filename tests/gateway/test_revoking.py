@@ -65,7 +65,7 @@ def recorded(profile, action):
     return {r["resource"]: r["details"] for (row,) in rows if (r := json.loads(row))["action"] == action}
 
 
-async def test_what_a_revoked_key_made_is_revoked_at_any_depth(host, profile):
+async def test_keys_created_with_a_revoked_key_are_revoked_at_any_depth(host, profile):
     key, other = [await issued(host, *MAKER) for _ in range(2)]
     child = await issued(host, *MAKER, by=key)
     grandchild = await issued(host, *MAKER, by=child)
@@ -85,7 +85,7 @@ async def test_what_a_revoked_key_made_is_revoked_at_any_depth(host, profile):
     assert (list(again.revoked_keys), again.revoked_at) == ([], answer.revoked_at)
 
 
-async def test_children_are_kept_where_asked_for_and_go_with_a_second_word(host):
+async def test_children_are_kept_on_request_and_revoked_by_a_second_revocation(host):
     key = await issued(host, *MAKER)
     child = await issued(host, *MAKER, by=key)
     assert list((await revoke(host, key, keep_children=True)).revoked_keys) == []
@@ -107,7 +107,7 @@ async def test_a_successor_does_not_end_itself(host):
     assert sorted((await revoke(host, third)).revoked_keys) == sorted([own.key, late.key])
 
 
-async def test_who_rotates_a_leaked_key_for_its_holder_keeps_the_successor(host):
+async def test_rotating_a_leaked_key_for_its_holder_keeps_the_successor(host):
     admin = await issued(host, "org:admin", *MAKER)
     leaked = await issued(host, *MAKER)
     planted = await issued(host, *MAKER, by=leaked)
@@ -117,7 +117,7 @@ async def test_who_rotates_a_leaked_key_for_its_holder_keeps_the_successor(host)
     assert await good(host, successor, admin) == [True, True]
 
 
-async def test_nobody_revokes_by_descent_what_is_not_theirs_to_revoke(host):
+async def test_revoking_descendants_requires_permission_for_each(host):
     admin = await issued(host, "org:admin", *MAKER)
     near, far = [await issued(host, *MAKER, by=admin, desk=desk) for desk in ("research", "ops")]
     below = await issued(host, *MAKER, by=far, desk="ops")
@@ -209,7 +209,7 @@ async def compare(host, who, *others):
         return await host.client(AuthenticationClient).compare_principals(request)
 
 
-async def test_principals_are_compared_by_who_made_their_keys(host, monkeypatch):
+async def test_principals_are_compared_by_the_creators_of_their_keys(host, monkeypatch):
     admin = await issued(host, "org:admin", *MAKER, desk="ops")
     ann, bob = [await issued(host, *MAKER, by=admin) for _ in range(2)]
     again, child = await rotated(host, ann), await issued(host, *MAKER, by=ann)

@@ -67,7 +67,7 @@ async def test_routes_and_upstreams_are_made_changed_and_taken_away(open_profile
             with acting_for(caller):
                 made = await balancer.set_upstream(upstream())
                 assert (made.origin, made.when_gone) == ("record", "vllm does not answer")
-                with pytest.raises(InvalidRequest, match="there is no 'nowhere'; there are: .*fixed, .*vllm"):
+                with pytest.raises(InvalidRequest, match="is 'nowhere'; it can be: .*fixed, .*vllm"):
                     await router.set_route(route(upstream="nowhere"))
                 kept = await router.set_route(route())
                 assert (kept.origin, kept.max_body_bytes, kept.idle_seconds) == ("record", 1 << 20, 120)
@@ -89,7 +89,7 @@ async def test_routes_and_upstreams_are_made_changed_and_taken_away(open_profile
                 await router.delete_route(DeleteRouteRequest(name="never"))
 
 
-async def test_every_change_is_audited_with_what_was_before(open_profile, caller):
+async def test_every_change_is_audited_with_the_previous_state(open_profile, caller):
     async with hosted(open_profile, GATEWAY) as host:
         balancer, router = host.client(LoadBalancerClient), host.client(RequestRouterClient)
         with acting_for(caller):
@@ -118,11 +118,11 @@ async def test_every_change_is_audited_with_what_was_before(open_profile, caller
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"name": "Big"}, "small letters"),
-        ({"name": ""}, "small letters"),
+        ({"name": "Big"}, "lower"),
+        ({"name": ""}, "lower"),
         ({"name": "gateway"}, "the profile says where 'gateway' is"),
         ({"name": "fixed"}, "the settings says where 'fixed' is"),
-        ({"addresses": []}, "1 to 64 addresses"),
+        ({"addresses": []}, "addresses is empty"),
         ({"addresses": ["10.0.0.1:80", "10.0.0.1:80"]}, "twice"),
         ({"addresses": ["http://10.0.0.1:80"]}, "without 'http://'"),
         ({"addresses": ["10.0.0.1"]}, "'host:8000'"),
@@ -151,34 +151,34 @@ async def test_an_upstream_that_cannot_be_is_refused(open_profile, caller, wrong
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"name": "A"}, "small letters"),
+        ({"name": "A"}, "lower"),
         ({"name": "chat"}, "is a route of the platform"),
-        ({"path": "v1"}, "begins with '/'"),
-        ({"path": "/v1/"}, "ends without one"),
-        ({"path": "/v1/../x"}, "begins with '/'"),
-        ({"path": "/v1/a b"}, "begins with '/'"),
-        ({"path": "/api/v1/keys"}, "is the platform's"),
-        ({"path": "/metrics/x"}, "is the platform's"),
-        ({"methods": ["get"]}, "there are: GET"),
-        ({"scopes": []}, "scopes: one at least"),
-        ({"scopes": ["fly"]}, "there is no 'fly'"),
+        ({"path": "v1"}, "a path prefix"),
+        ({"path": "/v1/"}, "without a '/' at its end"),
+        ({"path": "/v1/../x"}, "cannot have the segments"),
+        ({"path": "/v1/a b"}, "a path prefix"),
+        ({"path": "/api/v1/keys"}, "belong to the platform"),
+        ({"path": "/metrics/x"}, "belong to the platform"),
+        ({"methods": ["get"]}, "it can be: GET"),
+        ({"scopes": []}, "scopes is empty; give at least one of"),
+        ({"scopes": ["fly"]}, "is 'fly'; it can be: models:invoke"),
         ({"upstream": ""}, "either an upstream or a split"),
         ({"split": [{"upstream": "vllm", "weight": 1}]}, "either an upstream or a split"),
         ({"upstream": "", "split": [{"upstream": "vllm", "weight": 0}]}, "above 0"),
         ({"upstream": "", "split": [{"upstream": "vllm", "weight": 1001}]}, "0 to 1000"),
         ({"upstream": "", "split": [{"upstream": "vllm", "weight": 1}] * 2}, "twice"),
-        ({"fallbacks": ["nowhere"]}, "there is no 'nowhere'"),
+        ({"fallbacks": ["nowhere"]}, "is 'nowhere'; it can be: "),
         ({"fallbacks": ["secret"]}, "must have the same credential"),
         ({"tenants": ["acme/"]}, "'acme/research'"),
         ({"tenants": ["a b"]}, "an org or a desk"),
-        ({"headers": [{"name": "X-A"}]}, "small letters"),
+        ({"headers": [{"name": "X-A"}]}, "lower"),
         ({"headers": [{"name": "x-drw-org", "exact": "a"}]}, "use tenants"),
-        ({"headers": [{"name": "x-a", "exact": "a", "prefix": "b"}]}, "not both"),
+        ({"headers": [{"name": "x-a", "exact": "a", "prefix": "b"}]}, "give one of them"),
         ({"headers": [{"name": "x-a", "exact": "a\n"}]}, "printable"),
         ({"affinity": ["cookie"]}, "'header:x-session-id'"),
-        ({"affinity": ["body:user"]}, "a body is read only"),
+        ({"affinity": ["body:user"]}, "only a route with models and pass_through"),
         ({"models": ["a"], "methods": ["GET"]}, "the one method POST"),
-        ({"models": ["a", "a"]}, "each once"),
+        ({"models": ["a", "a"]}, "twice"),
         ({"model_header": True}, "needs one model"),
         ({"models": ["a", "b"], "model_header": True}, "needs one model"),
         ({"upstream_model": "b"}, "needs models and pass_through"),
@@ -200,7 +200,7 @@ async def test_a_route_that_cannot_be_is_refused(open_profile, caller, wrong, sa
 
 
 async def test_there_is_an_end_to_the_number_of_routes(open_profile, caller, monkeypatch):
-    monkeypatch.setattr(resource_store, "MOST", 1)
+    monkeypatch.setattr(resource_store, "MAX_RESOURCES", 1)
     async with hosted(open_profile, GATEWAY) as host:
         router = host.client(RequestRouterClient)
         with acting_for(caller):
@@ -211,7 +211,7 @@ async def test_there_is_an_end_to_the_number_of_routes(open_profile, caller, mon
                 await router.set_route(route(name="second"))
 
 
-async def test_a_route_whose_upstream_has_gone_leads_nowhere_and_is_told(open_profile, caller):
+async def test_a_route_without_its_upstream_is_left_out_and_reported(open_profile, caller):
     async with hosted(open_profile, GATEWAY) as host:
         balancer, router = host.client(LoadBalancerClient), host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
@@ -259,7 +259,7 @@ async def test_settings_with_an_address_that_is_not_allowed_do_not_start(profile
     await host.stop()
 
 
-async def test_the_rollout_says_what_each_data_plane_said(open_profile, caller):
+async def test_the_rollout_contains_the_report_of_each_data_plane(open_profile, caller):
     circuits = {"10.0.0.1:80": Health.OPEN, "10.0.0.2:80": Health.HALF_OPEN, "10.0.0.3:80": Health.CLOSED}
     health = [Health(upstream="vllm", address=where, circuit=circuit) for where, circuit in circuits.items()]
     async with hosted(open_profile, GATEWAY) as host:
@@ -277,7 +277,7 @@ async def test_the_rollout_says_what_each_data_plane_said(open_profile, caller):
         assert status.detail.endswith(told)
 
 
-async def test_a_request_is_explained_as_a_key_or_desk_that_the_caller_may_see(open_profile, caller):
+async def test_a_request_is_explained_for_a_visible_key_or_desk(open_profile, caller):
     async with hosted(open_profile, GATEWAY) as host:
         router, keys = host.client(RequestRouterClient), host.client(AuthenticationClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:

@@ -149,7 +149,7 @@ async def test_a_retired_signing_key_takes_its_keys_with_it(client, profile):
     assert await published(client) == {signed_with(await made(client))}
 
 
-async def test_keys_stay_refused_until_every_data_plane_has_forgotten_what_signed_them(client, profile):
+async def test_keys_stay_rejected_until_every_data_plane_has_dropped_their_signing_key(client, profile):
     early, late = await made(client), await made(client)
     with acting_for(OPERATOR):
         await client.revoke_key(RevokeKeyRequest(id=early.key.id))
@@ -159,7 +159,7 @@ async def test_keys_stay_refused_until_every_data_plane_has_forgotten_what_signe
     assert await revoked(client) == set()
 
 
-async def test_retiring_what_signs_lets_the_next_one_sign_at_once(client, profile):
+async def test_retiring_the_current_signing_key_activates_the_next(client, profile):
     old = signed_with(await made(client))
     new = await rotate(client, profile, at_once=False)
     with acting_for(OPERATOR):
@@ -220,12 +220,12 @@ async def test_private_keys_lie_sealed(profile):
         assert signed_with(await made(host.client(AuthenticationClient))) == kid
 
 
-async def test_another_secret_is_told_and_the_former_one_helps(profile):
+async def test_a_changed_secret_is_rejected_unless_the_former_one_is_given(profile):
     async with hosted(profile, SERVICES) as host:
         kid = signed_with(await made(host.client(AuthenticationClient)))
     with pytest.raises(ConfigError) as caught:
         await Host(with_settings(profile, secret=OTHER), "test", SERVICES).start()
-    assert f"not the one under which the signing key {kid!r} was sealed" in caught.value.message
+    assert f"not the secret that encrypted the signing key {kid!r}" in caught.value.message
     assert OTHER not in caught.value.message
     both = with_settings(profile, secret=OTHER, former_secret=SECRET)
     for now in (both, with_settings(profile, secret=OTHER)):
@@ -248,7 +248,7 @@ async def test_looking_makes_no_signing_key(profile):
         assert execute(profile, "select kid from authentication.signing_key") == []
 
 
-async def test_a_platform_of_the_first_release_goes_on(profile, caller):
+async def test_data_of_the_first_release_is_migrated(profile, caller):
     """Its keys stay good, its desks become records that are just wide enough, its signing key is sealed."""
     pem = new_private_key()
     kid = Signer(pem, "drw", "drw-gateway").kid

@@ -27,7 +27,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchLimitsRequest,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.gateway.rate_limiting.key_directory import MOST
+from drw.gateway.rate_limiting.key_directory import MAX_OWNERS
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
@@ -88,7 +88,7 @@ async def test_a_key_of_another_tenant_cannot_be_limited(profile, how):
             await client.list_limits(ListLimitsRequest(org="acme"))
 
 
-async def test_what_nobody_knows_cannot_be_limited_but_everybody_may_limit_themselves(profile):
+async def test_unknown_keys_cannot_be_limited_and_callers_can_limit_themselves(profile):
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         with acting_for(BOSS):
@@ -101,7 +101,7 @@ async def test_what_nobody_knows_cannot_be_limited_but_everybody_may_limit_thems
         assert await bound(client, person) == ([person.key], [])
 
 
-async def test_who_may_see_and_take_away_what_binds_a_key(profile):
+async def test_permission_to_see_and_remove_limits_of_a_key(profile):
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         await known(client)
@@ -124,7 +124,7 @@ async def test_who_may_see_and_take_away_what_binds_a_key(profile):
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_what_others_had_set_is_gone_once_it_is_known_whose_the_keys_are(profile, how):
+async def test_limits_set_by_other_orgs_are_deleted_when_keys_are_announced(profile, how):
     """The last release let every org set limits on any name; its rows are still there."""
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("create schema rate_limiting")
@@ -186,7 +186,7 @@ async def test_spend_is_of_the_named_org_for_the_platforms_admins_only(profile):
             await client.get_spend(GetSpendRequest(org="acme"))
 
 
-async def test_what_all_orgs_spend_on_a_model_is_for_those_who_see_the_platforms_metrics(profile):
+async def test_spending_of_all_orgs_on_a_model_requires_platform_metrics(profile):
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         with acting_for(PLATFORM):
@@ -199,16 +199,16 @@ async def test_what_all_orgs_spend_on_a_model_is_for_those_who_see_the_platforms
         assert (budget.amount, budget.spent) == ("1.00", "")
 
 
-async def test_an_announcement_has_bounds_and_may_be_repeated(profile):
+async def test_an_announcement_is_bounded_and_idempotent(profile):
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
-        many = [KeyOwner(key=f"key_{number}", org="acme", desk="research") for number in range(MOST + 1)]
+        many = [KeyOwner(key=f"key_{number}", org="acme", desk="research") for number in range(MAX_OWNERS + 1)]
         for wrong in (many, [KeyOwner(key="key_1")], [KeyOwner(org="acme")]):
             with pytest.raises(InvalidRequest):
                 await client.announce_keys(AnnounceKeysRequest(owners=wrong))
         external = [KeyOwner(key="cert:a", org="acme", desk="research"), KeyOwner(key="oidc:idp:", org="acme")]
         for _ in range(2):
-            await client.announce_keys(AnnounceKeysRequest(owners=many[:MOST]))
+            await client.announce_keys(AnnounceKeysRequest(owners=many[:MAX_OWNERS]))
             await client.announce_keys(AnnounceKeysRequest(owners=external, external=True))
         with acting_for(BOSS):
             for key in ("key_7", "cert:a", "oidc:idp:x"):

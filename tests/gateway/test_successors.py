@@ -128,7 +128,7 @@ async def test_a_successor_is_bound_as_its_predecessor(host):
     assert (await budgets(host))[last.id, "TOTAL"] == ("9000", "130")
 
 
-async def test_what_a_successor_took_over_outlives_a_loss_of_the_counters(profile):
+async def test_carried_over_spending_survives_a_loss_of_the_counters(profile):
     async with hosted(profile, SERVICES) as host:
         old = await make(host)
         with acting_for(BOSS):
@@ -146,7 +146,7 @@ async def test_what_a_successor_took_over_outlives_a_loss_of_the_counters(profil
         assert {(block.name, block.reason) for block in found.blocks} == {(new.id, Block.MONEY)}
 
 
-def test_what_is_taken_over_lies_in_its_own_period():
+def test_carried_over_spending_keeps_its_period():
     now = datetime(2026, 11, 25, 12, tzinfo=UTC)
     spent = {"tn": 9, "tt": 90, "mn": 5, "mt": 50, "dn": 2, "dt": 20}
     day, month = begins("day", now), begins("month", now)
@@ -156,10 +156,10 @@ def test_what_is_taken_over_lies_in_its_own_period():
     assert [at for at, _, _ in parts(spent, first)] == [month - timedelta(milliseconds=1), month]
 
 
-async def test_nobody_gives_more_requests_a_minute_than_they_have(host):
+async def test_a_caller_cannot_grant_more_requests_per_minute_than_it_has(host):
     mine = await make(host, requests_per_minute=60, scopes=sorted(HOLDER.scopes))
     me = replace(HOLDER, key=mine.id)
-    with pytest.raises(Forbidden, match=f"{mine.id!r} has 60 requests a minute; one with 61 needs 'limits:write'"):
+    with pytest.raises(Forbidden, match=f"{mine.id!r} has 60 requests a minute; a key with 61 needs 'limits:write'"):
         await make(host, me, requests_per_minute=61)
     assert (await make(host, me, requests_per_minute=59)).requests_per_minute == 59
     made = await make(host, me)
@@ -203,12 +203,12 @@ async def test_a_key_that_comes_too_late_leaves_no_limit(alone, profile):
         await waiting(profile, 1)
         assert len(await limits(alone)) == 1
         connection.commit()
-        with pytest.raises(Forbidden, match="may not hold the scope 'models:read'"):
+        with pytest.raises(Forbidden, match="cannot have the scope 'models:read'"):
             await making
     assert not await limits(alone)
 
 
-async def test_who_makes_a_key_is_on_record(host, profile):
+async def test_the_creator_of_a_key_is_recorded(host, profile):
     made = await make(host, BOSS)
     assert (made.created_by, made.borrowed) == ("key_boss", False)
     with acting_for(BOSS):
@@ -219,7 +219,7 @@ async def test_who_makes_a_key_is_on_record(host, profile):
 
 
 @pytest.mark.parametrize("who", ["oidc:okta:u1", "cert:pricing"])
-async def test_a_key_does_not_outlive_whom_somebody_else_vouches_for(host, profile, who):
+async def test_a_borrowed_key_does_not_outlive_the_identity_of_its_creator(host, profile, who):
     await vouch(host, who)
     person = replace(BOSS, key=who)
     made = await make(host, person)
@@ -246,7 +246,7 @@ async def test_a_key_does_not_outlive_whom_somebody_else_vouches_for(host, profi
     assert again.borrowed and again.expires_at.seconds - again.created_at.seconds <= 86400
 
 
-async def test_an_admin_of_the_platform_keeps_the_keys_of_every_org(host, profile):
+async def test_a_platform_admin_manages_the_keys_of_every_org(host, profile):
     admin = replace(OPERATOR, scopes=OPERATOR.scopes - {"org:admin"})
     client = host.client(AuthenticationClient)
     made = await make(host, admin, org="acme", desk="research", requests_per_minute=7)
@@ -304,5 +304,5 @@ async def test_a_rotation_and_a_narrower_desk_do_not_wait_for_each_other(alone, 
         rotating = asyncio.create_task(rotate(alone, second.id))
         await waiting(profile, 2)
     assert list((await narrowing).revoked_keys) == [first.id, second.id]
-    with pytest.raises(Forbidden, match="may not hold the scope 'models:read'"):
+    with pytest.raises(Forbidden, match="cannot have the scope 'models:read'"):
         await rotating

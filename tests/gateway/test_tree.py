@@ -72,14 +72,14 @@ def records(dsn: str, action: str) -> list[dict]:
 async def test_desks_are_within_their_org_and_keys_within_their_desk(client):
     with acting_for(OPERATOR):
         await client.put_org(PutOrgRequest(name="narrow", scopes=["models:read", "keys:write"], walls=["rates"]))
-    with pytest.raises(Forbidden, match="a desk of 'narrow' may not hold the scope 'models:invoke'; .*: keys:write, "):
+    with pytest.raises(Forbidden, match="a desk of 'narrow' cannot have the scope 'models:invoke'; .*: keys:write, "):
         await desk(client, who=OPERATOR, org="narrow", scopes=["models:invoke"])
-    with pytest.raises(Forbidden, match="may not hold the wall 'm-and-a'; it may hold: rates"):
+    with pytest.raises(Forbidden, match="cannot have the wall 'm-and-a'; it can have: rates"):
         await desk(client, who=OPERATOR, org="narrow", walls=["m-and-a"])
     await desk(client, who=OPERATOR, org="narrow", walls=["rates"])
-    with pytest.raises(Forbidden, match="a key of the desk 'trading' may not hold the scope 'models:invoke'"):
+    with pytest.raises(Forbidden, match="a key of the desk 'trading' cannot have the scope 'models:invoke'"):
         await key(client, OPERATOR, org="narrow", desk="trading", scopes=["models:invoke"])
-    with pytest.raises(Forbidden, match="a key of the desk 'trading' may not hold the wall 'm-and-a'"):
+    with pytest.raises(Forbidden, match="a key of the desk 'trading' cannot have the wall 'm-and-a'"):
         await key(client, OPERATOR, org="narrow", desk="trading", walls=["m-and-a"])
     assert await key(client, OPERATOR, org="narrow", desk="trading", walls=["rates"])
 
@@ -113,8 +113,8 @@ async def test_another_org_is_nobodys_but_the_platforms_admins(client):
             await ask()
 
 
-async def test_walls_are_passed_on_by_who_stands_inside(client, caller):
-    with pytest.raises(Forbidden, match="stands outside the wall 'rates', so it cannot pass it on"):
+async def test_only_callers_inside_a_wall_can_grant_it(client, caller):
+    with pytest.raises(Forbidden, match="is outside the wall 'rates', so it cannot grant it"):
         await key(client, caller, walls=["rates"])
     assert await key(client, replace(caller, walls=frozenset({"rates"})), walls=["rates"])
     made = await key(client, ADMIN, walls=["rates", "m-and-a", "rates"])
@@ -143,7 +143,7 @@ async def test_a_narrower_desk_leaves_no_wider_key_good(client, profile):
     assert told == {f"key/{wide}", f"key/{walled}"}
 
 
-async def test_a_narrower_org_narrows_what_is_below(client, profile):
+async def test_narrowing_an_org_narrows_its_desks_and_keys(client, profile):
     await desk(client, scopes=["models:read", "models:invoke"])
     kept, wide = [await key(client, desk="trading", scopes=s) for s in (["models:read"], ["models:invoke"])]
     narrow = {"name": "acme", "scopes": ["models:read", "keys:read"]}
@@ -161,7 +161,7 @@ async def test_a_narrower_org_narrows_what_is_below(client, profile):
     assert last["details"]["after"]["scopes"] == ["keys:read", "models:read"]
 
 
-async def test_a_desk_goes_after_its_keys_and_an_org_after_its_desks(alone, profile):
+async def test_a_desk_is_deleted_after_its_keys_and_an_org_after_its_desks(alone, profile):
     await desk(alone)
     made = await key(alone, desk="trading")
     with acting_for(OPERATOR), pytest.raises(Conflict, match="still has 'the desk research', 'the desk trading'"):
@@ -185,16 +185,16 @@ async def test_a_desk_goes_after_its_keys_and_an_org_after_its_desks(alone, prof
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"name": "Not A Desk"}, "name is 'Not A Desk'; it can have small letters"),
+        ({"name": "Not A Desk"}, "name is 'Not A Desk'; it must be lower-case letters"),
         ({"name": "x" * 64}, "at most 63"),
-        ({"name": ""}, "name is ''"),
+        ({"name": ""}, "name is missing"),
         ({"scopes": ["models:fly"]}, "'models:fly' is not a scope; there are: models:invoke"),
-        ({"walls": ["a wall"]}, "walls is 'a wall'"),
-        ({"walls": [f"w{n}" for n in range(101)]}, "101 walls; there can be 100"),
-        ({"title": "a\nb"}, "at most 100 printable characters"),
+        ({"walls": ["a wall"]}, "walls[0] is 'a wall'"),
+        ({"walls": [f"w{n}" for n in range(101)]}, "walls has 101 items; it can have at most 100"),
+        ({"title": "a\nb"}, "up to 100 printable characters"),
     ],
 )
-async def test_a_wrong_record_is_told_what_would_be_right(alone, fields, said):
+async def test_an_invalid_org_or_desk_is_rejected_with_the_valid_form(alone, fields, said):
     with acting_for(OPERATOR), pytest.raises(InvalidRequest) as caught:
         await alone.put_org(PutOrgRequest(**{"name": "n", "scopes": ["models:read"], **fields}))
     assert said in caught.value.message
@@ -238,7 +238,7 @@ async def test_a_key_that_is_made_just_after_its_desk_is_narrowed_is_refused(alo
         making = asyncio.create_task(key(alone, desk="trading", scopes=["models:invoke"]))
         await waiting(profile, 2)
     assert list((await narrowing).revoked_keys) == [there]
-    with pytest.raises(Forbidden, match="may not hold the scope 'models:invoke'"):
+    with pytest.raises(Forbidden, match="cannot have the scope 'models:invoke'"):
         await making
 
 

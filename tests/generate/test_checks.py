@@ -27,11 +27,11 @@ def row(name: str, *calls: str, cluster: str = "rag") -> Service:
         ("from openai import OpenAIClient", set()),
     ],
 )
-def test_the_clients_that_a_source_names(source, found):
+def test_clients_used_in_a_source(source, found):
     assert checks.clients([source]) == found
 
 
-def test_a_row_that_says_too_little_or_too_much():
+def test_missing_and_superfluous_calls_in_the_catalog():
     rows = [row("retrieval", "embedding", "serving"), row("embedding")]
     found = list(checks.wrong_calls(rows, {"retrieval": {"embedding", "vector_store"}, "embedding": set()}))
     assert found == [
@@ -40,7 +40,7 @@ def test_a_row_that_says_too_little_or_too_much():
     ]
 
 
-def test_circles():
+def test_cycles_of_calls_are_found():
     assert list(checks.cycles([row("a", "b", "c"), row("b", "c"), row("c")])) == []
     found = list(checks.cycles([row("a", "b"), row("b", "c"), row("c", "d", "a"), row("d", "d", "e")]))
     assert found == [
@@ -68,7 +68,7 @@ def method(name: str, **more: str) -> Method:
     return Method(name, "", "drw.api.rag.v1.SearchRequest", "drw.api.rag.v1.SearchRequest", **more)
 
 
-def test_contracts_and_rows_that_do_not_meet():
+def test_contracts_and_catalog_rows_that_do_not_match():
     assert list(checks.wrong_contracts([row("retrieval")], protos())) == []
     assert list(checks.wrong_contracts([row("vector_store")], protos())) == [
         "vector_store has no contract drw.api.rag.v1.VectorStore: "
@@ -77,7 +77,7 @@ def test_contracts_and_rows_that_do_not_meet():
     ]
 
 
-def test_rest_methods_that_nobody_or_anybody_could_call():
+def test_rest_methods_without_or_with_an_unknown_scope():
     good = method("Good", verb="POST", path="/api/v1/{collection}", body="*", scope="documents:read")
     assert list(checks.wrong_rest(protos(good, method("Inside")), {"documents:read"})) == []
     wrong = protos(
@@ -98,7 +98,7 @@ def test_rest_methods_that_nobody_or_anybody_could_call():
     ]
 
 
-def test_stale_and_orphaned_files_are_named_and_put_right(tmp_path):
+def test_stale_and_orphaned_files_are_reported_and_fixed(tmp_path):
     gone = tmp_path / "src/drw/api/rag/v1/gone_pb2.py"
     by_hand = tmp_path / "src/drw/api/contract.py"
     gone.parent.mkdir(parents=True)

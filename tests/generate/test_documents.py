@@ -12,12 +12,13 @@ from drw.api.audit.v1 import log_pb2, log_rpc
 from drw.api.contract import Contract
 from drw.catalog import Service
 from drw.generate import openapi, pages
-from drw.generate.operations import Operation, operations, worded
+from drw.generate.operations import Operation, description, operations
 from drw.generate.protos import Contract as ProtoContract
 from drw.generate.protos import Field, Message, Method, Protos, compiled
 from drw.kernel.errors import HTTP, InvalidRequest, http_body
 from drw.kernel.rpc import rest
 from drw.kernel.rpc.context import SCOPES
+from drw.kernel.rpc.json_messages import json_message
 
 PARAMETER = {
     "type": "object",
@@ -131,10 +132,10 @@ def test_the_names_in_a_path_are_its_parameters(document):
             assert sorted(re.findall(r"{(\w+)}", path)) == sorted(declared)
 
 
-def test_what_the_binding_answers_fits_the_document(document):
+def test_rest_responses_match_the_openapi_document(document):
     record = log_pb2.Record(index=1 << 40, action="model.chat")
     record.at.GetCurrentTime()
-    record.details.update({"prompt": {"tokens": 3}})
+    record.details.CopyFrom(json_message({"prompt": {"tokens": 3}}))
     answer = rest.to_json(log_pb2.ListRecordsResponse(records=[record], next_page_token="7"))
     schema = {"$ref": "#/components/schemas/audit.ListRecordsResponse", "components": document["components"]}
     strict = json.loads(json.dumps(schema))
@@ -258,10 +259,10 @@ def test_every_operation_is_on_both_pages():
     ],
 )
 def test_comments_are_worded_for_readers(comment, name, text):
-    assert worded(comment, name) == text
+    assert description(comment, name) == text
 
 
-def test_the_proto_files_say_what_the_compiled_contracts_do():
+def test_the_proto_files_match_the_compiled_contracts():
     contract = next(c for c in compiled().contracts if c.name == "drw.api.audit.v1.Log")
     running: Contract = log_rpc.Log.contract
     assert [m.name for m in contract.methods] == list(running.methods)
@@ -278,7 +279,7 @@ def test_the_same_files_twice_are_the_same():
     assert pages.files() == pages.files()
 
 
-def test_outside_a_checkout_it_says_so(monkeypatch, tmp_path):
+def test_generating_outside_a_checkout_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr("drw.generate.protos.ROOT", tmp_path)
     with pytest.raises(InvalidRequest, match="works in a checkout only"):
         compiled.__wrapped__()

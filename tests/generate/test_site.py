@@ -46,7 +46,7 @@ def test_the_site_loads_nothing_from_other_hosts(built: Path) -> None:
     assert styles and not any(re.search(r"url\(['\"]?(https?:)?//|@import", style) for style in styles)
 
 
-def test_the_pattern_finds_what_a_page_loads_from_another_host() -> None:
+def test_the_pattern_finds_resources_of_other_hosts() -> None:
     assert LOADED.search('<link rel="stylesheet" href="https://fonts.example/css">')
     assert LOADED.search('<script defer src="//cdn.example/x.js">')
     assert not LOADED.search('<script src="assets/x.js"></script><a href="https://example.com">')

@@ -33,7 +33,7 @@ async def commits(ours):
     return row["n"]
 
 
-async def test_a_record_says_who_did_what(ours, caller):
+async def test_a_record_contains_the_actor_and_the_action(ours, caller):
     with acting_for(caller):
         await AuditWriter(ours, "serving").record("model.chat", "model/m", outcome="NotFound", details={"n": 1})
     await AuditWriter(ours, "health").record("platform.start", "platform")
@@ -53,8 +53,8 @@ async def test_a_record_says_who_did_what(ours, caller):
     assert (platform["org"], platform["actor"]) == ("", "platform")
 
 
-async def test_who_waits_together_is_written_together(ours, monkeypatch):
-    monkeypatch.setattr(group_commit, "MOST", 50)
+async def test_waiting_items_are_written_together(ours, monkeypatch):
+    monkeypatch.setattr(group_commit, "MAX_BATCH", 50)
     writer = AuditWriter(ours, "serving")
     await asyncio.gather(*(writer.record("a", str(i)) for i in range(120)))
     assert [r["resource"] for r in await records(ours)] == [str(i) for i in range(120)]
@@ -73,14 +73,14 @@ async def test_in_a_transaction_it_shares_its_fate(ours):
     assert [r["resource"] for r in await records(ours)] == ["committed"]
 
 
-async def test_without_a_commit_everybody_who_waits_hears_of_it(ours):
+async def test_a_failed_commit_fails_all_waiting_items(ours):
     writer = AuditWriter(ours, "serving")
     await ours.stop()
     answers = await asyncio.gather(*(writer.record("a", str(i)) for i in range(5)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [Unavailable] * 5
 
 
-async def test_after_a_failure_it_goes_on(ours, database):
+async def test_writing_continues_after_a_failure(ours, database):
     writer = AuditWriter(ours, "serving")
     with psycopg.connect(database, autocommit=True) as other:
         other.execute("alter table audit.inbox rename to elsewhere")
@@ -91,7 +91,7 @@ async def test_after_a_failure_it_goes_on(ours, database):
     assert [r["resource"] for r in await records(ours)] == ["kept"]
 
 
-async def test_who_gives_up_takes_nobody_along(ours):
+async def test_a_cancelled_caller_does_not_cancel_others(ours):
     writer = AuditWriter(ours, "serving")
     first, second = (asyncio.create_task(writer.record("a", name)) for name in ("first", "second"))
     await asyncio.sleep(0)
@@ -106,7 +106,7 @@ async def test_a_record_too_large_for_the_log_is_refused_at_once(ours):
         await AuditWriter(ours, "serving").record("a", "x" * 60_000)
 
 
-async def test_several_processes_may_migrate_at_once(database):
+async def test_several_processes_can_migrate_concurrently(database):
     many = [Database(database, "audit", pool_size=1) for _ in range(6)]
     await asyncio.gather(*(each.start("drw.kernel.storage") for each in many))
     rows = await many[0].all("select name from migration order by name")

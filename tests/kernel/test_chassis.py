@@ -19,13 +19,13 @@ from drw.kernel.runtime.settings import ConfigError
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_a_service_without_methods_says_so(profile, caller, how):
+async def test_a_service_without_methods_reports_unimplemented(profile, caller, how):
     async with hosted(profile, ["experiments"], how) as host:
         with acting_for(caller), pytest.raises(Unimplemented, match="experiments.CreateExperiment"):
             await host.client(ExperimentsClient).create_experiment(Experiment(name="a"))
 
 
-async def test_a_service_may_call_only_what_its_row_says(profile):
+async def test_a_service_can_call_only_services_in_its_catalog_row(profile):
     async with hosted(profile, ["experiments"], "apart") as host:
         place = host.profile.place("experiments")
         channels = Channels()
@@ -34,7 +34,7 @@ async def test_a_service_may_call_only_what_its_row_says(profile):
         await channels.close()
 
 
-async def test_a_process_that_is_gone_is_unavailable(profile, folder):
+async def test_a_stopped_process_is_unavailable(profile, folder):
     channels = Channels()
     client = channels.client(AuthenticationClient, f"unix:{folder}/nobody.sock")
     with pytest.raises(Unavailable, match="the authentication service does not answer"):
@@ -42,7 +42,7 @@ async def test_a_process_that_is_gone_is_unavailable(profile, folder):
     await channels.close()
 
 
-async def test_the_status_names_what_is_not_implemented(profile):
+async def test_the_status_names_unimplemented_services(profile):
     async with hosted(profile, ["experiments"], "apart") as host:
         channels = Channels()
         status = await channels.client(ProcessClient, host.profile.place("experiments").grpc).get_status(

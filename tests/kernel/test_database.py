@@ -43,7 +43,7 @@ async def test_one_statement_alone_is_committed_at_once(database):
     await ours.stop()
 
 
-def test_what_is_no_connection_string_is_told_without_what_it_holds():
+def test_an_invalid_connection_string_is_reported_without_its_content():
     with pytest.raises(ConfigError, match="postgres is not a connection string") as caught:
         Database("host=db hunter2", "audit")
     assert "hunter2" not in caught.value.message
@@ -130,7 +130,7 @@ async def test_a_connection_that_is_forgotten_without_a_word_is_noticed(database
         await anext(news)
 
 
-async def test_a_server_that_has_nothing_to_say_is_asked_and_nobody_else_is_bothered(database, relay, monkeypatch):
+async def test_an_idle_connection_is_checked_without_disturbing_others(database, relay, monkeypatch):
     monkeypatch.setattr(kernel_database, "HEARTBEAT_SECONDS", 0.01)
     async with aclosing(Database(relay.dsn, "audit").notifications("news")) as news:
         await anext(news)

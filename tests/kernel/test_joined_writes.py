@@ -2,7 +2,7 @@
 
 import asyncio
 
-from drw.kernel.rpc.joined_writes import MOST_BYTES, JoinedWrites
+from drw.kernel.rpc.joined_writes import MAX_BUFFERED_BYTES, JoinedWrites
 
 
 class Recorded(asyncio.Transport):
@@ -23,7 +23,7 @@ class Recorded(asyncio.Transport):
         return self.closed
 
 
-async def test_what_comes_within_one_turn_is_one_write():
+async def test_writes_of_one_event_loop_iteration_are_joined():
     below = Recorded()
     joined = JoinedWrites(below, asyncio.get_running_loop())
     joined.write(b"head, ")
@@ -39,11 +39,11 @@ async def test_much_is_written_at_once():
     below = Recorded()
     joined = JoinedWrites(below, asyncio.get_running_loop())
     joined.write(b"x")
-    joined.write(b"y" * MOST_BYTES)
-    assert [len(data) for data in below.written] == [MOST_BYTES + 1]
+    joined.write(b"y" * MAX_BUFFERED_BYTES)
+    assert [len(data) for data in below.written] == [MAX_BUFFERED_BYTES + 1]
 
 
-async def test_what_waits_is_written_before_the_end_and_nothing_after_it():
+async def test_buffered_writes_are_flushed_at_close():
     below = Recorded()
     joined = JoinedWrites(below, asyncio.get_running_loop())
     joined.write(b"last")

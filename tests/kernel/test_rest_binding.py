@@ -125,7 +125,7 @@ async def test_of_an_endless_body_only_the_limit_is_read(web, log):
 
     async with asyncio.timeout(30):
         answer = await web.post("/api/v1/audit:verify", content=endless())
-    assert refused(answer, 413) == "the body has more than 1048576 bytes, which is the most there can be"
+    assert refused(answer, 413) == "the body has more than 1048576 bytes, the maximum"
     assert sent <= rest.MAX_BODY_BYTES + (2 << 16)
 
 
@@ -134,7 +134,7 @@ async def test_an_unexpected_error_tells_nothing_of_itself(web):
     assert message == "unexpected error in log.Verify"
 
 
-async def test_an_error_that_passes_says_when_to_come_back():
+async def test_a_temporary_error_has_retry_after():
     class DoubleBusy(log_rpc.Log):
         async def get_checkpoint(self, request, /):
             raise Unavailable("not now", retry_after="7")
@@ -161,7 +161,7 @@ async def test_a_truth_in_the_query_is_true_or_false():
     assert asked == [True, True, False, False]
 
 
-async def test_metrics_are_for_the_machine_and_for_who_may_see_the_platform(web):
+async def test_platform_metrics_are_visible_internally_and_with_platform_read(web):
     lacking = {**KEY, "x-drw-scopes": "models:read"}
     assert (await web.get("/metrics/test", headers=lacking)).status_code == 403
     await web.get("/api/v1/audit/records")
@@ -174,7 +174,7 @@ async def test_metrics_are_for_the_machine_and_for_who_may_see_the_platform(web)
         assert (await nobody.get("/healthz")).text == "ok\n"
 
 
-async def test_a_client_that_goes_away_while_it_sends_is_no_error_of_ours(log, caplog):
+async def test_a_disconnect_during_the_request_body_is_not_a_server_error(log, caplog):
     app = http_server.app(rest.routes(log), "test")
     messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
     sent: list[object] = []
@@ -191,3 +191,16 @@ async def test_a_client_that_goes_away_while_it_sends_is_no_error_of_ours(log, c
         await app(scope, receive, send)
     assert sent == []
     assert [r.fields["code"] for r in caplog.records if r.name == "drw.request"] == ["499"]
+
+
+async def test_a_field_that_breaks_a_rule_of_its_contract_never_reaches_the_service() -> None:
+    class DoubleAuthentication(authentication_rpc.Authentication):
+        async def put_org(self, request: authentication_pb2.PutOrgRequest, /) -> authentication_pb2.PutOrgResponse:
+            raise AssertionError("the service was called")
+
+    app = http_server.app(rest.routes(DoubleAuthentication()), "test")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=KEY) as client:
+        answer = await client.put("/api/v1/orgs/acme", json={"walls": ["rates", "no wall"]})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "walls[1]"
+    assert refused(answer).startswith("walls[1] is 'no wall'; it must be lower-case letters")

@@ -60,7 +60,7 @@ def test_a_profile_is_fixed(base):
         profile.name = "other"
 
 
-def test_a_file_that_cannot_be_read_says_why(tmp_path):
+def test_an_unreadable_file_is_an_error_with_the_reason(tmp_path):
     with pytest.raises(ConfigError, match="there is no file"):
         SettingLayers([tmp_path / "none.toml"], {})
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):

@@ -135,7 +135,7 @@ async def test_an_unexpected_error_in_mid_stream_tells_nothing_of_itself(sides):
     assert "secret" not in caught.value.message
 
 
-async def test_a_client_that_goes_away_closes_the_stream_in_the_service(sides):
+async def test_a_client_disconnect_closes_the_stream_in_the_service(sides):
     service = DoubleState("1", hang=True)
     client = await sides.state(service)
 
@@ -150,7 +150,7 @@ async def test_a_client_that_goes_away_closes_the_stream_in_the_service(sides):
     assert (await asyncio.gather(watching, return_exceptions=True))[0].__class__ is asyncio.CancelledError
 
 
-async def test_a_client_that_stops_reading_and_goes_closes_the_stream_in_the_service(sides):
+async def test_a_disconnect_of_a_slow_reader_closes_the_stream_in_the_service(sides):
     # Far more than fits between them, so that the service waits for the client when that goes away.
     service = DoubleState(*map(str, range(200)), padding=1 << 20)
     client = await sides.state(service)
@@ -173,7 +173,7 @@ async def test_a_stream_ends_at_its_deadline(sides):
         await service.closed.wait()
 
 
-async def test_a_deadline_does_not_cut_short_what_the_reader_does_in_between(sides):
+async def test_a_deadline_excludes_the_time_of_the_reader_between_messages(sides):
     client = await sides.state(DoubleState("1", "2", hang=True))
     stream = client.watch_run(WatchRunRequest(), timeout=ENOUGH)
     assert (await anext(stream)).event_id == "1"
@@ -269,7 +269,7 @@ async def test_a_service_that_stops_is_unavailable(apart):
             await asking
 
 
-async def test_an_answer_that_is_too_large_says_so(apart):
+async def test_a_response_that_is_too_large_is_an_error(apart):
     client = await apart.templates(DoubleTemplates(name="x" * (MAX_MESSAGE_BYTES + 1)))
     with pytest.raises(TooLarge, match="templates: .*larger than max"):
         await client.get_template(GetTemplateRequest())

@@ -121,7 +121,7 @@ def test_a_traceparent_is_read_as_opentelemetry_reads_it(sent):
     assert ours == theirs
 
 
-def test_what_a_client_adds_to_a_trace_goes_no_further():
+def test_baggage_of_a_client_is_not_forwarded():
     headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01", "baggage": "who=zebra"}
     with telemetry.Request("serving", "Chat", headers):
         assert telemetry.outgoing_headers() == {"traceparent": headers["traceparent"]}
@@ -141,7 +141,7 @@ def test_a_span_that_lasts_leaves_the_one_before_it_in_place():
     assert "zebra" not in failed.to_json()
 
 
-async def test_a_span_that_lasts_may_end_elsewhere():
+async def test_a_long_span_can_end_in_another_context():
     """A generator that nobody closed ends in another task; the present span there is not its own to change."""
     lasting = telemetry.AttachedSpan("inner", SpanKind.CLIENT, {})
     with telemetry.span("other") as other:

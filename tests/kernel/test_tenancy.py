@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY, Gauge
 import drw
 from drw.kernel import tenancy
 from drw.kernel.errors import Forbidden
-from drw.kernel.observability import metrics_page
+from drw.kernel.rpc import metrics_page
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.tenancy import PLATFORM, Owner
 
@@ -36,7 +36,7 @@ def holding(scope: str = "", desk: str = "research") -> Principal:
 
 
 @pytest.mark.parametrize("scope", MAY_READ)
-def test_who_may_read_and_change_what(scope):
+def test_permission_to_read_and_change(scope):
     with acting_for(holding(scope)):
         assert {name for name, owner in OWNERS.items() if tenancy.may_read(owner)} == MAY_READ[scope]
         assert {name for name, owner in OWNERS.items() if tenancy.may_change(owner)} == MAY_CHANGE[scope]

@@ -43,7 +43,7 @@ def allowed(*entries: str) -> EgressAllowlist:
         "[fd12::]:80",
     ],
 )
-async def test_what_is_on_the_list(address: str) -> None:
+async def test_addresses_on_the_list(address: str) -> None:
     await allowed().check_now(address)
 
 
@@ -67,7 +67,7 @@ async def test_what_is_on_the_list(address: str) -> None:
         "localhost:80",
     ],
 )
-async def test_what_is_not_on_the_list(address: str) -> None:
+async def test_addresses_not_on_the_list(address: str) -> None:
     with pytest.raises(AddressNotAllowed):
         await allowed().check_now(address)
 
@@ -93,7 +93,7 @@ async def test_what_is_not_on_the_list(address: str) -> None:
         "half.svc.cluster.local:80",
     ],
 )
-async def test_what_no_list_can_allow(address: str) -> None:
+async def test_addresses_that_no_list_can_allow(address: str) -> None:
     everything = allowed("0.0.0.0/0", "::/0", "*.svc.cluster.local", "metadata.google.internal")
     with pytest.raises(AddressNotAllowed):
         await everything.check_now(address)
@@ -140,7 +140,7 @@ async def test_what_no_list_can_allow(address: str) -> None:
         "a" * 400,
     ],
 )
-async def test_what_is_no_address(address: Any) -> None:
+async def test_invalid_addresses(address: Any) -> None:
     with pytest.raises(BadAddress):
         await allowed("0.0.0.0/0", "::/0", "*.example").check_now(address)
 
@@ -152,7 +152,7 @@ def test_a_refusal_names_the_address_and_the_list() -> None:
         EgressAllowlist(()).check("8.8.8.8:53")
 
 
-async def test_a_network_allows_no_name_since_its_dns_may_change_its_mind() -> None:
+async def test_a_network_on_the_list_does_not_allow_a_host_name() -> None:
     answers = [["169.254.169.254"], ["10.2.2.2"]]
 
     async def rebinding(name: str) -> list[str]:
@@ -165,7 +165,7 @@ async def test_a_network_allows_no_name_since_its_dns_may_change_its_mind() -> N
     await EgressAllowlist(["10.0.0.0/8", "rebind.example:80"], rebinding).check_now("rebind.example:80")
 
 
-def test_what_is_kept_is_judged_without_asking_anybody() -> None:
+def test_stored_addresses_are_checked_without_dns() -> None:
     async def nobody(name: str) -> list[str]:
         raise AssertionError(f"{name} was asked for")
 

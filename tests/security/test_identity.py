@@ -38,7 +38,7 @@ async def identity(gate, *lines: bytes) -> list[tuple[str, str]]:
         (b"x-forwarded-for: 127.0.0.1", b"x-forwarded-host: evil", b"x-original-url: /v1/x", b"x-rewrite-url: /x"),
     ],
 )
-async def test_no_header_changes_who_is_calling(gate, lines):
+async def test_no_header_changes_the_principal(gate, lines):
     alone = await identity(gate)
     assert {name for name, _ in alone} >= {"x-drw-org", "x-drw-desk", "x-drw-key", "x-drw-scopes"}
     assert await identity(gate, *lines) == alone

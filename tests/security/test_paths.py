@@ -56,7 +56,7 @@ async def test_scopes_hold_for_every_way_of_writing_a_path(gate, path):
         assert arrived.startswith("GET /v1/models")
 
 
-async def test_the_same_path_is_open_to_who_may(gate):
+async def test_the_same_path_is_open_with_permission(gate):
     """Or the test before this one would pass where nothing comes through at all."""
     assert gate.arrived is not None
     for path in ("/v1/models/../chat/completions", "//v1//chat/completions", "http://drw/v1/chat/completions"):

@@ -50,7 +50,7 @@ async def test_a_body_that_two_readers_could_end_differently_is_refused(gate, he
     assert [one for one in gate.arrived if one != f"POST {CHAT}"] == []  # of one in chunks the head may have come
 
 
-async def test_what_is_hidden_would_be_seen(gate):
+async def test_the_test_data_would_reveal_a_leak(gate):
     assert gate.arrived is not None
     first = gate.request("POST", CHAT, b"content-length: 2", body=b"{}", close=False)
     assert await gate.send(first, gate.request("GET", "/v1/models/hidden")) == [200, 200]

@@ -90,7 +90,7 @@ def seen(desk: httpx.Client, served: Served) -> list[Any]:
 
 
 @pytest.mark.parametrize(("verb", "path"), list(taking_ids()), ids=[" ".join(one) for one in taking_ids()])
-def test_what_is_anothers_is_not_there(served, desk, stranger, verb, path):
+def test_objects_of_another_tenant_do_not_exist(served, desk, stranger, verb, path):
     operation = DOCUMENT["paths"][path][verb.lower()]
     admin = set(operation["security"][0]["key"]) <= set(ADMIN) or path.startswith("/api/v1/deadLetters")
     for name in (p["name"] for p in operation["parameters"] if p["in"] == "path"):
@@ -108,7 +108,7 @@ def test_what_is_anothers_is_not_there(served, desk, stranger, verb, path):
     [one for one in taking_ids() if one[1].startswith(WALLED)],
     ids=[" ".join(one) for one in taking_ids() if one[1].startswith(WALLED)],
 )
-def test_what_is_inside_a_wall_is_not_there(served, desk, verb, path):
+def test_objects_inside_a_wall_do_not_exist_outside(served, desk, verb, path):
     before = seen(desk, served)
     with httpx.Client(base_url=served.url, headers=KEY | OUTSIDE, timeout=30) as outside:
         answer = outside.request(verb, served.path(path), **_body(verb, path, served))
@@ -120,7 +120,7 @@ def test_what_is_inside_a_wall_is_not_there(served, desk, verb, path):
 
 
 @pytest.mark.parametrize("path", NAMED_IN_BODIES)
-def test_what_is_anothers_cannot_be_named_in_a_body(served, desk, stranger, path):
+def test_a_body_cannot_name_objects_of_another_tenant(served, desk, stranger, path):
     before = seen(desk, served)
     answer = stranger.post(path, json=filled(NAMED_IN_BODIES[path], served))
     if path == "/api/v1/runs" and answer.status_code == 200:  # a run finds out when it comes to the file

@@ -25,6 +25,7 @@ from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
 from drw.api.workflow.v1.state_pb2 import WatchRunRequest
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.rpc.json_messages import json_message
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from workflow.doubles import Calls, Doubles, doubled, until
@@ -53,7 +54,7 @@ class Running:
     async def start(self, files=3, request_id="", template="digest", who=None, **inputs) -> Run:
         names = [f"file-{i}" for i in range(files)] if isinstance(files, int) else files
         request = StartRunRequest(template=template, request_id=request_id or f"r{next(numbers)}")
-        request.inputs.update({"files": names} | inputs)
+        request.inputs.CopyFrom(json_message({"files": names} | inputs))
         with acting_for(who or self.caller):
             return await self.host.client(OrchestrationClient).start_run(request)
 

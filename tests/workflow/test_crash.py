@@ -32,6 +32,7 @@ from drw.api.workflow.v1.state_pb2 import WatchRunRequest
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.rpc.json_messages import json_message, json_value
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.settings import Profile
 from workflow.doubles import Doubles, doubled, until
@@ -135,7 +136,7 @@ class World:
 
     async def run(self, process: Process, files: int) -> Run:
         request = StartRunRequest(template="digest", request_id=f"r{next(_numbers)}")
-        request.inputs.update({"files": [f"file-{i}" for i in range(files)]})
+        request.inputs.CopyFrom(json_message({"files": [f"file-{i}" for i in range(files)]}))
         with acting_for(self.caller):
             return await self.channels.client(OrchestrationClient, process.address).start_run(request)
 
@@ -236,7 +237,7 @@ async def test_a_killed_process_goes_on_where_it_stood(world: Any) -> None:
     after = Counter(world.doubles.calls.made) - before
     assert after == {"read file-2": 1, "chat file-2": 1, f"put digest-{run.id}.md": 1}
     assert world.finished(run) - finished == {"summarise/2", "digest"}
-    text = found.output.struct_value["text"]
+    text = json_value(found.output)["text"]
     assert [f"Text of file-{i}" in text for i in range(5)] == [True] * 5
     events = await world.events(process, run)
     assert [number for number, _, _ in events] == list(range(1, len(events) + 1))

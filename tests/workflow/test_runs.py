@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from google.protobuf.json_format import MessageToDict
 
 from drw.api.workflow.v1.orchestration_pb2 import (
     CANCELLED,
@@ -25,6 +24,7 @@ from drw.api.workflow.v1.orchestration_pb2 import (
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, TooLarge, Unavailable
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import Profile
 from support.measured import measured
 from support.parts import running_valkey
@@ -46,7 +46,7 @@ async def test_a_digest_is_made_of_every_file(profile: Profile, folder: Path, ca
         assert [(s.id, s.state, s.attempts) for s in run.steps] == [
             (f"{node}/{i}", SUCCEEDED, 1) for node in ("ingest", "summarise") for i in range(3)
         ] + [("digest", SUCCEEDED, 1)]
-        output = MessageToDict(run.output)
+        output = json_value(run.output)
         name, content = here.doubles.documents.put[output["file"]]
         assert output["name"] == name == f"digest-{run.id}.md"
         assert output["text"] == content.decode()
@@ -134,7 +134,7 @@ async def test_a_failure_for_good_fails_the_run_and_leaves_what_ended(here: Any)
     steps = {s.id: s for s in run.steps}
     assert (steps["summarise/1"].state, steps["summarise/1"].attempts) == (FAILED, 1)
     assert steps["ingest/1"].state == SUCCEEDED
-    assert MessageToDict(steps["ingest/1"].output)["chunks"] == 3
+    assert json_value(steps["ingest/1"].output)["chunks"] == 3
     assert (steps["digest"].state, steps["digest"].attempts) == (CANCELLED, 0)
     assert (await here.events(run))[-1] == ("", "failed")
     assert [r["outcome"] for r in here.audit("run.end")] == ["failed"]
@@ -160,7 +160,7 @@ async def test_a_file_without_text_does_not_reach_the_model(here: Any) -> None:
     run = await here.ended(await here.start(["file-empty"]))
     assert run.state == SUCCEEDED
     assert here.doubles.serving.prompts == []
-    assert "(It has no text.)" in MessageToDict(run.output)["text"]
+    assert "(It has no text.)" in json_value(run.output)["text"]
 
 
 async def test_a_file_that_is_not_there_fails_the_run(here: Any) -> None:

@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from drw.agent.adapters.envoy_admin import EnvoyAdmin, NotRunning
 from drw.agent.delivery import envoy
-from drw.agent.delivery.admin import EnvoyAdmin, NotRunning
 from drw.agent.delivery.credentials import EnvoyCredentials
 from drw.agent.delivery.deny_list_delivery import DenyListDelivery
 from drw.agent.delivery.files import ConfigFiles, read_seed

@@ -1,1 +1,1 @@
-"""The audit trail: the service that keeps it (`log`), its tree (`tlog`), and a verifier for anybody (`verify`)."""
+"""The audit log: the service (`log`), its transparency log (`tlog`), and an offline verifier (`verify`)."""

@@ -17,7 +17,7 @@ from drw.audit.tlog.walk import LogWalk
 from drw.kernel.errors import DrwError, NotFound
 
 VERIFIER_KEY = "verifier.key"
-"""The log's public key beside its files. Who trusts nobody brings a copy made earlier."""
+"""The log's public key in its folder. For independent verification, use an earlier copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ def verify(folder: Path, verifier_key: str = "", earlier_note: str = "") -> Repo
         InvalidRequest: the key or the earlier note is not one.
     """
     verifier = Verifier.parse(verifier_key or _own_key(folder))
-    records, note = 0, ""
+    records = 0
+    note = ""
     try:
         walk = LogWalk(lambda path: _read(folder / path), verifier, earlier_note)
         note = walk.note
@@ -72,14 +73,16 @@ def _read(file: Path) -> bytes | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what was found; return 0 where everything was right."""
+    """Print the result; return 0 if the log is intact."""
     parser = argparse.ArgumentParser(prog="python -m drw.audit.verify", description="Verify an audit trail.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--key", default="", help="the verifier key; default: the folder's own")
     parser.add_argument("--earlier", type=Path, help="a checkpoint kept earlier, which the log must extend")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        report = verify(given.folder, given.key, given.earlier.read_text(encoding="utf-8") if given.earlier else "")
+        report = verify(
+            options.folder, options.key, options.earlier.read_text(encoding="utf-8") if options.earlier else ""
+        )
     except (DrwError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import typer
+
 from drw.cli import reference
-from drw.generate import checks, cutter, dashboards, openapi, pages
+from drw.generate import checks, cutter, dashboards, openapi, pages, rest_routes
 from drw.generate.contracts import API, contracts
 from drw.generate.protos import ROOT
 
@@ -15,18 +17,22 @@ Generator = Callable[[], dict[str, str]]
 """Returns file contents by path in the checkout."""
 
 
-def _commands() -> dict[str, str]:
-    from drw.cli.main import make_app  # which contains this command
+GENERATORS: tuple[Generator, ...] = (
+    contracts,
+    rest_routes.files,
+    openapi.files,
+    pages.files,
+    dashboards.files,
+)
 
-    return {reference.PATH: reference.reference(make_app()), reference.SETTINGS_PATH: reference.settings()}
 
+def run(app: typer.Typer, check: bool) -> int:
+    """Write all generated files, or only compare them; return 0 if everything is up to date.
 
-GENERATORS: tuple[Generator, ...] = (contracts, openapi.files, pages.files, dashboards.files, _commands)
-
-
-def run(check: bool) -> int:
-    """Write all generated files, or only compare them; return 0 if everything is up to date."""
+    `app` is the complete command, which the reference of the command line describes.
+    """
     generated = {path: text for generator in GENERATORS for path, text in generator().items()}
+    generated |= {reference.PATH: reference.reference(app), reference.SETTINGS_PATH: reference.settings()}
     for line in [] if check else [*write(generated, ROOT), *cutter.write()]:
         print(line)
     wrong = [*differences(generated, ROOT), *cutter.problems(), *checks.problems()]
@@ -68,7 +74,3 @@ def _orphans(generated: Mapping[str, str], root: Path) -> list[str]:
 
 def _present(file: Path) -> str | None:
     return file.read_text(encoding="utf-8") if file.is_file() else None
-
-
-if __name__ == "__main__":
-    sys.exit(run("--check" in sys.argv[1:]))

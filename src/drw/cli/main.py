@@ -82,7 +82,7 @@ def generate(
     """Regenerate all files derived from the contracts, the catalog and the commands."""
     from drw.cli.generate import run  # here, since only those need it who work on the platform
 
-    raise typer.Exit(run(check))
+    raise typer.Exit(run(make_app(), check))
 
 
 EXIT_CODES: dict[type[DrwError], int] = {

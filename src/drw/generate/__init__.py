@@ -1,1 +1,1 @@
-"""`drw generate`: every file that is made from another."""
+"""`drw generate`: generators of all files that are derived from others."""

@@ -1,4 +1,4 @@
-"""Where the code or a contract is not what the catalog says: each finding is a sentence with the remedy."""
+"""Consistency checks of code and contracts against the catalog; each problem is a sentence with its remedy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from drw.api.contract import snake
 from drw.catalog import BY_NAME, Service
+from drw.generate import rest_routes
 from drw.generate.operations import path_names
 from drw.generate.protos import ROOT, Protos, compiled
 from drw.kernel.rpc.context import ANY_SCOPE, SCOPES
@@ -17,7 +18,8 @@ KERNEL = "drw.api.kernel."
 
 def problems() -> list[str]:
     """Return everything found in this checkout."""
-    rows, protos = tuple(BY_NAME.values()), compiled()
+    rows = tuple(BY_NAME.values())
+    protos = compiled()
     sources = {row.name: _sources(row) for row in rows}
     return [
         *wrong_calls(rows, {name: clients(texts.values()) for name, texts in sources.items()}),
@@ -25,11 +27,12 @@ def problems() -> list[str]:
         *without_code(rows, {name: set(texts) for name, texts in sources.items()}),
         *wrong_contracts(rows, protos),
         *wrong_rest(protos, SCOPES),
+        *rest_routes.problems(protos, rows),
     ]
 
 
 def wrong_calls(rows: Iterable[Service], used: Mapping[str, Collection[str]]) -> Iterator[str]:
-    """Compare whom each service's code calls with its row."""
+    """Compare the clients that each service's code uses with its row in the catalog."""
     for row in rows:
         for name in sorted(set(used[row.name]) - set(row.calls)):
             yield f"{row.name} calls {name}: add it to its row in src/drw/catalog.py"
@@ -43,7 +46,7 @@ def clients(sources: Iterable[str]) -> set[str]:
 
 
 def cycles(rows: Iterable[Service]) -> Iterator[str]:
-    """Find services that call each other in a circle, or nobody at all."""
+    """Find cycles of calls, and calls of unknown services."""
     calls = {row.name: row.calls for row in rows}
     for name, called in calls.items():
         for unknown in sorted(set(called) - calls.keys()):
@@ -53,7 +56,7 @@ def cycles(rows: Iterable[Service]) -> Iterator[str]:
 
 
 def without_code(rows: Iterable[Service], files: Mapping[str, Collection[str]]) -> Iterator[str]:
-    """Find services whose folder lacks what every service has."""
+    """Find services whose folder lacks a required file."""
     for row in rows:
         folder = f"src/{row.package.replace('.', '/')}"
         for file in ("__init__.py", "service.py"):
@@ -63,17 +66,17 @@ def without_code(rows: Iterable[Service], files: Mapping[str, Collection[str]]) 
 
 def wrong_contracts(rows: Iterable[Service], protos: Protos) -> Iterator[str]:
     """Compare the catalog with the services in the proto files."""
-    wanted = {row.contract: row for row in rows}
+    rows_by_contract = {row.contract: row for row in rows}
     there = {contract.name: contract for contract in protos.contracts if not contract.name.startswith(KERNEL)}
-    for name in sorted(wanted.keys() - there.keys()):
-        row = wanted[name]
+    for name in sorted(rows_by_contract.keys() - there.keys()):
+        row = rows_by_contract[name]
         yield f"{row.name} has no contract {name}: describe it in proto/drw/api/{row.cluster}/v1/{row.name}.proto"
-    for name in sorted(there.keys() - wanted.keys()):
+    for name in sorted(there.keys() - rows_by_contract.keys()):
         yield f"proto/{there[name].file} describes {name}, which is not in src/drw/catalog.py"
 
 
 def wrong_rest(protos: Protos, scopes: Collection[str]) -> Iterator[str]:
-    """Find REST methods that nobody could call, or that anybody could."""
+    """Find invalid REST bindings: missing scopes, wrong bodies, unknown fields and duplicate paths."""
     methods = [(f"{c.name}.{m.name}", m) for c in protos.contracts for m in c.methods if m.verb or m.scope]
     for name, method in methods:
         if not method.verb:

@@ -14,7 +14,7 @@ CLIENTS = "src/drw/agent/clients/clients"
 CUTTER = "src/drw/agent/cutter"
 WASM = "wasm32-freestanding"
 PLATFORMS = {"x86_64-linux": "x86_64-linux-gnu", "aarch64-linux": "aarch64-linux-gnu", "aarch64-macos": "aarch64-macos"}
-"""Those that Envoy's package is made for, and what Zig calls them."""
+"""Target platforms of the Envoy package, and their names in Zig."""
 
 CHECKED = ("-nostdlib", "-Wall", "-Wextra", "-Werror")
 WEB = ("-Oz", "-fno-builtin", "-Wno-unused-parameter", "-Wl,--no-entry", "-Wl,--export-memory", "-Wl,--strip-all")
@@ -46,7 +46,7 @@ MODULES = {
 }
 
 
-def made(module: NativeModule) -> bytes:
+def compiled_source(module: NativeModule) -> bytes:
     """Return the module as it would be made."""
     with tempfile.TemporaryDirectory(prefix="drw-") as folder:
         out = Path(folder) / "made"
@@ -57,7 +57,7 @@ def made(module: NativeModule) -> bytes:
 
 
 def write() -> list[str]:
-    """Write the modules that differ, and return what was done."""
+    """Write changed modules, and return the changes."""
     stale = _stale()
     for file, content in stale.items():
         draft = ROOT / f"{file}.new"
@@ -67,12 +67,12 @@ def write() -> list[str]:
 
 
 def problems() -> list[str]:
-    """Return a sentence for each module that is not what its source makes."""
+    """Return a sentence for each module that is out of date."""
     return [f"{file} is not up to date: run `drw generate`" for file in _stale()]
 
 
 def _stale() -> dict[str, bytes]:
-    found = {file: made(module) for file, module in MODULES.items()}
+    compiled = {file: compiled_source(module) for file, module in MODULES.items()}
     return {
-        file: new for file, new in found.items() if not (ROOT / file).is_file() or (ROOT / file).read_bytes() != new
+        file: new for file, new in compiled.items() if not (ROOT / file).is_file() or (ROOT / file).read_bytes() != new
     }

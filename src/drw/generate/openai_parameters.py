@@ -1,4 +1,4 @@
-"""Which of OpenAI's parameters each endpoint supports: its client's own types against what the services read."""
+"""Supported parameters of OpenAI's endpoints: types of OpenAI's client compared with the services' models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IN_PATH = "vector_store_id"
 
 
 def parameters(page: str) -> Iterator[tuple[str, str, str]]:
-    """Yield each parameter of an endpoint, whether it is supported, and what else there is to say of it."""
+    """Yield each parameter of an endpoint, whether it is supported, and a note."""
     theirs = set(OPENAI[page].__annotations__) - {IN_PATH}
     ours, instead = _read(page)
     for name in sorted(theirs | ours.keys()):
@@ -42,7 +42,7 @@ def parameters(page: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _read(page: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what an endpoint reads, with what is said of it, and what it refuses by name, with what to do instead."""
+    """Return the supported parameters of an endpoint with notes, and the rejected ones with alternatives."""
     if page not in MODELS:
         return dict.fromkeys(WRITTEN[page][1]["properties"], ""), {}
     model = MODELS[page]

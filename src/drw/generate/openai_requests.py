@@ -1,4 +1,4 @@
-"""What OpenAI's endpoints take: read off the services' own models where they have such, else written out."""
+"""Request schemas of OpenAI's endpoints: from the services' models, or written by hand."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ MODELS: dict[str, type[BaseModel]] = {
 
 
 def _object(*required: str, **properties: Schema) -> Schema:
-    made: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
-    return made | ({"required": list(required)} if required else {})
+    schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return schema | ({"required": list(required)} if required else {})
 
 
 def _pairs(*kinds: str) -> Schema:
@@ -88,7 +88,7 @@ LISTS: dict[str, tuple[int, str]] = {
     "vector-stores-files/listFiles": (100, "filter"),
     "vector-stores-file-batches/listBatchFiles": (100, "filter"),
 }
-"""Which endpoints answer with a part of a list: the most there can be in it, and by what it can be narrowed down."""
+"""List endpoints with their maximum page size and filters."""
 
 NARROWED: dict[str, Schema] = {"purpose": TEXT, "filter": {"enum": list(STATES)}}
 
@@ -97,10 +97,10 @@ def query(page: str) -> list[Schema]:
     """Return the query parameters of an endpoint."""
     if page not in LISTS:
         return []
-    most, narrowed = LISTS[page]
-    found = {"limit": {"type": "integer", "minimum": 1, "maximum": most}, "order": {"enum": ["asc", "desc"]}}
-    found |= {"after": TEXT} | ({narrowed: NARROWED[narrowed]} if narrowed else {})
-    return [{"name": name, "in": "query", "schema": schema} for name, schema in found.items()]
+    maximum, narrowed = LISTS[page]
+    parameters = {"limit": {"type": "integer", "minimum": 1, "maximum": maximum}, "order": {"enum": ["asc", "desc"]}}
+    parameters |= {"after": TEXT} | ({narrowed: NARROWED[narrowed]} if narrowed else {})
+    return [{"name": name, "in": "query", "schema": schema} for name, schema in parameters.items()]
 
 
 def body(page: str) -> Schema | None:
@@ -112,11 +112,11 @@ def body(page: str) -> Schema | None:
 
 def schemas() -> dict[str, Schema]:
     """Return the schemas that the bodies refer to, by their names."""
-    wanted = [(model, "validation") for model in MODELS.values()]
-    _, made = models_json_schema(wanted, ref_template=_reference("{model}"))  # type: ignore[arg-type]
+    models = [(model, "validation") for model in MODELS.values()]
+    _, made = models_json_schema(models, ref_template=_reference("{model}"))  # type: ignore[arg-type]
     refused = {model.__name__: getattr(model, "INSTEAD", {}) for model in MODELS.values()}
-    found = {name: _shown(schema, refused.get(name, ())) for name, schema in made["$defs"].items()}
-    return {PREFIX + name: schema for name, schema in sorted(found.items())}
+    visible = {name: _shown(schema, refused.get(name, ())) for name, schema in made["$defs"].items()}
+    return {PREFIX + name: schema for name, schema in sorted(visible.items())}
 
 
 def _content(media_type: str, schema: Schema) -> Schema:
@@ -128,12 +128,12 @@ def _reference(name: str) -> str:
 
 
 def _shown(value: Any, refused: Container[str] = ()) -> Any:
-    """Return a schema without what only pydantic reads, and without the fields that are only there to be refused."""
+    """Return a schema without pydantic's internals and without rejected fields."""
     if isinstance(value, list):
         return [_shown(item) for item in value]
     if not isinstance(value, dict):
         return value
-    kept = {k: _shown(v) for k, v in value.items() if k not in NOISE and not (k == "default" and v is None)}
+    members = {k: _shown(v) for k, v in value.items() if k not in NOISE and not (k == "default" and v is None)}
     if "properties" in value:
-        kept["properties"] = {n: _shown(field) for n, field in value["properties"].items() if n not in refused}
-    return kept
+        members["properties"] = {n: _shown(field) for n, field in value["properties"].items() if n not in refused}
+    return members

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from drw.api.kernel.v1.kernel_pb2 import Rules
 from drw.generate import openai_requests
 from drw.generate.openai import ENDPOINTS, Endpoint
-from drw.generate.operations import Operation, operations, path_names, reachable, short, worded
+from drw.generate.operations import JSON as JSON_VALUE
+from drw.generate.operations import Operation, description, operations, path_names, reachable, short
 from drw.generate.protos import Field, Protos, compiled
 from drw.kernel.errors import HTTP
 from drw.kernel.rpc.context import ANY_SCOPE, SCOPES
@@ -34,6 +36,7 @@ WELL_KNOWN: dict[str, Schema] = {
     "google.protobuf.Duration": {"type": "string", "pattern": "^-?[0-9]+(\\.[0-9]+)?s$"},
     "google.protobuf.Struct": {"type": "object"},
     "google.protobuf.Value": {},
+    JSON_VALUE: {},
 }
 """How proto's own messages look in JSON: protobuf.dev, "ProtoJSON format"."""
 
@@ -45,13 +48,13 @@ def files() -> dict[str, str]:
 
 def document(protos: Protos) -> Schema:
     """Return the document."""
-    found = operations(protos)
+    every = operations(protos)
     paths: Schema = {}
-    for operation in found:
+    for operation in every:
         paths.setdefault(operation.method.path, {})[operation.method.verb.lower()] = _operation(operation)
     for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.verb.lower()] = _openai(endpoint)
-    services = {o.service.name: worded(_comment_of(o, protos), _title(o)) for o in found}
+    services = {o.service.name: description(_comment_of(o, protos), _title(o)) for o in every}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -73,7 +76,7 @@ def document(protos: Protos) -> Schema:
             "responses": {"Error": _error_response()},
             "schemas": {
                 "Error": _error_schema(),
-                **{short(n): _message(n, protos) for n in reachable(found, protos)},
+                **{short(n): _message(n, protos) for n in reachable(every, protos)},
                 **openai_requests.schemas(),
             },
         },
@@ -82,7 +85,7 @@ def document(protos: Protos) -> Schema:
 
 def _operation(operation: Operation) -> Schema:
     method = operation.method
-    made: Schema = {
+    described: Schema = {
         "operationId": operation.id,
         "tags": [operation.service.name],
         "summary": operation.summary,
@@ -95,12 +98,12 @@ def _operation(operation: Operation) -> Schema:
         text = "The id of the last event that was seen: only those after it are sent."
         parameters.append({"name": "Last-Event-ID", "in": "header", "description": text, "schema": {"type": "string"}})
     if parameters:
-        made["parameters"] = parameters
+        described["parameters"] = parameters
     if operation.body_fields:
         body = {"type": "object", "properties": _properties(operation.body_fields), "additionalProperties": False}
-        made["requestBody"] = {"content": {JSON: {"schema": body}}}
-    made["responses"] = {"200": _answer(operation), "default": {"$ref": "#/components/responses/Error"}}
-    return made
+        described["requestBody"] = {"content": {JSON: {"schema": body}}}
+    described["responses"] = {"200": _answer(operation), "default": {"$ref": "#/components/responses/Error"}}
+    return described
 
 
 def _answer(operation: Operation) -> Schema:
@@ -112,7 +115,7 @@ def _answer(operation: Operation) -> Schema:
 
 
 def _openai(endpoint: Endpoint) -> Schema:
-    made: Schema = {
+    described: Schema = {
         "operationId": f"openai.{endpoint.page.replace('/', '.')}",
         "tags": ["OpenAI"],
         "summary": endpoint.summary.rstrip("."),
@@ -122,21 +125,21 @@ def _openai(endpoint: Endpoint) -> Schema:
     text = SCALARS["string"]
     in_path = [{"name": n, "in": "path", "required": True, "schema": text} for n in path_names(endpoint.path)]
     if parameters := in_path + openai_requests.query(endpoint.page):
-        made["parameters"] = parameters
+        described["parameters"] = parameters
     if body := openai_requests.body(endpoint.page):
-        made["requestBody"] = body
+        described["requestBody"] = body
     answer = {"description": "As OpenAI describes it."}
-    made["responses"] = {"200": answer, "default": {"$ref": "#/components/responses/Error"}}
-    return made
+    described["responses"] = {"200": answer, "default": {"$ref": "#/components/responses/Error"}}
+    return described
 
 
-def _parameter(field: Field, place: str) -> Schema:
-    made: Schema = {"name": field.name, "in": place}
+def _parameter(field: Field, location: str) -> Schema:
+    described: Schema = {"name": field.name, "in": location}
     if field.comment:
-        made["description"] = field.comment
-    if place == "path":
-        made["required"] = True
-    return {**made, "schema": _schema(field)}
+        described["description"] = field.comment
+    if location == "path":
+        described["required"] = True
+    return {**described, "schema": _schema(field)}
 
 
 def _message(name: str, protos: Protos) -> Schema:
@@ -159,7 +162,30 @@ def _schema(field: Field) -> Schema:
     if field.type == "map":
         return {"type": "object", "additionalProperties": _typed(field.of, field.of)}
     one = _typed(field.type, field.of)
-    return {"type": "array", "items": one} if field.repeated else one
+    if field.rules is None:
+        return {"type": "array", "items": one} if field.repeated else one
+    one |= _bounds(field.rules, one.get("type", ""), required=field.repeated or field.rules.required)
+    return {"type": "array", "items": one, **_list_bounds(field.rules)} if field.repeated else one
+
+
+def _bounds(rules: Rules, kind: str, *, required: bool) -> Schema:
+    """Return the rules of one value in the words of JSON Schema."""
+    if kind == "integer":
+        return {name: getattr(rules, name) for name in ("minimum", "maximum") if rules.HasField(name)}
+    if kind != "string":
+        return {}
+    bounds: Schema = {"minLength": 1} if required else {}
+    bounds |= {"maxLength": rules.max_length} if rules.max_length else {}
+    # A string that is empty is one that is not given.
+    bounds |= {"pattern": f"^({rules.pattern}){'' if required else '?'}$"} if rules.pattern else {}
+    allowed = list(SCOPES) if rules.scope else list(rules.one_of)
+    return bounds | ({"enum": allowed if required else [*allowed, ""]} if allowed else {})
+
+
+def _list_bounds(rules: Rules) -> Schema:
+    bounds: Schema = {"minItems": 1} if rules.required else {}
+    bounds |= {"maxItems": rules.max_items} if rules.max_items else {}
+    return bounds | ({"uniqueItems": True} if rules.unique else {})
 
 
 def _typed(type_name: str, of: str) -> Schema:

@@ -1,4 +1,4 @@
-"""The REST operations of the platform: which part of a request goes where, and how each is worded."""
+"""REST operations of the platform: fields in path, query and body, and descriptions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from drw.api.contract import snake
 from drw.catalog import BY_NAME, Service
 from drw.generate.protos import Contract, Field, Method, Protos
 
+JSON = "drw.api.kernel.v1.Json"
+"""The message that REST shows as the JSON value it holds."""
 RESUME = "last_event_id"
 """The field of a request that the header Last-Event-ID sets."""
 
@@ -28,13 +30,13 @@ class Operation:
 
     @property
     def id(self) -> str:
-        """A name of its own, as in `log.ListRecords`."""
+        """The unique name, as in `log.ListRecords`."""
         return f"{self.service.name}.{self.method.name}"
 
     @property
     def text(self) -> str:
         """What it does, in sentences."""
-        return worded(self.method.comment, self.method.name)
+        return description(self.method.comment, self.method.name)
 
     @property
     def summary(self) -> str:
@@ -54,27 +56,27 @@ def path_names(path: str) -> list[str]:
     return re.findall(r"{(\w+)}", path)
 
 
-def worded(comment: str, name: str) -> str:
+def description(comment: str, name: str) -> str:
     """Return a comment without the name it begins with: "GetKey shows one key." becomes "Shows one key."."""
     text = comment.removeprefix(f"{name} ") or f"{snake(name).replace('_', ' ')}."
     return text[:1].upper() + text[1:]
 
 
 def short(name: str) -> str:
-    """Return the name of a message without what all have in front: `drw.api.rag.v1.Passage` is `rag.Passage`."""
+    """Return the short name of a message: `rag.Passage` for `drw.api.rag.v1.Passage`."""
     cluster, _, rest = name.removeprefix("drw.api.").partition(".v1.")
     return f"{cluster}.{rest}"
 
 
-def reachable(found: Iterable[Operation], protos: Protos) -> list[str]:
+def reachable(every: Iterable[Operation], protos: Protos) -> list[str]:
     """Return the messages and enums that callers from outside see, sorted by their short names."""
-    wanted = [o.method.response for o in found] + [f.of for o in found for f in o.body_fields]
+    pending = [o.method.response for o in every] + [f.of for o in every for f in o.body_fields]
     seen: set[str] = set()
-    while wanted:
-        name = wanted.pop()
-        if name not in seen and (name in protos.messages or name in protos.enums):
+    while pending:
+        name = pending.pop()
+        if name not in seen and name != JSON and (name in protos.messages or name in protos.enums):
             seen.add(name)
-            wanted += [f.of for f in protos.messages[name].fields] if name in protos.messages else []
+            pending += [f.of for f in protos.messages[name].fields] if name in protos.messages else []
     return sorted(seen, key=short)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 RATE = "$__rate_interval"
-"""Grafana's own: long enough for a rate at the present zoom, whatever the interval of the scrapes."""
+"""Grafana's interval for rates at the current zoom and scrape interval."""
 
 
 class Query(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the proto files say, as plain values with their comments; and the files that protoc makes of them."""
+"""Parsed proto files as plain values with their comments, and the output of protoc."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ class Field:
     """The full name of the message or the enum; of a map: the type of its values."""
     repeated: bool = False
     comment: str = ""
+    rules: kernel_pb2.Rules | None = None
+    """The rules of the field; None: any value of its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Method:
     path: str = ""
     body: str = ""
     scope: str = ""
+    idle_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +99,10 @@ class Protos:
 
 @cache
 def compiled() -> Protos:
-    """Return what the proto files of this checkout say; protoc runs once.
+    """Return the parsed proto files of this checkout; protoc runs once.
 
     Raises:
-        InvalidRequest: protoc finds a mistake, which it has printed; or this is no checkout.
+        InvalidRequest: protoc reported an error, or this is not a checkout.
     """
     sources = sorted(str(p.relative_to(ROOT / PROTO)) for p in (ROOT / PROTO).rglob("*.proto"))
     if not sources:
@@ -116,12 +119,12 @@ def compiled() -> Protos:
 
 def read(descriptors: FileDescriptorSet, python: dict[str, str]) -> Protos:
     """Return the platform's own part of a set of descriptors."""
-    own = [_File(file) for file in descriptors.file if file.package.startswith("drw.api.")]
-    messages = [(message, file.name) for file in own for message in file.messages()]
+    files = [_File(file) for file in descriptors.file if file.package.startswith("drw.api.")]
+    messages = [(message, file.name) for file in files for message in file.messages()]
     return Protos(
-        contracts=tuple(contract for file in own for contract in file.contracts()),
+        contracts=tuple(contract for file in files for contract in file.contracts()),
         messages={message.name: message for message, _ in messages},
-        enums={name: values for file in own for name, values in file.enums()},
+        enums={name: values for file in files for name, values in file.enums()},
         file_of={message.name: file for message, file in messages},
         python=python,
     )
@@ -191,13 +194,16 @@ def _method(method: MethodDescriptorProto, comment: str) -> Method:
         path=getattr(http, verb).replace(REST_OF_PATH, "}") if verb else "",
         body=http.body,
         scope=str(method.options.Extensions[kernel_pb2.scope]),  # type: ignore[index]
+        idle_seconds=int(method.options.Extensions[kernel_pb2.idle_seconds]),  # type: ignore[index]
     )
 
 
 def _field(field: FieldDescriptorProto, maps: dict[str, DescriptorProto], comment: str) -> Field:
+    options: Any = field.options
+    rules = options.Extensions[kernel_pb2.rules] if options.HasExtension(kernel_pb2.rules) else None
     if entry := maps.get(field.type_name):
         value = _field(entry.field[1], {}, "")
-        return Field(field.name, "map", value.of or value.type, comment=comment)
+        return Field(field.name, "map", value.of or value.type, comment=comment, rules=rules)
     type_name = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
     repeated = field.label == FieldDescriptorProto.LABEL_REPEATED
-    return Field(field.name, type_name, field.type_name.removeprefix("."), repeated, comment)
+    return Field(field.name, type_name, field.type_name.removeprefix("."), repeated, comment, rules)

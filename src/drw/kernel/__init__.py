@@ -1,1 +1,1 @@
-"""What every service stands on: calls, errors, settings, storage, telemetry, the process."""
+"""The kernel that all services use: RPC, errors, settings, storage, telemetry and process runtime."""

@@ -158,5 +158,5 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
-def _refuse(path: str, said: str) -> NoReturn:
-    raise InvalidRequest(f"{path} {said}", param=path)
+def _refuse(path: str, message: str) -> NoReturn:
+    raise InvalidRequest(f"{path} {message}", param=path)

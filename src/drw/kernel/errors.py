@@ -14,6 +14,7 @@
   x DeadlineExceeded
   x InternalError
     + Unimplemented
+  x ConfigError        (at start only)
 
 A service subclasses the nearest one and adds its own fields; the class name
 travels with the error, so a caller in another process catches the same class.
@@ -58,7 +59,7 @@ class MethodNotAllowed(InvalidRequest):
 
 
 class UnsupportedEncoding(InvalidRequest):
-    """The body is compressed in a way that nobody here reads."""
+    """The content encoding of the body is not supported."""
 
 
 class Unauthenticated(DrwError):
@@ -68,7 +69,7 @@ class Unauthenticated(DrwError):
 
 
 class Forbidden(DrwError):
-    """The caller is known, and may not do this."""
+    """The caller is not permitted to do this."""
 
     code = "PERMISSION_DENIED"
 
@@ -86,14 +87,14 @@ class Conflict(DrwError):
 
 
 class RateLimited(DrwError):
-    """The caller is over a limit; `retry_after` in the metadata says for how many seconds, or `NEVER`."""
+    """The caller is over a limit; the metadata `retry_after` is the number of seconds, or `NEVER`."""
 
     code = "RESOURCE_EXHAUSTED"
     retryable = True
 
 
 class Unavailable(DrwError):
-    """Something that the call needs does not answer; the call may or may not have run."""
+    """A dependency does not answer; the call may or may not have run."""
 
     code = "UNAVAILABLE"
     retryable = True
@@ -103,6 +104,10 @@ class DeadlineExceeded(DrwError):
     """The time given for the call ran out."""
 
     code = "DEADLINE_EXCEEDED"
+
+
+class ConfigError(DrwError):
+    """The configuration names something that does not exist, or lacks something."""
 
 
 class InternalError(DrwError):
@@ -163,15 +168,15 @@ def http_body(error: DrwError) -> dict[str, Any]:
 
 
 HEADERS = ("allow", "accept-encoding")
-"""Values of the metadata that are headers of the answer: what the path takes instead."""
+"""Metadata that becomes response headers."""
 
 NEVER = "never"
-"""In place of the seconds of `retry_after`: what is refused now is refused at any time."""
+"""Value of `retry_after` for requests that never succeed."""
 
 
 def http_headers(error: DrwError) -> dict[str, str]:
     """Return the headers that go with the error: when to come back, where that is known; "never": no time helps."""
-    said = {name: error.metadata[name] for name in HEADERS if name in error.metadata}
+    headers = {name: error.metadata[name] for name in HEADERS if name in error.metadata}
     if after := error.metadata.get("retry_after"):
-        return said | ({"retry-after": after} if after != NEVER else {})
-    return said | ({"retry-after": "1"} if isinstance(error, Unavailable | RateLimited) else {})
+        return headers | ({"retry-after": after} if after != NEVER else {})
+    return headers | ({"retry-after": "1"} if isinstance(error, Unavailable | RateLimited) else {})

@@ -1,4 +1,4 @@
-"""What a key may be allowed to do."""
+"""Scopes of API keys."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ SCOPES = {
     "platform:admin": "change routes, upstreams, aliases, prices, issuers, orgs and signing keys",
     "org:admin": "act for every desk of the org",
 }
-"""Every scope there is, and what it lets a key do."""
+"""All scopes with their permissions."""

@@ -1,6 +1,6 @@
 """Tenant isolation: whether a caller may read or change what belongs to a desk, an org or the platform.
 
-The scope of an endpoint says what a key may do, and this module to whose things. Every service asks here:
+Scopes of endpoints restrict actions; this module restricts tenants. All services use it:
 
 | whose it is                | to read it       | to change it     |
 | -------------------------- | ---------------- | ---------------- |
@@ -38,63 +38,68 @@ class Owner:
 PLATFORM = Owner("")
 
 
-def may_read(owner: Owner, who: Principal | None = None) -> bool:
-    """Tell whether the caller may see what belongs to this owner."""
-    who = who or context.caller()
-    return owner == PLATFORM or owner == Owner(who.org) or may_change(owner, who)
+def may_read(owner: Owner, principal: Principal | None = None) -> bool:
+    """Return whether the caller can see objects of this owner."""
+    principal = principal or context.caller()
+    return owner == PLATFORM or owner == Owner(principal.org) or may_change(owner, principal)
 
 
-def may_change(owner: Owner, who: Principal | None = None) -> bool:
-    """Tell whether the caller may change what belongs to this owner."""
-    who = who or context.caller()
-    return owner == Owner(who.org, who.desk) != Owner(who.org) or _needed(owner, who) in who.scopes
+def may_change(owner: Owner, principal: Principal | None = None) -> bool:
+    """Return whether the caller can change objects of this owner."""
+    principal = principal or context.caller()
+    return (
+        owner == Owner(principal.org, principal.desk) != Owner(principal.org)
+        or _needed(owner, principal) in principal.scopes
+    )
 
 
 def check_change(owner: Owner) -> None:
-    """Raise where the caller may not change what belongs to this owner, which the request names.
+    """Check that the caller can change objects of this owner, which the request names.
 
     Raises:
-        Forbidden: it is another org's or desk's, or the platform's, and the caller lacks the scope for that.
+        Forbidden: it is another org, desk or the platform, and the caller lacks the scope.
     """
-    who = context.caller()
-    if may_change(owner, who):
+    principal = context.caller()
+    if may_change(owner, principal):
         return
-    needed = _needed(owner, who)
+    needed = _needed(owner, principal)
     if needed == PLATFORM_ADMIN and owner.org:
-        raise _foreign(owner.org, who)
+        raise _foreign(owner.org, principal)
     what = f", which the desk {owner.desk[:80]!r} needs" if owner.desk else ""
-    raise Forbidden(f"the key {who.key!r} lacks the scope {needed!r}{what}", scope=needed)
+    raise Forbidden(f"the key {principal.key!r} lacks the scope {needed!r}{what}", scope=needed)
 
 
 def named_org(named: str) -> str:
-    """Return the org that a request names; without a name the caller's own.
+    """Return the org that a request names; default: the caller's org.
 
     Raises:
-        Forbidden: it is another one than the caller's, who lacks `platform:admin`.
+        Forbidden: it is another org, and the caller lacks `platform:admin`.
     """
-    who = context.caller()
-    if named and named != who.org and PLATFORM_ADMIN not in who.scopes:
-        raise _foreign(named, who)
-    return named or who.org
+    principal = context.caller()
+    if named and named != principal.org and PLATFORM_ADMIN not in principal.scopes:
+        raise _foreign(named, principal)
+    return named or principal.org
 
 
-def operates() -> bool:
-    """Tell whether the state of the whole platform may be shown: to `platform:admin`, or inside, where nobody calls."""
-    who = context.caller_or_none()
-    return who is None or PLATFORM_ADMIN in who.scopes
+def sees_platform() -> bool:
+    """Return whether the caller can see the whole platform: with `platform:admin`, or for internal calls without a
+    caller.
+    """
+    principal = context.caller_or_none()
+    return principal is None or PLATFORM_ADMIN in principal.scopes
 
 
 def whole_org(org: str) -> bool:
-    """Tell whether the caller may act for every desk of this org."""
+    """Return whether the caller can act for every desk of this org."""
     return may_change(Owner(org))
 
 
-def _foreign(org: str, who: Principal) -> Forbidden:
+def _foreign(org: str, principal: Principal) -> Forbidden:
     return Forbidden(
-        f"the caller belongs to the org {who.org!r}, not to {org[:80]!r}, and lacks the scope {PLATFORM_ADMIN!r}",
+        f"the caller belongs to the org {principal.org!r}, not to {org[:80]!r}, and lacks the scope {PLATFORM_ADMIN!r}",
         scope=PLATFORM_ADMIN,
     )
 
 
-def _needed(owner: Owner, who: Principal) -> str:
-    return ORG_ADMIN if owner.org and owner.org == who.org else PLATFORM_ADMIN
+def _needed(owner: Owner, principal: Principal) -> str:
+    return ORG_ADMIN if owner.org and owner.org == principal.org else PLATFORM_ADMIN

@@ -12,28 +12,26 @@ from drw.kernel.errors import Forbidden, InvalidRequest
 from drw.kernel.rpc.context import Principal
 
 MAX_WALLS = 100
-"""As many as an org may have; more can never all be held."""
+"""Maximum number of walls, as of an org."""
 
 
-def inside(walls: Iterable[str], who: Principal) -> bool:
-    """Return whether a caller may see an object with these walls."""
-    return who.walls.issuperset(walls)
+def inside(walls: Iterable[str], principal: Principal) -> bool:
+    """Return whether a caller can see an object with these walls."""
+    return principal.walls.issuperset(walls)
 
 
-def of_new(given: Collection[str], who: Principal) -> list[str]:
-    """Return the walls of an object that a caller makes, sorted: those it gives, or else all that it stands inside of.
+def of_new(given: Collection[str], principal: Principal) -> list[str]:
+    """Return the walls of an object that a caller creates, sorted: the given ones, or else all walls of the caller.
 
-    What is made inside walls can thus never be put outside of all of them.
+    An object created inside walls can thus never be outside of all of them.
 
     Raises:
-        Forbidden: the caller stands outside one of the given.
+        Forbidden: the caller is outside of a given wall.
         InvalidRequest: too many are given.
     """
     if len(given) > MAX_WALLS:
         raise InvalidRequest(f"{len(given)} walls; at most {MAX_WALLS}", param="walls")
-    if outside := sorted(set(given) - who.walls):
-        said = (
-            f"the key {who.key!r} stands outside the wall {outside[0][:64]!r}; it can give walls that it is inside of"
-        )
-        raise Forbidden(said, param="walls")
-    return sorted(set(given) or who.walls)
+    if outside := sorted(set(given) - principal.walls):
+        message = f"the key {principal.key!r} is outside the wall {outside[0][:64]!r}; it can give only its own"
+        raise Forbidden(message, param="walls")
+    return sorted(set(given) or principal.walls)

@@ -1,8 +1,8 @@
-"""What is killed, for the services that do the work: they refuse it, and end or hold what is under way.
+"""Kill list for services: rejects killed calls, and ends or pauses active work.
 
-The request router tells of each change; what it told last is kept in a file, so that a service that starts while the
-router is down goes on refusing. Data planes refuse and cut by themselves; this is the second line, and the only one
-where no data plane is between.
+The request router streams changes. The last list is stored in a file, so a service that starts while the router is down
+still enforces it. Data planes enforce kills as well; this is the second line of defence, and the only one for calls
+without a data plane.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ CODE = "killed"
 
 
 class Killed(Forbidden):
-    """A kill switch stops this; `killed` in the metadata says which subject, as in "desk"."""
+    """The call is killed; the metadata `killed` is the kind of subject, as in "desk"."""
 
 
 class _Guard:
-    """Something under way: for whom, and by which names; `hit` is called once a kill names one of them."""
+    """Active work with its principal and names; `hit` is called when a kill matches."""
 
-    def __init__(self, who: Principal | None, models: Callable[[], Collection[str]], workflow: str) -> None:
-        self.who = who
+    def __init__(self, principal: Principal | None, models: Callable[[], Collection[str]], workflow: str) -> None:
+        self.principal = principal
         self.models = models
         self.workflow = workflow
         self.kill: Kill | None = None
@@ -40,7 +40,7 @@ class _Guard:
 
 
 class KillList:
-    """What is killed, as the request router said last."""
+    """The current kill list."""
 
     def __init__(self, router: RequestRouterClient, file: Path) -> None:
         self._kills: dict[tuple[int, str, str], Kill] = {}
@@ -52,42 +52,44 @@ class KillList:
         """Apply each change, for as long as the router answers; see `CachedWatch.follow`."""
         await self._watch.follow()
 
-    def find(self, who: Principal | None, models: Collection[str] = (), workflow: str = "") -> Kill | None:
+    def find(self, principal: Principal | None, models: Collection[str] = (), workflow: str = "") -> Kill | None:
         """Return a kill that stops this caller, or one of these models, or this workflow."""
         if not self._kills:
             return None
-        tenants = [(Kill.KEY, who.org, who.key), (Kill.DESK, who.org, who.desk)] if who else []
-        wanted = [
+        tenants = (
+            [(Kill.KEY, principal.org, principal.key), (Kill.DESK, principal.org, principal.desk)] if principal else []
+        )
+        subjects = [
             *tenants,
-            *((Kill.MODEL, org, model) for org in _orgs(who) for model in models),
-            *((Kill.WORKFLOW, org, workflow) for org in _orgs(who)),
+            *((Kill.MODEL, org, model) for org in _orgs(principal) for model in models),
+            *((Kill.WORKFLOW, org, workflow) for org in _orgs(principal)),
         ]
-        return next((kill for subject in wanted if (kill := self._kills.get(subject))), None)
+        return next((kill for subject in subjects if (kill := self._kills.get(subject))), None)
 
-    def find_model(self, who: Principal | None, model: str) -> Kill | None:
-        """Return a kill that stops a model for this caller, whatever else is killed."""
-        found = (self._kills.get((Kill.MODEL, org, model)) for org in _orgs(who))
-        return next((kill for kill in found if kill), None)
+    def find_model(self, principal: Principal | None, model: str) -> Kill | None:
+        """Return a kill of a model that applies to this caller."""
+        kills = (self._kills.get((Kill.MODEL, org, model)) for org in _orgs(principal))
+        return next((kill for kill in kills if kill), None)
 
-    def check(self, who: Principal | None, models: Collection[str] = (), workflow: str = "") -> None:
+    def check(self, principal: Principal | None, models: Collection[str] = (), workflow: str = "") -> None:
         """Raise `Killed` where `find` finds something."""
-        if kill := self.find(who, models, workflow):
+        if kill := self.find(principal, models, workflow):
             raise killed(kill)
 
-    async def lifted(self, who: Principal, workflow: str) -> None:
+    async def lifted(self, principal: Principal, workflow: str) -> None:
         """Return once nothing stops this caller or workflow."""
-        while self.find(who, workflow=workflow):
+        while self.find(principal, workflow=workflow):
             await self._changed.wait()
 
     @contextmanager
-    def ending(self, who: Principal | None, models: Callable[[], Collection[str]]) -> Iterator[None]:
-        """Run the block, which awaits nothing of its caller's, and raise `Killed` in it as soon as a kill names it.
+    def ending(self, principal: Principal | None, models: Callable[[], Collection[str]]) -> Iterator[None]:
+        """Run the block, and raise `Killed` in it when a kill matches. The block must not await its caller.
 
-        `models` is asked at each kill, since which model answers may change on the way.
+        `models` is called at each kill, since the model can change during failover.
         """
         task = asyncio.current_task()
         assert task is not None
-        with self._guarded(_Guard(who, models, "")) as guard:
+        with self._guarded(_Guard(principal, models, "")) as guard:
             guard.hit = task.cancel
             try:
                 yield
@@ -96,11 +98,11 @@ class KillList:
                     raise killed(guard.kill) from None
                 raise
 
-    async def unless_killed(self, who: Principal, workflow: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what the work gives; end it and raise `Killed` as soon as a kill names its caller or workflow."""
+    async def unless_killed(self, principal: Principal, workflow: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return the result of the work; cancel it and raise `Killed` when a kill matches."""
         own = asyncio.current_task()
         assert own is not None
-        with self._guarded(_Guard(who, tuple, workflow)) as guard:
+        with self._guarded(_Guard(principal, tuple, workflow)) as guard:
             task = asyncio.create_task(work())
             guard.hit = task.cancel
             try:
@@ -111,11 +113,11 @@ class KillList:
                 raise
 
     async def each(
-        self, who: Principal, models: Callable[[], Collection[str]], items: AsyncGenerator[T, None]
+        self, principal: Principal, models: Callable[[], Collection[str]], items: AsyncGenerator[T, None]
     ) -> AsyncGenerator[T, None]:
         """Yield the items, which are closed at the end; raise `Killed` as soon as a kill names them."""
         queue: asyncio.Queue[tuple[T] | Exception | None] = asyncio.Queue(1)
-        with self._guarded(_Guard(who, models, "")) as guard:
+        with self._guarded(_Guard(principal, models, "")) as guard:
             # In a task of its own, which alone is ended: whoever reads may be at something else meanwhile.
             pump = asyncio.create_task(_pump(items, queue, guard))
             guard.hit = pump.cancel
@@ -130,7 +132,7 @@ class KillList:
 
     @contextmanager
     def _guarded(self, guard: _Guard) -> Iterator[_Guard]:
-        self.check(guard.who, guard.models(), guard.workflow)
+        self.check(guard.principal, guard.models(), guard.workflow)
         self._guards.add(guard)
         try:
             yield guard
@@ -140,16 +142,16 @@ class KillList:
     def _apply(self, kills: Kills) -> None:
         self._kills = {(kill.subject, kill.org, kill.name): kill for kill in kills.kills}
         for guard in list(self._guards):
-            if guard.kill is None and (kill := self.find(guard.who, guard.models(), guard.workflow)):
+            if guard.kill is None and (kill := self.find(guard.principal, guard.models(), guard.workflow)):
                 guard.kill = kill
                 guard.hit()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
 
-def _orgs(who: Principal | None) -> tuple[str, ...]:
-    """Return for which orgs a model or workflow may be killed to stop this caller; empty: every org."""
-    return ("", who.org) if who and who.org else ("",)
+def _orgs(principal: Principal | None) -> tuple[str, ...]:
+    """Return the orgs whose kills of models and workflows apply to this caller; empty string: every org."""
+    return ("", principal.org) if principal and principal.org else ("",)
 
 
 def killed(kill: Kill) -> Killed:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drw.catalog import CLUSTERS, SERVICES, SUPPORT
+from drw.catalog import BY_NAME, CLUSTERS
 from drw.kernel.errors import Forbidden
 from drw.local import postgres, valkey
 
@@ -150,8 +150,7 @@ class PlatformPaths:
 
     def profile_of(self, listen: str) -> dict[str, Any]:
         """Return the laptop profile: one process for each cluster, all on Unix sockets."""
-        names = {c: [s.name for s in SERVICES if s.cluster == c] for c in CLUSTERS}
-        names["gateway"] += [s.name for s in SUPPORT]
+        names = {c: [s.name for s in BY_NAME.values() if s.process == c] for c in CLUSTERS}
         return {
             "name": "laptop",
             "data": str(self.data / "services"),

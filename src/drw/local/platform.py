@@ -15,8 +15,8 @@ import psycopg
 import redis.asyncio
 from psycopg import pq
 
+from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.delivery import envoy
-from drw.agent.delivery.admin import EnvoyAdmin
 from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest
 from drw.api.kernel.v1.kernel_rpc import ProcessClient
 from drw.catalog import CLUSTERS

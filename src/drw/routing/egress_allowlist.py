@@ -1,8 +1,7 @@
-"""Where the platform may send requests: an address must be on a list, and some are never allowed.
+"""Egress allow-list: upstream addresses must be on a list, and some are always forbidden.
 
-Whoever may name an address could otherwise make us read what only we can reach: a cloud's metadata, another
-service's port. So the usual disguises of an address are refused as such. A name must be on the list as a name: what it
-resolves to is up to its DNS, today and tomorrow, so that no network of the list can stand for it.
+It prevents server-side request forgery to cloud metadata and internal services. Disguised forms of addresses are
+rejected. A host name must be on the list by name: networks on the list do not allow names, since DNS can change.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from drw.kernel.errors import InvalidRequest
-from drw.routing.ip_ranges import Ip, Network, carried, is_forbidden
+from drw.routing.ip_ranges import Ip, Network, embedded, is_forbidden
 
 Resolve = Callable[[str], Awaitable[list[str]]]
 
@@ -69,7 +68,7 @@ class Url:
         return f"{self.scheme}://{host}{port}{self.path}{self.query}"
 
 
-def read(address: str) -> EgressTarget:
+def parse_target(address: str) -> EgressTarget:
     """Read `unix:/path`, `host:port`, `http://host[:port]/...` or `https://host[:port]/...`.
 
     Raises:
@@ -99,29 +98,29 @@ def _path(address: str) -> str:
     return path
 
 
-def read_url(url: str) -> Url:
-    """Read the URL of something that is fetched: `http://` or `https://`, a host, a port, a path and a query.
+def parse_url(url: str) -> Url:
+    """Parse a URL to fetch: `http://` or `https://`, a host, a port, a path and a query.
 
-    The host is read as strictly as that of an address. What is requested must be made of the result, never of the
-    text: another library may find another host in it.
+    The host is parsed as strictly as an address. Requests must use the result, never the text: another library can
+    parse another host from it.
 
     Raises:
-        BadAddress: it is no such URL, or its host is in disguise.
+        BadAddress: it is not such a URL, or its host is disguised.
     """
-    found = URL.fullmatch(url)
-    if found is None or len(url) > MAX_URL:
+    match = URL.fullmatch(url)
+    if match is None or len(url) > MAX_URL:
         raise BadAddress(
             f"{url[:80]!r} is not a URL: write it as in 'https://host/path', without user, '#' or blanks (a name in "
             f"another script in its form 'xn--'), of at most {MAX_URL} characters"
         )
-    scheme, authority, path, query = found.groups("")
+    scheme, authority, path, query = match.groups("")
     if ":" not in authority.rpartition("]")[2]:
         authority = f"{authority}:{PORTS[scheme]}"
-    return Url(scheme, read(authority), path or "/", query)
+    return Url(scheme, parse_target(authority), path or "/", query)
 
 
 def _from_url(address: str) -> EgressTarget:
-    url = read_url(address)
+    url = parse_url(address)
     if url.query:
         raise BadAddress(f"{address!r} is not an address: write it as in 'https://host/v1', without '?' and '#'")
     return url.target
@@ -158,20 +157,20 @@ async def resolve(name: str) -> list[str]:
 
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
-            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            results = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError, TimeoutError):
         return []
-    return sorted({str(entry[4][0]).partition("%")[0] for entry in found})
+    return sorted({str(entry[4][0]).partition("%")[0] for entry in results})
 
 
 def check_settings(address: str) -> None:
-    """Return where an address of the operator's own settings may be used: those are a list by themselves.
+    """Check an address in the operator's settings, which are allowed without a list.
 
     Raises:
         BadAddress: it is not an address.
-        AddressNotAllowed: it is one that no list can allow.
+        AddressNotAllowed: the address is always forbidden.
     """
-    target = read(address)
+    target = parse_target(address)
     if target.host in METADATA_NAMES:
         raise _metadata(address)
     if target.ip is not None:
@@ -179,11 +178,12 @@ def check_settings(address: str) -> None:
 
 
 class EgressAllowlist:
-    """A list of addresses that may be used.
+    """An allow-list of addresses.
 
     An entry is a network ('10.0.0.0/8'), an IP or a name ('vllm.internal', '*.svc.cluster.local'), each with a port
     or for all of them ('vllm.internal:8000'), or the path of a Unix socket ('unix:/run/vllm/*' for a whole folder).
     Networks and IPs allow addresses that are written as IPs; a name needs an entry of names, whose DNS is trusted.
+
     """
 
     def __init__(self, entries: Sequence[str], asking: Resolve = resolve) -> None:
@@ -204,13 +204,13 @@ class EgressAllowlist:
                 self._add(entry)
 
     def check(self, address: str) -> EgressTarget:
-        """Return the address, read, where it may be used; a name is judged as it is written.
+        """Return the parsed address if it is allowed; names are checked without DNS.
 
         Raises:
             BadAddress: it is not an address.
-            AddressNotAllowed: it may not be used.
+            AddressNotAllowed: the address is not allowed.
         """
-        target = read(address)
+        target = parse_target(address)
         if target.path:
             self._check_path(target.path, address)
         elif (ip := target.ip) is not None:
@@ -220,20 +220,21 @@ class EgressAllowlist:
         return target
 
     async def check_now(self, address: str) -> None:
-        """Do the same, and look where a name leads at this moment; one that leads nowhere yet is well.
+        """Check an address, and resolve a name now; a name without addresses passes.
 
-        It finds mistakes. It binds nobody: whoever uses the name resolves it anew.
+        It finds mistakes early. It gives no guarantee, since the name is resolved again when it is used.
 
         Raises:
             BadAddress: it is not an address.
-            AddressNotAllowed: it may not be used, or leads to what no list can allow, or to this machine.
+            AddressNotAllowed: the address is not allowed, or the name resolves to a forbidden address or to this
+                machine.
         """
         target = self.check(address)
         if target.path or target.ip is not None:
             return
         for ip in map(ipaddress.ip_address, await self._asking(target.host)):
             _never(ip, address)
-            loopback = any(one.is_loopback for one in carried(ip))
+            loopback = any(one.is_loopback for one in embedded(ip))
             if target.host != "localhost" and loopback and not self._holds(ip, target.port):
                 raise AddressNotAllowed(f"{address!r} is a name of this machine itself", param="address")
 
@@ -269,7 +270,8 @@ class EgressAllowlist:
     def _holds(self, ip: Ip, port: int) -> bool:
         """Return whether networks of the list hold the address, or every IPv4 address that it carries."""
         return all(
-            any(one in network and wanted in (0, port) for network, wanted in self._networks) for one in carried(ip)
+            any(one in network and allowed_port in (0, port) for network, allowed_port in self._networks)
+            for one in embedded(ip)
         )
 
     def _not_listed(self, address: str, more: str = "") -> AddressNotAllowed:
@@ -298,7 +300,7 @@ def _names(entry: str, host: str) -> bool:
 
 def _never(ip: Ip, address: str) -> None:
     if is_forbidden(ip):
-        shown = " or ".join(map(str, carried(ip)))
+        shown = " or ".join(map(str, embedded(ip)))
         raise AddressNotAllowed(
             f"{address!r} is {shown}, a link-local, metadata or multicast address, which no upstream can have",
             param="address",

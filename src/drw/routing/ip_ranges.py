@@ -1,7 +1,6 @@
-"""Kinds of IP addresses: those that no request may go to, those of the public internet, and IPv4 inside IPv6.
+"""Classes of IP addresses: forbidden, public, and IPv4 embedded in IPv6.
 
-An IPv6 address may be translated or tunnelled to an IPv4 address that it carries. Whoever judges the one must judge
-the other, since a router on the way decides which of them the request reaches.
+Routers can translate or tunnel an IPv6 address to the IPv4 address embedded in it, so both must be checked.
 """
 
 from __future__ import annotations
@@ -46,21 +45,21 @@ RELAYS = ipaddress.IPv4Network("192.88.99.0/24")
 """Routers of 6to4 (RFC 7526)."""
 
 
-def carried(ip: Ip) -> list[Ip]:
-    """Return every address that a request to this one may end at: the IPv4 addresses it carries, or itself."""
+def embedded(ip: Ip) -> list[Ip]:
+    """Return the addresses that a request can reach: the embedded IPv4 addresses, or the address itself."""
     if isinstance(ip, ipaddress.IPv4Address):
         return [ip]
     if ip.is_loopback or ip.is_unspecified:
         return [ip]
-    found: list[Ip] = [one for one in (ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())) if one is not None]
+    embedded: list[Ip] = [one for one in (ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())) if one is not None]
     if any(ip in network for network in IN_LAST_BITS) or (int(ip) >> 32) & 0xFFFFFFFF in ISATAP:
-        found.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-    return found or [ip]
+        embedded.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+    return embedded or [ip]
 
 
 def is_forbidden(ip: Ip) -> bool:
     """Return whether no setting can allow this address: link-local, metadata, multicast, unspecified."""
-    return any(one in network for one in (ip, *carried(ip)) for network in FORBIDDEN)
+    return any(one in network for one in (ip, *embedded(ip)) for network in FORBIDDEN)
 
 
 def is_public(ip: Ip) -> bool:
@@ -71,4 +70,4 @@ def is_public(ip: Ip) -> bool:
         return ip.is_global and not ip.is_multicast and ip not in RELAYS
     if ip not in GLOBAL and ip not in NAT64:
         return False
-    return ip.is_global and all(is_public(one) for one in carried(ip) if one != ip)
+    return ip.is_global and all(is_public(one) for one in embedded(ip) if one != ip)

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Generic, LiteralString, TypeVar
 
 from google.protobuf.message import Message
-from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from drw.kernel.errors import Conflict
 from drw.kernel.rpc import context
 from drw.kernel.rpc.json_messages import from_json, to_json
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.sql import SQL, Composed, Identifier, Jsonb
 
 M = TypeVar("M", bound=Message)
 
-MOST = 500
+MAX_RESOURCES = 500
 
 
 class TooMany(Conflict):
@@ -45,8 +44,8 @@ class ResourceStore(Generic[M]):
     async def all(self) -> list[M]:
         """Return all records, sorted by name."""
         async with self._database.transaction() as connection:
-            found = await connection.execute(self._sql("select definition from {table} order by name"))
-            return [from_json(row["definition"], self._kind.message) for row in await found.fetchall()]
+            cursor = await connection.execute(self._sql("select definition from {table} order by name"))
+            return [from_json(row["definition"], self._kind.message) for row in await cursor.fetchall()]
 
     def changes(self) -> AsyncGenerator[None, None]:
         """Yield at once, and after each change."""
@@ -61,8 +60,8 @@ class ResourceStore(Generic[M]):
         async with self._database.transaction() as connection:
             before = await self._before(name, connection)
             after = to_json(record)
-            if before is None and await self._count(connection) >= MOST:
-                raise TooMany(f"there are {MOST} {self._kind.word}s already: delete one first")
+            if before is None and await self._count(connection) >= MAX_RESOURCES:
+                raise TooMany(f"there are {MAX_RESOURCES} {self._kind.word}s already: delete one first")
             await connection.execute(self._sql(PUT), (name, Jsonb(after), context.caller().key))
             await self._tell("set", name, {"before": before, "after": after}, connection)
 
@@ -78,8 +77,8 @@ class ResourceStore(Generic[M]):
     async def _before(self, name: str, connection: Connection) -> object | None:
         # One change after the other, so that what the record calls before was really there.
         await connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (self._kind.channel,))
-        found = await connection.execute(self._sql("select definition from {table} where name = %s"), (name,))
-        row = await found.fetchone()
+        cursor = await connection.execute(self._sql("select definition from {table} where name = %s"), (name,))
+        row = await cursor.fetchone()
         return row["definition"] if row else None
 
     async def _count(self, connection: Connection) -> int:
@@ -89,10 +88,10 @@ class ResourceStore(Generic[M]):
     async def _tell(self, verb: str, name: str, details: dict[str, object], connection: Connection) -> None:
         word = self._kind.word
         await self._audit.record(f"{word}.{verb}", f"{word}/{name}", details=details, connection=connection)
-        await connection.execute(sql.SQL("notify {}").format(sql.Identifier(self._kind.channel)))
+        await connection.execute(SQL("notify {}").format(Identifier(self._kind.channel)))
 
-    def _sql(self, query: LiteralString) -> sql.Composed:
-        return sql.SQL(query).format(table=sql.Identifier(self._kind.word))
+    def _sql(self, query: LiteralString) -> Composed:
+        return SQL(query).format(table=Identifier(self._kind.word))
 
 
 PUT = """

@@ -19,13 +19,13 @@ from starlette.routing import Route
 
 from agent.conftest import Fed, running, until, unwritable
 from drw.agent import agent
+from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.delivery import envoy
-from drw.agent.delivery.admin import EnvoyAdmin
 from drw.agent.reporting.log_rotation import KEPT, MAX_BYTES, AccessLog
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream as MadeUpstream
 from drw.gateway.authentication.keys.signing import Signer, jwks, new_private_key
 from drw.gateway.load_balancer.upstreams import UpstreamSettings as Upstream
-from drw.gateway.request_router.route_table import RouteSettings
+from drw.gateway.request_router.routes.table import RouteSettings
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.settings import Profile

@@ -70,7 +70,7 @@ async def test_a_revocation_reaches_every_data_plane_and_the_status_names_them(f
 
     async def told() -> bool:
         wanted, detail = await front.wanted(), (await front.router()).detail
-        late = f"data plane 'second' runs {before}, and does not refuse all yet that it should; "
+        late = f"data plane 'second' runs {before}, and has not applied all refusals yet; "
         return wanted != before and detail.endswith(f"{late}data plane 'test' runs {wanted}")
 
     await until(told, "the word of both")

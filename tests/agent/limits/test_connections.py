@@ -52,7 +52,7 @@ async def door(
         update={
             "tls": Tls(listen=f"127.0.0.1:{free_port()}", certificate=certificate, private_key=key),
             "operators": front_profile.data_plane.admin + "o",
-            "connections": Connections(most=MOST, per_client=per_client, idle_seconds=3600, operators=3),
+            "connections": Connections(max=MOST, per_client=per_client, idle_seconds=3600, operators=3),
         }
     )
     async with running(Fed(front_profile.model_copy(update={"data_plane": plane}))) as fed:
@@ -173,7 +173,7 @@ async def test_the_pressure_of_connections_is_told_when_it_changes(tmp_path: Pat
                 raise Unavailable("it does not answer")
             return self.found
 
-    plane = edge(tmp_path).plane.model_copy(update={"connections": Connections(most=200)})
+    plane = edge(tmp_path).plane.model_copy(update={"connections": Connections(max=200)})
     counting, where = Counting(), EdgeOptions(plane)
     telling = ConnectionPressure(where, counting)
     looks = [((0, 0), "0.00"), ((100, 0), "0.50"), ((500, 0), "1.00"), ((2, 0), "0.01"), ((199, 12), "0.99")]

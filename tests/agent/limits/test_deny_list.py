@@ -18,8 +18,8 @@ from drw.agent.xds import translation
 from drw.agent.xds.http_filters.deny_list import blocked, models
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Route
-from drw.gateway.request_router.route_table import RouteSettings
-from drw.gateway.request_router.validation import with_defaults
+from drw.gateway.request_router.routes.table import RouteSettings
+from drw.gateway.request_router.routes.validation import with_defaults
 from drw.kernel.runtime.settings import Profile
 
 CHAT = "/v1/chat/completions"

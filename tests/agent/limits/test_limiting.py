@@ -19,7 +19,7 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import DeleteRouteRequest, Route
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.gateway.rate_limiting import enforcement
-from drw.gateway.request_router.route_table import RouteSettings
+from drw.gateway.request_router.routes.table import RouteSettings
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
 

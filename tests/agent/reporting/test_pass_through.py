@@ -14,7 +14,7 @@ from agent.upstream import WORDS, DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Route
-from drw.gateway.request_router.validation import with_defaults
+from drw.gateway.request_router.routes.validation import with_defaults
 
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "hi"}]

@@ -15,10 +15,10 @@ from agent.conftest import Fed, until
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Route, Share
 from drw.gateway.load_balancer.upstreams import UpstreamSettings, from_profile
-from drw.gateway.request_router.validation import with_defaults
+from drw.gateway.request_router.routes.validation import with_defaults
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.settings import ServiceAddress
-from drw.routing.request_matching import is_own
+from drw.routing.request_matching import is_platform_process
 
 SENT = {
     "cookie": "session=1",
@@ -151,7 +151,7 @@ async def test_only_processes_of_the_platform_have_metrics_that_clients_read(fed
 def test_a_process_that_the_settings_move_is_still_one_of_the_platform() -> None:
     processes = {"rag": ServiceAddress(services=("documents",), grpc="unix:/g", http="unix:/h")}
     more = {"rag": UpstreamSettings(addresses=("10.0.0.1:80",)), "far": UpstreamSettings(addresses=("10.0.0.2:80",))}
-    assert {upstream.name: is_own(upstream) for upstream in from_profile(processes, more)} == {
+    assert {upstream.name: is_platform_process(upstream) for upstream in from_profile(processes, more)} == {
         "far": False,
         "rag": True,
     }

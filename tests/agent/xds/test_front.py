@@ -96,6 +96,14 @@ async def test_scopes_paths_and_who_is_calling(front: Front) -> None:
     assert seen["x-request-id"] == answer.headers["x-request-id"]
 
 
+async def test_the_scopes_of_the_contracts_are_checked_before_a_service_is_reached(front: Front) -> None:
+    async with front.client(await front.key("models:read")) as client:
+        answer = await client.get("/api/v1/runs")  # no process of the workflow services runs here
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied")
+        assert "'workflows:read' or 'workflows:run'" in answer.json()["error"]["message"]
+        assert (await client.get("/api/v1/me")).status_code == 200  # which every key may call
+
+
 async def test_the_openai_client_raises_its_own_classes(front: Front) -> None:
     def client(secret: str) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=f"{front.url}/v1", api_key=secret, max_retries=0)
@@ -175,7 +183,9 @@ async def test_a_stream_comes_through_as_it_is_made(front: Front) -> None:
 
 
 async def test_an_upstream_that_is_gone_is_named(front: Front) -> None:
-    async with front.client(await front.key("documents:read", "models:read", "platform:read")) as client:
+    async with front.client(
+        await front.key("documents:read", "models:read", "platform:read", "workflows:read")
+    ) as client:
         for path, said in [
             ("/v1/files", "the rag services (documents, embedding, vector_store, retrieval) do not answer;"),
             ("/api/v1/runs", "the workflow services (orchestration) do not answer;"),

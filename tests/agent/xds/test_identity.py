@@ -94,7 +94,7 @@ async def test_a_token_of_an_issuer_ends_in_the_same_headers_as_a_key(fed: Fed) 
         # Good, and without the scope that the route asks for.
         answer = await ask(realm_access={"roles": []})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied")
-        answer = await ask("/api/v1/keys", realm_access=None)
+        answer = await ask("/api/v1/me", realm_access=None)
         assert answer.status_code == 503  # let through to a service that does not run here
         # Good, and nobody here.
         assert "no such desk: 'nowhere'" in refused(await ask(desk="nowhere"))

@@ -23,7 +23,7 @@ from agent.upstream import DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Health, Route, Share
 from drw.gateway.authentication.keys.signing import Claims
-from drw.gateway.request_router.validation import with_defaults
+from drw.gateway.request_router.routes.validation import with_defaults
 from drw.kernel.runtime.settings import Profile
 
 CHAT = "/v1/chat/completions"

@@ -185,7 +185,7 @@ async def test_walls_are_chosen_from_among_those_held(platform, keys):
         await keys["outside"].http.post("/files", files=form | {"walls": (None, "credit")}),
     ]
     assert {answer.status_code for answer in refused} == {403}
-    assert "stands outside the wall 'prime'" in refused[0].json()["error"]["message"]
+    assert "is outside the wall 'prime'" in refused[0].json()["error"]["message"]
 
 
 async def test_services_that_put_files_in_are_inside_the_walls_of_whoever_they_act_for(rag, keys):

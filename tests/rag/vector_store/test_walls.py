@@ -264,7 +264,7 @@ async def test_walls_are_given_from_among_those_held_and_never_left(store):
         written = await store.put_document(put("all", "a", ["x"], walls=["credit"]))
         assert list(written.walls) == ["credit", "m-and-a"]  # those of its collection stay
     for who in (INSIDE, OUTSIDE):
-        with acting_for(who), pytest.raises(Forbidden, match="stands outside the wall 'credit'"):
+        with acting_for(who), pytest.raises(Forbidden, match="is outside the wall 'credit'"):
             await store.create_collection(CreateCollectionRequest(name="x", walls=["credit"]))
 
 

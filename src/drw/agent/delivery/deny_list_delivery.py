@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from drw.agent.delivery.admin import EnvoyAdmin
+from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.delivery.files import ConfigFiles
 from drw.agent.xds.translation import AT_ONCE, SETTLED, BadConfiguration, EdgeOptions, refusals
 from drw.api.gateway.v1.request_router_pb2 import Configuration

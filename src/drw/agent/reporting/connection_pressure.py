@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from drw.agent.delivery.admin import EnvoyAdmin
+from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.xds import overload
 from drw.agent.xds.translation import EdgeOptions
 from drw.kernel.errors import Unavailable
@@ -25,7 +25,7 @@ class ConnectionPressure:
 
     def __init__(self, edge: EdgeOptions, admin: EnvoyAdmin) -> None:
         self._file = edge.pressure
-        self._max_connections = edge.plane.connections.most
+        self._max_connections = edge.plane.connections.max
         self._admin = admin
         self._last_share = -1.0
         self._refused = 0

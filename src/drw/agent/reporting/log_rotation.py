@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from drw.agent.delivery.admin import EnvoyAdmin
+from drw.agent.adapters.envoy_admin import EnvoyAdmin
 
 MAX_BYTES = 64 << 20
 KEPT = 5

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prometheus_client import Gauge
 
-from drw.agent.delivery.admin import EnvoyAdmin
+from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.reporting.access_metrics import LogTail
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.http_server import HttpServer, app

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from drw.agent.delivery.admin import EnvoyAdmin
+from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.delivery.files import replace
 from drw.agent.xds.translation import EdgeOptions
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, Usage

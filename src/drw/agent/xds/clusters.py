@@ -9,7 +9,7 @@ from drw.agent.xds.builders import Json, address, extension, file_source, typed
 from drw.agent.xds.http_filters import boundary
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Route
-from drw.routing.request_matching import CONNECT_MS, is_own
+from drw.routing.request_matching import CONNECT_MS, is_platform_process
 
 CLUSTER = "envoy.config.cluster.v3.Cluster"
 AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
@@ -64,7 +64,7 @@ def _chain(name: str, by_name: Mapping[str, Upstream], secret: Callable[[str], s
     (credential, *others) = {member.credential for member in members}
     credential_name = "" if others else credential
     outbound = [
-        *([] if all(map(is_own, members)) else boundary.filters()),
+        *([] if all(map(is_platform_process, members)) else boundary.filters()),
         *_credential(credential_name, secret(credential_name)),
     ]
     if outbound:
@@ -82,7 +82,10 @@ def cluster(upstream: Upstream, secret: str = "", authorities: str = "") -> Json
         config["outlier_detection"] = _outliers(upstream)
     if upstream.tls:
         config["transport_socket"] = _tls(authorities)
-    outbound = [*([] if is_own(upstream) else boundary.filters()), *_credential(upstream.credential, secret)]
+    outbound = [
+        *([] if is_platform_process(upstream) else boundary.filters()),
+        *_credential(upstream.credential, secret),
+    ]
     config["typed_extension_protocol_options"] = {PROTOCOL: _protocol(outbound)}
     return config
 

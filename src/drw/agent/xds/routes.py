@@ -10,7 +10,15 @@ from drw.agent.xds import clusters
 from drw.agent.xds.builders import Json, extension, header, typed
 from drw.agent.xds.http_filters import body_extraction, cors, filters
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route
-from drw.routing.request_matching import IDLE_SECONDS, MODEL_HEADER, allowed, is_own, named, ordered, read_under
+from drw.routing.request_matching import (
+    IDLE_SECONDS,
+    MODEL_HEADER,
+    allowed_methods,
+    body_read_paths,
+    by_precedence,
+    is_platform_process,
+    upstreams_of,
+)
 
 NAME = "drw"
 NOTES = "drw"
@@ -43,9 +51,9 @@ def route_configuration(configuration: Configuration, origins: Sequence[str] = (
     `origins`: allowed CORS origins.
     """
     table = _RouteTable(
-        routes=ordered(configuration.routes.routes),
+        routes=by_precedence(configuration.routes.routes),
         gone={upstream.name: upstream.when_gone for upstream in configuration.upstreams.upstreams},
-        own={upstream.name for upstream in configuration.upstreams.upstreams if is_own(upstream)},
+        own={upstream.name for upstream in configuration.upstreams.upstreams if is_platform_process(upstream)},
     )
     served = [entry for route in table.routes for entry in _entries(route, table)]
     alive = [_direct("alive", {"path": path, "headers": [_methods(READING)]}, 200) for path in filters.ALIVE]
@@ -126,8 +134,8 @@ def _entries(route: Route, table: _RouteTable) -> Iterator[Json]:
 def _by_model(route: Route, table: _RouteTable, headers: list[Json]) -> Iterator[Json]:
     """Yield the entries of a route that matches on models. All but the first match only after the body was read."""
     if route.model_header:
-        named = "|".join(filters.literal(model) for model in sorted(route.models))
-        matchers = [*headers, _matches(MODEL_HEADER, {"safe_regex": _regex(named)})]
+        pattern = "|".join(filters.literal(model) for model in sorted(route.models))
+        matchers = [*headers, _matches(MODEL_HEADER, {"safe_regex": _regex(pattern)})]
         yield from _by_size(_entry(route, table, matchers, by_header=True), "POST", route)
     yield _encoded(route, headers)
     values = [{"string_match": {"exact": model}} for model in sorted(route.models)]
@@ -179,7 +187,7 @@ def _entry(
     by_header: bool = False,
 ) -> Json:
     bounds = _bounds(route) | (extra or {})
-    is_platform = table.own >= set(named(route))
+    is_platform = table.own >= set(upstreams_of(route))
     if (further := body_extraction.chain(route, stream=stream, by_header=by_header)) is not None:
         bounds[filters.FURTHER] = further
     needs_body = bool(extra) or bool(route.models) or route.pass_through
@@ -226,7 +234,7 @@ def _regex(text: str) -> Json:
 
 
 def _reading(route: Route, routes: Sequence[Route]) -> Json:
-    paths = read_under(route, routes)
+    paths = body_read_paths(route, routes)
     return _reads(body_extraction.read(paths, body_extraction.fields(routes))) if paths else {}
 
 
@@ -312,7 +320,9 @@ def _bounds(route: Route) -> Json:
 
 def _wrong_methods(routes: Sequence[Route]) -> Iterator[Json]:
     """Yield the 405 responses for other methods of a path, last, because a shorter prefix may accept them."""
-    paths = {route.path: allowed(route.path, routes) for route in routes} | dict.fromkeys(filters.ALIVE, READING)
+    paths = {route.path: allowed_methods(route.path, routes) for route in routes} | dict.fromkeys(
+        filters.ALIVE, READING
+    )
     for path, methods in paths.items():
         if methods:
             match = {"path_separated_prefix": path, "headers": [_methods(methods) | {"invert_match": True}]}

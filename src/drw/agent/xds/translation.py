@@ -19,7 +19,7 @@ from drw.agent.xds.http_filters.deny_list import BLOCKED, MODELS, blocked, model
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.runtime.settings import ConfigError, DataPlane, Profile, Tls
-from drw.routing.request_matching import named
+from drw.routing.request_matching import upstreams_of
 
 FILTER_KINDS = {
     filters.IDENTITY: "identity",
@@ -236,7 +236,7 @@ def _clusters(configuration: Configuration, edge: EdgeOptions) -> list[Json]:
 def _check(configuration: Configuration) -> None:
     names = sorted(upstream.name for upstream in configuration.upstreams.upstreams)
     for route in configuration.routes.routes:
-        for upstream in named(route):
+        for upstream in upstreams_of(route):
             if upstream not in names:
                 there = ", ".join(names) or "none"
                 raise BadConfiguration(f"the route {route.name!r} names the upstream {upstream!r}; there are: {there}")
@@ -246,7 +246,7 @@ def _process(edge: EdgeOptions) -> Json:
     return {
         "node": {"id": "data-plane", "cluster": "drw"},
         "admin": {"address": private(edge.plane.admin), "ignore_global_conn_limit": True},
-        "overload_manager": overload.manager(edge.plane.connections.most, str(edge.pressure)),
+        "overload_manager": overload.manager(edge.plane.connections.max, str(edge.pressure)),
     }
 
 

@@ -1,1 +1,1 @@
-"""Keeps the audit trail, and proves that nobody changed it."""
+"""Stores audit records in an append-only Merkle tree and proves that they are unchanged."""

@@ -19,7 +19,7 @@ class Folder:
         self._path = path
 
     def read(self, path: str) -> bytes | None:
-        """Return what is in a file, or None where there is none."""
+        """Return the content of a file; None: no file."""
         try:
             return (self._path / path).read_bytes()
         except (FileNotFoundError, NotADirectoryError):

@@ -10,10 +10,10 @@ from drw.kernel.runtime.settings import ConfigError
 
 
 def load_or_make(file: Path, origin: str, *, used: bool) -> Signer:
-    """Return the log's key; `used` says that there are checkpoints already, so that a new key would be wrong.
+    """Return the log's key; `used`: checkpoints exist, so a new key would be wrong.
 
     Raises:
-        ConfigError: the key is gone, or is another log's.
+        ConfigError: the key is missing, or belongs to another log.
     """
     try:
         signer = Signer.parse(file.read_text(encoding="ascii"))

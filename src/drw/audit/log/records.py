@@ -1,4 +1,4 @@
-"""A record in its three forms: the line that is hashed, the row that is listed, the message that is answered."""
+"""Conversion of audit records: hashed line, database row, response message."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from google.protobuf.struct_pb2 import Struct
 
 from drw.api.audit.v1.log_pb2 import Record
 from drw.audit.tlog.merkle import leaf_hash
+from drw.kernel.rpc.json_messages import json_message
 
 WORDS = ("service", "action", "org", "desk", "actor", "resource", "outcome", "trace_id")
-"""What a row repeats of its line, besides the time."""
+"""Columns that repeat fields of the line."""
 COLUMNS = ("index", "entry", "leaf_hash", "at", "walls", *WORDS)
 UNREADABLE = ["*"]
-"""The walls of an entry that has some, and not as a list of words: inside this one stands nobody."""
+"""The walls of an entry with malformed walls: no caller is inside of it."""
 UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 
 
 def row(index: int, entry: str) -> dict[str, Any]:
-    """Return the row of an entry. Whatever the line holds gets one, since nothing may stop the log."""
+    """Return the row of an entry. Every line gets a row, even a malformed one, since nothing can stop the log."""
     fields = _fields(entry)
     words = {word: _word(fields.get(word)) for word in WORDS}
     return {
@@ -34,24 +34,24 @@ def row(index: int, entry: str) -> dict[str, Any]:
     }
 
 
-def message(found: Mapping[str, Any]) -> Record:
-    """Return a row as it is answered."""
-    details = _fields(found["entry"]).get("details")
+def message(row: Mapping[str, Any]) -> Record:
+    """Return a row as a message."""
+    details = _fields(row["entry"]).get("details")
     record = Record(
-        index=found["index"],
-        leaf_hash=found["leaf_hash"].hex(),
-        details=_struct(details if isinstance(details, dict) else {}),
-        walls=found["walls"],
-        **{word: found[word] for word in WORDS},
+        index=row["index"],
+        leaf_hash=row["leaf_hash"].hex(),
+        details=json_message(details if isinstance(details, dict) else {}),
+        walls=row["walls"],
+        **{word: row[word] for word in WORDS},
     )
-    record.at.FromDatetime(found["at"])
+    record.at.FromDatetime(row["at"])
     return record
 
 
-def difference(found: Mapping[str, Any], entry: bytes) -> str:
-    """Return the first column in which a row is not what its entry says; empty: there is none."""
-    expected = row(found["index"], entry.decode(errors="replace"))
-    return next((column for column in COLUMNS if found[column] != expected[column]), "")
+def difference(stored: Mapping[str, Any], entry: bytes) -> str:
+    """Return the first column that differs from the entry; empty: none."""
+    expected = row(stored["index"], entry.decode(errors="replace"))
+    return next((column for column in COLUMNS if stored[column] != expected[column]), "")
 
 
 def _fields(entry: str) -> dict[str, Any]:
@@ -78,9 +78,3 @@ def _time(value: Any) -> datetime:
     except (TypeError, ValueError):
         return UNKNOWN_TIME
     return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def _struct(details: dict[str, Any]) -> Struct:
-    struct = Struct()
-    struct.update(details)
-    return struct

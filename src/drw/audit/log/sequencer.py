@@ -1,8 +1,8 @@
-"""Turns what services wrote into the log, in two steps that a crash may part.
+"""Sequencer: moves records from the inbox into the log, in two crash-safe steps.
 
-First records get their places, in one transaction: from then on their order is fixed. Then the tiles that
-follow from this order are written, and only then a checkpoint is signed over them. Done again, the second
-step writes the same bytes; so whatever was interrupted ends in the same log, and two processes cannot fork it.
+First, records get their index in one transaction, which fixes their order. Then their tiles are written, and a
+checkpoint over them is signed. The second step is deterministic: after an interruption it writes the same bytes, and
+two processes cannot fork the log.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ class Sequencer:
             Damaged: tiles, checkpoint and database do not fit together. Nothing is signed over that.
         """
         await self.take()
-        wanted = (await self._store.state()).records
+        expected = (await self._store.state()).records
         async with self._signing:
             while True:
                 state = await self._store.state()
                 note, checkpoint = await asyncio.to_thread(self.published)
-                if wanted <= checkpoint.size == state.signed:
+                if expected <= checkpoint.size == state.signed:
                     return note, checkpoint
                 await self._extend()
 
     async def begin(self) -> None:
-        """Sign the empty log, where there is none yet."""
-        async with self._store.alone() as connection:
+        """Sign the empty log if there is no checkpoint yet."""
+        async with self._store.lock() as connection:
             if (await self._store.state(connection)).signed < 0:
                 empty = self._signer.sign(0, Tree().root())
                 self._folder.put_once(CHECKPOINT, empty.encode())
@@ -70,7 +70,7 @@ class Sequencer:
         return read_checkpoint(self._folder.read, self._signer.verifier)
 
     async def _extend(self) -> None:
-        async with self._store.alone() as connection:
+        async with self._store.lock() as connection:
             _, last = await asyncio.to_thread(self.published)
             count = min(BATCH, await self._unsigned(connection, last))
             rows = await self._store.rows(last.size, last.size + count, connection)
@@ -86,9 +86,9 @@ class Sequencer:
         if last.size > state.records:
             raise LogDamaged(f"the checkpoint is over {last.size} records, and the database has {state.records}")
         if last.size:
-            found = await self._store.rows(last.size - 1, last.size, connection)
+            rows = await self._store.rows(last.size - 1, last.size, connection)
             leaf = await asyncio.to_thread(TiledTree(self._folder.read, last.size).subtree, 0, last.size - 1)
-            if not found or found[0]["leaf_hash"] != leaf:
+            if not rows or rows[0]["leaf_hash"] != leaf:
                 raise LogDamaged(f"record {last.size - 1} in the database is not the one that was signed")
         return state.records - last.size
 

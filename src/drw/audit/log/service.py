@@ -1,4 +1,4 @@
-"""Keeps the audit trail, and proves that nobody changed it."""
+"""Stores audit records in an append-only Merkle tree and proves that they are unchanged."""
 
 from __future__ import annotations
 
@@ -36,10 +36,8 @@ OLDEST = Gauge("drw_audit_oldest_unsigned_seconds", "Age of the oldest audit rec
 DAMAGED = Gauge("drw_audit_damaged", "1: the log is not what was once written; see `drw audit verify`.")
 
 CHANNEL = "audit_inbox"
-PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
+PAGE_SIZE = 50
 MAX_INDEX = (1 << 63) - 1
-MAX_NOTE_BYTES = 16_384
-MAX_FILTER_BYTES = 1_024
 
 
 class RecordNotFound(NotFound):
@@ -57,37 +55,38 @@ class Log(contract.Log):
         self.sequencer = Sequencer(store, folder, signer)
 
     async def list_records(self, request: pb.ListRecordsRequest, /) -> pb.ListRecordsResponse:
-        """List from the database, where records are as soon as they have their places."""
-        who = context.caller()
-        desk = _desk_to_list(who, request.desk)
-        wanted = {field: _filter(request, field) for field in ("action", "actor", "resource", "outcome")}
-        size, before = _page_size(request.page_size), _before(request.page_token)
+        """ListRecords lists records of the caller's desk, newest first; with "org:admin", of the org."""
+        principal = context.caller()
+        desk = _desk_to_list(principal, request.desk)
+        filters = {field: getattr(request, field) for field in ("action", "actor", "resource", "outcome")}
+        size = request.page_size or PAGE_SIZE
+        before = _before(request.page_token)
         await self.sequencer.take()
-        rows = await self._store.list(size + 1, before, who.walls, org=who.org, desk=desk, **wanted)
+        rows = await self._store.list(size + 1, before, principal.walls, org=principal.org, desk=desk, **filters)
         token = str(rows[size - 1]["index"]) if len(rows) > size else ""
         return pb.ListRecordsResponse(records=map(records.message, rows[:size]), next_page_token=token)
 
     async def get_checkpoint(self, request: pb.GetCheckpointRequest, /) -> pb.Checkpoint:
-        """Sign over all that is there, first."""
+        """GetCheckpoint returns a signed checkpoint that covers every acknowledged record."""
         note, checkpoint = await self.sequencer.sign()
         return self._answer(note, checkpoint)
 
     async def get_proof(self, request: pb.GetProofRequest, /) -> pb.Proof:
-        """Cut the proof out of the tiles, and try it before it is given away."""
-        who, index = context.caller(), request.index
+        """GetProof proves that a record is in the tree of the newest checkpoint."""
+        principal = context.caller()
+        index = request.index
         note, checkpoint = await self.sequencer.sign()
-        found = await self._store.one(index, who.walls) if 0 <= index < checkpoint.size else None
-        if found is None or not _may_see(who, found["org"], found["desk"]):
+        row = await self._store.one(index, principal.walls) if 0 <= index < checkpoint.size else None
+        if row is None or not _may_see(principal, row["org"], row["desk"]):
             raise RecordNotFound(f"there is no record {index} that this key may see")
-        entry, leaf = found["entry"], found["leaf_hash"]
+        entry = row["entry"]
+        leaf = row["leaf_hash"]
         hashes = await asyncio.to_thread(self._proof, leaf, index, checkpoint)
         encoded = [base64.b64encode(h).decode() for h in hashes]
         return pb.Proof(index=index, entry=entry, hashes=encoded, checkpoint=self._answer(note, checkpoint))
 
     async def verify(self, request: pb.VerifyRequest, /) -> pb.Verification:
-        """Read everything; one at a time, since it takes all there is of a disk."""
-        if len(request.earlier_note) > MAX_NOTE_BYTES:
-            raise InvalidRequest(f"a note has at most {MAX_NOTE_BYTES} bytes", param="earlier_note")
+        """Verify reads the whole log and compares it with its checkpoint and the database."""
         answer = pb.Verification()
         async with self._verifying:
             try:
@@ -104,7 +103,7 @@ class Log(contract.Log):
         return answer
 
     async def status(self) -> str:
-        """Say how many records are signed; a damaged log is an error."""
+        """Return the number of signed records; a damaged log is an error."""
         try:
             _, checkpoint = await self.sequencer.sign()
         except LogDamaged:
@@ -115,12 +114,12 @@ class Log(contract.Log):
 
     async def measure(self) -> None:
         """Bring the metrics up to date."""
-        count, seconds = await self._store.behind()
+        count, seconds = await self._store.backlog()
         UNSIGNED.set(count)
         OLDEST.set(seconds)
 
     async def sign_quietly(self) -> None:
-        """Sign what there is; damage goes to the log file and the status, since nobody waits for an answer."""
+        """Sign new records in the background; damage is logged and shown in the status."""
         try:
             await self.sequencer.sign()
         except LogDamaged as error:
@@ -137,27 +136,14 @@ class Log(contract.Log):
         return pb.Checkpoint(size=checkpoint.size, note=note, verifier_key=str(self._verifier))
 
 
-def _may_see(who: context.Principal, org: str, desk: str) -> bool:
-    return who.org == org and tenancy.may_change(Owner(org, desk), who)
+def _may_see(principal: context.Principal, org: str, desk: str) -> bool:
+    return principal.org == org and tenancy.may_change(Owner(org, desk), principal)
 
 
-def _desk_to_list(who: context.Principal, wanted: str) -> str | None:
-    if wanted:
-        tenancy.check_change(Owner(who.org, wanted))
-    return wanted or (None if tenancy.whole_org(who.org) else who.desk)
-
-
-def _filter(request: pb.ListRecordsRequest, field: str) -> str:
-    value: str = getattr(request, field)
-    if len(value) > MAX_FILTER_BYTES or "\x00" in value:
-        raise InvalidRequest(f"{field} is too long, or has a zero byte", param=field)
-    return value
-
-
-def _page_size(wanted: int) -> int:
-    if not 0 <= wanted <= MAX_PAGE_SIZE:
-        raise InvalidRequest(f"page_size is {wanted}; it can be 1 to {MAX_PAGE_SIZE}", param="page_size")
-    return wanted or PAGE_SIZE
+def _desk_to_list(principal: context.Principal, requested: str) -> str | None:
+    if requested:
+        tenancy.check_change(Owner(principal.org, requested))
+    return requested or (None if tenancy.whole_org(principal.org) else principal.desk)
 
 
 def _before(token: str) -> int:
@@ -169,10 +155,11 @@ def _before(token: str) -> int:
 
 
 async def build(scope: ServiceContext) -> Log:
-    """Make the service with what the configuration names."""
+    """Build the service from the configuration."""
     settings = scope.settings(Settings)
     database = await scope.database()
-    store, folder = Store(database), Folder(scope.folder / "tlog")
+    store = Store(database)
+    folder = Folder(scope.folder / "tlog")
     used = (await store.state()).signed >= 0
     signer = key.load_or_make(scope.folder / "signing.key", settings.origin, used=used)
     folder.put_once(VERIFIER_KEY, f"{signer.verifier}\n".encode())

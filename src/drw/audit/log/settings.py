@@ -13,4 +13,4 @@ class Settings(Base):
     origin: str = Field("drw.local/audit", min_length=1, max_length=200, pattern=r"^[^\s+]+$")
     """The log's name, in its key and its checkpoints; it cannot change."""
     gather_seconds: float = Field(1.0, ge=0, le=60)
-    """How long records gather before they are signed without anybody asking."""
+    """Interval for signing new audit records."""

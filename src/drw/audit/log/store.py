@@ -58,7 +58,7 @@ class State:
     """Whether the inbox has something."""
     records: int
     signed: int
-    """The size of the newest checkpoint; -1: there is none."""
+    """The size of the newest checkpoint; -1: none."""
 
 
 class Store:
@@ -68,7 +68,7 @@ class Store:
         self._database = database
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[Connection]:
+    async def lock(self) -> AsyncIterator[Connection]:
         """Give a transaction during which no other process sequences or signs."""
         async with self._database.transaction() as connection:
             await connection.execute("select pg_advisory_xact_lock(%s)", (SEQUENCER_LOCK,))
@@ -79,23 +79,23 @@ class Store:
         if connection is None:
             async with self._database.transaction() as own:
                 return await self.state(own)
-        found = await (await connection.execute(STATE)).fetchone()
-        assert found is not None
-        return State(**found)
+        row = await (await connection.execute(STATE)).fetchone()
+        assert row is not None
+        return State(**row)
 
-    async def behind(self) -> tuple[int, float]:
+    async def backlog(self) -> tuple[int, float]:
         """Return how many records are not signed yet, and the age of the oldest in seconds."""
-        found = await self._database.one(BEHIND)
-        assert found is not None
-        return found["records"], max(0.0, found["seconds"])
+        row = await self._database.one(BEHIND)
+        assert row is not None
+        return row["records"], max(0.0, row["seconds"])
 
     async def take(self, limit: int) -> int:
         """Give at most `limit` records of the inbox their places; return how many there were."""
-        async with self.alone() as connection:
+        async with self.lock() as connection:
             lines = [r["record"] for r in await (await connection.execute(TAKE, (limit,))).fetchall()]
-            found = await (await connection.execute(NEXT_INDEX)).fetchone()
-            assert found is not None
-            rows = [records.row(found["n"] + place, line) for place, line in enumerate(lines)]
+            newest = await (await connection.execute(NEXT_INDEX)).fetchone()
+            assert newest is not None
+            rows = [records.row(newest["n"] + offset, line) for offset, line in enumerate(lines)]
             async with connection.cursor() as cursor, cursor.copy(ADD) as copy:
                 for row in rows:
                     await copy.write_row([row[column] for column in records.COLUMNS])
@@ -113,12 +113,12 @@ class Store:
         query = "insert into checkpoint (size, note) values (%s, %s) on conflict do nothing"
         await connection.execute(query, (size, note))
 
-    async def list(self, limit: int, before: int, walls: Iterable[str], **wanted: str | None) -> list[dict[str, Any]]:
-        """Return the newest rows before an index that are seen from inside these walls and have all that is wanted.
+    async def list(self, limit: int, before: int, walls: Iterable[str], **filters: str | None) -> list[dict[str, Any]]:
+        """Return the newest rows before an index that are visible inside these walls and match the filters.
 
-        Without a desk: of all desks.
+        None for the desk: all desks.
         """
-        named = {**wanted, "walls": sorted(walls), "before": before, "limit": limit}
+        named = {**filters, "walls": sorted(walls), "before": before, "limit": limit}
         async with self._database.transaction() as connection:
             answer = await connection.execute(LIST, named)
             return await answer.fetchall()

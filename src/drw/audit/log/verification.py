@@ -12,11 +12,11 @@ from drw.audit.tlog.tiles import Read
 from drw.audit.tlog.walk import Bundle, LogWalk
 
 AT_ONCE = 16
-"""Bundles that are read before the database is asked for the same records."""
+"""Number of bundles that are read before each database query."""
 
 
 class Verification:
-    """One verification; `count` says how many records were found right, even where it ends early."""
+    """One verification; `count` is the number of verified records, even if it fails early."""
 
     def __init__(self, store: Store, walk: LogWalk) -> None:
         self._store = store
@@ -32,7 +32,7 @@ class Verification:
         """Compare everything.
 
         Raises:
-            Damaged: what was found wrong first.
+            Damaged: the first problem found.
         """
         bundles = self._walk.bundles()
         while some := await asyncio.to_thread(lambda: [b for b, _ in zip(bundles, range(AT_ONCE), strict=False)]):

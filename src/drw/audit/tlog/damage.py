@@ -1,4 +1,4 @@
-"""What is raised where a log does not hold what was once written."""
+"""The error for a damaged log."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from drw.kernel.errors import InternalError
 
 
 class LogDamaged(InternalError):
-    """The log is not what was written; the message says what was found first, and where."""
+    """The log is damaged; the message contains the first problem and its position."""

@@ -1,7 +1,7 @@
-"""The Merkle tree of RFC 6962: hashes, the proofs that are cut out of a tree, and their verification.
+"""Merkle tree of RFC 6962: hashes, proofs and their verification.
 
-A tree is given as a function that returns the hash of a complete subtree, so that it may lie in tiles,
-in memory or elsewhere. The verifications follow RFC 9162, sections 2.1.3.2 and 2.1.4.2.
+A tree is a function that returns the hash of a complete subtree, independent of its storage. The verifications follow
+RFC 9162, sections 2.1.3.2 and 2.1.4.2.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def complete_root(hashes: Sequence[bytes]) -> bytes:
 
 
 def folded(peaks: Sequence[bytes]) -> bytes:
-    """Return the root over complete subtrees that stand side by side, the largest first."""
+    """Return the root over adjacent complete subtrees, the largest first."""
     return reduce(lambda right, left: node_hash(left, right), reversed(peaks)) if peaks else EMPTY_ROOT
 
 
@@ -79,20 +79,20 @@ def consistency_proof(subtree: Subtree, old: int, new: int) -> list[bytes]:
 
 
 def is_included(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
-    """Tell whether the proof shows that the leaf stands at `index` of the tree with this root."""
+    """Return whether the proof shows that the leaf is at `index` of the tree with this root."""
     if not 0 <= index < size:
         return False
-    place, last, found = index, size - 1, leaf
+    position, last, computed = index, size - 1, leaf
     for sibling in proof:
         if last == 0:
             return False
-        if place & 1 or place == last:
-            found = node_hash(sibling, found)
-            place, last = _without_right_edge(place, last)
+        if position & 1 or position == last:
+            computed = node_hash(sibling, computed)
+            position, last = _without_right_edge(position, last)
         else:
-            found = node_hash(found, sibling)
-        place, last = place >> 1, last >> 1
-    return last == 0 and found == root
+            computed = node_hash(computed, sibling)
+        position, last = position >> 1, last >> 1
+    return last == 0 and computed == root
 
 
 def is_extended(old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> bool:
@@ -104,27 +104,27 @@ def is_extended(old: int, new: int, old_root: bytes, new_root: bytes, proof: Seq
     if not 0 < old < new or not proof:
         return False
     first, *rest = [old_root, *proof] if old & (old - 1) == 0 else proof
-    place, last = old - 1, new - 1
-    while place & 1:
-        place, last = place >> 1, last >> 1
+    position, last = old - 1, new - 1
+    while position & 1:
+        position, last = position >> 1, last >> 1
     found_old = found_new = first
     for sibling in rest:
         if last == 0:
             return False
-        if place & 1 or place == last:
+        if position & 1 or position == last:
             found_old, found_new = node_hash(sibling, found_old), node_hash(sibling, found_new)
-            place, last = _without_right_edge(place, last)
+            position, last = _without_right_edge(position, last)
         else:
             found_new = node_hash(found_new, sibling)
-        place, last = place >> 1, last >> 1
+        position, last = position >> 1, last >> 1
     return last == 0 and found_old == old_root and found_new == new_root
 
 
-def _without_right_edge(place: int, last: int) -> tuple[int, int]:
+def _without_right_edge(position: int, last: int) -> tuple[int, int]:
     # Where the right edge of the tree has no sibling, the hash goes up unchanged.
-    while place and not place & 1:
-        place, last = place >> 1, last >> 1
-    return place, last
+    while position and not position & 1:
+        position, last = position >> 1, last >> 1
+    return position, last
 
 
 def _range_hash(subtree: Subtree, start: int, end: int) -> bytes:

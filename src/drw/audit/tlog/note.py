@@ -1,4 +1,4 @@
-"""Checkpoints in signed notes: what the log says of itself, in a form that any C2SP tool verifies.
+"""Signed notes and checkpoints of the log, verifiable with any C2SP tool.
 
 https://c2sp.org/signed-note and https://c2sp.org/tlog-checkpoint, with Ed25519.
 """
@@ -129,7 +129,7 @@ class Signer:
 
     @classmethod
     def parse(cls, text: str) -> Signer:
-        """Read what `secret_text` wrote."""
+        """Parse the output of `secret_text`."""
         name, _, rest = text.strip().removeprefix(PRIVATE).partition("+")
         seed = _decoded(rest.partition("+")[2])
         if not text.startswith(PRIVATE) or seed[:1] != ED25519 or len(seed) != 33:

@@ -1,7 +1,7 @@
-"""How C2SP tlog-tiles cuts a log into files: tiles of 256 hashes, bundles of 256 entries, and their paths.
+"""Files of a log in C2SP tlog-tiles: tiles of 256 hashes, bundles of 256 entries, and their paths.
 
-https://c2sp.org/tlog-tiles. A file that is not full yet has the number of its hashes or entries in its
-path. What stands in a file follows from the entries alone, so writing one twice writes the same bytes.
+https://c2sp.org/tlog-tiles. The path of a partial file contains the number of its hashes or entries. Files depend on
+the entries only, so rewriting a file writes the same bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_ENTRY_BYTES = 65_535
 CHECKPOINT = "checkpoint"
 
 Read = Callable[[str], bytes | None]
-"""`read(path)`: what is in the file, or None where there is none."""
+"""`read(path)` returns the content of a file, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def _read_either(read: Read, tile: Tile) -> tuple[bytes, int]:
 
 
 def bundled(entries: Sequence[bytes]) -> bytes:
-    """Return entries as they stand in a bundle."""
+    """Return entries in the format of a bundle."""
     return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
 
 
@@ -122,7 +122,7 @@ class Tree:
         return self._edge[0][-1] if self._edge[0] else None
 
     def append(self, leaves: Sequence[bytes]) -> Iterator[tuple[Tile, list[bytes]]]:
-        """Add leaf hashes; yields every tile that they fill. Take all that comes before anything else."""
+        """Add leaf hashes; yields every tile that they fill. Exhaust the iterator before other calls."""
         for leaf in leaves:
             index, self.size = self.size // WIDTH, self.size + 1
             level, rising = 0, leaf

@@ -13,18 +13,19 @@ from drw.audit.tlog.tiles import CHECKPOINT, WIDTH, Read, Tile, Tree, read_bundl
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Entries that stand in the log one after another."""
+    """Consecutive entries of the log."""
 
     start: int
     entries: list[bytes]
 
 
 class LogWalk:
-    """One reading of a log; `earlier_note` is a checkpoint that somebody kept.
+    """One pass over a log; `earlier_note` is an earlier checkpoint.
 
     Raises:
         Damaged: the log has no checkpoint of the key, or does not extend the earlier one.
         NotANote: the earlier note is not one.
+
     """
 
     def __init__(self, read: Read, verifier: Verifier, earlier_note: str = "") -> None:
@@ -34,10 +35,10 @@ class LogWalk:
         self._tree = Tree()
 
     def bundles(self) -> Iterator[Bundle]:
-        """Yield all entries, each after it was compared with the tiles; at the end the root is compared.
+        """Yield all entries after comparing each with the tiles, and compare the root at the end.
 
         Raises:
-            Damaged: what was found wrong first.
+            Damaged: the first problem found.
         """
         size = self.checkpoint.size
         self._compare_earlier()
@@ -74,8 +75,8 @@ class LogWalk:
             self._compare_earlier()
 
     def _compare_tile(self, tile: Tile, hashes: list[bytes]) -> None:
-        for offset, (found, stored) in enumerate(zip(hashes, read_tile(self._read, tile), strict=True)):
-            if found != stored:
+        for offset, (computed, stored) in enumerate(zip(hashes, read_tile(self._read, tile), strict=True)):
+            if computed != stored:
                 raise LogDamaged(f"{tile.path}: its hash {offset} does not follow from what is below it")
 
     def _compare_earlier(self) -> None:
@@ -85,10 +86,10 @@ class LogWalk:
 
 
 def read_checkpoint(read: Read, verifier: Verifier) -> tuple[str, Checkpoint]:
-    """Return the checkpoint of the log: its note, and what the note says.
+    """Return the note and the checkpoint of the log.
 
     Raises:
-        Damaged: it is not there, or not by this key.
+        Damaged: the checkpoint is missing, or signed with another key.
     """
     if (data := read(CHECKPOINT)) is None:
         raise LogDamaged("the checkpoint is missing")

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import orjson
-import psycopg
 
 from drw.billing.ledger.rows import Row
 from drw.kernel.errors import Unavailable
 from drw.kernel.storage import audit
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.group_commit import GroupCommit
+from drw.kernel.storage.sql import DatabaseError
 
 BATCH = 500
 ADD = """
@@ -70,7 +70,7 @@ class Ledger:
         written = Written(rows, record)
         try:
             await self._batches.put(written)
-        except psycopg.Error as refused:
+        except DatabaseError as refused:
             what = "the ledger and the audit record cannot be written, so there is no answer"
             raise Unavailable(what, part="postgres") from refused
         return written.new

@@ -274,7 +274,7 @@ def _explain(response: dict[str, Any]) -> None:
         write(f"deadlines: {'; '.join(response['deadlines'])}")
     for bound in response["limits"]:
         mark = " (the tightest)" if bound["tightest"] else ""
-        write(f"limit: {bound['most']} {bound['what']}, {_whose(bound)}{mark}")
+        write(f"limit: {bound['max']} {bound['what']}, {_whose(bound)}{mark}")
     for budget in response["budgets"]:
         left = f"; {budget['left']} left" if budget["left"] else ""
         period = PERIODS.get(budget["period"], "in all")

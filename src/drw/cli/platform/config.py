@@ -76,6 +76,6 @@ def _layers(files: list[Path], local_profile: tuple[str, dict[str, Any]] | None 
     from drw.kernel.runtime.settings import ConfigError, SettingLayers
 
     try:
-        return SettingLayers(files, made=local_profile)
+        return SettingLayers(files, base=local_profile)
     except ConfigError as error:  # a file is unreadable or not TOML
         raise InvalidRequest(error.message) from None

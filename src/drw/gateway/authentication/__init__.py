@@ -1,1 +1,1 @@
-"""Says who is calling and what they may do."""
+"""Authenticates callers and issues API keys."""

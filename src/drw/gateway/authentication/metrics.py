@@ -1,4 +1,4 @@
-"""How old the signing key is, for an alert: nothing else makes anybody rotate it."""
+"""Metric of the signing key's age, for an alert on missing rotation."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ select coalesce((
 
 async def measure(database: Database) -> None:
     """Bring the metrics up to date."""
-    found = await database.one(SIGNS)
-    assert found is not None
-    AGE.set(max(0.0, found["seconds"]))
+    row = await database.one(SIGNS)
+    assert row is not None
+    AGE.set(max(0.0, row["seconds"]))

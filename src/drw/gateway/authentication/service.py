@@ -1,4 +1,4 @@
-"""Says who is calling and what they may do."""
+"""Authenticates callers and issues API keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from drw.api.gateway.v1 import authentication_pb2 as wire
 from drw.api.gateway.v1 import authentication_rpc as contract
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.authentication.issuers.certificates import Certificates
-from drw.gateway.authentication.issuers.jwks_fetching import JwksFetcher
 from drw.gateway.authentication.issuers.records import Issuers
 from drw.gateway.authentication.keys.announcing import KeyAnnouncer
 from drw.gateway.authentication.keys.encryption import EnvelopeEncryption
@@ -22,6 +21,7 @@ from drw.gateway.authentication.keys.signing import jwks
 from drw.gateway.authentication.keys.signing_keys import SigningKeys
 from drw.gateway.authentication.keys.store import KeyStore
 from drw.gateway.authentication.metrics import measure
+from drw.gateway.authentication.ports import KeySetSource
 from drw.gateway.authentication.settings import Settings
 from drw.gateway.authentication.tenants.hierarchy import Tenants
 from drw.gateway.authentication.tenants.me import me
@@ -39,7 +39,7 @@ class Authentication(contract.Authentication):
         self,
         settings: Settings,
         store: KeyStore,
-        tree: Tenants,
+        tenants: Tenants,
         keys: Keys,
         signing: SigningKeys,
         issuers: Issuers,
@@ -47,7 +47,7 @@ class Authentication(contract.Authentication):
     ) -> None:
         self._settings = settings
         self._store = store
-        self._tree = tree
+        self._tenants = tenants
         self._keys = keys
         self._signing = signing
         self._issuers = issuers
@@ -55,71 +55,71 @@ class Authentication(contract.Authentication):
         self._lineage = KeyLineage(store.database)
 
     async def get_me(self, request: wire.GetMeRequest, /) -> wire.Me:
-        """GetMe shows the caller as the platform sees it."""
+        """GetMe returns the caller."""
         return await me(self._store)
 
     async def create_key(self, request: wire.CreateKeyRequest, /) -> wire.CreatedKey:
-        """CreateKey issues a key; its secret is shown in this answer and never again."""
+        """CreateKey issues a key."""
         return await self._keys.create(request)
 
     async def list_keys(self, request: wire.ListKeysRequest, /) -> wire.ListKeysResponse:
-        """ListKeys lists the keys that the caller may see, newest first."""
+        """ListKeys lists the keys that the caller can see, newest first."""
         return await self._keys.page(request)
 
     async def get_key(self, request: wire.GetKeyRequest, /) -> wire.Key:
-        """GetKey shows one key."""
+        """GetKey returns a key."""
         return await self._keys.get(request.id, request.org)
 
     async def revoke_key(self, request: wire.RevokeKeyRequest, /) -> wire.Key:
-        """RevokeKey makes every data plane refuse the key and the keys made with it, at any depth."""
+        """RevokeKey revokes a key and all keys that were created with it, at any depth."""
         return await self._keys.revoke(request)
 
     async def rotate_key(self, request: wire.RotateKeyRequest, /) -> wire.CreatedKey:
-        """RotateKey issues a successor with the same rights, limits and budgets; the key ends after the overlap."""
+        """RotateKey issues a successor with the same scopes, walls, limits and budgets."""
         return await self._keys.rotate(request)
 
     async def put_org(self, request: wire.PutOrgRequest, /) -> wire.PutOrgResponse:
-        """PutOrg makes an org, or sets what its desks may hold."""
-        return await self._tree.put_org(request)
+        """PutOrg creates an org, or replaces the permissions of its desks."""
+        return await self._tenants.put_org(request)
 
     async def list_orgs(self, request: wire.ListOrgsRequest, /) -> wire.ListOrgsResponse:
         """ListOrgs lists the orgs by name."""
-        return await self._tree.orgs(request)
+        return await self._tenants.orgs(request)
 
     async def get_org(self, request: wire.GetOrgRequest, /) -> wire.Org:
-        """GetOrg shows one org."""
-        return await self._tree.org(request.name)
+        """GetOrg returns an org."""
+        return await self._tenants.org(request.name)
 
     async def delete_org(self, request: wire.DeleteOrgRequest, /) -> wire.Org:
-        """DeleteOrg deletes an org that has no desks, issuers or certificates any more."""
-        return await self._tree.delete_org(request.name)
+        """DeleteOrg deletes an org without desks, issuers and certificates."""
+        return await self._tenants.delete_org(request.name)
 
     async def put_desk(self, request: wire.PutDeskRequest, /) -> wire.PutDeskResponse:
-        """PutDesk makes a desk, or sets what its keys may hold."""
-        return await self._tree.put_desk(request)
+        """PutDesk creates a desk, or replaces the permissions of its keys."""
+        return await self._tenants.put_desk(request)
 
     async def list_desks(self, request: wire.ListDesksRequest, /) -> wire.ListDesksResponse:
-        """ListDesks lists the desks of an org by name: the own one, with "org:admin" all."""
-        return await self._tree.desks(request)
+        """ListDesks lists the desks of an org by name: the caller's own desk, or all desks with "org:admin"."""
+        return await self._tenants.desks(request)
 
     async def get_desk(self, request: wire.GetDeskRequest, /) -> wire.Desk:
-        """GetDesk shows one desk."""
-        return await self._tree.desk(request)
+        """GetDesk returns a desk."""
+        return await self._tenants.desk(request)
 
     async def delete_desk(self, request: wire.DeleteDeskRequest, /) -> wire.DeleteDeskResponse:
-        """DeleteDesk deletes a desk that has no good keys and no certificates any more."""
-        return await self._tree.delete_desk(request)
+        """DeleteDesk deletes a desk without valid keys and certificates."""
+        return await self._tenants.delete_desk(request)
 
     async def list_signing_keys(self, request: wire.ListSigningKeysRequest, /) -> wire.ListSigningKeysResponse:
-        """ListSigningKeys lists what signs and verifies keys, newest first."""
-        return await self._signing.shown()
+        """ListSigningKeys lists the signing keys, newest first."""
+        return await self._signing.list_all()
 
     async def rotate_signing_key(self, request: wire.RotateSigningKeyRequest, /) -> wire.SigningKey:
-        """RotateSigningKey makes a new signing key, which the data planes know before it signs."""
+        """RotateSigningKey creates a signing key."""
         return await self._signing.rotate()
 
     async def retire_signing_key(self, request: wire.RetireSigningKeyRequest, /) -> wire.RetireSigningKeyResponse:
-        """RetireSigningKey makes every key bad that this one signed, at once."""
+        """RetireSigningKey invalidates every key that this signing key signed."""
         return await self._signing.retire(request.kid)
 
     async def put_issuer(self, request: wire.PutIssuerRequest, /) -> wire.Issuer:
@@ -128,34 +128,34 @@ class Authentication(contract.Authentication):
 
     async def list_issuers(self, request: wire.ListIssuersRequest, /) -> wire.ListIssuersResponse:
         """ListIssuers lists the issuers by name."""
-        return await self._issuers.shown()
+        return await self._issuers.list_all()
 
     async def get_issuer(self, request: wire.GetIssuerRequest, /) -> wire.Issuer:
-        """GetIssuer shows one issuer."""
+        """GetIssuer returns an issuer."""
         return await self._issuers.get(request.name)
 
     async def refresh_issuer(self, request: wire.RefreshIssuerRequest, /) -> wire.Issuer:
-        """RefreshIssuer fetches the issuer's keys now, before they are due."""
+        """RefreshIssuer fetches the issuer's key set now."""
         return await self._issuers.refresh(request.name)
 
     async def delete_issuer(self, request: wire.DeleteIssuerRequest, /) -> wire.Issuer:
-        """DeleteIssuer makes the data planes refuse the issuer's tokens."""
+        """DeleteIssuer deletes an issuer."""
         return await self._issuers.delete(request)
 
     async def put_certificate(self, request: wire.PutCertificateRequest, /) -> wire.Certificate:
-        """PutCertificate says who calls with a client certificate that carries this name."""
+        """PutCertificate maps a name in client certificates to a caller."""
         return await self._certificates.put(request)
 
     async def list_certificates(self, request: wire.ListCertificatesRequest, /) -> wire.ListCertificatesResponse:
         """ListCertificates lists the certificates by name."""
-        return await self._certificates.shown()
+        return await self._certificates.list_all()
 
     async def get_certificate(self, request: wire.GetCertificateRequest, /) -> wire.Certificate:
-        """GetCertificate shows one certificate."""
+        """GetCertificate returns a certificate."""
         return await self._certificates.get(request.name)
 
     async def delete_certificate(self, request: wire.DeleteCertificateRequest, /) -> wire.Certificate:
-        """DeleteCertificate makes the data planes know the certificate no more."""
+        """DeleteCertificate deletes a certificate."""
         return await self._certificates.delete(request)
 
     async def compare_principals(self, request: wire.ComparePrincipalsRequest, /) -> wire.ComparePrincipalsResponse:
@@ -163,17 +163,17 @@ class Authentication(contract.Authentication):
         return await self._lineage.compare(request)
 
     async def watch_credentials(self, request: wire.WatchCredentialsRequest, /) -> AsyncIterator[wire.Credentials]:
-        """WatchCredentials sends what a data plane needs to check keys: now, and after each change."""
+        """WatchCredentials streams the keys that data planes use to verify credentials, now and after each change."""
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
                 yield await self._credentials()
 
     async def detail(self) -> str:
-        """Return how many keys there are, and which issuers cannot be reached."""
+        """Return the number of keys and the unreachable issuers."""
         good, revoked = await self._store.counts()
-        lost = [issuer.name for issuer in (await self._issuers.shown()).issuers if issuer.fetch_error]
-        told = f"; counting on the last keys of {', '.join(lost)}, which cannot be reached" if lost else ""
-        return f"{good} good keys, {revoked} revoked before their end{told}"
+        lost = [issuer.name for issuer in (await self._issuers.list_all()).issuers if issuer.fetch_error]
+        unreachable = f"; using the last key sets of unreachable issuers: {', '.join(lost)}" if lost else ""
+        return f"{good} valid keys, {revoked} revoked{unreachable}"
 
     async def refresh_issuers(self) -> None:
         """Fetch the keys of issuers that are due, again and again."""
@@ -188,7 +188,8 @@ class Authentication(contract.Authentication):
             await asyncio.sleep(LOOK_SECONDS if soon is None else max(0.1, min(soon, LOOK_SECONDS)))
 
     async def _credentials(self) -> wire.Credentials:
-        issuers, certificates = await self._issuers.delivered(), await self._certificates.delivered()
+        issuers = await self._issuers.for_data_planes()
+        certificates = await self._certificates.for_data_planes()
         return wire.Credentials(
             issuer=self._settings.issuer,
             audience=self._settings.audience,
@@ -201,29 +202,32 @@ class Authentication(contract.Authentication):
 
     async def _desks(self, orgs: set[str]) -> list[wire.Desk]:
         query = "select * from desk where org = any(%s) order by org, name"
-        found = [as_desk(row) for row in await self._store.database.all(query, sorted(orgs))] if orgs else []
-        return [wire.Desk(org=d.org, name=d.name, scopes=d.scopes, walls=d.walls) for d in found]
+        desks = [as_desk(row) for row in await self._store.database.all(query, sorted(orgs))] if orgs else []
+        return [wire.Desk(org=d.org, name=d.name, scopes=d.scopes, walls=d.walls) for d in desks]
 
 
 async def build(scope: ServiceContext) -> Authentication:
-    """Make the service with what the configuration names.
+    """Build the service from the configuration.
 
     Raises:
-        ConfigError: the secret is missing or weak, or is not the one under which the signing keys were sealed.
+        ConfigError: the secret is missing or weak, or is not the one that encrypted the signing keys.
     """
     settings = scope.settings(Settings)
-    database, audit = await scope.database(), scope.audit()
-    sealers = [EnvelopeEncryption(secret) for secret in settings.secrets()]
+    database = await scope.database()
+    audit = scope.audit()
+    encryption = [EnvelopeEncryption(secret) for secret in settings.secrets()]
     signing = SigningKeys(
-        database, audit, sealers, settings.issuer, settings.audience, lead=settings.new_signing_key_seconds
+        database, audit, encryption, settings.issuer, settings.audience, lead=settings.new_signing_key_seconds
     )
     await signing.begin()
-    store, tree = KeyStore(database), Tenants(database, audit)
+    store = KeyStore(database)
+    tenants = Tenants(database, audit)
     borrowed = timedelta(seconds=settings.borrowed_key_seconds)
     limits = scope.client(RateLimitingClient)
-    keys = Keys(store, tree, signing, audit, limits, borrowed)
-    issuers = Issuers(database, audit, tree, JwksFetcher(settings.jwks_hosts), settings.issuer)
-    service = Authentication(settings, store, tree, keys, signing, issuers, Certificates(database, audit, tree))
+    keys = Keys(store, tenants, signing, audit, limits, borrowed)
+    fetcher = scope.make_adapter(KeySetSource, "jwks_http", {"hosts": settings.jwks_hosts})  # type: ignore[type-abstract]
+    issuers = Issuers(database, audit, tenants, fetcher, settings.issuer)
+    service = Authentication(settings, store, tenants, keys, signing, issuers, Certificates(database, audit, tenants))
     scope.background(service.end_rotated)
     scope.background(service.refresh_issuers)
     scope.background(KeyAnnouncer(database, limits).run)

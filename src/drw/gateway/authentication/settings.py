@@ -1,4 +1,4 @@
-"""What the service is told: how keys are signed and kept, and which hosts it may ask for the keys of other issuers."""
+"""Settings of authentication: issuer, secret, lifetimes, and hosts for key sets."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from pydantic_core import PydanticCustomError
 from drw.gateway.authentication.keys.secret import why_weak
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.runtime.settings import Settings as Base
-from drw.routing.egress_allowlist import read
+from drw.routing.egress_allowlist import parse_target
 
 
 class Settings(Base):
-    """The settings of the service; what it is given is never part of an error."""
+    """Settings of the service; errors never contain their values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
     issuer: str = Field("drw", min_length=1, max_length=200)
-    """What keys say of who issued them: the same on every data plane of the platform."""
+    """Claim `iss` of API keys: the same on every data plane."""
     audience: str = Field("drw-gateway", min_length=1, max_length=200)
-    """What keys say of whom they are for."""
+    """Claim `aud` of API keys."""
     secret: SecretStr = SecretStr("")
-    """Under what the signing keys lie sealed; 32 to 1,024 characters, kept apart from the database."""
+    """Secret that encrypts the signing keys; 32 to 1,024 characters. Store it apart from the database."""
     former_secret: SecretStr | None = None
-    """The secret from before: what lies sealed under it is sealed anew at the next start."""
+    """The previous secret. Signing keys encrypted with it are encrypted again at the next start."""
     new_signing_key_seconds: float = Field(30, ge=0, le=3600)
     """How long a new signing key is known to the data planes before it signs."""
     borrowed_key_seconds: int = Field(86400, ge=60, le=366 * 86400)
-    """How long keys live at most that a caller makes whom an issuer or a certificate identifies."""
+    """Maximum lifetime of keys that callers with a token or a certificate create."""
     jwks_hosts: tuple[str, ...] = Field((), max_length=50)
-    """Hosts (as "host:port") inside this network, or without https, from which keys may be fetched."""
+    """Hosts ("host:port") for key sets that are inside this network or do not use https."""
 
     @field_validator("secret")
     @classmethod
@@ -43,11 +43,11 @@ class Settings(Base):
     def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
             for host in value:
-                read(host)
+                parse_target(host)
         except InvalidRequest as error:
             raise PydanticCustomError("bad_host", "{why}", {"why": error.message}) from error
         return value
 
     def secrets(self) -> list[str]:
-        """Return the secrets under which something may lie sealed, the newest first."""
+        """Return the secrets that can decrypt signing keys, the newest first."""
         return [one.get_secret_value() for one in (self.secret, self.former_secret) if one is not None]

@@ -1,1 +1,1 @@
-"""Knows where each upstream answers, and how to spread requests over it."""
+"""Stores upstreams: addresses, balancing, deadlines and circuit settings."""

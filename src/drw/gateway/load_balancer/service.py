@@ -1,4 +1,4 @@
-"""Knows where each upstream answers, and how to spread requests over it."""
+"""Stores upstreams: addresses, balancing, deadlines and circuit settings."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ UPSTREAMS = ResourceKind(Upstream, "upstream", "load_balancer_changed")
 
 
 class UpstreamNotFound(NotFound):
-    """There is no such upstream that SetUpstream made."""
+    """No upstream of this name was created by SetUpstream."""
 
 
 class UpstreamIsFixed(Conflict):
-    """The profile or the settings say where it is, so only they can change it."""
+    """The upstream is defined by the profile or the settings, and only they can change it."""
 
 
 class LoadBalancer(contract.LoadBalancer):
@@ -44,53 +44,51 @@ class LoadBalancer(contract.LoadBalancer):
         self._records = records
 
     async def list_upstreams(self, request: ListUpstreamsRequest, /) -> Upstreams:
-        """ListUpstreams lists where each upstream answers."""
-        found, _ = await self._present()
-        return Upstreams(upstreams=found)
+        """ListUpstreams."""
+        upstreams, _ = await self._present()
+        return Upstreams(upstreams=upstreams)
 
     async def set_upstream(self, request: Upstream, /) -> Upstream:
-        """SetUpstream makes an upstream, or replaces one that was made so."""
+        """SetUpstream creates or replaces an upstream, and returns it."""
         validation.check(request)
         self._refuse_fixed(request.name)
-        for address in request.addresses:
-            if "://" in address:
-                raise InvalidRequest(f"{address!r}: an address is 'host:port', without 'http://'", param="addresses")
         await asyncio.gather(*map(self._allowed.check_now, request.addresses))
-        wanted = Upstream()
-        wanted.CopyFrom(request)
-        wanted.origin = "record"
-        await self._records.put(wanted.name, wanted)
-        return next(found for found in with_records(self._fixed, [wanted]) if found.name == wanted.name)
+        record = Upstream()
+        record.CopyFrom(request)
+        record.origin = "record"
+        await self._records.put(record.name, record)
+        return next(upstream for upstream in with_records(self._fixed, [record]) if upstream.name == record.name)
 
     async def delete_upstream(self, request: DeleteUpstreamRequest, /) -> DeleteUpstreamResponse:
-        """DeleteUpstream takes an upstream away that SetUpstream made."""
+        """DeleteUpstream deletes an upstream that SetUpstream created."""
         self._refuse_fixed(request.name)
         if not await self._records.delete(request.name):
             raise UpstreamNotFound(f"there is no upstream {request.name[:80]!r}; `drw upstreams list` shows all")
         return DeleteUpstreamResponse()
 
     async def watch_upstreams(self, request: WatchUpstreamsRequest, /) -> AsyncIterator[Upstreams]:
-        """WatchUpstreams sends all upstreams: now, and after each change."""
+        """WatchUpstreams streams all upstreams, now and after each change."""
         async with aclosing(self._records.changes()) as changes:
             async for _ in changes:
-                found, _ = await self._present()
-                yield Upstreams(upstreams=found)
+                upstreams, _ = await self._present()
+                yield Upstreams(upstreams=upstreams)
 
     async def detail(self) -> str:
-        """Return which upstreams there are.
+        """Return the names of the upstreams.
 
         Raises:
-            Unavailable: one is left out, since its address is not allowed any more.
+            Unavailable: an upstream is left out, since its address is no longer allowed.
         """
-        found, left_out = await self._present()
-        text = "upstreams: " + (", ".join(upstream.name for upstream in found) or "none")
+        upstreams, left_out = await self._present()
+        text = "upstreams: " + (", ".join(upstream.name for upstream in upstreams) or "none")
         if left_out:
             raise Unavailable(f"{text}; left out: {'; '.join(left_out)}")
         return text
 
     async def _present(self) -> tuple[list[Upstream], list[str]]:
-        """Return the upstreams, and why some that are kept are not among them: the list may have become shorter."""
-        good, left_out = [], []
+        """Return the upstreams, and the stored ones that the allow-list no longer allows, with the reason."""
+        good = []
+        left_out = []
         for record in await self._records.all():
             try:
                 for address in record.addresses:
@@ -117,7 +115,7 @@ async def _checked(settings: Settings) -> EgressAllowlist:
 
 
 async def build(scope: ServiceContext) -> LoadBalancer:
-    """Make the service with what the configuration names."""
+    """Build the service from the configuration."""
     settings = scope.settings(Settings)
     records = ResourceStore(UPSTREAMS, await scope.database(), scope.audit())
     fixed = from_profile(scope.profile.http_places(), settings.upstreams)

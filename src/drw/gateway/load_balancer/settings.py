@@ -19,7 +19,7 @@ class UpstreamSettings(Base):
 
 
 class Settings(Base):
-    """Upstreams besides the processes of the profile, by name, and where upstreams may be."""
+    """Settings of the load balancer: additional upstreams by name, and allowed addresses."""
 
     upstreams: dict[str, UpstreamSettings] = Field(default_factory=dict)
     allowed_upstreams: tuple[str, ...] = ()

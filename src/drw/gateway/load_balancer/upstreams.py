@@ -1,4 +1,4 @@
-"""The upstreams of a profile: one for each process, and what a client reads while it does not answer."""
+"""Upstreams of a profile: one for each process, with the error message while it does not answer."""
 
 from __future__ import annotations
 
@@ -20,47 +20,48 @@ NEEDS = {"rag": ("models",), "workflow": ("models", "rag")}
 """Which work needs another process to end well, so that nothing is called unaffected that is not."""
 
 
-def from_profile(processes: Mapping[str, ServiceAddress], more: Mapping[str, UpstreamSettings]) -> list[Upstream]:
+def from_profile(processes: Mapping[str, ServiceAddress], settings: Mapping[str, UpstreamSettings]) -> list[Upstream]:
     """Return all upstreams, sorted by name; one of the settings takes the place of a process of its name.
 
     It then has the services of that process, unless it names others.
     """
-    found = {
-        name: UpstreamSettings(addresses=(place.http,), services=place.services) for name, place in processes.items()
+    upstreams = {
+        name: UpstreamSettings(addresses=(address.http,), services=address.services)
+        for name, address in processes.items()
     }
-    for name, own in more.items():
-        before = found[name].services if name in found else ()
-        found[name] = own.model_copy(update={"services": own.services or before})
+    for name, own in settings.items():
+        before = upstreams[name].services if name in upstreams else ()
+        upstreams[name] = own.model_copy(update={"services": own.services or before})
     return [
         Upstream(
             name=name,
             addresses=upstream.addresses,
             services=upstream.services,
-            when_gone=_when_gone(name, upstream.services, sorted(found)),
-            origin="settings" if name in more else "profile",
+            when_gone=_when_gone(name, upstream.services, sorted(upstreams)),
+            origin="settings" if name in settings else "profile",
         )
-        for name, upstream in sorted(found.items())
+        for name, upstream in sorted(upstreams.items())
     ]
 
 
 def with_records(fixed: Mapping[str, Upstream], records: Iterable[Upstream]) -> list[Upstream]:
     """Return all upstreams, sorted by name; a record never takes the place of a fixed one."""
-    found = dict(fixed)
+    upstreams = dict(fixed)
     for record in records:
         if record.name not in fixed:
             upstream = Upstream()
             upstream.CopyFrom(record)
             upstream.when_gone = record.when_gone or _when_gone(record.name, (), sorted(fixed))
-            found[record.name] = upstream
-    return [upstream for _, upstream in sorted(found.items())]
+            upstreams[record.name] = upstream
+    return [upstream for _, upstream in sorted(upstreams.items())]
 
 
 def _when_gone(name: str, services: tuple[str, ...], names: list[str]) -> str:
-    who = f"the {name} services ({', '.join(services)}) do not" if services else f"{name} does not"
+    subject = f"the {name} services ({', '.join(services)}) do not" if services else f"{name} does not"
     spared = [WORK[n] for n in names if n in WORK and n != name and name not in NEEDS.get(n, ())]
     if not spared:
-        return f"{who} answer"
-    return f"{who} answer; {_listed(spared)} are not affected"
+        return f"{subject} answer"
+    return f"{subject} answer; {_listed(spared)} are not affected"
 
 
 def _listed(words: list[str]) -> str:

@@ -12,7 +12,7 @@ from drw.kernel.storage.database import Database
 CHANNEL = "rate_limiting_enforced"
 WAIT_SECONDS = 5.0
 LIVE_SECONDS = 10.0
-"""A data plane that was not named for so long is away, and nobody waits for it; request routers name theirs often."""
+"""A data plane without a report for this time is considered gone and is not waited for."""
 MAX_NAME = 100
 MAX_DATA_PLANES = 1000
 
@@ -26,7 +26,7 @@ select name from data_plane where change < %s and seen_at > now() - make_interva
 
 
 class Enforcement:
-    """What data planes have said, in the database, so that any process of the service may wait for it."""
+    """Reports of data planes, in the database, so that any process of the service can wait for them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -34,20 +34,21 @@ class Enforcement:
         self._heard = 0
 
     async def report(self, request: ReportEnforcementRequest) -> None:
-        """Keep what was said, and wake who waits for it."""
-        said = {p.name: p.change for p in request.data_planes[:MAX_DATA_PLANES] if 0 < len(p.name) <= MAX_NAME}
+        """Store reports and wake waiting requests."""
+        changes = {p.name: p.change for p in request.data_planes[:MAX_DATA_PLANES] if 0 < len(p.name) <= MAX_NAME}
         async with self._database.transaction() as connection:
             rows = await (await connection.execute("select name, change from data_plane")).fetchall()
-            for name, change in sorted(said.items()):
+            for name, change in sorted(changes.items()):
                 await connection.execute(PUT, (name, change))
             await connection.execute("delete from data_plane where name = any(%s)", (list(request.gone),))
             before = {row["name"]: row["change"] for row in rows}
-            if said.items() - before.items() or not before.keys().isdisjoint(request.gone):
+            if changes.items() - before.items() or not before.keys().isdisjoint(request.gone):
                 await connection.execute(f"notify {CHANNEL}".encode())
 
     async def wait(self) -> Sequence[str]:
         """Return once every data plane enforces all changes so far, or which ones do not after WAIT_SECONDS."""
-        newest, heard = await self._newest(), self._heard
+        newest = await self._newest()
+        heard = self._heard
         late = await self._late(newest)  # first, so that a database that is slow is never taken for "all of them"
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_SECONDS):
@@ -58,7 +59,7 @@ class Enforcement:
         return late
 
     async def follow(self) -> None:
-        """Hear what is said to any process."""
+        """Follow reports that any process received."""
         async with aclosing(self._database.notifications(CHANNEL)) as changes:
             async for _ in changes:
                 async with self._news:

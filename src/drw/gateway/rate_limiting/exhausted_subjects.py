@@ -18,23 +18,23 @@ AT_ONCE = 500
 MINUTE = timedelta(minutes=1)
 PERIOD_NAMES = {"d": "day", "m": "month", "t": "total"}
 AWAY_SECONDS = 10.0
-"""How often everybody is looked at while the ledger has to say what they have spent: it sums up all that there was."""
+"""Interval between checks of all subjects while spending is summed up from the ledger."""
 Wanted = tuple[Subject, str, datetime | None]
 """Whom to refuse, why, and until when."""
 
 
 class ExhaustedSubjects:
-    """Keeps the table of blocks as counters and caps say."""
+    """Maintains the table of exhausted subjects from counters and caps."""
 
     def __init__(self, store: LimitStore, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._counters = counters
         self._clock = clock
         self._again = 0.0
-        """When everybody is looked at again."""
+        """Time of the next check of all subjects."""
         self._away = False
         self._renewing = asyncio.Lock()
-        """One after the other: an older look at the caps must not undo what came of a newer one."""
+        """Serialises renewals: older caps must not overwrite the result of newer ones."""
 
     async def renew(self, only: Iterable[Subject] | None = None) -> None:
         """Block and unblock these subjects, or all that have caps, and tell the watchers of a change."""
@@ -60,9 +60,9 @@ class ExhaustedSubjects:
         now = datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC)
         bound = [subject for subject in subjects if subject in capped]
         spent = await self._spent(bound, now)
-        wanted = [block for subject in bound for block in _used_up(subject, capped[subject], spent[subject], now)]
+        blocks = [block for subject in bound for block in _used_up(subject, capped[subject], spent[subject], now)]
         async with self._store.database.transaction() as connection:
-            if await _replace(connection, subjects, wanted):
+            if await _replace(connection, subjects, blocks):
                 await connection.execute(NOTIFY.encode())
 
     async def _spent(self, subjects: Sequence[Subject], now: datetime) -> dict[Subject, dict[str, int]]:
@@ -99,7 +99,7 @@ def _used_up(subject: Subject, caps: dict[str, int], spent: dict[str, int], now:
 
 
 async def _replace(connection: Connection, subjects: Sequence[Subject], wanted: Sequence[Wanted]) -> bool:
-    """Put these blocks in place of all others of the subjects; return whether that changed anything."""
+    """Replace all blocks of the subjects; return whether anything changed."""
     names = [f"{k['kind']}/{k['org']}/{k['name']}" for k in map(key, subjects)]
     query = "select * from block where kind || '/' || org || '/' || name = any(%s) for update"
     there = {_identity(row): row["until"] for row in await (await connection.execute(query, (names,))).fetchall()}

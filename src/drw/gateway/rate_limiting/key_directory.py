@@ -1,4 +1,4 @@
-"""The directory of keys: which org and desk each belongs to, so that nobody can limit a key of another tenant."""
+"""Key directory: the org and desk of each key, so that no tenant can limit a key of another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from drw.kernel.rpc import context
 from drw.kernel.storage.database import Connection
 from drw.kernel.tenancy import Owner
 
-MOST = 2000
+MAX_OWNERS = 2000
 """Owners in one announcement."""
 
 PUT = """
@@ -44,31 +44,32 @@ where bound.kind = 'KEY' and owner.key = any(%s) and owner.key = {entry} and bou
 
 
 async def announce(connection: Connection, owners: Sequence[KeyOwner], *, external: bool = False) -> None:
-    """Write whose keys are; `external`: forget all other certificates and issuers.
+    """Store the owners of keys; `external`: delete all other certificates and issuers.
 
     Raises:
-        InvalidRequest: there are too many, or one has no org.
+        InvalidRequest: too many owners, or an owner without an org.
     """
-    if len(owners) > MOST:
-        raise InvalidRequest(f"{len(owners)} owners in one announcement; at most {MOST}", param="owners")
+    if len(owners) > MAX_OWNERS:
+        raise InvalidRequest(f"{len(owners)} owners in one announcement; at most {MAX_OWNERS}", param="owners")
     if any(not (owner.key and owner.org) for owner in owners):
         raise InvalidRequest("an owner has a key and an org", param="owners")
-    found = sorted(owners, key=lambda owner: owner.key)  # one order for all, or two would wait for each other
-    ends = [owner.expires_at.ToDatetime(UTC) if owner.HasField("expires_at") else None for owner in found]
-    keys = [owner.key for owner in found]
-    await connection.execute(PUT, (keys, [o.org for o in found], [o.desk for o in found], ends))
+    ordered = sorted(owners, key=lambda owner: owner.key)  # one order for all, or two would wait for each other
+    ends = [owner.expires_at.ToDatetime(UTC) if owner.HasField("expires_at") else None for owner in ordered]
+    keys = [owner.key for owner in ordered]
+    await connection.execute(PUT, (keys, [o.org for o in ordered], [o.desk for o in ordered], ends))
     if external:
         await connection.execute(FORGET, (keys,))
         await connection.execute(FORGET_EXPIRED)
 
 
 async def correct(connection: Connection, keys: Iterable[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Take away what other orgs have set on these keys, and put the rest under the right desk.
+    """Delete limits and budgets that other orgs set on these keys, and correct the desk of the rest.
 
     Returns:
-        The rows of limits and those of budgets that were taken away.
+        The deleted rows of limits and of budgets.
     """
-    names, taken = list(keys), []
+    names = list(keys)
+    taken = []
     for table in ("subject_limit", "budget"):
         entry = ENTRY.format(name="bound.name")
         await connection.execute(MOVED.format(table=table, entry=entry).encode(), (names,))
@@ -83,13 +84,13 @@ async def forget(connection: Connection, key: Subject) -> None:
 
 
 async def owner_of(connection: Connection, key: Subject) -> Owner | None:
-    """Return whose key this is; None where the subject's org has no such key.
+    """Return the owner of a key; None: the subject's org has no such key.
 
-    A caller that an issuer identifies is the whole org's, since each token names a desk.
+    A caller with a token belongs to the whole org, since each token contains a desk.
     """
-    who = context.caller_or_none()
-    if who and (who.org, who.key) == (key.org, key.name):
-        return Owner(who.org, who.desk)
+    principal = context.caller_or_none()
+    if principal and (principal.org, principal.key) == (key.org, key.name):
+        return Owner(principal.org, principal.desk)
     query = OWNER.format(entry=ENTRY.format(name="%(name)s::text")).encode()
     row = await (await connection.execute(query, {"name": key.name})).fetchone()
     return Owner(row["org"], row["desk"]) if row and row["org"] == key.org else None

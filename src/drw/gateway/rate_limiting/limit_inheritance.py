@@ -48,7 +48,7 @@ UNBOUND = (
 
 
 class ChangedLimits(NamedTuple):
-    """The rows that were written or taken away."""
+    """The rows that were written or deleted."""
 
     limits: list[dict[str, Any]]
     budgets: list[dict[str, Any]]
@@ -57,11 +57,11 @@ class ChangedLimits(NamedTuple):
 async def bind(
     connection: Connection, counters: Counters, request: BindKeyRequest, default: int, now: datetime
 ) -> ChangedLimits:
-    """Write what binds the key; `default` are the requests a minute of a key without a limit of its own.
+    """Write the limits and budgets of a new key; `default` is the requests per minute of keys without their own limit.
 
     Raises:
-        Forbidden: the key would have more requests a minute than the caller, who may set no limits.
-        CountersAway: what its predecessor spent cannot be counted just now.
+        Forbidden: the key would have more requests per minute than the caller, who lacks "limits:write".
+        CountersAway: the spending of its predecessor is not available.
     """
     args: dict[str, Any] = {"org": request.org, "key": request.key, "desk": request.desk, "old": request.predecessor}
     args["end"] = request.expires_at.ToDatetime(UTC)
@@ -70,14 +70,14 @@ async def bind(
         return ChangedLimits(await _rows(connection, LIMIT, args) if args["rpm"] else [], [])
     await _within(connection, await _requests(connection, request.org, request.predecessor) or default, default)
     await connection.execute(COUNTED_AS, args)
-    found = ChangedLimits(await _rows(connection, LIMIT_OF, args), await _rows(connection, BUDGETS_OF, args))
-    if found.budgets:
-        await _take_over(connection, counters, request, now)
-    return found
+    changed = ChangedLimits(await _rows(connection, LIMIT_OF, args), await _rows(connection, BUDGETS_OF, args))
+    if changed.budgets:
+        await _carry_over(connection, counters, request, now)
+    return changed
 
 
 async def unbind(connection: Connection, key: Subject) -> ChangedLimits:
-    """Take away what `bind` wrote."""
+    """Delete what `bind` wrote."""
     limits, budgets, *_ = [await connection.execute(query, (key.org, key.name)) for query in UNBOUND]
     return ChangedLimits(await limits.fetchall(), await budgets.fetchall())
 
@@ -87,24 +87,25 @@ async def _requests(connection: Connection, org: str, key: str) -> int:
     return row["rpm"] if row else 0
 
 
-async def _within(connection: Connection, wanted: int, default: int) -> int:
-    """Return the requests a minute that the caller may give; 0: the default."""
-    who = context.caller()
-    most = await _requests(connection, who.org, who.key) or default
-    if validation.LIMITS in who.scopes or (wanted or default) <= most:
-        return wanted
-    if wanted:
+async def _within(connection: Connection, requested: int, default: int) -> int:
+    """Return the requests per minute that the caller can grant; 0: the default."""
+    principal = context.caller()
+    maximum = await _requests(connection, principal.org, principal.key) or default
+    if validation.LIMITS in principal.scopes or (requested or default) <= maximum:
+        return requested
+    if requested:
         raise Forbidden(
-            f"the key {who.key!r} has {most} requests a minute; one with {wanted} needs {validation.LIMITS!r}",
+            f"the key {principal.key!r} has {maximum} requests a minute; "
+            f"a key with {requested} needs {validation.LIMITS!r}",
             scope=validation.LIMITS,
         )
-    return most
+    return maximum
 
 
-async def _take_over(connection: Connection, counters: Counters, request: BindKeyRequest, now: datetime) -> None:
-    """Let the key begin with what its predecessor has spent, in the books and in the counters.
+async def _carry_over(connection: Connection, counters: Counters, request: BindKeyRequest, now: datetime) -> None:
+    """Carry the spending of the predecessor over to the key, in the ledger and in the counters.
 
-    No rebuild of the counters runs in between, so that it is counted there once: here, or by a rebuild later.
+    No rebuild of the counters runs in between, so it is counted once.
     """
     await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
     old, new = (Subject(Block.KEY, request.org, name) for name in (request.predecessor, request.key))

@@ -1,4 +1,4 @@
-"""How much of each budget is used, what passed through, and what the reaper has left to do."""
+"""Metrics: used budgets, pass-through usage, and reservations that the reaper has left."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ FULLNESS = Gauge("drw_counters_memory_used_ratio", "How much of Valkey's memory 
 
 GRACE_MS = 10_000
 PASS_THROUGH = "pass_through"
-"""As an operation: whether it was a chat, nobody on that way has looked."""
+"""The operation of pass-through requests, whose bodies are not inspected."""
 
 
-def passed(row: Row, priced: Container[str]) -> None:
-    """Take down what a request took that a data plane let through by itself.
+def record_usage(row: Row, priced: Container[str]) -> None:
+    """Record the metrics of a pass-through request.
 
-    A model has its name where there is a price for it: any other may be a caller's own words.
+    Only models with a price are named, since other names are input of callers.
     """
     model = row.model if row.model in priced else ""
     labels = PASS_THROUGH, row.upstream, model, model
@@ -39,19 +39,21 @@ def passed(row: Row, priced: Container[str]) -> None:
         if count:
             gen_ai.CLIENT_TOKENS.labels(*labels, kind).observe(count)
     if row.cost:
-        gen_ai.spent(row.org, row.desk, model).inc(row.cost / NANO)
+        gen_ai.cost_counter(row.org, row.desk, model).inc(row.cost / NANO)
 
 
 async def measure(store: LimitStore, counters: Counters) -> None:
     """Bring the metrics up to date; while the counters are away they stay as they were."""
-    found = [budget for budget, _ in await store.budgets() if budget.unit == Budget.USD and budget.subject != Block.KEY]
-    subjects = [Subject(budget.subject, budget.org, budget.name) for budget in found]
+    budgets = [
+        budget for budget, _ in await store.budgets() if budget.unit == Budget.USD and budget.subject != Block.KEY
+    ]
+    subjects = [Subject(budget.subject, budget.org, budget.name) for budget in budgets]
     with suppress(CountersUnavailable):
         values = await counters.peek(subjects)
         ABANDONED.set(len(await counters.expired(GRACE_MS)))
         for metric in (SPENT, RESERVED, CAP):
             metric.clear()  # of budgets that there were
-        for budget, subject, value in zip(found, subjects, values, strict=True):
+        for budget, subject, value in zip(budgets, subjects, values, strict=True):
             labels = (KINDS[subject.kind], budget.org, budget.name, PERIOD_NAMES[budget.period])
             field = f"{PERIODS[Budget.Period.Name(budget.period)]}n"
             SPENT.labels(*labels).set(value[field] / NANO)

@@ -1,4 +1,4 @@
-"""Whether the caller may change what binds a subject; for a key, once it is known whose it is."""
+"""Permission to change limits and budgets of a subject."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from drw.kernel.tenancy import Owner
 
 
 class KeyNotFound(NotFound):
-    """There is no such key, or it is another tenant's."""
+    """The key does not exist, or belongs to another tenant."""
 
 
-async def changeable(connection: Connection, subject: Subject, desk: str = "") -> str:
-    """Return the subject's desk, where the caller may limit it; `desk` is what the request says of a key.
+async def desk_to_change(connection: Connection, subject: Subject, desk: str = "") -> str:
+    """Return the desk of a subject that the caller can limit; `desk` is the desk in the request.
 
     Raises:
-        Forbidden: the org or desk that the request names is another one, or the caller lacks a scope.
-        KeyNotFound: the org has no such key, or the caller may not act for its desk.
+        Forbidden: the org or desk in the request is wrong, or the caller lacks a scope.
+        KeyNotFound: the org has no such key, or the caller cannot act for its desk.
     """
     if subject.kind != Block.KEY:
         validation.check_change(subject)
@@ -42,11 +42,11 @@ async def changeable(connection: Connection, subject: Subject, desk: str = "") -
     return owner.desk or desk
 
 
-async def removable(connection: Connection, subject: Subject, row: dict[str, Any] | None) -> bool:
-    """Tell whether the caller may take away what binds a subject; `row` is what there is, with a key's desk.
+async def is_removable(connection: Connection, subject: Subject, row: dict[str, Any] | None) -> bool:
+    """Return whether the caller can remove a limit or budget; `row` is the stored one.
 
     Raises:
-        Forbidden: the desk that the request names is another one, or the caller lacks a scope.
+        Forbidden: the desk in the request is wrong, or the caller lacks a scope.
     """
     if subject.kind != Block.KEY:
         validation.check_change(subject)

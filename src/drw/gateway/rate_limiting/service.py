@@ -1,4 +1,4 @@
-"""Keeps limits, budgets, prices and the ledger of what was spent."""
+"""Manages limits, budgets, prices and the ledger."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from drw.gateway.rate_limiting.enforcement import Enforcement
 from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects
 from drw.gateway.rate_limiting.limit_inheritance import bind, unbind
 from drw.gateway.rate_limiting.metrics import measure
-from drw.gateway.rate_limiting.permission import changeable, removable
+from drw.gateway.rate_limiting.permission import desk_to_change, is_removable
 from drw.gateway.rate_limiting.settings import Settings
 from drw.gateway.rate_limiting.store import (
     CHANNEL,
@@ -81,28 +81,28 @@ class RateLimiting(contract.RateLimiting):
     def __init__(
         self,
         settings: Settings,
-        kept: LimitStore,
+        store: LimitStore,
         audit: AuditWriter,
         counters: Counters,
         ledger: Ledger,
         reports: UsageReports,
-        blocks: ExhaustedSubjects,
+        exhausted: ExhaustedSubjects,
     ) -> None:
         self._settings = settings
-        self._store = kept
+        self._store = store
         self._audit = audit
         self._counters = counters
         self._ledger = ledger
         self._reports = reports
-        self._blocks = blocks
-        self.enforcement = Enforcement(kept.database)
+        self._exhausted = exhausted
+        self.enforcement = Enforcement(store.database)
         self._rebuild = CounterRebuild(
-            counters, kept.database, self.push_caps, kept.newest_change, settings.lease_seconds
+            counters, store.database, self.push_caps, store.newest_change, settings.lease_seconds
         )
 
     async def set_limit(self, request: Limit, /) -> Limit:
-        """SetLimit sets the limits of one key, desk, org or model in place of those it had."""
-        subject = validation.limited(request)
+        """SetLimit replaces the limits of a key, desk, org or model."""
+        subject = validation.subject_of_limit(request)
         validation.check_limit(request)
         row = key(subject) | {
             "requests_per_minute": request.requests_per_minute,
@@ -113,7 +113,7 @@ class RateLimiting(contract.RateLimiting):
             "expires_at": request.expires_at.ToDatetime(UTC) if request.HasField("expires_at") else None,
         }
         async with self._store.database.transaction() as connection:
-            desk = await changeable(connection, subject, request.desk)
+            desk = await desk_to_change(connection, subject, request.desk)
             before = await one(connection, SHOWN_LIMIT, *key(subject).values())
             await connection.execute(store.LIMIT, row | {"desk": desk})
             after = await one(connection, SHOWN_LIMIT, *key(subject).values())
@@ -123,12 +123,12 @@ class RateLimiting(contract.RateLimiting):
         return await self._enforced(as_limit(after))
 
     async def remove_limit(self, request: RemoveLimitRequest, /) -> Limit:
-        """RemoveLimit takes the limits of a key, desk, org or model away."""
+        """RemoveLimit removes the limits of a key, desk, org or model."""
         subject = validation.subject(request.subject, request.org, request.name)
         query = "delete from subject_limit where kind = %s and org = %s and name = %s"
         async with self._store.database.transaction() as connection:
             before = await one(connection, f"{SHOWN_LIMIT} for update", *key(subject).values())
-            if not await removable(connection, subject, before) or before is None:
+            if not await is_removable(connection, subject, before) or before is None:
                 raise NotFound(f"{subject} has no limit of its own")
             await connection.execute(query, tuple(key(subject).values()))
             await self._changed(connection, "limit.remove", subject, _limit_details(before), None)
@@ -136,30 +136,31 @@ class RateLimiting(contract.RateLimiting):
         return await self._enforced(as_limit(before))
 
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
-        """ListLimits lists the limits that the caller may see in an org, those of models, and the default."""
+        """ListLimits lists the limits of the caller's desk, or of its org with "org:admin", and the default."""
         orgs = ("", tenancy.named_org(request.org))
-        limits, blocks = await self._store.limits(), await self._store.blocks_with_desks(self._now())
+        limits = await self._store.limits()
+        blocks = await self._store.blocks_with_desks(self._now())
         return self._limits(
             [one for one in limits if one.org in orgs and validation.may_see(subject_of(one), one.desk)],
             [one for one, desk in blocks if one.org in orgs and validation.may_see(subject_of(one), desk)],
         )
 
     async def watch_limits(self, request: WatchLimitsRequest, /) -> AsyncIterator[Limits]:
-        """WatchLimits sends all limits: now, and after each change."""
+        """WatchLimits streams all limits, now and after each change."""
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
                 change = await self._store.newest_change()  # first, as there may be more by the time of the rest
-                found = self._limits(await self._store.limits(), await self._store.blocks(self._now()))
-                found.change = change
-                yield found
+                limits = self._limits(await self._store.limits(), await self._store.blocks(self._now()))
+                limits.change = change
+                yield limits
 
     async def report_enforcement(self, request: ReportEnforcementRequest, /) -> ReportEnforcementResponse:
-        """ReportEnforcement takes which change of the limits each data plane enforces."""
+        """ReportEnforcement records which change of the limits each data plane enforces."""
         await self.enforcement.report(request)
         return ReportEnforcementResponse()
 
     async def announce_keys(self, request: AnnounceKeysRequest, /) -> AnnounceKeysResponse:
-        """AnnounceKeys tells which org and desk each key belongs to; what others have set on them is taken away."""
+        """AnnounceKeys records the org and desk of each key."""
         async with self._store.database.transaction() as connection:
             await key_directory.announce(connection, request.owners, external=request.external)
             limits, budgets = await key_directory.correct(connection, [owner.key for owner in request.owners])
@@ -175,45 +176,46 @@ class RateLimiting(contract.RateLimiting):
         return AnnounceKeysResponse()
 
     async def bind_key(self, request: BindKeyRequest, /) -> Limit:
-        """BindKey announces a key and sets what binds it before it is good."""
-        subject, default = Subject(Block.KEY, request.org, request.key), self._settings.default_requests_per_minute
+        """BindKey announces a key and sets its limits and budgets before it becomes valid."""
+        subject = Subject(Block.KEY, request.org, request.key)
+        default = self._settings.default_requests_per_minute
         owner = KeyOwner(key=request.key, org=request.org, desk=request.desk, expires_at=request.expires_at)
         async with self._store.database.transaction() as connection:
             await key_directory.announce(connection, [owner])
-            found = await bind(connection, self._counters, request, default, self._now())
-            for row in found.limits:
+            changed = await bind(connection, self._counters, request, default, self._now())
+            for row in changed.limits:
                 await self._changed(connection, "limit.set", subject, None, _limit_details(row))
-            for row in found.budgets:
+            for row in changed.budgets:
                 await self._changed(connection, "budget.set", subject, None, _budget_details(row))
             limit = await one(connection, SHOWN_LIMIT, *key(subject).values())
-        if found.limits or found.budgets:
+        if changed.limits or changed.budgets:
             await self._caps_changed(subject)
-        if found.limits and (late := await self.enforcement.wait()):
+        if changed.limits and (late := await self.enforcement.wait()):
             raise Unavailable(
                 f"the limits of the new key are not enforced yet by {_planes(late)}; there is no new key: try again"
             )
         return as_limit(limit) if limit else Limit(key=request.key, org=request.org)
 
     async def unbind_key(self, request: UnbindKeyRequest, /) -> UnbindKeyResponse:
-        """UnbindKey takes away what BindKey set."""
+        """UnbindKey undoes BindKey for a key that was not created."""
         subject = Subject(Block.KEY, request.org, request.key)
         async with self._store.database.transaction() as connection:
-            found = await unbind(connection, subject)
+            changed = await unbind(connection, subject)
             await key_directory.forget(connection, subject)
-            for row in found.limits:
+            for row in changed.limits:
                 await self._changed(connection, "limit.remove", subject, _limit_details(row), None)
-            for row in found.budgets:
+            for row in changed.budgets:
                 await self._changed(connection, "budget.remove", subject, _budget_details(row), None)
-        if found.limits or found.budgets:
+        if changed.limits or changed.budgets:
             await self._caps_changed(subject)
         return UnbindKeyResponse()
 
     async def set_budget(self, request: Budget, /) -> Budget:
-        """SetBudget sets what a key, desk, org or model may spend in a period."""
+        """SetBudget sets the budget of a key, desk, org or model for a period."""
         subject = validation.subject(request.subject, request.org, request.name)
         row = _budget_key(subject, request) | {"amount": validation.check_budget(request)}
         async with self._store.database.transaction() as connection:
-            desk = await changeable(connection, subject)
+            desk = await desk_to_change(connection, subject)
             before = await one(connection, SHOWN_BUDGET, *_budget_key(subject, request).values())
             await connection.execute(store.BUDGET, row | {"desk": desk})
             await self._changed(connection, "budget.set", subject, _budget_details(before), _budget_details(row))
@@ -223,13 +225,13 @@ class RateLimiting(contract.RateLimiting):
         return (await spend.with_spent([as_budget(row)], self._counters))[0]
 
     async def remove_budget(self, request: Budget, /) -> Budget:
-        """RemoveBudget takes a budget away."""
+        """RemoveBudget removes a budget."""
         subject = validation.subject(request.subject, request.org, request.name)
         query = "delete from budget where kind = %s and org = %s and name = %s and period = %s and unit = %s"
         row = tuple(_budget_key(subject, request).values())
         async with self._store.database.transaction() as connection:
             before = await one(connection, f"{SHOWN_BUDGET} for update", *row)
-            if not await removable(connection, subject, before) or before is None:
+            if not await is_removable(connection, subject, before) or before is None:
                 raise NotFound(f"{subject} has no such budget; `drw budgets list` shows those there are")
             await connection.execute(query, row)
             await self._changed(connection, "budget.remove", subject, _budget_details(before), None)
@@ -237,11 +239,11 @@ class RateLimiting(contract.RateLimiting):
         return as_budget(before)
 
     async def list_budgets(self, request: ListBudgetsRequest, /) -> ListBudgetsResponse:
-        """ListBudgets lists the budgets that the caller may see in an org, with what is spent and what is left."""
+        """ListBudgets lists the budgets that the caller can see, with the amounts spent and left."""
         return ListBudgetsResponse(budgets=await spend.budgets(self._store, self._counters, request.org))
 
     async def set_price(self, request: Price, /) -> Price:
-        """SetPrice sets what a model costs from a time on; what was before keeps its price."""
+        """SetPrice sets the price of a model from a given time."""
         tenancy.check_change(tenancy.PLATFORM)
         since, prompt, completion = validation.check_price(request, datetime.now(UTC))
         async with self._store.database.transaction() as connection:
@@ -254,15 +256,15 @@ class RateLimiting(contract.RateLimiting):
         return as_price({"model": request.model, "version": request.version, **after})
 
     async def list_prices(self, request: ListPricesRequest, /) -> ListPricesResponse:
-        """ListPrices lists every price, past, present and to come."""
+        """ListPrices lists all prices: past, current and future."""
         return ListPricesResponse(prices=await self._store.prices())
 
     async def get_spend(self, request: GetSpendRequest, /) -> GetSpendResponse:
-        """GetSpend sums up the ledger of an org."""
+        """GetSpend returns the spending of an org from the ledger."""
         return await spend.spend(self._store, request)
 
     async def watch_policy(self, request: WatchPolicyRequest, /) -> AsyncIterator[Policy]:
-        """WatchPolicy sends what model serving needs to reserve and charge: now, and after each change."""
+        """WatchPolicy streams the prices, limits and budgets that model serving applies, now and after each change."""
         seen = None
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
@@ -276,35 +278,37 @@ class RateLimiting(contract.RateLimiting):
                     yield policy
 
     async def report_usage(self, request: ReportUsageRequest, /) -> ReportUsageResponse:
-        """ReportUsage takes what a data plane let through to an upstream by itself; a request counts once."""
-        await self._reports.take(request)
+        """ReportUsage records the usage of pass-through requests."""
+        await self._reports.record(request)
         return ReportUsageResponse()
 
     async def begin(self) -> None:
-        """Let nobody spend by counters that are not of our ledger."""
+        """Close the counters if they do not match the ledger."""
         with suppress(CountersUnavailable):
             await self._rebuild.check()
 
     async def push_caps(self) -> None:
-        """Tell the counters what the caps are now."""
+        """Write the current caps to the counters."""
         version, caps = await self._store.caps()
         if not await self._counters.set_caps(version, caps):
             await self._rebuild.check()  # another was faster, or they are of changes that the database has lost
 
     async def follow(self) -> None:
-        """Tell the counters after each change, whoever made it."""
+        """Write the caps to the counters after each change by any process."""
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
                 with suppress(CountersUnavailable):
                     await self.push_caps()
 
     async def tick(self) -> None:
-        """Do what is due: open the counters, settle for the dead, count what is not counted, block and unblock."""
+        """Run periodic work: rebuild counters, settle reservations of dead processes, post uncounted rows, renew
+        blocks.
+        """
         with suppress(CountersUnavailable):
             if await self._rebuild.tick():
                 await reap(self._counters, self._ledger)
                 await post(self._counters, self._ledger)
-        await self._blocks.renew()
+        await self._exhausted.renew()
 
     async def keep(self) -> None:
         """Tick for ever."""
@@ -313,15 +317,15 @@ class RateLimiting(contract.RateLimiting):
             await asyncio.sleep(TICK_SECONDS)
 
     async def detail(self) -> str:
-        """Return how many limits there are, and whether money can be spent.
+        """Return the number of limits, and whether money can be spent.
 
         Raises:
-            Unavailable: it cannot, since the counters are away or being rebuilt.
+            Unavailable: the counters are unavailable or being rebuilt.
         """
         row = await self._store.database.one(COUNTS)
         assert row is not None
         text = (
-            f"{row['limits']} limits of their own, {row['budgets']} budgets, {row['prices']} prices, "
+            f"{row['limits']} custom limits, {row['budgets']} budgets, {row['prices']} prices, "
             f"{row['blocks']} blocked; {self._settings.default_requests_per_minute} requests a minute"
         )
         if not await self._counters.is_open():
@@ -339,7 +343,7 @@ class RateLimiting(contract.RateLimiting):
         return self._audit.line(action, resource, "ok", {"org": subject.org, "before": before, "after": after})
 
     async def _enforced(self, limit: Limit) -> Limit:
-        """Wait until data planes enforce what was changed, and say which ones do not yet."""
+        """Wait until data planes enforce a change; set the data planes that do not yet."""
         limit.pending.extend(await self.enforcement.wait())
         return limit
 
@@ -347,10 +351,10 @@ class RateLimiting(contract.RateLimiting):
         """Tell the counters at once; where they are away, `follow` and a rebuild do it later."""
         with suppress(CountersUnavailable):
             await self.push_caps()
-        await self._blocks.renew(subjects)
+        await self._exhausted.renew(subjects)
 
     async def _load_tokens(self, subject: Subject) -> None:
-        """Tell the counters what was used before tokens had a budget; until then not every call was counted there."""
+        """Load the tokens used so far into the counters: tokens without a budget are not always counted."""
         async with self._store.database.transaction() as connection:
             spent = (await sums.spent(connection, [subject], self._now()))[subject]
         with suppress(CountersUnavailable):
@@ -416,21 +420,22 @@ def _price_details(row: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 async def build(scope: ServiceContext) -> RateLimiting:
-    """Make the service with what the configuration names."""
+    """Build the service from the configuration."""
     settings = scope.settings(Settings)
     metering = Database(scope.profile.postgres, "metering", pool_size=2)
     await metering.start("drw.billing")
     scope.on_stop(metering.stop)
     counters = Counters(scope.profile.valkey, seconds=settings.answer_seconds)
     scope.on_stop(counters.close)
-    kept, ledger = LimitStore(await scope.database(pool_size=8)), Ledger(metering)
-    blocks = ExhaustedSubjects(kept, counters)
-    reports = UsageReports(kept, ledger, counters, blocks, scope.audit(), settings.uncounted_tokens)
-    service = RateLimiting(settings, kept, scope.audit(), counters, ledger, reports, blocks)
+    store = LimitStore(await scope.database(pool_size=8))
+    ledger = Ledger(metering)
+    exhausted = ExhaustedSubjects(store, counters)
+    reports = UsageReports(store, ledger, counters, exhausted, scope.audit(), settings.uncounted_tokens)
+    service = RateLimiting(settings, store, scope.audit(), counters, ledger, reports, exhausted)
     await service.begin()
     scope.background(service.follow)
     scope.background(service.keep)
     scope.background(service.enforcement.follow)
     scope.describe(service.detail)
-    scope.measure(partial(measure, kept, counters))
+    scope.measure(partial(measure, store, counters))
     return service

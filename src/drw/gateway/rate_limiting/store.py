@@ -101,7 +101,7 @@ async def one(connection: Connection, query: Any, *args: Any) -> dict[str, Any] 
 
 
 async def changed(connection: Connection) -> None:
-    """Number a change, and tell everybody once it is committed."""
+    """Number a change and notify listeners at commit."""
     await connection.execute(CHANGED)
     await connection.execute(NOTIFY.encode())
 
@@ -132,7 +132,7 @@ def as_limit(row: dict[str, Any]) -> Limit:
 
 
 def as_budget(row: dict[str, Any]) -> Budget:
-    """Return a budget, without what is spent of it."""
+    """Return a budget without its spending."""
     return Budget(
         subject=row["kind"],
         org=row["org"],
@@ -143,13 +143,13 @@ def as_budget(row: dict[str, Any]) -> Budget:
     )
 
 
-def subject_of(found: Limit | Budget | Block) -> Subject:
-    """Return whom a limit, budget or block is for."""
-    if isinstance(found, Limit):
-        name = {Block.DESK: found.desk, Block.ORG: "", Block.MODEL: found.model}.get(found.subject, found.key)
+def subject_of(record: Limit | Budget | Block) -> Subject:
+    """Return the subject of a limit, budget or block."""
+    if isinstance(record, Limit):
+        name = {Block.DESK: record.desk, Block.ORG: "", Block.MODEL: record.model}.get(record.subject, record.key)
     else:
-        name = found.name
-    return Subject(found.subject or Block.KEY, found.org, name)
+        name = record.name
+    return Subject(record.subject or Block.KEY, record.org, name)
 
 
 def as_price(row: dict[str, Any]) -> Price:
@@ -184,12 +184,13 @@ def _subject(row: dict[str, Any]) -> Subject:
 
 
 def _limit_caps(row: dict[str, Any]) -> Sequence[tuple[Subject, str, str | int]]:
-    subject, algorithm = _subject(row), "s" if row["algorithm"] == "SLIDING" else "f"
-    found: list[tuple[Subject, str, str | int]] = []
+    subject = _subject(row)
+    algorithm = "s" if row["algorithm"] == "SLIDING" else "f"
+    caps: list[tuple[Subject, str, str | int]] = []
     if row["tokens_per_minute"]:
-        found += [(subject, "Cw", row["tokens_per_minute"]), (subject, "Cwa", algorithm)]
+        caps += [(subject, "Cw", row["tokens_per_minute"]), (subject, "Cwa", algorithm)]
     if row["concurrent"]:
-        found += [(subject, "Cc", row["concurrent"])]
+        caps += [(subject, "Cc", row["concurrent"])]
     if row["requests_per_minute"] and subject.kind == Block.MODEL:
-        found += [(subject, "Cr", row["requests_per_minute"]), (subject, "Cra", algorithm)]
-    return found
+        caps += [(subject, "Cr", row["requests_per_minute"]), (subject, "Cra", algorithm)]
+    return caps

@@ -1,4 +1,4 @@
-"""What data planes let through by themselves: each request once in the ledger, the audit trail and the counters."""
+"""Usage of pass-through requests: each is recorded once in the ledger, the audit log and the counters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from drw.billing.ledger.rows import Row
 from drw.billing.reservations.reaper import PASS, counted
 from drw.billing.subjects import of_call, of_model
 from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects
-from drw.gateway.rate_limiting.metrics import passed
+from drw.gateway.rate_limiting.metrics import record_usage
 from drw.gateway.rate_limiting.store import LimitStore
 from drw.kernel.errors import InvalidRequest, Unavailable
 from drw.kernel.observability.telemetry import continuing, incoming_context
@@ -38,22 +38,22 @@ class UsageReports:
         store: LimitStore,
         ledger: Ledger,
         counters: Counters,
-        blocks: ExhaustedSubjects,
+        exhausted: ExhaustedSubjects,
         audit: AuditWriter,
         uncounted_tokens: int,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._counters = counters
-        self._blocks = blocks
+        self._exhausted = exhausted
         self._audit = audit
         self._uncounted_tokens = uncounted_tokens
 
-    async def take(self, request: ReportUsageRequest) -> None:
-        """Record what is new in a report.
+    async def record(self, request: ReportUsageRequest) -> None:
+        """Record the new usages of a report.
 
         Raises:
-            InvalidRequest: a usage can never be recorded as it is; none of the report is.
+            InvalidRequest: a usage is invalid; nothing of the report is recorded.
             Unavailable: the database does not answer; report it again.
         """
         _check(request)
@@ -66,11 +66,11 @@ class UsageReports:
             await self._audit.write(lines, connection)
         priced = {price.model for price in prices}
         for id in new:
-            passed(rows[id][0], priced)
+            record_usage(rows[id][0], priced)
         await self._count([rows[id][0] for id in new], read)
 
     async def _count(self, rows: Sequence[Row], read_ms: float) -> None:
-        """Tell the counters, and stop those whose limit is reached; the row is what counts, whatever happens here."""
+        """Update the counters and block exhausted subjects; the ledger row is authoritative."""
         try:
             await self._counters.post((row.posting() for row in rows), read_ms)
             await counted(self._counters, self._ledger, rows)
@@ -78,7 +78,7 @@ class UsageReports:
             pass  # `reaping.post` does it later
         subjects = {s for row in rows for s in (*of_call(row.org, row.desk, row.key), of_model(row.model))}
         if subjects:
-            await self._blocks.renew(subjects)
+            await self._exhausted.renew(subjects)
 
     def _line(self, data_plane: str, row: Row, usage: Usage) -> str:
         with acting_for(Principal(row.org, row.desk, row.key)), continuing(_trace(usage)):
@@ -89,7 +89,8 @@ class UsageReports:
         at = min(usage.at.ToDatetime(UTC), datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC))
         # A client that leaves before an answer begins gets no status, and the upstream may have read all of its prompt.
         good = 200 <= usage.status < 300 or (not usage.status and bool(usage.upstream))
-        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        prompt = usage.prompt_tokens
+        completion = usage.completion_tokens
         if not usage.counted:
             prompt, completion = self._uncounted(usage) if good else (0, 0)
         price = _price(prices, usage.model, at)
@@ -113,7 +114,7 @@ class UsageReports:
         )
 
     def _uncounted(self, usage: Usage) -> tuple[int, int]:
-        """Return a bound on the prompt, as no token is shorter than a byte, and what the rule says of the answer."""
+        """Return upper bounds of prompt tokens (one per byte) and of completion tokens (from the settings)."""
         return min(usage.bytes_in, MAX_TOKENS), self._uncounted_tokens
 
 

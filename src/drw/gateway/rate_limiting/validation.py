@@ -1,4 +1,4 @@
-"""Who may set which limits, budgets and prices, and what they may be."""
+"""Subjects, permissions and validation of limits, budgets and prices."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.context import MAX_ID
 from drw.kernel.tenancy import PLATFORM, Owner
 
-MAX_PER_MINUTE = 1_000_000
-MAX_TOKENS_PER_MINUTE = 1_000_000_000
-MAX_CONCURRENT = 100_000
-MAX_VERSION = 100
 MAX_USD_PER_MILLION = 1_000_000
 LATE = timedelta(minutes=1)
 LIMITS = "limits:write"
 
 
-def limited(limit: Limit) -> Subject:
-    """Return whom a limit is for, by the field that names it."""
+def subject_of_limit(limit: Limit) -> Subject:
+    """Return the subject of a limit."""
     kind = limit.subject or Block.KEY
     name = {Block.KEY: limit.key, Block.DESK: limit.desk, Block.MODEL: limit.model}.get(kind, "")
     param = {Block.KEY: "key", Block.DESK: "desk", Block.MODEL: "model"}.get(kind, "org")
@@ -35,7 +31,7 @@ def subject(kind: Block.Subject, org: str, name: str, param: str = "name") -> Su
 
     Raises:
         InvalidRequest: it has no name, or one too many.
-        Forbidden: the org is another one than the caller's.
+        Forbidden: the org is not the caller's.
     """
     kind = kind or Block.KEY
     if kind == Block.MODEL:
@@ -48,41 +44,34 @@ def subject(kind: Block.Subject, org: str, name: str, param: str = "name") -> Su
     return Subject(kind, org, _name(name, param, f"a {KINDS[kind]}"))
 
 
-def owner(found: Subject) -> Owner:
+def owner(subject: Subject) -> Owner:
     """Return whose a desk, an org or a model is."""
-    if found.kind == Block.MODEL:
+    if subject.kind == Block.MODEL:
         return PLATFORM
-    return Owner(found.org, found.name if found.kind == Block.DESK else "")
+    return Owner(subject.org, subject.name if subject.kind == Block.DESK else "")
 
 
-def check_change(found: Subject) -> None:
-    """Raise where the caller may not change what binds this desk, org or model.
+def check_change(subject: Subject) -> None:
+    """Check that the caller can change limits and budgets of this desk, org or model.
 
     Raises:
-        Forbidden: it is another org's or desk's, or needs a scope that the caller lacks.
+        Forbidden: it belongs to another org or desk, or the caller lacks a scope.
     """
-    tenancy.check_change(owner(found))
-    if found.kind != Block.MODEL:
+    tenancy.check_change(owner(subject))
+    if subject.kind != Block.MODEL:
         context.caller().must_hold(LIMITS)
 
 
-def may_see(found: Subject, desk: str) -> bool:
-    """Tell whether the caller may see what binds this subject; `desk` is a key's, empty where it has none."""
-    if found.kind != Block.KEY:
-        return tenancy.may_read(owner(found))
-    who = context.caller()
-    return (found.org, found.name) == (who.org, who.key) or tenancy.may_change(Owner(found.org, desk))
+def may_see(subject: Subject, desk: str) -> bool:
+    """Return whether the caller can see limits of this subject; `desk` is the desk of a key, or empty."""
+    if subject.kind != Block.KEY:
+        return tenancy.may_read(owner(subject))
+    principal = context.caller()
+    return (subject.org, subject.name) == (principal.org, principal.key) or tenancy.may_change(Owner(subject.org, desk))
 
 
 def check_limit(limit: Limit) -> None:
-    """Raise where a limit is out of bounds, or bounds nothing."""
-    for name, most in (
-        ("requests_per_minute", MAX_PER_MINUTE),
-        ("tokens_per_minute", MAX_TOKENS_PER_MINUTE),
-        ("concurrent", MAX_CONCURRENT),
-    ):
-        if not 0 <= getattr(limit, name) <= most:
-            raise InvalidRequest(f"{name} is {getattr(limit, name)}; it can be 1 to {most}, or 0 for none", param=name)
+    """Raise where a limit bounds nothing."""
     if not (limit.requests_per_minute or limit.tokens_per_minute or limit.concurrent):
         raise InvalidRequest(
             "give one of requests_per_minute, tokens_per_minute and concurrent; limits:remove takes a limit away",
@@ -94,10 +83,8 @@ def check_budget(budget: Budget) -> int:
     """Return the amount of a budget in nano-dollars or tokens.
 
     Raises:
-        InvalidRequest: it lacks a period, or the amount is none.
+        InvalidRequest: the amount is none.
     """
-    if not budget.period:
-        raise InvalidRequest("give a period: DAY, MONTH or TOTAL", param="period")
     if budget.unit != Budget.TOKENS:
         return from_usd(budget.amount, "amount")
     if not (budget.amount.isascii() and budget.amount.isdigit() and int(budget.amount[:20]) <= MAX_TOKENS):
@@ -108,18 +95,15 @@ def check_budget(budget: Budget) -> int:
 
 
 def check_price(price: Price, now: datetime) -> tuple[datetime, int, int]:
-    """Return from when on a price holds, and its two parts in nano-dollars.
+    """Return the start of a price, and its two parts in nano-dollars.
 
     Raises:
-        InvalidRequest: it is for the past, which keeps its prices, or an amount is none.
+        InvalidRequest: the start is in the past, or an amount is invalid.
     """
-    _name(price.model, "model", "a model")
-    if len(price.version) > MAX_VERSION:
-        raise InvalidRequest(f"version has {len(price.version)} characters; at most {MAX_VERSION}", param="version")
     since = price.effective_from.ToDatetime(UTC) if price.HasField("effective_from") else now
     if since < now - LATE:
         raise InvalidRequest(
-            f"effective_from is {since.isoformat()}; what is past keeps its price: give a time to come, or none",
+            f"effective_from is {since.isoformat()}; the past keeps its prices: give a future time, or none",
             param="effective_from",
         )
     parts = []

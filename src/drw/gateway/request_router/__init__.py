@@ -1,1 +1,1 @@
-"""Puts together what the data plane does with a request."""
+"""Builds the desired state of the data planes: routes, limits, credentials and kills."""

@@ -1,4 +1,4 @@
-"""The data planes that watch the desired state here, and what rate limiting is told of them."""
+"""Data planes that watch the desired state in this process, and their reports to rate limiting."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class DataPlanes:
         self._limiting = limiting
         self._watching: Counter[str] = Counter()
         self._changes: dict[str, int] = {}
-        self._told: set[str] = set()
-        self._news = asyncio.Event()
+        self._reported: set[str] = set()
+        self._changed = asyncio.Event()
 
     @contextmanager
     def watching(self, name: str) -> Iterator[None]:
@@ -34,29 +34,29 @@ class DataPlanes:
             self._watching[name] -= 1
 
     def enforces(self, name: str, change: int) -> None:
-        """Take which change of limits a data plane enforces; 0: its Envoy does not run, or has not said yet.
+        """Record the change of limits that a data plane enforces; 0: its Envoy does not run, or has not reported yet.
 
-        It is told in a moment by `keep_telling`: an agent that waited for rate limiting would hold up the next kill.
+        `keep_telling` reports it later: an agent that waited for rate limiting would delay the next kill.
         """
         if change != self._changes.get(name, 0):
             self._changes[name] = change
-            self._news.set()
+            self._changed.set()
 
-    async def keep_telling(self) -> None:
-        """Say who is there, at all news and again and again; one after the other, so that the newest is said last."""
+    async def keep_reporting(self) -> None:
+        """Report the data planes after each change and periodically, one report at a time."""
         while True:
-            self._news.clear()
-            await self._tell()
+            self._changed.clear()
+            await self._report()
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS):
-                    await self._news.wait()
+                    await self._changed.wait()
 
-    async def _tell(self) -> None:
-        there = {name: change for name, change in self._changes.items() if change and self._watching[name] > 0}
-        gone = self._told - there.keys()
-        if not there and not gone:
+    async def _report(self) -> None:
+        present = {name: change for name, change in self._changes.items() if change and self._watching[name] > 0}
+        gone = self._reported - present.keys()
+        if not present and not gone:
             return
-        planes = [ReportEnforcementRequest.DataPlane(name=name, change=change) for name, change in there.items()]
+        planes = [ReportEnforcementRequest.DataPlane(name=name, change=change) for name, change in present.items()]
         with suppress(DrwError):  # it is said again in a moment
             await self._limiting.report_enforcement(ReportEnforcementRequest(data_planes=planes, gone=sorted(gone)))
-            self._told = set(there)
+            self._reported = set(present)

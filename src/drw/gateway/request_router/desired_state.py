@@ -1,4 +1,4 @@
-"""Puts the newest credentials, limits, upstreams and kills together with the routes, and numbers what comes out."""
+"""Desired state: assembles credentials, limits, upstreams, kills and routes, and versions the result."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limits
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Kills, Route, Routes
-from drw.gateway.request_router.kills import block
-from drw.gateway.request_router.route_table import RouteSettings, table
-from drw.routing.request_matching import is_own
+from drw.gateway.request_router.kills.switch import block
+from drw.gateway.request_router.routes.table import RouteSettings, table
+from drw.routing.request_matching import is_platform_process
 
 Part = Credentials | Limits | Upstreams | Kills | Routes
 """Routes: those that operators made."""
@@ -22,23 +22,25 @@ def assemble(
     credentials: Credentials,
     limits: Limits,
     upstreams: Upstreams,
-    more: Sequence[RouteSettings],
+    settings: Sequence[RouteSettings],
     kills: Kills | None = None,
     records: Routes | None = None,
 ) -> Configuration:
     """Return the whole desired state; equal parts give an equal version."""
-    routes, _ = _routes(upstreams, more, records or Routes())
-    found = Configuration(
+    routes, _ = _routes(upstreams, settings, records or Routes())
+    configuration = Configuration(
         credentials=credentials,
         limits=limits,
         upstreams=upstreams,
         routes=Routes(routes=routes),
         blocks=_blocks(limits, kills or Kills()),
     )
-    refused = Configuration(credentials=Credentials(revoked=credentials.revoked), blocks=found.blocks, limits=limits)
-    found.refusals = _digest(refused)
-    found.version = _digest(found)
-    return found
+    refused = Configuration(
+        credentials=Credentials(revoked=credentials.revoked), blocks=configuration.blocks, limits=limits
+    )
+    configuration.refusals = _digest(refused)
+    configuration.version = _digest(configuration)
+    return configuration
 
 
 def _blocks(limits: Limits, kills: Kills) -> list[Block]:
@@ -53,8 +55,8 @@ def _digest(state: Configuration) -> str:
 class DesiredState:
     """The desired state as it is now, for any number of watchers."""
 
-    def __init__(self, more: Sequence[RouteSettings]) -> None:
-        self._more = more
+    def __init__(self, settings: Sequence[RouteSettings]) -> None:
+        self._settings = settings
         self._parts: dict[type[Part], Part] = {}
         self._changed = asyncio.Condition()
         self.configuration: Configuration | None = None
@@ -70,7 +72,7 @@ class DesiredState:
             self._changed.notify_all()
 
     def missing(self) -> list[str]:
-        """Return the services that have not said anything yet."""
+        """Return the sources that have not sent their part yet."""
         sources = {
             Credentials: "authentication",
             Limits: "rate_limiting",
@@ -81,7 +83,7 @@ class DesiredState:
         return [name for part, name in sources.items() if part not in self._parts]
 
     async def versions(self) -> AsyncIterator[Configuration]:
-        """Yield the state as soon as it is there, and whenever its version changes; states between may be left out."""
+        """Yield the state once it is complete, and after changes of its version; intermediate states can be skipped."""
         newest = await self._other_than("")
         while True:
             yield newest
@@ -96,19 +98,21 @@ class DesiredState:
     def _assembled(self) -> Configuration:
         credentials, limits, upstreams = (self._parts[part] for part in (Credentials, Limits, Upstreams))
         assert isinstance(credentials, Credentials) and isinstance(limits, Limits) and isinstance(upstreams, Upstreams)
-        kills, records = self._parts[Kills], self._parts[Routes]
+        kills = self._parts[Kills]
+        records = self._parts[Routes]
         assert isinstance(kills, Kills) and isinstance(records, Routes)
-        return assemble(credentials, limits, upstreams, self._more, kills, records)
+        return assemble(credentials, limits, upstreams, self._settings, kills, records)
 
-    def lost(self) -> list[str]:
-        """Return which routes are kept and lead nowhere now, and why."""
-        upstreams, records = self._parts.get(Upstreams), self._parts.get(Routes)
+    def unusable_routes(self) -> list[str]:
+        """Return stored routes that cannot be used, with the reason."""
+        upstreams = self._parts.get(Upstreams)
+        records = self._parts.get(Routes)
         if not isinstance(upstreams, Upstreams) or not isinstance(records, Routes):
             return []
-        return _routes(upstreams, self._more, records)[1]
+        return _routes(upstreams, self._settings, records)[1]
 
 
-def _routes(upstreams: Upstreams, more: Sequence[RouteSettings], records: Routes) -> tuple[list[Route], list[str]]:
+def _routes(upstreams: Upstreams, settings: Sequence[RouteSettings], records: Routes) -> tuple[list[Route], list[str]]:
     credentials = {upstream.name: upstream.credential for upstream in upstreams.upstreams}
-    own = [upstream.name for upstream in upstreams.upstreams if is_own(upstream)]
-    return table(credentials, more, records.routes, credentials, own)
+    processes = [upstream.name for upstream in upstreams.upstreams if is_platform_process(upstream)]
+    return table(credentials, settings, records.routes, credentials, processes)

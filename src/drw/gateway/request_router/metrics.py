@@ -1,4 +1,4 @@
-"""Whether the data planes run what they should, for alerts."""
+"""Metrics of data planes: whether they run the desired version."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ NEWEST, OLDER, REFUSED = (DATA_PLANES.labels(which) for which in ("newest", "old
 COMPLETE = Gauge("drw_configuration_complete", "1: there is a configuration to send; 0: a part of it is missing.")
 
 
-def measure(wanted: Configuration | None, reports: Iterable[ConfigurationReport]) -> None:
-    """Count the data planes by what they run."""
-    said = list(reports)
-    version = wanted.version if wanted else ""
-    refused = sum(bool(report.error) for report in said)
-    newest = sum(not report.error and report.version == version for report in said)
-    COMPLETE.set(wanted is not None)
+def measure(configuration: Configuration | None, reports: Iterable[ConfigurationReport]) -> None:
+    """Count data planes by the version that they run."""
+    reported = list(reports)
+    version = configuration.version if configuration else ""
+    refused = sum(bool(report.error) for report in reported)
+    newest = sum(not report.error and report.version == version for report in reported)
+    COMPLETE.set(configuration is not None)
     NEWEST.set(newest)
     REFUSED.set(refused)
-    OLDER.set(len(said) - newest - refused)
+    OLDER.set(len(reported) - newest - refused)

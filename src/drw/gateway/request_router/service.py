@@ -1,4 +1,4 @@
-"""Puts together what the data plane does with a request."""
+"""Builds the desired state of the data planes: routes, limits, credentials and kills."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from drw.api.gateway.v1.request_router_pb2 import (
     WatchKillsRequest,
 )
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.gateway.request_router import validation, visibility
 from drw.gateway.request_router.data_planes import DataPlanes
 from drw.gateway.request_router.desired_state import DesiredState, Part
-from drw.gateway.request_router.explain import ExplainedRequest, explain
-from drw.gateway.request_router.explain_dependencies import ExplanationEnricher
-from drw.gateway.request_router.kill_store import KillStore
-from drw.gateway.request_router.kills import KillSwitch
+from drw.gateway.request_router.explain.enrichment import ExplanationEnricher
+from drw.gateway.request_router.explain.explanation import ExplainedRequest, explain
+from drw.gateway.request_router.kills.principals import Principals
+from drw.gateway.request_router.kills.store import KillStore
+from drw.gateway.request_router.kills.switch import KillSwitch
 from drw.gateway.request_router.metrics import measure
-from drw.gateway.request_router.principals import Principals
-from drw.gateway.request_router.route_table import RouteSettings, fixed
+from drw.gateway.request_router.routes import validation, visibility
+from drw.gateway.request_router.routes.table import RouteSettings, reserved_names
 from drw.gateway.request_router.settings import Settings
 from drw.kernel import tenancy
 from drw.kernel.errors import Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
@@ -62,16 +62,15 @@ MAX_DATA_PLANES = 1000
 MAX_ERROR = 2000
 MAX_HOSTS = 2000
 MAX_NOTES = 50
-MAX_HEADERS = 100
 ROUTES = ResourceKind(Route, "route", "request_router_routes")
 
 
 class RouteNotFound(NotFound):
-    """There is no such route that SetRoute made."""
+    """No route of this name was created by SetRoute."""
 
 
 class RouteIsFixed(Conflict):
-    """The platform or its settings have a route of this name."""
+    """The platform or its settings define a route of this name."""
 
 
 class RequestRouter(contract.RequestRouter):
@@ -82,83 +81,77 @@ class RequestRouter(contract.RequestRouter):
         desired: DesiredState,
         kills: KillSwitch,
         records: ResourceStore[Route],
-        more: tuple[RouteSettings, ...],
+        settings: tuple[RouteSettings, ...],
         balancer: LoadBalancerClient,
         authentication: AuthenticationClient,
-        behind: ExplanationEnricher,
+        enricher: ExplanationEnricher,
         planes: DataPlanes,
     ) -> None:
         self._desired = desired
         self._kills = kills
         self._records = records
-        self._more = more
+        self._settings = settings
         self._balancer = balancer
         self._authentication = authentication
-        self._behind = behind
+        self._enricher = enricher
         self._planes = planes
         self._reports: dict[str, ConfigurationReport] = {}
 
     async def list_routes(self, request: ListRoutesRequest, /) -> Routes:
-        """ListRoutes lists what the data plane lets through."""
+        """ListRoutes."""
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
-        return Routes(routes=visibility.routes(configuration.routes.routes))
+        return Routes(routes=visibility.visible_routes(configuration.routes.routes))
 
     async def set_route(self, request: Route, /) -> Route:
-        """SetRoute makes a route, or replaces one that was made so."""
+        """SetRoute creates or replaces a route."""
         upstreams = await self._upstreams()
         self._refuse_fixed(request.name, upstreams)
-        wanted = validation.with_defaults(request)
-        validation.check(wanted, upstreams)
-        await self._records.put(wanted.name, wanted)
-        return wanted
+        route = validation.with_defaults(request)
+        validation.check(route, upstreams)
+        await self._records.put(route.name, route)
+        return route
 
     async def delete_route(self, request: DeleteRouteRequest, /) -> DeleteRouteResponse:
-        """DeleteRoute takes a route away that SetRoute made."""
+        """DeleteRoute deletes a route that SetRoute created."""
         self._refuse_fixed(request.name, await self._upstreams())
         if not await self._records.delete(request.name):
             raise RouteNotFound(f"there is no route {request.name[:80]!r}; `drw routes list` shows all")
         return DeleteRouteResponse()
 
     async def explain_route(self, request: ExplainRouteRequest, /) -> Explanation:
-        """ExplainRoute says which route a request would take, and why."""
+        """ExplainRoute explains which route, limits, budgets and models apply to a request."""
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
-        if not request.path.startswith("/") or len(request.path) > MAX_ERROR:
-            raise InvalidRequest(f"path is {request.path[:80]!r}; it begins with '/'", param="path")
-        if len(request.headers) > MAX_HEADERS:
-            raise InvalidRequest(f"headers: at most {MAX_HEADERS}", param="headers")
         headers = {name.lower(): value for name, value in request.headers.items()}
         path = request.path.partition("?")[0]
-        asked = ExplainedRequest(request.method.upper() or "POST", path, headers, request.model)
-        who = await self._as(request)
-        routes = visibility.mixed(configuration.routes.routes)
-        explanation = explain(configuration, asked, who, routes)
-        await self._behind.add(explanation, configuration, asked, who)
-        return visibility.explained(explanation, routes)
+        explained = ExplainedRequest(request.method.upper() or "POST", path, headers, request.model)
+        principal = await self._as(request)
+        routes = visibility.redact_routes(configuration.routes.routes)
+        explanation = explain(configuration, explained, principal, routes)
+        await self._enricher.add(explanation, configuration, explained, principal)
+        return visibility.redact_explanation(explanation, routes)
 
     async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
-        """GetRollout says which version is wanted, and what each data plane last said."""
+        """GetRollout returns the desired version, and the last report of each data plane."""
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
         planes = [report for _, report in sorted(self._reports.items())]
-        found = Rollout(version=configuration.version, data_planes=planes, lost=self._desired.lost())
-        return visibility.rollout(found)
+        complete = Rollout(version=configuration.version, data_planes=planes, lost=self._desired.unusable_routes())
+        return visibility.redact_rollout(complete)
 
     async def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
-        """WatchConfiguration sends the whole desired state: now, and after each change."""
+        """WatchConfiguration streams the desired state, now and after each change."""
         with self._planes.watching(request.data_plane):
             async with aclosing(self._desired.versions()) as versions:  # type: ignore[type-var]
                 async for configuration in versions:
                     yield configuration
 
     async def report_configuration(self, request: ConfigurationReport, /) -> ReportConfigurationResponse:
-        """ReportConfiguration tells what became of a version on one data plane."""
-        if not 0 < len(request.data_plane) <= MAX_NAME:
-            raise InvalidRequest(f"the name of a data plane has 1 to {MAX_NAME} characters", param="data_plane")
+        """ReportConfiguration records the state of one data plane."""
         if request.data_plane not in self._reports and len(self._reports) >= MAX_DATA_PLANES:
             raise InvalidRequest(f"more than {MAX_DATA_PLANES} data planes have reported")
-        kept = ConfigurationReport(
+        report = ConfigurationReport(
             data_plane=request.data_plane,
             version=request.version[:MAX_NAME],
             error=request.error[:MAX_ERROR],
@@ -167,32 +160,32 @@ class RequestRouter(contract.RequestRouter):
             upstreams=request.upstreams[:MAX_HOSTS],
             notes=[note[:MAX_ERROR] for note in request.notes[:MAX_NOTES]],
         )
-        self._reports[request.data_plane] = kept
+        self._reports[request.data_plane] = report
         self._planes.enforces(request.data_plane, request.limits_change)
         return ReportConfigurationResponse()
 
     async def create_kill(self, request: CreateKillRequest, /) -> Kill:
-        """CreateKill refuses all new calls of a subject and cuts its live streams on every data plane."""
+        """CreateKill rejects new calls of a subject and cuts its live streams on every data plane."""
         return await self._kills.kill(request)
 
     async def list_kills(self, request: ListKillsRequest, /) -> Kills:
-        """ListKills lists what is killed or proposed in the caller's org or platform-wide, newest first."""
+        """ListKills lists active and proposed kills of the caller's org and of the platform, newest first."""
         return await self._kills.list(request)
 
     async def get_kill(self, request: GetKillRequest, /) -> Kill:
-        """GetKill shows one kill."""
+        """GetKill."""
         return await self._kills.get(request.id)
 
     async def approve_kill(self, request: ApproveKillRequest, /) -> Kill:
-        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift."""
+        """ApproveKill approves a proposed kill or lift."""
         return await self._kills.approve(request.id)
 
     async def lift_kill(self, request: LiftKillRequest, /) -> Kill:
-        """LiftKill lets calls through again, or proposes that where the policy asks for more persons."""
+        """LiftKill lifts a kill, or proposes to lift it if the policy requires approvals."""
         return await self._kills.lift(request)
 
     async def watch_kills(self, request: WatchKillsRequest, /) -> AsyncIterator[Kills]:
-        """WatchKills sends all kills in force: now, and after each change."""
+        """WatchKills streams all active kills, now and after each change."""
         async with aclosing(self._kills.watch()) as news:  # type: ignore[type-var]
             async for kills in news:
                 yield kills
@@ -210,60 +203,60 @@ class RequestRouter(contract.RequestRouter):
         """
         if (configuration := self._desired.configuration) is None:
             raise self._incomplete()
-        said = "; ".join(_told(report, configuration) for _, report in sorted(self._reports.items()))
+        reports = "; ".join(_report_text(report, configuration) for _, report in sorted(self._reports.items()))
         killed = sum(block.reason == Block.KILLED for block in configuration.blocks)
-        text = f"version {configuration.version}; {said or 'no data plane has reported yet'}"
+        text = f"version {configuration.version}; {reports or 'no data plane has reported yet'}"
         text += f"; killed: {killed}, see `drw kill list`" if killed else ""
-        if lost := self._desired.lost():
-            text = f"{text}; routes that lead nowhere: {'; '.join(lost)}"
+        if lost := self._desired.unusable_routes():
+            text = f"{text}; routes without an upstream: {'; '.join(lost)}"
         if lost or any(report.error or report.notes for report in self._reports.values()):
             raise Unavailable(text)
         return text
 
     async def _upstreams(self) -> dict[str, str]:
-        """Return the upstreams that there are at this moment, with the credential of each."""
-        found = await self._balancer.list_upstreams(ListUpstreamsRequest())
-        return {upstream.name: upstream.credential for upstream in found.upstreams}
+        """Return the current upstreams with their credentials."""
+        response = await self._balancer.list_upstreams(ListUpstreamsRequest())
+        return {upstream.name: upstream.credential for upstream in response.upstreams}
 
     def _refuse_fixed(self, name: str, upstreams: Iterable[str]) -> None:
-        if name in fixed(upstreams, self._more):
+        if name in reserved_names(upstreams, self._settings):
             raise RouteIsFixed(
                 f"{name!r} is a route of the platform or its settings: take another name; a route with the same path "
                 "and more conditions is tried first"
             )
 
     async def _as(self, request: ExplainRouteRequest) -> Principal:
-        """Return whose request it is: the caller's, or that of another key or desk that the caller may see."""
-        who = context.caller()
+        """Return the principal to explain for: the caller, or a key or desk that the caller can see."""
+        principal = context.caller()
         if request.key and request.desk:
             raise InvalidRequest("a request is explained as a key or as a desk, not as both", param="desk")
-        if request.desk and request.desk != who.desk:
-            tenancy.check_change(Owner(who.org, request.desk))
-            return replace(who, desk=request.desk, key="")
+        if request.desk and request.desk != principal.desk:
+            tenancy.check_change(Owner(principal.org, request.desk))
+            return replace(principal, desk=request.desk, key="")
         if request.key:
             key = await self._authentication.get_key(GetKeyRequest(id=request.key))
             return Principal(key.org, key.desk, key.id, frozenset(key.scopes))
-        return who
+        return principal
 
     def _incomplete(self) -> Unavailable:
         return Unavailable(f"waiting for {' and '.join(self._desired.missing())}")
 
 
-def _told(report: ConfigurationReport, wanted: Configuration) -> str:
+def _report_text(report: ConfigurationReport, configuration: Configuration) -> str:
     fate = f"does not run version {report.version}: {report.error}" if report.error else f"runs {report.version}"
     # Who is revoked, killed or over a limit is in force before the rest of a version is.
-    late = "" if report.refusals == wanted.refusals else ", and does not refuse all yet that it should"
+    late = "" if report.refusals == configuration.refusals else ", and has not applied all refusals yet"
     notes = f" ({'; '.join(report.notes)})" if report.notes else ""
     return f"data plane {report.data_plane!r} {fate}{late}{notes}{_circuits(report)}"
 
 
 def _circuits(report: ConfigurationReport) -> str:
     """Return which circuits are not closed."""
-    told = ""
+    text = ""
     for state, word in ((Health.OPEN, "open"), (Health.HALF_OPEN, "half-open")):
         if hosts := [f"{h.upstream} at {h.address}" for h in report.upstreams if h.circuit == state]:
-            told += f"; circuit {word}: {', '.join(hosts)}"
-    return told
+            text += f"; circuit {word}: {', '.join(hosts)}"
+    return text
 
 
 async def _follow(desired: DesiredState, watch: Callable[[], AsyncIterator[Part]]) -> None:
@@ -275,25 +268,27 @@ async def _follow(desired: DesiredState, watch: Callable[[], AsyncIterator[Part]
 
 
 async def build(scope: ServiceContext) -> RequestRouter:
-    """Make the service with what the configuration names."""
-    own = scope.settings(Settings)
-    desired = DesiredState(own.routes)
-    database, audit = await scope.database(), scope.audit()
+    """Build the service from the configuration."""
+    settings = scope.settings(Settings)
+    desired = DesiredState(settings.routes)
+    database = await scope.database()
+    audit = scope.audit()
     authentication = scope.client(AuthenticationClient)
     switch = KillSwitch(
         KillStore(database),
         audit,
         Principals(authentication),
-        own.kill_approvals,
-        own.kill_limits,
-        own.kill_proposal_seconds,
+        settings.kill_approvals,
+        settings.kill_limits,
+        settings.kill_proposal_seconds,
     )
     records = ResourceStore(ROUTES, database, audit)
     limiting = scope.client(RateLimitingClient)
     balancer = scope.client(LoadBalancerClient)
     discovery = scope.client(DiscoveryClient) if scope.has("discovery") else None
-    behind, planes = ExplanationEnricher(discovery, limiting), DataPlanes(limiting)
-    service = RequestRouter(desired, switch, records, own.routes, balancer, authentication, behind, planes)
+    enricher = ExplanationEnricher(discovery, limiting)
+    planes = DataPlanes(limiting)
+    service = RequestRouter(desired, switch, records, settings.routes, balancer, authentication, enricher, planes)
 
     async def credentials() -> None:
         await _follow(desired, lambda: authentication.watch_credentials(WatchCredentialsRequest()))
@@ -312,7 +307,7 @@ async def build(scope: ServiceContext) -> RequestRouter:
             async for _ in changes:
                 await desired.put(Routes(routes=await records.all()))
 
-    for source in (credentials, limits, upstreams, kills, routes, switch.expire, planes.keep_telling):
+    for source in (credentials, limits, upstreams, kills, routes, switch.expire, planes.keep_reporting):
         scope.background(source)
     scope.describe(service.detail)
     scope.measure(service.measure)

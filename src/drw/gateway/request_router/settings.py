@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from drw.gateway.request_router.kill_settings import KillLimits, KillPolicy
-from drw.gateway.request_router.route_table import RouteSettings
+from drw.gateway.request_router.kills.settings import KillLimits, KillPolicy
+from drw.gateway.request_router.routes.table import RouteSettings
 from drw.kernel.runtime.settings import Settings as Base
 
 
 class Settings(Base):
-    """Routes besides those of the table, how many persons a kill takes, and how many kills there can be."""
+    """Settings of the request router: additional routes, approvals and limits of kills."""
 
     routes: tuple[RouteSettings, ...] = ()
-    """Routes besides those of the platform, or in place of one of the same name; fields as in `drw routes set`."""
+    """Additional routes, or replacements of routes of the same name; fields as in `drw routes set`."""
     kill_approvals: KillPolicy = KillPolicy()
     kill_limits: KillLimits = KillLimits()
     kill_proposal_seconds: float = Field(900.0, gt=0, le=86_400)

@@ -1,4 +1,4 @@
-"""OpenTelemetry's conventions for generative AI: the names of attributes and metrics, and what fills them.
+"""OpenTelemetry's semantic conventions for generative AI: names of attributes and metrics, and their values.
 
 Source: open-telemetry/semantic-conventions-genai, docs/gen-ai (gen-ai-spans.md, gen-ai-metrics.md), status
 "development". In Prometheus a metric has its name with underscores and its unit at the end, as
@@ -45,7 +45,7 @@ SENT = {
     "seed": "gen_ai.request.seed",
     "dimensions": "gen_ai.embeddings.dimension.count",
 }
-"""What a request of OpenAI's API says, under the conventions' names. Stop sequences are words of the caller's."""
+"""Parameters of OpenAI's API under the conventions' names. Stop sequences are omitted: they are the caller's text."""
 
 DURATION_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 FIRST_TOKEN_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -54,7 +54,7 @@ TOKENS = tuple(4**power for power in range(14))
 """Buckets as the conventions give them."""
 
 LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model")
-"""Models are those of the registry, whatever a caller wrote: a name that nobody knows makes no label."""
+"""Models are names in the registry: unknown names of callers never become labels."""
 
 CLIENT_DURATION = Histogram(
     "gen_ai_client_operation_duration_seconds",
@@ -72,8 +72,8 @@ COST_USD = Counter("drw_cost_usd", "What calls have cost, in US dollars.", ["org
 
 
 @lru_cache(maxsize=4096)
-def spent(org: str, desk: str, model: str) -> Counter:
-    """Return the counter of what a desk's calls of a model cost."""
+def cost_counter(org: str, desk: str, model: str) -> Counter:
+    """Return the cost counter of a desk and model."""
     return COST_USD.labels(org, desk, model)
 
 
@@ -93,28 +93,29 @@ def server(base_url: str) -> Mapping[str, str | int]:
     return {"server.address": url.hostname, "server.port": url.port or (443 if url.scheme == "https" else 80)}
 
 
-def sent(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a request asks for, as attributes: numbers and kinds, never words."""
-    found = {name: body[key] for key, name in SENT.items() if isinstance(body.get(key), int | float)}
+def request_attributes(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a request as attributes: numbers and types, never text."""
+    attributes = {name: body[key] for key, name in SENT.items() if isinstance(body.get(key), int | float)}
     if (count := body.get("n", 1)) != 1:
-        found["gen_ai.request.choice.count"] = count
+        attributes["gen_ai.request.choice.count"] = count
     if kind := (body.get("response_format") or {}).get("type"):
-        found["gen_ai.output.type"] = "text" if kind == "text" else "json"
-    return found
+        attributes["gen_ai.output.type"] = "text" if kind == "text" else "json"
+    return attributes
 
 
 @contextmanager
 def operation(
     name: str, subject: str, engine: str, attributes: Mapping[str, Any], kind: SpanKind = SpanKind.CLIENT
 ) -> Iterator[Span]:
-    """Make the block a span and a measurement of an operation that is no call of a chat model.
+    """Record the block as a span and a measurement of an operation other than a chat call.
 
-    `subject` is the model or data source that stands in the span's name.
+    `subject` is the model or data source in the span's name.
     """
-    began, failure = perf_counter(), ""
-    own = {OPERATION: name, PROVIDER: provider(engine), **attributes}
+    began = perf_counter()
+    failure = ""
+    all_attributes = {OPERATION: name, PROVIDER: provider(engine), **attributes}
     try:
-        with telemetry.span(f"{name} {subject}", kind, own) as span:
+        with telemetry.span(f"{name} {subject}", kind, all_attributes) as span:
             yield span
     except BaseException as error:
         failure = telemetry.error_type(error)

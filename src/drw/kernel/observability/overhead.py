@@ -1,7 +1,7 @@
-"""What the platform itself adds to a request: its time, less the time for which it waited for others.
+"""Overhead: the time of a request less the time that it waited for upstreams, clients and queues.
 
-Whoever waits says so with `waiting`, wherever it is in the code; `begin` starts the account of a request, and
-what is done on its behalf, in its task or in tasks it makes, finds it by itself.
+Code that waits uses `waiting`. `begin` starts the account of a request in a context variable, which child tasks
+inherit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class WaitTime:
         self.client = 0.0
 
     def close(self, seconds: float) -> float:
-        """Take down what is ours of a model call that took so long, and return it in seconds."""
+        """Record and return the overhead of a model call of this duration, in seconds."""
         own = max(0.0, seconds - self.upstream - self.queue - self.client)
         SERVING.observe(own)
         if self.queue:
@@ -59,13 +59,13 @@ def begin() -> WaitTime:
 
 
 def waited(what: What, seconds: float) -> None:
-    """Say for how long whatever request this is has waited."""
+    """Add waiting time to the current request."""
     if account := _account.get():
         setattr(account, what, getattr(account, what) + seconds)
 
 
 class waiting:
-    """Around a wait, on behalf of whatever request this is."""
+    """Measure the block as waiting time of the current request."""
 
     __slots__ = ("_began", "_what")
 

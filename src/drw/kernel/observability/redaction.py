@@ -1,8 +1,7 @@
-"""Takes out of a text what must not leave with it: secrets, addresses of people, numbers of accounts and cards.
+"""Redaction of secrets, email addresses, account and card numbers in text.
 
-A short list of patterns, which errs on the side of taking out too much: ten digits in a row may be a card or a
-quantity, and nobody can tell. It finds what looks like a secret, never that something is one: a password in
-plain words stays. So what is redacted is still confidential; it is only less bad where it gets out.
+A short list of patterns that prefers false positives: ten digits can be a card or a quantity. It cannot find secrets
+without a pattern, such as passphrases. Redacted text is still confidential.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ PATTERNS = {
     "number": r"(?<![\w.])\+?\d(?:[ ()-]{0,2}\d){8,}(?![\w.]\d)"
     r"|(?<![\w.])\+?(?=(?:\.?\d){9})\d{1,4}(?:\.\d{2,4}){2,6}(?![\w.]\d)",
 }
-"""What is looked for, in this order; the name stands in the place of what was found."""
+"""Patterns in the order of application; the name replaces a match."""
 
 FOUND = re.compile("|".join(f"(?P<{name.replace(' ', '_')}>{p})" for name, p in PATTERNS.items()), re.DOTALL)
 
@@ -37,18 +36,18 @@ LONGEST = 4096
 
 
 def redacted(text: str) -> str:
-    """Return the text with `[redacted: what]` in place of what the patterns find."""
-    return FOUND.sub(lambda found: f"[redacted: {(found.lastgroup or '').replace('_', ' ')}]", text)
+    """Return the text with matches replaced by `[redacted: NAME]`."""
+    return FOUND.sub(lambda match: f"[redacted: {(match.lastgroup or '').replace('_', ' ')}]", text)
 
 
 def without_tokens(text: str) -> str:
-    """Return the text without what looks like one of our keys, and else as it is."""
+    """Return the text with API keys redacted."""
     return TOKEN.sub("[redacted: token]", text)
 
 
-def excerpt(text: str, most: int) -> str:
-    """Return at most `most` characters of the text, redacted; no part of a secret stays at the cut."""
-    if len(text) <= most:
-        return redacted(text)[:most]
-    clean = redacted(text[: most + LONGEST])
-    return f"{clean[: max(0, min(most, len(clean) - LONGEST))]}[... {len(text)} characters]"
+def excerpt(text: str, max_length: int) -> str:
+    """Return at most `max_length` characters of the text, redacted; no part of a secret stays at the cut."""
+    if len(text) <= max_length:
+        return redacted(text)[:max_length]
+    clean = redacted(text[: max_length + LONGEST])
+    return f"{clean[: max(0, min(max_length, len(clean) - LONGEST))]}[... {len(text)} characters]"

@@ -27,23 +27,23 @@ from drw.kernel.observability.redaction import redacted, without_tokens
 FAILURES = {"500", "501", "502", "503", "504"} | {"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"}
 """Which ends of a request are the server's fault, by the conventions for HTTP and gRPC."""
 PROBED = "process"
-"""What tells the status of a process; asked often, and worth no line of log each time."""
+"""Methods for status probes, which are not logged."""
 
 EXPORT_SECONDS = 3.0
-"""How long a collector may take for a batch of spans, with all attempts at it."""
+"""Timeout for exporting a batch of spans, including retries."""
 FLUSH_SECONDS = 5.0
-"""And for all that is left at the end of a process; well below what a process has for its stop."""
+"""Timeout for exporting the remaining spans at shutdown; well below the shutdown grace."""
 
 ERROR_TYPE = "error.type"
 QUOTES = "quotes"
-"""In an error's metadata: behind the first colon its message has somebody else's words."""
+"""Metadata of errors whose message contains third-party text after the first colon."""
 KEY = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
-"""What looks like a key, wherever somebody has put it: no line of a log has one."""
+"""Pattern of API keys, which are redacted in all log lines."""
 
 REQUESTS = logging.getLogger("drw.request")
 tracer = trace.get_tracer("drw")
 PROPAGATOR = TraceContextTextMapPropagator()
-"""W3C trace context alone: baggage is whatever a client likes, and would go on to engines of others."""
+"""W3C trace context only: baggage is client input, and would be forwarded to third-party engines."""
 PLAIN = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 """The usual form of a traceparent."""
 
@@ -67,7 +67,7 @@ def _begun(service: str) -> Counter:
 
 
 def _log_request(level: int, fields: dict[str, Any]) -> None:
-    """Log as `Logger.log` does, without a search through the stack for who logs: a line has no room for it."""
+    """Log as `Logger.log`, without the stack inspection for the caller's location."""
     if REQUESTS.isEnabledFor(level):
         REQUESTS.handle(REQUESTS.makeRecord(REQUESTS.name, level, "", 0, "request", (), None, extra={"fields": fields}))
 
@@ -121,7 +121,7 @@ def _export_spans(process: str, endpoint: str) -> None:
 
 
 def flush(seconds: float = FLUSH_SECONDS) -> None:
-    """Send what is not sent yet; what takes longer than this is lost, so that a dead collector holds up no stop."""
+    """Flush spans within a timeout, so that an unreachable collector does not delay shutdown."""
     if shutdown := getattr(trace.get_tracer_provider(), "shutdown", None):  # only the provider that exports has one
         sending = Thread(target=shutdown, daemon=True)
         sending.start()
@@ -129,7 +129,7 @@ def flush(seconds: float = FLUSH_SECONDS) -> None:
 
 
 def exports() -> bool:
-    """Tell whether spans are recorded: where nobody takes them, none need be made."""
+    """Return whether spans are exported."""
     return not (
         isinstance(tracer, trace.ProxyTracer) and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
     )
@@ -145,7 +145,8 @@ def outgoing_headers() -> dict[str, str]:
     """Return the headers that carry the trace to the next process."""
     context = trace.get_current_span().get_span_context()
     if context.is_valid and not context.trace_state:
-        trace_id, span_id = trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
+        trace_id = trace.format_trace_id(context.trace_id)
+        span_id = trace.format_span_id(context.span_id)
         return {"traceparent": f"00-{trace_id}-{span_id}-{context.trace_flags:02x}"}
     headers: dict[str, str] = {}
     PROPAGATOR.inject(headers)
@@ -154,10 +155,10 @@ def outgoing_headers() -> dict[str, str]:
 
 def incoming_context(headers: Mapping[str, str]) -> Context:
     """Return the trace context that came with a request."""
-    found = PLAIN.fullmatch(headers.get("traceparent", ""))
-    if found is None or "tracestate" in headers:
+    match = PLAIN.fullmatch(headers.get("traceparent", ""))
+    if match is None or "tracestate" in headers:
         return PROPAGATOR.extract(headers)  # which knows every form, and takes four times as long
-    trace_id, span_id, flags = (int(part, 16) for part in found.groups())
+    trace_id, span_id, flags = (int(part, 16) for part in match.groups())
     parent = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
     return trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent.is_valid else Context()
 
@@ -178,10 +179,10 @@ def error_type(error: BaseException) -> str:
 
 
 def loggable(error: DrwError) -> str:
-    """Return what a log line says of an error.
+    """Return the description of an error for the log.
 
-    Of a wrong request it is the field, since the message may quote the request, and of an upstream's failure
-    it is our part of the message: the rest is the upstream's, which may quote a prompt. The caller gets both.
+    For invalid requests it is the field, since the message can quote the request. For upstream failures it is the
+    platform's part of the message, since the rest can quote a prompt. The caller gets the complete message.
     """
     if isinstance(error, InvalidRequest):
         return " ".join(["invalid", *(error.metadata[k] for k in ("param", "code") if k in error.metadata)])
@@ -189,7 +190,7 @@ def loggable(error: DrwError) -> str:
 
 
 def failed(span: Span, kind: str) -> None:
-    """Mark a span as failed. What the error says stays out of it: it may quote what somebody wrote."""
+    """Mark a span as failed, without the error message, which can quote input."""
     span.set_attribute(ERROR_TYPE, kind)
     span.set_status(StatusCode.ERROR)
 
@@ -201,14 +202,14 @@ def span(
     attributes: Mapping[str, Any] | None = None,
     context: Context | None = None,
 ) -> Iterator[Span]:
-    """Make the block a span of its own, of the present trace or of the one given; an error ends it as failed."""
+    """Record the block as a span of the current or given trace; an error marks it as failed."""
     with tracer.start_as_current_span(
         name, context, kind, attributes, record_exception=False, set_status_on_exception=False
-    ) as made:
+    ) as created:
         try:
-            yield made
+            yield created
         except BaseException as error:
-            failed(made, error_type(error))
+            failed(created, error_type(error))
             raise
 
 
@@ -218,13 +219,13 @@ class AttachedSpan:
     def __init__(self, name: str, kind: SpanKind, attributes: Mapping[str, Any]) -> None:
         self._before = get_current()
         self.span = tracer.start_span(name, kind=kind, attributes=attributes)
-        self._own = trace.set_span_in_context(self.span)
-        attach(self._own)
+        self._context = trace.set_span_in_context(self.span)
+        attach(self._context)
 
     def end(self) -> None:
-        """End it, and make the one before it the present one again, unless this task has gone on to another."""
+        """End the span and restore the previous one, unless the task has entered another."""
         self.span.end()
-        if get_current() is self._own:
+        if get_current() is self._context:
             attach(self._before)
 
 
@@ -268,7 +269,7 @@ class Request:
             _log_request(level, fields | self.fields)
 
     def _attributes(self, code: str) -> dict[str, str | int]:
-        """Return what the conventions for HTTP and RPC want of a server's span."""
+        """Return the attributes of a server span in the HTTP and RPC conventions."""
         if self._service == "http":
             path = without_tokens(str(self.fields.get("path", "")))
             return {"http.request.method": self._method, "http.response.status_code": int(code), "url.path": path}

@@ -1,4 +1,4 @@
-"""Request bodies in a content encoding: decoded piece by piece, so that whoever reads them counts what they become."""
+"""Decoding of request bodies with a content encoding, in pieces, so that limits apply to the decoded size."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from starlette.types import Message, Receive
 from drw.kernel.errors import InvalidRequest, UnsupportedEncoding
 
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-"""The encodings (RFC 9110, 8.4.1), by what zlib calls them."""
+"""Supported encodings (RFC 9110, 8.4.1) with zlib's window bits."""
 PIECE = 1 << 16
-"""The most that is decoded before somebody has taken it: a small body may become a thousand times as large."""
+"""Maximum decoded bytes per piece: a body can expand a thousandfold."""
 
 
 def decoded(receive: Receive, encoding: str) -> Receive:
-    """Return what gives the body as it was before it was encoded.
+    """Return a receive function that yields the decoded body.
 
     Raises:
-        UnknownEncoding: no encoding that is read here, or several.
+        UnknownEncoding: the encoding is not supported, or there are several.
     """
     if encoding == "identity":
         return receive
@@ -36,37 +36,39 @@ class _Decoded:
         self._receive = receive
         self._encoding = encoding
         self._decoder = zlib.decompressobj(WINDOWS[encoding])
-        self._rest = b""
+        self._unconsumed = b""
         self._full = False
-        """Whether the last piece was as large as one may be, so that there may be more without further input."""
-        self._more = True
+        """Whether the last piece was full, so that more output can follow without further input."""
+        self._more_body = True
         self._done = False
 
     async def __call__(self) -> Message:
         while not self._done:
-            if self._rest or self._full:
+            if self._unconsumed or self._full:
                 await asyncio.sleep(0)  # a body that grows is not all there is to do
                 return {"type": "http.request", "body": self._piece(), "more_body": True}
-            if not self._more:
+            if not self._more_body:
                 return self._end()
             message = await self._receive()
             if message["type"] != "http.request":
                 return message
-            self._more, self._rest = message.get("more_body", False), message.get("body", b"")
+            self._more_body = message.get("more_body", False)
+            self._unconsumed = message.get("body", b"")
         return await self._receive()
 
     def _piece(self) -> bytes:
         try:
-            piece = self._decoder.decompress(self._rest, PIECE)
+            piece = self._decoder.decompress(self._unconsumed, PIECE)
         except zlib.error as error:
             raise InvalidRequest(f"the body is not {self._encoding}: {error}") from error
         if self._decoder.unused_data:
-            raise InvalidRequest(f"the body goes on after the end of what is {self._encoding}")
-        self._rest, self._full = self._decoder.unconsumed_tail, len(piece) == PIECE
+            raise InvalidRequest(f"the body continues after the end of the {self._encoding} data")
+        self._unconsumed = self._decoder.unconsumed_tail
+        self._full = len(piece) == PIECE
         return piece
 
     def _end(self) -> Message:
         if not self._decoder.eof:
-            raise InvalidRequest(f"the body ends before what is {self._encoding} does")
+            raise InvalidRequest(f"the body ends before the end of the {self._encoding} data")
         self._done = True
         return {"type": "http.request", "body": b"", "more_body": False}

@@ -1,4 +1,4 @@
-"""Who a request is made for and how long it may take: set once at the edge, carried to every service."""
+"""Request context: the principal and the deadline, set at the edge and propagated to every service."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MAX_ID = 200
 """The longest id of a caller: "oidc:", an issuer's name of 32, ":" and a subject of 128 are within it."""
 
 ANY_SCOPE = "*"
-"""What a method asks for that any known caller may call."""
+"""The scope of methods that any authenticated caller can call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: a key of a desk of an org, inside these information barriers."""
+    """The caller: a key of a desk of an org, with scopes and information barriers (walls)."""
 
     org: str
     desk: str
@@ -32,8 +32,8 @@ class Principal:
     def must_hold(self, *scopes: str) -> None:
         """Raise `Forbidden` where the key holds none of these scopes."""
         if self.scopes.isdisjoint(scopes):
-            wanted = " or ".join(repr(scope) for scope in scopes)
-            raise Forbidden(f"the key {self.key!r} lacks the scope {wanted}", scope=scopes[0])
+            alternatives = " or ".join(repr(scope) for scope in scopes)
+            raise Forbidden(f"the key {self.key!r} lacks the scope {alternatives}", scope=scopes[0])
 
     def to_wire(self) -> bytes:
         """Return the caller as it travels between processes."""
@@ -61,25 +61,25 @@ _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
 def caller() -> Principal:
-    """Return who the present request is made for.
+    """Return the principal of the current request.
 
     Raises:
-        Unauthenticated: the request is made for nobody.
+        Unauthenticated: the request has no principal.
     """
-    if (found := _caller.get()) is None:
+    if (principal := _caller.get()) is None:
         raise Unauthenticated("this request carries no key")
-    return found
+    return principal
 
 
 def caller_or_none() -> Principal | None:
-    """Return who the present request is made for, or None."""
+    """Return the principal of the current request, or None."""
     return _caller.get()
 
 
 @contextmanager
-def acting_for(who: Principal | None) -> Iterator[None]:
-    """Make `who` the caller of everything that happens inside."""
-    token = _caller.set(who)
+def acting_for(principal: Principal | None) -> Iterator[None]:
+    """Set the principal of the block."""
+    token = _caller.set(principal)
     try:
         yield
     finally:
@@ -88,10 +88,10 @@ def acting_for(who: Principal | None) -> Iterator[None]:
 
 @contextmanager
 def deadline(seconds: float | None) -> Iterator[None]:
-    """Bound everything that happens inside; an earlier deadline stays."""
+    """Set a deadline for the block; an earlier deadline stays."""
     present = _deadline.get()
-    wanted = None if seconds is None else time.monotonic() + seconds
-    soonest = min((d for d in (present, wanted) if d is not None), default=None)
+    requested = None if seconds is None else time.monotonic() + seconds
+    soonest = min((d for d in (present, requested) if d is not None), default=None)
     token = _deadline.set(soonest)
     try:
         yield
@@ -103,7 +103,7 @@ def time_left() -> float | None:
     """Return the seconds until the deadline; None without one.
 
     Raises:
-        DeadlineExceeded: there are none left.
+        DeadlineExceeded: the deadline has passed.
     """
     if (end := _deadline.get()) is None:
         return None

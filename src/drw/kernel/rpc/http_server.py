@@ -31,12 +31,12 @@ from drw.kernel.errors import (
     http_headers,
 )
 from drw.kernel.observability import telemetry
-from drw.kernel.observability.metrics_page import page
-from drw.kernel.rpc import context, recovery
+from drw.kernel.rpc import context, start_times
 from drw.kernel.rpc.content_encoding import decoded
 from drw.kernel.rpc.joined_writes import HttpProtocol
 from drw.kernel.rpc.json_bodies import json_object
 from drw.kernel.rpc.lost_connections import LOST, unavailable
+from drw.kernel.rpc.metrics_page import page
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +45,12 @@ Measure = Callable[[], Awaitable[bytes]]
 
 JSON = "application/json"
 ALIVE = "/healthz"
-"""Answers from the event loop alone, whatever becomes of the rest: for probes of liveness."""
+"""Liveness path: responds from the event loop, without any dependency."""
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OTHER = "_OTHER"
-"""Any other verb in metrics and spans, as OpenTelemetry's conventions have it: a client may invent many."""
+"""Label of unknown HTTP methods, as in OpenTelemetry's conventions, to bound cardinality."""
 CLIENT_GONE = 499
-"""What the log says of a request whose client went away, as nginx does."""
+"""Status in the log for requests whose client disconnected, as in nginx."""
 
 
 async def _nothing_to_measure() -> bytes:
@@ -58,18 +58,18 @@ async def _nothing_to_measure() -> bytes:
 
 
 def app(routes: Sequence[BaseRoute], process: str, measure: Measure = _nothing_to_measure) -> ASGIApp:
-    """Return the ASGI application of a process; `measure` is asked each time that its metrics are read."""
+    """Return the ASGI application of a process; `measure` runs before metrics are read."""
 
     async def metrics(_: Request) -> Response:
-        if (who := context.caller_or_none()) is not None:
-            who.must_hold("platform:read")
+        if (principal := context.caller_or_none()) is not None:
+            principal.must_hold("platform:read")
         return Response(page(await measure()), media_type=CONTENT_TYPE_LATEST)
 
-    own = [
+    own_routes = [
         Route(ALIVE, _alive, methods=["GET"]),
         Route(f"/metrics/{process}", metrics, methods=["GET"]),
     ]
-    return RequestMiddleware(Router([*routes, *own], redirect_slashes=False, default=_nothing_here))
+    return RequestMiddleware(Router([*routes, *own_routes], redirect_slashes=False, default=_nothing_here))
 
 
 class RequestMiddleware:
@@ -93,8 +93,8 @@ class RequestMiddleware:
             scope["path"] = scope["path"].rstrip("/") or "/"  # a list's path is never that of an item without a name
             scope["app"] = self  # so that a wrong verb is raised, not answered in plain text
             request.fields |= {"path": scope["path"]}
-            if who := context.caller_or_none():
-                request.fields |= {"key": who.key, "desk": who.desk}
+            if principal := context.caller_or_none():
+                request.fields |= {"key": principal.key, "desk": principal.desk}
             try:
                 if encoding := headers.get("content-encoding", "").strip().lower():
                     receive = decoded(receive, encoding)
@@ -151,7 +151,11 @@ class _Answer:
 
 def error_response(error: DrwError) -> Response:
     """Return the error as an HTTP answer."""
-    if isinstance(error, Unavailable) and "retry_after" not in error.metadata and (after := recovery.seconds(error)):
+    if (
+        isinstance(error, Unavailable)
+        and "retry_after" not in error.metadata
+        and (after := start_times.start_seconds(error))
+    ):
         error.metadata["retry_after"] = str(after)
     body = orjson.dumps(http_body(error))
     return Response(body, http_form(error).status, headers=http_headers(error), media_type=JSON)
@@ -177,7 +181,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     async for part in request.stream():
         parts.append(part)
         if (size := size + len(part)) > limit:
-            raise TooLarge(f"the body has more than {limit} bytes, which is the most there can be")
+            raise TooLarge(f"the body has more than {limit} bytes, the maximum")
     return b"".join(parts)
 
 

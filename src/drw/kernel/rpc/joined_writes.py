@@ -1,5 +1,5 @@
-"""Writes to a connection what came within one turn of the event loop in one system call, as the head and body of an
-answer, or the events of a stream that an engine sent at once.
+"""Write coalescing: joins writes of one event loop iteration into one system call, such as the head and body of a
+response.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MOST_BYTES = 65_536
+MAX_BUFFERED_BYTES = 65_536
 """More is written without waiting, so that the transport tells in time that its peer does not keep up."""
 
 
 class JoinedWrites(asyncio.Transport):
-    """A transport that holds back what is written to it until the end of the turn."""
+    """A transport that buffers writes until the end of the event loop iteration."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -29,11 +29,11 @@ class JoinedWrites(asyncio.Transport):
             self._loop.call_soon(self._flush)
         self._waiting.append(bytes(data))
         self._size += len(data)
-        if self._size >= MOST_BYTES:
+        if self._size >= MAX_BUFFERED_BYTES:
             self._flush()
 
     def close(self) -> None:
-        """Write what waits, then close."""
+        """Flush and close."""
         self._flush()
         self._transport.close()
 
@@ -42,7 +42,7 @@ class JoinedWrites(asyncio.Transport):
         return self._transport.is_closing()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the transport knows of its connection."""
+        """Return extra information of the transport."""
         return self._transport.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -64,7 +64,7 @@ class JoinedWrites(asyncio.Transport):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol over such a transport."""
+    """Uvicorn's protocol over a coalescing transport."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin with a connection."""

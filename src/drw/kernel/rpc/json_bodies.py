@@ -1,4 +1,4 @@
-"""JSON from outside: objects with each key once (RFC 8259, 4: of a repeated one each reader may take another)."""
+"""Parsing of JSON bodies; duplicate keys are rejected (RFC 8259, section 4: their meaning is not defined)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def json_object(raw: bytes) -> dict[str, Any]:
 
 
 def check_keys(raw: bytes) -> None:
-    """Raise `InvalidRequest` where an object in what is JSON has a key twice, or is nested too deep to tell."""
+    """Raise `InvalidRequest` if a JSON object has a duplicate key or is nested too deeply."""
     try:
         jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True)
     except ValueError as error:
         message = str(error)
-        raise InvalidRequest(f"the body is not good JSON: {message[:1].lower()}{message[1:]}") from None
+        raise InvalidRequest(f"the body is not valid JSON: {message[:1].lower()}{message[1:]}") from None

@@ -1,7 +1,6 @@
-"""What a library raises where the other end of a connection goes away in the middle of a call.
+"""Exceptions of client libraries for connections lost during a call.
 
-Services raise `Unavailable` by themselves where they expect it. Wherever it comes up besides, it is no fault of ours
-either: the caller gets a 503 and may try again.
+Services raise `Unavailable` where they expect it. Elsewhere these exceptions become a 503, which callers can retry.
 """
 
 from __future__ import annotations
@@ -24,6 +23,6 @@ LOST = (
 
 
 def unavailable(service: str = "") -> Unavailable:
-    """Return what the caller is told."""
+    """Return the error for the caller."""
     what = f"the {service} service lost" if service else "the service lost"
     return Unavailable(f"{what} a part that it needs, in the middle of the call: try again")

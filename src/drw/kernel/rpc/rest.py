@@ -25,6 +25,7 @@ from drw.kernel.rpc.http_server import read_body
 from drw.kernel.rpc.json_bodies import json_object
 from drw.kernel.rpc.json_messages import from_json, to_json
 from drw.kernel.rpc.transport import translated
+from drw.kernel.validation import validate
 
 REST_OF_PATH = "=**}"
 """The end of a name in a path template that takes the rest of the path, slashes too."""
@@ -35,7 +36,7 @@ TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no":
 
 
 def rule(method: Method) -> tuple[str, str, str] | None:
-    """Return the verb, the path template and what the body is ("", "*") of a method; None where it has no REST form."""
+    """Return the HTTP method, path template and body rule ("", "*") of a method; None: no REST binding."""
     options = method.descriptor.GetOptions()
     if not options.HasExtension(annotations_pb2.http):
         return None
@@ -45,19 +46,19 @@ def rule(method: Method) -> tuple[str, str, str] | None:
 
 
 def scope(method: Method) -> str:
-    """Return the scope that a caller from outside needs; empty: no caller from outside may call."""
+    """Return the scope that an external caller needs; empty: not callable from outside."""
     return str(method.descriptor.GetOptions().Extensions[kernel_pb2.scope])  # type: ignore[index]
 
 
 def routes(servicer: Servicer) -> list[Route]:
     """Return the REST routes of a service."""
-    found = []
+    routes_of_service = []
     for method in servicer.contract.methods.values():
         if bound := rule(method):
             verb, path, body = bound
             endpoint = _endpoint(servicer, method, has_body=body == "*")
-            found.append(Route(path, endpoint, methods=[verb], name=f"{method.service}/{method.name}"))
-    return found
+            routes_of_service.append(Route(path, endpoint, methods=[verb], name=f"{method.service}/{method.name}"))
+    return routes_of_service
 
 
 def _endpoint(servicer: Servicer, method: Method, *, has_body: bool) -> Any:
@@ -67,12 +68,13 @@ def _endpoint(servicer: Servicer, method: Method, *, has_body: bool) -> Any:
     written = method.name in servicer.written()
 
     async def endpoint(request: Request) -> Response:
-        who = context.caller()
+        principal = context.caller()
         if needed != context.ANY_SCOPE:
-            who.must_hold(needed)
+            principal.must_hold(needed)
         if not written:
             raise Unimplemented(f"{service}.{method.name} is not implemented in this release", service=service)
         message = await _read(request, method, has_body=has_body)
+        validate(message)
         if method.streams:
             return await server_sent_events.answer(run(message), service, method.name)
         with translated(service, method.name):

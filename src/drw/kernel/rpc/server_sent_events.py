@@ -18,7 +18,7 @@ from drw.kernel.rpc.transport import translated
 FIRST_SECONDS = 5.0
 """How long an answer waits for its first message: an error until then is an ordinary answer."""
 QUIET_SECONDS = 15.0
-"""After this long without a message a comment goes out, so that nobody on the way takes the stream for dead."""
+"""Interval of keep-alive comments, so that proxies do not close idle streams."""
 
 DONE = b"event: done\ndata: {}\n\n"
 QUIET = b": nothing yet\n\n"
@@ -41,7 +41,7 @@ async def answer(messages: AsyncIterator[Message], service: str, method: str) ->
 
 
 class _Reader:
-    """Reads a stream in a task of its own, so that it is also closed there, as soon as nobody listens."""
+    """Reads a stream in its own task, which closes it when the client disconnects."""
 
     def __init__(self, messages: AsyncIterator[Message], service: str, method: str) -> None:
         self._messages = messages

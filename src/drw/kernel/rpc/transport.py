@@ -1,4 +1,4 @@
-"""How one service calls another: one typed client, in this process or over gRPC, with the same errors."""
+"""Transports between services: in-process or gRPC, with the same client, deadlines and errors."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.lost_connections import LOST, unavailable
 from drw.kernel.rpc.wire_errors import from_wire, to_wire
+from drw.kernel.validation import validate
 
 log = logging.getLogger(__name__)
 
 UNARY_SECONDS = 30.0
 STREAM_SECONDS = 900.0
 PING_MS = 10_000
-"""After so long without a word in a call a process is asked whether it is there; after as long again it is not."""
+"""Keepalive: after this time without data a connection is pinged; after the same time again it is closed."""
 MAX_MESSAGE_BYTES = 64 << 20
 OPERATOR = "operator"
-"""Who calls where no service does: the command line on the same machine, a probe, the data plane's agent."""
+"""The caller name of clients other than services: the command line, probes, the agent."""
 
 ERROR_KEY = "drw-error-bin"
 CALLER_KEY = "drw-caller-bin"
@@ -54,6 +55,7 @@ class LocalTransport:
 
     async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
         with context.deadline(timeout or UNARY_SECONDS), translated(self._service, method.name):
+            validate(request)
             async with asyncio.timeout(context.time_left()):
                 answer: Message = await getattr(self._servicer(), method.python_name)(request)
                 return answer
@@ -61,6 +63,7 @@ class LocalTransport:
     async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncIterator[Message]:
         end = asyncio.get_running_loop().time() + min(timeout or STREAM_SECONDS, context.time_left() or STREAM_SECONDS)
         with translated(self._service, method.name):
+            validate(request)
             async with aclosing(getattr(self._servicer(), method.python_name)(request)) as answers:
                 while True:
                     # Around each step: around the whole it would also cut short what the caller does in between.
@@ -112,8 +115,8 @@ class GrpcTransport:
     def _metadata(self) -> list[tuple[str, str | bytes]]:
         sent: list[tuple[str, str | bytes]] = [(SERVICE_KEY, self._calling)]
         sent += telemetry.outgoing_headers().items()
-        if who := context.caller_or_none():
-            sent.append((CALLER_KEY, who.to_wire()))
+        if principal := context.caller_or_none():
+            sent.append((CALLER_KEY, principal.to_wire()))
         return sent
 
     def _translated(self, error: grpc.aio.AioRpcError) -> DrwError:
@@ -134,7 +137,7 @@ class GrpcTransport:
 
 
 class StrictTransport:
-    """In tests: what the wire would do to a call in this process, and every safe call twice."""
+    """For tests: serialises messages of in-process calls, and repeats every safe call."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -240,6 +243,7 @@ def _serve_unary(servicer: Servicer, method: Method) -> Any:
 
     async def serve(request: Message, grpc_context: Any) -> Message:
         async with _Served(service, method, grpc_context):
+            validate(request)
             answer: Message = await run(request)
             return answer
         raise AssertionError("unreachable: aborting raises")
@@ -253,9 +257,11 @@ def _serve_stream(servicer: Servicer, method: Method) -> Any:
 
     # Not a generator, which a call that is cancelled while it sends would leave open until it is collected.
     async def serve(request: Message, grpc_context: Any) -> None:
-        async with _Served(service, method, grpc_context), aclosing(run(request)) as answers:
-            async for answer in answers:
-                await grpc_context.write(answer)
+        async with _Served(service, method, grpc_context):
+            validate(request)
+            async with aclosing(run(request)) as answers:
+                async for answer in answers:
+                    await grpc_context.write(answer)
 
     return serve
 
@@ -272,8 +278,8 @@ class _Served:
     async def __aenter__(self) -> None:
         metadata = dict(self._context.invocation_metadata())
         self._request = self._stack.enter_context(telemetry.Request(self._service, self._method.name, metadata))
-        who = metadata.get(CALLER_KEY)
-        self._stack.enter_context(context.acting_for(context.Principal.from_wire(who) if who else None))
+        principal = metadata.get(CALLER_KEY)
+        self._stack.enter_context(context.acting_for(context.Principal.from_wire(principal) if principal else None))
         self._stack.enter_context(context.deadline(self._context.time_remaining()))
         try:
             _check_permission(self._service, str(metadata.get(SERVICE_KEY, "")))

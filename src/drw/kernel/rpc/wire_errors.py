@@ -12,7 +12,7 @@ MESSAGE_BYTES, METADATA_BYTES, METADATA_VALUES = 1_200, 300, 8
 
 
 def to_wire(error: DrwError, service: str) -> tuple[str, bytes]:
-    """Return the message, and what travels beside it and the status code."""
+    """Return the message and the serialised details of an error."""
     metadata = {k: _cut(v, METADATA_BYTES) for k, v in list(error.metadata.items())[:METADATA_VALUES]}
     info = ErrorInfo(reason=error.reason, service=service, metadata=metadata)
     return _cut(error.message, MESSAGE_BYTES), info.SerializeToString()
@@ -28,9 +28,9 @@ def from_wire(code: grpc.StatusCode, message: str, info: bytes | None) -> DrwErr
     return _make(cls, message, dict(detail.metadata), detail.reason)
 
 
-def _cut(text: str, most: int) -> str:
+def _cut(text: str, max_bytes: int) -> str:
     data = text.encode(errors="replace")
-    return text if len(data) <= most else data[:most].decode(errors="ignore") + "..."
+    return text if len(data) <= max_bytes else data[:max_bytes].decode(errors="ignore") + "..."
 
 
 def _make(cls: type[DrwError], message: str, metadata: dict[str, str], reason: str) -> DrwError:

@@ -1,4 +1,4 @@
-"""Time as the code that waits and counts sees it: an object, so that a test may put another in its place."""
+"""Injectable clock, so that tests can replace time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process: builds its services, hands each what it asks for, starts and stops them."""
+"""Host: builds the services of one process, injects their dependencies, starts and stops them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from drw.kernel.storage.database import Database
 log = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 1.0
-"""After so long background work that did not end is told again."""
+"""Interval for logging background tasks that do not end."""
 
 C = TypeVar("C", bound=Client)
 P = TypeVar("P")
@@ -49,8 +49,7 @@ Detail = Callable[[], Awaitable[str]]
 class Host:
     """The services of one process.
 
-    `name` is a process of the profile; `services` may name others than the profile gives it, as
-    tests do that run everything together. `wrap` may put a transport around each local one.
+    `name` is a process of the profile; `services` overrides its services, for tests. `wrap` wraps each local transport.
     """
 
     def __init__(
@@ -78,9 +77,9 @@ class Host:
         await self._audit_database.start("drw.kernel.storage")
         for name in self._names:
             await self._build(name)
-        place = self.profile.processes.get(self.name)
-        grpc = grpc or (place.grpc if place else "127.0.0.1:0")
-        http_address = http_address or (place.http if place else "127.0.0.1:0")
+        address = self.profile.processes.get(self.name)
+        grpc = grpc or (address.grpc if address else "127.0.0.1:0")
+        http_address = http_address or (address.http if address else "127.0.0.1:0")
         self._server = transport.Server([*self._servicers.values(), Status(self)])
         self._http = http_server.HttpServer(self.app())
         bound = await self._server.start(grpc), await self._http.start(http_address)
@@ -119,7 +118,7 @@ class Host:
 
     def has(self, service: str) -> bool:
         """Tell whether the service is built here or has a place in the profile."""
-        return service in self._names or any(service in place.services for place in self.profile.processes.values())
+        return service in self._names or any(service in address.services for address in self.profile.processes.values())
 
     def audit(self, service: str) -> AuditWriter:
         """Return the writer of a service's audit records."""
@@ -130,7 +129,7 @@ class Host:
         return ProcessStatus(name=self.name, services=[await self._status_of(name) for name in self._names])
 
     async def _measure(self) -> bytes:
-        """Bring the gauges up to date, within the time that a scrape has; what takes longer is late, not wrong."""
+        """Update the gauges within the scrape timeout; slower updates finish later."""
         await asyncio.gather(*(self._measure_one(name) for name in self._names))
         return b""
 
@@ -145,12 +144,14 @@ class Host:
         READY.labels(name).set(ready)
 
     async def _status_of(self, name: str) -> ServiceStatus:
-        state, detail = self._states[name], ""
+        state = self._states[name]
+        detail = ""
         if state == State.READY:
             try:
                 detail = await self._scopes[name].detail()
             except DrwError as error:
-                state, detail = State.DEGRADED, error.message
+                state = State.DEGRADED
+                detail = error.message
         elif state == State.UNIMPLEMENTED:
             detail = "not implemented in this release"
         return ServiceStatus(name=name, cluster=BY_NAME[name].cluster, state=state, detail=detail)
@@ -204,15 +205,15 @@ class ServiceContext:
     def settings(self, cls: type[S]) -> S:
         """Return the service's own settings."""
         self._read |= cls.model_fields.keys()
-        own = {k: v for k, v in self._section.items() if k in cls.model_fields}
-        return validated(cls, own, self._row.name)
+        section = {k: v for k, v in self._section.items() if k in cls.model_fields}
+        return validated(cls, section, self._row.name)
 
     def has(self, service: str) -> bool:
         """Tell whether the profile, or this process, has the service at all."""
         return self._host.has(service)
 
     def client(self, cls: type[C]) -> C:
-        """Return a client of another service; the catalog must say that this one calls it."""
+        """Return a client of another service, which the catalog must list under `calls`."""
         name = cls.contract.service
         if name not in self._row.calls:
             raise ConfigError(f"{self._row.name!r} calls {name!r}, which its row in the catalog does not say")
@@ -242,8 +243,8 @@ class ServiceContext:
         """Return the adapter of a port in the module `name`, with these settings."""
         module = importlib.import_module(f"{self._row.package}.adapters.{name}")
         adapter = _only_subclass(module, port)
-        if wanted := getattr(adapter, "Settings", None):
-            return adapter(validated(wanted, section, f"{self._row.name}.{name}"))
+        if settings := getattr(adapter, "Settings", None):
+            return adapter(validated(settings, section, f"{self._row.name}.{name}"))
         return adapter()
 
     async def database(self, *, pool_size: int = 4) -> Database:
@@ -275,29 +276,29 @@ class ServiceContext:
         self.on_start(begin)
 
     def describe(self, detail: Detail) -> None:
-        """Say what the status shows of the service; raising an error of the tree shows it as degraded."""
+        """Set the function that returns the status detail; an error shows the service as degraded."""
         self._detail = detail
 
     def measure(self, hook: Hook) -> None:
-        """Run this before metrics are read, to bring gauges up to date that nothing else keeps so."""
+        """Run this before metrics are read, to update gauges."""
         self._hooks["measure"].append(hook)
 
     async def measured(self) -> None:
-        """Run what was given to `measure`."""
+        """Run the hooks of `measure`."""
         for hook in self._hooks["measure"]:
             await hook()
 
     async def detail(self) -> str:
-        """Return what the service says of itself."""
+        """Return the status detail of the service."""
         return await self._detail() if self._detail else ""
 
     async def begin(self) -> None:
-        """Run what was given to `on_start`."""
+        """Run the hooks of `on_start`."""
         for hook in self._hooks["start"]:
             await hook()
 
     async def close(self) -> None:
-        """End the background work, then run what was given to `on_stop`."""
+        """Cancel the background tasks, then run the hooks of `on_stop`."""
         waiting = self._tasks
         while waiting:  # more than once: an error on the way out can take the place of a cancellation
             for task in waiting:
@@ -308,7 +309,7 @@ class ServiceContext:
                 stack.push_async_callback(hook)
 
     def check_all_read(self) -> None:
-        """Raise where the section has a key that nothing asked for: most often a typing mistake."""
+        """Raise if the section has an unknown key, most often a typo."""
         for key in self._section.keys() - self._read:
             known = ", ".join(sorted(self._read)) or "none"
             raise ConfigError(f"{self._row.name}.{key} is not a setting; there are: {known}")
@@ -338,15 +339,15 @@ def validated(cls: type[S], section: dict[str, Any], what: str) -> S:
 
 
 def check_sections(profile: Profile) -> None:
-    """Raise where the profile has settings for a service that there is not."""
+    """Raise if the profile has settings for an unknown service."""
     for name in profile.services.keys() - BY_NAME.keys():
         raise ConfigError(f"there is no service {name!r}; there are: {', '.join(BY_NAME)}")
 
 
 def _only_subclass(module: ModuleType, port: type[P]) -> Callable[..., P]:
-    (found,) = (
+    (subclass,) = (
         c
         for _, c in getmembers(module, isclass)
         if issubclass(c, port) and c.__module__ == module.__name__ and not isabstract(c)
     )
-    return found
+    return subclass

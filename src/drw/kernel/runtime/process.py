@@ -13,7 +13,7 @@ import uvloop
 
 from drw.kernel.errors import DrwError
 from drw.kernel.observability import telemetry
-from drw.kernel.rpc import recovery
+from drw.kernel.rpc import start_times
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, SettingLayers
 
@@ -26,7 +26,9 @@ def main(name: str, files: Sequence[Path]) -> int:
     """Run the process `name` of the profile in these files; return the exit code."""
     try:
         profile = SettingLayers(files).profile()
-        recovery.use(profile)
+        start_times.configure(
+            profile.starts, {service: name for name, each in profile.processes.items() for service in each.services}
+        )
         telemetry.set_up(name, profile.otlp_endpoint)
         uvloop.run(_run(profile, name))
     except DrwError as error:
@@ -38,17 +40,17 @@ def main(name: str, files: Sequence[Path]) -> int:
 
 
 async def _run(profile: Profile, name: str) -> None:
-    asked = asyncio.Event()
+    stop_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
+        loop.add_signal_handler(number, stop_requested.set)
     host = Host(profile, name)
     try:
         await host.start()
         gc.collect()
         gc.freeze()  # what stands now stands until the end: no collection needs to look at it again
         gc.set_threshold(YOUNG_OBJECTS)
-        await asked.wait()
+        await stop_requested.wait()
     finally:
         await host.stop()
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from drw.kernel.errors import DrwError
+from drw.kernel.errors import ConfigError as ConfigError
 
 ORIGIN = r"^(\*|https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?)$"
 """What a browser sends in `Origin`: no path, lower case (RFC 6454, 6.2)."""
@@ -25,10 +25,6 @@ def _host_and_port(value: str) -> str:
 
 
 HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
-
-
-class ConfigError(DrwError):
-    """The configuration names something that does not exist, or lacks something."""
 
 
 class Settings(BaseModel):
@@ -49,26 +45,26 @@ class ServiceAddress(Settings):
 
 
 class Tls(Settings):
-    """Where the data plane listens with TLS, besides the plain address."""
+    """TLS listener of the data plane, additional to the plain one."""
 
     listen: HostAndPort
     """`host:port` of the listener with TLS."""
     certificate: Path
-    """The server's certificate and what stands between it and its root, as PEM."""
+    """The server's certificate chain, as PEM."""
     private_key: Path
     """The key of the certificate, as PEM."""
     client_ca: Path | None = None
-    """The authorities whose client certificates count, as PEM; without one no client certificate is asked for."""
+    """Certificate authorities of client certificates, as PEM. Without it, no client certificate is requested."""
 
 
 class Connections(Settings):
     """Bounds on the connections of clients to the data plane."""
 
-    most: int = Field(default=10_000, ge=10, le=1_000_000)
+    max: int = Field(default=10_000, ge=10, le=1_000_000)
     """Open at once, of all clients together. More are closed as they come."""
     per_client: int = Field(default=5_000, ge=1, le=1_000_000)
     """Open at once of one client: an IPv4 address, or a /64 of IPv6. Behind a load balancer that hides its clients,
-    set it to `most`."""
+    set it to `max`."""
     idle_seconds: int = Field(default=60, ge=5, le=3600)
     """How long a connection without a request stays open; the fuller the data plane, the shorter, down to one second.
 
@@ -79,15 +75,14 @@ class Connections(Settings):
 
 
 class Cors(Settings):
-    """Which web pages may call the platform from a browser: `[data_plane.cors]`."""
+    """Web origins that can call the platform from a browser: `[data_plane.cors]`."""
 
     origins: tuple[Origin, ...] = ()
-    """As in `https://desk.example`, or `*` for every page. A page needs a key as everybody does: browsers add none by
-    themselves."""
+    """As in `https://desk.example`, or `*` for every page. Requests still need an API key."""
 
 
 class DataPlane(Settings):
-    """Where the data plane listens, and where its agent keeps what it reads."""
+    """Listeners of the data plane, and the files of its agent."""
 
     listen: HostAndPort = "127.0.0.1:8080"
     """`host:port` of the plain listener."""
@@ -104,23 +99,23 @@ class DataPlane(Settings):
     metrics: str = ""
     """`unix:/path` or `host:port` where the agent serves its metrics and Envoy's; empty: nowhere."""
     authorities: Path = Path("/etc/ssl/certs/ca-certificates.crt")
-    """Who may sign for an upstream that is spoken to by TLS."""
+    """Certificate authorities for TLS upstreams, as PEM."""
 
 
 class Engine(Settings):
     """The language model's process on one machine: `[engine]`."""
 
     memory_mib: int = Field(default=2048, ge=512)
-    """What it may hold of its own, without the weights in their file; over it, it is started anew."""
+    """Memory limit of the engine, without the memory-mapped weights; above it, the engine restarts."""
 
 
 class Profile(Settings):
-    """How the platform runs here: what shares a process, and each service's settings."""
+    """A deployment profile: processes and their services, and the settings of each service."""
 
     name: str
     """The name of the profile, as in `laptop`."""
     data: Path
-    """Where services keep files; each gets a folder of its own name."""
+    """Data folder; each service has a subfolder of its name."""
     postgres: str
     """A PostgreSQL connection string."""
     valkey: str
@@ -135,33 +130,33 @@ class Profile(Settings):
     """Where traces go, as in `http://127.0.0.1:4318`; empty: nowhere."""
 
     def http_places(self) -> dict[str, ServiceAddress]:
-        """Return who answers over HTTP behind the data plane: every process, and the agent with its metrics."""
+        """Return the HTTP upstreams of the data plane: every process, and the agent's metrics."""
         if self.data_plane is None or not self.data_plane.metrics:
             return self.processes
         return {**self.processes, "agent": ServiceAddress(services=(), grpc="", http=self.data_plane.metrics)}
 
     def place(self, service: str) -> ServiceAddress:
-        """Return where the service answers."""
-        for place in self.processes.values():
-            if service in place.services:
-                return place
+        """Return the address of a service."""
+        for address in self.processes.values():
+            if service in address.services:
+                return address
         raise ConfigError(f"no process of the profile {self.name!r} has the service {service!r}")
 
 
 class SettingLayers:
-    """A profile made of layers, which still knows where each value came from."""
+    """Layered settings that record the origin of each value."""
 
     def __init__(
         self,
         files: Iterable[Path],
         environ: Mapping[str, str] = os.environ,
-        made: tuple[str, Mapping[str, Any]] | None = None,
+        base: tuple[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Read the layers, the later ones on top; `made` is one below them, not written yet, with its origin."""
+        """Read the layers, the later ones on top; `base` is one below them, not written yet, with its origin."""
         self.origins: dict[str, str] = {}
         self.data: dict[str, Any] = {}
-        if made:
-            self._merge(self.data, made[1], made[0], "")
+        if base:
+            self._merge(self.data, base[1], base[0], "")
         for file in files:
             self._merge(self.data, _read(file), str(file), "")
         for key, value in sorted(environ.items()):
@@ -201,7 +196,7 @@ class SettingLayers:
 
 
 def explain(error: ValidationError, what: str, origins: Mapping[str, str] | None = None) -> str:
-    """Return a pydantic error as a sentence that names each value, what is wrong and where it was said."""
+    """Return a pydantic error as a sentence with each setting, the problem and its origin."""
     parts = []
     for fault in error.errors():
         path = ".".join(str(p) for p in fault["loc"])

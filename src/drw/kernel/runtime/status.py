@@ -1,4 +1,4 @@
-"""How every service of a profile is, asked of its process."""
+"""Status report of all services of a profile."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ async def report(profile: Profile, channels: Channels) -> list[ServiceStatus]:
 
     The services of a process that does not answer within two seconds are DOWN.
     """
-    asked = [_of(name, place, channels) for name, place in profile.processes.items()]
-    return [status for statuses in await asyncio.gather(*asked) for status in statuses]
+    requests = [_of(name, address, channels) for name, address in profile.processes.items()]
+    return [status for statuses in await asyncio.gather(*requests) for status in statuses]
 
 
 def healthy(services: list[ServiceStatus]) -> bool:
@@ -30,15 +30,15 @@ def healthy(services: list[ServiceStatus]) -> bool:
     return all(service.state in (State.READY, State.UNIMPLEMENTED) for service in services)
 
 
-async def _of(name: str, place: ServiceAddress, channels: Channels) -> list[ServiceStatus]:
+async def _of(name: str, address: ServiceAddress, channels: Channels) -> list[ServiceStatus]:
     try:
-        client = channels.client(ProcessClient, place.grpc)
+        client = channels.client(ProcessClient, address.grpc)
         status = await client.get_status(GetStatusRequest(), timeout=ANSWER_SECONDS)
     except DrwError as error:
         detail = f"the process {name!r} does not answer: {error.message}"
-        return [_down(service, detail) for service in place.services]
-    told = {service.name: service for service in status.services}
-    return [told.get(s) or _down(s, f"the process {name!r} runs without it") for s in place.services]
+        return [_down(service, detail) for service in address.services]
+    reported = {service.name: service for service in status.services}
+    return [reported.get(s) or _down(s, f"the process {name!r} runs without it") for s in address.services]
 
 
 def _down(service: str, detail: str) -> ServiceStatus:

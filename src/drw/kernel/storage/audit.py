@@ -1,4 +1,4 @@
-"""Writes audit records: in the transaction of what they record, or before the answer ends."""
+"""Audit writer: writes records in the caller's transaction, or in a group commit before the response."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ INSERT = "insert into audit.inbox (record) select unnest(%b::text[])"
 class AuditWriter:
     """Writes the records of one service.
 
-    A record holds hashes and ids, never prompts, answers or secrets. It carries the walls that its caller stands inside
-    of, among which are those of all that the caller sees.
+    A record holds hashes and ids, never prompts, answers or secrets. It contains the walls that its caller is inside
+    of.
     """
 
     def __init__(self, database: Database, service: str) -> None:
@@ -42,13 +42,14 @@ class AuditWriter:
         details: Mapping[str, Any] | None = None,
         connection: Connection | None = None,
     ) -> None:
-        """Write one record, and return when it is there for good.
+        """Write one record, and return when it is committed.
 
-        With a connection it becomes part of that transaction; without one it is committed
-        with all other records that wait at this moment.
+        With a connection it is part of that transaction; without one it is committed together with other waiting
+        records.
 
         Raises:
             Unavailable: the database does not answer; nothing may be acknowledged.
+
         """
         line = self.line(action, resource, outcome, details or {})
         if connection is not None:
@@ -69,22 +70,22 @@ class AuditWriter:
             raise Unavailable(message, part="postgres") from error
 
     def line(self, action: str, resource: str, outcome: str, details: Mapping[str, Any]) -> str:
-        """Return a record as it is written, for whoever writes it together with something else: see `INSERT`."""
-        who = context.caller_or_none()
+        """Return a serialised record, to write it together with other data: see `INSERT`."""
+        principal = context.caller_or_none()
         record = {
             "at": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "service": self._service,
             "action": action,
-            "org": who.org if who else "",
-            "desk": who.desk if who else "",
-            "actor": who.key if who else "platform",
+            "org": principal.org if principal else "",
+            "desk": principal.desk if principal else "",
+            "actor": principal.key if principal else "platform",
             "resource": resource,
             "outcome": outcome,
             "trace_id": telemetry.current_trace_id(),
             "details": dict(details),
         }
-        if who and who.walls:  # most keys stand inside none
-            record["walls"] = sorted(who.walls)
+        if principal and principal.walls:  # most keys stand inside none
+            record["walls"] = sorted(principal.walls)
         line = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
         if len(line) > MAX_RECORD_BYTES:
             raise InvalidRequest(f"an audit record of {len(line)} bytes; at most {MAX_RECORD_BYTES}")
@@ -99,5 +100,5 @@ class AuditWriter:
 
 
 def digest(text: str | bytes) -> str:
-    """Return the SHA-256 of a text in hex: how records name what they must not hold."""
+    """Return the SHA-256 of a text in hex, for records that must not contain the text."""
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()

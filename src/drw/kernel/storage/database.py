@@ -1,4 +1,4 @@
-"""PostgreSQL for one service: a schema of its own, migrations, a pool, notifications."""
+"""PostgreSQL for one service: its schema, migrations, connection pool and notifications."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from drw.kernel.errors import InvalidRequest, Unavailable
-from drw.kernel.runtime.settings import ConfigError
+from drw.kernel.errors import ConfigError, InvalidRequest, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +30,18 @@ LINK = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,  # in milliseconds
 }
-"""What a connection has unless the profile says otherwise: what is between us and the server may drop it silently."""
+"""Connection defaults: keepalives detect connections that the network drops silently."""
 
 HEARTBEAT_SECONDS = 10.0
-"""After so long without a notification one asks whether the server is still there."""
+"""Interval of connection checks without notifications."""
 ANSWER_SECONDS = 10.0
-"""How long one statement that is a transaction of its own may take: those that calls wait for."""
+"""Timeout of a single-statement transaction."""
 PATIENT_SECONDS = 60.0
-"""How long any other statement may take."""
+"""Timeout of other statements."""
 WAIT_SECONDS = 0.1
-"""How often psycopg looks for other interruptions while it waits."""
+"""Interval in which psycopg checks for interruptions while it waits."""
 NUL = "cannot contain NUL"
-"""What psycopg says of a text that has one, before it sends anything."""
+"""psycopg's error for a text with a NUL character."""
 MIGRATION_LOCK = 0x647277  # "drw"
 
 
@@ -53,7 +52,7 @@ class Connection(psycopg.AsyncConnection[DictRow]):
     """None: however long it takes."""
 
     async def wait(self, gen: PQGen[RV], interval: float = WAIT_SECONDS, timeout: float | None = None) -> RV:
-        """Wait as psycopg does, which knows no bound of its own for a statement."""
+        """Wait as psycopg does, with a timeout."""
         try:
             return await super().wait(gen, interval, self.seconds if timeout is None else timeout)
         except psycopg.errors._WaitTimeout:
@@ -100,13 +99,13 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, seconds: float | None = PATIENT_SECONDS) -> AsyncIterator[Connection]:
-        """Give a connection inside a transaction: committed at the end, rolled back on an error.
+        """Yield a connection in a transaction: committed at the end, rolled back on an error.
 
-        Each statement may take so many seconds; None: however long it takes.
+        `seconds` is the timeout of each statement; None: no timeout.
 
         Raises:
             Unavailable: the database does not answer.
-            InvalidRequest: a text has a NUL character, which PostgreSQL cannot keep or look for.
+            InvalidRequest: a text has a NUL character, which PostgreSQL does not support.
         """
         try:
             async with self._pool.connection() as connection:
@@ -117,13 +116,14 @@ class Database:
         except psycopg.DataError as error:
             if NUL not in str(error):
                 raise
-            raise InvalidRequest("a text has a NUL character (U+0000), which nothing here can have") from error
+            raise InvalidRequest("a text has a NUL character (U+0000), which is not supported") from error
 
     async def run(self, query: LiteralString, *args: Any) -> None:
-        """Run one statement that is a transaction of its own: one exchange with the database instead of three.
+        """Run one statement in its own transaction, with one round trip instead of three.
 
         Raises:
             Unavailable: the database does not answer.
+
         """
         await self._execute(query, args)
 
@@ -144,7 +144,7 @@ class Database:
             raise Unavailable("the database does not answer", part="postgres") from error
 
     async def _own_connection(self) -> Connection:
-        """Return the connection of `run`, which is kept out of the pool: taking turns would cost as much as a call."""
+        """Return the dedicated connection of `run`."""
         async with self._connecting:
             if self._pool.closed:
                 raise psycopg.OperationalError("stopped")
@@ -169,10 +169,9 @@ class Database:
         return rows[0] if rows else None
 
     async def notifications(self, channel: str) -> AsyncGenerator[None, None]:
-        """Yield at once, and after each `NOTIFY channel`, once for those that came together.
+        """Yield immediately, and after each `NOTIFY channel`; simultaneous notifications are joined.
 
-        Also after a lost connection, since any may have been missed; a server that says nothing is asked whether
-        it is still there.
+        It also yields after a lost connection, since notifications can be missed.
         """
         while True:
             try:
@@ -180,7 +179,7 @@ class Database:
                     await _ask(connection, sql.SQL("listen {}").format(sql.Identifier(channel)))
                     yield
                     while True:
-                        if await _hears(connection):
+                        if await _wait_for_notification(connection):
                             yield
             except psycopg.OperationalError as error:
                 if _is_cancelled():  # which the driver's own trouble with ending its wait would hide
@@ -197,7 +196,7 @@ def _bounded(dsn: str) -> str:
         raise ConfigError(f"postgres is not a connection string of libpq, which is as {example!r}") from None
 
 
-async def _hears(connection: psycopg.AsyncConnection[Any]) -> bool:
+async def _wait_for_notification(connection: psycopg.AsyncConnection[Any]) -> bool:
     """Return whether notifications came; raise where the server is not there any more."""
     heard = False
     async for _ in connection.notifies(timeout=HEARTBEAT_SECONDS, stop_after=1):
@@ -209,14 +208,14 @@ async def _hears(connection: psycopg.AsyncConnection[Any]) -> bool:
 
 async def _ask(connection: psycopg.AsyncConnection[Any], query: sql.SQL | sql.Composed) -> None:
     """Run a statement; raise `OperationalError` where the server does not answer in time."""
-    late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _hang_up, connection)
+    late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _disconnect, connection)
     try:
         await connection.execute(query)
     finally:
         late.cancel()
 
 
-def _hang_up(connection: psycopg.AsyncConnection[Any]) -> None:
+def _disconnect(connection: psycopg.AsyncConnection[Any]) -> None:
     # The driver's own way out of a wait is to ask the server to cancel, which cannot be asked anything.
     with socket.socket(fileno=os.dup(connection.fileno())) as link, suppress(OSError):
         link.shutdown(socket.SHUT_RDWR)
@@ -228,7 +227,7 @@ def _is_cancelled() -> bool:
 
 
 async def _check(connection: Connection) -> None:
-    """Raise where the server has closed a connection of the pool: an idle one has nothing to say otherwise."""
+    """Raise if the server has closed a pooled connection."""
     waiting = select.poll()
     waiting.register(connection.fileno(), select.POLLIN)
     if waiting.poll(0):
@@ -246,7 +245,7 @@ async def _is_alive(connection: Connection) -> bool:
 
 
 async def migrate(connection: Connection, schema: str, package: str) -> None:
-    """Apply the migrations of a package that the schema has not seen; several processes may do so at once."""
+    """Apply missing migrations of a package; safe for concurrent processes."""
     name = sql.Identifier(schema)
     await connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
     await connection.execute(sql.SQL("create schema if not exists {}").format(name))
@@ -265,5 +264,5 @@ def _migrations(package: str) -> Sequence[tuple[str, str]]:
     folder = resources.files(package) / "migrations"
     if not folder.is_dir():
         return ()
-    found = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
-    return [(f.name, f.read_text(encoding="utf-8")) for f in found]
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    return [(f.name, f.read_text(encoding="utf-8")) for f in files]

@@ -1,4 +1,4 @@
-"""Writes what waits at one moment together: under load a hundred callers share one commit."""
+"""Group commit: writes waiting items together, so that many callers share one commit."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Generic, TypeVar
 
 from drw.kernel.errors import Unavailable
 
-MOST = 500
+MAX_BATCH = 500
 T = TypeVar("T")
 
 
 class GroupCommit(Generic[T]):
-    """Hands what is put to `write`, one batch after the other, in the order in which it came.
+    """Passes items to `write` in batches, in order.
 
-    What is refused together is written one by one, so that only those hear of it whose item cannot be written.
+    A rejected batch is written item by item, so that only invalid items fail.
     """
 
     def __init__(self, write: Callable[[Sequence[T]], Awaitable[None]]) -> None:
@@ -24,9 +24,9 @@ class GroupCommit(Generic[T]):
         self._writing: asyncio.Task[None] | None = None
 
     async def put(self, item: T) -> None:
-        """Return when the batch with the item is written; raise what `write` raised for it.
+        """Return when the item is written; raise the error of `write` for it.
 
-        A caller who is cancelled no longer waits; the item is written all the same.
+        Cancelling the caller does not cancel the write.
         """
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, written))
@@ -37,7 +37,7 @@ class GroupCommit(Generic[T]):
     async def _write_all(self) -> None:
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 await self._write_batch(batch)
         finally:
             self._writing = None

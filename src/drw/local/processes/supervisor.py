@@ -15,7 +15,7 @@ from typing import Any
 
 from drw.agent.delivery import envoy
 from drw.kernel.errors import DrwError
-from drw.kernel.rpc import recovery
+from drw.kernel.rpc import start_times
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.settings import Profile, SettingLayers
 from drw.kernel.runtime.status import report
@@ -110,7 +110,7 @@ class Supervisor:
         """Record the start-up time of each process, which `Retry-After` is based on."""
         measured = {name: child.took for name, child in self._children.items() if child.took}
         with contextlib.suppress(OSError):  # a full disk is reported elsewhere
-            recovery.write(self._layout.starts, measured)
+            start_times.write_start_times(self._layout.starts, measured)
 
     async def _make_weights(self) -> None:
         if weights.present(self._layout.weights):

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
 from drw.api.models.v1.discovery_pb2 import Alias, WeightedTarget
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.sql import Jsonb
 from drw.models.discovery.aliases import MAX_ALIASES, shown
 
 CHANNEL = "discovery_aliases_changed"

@@ -10,8 +10,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
 from drw.api.rag.v1 import vector_store_pb2 as pb
 from drw.api.rag.v1.vector_store_pb2 import (
     CreateCollectionRequest,
@@ -25,6 +23,7 @@ from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.sql import Jsonb
 from drw.rag.documents.ingestion import attribute_updates
 from drw.rag.documents.ingestion.attached_files import EmbeddedFiles
 from drw.rag.documents.ingestion.attribute_updates import AttributeUpdates

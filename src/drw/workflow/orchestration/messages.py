@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from drw.api.kernel.v1.kernel_pb2 import Json
 from drw.api.workflow.v1.orchestration_pb2 import Run, Step
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.rpc.json_messages import json_message, json_value
 
 
 def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
@@ -19,7 +20,7 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         template=row["template_name"],
         template_version=row["template_version"],
         state=row["state"],
-        inputs=json_format.ParseDict(row["inputs"], Struct()),
+        inputs=json_message(row["inputs"]),
         output=_value(row["output"]),
         error=row["error"],
         created_at=_time(row["created_at"]),
@@ -31,9 +32,17 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
     )
 
 
-def plain(struct: Struct) -> dict[str, Any]:
-    """Return a `Struct` as plain Python values."""
-    value: dict[str, Any] = json_format.MessageToDict(struct)
+def inputs(message: Json) -> dict[str, Any]:
+    """Return the inputs of a request for a run.
+
+    Raises:
+        InvalidRequest: they are no JSON object.
+    """
+    value = json_value(message)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"inputs is {message.text[:80]}; it must be an object of inputs by name", param="inputs")
     return value
 
 
@@ -49,8 +58,8 @@ def _step(row: dict[str, Any]) -> Step:
     )
 
 
-def _value(value: Any) -> Value | None:
-    return None if value is None else json_format.ParseDict(value, Value())
+def _value(value: Any) -> Json | None:
+    return None if value is None else json_message(value)
 
 
 def _time(at: datetime | None) -> Timestamp | None:

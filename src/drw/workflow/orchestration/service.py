@@ -53,7 +53,7 @@ class Orchestration(contract.Orchestration):
         caller = context.caller()
         if not request.template or len(request.request_id) > MAX_REQUEST_ID:
             raise InvalidRequest(f"a run needs a template, and a request_id of at most {MAX_REQUEST_ID} characters")
-        run_request = RunRequest(request.request_id or uuid4().hex, request.template, messages.plain(request.inputs))
+        run_request = RunRequest(request.request_id or uuid4().hex, request.template, messages.inputs(request.inputs))
         run = await self._runs.started_before(caller, run_request)
         if run is None:
             self._kills.check(caller, workflow=request.template)

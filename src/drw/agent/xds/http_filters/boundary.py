@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from drw.agent import cutter
 from drw.agent.xds.builders import Json, extension
-from drw.routing.request_matching import FOREIGN, MODEL_HEADER
+from drw.routing.request_matching import MODEL_HEADER, PLATFORM_HEADERS
 
 CREDENTIALS = ("authorization", "proxy-authorization", "cookie", "cookie2", "x-api-key", "api-key")
 """What a client may use to prove who it is. The upstream's own credential is set after they are removed."""
@@ -34,5 +34,5 @@ OURS = ("x-ratelimit-", "ratelimit", "ratelimit-", "x-trace-id", "x-request-id")
 
 def filters() -> list[Json]:
     """Return the filters of a cluster that is a third party's. A name that ends in '-' stands for all that begin so."""
-    request = (*FOREIGN, *CREDENTIALS, *ADDRESSES, MODEL_HEADER)
-    return [extension(cutter.BOUNDARY, cutter.boundary(request, (*FOREIGN, *ORIGIN_WIDE, *OURS)))]
+    request = (*PLATFORM_HEADERS, *CREDENTIALS, *ADDRESSES, MODEL_HEADER)
+    return [extension(cutter.BOUNDARY, cutter.boundary(request, (*PLATFORM_HEADERS, *ORIGIN_WIDE, *OURS)))]

@@ -14,7 +14,7 @@ from drw.agent.cutter import CUTTER, MODULE
 from drw.agent.xds.builders import Json, extension, typed
 from drw.agent.xds.http_filters.deny_list import BLOCKED, MODELS, RBAC
 from drw.api.gateway.v1.authentication_pb2 import Credentials
-from drw.routing.request_matching import FOREIGN, ITSELF
+from drw.routing.request_matching import OWN_PATHS, PLATFORM_HEADERS
 
 DRAIN = "envoy.filters.http.buffer"
 SIZES = "drw.sizes"
@@ -38,7 +38,7 @@ OFF = (IDENTITY,)
 """Filters disabled by default and enabled per route."""
 
 PROVIDER = "drw"
-ALIVE = tuple(ITSELF)
+ALIVE = tuple(OWN_PATHS)
 """Public health paths."""
 MAX_BODY_BYTES = 1 << 30
 """Maximum body size of any route."""
@@ -71,7 +71,7 @@ MANY_KEYS = 10_000
 
 def strip() -> Json:
     """Return the extension that strips reserved client headers before route matching."""
-    removals = [{"remove_on_match": {"key_matcher": {"prefix": p, "ignore_case": True}}} for p in FOREIGN]
+    removals = [{"remove_on_match": {"key_matcher": {"prefix": p, "ignore_case": True}}} for p in PLATFORM_HEADERS]
     message = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
     return extension("envoy.http.early_header_mutation.header_mutation", typed(message, mutations=removals))
 

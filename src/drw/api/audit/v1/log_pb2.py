@@ -24,17 +24,28 @@ _sym_db = _symbol_database.Default()
 
 from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_kernel__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
-from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64rw/api/audit/v1/log.proto\x12\x10\x64rw.api.audit.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x02\n\x06Record\x12\r\n\x05index\x18\x01 \x01(\x03\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x0b\n\x03org\x18\x05 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12\x10\n\x08resource\x18\x08 \x01(\t\x12\x0f\n\x07outcome\x18\t \x01(\t\x12\x10\n\x08trace_id\x18\n \x01(\t\x12(\n\x07\x64\x65tails\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tleaf_hash\x18\x0c \x01(\t\x12\r\n\x05walls\x18\r \x03(\t\"\x8b\x01\n\x12ListRecordsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\x0f\n\x07outcome\x18\x06 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x07 \x01(\t\"Y\n\x13ListRecordsResponse\x12)\n\x07records\x18\x01 \x03(\x0b\x32\x18.drw.api.audit.v1.Record\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x14GetCheckpointRequest\">\n\nCheckpoint\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0c\n\x04note\x18\x02 \x01(\t\x12\x14\n\x0cverifier_key\x18\x03 \x01(\t\" \n\x0fGetProofRequest\x12\r\n\x05index\x18\x01 \x01(\x03\"g\n\x05Proof\x12\r\n\x05index\x18\x01 \x01(\x03\x12\r\n\x05\x65ntry\x18\x02 \x01(\t\x12\x0e\n\x06hashes\x18\x03 \x03(\t\x12\x30\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x1c.drw.api.audit.v1.Checkpoint\"%\n\rVerifyRequest\x12\x14\n\x0c\x65\x61rlier_note\x18\x01 \x01(\t\"n\n\x0cVerification\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0f\n\x07records\x18\x02 \x01(\x03\x12\x0f\n\x07problem\x18\x03 \x01(\t\x12\x30\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x1c.drw.api.audit.v1.Checkpoint2\xa1\x04\n\x03Log\x12\x8a\x01\n\x0bListRecords\x12$.drw.api.audit.v1.ListRecordsRequest\x1a%.drw.api.audit.v1.ListRecordsResponse\".\x90\x02\x01\x8a\xb5\x18\naudit:read\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/audit/records\x12\x88\x01\n\rGetCheckpoint\x12&.drw.api.audit.v1.GetCheckpointRequest\x1a\x1c.drw.api.audit.v1.Checkpoint\"1\x90\x02\x01\x8a\xb5\x18\naudit:read\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/audit/checkpoint\x12\x84\x01\n\x08GetProof\x12!.drw.api.audit.v1.GetProofRequest\x1a\x17.drw.api.audit.v1.Proof\"<\x90\x02\x01\x8a\xb5\x18\naudit:read\x82\xd3\xe4\x93\x02%\x12#/api/v1/audit/records/{index}/proof\x12{\n\x06Verify\x12\x1f.drw.api.audit.v1.VerifyRequest\x1a\x1e.drw.api.audit.v1.Verification\"0\x90\x02\x01\x8a\xb5\x18\naudit:read\x82\xd3\xe4\x93\x02\x19\"\x14/api/v1/audit:verify:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64rw/api/audit/v1/log.proto\x12\x10\x64rw.api.audit.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x02\n\x06Record\x12\r\n\x05index\x18\x01 \x01(\x03\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x0b\n\x03org\x18\x05 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12\x10\n\x08resource\x18\x08 \x01(\t\x12\x0f\n\x07outcome\x18\t \x01(\t\x12\x10\n\x08trace_id\x18\n \x01(\t\x12(\n\x07\x64\x65tails\x18\x0b \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x11\n\tleaf_hash\x18\x0c \x01(\t\x12\r\n\x05walls\x18\r \x03(\t\"\x92\x03\n\x12ListRecordsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xf4\x03\x12\x12\n\npage_token\x18\x02 \x01(\t\x12M\n\x06\x61\x63tion\x18\x03 \x01(\tB=\x92\xb5\x18\x39\x10\x80\x08\x1a\x08[^\\x00]*\"*at most 1,024 characters, none of them NUL\x12L\n\x05\x61\x63tor\x18\x04 \x01(\tB=\x92\xb5\x18\x39\x10\x80\x08\x1a\x08[^\\x00]*\"*at most 1,024 characters, none of them NUL\x12O\n\x08resource\x18\x05 \x01(\tB=\x92\xb5\x18\x39\x10\x80\x08\x1a\x08[^\\x00]*\"*at most 1,024 characters, none of them NUL\x12N\n\x07outcome\x18\x06 \x01(\tB=\x92\xb5\x18\x39\x10\x80\x08\x1a\x08[^\\x00]*\"*at most 1,024 characters, none of them NUL\x12\x0c\n\x04\x64\x65sk\x18\x07 \x01(\t\"Y\n\x13ListRecordsResponse\x12)\n\x07records\x18\x01 \x03(\x0b\x32\x18.drw.api.audit.v1.Record\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x14GetCheckpointRequest\">\n\nCheckpoint\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0c\n\x04note\x18\x02 \x01(\t\x12\x14\n\x0cverifier_key\x18\x03 \x01(\t\" \n\x0fGetProofRequest\x12\r\n\x05index\x18\x01 \x01(\x03\"g\n\x05Proof\x12\r\n\x05index\x18\x01 \x01(\x03\x12\r\n\x05\x65ntry\x18\x02 \x01(\t\x12\x0e\n\x06hashes\x18\x03 \x03(\t\x12\x30\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x1c.drw.api.audit.v1.Checkpoint\"/\n\rVerifyRequest\x12\x1e\n\x0c\x65\x61rlier_note\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x10\x80\x80\x01\"n\n\x0cVerification\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0f\n\x07records\x18\x02 \x01(\x03\x12\x0f\n\x07problem\x18\x03 \x01(\t\x12\x30\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x1c.drw.api.audit.v1.Checkpoint2\xa1\x04\n\x03Log\x12\x8a\x01\n\x0bListRecords\x12$.drw.api.audit.v1.ListRecordsRequest\x1a%.drw.api.audit.v1.ListRecordsResponse\".\x90\x02\x01\x8a\xb5\x18\naudit:read\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/audit/records\x12\x88\x01\n\rGetCheckpoint\x12&.drw.api.audit.v1.GetCheckpointRequest\x1a\x1c.drw.api.audit.v1.Checkpoint\"1\x90\x02\x01\x8a\xb5\x18\naudit:read\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/audit/checkpoint\x12\x84\x01\n\x08GetProof\x12!.drw.api.audit.v1.GetProofRequest\x1a\x17.drw.api.audit.v1.Proof\"<\x90\x02\x01\x8a\xb5\x18\naudit:read\x82\xd3\xe4\x93\x02%\x12#/api/v1/audit/records/{index}/proof\x12{\n\x06Verify\x12\x1f.drw.api.audit.v1.VerifyRequest\x1a\x1e.drw.api.audit.v1.Verification\"0\x90\x02\x01\x8a\xb5\x18\naudit:read\x82\xd3\xe4\x93\x02\x19\"\x14/api/v1/audit:verify:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.audit.v1.log_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LISTRECORDSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTRECORDSREQUEST'].fields_by_name['page_size']._serialized_options = b'\222\265\030\0058\000@\364\003'
+  _globals['_LISTRECORDSREQUEST'].fields_by_name['action']._loaded_options = None
+  _globals['_LISTRECORDSREQUEST'].fields_by_name['action']._serialized_options = b'\222\265\0309\020\200\010\032\010[^\\x00]*\"*at most 1,024 characters, none of them NUL'
+  _globals['_LISTRECORDSREQUEST'].fields_by_name['actor']._loaded_options = None
+  _globals['_LISTRECORDSREQUEST'].fields_by_name['actor']._serialized_options = b'\222\265\0309\020\200\010\032\010[^\\x00]*\"*at most 1,024 characters, none of them NUL'
+  _globals['_LISTRECORDSREQUEST'].fields_by_name['resource']._loaded_options = None
+  _globals['_LISTRECORDSREQUEST'].fields_by_name['resource']._serialized_options = b'\222\265\0309\020\200\010\032\010[^\\x00]*\"*at most 1,024 characters, none of them NUL'
+  _globals['_LISTRECORDSREQUEST'].fields_by_name['outcome']._loaded_options = None
+  _globals['_LISTRECORDSREQUEST'].fields_by_name['outcome']._serialized_options = b'\222\265\0309\020\200\010\032\010[^\\x00]*\"*at most 1,024 characters, none of them NUL'
+  _globals['_VERIFYREQUEST'].fields_by_name['earlier_note']._loaded_options = None
+  _globals['_VERIFYREQUEST'].fields_by_name['earlier_note']._serialized_options = b'\222\265\030\004\020\200\200\001'
   _globals['_LOG'].methods_by_name['ListRecords']._loaded_options = None
   _globals['_LOG'].methods_by_name['ListRecords']._serialized_options = b'\220\002\001\212\265\030\naudit:read\202\323\344\223\002\027\022\025/api/v1/audit/records'
   _globals['_LOG'].methods_by_name['GetCheckpoint']._loaded_options = None
@@ -43,24 +54,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOG'].methods_by_name['GetProof']._serialized_options = b'\220\002\001\212\265\030\naudit:read\202\323\344\223\002%\022#/api/v1/audit/records/{index}/proof'
   _globals['_LOG'].methods_by_name['Verify']._loaded_options = None
   _globals['_LOG'].methods_by_name['Verify']._serialized_options = b'\220\002\001\212\265\030\naudit:read\202\323\344\223\002\031\"\024/api/v1/audit:verify:\001*'
-  _globals['_RECORD']._serialized_start=174
-  _globals['_RECORD']._serialized_end=441
-  _globals['_LISTRECORDSREQUEST']._serialized_start=444
-  _globals['_LISTRECORDSREQUEST']._serialized_end=583
-  _globals['_LISTRECORDSRESPONSE']._serialized_start=585
-  _globals['_LISTRECORDSRESPONSE']._serialized_end=674
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=676
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=698
-  _globals['_CHECKPOINT']._serialized_start=700
-  _globals['_CHECKPOINT']._serialized_end=762
-  _globals['_GETPROOFREQUEST']._serialized_start=764
-  _globals['_GETPROOFREQUEST']._serialized_end=796
-  _globals['_PROOF']._serialized_start=798
-  _globals['_PROOF']._serialized_end=901
-  _globals['_VERIFYREQUEST']._serialized_start=903
-  _globals['_VERIFYREQUEST']._serialized_end=940
-  _globals['_VERIFICATION']._serialized_start=942
-  _globals['_VERIFICATION']._serialized_end=1052
-  _globals['_LOG']._serialized_start=1055
-  _globals['_LOG']._serialized_end=1600
+  _globals['_RECORD']._serialized_start=144
+  _globals['_RECORD']._serialized_end=411
+  _globals['_LISTRECORDSREQUEST']._serialized_start=414
+  _globals['_LISTRECORDSREQUEST']._serialized_end=816
+  _globals['_LISTRECORDSRESPONSE']._serialized_start=818
+  _globals['_LISTRECORDSRESPONSE']._serialized_end=907
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=909
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=931
+  _globals['_CHECKPOINT']._serialized_start=933
+  _globals['_CHECKPOINT']._serialized_end=995
+  _globals['_GETPROOFREQUEST']._serialized_start=997
+  _globals['_GETPROOFREQUEST']._serialized_end=1029
+  _globals['_PROOF']._serialized_start=1031
+  _globals['_PROOF']._serialized_end=1134
+  _globals['_VERIFYREQUEST']._serialized_start=1136
+  _globals['_VERIFYREQUEST']._serialized_end=1183
+  _globals['_VERIFICATION']._serialized_start=1185
+  _globals['_VERIFICATION']._serialized_end=1295
+  _globals['_LOG']._serialized_start=1298
+  _globals['_LOG']._serialized_end=1843
 # @@protoc_insertion_point(module_scope)

@@ -2,7 +2,6 @@ import datetime
 
 from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
 from google.api import annotations_pb2 as _annotations_pb2
-from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -37,10 +36,10 @@ class Record(_message.Message):
     resource: str
     outcome: str
     trace_id: str
-    details: _struct_pb2.Struct
+    details: _kernel_pb2.Json
     leaf_hash: str
     walls: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, index: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., service: _Optional[str] = ..., action: _Optional[str] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., actor: _Optional[str] = ..., resource: _Optional[str] = ..., outcome: _Optional[str] = ..., trace_id: _Optional[str] = ..., details: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., leaf_hash: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, index: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., service: _Optional[str] = ..., action: _Optional[str] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., actor: _Optional[str] = ..., resource: _Optional[str] = ..., outcome: _Optional[str] = ..., trace_id: _Optional[str] = ..., details: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., leaf_hash: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListRecordsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "action", "actor", "resource", "outcome", "desk")

@@ -10,16 +10,16 @@ from drw.api.audit.v1.log_pb2 import Checkpoint, GetCheckpointRequest, GetProofR
 
 
 class Log(Servicer):
-    """Log keeps the audit trail in an append-only Merkle tree (RFC 6962, C2SP tlog-tiles), and proves that nobody changed it."""
+    """Log stores audit records in an append-only Merkle tree (RFC 6962, C2SP tlog-tiles) and proves that they are unchanged."""
 
     contract = Contract.of(log_pb2.DESCRIPTOR.services_by_name["Log"])
 
     async def list_records(self, request: ListRecordsRequest, /) -> ListRecordsResponse:
-        """ListRecords lists records of the caller's desk, newest first; with the scope "org:admin", of the org. What was done inside walls is shown to callers who stand inside all of them."""
+        """ListRecords lists records of the caller's desk, newest first; with "org:admin", of the org. Records with walls are visible to callers inside all of them."""
         raise Unwritten("ListRecords")
 
     async def get_checkpoint(self, request: GetCheckpointRequest, /) -> Checkpoint:
-        """GetCheckpoint returns the newest signed checkpoint, over every record acknowledged so far."""
+        """GetCheckpoint returns a signed checkpoint that covers every acknowledged record."""
         raise Unwritten("GetCheckpoint")
 
     async def get_proof(self, request: GetProofRequest, /) -> Proof:
@@ -27,7 +27,7 @@ class Log(Servicer):
         raise Unwritten("GetProof")
 
     async def verify(self, request: VerifyRequest, /) -> Verification:
-        """Verify reads the whole log again and compares it with its checkpoint and the database."""
+        """Verify reads the whole log and compares it with its checkpoint and the database."""
         raise Unwritten("Verify")
 
 
@@ -37,12 +37,12 @@ class LogClient(Client):
     contract = Log.contract
 
     async def list_records(self, request: ListRecordsRequest, /, *, timeout: float | None = None) -> ListRecordsResponse:
-        """ListRecords lists records of the caller's desk, newest first; with the scope "org:admin", of the org. What was done inside walls is shown to callers who stand inside all of them."""
+        """ListRecords lists records of the caller's desk, newest first; with "org:admin", of the org. Records with walls are visible to callers inside all of them."""
         answer: ListRecordsResponse = await self._unary("ListRecords", request, timeout)
         return answer
 
     async def get_checkpoint(self, request: GetCheckpointRequest, /, *, timeout: float | None = None) -> Checkpoint:
-        """GetCheckpoint returns the newest signed checkpoint, over every record acknowledged so far."""
+        """GetCheckpoint returns a signed checkpoint that covers every acknowledged record."""
         answer: Checkpoint = await self._unary("GetCheckpoint", request, timeout)
         return answer
 
@@ -52,6 +52,6 @@ class LogClient(Client):
         return answer
 
     async def verify(self, request: VerifyRequest, /, *, timeout: float | None = None) -> Verification:
-        """Verify reads the whole log again and compares it with its checkpoint and the database."""
+        """Verify reads the whole log and compares it with its checkpoint and the database."""
         answer: Verification = await self._unary("Verify", request, timeout)
         return answer

@@ -10,36 +10,36 @@ from drw.api.gateway.v1.authentication_pb2 import Certificate, ComparePrincipals
 
 
 class Authentication(Servicer):
-    """Authentication says who is calling: it keeps orgs, their desks and their keys, and whom else it believes. A key is a signed token that the data plane verifies by itself."""
+    """Authentication manages orgs, desks, API keys and external identity providers. An API key is a signed token that the data plane verifies by itself."""
 
     contract = Contract.of(authentication_pb2.DESCRIPTOR.services_by_name["Authentication"])
 
     async def get_me(self, request: GetMeRequest, /) -> Me:
-        """GetMe shows the caller as the platform sees it."""
+        """GetMe returns the caller."""
         raise Unwritten("GetMe")
 
     async def create_key(self, request: CreateKeyRequest, /) -> CreatedKey:
-        """CreateKey issues a key; its secret is shown in this answer and never again."""
+        """CreateKey issues a key. Only this response contains its secret."""
         raise Unwritten("CreateKey")
 
     async def list_keys(self, request: ListKeysRequest, /) -> ListKeysResponse:
-        """ListKeys lists the keys that the caller may see, newest first."""
+        """ListKeys lists the keys that the caller can see, newest first."""
         raise Unwritten("ListKeys")
 
     async def get_key(self, request: GetKeyRequest, /) -> Key:
-        """GetKey shows one key."""
+        """GetKey returns a key."""
         raise Unwritten("GetKey")
 
     async def revoke_key(self, request: RevokeKeyRequest, /) -> Key:
-        """RevokeKey makes every data plane refuse the key and the keys made with it, at any depth; revoking twice is the same as once."""
+        """RevokeKey revokes a key and all keys that were created with it, at any depth. It is idempotent."""
         raise Unwritten("RevokeKey")
 
     async def rotate_key(self, request: RotateKeyRequest, /) -> CreatedKey:
-        """RotateKey issues a successor with the same rights, limits and budgets; the key itself ends after the overlap."""
+        """RotateKey issues a successor with the same scopes, walls, limits and budgets. The key itself is revoked after the overlap."""
         raise Unwritten("RotateKey")
 
     async def put_org(self, request: PutOrgRequest, /) -> PutOrgResponse:
-        """PutOrg makes an org, or sets what its desks may hold."""
+        """PutOrg creates an org, or replaces the permissions of its desks."""
         raise Unwritten("PutOrg")
 
     async def list_orgs(self, request: ListOrgsRequest, /) -> ListOrgsResponse:
@@ -47,43 +47,43 @@ class Authentication(Servicer):
         raise Unwritten("ListOrgs")
 
     async def get_org(self, request: GetOrgRequest, /) -> Org:
-        """GetOrg shows one org."""
+        """GetOrg returns an org."""
         raise Unwritten("GetOrg")
 
     async def delete_org(self, request: DeleteOrgRequest, /) -> Org:
-        """DeleteOrg deletes an org that has no desks, issuers or certificates any more."""
+        """DeleteOrg deletes an org without desks, issuers and certificates."""
         raise Unwritten("DeleteOrg")
 
     async def put_desk(self, request: PutDeskRequest, /) -> PutDeskResponse:
-        """PutDesk makes a desk, or sets what its keys may hold. A desk of another org than the caller's needs platform:admin."""
+        """PutDesk creates a desk, or replaces the permissions of its keys. A desk of another org requires platform:admin."""
         raise Unwritten("PutDesk")
 
     async def list_desks(self, request: ListDesksRequest, /) -> ListDesksResponse:
-        """ListDesks lists the desks of an org by name: the own one, with "org:admin" all."""
+        """ListDesks lists the desks of an org by name: the caller's own desk, or all desks with "org:admin"."""
         raise Unwritten("ListDesks")
 
     async def get_desk(self, request: GetDeskRequest, /) -> Desk:
-        """GetDesk shows one desk."""
+        """GetDesk returns a desk."""
         raise Unwritten("GetDesk")
 
     async def delete_desk(self, request: DeleteDeskRequest, /) -> DeleteDeskResponse:
-        """DeleteDesk deletes a desk that has no good keys and no certificates any more."""
+        """DeleteDesk deletes a desk without valid keys and certificates."""
         raise Unwritten("DeleteDesk")
 
     async def list_signing_keys(self, request: ListSigningKeysRequest, /) -> ListSigningKeysResponse:
-        """ListSigningKeys lists what signs and verifies keys, newest first."""
+        """ListSigningKeys lists the signing keys, newest first."""
         raise Unwritten("ListSigningKeys")
 
     async def rotate_signing_key(self, request: RotateSigningKeyRequest, /) -> SigningKey:
-        """RotateSigningKey makes a new signing key: every data plane hears of it at once, and it signs a little later."""
+        """RotateSigningKey creates a signing key. Data planes receive it immediately; it signs after a delay."""
         raise Unwritten("RotateSigningKey")
 
     async def retire_signing_key(self, request: RetireSigningKeyRequest, /) -> RetireSigningKeyResponse:
-        """RetireSigningKey makes every key bad that this one signed, at once: for a signing key that somebody else may have."""
+        """RetireSigningKey invalidates every key that this signing key signed. Use it when the signing key may have leaked."""
         raise Unwritten("RetireSigningKey")
 
     async def put_issuer(self, request: PutIssuerRequest, /) -> Issuer:
-        """PutIssuer makes the data planes take tokens of an issuer of JSON Web Tokens, for one org."""
+        """PutIssuer creates or replaces an external identity provider whose JSON Web Tokens the data planes accept, for one org."""
         raise Unwritten("PutIssuer")
 
     async def list_issuers(self, request: ListIssuersRequest, /) -> ListIssuersResponse:
@@ -91,19 +91,19 @@ class Authentication(Servicer):
         raise Unwritten("ListIssuers")
 
     async def get_issuer(self, request: GetIssuerRequest, /) -> Issuer:
-        """GetIssuer shows one issuer."""
+        """GetIssuer returns an issuer."""
         raise Unwritten("GetIssuer")
 
     async def refresh_issuer(self, request: RefreshIssuerRequest, /) -> Issuer:
-        """RefreshIssuer fetches the issuer's keys now, before they are due."""
+        """RefreshIssuer fetches the issuer's key set now."""
         raise Unwritten("RefreshIssuer")
 
     async def delete_issuer(self, request: DeleteIssuerRequest, /) -> Issuer:
-        """DeleteIssuer makes the data planes refuse the issuer's tokens, and the keys that their holders made."""
+        """DeleteIssuer deletes an issuer. Data planes reject its tokens and the keys that its callers created."""
         raise Unwritten("DeleteIssuer")
 
     async def put_certificate(self, request: PutCertificateRequest, /) -> Certificate:
-        """PutCertificate says who calls with a client certificate that carries this name."""
+        """PutCertificate maps a name in client certificates to a caller."""
         raise Unwritten("PutCertificate")
 
     async def list_certificates(self, request: ListCertificatesRequest, /) -> ListCertificatesResponse:
@@ -111,19 +111,19 @@ class Authentication(Servicer):
         raise Unwritten("ListCertificates")
 
     async def get_certificate(self, request: GetCertificateRequest, /) -> Certificate:
-        """GetCertificate shows one certificate."""
+        """GetCertificate returns a certificate."""
         raise Unwritten("GetCertificate")
 
     async def delete_certificate(self, request: DeleteCertificateRequest, /) -> Certificate:
-        """DeleteCertificate makes the data planes know the certificate no more, and refuse the keys that its holder made."""
+        """DeleteCertificate deletes a certificate. Data planes reject it and the keys that its caller created."""
         raise Unwritten("DeleteCertificate")
 
     async def compare_principals(self, request: ComparePrincipalsRequest, /) -> ComparePrincipalsResponse:
-        """ComparePrincipals says how the caller is related to other callers by the record of who made and rotated which key. Approvals use it: several keys of one person or program are one principal."""
+        """ComparePrincipals returns whether callers are the same principal, from the record of who created and rotated which key. Approvals use it: several keys of one person or program are one principal."""
         raise Unwritten("ComparePrincipals")
 
     def watch_credentials(self, request: WatchCredentialsRequest, /) -> AsyncIterator[Credentials]:
-        """WatchCredentials sends what a data plane needs to check keys: now, and after each change."""
+        """WatchCredentials streams the keys that data planes use to verify credentials, now and after each change."""
         raise Unwritten("WatchCredentials")
 
 
@@ -133,37 +133,37 @@ class AuthenticationClient(Client):
     contract = Authentication.contract
 
     async def get_me(self, request: GetMeRequest, /, *, timeout: float | None = None) -> Me:
-        """GetMe shows the caller as the platform sees it."""
+        """GetMe returns the caller."""
         answer: Me = await self._unary("GetMe", request, timeout)
         return answer
 
     async def create_key(self, request: CreateKeyRequest, /, *, timeout: float | None = None) -> CreatedKey:
-        """CreateKey issues a key; its secret is shown in this answer and never again."""
+        """CreateKey issues a key. Only this response contains its secret."""
         answer: CreatedKey = await self._unary("CreateKey", request, timeout)
         return answer
 
     async def list_keys(self, request: ListKeysRequest, /, *, timeout: float | None = None) -> ListKeysResponse:
-        """ListKeys lists the keys that the caller may see, newest first."""
+        """ListKeys lists the keys that the caller can see, newest first."""
         answer: ListKeysResponse = await self._unary("ListKeys", request, timeout)
         return answer
 
     async def get_key(self, request: GetKeyRequest, /, *, timeout: float | None = None) -> Key:
-        """GetKey shows one key."""
+        """GetKey returns a key."""
         answer: Key = await self._unary("GetKey", request, timeout)
         return answer
 
     async def revoke_key(self, request: RevokeKeyRequest, /, *, timeout: float | None = None) -> Key:
-        """RevokeKey makes every data plane refuse the key and the keys made with it, at any depth; revoking twice is the same as once."""
+        """RevokeKey revokes a key and all keys that were created with it, at any depth. It is idempotent."""
         answer: Key = await self._unary("RevokeKey", request, timeout)
         return answer
 
     async def rotate_key(self, request: RotateKeyRequest, /, *, timeout: float | None = None) -> CreatedKey:
-        """RotateKey issues a successor with the same rights, limits and budgets; the key itself ends after the overlap."""
+        """RotateKey issues a successor with the same scopes, walls, limits and budgets. The key itself is revoked after the overlap."""
         answer: CreatedKey = await self._unary("RotateKey", request, timeout)
         return answer
 
     async def put_org(self, request: PutOrgRequest, /, *, timeout: float | None = None) -> PutOrgResponse:
-        """PutOrg makes an org, or sets what its desks may hold."""
+        """PutOrg creates an org, or replaces the permissions of its desks."""
         answer: PutOrgResponse = await self._unary("PutOrg", request, timeout)
         return answer
 
@@ -173,52 +173,52 @@ class AuthenticationClient(Client):
         return answer
 
     async def get_org(self, request: GetOrgRequest, /, *, timeout: float | None = None) -> Org:
-        """GetOrg shows one org."""
+        """GetOrg returns an org."""
         answer: Org = await self._unary("GetOrg", request, timeout)
         return answer
 
     async def delete_org(self, request: DeleteOrgRequest, /, *, timeout: float | None = None) -> Org:
-        """DeleteOrg deletes an org that has no desks, issuers or certificates any more."""
+        """DeleteOrg deletes an org without desks, issuers and certificates."""
         answer: Org = await self._unary("DeleteOrg", request, timeout)
         return answer
 
     async def put_desk(self, request: PutDeskRequest, /, *, timeout: float | None = None) -> PutDeskResponse:
-        """PutDesk makes a desk, or sets what its keys may hold. A desk of another org than the caller's needs platform:admin."""
+        """PutDesk creates a desk, or replaces the permissions of its keys. A desk of another org requires platform:admin."""
         answer: PutDeskResponse = await self._unary("PutDesk", request, timeout)
         return answer
 
     async def list_desks(self, request: ListDesksRequest, /, *, timeout: float | None = None) -> ListDesksResponse:
-        """ListDesks lists the desks of an org by name: the own one, with "org:admin" all."""
+        """ListDesks lists the desks of an org by name: the caller's own desk, or all desks with "org:admin"."""
         answer: ListDesksResponse = await self._unary("ListDesks", request, timeout)
         return answer
 
     async def get_desk(self, request: GetDeskRequest, /, *, timeout: float | None = None) -> Desk:
-        """GetDesk shows one desk."""
+        """GetDesk returns a desk."""
         answer: Desk = await self._unary("GetDesk", request, timeout)
         return answer
 
     async def delete_desk(self, request: DeleteDeskRequest, /, *, timeout: float | None = None) -> DeleteDeskResponse:
-        """DeleteDesk deletes a desk that has no good keys and no certificates any more."""
+        """DeleteDesk deletes a desk without valid keys and certificates."""
         answer: DeleteDeskResponse = await self._unary("DeleteDesk", request, timeout)
         return answer
 
     async def list_signing_keys(self, request: ListSigningKeysRequest, /, *, timeout: float | None = None) -> ListSigningKeysResponse:
-        """ListSigningKeys lists what signs and verifies keys, newest first."""
+        """ListSigningKeys lists the signing keys, newest first."""
         answer: ListSigningKeysResponse = await self._unary("ListSigningKeys", request, timeout)
         return answer
 
     async def rotate_signing_key(self, request: RotateSigningKeyRequest, /, *, timeout: float | None = None) -> SigningKey:
-        """RotateSigningKey makes a new signing key: every data plane hears of it at once, and it signs a little later."""
+        """RotateSigningKey creates a signing key. Data planes receive it immediately; it signs after a delay."""
         answer: SigningKey = await self._unary("RotateSigningKey", request, timeout)
         return answer
 
     async def retire_signing_key(self, request: RetireSigningKeyRequest, /, *, timeout: float | None = None) -> RetireSigningKeyResponse:
-        """RetireSigningKey makes every key bad that this one signed, at once: for a signing key that somebody else may have."""
+        """RetireSigningKey invalidates every key that this signing key signed. Use it when the signing key may have leaked."""
         answer: RetireSigningKeyResponse = await self._unary("RetireSigningKey", request, timeout)
         return answer
 
     async def put_issuer(self, request: PutIssuerRequest, /, *, timeout: float | None = None) -> Issuer:
-        """PutIssuer makes the data planes take tokens of an issuer of JSON Web Tokens, for one org."""
+        """PutIssuer creates or replaces an external identity provider whose JSON Web Tokens the data planes accept, for one org."""
         answer: Issuer = await self._unary("PutIssuer", request, timeout)
         return answer
 
@@ -228,22 +228,22 @@ class AuthenticationClient(Client):
         return answer
 
     async def get_issuer(self, request: GetIssuerRequest, /, *, timeout: float | None = None) -> Issuer:
-        """GetIssuer shows one issuer."""
+        """GetIssuer returns an issuer."""
         answer: Issuer = await self._unary("GetIssuer", request, timeout)
         return answer
 
     async def refresh_issuer(self, request: RefreshIssuerRequest, /, *, timeout: float | None = None) -> Issuer:
-        """RefreshIssuer fetches the issuer's keys now, before they are due."""
+        """RefreshIssuer fetches the issuer's key set now."""
         answer: Issuer = await self._unary("RefreshIssuer", request, timeout)
         return answer
 
     async def delete_issuer(self, request: DeleteIssuerRequest, /, *, timeout: float | None = None) -> Issuer:
-        """DeleteIssuer makes the data planes refuse the issuer's tokens, and the keys that their holders made."""
+        """DeleteIssuer deletes an issuer. Data planes reject its tokens and the keys that its callers created."""
         answer: Issuer = await self._unary("DeleteIssuer", request, timeout)
         return answer
 
     async def put_certificate(self, request: PutCertificateRequest, /, *, timeout: float | None = None) -> Certificate:
-        """PutCertificate says who calls with a client certificate that carries this name."""
+        """PutCertificate maps a name in client certificates to a caller."""
         answer: Certificate = await self._unary("PutCertificate", request, timeout)
         return answer
 
@@ -253,22 +253,22 @@ class AuthenticationClient(Client):
         return answer
 
     async def get_certificate(self, request: GetCertificateRequest, /, *, timeout: float | None = None) -> Certificate:
-        """GetCertificate shows one certificate."""
+        """GetCertificate returns a certificate."""
         answer: Certificate = await self._unary("GetCertificate", request, timeout)
         return answer
 
     async def delete_certificate(self, request: DeleteCertificateRequest, /, *, timeout: float | None = None) -> Certificate:
-        """DeleteCertificate makes the data planes know the certificate no more, and refuse the keys that its holder made."""
+        """DeleteCertificate deletes a certificate. Data planes reject it and the keys that its caller created."""
         answer: Certificate = await self._unary("DeleteCertificate", request, timeout)
         return answer
 
     async def compare_principals(self, request: ComparePrincipalsRequest, /, *, timeout: float | None = None) -> ComparePrincipalsResponse:
-        """ComparePrincipals says how the caller is related to other callers by the record of who made and rotated which key. Approvals use it: several keys of one person or program are one principal."""
+        """ComparePrincipals returns whether callers are the same principal, from the record of who created and rotated which key. Approvals use it: several keys of one person or program are one principal."""
         answer: ComparePrincipalsResponse = await self._unary("ComparePrincipals", request, timeout)
         return answer
 
     def watch_credentials(
         self, request: WatchCredentialsRequest, /, *, timeout: float | None = None
     ) -> AsyncIterator[Credentials]:
-        """WatchCredentials sends what a data plane needs to check keys: now, and after each change."""
+        """WatchCredentials streams the keys that data planes use to verify credentials, now and after each change."""
         return self._stream("WatchCredentials", request, timeout)

@@ -26,13 +26,37 @@ from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_ke
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&drw/api/gateway/v1/load_balancer.proto\x12\x12\x64rw.api.gateway.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\x16\n\x14ListUpstreamsRequest\"\x17\n\x15WatchUpstreamsRequest\"%\n\x15\x44\x65leteUpstreamRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteUpstreamResponse\"<\n\tUpstreams\x12/\n\tupstreams\x18\x01 \x03(\x0b\x32\x1c.drw.api.gateway.v1.Upstream\"\xc3\x02\n\x08Upstream\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12\x10\n\x08services\x18\x03 \x03(\t\x12\x11\n\twhen_gone\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\x12\x11\n\tbalancing\x18\x06 \x01(\t\x12\x0b\n\x03tls\x18\x07 \x01(\x08\x12\x12\n\ncredential\x18\x08 \x01(\t\x12\x12\n\nconnect_ms\x18\t \x01(\x05\x12\x17\n\x0fmax_connections\x18\n \x01(\x05\x12\x13\n\x0bmax_pending\x18\x0b \x01(\x05\x12\x14\n\x0cmax_requests\x18\x0c \x01(\x05\x12\x15\n\rretry_percent\x18\r \x01(\x05\x12\x13\n\x0b\x65ject_after\x18\x0e \x01(\x05\x12\x10\n\x08\x65ject_ms\x18\x0f \x01(\x05\x12\x17\n\x0f\x65ject_on_errors\x18\x10 \x01(\x08\x32\x9f\x04\n\x0cLoadBalancer\x12\x87\x01\n\rListUpstreams\x12(.drw.api.gateway.v1.ListUpstreamsRequest\x1a\x1d.drw.api.gateway.v1.Upstreams\"-\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/upstreams\x12\x83\x01\n\x0bSetUpstream\x12\x1c.drw.api.gateway.v1.Upstream\x1a\x1c.drw.api.gateway.v1.Upstream\"8\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x1d\x1a\x18/api/v1/upstreams/{name}:\x01*\x12\x9b\x01\n\x0e\x44\x65leteUpstream\x12).drw.api.gateway.v1.DeleteUpstreamRequest\x1a*.drw.api.gateway.v1.DeleteUpstreamResponse\"2\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x1a*\x18/api/v1/upstreams/{name}\x12\x61\n\x0eWatchUpstreams\x12).drw.api.gateway.v1.WatchUpstreamsRequest\x1a\x1d.drw.api.gateway.v1.Upstreams\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&drw/api/gateway/v1/load_balancer.proto\x12\x12\x64rw.api.gateway.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\x16\n\x14ListUpstreamsRequest\"\x17\n\x15WatchUpstreamsRequest\"%\n\x15\x44\x65leteUpstreamRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteUpstreamResponse\"<\n\tUpstreams\x12/\n\tupstreams\x18\x01 \x03(\x0b\x32\x1c.drw.api.gateway.v1.Upstream\"\xaf\x05\n\x08Upstream\x12t\n\x04name\x18\x01 \x01(\tBf\x92\xb5\x18\x62\x08\x01\x1a$[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?\"8lower-case letters, digits, \'-\', \'_\' and \'.\', at most 63\x12\x1d\n\taddresses\x18\x02 \x03(\tB\n\x92\xb5\x18\x06\x08\x01H@P\x01\x12\x10\n\x08services\x18\x03 \x03(\t\x12\x1c\n\twhen_gone\x18\x04 \x01(\tB\t\x92\xb5\x18\x05\x10\xac\x02(\x01\x12\x0e\n\x06origin\x18\x05 \x01(\t\x12\x46\n\tbalancing\x18\x06 \x01(\tB3\x92\xb5\x18/2\rleast_request2\tring_hash2\x0bround_robin2\x06random\x12\x0b\n\x03tls\x18\x07 \x01(\x08\x12x\n\ncredential\x18\x08 \x01(\tBd\x92\xb5\x18`\x1a\x13[A-Za-z0-9_-]{1,63}\"Gthe name of a file (letters, digits, \'-\' and \'_\'), never the key itselfX\x01\x12\x1e\n\nconnect_ms\x18\t \x01(\x05\x42\n\x92\xb5\x18\x06\x38\x00@\xe0\xd4\x03\x12#\n\x0fmax_connections\x18\n \x01(\x05\x42\n\x92\xb5\x18\x06\x38\x00@\xa0\x8d\x06\x12\x1f\n\x0bmax_pending\x18\x0b \x01(\x05\x42\n\x92\xb5\x18\x06\x38\x00@\xa0\x8d\x06\x12 \n\x0cmax_requests\x18\x0c \x01(\x05\x42\n\x92\xb5\x18\x06\x38\x00@\xa0\x8d\x06\x12\x1f\n\rretry_percent\x18\r \x01(\x05\x42\x08\x92\xb5\x18\x04\x38\x00@d\x12\x1e\n\x0b\x65ject_after\x18\x0e \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xe8\x07\x12\x1d\n\x08\x65ject_ms\x18\x0f \x01(\x05\x42\x0b\x92\xb5\x18\x07\x38\x00@\x80\xdd\xdb\x01\x12\x17\n\x0f\x65ject_on_errors\x18\x10 \x01(\x08\x32\x9f\x04\n\x0cLoadBalancer\x12\x87\x01\n\rListUpstreams\x12(.drw.api.gateway.v1.ListUpstreamsRequest\x1a\x1d.drw.api.gateway.v1.Upstreams\"-\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/upstreams\x12\x83\x01\n\x0bSetUpstream\x12\x1c.drw.api.gateway.v1.Upstream\x1a\x1c.drw.api.gateway.v1.Upstream\"8\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x1d\x1a\x18/api/v1/upstreams/{name}:\x01*\x12\x9b\x01\n\x0e\x44\x65leteUpstream\x12).drw.api.gateway.v1.DeleteUpstreamRequest\x1a*.drw.api.gateway.v1.DeleteUpstreamResponse\"2\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x1a*\x18/api/v1/upstreams/{name}\x12\x61\n\x0eWatchUpstreams\x12).drw.api.gateway.v1.WatchUpstreamsRequest\x1a\x1d.drw.api.gateway.v1.Upstreams\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.gateway.v1.load_balancer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_UPSTREAM'].fields_by_name['name']._loaded_options = None
+  _globals['_UPSTREAM'].fields_by_name['name']._serialized_options = b'\222\265\030b\010\001\032$[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?\"8lower-case letters, digits, \'-\', \'_\' and \'.\', at most 63'
+  _globals['_UPSTREAM'].fields_by_name['addresses']._loaded_options = None
+  _globals['_UPSTREAM'].fields_by_name['addresses']._serialized_options = b'\222\265\030\006\010\001H@P\001'
+  _globals['_UPSTREAM'].fields_by_name['when_gone']._loaded_options = None
+  _globals['_UPSTREAM'].fields_by_name['when_gone']._serialized_options = b'\222\265\030\005\020\254\002(\001'
+  _globals['_UPSTREAM'].fields_by_name['balancing']._loaded_options = None
+  _globals['_UPSTREAM'].fields_by_name['balancing']._serialized_options = b'\222\265\030/2\rleast_request2\tring_hash2\013round_robin2\006random'
+  _globals['_UPSTREAM'].fields_by_name['credential']._loaded_options = None
+  _globals['_UPSTREAM'].fields_by_name['credential']._serialized_options = b'\222\265\030`\032\023[A-Za-z0-9_-]{1,63}\"Gthe name of a file (letters, digits, \'-\' and \'_\'), never the key itselfX\001'
+  _globals['_UPSTREAM'].fields_by_name['connect_ms']._loaded_options = None
+  _globals['_UPSTREAM'].fields_by_name['connect_ms']._serialized_options = b'\222\265\030\0068\000@\340\324\003'
+  _globals['_UPSTREAM'].fields_by_name['max_connections']._loaded_options = None
+  _globals['_UPSTREAM'].fields_by_name['max_connections']._serialized_options = b'\222\265\030\0068\000@\240\215\006'
+  _globals['_UPSTREAM'].fields_by_name['max_pending']._loaded_options = None
+  _globals['_UPSTREAM'].fields_by_name['max_pending']._serialized_options = b'\222\265\030\0068\000@\240\215\006'
+  _globals['_UPSTREAM'].fields_by_name['max_requests']._loaded_options = None
+  _globals['_UPSTREAM'].fields_by_name['max_requests']._serialized_options = b'\222\265\030\0068\000@\240\215\006'
+  _globals['_UPSTREAM'].fields_by_name['retry_percent']._loaded_options = None
+  _globals['_UPSTREAM'].fields_by_name['retry_percent']._serialized_options = b'\222\265\030\0048\000@d'
+  _globals['_UPSTREAM'].fields_by_name['eject_after']._loaded_options = None
+  _globals['_UPSTREAM'].fields_by_name['eject_after']._serialized_options = b'\222\265\030\0058\000@\350\007'
+  _globals['_UPSTREAM'].fields_by_name['eject_ms']._loaded_options = None
+  _globals['_UPSTREAM'].fields_by_name['eject_ms']._serialized_options = b'\222\265\030\0078\000@\200\335\333\001'
   _globals['_LOADBALANCER'].methods_by_name['ListUpstreams']._loaded_options = None
   _globals['_LOADBALANCER'].methods_by_name['ListUpstreams']._serialized_options = b'\220\002\001\212\265\030\rplatform:read\202\323\344\223\002\023\022\021/api/v1/upstreams'
   _globals['_LOADBALANCER'].methods_by_name['SetUpstream']._loaded_options = None
@@ -52,7 +76,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPSTREAMS']._serialized_start=238
   _globals['_UPSTREAMS']._serialized_end=298
   _globals['_UPSTREAM']._serialized_start=301
-  _globals['_UPSTREAM']._serialized_end=624
-  _globals['_LOADBALANCER']._serialized_start=627
-  _globals['_LOADBALANCER']._serialized_end=1170
+  _globals['_UPSTREAM']._serialized_end=988
+  _globals['_LOADBALANCER']._serialized_start=991
+  _globals['_LOADBALANCER']._serialized_end=1534
 # @@protoc_insertion_point(module_scope)

@@ -10,7 +10,7 @@ from drw.api.gateway.v1.load_balancer_pb2 import DeleteUpstreamRequest, DeleteUp
 
 
 class LoadBalancer(Servicer):
-    """LoadBalancer knows where each upstream answers, and how to spread requests over it."""
+    """LoadBalancer stores upstreams: their addresses, balancing, deadlines and circuit settings."""
 
     contract = Contract.of(load_balancer_pb2.DESCRIPTOR.services_by_name["LoadBalancer"])
 
@@ -19,15 +19,15 @@ class LoadBalancer(Servicer):
         raise Unwritten("ListUpstreams")
 
     async def set_upstream(self, request: Upstream, /) -> Upstream:
-        """SetUpstream makes an upstream, or replaces one that was made so; the answer is the upstream as it is from now on."""
+        """SetUpstream creates or replaces an upstream, and returns it."""
         raise Unwritten("SetUpstream")
 
     async def delete_upstream(self, request: DeleteUpstreamRequest, /) -> DeleteUpstreamResponse:
-        """DeleteUpstream takes an upstream away that SetUpstream made."""
+        """DeleteUpstream deletes an upstream that SetUpstream created."""
         raise Unwritten("DeleteUpstream")
 
     def watch_upstreams(self, request: WatchUpstreamsRequest, /) -> AsyncIterator[Upstreams]:
-        """WatchUpstreams sends all upstreams: now, and after each change."""
+        """WatchUpstreams streams all upstreams, now and after each change."""
         raise Unwritten("WatchUpstreams")
 
 
@@ -42,17 +42,17 @@ class LoadBalancerClient(Client):
         return answer
 
     async def set_upstream(self, request: Upstream, /, *, timeout: float | None = None) -> Upstream:
-        """SetUpstream makes an upstream, or replaces one that was made so; the answer is the upstream as it is from now on."""
+        """SetUpstream creates or replaces an upstream, and returns it."""
         answer: Upstream = await self._unary("SetUpstream", request, timeout)
         return answer
 
     async def delete_upstream(self, request: DeleteUpstreamRequest, /, *, timeout: float | None = None) -> DeleteUpstreamResponse:
-        """DeleteUpstream takes an upstream away that SetUpstream made."""
+        """DeleteUpstream deletes an upstream that SetUpstream created."""
         answer: DeleteUpstreamResponse = await self._unary("DeleteUpstream", request, timeout)
         return answer
 
     def watch_upstreams(
         self, request: WatchUpstreamsRequest, /, *, timeout: float | None = None
     ) -> AsyncIterator[Upstreams]:
-        """WatchUpstreams sends all upstreams: now, and after each change."""
+        """WatchUpstreams streams all upstreams, now and after each change."""
         return self._stream("WatchUpstreams", request, timeout)

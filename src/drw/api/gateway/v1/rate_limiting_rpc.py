@@ -10,72 +10,72 @@ from drw.api.gateway.v1.rate_limiting_pb2 import AnnounceKeysRequest, AnnounceKe
 
 
 class RateLimiting(Servicer):
-    """RateLimiting keeps limits, budgets, prices and the ledger; the data plane and model serving enforce them."""
+    """RateLimiting manages limits, budgets, prices and the ledger. The data plane and model serving enforce them."""
 
     contract = Contract.of(rate_limiting_pb2.DESCRIPTOR.services_by_name["RateLimiting"])
 
     async def set_limit(self, request: Limit, /) -> Limit:
-        """SetLimit sets the limits of one key, desk, org or model in place of those it had. It answers once every data plane enforces them, or after 5 seconds, and then says which ones do not yet."""
+        """SetLimit replaces the limits of a key, desk, org or model. It returns when every data plane enforces them, or after 5 seconds with the data planes that do not yet."""
         raise Unwritten("SetLimit")
 
     async def remove_limit(self, request: RemoveLimitRequest, /) -> Limit:
-        """RemoveLimit takes the limits of a key, desk, org or model away, and answers as SetLimit does."""
+        """RemoveLimit removes the limits of a key, desk, org or model. It waits for data planes as SetLimit does."""
         raise Unwritten("RemoveLimit")
 
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
-        """ListLimits lists the limits of the caller's desk, with "org:admin" those of its org, and the default."""
+        """ListLimits lists the limits of the caller's desk, or of its org with "org:admin", and the default."""
         raise Unwritten("ListLimits")
 
     def watch_limits(self, request: WatchLimitsRequest, /) -> AsyncIterator[Limits]:
-        """WatchLimits sends all limits: now, and after each change."""
+        """WatchLimits streams all limits, now and after each change."""
         raise Unwritten("WatchLimits")
 
     async def report_enforcement(self, request: ReportEnforcementRequest, /) -> ReportEnforcementResponse:
-        """ReportEnforcement takes which change of the limits each data plane enforces; those that are not named again for some seconds are not waited for."""
+        """ReportEnforcement records which change of the limits each data plane enforces. Data planes that stop reporting for some seconds are not waited for."""
         raise Unwritten("ReportEnforcement")
 
     async def announce_keys(self, request: AnnounceKeysRequest, /) -> AnnounceKeysResponse:
-        """AnnounceKeys tells which org and desk each key belongs to: a limit or budget binds a key only within its org."""
+        """AnnounceKeys records the org and desk of each key. A limit or budget applies to a key only within its org."""
         raise Unwritten("AnnounceKeys")
 
     async def bind_key(self, request: BindKeyRequest, /) -> Limit:
-        """BindKey announces a key and sets what binds it before it is good: all that binds the key whose place it takes, or else its requests a minute, within those of the caller that makes it. It fails as UNAVAILABLE where a data plane does not enforce that within 5 seconds."""
+        """BindKey announces a key and sets its limits and budgets before it becomes valid: those of its predecessor, or requests per minute within the caller's own limit. It fails with UNAVAILABLE if a data plane does not enforce them within 5 seconds."""
         raise Unwritten("BindKey")
 
     async def unbind_key(self, request: UnbindKeyRequest, /) -> UnbindKeyResponse:
-        """UnbindKey takes away what BindKey set, for a key that came to nothing."""
+        """UnbindKey undoes BindKey for a key that was not created."""
         raise Unwritten("UnbindKey")
 
     async def set_budget(self, request: Budget, /) -> Budget:
-        """SetBudget sets what a key, desk, org or model may spend in a period."""
+        """SetBudget sets the budget of a key, desk, org or model for a period."""
         raise Unwritten("SetBudget")
 
     async def remove_budget(self, request: Budget, /) -> Budget:
-        """RemoveBudget takes a budget away."""
+        """RemoveBudget removes a budget."""
         raise Unwritten("RemoveBudget")
 
     async def list_budgets(self, request: ListBudgetsRequest, /) -> ListBudgetsResponse:
-        """ListBudgets lists the budgets of the caller's desk, with "org:admin" those of its org, with what is spent and left."""
+        """ListBudgets lists the budgets of the caller's desk, or of its org with "org:admin", with the amounts spent and left."""
         raise Unwritten("ListBudgets")
 
     async def set_price(self, request: Price, /) -> Price:
-        """SetPrice sets what a model costs from a time on; what was before keeps its price."""
+        """SetPrice sets the price of a model from a given time. Earlier calls keep their price."""
         raise Unwritten("SetPrice")
 
     async def list_prices(self, request: ListPricesRequest, /) -> ListPricesResponse:
-        """ListPrices lists every price, past, present and to come."""
+        """ListPrices lists all prices: past, current and future."""
         raise Unwritten("ListPrices")
 
     async def get_spend(self, request: GetSpendRequest, /) -> GetSpendResponse:
-        """GetSpend sums up the ledger of the caller's org."""
+        """GetSpend returns the spending of an org from the ledger."""
         raise Unwritten("GetSpend")
 
     def watch_policy(self, request: WatchPolicyRequest, /) -> AsyncIterator[Policy]:
-        """WatchPolicy sends what model serving needs to reserve and charge: now, and after each change."""
+        """WatchPolicy streams the prices, limits and budgets that model serving applies, now and after each change."""
         raise Unwritten("WatchPolicy")
 
     async def report_usage(self, request: ReportUsageRequest, /) -> ReportUsageResponse:
-        """ReportUsage takes what a data plane let through to an upstream by itself; a request counts once, however often it is reported."""
+        """ReportUsage records the usage of pass-through requests. A request counts once, however often it is reported."""
         raise Unwritten("ReportUsage")
 
 
@@ -85,83 +85,83 @@ class RateLimitingClient(Client):
     contract = RateLimiting.contract
 
     async def set_limit(self, request: Limit, /, *, timeout: float | None = None) -> Limit:
-        """SetLimit sets the limits of one key, desk, org or model in place of those it had. It answers once every data plane enforces them, or after 5 seconds, and then says which ones do not yet."""
+        """SetLimit replaces the limits of a key, desk, org or model. It returns when every data plane enforces them, or after 5 seconds with the data planes that do not yet."""
         answer: Limit = await self._unary("SetLimit", request, timeout)
         return answer
 
     async def remove_limit(self, request: RemoveLimitRequest, /, *, timeout: float | None = None) -> Limit:
-        """RemoveLimit takes the limits of a key, desk, org or model away, and answers as SetLimit does."""
+        """RemoveLimit removes the limits of a key, desk, org or model. It waits for data planes as SetLimit does."""
         answer: Limit = await self._unary("RemoveLimit", request, timeout)
         return answer
 
     async def list_limits(self, request: ListLimitsRequest, /, *, timeout: float | None = None) -> Limits:
-        """ListLimits lists the limits of the caller's desk, with "org:admin" those of its org, and the default."""
+        """ListLimits lists the limits of the caller's desk, or of its org with "org:admin", and the default."""
         answer: Limits = await self._unary("ListLimits", request, timeout)
         return answer
 
     def watch_limits(
         self, request: WatchLimitsRequest, /, *, timeout: float | None = None
     ) -> AsyncIterator[Limits]:
-        """WatchLimits sends all limits: now, and after each change."""
+        """WatchLimits streams all limits, now and after each change."""
         return self._stream("WatchLimits", request, timeout)
 
     async def report_enforcement(self, request: ReportEnforcementRequest, /, *, timeout: float | None = None) -> ReportEnforcementResponse:
-        """ReportEnforcement takes which change of the limits each data plane enforces; those that are not named again for some seconds are not waited for."""
+        """ReportEnforcement records which change of the limits each data plane enforces. Data planes that stop reporting for some seconds are not waited for."""
         answer: ReportEnforcementResponse = await self._unary("ReportEnforcement", request, timeout)
         return answer
 
     async def announce_keys(self, request: AnnounceKeysRequest, /, *, timeout: float | None = None) -> AnnounceKeysResponse:
-        """AnnounceKeys tells which org and desk each key belongs to: a limit or budget binds a key only within its org."""
+        """AnnounceKeys records the org and desk of each key. A limit or budget applies to a key only within its org."""
         answer: AnnounceKeysResponse = await self._unary("AnnounceKeys", request, timeout)
         return answer
 
     async def bind_key(self, request: BindKeyRequest, /, *, timeout: float | None = None) -> Limit:
-        """BindKey announces a key and sets what binds it before it is good: all that binds the key whose place it takes, or else its requests a minute, within those of the caller that makes it. It fails as UNAVAILABLE where a data plane does not enforce that within 5 seconds."""
+        """BindKey announces a key and sets its limits and budgets before it becomes valid: those of its predecessor, or requests per minute within the caller's own limit. It fails with UNAVAILABLE if a data plane does not enforce them within 5 seconds."""
         answer: Limit = await self._unary("BindKey", request, timeout)
         return answer
 
     async def unbind_key(self, request: UnbindKeyRequest, /, *, timeout: float | None = None) -> UnbindKeyResponse:
-        """UnbindKey takes away what BindKey set, for a key that came to nothing."""
+        """UnbindKey undoes BindKey for a key that was not created."""
         answer: UnbindKeyResponse = await self._unary("UnbindKey", request, timeout)
         return answer
 
     async def set_budget(self, request: Budget, /, *, timeout: float | None = None) -> Budget:
-        """SetBudget sets what a key, desk, org or model may spend in a period."""
+        """SetBudget sets the budget of a key, desk, org or model for a period."""
         answer: Budget = await self._unary("SetBudget", request, timeout)
         return answer
 
     async def remove_budget(self, request: Budget, /, *, timeout: float | None = None) -> Budget:
-        """RemoveBudget takes a budget away."""
+        """RemoveBudget removes a budget."""
         answer: Budget = await self._unary("RemoveBudget", request, timeout)
         return answer
 
     async def list_budgets(self, request: ListBudgetsRequest, /, *, timeout: float | None = None) -> ListBudgetsResponse:
-        """ListBudgets lists the budgets of the caller's desk, with "org:admin" those of its org, with what is spent and left."""
+        """ListBudgets lists the budgets of the caller's desk, or of its org with "org:admin", with the amounts spent and left."""
         answer: ListBudgetsResponse = await self._unary("ListBudgets", request, timeout)
         return answer
 
     async def set_price(self, request: Price, /, *, timeout: float | None = None) -> Price:
-        """SetPrice sets what a model costs from a time on; what was before keeps its price."""
+        """SetPrice sets the price of a model from a given time. Earlier calls keep their price."""
         answer: Price = await self._unary("SetPrice", request, timeout)
         return answer
 
     async def list_prices(self, request: ListPricesRequest, /, *, timeout: float | None = None) -> ListPricesResponse:
-        """ListPrices lists every price, past, present and to come."""
+        """ListPrices lists all prices: past, current and future."""
         answer: ListPricesResponse = await self._unary("ListPrices", request, timeout)
         return answer
 
     async def get_spend(self, request: GetSpendRequest, /, *, timeout: float | None = None) -> GetSpendResponse:
-        """GetSpend sums up the ledger of the caller's org."""
+        """GetSpend returns the spending of an org from the ledger."""
         answer: GetSpendResponse = await self._unary("GetSpend", request, timeout)
         return answer
 
     def watch_policy(
         self, request: WatchPolicyRequest, /, *, timeout: float | None = None
     ) -> AsyncIterator[Policy]:
-        """WatchPolicy sends what model serving needs to reserve and charge: now, and after each change."""
+        """WatchPolicy streams the prices, limits and budgets that model serving applies, now and after each change."""
         return self._stream("WatchPolicy", request, timeout)
 
     async def report_usage(self, request: ReportUsageRequest, /, *, timeout: float | None = None) -> ReportUsageResponse:
-        """ReportUsage takes what a data plane let through to an upstream by itself; a request counts once, however often it is reported."""
+        """ReportUsage records the usage of pass-through requests. A request counts once, however often it is reported."""
         answer: ReportUsageResponse = await self._unary("ReportUsage", request, timeout)
         return answer

@@ -157,18 +157,18 @@ class Explanation(_message.Message):
     def __init__(self, route: _Optional[str] = ..., why: _Optional[str] = ..., refused: _Optional[str] = ..., taken: _Optional[_Union[Route, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., scopes: _Optional[_Iterable[str]] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., key: _Optional[str] = ..., requests_per_minute: _Optional[int] = ..., deadlines: _Optional[_Iterable[str]] = ..., misses: _Optional[_Iterable[_Union[Miss, _Mapping]]] = ..., reads_body: _Optional[bool] = ..., limits: _Optional[_Iterable[_Union[Bound, _Mapping]]] = ..., budgets: _Optional[_Iterable[_Union[_rate_limiting_pb2.Budget, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[Answering, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Bound(_message.Message):
-    __slots__ = ("subject", "name", "what", "most", "tightest")
+    __slots__ = ("subject", "name", "what", "max", "tightest")
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     WHAT_FIELD_NUMBER: _ClassVar[int]
-    MOST_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
     TIGHTEST_FIELD_NUMBER: _ClassVar[int]
     subject: _rate_limiting_pb2.Block.Subject
     name: str
     what: str
-    most: int
+    max: int
     tightest: bool
-    def __init__(self, subject: _Optional[_Union[_rate_limiting_pb2.Block.Subject, str]] = ..., name: _Optional[str] = ..., what: _Optional[str] = ..., most: _Optional[int] = ..., tightest: _Optional[bool] = ...) -> None: ...
+    def __init__(self, subject: _Optional[_Union[_rate_limiting_pb2.Block.Subject, str]] = ..., name: _Optional[str] = ..., what: _Optional[str] = ..., max: _Optional[int] = ..., tightest: _Optional[bool] = ...) -> None: ...
 
 class Answering(_message.Message):
     __slots__ = ("model", "percent")

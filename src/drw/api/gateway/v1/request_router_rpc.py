@@ -10,7 +10,7 @@ from drw.api.gateway.v1.request_router_pb2 import ApproveKillRequest, Configurat
 
 
 class RequestRouter(Servicer):
-    """RequestRouter puts together what the data plane does with a request."""
+    """RequestRouter builds the desired state of the data planes: routes, limits, credentials and kills."""
 
     contract = Contract.of(request_router_pb2.DESCRIPTOR.services_by_name["RequestRouter"])
 
@@ -19,35 +19,35 @@ class RequestRouter(Servicer):
         raise Unwritten("ListRoutes")
 
     async def set_route(self, request: Route, /) -> Route:
-        """SetRoute makes a route, or replaces one that was made so; data planes take it within moments, and GetRollout says what became of it."""
+        """SetRoute creates or replaces a route. Data planes apply it asynchronously; GetRollout returns the result."""
         raise Unwritten("SetRoute")
 
     async def delete_route(self, request: DeleteRouteRequest, /) -> DeleteRouteResponse:
-        """DeleteRoute takes a route away that SetRoute made."""
+        """DeleteRoute deletes a route that SetRoute created."""
         raise Unwritten("DeleteRoute")
 
     async def explain_route(self, request: ExplainRouteRequest, /) -> Explanation:
-        """ExplainRoute says which route a request would take, and why."""
+        """ExplainRoute explains which route, limits, budgets and models apply to a request."""
         raise Unwritten("ExplainRoute")
 
     async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
-        """GetRollout says which version is wanted, and what each data plane last said of its own and of its upstreams."""
+        """GetRollout returns the desired version, and the version and upstream state that each data plane last reported."""
         raise Unwritten("GetRollout")
 
     def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
-        """WatchConfiguration sends the whole desired state: now, and after each change."""
+        """WatchConfiguration streams the desired state, now and after each change."""
         raise Unwritten("WatchConfiguration")
 
     async def report_configuration(self, request: ConfigurationReport, /) -> ReportConfigurationResponse:
-        """ReportConfiguration tells what became of a version on one data plane."""
+        """ReportConfiguration records the state of one data plane."""
         raise Unwritten("ReportConfiguration")
 
     async def create_kill(self, request: CreateKillRequest, /) -> Kill:
-        """CreateKill refuses all new calls of a subject and cuts its live streams on every data plane; where the policy asks for more persons it proposes that, and each further key that asks for the same approves it. Asking twice is the same as once."""
+        """CreateKill rejects new calls of a subject and cuts its live streams on every data plane. If the policy requires approvals, it creates a proposal, and further callers that create the same kill approve it. It is idempotent."""
         raise Unwritten("CreateKill")
 
     async def list_kills(self, request: ListKillsRequest, /) -> Kills:
-        """ListKills lists what is killed or proposed in the caller's org or platform-wide, newest first; with "platform:admin", in every org."""
+        """ListKills lists active and proposed kills of the caller's org and of the platform, newest first; with "platform:admin", of every org."""
         raise Unwritten("ListKills")
 
     async def get_kill(self, request: GetKillRequest, /) -> Kill:
@@ -55,15 +55,15 @@ class RequestRouter(Servicer):
         raise Unwritten("GetKill")
 
     async def approve_kill(self, request: ApproveKillRequest, /) -> Kill:
-        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift. Callers that are one principal, by rotation or because one made the other's key, have one voice; the subject of a kill has none."""
+        """ApproveKill approves a proposed kill or lift. Callers that are one principal, by rotation or because one created the other's key, count once. The subject of a kill cannot approve."""
         raise Unwritten("ApproveKill")
 
     async def lift_kill(self, request: LiftKillRequest, /) -> Kill:
-        """LiftKill lets calls through again, or proposes that where the policy asks for more persons; a kill that is only proposed is withdrawn. The proposer may withdraw; everyone else only where they may approve."""
+        """LiftKill lifts a kill, or proposes to lift it if the policy requires approvals. It withdraws a kill that is only proposed; only the proposer and callers that can approve it can withdraw it."""
         raise Unwritten("LiftKill")
 
     def watch_kills(self, request: WatchKillsRequest, /) -> AsyncIterator[Kills]:
-        """WatchKills sends all kills in force: now, and after each change."""
+        """WatchKills streams all active kills, now and after each change."""
         raise Unwritten("WatchKills")
 
 
@@ -78,43 +78,43 @@ class RequestRouterClient(Client):
         return answer
 
     async def set_route(self, request: Route, /, *, timeout: float | None = None) -> Route:
-        """SetRoute makes a route, or replaces one that was made so; data planes take it within moments, and GetRollout says what became of it."""
+        """SetRoute creates or replaces a route. Data planes apply it asynchronously; GetRollout returns the result."""
         answer: Route = await self._unary("SetRoute", request, timeout)
         return answer
 
     async def delete_route(self, request: DeleteRouteRequest, /, *, timeout: float | None = None) -> DeleteRouteResponse:
-        """DeleteRoute takes a route away that SetRoute made."""
+        """DeleteRoute deletes a route that SetRoute created."""
         answer: DeleteRouteResponse = await self._unary("DeleteRoute", request, timeout)
         return answer
 
     async def explain_route(self, request: ExplainRouteRequest, /, *, timeout: float | None = None) -> Explanation:
-        """ExplainRoute says which route a request would take, and why."""
+        """ExplainRoute explains which route, limits, budgets and models apply to a request."""
         answer: Explanation = await self._unary("ExplainRoute", request, timeout)
         return answer
 
     async def get_rollout(self, request: GetRolloutRequest, /, *, timeout: float | None = None) -> Rollout:
-        """GetRollout says which version is wanted, and what each data plane last said of its own and of its upstreams."""
+        """GetRollout returns the desired version, and the version and upstream state that each data plane last reported."""
         answer: Rollout = await self._unary("GetRollout", request, timeout)
         return answer
 
     def watch_configuration(
         self, request: WatchConfigurationRequest, /, *, timeout: float | None = None
     ) -> AsyncIterator[Configuration]:
-        """WatchConfiguration sends the whole desired state: now, and after each change."""
+        """WatchConfiguration streams the desired state, now and after each change."""
         return self._stream("WatchConfiguration", request, timeout)
 
     async def report_configuration(self, request: ConfigurationReport, /, *, timeout: float | None = None) -> ReportConfigurationResponse:
-        """ReportConfiguration tells what became of a version on one data plane."""
+        """ReportConfiguration records the state of one data plane."""
         answer: ReportConfigurationResponse = await self._unary("ReportConfiguration", request, timeout)
         return answer
 
     async def create_kill(self, request: CreateKillRequest, /, *, timeout: float | None = None) -> Kill:
-        """CreateKill refuses all new calls of a subject and cuts its live streams on every data plane; where the policy asks for more persons it proposes that, and each further key that asks for the same approves it. Asking twice is the same as once."""
+        """CreateKill rejects new calls of a subject and cuts its live streams on every data plane. If the policy requires approvals, it creates a proposal, and further callers that create the same kill approve it. It is idempotent."""
         answer: Kill = await self._unary("CreateKill", request, timeout)
         return answer
 
     async def list_kills(self, request: ListKillsRequest, /, *, timeout: float | None = None) -> Kills:
-        """ListKills lists what is killed or proposed in the caller's org or platform-wide, newest first; with "platform:admin", in every org."""
+        """ListKills lists active and proposed kills of the caller's org and of the platform, newest first; with "platform:admin", of every org."""
         answer: Kills = await self._unary("ListKills", request, timeout)
         return answer
 
@@ -124,17 +124,17 @@ class RequestRouterClient(Client):
         return answer
 
     async def approve_kill(self, request: ApproveKillRequest, /, *, timeout: float | None = None) -> Kill:
-        """ApproveKill adds the caller's voice to what is proposed, a kill or a lift. Callers that are one principal, by rotation or because one made the other's key, have one voice; the subject of a kill has none."""
+        """ApproveKill approves a proposed kill or lift. Callers that are one principal, by rotation or because one created the other's key, count once. The subject of a kill cannot approve."""
         answer: Kill = await self._unary("ApproveKill", request, timeout)
         return answer
 
     async def lift_kill(self, request: LiftKillRequest, /, *, timeout: float | None = None) -> Kill:
-        """LiftKill lets calls through again, or proposes that where the policy asks for more persons; a kill that is only proposed is withdrawn. The proposer may withdraw; everyone else only where they may approve."""
+        """LiftKill lifts a kill, or proposes to lift it if the policy requires approvals. It withdraws a kill that is only proposed; only the proposer and callers that can approve it can withdraw it."""
         answer: Kill = await self._unary("LiftKill", request, timeout)
         return answer
 
     def watch_kills(
         self, request: WatchKillsRequest, /, *, timeout: float | None = None
     ) -> AsyncIterator[Kills]:
-        """WatchKills sends all kills in force: now, and after each change."""
+        """WatchKills streams all active kills, now and after each change."""
         return self._stream("WatchKills", request, timeout)

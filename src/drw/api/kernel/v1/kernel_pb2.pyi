@@ -9,6 +9,10 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 SCOPE_FIELD_NUMBER: _ClassVar[int]
 scope: _descriptor.FieldDescriptor
+IDLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+idle_seconds: _descriptor.FieldDescriptor
+RULES_FIELD_NUMBER: _ClassVar[int]
+rules: _descriptor.FieldDescriptor
 
 class ErrorInfo(_message.Message):
     __slots__ = ("reason", "service", "metadata")
@@ -26,6 +30,40 @@ class ErrorInfo(_message.Message):
     service: str
     metadata: _containers.ScalarMap[str, str]
     def __init__(self, reason: _Optional[str] = ..., service: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class Rules(_message.Message):
+    __slots__ = ("required", "max_length", "pattern", "expected", "printable", "one_of", "minimum", "maximum", "max_items", "unique", "secret", "scope")
+    REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    PRINTABLE_FIELD_NUMBER: _ClassVar[int]
+    ONE_OF_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    UNIQUE_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    required: bool
+    max_length: int
+    pattern: str
+    expected: str
+    printable: bool
+    one_of: _containers.RepeatedScalarFieldContainer[str]
+    minimum: int
+    maximum: int
+    max_items: int
+    unique: bool
+    secret: bool
+    scope: bool
+    def __init__(self, required: _Optional[bool] = ..., max_length: _Optional[int] = ..., pattern: _Optional[str] = ..., expected: _Optional[str] = ..., printable: _Optional[bool] = ..., one_of: _Optional[_Iterable[str]] = ..., minimum: _Optional[int] = ..., maximum: _Optional[int] = ..., max_items: _Optional[int] = ..., unique: _Optional[bool] = ..., secret: _Optional[bool] = ..., scope: _Optional[bool] = ...) -> None: ...
+
+class Json(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class Caller(_message.Message):
     __slots__ = ("org", "desk", "key", "scopes", "walls")

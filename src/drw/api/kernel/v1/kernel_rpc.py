@@ -10,7 +10,7 @@ from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest, ProcessStatus
 
 
 class Process(Servicer):
-    """Process tells how the services of one process are."""
+    """Process reports the status of the services of one process."""
 
     contract = Contract.of(kernel_pb2.DESCRIPTOR.services_by_name["Process"])
 

@@ -27,7 +27,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64rw/api/workflow/v1/state.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n\x0fWatchRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x15\n\rlast_event_id\x18\x02 \x01(\t\"\xa8\x01\n\x08RunEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0b\n\x03org\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\x12&\n\x02\x61t\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05walls\x18\t \x03(\t\"\x19\n\x17PublishRunEventResponse2\xf7\x01\n\x05State\x12\x88\x01\n\x08WatchRun\x12$.drw.api.workflow.v1.WatchRunRequest\x1a\x1d.drw.api.workflow.v1.RunEvent\"5\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/runs/{run}:watch0\x01\x12\x63\n\x0fPublishRunEvent\x12\x1d.drw.api.workflow.v1.RunEvent\x1a,.drw.api.workflow.v1.PublishRunEventResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64rw/api/workflow/v1/state.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n\x0fWatchRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x15\n\rlast_event_id\x18\x02 \x01(\t\"\xa8\x01\n\x08RunEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0b\n\x03org\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\x12&\n\x02\x61t\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05walls\x18\t \x03(\t\"\x19\n\x17PublishRunEventResponse2\xfc\x01\n\x05State\x12\x8d\x01\n\x08WatchRun\x12$.drw.api.workflow.v1.WatchRunRequest\x1a\x1d.drw.api.workflow.v1.RunEvent\":\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x98\xb5\x18\x84\x07\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/runs/{run}:watch0\x01\x12\x63\n\x0fPublishRunEvent\x12\x1d.drw.api.workflow.v1.RunEvent\x1a,.drw.api.workflow.v1.PublishRunEventResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.workflow.v1.state_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STATE'].methods_by_name['WatchRun']._loaded_options = None
-  _globals['_STATE'].methods_by_name['WatchRun']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002\032\022\030/api/v1/runs/{run}:watch'
+  _globals['_STATE'].methods_by_name['WatchRun']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\230\265\030\204\007\202\323\344\223\002\032\022\030/api/v1/runs/{run}:watch'
   _globals['_STATE'].methods_by_name['PublishRunEvent']._loaded_options = None
   _globals['_STATE'].methods_by_name['PublishRunEvent']._serialized_options = b'\220\002\002'
   _globals['_WATCHRUNREQUEST']._serialized_start=151
@@ -45,5 +45,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHRUNEVENTRESPONSE']._serialized_start=377
   _globals['_PUBLISHRUNEVENTRESPONSE']._serialized_end=402
   _globals['_STATE']._serialized_start=405
-  _globals['_STATE']._serialized_end=652
+  _globals['_STATE']._serialized_end=657
 # @@protoc_insertion_point(module_scope)

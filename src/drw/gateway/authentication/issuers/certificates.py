@@ -1,4 +1,4 @@
-"""Who calls with which client certificate: a name in it stands for a desk, with scopes and walls."""
+"""Client certificates: maps a subject alternative name to a desk with scopes and walls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
 )
 from drw.gateway.authentication.keys import policy
 from drw.gateway.authentication.keys.revocation import Revocation
-from drw.gateway.authentication.tenants import queries, record_validation
+from drw.gateway.authentication.tenants import permissions, queries
 from drw.gateway.authentication.tenants.hierarchy import Tenants
 from drw.gateway.authentication.tenants.queries import changed
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
@@ -22,7 +22,7 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.tenancy import named_org
 
-MOST = 1000
+MAX_CERTIFICATES = 1000
 ALONE: LiteralString = "lock table certificate in share row exclusive mode"
 """Before any of its rows is locked, in every change: two at once would clash, or wait for each other."""
 SAN = re.compile(
@@ -33,87 +33,87 @@ SAN = re.compile(
 
 
 class CertificateNotFound(NotFound):
-    """There is no such certificate."""
+    """The certificate does not exist."""
 
 
 class Certificates:
     """The certificates, in the table of the service."""
 
-    def __init__(self, database: Database, audit: AuditWriter, tree: Tenants) -> None:
+    def __init__(self, database: Database, audit: AuditWriter, tenants: Tenants) -> None:
         self._database = database
         self._audit = audit
-        self._tree = tree
+        self._tenants = tenants
         self._revocation = Revocation(audit)
 
     async def put(self, request: PutCertificateRequest) -> Certificate:
-        """Write whose a certificate is and what it may do."""
-        wanted = _wanted(request)
-        policy.held(wanted.scopes, context.caller())
-        policy.inside(wanted.walls, context.caller())
+        """Create or replace a certificate."""
+        certificate = _requested(request)
+        policy.check_scopes_held(certificate.scopes, context.caller())
+        policy.check_inside_walls(certificate.walls, context.caller())
         async with self._database.transaction() as connection:
-            desk = await self._tree.desk_of(connection, wanted.org, wanted.desk, lock="share")
-            record_validation.within(wanted.scopes, desk.scopes, "scope", f"a certificate of the desk {desk.name!r}")
-            record_validation.within(wanted.walls, desk.walls, "wall", f"a certificate of the desk {desk.name!r}")
+            desk = await self._tenants.desk_of(connection, certificate.org, certificate.desk, lock="share")
+            permissions.check_within(
+                certificate.scopes, desk.scopes, "scope", f"a certificate of the desk {desk.name!r}"
+            )
+            permissions.check_within(certificate.walls, desk.walls, "wall", f"a certificate of the desk {desk.name!r}")
             await connection.execute(ALONE)
-            before = await self._one(connection, wanted.name)
-            await self._check_room(connection, wanted, before)
-            after = await self._write(connection, wanted)
+            before = await self._one(connection, certificate.name)
+            await self._check_room(connection, certificate, before)
+            after = await self._write(connection, certificate)
             await self._record("certificate.put", before, after, connection)
         return after
 
-    async def shown(self) -> ListCertificatesResponse:
+    async def list_all(self) -> ListCertificatesResponse:
         """Return all, by name."""
-        found = await self._database.all("select * from certificate order by name")
-        return ListCertificatesResponse(certificates=[_shown(row) for row in found])
+        rows = await self._database.all("select * from certificate order by name")
+        return ListCertificatesResponse(certificates=[_as_certificate(row) for row in rows])
 
     async def get(self, name: str) -> Certificate:
         """Return one."""
         async with self._database.transaction() as connection:
-            return await self._there(connection, name)
+            return await self._existing(connection, name)
 
     async def delete(self, request: DeleteCertificateRequest) -> Certificate:
         """Know a certificate no more, nor the keys that its holder made."""
         name = request.name
         async with self._database.transaction() as connection:
             await connection.execute(ALONE)
-            before = await self._there(connection, name)
+            before = await self._existing(connection, name)
             await connection.execute("delete from certificate where name = %s", (name,))
             if not request.keep_children:
-                await self._revocation.made_by([f"cert:{name}"], f"cert:{name}", connection)
+                await self._revocation.revoke_created_by([f"cert:{name}"], f"cert:{name}", connection)
             await self._record("certificate.delete", before, None, connection)
         return before
 
-    async def delivered(self) -> list[Certificate]:
-        """Return what the data planes must know."""
-        found = list((await self.shown()).certificates)
-        for one in found:
+    async def for_data_planes(self) -> list[Certificate]:
+        """Return the certificates for the data planes."""
+        certificates = list((await self.list_all()).certificates)
+        for one in certificates:
             one.ClearField("created_at")
             one.ClearField("updated_at")
-        return found
+        return certificates
 
-    async def _there(self, connection: Connection, name: str) -> Certificate:
-        if (found := await self._one(connection, name)) is None:
+    async def _existing(self, connection: Connection, name: str) -> Certificate:
+        if (certificate := await self._one(connection, name)) is None:
             raise CertificateNotFound(f"there is no certificate {name[:80]!r}; `drw certificates list` shows them")
-        return found
+        return certificate
 
     async def _one(self, connection: Connection, name: str) -> Certificate | None:
-        done = await connection.execute(
-            "select * from certificate where name = %s", (record_validation.looked_up(name),)
-        )
+        done = await connection.execute("select * from certificate where name = %s", (permissions.lookup_name(name),))
         row = await done.fetchone()
-        return _shown(row) if row else None
+        return _as_certificate(row) if row else None
 
-    async def _check_room(self, connection: Connection, wanted: Certificate, before: Certificate | None) -> None:
+    async def _check_room(self, connection: Connection, certificate: Certificate, before: Certificate | None) -> None:
         done = await connection.execute(
-            "select name from certificate where san = %s and name <> %s", (wanted.san, wanted.name)
+            "select name from certificate where san = %s and name <> %s", (certificate.san, certificate.name)
         )
         if taken := await done.fetchone():
-            raise Conflict(f"{wanted.san!r} is the certificate {taken['name']!r} already")
+            raise Conflict(f"{certificate.san!r} is the certificate {taken['name']!r} already")
         counted = await (await connection.execute("select count(*) as n from certificate")).fetchone()
-        if before is None and counted and counted["n"] >= MOST:
-            raise Conflict(f"there are {MOST} certificates, which is the most there can be")
+        if before is None and counted and counted["n"] >= MAX_CERTIFICATES:
+            raise Conflict(f"there are {MAX_CERTIFICATES} certificates, the maximum")
 
-    async def _write(self, connection: Connection, wanted: Certificate) -> Certificate:
+    async def _write(self, connection: Connection, certificate: Certificate) -> Certificate:
         done = await connection.execute(
             """
             insert into certificate (name, san, org, desk, scopes, walls) values (%s, %s, %s, %s, %s, %s)
@@ -121,44 +121,51 @@ class Certificates:
                 scopes = excluded.scopes, walls = excluded.walls, updated_at = now()
             returning *
             """,
-            (wanted.name, wanted.san, wanted.org, wanted.desk, list(wanted.scopes), list(wanted.walls)),
+            (
+                certificate.name,
+                certificate.san,
+                certificate.org,
+                certificate.desk,
+                list(certificate.scopes),
+                list(certificate.walls),
+            ),
         )
         row = await done.fetchone()
         assert row is not None, "it was written"
-        return _shown(row)
+        return _as_certificate(row)
 
     async def _record(
         self, action: str, before: Certificate | None, after: Certificate | None, connection: Connection
     ) -> None:
         name = (after or before or Certificate()).name
-        details = {"before": queries.told(before), "after": queries.told(after)}
+        details = {"before": queries.audit_details(before), "after": queries.audit_details(after)}
         await self._audit.record(action, f"certificate/{name}", details=details, connection=connection)
         await changed(connection)
 
 
-def _wanted(request: PutCertificateRequest) -> Certificate:
+def _requested(request: PutCertificateRequest) -> Certificate:
     if not SAN.fullmatch(request.san):
         raise InvalidRequest(
             f"san is {request.san[:200]!r}; it is a URI as in 'spiffe://firm/desk/pricing', or a DNS name in small "
             "letters",
             param="san",
         )
-    found = Certificate(
-        name=record_validation.name(request.name, "name"),
+    certificate = Certificate(
+        name=request.name,
         san=request.san,
         org=named_org(request.org),
-        desk=record_validation.name(request.desk, "desk"),
-        scopes=record_validation.scopes(request.scopes),
-        walls=record_validation.walls(request.walls),
+        desk=request.desk,
+        scopes=permissions.scopes(request.scopes),
+        walls=sorted(set(request.walls)),
     )
-    if not found.scopes:
-        raise InvalidRequest("a certificate needs at least one scope", param="scopes")
-    return found
+    if not certificate.scopes:
+        raise InvalidRequest("scopes is empty; a certificate needs at least one scope", param="scopes")
+    return certificate
 
 
-def _shown(row: dict[str, Any]) -> Certificate:
+def _as_certificate(row: dict[str, Any]) -> Certificate:
     fields = ("name", "san", "org", "desk", "scopes", "walls")
-    found = Certificate(**{field: row[field] for field in fields})
-    found.created_at.FromDatetime(row["created_at"])
-    found.updated_at.FromDatetime(row["updated_at"])
-    return found
+    certificate = Certificate(**{field: row[field] for field in fields})
+    certificate.created_at.FromDatetime(row["created_at"])
+    certificate.updated_at.FromDatetime(row["updated_at"])
+    return certificate

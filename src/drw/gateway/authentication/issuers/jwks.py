@@ -1,4 +1,4 @@
-"""Reads the keys of another issuer: a JSON Web Key Set (RFC 7517), of which only public signing keys are kept."""
+"""Parses JSON Web Key Sets (RFC 7517) of issuers, and keeps only public signing keys."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.storage.audit import digest
 
+DEFAULT_AGE = 300
 MAX_BYTES = 256 << 10
 MAX_KEYS = 50
 MIN_RSA_BITS = 2048
@@ -23,11 +24,11 @@ ALGORITHMS = {
     "Ed25519": ("EdDSA",),
     "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
 }
-"""What a key may sign with: by its curve, or by its kind where it has none."""
+"""Algorithms by curve, or by key type for types without curves."""
 PRIVATE = ("d", "p", "q", "k")
 MAX_KID = 200
 MAX_TOLD = 20
-"""So many ids stand in the audit trail; a digest stands for all."""
+"""Maximum number of key ids in an audit record; a digest covers all of them."""
 
 
 class BadKeySet(InvalidRequest):
@@ -35,30 +36,31 @@ class BadKeySet(InvalidRequest):
 
 
 def read(text: str | bytes) -> str:
-    """Return the set in one form, with nothing but public keys for signatures.
+    """Return the normalised set with only public signing keys.
 
-    A symmetric key has no place here: whoever verifies with it can sign with it, and a public key that is taken
-    for one makes anybody an issuer.
+    Symmetric keys are rejected: a verifier could sign with them, and a public key used as one would let anyone issue
+    tokens.
 
     Raises:
         BadKeySet: it is not well formed, has a private or a symmetric key, or none that can be used.
+
     """
     if len(text) > MAX_BYTES:
         raise BadKeySet(f"a JWKS of {len(text)} bytes; it can have {MAX_BYTES}", param="jwks")
     try:
-        found = json.loads(text)["keys"]
+        keys = json.loads(text)["keys"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadKeySet('a JWKS is a JSON object with a list of "keys" (RFC 7517)', param="jwks") from error
-    if not isinstance(found, list) or not all(isinstance(key, dict) for key in found) or len(found) > MAX_KEYS:
+    if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys) or len(keys) > MAX_KEYS:
         raise BadKeySet(f'"keys" of a JWKS is a list of at most {MAX_KEYS} objects', param="jwks")
-    kept = [_public(key) for key in found if _signs(key)]
-    if not kept:
+    public_keys = [_public(key) for key in keys if _signs(key)]
+    if not public_keys:
         raise BadKeySet(
             "the JWKS has no key for signatures that can be used here: RSA from 2048 bits, EC on P-256, P-384 or "
             "P-521, or Ed25519",
             param="jwks",
         )
-    return json.dumps({"keys": sorted(kept, key=lambda key: json.dumps(key, sort_keys=True))}, sort_keys=True)
+    return json.dumps({"keys": sorted(public_keys, key=lambda key: json.dumps(key, sort_keys=True))}, sort_keys=True)
 
 
 def kids(text: str) -> list[str]:
@@ -66,8 +68,8 @@ def kids(text: str) -> list[str]:
     return [key["kid"] for key in json.loads(text)["keys"] if "kid" in key] if text else []
 
 
-def told(text: str) -> dict[str, Any]:
-    """Return what the audit trail says of such a set: bounded, and another whenever the set is another."""
+def audit_summary(text: str) -> dict[str, Any]:
+    """Return a bounded summary of a key set for the audit log; different sets have different summaries."""
     return {"kids": [kid[:MAX_KID] for kid in kids(text)[:MAX_TOLD]], "digest": digest(text)}
 
 
@@ -87,19 +89,19 @@ def _algorithms(key: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _public(key: dict[str, Any]) -> dict[str, str]:
-    kept = {name: key.get(name) for name in ("kty", *PUBLIC[key["kty"]])}
-    kept |= {name: key[name] for name in ("kid", "alg") if name in key}
-    if not all(isinstance(value, str) and len(value) < 4096 for value in kept.values()):
+    members = {name: key.get(name) for name in ("kty", *PUBLIC[key["kty"]])}
+    members |= {name: key[name] for name in ("kid", "alg") if name in key}
+    if not all(isinstance(value, str) and len(value) < 4096 for value in members.values()):
         raise BadKeySet("a key of the JWKS lacks a part, or has one that is no text", param="jwks")
-    if not _fits(str(kept.get("kid", ""))):
+    if not _fits(str(members.get("kid", ""))):
         raise BadKeySet(f"a `kid` of the JWKS is not at most {MAX_KID} printable ASCII characters", param="jwks")
     try:
-        found = jwt.PyJWK(kept, algorithm=kept.get("alg") or _algorithms(key)[0]).key
+        public_key = jwt.PyJWK(members, algorithm=members.get("alg") or _algorithms(key)[0]).key
     except (jwt.PyJWTError, ValueError) as error:
         raise BadKeySet(f"a key of the JWKS cannot be read: {str(error)[:200]}", param="jwks") from error
-    if isinstance(found, rsa.RSAPublicKey) and found.key_size < MIN_RSA_BITS:
-        raise BadKeySet(f"an RSA key of {found.key_size} bits; it needs {MIN_RSA_BITS}", param="jwks")
-    return {name: str(value) for name, value in kept.items()} | {"use": "sig"}
+    if isinstance(public_key, rsa.RSAPublicKey) and public_key.key_size < MIN_RSA_BITS:
+        raise BadKeySet(f"an RSA key of {public_key.key_size} bits; it needs {MIN_RSA_BITS}", param="jwks")
+    return {name: str(value) for name, value in members.items()} | {"use": "sig"}
 
 
 def _fits(kid: str) -> bool:

@@ -1,6 +1,6 @@
-"""Whose tokens count besides our own: each issuer speaks for one org, and for no more than that org's desks hold.
+"""External identity providers: each issuer authenticates callers of one org, within the permissions of its desks.
 
-The last keys that were good are kept, so that an issuer that cannot be reached changes nothing.
+The last valid key set is stored, so an unreachable issuer does not affect its callers.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import asyncio
 import json
 import logging
 from typing import Any, LiteralString
-
-from psycopg.types.json import Jsonb
 
 from drw.api.gateway.v1.authentication_pb2 import (
     ClaimNames,
@@ -21,10 +19,11 @@ from drw.api.gateway.v1.authentication_pb2 import (
     Role,
 )
 from drw.gateway.authentication.issuers import jwks, validation
-from drw.gateway.authentication.issuers.jwks_fetching import DEFAULT_AGE, FetchedKeys, JwksFetcher
+from drw.gateway.authentication.issuers.jwks import DEFAULT_AGE
 from drw.gateway.authentication.keys import policy
 from drw.gateway.authentication.keys.revocation import Revocation
-from drw.gateway.authentication.tenants import queries, record_validation
+from drw.gateway.authentication.ports import FetchedKeys, KeySetSource
+from drw.gateway.authentication.tenants import permissions, queries
 from drw.gateway.authentication.tenants.hierarchy import Tenants
 from drw.gateway.authentication.tenants.queries import changed
 from drw.kernel.errors import Conflict, DrwError, InternalError, InvalidRequest, NotFound
@@ -32,12 +31,13 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.json_messages import from_json, to_json
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.sql import Jsonb
 
 log = logging.getLogger(__name__)
 
-MOST = 50
-MAX_TOLD_BYTES = 28_000
-"""Twice that, with what else an audit record has, is within `MAX_RECORD_BYTES`."""
+MAX_ISSUERS = 50
+MAX_AUDIT_BYTES = 28_000
+"""Twice this size plus the other fields fits into `MAX_RECORD_BYTES`."""
 ALONE: LiteralString = "lock table issuer in share row exclusive mode"
 """Before any of its rows is locked, in every change: two at once would clash, or wait for each other."""
 AGAIN_SECONDS = 30
@@ -47,51 +47,53 @@ AT_ONCE = 8
 
 
 class IssuerNotFound(NotFound):
-    """There is no such issuer."""
+    """The issuer does not exist."""
 
 
 class Issuers:
     """The issuers, in the table of the service."""
 
-    def __init__(self, database: Database, audit: AuditWriter, tree: Tenants, fetcher: JwksFetcher, own: str) -> None:
+    def __init__(
+        self, database: Database, audit: AuditWriter, tenants: Tenants, fetcher: KeySetSource, own_issuer: str
+    ) -> None:
         self._database = database
         self._audit = audit
-        self._tree = tree
+        self._tenants = tenants
         self._fetcher = fetcher
-        self._own = own
+        self._own_issuer = own_issuer
         self._revocation = Revocation(audit)
 
     async def put(self, request: PutIssuerRequest) -> Issuer:
         """Write an issuer, once its keys are there."""
-        wanted = validation.wanted(request, self._own)
-        org = await self._tree.org(wanted.org)
-        for role in wanted.roles:
-            policy.held(role.scopes, context.caller())
-            record_validation.within(
+        issuer = validation.requested_issuer(request, self._own_issuer)
+        org = await self._tenants.org(issuer.org)
+        for role in issuer.roles:
+            policy.check_scopes_held(role.scopes, context.caller())
+            permissions.check_within(
                 role.scopes, org.scopes, "scope", f"the role {role.name!r} in the org {org.name!r}"
             )
-        if wanted.default_desk:
-            await self._tree.known_desk(org.name, wanted.default_desk)
-        keys = await self._keys(wanted)
+        if issuer.default_desk:
+            await self._tenants.any_desk(org.name, issuer.default_desk)
+        keys = await self._keys(issuer)
         async with self._database.transaction() as connection:
             await connection.execute(ALONE)
-            before = await self._one(connection, wanted.name)
-            await self._check_room(connection, wanted, before)
-            after = await self._write(connection, wanted, keys)
-            _check_told(after)
+            before = await self._one(connection, issuer.name)
+            await self._check_room(connection, issuer, before)
+            after = await self._write(connection, issuer, keys)
+            _check_audit_size(after)
             await self._record("issuer.put", before, after, connection)
         return as_issuer(after)
 
-    async def shown(self) -> ListIssuersResponse:
+    async def list_all(self) -> ListIssuersResponse:
         """Return all, by name."""
         return ListIssuersResponse(issuers=[as_issuer(row) for row in await self._all()])
 
     async def get(self, name: str) -> Issuer:
         """Return one."""
         async with self._database.transaction() as connection:
-            if (found := await self._one(connection, name)) is None:
+            if (issuer := await self._one(connection, name)) is None:
                 raise self._missing(name)
-            return as_issuer(found)
+            return as_issuer(issuer)
 
     async def delete(self, request: DeleteIssuerRequest) -> Issuer:
         """Believe an issuer no more, nor the keys that holders of its tokens made."""
@@ -102,7 +104,7 @@ class Issuers:
                 raise self._missing(name)
             await connection.execute("delete from issuer where name = %s", (name,))
             if not request.keep_children:
-                await self._revocation.made_by_tokens(name, connection)
+                await self._revocation.revoke_created_by_issuer(name, connection)
             await self._record("issuer.delete", before, None, connection)
         return as_issuer(before)
 
@@ -112,10 +114,10 @@ class Issuers:
         Raises:
             Unavailable: they cannot be had; those from before count.
         """
-        found = await self.get(name)
-        if not found.jwks_uri:
+        issuer = await self.get(name)
+        if not issuer.jwks_uri:
             raise InvalidRequest(f"the issuer {name!r} has its keys in its record: `drw issuers put` changes them")
-        if failed := await self._refresh(name, found.jwks_uri):
+        if failed := await self._refresh(name, issuer.jwks_uri):
             raise failed
         return await self.get(name)
 
@@ -133,36 +135,36 @@ class Issuers:
             for row in due:
                 group.create_task(refresh(row))
 
-    async def delivered(self) -> list[Issuer]:
-        """Return what the data planes must know: all, with the keys that count."""
+    async def for_data_planes(self) -> list[Issuer]:
+        """Return all issuers with their current key sets, for the data planes."""
         return [_with_keys(row) for row in await self._all()]
 
-    async def _keys(self, wanted: Issuer) -> FetchedKeys:
-        if wanted.jwks_uri:
-            return await self._fetcher.fetch(wanted.jwks_uri)
-        return FetchedKeys(jwks.read(wanted.jwks), DEFAULT_AGE)
+    async def _keys(self, issuer: Issuer) -> FetchedKeys:
+        if issuer.jwks_uri:
+            return await self._fetcher.fetch(issuer.jwks_uri)
+        return FetchedKeys(jwks.read(issuer.jwks), DEFAULT_AGE)
 
-    async def _check_room(self, connection: Connection, wanted: Issuer, before: dict[str, Any] | None) -> None:
+    async def _check_room(self, connection: Connection, issuer: Issuer, before: dict[str, Any] | None) -> None:
         done = await connection.execute(
-            "select name from issuer where issuer = %s and name <> %s", (wanted.issuer, wanted.name)
+            "select name from issuer where issuer = %s and name <> %s", (issuer.issuer, issuer.name)
         )
         if taken := await done.fetchone():
-            raise Conflict(f"{wanted.issuer!r} is the issuer {taken['name']!r} already; each speaks for one org")
+            raise Conflict(f"{issuer.issuer!r} is the issuer {taken['name']!r} already; each speaks for one org")
         counted = await (await connection.execute("select count(*) as n from issuer")).fetchone()
-        if before is None and counted and counted["n"] >= MOST:
-            raise Conflict(f"there are {MOST} issuers, which is the most there can be")
+        if before is None and counted and counted["n"] >= MAX_ISSUERS:
+            raise Conflict(f"there are {MAX_ISSUERS} issuers, the maximum")
 
-    async def _write(self, connection: Connection, wanted: Issuer, keys: FetchedKeys) -> dict[str, Any]:
+    async def _write(self, connection: Connection, issuer: Issuer, keys: FetchedKeys) -> dict[str, Any]:
         fields = {
-            "name": wanted.name,
-            "issuer": wanted.issuer,
-            "audiences": list(wanted.audiences),
-            "uri": wanted.jwks_uri,
+            "name": issuer.name,
+            "issuer": issuer.issuer,
+            "audiences": list(issuer.audiences),
+            "uri": issuer.jwks_uri,
             "jwks": keys.jwks,
-            "org": wanted.org,
-            "claims": Jsonb(to_json(wanted.claims)),
-            "desk": wanted.default_desk,
-            "roles": Jsonb([to_json(role) for role in wanted.roles]),
+            "org": issuer.org,
+            "claims": Jsonb(to_json(issuer.claims)),
+            "desk": issuer.default_desk,
+            "roles": Jsonb([to_json(role) for role in issuer.roles]),
             "age": keys.max_age,
         }
         done = await connection.execute(
@@ -184,9 +186,9 @@ class Issuers:
         return row
 
     async def _refresh(self, name: str, uri: str) -> DrwError | None:
-        """Fetch and keep the keys of one issuer; return why that failed, or None.
+        """Fetch and store the key set of one issuer; return the error, or None.
 
-        Whatever is wrong with what one issuer sends is noted at that issuer, and nobody else's trouble.
+        An error is recorded at the issuer and does not affect others.
         """
         try:
             await self._keep(name, uri, await self._fetcher.fetch(uri))
@@ -200,7 +202,7 @@ class Issuers:
         await self._database.all(
             "update issuer set fetch_error = %s, refresh_at = now() + make_interval(secs => %s) "
             "where name = %s and jwks_uri = %s returning name",
-            *(_shown(failed.message)[:500], AGAIN_SECONDS, name, uri),
+            *(_without_keys(failed.message)[:500], AGAIN_SECONDS, name, uri),
         )
         return failed
 
@@ -217,7 +219,7 @@ class Issuers:
             )
             row = await done.fetchone()
             if row and row["jwks"] != keys.jwks:
-                details = {"before": jwks.told(row["jwks"]), "after": jwks.told(keys.jwks)}
+                details = {"before": jwks.audit_summary(row["jwks"]), "after": jwks.audit_summary(keys.jwks)}
                 path = f"issuer/{name}"
                 await self._audit.record("issuer.keys", path, details=details, connection=connection)
                 await changed(connection)
@@ -226,14 +228,14 @@ class Issuers:
         return await self._database.all("select * from issuer order by name")
 
     async def _one(self, connection: Connection, name: str) -> dict[str, Any] | None:
-        done = await connection.execute("select * from issuer where name = %s", (record_validation.looked_up(name),))
+        done = await connection.execute("select * from issuer where name = %s", (permissions.lookup_name(name),))
         return await done.fetchone()
 
     async def _record(
         self, action: str, before: dict[str, Any] | None, after: dict[str, Any] | None, connection: Connection
     ) -> None:
         name = (after or before or {})["name"]
-        details = {"before": before and _told(before), "after": after and _told(after)}
+        details = {"before": before and _audit_details(before), "after": after and _audit_details(after)}
         await self._audit.record(action, f"issuer/{name}", details=details, connection=connection)
         await changed(connection)
 
@@ -243,7 +245,7 @@ class Issuers:
 
 def as_issuer(row: dict[str, Any]) -> Issuer:
     """Return a row as the contract has it; keys that were fetched are shown by their ids only."""
-    found = Issuer(
+    issuer = Issuer(
         name=row["name"],
         issuer=row["issuer"],
         audiences=row["audiences"],
@@ -258,32 +260,32 @@ def as_issuer(row: dict[str, Any]) -> Issuer:
     )
     for field in ("created_at", "updated_at", "fetched_at"):
         if row[field]:
-            getattr(found, field).FromDatetime(row[field])
-    return found
+            getattr(issuer, field).FromDatetime(row[field])
+    return issuer
 
 
-def _told(row: dict[str, Any]) -> dict[str, Any]:
-    """Return what the audit trail says of an issuer: its keys by their ids and a digest."""
-    found = as_issuer(row)
+def _audit_details(row: dict[str, Any]) -> dict[str, Any]:
+    """Return an issuer for the audit log, with the ids and a digest of its keys."""
+    issuer = as_issuer(row)
     for field in ("jwks", "kids", "fetch_error"):
-        found.ClearField(field)
-    return {**queries.told(found), "keys": jwks.told(row["jwks"])}
+        issuer.ClearField(field)
+    return {**queries.audit_details(issuer), "keys": jwks.audit_summary(row["jwks"])}
 
 
-def _check_told(row: dict[str, Any]) -> None:
+def _check_audit_size(row: dict[str, Any]) -> None:
     """Raise where an issuer is so large that its next change, with before and after, would fit no audit record."""
-    if (size := len(json.dumps(_told(row), ensure_ascii=False).encode())) > MAX_TOLD_BYTES:
-        raise InvalidRequest(f"an issuer of {size} bytes; at most {MAX_TOLD_BYTES} besides its keys", param="roles")
+    if (size := len(json.dumps(_audit_details(row), ensure_ascii=False).encode())) > MAX_AUDIT_BYTES:
+        raise InvalidRequest(f"an issuer of {size} bytes; at most {MAX_AUDIT_BYTES} besides its keys", param="roles")
 
 
-def _shown(text: str) -> str:
-    """Return a text that the database can keep, whatever an issuer put into it."""
+def _without_keys(text: str) -> str:
+    """Return a text without characters that the database cannot store."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _with_keys(row: dict[str, Any]) -> Issuer:
-    found = as_issuer(row)
-    found.jwks = row["jwks"]
+    issuer = as_issuer(row)
+    issuer.jwks = row["jwks"]
     for field in ("created_at", "updated_at", "fetched_at", "fetch_error", "kids"):
-        found.ClearField(field)  # what changes nothing on a data plane is not sent to it
-    return found
+        issuer.ClearField(field)  # what changes nothing on a data plane is not sent to it
+    return issuer

@@ -23,9 +23,10 @@ union all select 'oidc:' || name || ':', org, '' from issuer
 
 
 class KeyAnnouncer:
-    """Announces what is there at the start, and certificates and issuers after each change.
+    """Announces keys, certificates and issuers to rate limiting at start, and certificates and issuers after each
+    change.
 
-    A key made later is announced before it is good: see `Keys`.
+    New keys are announced before they become valid: see `Keys`.
     """
 
     def __init__(self, database: Database, limits: RateLimitingClient) -> None:

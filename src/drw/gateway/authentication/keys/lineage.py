@@ -1,4 +1,4 @@
-"""Key lineage: who made and rotated which key, and whether two callers are the same principal."""
+"""Key lineage: which key created or rotated which, and whether two callers are the same principal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AUTHORITIES = (PLATFORM, "org:admin")
 """Scopes with which a caller issues keys to other persons, the widest first."""
 MAX_OTHERS = 100
 MAX_ANCESTORS = 2000
-"""Of all that are compared; where there are more, the relation counts as unknown."""
+"""Maximum number of compared keys; with more, relations are unknown."""
 
 Relation = ComparePrincipalsResponse.Relation
 
@@ -38,9 +38,9 @@ from (select root from up limit %s) found join key_lineage own on own.root = fou
 """
 
 
-def authority(who: Principal) -> str:
+def authority(principal: Principal) -> str:
     """Return the scope by which a caller issues keys to others; empty: it has none, and makes them for itself."""
-    return next((scope for scope in AUTHORITIES if scope in who.scopes), "")
+    return next((scope for scope in AUTHORITIES if scope in principal.scopes), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,15 @@ class _Parent:
 
 
 class KeyAncestry:
-    """The families of some callers with those of everybody who made their keys, and so on upwards."""
+    """The key families of callers, with the families of all creators of their keys."""
 
     def __init__(self, families: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> None:
         self._families = families
         self._parents: dict[str, list[_Parent]] = defaultdict(list)
         self._unknown: set[str] = set()
-        found = list(rows)
-        self._too_many = len({row["root"] for row in found}) > MAX_ANCESTORS
-        for row in found:
+        records = list(rows)
+        self._too_many = len({row["root"] for row in records}) > MAX_ANCESTORS
+        for row in records:
             if not row["known"]:
                 self._unknown.add(row["root"])
             elif row["maker"] != row["root"]:
@@ -74,14 +74,16 @@ class KeyAncestry:
 
     def relation(self, caller: str, other: str) -> ComparePrincipalsResponse.Relation:
         """Return how a caller is related to another one."""
-        own, its = self.family(caller), self.family(other)
+        own = self.family(caller)
+        its = self.family(other)
         if caller == other or (own and own == its):
             return Relation.SAME_KEY
         if not its and own:
             return Relation.NO_SUCH_KEY
         if not own:
             return Relation.RELATION_UNSPECIFIED
-        above, above_other = self._above(own), self._above(its)
+        above = self._above(own)
+        above_other = self._above(its)
         # An administrator that made both does not make them one; whoever made one for itself, or is one of them, does.
         shared = above.keys() & above_other.keys()
         if any("" in above[family] | above_other[family] for family in shared):
@@ -91,37 +93,38 @@ class KeyAncestry:
         return Relation.DIFFERENT
 
     def complete(self, caller: str) -> bool:
-        """Return whether everybody above a caller is on record."""
+        """Return whether all ancestors of a caller are on record."""
         family = self.family(caller)
         return bool(family) and not self._too_many and self._unknown.isdisjoint(self._above(family))
 
     def desks(self, caller: str) -> set[str]:
-        """Return the desks, as in "acme/trading", of whoever made the caller's key, up to a platform administrator."""
-        found: set[str] = set()
+        """Return the desks ("ORG/DESK") of the creators of the caller's key, up to a platform administrator."""
+        names: set[str] = set()
         for family in self._walk(self.family(caller), beyond_platform=False):
-            found |= {parent.desk for parent in self._parents[family] if parent.authority != PLATFORM}
-        return found
+            names |= {parent.desk for parent in self._parents[family] if parent.authority != PLATFORM}
+        return names
 
     def _issued(self, own: str, above_other: Mapping[str, set[str]]) -> ComparePrincipalsResponse.Relation:
         by_caller = own in above_other and "" not in above_other[own]
         return Relation.ISSUED_BY_CALLER if by_caller else Relation.SAME
 
     def _above(self, family: str) -> dict[str, set[str]]:
-        """Return every ancestor with the authorities by which it made what leads here; of itself, none."""
-        found: dict[str, set[str]] = defaultdict(set, {family: {""}})
+        """Return every ancestor with the authorities it used; the family itself has none."""
+        ancestors: dict[str, set[str]] = defaultdict(set, {family: {""}})
         for one in self._walk(family, beyond_platform=True):
             for parent in self._parents[one]:
-                found[parent.family].add(parent.authority)
-        return found
+                ancestors[parent.family].add(parent.authority)
+        return ancestors
 
     def _walk(self, family: str, *, beyond_platform: bool) -> list[str]:
-        seen, found = {family}, [family]
-        for one in found:
+        seen = {family}
+        families = [family]
+        for one in families:
             for parent in self._parents.get(one, ()):
                 if parent.family not in seen and (beyond_platform or parent.authority != PLATFORM):
                     seen.add(parent.family)
-                    found.append(parent.family)
-        return found
+                    families.append(parent.family)
+        return families
 
 
 class KeyLineage:
@@ -131,33 +134,43 @@ class KeyLineage:
         self._database = database
 
     async def add(self, key: Key, predecessor: str, connection: Connection) -> None:
-        """Record who makes a key, and which one it succeeds; empty: none."""
-        who = context.caller()
+        """Record the creator of a key and its predecessor; empty: none."""
+        principal = context.caller()
         await connection.execute(
             """
             insert into key_lineage (key, root, predecessor, maker, authority, maker_org, maker_desk)
             values (%s, coalesce((select root from key_lineage where key = %s), %s), nullif(%s, ''), %s, %s, %s, %s)
             """,
-            (key.id, predecessor, key.id, predecessor, key.created_by, authority(who), who.org, who.desk),
+            (
+                key.id,
+                predecessor,
+                key.id,
+                predecessor,
+                key.created_by,
+                authority(principal),
+                principal.org,
+                principal.desk,
+            ),
         )
 
     async def compare(self, request: ComparePrincipalsRequest) -> ComparePrincipalsResponse:
-        """Return how the present caller is related to others.
+        """Return the relation of the caller to others.
 
         Raises:
-            InvalidRequest: there are too many of them.
+            InvalidRequest: too many callers are compared.
         """
-        who, others = context.caller(), list(request.others)
+        principal = context.caller()
+        others = list(request.others)
         if len(others) > MAX_OTHERS:
             raise InvalidRequest(f"others: {len(others)} callers; at most {MAX_OTHERS}", param="others")
-        found = await self.ancestry([who.key, *others])
-        desks = found.desks(who.key) | {f"{who.org}/{who.desk}"}
-        relations = [found.relation(who.key, other) for other in others]
+        ancestry = await self.ancestry([principal.key, *others])
+        desks = ancestry.desks(principal.key) | {f"{principal.org}/{principal.desk}"}
+        relations = [ancestry.relation(principal.key, other) for other in others]
         return ComparePrincipalsResponse(
-            principal=found.family(who.key),
+            principal=ancestry.family(principal.key),
             relations=relations,
             desks=sorted(desks),
-            complete=found.complete(who.key),
+            complete=ancestry.complete(principal.key),
         )
 
     async def ancestry(self, callers: list[str]) -> KeyAncestry:

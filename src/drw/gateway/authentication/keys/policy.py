@@ -1,4 +1,4 @@
-"""What a new key may be: its name, scopes, walls, life and limit, and whose it may be."""
+"""Policy for new keys: name, desk, scopes, walls and lifetime that a caller can grant."""
 
 from __future__ import annotations
 
@@ -6,110 +6,95 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Desk
-from drw.gateway.authentication.tenants import record_validation
+from drw.gateway.authentication.tenants import permissions
 from drw.kernel.errors import Forbidden, InvalidRequest
 from drw.kernel.rpc.context import Principal
 from drw.kernel.tenancy import Owner, may_change
 
-MAX_NAME = 100
 MIN_LIFE = timedelta(minutes=1)
 DEFAULT_LIFE = timedelta(days=90)
 MAX_LIFE = timedelta(days=366)
-MAX_OVERLAP = timedelta(days=30)
-MAX_PER_MINUTE = 1_000_000
 ADMIN = "org:admin"
 
 
 class ScopeNotHeld(Forbidden):
-    """A scope that the caller cannot pass on, since it lacks it."""
+    """A scope that the caller cannot grant, since it lacks it."""
 
 
 class WallNotHeld(Forbidden):
-    """A wall that the caller cannot pass on, since it stands outside."""
+    """A wall that the caller cannot grant, since it is outside of it."""
 
 
 def name(request: CreateKeyRequest) -> str:
     """Return the key's name."""
-    wanted = request.name.strip()
-    if not 1 <= len(wanted) <= MAX_NAME or not wanted.isprintable():
-        raise InvalidRequest(f"name: 1 to {MAX_NAME} printable characters, as in 'research notebook'", param="name")
-    return wanted
+    stripped = request.name.strip()
+    if not stripped or not stripped.isprintable():
+        raise InvalidRequest(
+            f"name is {request.name!r}; it must be 1 to 100 printable characters, as in 'research notebook'",
+            param="name",
+        )
+    return stripped
 
 
-def desk(request: CreateKeyRequest, who: Principal, org: str) -> str:
+def desk(request: CreateKeyRequest, principal: Principal, org: str) -> str:
     """Return the desk that the key is for."""
-    wanted = record_validation.name(request.desk or (who.desk if org == who.org else ""), "desk")
-    if not may_change(Owner(org, wanted), who):
+    requested = request.desk or (principal.desk if org == principal.org else "")
+    if not may_change(Owner(org, requested), principal):
         raise Forbidden(
-            f"the key {who.key!r} belongs to the desk {who.desk!r}; a key for {wanted!r} needs {ADMIN!r}", scope=ADMIN
+            f"the key {principal.key!r} belongs to the desk {principal.desk!r}; "
+            f"a key for {requested!r} needs {ADMIN!r}",
+            scope=ADMIN,
         )
-    return wanted
+    return requested
 
 
-def scopes(request: CreateKeyRequest, who: Principal, bound: Desk) -> tuple[str, ...]:
+def scopes(request: CreateKeyRequest, principal: Principal, bound: Desk) -> tuple[str, ...]:
     """Return the scopes of the key, sorted: those of the caller and within the desk's."""
-    wanted = record_validation.scopes(request.scopes)
-    if not wanted:
-        raise InvalidRequest(f"a key needs at least one scope; there are: {', '.join(bound.scopes)}", param="scopes")
-    held(wanted, who)
-    record_validation.within(wanted, bound.scopes, "scope", f"a key of the desk {bound.name!r}")
-    return wanted
+    requested = permissions.scopes(request.scopes)
+    if not requested:
+        raise InvalidRequest(
+            f"scopes is empty; a key needs at least one scope of: {', '.join(bound.scopes)}", param="scopes"
+        )
+    check_scopes_held(requested, principal)
+    permissions.check_within(requested, bound.scopes, "scope", f"a key of the desk {bound.name!r}")
+    return requested
 
 
-def held(wanted: Iterable[str], who: Principal) -> None:
-    """Raise where the caller would pass on a scope that it lacks, to a key or to anybody else."""
-    if missing := [scope for scope in wanted if scope not in who.scopes]:
+def check_scopes_held(scopes: Iterable[str], principal: Principal) -> None:
+    """Raise if the caller would grant a scope that it lacks."""
+    if missing := [scope for scope in scopes if scope not in principal.scopes]:
         raise ScopeNotHeld(
-            f"the key {who.key!r} lacks the scope {missing[0]!r}, so it cannot pass it on", scope=missing[0]
+            f"the key {principal.key!r} lacks the scope {missing[0]!r}, so it cannot grant it", scope=missing[0]
         )
 
 
-def walls(request: CreateKeyRequest, who: Principal, bound: Desk) -> tuple[str, ...]:
+def walls(request: CreateKeyRequest, principal: Principal, bound: Desk) -> tuple[str, ...]:
     """Return the walls of the key, sorted: within the desk's, and the caller's own where it is no admin of the org."""
-    wanted = record_validation.walls(request.walls)
-    inside(wanted, who)
-    record_validation.within(wanted, bound.walls, "wall", f"a key of the desk {bound.name!r}")
-    return wanted
+    requested = tuple(sorted(set(request.walls)))
+    check_inside_walls(requested, principal)
+    permissions.check_within(requested, bound.walls, "wall", f"a key of the desk {bound.name!r}")
+    return requested
 
 
-def inside(wanted: Iterable[str], who: Principal) -> None:
-    """Raise where the caller would pass on a wall outside which it stands, and is no admin of the org."""
-    if ADMIN not in who.scopes and (outside := [wall for wall in wanted if wall not in who.walls]):
+def check_inside_walls(walls: Iterable[str], principal: Principal) -> None:
+    """Raise if the caller would grant a wall that it is outside of, without being an admin of the org."""
+    if ADMIN not in principal.scopes and (outside := [wall for wall in walls if wall not in principal.walls]):
         raise WallNotHeld(
-            f"the key {who.key!r} stands outside the wall {outside[0]!r}, so it cannot pass it on", param="walls"
+            f"the key {principal.key!r} is outside the wall {outside[0]!r}, so it cannot grant it", param="walls"
         )
 
 
-def life(request: CreateKeyRequest, most: timedelta) -> timedelta:
-    """Return for how long the key is good; `most` is what the caller may give, in whole seconds."""
-    if most < MIN_LIFE:
+def lifetime(request: CreateKeyRequest, maximum: timedelta) -> timedelta:
+    """Return the lifetime of the key; `maximum` is the longest that the caller can grant, in whole seconds."""
+    if maximum < MIN_LIFE:
         raise Forbidden("the caller's own key ends within a minute, and so would all that is made with it")
-    usual = min(DEFAULT_LIFE, most)
-    wanted = timedelta(seconds=min(request.ttl_seconds, 1 << 40)) if request.ttl_seconds else usual
-    if not MIN_LIFE <= wanted <= most:
-        why = "" if most == MAX_LIFE else ": the caller's own identity is short-lived"
+    default = min(DEFAULT_LIFE, maximum)
+    requested = timedelta(seconds=request.ttl_seconds) if request.ttl_seconds else default
+    if not MIN_LIFE <= requested <= maximum:
+        why = "" if maximum == MAX_LIFE else ": the caller's own identity is short-lived"
         raise InvalidRequest(
             f"ttl_seconds is {request.ttl_seconds}; it can be {MIN_LIFE.total_seconds():.0f} "
-            f"to {most.total_seconds():.0f}, by default {usual.total_seconds():.0f}{why}",
+            f"to {maximum.total_seconds():.0f}, by default {default.total_seconds():.0f}{why}",
             param="ttl_seconds",
         )
-    return wanted
-
-
-def overlap(seconds: int) -> timedelta:
-    """Return for how long a key and its successor are both good."""
-    if not 0 <= seconds <= MAX_OVERLAP.total_seconds():
-        raise InvalidRequest(
-            f"overlap_seconds is {seconds}; it can be 0 to {MAX_OVERLAP.total_seconds():.0f}", param="overlap_seconds"
-        )
-    return timedelta(seconds=seconds)
-
-
-def requests_per_minute(request: CreateKeyRequest) -> int:
-    """Return the key's own limit; 0: the default's."""
-    if not 0 <= request.requests_per_minute <= MAX_PER_MINUTE:
-        raise InvalidRequest(
-            f"requests_per_minute is {request.requests_per_minute}; it can be 1 to {MAX_PER_MINUTE}",
-            param="requests_per_minute",
-        )
-    return request.requests_per_minute
+    return requested

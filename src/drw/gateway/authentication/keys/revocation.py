@@ -58,20 +58,22 @@ class Revocation:
     def __init__(self, audit: AuditWriter) -> None:
         self._audit = audit
 
-    async def made_with(self, key: str, connection: Connection) -> tuple[list[str], int]:
-        """Revoke what was made with a key and with those that its holder rotated into it; return as `made_by` does."""
+    async def revoke_children(self, key: str, connection: Connection) -> tuple[list[str], int]:
+        """Revoke keys created with a key or its predecessors; return as `made_by` does."""
         rows = await (await connection.execute(HOLDERS, (key,))).fetchall()
-        return await self.made_by([row["key"] for row in rows], key, connection)
+        return await self.revoke_created_by([row["key"] for row in rows], key, connection)
 
-    async def made_by(self, makers: Sequence[str], whose: str, connection: Connection) -> tuple[list[str], int]:
-        """Revoke the keys that some callers made, at any depth, where the caller of the request may.
+    async def revoke_created_by(
+        self, makers: Sequence[str], whose: str, connection: Connection
+    ) -> tuple[list[str], int]:
+        """Revoke the keys that these callers created, at any depth, as far as the caller is permitted.
 
-        Returns the ids of those that it revoked, and how many stay good because they are not the caller's to revoke.
+        Returns the ids of the revoked keys, and the number of keys that the caller is not permitted to revoke.
         """
         done: list[str] = []
         for _ in range(MAX_PASSES):
-            found = await (await connection.execute(MADE, self._asked(makers))).fetchall()
-            ids = [row["id"] for row in found if row["within"]]
+            created = await (await connection.execute(MADE, self._parameters(makers))).fetchall()
+            ids = [row["id"] for row in created if row["within"]]
             if not ids:
                 break
             rows = await (await connection.execute(REVOKE, (ids,))).fetchall()
@@ -79,13 +81,13 @@ class Revocation:
             done += [row["id"] for row in rows]
         if done:
             await changed(connection)
-        return sorted(done), sum(not row["within"] for row in found)
+        return sorted(done), sum(not row["within"] for row in created)
 
-    async def made_by_tokens(self, issuer: str, connection: Connection) -> tuple[list[str], int]:
-        """Revoke what holders of an issuer's tokens made; return as `made_by` does."""
+    async def revoke_created_by_issuer(self, issuer: str, connection: Connection) -> tuple[list[str], int]:
+        """Revoke keys that callers of an issuer created; return as `made_by` does."""
         query: LiteralString = "select distinct created_by from key where starts_with(created_by, %s)"
         rows = await (await connection.execute(query, (f"oidc:{issuer}:",))).fetchall()
-        return await self.made_by([row["created_by"] for row in rows], f"a token of {issuer}", connection)
+        return await self.revoke_created_by([row["created_by"] for row in rows], f"a token of {issuer}", connection)
 
     async def record(self, rows: Sequence[Row], connection: Connection, because: str = "") -> None:
         """Write an audit record of each key that was revoked."""
@@ -93,26 +95,26 @@ class Revocation:
         if lines:
             await self._audit.write(lines, connection)
 
-    def _asked(self, makers: Sequence[str]) -> dict[str, object]:
-        who = context.caller()
+    def _parameters(self, makers: Sequence[str]) -> dict[str, object]:
+        principal = context.caller()
         return {
             "makers": list(makers),
-            "caller": who.key,
-            "org": who.org,
-            "desk": who.desk,
-            "whole": "org:admin" in who.scopes,
-            "platform": "platform:admin" in who.scopes,
+            "caller": principal.key,
+            "org": principal.org,
+            "desk": principal.desk,
+            "whole": "org:admin" in principal.scopes,
+            "platform": "platform:admin" in principal.scopes,
         }
 
 
-def told(moment: datetime) -> str:
+def iso_time(moment: datetime) -> str:
     """Return a time as the audit trail has it."""
     return moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def _details(row: Row, because: str) -> dict[str, Any]:
     details = {name: row[name] for name in ("name", "org", "desk")} | {
-        "before": {"revoked_at": None, "good_until": told(row["ends_at"] or row["expires_at"])},
-        "after": {"revoked_at": told(row["revoked_at"])},
+        "before": {"revoked_at": None, "good_until": iso_time(row["ends_at"] or row["expires_at"])},
+        "after": {"revoked_at": iso_time(row["revoked_at"])},
     }
     return details | ({"because": because} if because else {})

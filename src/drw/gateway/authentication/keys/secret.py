@@ -1,4 +1,4 @@
-"""The secret under which private keys are kept: refused where somebody could guess it."""
+"""The secret that encrypts private keys: weak secrets are rejected."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ PLACEHOLDERS = (
     "your_secret",
     "qwerty",
 )
-"""Words that stand in secrets which nobody meant to keep. A random one has none of them but once in ten million."""
+"""Words in placeholder secrets. A random secret contains one with a probability of one in ten million."""
 
 
 def why_weak(secret: str) -> str:
-    """Return what is wrong with a secret, without showing it; empty where it is good."""
+    """Return the problem of a secret without revealing it; empty: none."""
     if not secret:
         return f"is missing; {HOW}"
     if len(secret) < SHORTEST:
@@ -47,7 +47,7 @@ def why_weak(secret: str) -> str:
 
 
 def _repeats(text: str) -> bool:
-    """Return whether the text is a shorter one, said again and again."""
+    """Return whether the text repeats a shorter one."""
     return text in (text + text)[1:-1]
 
 

@@ -1,4 +1,4 @@
-"""Signs keys: a key is a JWT (RFC 7519, ES256) that says by itself whose it is and what it may do."""
+"""Signs API keys: JWTs (RFC 7519, ES256) with the caller, its scopes and its walls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALGORITHM = "ES256"
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a key says."""
+    """The claims of an API key."""
 
     key: str
     org: str

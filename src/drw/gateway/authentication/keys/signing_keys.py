@@ -1,7 +1,7 @@
-"""The signing keys: one signs, and every one verifies until the last key that it signed has ended.
+"""Signing keys: one signs, and each verifies until the last key that it signed has expired.
 
-A new one is known to every data plane before it signs anything, so that no key is ever refused because its signature
-is too new. What an old one signed stays good to its own end: whoever holds such a key need not know of the change.
+Data planes receive a new signing key before it signs, so they never reject a key as unknown. Keys that an old one
+signed stay valid until they expire.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, LiteralString
 from drw.api.gateway.v1.authentication_pb2 import ListSigningKeysResponse, RetireSigningKeyResponse, SigningKey
 from drw.gateway.authentication.keys.encryption import EnvelopeEncryption, WrongSecret, is_sealed
 from drw.gateway.authentication.keys.signing import Signer, new_private_key
-from drw.gateway.authentication.tenants import record_validation
+from drw.gateway.authentication.tenants import permissions
 from drw.gateway.authentication.tenants.queries import changed
 from drw.kernel.errors import Conflict, InternalError, NotFound
 from drw.kernel.runtime.settings import ConfigError
@@ -22,10 +22,10 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 
 LOCK = 0x6B6579  # "key"
-MOST_TOLD = 1000
-"""So many ids of keys stand in the record of a retirement; the keys themselves say when they were revoked."""
-MOST_LIVE = 8
-"""Each adds to what the data planes hold; keys live a year at most, so that a rotation a month fits only with ends."""
+MAX_RECORDED_KEYS = 1000
+"""Maximum number of key ids in the audit record of a retirement."""
+MAX_LIVE_KEYS = 8
+"""Maximum number of signing keys that data planes verify with."""
 
 LIVE: LiteralString = """
     select * from signing_key where retired_at is null order by signs_from desc, created_at desc, kid
@@ -65,7 +65,7 @@ REVOKE: LiteralString = """
 
 
 class SigningKeyNotFound(NotFound):
-    """There is no such signing key."""
+    """The signing key does not exist."""
 
 
 class SigningKeys:
@@ -88,31 +88,31 @@ class SigningKeys:
         self._lead = lead
 
     async def begin(self) -> None:
-        """Seal what lies there unsealed or under the secret from before, and make the first one where none signs.
+        """Encrypt signing keys that are plain or encrypted with the previous secret, and create the first signing key.
 
         Raises:
-            ConfigError: something was sealed under another secret.
+            ConfigError: a signing key is encrypted with another secret.
         """
         async with self._locked() as connection:
             await self._seal(connection)
             if await (await connection.execute(SIGNS)).fetchone() is None:
-                made = await self._make(connection, lead=0)
-                details = {"before": None, "after": {"signs": made.kid}}
-                await self._record("create", made.kid, details, connection)
+                created = await self._make(connection, lead=0)
+                details = {"before": None, "after": {"signs": created.kid}}
+                await self._record("create", created.kid, details, connection)
 
     async def signer(self) -> Signer:
-        """Return what signs now."""
+        """Return the current signer."""
         if (row := await self._database.one(SIGNS)) is None:
             raise InternalError("no signing key signs; one is made when the service starts")
         return self._signer(row)
 
     async def verifying(self) -> list[Signer]:
-        """Return what the data planes must know, newest first."""
+        """Return the keys that verify, newest first, for the data planes."""
         return [self._signer(row) for row in await self._rows() if row["state"] in ("published", "signs", "verifies")]
 
-    async def shown(self) -> ListSigningKeysResponse:
+    async def list_all(self) -> ListSigningKeysResponse:
         """Return all, newest first."""
-        return ListSigningKeysResponse(signing_keys=[_shown(row) for row in await self._rows()])
+        return ListSigningKeysResponse(signing_keys=[_as_signing_key(row) for row in await self._rows()])
 
     async def rotate(self) -> SigningKey:
         """Make a new one, which signs once the data planes have had the time to hear of it."""
@@ -124,15 +124,15 @@ class SigningKeys:
                     f"the signing key {waiting[0]['kid']!r} is new already, and signs from "
                     f"{waiting[0]['signs_from'].isoformat(timespec='seconds')}"
                 )
-            if len(live) >= MOST_LIVE:
+            if len(live) >= MAX_LIVE_KEYS:
                 raise Conflict(
-                    f"{len(live)} signing keys are live, which is the most there can be: the oldest, "
+                    f"{len(live)} signing keys are live, the maximum: the oldest, "
                     f"{live[-1]['kid']!r}, must have ended or be retired first"
                 )
-            made = await self._make(connection, lead=self._lead)
-            details = {"before": {"signs": live[0]["kid"]}, "after": {"signs": made.kid, "in_seconds": self._lead}}
-            await self._record("rotate", made.kid, details, connection)
-        return await self._one(made.kid)
+            created = await self._make(connection, lead=self._lead)
+            details = {"before": {"signs": live[0]["kid"]}, "after": {"signs": created.kid, "in_seconds": self._lead}}
+            await self._record("rotate", created.kid, details, connection)
+        return await self._one(created.kid)
 
     async def retire(self, kid: str) -> RetireSigningKeyResponse:
         """Make everything bad that one signed; retiring twice is the same as once."""
@@ -141,7 +141,7 @@ class SigningKeys:
             done = await connection.execute(
                 "update signing_key set retired_at = now(), private_key = '' where kid = %s and retired_at is null "
                 "returning kid",
-                (record_validation.looked_up(kid),),
+                (permissions.lookup_name(kid),),
             )
             if await done.fetchone():
                 successor = await self._take_over(connection)  # before any key is locked: see `Store`
@@ -149,7 +149,7 @@ class SigningKeys:
                 revoked = [row["id"] for row in await bad.fetchall()]
                 details = {
                     "revoked_keys": len(revoked),
-                    "revoked": sorted(revoked)[:MOST_TOLD],
+                    "revoked": sorted(revoked)[:MAX_RECORDED_KEYS],
                     "before": {"signs_or_verifies": kid},
                     "after": {"signs": successor},
                 }
@@ -158,7 +158,7 @@ class SigningKeys:
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[Connection]:
-        """Give a transaction in which nobody else changes the signing keys."""
+        """Yield a transaction with an exclusive lock on the signing keys."""
         async with self._database.transaction() as connection:
             await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
             yield connection
@@ -166,7 +166,8 @@ class SigningKeys:
     async def _seal(self, connection: Connection) -> None:
         done = await connection.execute("select kid, private_key from signing_key where retired_at is null")
         for row in await done.fetchall():
-            kid, (text, newest) = row["kid"], self._open(row["kid"], row["private_key"])
+            kid = row["kid"]
+            text, newest = self._open(row["kid"], row["private_key"])
             if not newest:
                 sealed = self._sealers[0].seal(kid, text)
                 await connection.execute("update signing_key set private_key = %s where kid = %s", (sealed, kid))
@@ -179,7 +180,7 @@ class SigningKeys:
         await changed(connection)
 
     async def _take_over(self, connection: Connection) -> str:
-        """Make sure that one signs now, at once where the one that did is gone; return its id."""
+        """Ensure that a signing key signs now; return its id."""
         done = await connection.execute(LIVE)
         left = await done.fetchall()
         if signing := [row for row in left if row["signs_from"] <= datetime.now(UTC)]:
@@ -201,7 +202,7 @@ class SigningKeys:
     async def _one(self, kid: str) -> SigningKey:
         for row in await self._rows():
             if row["kid"] == kid:
-                return _shown(row)
+                return _as_signing_key(row)
         raise SigningKeyNotFound(f"there is no signing key {kid[:80]!r}; `drw keys signing` shows them")
 
     async def _rows(self, connection: Connection | None = None) -> list[dict[str, Any]]:
@@ -213,27 +214,27 @@ class SigningKeys:
     def _signer(self, row: dict[str, Any]) -> Signer:
         return Signer(self._open(row["kid"], row["private_key"])[0], self._issuer, self._audience)
 
-    def _open(self, kid: str, kept: str) -> tuple[str, bool]:
+    def _open(self, kid: str, stored: str) -> tuple[str, bool]:
         """Return a private key, and whether it lies sealed under the newest secret."""
-        if not is_sealed(kept):
-            return kept, False
+        if not is_sealed(stored):
+            return stored, False
         for number, sealer in enumerate(self._sealers):
             try:
-                return sealer.open(kid, kept), number == 0
+                return sealer.open(kid, stored), number == 0
             except WrongSecret:
                 continue
         raise ConfigError(
-            f"services.authentication.secret is not the one under which the signing key {kid!r} was sealed: "
+            f"services.authentication.secret is not the secret that encrypted the signing key {kid!r}: "
             "put that one back, or give it as services.authentication.former_secret beside the new one"
         )
 
 
-def _shown(row: dict[str, Any]) -> SigningKey:
-    found = SigningKey(kid=row["kid"], state=row["state"].upper(), good_keys=row["good"])
-    found.created_at.FromDatetime(row["created_at"])
-    found.signs_from.FromDatetime(row["signs_from"])
+def _as_signing_key(row: dict[str, Any]) -> SigningKey:
+    signing_key = SigningKey(kid=row["kid"], state=row["state"].upper(), good_keys=row["good"])
+    signing_key.created_at.FromDatetime(row["created_at"])
+    signing_key.signs_from.FromDatetime(row["signs_from"])
     if row["retired_at"]:
-        found.retired_at.FromDatetime(row["retired_at"])
+        signing_key.retired_at.FromDatetime(row["retired_at"])
     if row["last_end"] and row["good"]:
-        found.last_key_ends_at.FromDatetime(row["last_end"])
-    return found
+        signing_key.last_key_ends_at.FromDatetime(row["last_end"])
+    return signing_key

@@ -19,7 +19,7 @@ VOUCHERS: dict[str, LiteralString] = {
     "oidc": "select 1 from issuer where name = %s for share",
     "cert": "select 1 from certificate where name = %s for share",
 }
-"""By what the id of a caller begins with whose identity is from elsewhere."""
+"""Prefixes of ids of callers with an external identity."""
 END: LiteralString = """
 with due as materialized (
     select number from key
@@ -31,23 +31,22 @@ update key set revoked_at = now() from due where key.number = due.number returni
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Which keys somebody may see: those of a desk, or of the whole org."""
+    """The keys that a caller can see: of a desk, or of the whole org."""
 
     org: str
     desk: str
     whole: bool
 
     @classmethod
-    def of(cls, who: Principal, org: str) -> View:
-        """Return what the caller may see of an org."""
-        return cls(org, who.desk if org == who.org else "", whole=may_change(Owner(org), who))
+    def of(cls, principal: Principal, org: str) -> View:
+        """Return the caller's view of an org."""
+        return cls(org, principal.desk if org == principal.org else "", whole=may_change(Owner(org), principal))
 
 
 class KeyStore:
-    """The table of the keys.
+    """Repository of API keys.
 
-    Whoever locks several rows of it does so by their number, and after the signing key and the desk, where these are
-    locked too: so nobody waits for each other.
+    Lock order, to avoid deadlocks: signing key, desk, then keys by number.
     """
 
     def __init__(self, database: Database) -> None:
@@ -86,7 +85,7 @@ class KeyStore:
         )
 
     async def page(self, view: View, *, ended: bool, before: int, size: int) -> list[dict[str, Any]]:
-        """Return rows that the caller may see, newest first, older than the number `before`."""
+        """Return rows of the view, newest first, older than the number `before`."""
         return await self.database.all(
             """
             select * from key
@@ -98,20 +97,20 @@ class KeyStore:
         )
 
     async def get(self, view: View, key: str) -> dict[str, Any] | None:
-        """Return one row that the caller may see."""
+        """Return one row of the view."""
         query = "select * from key where org = %s and (desk = %s or %s) and id = %s"
         return await self.database.one(query, view.org, view.desk, view.whole, key)
 
-    async def hold(self, maker: str, rotated: str, connection: Connection) -> dict[str, Any] | None:
-        """Lock the key with which somebody makes another one, and the key that is rotated; return the maker's row.
+    async def lock(self, maker: str, rotated: str, connection: Connection) -> dict[str, Any] | None:
+        """Lock the creator's key and the key to rotate; return the creator's row.
 
-        Makers share the lock; a rotation has both for itself, since it changes the one.
+        Creators share the lock. A rotation locks exclusively, since it changes the key.
         """
         query = HOLD_BOTH if rotated else HOLD
         rows = await (await connection.execute(query, ([maker, rotated],))).fetchall()
         return next((row for row in rows if row["id"] == maker), None)
 
-    async def hold_voucher(self, maker: str, connection: Connection) -> bool:
+    async def lock_identity(self, maker: str, connection: Connection) -> bool:
         """Lock the issuer or the certificate that vouches for a caller; return whether it exists, or none is needed."""
         kind, _, name = maker.partition(":")
         if (query := VOUCHERS.get(kind)) is None:
@@ -119,7 +118,7 @@ class KeyStore:
         return await (await connection.execute(query, (name.partition(":")[0],))).fetchone() is not None
 
     async def revoke(self, view: View, key: str, connection: Connection) -> dict[str, Any] | None:
-        """Revoke a key that is not revoked yet and that the caller may see; return its row, or None."""
+        """Revoke a key of the view that is not revoked yet; return its row, or None."""
         done = await connection.execute(
             """
             update key set revoked_at = now()
@@ -156,12 +155,12 @@ class KeyStore:
             await changed(connection)
         return ended
 
-    async def maker(self, who: Principal) -> dict[str, Any] | None:
+    async def maker(self, principal: Principal) -> dict[str, Any] | None:
         """Return the row of the key with which the caller calls; None where it is none."""
-        return await self.database.one("select * from key where id = %s", who.key)
+        return await self.database.one("select * from key where id = %s", principal.key)
 
     async def next_end(self) -> float | None:
-        """Return in how many seconds the next successor takes over; None where there is none."""
+        """Return the seconds until the next successor takes over; None: no successor."""
         row = await self.database.one(
             "select extract(epoch from min(ends_at) - now()) as seconds from key "
             "where ends_at is not null and revoked_at is null"
@@ -222,5 +221,5 @@ def as_key(row: dict[str, Any]) -> Key:
 
 
 def _time(stamp: Any) -> datetime:
-    found: datetime = stamp.ToDatetime(UTC)
-    return found
+    time: datetime = stamp.ToDatetime(UTC)
+    return time

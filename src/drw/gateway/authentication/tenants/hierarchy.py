@@ -1,7 +1,7 @@
-"""Orgs and their desks: what a desk may hold is within its org's, and what a key holds within its desk's.
+"""Orgs and desks: permissions of a desk are within those of its org, and permissions of a key within those of its desk.
 
-Nothing is made by itself: a key for a desk that is not there is refused. Who narrows an org or a desk is told which
-keys hold more, and says whether they are to be revoked; a key never stays good that holds more than its desk.
+Desks are never created implicitly. Narrowing an org or a desk fails with the list of keys that have more permissions,
+or revokes them on request.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
     PutOrgRequest,
     PutOrgResponse,
 )
-from drw.gateway.authentication.tenants import queries, record_validation
+from drw.gateway.authentication.tenants import permissions, queries
 from drw.gateway.authentication.tenants.queries import as_desk, as_org, changed
 from drw.kernel.errors import Conflict, NotFound
 from drw.kernel.rpc import context
@@ -31,16 +31,16 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.tenancy import Owner, may_change, named_org, whole_org
 
-MOST_DESKS = 1000
+MAX_DESKS = 1000
 """Of one org: data planes hold them all, where issuers or certificates name them."""
 
 
 class OrgNotFound(NotFound):
-    """There is no such org."""
+    """The org does not exist."""
 
 
 class DeskNotFound(NotFound):
-    """The org has no such desk."""
+    """The desk does not exist in the org."""
 
 
 class NarrowingConflict(Conflict):
@@ -55,23 +55,23 @@ class Tenants:
         self._audit = audit
 
     async def put_org(self, request: PutOrgRequest) -> PutOrgResponse:
-        """Make an org, or set what its desks may hold."""
-        wanted = Org(
-            name=record_validation.name(request.name, "name"),
-            title=record_validation.title(request.title),
-            scopes=record_validation.scopes(request.scopes),
-            walls=record_validation.walls(request.walls),
+        """Create an org, or replace its permissions."""
+        requested = Org(
+            name=request.name,
+            title=request.title,
+            scopes=permissions.scopes(request.scopes),
+            walls=sorted(set(request.walls)),
         )
         answer = PutOrgResponse()
         async with self._database.transaction() as connection:
-            before = await queries.org(connection, wanted.name, lock="update")
-            wider = await queries.wider_desks(connection, wanted)
+            before = await queries.org(connection, requested.name, lock="update")
+            wider = await queries.wider_desks(connection, requested)
             if wider and not request.revoke_wider:
-                raise self._still_held(f"the org {wanted.name!r}", "desks", [desk.name for desk in wider])
+                raise self._narrowing_conflict(f"the org {requested.name!r}", "desks", [desk.name for desk in wider])
             answer.narrowed_desks.extend(desk.name for desk in wider)
-            answer.revoked_keys.extend(await self._narrow(connection, wider, wanted))
-            row = await queries.put_org(connection, wanted)
-            await self._record("org.put", f"org/{wanted.name}", before, row, connection)
+            answer.revoked_keys.extend(await self._narrow(connection, wider, requested))
+            row = await queries.put_org(connection, requested)
+            await self._record("org.put", f"org/{requested.name}", before, row, connection)
         answer.org.CopyFrom(row)
         return answer
 
@@ -82,42 +82,43 @@ class Tenants:
 
     async def orgs(self, request: ListOrgsRequest) -> ListOrgsResponse:
         """Return a page of the orgs."""
-        size, after = record_validation.page_size(request.page_size), record_validation.page_token(request.page_token)
-        found = await self._database.all("select * from org where name > %s order by name limit %s", after, size + 1)
-        more = str(found[size - 1]["name"]) if len(found) > size else ""
-        return ListOrgsResponse(orgs=[as_org(row) for row in found[:size]], next_page_token=more)
+        size = request.page_size or permissions.DEFAULT_PAGE
+        after = permissions.page_token(request.page_token)
+        rows = await self._database.all("select * from org where name > %s order by name limit %s", after, size + 1)
+        next_page_token = str(rows[size - 1]["name"]) if len(rows) > size else ""
+        return ListOrgsResponse(orgs=[as_org(row) for row in rows[:size]], next_page_token=next_page_token)
 
     async def delete_org(self, name: str) -> Org:
         """Delete an org that has nothing below it."""
         async with self._database.transaction() as connection:
             before = await self._org(connection, name, lock="update")
             if below := await queries.below_org(connection, name):
-                raise Conflict(f"the org {name!r} still has {record_validation.some(below)}: delete them first")
+                raise Conflict(f"the org {name!r} still has {permissions.first_names(below)}: delete them first")
             await connection.execute("delete from org where name = %s", (name,))
             await self._record("org.delete", f"org/{name}", before, None, connection)
         return before
 
     async def put_desk(self, request: PutDeskRequest) -> PutDeskResponse:
-        """Make a desk, or set what its keys may hold."""
-        wanted = Desk(
+        """Create a desk, or replace its permissions."""
+        requested = Desk(
             org=named_org(request.org),
-            name=record_validation.name(request.name, "name"),
-            title=record_validation.title(request.title),
-            scopes=record_validation.scopes(request.scopes),
-            walls=record_validation.walls(request.walls),
+            name=request.name,
+            title=request.title,
+            scopes=permissions.scopes(request.scopes),
+            walls=sorted(set(request.walls)),
         )
         async with self._database.transaction() as connection:
-            org = await self._org(connection, wanted.org, lock="share")
-            record_validation.within(wanted.scopes, org.scopes, "scope", f"a desk of {org.name!r}")
-            record_validation.within(wanted.walls, org.walls, "wall", f"a desk of {org.name!r}")
-            before = await queries.desk(connection, wanted.org, wanted.name, lock="update")
-            if before is None and await queries.desks(connection, wanted.org) >= MOST_DESKS:
-                raise Conflict(f"the org {org.name!r} has {MOST_DESKS} desks, which is the most there can be")
-            if not request.revoke_wider and (wider := await queries.wider_keys(connection, wanted)):
-                raise self._still_held(f"the desk {wanted.name!r}", "keys", wider)
-            revoked = await self._revoke_wider(connection, wanted)
-            row = await queries.put_desk(connection, wanted)
-            await self._record("desk.put", _path(wanted), before, row, connection)
+            org = await self._org(connection, requested.org, lock="share")
+            permissions.check_within(requested.scopes, org.scopes, "scope", f"a desk of {org.name!r}")
+            permissions.check_within(requested.walls, org.walls, "wall", f"a desk of {org.name!r}")
+            before = await queries.desk(connection, requested.org, requested.name, lock="update")
+            if before is None and await queries.desks(connection, requested.org) >= MAX_DESKS:
+                raise Conflict(f"the org {org.name!r} has {MAX_DESKS} desks, the maximum")
+            if not request.revoke_wider and (wider := await queries.wider_keys(connection, requested)):
+                raise self._narrowing_conflict(f"the desk {requested.name!r}", "keys", wider)
+            revoked = await self._revoke_wider(connection, requested)
+            row = await queries.put_desk(connection, requested)
+            await self._record("desk.put", _path(requested), before, row, connection)
             await changed(connection)
         return PutDeskResponse(desk=row, revoked_keys=revoked)
 
@@ -126,40 +127,38 @@ class Tenants:
         org = named_org(request.org)
         if not may_change(Owner(org, request.name)):
             raise _no_desk(org, request.name)
-        return await self.known_desk(org, request.name)
+        return await self.any_desk(org, request.name)
 
-    async def known_desk(self, org: str, name: str) -> Desk:
-        """Return a desk, whoever asks."""
+    async def any_desk(self, org: str, name: str) -> Desk:
+        """Return a desk, without a permission check."""
         async with self._database.transaction() as connection:
             return await self.desk_of(connection, org, name)
 
     async def desks(self, request: ListDesksRequest) -> ListDesksResponse:
-        """Return a page of the desks of an org: those for which the caller may act."""
-        size, after, org = (
-            record_validation.page_size(request.page_size),
-            record_validation.page_token(request.page_token),
-            named_org(request.org),
-        )
-        own = None if whole_org(org) else context.caller().desk
+        """Return a page of the desks of an org that the caller can act for."""
+        size = request.page_size or permissions.DEFAULT_PAGE
+        after = permissions.page_token(request.page_token)
+        org = named_org(request.org)
+        only = None if whole_org(org) else context.caller().desk
         query = "select * from desk where org = %s and name > %s and name = coalesce(%s, name) order by name limit %s"
-        found = await self._database.all(query, record_validation.looked_up(org), after, own, size + 1)
-        more = str(found[size - 1]["name"]) if len(found) > size else ""
-        return ListDesksResponse(desks=[as_desk(row) for row in found[:size]], next_page_token=more)
+        rows = await self._database.all(query, permissions.lookup_name(org), after, only, size + 1)
+        next_page_token = str(rows[size - 1]["name"]) if len(rows) > size else ""
+        return ListDesksResponse(desks=[as_desk(row) for row in rows[:size]], next_page_token=next_page_token)
 
     async def delete_desk(self, request: DeleteDeskRequest) -> DeleteDeskResponse:
-        """Delete a desk that nobody holds a good key or a certificate of."""
+        """Delete a desk without valid keys and certificates."""
         org = named_org(request.org)
         async with self._database.transaction() as connection:
             before = await self.desk_of(connection, org, request.name, lock="update")
             nothing = Desk(org=org, name=request.name)
             if not request.revoke_keys and (held := await queries.wider_keys(connection, nothing)):
                 raise Conflict(
-                    f"the desk {request.name!r} still has the keys {record_validation.some(held)}: revoke them first, "
+                    f"the desk {request.name!r} still has the keys {permissions.first_names(held)}: revoke them first, "
                     "or ask for it with `revoke_keys`"
                 )
             if below := await queries.below_desk(connection, org, request.name):
                 raise Conflict(
-                    f"the desk {request.name!r} still has {record_validation.some(below)}: delete them first"
+                    f"the desk {request.name!r} still has {permissions.first_names(below)}: delete them first"
                 )
             revoked = await self._revoke_wider(connection, nothing)
             await connection.execute("delete from desk where org = %s and name = %s", (org, request.name))
@@ -168,21 +167,21 @@ class Tenants:
         return DeleteDeskResponse(desk=before, revoked_keys=revoked)
 
     async def desk_of(self, connection: Connection, org: str, name: str, *, lock: queries.Lock = "") -> Desk:
-        """Return a desk, locked until the transaction ends where asked for.
+        """Return a desk; `lock` locks it until the transaction ends.
 
         Raises:
-            DeskNotFound: the org has none of this name.
+            DeskNotFound: the org has no desk of this name.
         """
-        if (found := await queries.desk(connection, org, name, lock=lock)) is None:
+        if (desk := await queries.desk(connection, org, name, lock=lock)) is None:
             raise _no_desk(org, name)
-        return found
+        return desk
 
     async def _org(self, connection: Connection, name: str, *, lock: queries.Lock = "") -> Org:
-        if (found := await queries.org(connection, name, lock=lock)) is None:
+        if (org := await queries.org(connection, name, lock=lock)) is None:
             raise OrgNotFound(
                 f"there is no org {name[:80]!r}; `drw orgs list` shows them, `drw orgs put` makes one", param="org"
             )
-        return found
+        return org
 
     async def _narrow(self, connection: Connection, desks: list[Desk], org: Org) -> list[str]:
         narrowed = [
@@ -196,9 +195,9 @@ class Tenants:
             for desk in desks
         ]
         revoked = await self._revoke_wider(connection, *narrowed)
-        for before, wanted in zip(desks, narrowed, strict=True):
-            after = await queries.put_desk(connection, wanted)
-            await self._record("desk.put", _path(wanted), before, after, connection)
+        for before, narrower in zip(desks, narrowed, strict=True):
+            after = await queries.put_desk(connection, narrower)
+            await self._record("desk.put", _path(narrower), before, after, connection)
         await changed(connection)
         return revoked
 
@@ -211,14 +210,14 @@ class Tenants:
             await self._audit.record("key.revoke", f"key/{key}", details=details, connection=connection)
         return revoked
 
-    def _still_held(self, what: str, kind: str, held: list[str]) -> NarrowingConflict:
+    def _narrowing_conflict(self, what: str, kind: str, names: list[str]) -> NarrowingConflict:
         return NarrowingConflict(
-            f"{what} cannot hold less than its {kind} {record_validation.some(held)}: narrow or revoke them first, "
+            f"{what} cannot hold less than its {kind} {permissions.first_names(names)}: narrow or revoke them first, "
             "or ask for it with `revoke_wider`"
         )
 
     async def _record(self, action: str, path: str, before: Any, after: Any, connection: Connection) -> None:
-        details = {"before": queries.told(before), "after": queries.told(after)}
+        details = {"before": queries.audit_details(before), "after": queries.audit_details(after)}
         await self._audit.record(action, path, details=details, connection=connection)
 
 

@@ -12,9 +12,15 @@ WAYS = {"key_": Me.KEY, "oidc:": Me.ISSUER, "cert:": Me.CERTIFICATE}
 
 async def me(store: KeyStore) -> Me:
     """Return the caller of the present request."""
-    who = context.caller()
-    found = Me(org=who.org, desk=who.desk, key=who.key, scopes=sorted(who.scopes), walls=sorted(who.walls))
-    found.identified_by = next((way for start, way in WAYS.items() if who.key.startswith(start)), Me.OPERATOR)
-    if found.identified_by == Me.KEY and (row := await store.get(View.of(who, who.org), who.key)):
-        found.expires_at.FromDatetime(row["ends_at"] or row["expires_at"])
-    return found
+    principal = context.caller()
+    caller = Me(
+        org=principal.org,
+        desk=principal.desk,
+        key=principal.key,
+        scopes=sorted(principal.scopes),
+        walls=sorted(principal.walls),
+    )
+    caller.identified_by = next((way for start, way in WAYS.items() if principal.key.startswith(start)), Me.OPERATOR)
+    if caller.identified_by == Me.KEY and (row := await store.get(View.of(principal, principal.org), principal.key)):
+        caller.expires_at.FromDatetime(row["ends_at"] or row["expires_at"])
+    return caller

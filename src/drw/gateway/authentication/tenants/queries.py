@@ -1,4 +1,4 @@
-"""Orgs, desks and what hangs on them as rows of PostgreSQL; each function works inside a transaction of its caller."""
+"""Queries of orgs, desks and their dependents; each runs inside a transaction of its caller."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal, LiteralString
 from google.protobuf.message import Message
 
 from drw.api.gateway.v1.authentication_pb2 import Desk, Org
-from drw.gateway.authentication.tenants import record_validation
+from drw.gateway.authentication.tenants import permissions
 from drw.kernel.rpc.json_messages import to_json
 from drw.kernel.storage.database import Connection
 
@@ -34,13 +34,13 @@ async def changed(connection: Connection) -> None:
 
 async def org(connection: Connection, name: str, *, lock: Lock = "") -> Org | None:
     """Return an org."""
-    row = await _one(connection, ORGS[lock], record_validation.looked_up(name))
+    row = await _one(connection, ORGS[lock], permissions.lookup_name(name))
     return as_org(row) if row else None
 
 
 async def desk(connection: Connection, of: str, name: str, *, lock: Lock = "") -> Desk | None:
     """Return a desk."""
-    row = await _one(connection, DESKS[lock], record_validation.looked_up(of), record_validation.looked_up(name))
+    row = await _one(connection, DESKS[lock], permissions.lookup_name(of), permissions.lookup_name(name))
     return as_desk(row) if row else None
 
 
@@ -50,7 +50,7 @@ async def desks(connection: Connection, of: str) -> int:
     return int(row["n"]) if row else 0
 
 
-async def put_org(connection: Connection, wanted: Org) -> Org:
+async def put_org(connection: Connection, org: Org) -> Org:
     """Write an org."""
     query: LiteralString = """
         insert into org (name, title, scopes, walls) values (%s, %s, %s, %s)
@@ -58,12 +58,12 @@ async def put_org(connection: Connection, wanted: Org) -> Org:
             updated_at = now()
         returning *
     """
-    row = await _one(connection, query, wanted.name, wanted.title, list(wanted.scopes), list(wanted.walls))
+    row = await _one(connection, query, org.name, org.title, list(org.scopes), list(org.walls))
     assert row is not None, "it was written"
     return as_org(row)
 
 
-async def put_desk(connection: Connection, wanted: Desk) -> Desk:
+async def put_desk(connection: Connection, desk: Desk) -> Desk:
     """Write a desk."""
     query: LiteralString = """
         insert into desk (org, name, title, scopes, walls) values (%s, %s, %s, %s, %s)
@@ -71,23 +71,23 @@ async def put_desk(connection: Connection, wanted: Desk) -> Desk:
             walls = excluded.walls, updated_at = now()
         returning *
     """
-    fields = (wanted.org, wanted.name, wanted.title, list(wanted.scopes), list(wanted.walls))
+    fields = (desk.org, desk.name, desk.title, list(desk.scopes), list(desk.walls))
     row = await _one(connection, query, *fields)
     assert row is not None, "it was written"
     return as_desk(row)
 
 
-async def wider_desks(connection: Connection, wanted: Org) -> list[Desk]:
+async def wider_desks(connection: Connection, org: Org) -> list[Desk]:
     """Return the desks that hold more than the org would, locked for updating."""
     done = await connection.execute(
         "select * from desk where org = %s and not (scopes <@ %s::text[] and walls <@ %s::text[]) "
         "order by name for update",
-        (wanted.name, list(wanted.scopes), list(wanted.walls)),
+        (org.name, list(org.scopes), list(org.walls)),
     )
     return [as_desk(row) for row in await done.fetchall()]
 
 
-async def wider_keys(connection: Connection, wanted: Desk) -> list[str]:
+async def wider_keys(connection: Connection, desk: Desk) -> list[str]:
     """Return the ids of good keys that hold more than the desk would; of a desk that holds nothing, all of them."""
     done = await connection.execute(
         """
@@ -95,7 +95,7 @@ async def wider_keys(connection: Connection, wanted: Desk) -> list[str]:
             and not (scopes <@ %s::text[] and walls <@ %s::text[])
         order by number
         """,
-        (wanted.org, wanted.name, list(wanted.scopes), list(wanted.walls)),
+        (desk.org, desk.name, list(desk.scopes), list(desk.walls)),
     )
     return [row["id"] for row in await done.fetchall()]
 
@@ -110,7 +110,7 @@ async def revoke(connection: Connection, keys: list[str]) -> None:
 
 
 async def below_org(connection: Connection, name: str) -> list[str]:
-    """Return what an org still has."""
+    """Return what an org still contains."""
     query: LiteralString = """
         select 'the desk ' || name as what from desk where org = %(org)s
         union all select 'the issuer ' || name from issuer where org = %(org)s order by what
@@ -128,28 +128,28 @@ async def below_desk(connection: Connection, of: str, name: str) -> list[str]:
 
 def as_org(row: dict[str, Any]) -> Org:
     """Return a row as the contract has it."""
-    found = Org(name=row["name"], title=row["title"], scopes=row["scopes"], walls=row["walls"])
-    _stamp(found, row)
-    return found
+    org = Org(name=row["name"], title=row["title"], scopes=row["scopes"], walls=row["walls"])
+    _stamp(org, row)
+    return org
 
 
 def as_desk(row: dict[str, Any]) -> Desk:
     """Return a row as the contract has it."""
-    found = Desk(org=row["org"], name=row["name"], title=row["title"], scopes=row["scopes"], walls=row["walls"])
-    _stamp(found, row)
-    return found
+    desk = Desk(org=row["org"], name=row["name"], title=row["title"], scopes=row["scopes"], walls=row["walls"])
+    _stamp(desk, row)
+    return desk
 
 
-def told(record: Message | None) -> Any:
-    """Return what the audit trail says of a record: all but its times; None where there is none."""
+def audit_details(record: Message | None) -> Any:
+    """Return a record for the audit log, without its times; None for None."""
     if record is None:
         return None
     return {k: v for k, v in to_json(record).items() if not k.endswith("_at")}
 
 
-def _stamp(found: Org | Desk, row: dict[str, Any]) -> None:
-    found.created_at.FromDatetime(row["created_at"])
-    found.updated_at.FromDatetime(row["updated_at"])
+def _stamp(record: Org | Desk, row: dict[str, Any]) -> None:
+    record.created_at.FromDatetime(row["created_at"])
+    record.updated_at.FromDatetime(row["updated_at"])
 
 
 async def _one(connection: Connection, query: LiteralString, *args: Any) -> dict[str, Any] | None:

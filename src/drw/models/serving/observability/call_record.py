@@ -81,7 +81,7 @@ class CallRecord:
     def sent(self, body: Mapping[str, Any]) -> None:
         """Note the request that the model gets."""
         if self._span and self._span.span.is_recording():
-            self._span.span.set_attributes(gen_ai.sent(body))
+            self._span.span.set_attributes(gen_ai.request_attributes(body))
             if limit := content_capture.allowed():
                 self._span.span.set_attribute(gen_ai.INPUT_MESSAGES, content_capture.input_messages(body, limit))
 
@@ -120,7 +120,7 @@ class CallRecord:
         self.details["counted_by"] = settlement.counted_by
         for row in settlement.rows:
             if row.cost:
-                gen_ai.spent(row.org, row.desk, row.model).inc(row.cost / NANO)
+                gen_ai.cost_counter(row.org, row.desk, row.model).inc(row.cost / NANO)
 
     def log_fields(self) -> dict[str, Any]:
         """Return the fields of the call in the request log, under the names of its span."""

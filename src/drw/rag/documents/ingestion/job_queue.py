@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.sql import Jsonb
 from drw.rag.documents.ingestion.worker_liveness import LIVING
 from drw.rag.documents.storage import change_notifications
 

@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import psycopg
-from psycopg.rows import DictRow, dict_row
-
-from drw.kernel.errors import Unavailable
+from drw.kernel.storage.advisory_lock import LockConnection, lock_connection
 
 KIND = 0x646F63  # "doc": the first half of the lock's name, the worker's number is the second
 
@@ -26,16 +23,13 @@ and database = (select oid from pg_database where datname = current_database())
 class WorkerLiveness:
     """One worker, alive while its connection is."""
 
-    def __init__(self, number: int, connection: psycopg.AsyncConnection[DictRow]) -> None:
+    def __init__(self, number: int, connection: LockConnection) -> None:
         self.number = number
         self._connection = connection
 
     async def check(self) -> None:
         """Raise `Unavailable` where the connection, and with it the lock, is gone."""
-        try:
-            await self._connection.execute("select 1")
-        except psycopg.OperationalError as error:
-            raise Unavailable("the database does not answer", part="postgres") from error
+        await self._connection.check()
 
 
 @asynccontextmanager
@@ -45,14 +39,7 @@ async def worker(dsn: str, schema: str) -> AsyncIterator[WorkerLiveness]:
     Raises:
         Unavailable: the database does not answer.
     """
-    try:
-        connection = await psycopg.AsyncConnection.connect(
-            dsn, autocommit=True, row_factory=dict_row, options=f"-c search_path={schema}"
-        )
-    except psycopg.OperationalError as error:
-        raise Unavailable("the database does not answer", part="postgres") from error
-    async with connection:
-        found = await connection.execute("select (nextval('worker') %% 2147483647)::int as number", ())
-        number = int((await found.fetchone() or {})["number"])
-        await connection.execute("select pg_advisory_lock(%s, %s)", (KIND, number))
-        yield WorkerLiveness(number, connection)
+    async with lock_connection(dsn, schema) as connection:
+        row = await connection.one("select (nextval('worker') %% 2147483647)::int as number")
+        await connection.one("select pg_advisory_lock(%s, %s)", KIND, row["number"])
+        yield WorkerLiveness(row["number"], connection)

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
 from drw.kernel import walls
 from drw.kernel.errors import NotFound
 from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.sql import Jsonb
 from drw.rag.documents.storage.blob_store import BlobStore, PendingBlob
 
 LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"

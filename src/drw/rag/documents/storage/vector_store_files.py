@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg import sql
-from psycopg.errors import ForeignKeyViolation
-from psycopg.types.json import Jsonb
-
 from drw.kernel.errors import NotFound
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.sql import SQL, ForeignKeyViolation, Identifier, Jsonb
 from drw.rag.documents.ingestion import attribute_updates as attributes_of
 from drw.rag.documents.storage import change_notifications
 from drw.rag.documents.storage.files import File, FileNotFound, Page, embedded_in
@@ -163,7 +160,7 @@ class VectorStoreFiles:
         owned = "org = %s and desk = %s and collection = %s and inside(walls, %s)"
         async with self._database.transaction() as connection:
             for table in ("attachment", "batch"):
-                query = sql.SQL(f"delete from {{}} where {owned}").format(sql.Identifier(table))  # noqa: S608
+                query = SQL(f"delete from {{}} where {owned}").format(Identifier(table))  # noqa: S608
                 await connection.execute(query, (who.org, who.desk, collection, list(who.walls)))
             await change_notifications.announce(connection)
 

@@ -13,9 +13,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-import psycopg
-
-from drw.kernel.errors import Unavailable
+from drw.kernel.storage.advisory_lock import LockConnection, lock_connection
 from drw.kernel.storage.database import Database
 from drw.workflow.orchestration import runs
 from drw.workflow.orchestration.execution.interpreter import Interpreter
@@ -26,7 +24,7 @@ from drw.workflow.orchestration.ports import Engine
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-ANSWER_SECONDS = 5.0
+TRY_LOCK = "select pg_try_advisory_lock(hashtextextended('drw.orchestration.' || %s, 0)) as taken"
 
 
 class LeaderLock:
@@ -37,42 +35,28 @@ class LeaderLock:
         self._name = name
 
     @asynccontextmanager
-    async def taken(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    async def taken(self) -> AsyncIterator[LockConnection]:
         """Wait for the lock, then yield the connection that holds it.
 
         Raises:
             Unavailable: the database does not answer.
         """
-        try:
-            async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as connection:
-                await self._wait(connection)
-                yield connection
-        except psycopg.OperationalError as error:
-            raise Unavailable("the database does not answer", part="postgres") from error
+        async with lock_connection(self._dsn) as connection:
+            await self._wait(connection)
+            yield connection
 
-    async def keep(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        """Never return; raise `Unavailable` or `psycopg.OperationalError` when the lock is lost."""
+    async def keep(self, connection: LockConnection) -> None:
+        """Never return; raise `Unavailable` when the lock is lost."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    await connection.execute("select 1")
-            except TimeoutError as error:
-                raise Unavailable("the database does not answer", part="postgres") from error
+            await connection.check()
 
-    async def _wait(self, connection: psycopg.AsyncConnection[Any]) -> None:
+    async def _wait(self, connection: LockConnection) -> None:
         # Polled, because a waiting statement would hold back VACUUM.
         while True:
-            if await self._free(connection):
+            if (await connection.one(TRY_LOCK, self._name))["taken"]:
                 return
             await asyncio.sleep(LOOK_SECONDS)
-
-    async def _free(self, connection: psycopg.AsyncConnection[Any]) -> bool:
-        cursor = await connection.execute(
-            "select pg_try_advisory_lock(hashtextextended('drw.orchestration.' || %s, 0))", (self._name,)
-        )
-        row = await cursor.fetchone()
-        return bool(row and row[0])
 
 
 class LeaderElection:

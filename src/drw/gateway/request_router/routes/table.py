@@ -1,7 +1,7 @@
-"""The route table: which path goes to which upstream, who may take it, how large a body may be.
+"""The route table: upstream, scopes and limits by path.
 
-What is not in the table does not exist for a client. For `/api/v1` any good key may pass: the service that
-answers checks the scope that its contract names.
+A client cannot reach a path that is not in the table. Below `/api/v1` the data plane checks that the caller holds a
+scope of any method of the path; the service checks the scope of the method itself.
 """
 
 from __future__ import annotations
@@ -11,55 +11,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import Field, field_validator, model_validator
 
 from drw.api.gateway.v1.request_router_pb2 import Route
-from drw.gateway.request_router import validation
-from drw.gateway.request_router.validation import MIB, OPENAI_BODY, REST_BODY, REST_IDLE_SECONDS, unlike
+from drw.gateway.request_router.routes import validation
+from drw.gateway.request_router.routes.rest_routes import REST_ROUTES
+from drw.gateway.request_router.routes.validation import (
+    MIB,
+    OPENAI_BODY,
+    REST_BODY,
+    REST_IDLE_SECONDS,
+    credential_conflict,
+)
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import SCOPES
 from drw.kernel.runtime.settings import Settings as Base
-from drw.routing.request_matching import IDLE_SECONDS, named
+from drw.kernel.validation import validate
+from drw.routing.request_matching import IDLE_SECONDS, upstreams_of
 
 UPLOAD_BODY = 513 * MIB
 """A file of 512 MiB with the form around it; the service that takes files counts exactly."""
 
-WATCH_IDLE_SECONDS = 900
-"""A run that waits for an approval has nothing to say for long."""
-
 BEGIN_MS = 120_000
 """Until an answer begins: a process that has not begun by then hangs. What it calls itself ends before, after 30 s."""
 LONG_MS = {"chat": 930_000, "completions": 930_000, "embeddings": 930_000, "files.write": 330_000}
-"""An answer in one piece, and the check of a file: serving and documents end them by themselves before that."""
+"""Unary responses and file checks: serving and documents end them before this time."""
 
 READ = ("documents:read",)
 READ_OR_WRITE = ("documents:read", "documents:write")
-
-REST = {
-    "gateway": (
-        "/api/v1/me",
-        "/api/v1/keys",
-        "/api/v1/orgs",
-        "/api/v1/desks",
-        "/api/v1/signingKeys",
-        "/api/v1/signingKeys:rotate",
-        "/api/v1/issuers",
-        "/api/v1/certificates",
-        "/api/v1/limits",
-        "/api/v1/limits:remove",
-        "/api/v1/budgets",
-        "/api/v1/budgets:remove",
-        "/api/v1/prices",
-        "/api/v1/spend",
-        "/api/v1/routes",
-        "/api/v1/kills",
-        "/api/v1/routes:explain",
-        "/api/v1/rollout",
-        "/api/v1/upstreams",
-        "/api/v1/audit",
-        "/api/v1/audit:verify",
-    ),
-    "models": ("/api/v1/models", "/api/v1/aliases", "/api/v1/experiments", "/api/v1/health"),
-    "rag": ("/api/v1/collections",),
-    "workflow": ("/api/v1/templates", "/api/v1/runs", "/api/v1/deadLetters"),
-}
 
 
 class HeaderMatch(Base):
@@ -78,7 +54,7 @@ class RouteSplit(Base):
 
 
 class RouteSettings(Base):
-    """A route besides those of the table, or in place of one of the same name; fields as in the contract's Route."""
+    """A route in the settings: additional to the table, or replacing the route of the same name."""
 
     name: str = Field(min_length=1, max_length=100)
     path: str = Field(pattern=r"^(/[A-Za-z0-9_.:~-]+)+$", max_length=200)
@@ -109,9 +85,10 @@ class RouteSettings(Base):
 
     @model_validator(mode="after")
     def _possible(self) -> RouteSettings:
-        named = {self.upstream, *self.fallbacks, *(part.upstream for part in self.split)}
+        upstreams_of = {self.upstream, *self.fallbacks, *(part.upstream for part in self.split)}
         try:
-            validation.check_shape(self.route(), named)
+            validate(self.route(), ignore=("name",))  # which can be that of a route of the platform
+            validation.check_fields(self.route(), upstreams_of)
         except InvalidRequest as error:
             raise ValueError(error.message) from error
         return self
@@ -123,39 +100,41 @@ class RouteSettings(Base):
 
 def table(
     upstreams: Iterable[str],
-    more: Sequence[RouteSettings],
+    settings: Sequence[RouteSettings],
     records: Iterable[Route] = (),
     credentials: Mapping[str, str] | None = None,
-    own: Iterable[str] = (),
+    processes: Iterable[str] = (),
 ) -> tuple[list[Route], list[str]]:
-    """Return every route whose upstreams there are, sorted by name, and why records are not among them.
+    """Return all routes with existing upstreams, sorted by name, and the records that are left out with the reason.
 
-    `own` are the upstreams that are processes of the platform: those alone have metrics that a client may read.
+    `processes` are the upstreams that are processes of the platform. Only they have readable metrics.
     """
     names = sorted(upstreams)
-    found = {route.name: route for route in (*_openai(), *_rest(), *_metrics(sorted(own)))}
-    found |= {own.name: own.route() for own in more}
-    fates = [(record, _lost(record, found, names, credentials or {})) for record in records]
-    found |= {record.name: record for record, lost in fates if not lost}
+    routes = {route.name: route for route in (*_openai(), *_rest(), *_metrics(sorted(processes)))}
+    routes |= {processes.name: processes.route() for processes in settings}
+    fates = [(record, _unusable(record, routes, names, credentials or {})) for record in records]
+    routes |= {record.name: record for record, lost in fates if not lost}
     lost = [text for _, text in fates if text]
-    return [route for _, route in sorted(found.items()) if not _missing(route, names)], lost
+    return [route for _, route in sorted(routes.items()) if not _missing(route, names)], lost
 
 
-def fixed(upstreams: Iterable[str], more: Sequence[RouteSettings]) -> set[str]:
-    """Return the names that no record can have."""
-    return {route.name for route in (*_openai(), *_rest(), *_metrics(sorted(upstreams)))} | {own.name for own in more}
+def reserved_names(upstreams: Iterable[str], settings: Sequence[RouteSettings]) -> set[str]:
+    """Return the route names that records cannot use."""
+    return {route.name for route in (*_openai(), *_rest(), *_metrics(sorted(upstreams)))} | {
+        each.name for each in settings
+    }
 
 
 def _missing(route: Route, names: Sequence[str]) -> list[str]:
-    return [name for name in named(route) if name not in names]
+    return [name for name in upstreams_of(route) if name not in names]
 
 
-def _lost(record: Route, found: Mapping[str, Route], names: Sequence[str], credentials: Mapping[str, str]) -> str:
-    if record.name in found:
+def _unusable(record: Route, routes: Mapping[str, Route], names: Sequence[str], credentials: Mapping[str, str]) -> str:
+    if record.name in routes:
         return f"{record.name!r}: there is a route of this name that is not a record"
     if missing := _missing(record, names):
         return f"{record.name!r}: there is no upstream {missing[0]!r}"
-    if text := unlike(record, credentials):
+    if text := credential_conflict(record, credentials):
         return f"{record.name!r}: {text}"
     return ""
 
@@ -177,9 +156,7 @@ def _openai() -> Iterable[Route]:
 
 
 def _rest() -> Iterable[Route]:
-    for upstream, paths in REST.items():
-        for path in paths:
-            yield _route(f"rest.{path.removeprefix('/api/v1/')}", path, upstream)
+    return (rest.route() for rest in REST_ROUTES)
 
 
 def _metrics(processes: Sequence[str]) -> Iterable[Route]:
@@ -191,7 +168,6 @@ def _route(
     name: str, path: str, upstream: str, *methods: str, scopes: Sequence[str] = (), body: int = REST_BODY
 ) -> Route:
     idle = IDLE_SECONDS if path.startswith("/v1/") else REST_IDLE_SECONDS
-    idle = WATCH_IDLE_SECONDS if path == "/api/v1/runs" else idle
     return Route(
         name=name,
         path=path,

@@ -1,4 +1,4 @@
-"""Who may decide about a kill: two voices are two principals, and the subject decides nothing about itself."""
+"""Approval rules of kills: approvals need different principals, and the subject of a kill cannot approve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from drw.api.gateway.v1.authentication_pb2 import ComparePrincipalsRequest, ComparePrincipalsResponse
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_pb2 import Kill
-from drw.gateway.request_router.kill_store import Row, as_kill
+from drw.gateway.request_router.kills.store import Row, as_kill
 from drw.kernel.errors import Conflict, Forbidden
 from drw.kernel.rpc.context import Principal
 
@@ -21,49 +21,50 @@ Relation = ComparePrincipalsResponse.Relation
 class PrincipalRecord:
     """A caller and how it is related to others, as the authentication service has it on record."""
 
-    who: Principal
+    caller: Principal
     principal: str
     complete: bool = True
     desks: frozenset[str] = frozenset()
     relations: dict[str, ComparePrincipalsResponse.Relation] | None = None
-    """None: the caller has not been compared with anybody."""
+    """None: the caller has not been compared."""
 
     @classmethod
-    def alone(cls, who: Principal) -> PrincipalRecord:
-        """Return the standing of a caller that has not been compared with anybody."""
-        return cls(who, who.key)
+    def uncompared(cls, principal: Principal) -> PrincipalRecord:
+        """Return the record of a caller that has not been compared."""
+        return cls(principal, principal.key)
 
-    def knows(self, others: Collection[str] | None) -> bool:
-        """Return whether the caller has been compared with all of these; None: with nobody need be."""
+    def covers(self, others: Collection[str] | None) -> bool:
+        """Return whether the caller has been compared with all of these; None: no comparison is needed."""
         return others is None or (self.relations is not None and self.relations.keys() >= set(others))
 
-    def is_one_with(self, voices: Iterable[str]) -> bool:
-        """Return whether the caller is the same principal as somebody who has a voice already.
+    def is_same_as(self, voices: Iterable[str]) -> bool:
+        """Return whether the caller is the same principal as an approver.
 
         Raises:
-            Forbidden: the record does not say who made the key of one of them.
+            Forbidden: the creator of a key is not on record.
         """
         related = [self._to(one) for one in voices]
         if any(one in (Relation.SAME, Relation.SAME_KEY, Relation.ISSUED_BY_CALLER) for one in related):
             return True
         if any(one != Relation.DIFFERENT for one in related):
             raise Forbidden(
-                f"who made the key {self.who.key!r}, or one that has a voice here, is not on record: "
+                f"who made the key {self.caller.key!r}, or one that has a voice here, is not on record: "
                 "approve with a key that was made since"
             )
         return False
 
     def check_not_subject(self, kill: Kill) -> None:
-        """Raise where the caller would decide about itself.
+        """Raise if the caller is the subject of the kill.
 
         Raises:
             Forbidden: the kill is of the caller's key or desk, or of one from which its key descends.
+
         """
-        if _is_own(kill, self.who):
-            raise Forbidden(f"the kill is of your own {_told(kill)}: another key or desk must decide about it")
+        if _is_own(kill, self.caller):
+            raise Forbidden(f"the kill is of your own {_subject_text(kill)}: another key or desk must decide about it")
         if kill.subject == Kill.KEY:
             self._check_not_key(kill)
-        if kill.subject == Kill.DESK and ADMIN not in self.who.scopes:
+        if kill.subject == Kill.DESK and ADMIN not in self.caller.scopes:
             if f"{kill.org}/{kill.name}" in self.desks:
                 raise self._descends(kill)
             if not self.complete:
@@ -71,7 +72,7 @@ class PrincipalRecord:
 
     def _check_not_key(self, kill: Kill) -> None:
         relation = self._to(kill.name)
-        platform = ADMIN in self.who.scopes
+        platform = ADMIN in self.caller.scopes
         if relation == Relation.SAME_KEY or (relation == Relation.SAME and not platform):
             raise self._descends(kill)
         if relation == Relation.RELATION_UNSPECIFIED and not platform:
@@ -82,13 +83,13 @@ class PrincipalRecord:
 
     def _descends(self, kill: Kill) -> Forbidden:
         return Forbidden(
-            f"your key {self.who.key!r} is of the same principal as the {_told(kill)}, which is the subject: "
-            "somebody else must decide about it"
+            f"your key {self.caller.key!r} is of the same principal as the {_subject_text(kill)}, "
+            "which is the subject: somebody else must decide about it"
         )
 
     def _unknown(self) -> Forbidden:
         return Forbidden(
-            f"who made the key {self.who.key!r} is not on record, so it may be the subject's: use a key made since"
+            f"who made the key {self.caller.key!r} is not on record, so it may be the subject's: use a key made since"
         )
 
 
@@ -98,52 +99,61 @@ class Principals:
     def __init__(self, authentication: AuthenticationClient) -> None:
         self._authentication = authentication
 
-    async def standing(self, who: Principal, others: Collection[str]) -> PrincipalRecord:
-        """Return how the present caller is related to others.
+    async def compare(self, principal: Principal, others: Collection[str]) -> PrincipalRecord:
+        """Return the relation of the caller to others.
 
         Raises:
-            Unavailable: the authentication service does not answer; nothing may be decided.
-            Conflict: there are more voices than can be compared.
+            Unavailable: the authentication service does not answer.
+            Conflict: there are more approvers than can be compared.
         """
-        found = await self._authentication.compare_principals(ComparePrincipalsRequest(others=others))
-        if len(found.relations) != len(others):
+        comparison = await self._authentication.compare_principals(ComparePrincipalsRequest(others=others))
+        if len(comparison.relations) != len(others):
             raise Conflict("the callers cannot be compared")
-        relations = dict(zip(others, found.relations, strict=True))
-        return PrincipalRecord(who, found.principal or who.key, found.complete, frozenset(found.desks), relations)
+        relations = dict(zip(others, comparison.relations, strict=True))
+        return PrincipalRecord(
+            principal,
+            comparison.principal or principal.key,
+            comparison.complete,
+            frozenset(comparison.desks),
+            relations,
+        )
 
 
 def check_may_kill(row: Row, standing: PrincipalRecord) -> None:
-    """Raise where the caller is the subject, or an org would decide for every org."""
+    """Raise if the caller is the subject, or would kill in every org without "platform:admin"."""
     if not row["org"]:
-        _check_platform(row, standing.who)
+        _check_platform(row, standing.caller)
     standing.check_not_subject(as_kill(row))
 
 
 def check_may_lift(row: Row, standing: PrincipalRecord) -> None:
-    """Raise where the caller is the subject, or an org would lift what the platform killed."""
+    """Raise if the caller is the subject, or would lift a kill of the platform without "platform:admin"."""
     if row["by_platform"] or not row["org"]:
-        _check_platform(row, standing.who)
+        _check_platform(row, standing.caller)
     standing.check_not_subject(as_kill(row))
 
 
 def check_may_withdraw(row: Row, standing: PrincipalRecord) -> None:
     """Raise unless the caller proposed the kill, or could both approve and lift it."""
-    if standing.who.key == row["killed_by"][0] and not row["by_platform"]:
+    if standing.caller.key == row["killed_by"][0] and not row["by_platform"]:
         return
     check_may_lift(row, standing)
-    standing.is_one_with(row["killed_by_principals"])  # which raises where it cannot be told
+    standing.is_same_as(row["killed_by_principals"])  # which raises where it cannot be told
 
 
-def _check_platform(row: Row, who: Principal) -> None:
-    if ADMIN not in who.scopes:
+def _check_platform(row: Row, principal: Principal) -> None:
+    if ADMIN not in principal.scopes:
         raise Forbidden(
             f"the platform asked for {row['id']!r}: only a key with {ADMIN!r} decides about it", scope=ADMIN
         )
 
 
-def _is_own(kill: Kill, who: Principal) -> bool:
-    return (kill.subject, kill.org, kill.name) in ((Kill.KEY, who.org, who.key), (Kill.DESK, who.org, who.desk))
+def _is_own(kill: Kill, principal: Principal) -> bool:
+    return (kill.subject, kill.org, kill.name) in (
+        (Kill.KEY, principal.org, principal.key),
+        (Kill.DESK, principal.org, principal.desk),
+    )
 
 
-def _told(kill: Kill) -> str:
+def _subject_text(kill: Kill) -> str:
     return f"{Kill.Subject.Name(kill.subject).lower()} {kill.name!r}"

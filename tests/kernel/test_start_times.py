@@ -5,17 +5,16 @@ from __future__ import annotations
 import pytest
 
 from drw.kernel.errors import NotFound, Unavailable
-from drw.kernel.rpc import recovery
+from drw.kernel.rpc import start_times
 from drw.kernel.rpc.http_server import error_response
-from drw.kernel.runtime.settings import ServiceAddress
 
 
 @pytest.fixture
-def measured(profile, tmp_path, monkeypatch):
-    monkeypatch.setattr(recovery, "_profile", None)
-    places = {"rag": ServiceAddress(services=("documents", "embedding"), grpc="", http="")}
-    recovery.use(profile.model_copy(update={"starts": tmp_path / "starts.json", "processes": places}))
-    recovery.write(tmp_path / "starts.json", {"engine": 6.2, "rag": 3.0})
+def measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(start_times, "_starts", None)
+    monkeypatch.setattr(start_times, "_process_of", {})
+    start_times.configure(tmp_path / "starts.json", {"documents": "rag", "embedding": "rag"})
+    start_times.write_start_times(tmp_path / "starts.json", {"engine": 6.2, "rag": 3.0})
     return tmp_path / "starts.json"
 
 
@@ -29,7 +28,7 @@ def measured(profile, tmp_path, monkeypatch):
         (NotFound("no such thing", part="engine"), None),
     ],
 )
-def test_retry_after_is_what_the_part_took_to_start(measured, error, after):
+def test_retry_after_is_the_start_time_of_the_process(measured, error, after):
     assert error_response(error).headers.get("retry-after") == after
 
 

@@ -12,8 +12,8 @@ from drw.kernel.storage.database import Connection, Database
 
 CHANNEL = "kills_changed"
 LOCK = 0x6B696C6C  # "kill"
-MOST_EXPIRED = 100
-"""At a time, so that those of one org hold up nobody."""
+EXPIRED_BATCH = 100
+"""Maximum number of expired proposals per transaction."""
 
 Row = dict[str, Any]
 
@@ -49,26 +49,26 @@ class KillStore:
 
     @asynccontextmanager
     async def changing(self, org: str | None = None) -> AsyncIterator[Connection]:
-        """Give a transaction, in which nobody else adds a kill of this org where one is named."""
+        """Yield a transaction that, if an org is given, locks the creation of kills in it."""
         async with self._database.transaction() as connection:
             if org is not None:
                 await connection.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", (LOCK, org))
             yield connection
 
     def changes(self) -> AsyncGenerator[None, None]:
-        """Yield at once, and after each change of what is in force."""
+        """Yield immediately, and after each change of active kills."""
         return self._database.notifications(CHANNEL)
 
-    async def open(self, connection: Connection, wanted: Kill) -> Row | None:
+    async def open(self, connection: Connection, kill: Kill) -> Row | None:
         """Return the kill of the same subject that is in force or proposed."""
         return await _one(
             connection,
             "select * from kill where subject = %s and org = %s and name = %s and state in ('PROPOSED', 'ACTIVE')"
             " for update",
-            *(Kill.Subject.Name(wanted.subject), wanted.org, wanted.name),
+            *(Kill.Subject.Name(kill.subject), kill.org, kill.name),
         )
 
-    async def add(self, connection: Connection, wanted: Kill, by: str, principal: str, seconds: float) -> Row:
+    async def add(self, connection: Connection, kill: Kill, by: str, principal: str, seconds: float) -> Row:
         """Keep a new proposal."""
         return await _just(
             connection,
@@ -79,7 +79,7 @@ class KillStore:
                     array[%s], clock_timestamp() + make_interval(secs => %s))
             returning *
             """,
-            *(Kill.Subject.Name(wanted.subject), wanted.org, wanted.name, wanted.reason, wanted.by_platform),
+            *(Kill.Subject.Name(kill.subject), kill.org, kill.name, kill.reason, kill.by_platform),
             *(by, principal, seconds),
         )
 
@@ -92,7 +92,7 @@ class KillStore:
         return await _just(connection, query, by, principal, kill)
 
     async def claim(self, connection: Connection, kill: str) -> Row:
-        """Make a kill the platform's; what an org proposed to lift is over."""
+        """Make a kill the platform's, and end a proposal to lift it."""
         query = (
             "update kill set by_platform = true, lifted_by = '{}', lifted_by_principals = '{}', lift_reason = '',"
             " proposal_ends_at = case when state = 'PROPOSED' then proposal_ends_at end where id = %s returning *"
@@ -125,7 +125,7 @@ class KillStore:
         return await _just(connection, query, by, principal, kill)
 
     async def end(self, connection: Connection, kill: str, state: str) -> Row:
-        """End a kill, which all who watch hear of, or the proposal of one."""
+        """End a kill or its proposal, and notify watchers."""
         query = (
             "update kill set state = %s, proposal_ends_at = null,"
             " lifted_at = case when state = 'ACTIVE' then clock_timestamp() end where id = %s returning *"
@@ -135,8 +135,8 @@ class KillStore:
         return await _just(connection, query, state, kill)
 
     async def expired(self, connection: Connection, kill: str = "") -> list[Row]:
-        """End proposals whose time is over, this one or the oldest; return what became of their kills."""
-        found = await connection.execute(
+        """End expired proposals, of this kill or the oldest; return their kills."""
+        cursor = await connection.execute(
             """
             update kill set state = case state when 'PROPOSED' then 'EXPIRED' else state end,
                 lifted_by = '{}', lifted_by_principals = '{}', lift_reason = '', proposal_ends_at = null
@@ -145,9 +145,9 @@ class KillStore:
                 order by proposal_ends_at limit %s for update skip locked
             ) returning *
             """,
-            (kill, MOST_EXPIRED),
+            (kill, EXPIRED_BATCH),
         )
-        return await found.fetchall()
+        return await cursor.fetchall()
 
     async def get(self, connection: Connection, kill: str) -> Row | None:
         """Return one kill, locked until the transaction ends."""
@@ -162,7 +162,7 @@ class KillStore:
         return int((await _just(connection, query, org))["n"])
 
     async def count_open(self, connection: Connection) -> tuple[int, int]:
-        """Return how many there are, and how many of these orgs asked for; nobody adds one meanwhile."""
+        """Return the number of open kills in total and of these orgs, under a lock."""
         await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
         query = (
             "select count(*) as n, count(*) filter (where not by_platform) as of_orgs from kill"
@@ -173,14 +173,14 @@ class KillStore:
 
     async def page(self, org: str, *, every_org: bool, ended: bool, before: int, size: int) -> list[Row]:
         """Return those of the org and of every org, or all, older than the number `before`, newest first."""
-        asked = {"org": org, "before": before, "size": size}
+        parameters = {"org": org, "before": before, "size": size}
         opened, everything = (EVERY_ORGS_OPEN_PAGE, EVERY_ORGS_PAGE) if every_org else (OPEN_PAGE, ALL_PAGE)
         query = everything if ended else opened
         async with self._database.transaction() as connection:
-            found = await (await connection.execute(query, asked)).fetchall()
-        return [_current(row) for row in found]
+            rows = await (await connection.execute(query, parameters)).fetchall()
+        return [_current(row) for row in rows]
 
-    async def in_force(self) -> list[Row]:
+    async def active(self) -> list[Row]:
         """Return all that are in force."""
         return await self._database.all("select * from kill where state = 'ACTIVE' order by number")
 

@@ -1,8 +1,8 @@
-"""Metrics in Prometheus' text format, without the series of other tenants than the reader's.
+"""Metrics in Prometheus' text format, filtered by tenant.
 
-A scrape from inside has no caller and gets everything, and so does `platform:admin`. Anybody else gets the series of
-the platform, whose labels are all in `PLATFORM_LABELS`, and those of the own org and desk. A series with any other
-label is withheld: a new label of tenants leaks nothing while nobody has thought of it.
+Internal scrapes without a caller and `platform:admin` get all series. Other callers get series of the platform, whose
+labels are all in `PLATFORM_LABELS`, and of their own org and desk. Series with any other label are withheld, so new
+labels never leak tenants.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PLATFORM_LABELS = frozenset({
     "envoy_local_http_ratelimit_prefix", "envoy_response_code", "envoy_response_code_class", "envoy_rds_route_config",
     "envoy_worker_id",
 })  # fmt: skip
-"""Labels that say nothing of a tenant."""
+"""Labels without information about tenants."""
 
 SERIES = re.compile(rb"^(\w+)(?:\{(.*)\})? ")
 LABEL = re.compile(rb'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -41,57 +41,60 @@ LABELS = re.compile(rb'(?:\w+="(?:[^"\\]|\\.)*"(?:,|$))*')
 
 
 class TenantView(CollectorRegistry):
-    """What one reader may see of the metrics of this process."""
+    """A registry with the series that a caller can see."""
 
-    def __init__(self, who: Principal) -> None:
+    def __init__(self, principal: Principal) -> None:
         super().__init__()
-        self._who = who
+        self._principal = principal
 
     def collect(self) -> Iterator[Metric]:
-        """Yield each metric with the series that the reader may see."""
+        """Yield each metric with the visible series."""
         for metric in REGISTRY.collect():
             seen = copy(metric)  # some collectors give the same one each time
-            seen.samples = [sample for sample in metric.samples if may_see(sample.labels, self._who)]
+            seen.samples = [sample for sample in metric.samples if may_see(sample.labels, self._principal)]
             if seen.samples:
                 yield seen
 
 
-def page(more: bytes) -> bytes:
-    """Return the metrics of this process and `more`, which is text already, as far as the caller may see them."""
-    if tenancy.operates():
-        return generate_latest() + more
-    who = context.caller()
-    return generate_latest(TenantView(who)) + b"".join(_visible_lines(more.splitlines(keepends=True), who))
+def page(other_metrics: bytes) -> bytes:
+    """Return the metrics of this process and `other_metrics` without the series that the caller may not see."""
+    if tenancy.sees_platform():
+        return generate_latest() + other_metrics
+    principal = context.caller()
+    return generate_latest(TenantView(principal)) + b"".join(
+        _visible_lines(other_metrics.splitlines(keepends=True), principal)
+    )
 
 
-def may_see(labels: Mapping[str, str], who: Principal) -> bool:
-    """Tell whether the reader may see a series with these labels."""
+def may_see(labels: Mapping[str, str], principal: Principal) -> bool:
+    """Return whether a principal can see a series with these labels."""
     known = PLATFORM_LABELS | TENANT_LABELS | ({"name"} if "kind" in labels else set())
-    return labels.keys() <= known and _may_read(labels, who)
+    return labels.keys() <= known and _may_read(labels, principal)
 
 
-def _may_read(labels: Mapping[str, str], who: Principal) -> bool:
-    """Tell whether the reader may see what is these tenants'. The `name` of the kind "desk" is a desk."""
-    kind, name = labels.get("kind"), labels.get("name", "")
+def _may_read(labels: Mapping[str, str], principal: Principal) -> bool:
+    """Return whether a principal can see series of these tenants. The `name` of the kind "desk" is a desk."""
+    kind = labels.get("kind")
+    name = labels.get("name", "")
     desk = labels.get("desk", "") or (name if kind == "desk" else "")
     key = labels.get("key", "") or (name if kind == "key" else "")
     owner = Owner(labels.get("org", ""), desk)
     if owner == PLATFORM and not key:
         return True
     if key and not desk:
-        return (owner.org, key) == (who.org, who.key)
-    return may_read(owner, who)
+        return (owner.org, key) == (principal.org, principal.key)
+    return may_read(owner, principal)
 
 
-def _visible_lines(lines: Iterable[bytes], who: Principal) -> Iterator[bytes]:
+def _visible_lines(lines: Iterable[bytes], principal: Principal) -> Iterator[bytes]:
     for line in lines:
-        if line.startswith(b"#") or ((labels := _labels(line)) is not None and may_see(labels, who)):
+        if line.startswith(b"#") or ((labels := _labels(line)) is not None and may_see(labels, principal)):
             yield line
 
 
 def _labels(line: bytes) -> dict[str, str] | None:
     """Return the labels of a series; None for a line that is none, or whose labels cannot be read."""
-    found = SERIES.match(line)
-    if not found or not LABELS.fullmatch(text := found[2] or b""):
+    match = SERIES.match(line)
+    if not match or not LABELS.fullmatch(text := match[2] or b""):
         return None
     return {name.decode(): value.decode(errors="replace") for name, value in LABEL.findall(text)}

@@ -1,4 +1,4 @@
-"""What other services add to an explanation: which models may answer, and which budgets pay for it."""
+"""Enrichment of explanations by other services: models from discovery, budgets from rate limiting."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import Answering, Configuration, Explanation, Route
 from drw.api.models.v1.discovery_pb2 import Plan, ResolvePlanRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.gateway.request_router import explain_limits
-from drw.gateway.request_router.explain import ExplainedRequest
+from drw.gateway.request_router.explain.explanation import ExplainedRequest
+from drw.gateway.request_router.explain.limits import REQUESTS, effective_limits, paying_budgets
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
-from drw.routing.request_matching import ITSELF, MODEL_HEADER, named
+from drw.routing.request_matching import MODEL_HEADER, OWN_PATHS, upstreams_of
 
 SERVING = "serving"
 INVOKE = "models:invoke"
@@ -20,26 +20,30 @@ BUDGETS = "keys:read"
 
 
 class ExplanationEnricher:
-    """Asks what waits behind the data plane; where somebody does not answer, a note says so."""
+    """Adds models, limits and budgets; an unavailable service becomes a note."""
 
     def __init__(self, discovery: DiscoveryClient | None, limiting: RateLimitingClient) -> None:
         self._discovery = discovery
         self._limiting = limiting
 
     async def add(
-        self, explanation: Explanation, configuration: Configuration, asked: ExplainedRequest, who: Principal
+        self, explanation: Explanation, configuration: Configuration, request: ExplainedRequest, principal: Principal
     ) -> None:
-        """Add the models that may answer, and all that bounds them and the caller."""
-        if asked.path in ITSELF:
+        """Add the models, limits and budgets of a request."""
+        if request.path in OWN_PATHS:
             return
         route = explanation.taken
-        if _is_managed(route, configuration, asked):
-            await self._add_models(explanation, asked.model)
-        said = {asked.model, asked.headers.get(MODEL_HEADER, ""), *(one.model for one in explanation.models)}
-        models = said - {""}
-        explanation.limits.extend(explain_limits.limits(configuration.limits, who, models, passing=route.pass_through))
-        explanation.requests_per_minute = next(b.most for b in explanation.limits if b.what == explain_limits.REQUESTS)
-        await self._add_budgets(explanation, who, models)
+        if _is_managed(route, configuration, request):
+            await self._add_models(explanation, request.model)
+        named_models = {
+            request.model,
+            request.headers.get(MODEL_HEADER, ""),
+            *(one.model for one in explanation.models),
+        }
+        models = named_models - {""}
+        explanation.limits.extend(effective_limits(configuration.limits, principal, models, passing=route.pass_through))
+        explanation.requests_per_minute = next(b.max for b in explanation.limits if b.what == REQUESTS)
+        await self._add_budgets(explanation, principal, models)
 
     async def _add_models(self, explanation: Explanation, model: str) -> None:
         if not model:
@@ -53,27 +57,27 @@ class ExplanationEnricher:
             except DrwError as error:
                 explanation.notes.append(f"which model answers: {error.message}")
 
-    async def _add_budgets(self, explanation: Explanation, who: Principal, models: set[str]) -> None:
+    async def _add_budgets(self, explanation: Explanation, principal: Principal, models: set[str]) -> None:
         if BUDGETS not in context.caller().scopes:
             explanation.notes.append(f"budgets are seen with the scope {BUDGETS!r}, as in `drw budgets list`")
             return
         try:
-            found = (await self._limiting.list_budgets(ListBudgetsRequest())).budgets
-            explanation.budgets.extend(explain_limits.budgets(found, who, models))
+            budgets = (await self._limiting.list_budgets(ListBudgetsRequest())).budgets
+            explanation.budgets.extend(paying_budgets(budgets, principal, models))
         except DrwError as error:
             explanation.notes.append(f"budgets: {error.message}")
 
 
-def _is_managed(route: Route, configuration: Configuration, asked: ExplainedRequest) -> bool:
+def _is_managed(route: Route, configuration: Configuration, request: ExplainedRequest) -> bool:
     """Return whether the request calls a model by way of model serving."""
     serving = {upstream.name for upstream in configuration.upstreams.upstreams if SERVING in upstream.services}
-    calls = INVOKE in route.scopes and asked.method == "POST"
-    return calls and not route.pass_through and not serving.isdisjoint(named(route))
+    calls = INVOKE in route.scopes and request.method == "POST"
+    return calls and not route.pass_through and not serving.isdisjoint(upstreams_of(route))
 
 
 def _answering(plan: Plan) -> list[Answering]:
     """Return the models of a plan in the order in which they are tried: a target by its weight, then the rest."""
     whole = sum(target.weight for target in plan.targets)
     targets = sorted(plan.targets, key=lambda target: -target.weight)
-    own = [Answering(model=t.model.model.id, percent=100 * t.weight / whole) for t in targets]
-    return [*own, *(Answering(model=model.model.id) for model in plan.fallbacks)]
+    targets_by_weight = [Answering(model=t.model.model.id, percent=100 * t.weight / whole) for t in targets]
+    return [*targets_by_weight, *(Answering(model=model.model.id) for model in plan.fallbacks)]

@@ -1,4 +1,4 @@
-"""Settings of the kill switch: how many persons a kill or a lift takes, and how many kills there can be."""
+"""Settings of the kill switch: required approvals and limits of kills."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from drw.kernel.runtime.settings import Settings
 
 
 class KillApprovals(Settings):
-    """How many persons, that is principals, it takes."""
+    """Number of principals that must approve."""
 
     kill: int = Field(default=1, ge=1, le=5)
-    """Persons that it takes to kill."""
+    """Principals required for a kill."""
     lift: int = Field(default=1, ge=1, le=5)
-    """Persons that it takes to lift a kill."""
+    """Principals required to lift a kill."""
 
 
 class KillPolicy(Settings):
@@ -28,19 +28,19 @@ class KillPolicy(Settings):
 
     def of(self, subject: str) -> KillApprovals:
         """Return those of a subject, as in "MODEL"."""
-        found: KillApprovals = getattr(self, subject.lower())
-        return found
+        approvals: KillApprovals = getattr(self, subject.lower())
+        return approvals
 
 
 class KillLimits(Settings):
-    """`kill_limits`: how many kills are in force or proposed at most. Data planes hold those in force in memory."""
+    """`kill_limits`: maximum number of active and proposed kills. Data planes hold active kills in memory."""
 
     per_org: int = Field(default=100, ge=1, le=10_000)
     """Kills of one org, in force or proposed."""
     total: int = Field(default=2000, ge=1, le=10_000)
     """Kills of all orgs together."""
     reserve: int = Field(default=200, ge=0, le=10_000)
-    """What of the total only administrators of the platform use."""
+    """Part of the total that only platform administrators can use."""
 
     @model_validator(mode="after")
     def _leaves_room(self) -> Self:

@@ -1,8 +1,8 @@
-"""The kill switch: who may refuse calls and let them through again, and how many persons that takes.
+"""The kill switch: kills, lifts and approvals.
 
-A kill applies to the caller's org; only an administrator of the platform kills in another one, or a model or workflow
-in all. The first key proposes; where the policy asks for more, further principals approve, by asking for the same or by
-approving the proposal. A proposal that not enough approve in time ends by itself, and leaves things as they were.
+A kill applies to the caller's org; only a platform administrator can kill in another org, or in all orgs. If the policy
+requires approvals, the first key creates a proposal, and further principals approve it. A proposal without enough
+approvals expires without effect.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from weakref import WeakValueDictionary
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import CreateKillRequest, Kill, Kills, LiftKillRequest, ListKillsRequest
-from drw.gateway.request_router import kill_requests
-from drw.gateway.request_router.kill_settings import KillLimits, KillPolicy
-from drw.gateway.request_router.kill_store import MOST_EXPIRED, KillStore, Row, as_kill
-from drw.gateway.request_router.principals import (
+from drw.gateway.request_router.kills import requests
+from drw.gateway.request_router.kills.principals import (
     ADMIN,
     PrincipalRecord,
     Principals,
@@ -25,6 +23,8 @@ from drw.gateway.request_router.principals import (
     check_may_lift,
     check_may_withdraw,
 )
+from drw.gateway.request_router.kills.settings import KillLimits, KillPolicy
+from drw.gateway.request_router.kills.store import EXPIRED_BATCH, KillStore, Row, as_kill
 from drw.kernel.errors import Conflict, NotFound, RateLimited
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
@@ -34,7 +34,7 @@ from drw.kernel.storage.database import Connection
 EXPIRY_SECONDS = 1.0
 """How often one looks for proposals that are over."""
 PAUSE_SECONDS = 0.05
-"""Between two lists of what is in force, so that whoever kills and lifts without end keeps nobody busy."""
+"""Minimum time between two lists of active kills, to bound the load of frequent changes."""
 MAX_TRIES = 5
 """Of a decision while others decide about the same kill."""
 
@@ -42,7 +42,7 @@ Act = Callable[[Row, PrincipalRecord, Connection], Awaitable[Row]]
 
 
 class KillSwitch:
-    """Kills and lifts, each change in one transaction with its audit record and the word to all who watch."""
+    """Kills and lifts: each change is one transaction with its audit record and notification."""
 
     def __init__(
         self,
@@ -59,37 +59,37 @@ class KillSwitch:
         self._policy = policy
         self._limits = limits
         self._proposal_seconds = proposal_seconds
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def kill(self, request: CreateKillRequest) -> Kill:
-        """Kill, propose to, or approve what another key proposed.
+        """Create a kill, propose it, or approve an existing proposal.
 
         Raises:
-            InvalidRequest: the request lacks something, or would hit the caller's own key.
-            Forbidden: the org is another one than the caller's.
-            RateLimited: the org, or all orgs together, have as many kills as there can be.
+            InvalidRequest: the request is incomplete, or would stop the caller's own key.
+            Forbidden: the org is not the caller's.
+            RateLimited: the org, or all orgs together, have the maximum number of kills.
         """
-        who = context.caller()
-        wanted = kill_requests.wanted(request, who)
-        several = self._policy.of(Kill.Subject.Name(wanted.subject)).kill > 1
-        standing = PrincipalRecord.alone(who)
+        principal = context.caller()
+        kill = requests.requested_kill(request, principal)
+        several = self._policy.of(Kill.Subject.Name(kill.subject)).kill > 1
+        standing = PrincipalRecord.uncompared(principal)
         for _ in range(MAX_TRIES):
-            async with self._turn(who.org), self._store.changing(wanted.org) as connection:
-                row = await self._open(connection, wanted)
+            async with self._lock(principal.org), self._store.changing(kill.org) as connection:
+                row = await self._open(connection, kill)
                 voices = row["killed_by_principals"] if row and row["state"] == "PROPOSED" else []
-                others = [wanted.name, *voices] if wanted.subject == Kill.KEY else voices
-                if not several or standing.knows(others):
-                    return self._shown(await self._killed(row, wanted, standing, connection))
-            standing = await self._principals.standing(who, others)
-        raise _changing(wanted.name)
+                others = [kill.name, *voices] if kill.subject == Kill.KEY else voices
+                if not several or standing.covers(others):
+                    return self._shown(await self._killed(row, kill, standing, connection))
+            standing = await self._principals.compare(principal, others)
+        raise _changing(kill.name)
 
     async def approve(self, kill: str) -> Kill:
-        """Add the caller's voice to what is proposed.
+        """Approve a proposal.
 
         Raises:
-            NotFound: there is no such kill that the caller may see.
-            Conflict: nothing is proposed, or the caller's principal has a voice already.
-            Forbidden: the caller may not decide about it.
+            NotFound: the caller can see no such kill.
+            Conflict: nothing is proposed, or the caller's principal has already approved.
+            Forbidden: the caller cannot approve it.
         """
 
         async def act(row: Row, standing: PrincipalRecord, connection: Connection) -> Row:
@@ -99,12 +99,12 @@ class KillSwitch:
             check = check_may_kill if proposed else check_may_lift
             check(row, standing)
             keys = row["killed_by"] if proposed else row["lifted_by"]
-            if standing.who.key in keys[1:]:
+            if standing.caller.key in keys[1:]:
                 return row
-            if keys and standing.is_one_with(_voices(row)):
+            if keys and standing.is_same_as(_voices(row)):
                 what = "proposed" if proposed else "proposed to lift"
                 raise Conflict(
-                    f"the key {standing.who.key!r} is of the same principal as {keys[0]!r}, which {what} {kill!r}, "
+                    f"the key {standing.caller.key!r} is of the same principal as {keys[0]!r}, which {what} {kill!r}, "
                     "or as another that approved it: another one must approve it"
                 )
             voted = self._voted if proposed else self._lift_voted
@@ -113,14 +113,14 @@ class KillSwitch:
         return await self._decide(kill, act)
 
     async def lift(self, request: LiftKillRequest) -> Kill:
-        """Lift a kill, propose to, or approve what another key proposed; withdraw a kill that is only proposed.
+        """Lift a kill, propose to lift it, approve such a proposal, or withdraw a proposed kill.
 
         Raises:
-            InvalidRequest: there is no reason.
-            NotFound: there is no such kill that the caller may see.
-            Forbidden: the caller may not decide about it.
+            InvalidRequest: the reason is missing.
+            NotFound: the caller can see no such kill.
+            Forbidden: the caller cannot approve it.
         """
-        reason = kill_requests.reason(request.reason, "lift")
+        reason = requests.reason(request.reason, "lift")
 
         async def act(row: Row, standing: PrincipalRecord, connection: Connection) -> Row:
             if row["state"] == "PROPOSED":
@@ -142,87 +142,89 @@ class KillSwitch:
             return self._shown(await self._seen(connection, context.caller(), kill))
 
     async def list(self, request: ListKillsRequest) -> Kills:
-        """Return a page of what the caller may see, newest first."""
-        who, size = context.caller(), kill_requests.page_size(request.page_size)
+        """Return a page of kills that the caller can see, newest first."""
+        principal = context.caller()
+        size = requests.page_size(request.page_size)
         rows = await self._store.page(
-            who.org,
-            every_org=ADMIN in who.scopes,
+            principal.org,
+            every_org=ADMIN in principal.scopes,
             ended=request.all,
-            before=kill_requests.page_token(request.page_token),
+            before=requests.page_token(request.page_token),
             size=size + 1,
         )
-        more = str(rows[size - 1]["number"]) if len(rows) > size else ""
-        return Kills(kills=[self._shown(row) for row in rows[:size]], next_page_token=more)
+        next_page_token = str(rows[size - 1]["number"]) if len(rows) > size else ""
+        return Kills(kills=[self._shown(row) for row in rows[:size]], next_page_token=next_page_token)
 
     async def watch(self) -> AsyncIterator[Kills]:
         """Yield all kills in force: now, and after each change, or after several that come together."""
         async with aclosing(self._store.changes()) as changes:
             async for _ in changes:
-                yield Kills(kills=[self._shown(row) for row in await self._store.in_force()])
+                yield Kills(kills=[self._shown(row) for row in await self._store.active()])
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def expire(self) -> None:
         """End proposals whose time is over, again and again."""
         while True:
             async with self._store.changing() as connection:
-                found = await self._store.expired(connection)
-                for row in found:
+                expired = await self._store.expired(connection)
+                for row in expired:
                     await self._record_expired(row, connection)
-            if len(found) < MOST_EXPIRED:
+            if len(expired) < EXPIRED_BATCH:
                 await asyncio.sleep(EXPIRY_SECONDS)
 
-    def _turn(self, org: str) -> asyncio.Lock:
-        """Return what the callers of one org wait for: however many there are, they take one connection."""
-        if (found := self._turns.get(org)) is None:
-            self._turns[org] = found = asyncio.Lock()
-        return found
+    def _lock(self, org: str) -> asyncio.Lock:
+        """Return the lock of an org, so that its callers use one connection at a time."""
+        if (lock := self._locks.get(org)) is None:
+            self._locks[org] = lock = asyncio.Lock()
+        return lock
 
     async def _decide(self, kill: str, act: Act) -> Kill:
-        """Do something about a kill, once the caller has been compared with all who have a say in it.
+        """Decide about a kill after comparing the caller with its approvers.
 
-        They are compared while nothing is locked and nobody else waits, and again where others have decided meanwhile.
+        The comparison runs without locks, and is repeated if the approvers changed meanwhile.
         """
-        who = context.caller()
-        standing = PrincipalRecord.alone(who)
+        principal = context.caller()
+        standing = PrincipalRecord.uncompared(principal)
         for _ in range(MAX_TRIES):
-            async with self._turn(who.org), self._store.changing() as connection:
-                row = await self._seen(connection, who, kill)
+            async with self._lock(principal.org), self._store.changing() as connection:
+                row = await self._seen(connection, principal, kill)
                 others = self._concerned(row)
-                if standing.knows(others):
+                if standing.covers(others):
                     return self._shown(await act(row, standing, connection))
-            standing = await self._principals.standing(who, others or ())
+            standing = await self._principals.compare(principal, others or ())
         raise _changing(kill)
 
     def _concerned(self, row: Row) -> Sequence[str] | None:
-        """Return with whom a caller must be compared to decide about a kill; None: with nobody."""
+        """Return the principals to compare the caller with; None: none."""
         subject = [row["name"]] if row["subject"] == "KEY" else []
         policy = self._policy.of(row["subject"])
-        found = [*subject, *_voices(row)]
-        return found if found or row["subject"] == "DESK" or max(policy.kill, policy.lift) > 1 else None
+        principals = [*subject, *_voices(row)]
+        return principals if principals or row["subject"] == "DESK" or max(policy.kill, policy.lift) > 1 else None
 
-    async def _open(self, connection: Connection, wanted: Kill) -> Row | None:
-        row = await self._store.open(connection, wanted)
+    async def _open(self, connection: Connection, kill: Kill) -> Row | None:
+        row = await self._store.open(connection, kill)
         if row is not None and await self._expired(row["id"], connection):
-            return await self._store.open(connection, wanted)
+            return await self._store.open(connection, kill)
         return row
 
-    async def _killed(self, row: Row | None, wanted: Kill, standing: PrincipalRecord, connection: Connection) -> Row:
+    async def _killed(self, row: Row | None, kill: Kill, standing: PrincipalRecord, connection: Connection) -> Row:
         if row is None:
-            await self._check_room(wanted, standing.who, connection)
+            await self._check_room(kill, standing.caller, connection)
             row = await self._store.add(
-                connection, wanted, standing.who.key, standing.principal, self._proposal_seconds
+                connection, kill, standing.caller.key, standing.principal, self._proposal_seconds
             )
             await self._record("kill.propose", row, {"reason": row["reason"]}, connection)
-        elif wanted.by_platform and not row["by_platform"]:
+        elif kill.by_platform and not row["by_platform"]:
             row = await self._store.claim(connection, row["id"])
-            await self._record("kill.claim", row, {"reason": wanted.reason}, connection)
+            await self._record("kill.claim", row, {"reason": kill.reason}, connection)
         return await self._voted(row, standing, connection) if row["state"] == "PROPOSED" else row
 
     async def _voted(self, row: Row, standing: PrincipalRecord, connection: Connection) -> Row:
-        needed, key = self._policy.of(row["subject"]).kill, standing.who.key
+        needed = self._policy.of(row["subject"]).kill
+        key = standing.caller.key
         if key not in row["killed_by"] and len(row["killed_by"]) < needed:
             check_may_kill(row, standing)
-            if not standing.is_one_with(row["killed_by_principals"]):
+            if not standing.is_same_as(row["killed_by_principals"]):
                 row = await self._store.vote(connection, row["id"], key, standing.principal)
                 await self._record("kill.approve", row, {}, connection)
         if len(row["killed_by"]) >= needed:
@@ -232,8 +234,9 @@ class KillSwitch:
         return row
 
     async def _lift_voted(self, row: Row, standing: PrincipalRecord, connection: Connection) -> Row:
-        needed, key = self._policy.of(row["subject"]).lift, standing.who.key
-        if key not in row["lifted_by"] and not (row["lifted_by"] and standing.is_one_with(_voices(row))):
+        needed = self._policy.of(row["subject"]).lift
+        key = standing.caller.key
+        if key not in row["lifted_by"] and not (row["lifted_by"] and standing.is_same_as(_voices(row))):
             proposer = not row["lifted_by"]
             row = await self._store.vote_to_lift(connection, row["id"], key, standing.principal)
             if not proposer:
@@ -250,45 +253,49 @@ class KillSwitch:
         return row
 
     async def _expired(self, kill: str, connection: Connection) -> bool:
-        """End what is proposed for a kill if its time is over; return whether it was."""
-        found = await self._store.expired(connection, kill)
-        for row in found:
+        """End an expired proposal of a kill; return whether it had expired."""
+        expired = await self._store.expired(connection, kill)
+        for row in expired:
             await self._record_expired(row, connection)
-        return bool(found)
+        return bool(expired)
 
     async def _record_expired(self, row: Row, connection: Connection) -> None:
         await self._record("kill.expire", row, {"state": row["state"].lower()}, connection)
 
-    async def _seen(self, connection: Connection, who: Principal, kill: str) -> Row:
+    async def _seen(self, connection: Connection, principal: Principal, kill: str) -> Row:
         row = await self._store.get(connection, kill)
-        if row is None or (row["org"] not in ("", who.org) and ADMIN not in who.scopes):
+        if row is None or (row["org"] not in ("", principal.org) and ADMIN not in principal.scopes):
             raise NotFound(f"there is no kill {kill!r}; `drw kill list` shows those that there are")
         if await self._expired(kill, connection):
-            return await self._seen(connection, who, kill)
+            return await self._seen(connection, principal, kill)
         return row
 
-    async def _check_room(self, wanted: Kill, who: Principal, connection: Connection) -> None:
+    async def _check_room(self, kill: Kill, principal: Principal, connection: Connection) -> None:
         """Raise where a bound is reached; that of the org comes first, and costs others nothing."""
-        per_org, total = self._limits.per_org, self._limits.total
-        if not wanted.by_platform and await self._store.count_open_of(connection, who.org) >= per_org:
+        per_org = self._limits.per_org
+        total = self._limits.total
+        if not kill.by_platform and await self._store.count_open_of(connection, principal.org) >= per_org:
             raise RateLimited(
-                f"the org {who.org!r} has {per_org} kills in force or proposed, the most for one org "
+                f"the org {principal.org!r} has {per_org} kills in force or proposed, the most for one org "
                 "(kill_limits.per_org): lift or withdraw some, or kill the desk or model instead"
             )
-        found, of_orgs = await self._store.count_open(connection)
-        most = total if wanted.by_platform else total - self._limits.reserve
-        if found >= total or (not wanted.by_platform and of_orgs >= most):
+        in_all, of_orgs = await self._store.count_open(connection)
+        maximum = total if kill.by_platform else total - self._limits.reserve
+        if in_all >= total or (not kill.by_platform and of_orgs >= maximum):
             raise RateLimited(
-                f"all orgs together have {most} kills in force or proposed, the most for them (kill_limits.total"
-                f"{'' if wanted.by_platform else ' less its reserve'}): an administrator of the platform can lift some"
+                f"all orgs together have {maximum} kills in force or proposed, the most for them (kill_limits.total"
+                f"{'' if kill.by_platform else ' less its reserve'}): an administrator of the platform can lift some"
             )
 
     def _shown(self, row: Row) -> Kill:
         kill = as_kill(row)
         if row["proposal_ends_at"] is not None:
-            needed, given = self._policy.of(row["subject"]), row
-            missing = needed.kill - len(given["killed_by"])
-            kill.approvals_missing = missing if row["state"] == "PROPOSED" else needed.lift - len(given["lifted_by"])
+            needed = self._policy.of(row["subject"])
+            approvals = row
+            missing = needed.kill - len(approvals["killed_by"])
+            kill.approvals_missing = (
+                missing if row["state"] == "PROPOSED" else needed.lift - len(approvals["lifted_by"])
+            )
         return kill
 
     async def _record(self, action: str, row: Row, details: dict[str, object], connection: Connection) -> None:
@@ -299,16 +306,16 @@ class KillSwitch:
 
 
 def block(kill: Kill) -> Block | None:
-    """Return the kill as what data planes refuse; None where they have nothing to do with it."""
+    """Return the kill as a block for data planes; None for workflows."""
     if kill.subject == Kill.WORKFLOW:
         return None
     return Block(subject=Kill.Subject.Name(kill.subject), org=kill.org, name=kill.name, reason="KILLED")
 
 
 def _voices(row: Row) -> list[str]:
-    """Return the principals that have a voice in what is proposed."""
-    found: list[str] = row["killed_by_principals"] if row["state"] == "PROPOSED" else row["lifted_by_principals"]
-    return found
+    """Return the principals that approved the current proposal."""
+    principals: list[str] = row["killed_by_principals"] if row["state"] == "PROPOSED" else row["lifted_by_principals"]
+    return principals
 
 
 def _changing(name: str) -> Conflict:

@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from drw.gateway.authentication.adapters.outbound_http import FetchTarget, connector
 from drw.kernel.errors import InvalidRequest
-from drw.routing.egress_allowlist import BadAddress, EgressTarget, read_url
+from drw.routing.egress_allowlist import BadAddress, EgressTarget, parse_url
 from drw.routing.ip_ranges import is_forbidden, is_public
-from drw.routing.outbound import FetchTarget, connector
 
 INSIDE = FetchTarget(["login.firm:443", "127.0.0.1:8081", "[fd12::1]:443", "169.254.169.254:80"], "the.setting")
 
@@ -34,7 +34,7 @@ INSIDE = FetchTarget(["login.firm:443", "127.0.0.1:8081", "[fd12::1]:443", "169.
         ("https://[fd12::1]/", "https://[fd12::1]/"),
     ],
 )
-def test_what_is_fetched(url: str, read: str) -> None:
+def test_allowed_urls(url: str, read: str) -> None:
     assert str(INSIDE.check(url)) == read
 
 
@@ -89,9 +89,9 @@ def test_what_is_fetched(url: str, read: str) -> None:
         "https://idp.example/" + "x" * 500,
     ],
 )
-def test_what_is_no_url(url: Any) -> None:
+def test_invalid_urls(url: Any) -> None:
     with pytest.raises(BadAddress):
-        read_url(url)
+        parse_url(url)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_what_is_no_url(url: Any) -> None:
         "https://metadata.google.internal/",
     ],
 )
-def test_what_is_not_fetched(url: str) -> None:
+def test_forbidden_urls(url: str) -> None:
     with pytest.raises(InvalidRequest):
         INSIDE.check(url)
 
@@ -150,7 +150,7 @@ def test_what_is_not_fetched(url: str) -> None:
         ("::1", False, False),
     ],
 )
-def test_an_address_is_judged_by_what_it_carries(address: str, forbidden: bool, public: bool) -> None:
+def test_an_address_is_checked_by_its_embedded_addresses(address: str, forbidden: bool, public: bool) -> None:
     ip = ipaddress.ip_address(address)
     assert (is_forbidden(ip), is_public(ip)) == (forbidden, public)
 

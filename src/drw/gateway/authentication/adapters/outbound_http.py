@@ -1,4 +1,4 @@
-"""URLs that somebody gives and the platform fetches: which are allowed, and connections to checked addresses only."""
+"""Outbound HTTP to URLs that operators supply: SSRF checks of the URL and of each resolved address."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from socket import AddressFamily
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from drw.routing.egress_allowlist import METADATA_NAMES, AddressNotAllowed, EgressTarget, Url, read, read_url
+from drw.routing.egress_allowlist import METADATA_NAMES, AddressNotAllowed, EgressTarget, Url, parse_target, parse_url
 from drw.routing.ip_ranges import Ip, is_forbidden, is_public
 
 
 class FetchTarget:
-    """The URLs that may be fetched: https to the public internet, and http or https to hosts that a setting names.
+    """Allowed URLs: https to public hosts, and http or https to hosts in a setting.
 
-    Every setting or record by which somebody gives a URL is judged by it: `check` where it is given, and `holds`
-    where it is connected to (`connector`), since the DNS of a name decides anew each time.
+    `check` validates a URL when it is set, and `holds` validates each address at connection time (`connector`), since
+    DNS can change in between.
     """
 
     def __init__(self, hosts: Iterable[str], setting: str) -> None:
@@ -28,17 +28,17 @@ class FetchTarget:
         Raises:
             BadAddress: a host is not written so.
         """
-        self._hosts = frozenset(map(read, hosts))
+        self._hosts = frozenset(map(parse_target, hosts))
         self._setting = setting
 
     def check(self, text: str) -> Url:
-        """Return a URL, read.
+        """Return the parsed URL.
 
         Raises:
-            BadAddress: it is no URL, or its host is in disguise.
-            AddressNotAllowed: it may not be fetched.
+            BadAddress: it is not a URL, or its host is disguised.
+            AddressNotAllowed: the URL is not allowed.
         """
-        url = read_url(text)
+        url = parse_url(text)
         target = url.target
         where = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
         if target.host in METADATA_NAMES:
@@ -53,15 +53,16 @@ class FetchTarget:
         return url
 
     def holds(self, ip: Ip, target: EgressTarget) -> bool:
-        """Return whether a URL's target may be this address: a public one, or any but a forbidden one if named."""
+        """Return whether the target can be this address: a public one, or any address that is not forbidden if the host
+        is in the setting.
+        """
         return is_public(ip) or (target in self._hosts and not is_forbidden(ip))
 
 
 def connector(allowed: FetchTarget, target: EgressTarget) -> aiohttp.TCPConnector:
-    """Return what connects to this target and nowhere else, once.
+    """Return a connector for one connection to this target.
 
-    A name is resolved once, and the connection goes to one of the addresses that were checked, so that a second
-    answer of its DNS changes nothing.
+    It resolves a name once and connects to a checked address, so DNS rebinding has no effect.
     """
 
     def checked(info: aiohttp.AddrInfoType) -> socket.socket:
@@ -72,7 +73,7 @@ def connector(allowed: FetchTarget, target: EgressTarget) -> aiohttp.TCPConnecto
 
 
 class _Checked(AbstractResolver):
-    """Resolves names; one of which any address may not be connected to has none."""
+    """Resolves names, and rejects a name if any of its addresses is not allowed."""
 
     def __init__(self, allowed: FetchTarget, target: EgressTarget) -> None:
         self._allowed = allowed
@@ -82,10 +83,10 @@ class _Checked(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: AddressFamily = AddressFamily.AF_INET
     ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        for one in found:
+        results = await self._inner.resolve(host, port, family)
+        for one in results:
             _check(one["host"], self._allowed, self._target)
-        return found
+        return results
 
     async def close(self) -> None:
         await self._inner.close()

@@ -1,47 +1,45 @@
-"""Fetches the keys of other issuers: over https, from hosts that the world can see or the settings name, bounded."""
+"""Fetches key sets of issuers over HTTPS, within bounds, from public hosts and those that the settings allow."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import aiohttp
 from yarl import URL
 
+from drw.gateway.authentication.adapters.outbound_http import FetchTarget, connector
 from drw.gateway.authentication.issuers import jwks
+from drw.gateway.authentication.issuers.jwks import DEFAULT_AGE
+from drw.gateway.authentication.ports import FetchedKeys, KeySetSource
 from drw.kernel.errors import InvalidRequest, Unavailable
+from drw.kernel.runtime.settings import Settings as Base
 from drw.routing.egress_allowlist import Url
-from drw.routing.outbound import FetchTarget, connector
 
 log = logging.getLogger(__name__)
 
 FETCH_SECONDS = 5.0
 MIN_AGE, MAX_AGE = 60, 3600
-DEFAULT_AGE = 300
 SETTING = "services.authentication.jwks_hosts"
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedKeys:
-    """A set of keys, and for how many seconds it need not be fetched again."""
+class JwksFetcher(KeySetSource):
+    """Fetches key sets over HTTP."""
 
-    jwks: str
-    max_age: int
+    class Settings(Base):
+        """Hosts that are allowed besides public ones."""
 
+        hosts: tuple[str, ...] = ()
+        """As in "login.internal:443": inside the firm's network, with or without TLS."""
 
-class JwksFetcher:
-    """Fetches sets of keys; `hosts` (as "host:port") may be inside the firm's network, and may speak plain http."""
-
-    def __init__(self, hosts: Iterable[str]) -> None:
-        self._allowed = FetchTarget(hosts, SETTING)
+    def __init__(self, settings: Settings) -> None:
+        self._allowed = FetchTarget(settings.hosts, SETTING)
 
     def check(self, uri: str) -> Url:
-        """Return the URI, read.
+        """Return the parsed URI.
 
         Raises:
-            InvalidRequest: nothing may be fetched from there.
+            InvalidRequest: the URI is not allowed.
         """
         try:
             return self._allowed.check(uri)
@@ -49,13 +47,6 @@ class JwksFetcher:
             raise InvalidRequest(f"jwks_uri: {error.message}", param="jwks_uri") from error
 
     async def fetch(self, uri: str) -> FetchedKeys:
-        """Return the keys there.
-
-        Raises:
-            InvalidRequest: nothing may be fetched from there, or what came is no set of keys.
-            Unavailable: nothing came in time. Why is in the log alone: who may name a URI must not learn from it
-                which hosts and ports there are.
-        """
         url = self.check(uri)
         try:
             status, body, age = await self._get(url)
@@ -95,6 +86,6 @@ async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
 
 
 def _age(cache_control: str) -> int:
-    """Return for how long the keys may be kept: as the issuer says, but neither so short nor so long as it likes."""
-    said = re.search(r"max-age=(\d{1,9})", cache_control)
-    return min(max(int(said[1]), MIN_AGE), MAX_AGE) if said else DEFAULT_AGE
+    """Return the cache time from `Cache-Control`, within `MIN_AGE` and `MAX_AGE`."""
+    match = re.search(r"max-age=(\d{1,9})", cache_control)
+    return min(max(int(match[1]), MIN_AGE), MAX_AGE) if match else DEFAULT_AGE

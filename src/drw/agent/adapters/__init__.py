@@ -1,0 +1,1 @@
+"""Adapters of the agent: Envoy's admin interface."""

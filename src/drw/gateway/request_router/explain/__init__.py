@@ -1,0 +1,1 @@
+"""Explanation of which route, limits, budgets and models a request meets."""

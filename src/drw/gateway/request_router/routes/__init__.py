@@ -1,0 +1,1 @@
+"""Routes of the data plane: the route table, validation and visibility."""

@@ -1,0 +1,43 @@
+"""Routes of the REST API, one for each first path segment below `/api/v1`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from drw.api.gateway.v1.request_router_pb2 import Route
+from drw.gateway.request_router.routes.validation import REST_BODY
+
+REST_FIRST_BYTE_MS = 120_000
+"""The data plane ends a request without a response after this time. Services end calls by themselves after 30 s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestRoute:
+    """A path prefix of the REST API with the facts that the contracts state about the methods below it."""
+
+    path: str
+    upstream: str
+    scopes: tuple[str, ...]
+    """A caller needs one of these to use any method below the path; empty: a method takes every caller.
+
+    The service checks the scope of the method itself.
+    """
+    idle_seconds: int
+
+    @property
+    def name(self) -> str:
+        """The name of the route, as in `rest.keys`."""
+        return f"rest.{self.path.removeprefix('/api/v1/')}"
+
+    def route(self) -> Route:
+        """Return the route as the contract has it."""
+        return Route(
+            name=self.name,
+            path=self.path,
+            upstream=self.upstream,
+            scopes=self.scopes,
+            max_body_bytes=REST_BODY,
+            idle_seconds=self.idle_seconds,
+            first_byte_ms=REST_FIRST_BYTE_MS,
+            origin="table",
+        )

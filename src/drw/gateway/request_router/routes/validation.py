@@ -1,0 +1,139 @@
+"""Validation of routes across fields; the rules of single fields are in the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from drw.api.gateway.v1.request_router_pb2 import Route
+from drw.kernel.errors import InvalidRequest
+from drw.kernel.rpc.context import SCOPES
+from drw.kernel.validation import one_of, validate
+from drw.routing.request_matching import IDLE_SECONDS, OWN_PATHS, PLATFORM_HEADERS, upstreams_of
+
+OURS = ("/api/v1", "/metrics", *OWN_PATHS)
+"""Paths that records cannot use, since they could lock out all callers."""
+
+MIB = 1 << 20
+OPENAI_BODY = 33 * MIB
+"""A prompt of 32 MiB with the JSON around it."""
+
+REST_BODY = MIB
+REST_IDLE_SECONDS = 120
+
+MAX_HELD_BYTES = 40 * MIB
+"""Maximum body size if the body is read for routing."""
+
+
+def check(route: Route, upstreams: Mapping[str, str]) -> None:
+    """Check a route that an operator sets; `upstreams` are the existing ones with their credentials.
+
+    Raises:
+        InvalidRequest: a field is invalid; the message says what would be right.
+    """
+    validate(route)
+    _check_path(route.path)
+    check_fields(route, upstreams)
+    if text := credential_conflict(route, upstreams):
+        raise InvalidRequest(f"fallbacks: {text}", param="fallbacks")
+
+
+def with_defaults(route: Route) -> Route:
+    """Return the route with defaults; scopes never default to all callers."""
+    complete = Route()
+    complete.CopyFrom(route)
+    complete.origin = "record"
+    models = bool(route.models) or route.pass_through
+    if models and not route.scopes:
+        complete.scopes.append("models:invoke")
+    if route.models and not route.methods:
+        complete.methods.append("POST")
+    complete.max_body_bytes = route.max_body_bytes or (OPENAI_BODY if models else REST_BODY)
+    complete.idle_seconds = route.idle_seconds or (IDLE_SECONDS if models else REST_IDLE_SECONDS)
+    if not complete.scopes:
+        raise InvalidRequest(f"scopes is empty; give at least one of: {', '.join(SCOPES)}", param="scopes")
+    return complete
+
+
+def check_fields(route: Route, upstreams: Collection[str]) -> None:
+    """Check a route across its fields; `upstreams` are the names that exist.
+
+    Raises:
+        InvalidRequest: fields contradict each other; the message says what would be right.
+    """
+    _check_headers(route)
+    _check_upstreams(route, upstreams)
+    _check_sizes(route)
+    _check_models(route)
+
+
+def credential_conflict(route: Route, credentials: Mapping[str, str]) -> str:
+    """Return the conflict of credentials among a route's upstreams; empty: none.
+
+    The data plane sets the credential before it selects an upstream.
+    """
+    if not route.fallbacks or len({credentials.get(name, "") for name in upstreams_of(route)}) == 1:
+        return ""
+    credentials_of = ", ".join(f"{name} {credentials.get(name, '') or 'none'!r}" for name in upstreams_of(route))
+    return (
+        f"an upstream and its fallbacks must have the same credential, and have: {credentials_of}; "
+        "a managed model fails over between them instead"
+    )
+
+
+def _check_path(path: str) -> None:
+    if {".", ".."} & set(path.split("/")):
+        raise InvalidRequest(f"path is {path!r}; it cannot have the segments '.' and '..'", param="path")
+    if any(path == reserved or path.startswith(f"{reserved}/") for reserved in OURS):
+        raise InvalidRequest(f"path is {path!r}; paths below {', '.join(OURS)} belong to the platform", param="path")
+
+
+def _check_headers(route: Route) -> None:
+    for header in route.headers:
+        if header.name.startswith(PLATFORM_HEADERS):
+            raise InvalidRequest(f"headers has {header.name!r}, which the gateway sets; use tenants", param="headers")
+        if header.exact and header.prefix:
+            raise InvalidRequest(f"the header {header.name!r} has exact and prefix; give one of them", param="headers")
+    for text in route.affinity:
+        if text.startswith("body:") and not (route.models and route.pass_through):
+            raise InvalidRequest(
+                f"affinity is {text!r}; only a route with models and pass_through reads a body", param="affinity"
+            )
+
+
+def _check_upstreams(route: Route, upstreams: Collection[str]) -> None:
+    if bool(route.upstream) == bool(route.split):
+        raise InvalidRequest("a route has either an upstream or a split over several", param="upstream")
+    primary = [share.upstream for share in route.split] or [route.upstream]
+    for name in (*primary, *route.fallbacks):
+        one_of(name, tuple(sorted(upstreams)), "upstream")
+    if len(set(primary)) != len(primary):
+        raise InvalidRequest("split names an upstream twice; give it once, with the sum of the weights", param="split")
+    if route.split and not any(share.weight for share in route.split):
+        raise InvalidRequest("split has no weight above 0; at least one upstream needs one", param="split")
+
+
+def _check_sizes(route: Route) -> None:
+    if 0 < route.total_ms < route.first_byte_ms:
+        raise InvalidRequest(
+            f"total_ms is {route.total_ms}, less than first_byte_ms, {route.first_byte_ms}", param="total_ms"
+        )
+    if (route.models or route.pass_through) and route.max_body_bytes > MAX_HELD_BYTES:
+        raise InvalidRequest(
+            f"max_body_bytes is {route.max_body_bytes}; with models or pass_through it can be at most "
+            f"{MAX_HELD_BYTES}, since a body is held until it is read",
+            param="max_body_bytes",
+        )
+
+
+def _check_models(route: Route) -> None:
+    if route.models and list(route.methods) != ["POST"]:
+        raise InvalidRequest("a route with models has the one method POST, since it reads bodies", param="methods")
+    if route.model_header and len(route.models) != 1:  # else a header names one, and the unread body another
+        raise InvalidRequest("model_header needs one model: the only one of its upstream", param="model_header")
+    if route.upstream_model and not (route.models and route.pass_through):
+        raise InvalidRequest("upstream_model needs models and pass_through", param="upstream_model")
+    if route.upstream_model and route.model_header:
+        raise InvalidRequest(
+            "upstream_model is written into the body, which model_header leaves unread: one of them",
+            param="model_header",
+        )

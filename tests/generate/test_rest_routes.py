@@ -1,0 +1,105 @@
+"""The data plane's REST routes follow from the contracts, shown on made-up contracts."""
+
+from __future__ import annotations
+
+from drw.catalog import BY_NAME, Service
+from drw.gateway.request_router.routes.rest import RestRoute
+from drw.gateway.request_router.routes.rest_routes import REST_ROUTES
+from drw.gateway.request_router.routes.table import table
+from drw.generate import rest_routes
+from drw.generate.protos import Contract, Method, Protos, compiled
+
+NOTES = Service(name="notes", cluster="rag", summary="")
+LOG = Service(name="log", cluster="audit", summary="")
+
+
+def method(name: str, path: str, scope: str, verb: str = "GET", idle_seconds: int = 0) -> Method:
+    return Method(name, "", "", "", verb=verb, path=path, scope=scope, idle_seconds=idle_seconds)
+
+
+def protos(service: Service, *methods: Method) -> Protos:
+    return Protos((Contract(service.contract, "", "", methods),), {}, {}, {}, {})
+
+
+def test_a_new_contract_gets_its_route_and_its_scopes() -> None:
+    contract = protos(
+        NOTES,
+        method("GetNote", "/api/v1/notes/{id}", "documents:read"),
+        method("PutNote", "/api/v1/notes/{id}", "documents:write", verb="PUT"),
+        method("PurgeNotes", "/api/v1/notes:purge", "documents:write", verb="POST"),
+        method("Internal", "", "", verb=""),
+    )
+    routes = [route.route() for route in rest_routes.rest_routes(contract, [NOTES])]
+    assert [(route.name, route.path, route.upstream, list(route.scopes)) for route in routes] == [
+        ("rest.notes", "/api/v1/notes", "rag", ["documents:read", "documents:write"]),
+        ("rest.notes:purge", "/api/v1/notes:purge", "rag", ["documents:write"]),
+    ]
+
+
+def test_a_method_for_every_caller_opens_its_path_to_every_key() -> None:
+    contract = protos(NOTES, method("A", "/api/v1/notes", "documents:read"), method("B", "/api/v1/notes/mine", "*"))
+    assert [route.scopes for route in rest_routes.rest_routes(contract, [NOTES])] == [()]
+
+
+def test_the_longest_pause_of_the_methods_below_a_path_counts() -> None:
+    contract = protos(
+        NOTES,
+        method("A", "/api/v1/notes", "documents:read"),
+        method("B", "/api/v1/notes/{id}:watch", "documents:read", idle_seconds=900),
+        method("C", "/api/v1/notes:all", "documents:read"),
+    )
+    assert [route.idle_seconds for route in rest_routes.rest_routes(contract, [NOTES])] == [900, 120]
+
+
+def test_the_audit_log_is_routed_to_the_gateway_process() -> None:
+    contract = protos(LOG, method("A", "/api/v1/trail", "audit:read"))
+    assert [route.upstream for route in rest_routes.rest_routes(contract, [LOG])] == ["gateway"]
+
+
+def test_the_generated_module_holds_the_routes() -> None:
+    routes = [
+        RestRoute(path="/api/v1/notes", upstream="rag", scopes=("documents:read",), idle_seconds=120),
+        RestRoute(path="/api/v1/other", upstream="rag", scopes=(), idle_seconds=900),
+    ]
+    module: dict[str, object] = {}
+    exec(rest_routes.module(routes), module)
+    assert module["REST_ROUTES"] == tuple(routes)
+
+
+def test_paths_that_cannot_be_routed_are_reported() -> None:
+    pages = Service(name="pages", cluster="models", summary="")
+    both = Protos(
+        (
+            Contract(NOTES.contract, "", "", (method("A", "/api/v1/notes", "documents:read"),)),
+            Contract(
+                pages.contract,
+                "",
+                "",
+                (
+                    method("B", "/api/v1/notes/{id}/page", "documents:read"),
+                    method("C", "/api/v1/{id}", "documents:read"),
+                    method("D", "/v1/pages", "documents:read"),
+                ),
+            ),
+        ),
+        {},
+        {},
+        {},
+        {},
+    )
+    assert list(rest_routes.problems(both, [NOTES, pages])) == [
+        "/api/v1/notes leads to the processes rag and models: use one path prefix per process",
+        "C is at /api/v1/{id}; a REST path starts with /api/v1/ and a fixed segment",
+        "D is at /v1/pages; a REST path starts with /api/v1/ and a fixed segment",
+    ]
+
+
+def test_every_rest_method_of_the_platform_is_routed_and_passes_with_its_scope() -> None:
+    routes, _ = table(["gateway", "models", "rag", "workflow"], ())
+    by_path = {route.path: route for route in routes}
+    methods = [m for contract in compiled().contracts for m in contract.methods if m.verb]
+    assert len(methods) > 60
+    for each in methods:
+        route = by_path[rest_routes.prefix(each.path)]
+        assert not route.scopes or each.scope in route.scopes, each.path
+    assert tuple(rest_routes.rest_routes(compiled(), BY_NAME.values())) == REST_ROUTES
