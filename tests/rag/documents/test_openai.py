@@ -172,16 +172,16 @@ async def test_bodies_and_queries_are_strict(platform):
     for verb, path, body, reason in [
         ("POST", "/vector_stores", {"nam": "x"}, "'nam' is not a field; there are: chunking_strategy, file_ids"),
         ("POST", "/vector_stores", {"metadata": {"a": 1}}, "metadata has 'a'"),
-        ("POST", "/vector_stores", {"name": 3}, "name must be text"),
+        ("POST", "/vector_stores", {"name": 3}, "name must be a string"),
         ("POST", "/vector_stores", {"chunking_strategy": {"type": "static"}}, "chunking_strategy can only be auto"),
-        ("POST", f"{base}/files", {"file_id": ["x"]}, "file_id must be text"),
+        ("POST", f"{base}/files", {"file_id": ["x"]}, "file_id must be a string"),
         ("POST", f"{base}/file_batches", {}, "at least one file"),
-        ("POST", f"{base}/file_batches", {"files": [3]}, "must be an object with file_id"),
+        ("POST", f"{base}/file_batches", {"files": [3]}, "files[0] must be an object"),
         (
             "POST",
             f"{base}/file_batches",
             {"files": [{"file_id": "f"}], "attributes": {}},
-            "each of them has attributes",
+            "each of them has its own",
         ),
         ("POST", f"{base}/file_batches", {"files": [{"file_id": "f", "x": 1}]}, "'files[0].x' is not a field"),
         (
@@ -193,7 +193,7 @@ async def test_bodies_and_queries_are_strict(platform):
         ("GET", f"{base}/files?limit=0", None, "limit is '0'; it can be 1 to 100"),
         ("GET", f"{base}/files?order=up", None, "order is 'up'"),
         ("GET", f"{base}/files?filter=done", None, "filter is 'done'; it can be: in_progress"),
-        ("GET", "/files?before=x", None, "use after, with the other order"),
+        ("GET", "/files?before=x", None, "use after with the other order"),
     ]:
         answer = await desk.http.request(verb, path, json=body)
         assert answer.status_code == 400, answer.text

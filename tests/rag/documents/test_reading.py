@@ -89,7 +89,7 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def bounded():
-    return Settings(workers=1, most_pages=30, most_characters=10_000, most_unpacked_bytes=1 << 20)
+    return Settings(workers=1, max_pages=30, max_characters=10_000, max_unpacked_bytes=1 << 20)
 
 
 @pytest.mark.parametrize(("name", "content", "reason"), HOSTILE, ids=[name for name, *_ in HOSTILE])

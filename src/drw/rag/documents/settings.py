@@ -9,11 +9,11 @@ from drw.rag.documents.ports import ParserLimits
 class ParsingSettings(Base):
     """Bounds of reading one file, and how many are read at once."""
 
-    most_pages: int = 3000
+    max_pages: int = 3000
     """Pages of one file."""
-    most_characters: int = 20_000_000
+    max_characters: int = 20_000_000
     """Characters of text in one file."""
-    most_unpacked_bytes: int = 256 << 20
+    max_unpacked_bytes: int = 256 << 20
     """What a compressed file may unpack to."""
     memory_mebibytes: int = 1536
     """What reading one file may hold in memory."""
@@ -27,25 +27,25 @@ class ParsingSettings(Base):
     """Files that are read at once, and as many that are checked while they are uploaded. One org has all but one."""
     read_hidden: bool = False
     """Whether hidden sheets, rows, columns, slides and text are read and indexed."""
-    most_attached: int = 100
+    max_attached_files: int = 100
     """Files attached to one file, over all depths."""
-    most_attached_bytes: int = 256 << 20
+    max_attached_bytes: int = 256 << 20
     """Of all files attached to one file."""
-    attached_depth: int = 3
+    max_attachment_depth: int = 3
     """How deep attachments of attachments are kept."""
 
     @property
     def limits(self) -> ParserLimits:
         """The limits that a parser sees."""
-        return ParserLimits(self.most_pages, self.most_characters, self.most_unpacked_bytes, self.read_hidden)
+        return ParserLimits(self.max_pages, self.max_characters, self.max_unpacked_bytes, self.read_hidden)
 
 
 class Settings(ParsingSettings):
     """Settings of the service."""
 
-    most_file_bytes: int = 512 << 20
+    max_file_bytes: int = 512 << 20
     """The size of one file."""
-    most_passages: int = 20_000
+    max_chunks: int = 20_000
     """Passages of one file."""
     indexers: int = 3
     """How many workers index, of which one org has all but one; 0: none here, but in other processes of the service."""

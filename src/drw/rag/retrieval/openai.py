@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 from google.protobuf.struct_pb2 import Struct
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -15,33 +15,45 @@ from drw.api.rag.v1.retrieval_pb2 import SearchRequest, SearchResponse
 from drw.api.rag.v1.vector_store_pb2 import Passage
 from drw.kernel import attribute_filters
 from drw.kernel.attributes import from_values
-from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc import context
-from drw.kernel.rpc.http_server import read_json
+from drw.kernel.rpc.http_server import read_body
+from drw.kernel.rpc.request_models import StrictModel, read_model
 
 PATH = "/v1/vector_stores/{vector_store_id}/search"
 MAX_BODY_BYTES = 1 << 20
 MAX_QUERIES = 8
+MAX_QUERY_LENGTH = 4_000
 
 Search = Callable[[SearchRequest], Awaitable[SearchResponse]]
-Query = Annotated[str, Field(min_length=1, max_length=4_000)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+def _check_queries(value: Any) -> Any:
+    queries = value if isinstance(value, list) else [value]
+    if not 1 <= len(queries) <= MAX_QUERIES or not all(
+        isinstance(query, str) and 1 <= len(query) <= MAX_QUERY_LENGTH for query in queries
+    ):
+        raise ValueError(
+            f"must be a string of 1 to {MAX_QUERY_LENGTH:,} characters, or a list of 1 to {MAX_QUERIES} such strings"
+        )
+    return value
 
 
-class RankingOptions(_Body):
+_QUERY: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_QUERY_LENGTH}
+_QUERIES: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": MAX_QUERIES, "items": _QUERY}
+Queries = Annotated[str | list[str], BeforeValidator(_check_queries), WithJsonSchema({"anyOf": [_QUERY, _QUERIES]})]
+
+
+class RankingOptions(StrictModel):
     """How results are ranked; there is one ranker."""
 
     ranker: Literal["auto", "none", "default-2024-11-15"] = "auto"
     score_threshold: float = Field(default=0.0, ge=0, le=1)
 
 
-class SearchBody(_Body):
+class SearchBody(StrictModel):
     """The body of the request."""
 
-    query: Query | Annotated[list[Query], Field(min_length=1, max_length=MAX_QUERIES)]
+    query: Queries
     max_num_results: int = Field(default=10, ge=1, le=50)
     filters: dict[str, Any] | None = None
     ranking_options: RankingOptions = RankingOptions()
@@ -62,7 +74,7 @@ class SearchRoute:
 
     async def _answer(self, request: Request) -> Response:
         context.caller().must_hold("documents:read")
-        body = _read(await read_json(request, MAX_BODY_BYTES))
+        body = read_model(SearchBody, await read_body(request, MAX_BODY_BYTES))
         queries = [body.query] if isinstance(body.query, str) else body.query
         found, filters = await self._found(request.path_params["vector_store_id"], queries, body)
         page = {
@@ -111,15 +123,6 @@ def _filter(filters: dict[str, Any] | None) -> Struct:
         attribute_filters.parse(filters, "filters")
         made.update(filters)
     return made
-
-
-def _read(value: dict[str, Any]) -> SearchBody:
-    try:
-        return SearchBody.model_validate(value)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        param = str(fault["loc"][0]) if fault["loc"] else ""
-        raise InvalidRequest(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}", param=param) from error
 
 
 def _result(passage: Passage) -> dict[str, Any]:

@@ -24,6 +24,10 @@ class DocumentNotFound(NotFound):
     """The collection has no document of this id."""
 
 
+class DocumentSuperseded(Conflict):
+    """The document was written or deleted with a higher fence."""
+
+
 class CollectionExists(Conflict):
     """The desk has a collection of this name already."""
 
@@ -185,13 +189,29 @@ class PassageIndex(ABC):
 
     @abstractmethod
     async def put_document(
-        self, owner: Owner, collection: str, document: Document, chunks: Sequence[Chunk], analysed: AnalysedText
+        self,
+        owner: Owner,
+        collection: str,
+        document: Document,
+        chunks: Sequence[Chunk],
+        analysed: AnalysedText,
+        fence: int = 0,
     ) -> Document:
-        """Write a document whole, in place of the one with its id and walls; it gets the collection's walls too."""
+        """Write a document whole, in place of the one with its id and walls; it gets the collection's walls too.
+
+        Raises:
+            DocumentSuperseded: `fence` is not 0, and the stored document, or a deletion of it, has a higher one.
+        """
 
     @abstractmethod
     async def update_attributes(
-        self, owner: Owner, collection: str, document: Document, source: str, about: Callable[..., DocumentMetadata]
+        self,
+        owner: Owner,
+        collection: str,
+        document: Document,
+        source: str,
+        about: Callable[..., DocumentMetadata],
+        fence: int = 0,
     ) -> Document:
         """Replace the attributes of a document, and what `about(document, chunks)` makes of them; return the document.
 
@@ -199,7 +219,7 @@ class PassageIndex(ABC):
         not newer than the one that is kept changes nothing.
 
         Raises:
-            DocumentNotFound: neither is there.
+            DocumentNotFound: neither is there, or the document was deleted with a higher fence than the copy's.
         """
 
     @abstractmethod
@@ -212,6 +232,15 @@ class PassageIndex(ABC):
 
         Raises:
             DocumentNotFound: the collection has no such document.
+        """
+
+    @abstractmethod
+    async def delete_fenced(
+        self, owner: Owner, collection: str, document: str, walls: Sequence[str], fence: int
+    ) -> int:
+        """Delete a document with these walls and a lower fence; return how many chunks it had, 0 if there is none.
+
+        Later writes with a lower fence are rejected: a delayed one would bring the document back.
         """
 
     @abstractmethod

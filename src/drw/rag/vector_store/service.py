@@ -75,7 +75,9 @@ class VectorStore(contract.VectorStore):
         document.CopyFrom(request.document)
         document.walls[:] = walls.of_new(document.walls, context.caller())
         analysed = await asyncio.to_thread(analyse, document, request.chunks)
-        return await self._index.put_document(owner(), request.collection, document, request.chunks, analysed)
+        return await self._index.put_document(
+            owner(), request.collection, document, request.chunks, analysed, request.fence
+        )
 
     async def update_document_attributes(self, request: UpdateDocumentAttributesRequest, /) -> Document:
         document = Document()
@@ -86,7 +88,7 @@ class VectorStore(contract.VectorStore):
         if not walls.inside(document.walls, context.caller()):
             raise DocumentNotFound(f"there is no document {document.id!r} in the collection")
         return await self._index.update_attributes(
-            owner(), request.collection, document, request.same_content_as, about
+            owner(), request.collection, document, request.same_content_as, about, request.fence
         )
 
     async def list_documents(self, request: ListDocumentsRequest, /) -> ListDocumentsResponse:
@@ -98,7 +100,12 @@ class VectorStore(contract.VectorStore):
     async def delete_document(self, request: DeleteDocumentRequest, /) -> DeleteDocumentResponse:
         validation.check_name(request.collection, "collection")
         validation.check_name(request.document, "document")
-        chunks = await self._index.delete_document(owner(), request.collection, request.document)
+        if request.fence:
+            chunks = await self._index.delete_fenced(
+                owner(), request.collection, request.document, request.walls, request.fence
+            )
+        else:
+            chunks = await self._index.delete_document(owner(), request.collection, request.document)
         return DeleteDocumentResponse(chunks=chunks)
 
     async def search(self, request: VectorSearchRequest, /) -> VectorSearchResponse:

@@ -15,7 +15,7 @@ from drw.rag.documents.parsing.file_types import checked_name
 from drw.rag.documents.storage.blob_store import PendingBlob
 
 ESCAPED = re.compile(r"%(?:22|[01][0-9A-Fa-f])")
-REPEATED = "walls[]"
+REPEATED_WALLS = "walls[]"
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 4096
 BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
@@ -77,7 +77,7 @@ class UploadForm:
         if b"filename" in options:
             self._begin_file(field, _decoded(options[b"filename"]))
             return
-        is_more = field == REPEATED and field in self.fields  # as OpenAI's client sends a list
+        is_more = field == REPEATED_WALLS and field in self.fields  # as OpenAI's client sends a list
         if not is_more and (len(self.fields) >= MAX_FIELDS or field in self.fields or not field):
             raise InvalidRequest(f"the form has a field {field!r} without a name, twice or one too many")
         self._field = field

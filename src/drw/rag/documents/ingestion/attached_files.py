@@ -48,7 +48,7 @@ class EmbeddedFiles:
         if file_types.kind_of(file.name) not in file_types.MAY_HAVE_FILES:
             return file
         bounds = self._reader.settings
-        budget = _Budget(bounds.most_attached, bounds.most_attached_bytes)
+        budget = _Budget(bounds.max_attached_files, bounds.max_attached_bytes)
         await self._keep(file, bounds, budget, depth=1)
         return await self._files.warn(file, budget.warnings) if budget.warnings else file
 
@@ -56,8 +56,8 @@ class EmbeddedFiles:
         with ExitStack() as stack:
             # All of them before the next is read: a worker must not be held while another is asked for.
             for name, size, incoming in await self._received(parent, stack, budget):
-                if depth > bounds.attached_depth:
-                    budget.warn(name, f"it is attached {depth} files deep; at most {bounds.attached_depth}")
+                if depth > bounds.max_attachment_depth:
+                    budget.warn(name, f"it is attached {depth} files deep; at most {bounds.max_attachment_depth}")
                 elif incoming.size < size:  # its parser broke
                     budget.warn(name, "it could not be read to its end")
                 elif kept := await self._put(parent, name, incoming, budget):

@@ -20,7 +20,7 @@ from drw.kernel.errors import DrwError, NotFound, Unavailable
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
-from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.database import Database
 from drw.rag.documents.ingestion import attached_files
 from drw.rag.documents.storage import change_notifications
 
@@ -29,23 +29,6 @@ log = logging.getLogger(__name__)
 SWEEP_SECONDS = 10.0
 SEND_SECONDS = 60.0
 AT_ONCE = 500
-
-
-async def change(connection: Connection, order: Mapping[str, Any]) -> bool:
-    """Give a file in a collection other attributes; return False where it has these.
-
-    Other files that relied on its document, since they have its content and had its attributes, get their own.
-
-    Args:
-        connection: a transaction, after which the change is to be sent.
-        order: org, desk, collection, file and walls of the attachment, and the attributes as `Jsonb`.
-    """
-    found = await connection.execute(CHANGE, order)
-    if (row := await found.fetchone()) is None:
-        return False
-    if not row["relied"]:
-        await connection.execute(PART, {**order, "hash": row["content_hash"]})
-    return True
 
 
 class AttributeUpdates:
@@ -96,7 +79,10 @@ class AttributeUpdates:
             walls=row["walls"],
         )
         request = UpdateDocumentAttributesRequest(
-            collection=row["collection"], document=document, same_content_as=row["source"] or ""
+            collection=row["collection"],
+            document=document,
+            same_content_as=row["source"] or "",
+            fence=row["job"],
         )
         try:
             await self._store.update_document_attributes(request, timeout=SEND_SECONDS)
@@ -117,23 +103,9 @@ def _who(row: Mapping[str, Any]) -> Principal:
 
 THIS = "org = %(org)s and desk = %(desk)s and collection = %(collection)s and file = %(file)s and walls = %(walls)s"
 
-CHANGE = f"""
-with before as (select unchanged, org, desk, collection, file, walls from attachment where {THIS} for update)
-update attachment a set attributes = %(attributes)s, attributes_version = a.attributes_version + 1, unchanged = false,
-    attributes_written = case when b.unchanged then 0 else a.attributes_written end
-from before b
-where a.org = b.org and a.desk = b.desk and a.collection = b.collection and a.file = b.file and a.walls = b.walls
-and a.attributes <> %(attributes)s
-returning a.content_hash, b.unchanged as relied
-"""  # noqa: S608 - a constant
-PART = """
-update attachment set unchanged = false, attributes_version = attributes_version + 1, attributes_written = 0
-where org = %(org)s and desk = %(desk)s and collection = %(collection)s and content_hash = %(hash)s
-and walls = %(walls)s and unchanged
-"""
 WAITING = """
-select a.*, f.name, s.file as source from attachment a join file f on f.id = a.file left join lateral (
-    select s.file from attachment s where s.org = a.org and s.desk = a.desk and s.collection = a.collection
+select a.*, f.name, s.file as source from vector_store_file a join file f on f.id = a.file left join lateral (
+    select s.file from vector_store_file s where s.org = a.org and s.desk = a.desk and s.collection = a.collection
     and s.content_hash = a.content_hash and s.walls = a.walls and s.file <> a.file
     and s.state = 'completed' and not s.unchanged and s.attributes_written > 0 limit 1) s on true
 where a.state = 'completed' and a.attributes_written < a.attributes_version
@@ -147,9 +119,10 @@ with recursive family as (
 and inside(a.walls, %(walls)s) and a.content_hash in (select content_hash from family)
 """  # noqa: S608 - a constant
 SENT = f"""
-update attachment set attributes_written = greatest(attributes_written, %(attributes_version)s) where {THIS}
+update vector_store_file set attributes_written = greatest(attributes_written, %(attributes_version)s) where {THIS}
 """  # noqa: S608 - a constant
 AGAIN = f"""
-update attachment set state = 'in_progress', worker = null, attempts = 0, not_before = now(), job = nextval('job')
+update vector_store_file set state = 'in_progress', worker = null, attempts = 0, not_before = now(),
+    job = nextval('job')
 where {THIS} and state = 'completed' and attributes_version = %(attributes_version)s
 """  # noqa: S608 - a constant

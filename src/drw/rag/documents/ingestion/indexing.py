@@ -1,4 +1,8 @@
-"""Puts files into collections: read, cut, embed, write; small files of one collection together."""
+"""Indexing workers: parse a file, cut it into chunks, embed them, store the document; small files together.
+
+No transaction and no pooled connection is held while a file is parsed or another service is called. The lease of a job
+fences what is written: see `job_queue`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from opentelemetry.context import Context
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Vector
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.vector_store_pb2 import Chunk as StoredChunk
-from drw.api.rag.v1.vector_store_pb2 import Document, PutDocumentRequest
+from drw.api.rag.v1.vector_store_pb2 import Document, PutDocumentRequest, UpdateDocumentAttributesRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
 from drw.kernel.errors import DeadlineExceeded, DrwError, RateLimited, Unavailable
@@ -22,8 +26,8 @@ from drw.kernel.rpc import context
 from drw.kernel.storage.database import Database
 from drw.rag.documents.chunking.chunks import Chunk, Chunker
 from drw.rag.documents.chunking.document_context import subject
-from drw.rag.documents.ingestion import attached_files, worker_liveness
-from drw.rag.documents.ingestion.job_queue import MOST_ATTEMPTS, Attributes, Job, JobCounts, JobQueue
+from drw.rag.documents.ingestion import attached_files, worker_lease
+from drw.rag.documents.ingestion.job_queue import MAX_ATTEMPTS, Attributes, Job, JobCounts, JobQueue
 from drw.rag.documents.parsing import file_types
 from drw.rag.documents.parsing.parser_pool import ParsedText, ParserPool
 from drw.rag.documents.ports import INVALID, UNSUPPORTED, ParseFailed
@@ -73,10 +77,9 @@ class Indexer:
         content: BlobStore,
         reader: ParserPool,
         embedding: EmbeddingClient,
-        store: VectorStoreClient,
+        vector_store: VectorStoreClient,
         *,
-        dsn: str,
-        most_chunks: int,
+        max_chunks: int,
     ) -> None:
         self._jobs = jobs
         self._database = database
@@ -84,22 +87,27 @@ class Indexer:
         self._content = content
         self._reader = reader
         self._embedding = embedding
-        self._store = store
-        self._dsn = dsn
-        self._most_chunks = most_chunks
+        self._vector_store = vector_store
+        self._max_chunks = max_chunks
 
     async def work(self) -> None:
-        """Do jobs, until cancelled."""
-        async with worker_liveness.worker(self._dsn, "documents") as worker:
-            while True:
-                mark = self._changes.mark()
-                await worker.check()
-                if jobs := await self._jobs.claim(worker.number):
-                    await self._do(jobs)
-                else:
-                    await self._changes.after(mark, IDLE_SECONDS)
+        """Claim jobs and do them, until cancelled.
 
-    async def _do(self, jobs: Sequence[Job]) -> None:
+        Raises:
+            Unavailable: the worker has lost its lease; call again.
+        """
+        async with worker_lease.acquired(self._database) as lease:
+            await lease.run(self._work(lease.number))
+
+    async def _work(self, worker: int) -> None:
+        while True:
+            mark = self._changes.mark()
+            if jobs := await self._jobs.claim(worker):
+                await self._index(jobs)
+            else:
+                await self._changes.after(mark, IDLE_SECONDS)
+
+    async def _index(self, jobs: Sequence[Job]) -> None:
         """Index files that have one caller and one collection."""
         first = jobs[0]
         told = {"drw.file": first.file, "drw.attempt": first.attempts, "drw.files": len(jobs)}
@@ -143,23 +151,19 @@ class Indexer:
         return True
 
     async def _again(self, job: Job, error: DrwError) -> None:
-        if job.attempts >= MOST_ATTEMPTS:
+        if job.attempts >= MAX_ATTEMPTS:
             await self._jobs.fail(job, "server_error", f"given up after {job.attempts} attempts: {error.message}")
             return
-        log.warning("indexing %s is put off: %s", job.file, telemetry.loggable(error))
-        seconds = await self._jobs.put_off(job)
+        log.warning("indexing %s will be retried: %s", job.file, telemetry.loggable(error))
+        seconds = await self._jobs.release(job)
         asyncio.get_running_loop().call_later(seconds, self._changes.nudge)
 
     async def _read(self, job: Job) -> _Part | None:
-        """Read and cut a file; None where there is nothing left to do."""
-        if job.attempts > MOST_ATTEMPTS:
-            raise ParseFailed("given up: the service stopped each time it was at this file", "server_error")
-        async with self._database.transaction() as connection:
-            if await self._jobs.is_ours(connection, job) is None:
-                return None
-            if same := await self._jobs.same_content(connection, job):
-                await self._jobs.complete(connection, job, same, unchanged=True)
-                return None
+        """Parse a file and cut it into chunks; None if nothing is left to do."""
+        if job.attempts > MAX_ATTEMPTS:
+            raise ParseFailed(f"given up: indexing this file was interrupted {MAX_ATTEMPTS} times", "server_error")
+        if await self._jobs.complete_unchanged(job):
+            return None
         text = await self._reader.text(self._content.path(job.content_hash), file_types.kind_of(job.name))
         title = await attached_files.title(self._database, job.file, job.name)
         # In a thread: cutting a large file takes seconds, in which this process must answer others.
@@ -171,14 +175,16 @@ class Indexer:
         chunks: list[Chunk] = []
         for number, page in enumerate(pages, 1):
             chunks += chunker.page(number, page)
-            if len(chunks) > self._most_chunks:
-                raise ParseFailed(f"this file has more than {self._most_chunks:,} passages")
+            if len(chunks) > self._max_chunks:
+                raise ParseFailed(f"this file has more than {self._max_chunks:,} passages")
         if not chunks:
             raise ParseFailed(": ".join(["this file has no text", *text.warnings[:1]]), UNSUPPORTED)
         return chunks
 
     async def _finish(self, parts: Sequence[_Part]) -> None:
-        await self._write(parts, await self._embed(parts))
+        vectors = await self._embed(parts)
+        for part in parts:
+            await self._store(part, vectors)
 
     async def _embed(self, parts: Sequence[_Part]) -> dict[str, Vector]:
         """Return the vector of each different text."""
@@ -201,20 +207,21 @@ class Indexer:
                 await asyncio.sleep(1)
         return (await self._embedding.embed(request, timeout=EMBED_SECONDS)).vectors
 
-    async def _write(self, parts: Sequence[_Part], vectors: Mapping[str, Vector]) -> None:
-        """Write the documents and that they are done.
+    async def _store(self, part: _Part, vectors: Mapping[str, Vector]) -> None:
+        """Store a document, then complete its job; update the document first if its attributes change meanwhile.
 
-        The rows of the attachments stay locked meanwhile: who deletes a file waits, and then deletes
-        the document too; who was faster has removed the row, and nothing is written.
+        A file that is deleted meanwhile leaves nothing: its deletion has a higher fence than the document.
         """
-        async with self._database.transaction() as connection:
-            for part in parts:
-                if (attributes := await self._jobs.is_ours(connection, part.job)) is None:
-                    continue
-                request = _request(part, attributes, vectors)
-                with telemetry.continuing(_trace(part.job)):
-                    await self._store.put_document(request, timeout=PUT_SECONDS)
-                    await self._jobs.complete(connection, part.job, part.counts, unchanged=False)
+        if (attributes := await self._jobs.attributes(part.job)) is None:
+            return
+        with telemetry.continuing(_trace(part.job)):
+            await self._vector_store.put_document(_request(part, attributes, vectors), timeout=PUT_SECONDS)
+            while changed := await self._jobs.complete(part.job, part.counts, attributes.version):
+                attributes = changed
+                update = UpdateDocumentAttributesRequest(
+                    collection=part.job.collection, document=_document(part, attributes), fence=part.job.lease
+                )
+                await self._vector_store.update_document_attributes(update, timeout=PUT_SECONDS)
 
 
 def _trace(job: Job) -> Context:
@@ -225,9 +232,21 @@ def _embedded(chunk: Chunk) -> str:
     return f"{chunk.context}\n{chunk.text}"
 
 
+def _document(part: _Part, attributes: Attributes) -> Document:
+    return Document(
+        id=part.job.file,
+        title=part.title,
+        content_hash=part.job.content_hash,
+        pages=part.pages,
+        chunks=len(part.chunks),
+        attributes=to_values(attributes.values),
+        attributes_version=attributes.version,
+        walls=part.job.walls,
+    )
+
+
 def _request(part: _Part, attributes: Attributes, vectors: Mapping[str, Vector]) -> PutDocumentRequest:
-    job = part.job
-    stored = [
+    chunks = [
         StoredChunk(
             number=number,
             page=chunk.page,
@@ -239,14 +258,6 @@ def _request(part: _Part, attributes: Attributes, vectors: Mapping[str, Vector])
         )
         for number, chunk in enumerate(part.chunks)
     ]
-    document = Document(
-        id=job.file,
-        title=part.title,
-        content_hash=job.content_hash,
-        pages=part.pages,
-        chunks=len(stored),
-        attributes=to_values(attributes.values),
-        attributes_version=attributes.version,
-        walls=job.walls,
+    return PutDocumentRequest(
+        collection=part.job.collection, document=_document(part, attributes), chunks=chunks, fence=part.job.lease
     )
-    return PutDocumentRequest(collection=job.collection, document=document, chunks=stored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from drw.kernel.errors import NotFound
 from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.rag.documents.storage import detachment
 from drw.rag.documents.storage.blob_store import BlobStore, PendingBlob
 
 LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
@@ -152,30 +153,35 @@ class Files:
             rows = await connection.execute(NEWEST if page.newest_first else OLDEST, wanted)
             return [_file(row) for row in await rows.fetchall()]
 
-    async def delete(self, id_: str, detach: Callable[[Connection, str], Awaitable[None]]) -> None:
-        """Delete a file and those attached to it.
+    async def delete(self, id_: str) -> Sequence[int]:
+        """Delete a file and those attached to it, in every collection too.
 
-        `detach` takes each out of every collection first, in the same transaction.
+        Files in collections with walls that the caller is outside of are deleted as well: the caller owns their source.
+
+        Returns:
+            The fences of the deletions that are ordered in the vector store; send them.
 
         Raises:
-            FileNotFound: the desk has none of this id.
+            FileNotFound: the desk has no file of this id.
         """
-        who = context.caller()
+        caller = context.caller()
+        fences: list[int] = []
         async with self._database.transaction() as connection:
-            found = await connection.execute(
+            cursor = await connection.execute(
                 "select * from file where id = (select id from visible_files(%s, %s, %s) where id = %s) for update",
-                (who.org, who.desk, list(who.walls), id_),
+                (caller.org, caller.desk, list(caller.walls), id_),
             )
-            if await found.fetchone() is None:
+            if await cursor.fetchone() is None:
                 raise _missing(id_)
             family = await (await connection.execute(FAMILY, (id_,))).fetchall()
             for row in reversed(family):
-                await detach(connection, row["id"])
+                fences += await detachment.detach_everywhere(connection, row["id"], resource=id_)
                 await connection.execute("delete from file where id = %s", (row["id"],))
                 details = {"sha256": row["content_hash"]}
                 await self._audit.record("file.delete", row["id"], details=details, connection=connection)
         for content_hash in {row["content_hash"] for row in family}:
             await self._remove_unused(content_hash)
+        return fences
 
     async def remove_orphans(self) -> None:
         """Remove bytes whose file is gone: what a process left that died between the row and the bytes."""

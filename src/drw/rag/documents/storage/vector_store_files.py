@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg import sql
 from psycopg.errors import ForeignKeyViolation
 from psycopg.types.json import Jsonb
 
@@ -15,7 +14,6 @@ from drw.kernel.errors import NotFound
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.storage.database import Connection, Database
-from drw.rag.documents.ingestion import attribute_updates as attributes_of
 from drw.rag.documents.storage import change_notifications
 from drw.rag.documents.storage.files import File, FileNotFound, Page, embedded_in
 
@@ -98,11 +96,11 @@ class VectorStoreFiles:
             ordered = await connection.execute(ATTACH, order)
         except ForeignKeyViolation as error:  # deleted a moment ago
             raise FileNotFound(f"there is no file {file.id!r}", param="file_id") from error
-        changed = await ordered.fetchone() is not None or await attributes_of.change(connection, order)
+        changed = await ordered.fetchone() is not None or await change_attributes(connection, order)
         for embedded in await embedded_in(connection, file.id):
             its = {**order, "file": embedded.id, "hash": embedded.content_hash}
             again = await connection.execute(ATTACH, its)
-            changed |= await again.fetchone() is not None or await attributes_of.change(connection, its)
+            changed |= await again.fetchone() is not None or await change_attributes(connection, its)
         if changed:
             await change_notifications.announce(connection)
         return changed
@@ -115,7 +113,9 @@ class VectorStoreFiles:
         """
         who = context.caller()
         seen = (who.org, who.desk, collection, list(who.walls))
-        row = await self._database.one("select * from visible_attachments(%s, %s, %s, %s) where file = %s", *seen, file)
+        row = await self._database.one(
+            "select * from visible_vector_store_files(%s, %s, %s, %s) where file = %s", *seen, file
+        )
         if row is None:
             raise missing(collection, file)
         return VectorStoreFile.of(row)
@@ -154,49 +154,25 @@ class VectorStoreFiles:
 
     async def all_in_progress(self) -> int:
         """Return how many files of all desks are in progress."""
-        row = await self._database.one("select count(*) as files from attachment where state = 'in_progress'")
+        row = await self._database.one("select count(*) as files from vector_store_file where state = 'in_progress'")
         return int(row["files"]) if row else 0
 
-    async def forget(self, collection: str) -> None:
-        """Remove the attachments of a collection that is deleted, as far as the caller may see them."""
-        who = context.caller()
-        owned = "org = %s and desk = %s and collection = %s and inside(walls, %s)"
-        async with self._database.transaction() as connection:
-            for table in ("attachment", "batch"):
-                query = sql.SQL(f"delete from {{}} where {owned}").format(sql.Identifier(table))  # noqa: S608
-                await connection.execute(query, (who.org, who.desk, collection, list(who.walls)))
-            await change_notifications.announce(connection)
 
+async def change_attributes(connection: Connection, order: Mapping[str, Any]) -> bool:
+    """Give a file in a collection other attributes; return False where it has these.
 
-async def of_file(connection: Connection, file: str) -> Sequence[VectorStoreFile]:
-    """Return the attachments of a file, locked."""
-    rows = await connection.execute("select * from attachment where file = %s order by collection for update", (file,))
-    return [VectorStoreFile.of(row) for row in await rows.fetchall()]
+    Other files that relied on its document, since they have its content and had its attributes, get their own.
 
-
-async def remove(connection: Connection, collection: str, file: str) -> None:
-    """Remove an attachment; another file of the same content and walls that relied on it is indexed in its place.
-
-    Raises:
-        AttachmentNotFound: the collection does not have the file.
+    Args:
+        connection: a transaction, after which the change is to be sent.
+        order: org, desk, collection, file and walls of the attachment, and the attributes as `Jsonb`.
     """
-    who = context.caller()
-    owned = (who.org, who.desk, collection)
-    gone = await connection.execute(
-        "delete from attachment where org = %s and desk = %s and collection = %s and file = %s"
-        " and inside(walls, %s) returning content_hash, walls",
-        (*owned, file, list(who.walls)),
-    )
-    if not (rows := await gone.fetchall()):
-        raise missing(collection, file)
-    for row in rows:
-        await connection.execute(
-            "update attachment set state = 'in_progress', unchanged = false, worker = null, attempts = 0,"
-            " job = nextval('job') where org = %s and desk = %s and collection = %s and content_hash = %s"
-            " and walls = %s and unchanged",
-            (*owned, row["content_hash"], row["walls"]),
-        )
-    await change_notifications.announce(connection)
+    found = await connection.execute(CHANGE_ATTRIBUTES, order)
+    if (row := await found.fetchone()) is None:
+        return False
+    if not row["relied"]:
+        await connection.execute(SEPARATE_DUPLICATES, {**order, "hash": row["content_hash"]})
+    return True
 
 
 def missing(collection: str, file: str) -> VectorStoreFileNotFound:
@@ -205,7 +181,7 @@ def missing(collection: str, file: str) -> VectorStoreFileNotFound:
 
 
 ATTACH = """
-insert into attachment as a (org, desk, key, collection, file, walls, content_hash, attributes, trace)
+insert into vector_store_file as a (org, desk, key, collection, file, walls, content_hash, attributes, trace)
 values (%(org)s, %(desk)s, %(key)s, %(collection)s, %(file)s, %(walls)s, %(hash)s, %(attributes)s, %(trace)s)
 on conflict (org, desk, collection, file, walls) do update
 set state = 'in_progress', key = excluded.key, attributes = excluded.attributes, trace = excluded.trace,
@@ -216,14 +192,14 @@ returning file
 """
 
 NEWEST = """
-select a.* from visible_attachments(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
+select a.* from visible_vector_store_files(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
 where (%(state)s = '' or a.state = %(state)s)
 and (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
 and (%(at)s::timestamptz is null or (a.created_at, a.file) < (%(at)s, %(file)s))
 order by a.created_at desc, a.file desc limit %(limit)s
 """
 OLDEST = """
-select a.* from visible_attachments(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
+select a.* from visible_vector_store_files(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
 where (%(state)s = '' or a.state = %(state)s)
 and (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
 and (%(at)s::timestamptz is null or (a.created_at, a.file) > (%(at)s, %(file)s))
@@ -236,7 +212,25 @@ select a.collection, count(*) filter (where a.state = 'in_progress') as in_progr
     count(*) filter (where a.state = 'cancelled') as cancelled,
     coalesce(sum(a.pages), 0)::bigint as pages, coalesce(sum(a.chunks), 0)::bigint as chunks
 from unnest(%(collections)s::text[]) c
-cross join lateral visible_attachments(%(org)s, %(desk)s, c, %(walls)s) a
+cross join lateral visible_vector_store_files(%(org)s, %(desk)s, c, %(walls)s) a
 where (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
 group by a.collection
+"""
+
+ROW = "org = %(org)s and desk = %(desk)s and collection = %(collection)s and file = %(file)s and walls = %(walls)s"
+
+CHANGE_ATTRIBUTES = f"""
+with before as (select unchanged, org, desk, collection, file, walls from vector_store_file where {ROW} for update)
+update vector_store_file a set attributes = %(attributes)s, attributes_version = a.attributes_version + 1,
+    unchanged = false,
+    attributes_written = case when b.unchanged then 0 else a.attributes_written end
+from before b
+where a.org = b.org and a.desk = b.desk and a.collection = b.collection and a.file = b.file and a.walls = b.walls
+and a.attributes <> %(attributes)s
+returning a.content_hash, b.unchanged as relied
+"""  # noqa: S608 - a constant
+SEPARATE_DUPLICATES = """
+update vector_store_file set unchanged = false, attributes_version = attributes_version + 1, attributes_written = 0
+where org = %(org)s and desk = %(desk)s and collection = %(collection)s and content_hash = %(hash)s
+and walls = %(walls)s and unchanged
 """

@@ -20,8 +20,8 @@ from drw.rag.vector_store.ports import AnalysedText, DocumentNotFound, Owner, Pa
 ADD = """
     insert into document
         (collection, id, title, content_hash, pages, chunks, bytes, terms, metadata, attributes, walls,
-            attributes_version)
-    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning *"""
+            attributes_version, fence)
+    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning *"""
 
 COUNT = """
     insert into collection_total as t (collection, walls, documents, chunks, bytes, terms)
@@ -46,6 +46,7 @@ async def write(
     document: Document,
     chunks: Sequence[Chunk],
     analysed: AnalysedText,
+    fence: int,
 ) -> Document:
     """Write a document that is not there."""
     size = sum(len(chunk.text.encode()) for chunk in chunks)
@@ -53,7 +54,7 @@ async def write(
     values = (
         *(collection, document.id, document.title, document.content_hash, document.pages),
         *(len(chunks), size, terms, Jsonb(dict(analysed.about.metadata)), Jsonb(from_values(document.attributes))),
-        *(list(document.walls), document.attributes_version),
+        *(list(document.walls), document.attributes_version, fence),
     )
     row = await (await connection.execute(ADD, values)).fetchone()
     assert row is not None
