@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -88,7 +88,12 @@ async def acquired(database: Database, lock: LockId) -> AsyncIterator[AdvisoryLo
         # Polled: a waiting statement would keep PostgreSQL from vacuuming old rows.
         while not await _try(connection, lock):  # noqa: ASYNC110 - another process has it
             await asyncio.sleep(POLL_SECONDS)
-        yield AdvisoryLock(connection)
+        try:
+            yield AdvisoryLock(connection)
+        finally:
+            # Released now: PostgreSQL learns of a closed connection a moment later.
+            with suppress(psycopg.OperationalError):
+                await connection.execute("select pg_advisory_unlock(%s, %s)", (lock.kind, lock.number))
 
 
 async def _try(connection: Connection, lock: LockId) -> bool:
