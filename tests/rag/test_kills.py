@@ -81,10 +81,10 @@ async def test_texts_that_wait_for_their_turn_are_let_go(hashing, folder, caller
     async with killing(hashing, folder) as (host, kills):
         service = host._servicers["embedding"]
         assert isinstance(service, Embedding)
-        service._turns = EncoderQueue(service._encoder, 1000)  # at which nobody works
+        service._queue = EncoderQueue(service._encoder, 1000)  # at which nobody works
         with acting_for(caller):
             waiting = asyncio.create_task(host.client(EmbeddingClient).embed(EmbedRequest(texts=["x"])))
             await kills.kill(what)
             with pytest.raises(Killed):
                 await asyncio.wait_for(waiting, 30)
-        assert service._turns._texts.total() == 0
+        assert service._queue._queued.total() == 0

@@ -68,7 +68,7 @@ async def test_attachments_of_mail_are_indexed_with_it_and_go_with_it(platform, 
     assert (found["terms.txt"].parent_id, parent.parent_id) == (found["Inner.eml"].id, None)
     assert found["terms.txt"].encoding == "utf-8"
     (warning,) = parent.warnings
-    assert warning.startswith("the attached file '../x/logo.png' was not kept: '.png' files are images")
+    assert warning.startswith("the attached file '../x/logo.png' was not stored: '.png' files are images")
     assert (await desk.upload("memo.eml", message.as_bytes())).id == parent.id
     assert len(await listed(desk)) == 4
 
@@ -141,9 +141,9 @@ async def test_what_came_of_an_attached_file_before_its_parser_broke_is_not_kept
     parent = await desk.upload("m.eml", message.as_bytes())
     assert set(await listed(desk)) == {"m.eml", "whole.txt"}
     assert parent.warnings == [
-        "the attached file 'm.eml' was not kept: its attached files cannot be read: "
+        "the attached file 'm.eml' was not stored: its attached files cannot be read: "
         "this file cannot be read: it breaks its parser",
-        "the attached file 'part.txt' was not kept: it could not be read to its end",
+        "the attached file 'part.txt' was not stored: it could not be read to its end",
     ]
 
 

@@ -84,13 +84,13 @@ REFUSED = [
     ("../a.txt", b"text", "must be one name, without a folder"),
     ("..", b"text", "must be one name, without a folder"),
     ("a\\b.txt", b"text", "must be one name, without a folder"),
-    ("a\x07.txt", b"text", "characters that cannot be shown"),
-    ("a\u202etxt.pdf", b"text", "characters that cannot be shown"),
+    ("a\x07.txt", b"text", "characters that cannot be displayed"),
+    ("a\u202etxt.pdf", b"text", "characters that cannot be displayed"),
     ("a" * 256 + ".txt", b"text", "the name has 260 bytes; at most 255"),
     ("a.txt", b"", "the file is empty"),
     ("a.pdf", b"hello", "a.pdf: this is not a PDF"),
-    ("a.xyz", b"hello", "'.xyz' files cannot be read; there are: csv, docm"),
-    ("a", b"hello", "files without an ending cannot be read"),
+    ("a.xyz", b"hello", "'.xyz' files cannot be parsed; supported are: csv, docm"),
+    ("a", b"hello", "files without an ending cannot be parsed"),
     ("a.docx", b"hello", "a.docx: this is not a DOCX file"),
 ]
 
@@ -227,7 +227,7 @@ async def test_why_a_file_failed_and_that_it_is_tried_again(platform):
     files = desk.openai.vector_stores.files
     for file, code, reason in [
         (scanned, "unsupported_file", "this file has no text"),
-        (unknown, "unsupported_file", "'.bin' files cannot be read"),
+        (unknown, "unsupported_file", "'.bin' files cannot be parsed"),
     ]:
         for _ in range(2):  # the second time it is tried anew
             failed = await files.create_and_poll(file.id, vector_store_id=store.id, poll_interval_ms=50)

@@ -82,7 +82,7 @@ HOSTILE = [
     ("old.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"0" * 600, "of an Office before 2007"),
     ("cut.docx", docx(["text"])[:-30], "cannot be unpacked"),
     ("image.txt", b"\x89PNG\0\0\0", "zero bytes"),
-    ("noise.md", bytes(range(1, 256)), "not text in UTF-8: byte 127 is wrong; its encoding cannot be told"),
+    ("noise.md", bytes(range(1, 256)), "not text in UTF-8: byte 127 is wrong; its encoding cannot be detected"),
     ("long.txt", b"a" * 10_001, "more than 10,000 characters"),
 ]
 

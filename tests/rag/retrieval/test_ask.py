@@ -100,7 +100,7 @@ async def test_an_answer_that_breaks_off_says_so(host, serving):
     _, pieces, answer = await ask(host)
     assert pieces == serving.pieces
     assert answer.text == serving.pieces[0]
-    assert answer.incomplete == "the answer broke off: the engine has stopped"
+    assert answer.incomplete == "the answer was cut off: the engine has stopped"
     serving.breaks, serving.finish = None, "length"
     assert "most tokens" in (await ask(host))[2].incomplete
 

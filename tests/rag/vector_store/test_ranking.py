@@ -12,7 +12,7 @@ FUSIONS = ["coverage", "min-max", "rrf"]
 
 
 def order(scored):
-    return [s.place for s in scored]
+    return [s.position for s in scored]
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -45,8 +45,8 @@ def test_words_say_less_where_no_chunk_has_much_of_the_question():
     assert order(ranking.fuse({A: 2.0, B: 0.25}, 10.0, vectors, 0.4, "coverage")) == [B, A]
 
 
-@pytest.mark.parametrize(("limit", "wanted"), [(2, [0, 1]), (3, [0, 1, 3]), (4, [0, 1, 2, 3])])
-def test_a_page_has_two_places_while_there_are_other_pages(limit, wanted):
+@pytest.mark.parametrize(("limit", "numbers"), [(2, [0, 1]), (3, [0, 1, 3]), (4, [0, 1, 2, 3])])
+def test_a_page_has_two_places_while_there_are_other_pages(limit, numbers):
     scored = [ranking.Scored(PassagePosition(1, n), 1 - n / 10, 0, 0) for n in range(4)]
     chosen = ranking.distinct_pages(zip(scored, [1, 1, 1, 2], strict=True), limit, 2)
-    assert [s.place.number for s in chosen] == wanted
+    assert [s.position.number for s in chosen] == numbers

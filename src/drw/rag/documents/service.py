@@ -160,15 +160,15 @@ async def build(scope: ServiceContext) -> Documents:
     return service
 
 
-def _file(found: files.File) -> File:
+def _file(record: files.File) -> File:
     created_at = Timestamp()
-    created_at.FromDatetime(found.created_at)
+    created_at.FromDatetime(record.created_at)
     return File(
-        id=found.id,
-        name=found.name,
-        bytes=found.bytes,
-        content_hash=found.content_hash,
-        purpose=found.purpose,
+        id=record.id,
+        name=record.name,
+        bytes=record.bytes,
+        content_hash=record.content_hash,
+        purpose=record.purpose,
         created_at=created_at,
-        walls=found.walls,
+        walls=record.walls,
     )

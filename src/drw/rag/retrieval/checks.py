@@ -1,4 +1,4 @@
-"""Holds an answer against the passages it was made from: citations that resolve, figures that stand there."""
+"""Answer verification: citations refer to existing passages, and figures occur in the cited passages."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def _resolved(text: str, count: int) -> tuple[str, list[int]]:
 
 def _origins(text: str, question: str, passages: Sequence[Passage]) -> list[int]:
     """Return the numbers of the passages that have the answer's figures or, where it has none, its words."""
-    wanted = [figure for figure in figures.find(text) if not figures.only_named(figure, question)]
-    if not wanted:
+    claimed = [figure for figure in figures.find(text) if not figures.only_named(figure, question)]
+    if not claimed:
         runs = [quotes.longest_run(passage.text, text) for passage in passages]
         longest = max(runs, default=0)
         return [runs.index(longest) + 1] if longest >= quotes.SHORTEST_RUN else []
     first = (
         next((n for n, passage in enumerate(passages, 1) if figures.stands_in(figure, _known(passage))), 0)
-        for figure in wanted
+        for figure in claimed
     )
     return sorted({number for number in first if number})
 

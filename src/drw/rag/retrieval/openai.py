@@ -1,4 +1,4 @@
-"""OpenAI's search of a vector store: POST /v1/vector_stores/{id}/search."""
+"""OpenAI's search of a vector store: `POST /v1/vector_stores/{id}/search`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Queries = Annotated[str | list[str], BeforeValidator(_check_queries), WithJsonSc
 
 
 class RankingOptions(StrictModel):
-    """How results are ranked; there is one ranker."""
+    """Ranking options; there is one ranker."""
 
     ranker: Literal["auto", "none", "default-2024-11-15"] = "auto"
     score_threshold: float = Field(default=0.0, ge=0, le=1)
@@ -59,11 +59,11 @@ class SearchBody(StrictModel):
     ranking_options: RankingOptions = RankingOptions()
     rewrite_query: bool = False
     auto_filters: bool = True
-    """Beside OpenAI's fields: narrow the search to what the query names of the files' metadata."""
+    """Not OpenAI's: narrow the search to what the query names of the files' metadata."""
 
 
 class SearchRoute:
-    """Answers in OpenAI's shape."""
+    """The route of the search."""
 
     def __init__(self, search: Search) -> None:
         self._search = search
@@ -76,33 +76,33 @@ class SearchRoute:
         context.caller().must_hold("documents:read")
         body = read_model(SearchBody, await read_body(request, MAX_BODY_BYTES))
         queries = [body.query] if isinstance(body.query, str) else body.query
-        found, filters = await self._found(request.path_params["vector_store_id"], queries, body)
+        passages, filters = await self._search_all(request.path_params["vector_store_id"], queries, body)
         page = {
             "object": "vector_store.search_results.page",
             "search_query": queries,
             "applied_filters": filters,
-            "data": [_result(passage) for passage in found],
+            "data": [_result(passage) for passage in passages],
             "has_more": False,
             "next_page": None,
         }
         return JSONResponse(page)
 
-    async def _found(
+    async def _search_all(
         self, collection: str, queries: list[str], body: SearchBody
     ) -> tuple[list[Passage], list[dict[str, Any]]]:
         """Return the passages of all queries, best first, each once, and the automatic filters of each query."""
-        wanted = _filter(body.filters)
+        filter_ = _filter(body.filters)
         best: dict[tuple[str, int], Passage] = {}
         filters: list[dict[str, Any]] = []
         for query in queries:
-            asked = SearchRequest(
+            search = SearchRequest(
                 collection=collection,
                 question=query,
                 limit=body.max_num_results,
-                filter=wanted,
+                filter=filter_,
                 auto_filters=body.auto_filters,
             )
-            answer = await self._search(asked)
+            answer = await self._search(search)
             filters += [{"type": "in", "key": f.key, "value": list(f.values)} for f in answer.applied_filters]
             for passage in answer.passages:
                 known = best.setdefault((passage.document, passage.chunk), passage)

@@ -1,4 +1,4 @@
-"""Picks the words of a passage that bear an answer: always an exact part of the passage."""
+"""Quotes: the exact part of a passage that supports an answer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def best(passage: str, answer: str) -> str:
     segments = [match[0].strip() for match in SEGMENT.finditer(passage) if match[0].strip()]
     if not segments:
         return ""
-    found, said = figures.find(answer), _words(answer)
+    answer_figures, answer_words = figures.find(answer), _words(answer)
 
     def shared(segment: str) -> tuple[int, float]:
         words = _words(segment)
-        standing = sum(figures.stands_in(figure, segment) for figure in found if not figure.plain)
-        return standing, len(words & said) / (len(words) + 10)
+        standing = sum(figures.stands_in(figure, segment) for figure in answer_figures if not figure.plain)
+        return standing, len(words & answer_words) / (len(words) + 10)
 
-    return _cut(max(segments, key=shared), found)
+    return _cut(max(segments, key=shared), answer_figures)
 
 
 def longest_run(passage: str, answer: str) -> int:
@@ -43,12 +43,12 @@ def longest_run(passage: str, answer: str) -> int:
     return longest
 
 
-def _cut(segment: str, found: Iterable[figures.Figure]) -> str:
+def _cut(segment: str, answer_figures: Iterable[figures.Figure]) -> str:
     """Return at most `MAX_CHARACTERS` of a segment, around the first figure that it bears."""
     if len(segment) <= MAX_CHARACTERS:
         return segment
-    places = (place for figure in found if (place := segment.find(figure.text)) >= 0)
-    start = max(0, next(places, 0) - MAX_CHARACTERS // 2)
+    positions = (position for figure in answer_figures if (position := segment.find(figure.text)) >= 0)
+    start = max(0, next(positions, 0) - MAX_CHARACTERS // 2)
     return segment[start : start + MAX_CHARACTERS].strip()
 
 

@@ -1,4 +1,4 @@
-"""Extracts company, ticker, document type and period from a document, and from a question that names them.
+"""Metadata extraction: company, ticker, document type and period of a document, or of a question that names them.
 
 A document's metadata is read off what identifies it: the first line of its chunks' context, its title, and the
 exchange listing on its first page. Attributes of the same names override what was read.
@@ -71,8 +71,10 @@ def names(metadata: Mapping[str, str]) -> Iterator[str]:
 
 def asked(text: str) -> dict[str, tuple[str, ...]]:
     """Return the terms that a question may name documents by, for each key, the surest key first."""
-    found = {COMPANY: _companies(text), TYPE: _types(text), PERIOD: _periods(text)}
-    return {key: terms for key, each in found.items() if (terms := tuple(dict.fromkeys(islice(each, MAX_NAMES))))}
+    terms_by_key = {COMPANY: _companies(text), TYPE: _types(text), PERIOD: _periods(text)}
+    return {
+        key: terms for key, each in terms_by_key.items() if (terms := tuple(dict.fromkeys(islice(each, MAX_NAMES))))
+    }
 
 
 def company_name(name: str) -> str:
@@ -96,8 +98,8 @@ def _read(document: Document, chunks: Sequence[Chunk]) -> dict[str, str]:
     quarter = next((f"{year} Q{number}" for year, number in quarters(title)), "")
     ticker = _ticker(chunks, title if form else "")
     period = next((day.isoformat() for day in days), quarter)
-    found = {COMPANY: company or ticker, TICKER: ticker, TYPE: form, PERIOD: period, QUARTER: quarter}
-    return {key: value for key, value in found.items() if value}
+    values = {COMPANY: company or ticker, TICKER: ticker, TYPE: form, PERIOD: period, QUARTER: quarter}
+    return {key: value for key, value in values.items() if value}
 
 
 def _subject(chunks: Sequence[Chunk]) -> str:

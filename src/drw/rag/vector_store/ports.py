@@ -1,4 +1,4 @@
-"""What the vector store needs of a database: collections that a desk owns, and snapshots to search in."""
+"""Port of vector databases: collections of a desk, and snapshots to search in."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CollectionExists(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The desk whose collections are meant, and the walls inside which its key stands."""
+    """The desk that owns the collections, and the walls of the caller."""
 
     org: str
     desk: str
@@ -43,7 +43,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a list: so many entries, after the one that the token names."""
+    """A page of a list: its size, and the token of the entry before it."""
 
     size: int
     token: str = ""
@@ -51,7 +51,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class PassagePosition:
-    """Which chunk of which document; the keys hold within one index."""
+    """The position of a chunk: its document and number. Valid within one index."""
 
     document: int
     number: int
@@ -65,28 +65,32 @@ Filters = Mapping[str, Sequence[str]]
 class KeywordScores:
     """The BM25 scores of the chunks that have any of a question's terms: one entry a chunk in each array."""
 
-    places: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
     """Ascending: the key of the document in the upper 32 bits, the number of the chunk in the lower."""
     scores: npt.NDArray[np.float64]
     bound: float
     """The score of a chunk that has every term of the question as often as can count."""
 
     def best(self, limit: int) -> list[PassagePosition]:
-        """Return the places of the best chunks, best first."""
+        """Return the positions of the best chunks, best first."""
         top = np.argsort(-self.scores, kind="stable")[:limit]
-        return [PassagePosition(int(place) >> 32, int(place) & 0xFFFFFFFF) for place in self.places[top]]
+        return [PassagePosition(int(position) >> 32, int(position) & 0xFFFFFFFF) for position in self.positions[top]]
 
-    def at(self, places: Sequence[PassagePosition]) -> dict[PassagePosition, float]:
+    def at(self, positions: Sequence[PassagePosition]) -> dict[PassagePosition, float]:
         """Return the scores of chunks, those that have none left out."""
-        packed = np.array([(place.document << 32) | place.number for place in places], dtype=np.int64)
-        where = np.minimum(np.searchsorted(self.places, packed), max(0, len(self.places) - 1))
-        has = self.places[where] == packed if len(self.places) else np.zeros(len(packed), bool)
-        return {place: float(self.scores[n]) for place, n, is_there in zip(places, where, has, strict=True) if is_there}
+        packed = np.array([(position.document << 32) | position.number for position in positions], dtype=np.int64)
+        where = np.minimum(np.searchsorted(self.positions, packed), max(0, len(self.positions) - 1))
+        has = self.positions[where] == packed if len(self.positions) else np.zeros(len(packed), bool)
+        return {
+            position: float(self.scores[n])
+            for position, n, is_there in zip(positions, where, has, strict=True)
+            if is_there
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentMetadata:
-    """What automatic filters look up of a document as a whole."""
+    """The metadata of a document, for automatic filters."""
 
     subject: Sequence[str]
     """The terms by which a question can name the document, each as `key:term`."""
@@ -95,7 +99,7 @@ class DocumentMetadata:
 
 @dataclass(frozen=True, slots=True)
 class AnalysedText:
-    """A document as the index keeps it: what `analysis` made of its words."""
+    """The result of `analysis`: what the index stores of a document."""
 
     counts: Sequence[Mapping[str, int]]
     """How often each term stands in each chunk, in the order of the chunks."""
@@ -103,7 +107,7 @@ class AnalysedText:
 
 
 class Snapshot(ABC):
-    """One unchanging view of the documents of a collection that the caller may see: nothing else counts in it."""
+    """A consistent view of the documents of a collection that the caller may see."""
 
     @abstractmethod
     async def values(self, key: str, terms: Sequence[str], filters: Filters) -> list[str]:
@@ -123,31 +127,31 @@ class Snapshot(ABC):
 
     @abstractmethod
     async def by_vector(
-        self, vector: Sequence[float], places: Sequence[PassagePosition], limit: int
+        self, vector: Sequence[float], positions: Sequence[PassagePosition], limit: int
     ) -> dict[PassagePosition, float]:
-        """Return the nearest chunks by inner product, and the inner products of the chunks at the places."""
+        """Return the nearest chunks by inner product, and the inner products of the chunks at the positions."""
 
     @abstractmethod
-    async def passages(self, places: Sequence[PassagePosition]) -> dict[PassagePosition, Passage]:
+    async def passages(self, positions: Sequence[PassagePosition]) -> dict[PassagePosition, Passage]:
         """Return the text of chunks and what is known of their documents."""
 
 
 class PassageIndex(ABC):
-    """Keeps collections; each method sees only those of the owner, and names them by id or name.
+    """Stores collections. Each method sees only those of the owner, by id or name.
 
-    What has a wall that the owner stands outside of is not there, for any method: not in lists, counts, names that are
-    taken, searches, and the statistics that those rank by.
+    For every method, objects with a wall that the owner is outside of do not exist: not in lists, counts, taken names,
+    searches, or the statistics that rank results.
 
     Every method raises `CollectionNotFound` where it names a collection that the owner does not have.
     """
 
     @abstractmethod
     async def start(self, scope: ServiceContext) -> None:
-        """Take what the index needs of its host: called once, before all else."""
+        """Connect to the database. Called once, before any other method."""
 
     @abstractmethod
     async def describe(self) -> str:
-        """Say what keeps the passages, as the status shows it.
+        """Return the detail line of the status.
 
         Raises:
             Unavailable: it does not answer.
@@ -244,5 +248,7 @@ class PassageIndex(ABC):
         """
 
     @abstractmethod
-    def snapshot(self, owner: Owner, collection: str, wanted: Filter | None) -> AbstractAsyncContextManager[Snapshot]:
+    def snapshot(
+        self, owner: Owner, collection: str, condition: Filter | None
+    ) -> AbstractAsyncContextManager[Snapshot]:
         """Hold a view of the collection's documents that a filter takes."""

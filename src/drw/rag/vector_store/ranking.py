@@ -1,4 +1,4 @@
-"""Fuses the keyword and vector scores of chunks, and keeps one page from filling the answer."""
+"""Score fusion of keyword and vector search, and diversification by page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RRF = 60
 class Scored:
     """One chunk with its scores, each from 0 to 1."""
 
-    place: PassagePosition
+    position: PassagePosition
     score: float
     keyword: float
     vector: float
@@ -41,15 +41,15 @@ def fuse(
     if fusion == "coverage":
         weight /= (weight + (1 - weight) * max(keyword.values(), default=0.0)) or 1.0
     weight = 0.0 if not vectors else 1.0 if not words else weight
-    found = []
-    for place in words.keys() | vectors.keys():
-        k, v = keyword.get(place, 0.0), vector.get(place, 0.0)
-        found.append(Scored(place, (1 - weight) * k + weight * v, k, v))
-    return sorted(found, key=lambda s: (-s.score, s.place.document, s.place.number))
+    scored = []
+    for position in words.keys() | vectors.keys():
+        k, v = keyword.get(position, 0.0), vector.get(position, 0.0)
+        scored.append(Scored(position, (1 - weight) * k + weight * v, k, v))
+    return sorted(scored, key=lambda s: (-s.score, s.position.document, s.position.number))
 
 
 def _bounded(scores: Mapping[PassagePosition, float], bound: float) -> dict[PassagePosition, float]:
-    return {place: min(max(0.0, score / bound), 1.0) for place, score in scores.items()} if bound else {}
+    return {position: min(max(0.0, score / bound), 1.0) for position, score in scores.items()} if bound else {}
 
 
 def _min_max(scores: Mapping[PassagePosition, float], _: float) -> dict[PassagePosition, float]:
@@ -58,12 +58,12 @@ def _min_max(scores: Mapping[PassagePosition, float], _: float) -> dict[PassageP
     low, high = min(scores.values()), max(scores.values())
     if high == low:
         return dict.fromkeys(scores, 1.0)
-    return {place: (score - low) / (high - low) for place, score in scores.items()}
+    return {position: (score - low) / (high - low) for position, score in scores.items()}
 
 
 def _reciprocal_ranks(scores: Mapping[PassagePosition, float], _: float) -> dict[PassagePosition, float]:
-    ranked = sorted(scores, key=lambda place: -scores[place])
-    return {place: (RRF + 1) / (RRF + rank) for rank, place in enumerate(ranked, 1)}
+    ranked = sorted(scores, key=lambda position: -scores[position])
+    return {position: (RRF + 1) / (RRF + rank) for rank, position in enumerate(ranked, 1)}
 
 
 _SCALES = {"coverage": _bounded, "min-max": _min_max, "rrf": _reciprocal_ranks}
@@ -79,8 +79,8 @@ def distinct_pages(ranked: Iterable[tuple[Scored, int]], limit: int, per_page: i
     """
     seen: Counter[tuple[int, int]] = Counter()
     chosen: list[Scored] = []
-    put_off: list[Scored] = []
+    deferred: list[Scored] = []
     for scored, page in ranked:
-        seen[scored.place.document, page] += 1
-        (chosen if seen[scored.place.document, page] <= per_page else put_off).append(scored)
-    return sorted((chosen[:limit] + put_off)[:limit], key=lambda s: -s.score)
+        seen[scored.position.document, page] += 1
+        (chosen if seen[scored.position.document, page] <= per_page else deferred).append(scored)
+    return sorted((chosen[:limit] + deferred)[:limit], key=lambda s: -s.score)

@@ -12,7 +12,7 @@ Fusion = Literal["coverage", "min-max", "rrf"]
 
 
 class Ranking(Base):
-    """How the legs of a search weigh; the defaults are chosen by bench/retrieval.py."""
+    """Weights of keyword and vector search; the defaults come from bench/retrieval.py."""
 
     fusion: Fusion = "min-max"
     """How the two scores of a chunk become one."""

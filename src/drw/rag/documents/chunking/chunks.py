@@ -1,8 +1,7 @@
-"""Cuts the pages of a document into chunks: whole lines, about as many tokens each, never over a page's end.
+"""Chunking: cuts pages into chunks of whole lines with a similar number of tokens, never across a page end.
 
-A row of a table is a line, so it stays whole. A chunk begins with the last lines of the one before
-where no heading parts them, and carries a context: what the document is, the headings above it, and the
-header of the table that it begins in.
+A table row is one line, so it stays whole. Chunks overlap by some lines unless a heading separates them. Each chunk has
+a context: the subject of the document, the headings above, and the header of the table that the chunk begins in.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from itertools import accumulate
 from drw.rag.documents.chunking import line_classifier, token_estimate
 
 TOKENS = 190
-"""A chunk; with its context it stays under the 256 tokens that the embedding model reads."""
+"""Of a chunk; with its context it stays within the 256 tokens of the embedding model."""
 OVERLAP_LINES = 2
 TAIL_TOKENS = 12
-"""So little left on a page, most often its number and footer, is not worth a chunk of its own."""
+"""A shorter rest of a page, usually its number and footer, is added to the last chunk."""
 CONTEXT_TOKENS = 52
 HEADING_TOKENS = 16
 WORD = re.compile(r"[^\W_]")
@@ -48,7 +47,7 @@ class _Line:
 
 
 class _Page:
-    """The lines of a page, with what is asked of them again and again worked out once."""
+    """The lines of a page, classified once."""
 
     def __init__(self, text: str) -> None:
         self.lines = list(_lines(text))
@@ -79,9 +78,9 @@ class _Page:
 
 
 class Chunker:
-    """Takes the pages of one document in their order: a heading holds until the next one, over pages too.
+    """Cuts the pages of one document in order. A heading applies until the next one, across pages.
 
-    One that is told by its look alone holds to the end of the next page, since it may be none.
+    A heading that is recognised by its look alone applies until the end of the next page, since it may be none.
     """
 
     def __init__(self, subject: str) -> None:
@@ -89,7 +88,7 @@ class Chunker:
         self._headings: dict[int, tuple[int, str]] = {}
 
     def page(self, number: int, text: str) -> Iterator[Chunk]:
-        """Yield the chunks of the next page, but for those without a letter or digit: nobody can look for them."""
+        """Yield the chunks of the next page; those without a letter or digit are left out."""
         self._headings = {
             n: (at, w) for n, (at, w) in self._headings.items() if n < line_classifier.BY_LOOK or at >= number - 1
         }
@@ -111,9 +110,9 @@ class Chunker:
         return _cut("\n".join(dict.fromkeys(part for part in parts if part)), CONTEXT_TOKENS)
 
     def _see(self, number: int, page: _Page, begin: int, end: int) -> None:
-        for found in page.headings[begin:end]:
-            if found:
-                level, words = found
+        for heading in page.headings[begin:end]:
+            if heading:
+                level, words = heading
                 higher = {n: seen for n, seen in self._headings.items() if n < level}
                 self._headings = higher | {level: (number, words)}
 
@@ -221,7 +220,7 @@ def _grouped(text: str, cuts: list[int]) -> Iterator[tuple[int, int]]:
     yield left, cuts[-1]
 
 
-def _cut(text: str, most: int) -> str:
-    while token_estimate.estimate(text) > most:
+def _cut(text: str, max_tokens: int) -> str:
+    while token_estimate.estimate(text) > max_tokens:
         text = text[: int(len(text) * 0.9)].rpartition(" ")[0]
     return text

@@ -1,8 +1,7 @@
-"""Changes the attributes of files in collections, here and in the vector store, without indexing them again.
+"""Attribute updates: sends changed attributes of indexed files to the vector store, without indexing them again.
 
-The two may be in different databases. A change is written here first, with the next version of the attributes, then
-sent; the vector store takes no version that is older than its own. What a failure leaves unsent is sent by a sweep. So
-no transaction waits for the other service, and both end with the same attributes whatever is interrupted.
+A change is committed here first, with the next version number, and then sent. The vector store ignores older versions.
+A sweep sends what a failure left unsent. No transaction is held across the call, and both stores converge.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 10.0
 SEND_SECONDS = 60.0
-AT_ONCE = 500
+MAX_ROWS = 500
 
 
 class AttributeUpdates:
@@ -39,20 +38,20 @@ class AttributeUpdates:
         self._store = store
 
     async def send(self, collection: str, files: Sequence[str]) -> None:
-        """Send what has changed of files in a collection of the caller's desk; afterwards searches find it.
+        """Send the changed attributes of files in a collection; later searches use them.
 
-        With them go the files attached to them, and others of the same content, which may have relied on them.
+        Included are their attached files, and files with the same content, which may have shared a document.
 
         Raises:
-            Unavailable: the vector store does not answer; the change stays, and is sent later.
+            Unavailable: the vector store does not answer; the change is stored, and sent later.
         """
-        who = context.caller()
-        owned = {"org": who.org, "desk": who.desk, "collection": collection, "walls": list(who.walls)}
+        caller = context.caller()
+        owned = {"org": caller.org, "desk": caller.desk, "collection": collection, "walls": list(caller.walls)}
         for row in await self._rows(UNSENT_OF, {**owned, "files": list(files)}):
             await self._send(row)
 
     async def sweep(self) -> None:
-        """Send what was left unsent, again and again, until cancelled."""
+        """Send what was left unsent, until cancelled."""
         while True:
             with suppress(Unavailable):
                 for row in await self._rows(UNSENT, {}):
@@ -61,10 +60,10 @@ class AttributeUpdates:
 
     async def _send_later(self, row: Mapping[str, Any]) -> None:
         try:
-            with context.acting_for(_who(row)):
+            with context.acting_for(_caller(row)):
                 await self._send(row)
         except DrwError as error:
-            log.warning("changed attributes wait to be sent: %s", telemetry.loggable(error))
+            log.warning("changed attributes will be sent later: %s", telemetry.loggable(error))
 
     async def _rows(self, query: LiteralString, named: Mapping[str, Any]) -> list[dict[str, Any]]:
         async with self._database.transaction() as connection:
@@ -86,7 +85,7 @@ class AttributeUpdates:
         )
         try:
             await self._store.update_document_attributes(request, timeout=SEND_SECONDS)
-        except NotFound:  # its document went with the file on which it relied: index it
+        except NotFound:  # the document it shared was deleted: index it
             await self._finish(AGAIN, row)
         else:
             await self._finish(SENT, row)
@@ -97,11 +96,11 @@ class AttributeUpdates:
             await change_notifications.announce(connection)
 
 
-def _who(row: Mapping[str, Any]) -> Principal:
+def _caller(row: Mapping[str, Any]) -> Principal:
     return Principal(row["org"], row["desk"], row["key"], frozenset({"documents:write"}), frozenset(row["walls"]))
 
 
-THIS = "org = %(org)s and desk = %(desk)s and collection = %(collection)s and file = %(file)s and walls = %(walls)s"
+ROW = "org = %(org)s and desk = %(desk)s and collection = %(collection)s and file = %(file)s and walls = %(walls)s"
 
 WAITING = """
 select a.*, f.name, s.file as source from vector_store_file a join file f on f.id = a.file left join lateral (
@@ -110,7 +109,7 @@ select a.*, f.name, s.file as source from vector_store_file a join file f on f.i
     and s.state = 'completed' and not s.unchanged and s.attributes_written > 0 limit 1) s on true
 where a.state = 'completed' and a.attributes_written < a.attributes_version
 """
-UNSENT = f"{WAITING} limit {AT_ONCE}"
+UNSENT = f"{WAITING} limit {MAX_ROWS}"
 UNSENT_OF = f"""
 with recursive family as (
     select id, content_hash from file where id = any(%(files)s)
@@ -119,10 +118,10 @@ with recursive family as (
 and inside(a.walls, %(walls)s) and a.content_hash in (select content_hash from family)
 """  # noqa: S608 - a constant
 SENT = f"""
-update vector_store_file set attributes_written = greatest(attributes_written, %(attributes_version)s) where {THIS}
+update vector_store_file set attributes_written = greatest(attributes_written, %(attributes_version)s) where {ROW}
 """  # noqa: S608 - a constant
 AGAIN = f"""
 update vector_store_file set state = 'in_progress', worker = null, attempts = 0, not_before = now(),
     job = nextval('job')
-where {THIS} and state = 'completed' and attributes_version = %(attributes_version)s
+where {ROW} and state = 'completed' and attributes_version = %(attributes_version)s
 """  # noqa: S608 - a constant

@@ -22,7 +22,7 @@ LATIN = ("cp1252", "cp1250", "cp850", "iso8859_15")
 """The first wins where several read the same text equally well."""
 OTHERS = ("cp1251", "cp866", "koi8_r", "cp1253", "shift_jis", "gb18030", "big5", "euc_jp", "euc_kr")
 SAMPLE = 64 << 10
-MOST_CHAOS = 0.2
+MAX_CHAOS = 0.2
 """As charset-normalizer measures it: above, a text looks like noise."""
 ODD_SHARE = 0.2
 """How many of the characters beyond ASCII may stand where no writer puts them."""
@@ -43,7 +43,7 @@ def decoded(content: bytes) -> tuple[str, str]:
     """Return the text and the name of its encoding; line ends become line feeds.
 
     Raises:
-        Refused: it is not text, or in an encoding that cannot be told with confidence.
+        ParseFailed: it is not text, or its encoding cannot be detected with confidence.
     """
     encoding = _encoding(content)
     errors = "replace" if encoding == "utf-8" else "strict"  # some wrong bytes in much UTF-8
@@ -67,8 +67,8 @@ def _encoding(content: bytes) -> str:
     for mark, name in MARKS:
         if content.startswith(mark):
             return name
-    if found := _unmarked(content):
-        return found
+    if encoding := _unmarked(content):
+        return encoding
     if b"\0" in content[:SAMPLE]:
         raise ParseFailed("this is not text: it has zero bytes")
     try:
@@ -112,14 +112,14 @@ def _reads_as(sample: bytes, encoding: str) -> bool:
 
 def _legacy(content: bytes, error: UnicodeDecodeError) -> str:
     sample = b"\n".join(_sample(content))
-    matches = from_bytes(sample, cp_isolation=[*LATIN, *OTHERS], threshold=MOST_CHAOS)
+    matches = from_bytes(sample, cp_isolation=[*LATIN, *OTHERS], threshold=MAX_CHAOS)
     best = matches.best()
     if best is not None and best.encoding in OTHERS:
         return str(best.encoding)
-    if found := _latin(sample):
-        return found
+    if encoding := _latin(sample):
+        return encoding
     raise ParseFailed(
-        f"this is not text in UTF-8: byte {error.start} is wrong; its encoding cannot be told: save it as UTF-8"
+        f"this is not text in UTF-8: byte {error.start} is wrong; its encoding cannot be detected: save it as UTF-8"
     )
 
 
@@ -146,5 +146,5 @@ def _latin(sample: bytes) -> str:
         if not CONTROL.search(text):
             odd[name] = len(ODD.findall(text))
     high = sum(byte > 127 for byte in sample)
-    found = min(odd, key=lambda name: odd[name], default="")
-    return found if found and odd[found] <= ODD_SHARE * high else ""
+    encoding = min(odd, key=lambda name: odd[name], default="")
+    return encoding if encoding and odd[encoding] <= ODD_SHARE * high else ""

@@ -1,4 +1,4 @@
-"""Brings pages to a form that can be handled: of bounded length, without deserts of space."""
+"""Normalises pages: bounded length, no characters that cannot be stored, no wide gaps."""
 
 from __future__ import annotations
 

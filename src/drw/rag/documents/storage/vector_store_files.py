@@ -1,4 +1,4 @@
-"""The files in each collection, as rows: how far each is, and why it failed."""
+"""Vector store files: one row for each file in a collection, with its indexing state and error."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class VectorStoreFile:
     created_at: datetime
     walls: Sequence[str]
     warnings: Sequence[str]
-    """What of the file could not be read and is not in the collection."""
+    """Parts of the file that could not be read."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> VectorStoreFile:
@@ -52,7 +52,7 @@ class VectorStoreFile:
 
 @dataclass(frozen=True, slots=True)
 class IndexingProgress:
-    """How far the files of a collection are, together."""
+    """Numbers of files of a collection in each state, with their pages and chunks."""
 
     in_progress: int = 0
     completed: int = 0
@@ -68,7 +68,7 @@ class IndexingProgress:
 
 
 class VectorStoreFiles:
-    """Every method sees only what belongs to the caller's desk and has no wall which the caller stands outside of."""
+    """Every method sees only rows of the caller's desk whose walls the caller is inside of."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -76,16 +76,16 @@ class VectorStoreFiles:
     async def attach(
         self, connection: Connection, collection: str, file: File, attributes: Mapping[str, Any], inside: Sequence[str]
     ) -> bool:
-        """Order that a file be put into a collection inside walls; return False where that is done or under way.
+        """Create the job that puts a file into a collection; return False if it is there or in progress already.
 
-        The files attached to it come along, with the same attributes. What failed or was cancelled is tried again;
-        where it is there with other attributes, it is given these.
+        Its attached files are included, with the same attributes. Failed and cancelled files are retried. A file
+        that is there with other attributes gets the new ones.
         """
-        who = context.caller()
+        caller = context.caller()
         order: dict[str, Any] = {
-            "org": who.org,
-            "desk": who.desk,
-            "key": who.key,
+            "org": caller.org,
+            "desk": caller.desk,
+            "key": caller.key,
             "collection": collection,
             "file": file.id,
             "walls": list(inside),
@@ -98,36 +98,36 @@ class VectorStoreFiles:
             raise FileNotFound(f"there is no file {file.id!r}", param="file_id") from error
         changed = await ordered.fetchone() is not None or await change_attributes(connection, order)
         for embedded in await embedded_in(connection, file.id):
-            its = {**order, "file": embedded.id, "hash": embedded.content_hash}
-            again = await connection.execute(ATTACH, its)
-            changed |= await again.fetchone() is not None or await change_attributes(connection, its)
+            embedded_order = {**order, "file": embedded.id, "hash": embedded.content_hash}
+            reordered = await connection.execute(ATTACH, embedded_order)
+            changed |= await reordered.fetchone() is not None or await change_attributes(connection, embedded_order)
         if changed:
             await change_notifications.announce(connection)
         return changed
 
     async def get(self, collection: str, file: str) -> VectorStoreFile:
-        """Return one attachment.
+        """Return a file of a collection.
 
         Raises:
-            AttachmentNotFound: the collection does not have the file.
+            VectorStoreFileNotFound: the collection does not have the file.
         """
-        who = context.caller()
-        seen = (who.org, who.desk, collection, list(who.walls))
+        caller = context.caller()
+        visible_to = (caller.org, caller.desk, collection, list(caller.walls))
         row = await self._database.one(
-            "select * from visible_vector_store_files(%s, %s, %s, %s) where file = %s", *seen, file
+            "select * from visible_vector_store_files(%s, %s, %s, %s) where file = %s", *visible_to, file
         )
         if row is None:
             raise missing(collection, file)
         return VectorStoreFile.of(row)
 
     async def list(self, collection: str, page: Page, state: str = "", batch: str = "") -> Sequence[VectorStoreFile]:
-        """Return a part of a collection's attachments, by the time they were made."""
-        who = context.caller()
+        """Return a page of the files of a collection, ordered by the time of creation."""
+        caller = context.caller()
         after = await self.get(collection, page.after) if page.after else None
-        wanted = {
-            "org": who.org,
-            "desk": who.desk,
-            "walls": list(who.walls),
+        parameters = {
+            "org": caller.org,
+            "desk": caller.desk,
+            "walls": list(caller.walls),
             "collection": collection,
             "state": state,
             "batch": batch,
@@ -136,39 +136,39 @@ class VectorStoreFiles:
             "limit": page.limit,
         }
         async with self._database.transaction() as connection:
-            rows = await connection.execute(NEWEST if page.newest_first else OLDEST, wanted)
+            rows = await connection.execute(NEWEST if page.newest_first else OLDEST, parameters)
             return [VectorStoreFile.of(row) for row in await rows.fetchall()]
 
     async def progress(self, collection: str, batch: str = "") -> IndexingProgress:
-        """Return how far a collection is, or one batch of it."""
+        """Return the progress of a collection, or of one batch."""
         return (await self.progress_of([collection], batch)).get(collection, IndexingProgress())
 
     async def progress_of(self, collections: Sequence[str], batch: str = "") -> dict[str, IndexingProgress]:
-        """Return how far each collection is that has any files."""
-        who = context.caller()
-        seen = {"org": who.org, "desk": who.desk, "walls": list(who.walls)}
-        wanted = {**seen, "collections": list(collections), "batch": batch}
+        """Return the progress of each collection that has files."""
+        caller = context.caller()
+        visible_to = {"org": caller.org, "desk": caller.desk, "walls": list(caller.walls)}
+        parameters = {**visible_to, "collections": list(collections), "batch": batch}
         async with self._database.transaction() as connection:
-            rows = await connection.execute(PROGRESS, wanted)
+            rows = await connection.execute(PROGRESS, parameters)
             return {row.pop("collection"): IndexingProgress(**row) for row in await rows.fetchall()}
 
     async def all_in_progress(self) -> int:
-        """Return how many files of all desks are in progress."""
+        """Return the number of files in progress, over all desks."""
         row = await self._database.one("select count(*) as files from vector_store_file where state = 'in_progress'")
         return int(row["files"]) if row else 0
 
 
 async def change_attributes(connection: Connection, order: Mapping[str, Any]) -> bool:
-    """Give a file in a collection other attributes; return False where it has these.
+    """Replace the attributes of a file in a collection; return False if it has them already.
 
-    Other files that relied on its document, since they have its content and had its attributes, get their own.
+    Files with the same content that shared its document get documents of their own.
 
     Args:
-        connection: a transaction, after which the change is to be sent.
-        order: org, desk, collection, file and walls of the attachment, and the attributes as `Jsonb`.
+        connection: a transaction; send the change after its commit.
+        order: org, desk, collection, file and walls of the row, and the attributes as `Jsonb`.
     """
-    found = await connection.execute(CHANGE_ATTRIBUTES, order)
-    if (row := await found.fetchone()) is None:
+    cursor = await connection.execute(CHANGE_ATTRIBUTES, order)
+    if (row := await cursor.fetchone()) is None:
         return False
     if not row["relied"]:
         await connection.execute(SEPARATE_DUPLICATES, {**order, "hash": row["content_hash"]})
@@ -176,7 +176,7 @@ async def change_attributes(connection: Connection, order: Mapping[str, Any]) ->
 
 
 def missing(collection: str, file: str) -> VectorStoreFileNotFound:
-    """Return the error that says so."""
+    """Return the error for a file that is not in the collection."""
     return VectorStoreFileNotFound(f"{collection!r} has no file {file!r}", param="file_id")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from xml.etree.ElementTree import Element
 
-MOST_DIGITS = 9
+MAX_DIGITS = 9
 
 
 def tag(element: Element) -> str:
@@ -15,8 +15,8 @@ def tag(element: Element) -> str:
 
 def attribute(element: Element, name: str) -> str:
     """Return an attribute by its name without its namespace; empty where there is none."""
-    if (found := element.get(name)) is not None:
-        return found
+    if (text := element.get(name)) is not None:
+        return text
     return next((value for key, value in element.attrib.items() if key.endswith(f"}}{name}")), "")
 
 
@@ -27,12 +27,12 @@ def relation_id(element: Element, name: str = "id") -> str:
 
 def child(element: Element, *path: str) -> Element | None:
     """Return the first descendant along a path of names; None where there is none."""
-    found: Element | None = element
+    current: Element | None = element
     for name in path:
-        if found is None:
+        if current is None:
             return None
-        found = next((item for item in found if tag(item) == name), None)
-    return found
+        current = next((item for item in current if tag(item) == name), None)
+    return current
 
 
 def children(element: Element | None, name: str) -> Iterator[Element]:
@@ -59,4 +59,4 @@ def items(element: Element | None) -> Iterable[Element]:
 
 def integer(text: str, default: int = 0) -> int:
     """Return a whole number of a part; the default where it is none, as in a damaged part."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else default
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else default

@@ -65,8 +65,8 @@ def _count(levels: dict[int, Element], counts: dict[int, int], level: int) -> st
 
 
 def _roman(number: int) -> str:
-    found = ""
+    numeral = ""
     for amount, letters in ROMAN:
-        found += letters * (number // amount)
+        numeral += letters * (number // amount)
         number %= amount
-    return found
+    return numeral

@@ -111,20 +111,20 @@ class Package:
             root = self.root(posixpath.join(folder, "_rels", f"{name}.rels"))
         except DamagedPart:
             return {}
-        found: dict[str, Relation] = {}
+        relations: dict[str, Relation] = {}
         for element in root:
             target, kind = element.get("Target", ""), element.get("Type", "").rpartition("/")[2]
             is_external = element.get("TargetMode") == "External"
             if not is_external:
                 target = posixpath.normpath(posixpath.join("/", folder, unquote(target))).lstrip("/")
-            found[element.get("Id", "")] = Relation(kind, target, is_external)
-        return found
+            relations[element.get("Id", "")] = Relation(kind, target, is_external)
+        return relations
 
     def main_part(self, default: str) -> str:
         """Return the name of the part with the document itself."""
         relations = self.relations("").values()
-        found = next((r.target for r in relations if r.kind == "officeDocument" and r.target in self), "")
-        return found or default
+        target = next((r.target for r in relations if r.kind == "officeDocument" and r.target in self), "")
+        return target or default
 
 
 def _refuse_entities(name: str, begin: bytes) -> None:

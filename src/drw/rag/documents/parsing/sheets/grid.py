@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-MOST_CELLS = 2_000_000
+MAX_CELLS = 2_000_000
 """Of one file: more do not fit into the memory that a parser has."""
 REFERENCE = re.compile(r"\$?([A-Z]{1,3})\$?(\d{1,7})")
 PLAIN_NAME = re.compile(r"[^\W\d]\w*")
@@ -59,11 +59,11 @@ class Sheet:
 
 def letters(column: int) -> str:
     """Return the letters of a column: 1 is A, 27 is AA."""
-    found = ""
+    letters = ""
     while column > 0:
         column, rest = divmod(column - 1, 26)
-        found = chr(65 + rest) + found
-    return found
+        letters = chr(65 + rest) + letters
+    return letters
 
 
 def position(reference: str) -> tuple[int, int] | None:

@@ -117,8 +117,8 @@ def _sections(code: str) -> list[_Section]:
             sections.append([])
             conditions.append(None)
         elif kind == "bracket":
-            if found := CONDITION.fullmatch(text):
-                conditions[-1] = (found[1], float(found[2]))
+            if condition := CONDITION.fullmatch(text):
+                conditions[-1] = (condition[1], float(condition[2]))
             elif ELAPSED.fullmatch(text):
                 sections[-1].append(_Token("elapsed", text.lower()))
             elif text.startswith("$"):
@@ -223,15 +223,15 @@ def _fraction(section: _Section, value: float) -> str:
     whole = int(abs(value))
     rest = abs(value) - whole
     if bottom.isdigit():
-        found, denominator = round(rest * int(bottom)), int(bottom)
+        numerator, denominator = round(rest * int(bottom)), int(bottom)
     else:
         near = Fraction(rest).limit_denominator(10 ** min(len(bottom), 5) - 1)
-        found, denominator = near.numerator, near.denominator
-    if found == denominator:
-        whole, found = whole + 1, 0
-    parts = [str(whole)] if whole or not found else []
-    parts += [f"{found}/{denominator}"] if found else []
-    return ("-" if value < 0 and (whole or found) else "") + " ".join(parts)
+        numerator, denominator = near.numerator, near.denominator
+    if numerator == denominator:
+        whole, numerator = whole + 1, 0
+    parts = [str(whole)] if whole or not numerator else []
+    parts += [f"{numerator}/{denominator}"] if numerator else []
+    return ("-" if value < 0 and (whole or numerator) else "") + " ".join(parts)
 
 
 def _around(section: _Section, number: str) -> str:

@@ -107,15 +107,15 @@ def _table(sheet: Sheet, rows: Rows, pending: list[str], last: _Table | None) ->
 
 
 def _headers(sheet: Sheet, rows: Rows, columns: list[int]) -> list[int]:
-    found: list[int] = []
+    headers: list[int] = []
     for number in sorted(rows)[: min(HEADER_ROWS, len(rows) - 1)]:
         row = rows[number]
-        if not all(_may_head(cell) for cell in row.values()) or (len(row) < 2 <= len(columns) and not found):
+        if not all(_may_head(cell) for cell in row.values()) or (len(row) < 2 <= len(columns) and not headers):
             break
-        if found and not _is_spanned(sheet, found[-1]):
+        if headers and not _is_spanned(sheet, headers[-1]):
             break
-        found.append(number)
-    return found
+        headers.append(number)
+    return headers
 
 
 def _may_head(cell: Cell) -> bool:

@@ -1,4 +1,4 @@
-"""PostgreSQL with pgvector: passages, vectors, postings and permissions in one transaction."""
+"""pgvector adapter: chunks, vectors, postings and permissions in PostgreSQL, in one transaction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from drw.rag.vector_store.settings import PgvectorSettings
 
 
 class PgvectorIndex(PassageIndex):
-    """Keeps the passages in the service's own schema."""
+    """Stores documents in the schema of the service."""
 
     Settings = PgvectorSettings
 
@@ -128,14 +128,16 @@ class PgvectorIndex(PassageIndex):
             return deleted
 
     def snapshot(
-        self, owner: Owner, collection: str, wanted: Filter | None
+        self, owner: Owner, collection: str, condition: Filter | None
     ) -> AbstractAsyncContextManager[PostgresSnapshot]:
-        return self._snapshot(owner, collection, wanted)
+        return self._snapshot(owner, collection, condition)
 
     @asynccontextmanager
-    async def _snapshot(self, owner: Owner, collection: str, wanted: Filter | None) -> AsyncIterator[PostgresSnapshot]:
+    async def _snapshot(
+        self, owner: Owner, collection: str, condition: Filter | None
+    ) -> AsyncIterator[PostgresSnapshot]:
         async with self._database.transaction() as connection:
             await connection.execute("set transaction isolation level repeatable read, read only")
             row = await collections.find(connection, owner, collection)
-            view = await View.of(connection, owner, row["key"], to_jsonpath(wanted))
+            view = await View.of(connection, owner, row["key"], to_jsonpath(condition))
             yield PostgresSnapshot(connection, view, self._settings)

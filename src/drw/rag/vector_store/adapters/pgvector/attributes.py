@@ -1,4 +1,4 @@
-"""Changes the attributes of a document where it is: its row, metadata and subject; the rest stays as it is."""
+"""Attribute updates in place: the row, metadata and subject of a document change, its chunks stay."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def update(
     about: Callable[..., DocumentMetadata],
     fence: int,
 ) -> Document:
-    """Replace the attributes, unless a newer version of them is kept; see the port."""
+    """Replace the attributes, unless a newer version is stored; see the port."""
     row = await _row(connection, collection, document, document.id)
     if row is None and source and not await fences.is_deleted(connection, collection, document, fence):
         row = await _copied(connection, collection, document, source, fence)
@@ -50,17 +50,17 @@ async def update(
     if row["attributes_version"] >= document.attributes_version:
         return documents.message(row)
     key = row["key"]
-    found = await (await connection.execute(CONTEXTS, (key,))).fetchall()
+    chunks = await (await connection.execute(CONTEXTS, (key,))).fetchall()
     document.title = row["title"]
-    seen = about(document, [Chunk(**chunk) for chunk in found])
+    analysed = about(document, [Chunk(**chunk) for chunk in chunks])
     changed = {
         "attributes": Jsonb(from_values(document.attributes)),
         "version": document.attributes_version,
-        "metadata": Jsonb(dict(seen.metadata)),
+        "metadata": Jsonb(dict(analysed.metadata)),
     }
     rows = await connection.execute(UPDATE, {**changed, "key": key})
     await connection.execute("delete from subject where document = %s", (key,))
-    await documents.write_subject(connection, collection, key, seen.subject)
+    await documents.write_subject(connection, collection, key, analysed.subject)
     updated = await rows.fetchone()
     assert updated is not None, "its collection is locked"
     return documents.message(updated)
@@ -73,7 +73,7 @@ async def _row(connection: Connection, collection: int, document: Document, id_:
 async def _copied(
     connection: Connection, collection: int, document: Document, source: str, fence: int
 ) -> dict[str, Any] | None:
-    """Make the document as a copy of one with the same walls; None where that is not there."""
+    """Copy a document with the same walls; None if there is no such document."""
     if (origin := await _row(connection, collection, document, source)) is None:
         return None
     named = {"id": document.id, "title": document.title, "source": origin["key"], "fence": fence}

@@ -1,4 +1,4 @@
-"""The rows of collections: always found by org and desk together with the id or the name."""
+"""Rows of collections; every query filters by org and desk."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ WITH_COUNTS = f"""
         from collection_total where collection = c.key and inside(walls, %(walls)s)) t"""  # noqa: S608 - constants
 
 FIND = f"""
-    select * from {SEEN} where id = %(wanted)s or name = %(wanted)s
-    order by id = %(wanted)s desc, withdrawn, cardinality(walls) desc, walls limit 1"""  # noqa: S608
+    select * from {SEEN} where id = %(id_or_name)s or name = %(id_or_name)s
+    order by id = %(id_or_name)s desc, withdrawn, cardinality(walls) desc, walls limit 1"""  # noqa: S608
 COUNTED = f"{WITH_COUNTS} where c.key = %(key)s"
 LIST = f"""{WITH_COUNTS}
     where %(at)s::timestamptz is null or (c.created_at, c.id) > (%(at)s, %(id)s)
@@ -61,7 +61,7 @@ async def find(connection: Connection, owner: Owner, collection: str) -> Row:
 
     Of several with the name, each in a set of walls of its own, it is the one that has most walls.
     """
-    cursor = await connection.execute(FIND, {**seen_by(owner), "wanted": collection})
+    cursor = await connection.execute(FIND, {**seen_by(owner), "id_or_name": collection})
     if (row := await cursor.fetchone()) is None:
         raise CollectionNotFound(f"there is no collection {collection!r} in the desk {owner.desk!r}")
     return row
@@ -78,11 +78,11 @@ async def lock(connection: Connection, owner: Owner, collection: str) -> Row:
 
     Writers of one collection take turns: the statistics on its row stay exact, and none can deadlock.
     """
-    found = await find(connection, owner, collection)
-    cursor = await connection.execute("select * from collection where key = %s for no key update", (found["key"],))
+    row = await find(connection, owner, collection)
+    cursor = await connection.execute("select * from collection where key = %s for no key update", (row["key"],))
     if await cursor.fetchone() is None:
         raise CollectionNotFound(f"the collection {collection!r} has just been deleted")
-    return await find(connection, owner, found["id"])  # it may have been withdrawn while we waited
+    return await find(connection, owner, row["id"])  # it may have been withdrawn while we waited
 
 
 async def listed(connection: Connection, owner: Owner, page: Page) -> tuple[list[Collection], str]:

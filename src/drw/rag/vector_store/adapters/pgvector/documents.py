@@ -1,4 +1,4 @@
-"""The rows of a document: itself, permissions, chunks, vectors, postings and subject, written and deleted together."""
+"""Rows of a document (document, permissions, chunks, vectors, postings, subject), written and deleted together."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def write(
     analysed: AnalysedText,
     fence: int,
 ) -> Document:
-    """Write a document that is not there."""
+    """Insert a document."""
     size = sum(len(chunk.text.encode()) for chunk in chunks)
     terms = sum(sum(counts.values()) for counts in analysed.counts)
     values = (
@@ -116,12 +116,12 @@ async def _copy_vectors(connection: Connection, collection: int, key: int, chunk
 
 
 def _postings(collection: int, key: int, chunks: Sequence[Chunk], analysed: AnalysedText) -> Iterable[tuple[Any, ...]]:
-    found: dict[str, list[int]] = {}
+    hits_by_term: dict[str, list[int]] = {}
     for chunk, counts in zip(chunks, analysed.counts, strict=True):
         length = sum(counts.values())
         for term, count in counts.items():
-            found.setdefault(term, []).extend((chunk.number, count, length))
-    for term, hits in found.items():
+            hits_by_term.setdefault(term, []).extend((chunk.number, count, length))
+    for term, hits in hits_by_term.items():
         yield collection, term, key, bm25.packed(hits)
 
 

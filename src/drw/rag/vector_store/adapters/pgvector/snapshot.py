@@ -1,4 +1,4 @@
-"""Searches in one snapshot: BM25 over the postings, inner product over the vectors."""
+"""Search in one transaction snapshot: BM25 over postings, inner product over vectors."""
 
 from __future__ import annotations
 
@@ -131,20 +131,23 @@ class PostgresSnapshot(Snapshot):
         return bm25.scores(terms, postings, self._view.chunks, self._view.terms / max(1, self._view.chunks) or 1.0)
 
     async def by_vector(
-        self, vector: Sequence[float], places: Sequence[PassagePosition], limit: int
+        self, vector: Sequence[float], positions: Sequence[PassagePosition], limit: int
     ) -> dict[PassagePosition, float]:
         if not vector or not self._view.chunks:
             return {}
-        at = {"documents": [place.document for place in places], "numbers": [place.number for place in places]}
-        asked = {"vector": str(list(vector)), "limit": limit, **at}
+        at = {
+            "documents": [position.document for position in positions],
+            "numbers": [position.number for position in positions],
+        }
+        parameters = {"vector": str(list(vector)), "limit": limit, **at}
         if await self._is_exact():
-            return _scores(await self._rows(ALL_VECTORS, **asked))
+            return _scores(await self._rows(ALL_VECTORS, **parameters))
         await self._prepare_graph()
-        found = _scores(await self._rows(GRAPH, **asked))
-        return found | _scores(await self._rows(VECTORS_AT, **asked))
+        scores = _scores(await self._rows(GRAPH, **parameters))
+        return scores | _scores(await self._rows(VECTORS_AT, **parameters))
 
-    async def passages(self, places: Sequence[PassagePosition]) -> dict[PassagePosition, Passage]:
-        keys = ([place.document for place in places], [place.number for place in places])
+    async def passages(self, positions: Sequence[PassagePosition]) -> dict[PassagePosition, Passage]:
+        keys = ([position.document for position in positions], [position.number for position in positions])
         rows = await (await self._connection.execute(PASSAGES, keys)).fetchall()
         return {PassagePosition(row["document"], row["number"]): _passage(row) for row in rows}
 
