@@ -77,7 +77,7 @@ async def test_a_killed_embedding_model_serves_nobody_and_no_document_is_lost(ha
     "what",
     [HASHING, kill("MODEL", "hashing", "acme"), kill("DESK", "research", "acme"), kill("KEY", "key_test", "acme")],
 )
-async def test_texts_that_wait_for_their_turn_are_let_go(hashing, folder, caller, what):
+async def test_queued_texts_are_cancelled_by_a_kill(hashing, folder, caller, what):
     async with killing(hashing, folder) as (host, kills):
         service = host._servicers["embedding"]
         assert isinstance(service, Embedding)

@@ -106,7 +106,7 @@ async def test_a_copy_for_an_attached_file_is_named_with_the_file_that_it_is_att
     assert sorted(shown) == [(of, f"terms.txt, attached to {of}.eml") for of in ("one", "two")]
 
 
-async def test_an_update_while_a_file_is_indexed_is_what_is_written_at_its_end(idle, rag, caller):
+async def test_attributes_updated_during_indexing_are_in_the_indexed_document(idle, rag, caller):
     async with idle as platform:
         desk = platform.desk()
         file = await desk.upload("a.txt", b"Copper rose.")
@@ -141,7 +141,7 @@ async def test_many_updates_at_once_end_with_the_same_in_both_services(here, rag
     assert from_values((await store.update_document_attributes(old)).attributes) == attributes
 
 
-async def test_what_was_not_sent_is_sent_after_a_restart(rag, caller, monkeypatch):
+async def test_unsent_attributes_are_sent_after_a_restart(rag, caller, monkeypatch):
     monkeypatch.setattr(attribute_updates, "SWEEP_SECONDS", 3600)
     async with running(rag) as platform:
         desk = platform.desk()
@@ -159,7 +159,7 @@ async def test_what_was_not_sent_is_sent_after_a_restart(rag, caller, monkeypatc
         await asyncio.to_thread(wait_until, lambda: query(rag, is_sent) != [], "the sweep")
 
 
-async def test_what_waits_of_others_neither_fails_nor_delays_an_update(here, rag, monkeypatch):
+async def test_unsent_updates_of_other_files_neither_fail_nor_delay_an_update(here, rag, monkeypatch):
     desk, _, platform = here
     stuck, collection = await put_in(desk, "stuck.txt", content=b"Zinc fell.")
     file, _ = await put_in(desk, "a.txt", collection)

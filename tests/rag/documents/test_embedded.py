@@ -103,7 +103,7 @@ async def test_the_same_attachment_of_two_mails_is_kept_for_each(platform):
     assert (await desk.openai.files.content(alone.id)).content == b"The same terms"
 
 
-async def test_files_in_a_pdf_and_in_its_annotations_are_kept(platform):
+async def test_files_in_a_pdf_and_in_its_annotations_are_stored(platform):
     desk = platform.desk()
     content = with_files([["Report"]], [("annex.xlsx", WORKBOOK)], [("note.txt", b"On page one")])
     parent = await desk.upload("report.pdf", content)
@@ -172,7 +172,7 @@ async def test_attachments_are_bounded_in_count_bytes_and_depth(narrow):
             await desk.openai.files.delete(parent.id)
 
 
-async def test_an_encrypted_pdf_opens_with_its_password_which_is_kept_nowhere(platform, rag, caplog):
+async def test_an_encrypted_pdf_opens_with_its_password_which_is_stored_nowhere(platform, rag, caplog):
     caplog.set_level("DEBUG")
     desk, content = platform.desk(), sample("pdftotext", "tests/user_password.pdf")
     for password, code in (("", "password_required"), ("hunter2-wrong", "wrong_password")):

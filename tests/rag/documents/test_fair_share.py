@@ -130,7 +130,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_process_that_freezes_while_it_chooses_holds_up_nobody(waiting, rag):
+async def test_a_process_that_freezes_while_it_claims_does_not_block_others(waiting, rag):
     jobs, workers = waiting
     ordered(rag, ["a/1"])
     process = subprocess.Popen([sys.executable, "-c", FREEZES, rag.postgres])

@@ -77,7 +77,7 @@ async def test_put_read_index_and_watch(rag, caller, report, how):
     assert (record["actor"], record["desk"], record["details"]["chunks"]) == ("key_test", "research", 2)
 
 
-async def test_what_services_ask_wrongly_is_refused(rag, caller):
+async def test_invalid_requests_of_services_are_rejected(rag, caller):
     async with hosted(rag, SERVICES) as host:
         documents = host.client(DocumentsClient)
         with acting_for(caller):
@@ -215,7 +215,7 @@ class DoubleEmbedding(Embedding):
         return await self._inner.embed(request)
 
 
-async def test_a_service_that_is_away_only_delays(rag, caller, report):
+async def test_an_unavailable_service_only_delays_indexing(rag, caller, report):
     async with hosted(rag, SERVICES) as host:
         double = host._servicers["embedding"] = DoubleEmbedding(host._servicers["embedding"], 2)
         documents = host.client(DocumentsClient)
@@ -226,7 +226,7 @@ async def test_a_service_that_is_away_only_delays(rag, caller, report):
     assert query(rag, "select attempts from documents.vector_store_file") == [(3,)]
 
 
-async def test_bytes_that_no_file_has_are_removed_at_the_start(rag, caller, report):
+async def test_blobs_without_a_file_are_deleted_at_the_start(rag, caller, report):
     async with hosted(rag, SERVICES) as host:
         with acting_for(caller):
             await host.client(DocumentsClient).put_file(PutFileRequest(name="report.pdf", content=report))
@@ -253,7 +253,7 @@ def _process(profile, tmp_path, folder):
         return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PYTHONWARNINGS": "ignore"})
 
 
-async def test_a_job_is_part_of_the_trace_of_whoever_ordered_it(rag, caller, report):
+async def test_a_job_is_part_of_the_trace_of_the_request_that_created_it(rag, caller, report):
     with recorded() as spans:
         async with hosted(rag, SERVICES) as host:
             client = host.client(DocumentsClient)

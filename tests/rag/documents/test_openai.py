@@ -95,7 +95,7 @@ REFUSED = [
 ]
 
 
-async def test_what_cannot_be_uploaded_is_a_clear_400_and_leaves_nothing(platform, rag):
+async def test_an_invalid_upload_is_a_clear_400_and_stores_nothing(platform, rag):
     desk = platform.desk()
     for name, content, reason in REFUSED:
         with pytest.raises(openai.BadRequestError) as refused:
@@ -133,7 +133,7 @@ async def test_a_character_of_a_field_may_come_in_two_pieces(platform):
     assert "the form has no file" in answer.text
 
 
-async def test_a_form_that_is_none_is_a_400(platform):
+async def test_a_malformed_form_is_a_400(platform):
     http = platform.desk().http
     multipart = {"content-type": "multipart/form-data; boundary=x"}
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\ntext\r\n'
@@ -219,7 +219,7 @@ async def test_vector_stores_are_listed_in_parts(platform):
         await client.vector_stores.create(name="store 1")
 
 
-async def test_why_a_file_failed_and_that_it_is_tried_again(platform):
+async def test_a_failed_file_has_a_reason_and_is_retried(platform):
     desk = platform.desk()
     scanned = await desk.upload("scan.pdf", pdf([[], []]))
     unknown = await desk.upload("model.bin", b"\0", purpose="user_data")
@@ -276,7 +276,7 @@ async def test_the_same_file_twice_at_once_is_one_file(platform, rag):
     assert len([p for p in (rag.data / "documents" / "content").rglob("*") if p.is_file()]) == 1
 
 
-async def test_an_upload_meets_the_removal_of_the_same_bytes(platform):
+async def test_an_upload_concurrent_with_the_deletion_of_the_same_bytes_keeps_them(platform):
     desks = [platform.desk("a"), platform.desk("b")]
     for _ in range(6):
         first = await desks[0].upload("a.md", b"# Shared")

@@ -45,7 +45,7 @@ async def put_in(desk, name, content, store=None):
     return file.id, store
 
 
-async def test_every_route_says_of_it_what_it_says_of_an_unknown_id(platform, keys):
+async def test_every_route_answers_for_it_as_for_an_unknown_id(platform, keys):
     file, store = await put_in(keys["both"], "deal.txt", b"Project Falcon: the target is Gamma plc.")
     batches = keys["both"].openai.vector_stores.file_batches
     batch = (await batches.create_and_poll(store, file_ids=[file], poll_interval_ms=20)).id

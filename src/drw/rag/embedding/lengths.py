@@ -38,7 +38,7 @@ class UnknownToken(InvalidRequest):
 
 
 def check_tokens(texts: Sequence[str | Tokens], size: int) -> None:
-    """Raise `UnknownToken` where tokens in place of a text have an id that a tokenizer of so many does not."""
+    """Raise `UnknownToken` if a token id is outside the vocabulary."""
     for index, ids in enumerate(texts):
         for wrong in () if isinstance(ids, str) else (min(ids), max(ids)):
             if not 0 <= wrong < size:

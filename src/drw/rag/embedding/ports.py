@@ -40,7 +40,7 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def read(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
-        """Cut the texts into tokens, and the request into portions; every window of a text is in exactly one.
+        """Tokenise texts, and split the request into batches; each window of a text is in exactly one.
 
         Raises:
             UnknownToken: the model has no token of an id that is given.

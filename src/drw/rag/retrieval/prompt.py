@@ -18,7 +18,7 @@ WORD = re.compile(r"\w+")
 
 
 def messages(question: str, passages: Sequence[Passage], tokens: int) -> list[ChatMessage]:
-    """Return the messages that ask a model, with at most about so many tokens of sources."""
+    """Return the chat messages of a question, with about `tokens` tokens of sources."""
     each = tokens // max(1, len(passages))
     sources = "\n\n".join(_source(number, passage, question, each) for number, passage in enumerate(passages, 1))
     user_message = f"Sources:\n\n{sources}\n\nQuestion: {question}\nAnswer:"

@@ -30,7 +30,7 @@ def best(passage: str, answer: str) -> str:
 
 
 def longest_run(passage: str, answer: str) -> int:
-    """Return how many words in a row stand in both."""
+    """Return the length in words of the longest common run."""
     there = [word.lower() for word in WORD.findall(passage)]
     here = [word.lower() for word in WORD.findall(answer)]
     longest, previous = 0, [0] * (len(there) + 1)

@@ -12,7 +12,7 @@ from drw.rag.vector_store.question import Question
 
 
 async def chosen(snapshot: Snapshot, question: Question) -> Filters:
-    """Return the filters that a question asks for, the values of each by its key; empty where it names nothing."""
+    """Return the values of each filter that a question implies, by key."""
     filters: dict[str, list[str]] = {}
     for key, terms in question.named.items():
         if values := await snapshot.values(key, terms, filters):

@@ -47,7 +47,7 @@ MAX_NAMES = 512
 
 
 def extracted(document: Document, chunks: Sequence[Chunk]) -> dict[str, str]:
-    """Return the metadata of a document, as far as it is known."""
+    """Return the known metadata of a document."""
     attributes = from_values(document.attributes)
     own = {key: value for key in KEYS if (value := str(attributes.get(key, "")).strip())}
     return _read(document, chunks) | own
@@ -120,7 +120,7 @@ def _ticker(chunks: Sequence[Chunk], title: str) -> str:
 
 
 def _companies(text: str) -> Iterator[str]:
-    """Yield the runs of words that are written as names are; every run where the question has no capitals."""
+    """Yield capitalised runs of words; every run if the question has no capitals."""
     words = [match[0] for match in WORD.finditer(text)]
     is_lower = text[1:] == text[1:].lower()
     can_end = [is_lower or word != word.lower() or word[0].isdigit() for word in words]

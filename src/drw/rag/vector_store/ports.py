@@ -102,7 +102,7 @@ class AnalysedText:
     """The result of `analysis`: what the index stores of a document."""
 
     counts: Sequence[Mapping[str, int]]
-    """How often each term stands in each chunk, in the order of the chunks."""
+    """The term counts of each chunk, in the order of the chunks."""
     about: DocumentMetadata
 
 
@@ -111,19 +111,19 @@ class Snapshot(ABC):
 
     @abstractmethod
     async def values(self, key: str, terms: Sequence[str], filters: Filters) -> list[str]:
-        """Return the values of a metadata key that the terms name, over documents that have what the filters ask."""
+        """Return the values of a metadata key that the terms name, over documents that match the filters."""
 
     @abstractmethod
     async def newest(self, filters: Filters) -> list[str]:
-        """Return the newest period of each company, over documents that have what the filters ask."""
+        """Return the newest period of each company, over documents that match the filters."""
 
     @abstractmethod
     async def narrowed(self, filters: Filters) -> Snapshot:
-        """Return the part of the snapshot that the filters take."""
+        """Return the part of the snapshot that matches the filters."""
 
     @abstractmethod
     async def by_words(self, terms: Sequence[str]) -> KeywordScores:
-        """Return the chunks that have any of the terms, scored by BM25."""
+        """Return the chunks that contain any of the terms, with BM25 scores."""
 
     @abstractmethod
     async def by_vector(
@@ -133,7 +133,7 @@ class Snapshot(ABC):
 
     @abstractmethod
     async def passages(self, positions: Sequence[PassagePosition]) -> dict[PassagePosition, Passage]:
-        """Return the text of chunks and what is known of their documents."""
+        """Return the text of chunks with the data of their documents."""
 
 
 class PassageIndex(ABC):
@@ -161,7 +161,7 @@ class PassageIndex(ABC):
     async def create_collection(
         self, owner: Owner, name: str, metadata: Mapping[str, str], walls: Sequence[str]
     ) -> Collection:
-        """Make a collection inside these walls.
+        """Create a collection with these walls.
 
         Raises:
             CollectionExists: the name is taken.
@@ -178,7 +178,7 @@ class PassageIndex(ABC):
     async def update_collection(
         self, owner: Owner, collection: str, name: str, metadata: Mapping[str, str]
     ) -> Collection:
-        """Change the name, where one is given, and the metadata, where there is any.
+        """Change the name and the metadata, if given.
 
         Raises:
             CollectionExists: the name is taken.
@@ -186,9 +186,9 @@ class PassageIndex(ABC):
 
     @abstractmethod
     async def delete_collection(self, owner: Owner, collection: str) -> int:
-        """Delete a collection with all in it that the owner may see; return how many documents that were.
+        """Delete a collection with all documents that the owner may see; return their number.
 
-        What the owner may not see stays, with the collection, for those who may.
+        Documents that the owner may not see stay, with the collection, for callers inside their walls.
         """
 
     @abstractmethod
@@ -201,7 +201,7 @@ class PassageIndex(ABC):
         analysed: AnalysedText,
         fence: int = 0,
     ) -> Document:
-        """Write a document whole, in place of the one with its id and walls; it gets the collection's walls too.
+        """Write a document in place of the one with its id and walls; it also gets the walls of the collection.
 
         Raises:
             DocumentSuperseded: `fence` is not 0, and the stored document, or a deletion of it, has a higher one.
@@ -217,7 +217,7 @@ class PassageIndex(ABC):
         about: Callable[..., DocumentMetadata],
         fence: int = 0,
     ) -> Document:
-        """Replace the attributes of a document, and what `about(document, chunks)` makes of them; return the document.
+        """Replace the attributes of a document and its metadata from `about(document, chunks)`; return the document.
 
         Where it is not there, a copy of the document `source` with the same walls is made for it. A version that is
         not newer than the one that is kept changes nothing.
@@ -228,11 +228,11 @@ class PassageIndex(ABC):
 
     @abstractmethod
     async def list_documents(self, owner: Owner, collection: str, page: Page) -> tuple[list[Document], str]:
-        """Return a page of the documents, in the order of writing, and the token of the next page."""
+        """Return a page of the documents in order of writing, and the token of the next page."""
 
     @abstractmethod
     async def delete_document(self, owner: Owner, collection: str, document: str) -> int:
-        """Delete a document with all that belongs to it, and return how many chunks that were.
+        """Delete a document with all its rows; return its number of chunks.
 
         Raises:
             DocumentNotFound: the collection has no such document.
@@ -251,4 +251,4 @@ class PassageIndex(ABC):
     def snapshot(
         self, owner: Owner, collection: str, condition: Filter | None
     ) -> AbstractAsyncContextManager[Snapshot]:
-        """Hold a view of the collection's documents that a filter takes."""
+        """Open a snapshot of the documents that match a filter."""

@@ -29,7 +29,7 @@ def fuse(
     weight: float,
     fusion: Fusion,
 ) -> list[Scored]:
-    """Return all chunks of both legs, best first.
+    """Return the chunks of keyword and vector search with fused scores, best first.
 
     `weight` is the vector leg's part; where there is one leg only, it counts alone. By "coverage", a chunk's BM25
     score is divided by `bound`, which is what a chunk with every term of the question would have (theoretical bounds:
@@ -70,7 +70,7 @@ _SCALES = {"coverage": _bounded, "min-max": _min_max, "rrf": _reciprocal_ranks}
 
 
 def distinct_pages(ranked: Iterable[tuple[Scored, int]], limit: int, per_page: int) -> list[Scored]:
-    """Return the best, with at most `per_page` of one page of a document while there are others.
+    """Return the best chunks, with at most `per_page` of one page while there are other pages.
 
     Args:
         ranked: chunks, best first, each with its page.

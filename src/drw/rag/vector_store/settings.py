@@ -26,7 +26,7 @@ class Ranking(Base):
     candidates: int = Field(default=200, ge=50)
     """Chunks of each leg that are fused."""
     per_page: int = Field(default=2, ge=1)
-    """Chunks of one page that stand before those of other pages."""
+    """Chunks of one page that are ranked before other pages."""
 
 
 class PgvectorSettings(Base):
@@ -47,5 +47,5 @@ class Settings(Ranking):
     """`[services.vector_store]`."""
 
     index: str = "pgvector"
-    """The adapter that keeps the passages."""
+    """The adapter of the vector database."""
     pgvector: PgvectorSettings = PgvectorSettings()

@@ -42,7 +42,7 @@ def check_pairs(pairs: Mapping[str, str], param: str) -> None:
 
 
 def check_attributes(attributes: Mapping[str, Value], param: str) -> dict[str, Scalar]:
-    """Return attributes; raise `InvalidRequest` where they are too many, or one is too long or no scalar."""
+    """Return attributes; raise `InvalidRequest` if there are too many, or one is too long or not a scalar."""
     scalars = from_values(attributes, param)
     check_pairs({name: str(value) for name, value in scalars.items()}, param)
     return scalars

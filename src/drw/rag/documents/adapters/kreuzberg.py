@@ -53,7 +53,7 @@ class Kreuzberg(Parser):
         return parted([text(content, kind)])
 
     def _decoded(self, content: bytes) -> str:
-        """Return text by the encoding that the page names, if it is in that; a byte order mark comes first."""
+        """Decode a page by its byte order mark, the encoding that it declares, or detection."""
         named = None if content.startswith(codecs.BOM_UTF8) else CHARSET.search(content[:4096])
         name = named[1].decode("ascii").lower() if named else ""
         name = "cp1252" if name in LATIN_1 else name

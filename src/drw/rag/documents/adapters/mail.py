@@ -104,7 +104,7 @@ def _read(file: Path) -> Message:
 
 
 def _header(message: Message, name: str) -> str:
-    """Return a header as a reader sees it; what cannot be decoded stays as it is."""
+    """Return a decoded header; parts that cannot be decoded stay encoded."""
     value = message.get(name)
     if value is None:
         return ""

@@ -115,7 +115,7 @@ def _refused(error: pypdfium2.PdfiumError, password: str) -> ParseFailed:
 
 
 def _text(document: pypdfium2.PdfDocument, number: int) -> tuple[str, bool]:
-    """Return the text of a page; where it has none, also whether it has images."""
+    """Return the text of a page and, if it has none, whether it has images."""
     try:
         page = document[number]
     except pypdfium2.PdfiumError as error:

@@ -118,7 +118,7 @@ class Chunker:
 
 
 def _end(page: _Page, begin: int) -> int:
-    """Return where the chunk that begins here ends: at a heading where it is half full, else where it is full."""
+    """Return the end of the chunk that begins here: at a heading once it is half full, otherwise when it is full."""
     for number in range(begin, len(page)):
         if number > begin and page.tokens(begin, number + 1) > TOKENS:
             is_tail = page.tokens(number, len(page)) <= TAIL_TOKENS
@@ -129,7 +129,7 @@ def _end(page: _Page, begin: int) -> int:
 
 
 def _before_table(page: _Page, begin: int, end: int) -> int:
-    """Return where the table begins that a cut here would part, if it fits into the next chunk; else here."""
+    """Return the start of the table that a cut here would split, if it fits into the next chunk; otherwise `end`."""
     if not page.rows[end]:
         return end
     top = end
@@ -142,7 +142,7 @@ def _before_table(page: _Page, begin: int, end: int) -> int:
 
 
 def _next(page: _Page, begin: int, end: int) -> int:
-    """Return where the next chunk begins: some lines back, where those are short and it is the same section."""
+    """Return the start of the next chunk: some lines back within a section, if those lines are short."""
     if end == len(page) or page.headings[end]:
         return end
     back = max(end - OVERLAP_LINES, begin + 1)
@@ -156,7 +156,7 @@ def _is_label(line: _Line) -> bool:
 
 
 def _table_header(page: _Page, begin: int) -> str:
-    """Return the column heads of the table in which a chunk begins; empty where it begins in none."""
+    """Return the column headers of the table in which a chunk begins; empty if it begins in none."""
     if not page.rows[begin]:
         return ""
     above = [line.text.strip() for line in page.lines[max(0, begin - ROWS_ABOVE) : begin]]
@@ -189,7 +189,7 @@ def _lines(text: str) -> Iterator[_Line]:
 
 
 def _pieces(text: str, start: int, end: int) -> Iterator[_Line]:
-    """Yield a line whole, or in sentences where it is longer than a chunk, or in words where a sentence is."""
+    """Yield a line; split it into sentences if it exceeds a chunk, and a sentence into words."""
     end = start + len(text[start:end].rstrip())
     count = token_estimate.estimate(text[start:end])
     if count <= TOKENS:

@@ -44,7 +44,7 @@ class DeletionRelay:
             ) from error
 
     async def sweep(self) -> None:
-        """Send what is left, until cancelled: a process died or the vector store did not answer."""
+        """Send unconfirmed deletions, until cancelled: a process died, or the vector store did not answer."""
         while True:
             with suppress(Unavailable):
                 for deletion in await self._deletions.older_than(SWEEP_AFTER_SECONDS):

@@ -25,10 +25,10 @@ SAMPLE = 64 << 10
 MAX_CHAOS = 0.2
 """As charset-normalizer measures it: above, a text looks like noise."""
 ODD_SHARE = 0.2
-"""How many of the characters beyond ASCII may stand where no writer puts them."""
+"""Maximum share of non-ASCII characters in implausible positions."""
 WRONG = "\ufffd"
 WRONG_SHARE = 0.05
-"""Of the characters beyond ASCII: so many may be wrong in what is still read as UTF-8."""
+"""Maximum share of invalid non-ASCII characters in text that is still decoded as UTF-8."""
 HIGH = re.compile(rb"[\x80-\xff]")
 AROUND = 2000
 """Bytes of a line that are looked at before and after one beyond ASCII."""
@@ -56,7 +56,7 @@ def decoded(content: bytes) -> tuple[str, str]:
 
 
 def decoded_as(content: bytes, encoding: str) -> str | None:
-    """Return text in the encoding that its file names; None where there is no such one, or the text is in another."""
+    """Decode text with the declared encoding; None if that is unknown or does not match."""
     try:
         return content.decode(encoding)
     except (LookupError, ValueError):  # some codecs of Python raise more than UnicodeDecodeError
@@ -136,7 +136,7 @@ def _sample(content: bytes) -> Iterator[bytes]:
 
 
 def _latin(sample: bytes) -> str:
-    """Return the encoding of Latin letters in which the fewest characters stand out of place."""
+    """Return the Latin encoding with the fewest misplaced characters."""
     odd: dict[str, int] = {}
     for name in LATIN:
         try:

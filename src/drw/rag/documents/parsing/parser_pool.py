@@ -65,7 +65,7 @@ class ParserPool:
         return parsed.encoding
 
     async def text(self, file: Path, kind: str, enough: int = 0) -> ParsedText:
-        """Return the text of each page; with `enough` no more pages once there are so many characters.
+        """Return the text of each page; with `enough`, stop once there are so many characters.
 
         Raises:
             ParseFailed: the file cannot be read, or is over a limit.
@@ -215,7 +215,7 @@ async def _answers(worker: asyncio.subprocess.Process, request: dict[str, Any]) 
             yield answer
             if "end" in answer:
                 return
-    # readline: an answer longer than may be; a write to a pipe that has just closed is a RuntimeError in uvloop.
+    # readline: the answer exceeds the limit; a write to a pipe that has just closed is a RuntimeError in uvloop.
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _WorkerDied from error
     raise _WorkerDied

@@ -82,7 +82,7 @@ def _answers(request: Answer) -> Iterator[Answer]:
 
 
 def _fault(error: BaseException) -> str:
-    """Return the kind of an error and where it was raised; its text may quote the file."""
+    """Return the class and the place of an error, without its text, which may quote the file."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} at {Path(frames[-1].filename).name}:{frames[-1].lineno}"
 

@@ -27,7 +27,7 @@ class ChangeNotifications:
         return self._next
 
     async def after(self, mark: asyncio.Event, seconds: float) -> None:
-        """Return after the first change since the mark, and at the latest after so many seconds."""
+        """Wait for the first change since the mark, at most so many seconds."""
         with suppress(TimeoutError):
             await asyncio.wait_for(mark.wait(), seconds)
 

@@ -77,7 +77,7 @@ class Deletions:
         return [Deletion(**row) for row in await self._database.all(f"{ROWS} where fence = any(%s)", list(fences))]
 
     async def older_than(self, seconds: float) -> list[Deletion]:
-        """Return deletions of all desks that are unconfirmed for so many seconds, oldest first."""
+        """Return deletions of all desks that are older than so many seconds, oldest first."""
         query = f"{ROWS} where created_at < clock_timestamp() - %s * interval '1 second' order by fence limit %s"
         return [Deletion(**row) for row in await self._database.all(query, seconds, MAX_ROWS)]
 

@@ -25,7 +25,7 @@ CHARTS = frozenset({"chart", "chartEx"})
 
 
 def texts_of_part(package: Package, part: str) -> list[str]:
-    """Return the texts of a drawing part; empty where it is damaged."""
+    """Return the texts of a drawing part; empty if it is damaged."""
     try:
         root = package.root(part)
     except DamagedPart:
@@ -67,7 +67,7 @@ def body(element: Element) -> str:
 
 
 def paragraph(element: Element) -> str:
-    """Return the text of a paragraph, with a bullet where it is below the first level."""
+    """Return the text of a paragraph, with a bullet below the first level."""
     text = runs(element).strip()
     level = integer(value(child(element, "pPr"), "lvl"))
     return f"{'  ' * min(level, 8)}- {text}" if text and level else text

@@ -1,4 +1,4 @@
-"""Decrypts Office files with a password (MS-OFFCRYPTO)."""
+"""Decryption of Office files with a password (MS-OFFCRYPTO)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens packages of XML parts in a ZIP archive (ECMA-376 part 2, and ODF), within limits."""
+"""Packages of XML parts in a ZIP archive (ECMA-376 part 2, and ODF), read within limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueE
 
 
 class DamagedPart(Exception):
-    """One part of the package is missing, or is not what it should be."""
+    """A part of the package is missing or malformed."""
 
 
 class Relation(NamedTuple):
@@ -89,7 +89,7 @@ class Package:
         return root
 
     def salvaged(self, name: str) -> tuple[Element, bool]:
-        """Return the root element of a part with what could be read of it, and whether that is all.
+        """Return the readable part of a possibly damaged XML part, and whether it is complete.
 
         Raises:
             DamagedPart: not even its first element could be read.
@@ -105,7 +105,7 @@ class Package:
         return self.root(name) if root is None else root, True
 
     def relations(self, part: str) -> dict[str, Relation]:
-        """Return the relationships of a part by their ids; `""` names the package. Empty where there are none."""
+        """Return the relationships of a part by their ids; `""` names the package. Empty if there are none."""
         folder, name = posixpath.split(part)
         try:
             root = self.root(posixpath.join(folder, "_rels", f"{name}.rels"))

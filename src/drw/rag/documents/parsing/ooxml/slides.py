@@ -1,4 +1,4 @@
-"""Reads PPTX presentations: a page a slide, with tables, charts, diagrams, comments and notes."""
+"""Reader of PPTX presentations: one page for each slide, with tables, charts, diagrams, comments and notes."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class SlidesReader:
 
 
 def _placeholder(shape: Element) -> str:
-    """Return the type of placeholder that a shape is; empty where it is none."""
+    """Return the placeholder type of a shape; empty if it is none."""
     properties = next((e for e in shape if tag(e).startswith("nv")), None)
     mark = child(properties, "nvPr", "ph") if properties is not None else None
     return (attribute(mark, "type") or "body") if mark is not None else ""

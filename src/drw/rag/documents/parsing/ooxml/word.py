@@ -1,4 +1,4 @@
-"""Reads DOCX documents in reading order: text boxes, embedded documents, notes, charts and diagrams included."""
+"""Reader of DOCX documents in reading order, with text boxes, embedded documents, notes, charts and diagrams."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class WordReader:
             self._footnotes |= self._read_notes(f"{kind}s", kind)
 
     def pages(self) -> Iterator[str]:
-        """Yield the pages as Word last laid them out; by their breaks where it never did.
+        """Yield the pages of the last layout by Word, or by page breaks if there is no layout.
 
         Raises:
             ParseFailed: the document cannot be read.
@@ -206,7 +206,7 @@ class WordReader:
         return [text for item in element for text in self._boxes(item, relations, depth)]
 
     def _table(self, element: Element, relations: dict[str, Relation], depth: int) -> Iterator[str]:
-        """Yield a table as Markdown; one of a single cell, which only frames it, as its text."""
+        """Yield a table as Markdown; a table of a single cell as its text."""
         rows: list[list[str]] = []
         alone: list[str] = []
         for row in self._unwrapped(element, "tr"):
@@ -234,7 +234,7 @@ class WordReader:
                 yield from self._unwrapped(item, name)
 
     def _embedded(self, relation: Relation | None) -> str:
-        """Return the text of a document that is embedded where its text should stand."""
+        """Return the text of a document that is embedded in place (`altChunk`)."""
         if relation is None or relation.is_external:
             return ""
         kind = posixpath.splitext(relation.target)[1].lstrip(".").lower()

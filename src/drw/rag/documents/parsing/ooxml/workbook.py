@@ -1,4 +1,4 @@
-"""Reads XLSX workbooks: cells as they are shown, by stored values, without what is hidden."""
+"""Reader of XLSX workbooks: displayed cells from stored values, without hidden ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_CELL_CHARACTERS = 32_767
 
 @dataclass(slots=True)
 class Workbook:
-    """The sheets of a workbook, and what is to be said of them."""
+    """The sheets of a workbook, with warnings."""
 
     sheets: list[Sheet] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -96,7 +96,7 @@ class WorkbookReader:
                 continue
             book.sheets.append(sheet)
             self._read(sheet, relation.target)
-        if book.formulas:  # they may refer to what is hidden
+        if book.formulas:  # they may refer to hidden cells
             for sheet, part in hidden:
                 with suppress(DamagedPart):
                     self._rows(sheet, part, _Hidden())
@@ -222,7 +222,7 @@ class _Hidden:
         return cell.top in self.rows or any(first <= cell.left <= last for first, last in self.columns)
 
     def remove_from(self, sheet: Sheet) -> None:
-        """Remove what is hidden; count what had content."""
+        """Remove hidden rows and columns; count those with content."""
         rows = [number for number in self.rows if sheet.rows.pop(number, None)]
         sheet.left_out.update(rows)
         columns: set[int] = set()
@@ -248,7 +248,7 @@ def _text(text: str, code: str) -> Cell | None:
 
 
 def _rich_text(element: Element) -> str:
-    """Return the text of runs, without the phonetic ones that stand above them."""
+    """Return the text of runs, without phonetic guides."""
     parts: list[str] = []
     for item in element:
         if tag(item) == "t":

@@ -12,7 +12,7 @@ from drw.rag.documents.ports import ParseFailed
 NUMBER = re.compile(r"[-+(]?\s*[$€£¥]?\s*[-+]?\d[\d,. ']*(?:[eE][-+]?\d+)?\s*%?\)?")
 DELIMITERS = ",;\t|"
 SAMPLE = 8 << 10
-"""Characters by which the delimiter is told: the time that this takes grows with their square."""
+"""Characters for detecting the delimiter, which takes quadratic time."""
 MAX_DIGITS = 64
 
 

@@ -1,4 +1,4 @@
-"""Formulas without a stored value: computed where they are arithmetic, else shown as they are written.
+"""Formulas without a stored value: computed if they are arithmetic, otherwise displayed as formulas.
 
 Excel stores the value of each formula; programs that write workbooks often do not.
 """
@@ -56,7 +56,7 @@ class Formula:
 
 
 def compute(sheets: Sequence[Sheet], formulas: Sequence[Formula]) -> Iterator[str]:
-    """Put the values of formulas into their cells; yield what is to be said of them."""
+    """Set the values of formula cells; yield warnings."""
     book = _Book(sheets, formulas)
     written = 0
     for formula in formulas:
@@ -83,7 +83,7 @@ class _Book:
         self._read = 0
 
     def cell(self, formula: Formula) -> Cell | None:
-        """Return what the cell of a formula shows."""
+        """Return the displayed cell of a formula."""
         try:
             value = self.value(formula.sheet.name.lower(), formula.row, formula.column)
         except CellError as error:
@@ -96,7 +96,7 @@ class _Book:
         return Cell(text, value, number_formats.is_date(formula.code)) if text else None
 
     def value(self, sheet: str, row: int, column: int) -> Value:
-        """Return the value of a cell: a formula's own, or what is stored."""
+        """Return the value of a cell: computed from its formula, or stored."""
         self._read += 1
         if self._read > MAX_READ:
             raise Unknown
@@ -268,7 +268,7 @@ class _Parser:
         return FUNCTIONS[name](arguments)
 
     def _choice(self, name: str) -> Value:
-        """Compute IF and IFERROR: an error in what is not chosen does not count."""
+        """Compute IF and IFERROR; an error in the branch that is not taken is ignored."""
         arguments: list[Value | CellError] = []
         while not self._take(")"):
             depth = self._depth
@@ -293,7 +293,7 @@ class _Parser:
         return chosen
 
     def _end(self, begin: int) -> int:
-        """Return where the argument that begins here ends."""
+        """Return the end of the argument that begins here."""
         depth = 0
         for at in range(begin, len(self._tokens)):
             kind, text = self._tokens[at]

@@ -1,4 +1,4 @@
-"""Cells of a sheet by row and column, and how ranges of them are named."""
+"""Grid of a sheet: cells by row and column, and references to ranges."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Sheet:
     more: list[str] = field(default_factory=list)
     """Text of its charts, text boxes and comments."""
     left_out: set[int] = field(default_factory=set)
-    """Hidden rows: what stands above and below one is one table all the same."""
+    """Hidden rows: the rows above and below belong to one table."""
 
     def reference(self, cells: Range) -> str:
         """Return how a formula would name these cells, as in `'Q1 2025'!A3:D12`."""
@@ -67,7 +67,7 @@ def letters(column: int) -> str:
 
 
 def position(reference: str) -> tuple[int, int] | None:
-    """Return row and column of a reference as in `B12`; None where it is none."""
+    """Return row and column of a reference such as `B12`; None if it is not one."""
     match = REFERENCE.fullmatch(reference)
     if not match:
         return None
@@ -78,7 +78,7 @@ def position(reference: str) -> tuple[int, int] | None:
 
 
 def rectangle(reference: str) -> Range | None:
-    """Return the range of a reference as in `A1:C4` or `B12`; None where it is none."""
+    """Return the range of a reference such as `A1:C4` or `B12`; None if it is not one."""
     first, _, last = reference.partition(":")
     begin, end = position(first), position(last or first)
     if begin is None or end is None:

@@ -129,7 +129,7 @@ def _sections(code: str) -> list[_Section]:
 
 
 def _section(sections: list[_Section], value: float) -> tuple[_Section | None, float]:
-    """Return the section that a number falls into, and what of it to write: a sign may be the section's own."""
+    """Return the format section for a number, and the number to write: the section may write the sign itself."""
     numeric = sections[:3]
     if any(s.condition for s in numeric):
         for section in numeric:
@@ -255,7 +255,7 @@ def _literal(token: _Token) -> str:
 
 
 def _date(section: _Section, value: float, *, since_1904: bool) -> str:
-    """Return a date; empty where the number is none."""
+    """Return a date; empty if the number is not one."""
     if not 0 <= value < LAST_DAY:
         return ""
     tokens = section.tokens

@@ -144,7 +144,7 @@ def _spanning(sheet: Sheet, row: int, column: int) -> Cell | None:
 
 
 def _fill_down(sheet: Sheet) -> None:
-    """Repeat a cell that spans rows in each of them, where each row has cells of its own."""
+    """Repeat a cell that spans several rows in each row that has other cells."""
     left = sum(map(len, sheet.rows.values())) + 1000
     for m in sheet.merged:
         cell = sheet.rows.get(m.top, {}).get(m.left)

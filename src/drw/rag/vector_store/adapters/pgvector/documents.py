@@ -75,7 +75,7 @@ async def write_subject(connection: Connection, collection: int, key: int, subje
 
 
 async def replace(connection: Connection, collection: int, document: Document) -> None:
-    """Delete the document of this id and these walls, where it is there, to make room for another."""
+    """Delete the document with this id and these walls, if it exists, before another one is inserted."""
     query = "delete from document where collection = %s and id = %s and walls = %s returning *"
     rows = await connection.execute(query, (collection, document.id, list(document.walls)))
     for row in await rows.fetchall():
@@ -133,7 +133,7 @@ def _binary(values: Sequence[float]) -> bytes:
 async def _copy(
     connection: Connection, statement: LiteralString, rows: Iterable[Sequence[Any]], types: Sequence[str] = ()
 ) -> None:
-    """Copy rows into a table: as text or, where the statement says so, in binary with these types."""
+    """Copy rows into a table: as text or, with `types`, in binary."""
     async with connection.cursor().copy(statement) as copy:
         if types:
             copy.set_types(types)
@@ -142,7 +142,7 @@ async def _copy(
 
 
 async def count(connection: Connection, row: Mapping[str, Any], sign: int) -> None:
-    """Add a document to what its collection has inside its walls, or take it off."""
+    """Add a document to the totals of its collection and walls, or subtract it."""
     changes = {name: sign * row[name] for name in ("chunks", "bytes", "terms")}
     await connection.execute(
         COUNT, {"collection": row["collection"], "walls": row["walls"], "documents": sign, **changes}

@@ -91,13 +91,13 @@ class View:
 
     @classmethod
     async def of(cls, connection: Connection, owner: Owner, collection: int, jsonpath: str | None) -> View:
-        """Count what can be seen."""
+        """Count the visible documents."""
         names = {"collection": collection, "desk": owner.desk, "walls": list(owner.walls), "filter": jsonpath}
         return await cls.counted(connection, names)
 
     @classmethod
     async def counted(cls, connection: Connection, names: Mapping[str, Any]) -> View:
-        """Count what these parameters of the queries let through."""
+        """Count the documents that these query parameters match."""
         row = await (await connection.execute(_over(COUNT, names), names)).fetchone()
         assert row is not None
         return cls(names, row["documents"], int(row["chunks"]), int(row["terms"]))
@@ -159,7 +159,7 @@ class PostgresSnapshot(Snapshot):
         return self._view.chunks < self._settings.exact_below_share * max(0, row["vectors"] if row else 0)
 
     async def _few(self, query: LiteralString, **values: Any) -> list[str]:
-        """Return the values of a filter; none where there are so many that it would narrow little."""
+        """Return the values of a filter; none if there are too many to narrow the search."""
         rows = await self._rows(query, limit=MAX_VALUES + 1, **values)
         return [row["value"] for row in rows] if len(rows) <= MAX_VALUES else []
 
@@ -177,7 +177,7 @@ class PostgresSnapshot(Snapshot):
 
 
 def _over(query: LiteralString, names: Mapping[str, Any]) -> sql.Composed:
-    """Return a query over what is visible, narrowed where there are automatic filters."""
+    """Return a query over the visible documents, narrowed by the automatic filters."""
     return sql.SQL(query).format(seen=sql.SQL(NARROWED if "filters" in names else SEEN))
 
 
