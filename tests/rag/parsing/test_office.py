@@ -85,7 +85,7 @@ def test_embedded_documents_stand_where_they_are_embedded(tmp_path):
     (text,), warnings = read(document(body, parts, relations), tmp_path, "docx")
     for part in ("From another document", "## Fees", "| FX", "Größe", "## Rates", "After"):
         assert text.index("Before") < text.index(part) <= text.index("After")
-    assert warnings == ["the embedded document 'e.bin' was not read: '.bin' files cannot be parsed"]
+    assert warnings == ["the embedded document 'e.bin' was not read: '.bin' files cannot be read"]
 
 
 def test_documents_embedded_in_themselves_end(tmp_path):

@@ -102,7 +102,7 @@ async def test_an_answer_that_is_cut_off_is_marked_as_incomplete(host, serving):
     assert answer.text == serving.pieces[0]
     assert answer.incomplete == "the answer was cut off: the engine has stopped"
     serving.breaks, serving.finish = None, "length"
-    assert "most tokens" in (await ask(host))[2].incomplete
+    assert "token limit" in (await ask(host))[2].incomplete
 
 
 async def test_without_a_model_the_passages_come_with_the_reason(host, serving):
