@@ -126,7 +126,8 @@ class _Bert:
         return b.node("Div", ["mean", "length"], "sentence_embedding")
 
     def _embed(self) -> str:
-        b, w = self._b, self._weights
+        b = self._b
+        w = self._weights
         # Every token is of the first type here, so its embedding is a part of the position's.
         positions = w["embeddings.position_embeddings.weight"] + w["embeddings.token_type_embeddings.weight"][0]
         b.weight("words", w["embeddings.word_embeddings.weight"])

@@ -53,7 +53,8 @@ class EncoderQueue:
             RateLimited: the queue is full, or the org has half of it.
             TextTooLong: a text has more tokens than the model takes.
         """
-        queued, total = self._queued[_org()], self._queued.total()
+        queued = self._queued[_org()]
+        total = self._queued.total()
         if queued and queued + len(texts) > self._max_texts // 2 or total and total + len(texts) > self._max_texts:
             raise RateLimited(
                 f"your org has {queued} texts in the embedding queue, which is full; retry in a second", retry_after="1"

@@ -19,7 +19,8 @@ def best(passage: str, answer: str) -> str:
     segments = [match[0].strip() for match in SEGMENT.finditer(passage) if match[0].strip()]
     if not segments:
         return ""
-    answer_figures, answer_words = figures.find(answer), _words(answer)
+    answer_figures = figures.find(answer)
+    answer_words = _words(answer)
 
     def shared(segment: str) -> tuple[int, float]:
         words = _words(segment)
@@ -33,7 +34,8 @@ def longest_run(passage: str, answer: str) -> int:
     """Return the length in words of the longest common run."""
     there = [word.lower() for word in WORD.findall(passage)]
     here = [word.lower() for word in WORD.findall(answer)]
-    longest, previous = 0, [0] * (len(there) + 1)
+    longest = 0
+    previous = [0] * (len(there) + 1)
     for word in here:
         row = [0] * (len(there) + 1)
         for at, other in enumerate(there, 1):

@@ -27,8 +27,10 @@ from drw.rag.retrieval.settings import Settings
 PROVIDER = "drw"
 """The provider of the retrieval spans in OpenTelemetry's conventions: this platform."""
 MAX_QUESTION = 4_000
-SEARCH_LIMIT, SEARCH_MAX = 8, 50
-ASK_LIMIT, ASK_MAX = 4, 20
+SEARCH_LIMIT = 8
+SEARCH_MAX = 50
+ASK_LIMIT = 4
+ASK_MAX = 20
 
 
 class Retrieval(contract.Retrieval):
@@ -68,14 +70,16 @@ class Retrieval(contract.Retrieval):
         else:
             wording.incomplete = "no answer: the collection has no passage that matches the question"
         answer = checks.check(wording.text, request.question, passages) if wording.text else Answer()
-        answer.model, answer.incomplete = wording.model, wording.incomplete
+        answer.model = wording.model
+        answer.incomplete = wording.incomplete
         await self._record_answer(request, answer)
         yield AskEvent(answer=answer)
 
     async def _find(
         self, request: SearchRequest | AskRequest, limit: int, attributes: Mapping[str, Value]
     ) -> SearchResponse:
-        question, collection = request.question, request.collection
+        question = request.question
+        collection = request.collection
         if not question.strip() or len(question) > MAX_QUESTION:
             raise InvalidRequest(
                 f"a question has 1 to {MAX_QUESTION} characters, not {len(question)}", param="question"

@@ -16,7 +16,11 @@ from drw.kernel.attributes import from_values
 from drw.rag.vector_store.periods import MONTH_OF_YEAR, dates, month, quarters
 from drw.rag.vector_store.terms import STOP_WORDS, WORD
 
-COMPANY, TICKER, TYPE, PERIOD, QUARTER = "company", "ticker", "document_type", "period", "quarter"
+COMPANY = "company"
+TICKER = "ticker"
+TYPE = "document_type"
+PERIOD = "period"
+QUARTER = "quarter"
 KEYS = (COMPANY, TICKER, TYPE, PERIOD, QUARTER)
 
 FRONT_CHARACTERS = 6000

@@ -37,13 +37,15 @@ def fuse(
     its words say little. "min-max" scales each leg from its least to its
     greatest score, and "rrf" adds reciprocal ranks (Cormack, Clarke and Büttcher, 2009).
     """
-    keyword, vector = _SCALES[fusion](words, bound), _SCALES[fusion](vectors, 1.0)
+    keyword = _SCALES[fusion](words, bound)
+    vector = _SCALES[fusion](vectors, 1.0)
     if fusion == "coverage":
         weight /= (weight + (1 - weight) * max(keyword.values(), default=0.0)) or 1.0
     weight = 0.0 if not vectors else 1.0 if not words else weight
     scored = []
     for position in words.keys() | vectors.keys():
-        k, v = keyword.get(position, 0.0), vector.get(position, 0.0)
+        k = keyword.get(position, 0.0)
+        v = vector.get(position, 0.0)
         scored.append(Scored(position, (1 - weight) * k + weight * v, k, v))
     return sorted(scored, key=lambda s: (-s.score, s.position.document, s.position.number))
 
@@ -55,7 +57,8 @@ def _bounded(scores: Mapping[PassagePosition, float], bound: float) -> dict[Pass
 def _min_max(scores: Mapping[PassagePosition, float], _: float) -> dict[PassagePosition, float]:
     if not scores:
         return {}
-    low, high = min(scores.values()), max(scores.values())
+    low = min(scores.values())
+    high = max(scores.values())
     if high == low:
         return dict.fromkeys(scores, 1.0)
     return {position: (score - low) / (high - low) for position, score in scores.items()}

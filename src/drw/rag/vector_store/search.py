@@ -53,5 +53,7 @@ async def search(snapshot: Snapshot, request: SearchRequest, settings: Ranking) 
 
 
 def _scored(passage: Passage, scored: ranking.Scored) -> Passage:
-    passage.score, passage.keyword_score, passage.vector_score = scored.score, scored.keyword, scored.vector
+    passage.score = scored.score
+    passage.keyword_score = scored.keyword
+    passage.vector_score = scored.vector
     return passage

@@ -17,13 +17,17 @@ from drw.rag.vector_store.ports import Page
 DIMENSIONS = 384
 MAX_NAME = 128
 MAX_TITLE = 512
-MAX_PAIRS, MAX_KEY, MAX_VALUE = 32, 64, 512
+MAX_PAIRS = 32
+MAX_KEY = 64
+MAX_VALUE = 512
 MAX_CHUNKS = 20_000
 MAX_CHUNK_TEXT = 20_000
 MAX_CONTEXT = 4_000
 MAX_QUESTION = 8_000
-MAX_LIMIT, DEFAULT_LIMIT = 50, 10
-MAX_PAGE, DEFAULT_PAGE = 1000, 100
+MAX_LIMIT = 50
+DEFAULT_LIMIT = 10
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
 
 
 def check_name(name: str, param: str = "name") -> None:
@@ -63,7 +67,8 @@ def page(size: int, token: str) -> Page:
 
 def check_document(request: PutDocumentRequest) -> None:
     """Raise `InvalidRequest` if a document cannot be stored."""
-    document, chunks = request.document, request.chunks
+    document = request.document
+    chunks = request.chunks
     check_name(document.id, "document.id")
     check_attributes(document.attributes, "document.attributes")
     if len(document.title) > MAX_TITLE or "\0" in document.title + document.content_hash:

@@ -20,7 +20,9 @@ HEADERS = ("Subject", "From", "To", "Cc", "Date")
 ENDINGS = {"text/plain": "txt", "text/html": "html", "text/csv": "csv", "application/pdf": "pdf"}
 MAX_PARTS = 2000
 # Property tags of MS-OXPROPS, in the names of MSG's streams.
-LONG_NAME, SHORT_NAME, DATA = "__substg1.0_3707", "__substg1.0_3704", "__substg1.0_37010102"
+LONG_NAME = "__substg1.0_3707"
+SHORT_NAME = "__substg1.0_3704"
+DATA = "__substg1.0_37010102"
 TEXTS = {"001F": "utf-16-le", "001E": "cp1252"}
 
 

@@ -65,7 +65,9 @@ class OpenDocument(Parser):
     def _rows(self, sheet: Sheet, table: Element, limits: ParserLimits) -> str:
         """Read the rows of a sheet; return how many hidden rows and columns with content were left out."""
         hidden = [] if limits.hidden else list(_hidden_columns(table))
-        number, rows, columns = 1, 0, set[int]()
+        number = 1
+        rows = 0
+        columns = set[int]()
         for row in descendants(table, "table-row"):
             repeated = _count(row, "number-rows-repeated")
             cells = dict(islice(self._row(sheet, row, number), MAX_CELLS + 1))
@@ -96,7 +98,8 @@ class OpenDocument(Parser):
                 value = 0.0 if kind in NUMBERS or kind in DATES else None
                 for at in range(column, column + min(repeated, MAX_REPEATED)):
                     yield at, Cell(text, value, kind in DATES)
-            down, across = _count(cell, "number-rows-spanned"), _count(cell, "number-columns-spanned")
+            down = _count(cell, "number-rows-spanned")
+            across = _count(cell, "number-columns-spanned")
             if down * across > 1:
                 sheet.merged.append(Range(number, column, number + down - 1, column + across - 1))
             column += repeated

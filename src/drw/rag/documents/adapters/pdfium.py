@@ -44,7 +44,8 @@ class Pdfium(Parser):
             pass
 
     def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
-        has_text, has_images = False, False
+        has_text = False
+        has_images = False
         failed: list[str] = []
         with _opened(file, limits) as document:
             total = len(document)
@@ -54,7 +55,8 @@ class Pdfium(Parser):
                 except _DamagedPage as error:
                     self.warnings.append(f"page {number + 1} {error}")
                     failed.append(str(number + 1))
-                    text, images = "", False
+                    text = ""
+                    images = False
                 has_text, has_images = has_text or bool(text.strip()), has_images or images
                 yield text
         if total and len(failed) == total:

@@ -37,7 +37,8 @@ class UploadForm:
         self._incoming = incoming
         self._is_whole = False
         self._headers: dict[str, bytes] = {}
-        self._header, self._value = b"", b""
+        self._header = b""
+        self._value = b""
         self._field: str | None = None
         self._parser = MultipartParser(options[b"boundary"], _callbacks(self))
 
@@ -69,7 +70,8 @@ class UploadForm:
 
     def on_header_end(self) -> None:
         self._headers[self._header.decode("latin-1").lower()] = self._value
-        self._header, self._value = b"", b""
+        self._header = b""
+        self._value = b""
 
     def on_headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get("content-disposition", b""))

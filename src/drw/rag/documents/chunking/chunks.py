@@ -96,7 +96,8 @@ class Chunker:
         begin = 0
         while begin < len(page):
             end = _end(page, begin)
-            start, stop = page.lines[begin].start, page.lines[end - 1].end
+            start = page.lines[begin].start
+            stop = page.lines[end - 1].end
             if WORD.search(text, start, stop):
                 yield Chunk(number, start, stop, text[start:stop], self._context(page, begin))
             self._see(number, page, begin, end)
@@ -210,12 +211,14 @@ def _pieces(text: str, start: int, end: int) -> Iterator[_Line]:
 
 def _grouped(text: str, cuts: list[int]) -> Iterator[tuple[int, int]]:
     """Yield spans between cuts, as many together as stay short."""
-    left, total = cuts[0], 0
+    left = cuts[0]
+    total = 0
     for begin, end in zip(cuts, cuts[1:], strict=False):
         count = token_estimate.estimate(text[begin:end])
         if total and total + count > TOKENS // 3:
             yield left, begin
-            left, total = begin, 0
+            left = begin
+            total = 0
         total += count
     yield left, cuts[-1]
 

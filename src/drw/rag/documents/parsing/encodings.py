@@ -75,7 +75,8 @@ def _encoding(content: bytes) -> str:
         content.decode()
     except UnicodeDecodeError as error:
         text = content.decode(errors="replace")
-        wrong, right = text.count(WRONG), sum(c > "\x7f" for c in text)
+        wrong = text.count(WRONG)
+        right = sum(c > "\x7f" for c in text)
         return "utf-8" if wrong <= WRONG_SHARE * right else _legacy(content, error)
     return "utf-8"
 
@@ -95,7 +96,8 @@ def _unmarked(content: bytes) -> str:
     size = len(sample) // 2
     for name, at in (("utf-16-le", 1), ("utf-16-be", 0)):
         # Spaces, digits and line ends of any script have a zero byte, on one side only.
-        zeros, others = sample[at::2].count(0), sample[1 - at :: 2].count(0)
+        zeros = sample[at::2].count(0)
+        others = sample[1 - at :: 2].count(0)
         if size > 8 and not len(content) % 2 and zeros >= 0.05 * size and not others and _reads_as(sample, name):
             return name
     return ""
@@ -125,7 +127,8 @@ def _legacy(content: bytes, error: UnicodeDecodeError) -> str:
 
 def _sample(content: bytes) -> Iterator[bytes]:
     """Yield lines with bytes beyond ASCII: only those tell."""
-    left, end = SAMPLE, 0
+    left = SAMPLE
+    end = 0
     while left > 0 and (match := HIGH.search(content, end)):
         at = match.start()
         begin = max(end, at - AROUND, content.rfind(b"\n", max(end, at - AROUND), at) + 1)

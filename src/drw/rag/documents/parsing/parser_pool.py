@@ -42,7 +42,8 @@ class ParsedText:
         if "page" in answer:
             self.pages.append(answer["page"])
         elif "end" in answer:
-            self.warnings, self.encoding = answer["warnings"], answer["encoding"]
+            self.warnings = answer["warnings"]
+            self.encoding = answer["encoding"]
 
 
 class ParserPool:
@@ -50,7 +51,8 @@ class ParserPool:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = self._settings = settings
-        self._reading, self._receiving = FairSlots(settings.workers), FairSlots(settings.workers)
+        self._reading = FairSlots(settings.workers)
+        self._receiving = FairSlots(settings.workers)
         self._idle: list[tuple[asyncio.subprocess.Process, asyncio.TimerHandle]] = []
 
     async def check(self, file: Path, kind: str) -> str:

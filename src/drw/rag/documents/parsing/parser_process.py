@@ -88,7 +88,9 @@ def _fault(error: BaseException) -> str:
 
 
 def _done(request: Answer) -> Iterator[Answer]:
-    file, kind, limits = Path(request["file"]), request["kind"], ParserLimits(**request["limits"])
+    file = Path(request["file"])
+    kind = request["kind"]
+    limits = ParserLimits(**request["limits"])
     parser = _parser(kind)
     match request["do"]:
         case "check":
@@ -111,8 +113,10 @@ def _bytes(content: bytes) -> Iterator[Answer]:
 
 
 def _pages(parser: Parser, request: Answer, limits: ParserLimits) -> Iterator[Answer]:
-    file, kind = Path(request["file"]), request["kind"]
-    number, characters = 0, 0
+    file = Path(request["file"])
+    kind = request["kind"]
+    number = 0
+    characters = 0
     for page in parser.pages(file, kind, limits):
         number, characters = number + 1, characters + len(page)
         if number > limits.pages:

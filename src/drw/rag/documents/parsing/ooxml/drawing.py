@@ -179,7 +179,8 @@ def _points(source: Element | None) -> dict[int, str]:
     for level in levels:
         code = next((e.text or "" for e in descendants(level, "formatCode")), "General")
         for point in islice(descendants(level, "pt"), MAX_POINTS):
-            index, content = integer(attribute(point, "idx"), -1), child(point, "v")
+            index = integer(attribute(point, "idx"), -1)
+            content = child(point, "v")
             if index >= 0 and content is not None and content.text:
                 text = _number(content.text, code) if is_number else content.text
                 texts_by_index[index] = f"{text} {texts_by_index[index]}" if index in texts_by_index else text

@@ -113,7 +113,8 @@ class Package:
             return {}
         relations: dict[str, Relation] = {}
         for element in root:
-            target, kind = element.get("Target", ""), element.get("Type", "").rpartition("/")[2]
+            target = element.get("Target", "")
+            kind = element.get("Type", "").rpartition("/")[2]
             is_external = element.get("TargetMode") == "External"
             if not is_external:
                 target = posixpath.normpath(posixpath.join("/", folder, unquote(target))).lstrip("/")

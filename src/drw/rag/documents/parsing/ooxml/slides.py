@@ -50,7 +50,8 @@ class SlidesReader:
             self.warnings.append(f"slide {number} is hidden and was not read")
             return ""
         relations = self._package.relations(part)
-        titles, texts = [], []
+        titles = []
+        texts = []
         for shape in items(child(root, "cSld", "spTree")):
             shape_texts = [text for text in self._shape(shape, relations) if text.strip()]
             if _placeholder(shape) in TITLES:

@@ -76,7 +76,8 @@ class WordReader:
             raise ParseFailed("this document is damaged: its text cannot be read") from error
         if not is_whole:
             self.warnings.append("the document is damaged: what could be read of it was kept")
-        page, footers = self._around("header"), self._around("footer")
+        page = self._around("header")
+        footers = self._around("footer")
         is_laid_out = next(descendants(root, "lastRenderedPageBreak"), None) is not None
         self._break = "lastRenderedPageBreak" if is_laid_out else "br"
         for text, is_new_page in self._blocks(items(child(root, "body")), self._relations, 0):
@@ -305,7 +306,9 @@ class WordReader:
                 break
             level = level or own[0]
             if not is_listed and own[1]:
-                list_, list_level, is_listed = own[1], own[2], True
+                list_ = own[1]
+                list_level = own[2]
+                is_listed = True
             elif is_listed and not list_:
                 list_ = own[1]
             name = own[3]

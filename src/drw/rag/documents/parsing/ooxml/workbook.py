@@ -85,9 +85,11 @@ class WorkbookReader:
         Raises:
             ParseFailed: it has more cells than a file may have.
         """
-        book, hidden = self._book, []
+        book = self._book
+        hidden = []
         for entry in descendants(child(self._root, "sheets"), "sheet"):
-            sheet, relation = Sheet(attribute(entry, "name")), self._relations.get(relation_id(entry))
+            sheet = Sheet(attribute(entry, "name"))
+            relation = self._relations.get(relation_id(entry))
             if relation is None or relation.kind not in {"worksheet", "chartsheet", "dialogsheet"}:
                 continue
             if attribute(entry, "state") in {"hidden", "veryHidden"} and not self._hidden:
@@ -139,7 +141,8 @@ class WorkbookReader:
                 sheet.more += self._comments(sheet, relation.target, left_out)
 
     def _rows(self, sheet: Sheet, part: str, left_out: _Hidden) -> None:
-        row, column = 0, 0
+        row = 0
+        column = 0
         for event, element in self._package.elements(part):
             name = tag(element)
             if event == "start" and name == "row":
@@ -160,7 +163,8 @@ class WorkbookReader:
 
     def _cell(self, sheet: Sheet, element: Element, row: int, column: int) -> None:
         code = self._styles.code(attribute(element, "s"))
-        formula, stored = child(element, "f"), child(element, "v")
+        formula = child(element, "f")
+        stored = child(element, "v")
         if formula is not None and formula.text and (stored is None or not stored.text):
             if attribute(element, "t") != "str":
                 self._count()

@@ -212,7 +212,8 @@ class _Parser:
         return left
 
     def _signed(self) -> Value:
-        negative, is_signed = False, False
+        negative = False
+        is_signed = False
         while sign := self._take("-", "+"):
             negative, is_signed = negative != (sign == "-"), True
         operand = self._single()
@@ -244,7 +245,8 @@ class _Parser:
         sheet, _, cells = reference.replace("$", "").rpartition("!")
         name = sheet.strip("'").replace("''", "'").lower() or self._sheet
         first, _, last = cells.partition(":")
-        begin, end = position(first), position(last or first)
+        begin = position(first)
+        end = position(last or first)
         if begin is None or end is None:
             raise Unknown
         yield from self._book.range(name, Range(*map(min, begin, end), *map(max, begin, end)))
@@ -277,7 +279,8 @@ class _Parser:
                 arguments.append(self._comparison())
             except CellError as error:
                 arguments.append(error)
-                self._depth, self._at = depth, self._end(begin)
+                self._depth = depth
+                self._at = self._end(begin)
             if not self._take(",") and self._peek() != ("operator", ")"):
                 raise Unknown
         if name == "IFERROR" and len(arguments) == 2:
@@ -356,7 +359,8 @@ def _average(arguments: list[list[Value]]) -> float:
 def _rounded(arguments: list[list[Value]]) -> float:
     if len(arguments) != 2 or not all(len(values) == 1 for values in arguments):
         raise Unknown
-    number, places = _number(arguments[0][0]), int(_number(arguments[1][0]))
+    number = _number(arguments[0][0])
+    places = int(_number(arguments[1][0]))
     factor = 10.0**places
     return math.copysign(math.floor(abs(number) * factor + 0.5) / factor, number)
 

@@ -80,7 +80,8 @@ def position(reference: str) -> tuple[int, int] | None:
 def rectangle(reference: str) -> Range | None:
     """Return the range of a reference such as `A1:C4` or `B12`; None if it is not one."""
     first, _, last = reference.partition(":")
-    begin, end = position(first), position(last or first)
+    begin = position(first)
+    end = position(last or first)
     if begin is None or end is None:
         return None
     return Range(min(begin[0], end[0]), min(begin[1], end[1]), max(begin[0], end[0]), max(begin[1], end[1]))

@@ -112,7 +112,8 @@ def _sections(code: str) -> list[_Section]:
     sections: list[list[_Token]] = [[]]
     conditions: list[tuple[str, float] | None] = [None]
     for match in TOKEN.finditer(code):
-        kind, text = match.lastgroup or "", match[match.lastgroup or 0]
+        kind = match.lastgroup or ""
+        text = match[match.lastgroup or 0]
         if kind == "other" and text == ";":
             sections.append([])
             conditions.append(None)
@@ -223,10 +224,12 @@ def _fraction(section: _Section, value: float) -> str:
     whole = int(abs(value))
     rest = abs(value) - whole
     if bottom.isdigit():
-        numerator, denominator = round(rest * int(bottom)), int(bottom)
+        numerator = round(rest * int(bottom))
+        denominator = int(bottom)
     else:
         near = Fraction(rest).limit_denominator(10 ** min(len(bottom), 5) - 1)
-        numerator, denominator = near.numerator, near.denominator
+        numerator = near.numerator
+        denominator = near.denominator
     if numerator == denominator:
         whole, numerator = whole + 1, 0
     parts = [str(whole)] if whole or not numerator else []
@@ -296,7 +299,8 @@ def _is_minute(tokens: tuple[_Token, ...], number: int) -> bool:
 
 
 def _date_part(text: str, moment: datetime, fraction: Decimal, is_half: bool, is_minute: bool) -> str:
-    letter, size = text[0], len(text.partition(".")[0])
+    letter = text[0]
+    size = len(text.partition(".")[0])
     if letter == "y":
         return f"{moment.year % 100:02d}" if size <= 2 else f"{moment.year:04d}"
     if letter == "m" and not is_minute:
