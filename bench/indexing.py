@@ -25,6 +25,7 @@ from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from drw.rag.documents.chunking.chunks import Chunker
 from drw.rag.documents.chunking.document_context import subject
+from drw.rag.documents.service import Documents
 from drw.rag.embedding.adapters.onnx import Onnx
 from drw.rag.embedding.lengths import LengthPolicy
 
@@ -76,16 +77,18 @@ def encode(encoder: Onnx, texts: list[str]) -> float:
 
 async def index(host: Host, collection: str, pages: list[str]) -> float:
     """Upload files, then index them as one batch; return the seconds from the batch to its end."""
-    shelf = host._servicers["documents"]._shelf  # type: ignore[attr-defined]
+    documents = host._servicers["documents"]
+    assert isinstance(documents, Documents)
     with acting_for(WHO):
-        made = await shelf.make_collection(collection)
+        made = await documents._library.get_or_create_collection(collection)
         orders = []
         for number, page in enumerate(pages):
-            with shelf.content.receiving() as incoming:
+            with documents._blobs.receiving() as incoming:
                 incoming.write(f"{page}\n{collection}".encode())
-                orders.append(((await shelf.put(incoming, f"{number}.txt", "assistants")).id, {}))
+                file = await documents._contents.store(incoming, f"{number}.txt", "assistants")
+                orders.append((file.id, {}))
         begin = time.perf_counter()
-        await shelf.attach_batch(made, orders)
+        await documents._library.attach_batch(made, orders)
         async for _ in host.client(DocumentsClient).watch_indexing(WatchIndexingRequest(collection=made.id)):
             pass
         return time.perf_counter() - begin

@@ -16,8 +16,8 @@ def test_the_list_has_every_route_and_no_other():
     nothing: Any = None
     routes = [
         *endpoints.routes(nothing, nothing, nothing, nothing, nothing, nothing, 1),
-        *FileRoutes(nothing, 1).routes(),
-        *VectorStoreRoutes(nothing).routes(),
+        *FileRoutes(nothing, nothing, nothing, nothing, 1).routes(),
+        *VectorStoreRoutes(nothing, nothing, nothing, nothing, nothing).routes(),
         SearchRoute(nothing).route(),
     ]
     written = sorted((verb, unnamed(route.path)) for route in routes for verb in route.methods - {"HEAD"})

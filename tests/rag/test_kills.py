@@ -77,14 +77,14 @@ async def test_a_killed_embedding_model_serves_nobody_and_no_document_is_lost(ha
     "what",
     [HASHING, kill("MODEL", "hashing", "acme"), kill("DESK", "research", "acme"), kill("KEY", "key_test", "acme")],
 )
-async def test_texts_that_wait_for_their_turn_are_let_go(hashing, folder, caller, what):
+async def test_queued_texts_are_cancelled_by_a_kill(hashing, folder, caller, what):
     async with killing(hashing, folder) as (host, kills):
         service = host._servicers["embedding"]
         assert isinstance(service, Embedding)
-        service._turns = EncoderQueue(service._encoder, 1000)  # at which nobody works
+        service._queue = EncoderQueue(service._encoder, 1000)  # at which nobody works
         with acting_for(caller):
             waiting = asyncio.create_task(host.client(EmbeddingClient).embed(EmbedRequest(texts=["x"])))
             await kills.kill(what)
             with pytest.raises(Killed):
                 await asyncio.wait_for(waiting, 30)
-        assert service._turns._texts.total() == 0
+        assert service._queue._queued.total() == 0

@@ -8,11 +8,15 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from drw.kernel.walls import MAX_WALLS
 from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding
-from drw.rag.documents.api.request_parameters import MAX_KEY, MAX_PAIRS, MAX_VALUE
-from drw.rag.documents.api.vector_stores import MAX_BATCH
-from drw.rag.documents.library import PURPOSES
+from drw.rag.documents.api.request_bodies import (
+    CreateFileBatch,
+    CreateVectorStore,
+    CreateVectorStoreFile,
+    UpdateVectorStore,
+    UpdateVectorStoreFile,
+)
+from drw.rag.documents.file_contents import PURPOSES
 from drw.rag.documents.storage.vector_store_files import STATES
 from drw.rag.retrieval.openai import SearchBody
 
@@ -27,58 +31,30 @@ MODELS: dict[str, type[BaseModel]] = {
     "chat/create": ChatCompletion,
     "completions/create": Completion,
     "embeddings/create": Embedding,
+    "vector-stores/create": CreateVectorStore,
+    "vector-stores/modify": UpdateVectorStore,
     "vector-stores/search": SearchBody,
+    "vector-stores-files/createFile": CreateVectorStoreFile,
+    "vector-stores-files/updateAttributes": UpdateVectorStoreFile,
+    "vector-stores-file-batches/createBatch": CreateFileBatch,
 }
 """Which endpoint, by its page in OpenAI's reference, reads its body with which model."""
 
 
-def _object(*required: str, **properties: Schema) -> Schema:
-    schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
-    return schema | ({"required": list(required)} if required else {})
-
-
-def _pairs(*kinds: str) -> Schema:
-    value = {"type": list(kinds) if len(kinds) > 1 else kinds[0], "maxLength": MAX_VALUE}
-    keys = {"minLength": 1, "maxLength": MAX_KEY}
-    return {"type": "object", "additionalProperties": value, "propertyNames": keys, "maxProperties": MAX_PAIRS}
-
-
-METADATA = _pairs("string")
-ATTRIBUTES = _pairs("string", "number", "boolean")
-CHUNKING = _object("type", type={"const": "auto"})
-FILE_IDS: Schema = {"type": "array", "items": TEXT, "maxItems": MAX_BATCH}
-WALLS: Schema = {"type": "array", "items": TEXT, "maxItems": MAX_WALLS}
-FILES: Schema = {
-    "type": "array",
-    "items": _object("file_id", file_id=TEXT, attributes=ATTRIBUTES),
-    "maxItems": MAX_BATCH,
-}
-
 WRITTEN: dict[str, tuple[str, Schema]] = {
     "files/create": (
         FORM,
-        _object(
-            "file",
-            "purpose",
-            file={"type": "string", "format": "binary"},
-            purpose={"enum": list(PURPOSES)},
-            password=TEXT,
-            walls=TEXT,
-        ),
-    ),
-    "vector-stores/create": (
-        JSON,
-        _object(name=TEXT, metadata=METADATA, file_ids=FILE_IDS, chunking_strategy=CHUNKING, walls=WALLS),
-    ),
-    "vector-stores/modify": (JSON, _object(name=TEXT, metadata=METADATA)),
-    "vector-stores-files/createFile": (
-        JSON,
-        _object("file_id", file_id=TEXT, attributes=ATTRIBUTES, chunking_strategy=CHUNKING, walls=WALLS),
-    ),
-    "vector-stores-files/updateAttributes": (JSON, _object("attributes", attributes=ATTRIBUTES)),
-    "vector-stores-file-batches/createBatch": (
-        JSON,
-        _object(file_ids=FILE_IDS, files=FILES, attributes=ATTRIBUTES, chunking_strategy=CHUNKING, walls=WALLS),
+        {
+            "type": "object",
+            "properties": {
+                "file": {"type": "string", "format": "binary"},
+                "purpose": {"enum": list(PURPOSES)},
+                "password": TEXT,
+                "walls": TEXT,
+            },
+            "additionalProperties": False,
+            "required": ["file", "purpose"],
+        },
     ),
 }
 

@@ -1,1 +1,1 @@
-"""The rag cluster."""
+"""RAG: document ingestion, embedding, vector store and retrieval."""

@@ -73,7 +73,7 @@ def idle(rag):
 @pytest.fixture
 def narrow(rag):
     """The same, with room for few attached files."""
-    bounds = {"most_attached": 3, "most_attached_bytes": 5000, "attached_depth": 2, "workers": 1}
+    bounds = {"max_attached_files": 3, "max_attached_bytes": 5000, "max_attachment_depth": 2, "workers": 1}
     return running(rag.model_copy(update={"services": rag.services | {"documents": bounds}}))
 
 

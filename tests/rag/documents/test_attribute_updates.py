@@ -57,7 +57,7 @@ async def test_the_new_value_is_found_at_once_and_nothing_is_embedded(here, rag)
     desk, store, platform = here
     file, collection = await put_in(desk, "a.txt")
     vectors = query(rag, "select xmin::text, document from vector_store.chunk_vector")
-    job = query(rag, "select job, attempts from documents.attachment")
+    job = query(rag, "select job, attempts from documents.vector_store_file")
     platform.host._servicers["embedding"] = None
     files = desk.openai.vector_stores.files
     for attributes in ({"year": 2025}, {"year": 2025, "note": "x"}, {}, {"year": 2025}):
@@ -69,7 +69,7 @@ async def test_the_new_value_is_found_at_once_and_nothing_is_embedded(here, rag)
     assert (again.status, again.attributes) == ("completed", {"year": 2026})
     assert await year_is(store, collection, 2026) == [file]
     assert query(rag, "select xmin::text, document from vector_store.chunk_vector") == vectors
-    assert query(rag, "select job, attempts from documents.attachment") == job
+    assert query(rag, "select job, attempts from documents.vector_store_file") == job
 
 
 async def test_two_files_of_one_content_keep_attributes_of_their_own(here, rag):
@@ -106,7 +106,7 @@ async def test_a_copy_for_an_attached_file_is_named_with_the_file_that_it_is_att
     assert sorted(shown) == [(of, f"terms.txt, attached to {of}.eml") for of in ("one", "two")]
 
 
-async def test_an_update_while_a_file_is_indexed_is_what_is_written_at_its_end(idle, rag, caller):
+async def test_attributes_updated_during_indexing_are_in_the_indexed_document(idle, rag, caller):
     async with idle as platform:
         desk = platform.desk()
         file = await desk.upload("a.txt", b"Copper rose.")
@@ -132,7 +132,7 @@ async def test_many_updates_at_once_end_with_the_same_in_both_services(here, rag
         *(files.update(file, vector_store_id=collection, attributes={"year": year}) for year in range(2000, 2020))
     )
     ((version, written, attributes),) = query(
-        rag, "select attributes_version, attributes_written, attributes from documents.attachment"
+        rag, "select attributes_version, attributes_written, attributes from documents.vector_store_file"
     )
     assert version == written
     assert query(rag, "select attributes_version, attributes from vector_store.document") == [(version, attributes)]
@@ -141,7 +141,7 @@ async def test_many_updates_at_once_end_with_the_same_in_both_services(here, rag
     assert from_values((await store.update_document_attributes(old)).attributes) == attributes
 
 
-async def test_what_was_not_sent_is_sent_after_a_restart(rag, caller, monkeypatch):
+async def test_unsent_attributes_are_sent_after_a_restart(rag, caller, monkeypatch):
     monkeypatch.setattr(attribute_updates, "SWEEP_SECONDS", 3600)
     async with running(rag) as platform:
         desk = platform.desk()
@@ -159,11 +159,11 @@ async def test_what_was_not_sent_is_sent_after_a_restart(rag, caller, monkeypatc
         await asyncio.to_thread(wait_until, lambda: query(rag, is_sent) != [], "the sweep")
 
 
-async def test_what_waits_of_others_neither_fails_nor_delays_an_update(here, rag, monkeypatch):
+async def test_unsent_updates_of_other_files_neither_fail_nor_delay_an_update(here, rag, monkeypatch):
     desk, _, platform = here
     stuck, collection = await put_in(desk, "stuck.txt", content=b"Zinc fell.")
     file, _ = await put_in(desk, "a.txt", collection)
-    query(rag, "update documents.attachment set attributes_version = 9 where file = %s", stuck)
+    query(rag, "update documents.vector_store_file set attributes_version = 9 where file = %s", stuck)
     service = platform.host._servicers["vector_store"]
     update = service.update_document_attributes
 
@@ -207,9 +207,21 @@ async def test_attributes_that_the_last_release_kept_as_text_get_their_types_bac
 def undo(profile):
     """Take the database back to how the last release had it: the tables without what later migrations changed."""
     for statement in (
-        "drop function documents.visible_attachments, documents.visible_batches, documents.visible_files",
+        "drop function documents.visible_vector_store_files",
+        "alter table documents.vector_store_file rename to attachment",
+        "alter table documents.attachment drop column lease",
+        *(
+            f"alter index documents.vector_store_file_{name} rename to attachment_{name}"
+            for name in ("jobs", "file", "content", "desks", "claimed")
+        ),
+        "alter table documents.last_claim rename to turn",
+        "drop table documents.worker, documents.deletion",
+        "alter sequence documents.worker_number rename to worker",
+        "drop table vector_store.deleted_document",
+        "alter table vector_store.document drop column fence",
+        "drop function documents.visible_batches, documents.visible_files",
         "drop function documents.inside",
-        "alter table documents.attachment drop constraint attachment_pkey, drop column walls,"
+        "alter table documents.attachment drop constraint vector_store_file_pkey, drop column walls,"
         " drop column attributes_version, drop column attributes_written,"
         " add primary key (org, desk, collection, file)",
         "alter table documents.file drop column walls, add unique (org, desk, content_hash, name, purpose)",
@@ -227,8 +239,8 @@ def undo(profile):
         "alter table vector_store.document drop column metadata, add column dated date",
         "truncate vector_store.subject",
         "alter table vector_store.subject add column weight real not null",
-        "delete from documents.migration where name = '0003_walls.sql'",
-        "delete from vector_store.migration where name in ('0002_metadata.sql', '0003_walls.sql')",
+        "delete from documents.migration where name in ('0003_walls.sql', '0006_leases.sql')",
+        "delete from vector_store.migration where name in ('0002_metadata.sql', '0003_walls.sql', '0004_fences.sql')",
     ):
         query(profile, statement)
 

@@ -68,7 +68,7 @@ async def test_attachments_of_mail_are_indexed_with_it_and_go_with_it(platform, 
     assert (found["terms.txt"].parent_id, parent.parent_id) == (found["Inner.eml"].id, None)
     assert found["terms.txt"].encoding == "utf-8"
     (warning,) = parent.warnings
-    assert warning.startswith("the attached file '../x/logo.png' was not kept: '.png' files are images")
+    assert warning.startswith("the attached file '../x/logo.png' was not stored: '.png' files are images")
     assert (await desk.upload("memo.eml", message.as_bytes())).id == parent.id
     assert len(await listed(desk)) == 4
 
@@ -103,7 +103,7 @@ async def test_the_same_attachment_of_two_mails_is_kept_for_each(platform):
     assert (await desk.openai.files.content(alone.id)).content == b"The same terms"
 
 
-async def test_files_in_a_pdf_and_in_its_annotations_are_kept(platform):
+async def test_files_in_a_pdf_and_in_its_annotations_are_stored(platform):
     desk = platform.desk()
     content = with_files([["Report"]], [("annex.xlsx", WORKBOOK)], [("note.txt", b"On page one")])
     parent = await desk.upload("report.pdf", content)
@@ -141,9 +141,9 @@ async def test_what_came_of_an_attached_file_before_its_parser_broke_is_not_kept
     parent = await desk.upload("m.eml", message.as_bytes())
     assert set(await listed(desk)) == {"m.eml", "whole.txt"}
     assert parent.warnings == [
-        "the attached file 'm.eml' was not kept: its attached files cannot be read: "
+        "the attached file 'm.eml' was not stored: its attached files cannot be read: "
         "this file cannot be read: it breaks its parser",
-        "the attached file 'part.txt' was not kept: it could not be read to its end",
+        "the attached file 'part.txt' was not stored: it could not be read to its end",
     ]
 
 
@@ -172,7 +172,7 @@ async def test_attachments_are_bounded_in_count_bytes_and_depth(narrow):
             await desk.openai.files.delete(parent.id)
 
 
-async def test_an_encrypted_pdf_opens_with_its_password_which_is_kept_nowhere(platform, rag, caplog):
+async def test_an_encrypted_pdf_opens_with_its_password_which_is_stored_nowhere(platform, rag, caplog):
     caplog.set_level("DEBUG")
     desk, content = platform.desk(), sample("pdftotext", "tests/user_password.pdf")
     for password, code in (("", "password_required"), ("hunter2-wrong", "wrong_password")):

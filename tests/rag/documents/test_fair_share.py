@@ -19,8 +19,8 @@ from drw.demo.pdf import pdf
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.storage.database import Database
-from drw.rag.documents.ingestion.job_queue import MOST_TOGETHER, SMALL_BYTES, JobQueue
-from drw.rag.documents.ingestion.worker_liveness import worker
+from drw.rag.documents.ingestion.job_queue import MAX_TOGETHER, SMALL_BYTES, JobQueue
+from drw.rag.documents.ingestion.worker_lease import acquired
 from support.parts import wait_until
 
 SERVICES = ["embedding", "vector_store", "documents"]
@@ -33,7 +33,7 @@ async def queue(profile, host, workers):
     database = Database(profile.postgres, "documents")
     await database.start("drw.rag.documents")
     async with AsyncExitStack() as stack:
-        living = [await stack.enter_async_context(worker(profile.postgres, "documents")) for _ in range(workers)]
+        living = [await stack.enter_async_context(acquired(database)) for _ in range(workers)]
         yield JobQueue(database, host.audit("documents")), [one.number for one in living]
     await database.stop()
 
@@ -52,7 +52,7 @@ def ordered(profile, owners, **columns):
                 (name, org, desk, name, row["bytes"], content),
             )
             connection.execute(
-                "insert into documents.attachment (org, desk, key, collection, file, content_hash, attempts)"
+                "insert into documents.vector_store_file (org, desk, key, collection, file, content_hash, attempts)"
                 " values (%s, %s, %s, %s, %s, %s, %s)",
                 (org, desk, row["key"], row["collection"], name, content, row["attempts"]),
             )
@@ -94,12 +94,12 @@ async def test_one_org_leaves_a_worker_to_others(waiting, rag):
 async def test_small_files_of_one_caller_and_collection_are_taken_together(waiting, rag):
     jobs, (first, second, *_) = waiting
     small = {"bytes": 100}
-    ordered(rag, ["a/1"] * (MOST_TOGETHER + 3), **small)
+    ordered(rag, ["a/1"] * (MAX_TOGETHER + 3), **small)
     ordered(rag, ["a/1"], **small, key="other")
     ordered(rag, ["a/1"], **small, collection="other")
     ordered(rag, ["a/2"], **small)
     together = await jobs.claim(first)
-    assert len(together) == MOST_TOGETHER
+    assert len(together) == MAX_TOGETHER
     assert {(job.desk, job.key, job.collection) for job in together} == {("1", "k", "c")}
     (other_desk,) = await jobs.claim(second)
     assert other_desk.desk == "2"
@@ -116,20 +116,21 @@ async def test_large_repeated_and_tried_files_are_taken_alone(waiting, rag):
 FREEZES = """
 import asyncio, os, signal, sys
 from drw.kernel.storage.database import Database
-from drw.rag.documents.ingestion import job_queue
+from drw.rag.documents.ingestion import job_queue, worker_lease
 
 async def main():
     database = Database(sys.argv[1], "documents")
     await database.start("drw.rag.documents")
     job_queue.FROZEN_SECONDS = 1
     job_queue._job = lambda row: os.kill(os.getpid(), signal.SIGSTOP)
-    await job_queue.JobQueue(database, None).claim(0)
+    async with worker_lease.acquired(database) as lease:
+        await job_queue.JobQueue(database, None).claim(lease.number)
 
 asyncio.run(main())
 """
 
 
-async def test_a_process_that_freezes_while_it_chooses_holds_up_nobody(waiting, rag):
+async def test_a_process_that_freezes_while_it_claims_does_not_block_others(waiting, rag):
     jobs, workers = waiting
     ordered(rag, ["a/1"])
     process = subprocess.Popen([sys.executable, "-c", FREEZES, rag.postgres])
@@ -169,7 +170,7 @@ async def test_a_bad_file_among_small_ones_fails_alone(idle, rag, caller, monkey
                 pass
     with psycopg.connect(rag.postgres) as connection:
         rows = connection.execute(
-            "select f.name, a.state, a.error from documents.attachment a join documents.file f on f.id = a.file"
+            "select f.name, a.state, a.error from documents.vector_store_file a join documents.file f on f.id = a.file"
             " where a.state <> 'completed' order by f.name"
         ).fetchall()
         stored = connection.execute("select title from vector_store.document order by title").fetchall()

@@ -28,7 +28,7 @@ from drw.kernel.attributes import from_values, to_values
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc.context import acting_for
-from drw.rag.documents.ingestion.worker_liveness import worker
+from drw.rag.documents.ingestion.worker_lease import acquired
 from support.parts import wait_until
 from support.spans import recorded
 
@@ -77,7 +77,7 @@ async def test_put_read_index_and_watch(rag, caller, report, how):
     assert (record["actor"], record["desk"], record["details"]["chunks"]) == ("key_test", "research", 2)
 
 
-async def test_what_services_ask_wrongly_is_refused(rag, caller):
+async def test_invalid_requests_of_services_are_rejected(rag, caller):
     async with hosted(rag, SERVICES) as host:
         documents = host.client(DocumentsClient)
         with acting_for(caller):
@@ -114,8 +114,7 @@ async def test_the_same_content_under_two_names_is_indexed_once_and_outlives_the
             first = next(f for f in found if not f.unchanged)
             assert (await store.get_collection(GetCollectionRequest(collection="c"))).documents == 1
 
-            shelf = host._servicers["documents"]._shelf
-            await shelf.delete(first.file)
+            await host._servicers["documents"]._library.delete(first.file)
             async for _ in documents.watch_indexing(WatchIndexingRequest(collection="c")):
                 pass
             (document,) = (await store.list_documents(ListDocumentsRequest(collection="c"))).documents
@@ -133,9 +132,11 @@ async def test_a_deleted_collection_fails_its_jobs_and_a_deleted_file_leaves_not
             await store.delete_collection(DeleteCollectionRequest(collection=stores[0].id))
     async with hosted(rag, SERVICES):
         await asyncio.to_thread(
-            wait_until, lambda: not query(rag, "select 1 from documents.attachment where state = 'in_progress'"), "end"
+            wait_until,
+            lambda: not query(rag, "select 1 from documents.vector_store_file where state = 'in_progress'"),
+            "end",
         )
-    rows = query(rag, "select collection, state, error from documents.attachment order by state")
+    rows = query(rag, "select collection, state, error from documents.vector_store_file order by state")
     assert [(c, s) for c, s, _ in rows] == [(stores[1].id, "completed"), (stores[0].id, "failed")]
     assert stores[0].id in rows[1][2]
     assert query(rag, "select id from vector_store.document") == [(kept.id,)]
@@ -149,19 +150,21 @@ async def test_a_job_of_a_killed_process_is_finished_by_the_next_and_once(rag, c
         store = await desk.openai.vector_stores.create(name="c", file_ids=[file.id])
     first = _process(rag, tmp_path, folder)
     try:
-        wait_until(lambda: query(rag, "select chunks from documents.attachment") > [(0,)], "the first chunks", 60)
+        wait_until(
+            lambda: query(rag, "select chunks from documents.vector_store_file") > [(0,)], "the first chunks", 60
+        )
     finally:
         first.kill()
         first.wait()
-    assert query(rag, "select state, attempts from documents.attachment") == [("in_progress", 1)]
+    assert query(rag, "select state, attempts from documents.vector_store_file") == [("in_progress", 1)]
     second = _process(rag, tmp_path, folder)
     try:
-        done = "select 1 from documents.attachment where state = 'completed'"
+        done = "select 1 from documents.vector_store_file where state = 'completed'"
         wait_until(lambda: query(rag, done) != [], "the end", 120)
     finally:
         second.terminate()
         assert second.wait(30) == 0
-    ((attempts, chunks),) = query(rag, "select attempts, chunks from documents.attachment")
+    ((attempts, chunks),) = query(rag, "select attempts, chunks from documents.vector_store_file")
     assert attempts == 2
     assert query(rag, "select id, chunks from vector_store.document") == [(file.id, chunks)]
     assert query(rag, "select count(*) from vector_store.chunk") == [(chunks,)]
@@ -181,19 +184,18 @@ async def test_a_job_belongs_to_one_living_worker(idle, rag, report):
         database = Database(rag.postgres, "documents")
         await database.start("drw.rag.documents")
         queue = JobQueue(database, platform.host.audit("documents"))
-        async with worker(rag.postgres, "documents") as second:
-            async with worker(rag.postgres, "documents") as first:
+        async with acquired(database) as second:
+            async with acquired(database) as first:
                 (claimed,) = await queue.claim(first.number)
                 assert (claimed.file, claimed.collection) == (file.id, store.id)
                 assert await queue.claim(second.number) == []
             (taken,) = await queue.claim(second.number)  # its worker is gone
             assert (taken.file, taken.attempts) == (file.id, 2)
-            async with database.transaction() as connection:
-                assert await queue.is_ours(connection, claimed) is None
+            assert await queue.attributes(claimed) is None
             await queue.fail(claimed, "server_error", "a zombie says so")
             await queue.report(claimed, JobCounts(9, 9))
-            assert query(rag, "select state, pages from documents.attachment") == [("in_progress", 0)]
-            await queue.put_off(taken)
+            assert query(rag, "select state, pages from documents.vector_store_file") == [("in_progress", 0)]
+            await queue.release(taken)
             assert await queue.claim(second.number) == []  # not before a second or two
         await database.stop()
 
@@ -213,7 +215,7 @@ class DoubleEmbedding(Embedding):
         return await self._inner.embed(request)
 
 
-async def test_a_service_that_is_away_only_delays(rag, caller, report):
+async def test_an_unavailable_service_only_delays_indexing(rag, caller, report):
     async with hosted(rag, SERVICES) as host:
         double = host._servicers["embedding"] = DoubleEmbedding(host._servicers["embedding"], 2)
         documents = host.client(DocumentsClient)
@@ -221,10 +223,10 @@ async def test_a_service_that_is_away_only_delays(rag, caller, report):
             file = await documents.put_file(PutFileRequest(name="report.pdf", content=report))
             found = await documents.index_file(IndexFileRequest(file=file.id, collection="c"))
     assert (found.state, double.calls) == (Indexing.COMPLETED, 3)
-    assert query(rag, "select attempts from documents.attachment") == [(3,)]
+    assert query(rag, "select attempts from documents.vector_store_file") == [(3,)]
 
 
-async def test_bytes_that_no_file_has_are_removed_at_the_start(rag, caller, report):
+async def test_blobs_without_a_file_are_deleted_at_the_start(rag, caller, report):
     async with hosted(rag, SERVICES) as host:
         with acting_for(caller):
             await host.client(DocumentsClient).put_file(PutFileRequest(name="report.pdf", content=report))
@@ -251,7 +253,7 @@ def _process(profile, tmp_path, folder):
         return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PYTHONWARNINGS": "ignore"})
 
 
-async def test_a_job_is_part_of_the_trace_of_whoever_ordered_it(rag, caller, report):
+async def test_a_job_is_part_of_the_trace_of_the_request_that_created_it(rag, caller, report):
     with recorded() as spans:
         async with hosted(rag, SERVICES) as host:
             client = host.client(DocumentsClient)

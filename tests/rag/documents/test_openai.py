@@ -84,18 +84,18 @@ REFUSED = [
     ("../a.txt", b"text", "must be one name, without a folder"),
     ("..", b"text", "must be one name, without a folder"),
     ("a\\b.txt", b"text", "must be one name, without a folder"),
-    ("a\x07.txt", b"text", "characters that cannot be shown"),
-    ("a\u202etxt.pdf", b"text", "characters that cannot be shown"),
+    ("a\x07.txt", b"text", "characters that cannot be displayed"),
+    ("a\u202etxt.pdf", b"text", "characters that cannot be displayed"),
     ("a" * 256 + ".txt", b"text", "the name has 260 bytes; at most 255"),
     ("a.txt", b"", "the file is empty"),
     ("a.pdf", b"hello", "a.pdf: this is not a PDF"),
-    ("a.xyz", b"hello", "'.xyz' files cannot be read; there are: csv, docm"),
-    ("a", b"hello", "files without an ending cannot be read"),
+    ("a.xyz", b"hello", "'.xyz' files cannot be parsed; supported are: csv, docm"),
+    ("a", b"hello", "files without an ending cannot be parsed"),
     ("a.docx", b"hello", "a.docx: this is not a DOCX file"),
 ]
 
 
-async def test_what_cannot_be_uploaded_is_a_clear_400_and_leaves_nothing(platform, rag):
+async def test_an_invalid_upload_is_a_clear_400_and_stores_nothing(platform, rag):
     desk = platform.desk()
     for name, content, reason in REFUSED:
         with pytest.raises(openai.BadRequestError) as refused:
@@ -133,7 +133,7 @@ async def test_a_character_of_a_field_may_come_in_two_pieces(platform):
     assert "the form has no file" in answer.text
 
 
-async def test_a_form_that_is_none_is_a_400(platform):
+async def test_a_malformed_form_is_a_400(platform):
     http = platform.desk().http
     multipart = {"content-type": "multipart/form-data; boundary=x"}
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\ntext\r\n'
@@ -172,16 +172,16 @@ async def test_bodies_and_queries_are_strict(platform):
     for verb, path, body, reason in [
         ("POST", "/vector_stores", {"nam": "x"}, "'nam' is not a field; there are: chunking_strategy, file_ids"),
         ("POST", "/vector_stores", {"metadata": {"a": 1}}, "metadata has 'a'"),
-        ("POST", "/vector_stores", {"name": 3}, "name must be text"),
+        ("POST", "/vector_stores", {"name": 3}, "name must be a string"),
         ("POST", "/vector_stores", {"chunking_strategy": {"type": "static"}}, "chunking_strategy can only be auto"),
-        ("POST", f"{base}/files", {"file_id": ["x"]}, "file_id must be text"),
+        ("POST", f"{base}/files", {"file_id": ["x"]}, "file_id must be a string"),
         ("POST", f"{base}/file_batches", {}, "at least one file"),
-        ("POST", f"{base}/file_batches", {"files": [3]}, "must be an object with file_id"),
+        ("POST", f"{base}/file_batches", {"files": [3]}, "files[0] must be an object"),
         (
             "POST",
             f"{base}/file_batches",
             {"files": [{"file_id": "f"}], "attributes": {}},
-            "each of them has attributes",
+            "each of them has its own",
         ),
         ("POST", f"{base}/file_batches", {"files": [{"file_id": "f", "x": 1}]}, "'files[0].x' is not a field"),
         (
@@ -193,7 +193,7 @@ async def test_bodies_and_queries_are_strict(platform):
         ("GET", f"{base}/files?limit=0", None, "limit is '0'; it can be 1 to 100"),
         ("GET", f"{base}/files?order=up", None, "order is 'up'"),
         ("GET", f"{base}/files?filter=done", None, "filter is 'done'; it can be: in_progress"),
-        ("GET", "/files?before=x", None, "use after, with the other order"),
+        ("GET", "/files?before=x", None, "use after with the other order"),
     ]:
         answer = await desk.http.request(verb, path, json=body)
         assert answer.status_code == 400, answer.text
@@ -219,7 +219,7 @@ async def test_vector_stores_are_listed_in_parts(platform):
         await client.vector_stores.create(name="store 1")
 
 
-async def test_why_a_file_failed_and_that_it_is_tried_again(platform):
+async def test_a_failed_file_has_a_reason_and_is_retried(platform):
     desk = platform.desk()
     scanned = await desk.upload("scan.pdf", pdf([[], []]))
     unknown = await desk.upload("model.bin", b"\0", purpose="user_data")
@@ -227,7 +227,7 @@ async def test_why_a_file_failed_and_that_it_is_tried_again(platform):
     files = desk.openai.vector_stores.files
     for file, code, reason in [
         (scanned, "unsupported_file", "this file has no text"),
-        (unknown, "unsupported_file", "'.bin' files cannot be read"),
+        (unknown, "unsupported_file", "'.bin' files cannot be parsed"),
     ]:
         for _ in range(2):  # the second time it is tried anew
             failed = await files.create_and_poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
@@ -276,7 +276,7 @@ async def test_the_same_file_twice_at_once_is_one_file(platform, rag):
     assert len([p for p in (rag.data / "documents" / "content").rglob("*") if p.is_file()]) == 1
 
 
-async def test_an_upload_meets_the_removal_of_the_same_bytes(platform):
+async def test_an_upload_concurrent_with_the_deletion_of_the_same_bytes_keeps_them(platform):
     desks = [platform.desk("a"), platform.desk("b")]
     for _ in range(6):
         first = await desks[0].upload("a.md", b"# Shared")

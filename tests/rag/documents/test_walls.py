@@ -45,7 +45,7 @@ async def put_in(desk, name, content, store=None):
     return file.id, store
 
 
-async def test_every_route_says_of_it_what_it_says_of_an_unknown_id(platform, keys):
+async def test_every_route_answers_for_it_as_for_an_unknown_id(platform, keys):
     file, store = await put_in(keys["both"], "deal.txt", b"Project Falcon: the target is Gamma plc.")
     batches = keys["both"].openai.vector_stores.file_batches
     batch = (await batches.create_and_poll(store, file_ids=[file], poll_interval_ms=20)).id
@@ -132,7 +132,7 @@ async def test_the_same_content_is_not_reused_across_walls(platform, keys, rag):
         connection.execute("update vector_store.collection set walls = '{}'")
     file, _ = await put_in(keys["outside"], "deal.txt", b"Project Falcon buys a mine.", store)
     with psycopg.connect(rag.postgres) as connection:
-        rows = connection.execute("select walls, unchanged from documents.attachment order by walls").fetchall()
+        rows = connection.execute("select walls, unchanged from documents.vector_store_file order by walls").fetchall()
     assert rows == [([], False), (["m-and-a"], False)]
     await keys["inside"].openai.vector_stores.files.delete(file, vector_store_id=store)
     assert (await keys["inside"].openai.vector_stores.retrieve(store)).file_counts.total == 1
@@ -214,9 +214,9 @@ class Leaked(AssertionError):
 async def check(platform, seed):
     """Put rows with random walls into the tables, and compare what random callers are shown with what they may see."""
     chance = random.Random(seed)
-    shelf = platform.host._servicers["documents"]._shelf
+    documents = platform.host._servicers["documents"]
     names, rows = ("a", "b", "c"), []
-    async with shelf._database.transaction() as connection:
+    async with documents._files._database.transaction() as connection:
         for number in range(40):
             walls = sorted(chance.sample(names, chance.randint(0, 3)))
             file = f"file-{seed}-{number}"
@@ -227,17 +227,17 @@ async def check(platform, seed):
             )
             more = sorted({*walls, *chance.sample(names, chance.randint(0, 1))})
             await connection.execute(
-                "insert into attachment (org, desk, key, collection, file, content_hash, attributes, walls, state)"
-                " values ('acme', 'fuzz', 'k', 'vs', %s, %s, %s, %s, 'completed')",
+                "insert into vector_store_file (org, desk, key, collection, file, content_hash, attributes, walls,"
+                " state) values ('acme', 'fuzz', 'k', 'vs', %s, %s, %s, %s, 'completed')",
                 (file, "0" * 64, Jsonb({}), more),
             )
             rows.append((file, set(walls), set(more)))
     for _ in range(40):
         held = frozenset(chance.sample(names, chance.randint(0, 3)))
         with acting_for(Principal("acme", "fuzz", "k", frozenset({"documents:read"}), held)):
-            files = {f.id for f in await shelf.files.list(Page(1000))}
-            attached = {a.file for a in await shelf.attachments.list("vs", Page(1000))}
-            counted = (await shelf.attachments.progress("vs")).files
+            files = {f.id for f in await documents._files.list(Page(1000))}
+            attached = {a.file for a in await documents._vector_store_files.list("vs", Page(1000))}
+            counted = (await documents._vector_store_files.progress("vs")).files
         right = {file for file, walls, _ in rows if all(w in held for w in walls)}
         right_attached = {file for file, _, walls in rows if all(w in held for w in walls)}
         if (files, attached, counted) != (right, right_attached, len(right_attached)):

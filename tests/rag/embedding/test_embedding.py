@@ -13,7 +13,7 @@ from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.errors import InvalidRequest, NotFound, RateLimited, TooLarge
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.rag.embedding.adapters.hashing import Hashing
-from drw.rag.embedding.encoder_queue import SHORT, EncoderQueue
+from drw.rag.embedding.encoder_queue import MAX_SHORT_TEXTS, EncoderQueue
 from drw.rag.embedding.lengths import LengthPolicy
 from drw.rag.embedding.ports import TextEncoder
 
@@ -79,26 +79,26 @@ BROKEN = Hashing().read(["broken"], LengthPolicy())[0].ids[0]
 
 
 async def test_a_question_does_not_wait_behind_a_document():
-    turns = EncoderQueue(encoder := DoubleEncoder(), most_texts=1000)
-    long = await turns.read(["a"] * 200, LengthPolicy())
-    short = await turns.read(["b"] * SHORT, LengthPolicy())
-    waiting = [asyncio.create_task(turns.encode(portions)) for portions in (long, short)]
+    queue = EncoderQueue(encoder := DoubleEncoder(), max_texts=1000)
+    long = await queue.read(["a"] * 200, LengthPolicy())
+    short = await queue.read(["b"] * MAX_SHORT_TEXTS, LengthPolicy())
+    waiting = [asyncio.create_task(queue.encode(portions)) for portions in (long, short)]
     await asyncio.sleep(0)
-    worker = asyncio.create_task(turns.work())
+    worker = asyncio.create_task(queue.work())
     await asyncio.gather(*waiting)
     worker.cancel()
-    assert encoder.order == [SHORT, 64, 64, 64, 8]
+    assert encoder.order == [MAX_SHORT_TEXTS, 64, 64, 64, 8]
 
 
 async def test_orgs_take_turns_by_tokens_whoever_came_first():
-    turns = EncoderQueue(encoder := DoubleEncoder(), most_texts=10_000)
+    queue = EncoderQueue(encoder := DoubleEncoder(), max_texts=10_000)
     tasks = []
     for org, text, count in (("a", "a", 640), ("b", "b", 63)):
         with acting_for(Principal(org, "desk", "key")):
-            portions = await turns.read([text] * count, LengthPolicy())
-            tasks.append(asyncio.create_task(turns.encode(portions)))
+            portions = await queue.read([text] * count, LengthPolicy())
+            tasks.append(asyncio.create_task(queue.encode(portions)))
         await asyncio.sleep(0)
-    worker = asyncio.create_task(turns.work())
+    worker = asyncio.create_task(queue.work())
     await tasks[1]
     assert encoder.order[:2] == [64, 63]  # one of the first org's ten, then the second org's
     await tasks[0]
@@ -106,45 +106,45 @@ async def test_orgs_take_turns_by_tokens_whoever_came_first():
 
 
 async def test_one_org_has_half_of_the_queue():
-    turns = EncoderQueue(DoubleEncoder(), most_texts=100)
+    queue = EncoderQueue(DoubleEncoder(), max_texts=100)
     with acting_for(Principal("a", "desk", "key")):
-        waiting = asyncio.create_task(turns.encode(await turns.read(["a"] * 50, LengthPolicy())))
+        waiting = asyncio.create_task(queue.encode(await queue.read(["a"] * 50, LengthPolicy())))
         await asyncio.sleep(0)
-        with pytest.raises(RateLimited, match="50 texts of yours"):
-            await turns.read(["a"], LengthPolicy())
+        with pytest.raises(RateLimited, match="has 50 texts"):
+            await queue.read(["a"], LengthPolicy())
     with acting_for(Principal("b", "desk", "key")):
-        assert await turns.read(["b"] * 50, LengthPolicy())
+        assert await queue.read(["b"] * 50, LengthPolicy())
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_texts_count_as_waiting_while_they_are_read():
-    turns = EncoderQueue(DoubleEncoder(), most_texts=100)
-    reads = (turns.read(["a"] * 50, LengthPolicy()) for _ in range(5))
+    queue = EncoderQueue(DoubleEncoder(), max_texts=100)
+    reads = (queue.read(["a"] * 50, LengthPolicy()) for _ in range(5))
     found = await asyncio.gather(*reads, return_exceptions=True)
     assert sum(isinstance(each, RateLimited) for each in found) == 4
-    assert await turns.read(["a"] * 50, LengthPolicy())
+    assert await queue.read(["a"] * 50, LengthPolicy())
 
 
 async def test_what_waits_is_bounded_and_a_request_given_up_is_not_encoded():
-    turns = EncoderQueue(encoder := DoubleEncoder(), most_texts=10)
-    given_up = asyncio.create_task(turns.encode(await turns.read(["a"] * 9, LengthPolicy())))
+    queue = EncoderQueue(encoder := DoubleEncoder(), max_texts=10)
+    given_up = asyncio.create_task(queue.encode(await queue.read(["a"] * 9, LengthPolicy())))
     await asyncio.sleep(0)
-    with pytest.raises(RateLimited, match="9 texts of yours wait"):
-        await turns.read(["b"] * 2, LengthPolicy())
+    with pytest.raises(RateLimited, match="has 9 texts"):
+        await queue.read(["b"] * 2, LengthPolicy())
     given_up.cancel()
     await asyncio.gather(given_up, return_exceptions=True)
-    worker = asyncio.create_task(turns.work())
-    await turns.encode(await turns.read(["b"] * 2, LengthPolicy()))
+    worker = asyncio.create_task(queue.work())
+    await queue.encode(await queue.read(["b"] * 2, LengthPolicy()))
     worker.cancel()
     assert encoder.order == [2]
 
 
 async def test_a_portion_that_fails_fails_its_request_only():
-    turns = EncoderQueue(DoubleEncoder(), most_texts=10)
-    worker = asyncio.create_task(turns.work())
+    queue = EncoderQueue(DoubleEncoder(), max_texts=10)
+    worker = asyncio.create_task(queue.work())
     with pytest.raises(RuntimeError, match="broken"):
-        await turns.encode(await turns.read(["broken"], LengthPolicy()))
-    (vectors,) = await turns.encode(await turns.read(["whole"], LengthPolicy()))
+        await queue.encode(await queue.read(["broken"], LengthPolicy()))
+    (vectors,) = await queue.encode(await queue.read(["whole"], LengthPolicy()))
     worker.cancel()
     assert vectors.shape == (1, 2)

@@ -93,7 +93,7 @@ def test_truncation_that_was_asked_for_keeps_the_first_tokens(encoder, asked, ke
 
 
 @pytest.mark.parametrize("asked", [-2, 1, 2, 257])
-def test_a_truncation_that_cannot_be_is_refused(encoder, asked):
+def test_an_invalid_truncation_is_rejected(encoder, asked):
     with pytest.raises(InvalidRequest, match=f"truncate_prompt_tokens is {asked}; it can be 3 to 256, or -1"):
         encoder.read(["word"], LengthPolicy(truncate=asked))
 

@@ -95,14 +95,14 @@ async def test_citations_of_passages_that_do_not_exist_are_taken_out(host, servi
     assert (answer.text, answer.supported) == ("Apple did rather well.", False)
 
 
-async def test_an_answer_that_breaks_off_says_so(host, serving):
+async def test_an_answer_that_is_cut_off_is_marked_as_incomplete(host, serving):
     serving.pieces, serving.breaks = ["Total net sales were $81,797 million [1]"], "the engine has stopped"
     _, pieces, answer = await ask(host)
     assert pieces == serving.pieces
     assert answer.text == serving.pieces[0]
-    assert answer.incomplete == "the answer broke off: the engine has stopped"
+    assert answer.incomplete == "the answer was cut off: the engine has stopped"
     serving.breaks, serving.finish = None, "length"
-    assert "most tokens" in (await ask(host))[2].incomplete
+    assert "token limit" in (await ask(host))[2].incomplete
 
 
 async def test_without_a_model_the_passages_come_with_the_reason(host, serving):

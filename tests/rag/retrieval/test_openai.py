@@ -87,7 +87,7 @@ async def test_filters_and_thresholds_narrow_the_results(client):
         ({"query": "x", "rewrite_query": True}, "rewrite_query"),
     ],
 )
-async def test_what_is_wrong_is_a_bad_request(client, body, message):
+async def test_an_invalid_search_is_a_bad_request(client, body, message):
     async with client() as api:
         with pytest.raises(openai.BadRequestError, match=message):
             await api.vector_stores.search("filings", **body)

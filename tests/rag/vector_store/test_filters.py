@@ -84,7 +84,7 @@ CASES = [
 ]
 
 
-async def test_each_filter_takes_what_it_says(store):
+async def test_each_filter_matches_its_documents(store):
     for value, right in CASES:
         assert await found(store, value) == right, value
 
@@ -133,7 +133,7 @@ def deep(levels):
         (deep(90), "nested more than 8 deep"),
     ],
 )
-def test_a_filter_that_is_none_is_refused_with_its_place(value, message):
+def test_an_invalid_filter_is_rejected_with_its_path(value, message):
     with pytest.raises(InvalidRequest, match=message) as refused:
         parse(value, "f")
     assert refused.value.metadata["param"].startswith("f")

@@ -53,7 +53,7 @@ async def search(store, text, collection="filings", **more):
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_what_is_written_is_found_at_once_and_what_is_deleted_is_gone_at_once(chosen, caller, how):
+async def test_writes_and_deletions_are_visible_to_searches_at_once(chosen, caller, how):
     async with hosted(chosen, ["vector_store"], how) as host:
         store = host.client(VectorStoreClient)
         with acting_for(caller):
@@ -244,7 +244,7 @@ async def test_writers_of_one_collection_leave_its_counts_exact(store):
     assert (counted.documents, counted.chunks) == (4, 12)
 
 
-async def test_a_deleted_document_never_comes_back_under_load(store):
+async def test_a_deleted_document_never_reappears_under_load(store):
     """Each search that begins after a delete has been answered must not find the document."""
     await store.create_collection(CreateCollectionRequest(name="filings"))
     for n in range(100):

@@ -162,7 +162,7 @@ async def test_a_search_is_narrowed_to_what_the_question_names_and_documents_hav
     assert await narrowed(store, text, no_auto_filters=True) == (ALL, {})
 
 
-async def test_documents_of_which_nothing_is_known_are_searched_all_the_same(store):
+async def test_documents_without_metadata_are_searched_too(store):
     await store.put_document(put("filings", "memo", ["net sales of Helmet Systems"]))
     assert await narrowed(store, "HLMT net sales in Q3 2023") == (
         {"helm-q3", "memo"},

@@ -12,7 +12,7 @@ FUSIONS = ["coverage", "min-max", "rrf"]
 
 
 def order(scored):
-    return [s.place for s in scored]
+    return [s.position for s in scored]
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -23,7 +23,7 @@ def test_a_leg_counts_by_its_weight(fusion):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_leg_that_is_missing_leaves_the_other_whole(fusion):
+def test_a_missing_leg_leaves_the_scores_of_the_other(fusion):
     both = {A: 0.9, B: 0.3}
     for words, vectors in ((both, {}), ({}, both)):
         scored = ranking.fuse(words, 1.0, vectors, 0.5, fusion)
@@ -39,14 +39,14 @@ def test_scores_are_from_0_to_1(fusion):
         assert all(0 <= value <= 1 for value in (scored.score, scored.keyword, scored.vector))
 
 
-def test_words_say_less_where_no_chunk_has_much_of_the_question():
+def test_keywords_weigh_less_if_no_chunk_covers_the_question():
     vectors = {A: 0.2, B: 0.5}
     assert order(ranking.fuse({A: 8.0, B: 1.0}, 10.0, vectors, 0.4, "coverage")) == [A, B]
     assert order(ranking.fuse({A: 2.0, B: 0.25}, 10.0, vectors, 0.4, "coverage")) == [B, A]
 
 
-@pytest.mark.parametrize(("limit", "wanted"), [(2, [0, 1]), (3, [0, 1, 3]), (4, [0, 1, 2, 3])])
-def test_a_page_has_two_places_while_there_are_other_pages(limit, wanted):
+@pytest.mark.parametrize(("limit", "numbers"), [(2, [0, 1]), (3, [0, 1, 3]), (4, [0, 1, 2, 3])])
+def test_a_page_has_at_most_two_results_while_there_are_other_pages(limit, numbers):
     scored = [ranking.Scored(PassagePosition(1, n), 1 - n / 10, 0, 0) for n in range(4)]
     chosen = ranking.distinct_pages(zip(scored, [1, 1, 1, 2], strict=True), limit, 2)
-    assert [s.place.number for s in chosen] == wanted
+    assert [s.position.number for s in chosen] == numbers

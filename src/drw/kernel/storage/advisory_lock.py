@@ -1,67 +1,109 @@
-"""Connections that hold advisory locks: PostgreSQL frees the locks at once when the process that opened them dies."""
+"""Session-level advisory locks of PostgreSQL, for leader election and for the liveness of workers.
+
+A lock belongs to a connection of its own, outside the pool. PostgreSQL releases it as soon as that connection ends, so
+that another process takes over from a dead one without waiting. A frozen process keeps its connection and its locks:
+what it writes after it wakes must be rejected by a fence, and a worker needs a lease that expires.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+import hashlib
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, LiteralString
 
 import psycopg
-from psycopg.rows import DictRow, dict_row
 
 from drw.kernel.errors import Unavailable
+from drw.kernel.storage.database import Connection, Database
 
-CHECK_SECONDS = 5.0
-"""How long a check waits for the database."""
+POLL_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
+ANSWER_SECONDS = 5.0
 
 
-class LockConnection:
-    """A connection outside the pool, which keeps its locks while it is open."""
+@dataclass(frozen=True, slots=True)
+class LockId:
+    """The two 32-bit keys of an advisory lock: the kind of lock, and one lock of this kind."""
 
-    def __init__(self, connection: psycopg.AsyncConnection[DictRow]) -> None:
+    kind: int
+    number: int
+
+    @classmethod
+    def named(cls, kind: int, name: str) -> LockId:
+        """Return the lock of a kind that stands for a name."""
+        return cls(kind, int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], signed=True))
+
+
+class AdvisoryLock:
+    """A lock that is held until its connection ends."""
+
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def one(self, query: str, *values: Any) -> dict[str, Any]:
-        """Return the first row of a query.
+    async def execute(self, query: LiteralString, *args: Any) -> None:
+        """Run a statement on the connection of the lock.
 
         Raises:
-            Unavailable: the connection, and with it every lock, is gone.
+            Unavailable: the connection, and with it the lock, is lost.
         """
         try:
-            cursor = await self._connection.execute(query.encode(), values)
-            return await cursor.fetchone() or {}
+            await self._connection.execute(query, args)
         except psycopg.OperationalError as error:
-            raise _gone() from error
+            raise Unavailable("the database does not answer", part="postgres") from error
 
-    async def check(self) -> None:
-        """Check that the connection, and with it every lock, is there.
+    async def run(self, *work: Coroutine[Any, Any, None]) -> None:
+        """Run coroutines together until the first one ends or the lock is lost; the others are cancelled then.
 
         Raises:
-            Unavailable: it is not, or the database does not answer in time.
+            Unavailable: the connection, and with it the lock, is lost.
         """
+        tasks = [asyncio.create_task(each) for each in (self._watch(), *work)]
         try:
-            async with asyncio.timeout(CHECK_SECONDS):
-                await self.one("select 1")
-        except TimeoutError as error:
-            raise _gone() from error
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await self.execute("select 1")
 
 
 @asynccontextmanager
-async def lock_connection(dsn: str, schema: str = "") -> AsyncIterator[LockConnection]:
-    """Open a connection for locks; `schema` is where its queries find their tables.
+async def acquired(database: Database, lock: LockId) -> AsyncIterator[AdvisoryLock]:
+    """Wait for a lock and hold it for the block.
 
     Raises:
         Unavailable: the database does not answer.
     """
-    options = f"-c search_path={schema}" if schema else ""
-    try:
-        connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row, options=options)
-    except psycopg.OperationalError as error:
-        raise _gone() from error
-    async with connection:
-        yield LockConnection(connection)
+    async with database.dedicated_connection(ANSWER_SECONDS) as connection:
+        # Polled: a waiting statement would keep PostgreSQL from vacuuming old rows.
+        while not await _try(connection, lock):  # noqa: ASYNC110 - another process has it
+            await asyncio.sleep(POLL_SECONDS)
+        try:
+            yield AdvisoryLock(connection)
+        finally:
+            # Released now: PostgreSQL learns of a closed connection a moment later.
+            with suppress(psycopg.OperationalError):
+                await connection.execute("select pg_advisory_unlock(%s, %s)", (lock.kind, lock.number))
 
 
-def _gone() -> Unavailable:
-    return Unavailable("the database does not answer", part="postgres")
+async def _try(connection: Connection, lock: LockId) -> bool:
+    cursor = await connection.execute("select pg_try_advisory_lock(%s, %s) as held", (lock.kind, lock.number))
+    return bool((await cursor.fetchone() or {})["held"])
+
+
+def holders(kind: int) -> str:
+    """Return a query for the numbers of the locks of a kind that are held, as column `number`."""
+    return f"""
+        select objid::bigint as number from pg_locks
+        where locktype = 'advisory' and granted and classid = {kind:d} and objsubid = 2
+        and database = (select oid from pg_database where datname = current_database())"""  # noqa: S608 - a number

@@ -158,6 +158,25 @@ class Database:
                 self._alone.seconds = ANSWER_SECONDS
             return self._alone
 
+    @asynccontextmanager
+    async def dedicated_connection(self, seconds: float = ANSWER_SECONDS) -> AsyncIterator[Connection]:
+        """Open a connection outside the pool, in autocommit mode, and close it at the end of the block.
+
+        It is for what belongs to a session, such as advisory locks. Each statement may take so many seconds.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        try:
+            connection = await Connection.connect(
+                self._dsn, autocommit=True, row_factory=dict_row, options=f"-c search_path={self._schema},public"
+            )
+            async with connection:
+                connection.seconds = seconds
+                yield connection
+        except psycopg.OperationalError as error:
+            raise Unavailable("the database does not answer", part="postgres") from error
+
     async def all(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:
         """Return the rows of one query in a transaction of its own."""
         async with self.transaction() as connection:

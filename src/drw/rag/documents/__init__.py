@@ -1,1 +1,1 @@
-"""Turns documents into passages and indexes them."""
+"""Documents service: uploads, parses, chunks and indexes files."""

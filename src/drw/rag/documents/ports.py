@@ -1,4 +1,4 @@
-"""What the documents service needs of a parser: the text of a file, page by page."""
+"""Port of parsers: the text of a file page by page, embedded files, and decryption."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WRONG_PASSWORD = "wrong_password"
 
 
 class ParseFailed(Exception):
-    """The file cannot be read, for a reason that its owner can do something about.
+    """The file cannot be parsed, for a reason that its owner can fix.
 
     `code` is one of OpenAI's for files in vector stores, `unsupported_file` or `invalid_file`, or one of
     ours for encrypted files, `password_required` or `wrong_password`.
@@ -29,7 +29,7 @@ class ParseFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ParserLimits:
-    """The most that one file may have, and how it is read."""
+    """Limits of one file, and how it is read."""
 
     pages: int
     characters: int
@@ -40,55 +40,55 @@ class ParserLimits:
 
 
 class Embedded(NamedTuple):
-    """A file inside another one."""
+    """A file that is attached to another one."""
 
     name: str
     content: bytes
 
 
 class Parser(ABC):
-    """Reads some kinds of files. It runs in a process of its own, and may crash or hang there.
+    """Parses some file types. It runs in a parser process, where it may crash or hang.
 
-    One instance reads one file; `warnings` fills while it is read.
+    One instance parses one file and collects `warnings`. The subclasses are in `drw.rag.documents.adapters`.
     """
 
     kinds: ClassVar[frozenset[str]]
-    """The endings of the names of the files it reads, as in `pdf`."""
+    """The file endings that it parses, such as `pdf`."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
-        """What a reader of the text must know: parts that are damaged or hidden and were left out."""
+        """Parts of the file that are damaged or hidden and were left out."""
         self.encoding = ""
         """The encoding of a text file."""
 
     @abstractmethod
     def check(self, file: Path, kind: str, limits: ParserLimits) -> None:
-        """Look whether the file can be read, without reading it all.
+        """Check that the file can be parsed, without reading it all.
 
         Raises:
-            Refused: it cannot.
+            ParseFailed: it cannot.
         """
 
     @abstractmethod
     def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
-        """Yield the text of each page, lines parted by a line feed.
+        """Yield the text of each page, with lines separated by line feeds.
 
         Raises:
-            Refused: it cannot be read, or is over a limit.
+            ParseFailed: it cannot be parsed, or exceeds a limit.
         """
 
     def embedded(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[Embedded]:
         """Yield the files that are attached to this one; those inside of them are not yielded.
 
         Raises:
-            Refused: it cannot be read.
+            ParseFailed: it cannot be parsed.
         """
         yield from ()
 
     def decrypted(self, file: Path, kind: str, password: str) -> bytes:
-        """Return an encrypted file without its encryption; an empty password stands for none.
+        """Return the decrypted bytes of an encrypted file; an empty password stands for none.
 
         Raises:
-            Refused: the password is missing or wrong, or this kind of encryption is unknown.
+            ParseFailed: the password is missing or wrong, or this kind of encryption is unknown.
         """
         raise ParseFailed(f"a {kind.upper()} file cannot be decrypted here: save it without a password")

@@ -1,4 +1,4 @@
-"""Turns documents into passages and indexes them."""
+"""Documents service: uploads, parses, chunks and indexes files."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
 from drw.rag.documents.api.files import FileRoutes
 from drw.rag.documents.api.vector_stores import VectorStoreRoutes
+from drw.rag.documents.file_contents import ASSISTANTS, FileContents
 from drw.rag.documents.ingestion.attribute_updates import AttributeUpdates
+from drw.rag.documents.ingestion.deletion_relay import DeletionRelay
 from drw.rag.documents.ingestion.indexing import Indexer
 from drw.rag.documents.ingestion.job_queue import JobQueue
-from drw.rag.documents.library import READ, DocumentLibrary
+from drw.rag.documents.library import DocumentLibrary
 from drw.rag.documents.parsing import file_types
 from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.settings import Settings
 from drw.rag.documents.storage import files
 from drw.rag.documents.storage.blob_store import BlobStore
 from drw.rag.documents.storage.change_notifications import ChangeNotifications
+from drw.rag.documents.storage.deletions import Deletions
 from drw.rag.documents.storage.files import Files
 from drw.rag.documents.storage.vector_store_files import VectorStoreFiles
 
@@ -43,56 +46,68 @@ from drw.rag.documents.storage.vector_store_files import VectorStoreFiles
 class Documents(contract.Documents):
     """Serves `drw.api.rag.v1.Documents`."""
 
-    def __init__(self, shelf: DocumentLibrary) -> None:
-        self._shelf = shelf
+    def __init__(
+        self,
+        library: DocumentLibrary,
+        files: Files,
+        contents: FileContents,
+        blobs: BlobStore,
+        vector_store_files: VectorStoreFiles,
+    ) -> None:
+        self._library = library
+        self._files = files
+        self._contents = contents
+        self._blobs = blobs
+        self._vector_store_files = vector_store_files
 
     async def put_file(self, request: PutFileRequest, /) -> File:
         context.caller().must_hold("documents:write")
         name = file_types.checked_name(request.name)
-        with self._shelf.content.receiving() as incoming:
-            incoming.write(request.content)
-            return _file(await self._shelf.put(incoming, name, request.purpose or READ, request.walls))
+        with self._blobs.receiving() as upload:
+            upload.write(request.content)
+            return _file(await self._contents.store(upload, name, request.purpose or ASSISTANTS, request.walls))
 
     async def get_file(self, request: GetFileRequest, /) -> File:
         context.caller().must_hold("documents:read")
-        return _file(await self._shelf.files.get(request.file))
+        return _file(await self._files.get(request.file))
 
     async def read_text(self, request: ReadTextRequest, /) -> ReadTextResponse:
         context.caller().must_hold("documents:read")
-        if (most := request.max_characters) < 0:
-            raise InvalidRequest(f"max_characters is {most}; it must be 0 for all, or more", param="max_characters")
-        file = await self._shelf.files.get(request.file)
-        pages = await self._shelf.text(file, enough=most + 1 if most else 0)
-        answer = ReadTextResponse()
-        left = most or sum(map(len, pages))
+        if (limit := request.max_characters) < 0:
+            raise InvalidRequest(f"max_characters is {limit}; it must be 0 for all, or more", param="max_characters")
+        file = await self._files.get(request.file)
+        pages = await self._contents.text(file, limit + 1 if limit else 0)
+        response = ReadTextResponse()
+        length = sum(map(len, pages))
+        left = limit or length
         for page in pages:
             if left <= 0:
                 break
-            answer.pages.append(page[:left])
+            response.pages.append(page[:left])
             left -= len(page)
-        answer.truncated = bool(most) and sum(map(len, pages)) > most
-        return answer
+        response.truncated = bool(limit) and length > limit
+        return response
 
     async def index_file(self, request: IndexFileRequest, /) -> Indexing:
         context.caller().must_hold("documents:write")
-        file = await self._shelf.files.get(request.file)
-        collection = await self._shelf.make_collection(request.collection)
+        file = await self._files.get(request.file)
+        collection = await self._library.get_or_create_collection(request.collection)
         attributes = from_values(request.attributes)
-        found, unchanged = await self._shelf.index(collection, file, attributes, request.walls)
+        entry, unchanged = await self._library.index(collection, file, attributes, request.walls)
         return Indexing(
             file=file.id,
             collection=collection.id,
-            state=found.state.upper(),
-            error=found.error,
-            pages=found.pages,
-            chunks=found.chunks,
-            unchanged=unchanged and found.state == "completed",
+            state=entry.state.upper(),
+            error=entry.error,
+            pages=entry.pages,
+            chunks=entry.chunks,
+            unchanged=unchanged and entry.state == "completed",
         )
 
     async def watch_indexing(self, request: WatchIndexingRequest, /) -> AsyncIterator[IndexingProgress]:
         context.caller().must_hold("documents:read")
-        collection = await self._shelf.collection(request.collection)
-        async for progress in self._shelf.watch(collection.id):
+        collection = await self._library.collection(request.collection)
+        async for progress in self._library.watch(collection.id):
             yield IndexingProgress(
                 in_progress=progress.in_progress,
                 completed=progress.completed,
@@ -102,51 +117,58 @@ class Documents(contract.Documents):
             )
 
     async def describe(self) -> str:
-        """Return what the status shows."""
-        return f"{await self._shelf.attachments.all_in_progress()} files in progress"
+        """Return the detail line of the status."""
+        return f"{await self._vector_store_files.all_in_progress()} files in progress"
 
 
 async def build(scope: ServiceContext) -> Documents:
-    """Make the service with what the configuration names."""
-    own = scope.settings(Settings)
+    """Build the service from its settings."""
+    settings = scope.settings(Settings)
     database = await scope.database(pool_size=8)
-    content = BlobStore(scope.folder, own.most_file_bytes)
     audit = scope.audit()
-    reader = ParserPool(own)
+    vector_store = scope.client(VectorStoreClient)
+    blobs = BlobStore(scope.folder, settings.max_file_bytes)
+    parsers = ParserPool(settings)
     changes = ChangeNotifications(database)
-    kept = Files(database, content, audit)
-    store = scope.client(VectorStoreClient)
-    updates = AttributeUpdates(database, store)
-    shelf = DocumentLibrary(database, kept, VectorStoreFiles(database), content, reader, changes, store, updates, audit)
+    files = Files(database, blobs, audit)
+    contents = FileContents(files, blobs, parsers)
+    vector_store_files = VectorStoreFiles(database)
+    updates = AttributeUpdates(database, vector_store)
+    relay = DeletionRelay(Deletions(database), vector_store)
+    library = DocumentLibrary(database, files, vector_store_files, changes, vector_store, updates, relay, audit)
     indexer = Indexer(
         JobQueue(database, audit),
-        *(database, changes, content, reader),
-        *(scope.client(EmbeddingClient), store),
-        dsn=scope.profile.postgres,
-        most_chunks=own.most_passages,
+        database,
+        changes,
+        blobs,
+        parsers,
+        scope.client(EmbeddingClient),
+        vector_store,
+        max_chunks=settings.max_chunks,
     )
     scope.background(changes.follow)
-    scope.background(kept.remove_orphans)
+    scope.background(files.remove_orphans)
     scope.background(updates.sweep)
-    for _ in range(own.indexers):
+    scope.background(relay.sweep)
+    for _ in range(settings.indexers):
         scope.background(indexer.work)
-    scope.on_stop(reader.stop)
-    scope.routes += FileRoutes(shelf, own.most_file_bytes).routes()
-    scope.routes += VectorStoreRoutes(shelf).routes()
-    service = Documents(shelf)
+    scope.on_stop(parsers.stop)
+    scope.routes += FileRoutes(library, files, contents, blobs, settings.max_file_bytes).routes()
+    scope.routes += VectorStoreRoutes(library, files, contents, vector_store_files, vector_store).routes()
+    service = Documents(library, files, contents, blobs, vector_store_files)
     scope.describe(service.describe)
     return service
 
 
-def _file(found: files.File) -> File:
+def _file(record: files.File) -> File:
     created_at = Timestamp()
-    created_at.FromDatetime(found.created_at)
+    created_at.FromDatetime(record.created_at)
     return File(
-        id=found.id,
-        name=found.name,
-        bytes=found.bytes,
-        content_hash=found.content_hash,
-        purpose=found.purpose,
+        id=record.id,
+        name=record.name,
+        bytes=record.bytes,
+        content_hash=record.content_hash,
+        purpose=record.purpose,
         created_at=created_at,
-        walls=found.walls,
+        walls=record.walls,
     )

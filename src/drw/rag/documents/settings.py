@@ -1,4 +1,4 @@
-"""Settings of reading and indexing documents."""
+"""Settings of the documents service: parsing limits and indexing workers."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from drw.rag.documents.ports import ParserLimits
 
 
 class ParsingSettings(Base):
-    """Bounds of reading one file, and how many are read at once."""
+    """Limits of parsing one file, and the number of parser processes."""
 
-    most_pages: int = 3000
+    max_pages: int = 3000
     """Pages of one file."""
-    most_characters: int = 20_000_000
+    max_characters: int = 20_000_000
     """Characters of text in one file."""
-    most_unpacked_bytes: int = 256 << 20
-    """What a compressed file may unpack to."""
+    max_unpacked_bytes: int = 256 << 20
+    """Unpacked size of a compressed file."""
     memory_mebibytes: int = 1536
-    """What reading one file may hold in memory."""
+    """Memory of one parser process."""
     seconds: int = 300
-    """The longest that one file may take, in seconds."""
+    """Time to parse one file, in seconds."""
     base_cpu_seconds: int = 20
-    """The processor time that every file has; see `cpu_seconds_per_mebibyte`."""
+    """Processor time for every file; see `cpu_seconds_per_mebibyte`."""
     cpu_seconds_per_mebibyte: int = 15
-    """The processor time for a file: the base, and so much for each mebibyte of it, but at most `seconds`."""
+    """Processor time for each mebibyte of a file in addition to the base; at most `seconds` in total."""
     workers: int = 3
-    """Files that are read at once, and as many that are checked while they are uploaded. One org has all but one."""
+    """Files parsed at once, and as many checked during upload. One org uses at most all but one."""
     read_hidden: bool = False
-    """Whether hidden sheets, rows, columns, slides and text are read and indexed."""
-    most_attached: int = 100
+    """Whether hidden sheets, rows, columns, slides and text are indexed."""
+    max_attached_files: int = 100
     """Files attached to one file, over all depths."""
-    most_attached_bytes: int = 256 << 20
-    """Of all files attached to one file."""
-    attached_depth: int = 3
-    """How deep attachments of attachments are kept."""
+    max_attached_bytes: int = 256 << 20
+    """Total size of the files attached to one file."""
+    max_attachment_depth: int = 3
+    """Depth up to which attachments of attachments are stored."""
 
     @property
     def limits(self) -> ParserLimits:
-        """The limits that a parser sees."""
-        return ParserLimits(self.most_pages, self.most_characters, self.most_unpacked_bytes, self.read_hidden)
+        """The limits passed to a parser."""
+        return ParserLimits(self.max_pages, self.max_characters, self.max_unpacked_bytes, self.read_hidden)
 
 
 class Settings(ParsingSettings):
     """Settings of the service."""
 
-    most_file_bytes: int = 512 << 20
-    """The size of one file."""
-    most_passages: int = 20_000
-    """Passages of one file."""
+    max_file_bytes: int = 512 << 20
+    """Size of one file."""
+    max_chunks: int = 20_000
+    """Chunks of one file."""
     indexers: int = 3
-    """How many workers index, of which one org has all but one; 0: none here, but in other processes of the service."""
+    """Indexing workers of this process. One org uses at most all but one. 0: other processes index."""

@@ -1,1 +1,1 @@
-"""Turns text into vectors."""
+"""Embedding service: turns texts into vectors."""

@@ -32,7 +32,7 @@ class Model:
 
     graph: bytes
     data: bytearray
-    """The weights, apart from the graph: ONNX Runtime maps them into memory, and rows that nobody asks for stay out."""
+    """The weights, in a separate file: ONNX Runtime maps it into memory and loads only the rows in use."""
 
 
 def convert(source: Path) -> Model:
@@ -54,17 +54,17 @@ class _Builder:
         self._data = bytearray()
 
     def node(self, kind: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
-        """Add an operator; return the name of what it gives."""
+        """Add an operator; return the name of its output."""
         self._nodes.append(helper.make_node(kind, inputs, [output], name=output, domain=domain, **attributes))
         return output
 
     def constant(self, name: str, values: Any, kind: type[np.generic] = np.int64) -> str:
-        """Add a small constant, kept in the graph itself."""
+        """Add a small constant to the graph."""
         self._weights.append(onnx.numpy_helper.from_array(np.array(values, kind), name))
         return name
 
     def weight(self, name: str, array: Array) -> str:
-        """Add a weight, kept in the data file at the start of a page."""
+        """Add a weight to the data file, page-aligned."""
         content = np.ascontiguousarray(array, np.float32)
         self._data += b"\0" * (-len(self._data) % PAGE)
         tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=content.shape)
@@ -76,7 +76,7 @@ class _Builder:
         return name
 
     def model(self, width: int) -> Model:
-        """Return what has been collected."""
+        """Return the model."""
         inputs = [
             helper.make_tensor_value_info(name, TensorProto.INT64, ["texts", "tokens"])
             for name in ("input_ids", "attention_mask")
@@ -126,7 +126,8 @@ class _Bert:
         return b.node("Div", ["mean", "length"], "sentence_embedding")
 
     def _embed(self) -> str:
-        b, w = self._b, self._weights
+        b = self._b
+        w = self._weights
         # Every token is of the first type here, so its embedding is a part of the position's.
         positions = w["embeddings.position_embeddings.weight"] + w["embeddings.token_type_embeddings.weight"][0]
         b.weight("words", w["embeddings.word_embeddings.weight"])

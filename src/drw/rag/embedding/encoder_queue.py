@@ -1,4 +1,4 @@
-"""Gives every portion its turn at the encoder: short requests first, then orgs in fair shares of tokens."""
+"""Queue of the encoder: short requests first, then fair shares of tokens for each org."""
 
 from __future__ import annotations
 
@@ -16,109 +16,115 @@ from drw.kernel.rpc.context import caller_or_none
 from drw.rag.embedding.lengths import LengthPolicy
 from drw.rag.embedding.ports import EncodingBatch, Floats, Text, TextEncoder
 
-SHORT = 8
-"""A request of at most so many texts is somebody's question, and does not wait behind a document."""
+MAX_SHORT_TEXTS = 8
+"""A request of at most so many texts is a question, and does not wait behind documents."""
 
 
 @dataclass(order=True, slots=True)
-class _OrgShare:
+class _Entry:
+    """A batch in the queue, in the order in which batches are encoded."""
+
     is_long: bool
     start: int
-    """The tokens that its org has had before it, by which orgs take turns (start-time fair queueing)."""
+    """Virtual start time in tokens, by which orgs share the encoder (start-time fair queueing)."""
     number: int
     portion: EncodingBatch = field(compare=False)
     vectors: asyncio.Future[Floats] = field(compare=False)
 
 
 class EncoderQueue:
-    """The queue in front of one encoder. Its texts are counted, so that it cannot grow without end."""
+    """The queue of one encoder, bounded by its number of texts."""
 
-    def __init__(self, encoder: TextEncoder, most_texts: int) -> None:
+    def __init__(self, encoder: TextEncoder, max_texts: int) -> None:
         self._encoder = encoder
-        self._most_texts = most_texts
-        self._texts: Counter[str] = Counter()
-        self._turns: list[_OrgShare] = []
+        self._max_texts = max_texts
+        self._queued: Counter[str] = Counter()
+        self._heap: list[_Entry] = []
         self._numbers = itertools.count()
-        self._clock = 0
-        self._ends: dict[str, int] = {}
-        self._some = asyncio.Event()
+        self._virtual_time = 0
+        self._last_by_org: dict[str, int] = {}
+        self._not_empty = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "encoder")
 
     async def read(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
-        """Return the portions of a request; other requests are encoded meanwhile.
+        """Tokenise texts and return the batches of a request.
 
         Raises:
-            RateLimited: too many texts wait already.
+            RateLimited: the queue is full, or the org has half of it.
             TextTooLong: a text has more tokens than the model takes.
         """
-        own, total = self._texts[_org()], self._texts.total()
-        if own and own + len(texts) > self._most_texts // 2 or total and total + len(texts) > self._most_texts:
-            raise RateLimited(f"{own} texts of yours wait to be embedded; try again in a second", retry_after="1")
+        queued = self._queued[_org()]
+        total = self._queued.total()
+        if queued and queued + len(texts) > self._max_texts // 2 or total and total + len(texts) > self._max_texts:
+            raise RateLimited(
+                f"your org has {queued} texts in the embedding queue, which is full; retry in a second", retry_after="1"
+            )
         with self._counted(len(texts)):
             return await asyncio.to_thread(self._encoder.read, texts, lengths)
 
     async def encode(self, portions: Sequence[EncodingBatch]) -> list[Floats]:
         """Return the vectors of each portion."""
-        count = sum(len(portion.places) for portion in portions)
+        count = sum(len(portion.positions) for portion in portions)
         loop = asyncio.get_running_loop()
-        turns = [
-            _OrgShare(count > SHORT, self._start(p), next(self._numbers), p, loop.create_future()) for p in portions
+        entries = [
+            _Entry(count > MAX_SHORT_TEXTS, self._start(p), next(self._numbers), p, loop.create_future())
+            for p in portions
         ]
-        for turn in turns:
-            heapq.heappush(self._turns, turn)
-        self._some.set()
+        for entry in entries:
+            heapq.heappush(self._heap, entry)
+        self._not_empty.set()
         with self._counted(count):
             try:
-                return [await turn.vectors for turn in turns]
+                return [await entry.vectors for entry in entries]
             finally:
-                for turn in turns:  # of a request that was given up: nobody waits for these any more
-                    turn.vectors.cancel()
+                for entry in entries:  # of a cancelled request, nobody needs the rest
+                    entry.vectors.cancel()
 
     @contextmanager
     def _counted(self, texts: int) -> Iterator[None]:
         org = _org()
-        self._texts[org] += texts
+        self._queued[org] += texts
         try:
             yield
         finally:
-            self._texts -= Counter({org: texts})
+            self._queued -= Counter({org: texts})
 
     def _start(self, portion: EncodingBatch) -> int:
-        """Return when a portion of the caller's org has its turn, in tokens: behind those that the org has waiting."""
+        """Return the virtual start time of a batch: after the queued batches of the caller's org."""
         org = _org()
-        start = max(self._clock, self._ends.get(org, 0))
-        self._ends[org] = start + portion.tokens
+        start = max(self._virtual_time, self._last_by_org.get(org, 0))
+        self._last_by_org[org] = start + portion.tokens
         return start
 
     async def work(self) -> None:
-        """Encode what waits, until cancelled."""
+        """Encode queued batches, until cancelled."""
         while True:
-            await self._some.wait()
-            while self._turns:
-                turn = heapq.heappop(self._turns)
-                self._clock = max(self._clock, turn.start)
-                await self._encode(turn)
-            self._ends.clear()
-            self._some.clear()
+            await self._not_empty.wait()
+            while self._heap:
+                entry = heapq.heappop(self._heap)
+                self._virtual_time = max(self._virtual_time, entry.start)
+                await self._encode(entry)
+            self._last_by_org.clear()
+            self._not_empty.clear()
 
     async def stop(self) -> None:
-        """Let the thread go."""
+        """Stop the encoder thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _encode(self, turn: _OrgShare) -> None:
-        if turn.vectors.done():
+    async def _encode(self, entry: _Entry) -> None:
+        if entry.vectors.done():
             return
         loop = asyncio.get_running_loop()
         try:
-            vectors = await loop.run_in_executor(self._thread, self._encoder.encode, turn.portion)
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, and the others be served
-            if not turn.vectors.done():
-                turn.vectors.set_exception(error)
+            vectors = await loop.run_in_executor(self._thread, self._encoder.encode, entry.portion)
+        except Exception as error:  # noqa: BLE001 - the waiting request raises it
+            if not entry.vectors.done():
+                entry.vectors.set_exception(error)
             return
-        if not turn.vectors.done():
-            turn.vectors.set_result(vectors)
+        if not entry.vectors.done():
+            entry.vectors.set_result(vectors)
 
 
 def _org() -> str:
-    who = caller_or_none()
-    return who.org if who else ""
+    caller = caller_or_none()
+    return caller.org if caller else ""

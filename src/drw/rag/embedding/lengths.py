@@ -1,4 +1,4 @@
-"""Fits token sequences into a model's limit: refuse, truncate on request, or split into windows."""
+"""Length policy: fits texts into the token limit of a model by rejecting, truncating or splitting into windows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class UnknownToken(InvalidRequest):
 
 
 def check_tokens(texts: Sequence[str | Tokens], size: int) -> None:
-    """Raise `UnknownToken` where tokens in place of a text have an id that a tokenizer of so many does not."""
+    """Raise `UnknownToken` if a token id is outside the vocabulary."""
     for index, ids in enumerate(texts):
         for wrong in () if isinstance(ids, str) else (min(ids), max(ids)):
             if not 0 <= wrong < size:
@@ -47,7 +47,7 @@ def check_tokens(texts: Sequence[str | Tokens], size: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LengthPolicy:
-    """What a request asks for texts that are longer than the model takes."""
+    """What happens to texts that exceed the token limit of the model."""
 
     average: bool = False
     """Split them into windows, whose vectors are averaged; else they are refused."""
@@ -67,15 +67,15 @@ class LengthPolicy:
             InvalidRequest: `truncate` is out of range.
         """
         keep = self._kept(limit, added)
-        most = limit - added
+        window = limit - added
         for index, tokens in enumerate(texts):
-            kept = tokens[:keep] if keep else tokens
-            if len(kept) > most and not self.average:
-                raise TextTooLong(index, len(kept) + added, limit)
-            count = max(1, -(-len(kept) // most))
-            size = -(-len(kept) // count)
+            tokens_of_text = tokens[:keep] if keep else tokens
+            if len(tokens_of_text) > window and not self.average:
+                raise TextTooLong(index, len(tokens_of_text) + added, limit)
+            count = max(1, -(-len(tokens_of_text) // window))
+            size = -(-len(tokens_of_text) // count)
             for number in range(count):
-                yield index, kept[number * size : (number + 1) * size]
+                yield index, tokens_of_text[number * size : (number + 1) * size]
 
     def _kept(self, limit: int, added: int) -> int:
         if self.truncate == ALL_THAT_FIT:

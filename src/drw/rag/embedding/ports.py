@@ -1,4 +1,4 @@
-"""What the embedding service needs of a model."""
+"""Port of encoders."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Text = str | Tokens
 
 @dataclass(frozen=True, slots=True)
 class EncodingBatch:
-    """Some texts of a request that are encoded in one go: short enough that others need not wait long."""
+    """Texts of a request that are encoded in one call, bounded so that other requests wait only briefly."""
 
-    places: tuple[int, ...]
-    """Where the texts stand in the request; windows of one text have the same place."""
+    positions: tuple[int, ...]
+    """The positions of the texts in the request; windows of one text have the same position."""
     ids: tuple[Tokens, ...]
     """The tokens of each text or window."""
 
@@ -40,7 +40,7 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def read(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
-        """Cut the texts into tokens, and the request into portions; every window of a text is in exactly one.
+        """Tokenise texts, and split the request into batches; each window of a text is in exactly one.
 
         Raises:
             UnknownToken: the model has no token of an id that is given.

@@ -1,4 +1,4 @@
-"""Turns text into vectors."""
+"""Embedding service: turns texts into vectors."""
 
 from __future__ import annotations
 
@@ -26,55 +26,61 @@ MAX_CHARACTERS = 32_768
 class Embedding(contract.Embedding):
     """Serves `drw.api.rag.v1.Embedding`."""
 
-    def __init__(self, encoder: TextEncoder, turns: EncoderQueue, kills: KillList) -> None:
+    def __init__(self, encoder: TextEncoder, queue: EncoderQueue, kills: KillList) -> None:
         self._encoder = encoder
-        self._turns = turns
+        self._queue = queue
         self._kills = kills
 
     async def embed(self, request: EmbedRequest, /) -> EmbedResponse:
         if request.model not in {"", self._encoder.model}:
             raise NotFound(f"there is no embedding model {request.model!r}; there is {self._encoder.model!r}")
         texts = _texts(request)
-        # Here and not at the callers alone: documents and questions come this way past every data plane.
+        # Checked here too: documents and questions do not pass the data plane.
         with self._kills.ending(caller_or_none(), lambda: (self._encoder.model,)):
             return await self._embed(texts, _lengths(request))
 
     async def describe(self) -> str:
-        """Return what the status shows."""
+        """Return the detail line of the status."""
         return f"{self._encoder.model}, {self._encoder.dimensions} dimensions"
 
     async def _embed(self, texts: Sequence[Text], lengths: LengthPolicy) -> EmbedResponse:
-        told = {gen_ai.OPERATION: gen_ai.EMBEDDINGS, gen_ai.PROVIDER: "drw", gen_ai.REQUEST_MODEL: self._encoder.model}
-        with telemetry.span(f"{gen_ai.EMBEDDINGS} {self._encoder.model}", attributes=told) as span:
-            portions = await self._turns.read(texts, lengths)
-            vectors = combined(portions, await self._turns.encode(portions), len(texts))
+        span_attributes = {
+            gen_ai.OPERATION: gen_ai.EMBEDDINGS,
+            gen_ai.PROVIDER: "drw",
+            gen_ai.REQUEST_MODEL: self._encoder.model,
+        }
+        with telemetry.span(f"{gen_ai.EMBEDDINGS} {self._encoder.model}", attributes=span_attributes) as span:
+            portions = await self._queue.read(texts, lengths)
+            vectors = combined(portions, await self._queue.encode(portions), len(texts))
             tokens = sum(portion.tokens for portion in portions)
             span.set_attribute(gen_ai.INPUT_TOKENS, tokens)
-        found = [Vector(values=vector) for vector in vectors]
-        return EmbedResponse(vectors=found, model=self._encoder.model, tokens=tokens)
+        response_vectors = [Vector(values=vector) for vector in vectors]
+        return EmbedResponse(vectors=response_vectors, model=self._encoder.model, tokens=tokens)
 
 
 async def build(scope: ServiceContext) -> Embedding:
-    """Make the service with what the configuration names."""
+    """Build the service from its settings."""
     own = scope.settings(Settings)
     encoder = scope.adapter(TextEncoder)  # type: ignore[type-abstract]
-    turns = EncoderQueue(encoder, own.most_waiting_texts)
-    scope.background(turns.work)
-    scope.on_stop(turns.stop)
+    queue = EncoderQueue(encoder, own.max_waiting_texts)
+    scope.background(queue.work)
+    scope.on_stop(queue.stop)
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
-    service = Embedding(encoder, turns, kills)
+    service = Embedding(encoder, queue, kills)
     scope.describe(service.describe)
     return service
 
 
 def combined(portions: Sequence[EncodingBatch], encoded: Sequence[Floats], texts: int) -> Floats:
-    """Return one vector of length 1 a text: its own, or the mean of its windows by their tokens."""
+    """Return one vector of length 1 for each text: its own, or the mean of its windows weighted by tokens."""
     windows: list[list[tuple[int, Floats]]] = [[] for _ in range(texts)]
     for portion, vectors in zip(portions, encoded, strict=True):
-        for place, ids, vector in zip(portion.places, portion.ids, vectors, strict=True):
-            windows[place].append((len(ids), vector))
-    return np.stack([found[0][1] if len(found) == 1 else _mean(found) for found in windows])
+        for position, ids, vector in zip(portion.positions, portion.ids, vectors, strict=True):
+            windows[position].append((len(ids), vector))
+    return np.stack(
+        [vectors_of_text[0][1] if len(vectors_of_text) == 1 else _mean(vectors_of_text) for vectors_of_text in windows]
+    )
 
 
 def _mean(windows: Sequence[tuple[int, Floats]]) -> Floats:
@@ -88,7 +94,7 @@ def _lengths(request: EmbedRequest) -> LengthPolicy:
 
 
 def _texts(request: EmbedRequest) -> Sequence[Text]:
-    """Return what is to be read: texts, or their tokens."""
+    """Return the texts of a request, or their tokens."""
     texts: list[Text] = [*request.texts, *(tuple(one.ids) for one in request.tokens)]
     if request.texts and request.tokens:
         raise InvalidRequest("give texts or tokens, not both", param="input")

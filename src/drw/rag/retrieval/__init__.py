@@ -1,1 +1,1 @@
-"""Finds the passages that answer a question, and words an answer with citations."""
+"""Retrieval service: search and answers with citations."""

@@ -1,4 +1,4 @@
-"""Holds an answer against the passages it was made from: citations that resolve, figures that stand there."""
+"""Answer verification: citations refer to existing passages, and figures occur in the cited passages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MARKER = re.compile(r"\s?\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 
 
 def check(text: str, question: str, passages: Sequence[Passage]) -> Answer:
-    """Return the answer with its citations, and the figures that no cited passage has.
+    """Return the answer with its citations, and the figures that no cited passage contains.
 
     Markers of passages that do not exist are taken out. An answer without any is given those of the passages
     that it can be shown to come from.
@@ -46,15 +46,15 @@ def _resolved(text: str, count: int) -> tuple[str, list[int]]:
 
 
 def _origins(text: str, question: str, passages: Sequence[Passage]) -> list[int]:
-    """Return the numbers of the passages that have the answer's figures or, where it has none, its words."""
-    wanted = [figure for figure in figures.find(text) if not figures.only_named(figure, question)]
-    if not wanted:
+    """Return the numbers of the passages that contain the answer's figures or, if it has none, its words."""
+    claimed = [figure for figure in figures.find(text) if not figures.only_named(figure, question)]
+    if not claimed:
         runs = [quotes.longest_run(passage.text, text) for passage in passages]
         longest = max(runs, default=0)
         return [runs.index(longest) + 1] if longest >= quotes.SHORTEST_RUN else []
     first = (
         next((n for n, passage in enumerate(passages, 1) if figures.stands_in(figure, _known(passage))), 0)
-        for figure in wanted
+        for figure in claimed
     )
     return sorted({number for number in first if number})
 
@@ -70,7 +70,7 @@ def _unsupported(text: str, question: str, cited: Sequence[Passage]) -> list[Uns
 
 
 def _known(passage: Passage) -> str:
-    """Return what is known of a passage: its text, and the context that says of when and in what unit it is."""
+    """Return the text of a passage with its context, which names the period and the unit."""
     return f"{passage.context}\n{passage.text}"
 
 

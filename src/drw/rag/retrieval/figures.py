@@ -1,7 +1,7 @@
-"""Finds the figures of a text, and says whether a figure stands in another text.
+"""Figures (numbers with units) of a text, and whether another text contains them.
 
-Conservative: a figure counts as standing there when its digits do, with the same percent sign, and any
-scale that both name agrees. What is rounded or computed does not.
+Conservative: the digits and the percent sign must be the same, and the scales must agree if both texts name one.
+Rounded and computed figures do not match.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ENUMERATION = re.compile(r"(?m)^\s*\d{1,2}[.)]\s")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number of a text with what it is counted in."""
+    """A number with its unit and scale."""
 
     text: str
     start: int
@@ -55,7 +55,7 @@ def find(text: str) -> list[Figure]:
 
 
 def stands_in(figure: Figure, text: str) -> bool:
-    """Say whether a figure stands in a text, which may say of its tables that they are "in millions"."""
+    """Return whether a text contains a figure, which may say of its tables that they are "in millions"."""
     units = {SCALES[name.lower()] for name in UNIT_OF_TABLE.findall(text)}
     return any(_same(figure, other, units) for other in find(text))
 

@@ -1,12 +1,12 @@
-"""OpenAI's search of a vector store: POST /v1/vector_stores/{id}/search."""
+"""OpenAI's search of a vector store: `POST /v1/vector_stores/{id}/search`."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal
 
 from google.protobuf.struct_pb2 import Struct
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -15,45 +15,55 @@ from drw.api.rag.v1.retrieval_pb2 import SearchRequest, SearchResponse
 from drw.api.rag.v1.vector_store_pb2 import Passage
 from drw.kernel import attribute_filters
 from drw.kernel.attributes import from_values
-from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc import context
-from drw.kernel.rpc.http_server import read_json
+from drw.kernel.rpc.http_server import read_body
+from drw.kernel.rpc.request_models import StrictModel, read_model
 
 PATH = "/v1/vector_stores/{vector_store_id}/search"
 MAX_BODY_BYTES = 1 << 20
 MAX_QUERIES = 8
+MAX_QUERY_LENGTH = 4_000
 
 Search = Callable[[SearchRequest], Awaitable[SearchResponse]]
-Query = Annotated[str, Field(min_length=1, max_length=4_000)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+def _check_queries(value: Any) -> Any:
+    queries = value if isinstance(value, list) else [value]
+    if not 1 <= len(queries) <= MAX_QUERIES or not all(
+        isinstance(query, str) and 1 <= len(query) <= MAX_QUERY_LENGTH for query in queries
+    ):
+        raise ValueError(
+            f"must be a string of 1 to {MAX_QUERY_LENGTH:,} characters, or a list of 1 to {MAX_QUERIES} such strings"
+        )
+    return value
 
 
-class RankingOptions(_Body):
-    """How results are ranked; there is one ranker."""
+_QUERY: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_QUERY_LENGTH}
+_QUERIES: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": MAX_QUERIES, "items": _QUERY}
+Queries = Annotated[str | list[str], BeforeValidator(_check_queries), WithJsonSchema({"anyOf": [_QUERY, _QUERIES]})]
+
+
+class RankingOptions(StrictModel):
+    """Ranking options; there is one ranker."""
 
     ranker: Literal["auto", "none", "default-2024-11-15"] = "auto"
     score_threshold: float = Field(default=0.0, ge=0, le=1)
 
 
-class SearchBody(_Body):
+class SearchBody(StrictModel):
     """The body of the request."""
 
-    INSTEAD: ClassVar[Mapping[str, str]] = {"rewrite_query": "rewrite the question yourself, or give several"}
-
-    query: Query | Annotated[list[Query], Field(min_length=1, max_length=MAX_QUERIES, fail_fast=True)]
+    query: Queries
     max_num_results: int = Field(default=10, ge=1, le=50)
     filters: dict[str, Any] | None = None
     ranking_options: RankingOptions = RankingOptions()
     rewrite_query: Literal[False] = False
     auto_filters: bool = True
-    """Beside OpenAI's fields: narrow the search to what the query names of the files' metadata."""
+    """Not OpenAI's: narrow the search to what the query names of the files' metadata."""
 
 
 class SearchRoute:
-    """Answers in OpenAI's shape."""
+    """The route of the search."""
 
     def __init__(self, search: Search) -> None:
         self._search = search
@@ -64,35 +74,35 @@ class SearchRoute:
 
     async def _answer(self, request: Request) -> Response:
         context.caller().must_hold("documents:read")
-        body = _read(await read_json(request, MAX_BODY_BYTES))
+        body = read_model(SearchBody, await read_body(request, MAX_BODY_BYTES))
         queries = [body.query] if isinstance(body.query, str) else body.query
-        found, filters = await self._found(request.path_params["vector_store_id"], queries, body)
+        passages, filters = await self._search_all(request.path_params["vector_store_id"], queries, body)
         page = {
             "object": "vector_store.search_results.page",
             "search_query": queries,
             "applied_filters": filters,
-            "data": [_result(passage) for passage in found],
+            "data": [_result(passage) for passage in passages],
             "has_more": False,
             "next_page": None,
         }
         return JSONResponse(page)
 
-    async def _found(
+    async def _search_all(
         self, collection: str, queries: list[str], body: SearchBody
     ) -> tuple[list[Passage], list[dict[str, Any]]]:
         """Return the passages of all queries, best first, each once, and the automatic filters of each query."""
-        wanted = _filter(body.filters)
+        filter_ = _filter(body.filters)
         best: dict[tuple[str, int], Passage] = {}
         filters: list[dict[str, Any]] = []
         for query in queries:
-            asked = SearchRequest(
+            search = SearchRequest(
                 collection=collection,
                 question=query,
                 limit=body.max_num_results,
-                filter=wanted,
+                filter=filter_,
                 auto_filters=body.auto_filters,
             )
-            answer = await self._search(asked)
+            answer = await self._search(search)
             filters += [{"type": "in", "key": f.key, "value": list(f.values)} for f in answer.applied_filters]
             for passage in answer.passages:
                 known = best.setdefault((passage.document, passage.chunk), passage)
@@ -113,15 +123,6 @@ def _filter(filters: dict[str, Any] | None) -> Struct:
         attribute_filters.parse(filters, "filters")
         made.update(filters)
     return made
-
-
-def _read(value: dict[str, Any]) -> SearchBody:
-    try:
-        return SearchBody.model_validate({name: given for name, given in value.items() if given is not None})
-    except ValidationError as error:
-        fault = error.errors()[0]
-        param = str(fault["loc"][0]) if fault["loc"] else ""
-        raise InvalidRequest(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}", param=param) from error
 
 
 def _result(passage: Passage) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Words the question to the model: numbered sources, cut to what a small model's context holds."""
+"""Prompt of an answer: the question with numbered sources, shortened to a token budget."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ WORD = re.compile(r"\w+")
 
 
 def messages(question: str, passages: Sequence[Passage], tokens: int) -> list[ChatMessage]:
-    """Return the messages that ask a model, with at most about so many tokens of sources."""
+    """Return the chat messages of a question, with about `tokens` tokens of sources."""
     each = tokens // max(1, len(passages))
     sources = "\n\n".join(_source(number, passage, question, each) for number, passage in enumerate(passages, 1))
-    asked = f"Sources:\n\n{sources}\n\nQuestion: {question}\nAnswer:"
-    return [ChatMessage(role="system", content=SYSTEM), ChatMessage(role="user", content=asked)]
+    user_message = f"Sources:\n\n{sources}\n\nQuestion: {question}\nAnswer:"
+    return [ChatMessage(role="system", content=SYSTEM), ChatMessage(role="user", content=user_message)]
 
 
 def estimate(text: str) -> int:
@@ -40,19 +40,19 @@ def shortened(text: str, question: str, tokens: int) -> str:
     """Return the lines of a text that share most words with the question, in their order, within the tokens."""
     if estimate(text) <= tokens:
         return text
-    asked = {word.lower() for word in WORD.findall(question)}
+    question_words = {word.lower() for word in WORD.findall(question)}
     lines = text.splitlines()
-    ranked = sorted(range(len(lines)), key=lambda n: (-_shared(lines[n], asked), n))
-    kept: set[int] = set()
+    ranked = sorted(range(len(lines)), key=lambda n: (-_shared(lines[n], question_words), n))
+    selected: set[int] = set()
     for number in ranked:
         if (cost := estimate(lines[number])) <= tokens:
-            kept.add(number)
+            selected.add(number)
             tokens -= cost
-    return "\n".join(line for number, line in enumerate(lines) if number in kept) or _cut(lines[ranked[0]], tokens)
+    return "\n".join(line for number, line in enumerate(lines) if number in selected) or _cut(lines[ranked[0]], tokens)
 
 
-def _shared(line: str, asked: set[str]) -> int:
-    return len(asked & {word.lower() for word in WORD.findall(line)})
+def _shared(line: str, question_words: set[str]) -> int:
+    return len(question_words & {word.lower() for word in WORD.findall(line)})
 
 
 def _cut(line: str, tokens: int) -> str:

@@ -1,4 +1,4 @@
-"""Picks the words of a passage that bear an answer: always an exact part of the passage."""
+"""Quotes: the exact part of a passage that supports an answer."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ def best(passage: str, answer: str) -> str:
     segments = [match[0].strip() for match in SEGMENT.finditer(passage) if match[0].strip()]
     if not segments:
         return ""
-    found, said = figures.find(answer), _words(answer)
+    answer_figures = figures.find(answer)
+    answer_words = _words(answer)
 
     def shared(segment: str) -> tuple[int, float]:
         words = _words(segment)
-        standing = sum(figures.stands_in(figure, segment) for figure in found if not figure.plain)
-        return standing, len(words & said) / (len(words) + 10)
+        standing = sum(figures.stands_in(figure, segment) for figure in answer_figures if not figure.plain)
+        return standing, len(words & answer_words) / (len(words) + 10)
 
-    return _cut(max(segments, key=shared), found)
+    return _cut(max(segments, key=shared), answer_figures)
 
 
 def longest_run(passage: str, answer: str) -> int:
-    """Return how many words in a row stand in both."""
+    """Return the length in words of the longest common run."""
     there = [word.lower() for word in WORD.findall(passage)]
     here = [word.lower() for word in WORD.findall(answer)]
-    longest, previous = 0, [0] * (len(there) + 1)
+    longest = 0
+    previous = [0] * (len(there) + 1)
     for word in here:
         row = [0] * (len(there) + 1)
         for at, other in enumerate(there, 1):
@@ -43,12 +45,12 @@ def longest_run(passage: str, answer: str) -> int:
     return longest
 
 
-def _cut(segment: str, found: Iterable[figures.Figure]) -> str:
+def _cut(segment: str, answer_figures: Iterable[figures.Figure]) -> str:
     """Return at most `MAX_CHARACTERS` of a segment, around the first figure that it bears."""
     if len(segment) <= MAX_CHARACTERS:
         return segment
-    places = (place for figure in found if (place := segment.find(figure.text)) >= 0)
-    start = max(0, next(places, 0) - MAX_CHARACTERS // 2)
+    positions = (position for figure in answer_figures if (position := segment.find(figure.text)) >= 0)
+    start = max(0, next(positions, 0) - MAX_CHARACTERS // 2)
     return segment[start : start + MAX_CHARACTERS].strip()
 
 

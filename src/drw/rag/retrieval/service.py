@@ -1,4 +1,4 @@
-"""Finds the passages that answer a question, and words an answer with citations."""
+"""Retrieval service: search and answers with citations."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ from drw.rag.retrieval.openai import SearchRoute
 from drw.rag.retrieval.settings import Settings
 
 PROVIDER = "drw"
-"""Who finds passages, in the conventions' sense: this platform itself."""
+"""The provider of the retrieval spans in OpenTelemetry's conventions: this platform."""
 MAX_QUESTION = 4_000
-SEARCH_LIMIT, SEARCH_MAX = 8, 50
-ASK_LIMIT, ASK_MAX = 4, 20
+SEARCH_LIMIT = 8
+SEARCH_MAX = 50
+ASK_LIMIT = 4
+ASK_MAX = 20
 
 
 class Retrieval(contract.Retrieval):
@@ -50,41 +52,43 @@ class Retrieval(contract.Retrieval):
 
     async def search(self, request: SearchRequest, /) -> SearchResponse:
         limit = _limit(request.limit, SEARCH_LIMIT, SEARCH_MAX)
-        found = await self._find(request, limit, request.attributes)
-        await self._record("collection.search", request.collection, request.question, found.passages)
-        return found
+        response = await self._find(request, limit, request.attributes)
+        await self._record("collection.search", request.collection, request.question, response.passages)
+        return response
 
     async def ask(self, request: AskRequest, /) -> AsyncIterator[AskEvent]:
         limit = _limit(request.limit, ASK_LIMIT, ASK_MAX)
-        found = await self._find(request, limit, {})
-        passages = found.passages
+        response = await self._find(request, limit, {})
+        passages = response.passages
         await self._record("collection.ask", request.collection, request.question, passages)
-        yield AskEvent(sources=found)
-        wording = _QuestionWording()
+        yield AskEvent(sources=response)
+        wording = _AnswerStream()
         if passages:
             async with aclosing(wording.of(self._serving.chat(self._chat(request, passages)))) as pieces:
                 async for piece in pieces:
                     yield AskEvent(text=piece)
         else:
-            wording.incomplete = "there is no answer: the collection has no passage that fits the question"
+            wording.incomplete = "no answer: the collection has no passage that matches the question"
         answer = checks.check(wording.text, request.question, passages) if wording.text else Answer()
-        answer.model, answer.incomplete = wording.model, wording.incomplete
+        answer.model = wording.model
+        answer.incomplete = wording.incomplete
         await self._record_answer(request, answer)
         yield AskEvent(answer=answer)
 
     async def _find(
         self, request: SearchRequest | AskRequest, limit: int, attributes: Mapping[str, Value]
     ) -> SearchResponse:
-        question, collection = request.question, request.collection
+        question = request.question
+        collection = request.collection
         if not question.strip() or len(question) > MAX_QUESTION:
             raise InvalidRequest(
                 f"a question has 1 to {MAX_QUESTION} characters, not {len(question)}", param="question"
             )
-        attribute_filters.from_struct(request.filter)  # or the question would be embedded first
-        told = {gen_ai.DATA_SOURCE: collection, gen_ai.TOP_K: limit}
-        with gen_ai.operation(gen_ai.RETRIEVAL, collection, PROVIDER, told):
+        attribute_filters.from_struct(request.filter)  # before the question is embedded
+        span_attributes = {gen_ai.DATA_SOURCE: collection, gen_ai.TOP_K: limit}
+        with gen_ai.operation(gen_ai.RETRIEVAL, collection, PROVIDER, span_attributes):
             embedded = await self._embedding.embed(EmbedRequest(texts=[question], long_text=EmbedRequest.AVERAGE))
-            wanted = VectorSearchRequest(
+            vector_search = VectorSearchRequest(
                 collection=collection,
                 text=question,
                 vector=embedded.vectors[0],
@@ -93,8 +97,8 @@ class Retrieval(contract.Retrieval):
                 filter=request.filter,
                 no_auto_filters=request.HasField("auto_filters") and not request.auto_filters,
             )
-            found = await self._store.search(wanted)
-        return SearchResponse(passages=found.passages, applied_filters=found.applied_filters)
+            hits = await self._store.search(vector_search)
+        return SearchResponse(passages=hits.passages, applied_filters=hits.applied_filters)
 
     def _chat(self, request: AskRequest, passages: Sequence[Passage]) -> ChatRequest:
         return ChatRequest(
@@ -106,8 +110,8 @@ class Retrieval(contract.Retrieval):
         )
 
     async def _record(self, action: str, collection: str, question: str, passages: Sequence[Passage]) -> None:
-        found = [{"document": p.document, "chunk": p.chunk, "hash": p.hash} for p in passages]
-        details = {"question_sha256": digest(question), "passages": found}
+        cited = [{"document": p.document, "chunk": p.chunk, "hash": p.hash} for p in passages]
+        details = {"question_sha256": digest(question), "passages": cited}
         await self._audit.record(action, collection, details=details)
 
     async def _record_answer(self, request: AskRequest, answer: Answer) -> None:
@@ -122,8 +126,8 @@ class Retrieval(contract.Retrieval):
         await self._audit.record("collection.answer", request.collection, outcome=outcome, details=details)
 
 
-class _QuestionWording:
-    """What a model has said so far, and why it stopped too early, if it did."""
+class _AnswerStream:
+    """The text of an answer while it is streamed, and the reason if it is incomplete."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -131,7 +135,7 @@ class _QuestionWording:
         self.incomplete = ""
 
     async def of(self, chunks: AsyncIterator[ChatChunk]) -> AsyncGenerator[str, None]:
-        """Yield the pieces of the answer; a failure ends them, and is kept as the reason."""
+        """Yield the pieces of the answer; a failure ends the stream and becomes the reason."""
         finish = ""
         try:
             async with aclosing(chunks):  # type: ignore[type-var]
@@ -143,26 +147,26 @@ class _QuestionWording:
                         yield chunk.text
             self.incomplete = _reason(finish)
         except DrwError as error:
-            self.incomplete = f"the answer broke off: {error.message}" if self.text else f"no answer: {error.message}"
+            self.incomplete = f"the answer was cut off: {error.message}" if self.text else f"no answer: {error.message}"
 
 
 def _reason(finish: str) -> str:
-    """Return why an answer with this finish reason is not whole; empty where it is."""
+    """Return why an answer with this finish reason is incomplete; empty if it is complete."""
     if finish == "stop":
         return ""
     if finish == "length":
-        return "the answer broke off: it reached the most tokens that an answer may have"
-    return f"the answer broke off: the model stopped with {finish!r}"
+        return "the answer was cut off at the token limit"
+    return f"the answer was cut off: the model stopped with {finish!r}"
 
 
-def _limit(asked: int, default: int, most: int) -> int:
-    if not 0 <= asked <= most:
-        raise InvalidRequest(f"limit is {asked}; it can be 1 to {most}, or 0 for {default}", param="limit")
-    return asked or default
+def _limit(limit: int, default: int, maximum: int) -> int:
+    if not 0 <= limit <= maximum:
+        raise InvalidRequest(f"limit is {limit}; it can be 1 to {maximum}, or 0 for {default}", param="limit")
+    return limit or default
 
 
 async def build(scope: ServiceContext) -> Retrieval:
-    """Make the service with what the configuration names."""
+    """Build the service from its settings."""
     service = Retrieval(
         scope.client(EmbeddingClient),
         scope.client(VectorStoreClient),

@@ -1,1 +1,1 @@
-"""Stores passages with their vectors and words, and finds the nearest."""
+"""Vector store service: stores chunks with vectors and postings, and searches them."""

@@ -1,7 +1,7 @@
-"""Automatic filters: where a question names a company, document type or period that visible documents have.
+"""Automatic filters: narrow a search to the company, document type or period that the question names.
 
-A filter takes the documents that have one of its values, and those of which the key is not known. Values come from
-documents that fit the filters before, so that no filter ever leaves nothing.
+A filter matches documents with one of its values, and documents without the key. Its values come from documents that
+match the filters before it, so that the result is never empty.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from drw.rag.vector_store.ports import Filters, Snapshot
 from drw.rag.vector_store.question import Question
 
 
-async def chosen(snapshot: Snapshot, asked: Question) -> Filters:
-    """Return the filters that a question asks for, the values of each by its key; empty where it names nothing."""
+async def chosen(snapshot: Snapshot, question: Question) -> Filters:
+    """Return the values of each filter that a question implies, by key."""
     filters: dict[str, list[str]] = {}
-    for key, terms in asked.named.items():
+    for key, terms in question.named.items():
         if values := await snapshot.values(key, terms, filters):
             filters[key] = values
-    if asked.newest and PERIOD not in filters and (values := await snapshot.newest(filters)):
+    if question.newest and PERIOD not in filters and (values := await snapshot.newest(filters)):
         filters[PERIOD] = values
     return filters

@@ -1,4 +1,4 @@
-"""Scores chunks by BM25 from packed postings: k1 = 0.9, b = 0.4, as in Anserini (Yang, Fang and Lin, 2017)."""
+"""BM25 scores of chunks from packed postings: k1 = 0.9, b = 0.4, as in Anserini (Yang, Fang and Lin, 2017)."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def scores(terms: Sequence[str], postings: Sequence[Posting], chunks: int, avera
     weight = count * (1 + K1) / (count + K1 * (1 - B + B * hits["length"] / average))
     weight *= np.repeat(np.array([rarity[term] for term, _, _ in postings]), sizes)
     documents = np.repeat(np.array([document for _, document, _ in postings], dtype=np.int64), sizes)
-    places, where = np.unique((documents << 32) | hits["number"], return_inverse=True)
-    totals = np.bincount(where, weight, len(places)).astype(np.float64)
-    return KeywordScores(places, totals, (1 + K1) * sum(rarity.values()))
+    positions, where = np.unique((documents << 32) | hits["number"], return_inverse=True)
+    totals = np.bincount(where, weight, len(positions)).astype(np.float64)
+    return KeywordScores(positions, totals, (1 + K1) * sum(rarity.values()))
 
 
 def _rarity(

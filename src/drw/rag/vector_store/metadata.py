@@ -1,4 +1,4 @@
-"""Extracts company, ticker, document type and period from a document, and from a question that names them.
+"""Metadata extraction: company, ticker, document type and period of a document, or of a question that names them.
 
 A document's metadata is read off what identifies it: the first line of its chunks' context, its title, and the
 exchange listing on its first page. Attributes of the same names override what was read.
@@ -16,7 +16,11 @@ from drw.kernel.attributes import from_values
 from drw.rag.vector_store.periods import MONTH_OF_YEAR, dates, month, quarters
 from drw.rag.vector_store.terms import STOP_WORDS, WORD
 
-COMPANY, TICKER, TYPE, PERIOD, QUARTER = "company", "ticker", "document_type", "period", "quarter"
+COMPANY = "company"
+TICKER = "ticker"
+TYPE = "document_type"
+PERIOD = "period"
+QUARTER = "quarter"
 KEYS = (COMPANY, TICKER, TYPE, PERIOD, QUARTER)
 
 FRONT_CHARACTERS = 6000
@@ -47,7 +51,7 @@ MAX_NAMES = 512
 
 
 def extracted(document: Document, chunks: Sequence[Chunk]) -> dict[str, str]:
-    """Return the metadata of a document, as far as it is known."""
+    """Return the known metadata of a document."""
     attributes = from_values(document.attributes)
     own = {key: value for key in KEYS if (value := str(attributes.get(key, "")).strip())}
     return _read(document, chunks) | own
@@ -71,8 +75,10 @@ def names(metadata: Mapping[str, str]) -> Iterator[str]:
 
 def asked(text: str) -> dict[str, tuple[str, ...]]:
     """Return the terms that a question may name documents by, for each key, the surest key first."""
-    found = {COMPANY: _companies(text), TYPE: _types(text), PERIOD: _periods(text)}
-    return {key: terms for key, each in found.items() if (terms := tuple(dict.fromkeys(islice(each, MAX_NAMES))))}
+    terms_by_key = {COMPANY: _companies(text), TYPE: _types(text), PERIOD: _periods(text)}
+    return {
+        key: terms for key, each in terms_by_key.items() if (terms := tuple(dict.fromkeys(islice(each, MAX_NAMES))))
+    }
 
 
 def company_name(name: str) -> str:
@@ -96,8 +102,8 @@ def _read(document: Document, chunks: Sequence[Chunk]) -> dict[str, str]:
     quarter = next((f"{year} Q{number}" for year, number in quarters(title)), "")
     ticker = _ticker(chunks, title if form else "")
     period = next((day.isoformat() for day in days), quarter)
-    found = {COMPANY: company or ticker, TICKER: ticker, TYPE: form, PERIOD: period, QUARTER: quarter}
-    return {key: value for key, value in found.items() if value}
+    values = {COMPANY: company or ticker, TICKER: ticker, TYPE: form, PERIOD: period, QUARTER: quarter}
+    return {key: value for key, value in values.items() if value}
 
 
 def _subject(chunks: Sequence[Chunk]) -> str:
@@ -118,7 +124,7 @@ def _ticker(chunks: Sequence[Chunk], title: str) -> str:
 
 
 def _companies(text: str) -> Iterator[str]:
-    """Yield the runs of words that are written as names are; every run where the question has no capitals."""
+    """Yield capitalised runs of words; every run if the question has no capitals."""
     words = [match[0] for match in WORD.finditer(text)]
     is_lower = text[1:] == text[1:].lower()
     can_end = [is_lower or word != word.lower() or word[0].isdigit() for word in words]

@@ -1,4 +1,4 @@
-"""Finds the dates and fiscal quarters that a text names, in whichever form it writes them."""
+"""Dates and fiscal quarters in a text, in all usual notations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ QUARTERS = tuple(
 
 def dates(text: str) -> list[date]:
     """Return the dates of a text, in the order of the forms and then of the text."""
-    return [found for form in DATES for match in form.finditer(text) if (found := _date(match))]
+    return [day for form in DATES for match in form.finditer(text) if (day := _date(match))]
 
 
 def quarters(text: str) -> list[tuple[int, int]]:
@@ -63,9 +63,9 @@ def _period_terms(text: str) -> Iterator[str]:
 
 
 def _quarter(match: re.Match[str]) -> tuple[int, int]:
-    found = match.groupdict()
-    year = int(found["year"])
-    number = found.get("number") or ORDINALS[found["ordinal"].lower()]
+    groups = match.groupdict()
+    year = int(groups["year"])
+    number = groups.get("number") or ORDINALS[groups["ordinal"].lower()]
     return year if year > 99 else 2000 + year, int(number)
 
 

@@ -1,4 +1,4 @@
-"""Reads a question: its terms, the metadata it names, and whether it asks for the newest."""
+"""Question analysis: search terms, named metadata, and whether it asks for the newest documents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_TERMS = 64
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a question asks for, as the index can look it up."""
+    """An analysed question."""
 
     terms: tuple[str, ...]
     named: Mapping[str, Sequence[str]]
@@ -25,6 +25,6 @@ class Question:
 
 
 def read(text: str) -> Question:
-    """Return what a question asks for."""
-    found = tuple(dict.fromkeys([*period_terms(text), *words(text)]))[:MAX_TERMS]
-    return Question(found, metadata.asked(text), bool(NEWEST.search(text)))
+    """Analyse a question."""
+    terms = tuple(dict.fromkeys([*period_terms(text), *words(text)]))[:MAX_TERMS]
+    return Question(terms, metadata.asked(text), bool(NEWEST.search(text)))

@@ -1,4 +1,4 @@
-"""Fuses the keyword and vector scores of chunks, and keeps one page from filling the answer."""
+"""Score fusion of keyword and vector search, and diversification by page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RRF = 60
 class Scored:
     """One chunk with its scores, each from 0 to 1."""
 
-    place: PassagePosition
+    position: PassagePosition
     score: float
     keyword: float
     vector: float
@@ -29,7 +29,7 @@ def fuse(
     weight: float,
     fusion: Fusion,
 ) -> list[Scored]:
-    """Return all chunks of both legs, best first.
+    """Return the chunks of keyword and vector search with fused scores, best first.
 
     `weight` is the vector leg's part; where there is one leg only, it counts alone. By "coverage", a chunk's BM25
     score is divided by `bound`, which is what a chunk with every term of the question would have (theoretical bounds:
@@ -37,40 +37,43 @@ def fuse(
     its words say little. "min-max" scales each leg from its least to its
     greatest score, and "rrf" adds reciprocal ranks (Cormack, Clarke and Büttcher, 2009).
     """
-    keyword, vector = _SCALES[fusion](words, bound), _SCALES[fusion](vectors, 1.0)
+    keyword = _SCALES[fusion](words, bound)
+    vector = _SCALES[fusion](vectors, 1.0)
     if fusion == "coverage":
         weight /= (weight + (1 - weight) * max(keyword.values(), default=0.0)) or 1.0
     weight = 0.0 if not vectors else 1.0 if not words else weight
-    found = []
-    for place in words.keys() | vectors.keys():
-        k, v = keyword.get(place, 0.0), vector.get(place, 0.0)
-        found.append(Scored(place, (1 - weight) * k + weight * v, k, v))
-    return sorted(found, key=lambda s: (-s.score, s.place.document, s.place.number))
+    scored = []
+    for position in words.keys() | vectors.keys():
+        k = keyword.get(position, 0.0)
+        v = vector.get(position, 0.0)
+        scored.append(Scored(position, (1 - weight) * k + weight * v, k, v))
+    return sorted(scored, key=lambda s: (-s.score, s.position.document, s.position.number))
 
 
 def _bounded(scores: Mapping[PassagePosition, float], bound: float) -> dict[PassagePosition, float]:
-    return {place: min(max(0.0, score / bound), 1.0) for place, score in scores.items()} if bound else {}
+    return {position: min(max(0.0, score / bound), 1.0) for position, score in scores.items()} if bound else {}
 
 
 def _min_max(scores: Mapping[PassagePosition, float], _: float) -> dict[PassagePosition, float]:
     if not scores:
         return {}
-    low, high = min(scores.values()), max(scores.values())
+    low = min(scores.values())
+    high = max(scores.values())
     if high == low:
         return dict.fromkeys(scores, 1.0)
-    return {place: (score - low) / (high - low) for place, score in scores.items()}
+    return {position: (score - low) / (high - low) for position, score in scores.items()}
 
 
 def _reciprocal_ranks(scores: Mapping[PassagePosition, float], _: float) -> dict[PassagePosition, float]:
-    ranked = sorted(scores, key=lambda place: -scores[place])
-    return {place: (RRF + 1) / (RRF + rank) for rank, place in enumerate(ranked, 1)}
+    ranked = sorted(scores, key=lambda position: -scores[position])
+    return {position: (RRF + 1) / (RRF + rank) for rank, position in enumerate(ranked, 1)}
 
 
 _SCALES = {"coverage": _bounded, "min-max": _min_max, "rrf": _reciprocal_ranks}
 
 
 def distinct_pages(ranked: Iterable[tuple[Scored, int]], limit: int, per_page: int) -> list[Scored]:
-    """Return the best, with at most `per_page` of one page of a document while there are others.
+    """Return the best chunks, with at most `per_page` of one page while there are other pages.
 
     Args:
         ranked: chunks, best first, each with its page.
@@ -79,8 +82,8 @@ def distinct_pages(ranked: Iterable[tuple[Scored, int]], limit: int, per_page: i
     """
     seen: Counter[tuple[int, int]] = Counter()
     chosen: list[Scored] = []
-    put_off: list[Scored] = []
+    deferred: list[Scored] = []
     for scored, page in ranked:
-        seen[scored.place.document, page] += 1
-        (chosen if seen[scored.place.document, page] <= per_page else put_off).append(scored)
-    return sorted((chosen[:limit] + put_off)[:limit], key=lambda s: -s.score)
+        seen[scored.position.document, page] += 1
+        (chosen if seen[scored.position.document, page] <= per_page else deferred).append(scored)
+    return sorted((chosen[:limit] + deferred)[:limit], key=lambda s: -s.score)

@@ -1,4 +1,4 @@
-"""Finds passages in one snapshot: automatic filters pick documents, words and vector pick chunks."""
+"""Hybrid search in one snapshot: automatic filters select documents, keywords and vector select chunks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from drw.rag.vector_store.settings import Ranking
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """What is searched for."""
+    """A search."""
 
     text: str
     vector: Sequence[float]
@@ -23,21 +23,21 @@ class SearchRequest:
 
 @dataclass(frozen=True, slots=True)
 class SearchHits:
-    """The passages that fit best, with their scores, and the automatic filters that were applied."""
+    """The best passages with their scores, and the applied automatic filters."""
 
     passages: Sequence[Passage]
     filters: Filters
 
 
-async def search(snapshot: Snapshot, wanted: SearchRequest, settings: Ranking) -> SearchHits:
-    """Return the passages that fit best."""
-    asked = question.read(wanted.text)
-    filters = await auto_filters.chosen(snapshot, asked) if wanted.auto_filters else {}
+async def search(snapshot: Snapshot, request: SearchRequest, settings: Ranking) -> SearchHits:
+    """Return the best passages."""
+    parsed = question.read(request.text)
+    filters = await auto_filters.chosen(snapshot, parsed) if request.auto_filters else {}
     if filters:
         snapshot = await snapshot.narrowed(filters)
-    words = await snapshot.by_words(asked.terms)
+    words = await snapshot.by_words(parsed.terms)
     best = words.best(settings.candidates)
-    vectors = await snapshot.by_vector(wanted.vector, best, settings.candidates)
+    vectors = await snapshot.by_vector(request.vector, best, settings.candidates)
     keywords = words.at(list(dict.fromkeys([*best, *vectors])))
     fusion, weight = (
         (settings.narrowed_fusion, settings.narrowed_vector_weight)
@@ -45,13 +45,15 @@ async def search(snapshot: Snapshot, wanted: SearchRequest, settings: Ranking) -
         else (settings.fusion, settings.vector_weight)
     )
     ranked = ranking.fuse(keywords, words.bound, vectors, weight, fusion)
-    ranked = ranked[: 2 * wanted.limit + 10]
-    passages = await snapshot.passages([scored.place for scored in ranked])
-    paged = [(scored, passages[scored.place].page) for scored in ranked]
-    chosen = ranking.distinct_pages(paged, wanted.limit, settings.per_page)
-    return SearchHits([_scored(passages[scored.place], scored) for scored in chosen], filters)
+    ranked = ranked[: 2 * request.limit + 10]
+    passages = await snapshot.passages([scored.position for scored in ranked])
+    paged = [(scored, passages[scored.position].page) for scored in ranked]
+    chosen = ranking.distinct_pages(paged, request.limit, settings.per_page)
+    return SearchHits([_scored(passages[scored.position], scored) for scored in chosen], filters)
 
 
 def _scored(passage: Passage, scored: ranking.Scored) -> Passage:
-    passage.score, passage.keyword_score, passage.vector_score = scored.score, scored.keyword, scored.vector
+    passage.score = scored.score
+    passage.keyword_score = scored.keyword
+    passage.vector_score = scored.vector
     return passage

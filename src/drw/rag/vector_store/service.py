@@ -1,4 +1,4 @@
-"""Stores passages with their vectors and words, and finds the nearest."""
+"""Vector store service: stores chunks with vectors and postings, and searches them."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class VectorStore(contract.VectorStore):
 
     async def list_collections(self, request: ListCollectionsRequest, /) -> ListCollectionsResponse:
         page = validation.page(request.page_size, request.page_token)
-        found, following = await self._index.list_collections(owner(), page)
-        return ListCollectionsResponse(collections=found, next_page_token=following)
+        collections, next_token = await self._index.list_collections(owner(), page)
+        return ListCollectionsResponse(collections=collections, next_page_token=next_token)
 
     async def get_collection(self, request: GetCollectionRequest, /) -> Collection:
         validation.check_name(request.collection, "collection")
@@ -75,7 +75,9 @@ class VectorStore(contract.VectorStore):
         document.CopyFrom(request.document)
         document.walls[:] = walls.of_new(document.walls, context.caller())
         analysed = await asyncio.to_thread(analyse, document, request.chunks)
-        return await self._index.put_document(owner(), request.collection, document, request.chunks, analysed)
+        return await self._index.put_document(
+            owner(), request.collection, document, request.chunks, analysed, request.fence
+        )
 
     async def update_document_attributes(self, request: UpdateDocumentAttributesRequest, /) -> Document:
         document = Document()
@@ -86,39 +88,44 @@ class VectorStore(contract.VectorStore):
         if not walls.inside(document.walls, context.caller()):
             raise DocumentNotFound(f"there is no document {document.id!r} in the collection")
         return await self._index.update_attributes(
-            owner(), request.collection, document, request.same_content_as, about
+            owner(), request.collection, document, request.same_content_as, about, request.fence
         )
 
     async def list_documents(self, request: ListDocumentsRequest, /) -> ListDocumentsResponse:
         validation.check_name(request.collection, "collection")
         page = validation.page(request.page_size, request.page_token)
-        found, following = await self._index.list_documents(owner(), request.collection, page)
-        return ListDocumentsResponse(documents=found, next_page_token=following)
+        documents, next_token = await self._index.list_documents(owner(), request.collection, page)
+        return ListDocumentsResponse(documents=documents, next_page_token=next_token)
 
     async def delete_document(self, request: DeleteDocumentRequest, /) -> DeleteDocumentResponse:
         validation.check_name(request.collection, "collection")
         validation.check_name(request.document, "document")
-        chunks = await self._index.delete_document(owner(), request.collection, request.document)
+        if request.fence:
+            chunks = await self._index.delete_fenced(
+                owner(), request.collection, request.document, request.walls, request.fence
+            )
+        else:
+            chunks = await self._index.delete_document(owner(), request.collection, request.document)
         return DeleteDocumentResponse(chunks=chunks)
 
     async def search(self, request: VectorSearchRequest, /) -> VectorSearchResponse:
         validation.check_name(request.collection, "collection")
         limit = validation.check_search(request)
-        wanted = SearchRequest(request.text, request.vector.values, limit, not request.no_auto_filters)
-        async with self._index.snapshot(owner(), request.collection, validation.wanted(request)) as snapshot:
-            found = await search(snapshot, wanted, self._ranking)
-        applied = [AppliedFilter(key=key, values=values) for key, values in found.filters.items()]
-        return VectorSearchResponse(passages=found.passages, applied_filters=applied)
+        search_request = SearchRequest(request.text, request.vector.values, limit, not request.no_auto_filters)
+        async with self._index.snapshot(owner(), request.collection, validation.search_filter(request)) as snapshot:
+            hits = await search(snapshot, search_request, self._ranking)
+        applied = [AppliedFilter(key=key, values=values) for key, values in hits.filters.items()]
+        return VectorSearchResponse(passages=hits.passages, applied_filters=applied)
 
 
 def owner() -> Owner:
-    """Return the desk that the present request is made for, and the walls that its key stands inside of."""
-    who = context.caller()
-    return Owner(who.org, who.desk, tuple(sorted(who.walls)))
+    """Return the desk and the walls of the caller."""
+    caller = context.caller()
+    return Owner(caller.org, caller.desk, tuple(sorted(caller.walls)))
 
 
 async def build(scope: ServiceContext) -> VectorStore:
-    """Make the service with what the configuration names."""
+    """Build the service from its settings."""
     index = scope.adapter(PassageIndex, default="pgvector")  # type: ignore[type-abstract]
     await index.start(scope)
     scope.describe(index.describe)

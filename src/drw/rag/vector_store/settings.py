@@ -12,7 +12,7 @@ Fusion = Literal["coverage", "min-max", "rrf"]
 
 
 class Ranking(Base):
-    """How the legs of a search weigh; the defaults are chosen by bench/retrieval.py."""
+    """Weights of keyword and vector search; the defaults come from bench/retrieval.py."""
 
     fusion: Fusion = "min-max"
     """How the two scores of a chunk become one."""
@@ -26,7 +26,7 @@ class Ranking(Base):
     candidates: int = Field(default=200, ge=50)
     """Chunks of each leg that are fused."""
     per_page: int = Field(default=2, ge=1)
-    """Chunks of one page that stand before those of other pages."""
+    """Chunks of one page that are ranked before other pages."""
 
 
 class PgvectorSettings(Base):
@@ -47,5 +47,5 @@ class Settings(Ranking):
     """`[services.vector_store]`."""
 
     index: Literal["pgvector"] = "pgvector"
-    """The adapter that keeps the passages."""
+    """The adapter of the vector database."""
     pgvector: PgvectorSettings = PgvectorSettings()

@@ -1,4 +1,4 @@
-"""Turns text into the terms that are searched: the same for documents and for questions."""
+"""Tokenisation into search terms, the same for documents and questions."""
 
 from __future__ import annotations
 

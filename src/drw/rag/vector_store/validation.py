@@ -1,4 +1,4 @@
-"""Says what the vector store takes: sizes and forms of names, documents, chunks and questions."""
+"""Validation of requests: limits of names, documents, chunks and searches."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ from drw.rag.vector_store.ports import Page
 DIMENSIONS = 384
 MAX_NAME = 128
 MAX_TITLE = 512
-MAX_PAIRS, MAX_KEY, MAX_VALUE = 32, 64, 512
+MAX_PAIRS = 32
+MAX_KEY = 64
+MAX_VALUE = 512
 MAX_CHUNKS = 20_000
 MAX_CHUNK_TEXT = 20_000
 MAX_CONTEXT = 4_000
 MAX_QUESTION = 8_000
-MAX_LIMIT, DEFAULT_LIMIT = 50, 10
-MAX_PAGE, DEFAULT_PAGE = 1000, 100
+MAX_LIMIT = 50
+DEFAULT_LIMIT = 10
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
 
 
 def check_name(name: str, param: str = "name") -> None:
-    """Raise `InvalidRequest` where a name or id is empty, too long, or has control characters."""
+    """Raise `InvalidRequest` if a name or id is empty, too long, or has control characters."""
     if not 1 <= len(name) <= MAX_NAME or not name.isprintable() or name != name.strip():
         refuse(f"{param} {name[:MAX_NAME]!r} must have 1 to {MAX_NAME} printable characters, no space around", param)
 
 
 def check_pairs(pairs: Mapping[str, str], param: str) -> None:
-    """Raise `InvalidRequest` where there are too many pairs, or one is too long."""
+    """Raise `InvalidRequest` if there are too many pairs, or one is too long."""
     if len(pairs) > MAX_PAIRS:
         refuse(f"{len(pairs)} {param}; at most {MAX_PAIRS}", param)
     for key, value in pairs.items():
@@ -42,28 +46,29 @@ def check_pairs(pairs: Mapping[str, str], param: str) -> None:
 
 
 def check_attributes(attributes: Mapping[str, Value], param: str) -> dict[str, Scalar]:
-    """Return attributes; raise `InvalidRequest` where they are too many, or one is too long or no scalar."""
-    found = from_values(attributes, param)
-    check_pairs({name: str(value) for name, value in found.items()}, param)
-    return found
+    """Return attributes; raise `InvalidRequest` if there are too many, or one is too long or not a scalar."""
+    scalars = from_values(attributes, param)
+    check_pairs({name: str(value) for name, value in scalars.items()}, param)
+    return scalars
 
 
-def wanted(request: VectorSearchRequest) -> Filter | None:
-    """Return the filter of a search: the attributes that must be equal, and what else is asked for."""
+def search_filter(request: VectorSearchRequest) -> Filter | None:
+    """Return the filter of a search: its equal attributes and its filter expression."""
     equal = attribute_filters.equal_to(check_attributes(request.attributes, "attributes"))
     return attribute_filters.both(equal, attribute_filters.from_struct(request.filter))
 
 
 def page(size: int, token: str) -> Page:
-    """Return the part of a list that is asked for."""
+    """Return the requested page of a list."""
     if not 0 <= size <= MAX_PAGE:
         refuse(f"page_size is {size}; it can be 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}", "page_size")
     return Page(size or DEFAULT_PAGE, token)
 
 
 def check_document(request: PutDocumentRequest) -> None:
-    """Raise `InvalidRequest` where a document cannot be kept as it is."""
-    document, chunks = request.document, request.chunks
+    """Raise `InvalidRequest` if a document cannot be stored."""
+    document = request.document
+    chunks = request.chunks
     check_name(document.id, "document.id")
     check_attributes(document.attributes, "document.attributes")
     if len(document.title) > MAX_TITLE or "\0" in document.title + document.content_hash:
@@ -77,7 +82,7 @@ def check_document(request: PutDocumentRequest) -> None:
 
 
 def check_search(request: VectorSearchRequest) -> int:
-    """Return how many passages are asked for, of a search that can be made."""
+    """Check a search; return its number of passages."""
     check_vector(request.vector.values, "vector")
     if len(request.text) > MAX_QUESTION:
         refuse(f"the text has {len(request.text)} characters; at most {MAX_QUESTION}", "text")
@@ -87,7 +92,7 @@ def check_search(request: VectorSearchRequest) -> int:
 
 
 def check_vector(values: Sequence[float], param: str) -> None:
-    """Raise `InvalidRequest` where there is a vector, and not one of the store's dimensions."""
+    """Raise `InvalidRequest` if a vector does not have the dimensions of the store."""
     if values and len(values) != DIMENSIONS:
         refuse(f"a vector of {len(values)} values; this store keeps {DIMENSIONS}", param)
     if any(value != value or abs(value) == float("inf") for value in values):

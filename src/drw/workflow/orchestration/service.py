@@ -27,7 +27,7 @@ from drw.killswitch.watch import KillList
 from drw.workflow.orchestration import inputs, messages
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, scopes
 from drw.workflow.orchestration.execution.interpreter import Interpreter
-from drw.workflow.orchestration.execution.leader_election import LeaderElection, LeaderLock
+from drw.workflow.orchestration.execution.leader_election import LeaderElection
 from drw.workflow.orchestration.execution.run_journal import RunJournal
 from drw.workflow.orchestration.execution.step_executor import StepExecutor
 from drw.workflow.orchestration.metrics import measure
@@ -107,7 +107,7 @@ async def build(scope: ServiceContext) -> Orchestration:
     interpreter = Interpreter(progress, stepper, settings.steps_at_once)
     engine = scope.make_adapter(Engine, "dbos_engine", {"dsn": dsn, "executor": settings.executor})  # type: ignore[type-abstract]
     relay = OutboxRelay(database, scope.client(StateClient))
-    leader = LeaderElection(LeaderLock(dsn, settings.executor), database, progress, engine, interpreter, relay)
+    leader = LeaderElection(settings.executor, database, progress, engine, interpreter, relay)
     scope.background(leader.run)
 
     async def describe() -> str:

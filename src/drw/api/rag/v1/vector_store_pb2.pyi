@@ -167,24 +167,28 @@ class Chunk(_message.Message):
     def __init__(self, number: _Optional[int] = ..., page: _Optional[int] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., text: _Optional[str] = ..., context: _Optional[str] = ..., vector: _Optional[_Union[_embedding_pb2.Vector, _Mapping]] = ...) -> None: ...
 
 class PutDocumentRequest(_message.Message):
-    __slots__ = ("collection", "document", "chunks")
+    __slots__ = ("collection", "document", "chunks", "fence")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
     collection: str
     document: Document
     chunks: _containers.RepeatedCompositeFieldContainer[Chunk]
-    def __init__(self, collection: _Optional[str] = ..., document: _Optional[_Union[Document, _Mapping]] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ...) -> None: ...
+    fence: int
+    def __init__(self, collection: _Optional[str] = ..., document: _Optional[_Union[Document, _Mapping]] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ..., fence: _Optional[int] = ...) -> None: ...
 
 class UpdateDocumentAttributesRequest(_message.Message):
-    __slots__ = ("collection", "document", "same_content_as")
+    __slots__ = ("collection", "document", "same_content_as", "fence")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     SAME_CONTENT_AS_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
     collection: str
     document: Document
     same_content_as: str
-    def __init__(self, collection: _Optional[str] = ..., document: _Optional[_Union[Document, _Mapping]] = ..., same_content_as: _Optional[str] = ...) -> None: ...
+    fence: int
+    def __init__(self, collection: _Optional[str] = ..., document: _Optional[_Union[Document, _Mapping]] = ..., same_content_as: _Optional[str] = ..., fence: _Optional[int] = ...) -> None: ...
 
 class ListDocumentsRequest(_message.Message):
     __slots__ = ("collection", "page_size", "page_token")
@@ -205,12 +209,16 @@ class ListDocumentsResponse(_message.Message):
     def __init__(self, documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class DeleteDocumentRequest(_message.Message):
-    __slots__ = ("collection", "document")
+    __slots__ = ("collection", "document", "fence", "walls")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    WALLS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     document: str
-    def __init__(self, collection: _Optional[str] = ..., document: _Optional[str] = ...) -> None: ...
+    fence: int
+    walls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, collection: _Optional[str] = ..., document: _Optional[str] = ..., fence: _Optional[int] = ..., walls: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeleteDocumentResponse(_message.Message):
     __slots__ = ("chunks",)

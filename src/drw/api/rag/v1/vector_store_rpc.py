@@ -35,7 +35,7 @@ class VectorStore(Servicer):
         raise Unwritten("DeleteCollection")
 
     async def put_document(self, request: PutDocumentRequest, /) -> Document:
-        """PutDocument writes a document with all its chunks in one transaction; the same id again replaces it whole."""
+        """PutDocument writes a document with all its chunks in one transaction; the same id again replaces it whole. A write with a lower fence than the stored document, or than a deletion of it, fails with Conflict."""
         raise Unwritten("PutDocument")
 
     async def update_document_attributes(self, request: UpdateDocumentAttributesRequest, /) -> Document:
@@ -47,7 +47,7 @@ class VectorStore(Servicer):
         raise Unwritten("ListDocuments")
 
     async def delete_document(self, request: DeleteDocumentRequest, /) -> DeleteDocumentResponse:
-        """DeleteDocument deletes a document, its chunks, vectors, postings and permissions in one transaction."""
+        """DeleteDocument deletes a document, its chunks, vectors, postings and permissions in one transaction. With a fence the deletion can be repeated at any time: it never removes what was written later."""
         raise Unwritten("DeleteDocument")
 
     async def search(self, request: VectorSearchRequest, /) -> VectorSearchResponse:
@@ -86,7 +86,7 @@ class VectorStoreClient(Client):
         return answer
 
     async def put_document(self, request: PutDocumentRequest, /, *, timeout: float | None = None) -> Document:
-        """PutDocument writes a document with all its chunks in one transaction; the same id again replaces it whole."""
+        """PutDocument writes a document with all its chunks in one transaction; the same id again replaces it whole. A write with a lower fence than the stored document, or than a deletion of it, fails with Conflict."""
         answer: Document = await self._unary("PutDocument", request, timeout)
         return answer
 
@@ -101,7 +101,7 @@ class VectorStoreClient(Client):
         return answer
 
     async def delete_document(self, request: DeleteDocumentRequest, /, *, timeout: float | None = None) -> DeleteDocumentResponse:
-        """DeleteDocument deletes a document, its chunks, vectors, postings and permissions in one transaction."""
+        """DeleteDocument deletes a document, its chunks, vectors, postings and permissions in one transaction. With a fence the deletion can be repeated at any time: it never removes what was written later."""
         answer: DeleteDocumentResponse = await self._unary("DeleteDocument", request, timeout)
         return answer
 

@@ -1,1 +1,5 @@
-"""The parsers there are; each imports its technology, and nothing else does."""
+"""Parsers of file formats, one library for each module.
+
+To add a parser, for example for MSG files: write a module here with a subclass of `drw.rag.documents.ports.Parser`, and
+name the module with its file endings in `PARSERS` of `drw.rag.documents.parsing.file_types`.
+"""

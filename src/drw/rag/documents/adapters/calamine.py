@@ -1,4 +1,4 @@
-"""Reads binary workbooks, XLS and XLSB, with Calamine: values without their number formats."""
+"""Parser of binary workbooks (XLS, XLSB) on Calamine; values come without their number formats."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import python_calamine
 from drw.rag.documents.parsing import archive_limits
 from drw.rag.documents.parsing.ooxml import encryption
 from drw.rag.documents.parsing.sheets import number_formats, tables
-from drw.rag.documents.parsing.sheets.grid import MOST_CELLS, Cell, Range, Sheet
+from drw.rag.documents.parsing.sheets.grid import MAX_CELLS, Cell, Range, Sheet
 from drw.rag.documents.ports import ParseFailed, Parser, ParserLimits
 
 
 class Calamine(Parser):
-    """A page is a sheet."""
+    """Each sheet is one page."""
 
     kinds = frozenset({"xls", "xlsb"})
 
@@ -48,24 +48,24 @@ class Calamine(Parser):
             except (python_calamine.CalamineError, OSError, ValueError) as error:
                 self.warnings.append(f"the sheet {meta.name!r} could not be read: {error}")
                 continue
-            if (cells := cells + sum(map(len, sheet.rows.values()))) > MOST_CELLS:
-                raise ParseFailed(f"this workbook has more than {MOST_CELLS:,} cells with content")
+            if (cells := cells + sum(map(len, sheet.rows.values()))) > MAX_CELLS:
+                raise ParseFailed(f"this workbook has more than {MAX_CELLS:,} cells with content")
             yield sheet
 
 
 def _sheet(source: Any) -> Sheet:
-    found = Sheet(source.name)
+    sheet = Sheet(source.name)
     top, left = source.start or (0, 0)
-    if source.total_width * source.total_height > 16 * MOST_CELLS:
+    if source.total_width * source.total_height > 16 * MAX_CELLS:
         raise ParseFailed(f"the sheet {source.name!r} has {source.total_height:,} rows of {source.total_width:,} cells")
     for number, row in enumerate(source.iter_rows(), top + 1):
         cells = {column: cell for column, item in enumerate(row, left + 1) if (cell := _cell(item))}
         if cells:
-            found.rows[number] = cells
-    found.merged = [
+            sheet.rows[number] = cells
+    sheet.merged = [
         Range(begin[0] + 1, begin[1] + 1, end[0] + 1, end[1] + 1) for begin, end in source.merged_cell_ranges or ()
     ]
-    return found
+    return sheet
 
 
 def _cell(item: Any) -> Cell | None:

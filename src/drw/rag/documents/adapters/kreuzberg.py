@@ -1,4 +1,4 @@
-"""Reads web pages, OpenDocument, EPUB, RTF and other text formats with Kreuzberg, as Markdown."""
+"""Parser of HTML, OpenDocument text, EPUB, RTF, reStructuredText, XML and JSON on Kreuzberg; the text is Markdown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([\w:.-]{2,40})", re
 
 
 class Kreuzberg(Parser):
-    """Tables come as Markdown, scripts and menus of web pages stay away; no OCR, no model."""
+    """Tables become Markdown; scripts and menus of web pages are left out. No OCR, no model."""
 
     kinds = frozenset(MEDIA_TYPES) - {"msg"}
 
@@ -53,22 +53,22 @@ class Kreuzberg(Parser):
         return parted([text(content, kind)])
 
     def _decoded(self, content: bytes) -> str:
-        """Return text by the encoding that the page names, if it is in that; a byte order mark comes first."""
+        """Decode a page by its byte order mark, the encoding that it declares, or detection."""
         named = None if content.startswith(codecs.BOM_UTF8) else CHARSET.search(content[:4096])
         name = named[1].decode("ascii").lower() if named else ""
         name = "cp1252" if name in LATIN_1 else name
-        if _has_ascii(name) and (found := encodings.decoded_as(content, name)) is not None:
+        if _has_ascii(name) and (decoded := encodings.decoded_as(content, name)) is not None:
             self.encoding = name
-            return found.removeprefix("\ufeff")
-        found, self.encoding = encodings.decoded(content)
-        return found
+            return decoded.removeprefix("\ufeff")
+        decoded, self.encoding = encodings.decoded(content)
+        return decoded
 
 
 def text(content: bytes, kind: str) -> str:
     """Return the text of a file in memory, as Markdown.
 
     Raises:
-        Refused: it cannot be read.
+        ParseFailed: it cannot be read.
     """
     try:
         result = kreuzberg.extract_bytes_sync(content, mime_type=MEDIA_TYPES[kind], config=_config())

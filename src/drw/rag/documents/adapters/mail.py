@@ -1,4 +1,4 @@
-"""Reads e-mail: EML with Python's own parser, Outlook's MSG with Kreuzberg; their attachments are files inside."""
+"""Parser of e-mail: EML with Python's `email`, Outlook's MSG with Kreuzberg; attachments become embedded files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from drw.rag.documents.ports import Embedded, ParseFailed, Parser, ParserLimits
 
 HEADERS = ("Subject", "From", "To", "Cc", "Date")
 ENDINGS = {"text/plain": "txt", "text/html": "html", "text/csv": "csv", "application/pdf": "pdf"}
-MOST_PARTS = 2000
+MAX_PARTS = 2000
 # Property tags of MS-OXPROPS, in the names of MSG's streams.
-LONG_NAME, SHORT_NAME, DATA = "__substg1.0_3707", "__substg1.0_3704", "__substg1.0_37010102"
+LONG_NAME = "__substg1.0_3707"
+SHORT_NAME = "__substg1.0_3704"
+DATA = "__substg1.0_37010102"
 TEXTS = {"001F": "utf-16-le", "001E": "cp1252"}
 
 
 class Mail(Parser):
-    """The headers that a reader sees, then the text: the plain one where it has both."""
+    """The visible headers, then the body: plain text if the e-mail has both plain text and HTML."""
 
     kinds = frozenset({"eml", "msg"})
 
@@ -35,7 +37,7 @@ class Mail(Parser):
         with file.open("rb") as content:
             begin = content.read(4096)
         if kind == "msg" and not begin.startswith(OLE):
-            raise ParseFailed("this is not a MSG file, whatever its name says")
+            raise ParseFailed("this is not a MSG file, although its name ends in .msg")
         if kind == "eml" and b":" not in begin:
             raise ParseFailed("this is not an e-mail: it has no headers")
 
@@ -62,9 +64,11 @@ class Mail(Parser):
     def _bodies(self, message: Message) -> Iterator[str]:
         """Yield the texts to be read; of alternatives the last that has any, but plain text before HTML."""
         if message.get_content_type() == "multipart/alternative":
-            found = [(part, text) for part in _parts(message) if (text := "\n\n".join(self._bodies(part)).strip())]
-            plain = (text for part, text in found if part.get_content_type() == "text/plain")
-            if text := next(plain, found[-1][1] if found else ""):
+            alternatives = [
+                (part, text) for part in _parts(message) if (text := "\n\n".join(self._bodies(part)).strip())
+            ]
+            plain = (text for part, text in alternatives if part.get_content_type() == "text/plain")
+            if text := next(plain, alternatives[-1][1] if alternatives else ""):
                 yield text
         elif message.is_multipart() and message.get_content_maintype() == "multipart":
             for part in _parts(message):
@@ -80,7 +84,7 @@ class Mail(Parser):
                 text, self.encoding = encodings.decoded(content)
             except ParseFailed:
                 text = content.decode("cp1252", "replace")
-                self.warnings.append("a part of this e-mail is in an encoding that cannot be told")
+                self.warnings.append("a part of this e-mail is in an encoding that cannot be detected")
         if message.get_content_subtype() == "html":
             return kreuzberg.text(text.encode("utf-8", "replace"), "html")
         return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -96,17 +100,17 @@ def web_archive(content: bytes) -> str:
 def _read(file: Path) -> Message:
     with file.open("rb") as content:
         message: Message = email.message_from_binary_file(content, policy=email.policy.compat32)
-    if sum(1 for _, _ in zip(message.walk(), range(MOST_PARTS + 1), strict=False)) > MOST_PARTS:
-        raise ParseFailed(f"this e-mail has more than {MOST_PARTS:,} parts")
+    if sum(1 for _, _ in zip(message.walk(), range(MAX_PARTS + 1), strict=False)) > MAX_PARTS:
+        raise ParseFailed(f"this e-mail has more than {MAX_PARTS:,} parts")
     return message
 
 
 def _header(message: Message, name: str) -> str:
-    """Return a header as a reader sees it; what cannot be decoded stays as it is."""
-    found = message.get(name)
-    if found is None:
+    """Return a decoded header; parts that cannot be decoded stay encoded."""
+    value = message.get(name)
+    if value is None:
         return ""
-    raw = str(found).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    raw = str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     try:
         shown = str(email.policy.default.header_factory("Subject", " ".join(raw.split())))
     except Exception:  # noqa: BLE001 - its parser raises whatever it meets in a broken header
@@ -132,8 +136,8 @@ def _charset(message: Message) -> str:
 
 
 def _content(message: Message) -> bytes:
-    found = message.get_payload(decode=True)
-    return found if isinstance(found, bytes) else b""
+    payload = message.get_payload(decode=True)
+    return payload if isinstance(payload, bytes) else b""
 
 
 def _attachments(message: Message) -> Iterator[Embedded]:

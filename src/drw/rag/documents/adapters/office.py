@@ -1,4 +1,4 @@
-"""Reads Office documents, presentations and workbooks from their XML (Office Open XML)."""
+"""Parser of DOCX, PPTX and XLSX (Office Open XML), on the readers in `parsing/ooxml`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHEETS = frozenset({"xlsx", "xlsm"})
 
 
 class Office(Parser):
-    """A page of a document is one as Word last laid it out, a slide, or a sheet."""
+    """A page is a page of the last layout by Word, a slide, or a sheet."""
 
     kinds = WORD | SLIDES | SHEETS
 

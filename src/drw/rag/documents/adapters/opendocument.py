@@ -1,4 +1,4 @@
-"""Reads ODS spreadsheets: each cell stores what it shows (OpenDocument 1.3, part 3)."""
+"""Parser of ODS spreadsheets (OpenDocument 1.3, part 3); each cell stores its displayed text."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from drw.rag.documents.parsing import archive_limits
 from drw.rag.documents.parsing.ooxml.elements import attribute, descendants, integer, tag
 from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package
 from drw.rag.documents.parsing.sheets import tables
-from drw.rag.documents.parsing.sheets.grid import MOST_CELLS, Cell, Range, Sheet
+from drw.rag.documents.parsing.sheets.grid import MAX_CELLS, Cell, Range, Sheet
 from drw.rag.documents.ports import ParseFailed, Parser, ParserLimits
 
-MOST_REPEATED = 1000
-"""Of one row or cell with content; what repeats more often fills a sheet and says nothing."""
+MAX_REPEATED = 1000
+"""Repetitions of one row or cell with content; more are filler."""
 NUMBERS = frozenset({"float", "percentage", "currency"})
 DATES = frozenset({"date", "time"})
 HIDDEN = frozenset({"collapse", "filter"})
 
 
 class OpenDocument(Parser):
-    """A page is a sheet."""
+    """Each sheet is one page."""
 
     kinds = frozenset({"ods"})
 
@@ -65,20 +65,22 @@ class OpenDocument(Parser):
     def _rows(self, sheet: Sheet, table: Element, limits: ParserLimits) -> str:
         """Read the rows of a sheet; return how many hidden rows and columns with content were left out."""
         hidden = [] if limits.hidden else list(_hidden_columns(table))
-        number, rows, columns = 1, 0, set[int]()
+        number = 1
+        rows = 0
+        columns = set[int]()
         for row in descendants(table, "table-row"):
             repeated = _count(row, "number-rows-repeated")
-            cells = dict(islice(self._row(sheet, row, number), MOST_CELLS + 1))
+            cells = dict(islice(self._row(sheet, row, number), MAX_CELLS + 1))
             if cells and attribute(row, "visibility") in HIDDEN and not limits.hidden:
-                sheet.left_out.update(range(number, number + min(repeated, MOST_REPEATED)))
+                sheet.left_out.update(range(number, number + min(repeated, MAX_REPEATED)))
                 rows, cells = rows + 1, {}
             for column in [c for c in cells if any(first <= c <= last for first, last in hidden)]:
                 columns.add(column)
                 del cells[column]
-            for at in range(number, number + min(repeated, MOST_REPEATED)) if cells else ():
+            for at in range(number, number + min(repeated, MAX_REPEATED)) if cells else ():
                 self._cells += len(cells)
-                if self._cells > MOST_CELLS:
-                    raise ParseFailed(f"this workbook has more than {MOST_CELLS:,} cells with content")
+                if self._cells > MAX_CELLS:
+                    raise ParseFailed(f"this workbook has more than {MAX_CELLS:,} cells with content")
                 sheet.rows[at] = dict(cells)
             number += repeated
         counts = ((rows, "rows"), (len(columns), "columns"))
@@ -94,9 +96,10 @@ class OpenDocument(Parser):
             if text and tag(cell) == "table-cell":
                 kind = attribute(cell, "value-type")
                 value = 0.0 if kind in NUMBERS or kind in DATES else None
-                for at in range(column, column + min(repeated, MOST_REPEATED)):
+                for at in range(column, column + min(repeated, MAX_REPEATED)):
                     yield at, Cell(text, value, kind in DATES)
-            down, across = _count(cell, "number-rows-spanned"), _count(cell, "number-columns-spanned")
+            down = _count(cell, "number-rows-spanned")
+            across = _count(cell, "number-columns-spanned")
             if down * across > 1:
                 sheet.merged.append(Range(number, column, number + down - 1, column + across - 1))
             column += repeated

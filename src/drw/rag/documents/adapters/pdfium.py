@@ -1,4 +1,4 @@
-"""Reads PDF with PDFium: page after page, so that a long file takes no more memory than a short one."""
+"""Parser of PDF on PDFium, one page at a time: memory does not grow with the number of pages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from drw.rag.documents.ports import (
 ENCRYPTED = 4
 """FPDF_ERR_PASSWORD of fpdfview.h."""
 MAX_PAGE_CHARACTERS = 1_000_000
-MOST_ANNOTATIONS = 2000
+MAX_ANNOTATIONS = 2000
 """Of one page."""
 MARK = b"/FileAttachment"
 WRITTEN_ID = re.compile(rb"(/ID\[<[0-9A-F]{32}><)([0-9A-F]{32})(>\])")
@@ -35,7 +35,7 @@ OBJECT_STREAM = b"/ObjStm"
 
 
 class Pdfium(Parser):
-    """Gives the lines in the order in which the file draws them: rows of tables are whole."""
+    """Returns lines in drawing order, which keeps table rows whole."""
 
     kinds = frozenset({"pdf"})
 
@@ -44,7 +44,8 @@ class Pdfium(Parser):
             pass
 
     def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
-        has_text, has_images = False, False
+        has_text = False
+        has_images = False
         failed: list[str] = []
         with _opened(file, limits) as document:
             total = len(document)
@@ -54,7 +55,8 @@ class Pdfium(Parser):
                 except _DamagedPage as error:
                     self.warnings.append(f"page {number + 1} {error}")
                     failed.append(str(number + 1))
-                    text, images = "", False
+                    text = ""
+                    images = False
                 has_text, has_images = has_text or bool(text.strip()), has_images or images
                 yield text
         if total and len(failed) == total:
@@ -75,14 +77,14 @@ class Pdfium(Parser):
             document = pypdfium2.PdfDocument(file, password=password or None)
         except pypdfium2.PdfiumError as error:
             raise _refused(error, password) from None
-        found = io.BytesIO()
+        plain = io.BytesIO()
         try:
-            document.save(found, flags=pdfium.FPDF_REMOVE_SECURITY)
+            document.save(plain, flags=pdfium.FPDF_REMOVE_SECURITY)
         except pypdfium2.PdfiumError:
             raise ParseFailed("this PDF cannot be written without its encryption") from None
         finally:
             document.close()
-        return WRITTEN_ID.sub(lambda match: match[1] + b"0" * 32 + match[3], found.getvalue())
+        return WRITTEN_ID.sub(lambda match: match[1] + b"0" * 32 + match[3], plain.getvalue())
 
 
 class _DamagedPage(Exception):
@@ -115,7 +117,7 @@ def _refused(error: pypdfium2.PdfiumError, password: str) -> ParseFailed:
 
 
 def _text(document: pypdfium2.PdfDocument, number: int) -> tuple[str, bool]:
-    """Return the text of a page; where it has none, also whether it has images."""
+    """Return the text of a page and, if it has none, whether it has images."""
     try:
         page = document[number]
     except pypdfium2.PdfiumError as error:
@@ -125,16 +127,16 @@ def _text(document: pypdfium2.PdfDocument, number: int) -> tuple[str, bool]:
         try:
             if text.count_chars() > MAX_PAGE_CHARACTERS:
                 raise _DamagedPage(f"has more than {MAX_PAGE_CHARACTERS:,} characters and was not read")
-            found: str = text.get_text_bounded()
+            characters: str = text.get_text_bounded()
         finally:
             text.close()
-        has_images = not found.strip() and _has_images(page)
+        has_images = not characters.strip() and _has_images(page)
     except pypdfium2.PdfiumError as error:
         raise _DamagedPage("is damaged and could not be read") from error
     finally:
         page.close()
     # PDFium writes U+FFFE for a hyphen at a line's end, and U+0000 for what has no letter.
-    return found.replace("\r\n", "\n").replace("\ufffe", "").replace("\0", ""), has_images
+    return characters.replace("\r\n", "\n").replace("\ufffe", "").replace("\0", ""), has_images
 
 
 def _has_images(page: Any) -> bool:
@@ -152,7 +154,7 @@ def _annotated(document: pypdfium2.PdfDocument, number: int) -> Iterator[Embedde
     if not page:
         return
     try:
-        for at in range(min(pdfium.FPDFPage_GetAnnotCount(page), MOST_ANNOTATIONS)):
+        for at in range(min(pdfium.FPDFPage_GetAnnotCount(page), MAX_ANNOTATIONS)):
             annotation = pdfium.FPDFPage_GetAnnot(page, at)
             if not annotation:
                 continue

@@ -1,4 +1,4 @@
-"""Reads plain text and Markdown as they stand, and CSV and TSV as tables."""
+"""Parser of plain text, Markdown, CSV and TSV."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLES = frozenset({"csv", "tsv"})
 
 
 class Plain(Parser):
-    """Text in any encoding that can be told; a form feed ends a page."""
+    """Text in any detectable encoding; a form feed ends a page."""
 
     kinds = frozenset({"txt", "text", "md", "markdown", "log"}) | TABLES
 

@@ -1,4 +1,4 @@
-"""OpenAI's /v1/files."""
+"""OpenAI's Files API: `/v1/files`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ from starlette.routing import Route
 
 from drw.kernel.errors import InvalidRequest, TooLarge
 from drw.kernel.rpc import context
-from drw.rag.documents.api import openai_objects, request_parameters
-from drw.rag.documents.api.upload import REPEATED, UploadForm
+from drw.rag.documents.api import openai_objects
+from drw.rag.documents.api.pagination import page
+from drw.rag.documents.api.upload import REPEATED_WALLS, UploadForm
+from drw.rag.documents.file_contents import FileContents
 from drw.rag.documents.library import DocumentLibrary
+from drw.rag.documents.storage.blob_store import BlobStore
+from drw.rag.documents.storage.files import Files
 
 FORM_BYTES = 64 << 10
-"""What a form may have beside its file."""
+"""The most that a form has in addition to its file."""
 
 
 class FileRoutes:
-    """Each method answers one route."""
+    """Each method serves one route."""
 
-    def __init__(self, shelf: DocumentLibrary, most_bytes: int) -> None:
-        self._shelf = shelf
-        self._most_bytes = most_bytes
+    def __init__(
+        self, library: DocumentLibrary, files: Files, contents: FileContents, blobs: BlobStore, max_bytes: int
+    ) -> None:
+        self._library = library
+        self._files = files
+        self._contents = contents
+        self._blobs = blobs
+        self._max_bytes = max_bytes
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -35,50 +44,51 @@ class FileRoutes:
         ]
 
     async def upload(self, request: Request) -> Response:
-        """Keep a file."""
+        """Store an uploaded file."""
         context.caller().must_hold("documents:write")
-        if int(request.headers.get("content-length") or 0) > self._most_bytes + FORM_BYTES:
-            raise TooLarge(f"a file may have {self._most_bytes:,} bytes", param="file")
-        with self._shelf.content.receiving() as incoming:
-            form = UploadForm(request.headers.get("content-type", ""), incoming)
+        if int(request.headers.get("content-length") or 0) > self._max_bytes + FORM_BYTES:
+            raise TooLarge(f"a file has at most {self._max_bytes:,} bytes", param="file")
+        with self._blobs.receiving() as upload:
+            form = UploadForm(request.headers.get("content-type", ""), upload)
             await form.read(request.stream())
-            for name in form.fields.keys() - {"password", "purpose", "walls", REPEATED}:
+            for name in form.fields.keys() - {"password", "purpose", "walls", REPEATED_WALLS}:
                 raise InvalidRequest(f"{name!r} is not a field; there are: file, password, purpose, walls", param=name)
-            inside = f"{form.fields.get('walls', '')} {form.fields.get(REPEATED, '')}".replace(",", " ").split()
-            purpose, password = form.fields.get("purpose", ""), form.fields.get("password", "")
-            found = await self._shelf.put(incoming, form.file_name or "", purpose, inside, password)
-        return answer(openai_objects.file(found))
+            inside = f"{form.fields.get('walls', '')} {form.fields.get(REPEATED_WALLS, '')}".replace(",", " ").split()
+            purpose = form.fields.get("purpose", "")
+            password = form.fields.get("password", "")
+            file = await self._contents.store(upload, form.file_name or "", purpose, inside, password)
+        return json_response(openai_objects.file(file))
 
     async def list_files(self, request: Request) -> Response:
-        """Return a part of the desk's files."""
+        """Return a page of the desk's files."""
         context.caller().must_hold("documents:read")
-        page = request_parameters.page(request, default=1000, most=10_000)
-        found = await self._shelf.files.list(page, request.query_params.get("purpose", ""))
-        return answer(openai_objects.listed([openai_objects.file(file) for file in found], page.limit - 1))
+        part = page(request, default=1000, maximum=10_000)
+        files = await self._files.list(part, request.query_params.get("purpose", ""))
+        return json_response(openai_objects.page([openai_objects.file(file) for file in files], part.limit - 1))
 
     async def get(self, request: Request) -> Response:
-        """Return one file."""
+        """Return a file object."""
         context.caller().must_hold("documents:read")
-        return answer(openai_objects.file(await self._shelf.files.get(request.path_params["file"])))
+        return json_response(openai_objects.file(await self._files.get(request.path_params["file"])))
 
     async def content(self, request: Request) -> Response:
-        """Return the bytes of a file, for saving: a browser must not run them."""
+        """Return the bytes of a file as a download: a browser must not render them."""
         context.caller().must_hold("documents:read")
-        file = await self._shelf.files.get(request.path_params["file"])
+        file = await self._files.get(request.path_params["file"])
         return FileResponse(
-            self._shelf.content.path(file.content_hash),
+            self._blobs.path(file.content_hash),
             media_type="application/octet-stream",
             filename=file.name,
             headers={"x-content-type-options": "nosniff", "cache-control": "no-store"},
         )
 
     async def delete(self, request: Request) -> Response:
-        """Delete a file everywhere."""
+        """Delete a file, in every vector store too."""
         context.caller().must_hold("documents:write")
-        await self._shelf.delete(request.path_params["file"])
-        return answer(openai_objects.deleted(request.path_params["file"], "file"))
+        await self._library.delete(request.path_params["file"])
+        return json_response(openai_objects.deleted(request.path_params["file"], "file"))
 
 
-def answer(shape: openai_objects.Shape) -> Response:
-    """Return a shape as an answer."""
-    return Response(orjson.dumps(shape), media_type="application/json")
+def json_response(content: openai_objects.JsonObject) -> Response:
+    """Return an object as a JSON response."""
+    return Response(orjson.dumps(content), media_type="application/json")

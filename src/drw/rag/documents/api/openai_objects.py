@@ -1,4 +1,4 @@
-"""How files and vector stores look in OpenAI's API (API reference, "Files" and "Vector stores")."""
+"""Response objects of OpenAI's API for files and vector stores (API reference, "Files" and "Vector stores")."""
 
 from __future__ import annotations
 
@@ -10,80 +10,80 @@ from drw.api.rag.v1.vector_store_pb2 import Collection
 from drw.rag.documents.storage.files import File
 from drw.rag.documents.storage.vector_store_files import IndexingProgress, VectorStoreFile
 
-Shape = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
-def file(found: File) -> Shape:
+def file(record: File) -> JsonObject:
     """Return a file object."""
     return {
-        "id": found.id,
+        "id": record.id,
         "object": "file",
-        "bytes": found.bytes,
-        "created_at": int(found.created_at.timestamp()),
+        "bytes": record.bytes,
+        "created_at": int(record.created_at.timestamp()),
         "expires_at": None,
-        "filename": found.name,
-        "purpose": found.purpose,
+        "filename": record.name,
+        "purpose": record.purpose,
         "status": "processed",
         "status_details": None,
-        "walls": list(found.walls),
-        "parent_id": found.parent,
-        "encoding": found.details.get("encoding"),
-        "decrypted": bool(found.details.get("decrypted")),
-        "warnings": list(found.details.get("warnings", ())),
+        "walls": list(record.walls),
+        "parent_id": record.parent,
+        "encoding": record.details.get("encoding"),
+        "decrypted": bool(record.details.get("decrypted")),
+        "warnings": list(record.details.get("warnings", ())),
     }
 
 
-def vector_store(found: Collection, progress: IndexingProgress) -> Shape:
+def vector_store(collection: Collection, progress: IndexingProgress) -> JsonObject:
     """Return a vector store object."""
     return {
-        "id": found.id,
+        "id": collection.id,
         "object": "vector_store",
-        "created_at": found.created_at.seconds,
-        "name": found.name,
-        "usage_bytes": found.bytes,
+        "created_at": collection.created_at.seconds,
+        "name": collection.name,
+        "usage_bytes": collection.bytes,
         "file_counts": counts(progress),
         "status": "in_progress" if progress.in_progress else "completed",
         "expires_after": None,
         "expires_at": None,
-        "last_active_at": found.created_at.seconds,
-        "metadata": dict(found.metadata),
-        "walls": list(found.walls),
+        "last_active_at": collection.created_at.seconds,
+        "metadata": dict(collection.metadata),
+        "walls": list(collection.walls),
     }
 
 
-def vector_store_file(found: VectorStoreFile) -> Shape:
+def vector_store_file(record: VectorStoreFile) -> JsonObject:
     """Return a vector store file object."""
-    error = {"code": found.error_code, "message": found.error} if found.state == "failed" else None
+    error = {"code": record.error_code, "message": record.error} if record.state == "failed" else None
     return {
-        "id": found.file,
+        "id": record.file,
         "object": "vector_store.file",
-        "usage_bytes": found.bytes,
-        "created_at": int(found.created_at.timestamp()),
-        "vector_store_id": found.collection,
-        "status": found.state,
+        "usage_bytes": record.bytes,
+        "created_at": int(record.created_at.timestamp()),
+        "vector_store_id": record.collection,
+        "status": record.state,
         "last_error": error,
-        "warnings": list(found.warnings),
-        "attributes": dict(found.attributes),
+        "warnings": list(record.warnings),
+        "attributes": dict(record.attributes),
         "chunking_strategy": {"type": "other"},
-        "walls": list(found.walls),
+        "walls": list(record.walls),
     }
 
 
-def batch(id_: str, collection: str, created_at: datetime, progress: IndexingProgress) -> Shape:
+def batch(id_: str, collection: str, created_at: datetime, progress: IndexingProgress) -> JsonObject:
     """Return a vector store file batch object."""
-    settled = "cancelled" if progress.cancelled else "completed"
+    final_status = "cancelled" if progress.cancelled else "completed"
     return {
         "id": id_,
         "object": "vector_store.files_batch",
         "created_at": int(created_at.timestamp()),
         "vector_store_id": collection,
-        "status": "in_progress" if progress.in_progress else settled,
+        "status": "in_progress" if progress.in_progress else final_status,
         "file_counts": counts(progress),
     }
 
 
-def counts(progress: IndexingProgress) -> Shape:
-    """Return how many files are in which state."""
+def counts(progress: IndexingProgress) -> JsonObject:
+    """Return the number of files in each state."""
     return {
         "in_progress": progress.in_progress,
         "completed": progress.completed,
@@ -93,18 +93,18 @@ def counts(progress: IndexingProgress) -> Shape:
     }
 
 
-def listed(items: Sequence[Shape], limit: int) -> Shape:
-    """Return a part of a list, made from one item more than it may have where there are more."""
-    part = list(items[:limit])
+def page(items: Sequence[JsonObject], limit: int) -> JsonObject:
+    """Return a page of a list. An item beyond the limit shows that another page follows."""
+    shown = list(items[:limit])
     return {
         "object": "list",
-        "data": part,
-        "first_id": part[0]["id"] if part else None,
-        "last_id": part[-1]["id"] if part else None,
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
         "has_more": len(items) > limit,
     }
 
 
-def deleted(id_: str, kind: str) -> Shape:
-    """Return that something is deleted."""
+def deleted(id_: str, kind: str) -> JsonObject:
+    """Return the confirmation of a deletion."""
     return {"id": id_, "object": kind, "deleted": True}

@@ -1,4 +1,4 @@
-"""Reads a form with one file as it comes in: the file goes to the disk piece by piece, never into memory whole."""
+"""Streaming parser of upload forms (multipart/form-data) on python-multipart: the file goes to disk in pieces."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from drw.rag.documents.parsing.file_types import checked_name
 from drw.rag.documents.storage.blob_store import PendingBlob
 
 ESCAPED = re.compile(r"%(?:22|[01][0-9A-Fa-f])")
-REPEATED = "walls[]"
+REPEATED_WALLS = "walls[]"
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 4096
 BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
-"""What separates the parts of a form (RFC 2046, 5.1.1)."""
+"""The separator of the parts of a form (RFC 2046, 5.1.1)."""
 
 
 class UploadForm:
-    """The fields of a form, and the name of its file; the file itself goes to `incoming`."""
+    """The fields of a form and the name of its file; the bytes of the file are written to `incoming`."""
 
     def __init__(self, content_type: str, incoming: PendingBlob) -> None:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
-            raise InvalidRequest("a file is uploaded as multipart/form-data, with the fields purpose and file")
+            raise InvalidRequest("a file is uploaded as multipart/form-data with the fields purpose and file")
         if not BOUNDARY.fullmatch(options[b"boundary"]):
             raise InvalidRequest("the boundary of the form must have 1 to 70 characters of those that RFC 2046 allows")
         self.fields: dict[str, str] = {}
@@ -37,7 +37,8 @@ class UploadForm:
         self._incoming = incoming
         self._is_whole = False
         self._headers: dict[str, bytes] = {}
-        self._header, self._value = b"", b""
+        self._header = b""
+        self._value = b""
         self._field: str | None = None
         self._parser = MultipartParser(options[b"boundary"], _callbacks(self))
 
@@ -45,8 +46,8 @@ class UploadForm:
         """Read the whole form.
 
         Raises:
-            InvalidRequest: it is no form, or has no file, or ends too soon.
-            TooLarge: the file is larger than a file may be.
+            InvalidRequest: the form is malformed or truncated, or has no file.
+            TooLarge: the file has too many bytes.
         """
         try:
             async for piece in body:
@@ -69,7 +70,8 @@ class UploadForm:
 
     def on_header_end(self) -> None:
         self._headers[self._header.decode("latin-1").lower()] = self._value
-        self._header, self._value = b"", b""
+        self._header = b""
+        self._value = b""
 
     def on_headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get("content-disposition", b""))
@@ -77,9 +79,11 @@ class UploadForm:
         if b"filename" in options:
             self._begin_file(field, _decoded(options[b"filename"]))
             return
-        is_more = field == REPEATED and field in self.fields  # as OpenAI's client sends a list
+        is_more = field == REPEATED_WALLS and field in self.fields  # as OpenAI's client sends a list
         if not is_more and (len(self.fields) >= MAX_FIELDS or field in self.fields or not field):
-            raise InvalidRequest(f"the form has a field {field!r} without a name, twice or one too many")
+            raise InvalidRequest(
+                f"the form field {field!r} has no name, is repeated, or is beyond the {MAX_FIELDS} fields of a form"
+            )
         self._field = field
         self._content = f"{self.fields[field]} ".encode() if is_more else b""
 
@@ -109,8 +113,8 @@ class UploadForm:
 
 def _callbacks(form: UploadForm) -> Any:
     names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end")
-    found: dict[str, Callable[..., None]] = {f"on_{n}": getattr(form, f"on_{n}") for n in names}
-    return found | {"on_headers_finished": form.on_headers_finished, "on_end": form.on_end}
+    callbacks: dict[str, Callable[..., None]] = {f"on_{n}": getattr(form, f"on_{n}") for n in names}
+    return callbacks | {"on_headers_finished": form.on_headers_finished, "on_end": form.on_end}
 
 
 def _decoded(data: bytes) -> str:

@@ -1,1 +1,1 @@
-"""Chunking: splits parsed pages into passages for retrieval."""
+"""Chunking: splits parsed pages into chunks for retrieval."""

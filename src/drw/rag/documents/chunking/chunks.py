@@ -1,8 +1,7 @@
-"""Cuts the pages of a document into chunks: whole lines, about as many tokens each, never over a page's end.
+"""Chunking: cuts pages into chunks of whole lines with a similar number of tokens, never across a page end.
 
-A row of a table is a line, so it stays whole. A chunk begins with the last lines of the one before
-where no heading parts them, and carries a context: what the document is, the headings above it, and the
-header of the table that it begins in.
+A table row is one line, so it stays whole. Chunks overlap by some lines unless a heading separates them. Each chunk has
+a context: the subject of the document, the headings above, and the header of the table that the chunk begins in.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from itertools import accumulate
 from drw.rag.documents.chunking import line_classifier, token_estimate
 
 TOKENS = 190
-"""A chunk; with its context it stays under the 256 tokens that the embedding model reads."""
+"""Of a chunk; with its context it stays within the 256 tokens of the embedding model."""
 OVERLAP_LINES = 2
 TAIL_TOKENS = 12
-"""So little left on a page, most often its number and footer, is not worth a chunk of its own."""
+"""A shorter rest of a page, usually its number and footer, is added to the last chunk."""
 CONTEXT_TOKENS = 52
 HEADING_TOKENS = 16
 WORD = re.compile(r"[^\W_]")
@@ -48,7 +47,7 @@ class _Line:
 
 
 class _Page:
-    """The lines of a page, with what is asked of them again and again worked out once."""
+    """The lines of a page, classified once."""
 
     def __init__(self, text: str) -> None:
         self.lines = list(_lines(text))
@@ -79,9 +78,9 @@ class _Page:
 
 
 class Chunker:
-    """Takes the pages of one document in their order: a heading holds until the next one, over pages too.
+    """Cuts the pages of one document in order. A heading applies until the next one, across pages.
 
-    One that is told by its look alone holds to the end of the next page, since it may be none.
+    A heading that is recognised by its look alone applies until the end of the next page, since it may be none.
     """
 
     def __init__(self, subject: str) -> None:
@@ -89,7 +88,7 @@ class Chunker:
         self._headings: dict[int, tuple[int, str]] = {}
 
     def page(self, number: int, text: str) -> Iterator[Chunk]:
-        """Yield the chunks of the next page, but for those without a letter or digit: nobody can look for them."""
+        """Yield the chunks of the next page; those without a letter or digit are left out."""
         self._headings = {
             n: (at, w) for n, (at, w) in self._headings.items() if n < line_classifier.BY_LOOK or at >= number - 1
         }
@@ -97,7 +96,8 @@ class Chunker:
         begin = 0
         while begin < len(page):
             end = _end(page, begin)
-            start, stop = page.lines[begin].start, page.lines[end - 1].end
+            start = page.lines[begin].start
+            stop = page.lines[end - 1].end
             if WORD.search(text, start, stop):
                 yield Chunk(number, start, stop, text[start:stop], self._context(page, begin))
             self._see(number, page, begin, end)
@@ -111,15 +111,15 @@ class Chunker:
         return _cut("\n".join(dict.fromkeys(part for part in parts if part)), CONTEXT_TOKENS)
 
     def _see(self, number: int, page: _Page, begin: int, end: int) -> None:
-        for found in page.headings[begin:end]:
-            if found:
-                level, words = found
+        for heading in page.headings[begin:end]:
+            if heading:
+                level, words = heading
                 higher = {n: seen for n, seen in self._headings.items() if n < level}
                 self._headings = higher | {level: (number, words)}
 
 
 def _end(page: _Page, begin: int) -> int:
-    """Return where the chunk that begins here ends: at a heading where it is half full, else where it is full."""
+    """Return the end of the chunk that begins here: at a heading once it is half full, otherwise when it is full."""
     for number in range(begin, len(page)):
         if number > begin and page.tokens(begin, number + 1) > TOKENS:
             is_tail = page.tokens(number, len(page)) <= TAIL_TOKENS
@@ -130,7 +130,7 @@ def _end(page: _Page, begin: int) -> int:
 
 
 def _before_table(page: _Page, begin: int, end: int) -> int:
-    """Return where the table begins that a cut here would part, if it fits into the next chunk; else here."""
+    """Return the start of the table that a cut here would split, if it fits into the next chunk; otherwise `end`."""
     if not page.rows[end]:
         return end
     top = end
@@ -143,7 +143,7 @@ def _before_table(page: _Page, begin: int, end: int) -> int:
 
 
 def _next(page: _Page, begin: int, end: int) -> int:
-    """Return where the next chunk begins: some lines back, where those are short and it is the same section."""
+    """Return the start of the next chunk: some lines back within a section, if those lines are short."""
     if end == len(page) or page.headings[end]:
         return end
     back = max(end - OVERLAP_LINES, begin + 1)
@@ -157,7 +157,7 @@ def _is_label(line: _Line) -> bool:
 
 
 def _table_header(page: _Page, begin: int) -> str:
-    """Return the column heads of the table in which a chunk begins; empty where it begins in none."""
+    """Return the column headers of the table in which a chunk begins; empty if it begins in none."""
     if not page.rows[begin]:
         return ""
     above = [line.text.strip() for line in page.lines[max(0, begin - ROWS_ABOVE) : begin]]
@@ -190,7 +190,7 @@ def _lines(text: str) -> Iterator[_Line]:
 
 
 def _pieces(text: str, start: int, end: int) -> Iterator[_Line]:
-    """Yield a line whole, or in sentences where it is longer than a chunk, or in words where a sentence is."""
+    """Yield a line; split it into sentences if it exceeds a chunk, and a sentence into words."""
     end = start + len(text[start:end].rstrip())
     count = token_estimate.estimate(text[start:end])
     if count <= TOKENS:
@@ -211,17 +211,19 @@ def _pieces(text: str, start: int, end: int) -> Iterator[_Line]:
 
 def _grouped(text: str, cuts: list[int]) -> Iterator[tuple[int, int]]:
     """Yield spans between cuts, as many together as stay short."""
-    left, total = cuts[0], 0
+    left = cuts[0]
+    total = 0
     for begin, end in zip(cuts, cuts[1:], strict=False):
         count = token_estimate.estimate(text[begin:end])
         if total and total + count > TOKENS // 3:
             yield left, begin
-            left, total = begin, 0
+            left = begin
+            total = 0
         total += count
     yield left, cuts[-1]
 
 
-def _cut(text: str, most: int) -> str:
-    while token_estimate.estimate(text) > most:
+def _cut(text: str, max_tokens: int) -> str:
+    while token_estimate.estimate(text) > max_tokens:
         text = text[: int(len(text) * 0.9)].rpartition(" ")[0]
     return text

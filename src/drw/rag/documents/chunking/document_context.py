@@ -1,8 +1,7 @@
-"""Says what a document is, from the name of its file and its first page: company, form, period, title.
+"""Subject of a document (company, form, period, title), derived from its file name and first page.
 
-The words become a part of every chunk's context. "Total net sales 81,797 82,959" is found by
-nobody who asks about one company's one quarter; under "Apple Inc. · Form 10-Q · period ended
-July 1, 2023 · 2023 Q3 AAPL" it is.
+It is part of the context of every chunk: a search for the quarter of a company finds "Total net sales 81,797 82,959"
+only with "Apple Inc. · Form 10-Q · period ended July 1, 2023" beside it.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ BORING = re.compile(r"table of contents|united states|exact name|commission|^pag
 
 
 def subject(file_name: str, first_page: str) -> str:
-    """Return what the document is, in a few words, each said once."""
+    """Return the subject of a document in a few words, without repetition."""
     front = [" ".join(line.split()) for line in first_page.splitlines() if line.strip()][:FRONT_LINES]
     front = [line for line in front if not line.startswith("|")]
-    found: list[str] = []
+    parts: list[str] = []
     for part in (*_facts(front), _spaced(file_name)):
-        said = " · ".join(found).lower()
-        if part and part.lower() not in said and token_estimate.estimate(f"{said} {part}") <= MAX_TOKENS:
-            found.append(part)
-    return " · ".join(found)
+        so_far = " · ".join(parts).lower()
+        if part and part.lower() not in so_far and token_estimate.estimate(f"{so_far} {part}") <= MAX_TOKENS:
+            parts.append(part)
+    return " · ".join(parts)
 
 
 def _facts(front: list[str]) -> Iterator[str]:
@@ -60,7 +59,9 @@ def _facts(front: list[str]) -> Iterator[str]:
 
 def _title(front: list[str]) -> str:
     headings = (
-        found[1] for line in front[:TITLE_LINES] if (found := line_classifier.heading(line)) and not BORING.search(line)
+        heading[1]
+        for line in front[:TITLE_LINES]
+        if (heading := line_classifier.heading(line)) and not BORING.search(line)
     )
     plain = (line for line in front[:TITLE_LINES] if len(line) <= MAX_TITLE_CHARACTERS)
     return next(headings, "") or next((line for line in plain if not BORING.search(line)), "")

@@ -1,4 +1,4 @@
-"""Tells headings, table rows and table headers from running text, by the look of a line."""
+"""Line classifier: headings, table rows and table headers, by the look of a line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIME_WORDS = re.compile(
     re.IGNORECASE,
 )
 BY_LOOK = 7
-"""The level of a heading that is told by its look alone."""
+"""The level of a heading that is recognised by its look alone."""
 LONGEST = 2000
 """Characters: a longer line is running text, and no pattern is tried on it."""
 MAX_HEADING_WORDS = 14
@@ -28,7 +28,7 @@ SMALL_WORDS = re.compile("a|an|and|as|at|by|for|from|in|into|its|of|on|or|our|pe
 
 @lru_cache(maxsize=1 << 12)
 def heading(line: str) -> tuple[int, str] | None:
-    """Return the level (1 is the highest) and the words of a heading; None where the line is none."""
+    """Return the level (1 is the highest) and the words of a heading; None if the line is not one."""
     if len(line) > LONGEST:
         return None
     line = line.strip()
@@ -46,7 +46,7 @@ def heading(line: str) -> tuple[int, str] | None:
 
 @lru_cache(maxsize=1 << 12)
 def is_row(line: str) -> bool:
-    """Say whether the line is a row of a table: a cell grid in Markdown, or words that end in an amount."""
+    """Return whether the line is a row of a table: a cell grid in Markdown, or words that end in an amount."""
     line = line.strip()
     if len(line) > LONGEST:
         return line.startswith("|")
@@ -54,7 +54,7 @@ def is_row(line: str) -> bool:
 
 
 def is_header(line: str) -> bool:
-    """Say whether the line heads the columns of a table: times, and no amounts."""
+    """Return whether the line heads the columns of a table: times, and no amounts."""
     if len(line) > MAX_HEADING_CHARACTERS or not TIME_WORDS.search(line):
         return False
     rest = TIME_WORDS.sub(" ", line)

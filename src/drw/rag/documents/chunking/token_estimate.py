@@ -1,4 +1,4 @@
-"""Estimates how many tokens a text has for a WordPiece tokenizer of English, without the tokenizer.
+"""Estimate of the number of WordPiece tokens in an English text, without the tokenizer.
 
 Fitted to 97,000 tokens of three filings: within 6 % for nine windows of twenty lines in ten.
 """
@@ -32,13 +32,15 @@ def _word(word: str) -> float:
 
 def split(text: str, most: int) -> Iterator[tuple[int, int]]:
     """Yield the spans of a text that has no spaces, each of at most about `most` tokens."""
-    begin, total = 0, 0.0
+    begin = 0
+    total = 0.0
     for match in PIECES.finditer(text):
         for at in range(match.start(), match.end(), LONGEST_PIECE):
             end = min(at + LONGEST_PIECE, match.end())
             size = 1.0 if end - at == 1 else estimate(text[at:end])
             if total + size > most and at > begin:
                 yield begin, at
-                begin, total = at, 0.0
+                begin = at
+                total = 0.0
             total += size
     yield begin, len(text)

@@ -1,1 +1,1 @@
-"""Ingestion: the job queue and the indexing of documents."""
+"""Ingestion: job queue, indexing workers, attribute updates and deletions."""

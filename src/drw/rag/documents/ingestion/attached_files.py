@@ -1,4 +1,4 @@
-"""Files attached to PDF and e-mail become files of their own, linked to the one that they came in."""
+"""Embedded files: attachments of PDF and e-mail are stored as files that are linked to their parent."""
 
 from __future__ import annotations
 
@@ -16,77 +16,77 @@ from drw.rag.documents.settings import ParsingSettings as Settings
 from drw.rag.documents.storage.blob_store import BlobStore, PendingBlob
 from drw.rag.documents.storage.files import File, Files
 
-MOST_WARNINGS = 20
-MOST_TITLE = 512
-"""Characters, as the vector store takes them."""
+MAX_WARNINGS = 20
+MAX_TITLE = 512
+"""Characters; the limit of the vector store."""
 
 
 @dataclass(slots=True)
 class _Budget:
-    """What the files attached to one upload may still have, over all depths."""
+    """The remaining number of files and bytes for the attachments of one upload, over all depths."""
 
     files: int
     bytes: int
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, name: str, reason: str) -> None:
-        """Say that a file was not kept."""
-        if len(self.warnings) < MOST_WARNINGS:
-            self.warnings.append(f"the attached file {name[: file_types.MAX_NAME_BYTES]!r} was not kept: {reason}")
+        """Add the warning that a file was not stored."""
+        if len(self.warnings) < MAX_WARNINGS:
+            self.warnings.append(f"the attached file {name[: file_types.MAX_NAME_BYTES]!r} was not stored: {reason}")
 
 
 class EmbeddedFiles:
-    """Keeps attached files, within bounds of count, bytes and depth."""
+    """Stores attached files within limits of count, bytes and depth."""
 
-    def __init__(self, files: Files, content: BlobStore, reader: ParserPool) -> None:
+    def __init__(self, files: Files, blobs: BlobStore, parsers: ParserPool) -> None:
         self._files = files
-        self._content = content
-        self._reader = reader
+        self._blobs = blobs
+        self._parsers = parsers
 
     async def keep(self, file: File) -> File:
-        """Keep what is attached to a file; return the file, with warnings of what could not be kept."""
+        """Store the attachments of a file; return the file with a warning for each that could not be stored."""
         if file_types.kind_of(file.name) not in file_types.MAY_HAVE_FILES:
             return file
-        bounds = self._reader.settings
-        budget = _Budget(bounds.most_attached, bounds.most_attached_bytes)
-        await self._keep(file, bounds, budget, depth=1)
+        limits = self._parsers.settings
+        budget = _Budget(limits.max_attached_files, limits.max_attached_bytes)
+        await self._keep(file, limits, budget, depth=1)
         return await self._files.warn(file, budget.warnings) if budget.warnings else file
 
-    async def _keep(self, parent: File, bounds: Settings, budget: _Budget, depth: int) -> None:
+    async def _keep(self, parent: File, limits: Settings, budget: _Budget, depth: int) -> None:
         with ExitStack() as stack:
-            # All of them before the next is read: a worker must not be held while another is asked for.
-            for name, size, incoming in await self._received(parent, stack, budget):
-                if depth > bounds.attached_depth:
-                    budget.warn(name, f"it is attached {depth} files deep; at most {bounds.attached_depth}")
-                elif incoming.size < size:  # its parser broke
+            # All attachments first: a parser process must not be held while another one is requested.
+            for name, size, blob in await self._received(parent, stack, budget):
+                if depth > limits.max_attachment_depth:
+                    budget.warn(name, f"it is attached {depth} files deep; at most {limits.max_attachment_depth}")
+                elif blob.size < size:  # its parser broke
                     budget.warn(name, "it could not be read to its end")
-                elif kept := await self._put(parent, name, incoming, budget):
-                    await self._keep(kept, bounds, budget, depth + 1)
+                elif stored := await self._put(parent, name, blob, budget):
+                    await self._keep(stored, limits, budget, depth + 1)
 
     async def _received(self, parent: File, stack: ExitStack, budget: _Budget) -> list[tuple[str, int, PendingBlob]]:
-        """Take in the files attached to one; return the name of each, its size, and what has come of it."""
+        """Receive the attachments of a file; return the name, the announced size and the received bytes of each."""
         kind = file_types.kind_of(parent.name)
-        found: list[tuple[str, int, PendingBlob]] = []
+        received: list[tuple[str, int, PendingBlob]] = []
         if kind not in file_types.MAY_HAVE_FILES:
-            return found
-        taking: PendingBlob | None = None
+            return received
+        current: PendingBlob | None = None
         try:
-            async with aclosing(self._reader.embedded(self._content.path(parent.content_hash), kind)) as answers:
+            async with aclosing(self._parsers.embedded(self._blobs.path(parent.content_hash), kind)) as answers:
                 async for answer in answers:
                     if isinstance(answer, bytes):
-                        _take(taking, answer, budget)
+                        _append(current, answer, budget)
                         continue
                     name, size = answer
-                    if taking := self._begin(name, stack, budget):
-                        found.append((file_types.safe_name(name), size, taking))
+                    if current := self._begin(name, stack, budget):
+                        received.append((file_types.safe_name(name), size, current))
         except ParseFailed as error:
             budget.warn(parent.name, f"its attached files cannot be read: {error.message}")
         except TooLarge as error:
-            budget.warn(found.pop()[0], error.message)
-        return found
+            budget.warn(received.pop()[0], error.message)
+        return received
 
     def _begin(self, name: str, stack: ExitStack, budget: _Budget) -> PendingBlob | None:
-        """Give a place for the next file; None where it is not to be kept."""
+        """Open a blob for the next attachment; None if it is not stored."""
         try:
             file_types.kind_of(name)
         except ParseFailed as error:
@@ -96,32 +96,32 @@ class EmbeddedFiles:
             budget.warn(name, "the upload has too many attached files")
             return None
         budget.files -= 1
-        return stack.enter_context(self._content.receiving())
+        return stack.enter_context(self._blobs.receiving())
 
-    async def _put(self, parent: File, name: str, incoming: PendingBlob, budget: _Budget) -> File | None:
-        if not incoming.size:
+    async def _put(self, parent: File, name: str, blob: PendingBlob, budget: _Budget) -> File | None:
+        if not blob.size:
             budget.warn(name, "it is empty")
             return None
-        await incoming.finish()
+        await blob.finish()
         try:
-            encoding = await self._reader.check(incoming.path, file_types.kind_of(name))
+            encoding = await self._parsers.check(blob.path, file_types.kind_of(name))
         except ParseFailed as error:
             budget.warn(name, error.message)
             return None
         details: Mapping[str, Any] = {"encoding": encoding} if encoding else {}
-        return await self._files.put_embedded(parent, incoming, name, details)
+        return await self._files.put_embedded(parent, blob, name, details)
 
 
-def _take(incoming: PendingBlob | None, piece: bytes, budget: _Budget) -> None:
-    if incoming is None:
+def _append(blob: PendingBlob | None, piece: bytes, budget: _Budget) -> None:
+    if blob is None:
         return
     budget.bytes -= len(piece)
     if budget.bytes < 0:
         raise TooLarge("the files attached to the upload are too large together")
-    incoming.write(piece)
+    blob.write(piece)
 
 
 async def title(database: Database, file: str, name: str) -> str:
-    """Return the name of a file as search results show it: with that of the file it is attached to."""
+    """Return the title of a file in search results: its name, with that of its parent."""
     row = await database.one("select p.name from file f join file p on p.id = f.parent where f.id = %s", file)
-    return f"{name}, attached to {row['name']}"[:MOST_TITLE] if row else name
+    return f"{name}, attached to {row['name']}"[:MAX_TITLE] if row else name

@@ -1,8 +1,7 @@
-"""Changes the attributes of files in collections, here and in the vector store, without indexing them again.
+"""Attribute updates: sends changed attributes of indexed files to the vector store, without indexing them again.
 
-The two may be in different databases. A change is written here first, with the next version of the attributes, then
-sent; the vector store takes no version that is older than its own. What a failure leaves unsent is sent by a sweep. So
-no transaction waits for the other service, and both end with the same attributes whatever is interrupted.
+A change is committed here first, with the next version number, and then sent. The vector store ignores older versions.
+A sweep sends what a failure left unsent. No transaction is held across the call, and both stores converge.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from drw.kernel.errors import DrwError, NotFound, Unavailable
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
-from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.database import Database
 from drw.rag.documents.ingestion import attached_files
 from drw.rag.documents.storage import change_notifications
 
@@ -28,24 +27,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 10.0
 SEND_SECONDS = 60.0
-AT_ONCE = 500
-
-
-async def change(connection: Connection, order: Mapping[str, Any]) -> bool:
-    """Give a file in a collection other attributes; return False where it has these.
-
-    Other files that relied on its document, since they have its content and had its attributes, get their own.
-
-    Args:
-        connection: a transaction, after which the change is to be sent.
-        order: org, desk, collection, file and walls of the attachment, and the attributes as `Jsonb`.
-    """
-    found = await connection.execute(CHANGE, order)
-    if (row := await found.fetchone()) is None:
-        return False
-    if not row["relied"]:
-        await connection.execute(PART, {**order, "hash": row["content_hash"]})
-    return True
+MAX_ROWS = 500
 
 
 class AttributeUpdates:
@@ -56,20 +38,20 @@ class AttributeUpdates:
         self._store = store
 
     async def send(self, collection: str, files: Sequence[str]) -> None:
-        """Send what has changed of files in a collection of the caller's desk; afterwards searches find it.
+        """Send the changed attributes of files in a collection; later searches use them.
 
-        With them go the files attached to them, and others of the same content, which may have relied on them.
+        Included are their attached files, and files with the same content, which may have shared a document.
 
         Raises:
-            Unavailable: the vector store does not answer; the change stays, and is sent later.
+            Unavailable: the vector store does not answer; the change is stored, and sent later.
         """
-        who = context.caller()
-        owned = {"org": who.org, "desk": who.desk, "collection": collection, "walls": list(who.walls)}
+        caller = context.caller()
+        owned = {"org": caller.org, "desk": caller.desk, "collection": collection, "walls": list(caller.walls)}
         for row in await self._rows(UNSENT_OF, {**owned, "files": list(files)}):
             await self._send(row)
 
     async def sweep(self) -> None:
-        """Send what was left unsent, again and again, until cancelled."""
+        """Send what was left unsent, until cancelled."""
         while True:
             with suppress(Unavailable):
                 for row in await self._rows(UNSENT, {}):
@@ -78,10 +60,10 @@ class AttributeUpdates:
 
     async def _send_later(self, row: Mapping[str, Any]) -> None:
         try:
-            with context.acting_for(_who(row)):
+            with context.acting_for(_caller(row)):
                 await self._send(row)
         except DrwError as error:
-            log.warning("changed attributes wait to be sent: %s", telemetry.loggable(error))
+            log.warning("changed attributes will be sent later: %s", telemetry.loggable(error))
 
     async def _rows(self, query: LiteralString, named: Mapping[str, Any]) -> list[dict[str, Any]]:
         async with self._database.transaction() as connection:
@@ -96,11 +78,14 @@ class AttributeUpdates:
             walls=row["walls"],
         )
         request = UpdateDocumentAttributesRequest(
-            collection=row["collection"], document=document, same_content_as=row["source"] or ""
+            collection=row["collection"],
+            document=document,
+            same_content_as=row["source"] or "",
+            fence=row["job"],
         )
         try:
             await self._store.update_document_attributes(request, timeout=SEND_SECONDS)
-        except NotFound:  # its document went with the file on which it relied: index it
+        except NotFound:  # the document it shared was deleted: index it
             await self._finish(AGAIN, row)
         else:
             await self._finish(SENT, row)
@@ -111,34 +96,20 @@ class AttributeUpdates:
             await change_notifications.announce(connection)
 
 
-def _who(row: Mapping[str, Any]) -> Principal:
+def _caller(row: Mapping[str, Any]) -> Principal:
     return Principal(row["org"], row["desk"], row["key"], frozenset({"documents:write"}), frozenset(row["walls"]))
 
 
-THIS = "org = %(org)s and desk = %(desk)s and collection = %(collection)s and file = %(file)s and walls = %(walls)s"
+ROW = "org = %(org)s and desk = %(desk)s and collection = %(collection)s and file = %(file)s and walls = %(walls)s"
 
-CHANGE = f"""
-with before as (select unchanged, org, desk, collection, file, walls from attachment where {THIS} for update)
-update attachment a set attributes = %(attributes)s, attributes_version = a.attributes_version + 1, unchanged = false,
-    attributes_written = case when b.unchanged then 0 else a.attributes_written end
-from before b
-where a.org = b.org and a.desk = b.desk and a.collection = b.collection and a.file = b.file and a.walls = b.walls
-and a.attributes <> %(attributes)s
-returning a.content_hash, b.unchanged as relied
-"""  # noqa: S608 - a constant
-PART = """
-update attachment set unchanged = false, attributes_version = attributes_version + 1, attributes_written = 0
-where org = %(org)s and desk = %(desk)s and collection = %(collection)s and content_hash = %(hash)s
-and walls = %(walls)s and unchanged
-"""
 WAITING = """
-select a.*, f.name, s.file as source from attachment a join file f on f.id = a.file left join lateral (
-    select s.file from attachment s where s.org = a.org and s.desk = a.desk and s.collection = a.collection
+select a.*, f.name, s.file as source from vector_store_file a join file f on f.id = a.file left join lateral (
+    select s.file from vector_store_file s where s.org = a.org and s.desk = a.desk and s.collection = a.collection
     and s.content_hash = a.content_hash and s.walls = a.walls and s.file <> a.file
     and s.state = 'completed' and not s.unchanged and s.attributes_written > 0 limit 1) s on true
 where a.state = 'completed' and a.attributes_written < a.attributes_version
 """
-UNSENT = f"{WAITING} limit {AT_ONCE}"
+UNSENT = f"{WAITING} limit {MAX_ROWS}"
 UNSENT_OF = f"""
 with recursive family as (
     select id, content_hash from file where id = any(%(files)s)
@@ -147,9 +118,10 @@ with recursive family as (
 and inside(a.walls, %(walls)s) and a.content_hash in (select content_hash from family)
 """  # noqa: S608 - a constant
 SENT = f"""
-update attachment set attributes_written = greatest(attributes_written, %(attributes_version)s) where {THIS}
+update vector_store_file set attributes_written = greatest(attributes_written, %(attributes_version)s) where {ROW}
 """  # noqa: S608 - a constant
 AGAIN = f"""
-update attachment set state = 'in_progress', worker = null, attempts = 0, not_before = now(), job = nextval('job')
-where {THIS} and state = 'completed' and attributes_version = %(attributes_version)s
+update vector_store_file set state = 'in_progress', worker = null, attempts = 0, not_before = now(),
+    job = nextval('job')
+where {ROW} and state = 'completed' and attributes_version = %(attributes_version)s
 """  # noqa: S608 - a constant

@@ -1,4 +1,8 @@
-"""Puts files into collections: read, cut, embed, write; small files of one collection together."""
+"""Indexing workers: parse a file, cut it into chunks, embed them, store the document; small files together.
+
+No transaction and no pooled connection is held while a file is parsed or another service is called. The lease of a job
+fences what is written: see `job_queue`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from opentelemetry.context import Context
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Vector
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.vector_store_pb2 import Chunk as StoredChunk
-from drw.api.rag.v1.vector_store_pb2 import Document, PutDocumentRequest
+from drw.api.rag.v1.vector_store_pb2 import Document, PutDocumentRequest, UpdateDocumentAttributesRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
 from drw.kernel.errors import DeadlineExceeded, DrwError, RateLimited, Unavailable
@@ -22,8 +26,8 @@ from drw.kernel.rpc import context
 from drw.kernel.storage.database import Database
 from drw.rag.documents.chunking.chunks import Chunk, Chunker
 from drw.rag.documents.chunking.document_context import subject
-from drw.rag.documents.ingestion import attached_files, worker_liveness
-from drw.rag.documents.ingestion.job_queue import MOST_ATTEMPTS, Attributes, Job, JobCounts, JobQueue
+from drw.rag.documents.ingestion import attached_files, worker_lease
+from drw.rag.documents.ingestion.job_queue import MAX_ATTEMPTS, Attributes, Job, JobCounts, JobQueue
 from drw.rag.documents.parsing import file_types
 from drw.rag.documents.parsing.parser_pool import ParsedText, ParserPool
 from drw.rag.documents.ports import INVALID, UNSUPPORTED, ParseFailed
@@ -34,18 +38,18 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TEXTS = 64
-"""A request to embed: some seconds of work."""
+MAX_TEXTS = 64
+"""In one request to embed: some seconds of work."""
 EMBED_SECONDS = 300.0
 PUT_SECONDS = 900.0
-BUSY_TRIES = 60
+MAX_BUSY_RETRIES = 60
 IDLE_SECONDS = 5.0
-"""How soon a job is seen whose worker died in another process: nobody announces those."""
+"""How often an idle worker looks for jobs of dead workers, which no notification announces."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """A file that is read and cut."""
+class _ParsedFile:
+    """A parsed file with its chunks."""
 
     job: Job
     title: str
@@ -63,107 +67,107 @@ class _Part:
 
 
 class Indexer:
-    """The work of one worker; several may run at once, here and in other processes."""
+    """An indexing worker; several run at once, in this process and in others."""
 
     def __init__(
         self,
         jobs: JobQueue,
         database: Database,
         changes: ChangeNotifications,
-        content: BlobStore,
-        reader: ParserPool,
+        blobs: BlobStore,
+        parsers: ParserPool,
         embedding: EmbeddingClient,
-        store: VectorStoreClient,
+        vector_store: VectorStoreClient,
         *,
-        dsn: str,
-        most_chunks: int,
+        max_chunks: int,
     ) -> None:
         self._jobs = jobs
         self._database = database
         self._changes = changes
-        self._content = content
-        self._reader = reader
+        self._blobs = blobs
+        self._parsers = parsers
         self._embedding = embedding
-        self._store = store
-        self._dsn = dsn
-        self._most_chunks = most_chunks
+        self._vector_store = vector_store
+        self._max_chunks = max_chunks
 
     async def work(self) -> None:
-        """Do jobs, until cancelled."""
-        async with worker_liveness.worker(self._dsn, "documents") as worker:
-            while True:
-                mark = self._changes.mark()
-                await worker.check()
-                if jobs := await self._jobs.claim(worker.number):
-                    await self._do(jobs)
-                else:
-                    await self._changes.after(mark, IDLE_SECONDS)
+        """Claim jobs and do them, until cancelled.
 
-    async def _do(self, jobs: Sequence[Job]) -> None:
-        """Index files that have one caller and one collection."""
+        Raises:
+            Unavailable: the worker has lost its lease; call again.
+        """
+        async with worker_lease.acquired(self._database) as lease:
+            await lease.run(self._work(lease.number))
+
+    async def _work(self, worker: int) -> None:
+        while True:
+            mark = self._changes.mark()
+            if jobs := await self._jobs.claim(worker):
+                await self._index(jobs)
+            else:
+                await self._changes.after(mark, IDLE_SECONDS)
+
+    async def _index(self, jobs: Sequence[Job]) -> None:
+        """Index files of one caller and one collection."""
         first = jobs[0]
-        told = {"drw.file": first.file, "drw.attempt": first.attempts, "drw.files": len(jobs)}
+        span_attributes = {"drw.file": first.file, "drw.attempt": first.attempts, "drw.files": len(jobs)}
         with (
             context.acting_for(first.caller),
             telemetry.continuing(_trace(first)),
-            telemetry.span(f"index {first.collection}", attributes=told),
+            telemetry.span(f"index {first.collection}", attributes=span_attributes),
         ):
-            parts = [part for job in jobs if (part := await self._attempt(job, self._read(job)))]
-            if len(parts) > 1 and await self._finish_together(parts):
+            files = [file for job in jobs if (file := await self._attempt(job, self._read(job)))]
+            if len(files) > 1 and await self._finish_together(files):
                 return
-            for part in parts:
-                await self._attempt(part.job, self._finish([part]))
+            for file in files:
+                await self._attempt(file.job, self._finish([file]))
 
     async def _attempt(self, job: Job, work: Awaitable[T]) -> T | None:
-        """Do a part of the work on one file; where it fails say why, or put the file off."""
+        """Run a step of one job; on an error record it as failed, or release it to be retried."""
         try:
             return await work
         except ParseFailed as error:
             code = error.code if error.code in {UNSUPPORTED, "server_error"} else INVALID
             await self._jobs.fail(job, code, error.message)
         except (Unavailable, RateLimited, DeadlineExceeded) as error:
-            await self._again(job, error)
+            await self._retry(job, error)
         except DrwError as error:
             await self._jobs.fail(job, "server_error", error.message)
         except Exception:
             log.exception("indexing %s failed", job.file)
-            await self._jobs.fail(job, "server_error", "unexpected error; the log has more")
+            await self._jobs.fail(job, "server_error", "unexpected error; see the log of the documents service")
         return None
 
-    async def _finish_together(self, parts: Sequence[_Part]) -> bool:
-        """Embed and write several files; return False where one of them is at fault, nobody knows which."""
+    async def _finish_together(self, files: Sequence[_ParsedFile]) -> bool:
+        """Embed and store several files; return False if an unknown one of them cannot be stored."""
         try:
-            await self._finish(parts)
+            await self._finish(files)
         except (Unavailable, RateLimited, DeadlineExceeded) as error:
-            for part in parts:
-                await self._again(part.job, error)
+            for file in files:
+                await self._retry(file.job, error)
         except DrwError as error:
-            log.warning("%d files are indexed one by one: %s", len(parts), telemetry.loggable(error))
+            log.warning("%d files are indexed one by one: %s", len(files), telemetry.loggable(error))
             return False
         return True
 
-    async def _again(self, job: Job, error: DrwError) -> None:
-        if job.attempts >= MOST_ATTEMPTS:
+    async def _retry(self, job: Job, error: DrwError) -> None:
+        if job.attempts >= MAX_ATTEMPTS:
             await self._jobs.fail(job, "server_error", f"given up after {job.attempts} attempts: {error.message}")
             return
-        log.warning("indexing %s is put off: %s", job.file, telemetry.loggable(error))
-        seconds = await self._jobs.put_off(job)
+        log.warning("indexing %s will be retried: %s", job.file, telemetry.loggable(error))
+        seconds = await self._jobs.release(job)
         asyncio.get_running_loop().call_later(seconds, self._changes.nudge)
 
-    async def _read(self, job: Job) -> _Part | None:
-        """Read and cut a file; None where there is nothing left to do."""
-        if job.attempts > MOST_ATTEMPTS:
-            raise ParseFailed("given up: the service stopped each time it was at this file", "server_error")
-        async with self._database.transaction() as connection:
-            if await self._jobs.is_ours(connection, job) is None:
-                return None
-            if same := await self._jobs.same_content(connection, job):
-                await self._jobs.complete(connection, job, same, unchanged=True)
-                return None
-        text = await self._reader.text(self._content.path(job.content_hash), file_types.kind_of(job.name))
+    async def _read(self, job: Job) -> _ParsedFile | None:
+        """Parse a file and cut it into chunks; None if nothing is left to do."""
+        if job.attempts > MAX_ATTEMPTS:
+            raise ParseFailed(f"given up: indexing this file was interrupted {MAX_ATTEMPTS} times", "server_error")
+        if await self._jobs.complete_unchanged(job):
+            return None
+        text = await self._parsers.text(self._blobs.path(job.content_hash), file_types.kind_of(job.name))
         title = await attached_files.title(self._database, job.file, job.name)
-        # In a thread: cutting a large file takes seconds, in which this process must answer others.
-        return _Part(job, title, text, await asyncio.to_thread(self._cut, title, text))
+        # In a thread: chunking a large file takes seconds.
+        return _ParsedFile(job, title, text, await asyncio.to_thread(self._cut, title, text))
 
     def _cut(self, title: str, text: ParsedText) -> list[Chunk]:
         pages = text.pages
@@ -171,50 +175,53 @@ class Indexer:
         chunks: list[Chunk] = []
         for number, page in enumerate(pages, 1):
             chunks += chunker.page(number, page)
-            if len(chunks) > self._most_chunks:
-                raise ParseFailed(f"this file has more than {self._most_chunks:,} passages")
+            if len(chunks) > self._max_chunks:
+                raise ParseFailed(f"this file has more than {self._max_chunks:,} chunks")
         if not chunks:
             raise ParseFailed(": ".join(["this file has no text", *text.warnings[:1]]), UNSUPPORTED)
         return chunks
 
-    async def _finish(self, parts: Sequence[_Part]) -> None:
-        await self._write(parts, await self._embed(parts))
+    async def _finish(self, files: Sequence[_ParsedFile]) -> None:
+        vectors = await self._embed(files)
+        for file in files:
+            await self._store(file, vectors)
 
-    async def _embed(self, parts: Sequence[_Part]) -> dict[str, Vector]:
-        """Return the vector of each different text."""
-        texts = list(dict.fromkeys(_embedded(chunk) for part in parts for chunk in part.chunks))
+    async def _embed(self, files: Sequence[_ParsedFile]) -> dict[str, Vector]:
+        """Return a vector for each distinct text."""
+        texts = list(dict.fromkeys(_embedded(chunk) for file in files for chunk in file.chunks))
         vectors: dict[str, Vector] = {}
-        for start in range(0, len(texts), TEXTS):
-            some = texts[start : start + TEXTS]
-            request = EmbedRequest(texts=some, long_text=EmbedRequest.AVERAGE)
-            vectors |= zip(some, await self._embed_patiently(request), strict=True)
-            if len(parts) == 1 and len(texts) > TEXTS:
-                await self._jobs.report(parts[0].job, JobCounts(parts[0].pages, len(vectors)))
+        for start in range(0, len(texts), MAX_TEXTS):
+            batch = texts[start : start + MAX_TEXTS]
+            request = EmbedRequest(texts=batch, long_text=EmbedRequest.AVERAGE)
+            vectors |= zip(batch, await self._embed_patiently(request), strict=True)
+            if len(files) == 1 and len(texts) > MAX_TEXTS:
+                await self._jobs.report(files[0].job, JobCounts(files[0].pages, len(vectors)))
         return vectors
 
     async def _embed_patiently(self, request: EmbedRequest) -> Sequence[Vector]:
-        """Embed; where the service is busy wait for it, rather than begin the whole file anew."""
-        for _ in range(BUSY_TRIES):
+        """Embed; wait while the service is busy, rather than parse the whole file again."""
+        for _ in range(MAX_BUSY_RETRIES):
             try:
                 return (await self._embedding.embed(request, timeout=EMBED_SECONDS)).vectors
             except RateLimited:
                 await asyncio.sleep(1)
         return (await self._embedding.embed(request, timeout=EMBED_SECONDS)).vectors
 
-    async def _write(self, parts: Sequence[_Part], vectors: Mapping[str, Vector]) -> None:
-        """Write the documents and that they are done.
+    async def _store(self, file: _ParsedFile, vectors: Mapping[str, Vector]) -> None:
+        """Store a document, then complete its job; update the document first if its attributes change meanwhile.
 
-        The rows of the attachments stay locked meanwhile: who deletes a file waits, and then deletes
-        the document too; who was faster has removed the row, and nothing is written.
+        A file that is deleted meanwhile leaves nothing: its deletion has a higher fence than the document.
         """
-        async with self._database.transaction() as connection:
-            for part in parts:
-                if (attributes := await self._jobs.is_ours(connection, part.job)) is None:
-                    continue
-                request = _request(part, attributes, vectors)
-                with telemetry.continuing(_trace(part.job)):
-                    await self._store.put_document(request, timeout=PUT_SECONDS)
-                    await self._jobs.complete(connection, part.job, part.counts, unchanged=False)
+        if (attributes := await self._jobs.attributes(file.job)) is None:
+            return
+        with telemetry.continuing(_trace(file.job)):
+            await self._vector_store.put_document(_request(file, attributes, vectors), timeout=PUT_SECONDS)
+            while changed := await self._jobs.complete(file.job, file.counts, attributes.version):
+                attributes = changed
+                update = UpdateDocumentAttributesRequest(
+                    collection=file.job.collection, document=_document(file, attributes), fence=file.job.lease
+                )
+                await self._vector_store.update_document_attributes(update, timeout=PUT_SECONDS)
 
 
 def _trace(job: Job) -> Context:
@@ -225,9 +232,21 @@ def _embedded(chunk: Chunk) -> str:
     return f"{chunk.context}\n{chunk.text}"
 
 
-def _request(part: _Part, attributes: Attributes, vectors: Mapping[str, Vector]) -> PutDocumentRequest:
-    job = part.job
-    stored = [
+def _document(file: _ParsedFile, attributes: Attributes) -> Document:
+    return Document(
+        id=file.job.file,
+        title=file.title,
+        content_hash=file.job.content_hash,
+        pages=file.pages,
+        chunks=len(file.chunks),
+        attributes=to_values(attributes.values),
+        attributes_version=attributes.version,
+        walls=file.job.walls,
+    )
+
+
+def _request(file: _ParsedFile, attributes: Attributes, vectors: Mapping[str, Vector]) -> PutDocumentRequest:
+    chunks = [
         StoredChunk(
             number=number,
             page=chunk.page,
@@ -237,16 +256,8 @@ def _request(part: _Part, attributes: Attributes, vectors: Mapping[str, Vector])
             context=chunk.context,
             vector=vectors[_embedded(chunk)],
         )
-        for number, chunk in enumerate(part.chunks)
+        for number, chunk in enumerate(file.chunks)
     ]
-    document = Document(
-        id=job.file,
-        title=part.title,
-        content_hash=job.content_hash,
-        pages=part.pages,
-        chunks=len(stored),
-        attributes=to_values(attributes.values),
-        attributes_version=attributes.version,
-        walls=job.walls,
+    return PutDocumentRequest(
+        collection=file.job.collection, document=_document(file, attributes), chunks=chunks, fence=file.job.lease
     )
-    return PutDocumentRequest(collection=job.collection, document=document, chunks=stored)

@@ -1,8 +1,14 @@
-"""The queue of attachments in progress: shared fairly, each claimed by one living worker and finished once."""
+"""Job queue of indexing: fair between orgs and desks; each job has one owner at a time and is completed once.
+
+A job is a row of `vector_store_file` in the state `in_progress`. A worker claims it in a short transaction and gets a
+lease; while the worker lives and extends its own lease, nobody else can claim the job. Only the owner of the newest
+lease can finish it: what a former owner writes matches no row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,23 +16,24 @@ from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
-from drw.rag.documents.ingestion.worker_liveness import LIVING
-from drw.rag.documents.storage import change_notifications
+from drw.rag.documents.ingestion.worker_lease import LIVE_WORKERS
+from drw.rag.documents.storage import change_notifications, deletions
 
 SMALL_BYTES = 64 << 10
 """A file of at most so many bytes is indexed together with others of its collection."""
-MOST_TOGETHER = 32
-CLAIMING = 0x646F63636C61696D  # "docclaim"
-"""The lock under which jobs are chosen, by one worker at a time: each sees what the one before has taken."""
+MAX_TOGETHER = 32
+CLAIM_LOCK = 0x646F63636C61696D
+"""The advisory lock "docclaim": workers claim one after another, so that each sees what the one before has claimed."""
 FROZEN_SECONDS = 10
-"""After so long without a word from a worker that chooses, the database ends its turn: its process is frozen."""
-MOST_ATTEMPTS = 8
-"""So often may a job be interrupted or put off; then the file, or its collection, is what stops it."""
+"""PostgreSQL ends a transaction that is idle for so long: the process of its worker is frozen."""
+MAX_ATTEMPTS = 8
+"""After so many interruptions and failures of other services, the file itself is the likely cause."""
+MAX_DELAY_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One claimed job. `job` and `worker` are its fence: with others in the row, it is somebody else's."""
+    """One claimed job. `job` and `lease` must still be in the row for anything to be written."""
 
     org: str
     desk: str
@@ -37,26 +44,27 @@ class Job:
     name: str
     content_hash: str
     trace: str
-    """The traceparent of whoever ordered it."""
+    """The traceparent of the request that created the job."""
     attempts: int
     job: int
-    worker: int
+    lease: int
+    """The fencing token of the claim, for the vector store too: a later claim or deletion has a higher one."""
 
     @property
     def caller(self) -> Principal:
-        """Whoever ordered it, for what the job needs and no more: inside the walls of what is made."""
+        """The caller who created the job, with the scopes that indexing needs and the walls of the document."""
         scopes = frozenset({"documents:read", "documents:write"})
         return Principal(self.org, self.desk, self.key, scopes, frozenset(self.walls))
 
     @property
     def fence(self) -> dict[str, int]:
-        """What must still stand in the row."""
-        return {"job": self.job, "worker": self.worker}
+        """The parameters of `OWNED`."""
+        return {"job": self.job, "lease": self.lease}
 
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """The attributes of a file in a collection, and which change of them this is."""
+    """The attributes of a file in a collection, with their version."""
 
     values: Mapping[str, Any]
     version: int
@@ -64,19 +72,19 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class JobCounts:
-    """What a job has made."""
+    """The counts and warnings of an indexed file."""
 
     pages: int = 0
     chunks: int = 0
     bytes: int = 0
     warnings: Sequence[str] = ()
-    """What could not be read."""
+    """Parts of the file that could not be read."""
 
 
 class JobQueue:
-    """Gives jobs to workers: org after org and desk after desk, and a desk's in the order in which they came.
+    """Gives jobs to workers: round robin over orgs, then over the desks of an org, then in the order of creation.
 
-    One org never has all workers of the platform, unless there is one only: the next org need not wait for its files.
+    One org never holds all workers, unless there is only one: the next org need not wait for its files.
     """
 
     def __init__(self, database: Database, audit: AuditWriter) -> None:
@@ -84,150 +92,190 @@ class JobQueue:
         self._audit = audit
 
     async def claim(self, worker: int) -> list[Job]:
-        """Return jobs that no living worker has, with one caller and collection; none where there are none.
+        """Claim jobs that no live worker owns, all of one caller and collection; none without a lease of the worker.
 
-        More than one are small files that nobody has tried yet: what stops a worker is then alone the next time.
+        More than one are small files on their first attempt: a file that kills its worker is claimed alone afterwards.
         """
-        async with self._database.transaction() as connection:
-            await connection.execute(CHOOSE, (f"{FROZEN_SECONDS}s", CLAIMING))
-            found = await connection.execute(CLAIM, {"worker": worker})
-            if (row := await found.fetchone()) is None:
+        async with self._transaction() as connection:
+            await connection.execute("select pg_advisory_xact_lock(%s)", (CLAIM_LOCK,))
+            cursor = await connection.execute(CLAIM, {"worker": worker})
+            if (row := await cursor.fetchone()) is None:
                 return []
             first = _job(row)
-            await connection.execute(TURN, (first.org, first.desk, first.org))
+            await connection.execute(RECORD_CLAIM, (first.org, first.desk, first.org))
             if row["file_bytes"] > SMALL_BYTES or first.attempts > 1:
                 return [first]
             alike = {"org": first.org, "desk": first.desk, "key": first.key, "collection": first.collection}
-            bounds = {"walls": list(first.walls), "bytes": SMALL_BYTES, "limit": MOST_TOGETHER - 1}
+            bounds = {"walls": list(first.walls), "bytes": SMALL_BYTES, "limit": MAX_TOGETHER - 1}
             more = await connection.execute(CLAIM_MORE, {**alike, **bounds, "worker": worker})
             return [first, *sorted((_job(row) for row in await more.fetchall()), key=lambda job: job.job)]
 
+    async def attributes(self, job: Job) -> Attributes | None:
+        """Return the present attributes of the job's file; None if the job has another owner or is over."""
+        row = await self._database.one(
+            "select attributes, attributes_version from vector_store_file"
+            " where job = %s and lease = %s and state = 'in_progress'",
+            *(job.job, job.lease),
+        )
+        return _attributes(row) if row else None
+
     async def report(self, job: Job, counts: JobCounts) -> None:
-        """Show how far the job is."""
-        async with self._database.transaction() as connection:
+        """Record the progress of a job."""
+        async with self._transaction() as connection:
             await connection.execute(REPORT, {"pages": counts.pages, "chunks": counts.chunks, **job.fence})
             await change_notifications.announce(connection)
 
-    async def same_content(self, connection: Connection, job: Job) -> JobCounts | None:
-        """Return what another file of the same content made in the same collection inside the same walls, or None.
+    async def complete(self, job: Job, counts: JobCounts, version: int) -> Attributes | None:
+        """Complete a job whose document is in the vector store with this version of the attributes.
 
-        It stays as it is until the transaction ends.
+        Returns:
+            The attributes that the document must get first, because they have changed meanwhile; None if the job is
+            now completed, or has another owner.
         """
-        found = await connection.execute(
-            "select pages, chunks, bytes, warnings from attachment where org = %s and desk = %s and collection = %s"
-            " and content_hash = %s and walls = %s"
-            " and attributes = (select attributes from attachment where job = %s)"
-            " and file <> %s and state = 'completed' and not unchanged limit 1 for share",
-            (job.org, job.desk, job.collection, job.content_hash, list(job.walls), job.job, job.file),
-        )
-        row = await found.fetchone()
-        return JobCounts(**row) if row else None
+        async with self._transaction() as connection:
+            if (current := await self._locked(connection, job)) is None:
+                return None
+            if current.version > version:
+                return current
+            await self._complete(connection, job, counts, unchanged=False)
+            return None
 
-    async def is_ours(self, connection: Connection, job: Job) -> Attributes | None:
-        """Return the attributes that the job's file has now, and keep it and them so until the transaction ends.
+    async def complete_unchanged(self, job: Job) -> bool:
+        """Complete a job if another file with the same content, walls and attributes is in the collection already.
 
-        None: the job is not ours any more.
+        Returns:
+            Whether nothing is left to do: the job is completed, or has another owner.
         """
-        found = await connection.execute(OURS, job.fence)
-        row = await found.fetchone()
-        return Attributes(row["attributes"], row["attributes_version"]) if row else None
-
-    async def complete(self, connection: Connection, job: Job, counts: JobCounts, *, unchanged: bool) -> None:
-        """Write that the job is done, in the transaction that asked `is_ours`."""
-        made = {"pages": counts.pages, "chunks": counts.chunks}
-        kept = {"bytes": counts.bytes, "unchanged": unchanged, "warnings": Jsonb(list(counts.warnings))}
-        await connection.execute(COMPLETE, {**made, **kept, **job.fence})
-        details = {"collection": job.collection, "sha256": job.content_hash, "unchanged": unchanged, **made}
-        await self._audit.record("file.index", job.file, details=details, connection=connection)
-        await change_notifications.announce(connection)
+        async with self._transaction() as connection:
+            if await self._locked(connection, job) is None:
+                return True
+            # Shared lock: the deletion of the other file waits, and then puts this one in progress again.
+            cursor = await connection.execute(
+                "select pages, chunks, bytes, warnings from vector_store_file where org = %s and desk = %s"
+                " and collection = %s and content_hash = %s and walls = %s"
+                " and attributes = (select attributes from vector_store_file where job = %s)"
+                " and file <> %s and state = 'completed' and not unchanged limit 1 for share",
+                (job.org, job.desk, job.collection, job.content_hash, list(job.walls), job.job, job.file),
+            )
+            if (row := await cursor.fetchone()) is None:
+                return False
+            await self._complete(connection, job, JobCounts(**row), unchanged=True)
+            return True
 
     async def fail(self, job: Job, code: str, reason: str) -> None:
-        """Write why the job cannot be done."""
-        async with self._database.transaction() as connection:
-            if await self.is_ours(connection, job) is None:
+        """Record why a job failed; a document that an earlier attempt may have written is deleted."""
+        async with self._transaction() as connection:
+            if await self._locked(connection, job) is None:
                 return
             await connection.execute(FAIL, {"code": code, "reason": reason, **job.fence})
+            if job.attempts > 1:
+                await deletions.order(connection, job.caller, "", job.collection, job.file, job.walls)
             details = {"collection": job.collection, "sha256": job.content_hash, "code": code}
             await self._audit.record("file.index", job.file, outcome="failed", details=details, connection=connection)
             await change_notifications.announce(connection)
 
-    async def put_off(self, job: Job) -> int:
-        """Let the job go, to be tried again later; return in how many seconds: 1, 2, 4, ..., at most 60."""
-        seconds: int = min(60, 2 ** (job.attempts - 1))
-        async with self._database.transaction() as connection:
-            await connection.execute(PUT_OFF, {"seconds": seconds, **job.fence})
+    async def release(self, job: Job) -> int:
+        """Release a job to be retried later; return after how many seconds: 1, 2, 4, ... up to 60."""
+        seconds: int = min(MAX_DELAY_SECONDS, 2 ** (job.attempts - 1))
+        async with self._transaction() as connection:
+            await connection.execute(RELEASE, {"seconds": seconds, **job.fence})
         return seconds
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        """Open a transaction that PostgreSQL ends if this process freezes in it: its row locks would stop others."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "select set_config('idle_in_transaction_session_timeout', %s, true)", (f"{FROZEN_SECONDS}s",)
+            )
+            yield connection
+
+    async def _locked(self, connection: Connection, job: Job) -> Attributes | None:
+        cursor = await connection.execute(LOCK_OWNED, job.fence)
+        row = await cursor.fetchone()
+        return _attributes(row) if row else None
+
+    async def _complete(self, connection: Connection, job: Job, counts: JobCounts, *, unchanged: bool) -> None:
+        result = {"pages": counts.pages, "chunks": counts.chunks}
+        stored = {"bytes": counts.bytes, "unchanged": unchanged, "warnings": Jsonb(list(counts.warnings))}
+        await connection.execute(COMPLETE, {**result, **stored, **job.fence})
+        details = {"collection": job.collection, "sha256": job.content_hash, "unchanged": unchanged, **result}
+        await self._audit.record("file.index", job.file, details=details, connection=connection)
+        await change_notifications.announce(connection)
 
 
 def _job(row: Mapping[str, Any]) -> Job:
     return Job(**{name: row[name] for name in Job.__slots__})
 
 
-CHOOSE = "select set_config('idle_in_transaction_session_timeout', %s, true), pg_advisory_xact_lock(%s)"
+def _attributes(row: Mapping[str, Any]) -> Attributes:
+    return Attributes(row["attributes"], row["attributes_version"])
+
+
 FREE = """
 j.state = 'in_progress' and j.not_before <= now()
-and (j.worker is null or j.worker not in (select number from living))
-and not exists (  -- the same content in the same collection, one after the other
-    select 1 from attachment e where e.org = j.org and e.desk = j.desk and e.collection = j.collection
-    and e.content_hash = j.content_hash and e.walls = j.walls and e.state = 'in_progress' and e.job < j.job)
+and (j.worker is null or j.worker not in (select number from live))
+and not exists (  -- of files with the same content in the same collection, one at a time
+    select 1 from vector_store_file e where e.org = j.org and e.desk = j.desk and e.collection = j.collection
+    and e.content_hash = j.content_hash and e.walls = j.walls and e.state = 'in_progress' and e.job <> j.job
+    and (e.job < j.job or e.worker in (select number from live)))
+"""
+GIVE = """
+update vector_store_file a set worker = %(worker)s, lease = nextval('job'), attempts = attempts + 1, pages = 0,
+    chunks = 0
+from file f, chosen where f.id = a.file and a.job = chosen.job
+returning a.*, f.name, f.bytes as file_bytes
 """
 CLAIM = f"""
-with recursive living as materialized (select objid as number from ({LIVING}) as locks),
+with recursive live as materialized ({LIVE_WORKERS}),
 desks as (
-    (select org, desk from attachment where state = 'in_progress' order by org, desk limit 1)
+    (select org, desk from vector_store_file where state = 'in_progress' order by org, desk limit 1)
     union all
     select following.org, following.desk from desks cross join lateral (
-        select a.org, a.desk from attachment a
+        select a.org, a.desk from vector_store_file a
         where a.state = 'in_progress' and (a.org, a.desk) > (desks.org, desks.desk) order by a.org, a.desk limit 1
     ) as following),
 busy as (
-    select org, count(distinct worker) as workers from attachment
-    where state = 'in_progress' and worker is not null and worker in (select number from living) group by org),
+    select org, count(distinct worker) as workers from vector_store_file
+    where state = 'in_progress' and worker is not null and worker in (select number from live) group by org),
 chosen as (
     select free.job from desks
     left join busy using (org)
-    left join turn as org_turn on org_turn.org = desks.org and org_turn.desk = ''
-    left join turn as desk_turn on desk_turn.org = desks.org and desk_turn.desk = desks.desk
+    left join last_claim as org_claim on org_claim.org = desks.org and org_claim.desk = ''
+    left join last_claim as desk_claim on desk_claim.org = desks.org and desk_claim.desk = desks.desk
     cross join lateral (
-        select j.job from attachment j where j.org = desks.org and j.desk = desks.desk and {FREE}
+        select j.job from vector_store_file j where j.org = desks.org and j.desk = desks.desk and {FREE}
         order by j.job limit 1 for update skip locked) as free
-    where coalesce(busy.workers, 0) < greatest(1, (select count(*) from living) - 1)
-    order by coalesce(busy.workers, 0), org_turn.claimed_at nulls first, desk_turn.claimed_at nulls first, free.job
+    where %(worker)s in (select number from live)
+    and coalesce(busy.workers, 0) < greatest(1, (select count(*) from live) - 1)
+    order by coalesce(busy.workers, 0), org_claim.claimed_at nulls first, desk_claim.claimed_at nulls first, free.job
     limit 1)
-update attachment a set worker = %(worker)s, attempts = attempts + 1, pages = 0, chunks = 0
-from file f, chosen where f.id = a.file and a.job = chosen.job
-returning a.*, f.name, f.bytes as file_bytes
+{GIVE}
 """  # noqa: S608 - constants
 CLAIM_MORE = f"""
-with living as materialized (select objid as number from ({LIVING}) as locks),
+with live as materialized ({LIVE_WORKERS}),
 chosen as (
-    select j.job from attachment j join file on file.id = j.file
+    select j.job from vector_store_file j join file on file.id = j.file
     where j.org = %(org)s and j.desk = %(desk)s and j.key = %(key)s and j.collection = %(collection)s
     and j.walls = %(walls)s and j.attempts = 0 and file.bytes <= %(bytes)s and {FREE}
     order by j.job limit %(limit)s for update of j skip locked)
-update attachment a set worker = %(worker)s, attempts = attempts + 1, pages = 0, chunks = 0
-from file f, chosen where f.id = a.file and a.job = chosen.job
-returning a.*, f.name
+{GIVE}
 """  # noqa: S608 - constants
-TURN = """
-insert into turn (org, desk, claimed_at) values (%s, %s, clock_timestamp()), (%s, '', clock_timestamp())
+RECORD_CLAIM = """
+insert into last_claim (org, desk, claimed_at) values (%s, %s, clock_timestamp()), (%s, '', clock_timestamp())
 on conflict (org, desk) do update set claimed_at = excluded.claimed_at
 """
-REPORT = "update attachment set pages = %(pages)s, chunks = %(chunks)s where job = %(job)s and worker = %(worker)s"
-OURS = """
-select attributes, attributes_version from attachment
-where job = %(job)s and worker = %(worker)s and state = 'in_progress' for update
-"""
-COMPLETE = """
-update attachment set state = 'completed', pages = %(pages)s, chunks = %(chunks)s, bytes = %(bytes)s,
-    unchanged = %(unchanged)s, attributes_written = attributes_version, warnings = %(warnings)s, worker = null
-where job = %(job)s and worker = %(worker)s
-"""
-FAIL = """
-update attachment set state = 'failed', error_code = %(code)s, error = %(reason)s, pages = 0, chunks = 0, bytes = 0,
-    worker = null where job = %(job)s and worker = %(worker)s
-"""
-PUT_OFF = """
-update attachment set worker = null, not_before = now() + %(seconds)s * interval '1 second'
-where job = %(job)s and worker = %(worker)s
-"""
+OWNED = "where job = %(job)s and lease = %(lease)s and state = 'in_progress'"
+LOCK_OWNED = f"select attributes, attributes_version from vector_store_file {OWNED} for update"  # noqa: S608
+REPORT = f"update vector_store_file set pages = %(pages)s, chunks = %(chunks)s {OWNED}"  # noqa: S608
+COMPLETE = f"""
+update vector_store_file set state = 'completed', pages = %(pages)s, chunks = %(chunks)s, bytes = %(bytes)s,
+    unchanged = %(unchanged)s, attributes_written = attributes_version, warnings = %(warnings)s, worker = null {OWNED}
+"""  # noqa: S608
+FAIL = f"""
+update vector_store_file set state = 'failed', error_code = %(code)s, error = %(reason)s, pages = 0, chunks = 0,
+    bytes = 0, worker = null {OWNED}
+"""  # noqa: S608
+RELEASE = f"""
+update vector_store_file set worker = null, not_before = now() + %(seconds)s * interval '1 second' {OWNED}
+"""  # noqa: S608

@@ -1,4 +1,4 @@
-"""Bounds files that are ZIP archives, as DOCX and EPUB are: unpack and count before anything reads them."""
+"""Decompression limits of ZIP-based files such as DOCX and EPUB: unpacks and counts before a parser reads them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ BEGIN = b"PK\x03\x04"
 BLOCK = 1 << 20
 
 
-def check(file: Path, kind: str, most_bytes: int) -> None:
-    """Unpack every entry and count: what the archive says of itself may be wrong.
+def check(file: Path, kind: str, max_bytes: int) -> None:
+    """Unpack every entry and count its bytes: the sizes that an archive declares may be wrong.
 
-    An entry that is damaged is left to the parser, which says what it lost.
+    A damaged entry is left to the parser, which warns about it.
 
     Raises:
-        Refused: it is no archive, is encrypted, or unpacks to more than `most_bytes`.
+        ParseFailed: it is no archive, is encrypted, or unpacks to more than `most_bytes`.
     """
     with file.open("rb") as content:
         begin = content.read(len(BEGIN))
@@ -27,18 +27,18 @@ def check(file: Path, kind: str, most_bytes: int) -> None:
         raise ParseFailed(
             "this file is damaged, and cannot be unpacked"
             if is_cut
-            else f"this is not a {kind.upper()} file, whatever its name says"
+            else f"this is not a {kind.upper()} file, although its name ends in .{kind}"
         )
-    left = most_bytes
+    left = max_bytes
     try:
         with zipfile.ZipFile(file) as packed:
             for entry in packed.infolist():
-                left -= _size(packed, entry, left, most_bytes)
+                left -= _size(packed, entry, left, max_bytes)
     except (zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
         raise ParseFailed("this file is damaged, and cannot be unpacked") from error
 
 
-def _size(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int, most_bytes: int) -> int:
+def _size(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int, max_bytes: int) -> int:
     if entry.flag_bits & 1:
         raise ParseFailed("this file is encrypted: save it without its password")
     size = 0
@@ -46,7 +46,7 @@ def _size(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int, most_bytes
         with packed.open(entry) as content:
             while piece := content.read(BLOCK):
                 if (size := size + len(piece)) > left:
-                    raise ParseFailed(f"this file unpacks to more than {most_bytes:,} bytes")
+                    raise ParseFailed(f"this file unpacks to more than {max_bytes:,} bytes")
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError):
         return size
     return size

@@ -22,13 +22,13 @@ LATIN = ("cp1252", "cp1250", "cp850", "iso8859_15")
 """The first wins where several read the same text equally well."""
 OTHERS = ("cp1251", "cp866", "koi8_r", "cp1253", "shift_jis", "gb18030", "big5", "euc_jp", "euc_kr")
 SAMPLE = 64 << 10
-MOST_CHAOS = 0.2
+MAX_CHAOS = 0.2
 """As charset-normalizer measures it: above, a text looks like noise."""
 ODD_SHARE = 0.2
-"""How many of the characters beyond ASCII may stand where no writer puts them."""
+"""Maximum share of non-ASCII characters in implausible positions."""
 WRONG = "\ufffd"
 WRONG_SHARE = 0.05
-"""Of the characters beyond ASCII: so many may be wrong in what is still read as UTF-8."""
+"""Maximum share of invalid non-ASCII characters in text that is still decoded as UTF-8."""
 HIGH = re.compile(rb"[\x80-\xff]")
 AROUND = 2000
 """Bytes of a line that are looked at before and after one beyond ASCII."""
@@ -43,7 +43,7 @@ def decoded(content: bytes) -> tuple[str, str]:
     """Return the text and the name of its encoding; line ends become line feeds.
 
     Raises:
-        Refused: it is not text, or in an encoding that cannot be told with confidence.
+        ParseFailed: it is not text, or its encoding cannot be detected with confidence.
     """
     encoding = _encoding(content)
     errors = "replace" if encoding == "utf-8" else "strict"  # some wrong bytes in much UTF-8
@@ -56,7 +56,7 @@ def decoded(content: bytes) -> tuple[str, str]:
 
 
 def decoded_as(content: bytes, encoding: str) -> str | None:
-    """Return text in the encoding that its file names; None where there is no such one, or the text is in another."""
+    """Decode text with the declared encoding; None if that is unknown or does not match."""
     try:
         return content.decode(encoding)
     except (LookupError, ValueError):  # some codecs of Python raise more than UnicodeDecodeError
@@ -67,15 +67,16 @@ def _encoding(content: bytes) -> str:
     for mark, name in MARKS:
         if content.startswith(mark):
             return name
-    if found := _unmarked(content):
-        return found
+    if encoding := _unmarked(content):
+        return encoding
     if b"\0" in content[:SAMPLE]:
         raise ParseFailed("this is not text: it has zero bytes")
     try:
         content.decode()
     except UnicodeDecodeError as error:
         text = content.decode(errors="replace")
-        wrong, right = text.count(WRONG), sum(c > "\x7f" for c in text)
+        wrong = text.count(WRONG)
+        right = sum(c > "\x7f" for c in text)
         return "utf-8" if wrong <= WRONG_SHARE * right else _legacy(content, error)
     return "utf-8"
 
@@ -95,7 +96,8 @@ def _unmarked(content: bytes) -> str:
     size = len(sample) // 2
     for name, at in (("utf-16-le", 1), ("utf-16-be", 0)):
         # Spaces, digits and line ends of any script have a zero byte, on one side only.
-        zeros, others = sample[at::2].count(0), sample[1 - at :: 2].count(0)
+        zeros = sample[at::2].count(0)
+        others = sample[1 - at :: 2].count(0)
         if size > 8 and not len(content) % 2 and zeros >= 0.05 * size and not others and _reads_as(sample, name):
             return name
     return ""
@@ -112,20 +114,21 @@ def _reads_as(sample: bytes, encoding: str) -> bool:
 
 def _legacy(content: bytes, error: UnicodeDecodeError) -> str:
     sample = b"\n".join(_sample(content))
-    matches = from_bytes(sample, cp_isolation=[*LATIN, *OTHERS], threshold=MOST_CHAOS)
+    matches = from_bytes(sample, cp_isolation=[*LATIN, *OTHERS], threshold=MAX_CHAOS)
     best = matches.best()
     if best is not None and best.encoding in OTHERS:
         return str(best.encoding)
-    if found := _latin(sample):
-        return found
+    if encoding := _latin(sample):
+        return encoding
     raise ParseFailed(
-        f"this is not text in UTF-8: byte {error.start} is wrong; its encoding cannot be told: save it as UTF-8"
+        f"this is not text in UTF-8: byte {error.start} is wrong; its encoding cannot be detected: save it as UTF-8"
     )
 
 
 def _sample(content: bytes) -> Iterator[bytes]:
     """Yield lines with bytes beyond ASCII: only those tell."""
-    left, end = SAMPLE, 0
+    left = SAMPLE
+    end = 0
     while left > 0 and (match := HIGH.search(content, end)):
         at = match.start()
         begin = max(end, at - AROUND, content.rfind(b"\n", max(end, at - AROUND), at) + 1)
@@ -136,7 +139,7 @@ def _sample(content: bytes) -> Iterator[bytes]:
 
 
 def _latin(sample: bytes) -> str:
-    """Return the encoding of Latin letters in which the fewest characters stand out of place."""
+    """Return the Latin encoding with the fewest misplaced characters."""
     odd: dict[str, int] = {}
     for name in LATIN:
         try:
@@ -146,5 +149,5 @@ def _latin(sample: bytes) -> str:
         if not CONTROL.search(text):
             odd[name] = len(ODD.findall(text))
     high = sum(byte > 127 for byte in sample)
-    found = min(odd, key=lambda name: odd[name], default="")
-    return found if found and odd[found] <= ODD_SHARE * high else ""
+    encoding = min(odd, key=lambda name: odd[name], default="")
+    return encoding if encoding and odd[encoding] <= ODD_SHARE * high else ""

@@ -1,4 +1,4 @@
-"""A bounded number of slots for many owners, of which no owner can hold all."""
+"""Fair semaphore: a bounded number of slots, shared between owners."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 
 
 class FairSlots:
-    """Slots that owners hold for a while; whoever has fewer gets the next one, then whoever waits longest.
+    """Slots for owners. The next one goes to the owner with the fewest, then to the one who waits longest.
 
-    An owner holds at most all but one, unless there is one only, so that another never waits for a single owner.
+    One owner holds at most all slots but one, unless there is only one: another never waits for a single owner.
     """
 
     def __init__(self, slots: int) -> None:
         self._free = slots
-        self._most = max(1, slots - 1)
+        self._max_held = max(1, slots - 1)
         self._held: Counter[str] = Counter()
         self._waiting: list[tuple[str, asyncio.Future[None]]] = []
 
@@ -49,4 +49,4 @@ class FairSlots:
             turn.set_result(None)
 
     def _may(self, owner: str) -> bool:
-        return self._held[owner] < self._most
+        return self._held[owner] < self._max_held

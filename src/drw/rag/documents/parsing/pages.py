@@ -1,4 +1,4 @@
-"""Brings pages to a form that can be handled: of bounded length, without deserts of space."""
+"""Normalises pages: bounded length, no characters that cannot be stored, no wide gaps."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TALL_GAP = re.compile(r"\n(?:[^\S\n]*\n){3,}")
 
 
 def tidied(page: str) -> str:
-    """Return a page without what PostgreSQL and JSON cannot hold, and with gaps of at most 8 spaces and 2 lines."""
+    """Remove characters that PostgreSQL or JSON cannot store, and shorten gaps to at most 8 spaces and 2 lines."""
     text = page.replace("\0", "").encode("utf-8", "replace").decode()
     return TALL_GAP.sub("\n\n\n", WIDE_GAP.sub(" " * 8, text))
 
 
 def parted(pages: Iterable[str]) -> Iterator[str]:
-    """Yield the pages; one that is too long becomes several, parted at the ends of lines where it has any."""
+    """Yield the pages; split those that are too long, at line ends if possible."""
     for page in pages:
         at = 0
         while len(page) - at > LONGEST:

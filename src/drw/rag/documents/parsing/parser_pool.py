@@ -1,4 +1,4 @@
-"""Reads files in worker processes: some are kept for the next file, and let go when none comes."""
+"""Pool of parser processes: parses files outside this process, and keeps idle processes for the next file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from drw.rag.documents.settings import ParsingSettings as Settings
 
 LONGEST_ANSWER = 32 << 20
 KEPT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
-"""What a worker gets of the environment: no secrets."""
+"""The environment variables of a parser process: no secrets."""
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKIO_WORKER_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 IDLE_SECONDS = 30.0
 START_TRIES = 3
@@ -30,7 +30,7 @@ START_TRIES = 3
 
 @dataclass(slots=True)
 class ParsedText:
-    """What was read of a file."""
+    """The text of a file."""
 
     pages: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -42,38 +42,40 @@ class ParsedText:
         if "page" in answer:
             self.pages.append(answer["page"])
         elif "end" in answer:
-            self.warnings, self.encoding = answer["warnings"], answer["encoding"]
+            self.warnings = answer["warnings"]
+            self.encoding = answer["encoding"]
 
 
 class ParserPool:
-    """Gives the text of files; a file that breaks its worker breaks nothing else."""
+    """Parses files; a file that crashes or exhausts its parser process affects no other file."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = self._settings = settings
-        self._reading, self._receiving = FairSlots(settings.workers), FairSlots(settings.workers)
+        self._reading = FairSlots(settings.workers)
+        self._receiving = FairSlots(settings.workers)
         self._idle: list[tuple[asyncio.subprocess.Process, asyncio.TimerHandle]] = []
 
     async def check(self, file: Path, kind: str) -> str:
-        """Look whether the file can be read; return the encoding of a text file, else an empty text.
+        """Check that a file can be parsed; return the encoding of a text file, otherwise an empty string.
 
         Raises:
-            Refused: it cannot.
+            ParseFailed: it cannot.
         """
-        found = ParsedText()
+        parsed = ParsedText()
         async for answer in self._ask(do="check", file=str(file), kind=kind):
-            found.take(answer)
-        return found.encoding
+            parsed.take(answer)
+        return parsed.encoding
 
     async def text(self, file: Path, kind: str, enough: int = 0) -> ParsedText:
-        """Return the text of each page; with `enough` no more pages once there are so many characters.
+        """Return the text of each page; with `enough`, stop once there are so many characters.
 
         Raises:
-            Refused: the file cannot be read, or is over a limit.
+            ParseFailed: the file cannot be read, or is over a limit.
         """
-        found = ParsedText()
+        parsed = ParsedText()
         async for answer in self._ask(do="pages", file=str(file), kind=kind, enough=enough):
-            found.take(answer)
-        return found
+            parsed.take(answer)
+        return parsed
 
     async def pages(self, file: Path, kind: str, enough: int = 0) -> list[str]:
         """Return only the pages of the text."""
@@ -83,7 +85,7 @@ class ParserPool:
         """Yield the name and the size of each file that is attached to this one, then its bytes in pieces.
 
         Raises:
-            Refused: the file cannot be read.
+            ParseFailed: the file cannot be read.
         """
         async with aclosing(self._ask(do="embedded", file=str(file), kind=kind)) as answers:
             async for answer in answers:
@@ -96,7 +98,7 @@ class ParserPool:
         """Yield an encrypted file without its encryption, in pieces.
 
         Raises:
-            Refused: the password is missing or wrong.
+            ParseFailed: the password is missing or wrong.
         """
         async with aclosing(self._ask(do="decrypted", file=str(file), kind=kind, password=password)) as answers:
             async for answer in answers:
@@ -104,7 +106,7 @@ class ParserPool:
                     yield base64.b64decode(answer["bytes"])
 
     async def stop(self) -> None:
-        """End all workers that wait."""
+        """End all idle parser processes."""
         for worker, timer in self._idle:
             timer.cancel()
             await _end(worker)
@@ -116,8 +118,8 @@ class ParserPool:
         cpu_seconds = self._cpu_seconds(Path(request["file"]))
         request = {"enough": 0, **request, "limits": asdict(own.limits), "seconds": cpu_seconds}
         slots = self._reading if request["do"] == "pages" else self._receiving
-        who = context.caller_or_none()
-        async with slots.held(who.org if who else ""), self._worker() as worker:
+        caller = context.caller_or_none()
+        async with slots.held(caller.org if caller else ""), self._worker() as worker:
             try:
                 async with asyncio.timeout(own.seconds):
                     async for answer in _answers(worker, request):
@@ -137,7 +139,7 @@ class ParserPool:
 
     @asynccontextmanager
     async def _worker(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Give a worker; it is kept only where it stands at the end of a file."""
+        """Yield a parser process; keep it for the next file only if it has finished this one."""
         worker = self._take() or await self._started()
         try:
             yield worker
@@ -150,7 +152,7 @@ class ParserPool:
         self._keep(worker)
 
     async def _started(self) -> asyncio.subprocess.Process:
-        """Start a worker, again where one ends before it could be asked anything: no file is at fault then."""
+        """Start a parser process; retry if it ends before its first request, which is no fault of the file."""
         for _ in range(START_TRIES):
             worker = await self._start()
             if _is_alive(worker):
@@ -196,11 +198,11 @@ class ParserPool:
 
 
 class _WorkerBroken(ParseFailed):
-    """The worker is of no more use after this file."""
+    """The parser process cannot be used again."""
 
 
 class _WorkerDied(Exception):
-    """The worker ended in the middle of a file."""
+    """The parser process ended while it read a file."""
 
 
 async def _answers(worker: asyncio.subprocess.Process, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
@@ -215,7 +217,7 @@ async def _answers(worker: asyncio.subprocess.Process, request: dict[str, Any]) 
             yield answer
             if "end" in answer:
                 return
-    # readline: an answer longer than may be; a write to a pipe that has just closed is a RuntimeError in uvloop.
+    # readline: the answer exceeds the limit; a write to a pipe that has just closed is a RuntimeError in uvloop.
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _WorkerDied from error
     raise _WorkerDied

@@ -1,10 +1,12 @@
-"""Reads files in a process of its own: `python -m drw.rag.documents.parsing.parser_process MEBIBYTES`.
+"""Parser process: parses files under limits of memory and time, for `parser_pool`.
+
+Started as `python -m drw.rag.documents.parsing.parser_process MEBIBYTES`.
 
 Requests and answers are JSON, one a line. A request is {"do": "check" | "pages" | "embedded" | "decrypted",
 "file", "kind", "limits", "enough", "seconds", "password"}. The answers are {"page": text} for each page,
 {"file": name, "size": bytes} for each embedded file, {"bytes": base64} for each piece of one, then {"end": true,
-"warnings": [...], "encoding": name} or {"refused": message, "code": code}. What a hostile file can do ends here: the
-process has bounded memory and time, writes no files, and dies with whoever started it.
+"warnings": [...], "encoding": name} or {"refused": message, "code": code}. A hostile file is contained here: the
+process has bounded memory and time, cannot write files, and dies with its parent.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ PR_SET_PDEATHSIG = 1
 RUST_PANIC = "PanicException"
 """The class of pyo3 for it: no subclass of Exception, and with no address to import it from."""
 PIECE = 1 << 20
-MOST_WARNINGS = 50
-MOST_CHARACTERS = 500
+MAX_WARNINGS = 50
+MAX_CHARACTERS = 500
 """Of a warning, or a reason: it may quote a name that the file gives."""
 Answer = dict[str, Any]
 
@@ -68,7 +70,7 @@ def _answers(request: Answer) -> Iterator[Answer]:
     try:
         yield from _done(request)
     except ParseFailed as error:
-        yield {"refused": error.message[:MOST_CHARACTERS], "code": error.code}
+        yield {"refused": error.message[:MAX_CHARACTERS], "code": error.code}
     except MemoryError:
         yield {"refused": "reading this file takes more memory than a file may", "code": "invalid_file"}
     except OSError as error:
@@ -80,26 +82,28 @@ def _answers(request: Answer) -> Iterator[Answer]:
 
 
 def _fault(error: BaseException) -> str:
-    """Return the kind of an error and where it was raised; its text may quote the file."""
+    """Return the class and the place of an error, without its text, which may quote the file."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} at {Path(frames[-1].filename).name}:{frames[-1].lineno}"
 
 
 def _done(request: Answer) -> Iterator[Answer]:
-    file, kind, limits = Path(request["file"]), request["kind"], ParserLimits(**request["limits"])
+    file = Path(request["file"])
+    kind = request["kind"]
+    limits = ParserLimits(**request["limits"])
     parser = _parser(kind)
     match request["do"]:
         case "check":
             parser.check(file, kind, limits)
         case "embedded":
-            for found in parser.embedded(file, kind, limits):
-                yield {"file": found.name, "size": len(found.content)}
-                yield from _bytes(found.content)
+            for embedded in parser.embedded(file, kind, limits):
+                yield {"file": embedded.name, "size": len(embedded.content)}
+                yield from _bytes(embedded.content)
         case "decrypted":
             yield from _bytes(parser.decrypted(file, kind, request["password"]))
         case _:
             yield from _pages(parser, request, limits)
-    warnings = [warning[:MOST_CHARACTERS] for warning in parser.warnings[:MOST_WARNINGS]]
+    warnings = [warning[:MAX_CHARACTERS] for warning in parser.warnings[:MAX_WARNINGS]]
     yield {"end": True, "warnings": warnings, "encoding": parser.encoding}
 
 
@@ -109,8 +113,10 @@ def _bytes(content: bytes) -> Iterator[Answer]:
 
 
 def _pages(parser: Parser, request: Answer, limits: ParserLimits) -> Iterator[Answer]:
-    file, kind = Path(request["file"]), request["kind"]
-    number, characters = 0, 0
+    file = Path(request["file"])
+    kind = request["kind"]
+    number = 0
+    characters = 0
     for page in parser.pages(file, kind, limits):
         number, characters = number + 1, characters + len(page)
         if number > limits.pages:
@@ -124,13 +130,13 @@ def _pages(parser: Parser, request: Answer, limits: ParserLimits) -> Iterator[An
 
 def _parser(kind: str) -> Parser:
     module = importlib.import_module(f"drw.rag.documents.adapters.{BY_KIND[kind]}")
-    (found,) = (
+    (parser_class,) = (
         c
         for _, c in inspect.getmembers(module, inspect.isclass)
         if issubclass(c, Parser) and c.__module__ == module.__name__
     )
-    made: Parser = found()
-    return made
+    parser: Parser = parser_class()
+    return parser
 
 
 def _grant_time(seconds: int) -> None:

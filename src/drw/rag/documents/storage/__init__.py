@@ -1,1 +1,1 @@
-"""Storage of files, vector store files and their content."""
+"""Storage: files, their bytes, vector store files, and the deletion outbox."""

@@ -1,4 +1,4 @@
-"""Keeps bytes on disk under their SHA-256: written apart, made durable, then renamed into place."""
+"""Content-addressed blob store: write to a temporary file, fsync, rename to the SHA-256."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ ABANDONED_SECONDS = 24 * 3600
 
 
 class PendingBlob:
-    """Bytes on their way in."""
+    """A blob that is being received."""
 
-    def __init__(self, path: Path, descriptor: int, most: int) -> None:
+    def __init__(self, path: Path, descriptor: int, max_bytes: int) -> None:
         self.path = path
         self.size = 0
         self._file = os.fdopen(descriptor, "wb")
         self._hash = hashlib.sha256()
-        self._most = most
+        self._max_bytes = max_bytes
 
     @property
     def content_hash(self) -> str:
-        """The SHA-256 of what has come, in hex."""
+        """The SHA-256 of the received bytes, in hex."""
         return self._hash.hexdigest()
 
     def write(self, piece: bytes) -> None:
-        """Take the next piece.
+        """Write the next piece.
 
         Raises:
-            TooLarge: it is more than a file may have.
+            TooLarge: the blob exceeds its maximum size.
             Unavailable: the disk is full.
         """
         self.size += len(piece)
-        if self.size > self._most:
-            raise TooLarge(f"the file has more than {self._most:,} bytes", param="file")
+        if self.size > self._max_bytes:
+            raise TooLarge(f"the file has more than {self._max_bytes:,} bytes", param="file")
         self._hash.update(piece)
         try:
             self._file.write(piece)
         except OSError as error:
-            raise Unavailable(f"the file cannot be kept: {error.strerror}") from error
+            raise Unavailable(f"the file cannot be stored: {error.strerror}") from error
 
     async def finish(self) -> None:
-        """Make what has come durable.
+        """Make the received bytes durable.
 
         Raises:
-            InvalidRequest: nothing has come.
+            InvalidRequest: the file is empty.
             Unavailable: the disk is full.
         """
         if not self.size:
@@ -59,7 +59,7 @@ class PendingBlob:
         try:
             await asyncio.to_thread(self._sync)
         except OSError as error:
-            raise Unavailable(f"the file cannot be kept: {error.strerror}") from error
+            raise Unavailable(f"the file cannot be stored: {error.strerror}") from error
 
     def _sync(self) -> None:
         self._file.flush()
@@ -67,59 +67,59 @@ class PendingBlob:
         self._file.close()
 
     def discard(self) -> None:
-        """Forget what has come, unless it was kept."""
+        """Delete the temporary file, unless it was stored."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 
 
 class BlobStore:
-    """The folder. No name in it is made of anything but a hash."""
+    """The folder of blobs. Every name in it is a hash."""
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
-        self._kept = folder / "content"
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._stored = folder / "content"
         self._incoming = folder / "incoming"
-        self._most_bytes = most_bytes
-        for path in (self._kept, self._incoming):
+        self._max_bytes = max_bytes
+        for path in (self._stored, self._incoming):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._remove_abandoned()
 
     @contextmanager
     def receiving(self) -> Iterator[PendingBlob]:
-        """Give a place for bytes to come in; what is not kept by the end is gone."""
+        """Open a temporary file for a blob; delete it at the end of the block unless it was stored."""
         descriptor, name = tempfile.mkstemp(dir=self._incoming)
-        incoming = PendingBlob(Path(name), descriptor, self._most_bytes)
+        blob = PendingBlob(Path(name), descriptor, self._max_bytes)
         try:
-            yield incoming
+            yield blob
         finally:
-            incoming.discard()
+            blob.discard()
 
     def path(self, content_hash: str) -> Path:
-        """Return where the bytes of this hash are."""
-        return self._kept / content_hash[:2] / content_hash
+        """Return the path of a blob."""
+        return self._stored / content_hash[:2] / content_hash
 
-    async def keep(self, incoming: PendingBlob) -> None:
-        """Put finished bytes in their place; call under the lock of their hash."""
-        await asyncio.to_thread(self._keep, incoming)
+    async def keep(self, blob: PendingBlob) -> None:
+        """Store a finished blob; the caller holds the lock of its hash."""
+        await asyncio.to_thread(self._move, blob)
 
     async def remove(self, content_hash: str) -> None:
-        """Remove bytes that no file has any more; call under the lock of their hash."""
+        """Delete a blob that no file refers to; the caller holds the lock of its hash."""
         await asyncio.to_thread(self.path(content_hash).unlink, missing_ok=True)
 
     def hashes(self) -> list[str]:
-        """Return the hashes of all that is kept."""
-        return [path.name for path in self._kept.glob("??/*")]
+        """Return the hashes of all blobs."""
+        return [path.name for path in self._stored.glob("??/*")]
 
     def _remove_abandoned(self) -> None:
-        """Remove what was coming in when a process died; others may be receiving, so only what is old."""
+        """Delete temporary files of dead processes: old ones only, since other processes may be receiving."""
         for path in self._incoming.iterdir():
             if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
                 path.unlink(missing_ok=True)
 
-    def _keep(self, incoming: PendingBlob) -> None:
-        place = self.path(incoming.content_hash)
-        place.parent.mkdir(exist_ok=True, mode=0o700)
-        incoming.path.replace(place)
-        descriptor = os.open(place.parent, os.O_RDONLY)
+    def _move(self, blob: PendingBlob) -> None:
+        path = self.path(blob.content_hash)
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        blob.path.replace(path)
+        descriptor = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

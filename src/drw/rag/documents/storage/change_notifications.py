@@ -1,4 +1,4 @@
-"""Lets many wait for the next change of any attachment, with one connection to the database."""
+"""Notifications of changes to vector store files: many waiters share one database connection."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ CHANNEL = "documents_changed"
 
 
 async def announce(connection: Connection) -> None:
-    """Tell every process of a change, once the transaction is committed."""
+    """Notify every process of a change when the transaction commits."""
     await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
 
 
 class ChangeNotifications:
-    """Take `mark()`, look at the state, then wait with `after(mark)`: no change between the two is missed."""
+    """Call `mark()`, read the state, then wait with `after(mark)`: no change in between is missed."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._next = asyncio.Event()
 
     def mark(self) -> asyncio.Event:
-        """Return what the next change will set."""
+        """Return the event that the next change sets."""
         return self._next
 
     async def after(self, mark: asyncio.Event, seconds: float) -> None:
-        """Return after the first change since the mark, and at the latest after so many seconds."""
+        """Wait for the first change since the mark, at most so many seconds."""
         with suppress(TimeoutError):
             await asyncio.wait_for(mark.wait(), seconds)
 
@@ -37,6 +37,6 @@ class ChangeNotifications:
             self.nudge()
 
     def nudge(self) -> None:
-        """Wake all who wait in this process."""
+        """Wake all waiters of this process."""
         self._next.set()
         self._next = asyncio.Event()

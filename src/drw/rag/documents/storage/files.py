@@ -1,9 +1,9 @@
-"""The files of each desk: a row in PostgreSQL, the bytes on disk, both or neither."""
+"""Files of a desk: rows in PostgreSQL, bytes in the blob store."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -14,10 +14,11 @@ from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
+from drw.rag.documents.storage import detachment
 from drw.rag.documents.storage.blob_store import BlobStore, PendingBlob
 
 LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
-"""Orders what happens to the bytes of one hash: an upload never meets their removal."""
+"""Serialises uploads and deletions of one blob."""
 
 
 class FileNotFound(NotFound):
@@ -26,7 +27,7 @@ class FileNotFound(NotFound):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """What is known of a file."""
+    """The record of a file."""
 
     id: str
     name: str
@@ -38,12 +39,12 @@ class File:
     parent: str | None = None
     """The file that this one is attached to."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """`encoding` of text, `decrypted`, and `warnings` about attached files that were not kept."""
+    """`encoding` of text, `decrypted`, and `warnings` about attached files that were not stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a list by time: so many, after and before the ones of these ids."""
+    """A page of a list ordered by time: the limit, and the ids that it comes after and before."""
 
     limit: int
     newest_first: bool = True
@@ -52,70 +53,70 @@ class Page:
 
 
 class Files:
-    """Every method sees only the files of the caller's desk that have no wall which the caller stands outside of."""
+    """Every method sees only files of the caller's desk whose walls the caller is inside of."""
 
-    def __init__(self, database: Database, content: BlobStore, audit: AuditWriter) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, audit: AuditWriter) -> None:
         self._database = database
-        self._content = content
+        self._blobs = blobs
         self._audit = audit
 
     async def put(
         self,
-        incoming: PendingBlob,
+        upload: PendingBlob,
         name: str,
         purpose: str,
         inside: Collection[str] = (),
         details: Mapping[str, Any] | None = None,
     ) -> File:
-        """Keep finished bytes as a file; the same bytes under the same name, purpose and walls are the same file.
+        """Store a received blob as a file. The same bytes with the same name, purpose and walls are the same file.
 
         Raises:
-            Forbidden: the caller stands outside a wall that is given.
+            Forbidden: the caller is outside one of the given walls.
         """
-        who = context.caller()
-        own = (who.org, who.desk, incoming.content_hash, name, purpose, walls.of_new(inside, who))
+        caller = context.caller()
+        identity = (caller.org, caller.desk, upload.content_hash, name, purpose, walls.of_new(inside, caller))
         async with self._database.transaction() as connection:
-            await connection.execute(LOCK, (incoming.content_hash,))
-            await self._content.keep(incoming)
+            await connection.execute(LOCK, (upload.content_hash,))
+            await self._blobs.keep(upload)
             await connection.execute(
                 "insert into file (org, desk, content_hash, name, purpose, walls, id, bytes, details)"
                 " values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
                 " on conflict (org, desk, content_hash, name, purpose, walls) where parent is null do nothing",
-                (*own, _new_id(), incoming.size, Jsonb(dict(details or {}))),
+                (*identity, _new_id(), upload.size, Jsonb(dict(details or {}))),
             )
-            found = await connection.execute(
+            cursor = await connection.execute(
                 "select * from file where org = %s and desk = %s and content_hash = %s and name = %s and purpose = %s"
                 " and walls = %s and parent is null",
-                own,
+                identity,
             )
-            file = _file(await found.fetchone() or {})
-            said = {"sha256": file.content_hash, "bytes": file.bytes}
-            await self._audit.record("file.upload", file.id, details=said, connection=connection)
+            file = _file(await cursor.fetchone() or {})
+            audit_details = {"sha256": file.content_hash, "bytes": file.bytes}
+            await self._audit.record("file.upload", file.id, details=audit_details, connection=connection)
         return file
 
-    async def put_embedded(self, parent: File, incoming: PendingBlob, name: str, details: Mapping[str, Any]) -> File:
-        """Keep finished bytes as a file attached to another one: whoever may see that one may see it, nobody else.
+    async def put_embedded(self, parent: File, upload: PendingBlob, name: str, details: Mapping[str, Any]) -> File:
+        """Store a received blob as a file that is attached to another one, with the walls of its parent.
 
         Raises:
             FileNotFound: the parent is deleted.
         """
         async with self._database.transaction() as connection:
-            await connection.execute(LOCK, (incoming.content_hash,))
-            await self._content.keep(incoming)
-            own = {"parent": parent.id, "hash": incoming.content_hash, "name": name}
-            new = {"id": _new_id(), "bytes": incoming.size, "details": Jsonb(dict(details))}
+            await connection.execute(LOCK, (upload.content_hash,))
+            await self._blobs.keep(upload)
+            own = {"parent": parent.id, "hash": upload.content_hash, "name": name}
+            new = {"id": _new_id(), "bytes": upload.size, "details": Jsonb(dict(details))}
             await connection.execute(PUT_EMBEDDED, {**own, **new})
-            found = await connection.execute(
+            cursor = await connection.execute(
                 "select * from file where parent = %(parent)s and content_hash = %(hash)s and name = %(name)s", own
             )
-            if (row := await found.fetchone()) is None:
+            if (row := await cursor.fetchone()) is None:
                 raise _missing(parent.id)
-            said = {"sha256": incoming.content_hash, "bytes": incoming.size, "parent": parent.id}
-            await self._audit.record("file.upload", row["id"], details=said, connection=connection)
+            audit_details = {"sha256": upload.content_hash, "bytes": upload.size, "parent": parent.id}
+            await self._audit.record("file.upload", row["id"], details=audit_details, connection=connection)
         return _file(row)
 
     async def warn(self, file: File, warnings: Sequence[str]) -> File:
-        """Add to the details of a file that something of it was not kept."""
+        """Add warnings to the details of a file."""
         details = {**file.details, "warnings": list(warnings)}
         async with self._database.transaction() as connection:
             await connection.execute("update file set details = %s where id = %s", (Jsonb(details), file.id))
@@ -127,58 +128,63 @@ class Files:
         Raises:
             FileNotFound: the desk has none of this id.
         """
-        who = context.caller()
-        seen = (who.org, who.desk, list(who.walls))
-        row = await self._database.one("select * from visible_files(%s, %s, %s) where id = %s", *seen, id_)
+        caller = context.caller()
+        visible_to = (caller.org, caller.desk, list(caller.walls))
+        row = await self._database.one("select * from visible_files(%s, %s, %s) where id = %s", *visible_to, id_)
         if row is None:
             raise _missing(id_)
         return _file(row)
 
     async def list(self, page: Page, purpose: str = "") -> Sequence[File]:
-        """Return a part of the files, by the time of their upload."""
-        who = context.caller()
+        """Return a page of the files, ordered by the time of upload."""
+        caller = context.caller()
         after = await self.get(page.after) if page.after else None
-        wanted = {
-            "org": who.org,
-            "desk": who.desk,
-            "walls": list(who.walls),
+        parameters = {
+            "org": caller.org,
+            "desk": caller.desk,
+            "walls": list(caller.walls),
             "purpose": purpose,
             "at": after.created_at if after else None,
             "id": after.id if after else "",
             "limit": page.limit,
         }
         async with self._database.transaction() as connection:
-            rows = await connection.execute(NEWEST if page.newest_first else OLDEST, wanted)
+            rows = await connection.execute(NEWEST if page.newest_first else OLDEST, parameters)
             return [_file(row) for row in await rows.fetchall()]
 
-    async def delete(self, id_: str, detach: Callable[[Connection, str], Awaitable[None]]) -> None:
-        """Delete a file and those attached to it.
+    async def delete(self, id_: str) -> Sequence[int]:
+        """Delete a file and those attached to it, in every collection too.
 
-        `detach` takes each out of every collection first, in the same transaction.
+        Files in collections with walls that the caller is outside of are deleted as well: the caller owns their source.
+
+        Returns:
+            The fences of the deletions that are ordered in the vector store; send them.
 
         Raises:
-            FileNotFound: the desk has none of this id.
+            FileNotFound: the desk has no file of this id.
         """
-        who = context.caller()
+        caller = context.caller()
+        fences: list[int] = []
         async with self._database.transaction() as connection:
-            found = await connection.execute(
+            cursor = await connection.execute(
                 "select * from file where id = (select id from visible_files(%s, %s, %s) where id = %s) for update",
-                (who.org, who.desk, list(who.walls), id_),
+                (caller.org, caller.desk, list(caller.walls), id_),
             )
-            if await found.fetchone() is None:
+            if await cursor.fetchone() is None:
                 raise _missing(id_)
             family = await (await connection.execute(FAMILY, (id_,))).fetchall()
             for row in reversed(family):
-                await detach(connection, row["id"])
+                fences += await detachment.detach_everywhere(connection, row["id"], resource=id_)
                 await connection.execute("delete from file where id = %s", (row["id"],))
                 details = {"sha256": row["content_hash"]}
                 await self._audit.record("file.delete", row["id"], details=details, connection=connection)
         for content_hash in {row["content_hash"] for row in family}:
             await self._remove_unused(content_hash)
+        return fences
 
     async def remove_orphans(self) -> None:
-        """Remove bytes whose file is gone: what a process left that died between the row and the bytes."""
-        for content_hash in self._content.hashes():
+        """Delete blobs without a file, which a process left that died between the row and the blob."""
+        for content_hash in self._blobs.hashes():
             if await self._database.one("select 1 from file where content_hash = %s limit 1", content_hash) is None:
                 await self._remove_unused(content_hash)
 
@@ -187,7 +193,7 @@ class Files:
             await connection.execute(LOCK, (content_hash,))
             used = await connection.execute("select 1 from file where content_hash = %s limit 1", (content_hash,))
             if await used.fetchone() is None:
-                await self._content.remove(content_hash)
+                await self._blobs.remove(content_hash)
 
 
 async def embedded_in(connection: Connection, id_: str) -> Sequence[File]:

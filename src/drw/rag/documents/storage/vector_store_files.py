@@ -1,4 +1,4 @@
-"""The files in each collection, as rows: how far each is, and why it failed."""
+"""Vector store files: one row for each file in a collection, with its indexing state and error."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from drw.kernel.errors import NotFound
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.storage.database import Connection, Database
-from drw.kernel.storage.sql import SQL, ForeignKeyViolation, Identifier, Jsonb
-from drw.rag.documents.ingestion import attribute_updates as attributes_of
+from drw.kernel.storage.sql import ForeignKeyViolation, Jsonb
 from drw.rag.documents.storage import change_notifications
 from drw.rag.documents.storage.files import File, FileNotFound, Page, embedded_in
 
@@ -41,7 +40,7 @@ class VectorStoreFile:
     created_at: datetime
     walls: Sequence[str]
     warnings: Sequence[str]
-    """What of the file could not be read and is not in the collection."""
+    """Parts of the file that could not be read."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> VectorStoreFile:
@@ -51,7 +50,7 @@ class VectorStoreFile:
 
 @dataclass(frozen=True, slots=True)
 class IndexingProgress:
-    """How far the files of a collection are, together."""
+    """Numbers of files of a collection in each state, with their pages and chunks."""
 
     in_progress: int = 0
     completed: int = 0
@@ -67,7 +66,7 @@ class IndexingProgress:
 
 
 class VectorStoreFiles:
-    """Every method sees only what belongs to the caller's desk and has no wall which the caller stands outside of."""
+    """Every method sees only rows of the caller's desk whose walls the caller is inside of."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -75,16 +74,16 @@ class VectorStoreFiles:
     async def attach(
         self, connection: Connection, collection: str, file: File, attributes: Mapping[str, Any], inside: Sequence[str]
     ) -> bool:
-        """Order that a file be put into a collection inside walls; return False where that is done or under way.
+        """Create the job that puts a file into a collection; return False if it is there or in progress already.
 
-        The files attached to it come along, with the same attributes. What failed or was cancelled is tried again;
-        where it is there with other attributes, it is given these.
+        Its attached files are included, with the same attributes. Failed and cancelled files are retried. A file
+        that is there with other attributes gets the new ones.
         """
-        who = context.caller()
+        caller = context.caller()
         order: dict[str, Any] = {
-            "org": who.org,
-            "desk": who.desk,
-            "key": who.key,
+            "org": caller.org,
+            "desk": caller.desk,
+            "key": caller.key,
             "collection": collection,
             "file": file.id,
             "walls": list(inside),
@@ -95,36 +94,38 @@ class VectorStoreFiles:
             ordered = await connection.execute(ATTACH, order)
         except ForeignKeyViolation as error:  # deleted a moment ago
             raise FileNotFound(f"there is no file {file.id!r}", param="file_id") from error
-        changed = await ordered.fetchone() is not None or await attributes_of.change(connection, order)
+        changed = await ordered.fetchone() is not None or await change_attributes(connection, order)
         for embedded in await embedded_in(connection, file.id):
-            its = {**order, "file": embedded.id, "hash": embedded.content_hash}
-            again = await connection.execute(ATTACH, its)
-            changed |= await again.fetchone() is not None or await attributes_of.change(connection, its)
+            embedded_order = {**order, "file": embedded.id, "hash": embedded.content_hash}
+            reordered = await connection.execute(ATTACH, embedded_order)
+            changed |= await reordered.fetchone() is not None or await change_attributes(connection, embedded_order)
         if changed:
             await change_notifications.announce(connection)
         return changed
 
     async def get(self, collection: str, file: str) -> VectorStoreFile:
-        """Return one attachment.
+        """Return a file of a collection.
 
         Raises:
-            AttachmentNotFound: the collection does not have the file.
+            VectorStoreFileNotFound: the collection does not have the file.
         """
-        who = context.caller()
-        seen = (who.org, who.desk, collection, list(who.walls))
-        row = await self._database.one("select * from visible_attachments(%s, %s, %s, %s) where file = %s", *seen, file)
+        caller = context.caller()
+        visible_to = (caller.org, caller.desk, collection, list(caller.walls))
+        row = await self._database.one(
+            "select * from visible_vector_store_files(%s, %s, %s, %s) where file = %s", *visible_to, file
+        )
         if row is None:
             raise missing(collection, file)
         return VectorStoreFile.of(row)
 
     async def list(self, collection: str, page: Page, state: str = "", batch: str = "") -> Sequence[VectorStoreFile]:
-        """Return a part of a collection's attachments, by the time they were made."""
-        who = context.caller()
+        """Return a page of the files of a collection, ordered by the time of creation."""
+        caller = context.caller()
         after = await self.get(collection, page.after) if page.after else None
-        wanted = {
-            "org": who.org,
-            "desk": who.desk,
-            "walls": list(who.walls),
+        parameters = {
+            "org": caller.org,
+            "desk": caller.desk,
+            "walls": list(caller.walls),
             "collection": collection,
             "state": state,
             "batch": batch,
@@ -133,76 +134,52 @@ class VectorStoreFiles:
             "limit": page.limit,
         }
         async with self._database.transaction() as connection:
-            rows = await connection.execute(NEWEST if page.newest_first else OLDEST, wanted)
+            rows = await connection.execute(NEWEST if page.newest_first else OLDEST, parameters)
             return [VectorStoreFile.of(row) for row in await rows.fetchall()]
 
     async def progress(self, collection: str, batch: str = "") -> IndexingProgress:
-        """Return how far a collection is, or one batch of it."""
+        """Return the progress of a collection, or of one batch."""
         return (await self.progress_of([collection], batch)).get(collection, IndexingProgress())
 
     async def progress_of(self, collections: Sequence[str], batch: str = "") -> dict[str, IndexingProgress]:
-        """Return how far each collection is that has any files."""
-        who = context.caller()
-        seen = {"org": who.org, "desk": who.desk, "walls": list(who.walls)}
-        wanted = {**seen, "collections": list(collections), "batch": batch}
+        """Return the progress of each collection that has files."""
+        caller = context.caller()
+        visible_to = {"org": caller.org, "desk": caller.desk, "walls": list(caller.walls)}
+        parameters = {**visible_to, "collections": list(collections), "batch": batch}
         async with self._database.transaction() as connection:
-            rows = await connection.execute(PROGRESS, wanted)
+            rows = await connection.execute(PROGRESS, parameters)
             return {row.pop("collection"): IndexingProgress(**row) for row in await rows.fetchall()}
 
     async def all_in_progress(self) -> int:
-        """Return how many files of all desks are in progress."""
-        row = await self._database.one("select count(*) as files from attachment where state = 'in_progress'")
+        """Return the number of files in progress, over all desks."""
+        row = await self._database.one("select count(*) as files from vector_store_file where state = 'in_progress'")
         return int(row["files"]) if row else 0
 
-    async def forget(self, collection: str) -> None:
-        """Remove the attachments of a collection that is deleted, as far as the caller may see them."""
-        who = context.caller()
-        owned = "org = %s and desk = %s and collection = %s and inside(walls, %s)"
-        async with self._database.transaction() as connection:
-            for table in ("attachment", "batch"):
-                query = SQL(f"delete from {{}} where {owned}").format(Identifier(table))  # noqa: S608
-                await connection.execute(query, (who.org, who.desk, collection, list(who.walls)))
-            await change_notifications.announce(connection)
 
+async def change_attributes(connection: Connection, order: Mapping[str, Any]) -> bool:
+    """Replace the attributes of a file in a collection; return False if it has them already.
 
-async def of_file(connection: Connection, file: str) -> Sequence[VectorStoreFile]:
-    """Return the attachments of a file, locked."""
-    rows = await connection.execute("select * from attachment where file = %s order by collection for update", (file,))
-    return [VectorStoreFile.of(row) for row in await rows.fetchall()]
+    Files with the same content that shared its document get documents of their own.
 
-
-async def remove(connection: Connection, collection: str, file: str) -> None:
-    """Remove an attachment; another file of the same content and walls that relied on it is indexed in its place.
-
-    Raises:
-        AttachmentNotFound: the collection does not have the file.
+    Args:
+        connection: a transaction; send the change after its commit.
+        order: org, desk, collection, file and walls of the row, and the attributes as `Jsonb`.
     """
-    who = context.caller()
-    owned = (who.org, who.desk, collection)
-    gone = await connection.execute(
-        "delete from attachment where org = %s and desk = %s and collection = %s and file = %s"
-        " and inside(walls, %s) returning content_hash, walls",
-        (*owned, file, list(who.walls)),
-    )
-    if not (rows := await gone.fetchall()):
-        raise missing(collection, file)
-    for row in rows:
-        await connection.execute(
-            "update attachment set state = 'in_progress', unchanged = false, worker = null, attempts = 0,"
-            " job = nextval('job') where org = %s and desk = %s and collection = %s and content_hash = %s"
-            " and walls = %s and unchanged",
-            (*owned, row["content_hash"], row["walls"]),
-        )
-    await change_notifications.announce(connection)
+    cursor = await connection.execute(CHANGE_ATTRIBUTES, order)
+    if (row := await cursor.fetchone()) is None:
+        return False
+    if not row["relied"]:
+        await connection.execute(SEPARATE_DUPLICATES, {**order, "hash": row["content_hash"]})
+    return True
 
 
 def missing(collection: str, file: str) -> VectorStoreFileNotFound:
-    """Return the error that says so."""
+    """Return the error for a file that is not in the collection."""
     return VectorStoreFileNotFound(f"{collection!r} has no file {file!r}", param="file_id")
 
 
 ATTACH = """
-insert into attachment as a (org, desk, key, collection, file, walls, content_hash, attributes, trace)
+insert into vector_store_file as a (org, desk, key, collection, file, walls, content_hash, attributes, trace)
 values (%(org)s, %(desk)s, %(key)s, %(collection)s, %(file)s, %(walls)s, %(hash)s, %(attributes)s, %(trace)s)
 on conflict (org, desk, collection, file, walls) do update
 set state = 'in_progress', key = excluded.key, attributes = excluded.attributes, trace = excluded.trace,
@@ -213,14 +190,14 @@ returning file
 """
 
 NEWEST = """
-select a.* from visible_attachments(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
+select a.* from visible_vector_store_files(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
 where (%(state)s = '' or a.state = %(state)s)
 and (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
 and (%(at)s::timestamptz is null or (a.created_at, a.file) < (%(at)s, %(file)s))
 order by a.created_at desc, a.file desc limit %(limit)s
 """
 OLDEST = """
-select a.* from visible_attachments(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
+select a.* from visible_vector_store_files(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
 where (%(state)s = '' or a.state = %(state)s)
 and (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
 and (%(at)s::timestamptz is null or (a.created_at, a.file) > (%(at)s, %(file)s))
@@ -233,7 +210,25 @@ select a.collection, count(*) filter (where a.state = 'in_progress') as in_progr
     count(*) filter (where a.state = 'cancelled') as cancelled,
     coalesce(sum(a.pages), 0)::bigint as pages, coalesce(sum(a.chunks), 0)::bigint as chunks
 from unnest(%(collections)s::text[]) c
-cross join lateral visible_attachments(%(org)s, %(desk)s, c, %(walls)s) a
+cross join lateral visible_vector_store_files(%(org)s, %(desk)s, c, %(walls)s) a
 where (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
 group by a.collection
+"""
+
+ROW = "org = %(org)s and desk = %(desk)s and collection = %(collection)s and file = %(file)s and walls = %(walls)s"
+
+CHANGE_ATTRIBUTES = f"""
+with before as (select unchanged, org, desk, collection, file, walls from vector_store_file where {ROW} for update)
+update vector_store_file a set attributes = %(attributes)s, attributes_version = a.attributes_version + 1,
+    unchanged = false,
+    attributes_written = case when b.unchanged then 0 else a.attributes_written end
+from before b
+where a.org = b.org and a.desk = b.desk and a.collection = b.collection and a.file = b.file and a.walls = b.walls
+and a.attributes <> %(attributes)s
+returning a.content_hash, b.unchanged as relied
+"""  # noqa: S608 - a constant
+SEPARATE_DUPLICATES = """
+update vector_store_file set unchanged = false, attributes_version = attributes_version + 1, attributes_written = 0
+where org = %(org)s and desk = %(desk)s and collection = %(collection)s and content_hash = %(hash)s
+and walls = %(walls)s and unchanged
 """

@@ -1,1 +1,1 @@
-"""The encoders there are; each imports its technology, and nothing else does."""
+"""Encoders, one library for each module."""

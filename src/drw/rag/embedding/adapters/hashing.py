@@ -1,4 +1,4 @@
-"""Encodes without a model: each word votes for a few dimensions, so texts that share words are near."""
+"""Encoder without a model, for tests: feature hashing, so that texts that share words are near each other."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ MULTIPLIERS = np.array([0x9E3779B97F4A7C15 + 2 * 0x632BE59BD9B4E019 * n for n in
 FACTORS = MULTIPLIERS.astype(np.uint64) | np.uint64(1)
 """One a vote of a word; odd, so that no two words share all votes (multiplicative hashing: Knuth, TAOCP 3, 6.4)."""
 PORTION = 64
-MOST_TOKENS = 1 << 16
+MAX_TOKENS = 1 << 16
 WORD = re.compile(r"\w+")
 
 
 class Hashing(TextEncoder):
-    """Good enough for tests and first runs: the same text gives the same vector everywhere, for good."""
+    """Deterministic: the same text gives the same vector on every machine."""
 
     model = "hashing"
     dimensions = 384
 
     def read(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
         ids = [_words(text) if isinstance(text, str) else text for text in texts]
-        windows = list(lengths.windows(ids, MOST_TOKENS, added=0))
+        windows = list(lengths.windows(ids, MAX_TOKENS, added=0))
         parts = [windows[start : start + PORTION] for start in range(0, len(windows), PORTION)]
-        return [EncodingBatch(tuple(place for place, _ in part), tuple(kept for _, kept in part)) for part in parts]
+        return [
+            EncodingBatch(tuple(position for position, _ in part), tuple(window for _, window in part))
+            for part in parts
+        ]
 
     def encode(self, portion: EncodingBatch) -> Floats:
         return np.stack([self._vector(ids) for ids in portion.ids])
@@ -37,8 +40,8 @@ class Hashing(TextEncoder):
     def _vector(self, ids: tuple[int, ...]) -> Floats:
         votes = (np.array(ids, np.uint64)[:, None] * FACTORS).ravel() >> np.uint64(32)
         signs = np.where(votes & np.uint64(1), 1.0, -1.0)
-        places = (votes >> np.uint64(1)) % np.uint64(self.dimensions)
-        vector = np.bincount(places.astype(np.int64), signs, self.dimensions).astype(np.float32)
+        dimensions = (votes >> np.uint64(1)) % np.uint64(self.dimensions)
+        vector = np.bincount(dimensions.astype(np.int64), signs, self.dimensions).astype(np.float32)
         length = float(np.linalg.norm(vector))
         if length == 0:  # no words, or votes that cancel out
             vector[0] = length = 1.0

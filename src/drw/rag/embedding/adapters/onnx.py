@@ -1,4 +1,4 @@
-"""Encodes with a sentence-transformers model on ONNX Runtime."""
+"""Encoder on ONNX Runtime with a sentence-transformers model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUTPUT = "sentence_embedding"
 
 
 class Onnx(TextEncoder):
-    """Reads the folder that `drw.rag.embedding.weights.prepare` fills.
+    """Loads the model from the folder that `drw.rag.embedding.weights.prepare` fills.
 
     Texts are sorted by length before they are cut into portions: a batch is as slow as its longest
     text times its size, and sorting alone makes mixed texts three times as fast.
@@ -43,7 +43,7 @@ class Onnx(TextEncoder):
         tokens = [tuple(next(encoded).ids) if isinstance(text, str) else text for text in texts]
         first, last = self._tokenizer.encode("").ids
         windows = lengths.windows(tokens, self._settings.text_tokens, added=2)
-        return list(self._portions([(place, (first, *ids, last)) for place, ids in windows]))
+        return list(self._portions([(position, (first, *ids, last)) for position, ids in windows]))
 
     def encode(self, portion: EncodingBatch) -> Floats:
         longest = max(map(len, portion.ids))
@@ -60,12 +60,14 @@ class Onnx(TextEncoder):
         while longest_first:
             fit = max(1, self._settings.portion_tokens // len(longest_first[0][1]))
             part, longest_first = longest_first[:fit], longest_first[fit:]
-            yield EncodingBatch(tuple(place for place, _ in part), tuple(ids for _, ids in part))
+            yield EncodingBatch(tuple(position for position, _ in part), tuple(ids for _, ids in part))
 
 
 def _tokenizer(file: Path) -> Any:
     if not file.is_file():
-        raise ConfigError(f"there is no model in {str(file.parent)!r}: `python -m drw.rag.embedding.weights` makes it")
+        raise ConfigError(
+            f"there is no model in {str(file.parent)!r}; create it with `python -m drw.rag.embedding.weights FOLDER`"
+        )
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
     tokenizer.no_truncation()

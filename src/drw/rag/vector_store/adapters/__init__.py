@@ -1,1 +1,1 @@
-"""One module for each database that can keep the passages."""
+"""Vector databases, one for each module."""

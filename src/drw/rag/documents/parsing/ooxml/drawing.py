@@ -19,13 +19,13 @@ from drw.rag.documents.parsing.ooxml.elements import (
 from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package, Relation
 from drw.rag.documents.parsing.sheets import number_formats
 
-MOST_POINTS = 1000
+MAX_POINTS = 1000
 """Of one series of a chart; a longer one is not read as a table by anybody."""
 CHARTS = frozenset({"chart", "chartEx"})
 
 
 def texts_of_part(package: Package, part: str) -> list[str]:
-    """Return the texts of a drawing part; empty where it is damaged."""
+    """Return the texts of a drawing part; empty if it is damaged."""
     try:
         root = package.root(part)
     except DamagedPart:
@@ -56,8 +56,8 @@ def texts(package: Package, element: Element, relations: dict[str, Relation]) ->
 def alternative(package: Package, element: Element, relations: dict[str, Relation]) -> list[str]:
     """Return the texts of the first alternative that has any: all say the same."""
     for option in element:
-        if found := [text for item in option for text in texts(package, item, relations)]:
-            return found
+        if option_texts := [text for item in option for text in texts(package, item, relations)]:
+            return option_texts
     return []
 
 
@@ -67,7 +67,7 @@ def body(element: Element) -> str:
 
 
 def paragraph(element: Element) -> str:
-    """Return the text of a paragraph, with a bullet where it is below the first level."""
+    """Return the text of a paragraph, with a bullet below the first level."""
     text = runs(element).strip()
     level = integer(value(child(element, "pPr"), "lvl"))
     return f"{'  ' * min(level, 8)}- {text}" if text and level else text
@@ -119,11 +119,11 @@ def chart(root: Element) -> str:
     columns: list[dict[int, str]] = []
     categories: dict[int, str] = {}
     for series in descendants(root, "ser"):
-        found = _points(child(series, "cat")) or _points(child(series, "xVal"))
-        categories = {**found, **categories}
+        points = _points(child(series, "cat")) or _points(child(series, "xVal"))
+        categories = {**points, **categories}
         names.append(" ".join(_points(child(series, "tx")).values()) or f"Series {len(names) + 1}")
         columns.append(_points(child(series, "val")) or _points(child(series, "yVal")))
-    numbers = sorted(set(categories).union(*columns))[:MOST_POINTS] if columns else []
+    numbers = sorted(set(categories).union(*columns))[:MAX_POINTS] if columns else []
     rows = [[categories.get(n, str(n + 1)), *(column.get(n, "") for column in columns)] for n in numbers]
     if not columns:
         rows = _extended(root)
@@ -175,17 +175,18 @@ def _points(source: Element | None) -> dict[int, str]:
         return {}
     levels = list(descendants(source, "lvl")) or [source]
     is_number = next(descendants(source, "numCache"), None) is not None
-    found: dict[int, str] = {}
+    texts_by_index: dict[int, str] = {}
     for level in levels:
         code = next((e.text or "" for e in descendants(level, "formatCode")), "General")
-        for point in islice(descendants(level, "pt"), MOST_POINTS):
-            index, content = integer(attribute(point, "idx"), -1), child(point, "v")
+        for point in islice(descendants(level, "pt"), MAX_POINTS):
+            index = integer(attribute(point, "idx"), -1)
+            content = child(point, "v")
             if index >= 0 and content is not None and content.text:
                 text = _number(content.text, code) if is_number else content.text
-                found[index] = f"{text} {found[index]}" if index in found else text
-    if not found and (literal := child(source, "v")) is not None and literal.text:
-        found[0] = literal.text
-    return found
+                texts_by_index[index] = f"{text} {texts_by_index[index]}" if index in texts_by_index else text
+    if not texts_by_index and (literal := child(source, "v")) is not None and literal.text:
+        texts_by_index[0] = literal.text
+    return texts_by_index
 
 
 def _number(text: str, code: str) -> str:
@@ -198,7 +199,7 @@ def _number(text: str, code: str) -> str:
 def _extended(root: Element) -> list[list[str]]:
     """Return the data of a chart of the kinds of 2016, as waterfall and treemap, by its dimensions."""
     columns = [
-        [p.text or "" for p in descendants(dimension, "pt")][:MOST_POINTS]
+        [p.text or "" for p in descendants(dimension, "pt")][:MAX_POINTS]
         for data in descendants(root, "data")
         for dimension in data
     ]

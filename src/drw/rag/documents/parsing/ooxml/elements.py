@@ -1,11 +1,11 @@
-"""Looks things up in XML elements: by names without their namespaces, which differ between the forms of a format."""
+"""Lookups in XML elements by local names: namespaces differ between the variants of a format."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from xml.etree.ElementTree import Element
 
-MOST_DIGITS = 9
+MAX_DIGITS = 9
 
 
 def tag(element: Element) -> str:
@@ -14,9 +14,9 @@ def tag(element: Element) -> str:
 
 
 def attribute(element: Element, name: str) -> str:
-    """Return an attribute by its name without its namespace; empty where there is none."""
-    if (found := element.get(name)) is not None:
-        return found
+    """Return an attribute by its name without namespace; empty if there is none."""
+    if (text := element.get(name)) is not None:
+        return text
     return next((value for key, value in element.attrib.items() if key.endswith(f"}}{name}")), "")
 
 
@@ -26,13 +26,13 @@ def relation_id(element: Element, name: str = "id") -> str:
 
 
 def child(element: Element, *path: str) -> Element | None:
-    """Return the first descendant along a path of names; None where there is none."""
-    found: Element | None = element
+    """Return the first descendant along a path of names; None if there is none."""
+    current: Element | None = element
     for name in path:
-        if found is None:
+        if current is None:
             return None
-        found = next((item for item in found if tag(item) == name), None)
-    return found
+        current = next((item for item in current if tag(item) == name), None)
+    return current
 
 
 def children(element: Element | None, name: str) -> Iterator[Element]:
@@ -48,15 +48,15 @@ def descendants(element: Element | None, name: str) -> Iterator[Element]:
 
 
 def value(element: Element | None, name: str = "val") -> str:
-    """Return the `val` of an element; empty where it, or the element, is missing."""
+    """Return the `val` of an element; empty if it, or the element, is missing."""
     return attribute(element, name) if element is not None else ""
 
 
 def items(element: Element | None) -> Iterable[Element]:
-    """Return the children of an element; empty where it is missing."""
+    """Return the children of an element; empty if it is missing."""
     return () if element is None else element
 
 
 def integer(text: str, default: int = 0) -> int:
-    """Return a whole number of a part; the default where it is none, as in a damaged part."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else default
+    """Return an integer of a part; the default if it is not one, as in a damaged part."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else default

@@ -1,4 +1,4 @@
-"""Decrypts Office files with a password (MS-OFFCRYPTO)."""
+"""Decryption of Office files with a password (MS-OFFCRYPTO)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check(file: Path, *, is_old: bool = False) -> None:
     """Look whether a file can be read without a password. `is_old`: formats of before 2007 are wanted.
 
     Raises:
-        Refused: it is encrypted, or of another format than its name says.
+        ParseFailed: it is encrypted, or of another format than its name says.
     """
     with file.open("rb") as content:
         if content.read(len(OLE)) != OLE:
@@ -43,27 +43,27 @@ def decrypted(file: Path, password: str) -> bytes:
     """Return the file without its encryption.
 
     Raises:
-        Refused: the password is missing or wrong, or the encryption is unknown or damaged.
+        ParseFailed: the password is missing or wrong, or the encryption is unknown or damaged.
     """
     for attempt in (password, DEFAULT_PASSWORD):
-        if attempt and (found := _decrypted(file, attempt)):
-            return found
+        if attempt and (content := _decrypted(file, attempt)):
+            return content
     if password:
         raise ParseFailed("the password of this file is wrong", WRONG_PASSWORD)
     raise ParseFailed(ENCRYPTED, PASSWORD_REQUIRED)
 
 
 def _decrypted(file: Path, password: str) -> bytes:
-    found = io.BytesIO()
+    plain = io.BytesIO()
     try:
         with file.open("rb") as content:
             office = msoffcrypto.OfficeFile(content)
             options = {"verify_password": True} if isinstance(office, OOXMLFile) else {}  # others always verify
             office.load_key(password=password, **options)
-            office.decrypt(found)
+            office.decrypt(plain)
     except msoffcrypto.exceptions.InvalidKeyError:
         return b""
     except Exception as error:  # noqa: BLE001 - its parsers raise whatever they meet
         # The cause may quote the password: it must not be part of this error.
         raise ParseFailed(f"this file cannot be decrypted: {type(error).__name__}") from None
-    return found.getvalue()
+    return plain.getvalue()

@@ -29,7 +29,7 @@ class Numbering:
             self._abstract[attribute(item, "numId")] = value(child(item, "abstractNumId"))
 
     def label(self, id_: str, level: int) -> str:
-        """Count a paragraph of a list, and return what stands before it: a dash for a bullet."""
+        """Count a paragraph of a list, and return its label: a dash for a bullet."""
         abstract = self._abstract.get(id_, "")
         levels = self._levels.get(abstract, {})
         if level not in levels:
@@ -65,8 +65,8 @@ def _count(levels: dict[int, Element], counts: dict[int, int], level: int) -> st
 
 
 def _roman(number: int) -> str:
-    found = ""
+    numeral = ""
     for amount, letters in ROMAN:
-        found += letters * (number // amount)
+        numeral += letters * (number // amount)
         number %= amount
-    return found
+    return numeral

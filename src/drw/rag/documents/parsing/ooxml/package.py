@@ -1,4 +1,4 @@
-"""Opens packages of XML parts in a ZIP archive (ECMA-376 part 2, and ODF), within limits."""
+"""Packages of XML parts in a ZIP archive (ECMA-376 part 2, and ODF), read within limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueE
 
 
 class DamagedPart(Exception):
-    """One part of the package is missing, or is not what it should be."""
+    """A part of the package is missing or malformed."""
 
 
 class Relation(NamedTuple):
@@ -89,7 +89,7 @@ class Package:
         return root
 
     def salvaged(self, name: str) -> tuple[Element, bool]:
-        """Return the root element of a part with what could be read of it, and whether that is all.
+        """Return the readable part of a possibly damaged XML part, and whether it is complete.
 
         Raises:
             DamagedPart: not even its first element could be read.
@@ -105,26 +105,27 @@ class Package:
         return self.root(name) if root is None else root, True
 
     def relations(self, part: str) -> dict[str, Relation]:
-        """Return the relationships of a part by their ids; `""` names the package. Empty where there are none."""
+        """Return the relationships of a part by their ids; `""` names the package. Empty if there are none."""
         folder, name = posixpath.split(part)
         try:
             root = self.root(posixpath.join(folder, "_rels", f"{name}.rels"))
         except DamagedPart:
             return {}
-        found: dict[str, Relation] = {}
+        relations: dict[str, Relation] = {}
         for element in root:
-            target, kind = element.get("Target", ""), element.get("Type", "").rpartition("/")[2]
+            target = element.get("Target", "")
+            kind = element.get("Type", "").rpartition("/")[2]
             is_external = element.get("TargetMode") == "External"
             if not is_external:
                 target = posixpath.normpath(posixpath.join("/", folder, unquote(target))).lstrip("/")
-            found[element.get("Id", "")] = Relation(kind, target, is_external)
-        return found
+            relations[element.get("Id", "")] = Relation(kind, target, is_external)
+        return relations
 
     def main_part(self, default: str) -> str:
         """Return the name of the part with the document itself."""
         relations = self.relations("").values()
-        found = next((r.target for r in relations if r.kind == "officeDocument" and r.target in self), "")
-        return found or default
+        target = next((r.target for r in relations if r.kind == "officeDocument" and r.target in self), "")
+        return target or default
 
 
 def _refuse_entities(name: str, begin: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Reads PPTX presentations: a page a slide, with tables, charts, diagrams, comments and notes."""
+"""Reader of PPTX presentations: one page for each slide, with tables, charts, diagrams, comments and notes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SlidesReader:
         """Yield the text of each slide, in the order of the presentation; empty for a slide without text.
 
         Raises:
-            Refused: the list of slides cannot be read.
+            ParseFailed: the list of slides cannot be read.
         """
         main = self._package.main_part("ppt/presentation.xml")
         try:
@@ -50,13 +50,14 @@ class SlidesReader:
             self.warnings.append(f"slide {number} is hidden and was not read")
             return ""
         relations = self._package.relations(part)
-        titles, texts = [], []
+        titles = []
+        texts = []
         for shape in items(child(root, "cSld", "spTree")):
-            found = [text for text in self._shape(shape, relations) if text.strip()]
+            shape_texts = [text for text in self._shape(shape, relations) if text.strip()]
             if _placeholder(shape) in TITLES:
-                titles += found
+                titles += shape_texts
             else:
-                texts += found
+                texts += shape_texts
         head = ["# " + " ".join(" ".join(titles).split())] if titles else []
         return "\n\n".join([*head, *texts, *self._beside(relations)])
 
@@ -93,15 +94,15 @@ class SlidesReader:
 
 
 def _placeholder(shape: Element) -> str:
-    """Return the type of placeholder that a shape is; empty where it is none."""
-    found = next((e for e in shape if tag(e).startswith("nv")), None)
-    mark = child(found, "nvPr", "ph") if found is not None else None
+    """Return the placeholder type of a shape; empty if it is none."""
+    properties = next((e for e in shape if tag(e).startswith("nv")), None)
+    mark = child(properties, "nvPr", "ph") if properties is not None else None
     return (attribute(mark, "type") or "body") if mark is not None else ""
 
 
 def _is_hidden(shape: Element) -> bool:
-    found = next((e for e in shape if tag(e).startswith("nv")), None)
-    mark = child(found, "cNvPr") if found is not None else None
+    properties = next((e for e in shape if tag(e).startswith("nv")), None)
+    mark = child(properties, "cNvPr") if properties is not None else None
     return mark is not None and attribute(mark, "hidden") in {"1", "true"}
 
 

@@ -1,4 +1,4 @@
-"""Reads DOCX documents in reading order: text boxes, embedded documents, notes, charts and diagrams included."""
+"""Reader of DOCX documents in reading order, with text boxes, embedded documents, notes, charts and diagrams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from drw.rag.documents.parsing.ooxml.numbering import LEVELS, Numbering
 from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package, Relation
 from drw.rag.documents.ports import ParseFailed
 
-MOST_NESTED = 4
+MAX_NESTED = 4
 """Documents in documents, and tables and text boxes in each other."""
 WRAPPERS = frozenset({"sdt", "sdtContent", "customXml", "ins", "moveTo", "smartTag", "body"})
 SKIPPED = frozenset({"del", "moveFrom", "pPr", "sdtPr", "instrText", "delText", "rt", "sectPr"})
@@ -65,10 +65,10 @@ class WordReader:
             self._footnotes |= self._read_notes(f"{kind}s", kind)
 
     def pages(self) -> Iterator[str]:
-        """Yield the pages as Word last laid them out; by their breaks where it never did.
+        """Yield the pages of the last layout by Word, or by page breaks if there is no layout.
 
         Raises:
-            Refused: the document cannot be read.
+            ParseFailed: the document cannot be read.
         """
         try:
             root, is_whole = self._package.salvaged(self._main)
@@ -76,7 +76,8 @@ class WordReader:
             raise ParseFailed("this document is damaged: its text cannot be read") from error
         if not is_whole:
             self.warnings.append("the document is damaged: what could be read of it was kept")
-        page, footers = self._around("header"), self._around("footer")
+        page = self._around("header")
+        footers = self._around("footer")
         is_laid_out = next(descendants(root, "lastRenderedPageBreak"), None) is not None
         self._break = "lastRenderedPageBreak" if is_laid_out else "br"
         for text, is_new_page in self._blocks(items(child(root, "body")), self._relations, 0):
@@ -96,10 +97,10 @@ class WordReader:
         for element in parent:
             name = tag(element)
             if name == "p":
-                found = self._paragraph(element, relations, depth)
-                yield found.text, is_new_page or found.breaks_before
-                yield from ((text, False) for text in found.after)
-                is_new_page = found.breaks_after
+                paragraph = self._paragraph(element, relations, depth)
+                yield paragraph.text, is_new_page or paragraph.breaks_before
+                yield from ((text, False) for text in paragraph.after)
+                is_new_page = paragraph.breaks_after
             elif name == "tbl":
                 for text in self._table(element, relations, depth):
                     yield text, is_new_page
@@ -113,77 +114,79 @@ class WordReader:
                 yield from ((text, False) for text in self._alternative(element, relations, depth))
 
     def _texts(self, parent: Element, relations: dict[str, Relation], depth: int) -> list[str]:
-        if depth > MOST_NESTED:
+        if depth > MAX_NESTED:
             return [drawing.runs(parent).strip()]
         return [text for text, _ in self._blocks(parent, relations, depth) if text.strip()]
 
     def _paragraph(self, element: Element, relations: dict[str, Relation], depth: int) -> _Paragraph:
-        found = _Paragraph()
-        self._runs(element, found, relations, depth)
-        text = found.text.strip("\n ")
+        paragraph = _Paragraph()
+        self._runs(element, paragraph, relations, depth)
+        text = paragraph.text.strip("\n ")
         properties = child(element, "pPr")
         level, list_, list_level = self._style(properties)
         label = self._numbering.label(list_, list_level) if list_ and text else ""
         if level and text:
-            found.text = f"{'#' * min(level, MAX_HEADING)} {' '.join(f'{label} {text}'.split())}"
+            paragraph.text = f"{'#' * min(level, MAX_HEADING)} {' '.join(f'{label} {text}'.split())}"
         elif label:
-            found.text = f"{'  ' * list_level}{label} {text}"
+            paragraph.text = f"{'  ' * list_level}{label} {text}"
         else:
-            found.text = text
+            paragraph.text = text
         if self._is_new_page(properties):
-            found.breaks_before = True
-        return found
+            paragraph.breaks_before = True
+        return paragraph
 
-    def _runs(self, element: Element, found: _Paragraph, relations: dict[str, Relation], depth: int) -> None:
+    def _runs(self, element: Element, paragraph: _Paragraph, relations: dict[str, Relation], depth: int) -> None:
         for item in element:
             name = tag(item)
             if name == "t":
-                found.text += item.text or ""
+                paragraph.text += item.text or ""
             elif name in {"tab", "ptab"}:
-                found.text += "\t"
+                paragraph.text += "\t"
             elif name in {"br", "cr", "lastRenderedPageBreak"}:
-                self._see_break(item, name, found)
+                self._see_break(item, name, paragraph)
             elif name in {"noBreakHyphen", "sym"}:
-                found.text += "-" if name == "noBreakHyphen" else _symbol(item)
+                paragraph.text += "-" if name == "noBreakHyphen" else _symbol(item)
             elif name in {"footnoteReference", "endnoteReference", "commentReference"}:
-                self._see_note(name.removesuffix("Reference"), attribute(item, "id"), found)
+                self._see_note(name.removesuffix("Reference"), attribute(item, "id"), paragraph)
             elif name in {"drawing", "pict", "object", "txbxContent"}:
-                found.after += self._boxes(item, relations, depth + 1)
+                paragraph.after += self._boxes(item, relations, depth + 1)
             elif name == "AlternateContent":
-                self._see_alternative(item, found, relations, depth)
+                self._see_alternative(item, paragraph, relations, depth)
             elif name == "r" and self._is_invisible(item):
                 continue
             elif name not in SKIPPED:
-                self._runs(item, found, relations, depth)
+                self._runs(item, paragraph, relations, depth)
 
-    def _see_break(self, item: Element, name: str, found: _Paragraph) -> None:
+    def _see_break(self, item: Element, name: str, paragraph: _Paragraph) -> None:
         is_page = name == self._break and (name != "br" or attribute(item, "type") == "page")
-        if is_page and found.text.strip():
-            found.breaks_after = True
+        if is_page and paragraph.text.strip():
+            paragraph.breaks_after = True
         elif is_page:
-            found.breaks_before = True
+            paragraph.breaks_before = True
         elif name != "lastRenderedPageBreak":
-            found.text += "\n"
+            paragraph.text += "\n"
 
-    def _see_note(self, kind: str, id_: str, found: _Paragraph) -> None:
+    def _see_note(self, kind: str, id_: str, paragraph: _Paragraph) -> None:
         text = self._footnotes.get(f"{kind} {id_}", "")
         if kind == "comment":
-            found.after += [f"Comment: {text}"] if text else []
+            paragraph.after += [f"Comment: {text}"] if text else []
             return
         numbers = self._numbers[kind]
         number = numbers.setdefault(id_, len(numbers) + 1)
         mark = f"[{number}]" if kind == "footnote" else f"[e{number}]"
-        found.text += mark
-        found.after += [f"{mark} {text}"] if text else []
+        paragraph.text += mark
+        paragraph.after += [f"{mark} {text}"] if text else []
 
-    def _see_alternative(self, element: Element, found: _Paragraph, relations: dict[str, Relation], depth: int) -> None:
+    def _see_alternative(
+        self, element: Element, paragraph: _Paragraph, relations: dict[str, Relation], depth: int
+    ) -> None:
         """Take the first alternative that says anything: all say the same."""
         for option in element:
             part = _Paragraph()
             self._runs(option, part, relations, depth)
             if part.text.strip() or part.after:
-                found.text += part.text
-                found.after += part.after
+                paragraph.text += part.text
+                paragraph.after += part.after
                 return
 
     def _alternative(self, element: Element, relations: dict[str, Relation], depth: int) -> list[str]:
@@ -204,7 +207,7 @@ class WordReader:
         return [text for item in element for text in self._boxes(item, relations, depth)]
 
     def _table(self, element: Element, relations: dict[str, Relation], depth: int) -> Iterator[str]:
-        """Yield a table as Markdown; one of a single cell, which only frames it, as its text."""
+        """Yield a table as Markdown; a table of a single cell as its text."""
         rows: list[list[str]] = []
         alone: list[str] = []
         for row in self._unwrapped(element, "tr"):
@@ -232,14 +235,14 @@ class WordReader:
                 yield from self._unwrapped(item, name)
 
     def _embedded(self, relation: Relation | None) -> str:
-        """Return the text of a document that is embedded where its text should stand."""
+        """Return the text of a document that is embedded in place (`altChunk`)."""
         if relation is None or relation.is_external:
             return ""
         kind = posixpath.splitext(relation.target)[1].lstrip(".").lower()
         try:
             content = self._package.read(relation.target)
             if kind in {"docx", "docm", "dotx"}:
-                if self._depth >= MOST_NESTED:
+                if self._depth >= MAX_NESTED:
                     raise ParseFailed("documents are embedded too deep")
                 with Package(io.BytesIO(content)) as package:
                     inner = WordReader(package, self._convert, hidden=self._hidden, depth=self._depth + 1)
@@ -253,7 +256,7 @@ class WordReader:
 
     def _around(self, kind: str) -> list[str]:
         """Return the texts of headers or footers, each once."""
-        found: list[str] = []
+        contents: list[str] = []
         for relation in self._relations.values():
             if relation.kind != kind:
                 continue
@@ -263,9 +266,9 @@ class WordReader:
                 self.warnings.append(f"a {kind} is damaged and could not be read")
                 continue
             text = "\n".join(self._texts(root, self._package.relations(relation.target), 1))
-            if text and not text.strip().isdigit() and text not in found:
-                found.append(text)
-        return found
+            if text and not text.strip().isdigit() and text not in contents:
+                contents.append(text)
+        return contents
 
     def _related(self, kind: str) -> Element | None:
         relation = next((r for r in self._relations.values() if r.kind == kind), None)
@@ -276,7 +279,7 @@ class WordReader:
 
     def _read_styles(self) -> dict[str, tuple[int, str, int, str]]:
         """Return the heading level, list and list level of each paragraph style, and its parent."""
-        found: dict[str, tuple[int, str, int, str]] = {}
+        styles: dict[str, tuple[int, str, int, str]] = {}
         for style in children(self._related("styles"), "style"):
             properties = child(style, "pPr")
             name = value(child(style, "name")).lower()
@@ -286,8 +289,8 @@ class WordReader:
             elif name == "title":
                 level = 1
             list_, list_level = _list(properties)
-            found[attribute(style, "styleId")] = (level, list_, list_level, value(child(style, "basedOn")))
-        return found
+            styles[attribute(style, "styleId")] = (level, list_, list_level, value(child(style, "basedOn")))
+        return styles
 
     def _style(self, properties: Element | None) -> tuple[int, str, int]:
         """Return the heading level of a paragraph, or 0, and its list and level in it."""
@@ -303,7 +306,9 @@ class WordReader:
                 break
             level = level or own[0]
             if not is_listed and own[1]:
-                list_, list_level, is_listed = own[1], own[2], True
+                list_ = own[1]
+                list_level = own[2]
+                is_listed = True
             elif is_listed and not list_:
                 list_ = own[1]
             name = own[3]

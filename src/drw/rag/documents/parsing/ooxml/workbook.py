@@ -1,4 +1,4 @@
-"""Reads XLSX workbooks: cells as they are shown, by stored values, without what is hidden."""
+"""Reader of XLSX workbooks: displayed cells from stored values, without hidden ones."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from drw.rag.documents.parsing.ooxml.elements import (
 from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package
 from drw.rag.documents.parsing.sheets import formulas, number_formats
 from drw.rag.documents.parsing.sheets.formulas import Formula
-from drw.rag.documents.parsing.sheets.grid import MOST_CELLS, Cell, Range, Sheet, position, rectangle
+from drw.rag.documents.parsing.sheets.grid import MAX_CELLS, Cell, Range, Sheet, position, rectangle
 from drw.rag.documents.ports import ParseFailed
 
-MOST_MERGED = 100_000
-MOST_CELL_CHARACTERS = 32_767
+MAX_MERGED = 100_000
+MAX_CELL_CHARACTERS = 32_767
 """Of one cell: Excel's own limit."""
 
 
 @dataclass(slots=True)
 class Workbook:
-    """The sheets of a workbook, and what is to be said of them."""
+    """The sheets of a workbook, with warnings."""
 
     sheets: list[Sheet] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -83,11 +83,13 @@ class WorkbookReader:
         """Return the sheets that a reader sees, in their order.
 
         Raises:
-            Refused: it has more cells than a file may have.
+            ParseFailed: it has more cells than a file may have.
         """
-        book, hidden = self._book, []
+        book = self._book
+        hidden = []
         for entry in descendants(child(self._root, "sheets"), "sheet"):
-            sheet, relation = Sheet(attribute(entry, "name")), self._relations.get(relation_id(entry))
+            sheet = Sheet(attribute(entry, "name"))
+            relation = self._relations.get(relation_id(entry))
             if relation is None or relation.kind not in {"worksheet", "chartsheet", "dialogsheet"}:
                 continue
             if attribute(entry, "state") in {"hidden", "veryHidden"} and not self._hidden:
@@ -96,20 +98,20 @@ class WorkbookReader:
                 continue
             book.sheets.append(sheet)
             self._read(sheet, relation.target)
-        if book.formulas:  # they may refer to what is hidden
+        if book.formulas:  # they may refer to hidden cells
             for sheet, part in hidden:
                 with suppress(DamagedPart):
                     self._rows(sheet, part, _Hidden())
             book.warnings += formulas.compute([*book.sheets, *(sheet for sheet, _ in hidden)], book.formulas)
         for sheet, left_out in self._left_out:
             left_out.remove_from(sheet)
-            if left_out.said:
-                book.warnings.append(f"{left_out.said} of the sheet {sheet.name!r} are hidden and were not read")
+            if left_out.summary:
+                book.warnings.append(f"{left_out.summary} of the sheet {sheet.name!r} are hidden and were not read")
         return book
 
     def _part(self, kind: str) -> str:
-        found = next((r.target for r in self._relations.values() if r.kind == kind), "")
-        return found or posixpath.join(posixpath.dirname(self._main), f"{kind}.xml")
+        target = next((r.target for r in self._relations.values() if r.kind == kind), "")
+        return target or posixpath.join(posixpath.dirname(self._main), f"{kind}.xml")
 
     def _shared_strings(self) -> Iterator[str]:
         name = self._part("sharedStrings")
@@ -139,7 +141,8 @@ class WorkbookReader:
                 sheet.more += self._comments(sheet, relation.target, left_out)
 
     def _rows(self, sheet: Sheet, part: str, left_out: _Hidden) -> None:
-        row, column = 0, 0
+        row = 0
+        column = 0
         for event, element in self._package.elements(part):
             name = tag(element)
             if event == "start" and name == "row":
@@ -147,20 +150,21 @@ class WorkbookReader:
                 if _is_hidden(element):
                     left_out.rows.add(row)
             elif event == "end" and name == "c":
-                place = position(attribute(element, "r"))
-                row, column = place or (row, column + 1)
+                cell_position = position(attribute(element, "r"))
+                row, column = cell_position or (row, column + 1)
                 self._cell(sheet, element, row, column)
                 element.clear()
             elif event == "end" and name in {"row", "sheetData"}:
                 element.clear()
             elif event == "end" and name == "col" and _is_hidden(element):
                 left_out.add_columns(attribute(element, "min"), attribute(element, "max"))
-            elif event == "end" and name == "mergeCell" and (found := rectangle(attribute(element, "ref"))):
-                sheet.merged += [found] if len(sheet.merged) < MOST_MERGED else []
+            elif event == "end" and name == "mergeCell" and (merged := rectangle(attribute(element, "ref"))):
+                sheet.merged += [merged] if len(sheet.merged) < MAX_MERGED else []
 
     def _cell(self, sheet: Sheet, element: Element, row: int, column: int) -> None:
         code = self._styles.code(attribute(element, "s"))
-        formula, stored = child(element, "f"), child(element, "v")
+        formula = child(element, "f")
+        stored = child(element, "v")
         if formula is not None and formula.text and (stored is None or not stored.text):
             if attribute(element, "t") != "str":
                 self._count()
@@ -172,8 +176,8 @@ class WorkbookReader:
 
     def _count(self) -> None:
         self._cells += 1
-        if self._cells > MOST_CELLS:
-            raise ParseFailed(f"this workbook has more than {MOST_CELLS:,} cells with content")
+        if self._cells > MAX_CELLS:
+            raise ParseFailed(f"this workbook has more than {MAX_CELLS:,} cells with content")
 
     def _shown(self, element: Element, stored: str, code: str) -> Cell | None:
         kind = attribute(element, "t")
@@ -181,8 +185,8 @@ class WorkbookReader:
             number = integer(stored, -1)
             return _text(self._strings[number] if 0 <= number < len(self._strings) else "", code)
         if kind == "inlineStr":
-            found = child(element, "is")
-            return _text(_rich_text(found) if found is not None else "", code)
+            inline = child(element, "is")
+            return _text(_rich_text(inline) if inline is not None else "", code)
         if kind in {"str", "e", "d"}:
             return _text(stored, code)
         if kind == "b":
@@ -196,10 +200,10 @@ class WorkbookReader:
     def _comments(self, sheet: Sheet, part: str, left_out: _Hidden) -> Iterator[str]:
         try:
             for comment in descendants(self._package.root(part), "comment"):
-                place = rectangle(attribute(comment, "ref"))
+                range_ = rectangle(attribute(comment, "ref"))
                 text = "".join(map(_rich_text, children(comment, "text"))).strip()
-                if place and text and (self._hidden or not left_out.has(place)):
-                    yield f"Comment on {sheet.reference(place)}: {text}"
+                if range_ and text and (self._hidden or not left_out.has(range_)):
+                    yield f"Comment on {sheet.reference(range_)}: {text}"
         except DamagedPart:
             self._book.warnings.append(f"the comments of the sheet {sheet.name!r} are damaged")
 
@@ -210,7 +214,7 @@ class _Hidden:
     def __init__(self) -> None:
         self.rows: set[int] = set()
         self.columns: list[tuple[int, int]] = []
-        self.said = ""
+        self.summary = ""
 
     def add_columns(self, first: str, last: str) -> None:
         """Add columns by their numbers."""
@@ -222,7 +226,7 @@ class _Hidden:
         return cell.top in self.rows or any(first <= cell.left <= last for first, last in self.columns)
 
     def remove_from(self, sheet: Sheet) -> None:
-        """Remove what is hidden; count what had content."""
+        """Remove hidden rows and columns; count those with content."""
         rows = [number for number in self.rows if sheet.rows.pop(number, None)]
         sheet.left_out.update(rows)
         columns: set[int] = set()
@@ -232,8 +236,8 @@ class _Hidden:
                 del row[column]
         for number in [number for number, row in sheet.rows.items() if not row]:
             del sheet.rows[number]
-        counts = [f"{len(found)} {words}" for found, words in ((rows, "rows"), (columns, "columns")) if found]
-        self.said = " and ".join(counts)
+        counts = [f"{len(hidden)} {words}" for hidden, words in ((rows, "rows"), (columns, "columns")) if hidden]
+        self.summary = " and ".join(counts)
 
 
 def shown_number(value: float, code: str, *, since_1904: bool) -> Cell | None:
@@ -243,12 +247,12 @@ def shown_number(value: float, code: str, *, since_1904: bool) -> Cell | None:
 
 
 def _text(text: str, code: str) -> Cell | None:
-    text = number_formats.shown_text(text, code).strip()[:MOST_CELL_CHARACTERS]
+    text = number_formats.shown_text(text, code).strip()[:MAX_CELL_CHARACTERS]
     return Cell(text) if text else None
 
 
 def _rich_text(element: Element) -> str:
-    """Return the text of runs, without the phonetic ones that stand above them."""
+    """Return the text of runs, without phonetic guides."""
     parts: list[str] = []
     for item in element:
         if tag(item) == "t":

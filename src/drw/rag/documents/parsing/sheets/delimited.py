@@ -6,35 +6,35 @@ import csv
 import io
 import re
 
-from drw.rag.documents.parsing.sheets.grid import MOST_CELLS, Cell, Sheet
+from drw.rag.documents.parsing.sheets.grid import MAX_CELLS, Cell, Sheet
 from drw.rag.documents.ports import ParseFailed
 
 NUMBER = re.compile(r"[-+(]?\s*[$€£¥]?\s*[-+]?\d[\d,. ']*(?:[eE][-+]?\d+)?\s*%?\)?")
 DELIMITERS = ",;\t|"
 SAMPLE = 8 << 10
-"""Characters by which the delimiter is told: the time that this takes grows with their square."""
-MOST_DIGITS = 64
+"""Characters for detecting the delimiter, which takes quadratic time."""
+MAX_DIGITS = 64
 
 
 def sheet(text: str, kind: str) -> Sheet:
     """Return the rows of a file of kind `csv` or `tsv`.
 
     Raises:
-        Refused: it has too many cells, or one of more than a million characters.
+        ParseFailed: it has too many cells, or one of more than a million characters.
     """
-    found = Sheet("")
+    sheet = Sheet("")
     csv.field_size_limit(1_000_000)
     cells = 0
     try:
         for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=_delimiter(text, kind)), 1):
             shown = {column: _cell(item) for column, item in enumerate(row, 1) if item.strip()}
             if shown:
-                found.rows[number] = shown
-            if (cells := cells + len(row)) > MOST_CELLS:
-                raise ParseFailed(f"this file has more than {MOST_CELLS:,} cells")
+                sheet.rows[number] = shown
+            if (cells := cells + len(row)) > MAX_CELLS:
+                raise ParseFailed(f"this file has more than {MAX_CELLS:,} cells")
     except csv.Error as error:
         raise ParseFailed(f"this {kind.upper()} file cannot be read: {error}") from error
-    return found
+    return sheet
 
 
 def _delimiter(text: str, kind: str) -> str:
@@ -48,5 +48,5 @@ def _delimiter(text: str, kind: str) -> str:
 
 def _cell(text: str) -> Cell:
     text = text.strip()
-    is_number = len(text) <= MOST_DIGITS and NUMBER.fullmatch(text)
+    is_number = len(text) <= MAX_DIGITS and NUMBER.fullmatch(text)
     return Cell(text, 0.0 if is_number else None)

@@ -1,4 +1,4 @@
-"""Formulas without a stored value: computed where they are arithmetic, else shown as they are written.
+"""Formulas without a stored value: computed if they are arithmetic, otherwise displayed as formulas.
 
 Excel stores the value of each formula; programs that write workbooks often do not.
 """
@@ -21,10 +21,10 @@ TOKEN = re.compile(
     |(?P<logical>TRUE|FALSE)(?!\w)|(?P<operator><=|>=|<>|[-+*/^&=<>%(),]))""",
     re.VERBOSE,
 )
-MOST_CHARACTERS = 1000
-MOST_DEPTH = 60
+MAX_CHARACTERS = 1000
+MAX_DEPTH = 60
 """How deep formulas may refer to formulas that are not computed yet, or be nested."""
-MOST_READ = 5_000_000
+MAX_READ = 5_000_000
 """Cells that all formulas of a workbook may read together."""
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -56,7 +56,7 @@ class Formula:
 
 
 def compute(sheets: Sequence[Sheet], formulas: Sequence[Formula]) -> Iterator[str]:
-    """Put the values of formulas into their cells; yield what is to be said of them."""
+    """Set the values of formula cells; yield warnings."""
     book = _Book(sheets, formulas)
     written = 0
     for formula in formulas:
@@ -83,7 +83,7 @@ class _Book:
         self._read = 0
 
     def cell(self, formula: Formula) -> Cell | None:
-        """Return what the cell of a formula shows."""
+        """Return the displayed cell of a formula."""
         try:
             value = self.value(formula.sheet.name.lower(), formula.row, formula.column)
         except CellError as error:
@@ -96,19 +96,19 @@ class _Book:
         return Cell(text, value, number_formats.is_date(formula.code)) if text else None
 
     def value(self, sheet: str, row: int, column: int) -> Value:
-        """Return the value of a cell: a formula's own, or what is stored."""
+        """Return the value of a cell: computed from its formula, or stored."""
         self._read += 1
-        if self._read > MOST_READ:
+        if self._read > MAX_READ:
             raise Unknown
         key = (sheet, row, column)
         if key in self._waiting and key not in self._known:
             self._known[key] = Unknown()  # where it refers to itself
             self._known[key] = self._computed(self._waiting[key])
         if key in self._known:
-            found = self._known[key]
-            if isinstance(found, Unknown | CellError):
-                raise found
-            return found
+            cached = self._known[key]
+            if isinstance(cached, Unknown | CellError):
+                raise cached
+            return cached
         if sheet not in self._sheets:
             raise Unknown
         cell = self._sheets[sheet].rows.get(row, {}).get(column)
@@ -121,7 +121,7 @@ class _Book:
         return cell.value if cell.value is not None else cell.text
 
     def _computed(self, formula: Formula) -> Value | CellError | Unknown:
-        if self._depth >= MOST_DEPTH or len(formula.text) > MOST_CHARACTERS:
+        if self._depth >= MAX_DEPTH or len(formula.text) > MAX_CHARACTERS:
             return Unknown()
         self._depth += 1
         try:
@@ -135,12 +135,12 @@ class _Book:
         """Yield the values of a range's cells that have any."""
         if sheet not in self._sheets:
             raise Unknown
-        if (cells.bottom - cells.top + 1) * (cells.right - cells.left + 1) > MOST_READ:
+        if (cells.bottom - cells.top + 1) * (cells.right - cells.left + 1) > MAX_READ:
             raise Unknown
         for row in range(cells.top, cells.bottom + 1):
             for column in range(cells.left, cells.right + 1):
-                if (found := self.value(sheet, row, column)) is not None:
-                    yield found
+                if (cell_value := self.value(sheet, row, column)) is not None:
+                    yield cell_value
 
 
 class _Parser:
@@ -155,10 +155,10 @@ class _Parser:
 
     def result(self) -> Value:
         """Return the value of the formula."""
-        found = self._comparison()
+        result = self._comparison()
         if self._at < len(self._tokens):
             raise Unknown
-        return found
+        return result
 
     def _peek(self) -> tuple[str, str]:
         return self._tokens[self._at] if self._at < len(self._tokens) else ("", "")
@@ -172,7 +172,7 @@ class _Parser:
 
     def _comparison(self) -> Value:
         self._depth += 1
-        if self._depth > MOST_DEPTH:
+        if self._depth > MAX_DEPTH:
             raise Unknown
         left = self._joined()
         while sign := self._take("=", "<>", "<", ">", "<=", ">="):
@@ -212,13 +212,14 @@ class _Parser:
         return left
 
     def _signed(self) -> Value:
-        negative, is_signed = False, False
+        negative = False
+        is_signed = False
         while sign := self._take("-", "+"):
             negative, is_signed = negative != (sign == "-"), True
-        found = self._single()
+        operand = self._single()
         while self._take("%"):
-            found = _number(found) / 100
-        return (-_number(found) if negative else _number(found)) if is_signed else found
+            operand = _number(operand) / 100
+        return (-_number(operand) if negative else _number(operand)) if is_signed else operand
 
     def _single(self) -> Value:
         kind, text = self._peek()
@@ -234,17 +235,18 @@ class _Parser:
         if kind == "reference" and ":" not in text:
             return next(iter(self._values(text)), None)
         if (kind, text) == ("operator", "("):
-            found = self._comparison()
+            result = self._comparison()
             if not self._take(")"):
                 raise Unknown
-            return found
+            return result
         raise Unknown
 
     def _values(self, reference: str) -> Iterator[Value]:
         sheet, _, cells = reference.replace("$", "").rpartition("!")
         name = sheet.strip("'").replace("''", "'").lower() or self._sheet
         first, _, last = cells.partition(":")
-        begin, end = position(first), position(last or first)
+        begin = position(first)
+        end = position(last or first)
         if begin is None or end is None:
             raise Unknown
         yield from self._book.range(name, Range(*map(min, begin, end), *map(max, begin, end)))
@@ -268,24 +270,25 @@ class _Parser:
         return FUNCTIONS[name](arguments)
 
     def _choice(self, name: str) -> Value:
-        """Compute IF and IFERROR: an error in what is not chosen does not count."""
-        found: list[Value | CellError] = []
+        """Compute IF and IFERROR; an error in the branch that is not taken is ignored."""
+        arguments: list[Value | CellError] = []
         while not self._take(")"):
             depth = self._depth
             begin = self._at
             try:
-                found.append(self._comparison())
+                arguments.append(self._comparison())
             except CellError as error:
-                found.append(error)
-                self._depth, self._at = depth, self._end(begin)
+                arguments.append(error)
+                self._depth = depth
+                self._at = self._end(begin)
             if not self._take(",") and self._peek() != ("operator", ")"):
                 raise Unknown
-        if name == "IFERROR" and len(found) == 2:
-            chosen = found[1] if isinstance(found[0], CellError) else found[0]
-        elif name == "IF" and 2 <= len(found) <= 3:
-            if isinstance(found[0], CellError):
-                raise found[0]
-            chosen = found[1] if _number(found[0]) else (found[2] if len(found) == 3 else False)
+        if name == "IFERROR" and len(arguments) == 2:
+            chosen = arguments[1] if isinstance(arguments[0], CellError) else arguments[0]
+        elif name == "IF" and 2 <= len(arguments) <= 3:
+            if isinstance(arguments[0], CellError):
+                raise arguments[0]
+            chosen = arguments[1] if _number(arguments[0]) else (arguments[2] if len(arguments) == 3 else False)
         else:
             raise Unknown
         if isinstance(chosen, CellError):
@@ -293,7 +296,7 @@ class _Parser:
         return chosen
 
     def _end(self, begin: int) -> int:
-        """Return where the argument that begins here ends."""
+        """Return the end of the argument that begins here."""
         depth = 0
         for at in range(begin, len(self._tokens)):
             kind, text = self._tokens[at]
@@ -304,16 +307,16 @@ class _Parser:
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+    tokens: list[tuple[str, str]] = []
     at = 0
     text = text.strip().removeprefix("=").removeprefix("_xlfn.")
     while at < len(text):
         match = TOKEN.match(text, at)
         if match is None:
             raise Unknown
-        found.append((match.lastgroup or "", match[match.lastgroup or 0]))
+        tokens.append((match.lastgroup or "", match[match.lastgroup or 0]))
         at = match.end()
-    return found
+    return tokens
 
 
 def _number(value: Value) -> float:
@@ -356,7 +359,8 @@ def _average(arguments: list[list[Value]]) -> float:
 def _rounded(arguments: list[list[Value]]) -> float:
     if len(arguments) != 2 or not all(len(values) == 1 for values in arguments):
         raise Unknown
-    number, places = _number(arguments[0][0]), int(_number(arguments[1][0]))
+    number = _number(arguments[0][0])
+    places = int(_number(arguments[1][0]))
     factor = 10.0**places
     return math.copysign(math.floor(abs(number) * factor + 0.5) / factor, number)
 

@@ -1,4 +1,4 @@
-"""Cells of a sheet by row and column, and how ranges of them are named."""
+"""Grid of a sheet: cells by row and column, and references to ranges."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-MOST_CELLS = 2_000_000
+MAX_CELLS = 2_000_000
 """Of one file: more do not fit into the memory that a parser has."""
 REFERENCE = re.compile(r"\$?([A-Z]{1,3})\$?(\d{1,7})")
 PLAIN_NAME = re.compile(r"[^\W\d]\w*")
@@ -47,7 +47,7 @@ class Sheet:
     more: list[str] = field(default_factory=list)
     """Text of its charts, text boxes and comments."""
     left_out: set[int] = field(default_factory=set)
-    """Hidden rows: what stands above and below one is one table all the same."""
+    """Hidden rows: the rows above and below belong to one table."""
 
     def reference(self, cells: Range) -> str:
         """Return how a formula would name these cells, as in `'Q1 2025'!A3:D12`."""
@@ -59,15 +59,15 @@ class Sheet:
 
 def letters(column: int) -> str:
     """Return the letters of a column: 1 is A, 27 is AA."""
-    found = ""
+    letters = ""
     while column > 0:
         column, rest = divmod(column - 1, 26)
-        found = chr(65 + rest) + found
-    return found
+        letters = chr(65 + rest) + letters
+    return letters
 
 
 def position(reference: str) -> tuple[int, int] | None:
-    """Return row and column of a reference as in `B12`; None where it is none."""
+    """Return row and column of a reference such as `B12`; None if it is not one."""
     match = REFERENCE.fullmatch(reference)
     if not match:
         return None
@@ -78,9 +78,10 @@ def position(reference: str) -> tuple[int, int] | None:
 
 
 def rectangle(reference: str) -> Range | None:
-    """Return the range of a reference as in `A1:C4` or `B12`; None where it is none."""
+    """Return the range of a reference such as `A1:C4` or `B12`; None if it is not one."""
     first, _, last = reference.partition(":")
-    begin, end = position(first), position(last or first)
+    begin = position(first)
+    end = position(last or first)
     if begin is None or end is None:
         return None
     return Range(min(begin[0], end[0]), min(begin[1], end[1]), max(begin[0], end[0]), max(begin[1], end[1]))

@@ -112,13 +112,14 @@ def _sections(code: str) -> list[_Section]:
     sections: list[list[_Token]] = [[]]
     conditions: list[tuple[str, float] | None] = [None]
     for match in TOKEN.finditer(code):
-        kind, text = match.lastgroup or "", match[match.lastgroup or 0]
+        kind = match.lastgroup or ""
+        text = match[match.lastgroup or 0]
         if kind == "other" and text == ";":
             sections.append([])
             conditions.append(None)
         elif kind == "bracket":
-            if found := CONDITION.fullmatch(text):
-                conditions[-1] = (found[1], float(found[2]))
+            if condition := CONDITION.fullmatch(text):
+                conditions[-1] = (condition[1], float(condition[2]))
             elif ELAPSED.fullmatch(text):
                 sections[-1].append(_Token("elapsed", text.lower()))
             elif text.startswith("$"):
@@ -129,7 +130,7 @@ def _sections(code: str) -> list[_Section]:
 
 
 def _section(sections: list[_Section], value: float) -> tuple[_Section | None, float]:
-    """Return the section that a number falls into, and what of it to write: a sign may be the section's own."""
+    """Return the format section for a number, and the number to write: the section may write the sign itself."""
     numeric = sections[:3]
     if any(s.condition for s in numeric):
         for section in numeric:
@@ -223,15 +224,17 @@ def _fraction(section: _Section, value: float) -> str:
     whole = int(abs(value))
     rest = abs(value) - whole
     if bottom.isdigit():
-        found, denominator = round(rest * int(bottom)), int(bottom)
+        numerator = round(rest * int(bottom))
+        denominator = int(bottom)
     else:
         near = Fraction(rest).limit_denominator(10 ** min(len(bottom), 5) - 1)
-        found, denominator = near.numerator, near.denominator
-    if found == denominator:
-        whole, found = whole + 1, 0
-    parts = [str(whole)] if whole or not found else []
-    parts += [f"{found}/{denominator}"] if found else []
-    return ("-" if value < 0 and (whole or found) else "") + " ".join(parts)
+        numerator = near.numerator
+        denominator = near.denominator
+    if numerator == denominator:
+        whole, numerator = whole + 1, 0
+    parts = [str(whole)] if whole or not numerator else []
+    parts += [f"{numerator}/{denominator}"] if numerator else []
+    return ("-" if value < 0 and (whole or numerator) else "") + " ".join(parts)
 
 
 def _around(section: _Section, number: str) -> str:
@@ -255,7 +258,7 @@ def _literal(token: _Token) -> str:
 
 
 def _date(section: _Section, value: float, *, since_1904: bool) -> str:
-    """Return a date; empty where the number is none."""
+    """Return a date; empty if the number is not one."""
     if not 0 <= value < LAST_DAY:
         return ""
     tokens = section.tokens
@@ -296,7 +299,8 @@ def _is_minute(tokens: tuple[_Token, ...], number: int) -> bool:
 
 
 def _date_part(text: str, moment: datetime, fraction: Decimal, is_half: bool, is_minute: bool) -> str:
-    letter, size = text[0], len(text.partition(".")[0])
+    letter = text[0]
+    size = len(text.partition(".")[0])
     if letter == "y":
         return f"{moment.year % 100:02d}" if size <= 2 else f"{moment.year:04d}"
     if letter == "m" and not is_minute:

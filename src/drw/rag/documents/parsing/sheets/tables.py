@@ -101,21 +101,22 @@ def _table(sheet: Sheet, rows: Rows, pending: list[str], last: _Table | None) ->
     if table.headers:
         table.names = {c: _header(sheet, rows, table.headers, c) for c in columns}
     elif last and last.names and set(columns) <= set(last.columns):
-        table.names, table.columns = last.names, last.columns  # a section of the table above
+        table.names = last.names  # a section of the table above
+        table.columns = last.columns
         table.titles = table.titles or last.titles
     return table
 
 
 def _headers(sheet: Sheet, rows: Rows, columns: list[int]) -> list[int]:
-    found: list[int] = []
+    headers: list[int] = []
     for number in sorted(rows)[: min(HEADER_ROWS, len(rows) - 1)]:
         row = rows[number]
-        if not all(_may_head(cell) for cell in row.values()) or (len(row) < 2 <= len(columns) and not found):
+        if not all(_may_head(cell) for cell in row.values()) or (len(row) < 2 <= len(columns) and not headers):
             break
-        if found and not _is_spanned(sheet, found[-1]):
+        if headers and not _is_spanned(sheet, headers[-1]):
             break
-        found.append(number)
-    return found
+        headers.append(number)
+    return headers
 
 
 def _may_head(cell: Cell) -> bool:
@@ -144,7 +145,7 @@ def _spanning(sheet: Sheet, row: int, column: int) -> Cell | None:
 
 
 def _fill_down(sheet: Sheet) -> None:
-    """Repeat a cell that spans rows in each of them, where each row has cells of its own."""
+    """Repeat a cell that spans several rows in each row that has other cells."""
     left = sum(map(len, sheet.rows.values())) + 1000
     for m in sheet.merged:
         cell = sheet.rows.get(m.top, {}).get(m.left)
@@ -171,7 +172,9 @@ def _tabular(sheet: Sheet, table: _Table) -> Iterator[str]:
 def _parts(sheet: Sheet, table: _Table, columns: list[int], body: list[int], title: str, header: str) -> Iterator[str]:
     lines: list[str] = []
     fixed = token_estimate.estimate(f"{title}{header}") + 12
-    total, begin, section = fixed, (table.headers or body)[0], ""
+    total = fixed
+    begin = (table.headers or body)[0]
+    section = ""
     label = ""
     for at, number in enumerate(body):
         row = table.rows[number]
@@ -179,7 +182,10 @@ def _parts(sheet: Sheet, table: _Table, columns: list[int], body: list[int], tit
         count = token_estimate.estimate(line)
         if lines and total + count > BLOCK_TOKENS:
             yield _block(sheet, table, columns, begin, body[at - 1], [title, label], header, lines)
-            lines, total, begin, label = [], fixed + token_estimate.estimate(section), number, section
+            lines = []
+            total = fixed + token_estimate.estimate(section)
+            begin = number
+            label = section
         if len(row) == 1 and columns[0] in row and row[columns[0]].value is None and len(columns) > 1:
             section = row[columns[0]].text[:TITLE_CHARACTERS]
         lines.append(line)

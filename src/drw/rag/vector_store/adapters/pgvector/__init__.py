@@ -1,4 +1,4 @@
-"""PostgreSQL with pgvector: passages, vectors, postings and permissions in one transaction."""
+"""pgvector adapter: chunks, vectors, postings and permissions in PostgreSQL, in one transaction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Collection, Document
 from drw.kernel.attribute_filters import Filter
 from drw.kernel.runtime.host import ServiceContext
-from drw.rag.vector_store.adapters.pgvector import attributes, collections, documents
+from drw.rag.vector_store.adapters.pgvector import attributes, collections, documents, fences
 from drw.rag.vector_store.adapters.pgvector.filters import to_jsonpath
 from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot, View
 from drw.rag.vector_store.ports import AnalysedText, DocumentMetadata, Owner, Page, PassageIndex
@@ -16,7 +16,7 @@ from drw.rag.vector_store.settings import PgvectorSettings
 
 
 class PgvectorIndex(PassageIndex):
-    """Keeps the passages in the service's own schema."""
+    """Stores documents in the schema of the service."""
 
     Settings = PgvectorSettings
 
@@ -63,24 +63,38 @@ class PgvectorIndex(PassageIndex):
             return gone.documents
 
     async def put_document(
-        self, owner: Owner, collection: str, document: Document, chunks: Sequence[Chunk], analysed: AnalysedText
+        self,
+        owner: Owner,
+        collection: str,
+        document: Document,
+        chunks: Sequence[Chunk],
+        analysed: AnalysedText,
+        fence: int = 0,
     ) -> Document:
         async with self._database.transaction() as connection:
             row = await collections.lock(connection, owner, collection)
             document.walls[:] = sorted({*row["walls"], *document.walls})
+            if fence:
+                await fences.check(connection, row["key"], document, fence)
             await documents.replace(connection, row["key"], document)
-            written = await documents.write(connection, owner, row["key"], document, chunks, analysed)
+            written = await documents.write(connection, owner, row["key"], document, chunks, analysed, fence)
             details = {"document": written.id, "content_hash": written.content_hash, "chunks": written.chunks}
             await self._audit.record("document.put", row["id"], details=details, connection=connection)
             return written
 
     async def update_attributes(
-        self, owner: Owner, collection: str, document: Document, source: str, about: Callable[..., DocumentMetadata]
+        self,
+        owner: Owner,
+        collection: str,
+        document: Document,
+        source: str,
+        about: Callable[..., DocumentMetadata],
+        fence: int = 0,
     ) -> Document:
         async with self._database.transaction() as connection:
             row = await collections.lock(connection, owner, collection)
             document.walls[:] = sorted({*row["walls"], *document.walls})
-            changed = await attributes.update(connection, owner, row["key"], document, source, about)
+            changed = await attributes.update(connection, owner, row["key"], document, source, about, fence)
             details = {"document": changed.id, "version": changed.attributes_version}
             await self._audit.record("document.update", row["id"], details=details, connection=connection)
             return changed
@@ -99,15 +113,31 @@ class PgvectorIndex(PassageIndex):
             await self._audit.record("document.delete", row["id"], details=details, connection=connection)
             return chunks
 
+    async def delete_fenced(
+        self, owner: Owner, collection: str, document: str, walls: Sequence[str], fence: int
+    ) -> int:
+        async with self._database.transaction() as connection:
+            row = await collections.lock(connection, owner, collection)
+            all_walls = sorted({*row["walls"], *walls})
+            deleted = await fences.delete(connection, row["key"], document, all_walls, fence)
+            await collections.remove_if_empty(connection, row["key"])
+            if deleted is None:
+                return 0
+            details = {"document": document, "chunks": deleted}
+            await self._audit.record("document.delete", row["id"], details=details, connection=connection)
+            return deleted
+
     def snapshot(
-        self, owner: Owner, collection: str, wanted: Filter | None
+        self, owner: Owner, collection: str, condition: Filter | None
     ) -> AbstractAsyncContextManager[PostgresSnapshot]:
-        return self._snapshot(owner, collection, wanted)
+        return self._snapshot(owner, collection, condition)
 
     @asynccontextmanager
-    async def _snapshot(self, owner: Owner, collection: str, wanted: Filter | None) -> AsyncIterator[PostgresSnapshot]:
+    async def _snapshot(
+        self, owner: Owner, collection: str, condition: Filter | None
+    ) -> AsyncIterator[PostgresSnapshot]:
         async with self._database.transaction() as connection:
             await connection.execute("set transaction isolation level repeatable read, read only")
             row = await collections.find(connection, owner, collection)
-            view = await View.of(connection, owner, row["key"], to_jsonpath(wanted))
+            view = await View.of(connection, owner, row["key"], to_jsonpath(condition))
             yield PostgresSnapshot(connection, view, self._settings)

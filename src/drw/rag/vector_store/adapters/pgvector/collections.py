@@ -1,4 +1,4 @@
-"""The rows of collections: always found by org and desk together with the id or the name."""
+"""Rows of collections; every query filters by org and desk."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ WITH_COUNTS = f"""
         from collection_total where collection = c.key and inside(walls, %(walls)s)) t"""  # noqa: S608 - constants
 
 FIND = f"""
-    select * from {SEEN} where id = %(wanted)s or name = %(wanted)s
-    order by id = %(wanted)s desc, withdrawn, cardinality(walls) desc, walls limit 1"""  # noqa: S608
+    select * from {SEEN} where id = %(id_or_name)s or name = %(id_or_name)s
+    order by id = %(id_or_name)s desc, withdrawn, cardinality(walls) desc, walls limit 1"""  # noqa: S608
 COUNTED = f"{WITH_COUNTS} where c.key = %(key)s"
 LIST = f"""{WITH_COUNTS}
     where %(at)s::timestamptz is null or (c.created_at, c.id) > (%(at)s, %(id)s)
@@ -40,7 +40,7 @@ DELETE_TOTALS = "delete from collection_total where collection = %(key)s and ins
 async def create(
     connection: Connection, owner: Owner, name: str, metadata: Mapping[str, str], walls: Sequence[str]
 ) -> Collection:
-    """Make a collection inside these walls.
+    """Create a collection with these walls.
 
     Raises:
         CollectionExists: the name is taken.
@@ -57,18 +57,18 @@ async def create(
 
 
 async def find(connection: Connection, owner: Owner, collection: str) -> Row:
-    """Return the row of a collection by its id or, where no id fits, its name.
+    """Return the row of a collection by its id or, if no id matches, its name.
 
     Of several with the name, each in a set of walls of its own, it is the one that has most walls.
     """
-    cursor = await connection.execute(FIND, {**seen_by(owner), "wanted": collection})
+    cursor = await connection.execute(FIND, {**seen_by(owner), "id_or_name": collection})
     if (row := await cursor.fetchone()) is None:
         raise CollectionNotFound(f"there is no collection {collection!r} in the desk {owner.desk!r}")
     return row
 
 
 async def shown(connection: Connection, owner: Owner, collection: str) -> Collection:
-    """Return a collection with the counts of what its caller may see of it."""
+    """Return a collection with counts of what its caller may see."""
     row = await find(connection, owner, collection)
     return message(await _only(connection, COUNTED, {**seen_by(owner), "key": row["key"]}))
 
@@ -78,11 +78,11 @@ async def lock(connection: Connection, owner: Owner, collection: str) -> Row:
 
     Writers of one collection take turns: the statistics on its row stay exact, and none can deadlock.
     """
-    found = await find(connection, owner, collection)
-    cursor = await connection.execute("select * from collection where key = %s for no key update", (found["key"],))
+    row = await find(connection, owner, collection)
+    cursor = await connection.execute("select * from collection where key = %s for no key update", (row["key"],))
     if await cursor.fetchone() is None:
         raise CollectionNotFound(f"the collection {collection!r} has just been deleted")
-    return await find(connection, owner, found["id"])  # it may have been withdrawn while we waited
+    return await find(connection, owner, row["id"])  # it may have been withdrawn while we waited
 
 
 async def listed(connection: Connection, owner: Owner, page: Page) -> tuple[list[Collection], str]:
@@ -95,7 +95,7 @@ async def listed(connection: Connection, owner: Owner, page: Page) -> tuple[list
 async def update(
     connection: Connection, owner: Owner, collection: str, name: str, metadata: Mapping[str, str]
 ) -> Collection:
-    """Change the name, where one is given, and the metadata, where there is any.
+    """Change the name and the metadata, if given.
 
     Raises:
         CollectionExists: the name is taken.
@@ -110,9 +110,9 @@ async def update(
 
 
 async def delete(connection: Connection, owner: Owner, collection: str) -> Collection:
-    """Delete a collection with all in it that its caller may see, and return what that was.
+    """Delete a collection with all documents that its caller may see; return their counts.
 
-    What the caller may not see stays, and the collection for those who may; for all others it is gone.
+    Documents that the caller may not see stay, with the collection, for callers inside their walls.
     """
     row = await lock(connection, owner, collection)
     gone = await shown(connection, owner, row["id"])
@@ -132,7 +132,7 @@ async def remove_if_empty(connection: Connection, key: int) -> None:
 
 
 def seen_by(owner: Owner) -> dict[str, Any]:
-    """Return who asks, as the queries have it."""
+    """Return the query parameters of an owner."""
     return {"org": owner.org, "desk": owner.desk, "walls": list(owner.walls)}
 
 

@@ -1,4 +1,4 @@
-"""The rows of a document: itself, permissions, chunks, vectors, postings and subject, written and deleted together."""
+"""Rows of a document (document, permissions, chunks, vectors, postings, subject), written and deleted together."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from drw.rag.vector_store.ports import AnalysedText, DocumentNotFound, Owner, Pa
 ADD = """
     insert into document
         (collection, id, title, content_hash, pages, chunks, bytes, terms, metadata, attributes, walls,
-            attributes_version)
-    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning *"""
+            attributes_version, fence)
+    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning *"""
 
 COUNT = """
     insert into collection_total as t (collection, walls, documents, chunks, bytes, terms)
@@ -46,14 +46,15 @@ async def write(
     document: Document,
     chunks: Sequence[Chunk],
     analysed: AnalysedText,
+    fence: int,
 ) -> Document:
-    """Write a document that is not there."""
+    """Insert a document."""
     size = sum(len(chunk.text.encode()) for chunk in chunks)
     terms = sum(sum(counts.values()) for counts in analysed.counts)
     values = (
         *(collection, document.id, document.title, document.content_hash, document.pages),
         *(len(chunks), size, terms, Jsonb(dict(analysed.about.metadata)), Jsonb(from_values(document.attributes))),
-        *(list(document.walls), document.attributes_version),
+        *(list(document.walls), document.attributes_version, fence),
     )
     row = await (await connection.execute(ADD, values)).fetchone()
     assert row is not None
@@ -74,7 +75,7 @@ async def write_subject(connection: Connection, collection: int, key: int, subje
 
 
 async def replace(connection: Connection, collection: int, document: Document) -> None:
-    """Delete the document of this id and these walls, where it is there, to make room for another."""
+    """Delete the document with this id and these walls, if it exists, before another one is inserted."""
     query = "delete from document where collection = %s and id = %s and walls = %s returning *"
     rows = await connection.execute(query, (collection, document.id, list(document.walls)))
     for row in await rows.fetchall():
@@ -115,12 +116,12 @@ async def _copy_vectors(connection: Connection, collection: int, key: int, chunk
 
 
 def _postings(collection: int, key: int, chunks: Sequence[Chunk], analysed: AnalysedText) -> Iterable[tuple[Any, ...]]:
-    found: dict[str, list[int]] = {}
+    hits_by_term: dict[str, list[int]] = {}
     for chunk, counts in zip(chunks, analysed.counts, strict=True):
         length = sum(counts.values())
         for term, count in counts.items():
-            found.setdefault(term, []).extend((chunk.number, count, length))
-    for term, hits in found.items():
+            hits_by_term.setdefault(term, []).extend((chunk.number, count, length))
+    for term, hits in hits_by_term.items():
         yield collection, term, key, bm25.packed(hits)
 
 
@@ -132,7 +133,7 @@ def _binary(values: Sequence[float]) -> bytes:
 async def _copy(
     connection: Connection, statement: LiteralString, rows: Iterable[Sequence[Any]], types: Sequence[str] = ()
 ) -> None:
-    """Copy rows into a table: as text or, where the statement says so, in binary with these types."""
+    """Copy rows into a table: as text or, with `types`, in binary."""
     async with connection.cursor().copy(statement) as copy:
         if types:
             copy.set_types(types)
@@ -141,7 +142,7 @@ async def _copy(
 
 
 async def count(connection: Connection, row: Mapping[str, Any], sign: int) -> None:
-    """Add a document to what its collection has inside its walls, or take it off."""
+    """Add a document to the totals of its collection and walls, or subtract it."""
     changes = {name: sign * row[name] for name in ("chunks", "bytes", "terms")}
     await connection.execute(
         COUNT, {"collection": row["collection"], "walls": row["walls"], "documents": sign, **changes}

@@ -1,4 +1,4 @@
-"""Filters over attributes as PostgreSQL's jsonpath: one value for a parameter, never a part of a statement.
+"""Attribute filters as jsonpath of PostgreSQL: passed as a parameter, never as part of a statement.
 
 A comparison of two types is unknown in jsonpath, which neither takes nor leaves out; inside of `exists` it is false,
 so that `ne` is the opposite of `eq` also for another type and for an attribute that is not there.
@@ -15,20 +15,20 @@ NEGATED = ("ne", "nin")
 JOINED = {"and": " && ", "or": " || "}
 
 
-def to_jsonpath(wanted: Filter | None) -> str | None:
+def to_jsonpath(condition: Filter | None) -> str | None:
     """Return a filter as a jsonpath predicate for the operator `@@`; None takes everything."""
-    return None if wanted is None else _path(wanted)
+    return None if condition is None else _path(condition)
 
 
-def _path(wanted: Filter) -> str:
-    if isinstance(wanted, Comparison):
-        return _comparison(wanted)
-    return JOINED[wanted.type].join(f"({_path(part)})" for part in wanted.parts)
+def _path(condition: Filter) -> str:
+    if isinstance(condition, Comparison):
+        return _comparison(condition)
+    return JOINED[condition.type].join(f"({_path(part)})" for part in condition.parts)
 
 
-def _comparison(wanted: Comparison) -> str:
-    operator = OPERATORS[wanted.type]
+def _comparison(condition: Comparison) -> str:
+    operator = OPERATORS[condition.type]
     # JSON in ASCII is a literal of jsonpath too.
-    any_of = " || ".join(f"@ {operator} {json.dumps(value)}" for value in wanted.values)
-    found = f"exists($.{json.dumps(wanted.key)} ? ({any_of}))"
-    return f"!({found})" if wanted.type in NEGATED else found
+    any_of = " || ".join(f"@ {operator} {json.dumps(value)}" for value in condition.values)
+    expression = f"exists($.{json.dumps(condition.key)} ? ({any_of}))"
+    return f"!({expression})" if condition.type in NEGATED else expression

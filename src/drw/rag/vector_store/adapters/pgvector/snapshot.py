@@ -1,4 +1,4 @@
-"""Searches in one snapshot: BM25 over the postings, inner product over the vectors."""
+"""Search in one transaction snapshot: BM25 over postings, inner product over vectors."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ class View:
 
     @classmethod
     async def of(cls, connection: Connection, owner: Owner, collection: int, jsonpath: str | None) -> View:
-        """Count what can be seen."""
+        """Count the visible documents."""
         names = {"collection": collection, "desk": owner.desk, "walls": list(owner.walls), "filter": jsonpath}
         return await cls.counted(connection, names)
 
     @classmethod
     async def counted(cls, connection: Connection, names: Mapping[str, Any]) -> View:
-        """Count what these parameters of the queries let through."""
+        """Count the documents that these query parameters match."""
         row = await (await connection.execute(_over(COUNT, names), names)).fetchone()
         assert row is not None
         return cls(names, row["documents"], int(row["chunks"]), int(row["terms"]))
@@ -131,20 +131,23 @@ class PostgresSnapshot(Snapshot):
         return bm25.scores(terms, postings, self._view.chunks, self._view.terms / max(1, self._view.chunks) or 1.0)
 
     async def by_vector(
-        self, vector: Sequence[float], places: Sequence[PassagePosition], limit: int
+        self, vector: Sequence[float], positions: Sequence[PassagePosition], limit: int
     ) -> dict[PassagePosition, float]:
         if not vector or not self._view.chunks:
             return {}
-        at = {"documents": [place.document for place in places], "numbers": [place.number for place in places]}
-        asked = {"vector": str(list(vector)), "limit": limit, **at}
+        at = {
+            "documents": [position.document for position in positions],
+            "numbers": [position.number for position in positions],
+        }
+        parameters = {"vector": str(list(vector)), "limit": limit, **at}
         if await self._is_exact():
-            return _scores(await self._rows(ALL_VECTORS, **asked))
+            return _scores(await self._rows(ALL_VECTORS, **parameters))
         await self._prepare_graph()
-        found = _scores(await self._rows(GRAPH, **asked))
-        return found | _scores(await self._rows(VECTORS_AT, **asked))
+        scores = _scores(await self._rows(GRAPH, **parameters))
+        return scores | _scores(await self._rows(VECTORS_AT, **parameters))
 
-    async def passages(self, places: Sequence[PassagePosition]) -> dict[PassagePosition, Passage]:
-        keys = ([place.document for place in places], [place.number for place in places])
+    async def passages(self, positions: Sequence[PassagePosition]) -> dict[PassagePosition, Passage]:
+        keys = ([position.document for position in positions], [position.number for position in positions])
         rows = await (await self._connection.execute(PASSAGES, keys)).fetchall()
         return {PassagePosition(row["document"], row["number"]): _passage(row) for row in rows}
 
@@ -156,7 +159,7 @@ class PostgresSnapshot(Snapshot):
         return self._view.chunks < self._settings.exact_below_share * max(0, row["vectors"] if row else 0)
 
     async def _few(self, query: LiteralString, **values: Any) -> list[str]:
-        """Return the values of a filter; none where there are so many that it would narrow little."""
+        """Return the values of a filter; none if there are too many to narrow the search."""
         rows = await self._rows(query, limit=MAX_VALUES + 1, **values)
         return [row["value"] for row in rows] if len(rows) <= MAX_VALUES else []
 
@@ -174,7 +177,7 @@ class PostgresSnapshot(Snapshot):
 
 
 def _over(query: LiteralString, names: Mapping[str, Any]) -> sql.Composed:
-    """Return a query over what is visible, narrowed where there are automatic filters."""
+    """Return a query over the visible documents, narrowed by the automatic filters."""
     return sql.SQL(query).format(seen=sql.SQL(NARROWED if "filters" in names else SEEN))
 
 

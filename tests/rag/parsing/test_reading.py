@@ -82,14 +82,14 @@ HOSTILE = [
     ("old.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"0" * 600, "of an Office before 2007"),
     ("cut.docx", docx(["text"])[:-30], "cannot be unpacked"),
     ("image.txt", b"\x89PNG\0\0\0", "zero bytes"),
-    ("noise.md", bytes(range(1, 256)), "not text in UTF-8: byte 127 is wrong; its encoding cannot be told"),
+    ("noise.md", bytes(range(1, 256)), "not text in UTF-8: byte 127 is wrong; its encoding cannot be detected"),
     ("long.txt", b"a" * 10_001, "more than 10,000 characters"),
 ]
 
 
 @pytest.fixture(scope="module")
 def bounded():
-    return Settings(workers=1, most_pages=30, most_characters=10_000, most_unpacked_bytes=1 << 20)
+    return Settings(workers=1, max_pages=30, max_characters=10_000, max_unpacked_bytes=1 << 20)
 
 
 @pytest.mark.parametrize(("name", "content", "reason"), HOSTILE, ids=[name for name, *_ in HOSTILE])
@@ -106,7 +106,7 @@ async def test_an_encrypted_pdf_asks_for_its_password(reader, tmp_path):
     assert refused.value.code == "password_required"
 
 
-async def test_a_packed_bomb_is_refused_whatever_it_says_of_itself(bounded, tmp_path):
+async def test_a_decompression_bomb_is_rejected_whatever_sizes_it_declares(bounded, tmp_path):
     file = tmp_path / "bomb.docx"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("word/document.xml", b"\0" * (8 << 20))
@@ -115,7 +115,7 @@ async def test_a_packed_bomb_is_refused_whatever_it_says_of_itself(bounded, tmp_
             await reader.check(file, "docx")
 
 
-async def test_a_parser_that_dies_takes_only_its_file_along(reader, tmp_path):
+async def test_a_parser_that_crashes_affects_only_its_file(reader, tmp_path):
     file = tmp_path / "a.pdf"
     os.mkfifo(file)  # opening it waits for a writer, as a parser that hangs does
     hanging = asyncio.create_task(reader.pages(file, "pdf"))
@@ -152,7 +152,7 @@ async def test_a_parser_that_takes_too_much_memory_is_refused_or_dies(tmp_path):
             await read(reader, tmp_path, "a.txt", b"a" * (60 << 20))
 
 
-async def test_a_worker_is_used_again_and_sees_no_secrets(reader, tmp_path, monkeypatch):
+async def test_a_parser_process_is_reused_and_sees_no_secrets(reader, tmp_path, monkeypatch):
     monkeypatch.setenv("DRW__SECRET", "hush")
     await read(reader, tmp_path, "a.txt", b"one")
     (first,) = _workers()
@@ -196,7 +196,7 @@ def _workers():
     return [p for p in psutil.Process().children() if "drw.rag.documents.parsing.parser_process" in p.cmdline()]
 
 
-async def test_a_worker_that_ends_before_it_is_asked_is_started_again(tmp_path, monkeypatch):
+async def test_a_parser_process_that_ends_before_its_first_request_is_restarted(tmp_path, monkeypatch):
     file = tmp_path / "a.txt"
     file.write_text("text")
     reader = ParserPool(Settings())

@@ -31,7 +31,7 @@ def test_a_table_is_cut_between_rows_and_each_part_knows_its_columns():
     assert chunks[1].text.splitlines()[:2] == chunks[0].text.splitlines()[-2:]
 
 
-def test_a_small_table_is_not_parted():
+def test_a_small_table_is_not_split():
     text = "\n".join(["The desks earned this: " + "more or less, as it was. " * 22, "Profit by desk:", *ROWS[:5]])
     chunks = list(Chunker("").page(1, text))
     assert [chunk.text.splitlines()[0][:9] for chunk in chunks] == ["The desks", "Profit by"]
@@ -47,7 +47,7 @@ def test_a_markdown_table_gives_its_head_to_every_part():
     assert all(c.context == "Risk policy\nLimits\nBy desk\n| Desk | VaR | Stress | Approver |" for c in chunks[1:])
 
 
-def test_headings_hold_over_pages_and_the_deeper_end_with_the_higher():
+def test_headings_apply_across_pages_and_end_with_a_higher_one():
     chunker = Chunker("")
     list(chunker.page(1, "# Risk\n\n## Limits\n\nText."))
     (second,) = chunker.page(2, "More text.")

@@ -100,7 +100,7 @@ def test_every_passage_of_a_long_sheet_explains_itself(tmp_path):
     assert page.count("| Desk 399 |") == 1
 
 
-def test_a_wide_sheet_is_parted_by_columns_and_keeps_the_names_of_its_rows(tmp_path):
+def test_a_wide_sheet_is_split_by_columns_and_keeps_the_names_of_its_rows(tmp_path):
     header = [f"Long header number {n}" for n in range(26)]
     (page,), _ = read(workbook({"W": rows(header, [f"cell {n}" for n in range(26)])}), tmp_path)
     blocks = page.split("\n\n## ")[1:]
@@ -139,7 +139,7 @@ def test_comments_are_read_but_for_those_on_hidden_cells(tmp_path):
 
 
 @pytest.mark.parametrize("number", ["²", "x", "-1", "1" * 5000])
-def test_a_number_that_is_none_damages_no_more_than_its_cell(number, tmp_path):
+def test_an_invalid_number_damages_only_its_cell(number, tmp_path):
     cells = f'<sheetData><row r="{number}"><c r="A1" s="{number}"><v>7</v></c></row></sheetData>'
     columns = f'<cols><col min="{number}" max="2" hidden="1"/></cols>'
     strings = f'<sheetData><row r="1"><c t="s"><v>{number}</v></c><c><v>7</v></c></row></sheetData>'
@@ -201,14 +201,14 @@ def test_hostile_sheets_are_bounded(tmp_path):
         read(changed.getvalue(), tmp_path)
 
 
-def test_a_circle_of_formulas_ends(tmp_path):
+def test_circular_formulas_end(tmp_path):
     pages, warnings = read(workbook({"S": rows(["=B1", "=A1"], ["=SUM(A1:B1)", 1])}), tmp_path)
     assert "| =B1 | =A1 |" in pages[0]
     assert warnings == ["3 formulas have no stored value and are shown as formulas"]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_csv_is_a_table_whatever_parts_its_cells(delimiter, tmp_path):
+def test_csv_is_a_table_with_any_delimiter(delimiter, tmp_path):
     text = "\r\n".join(delimiter.join(line) for line in (["Desk", "Händler", "VaR"], ["Rates", '"a, b"', "6.8"]))
     pages, _ = read(text.encode("cp1252"), tmp_path, "csv", parser=Plain)
     assert pages == ["## A1:C2\n\n| Desk | Händler | VaR |\n| --- | --- | --- |\n| Rates | a, b | 6.8 |"]
@@ -226,7 +226,7 @@ def test_hostile_csv_takes_time_in_proportion(tmp_path):
         read(text.encode(), tmp_path, "csv", parser=Plain)
 
 
-def test_hidden_columns_and_rows_of_ods_are_left_out_and_said(tmp_path):
+def test_hidden_columns_and_rows_of_ods_are_left_out_with_a_warning(tmp_path):
     cell = "<c:table-cell><t:p>{}</t:p></c:table-cell>"
     content = (
         '<o xmlns:c="urn:oasis:names:tc:opendocument:xmlns:table:1.0" xmlns:t="urn:t"><c:table c:name="S">'

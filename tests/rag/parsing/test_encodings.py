@@ -33,7 +33,7 @@ def test_text_is_read_in_its_encoding(encoding, text):
     assert decoded(text.encode(encoding)) == (text, encoding)
 
 
-def test_a_long_text_is_told_by_its_few_odd_characters():
+def test_the_encoding_of_a_long_text_is_detected_by_its_few_odd_characters():
     text = "Plain words of a long report.\n" * 100_000 + "– signed: André\n"
     assert decoded(text.encode("cp1252")) == (text, "cp1252")
 

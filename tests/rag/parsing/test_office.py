@@ -124,7 +124,7 @@ def test_headings_lists_tables_and_pages_of_a_document(tmp_path):
 
 
 @pytest.mark.parametrize("number", ["²", "x", "-1", "1" * 5000])
-def test_a_number_that_is_none_does_not_damage_a_document(number, tmp_path):
+def test_an_invalid_number_does_not_damage_a_document(number, tmp_path):
     numbering = (
         f"<w:numbering NS><w:abstractNum w:abstractNumId='0'><w:lvl w:ilvl='{number}'>"
         f"<w:start w:val='{number}'/></w:lvl></w:abstractNum>"

@@ -69,7 +69,7 @@ async def test_a_single_slot_serves_everybody():
 
 
 @pytest.mark.parametrize("waits", [True, False])
-async def test_a_slot_comes_back_from_who_is_cancelled(waits):
+async def test_a_cancelled_owner_returns_its_slot(waits):
     slots = FairSlots(1)
     async with AsyncExitStack() as stack:
         if waits:

@@ -1,0 +1,81 @@
+"""Leases of indexing workers: a dead worker loses its jobs at once, a frozen one when its lease expires.
+
+A worker holds an advisory lock, which PostgreSQL releases when the process dies, and a lease with an expiry, which a
+heartbeat extends. Both use one connection for each worker, outside the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from drw.kernel.errors import Unavailable
+from drw.kernel.storage import advisory_lock
+from drw.kernel.storage.advisory_lock import AdvisoryLock, LockId
+from drw.kernel.storage.database import Database
+
+WORKER = 0x646F63
+"""The kind of the advisory lock: "doc"."""
+LEASE_SECONDS = 30.0
+HEARTBEAT_SECONDS = 5.0
+RECORD_DAYS = 1
+"""How long the record of a dead worker is stored."""
+
+LIVE_WORKERS = f"""
+select worker.number from worker join ({advisory_lock.holders(WORKER)}) as held using (number)
+where worker.lease_expires_at > clock_timestamp()
+"""  # noqa: S608 - constants
+"""The numbers of the workers that hold their lock and an unexpired lease."""
+EXTEND = """
+insert into worker (number, lease_expires_at) values (%s, clock_timestamp() + %s * interval '1 second')
+on conflict (number) do update set lease_expires_at = excluded.lease_expires_at
+"""
+EXPIRE_OLD = "delete from worker where lease_expires_at < clock_timestamp() - %s * interval '1 day'"
+
+
+class WorkerLease:
+    """The lease of one worker."""
+
+    def __init__(self, number: int, lock: AdvisoryLock) -> None:
+        self.number = number
+        self._lock = lock
+
+    async def extend(self) -> None:
+        """Extend the lease by `LEASE_SECONDS`.
+
+        Raises:
+            Unavailable: the connection, and with it the lock, is lost.
+        """
+        await self._lock.execute(EXTEND, self.number, LEASE_SECONDS)
+
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run the worker and extend its lease meanwhile; cancel it if the lock is lost.
+
+        Raises:
+            Unavailable: the connection, and with it the lock, is lost.
+        """
+        await self._lock.run(self._heartbeat(), work)
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await self.extend()
+
+
+@asynccontextmanager
+async def acquired(database: Database) -> AsyncIterator[WorkerLease]:
+    """Register a worker and hold its lease for the block.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    row = await database.one("select (nextval('worker_number') %% 2147483647)::int as number")
+    if row is None:
+        raise Unavailable("the database gives no number for a worker", part="postgres")
+    async with advisory_lock.acquired(database, LockId(WORKER, row["number"])) as lock:
+        await lock.execute(EXPIRE_OLD, RECORD_DAYS)
+        lease = WorkerLease(row["number"], lock)
+        await lease.extend()
+        yield lease

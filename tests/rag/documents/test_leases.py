@@ -1,0 +1,213 @@
+"""Leases of indexing jobs: nothing is held while a job runs, and only the newest owner of a job can finish it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+
+from drw.api.rag.v1.vector_store_pb2 import VectorSearchRequest
+from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
+from drw.kernel.attributes import to_values
+from drw.kernel.rpc.context import acting_for
+from drw.kernel.storage.database import Database
+from drw.rag.documents.ingestion import worker_lease
+from drw.rag.documents.ingestion.job_queue import JobCounts, JobQueue
+from rag.documents.conftest import running
+from support.parts import wait_until
+
+JOBS = 12
+"""More than the pool has connections."""
+
+
+def query(profile, sql, *args):
+    with psycopg.connect(profile.postgres, autocommit=True) as connection:
+        cursor = connection.execute(sql, args)
+        return cursor.fetchall() if cursor.description else []
+
+
+async def until(profile, sql, what):
+    await asyncio.to_thread(wait_until, lambda: query(profile, sql) != [], what)
+
+
+class Gate:
+    """Stops calls of `put_document` until it opens."""
+
+    def __init__(self, platform):
+        self._service = platform.host._servicers["vector_store"]
+        self._put = self._service.put_document
+        self._service.put_document = self._stop
+        self.calls = 0
+        self.opened = asyncio.Event()
+
+    async def _stop(self, request):
+        self.calls += 1
+        await self.opened.wait()
+        return await self._put(request)
+
+    async def reached(self, calls=1):
+        async with asyncio.timeout(60):
+            while self.calls < calls:
+                await asyncio.sleep(0.01)
+
+
+async def test_running_jobs_hold_no_connection_of_the_pool(rag):
+    settings = rag.services | {"documents": {"indexers": JOBS + 1}}
+    async with running(rag.model_copy(update={"services": settings})) as platform:
+        desk = platform.desk()
+        gate = Gate(platform)
+        for number in range(JOBS):
+            file = await desk.upload(f"{number}.txt", f"Text {number}".encode())
+            await desk.openai.vector_stores.create(name=f"store-{number}", file_ids=[file.id])
+        await gate.reached(JOBS)
+        in_transaction = (
+            "select count(*) from pg_stat_activity where datname = current_database()"
+            " and pid <> pg_backend_pid() and state like 'idle in transaction%%'"
+        )
+        # An idle worker looks for jobs now and then: wait for a moment between.
+        await asyncio.to_thread(wait_until, lambda: query(rag, in_transaction) == [(0,)], "no transaction")
+        assert len((await desk.openai.files.list()).data) == JOBS
+        gate.opened.set()
+        await asyncio.to_thread(
+            wait_until, lambda: query(rag, "select count(*) from vector_store.document") == [(JOBS,)], "the documents"
+        )
+
+
+async def test_a_job_that_was_taken_over_cannot_be_finished_by_its_former_owner(idle, rag, report):
+    async with idle as platform, queued(platform, rag, report) as (queue, database, file):
+        async with worker_lease.acquired(database) as first, worker_lease.acquired(database) as second:
+            (former,) = await queue.claim(first.number)
+            assert await queue.claim(second.number) == []
+            query(rag, "update documents.worker set lease_expires_at = now() where number = %s", first.number)
+            (current,) = await queue.claim(second.number)  # as from a frozen process: it has its lock still
+            assert (current.file, current.attempts) == (file, 2)
+            assert current.lease > former.lease
+
+            await first.extend()  # it wakes up
+            assert await queue.attributes(former) is None
+            assert await queue.complete_unchanged(former)
+            await queue.report(former, JobCounts(9, 9))
+            await queue.complete(former, JobCounts(9, 9), 1)
+            await queue.fail(former, "server_error", "from the former owner")
+            await queue.release(former)
+            state = query(rag, "select state, pages, worker, lease from documents.vector_store_file")
+            assert state == [("in_progress", 0, second.number, current.lease)]
+
+            await queue.complete(current, JobCounts(1, 1), 1)
+        assert query(rag, "select state, pages from documents.vector_store_file") == [("completed", 1)]
+        assert query(rag, "select count(*) from audit.inbox where record::jsonb ->> 'action' = 'file.index'") == [(1,)]
+
+
+@asynccontextmanager
+async def queued(platform, profile, report):
+    """A queue with one job."""
+    desk = platform.desk()
+    file = await desk.upload("report.pdf", report)
+    await desk.openai.vector_stores.create(name="c", file_ids=[file.id])
+    database = Database(profile.postgres, "documents")
+    await database.start("drw.rag.documents")
+    yield JobQueue(database, platform.host.audit("documents")), database, file.id
+    await database.stop()
+
+
+@pytest.fixture
+def alone(rag):
+    """The profile with one worker, which does one job after the other."""
+    return rag.model_copy(update={"services": rag.services | {"documents": {"indexers": 1}}})
+
+
+async def test_the_write_of_a_frozen_worker_does_not_replace_that_of_its_successor(alone, rag, monkeypatch):
+    monkeypatch.setattr(worker_lease, "HEARTBEAT_SECONDS", 3600)
+    async with running(alone) as frozen:
+        gate = Gate(frozen)
+        desk = frozen.desk()
+        file = await desk.upload("a.txt", b"Copper rose.")
+        store = await desk.openai.vector_stores.create(name="c", file_ids=[file.id])
+        await gate.reached()
+        query(rag, "update documents.worker set lease_expires_at = now()")
+        async with running(rag):
+            await until(rag, "select 1 from documents.vector_store_file where state = 'completed'", "the takeover")
+        ((written, fence),) = query(rag, "select indexed_at, fence from vector_store.document")
+        query(rag, "update documents.worker set lease_expires_at = 'infinity'")  # it wakes up
+        gate.opened.set()
+        files = desk.openai.vector_stores.files
+        other = await desk.upload("b.txt", b"Zinc fell.")
+        await files.create_and_poll(other.id, vector_store_id=store.id, poll_interval_ms=20)  # by the same worker
+        shown = "select indexed_at, fence from vector_store.document where id = %s"
+        assert query(rag, shown, file.id) == [(written, fence)]
+        assert query(rag, "select attempts from documents.vector_store_file where file = %s", file.id) == [(2,)]
+
+
+async def test_a_heartbeat_extends_the_lease_of_a_worker(idle, rag, monkeypatch):
+    monkeypatch.setattr(worker_lease, "HEARTBEAT_SECONDS", 0.01)
+    async with idle:
+        database = Database(rag.postgres, "documents")
+        await database.start("drw.rag.documents")
+        async with worker_lease.acquired(database) as lease:
+            query(rag, "update documents.worker set lease_expires_at = '-infinity'")
+            working = asyncio.create_task(lease.run(asyncio.sleep(3600)))
+            await until(rag, "select 1 from documents.worker where lease_expires_at > now()", "the heartbeat")
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+        await database.stop()
+
+
+@pytest.mark.parametrize("action", ["file", "vector store file", "batch"])
+async def test_what_is_deleted_while_its_document_is_written_leaves_no_document(alone, rag, action):
+    async with running(alone) as platform:
+        gate = Gate(platform)
+        desk = platform.desk()
+        file = await desk.upload("a.txt", b"Copper rose.")
+        store = await desk.openai.vector_stores.create(name="c")
+        stores = desk.openai.vector_stores
+        batch = await stores.file_batches.create(store.id, file_ids=[file.id])
+        await gate.reached()
+        if action == "file":
+            await desk.openai.files.delete(file.id)  # which does not wait for the worker
+        elif action == "vector store file":
+            await stores.files.delete(file.id, vector_store_id=store.id)
+        else:
+            await stores.file_batches.cancel(batch.id, vector_store_id=store.id)
+        gate.opened.set()
+        other = await desk.upload("b.txt", b"Zinc fell.")
+        await stores.files.create_and_poll(other.id, vector_store_id=store.id, poll_interval_ms=20)
+        assert query(rag, "select id from vector_store.document") == [(other.id,)]
+        if action != "file":  # and it can be indexed again
+            await stores.files.create_and_poll(file.id, vector_store_id=store.id, poll_interval_ms=20)
+            assert {id_ for (id_,) in query(rag, "select id from vector_store.document")} == {file.id, other.id}
+
+
+async def test_attributes_that_change_while_the_document_is_written_are_in_it_once_it_is_completed(rag, caller):
+    async with running(rag) as platform:
+        gate = Gate(platform)
+        desk = platform.desk()
+        file = await desk.upload("a.txt", b"Copper rose.")
+        store = await desk.openai.vector_stores.create(name="c")
+        files = desk.openai.vector_stores.files
+        await files.create(store.id, file_id=file.id, attributes={"year": 2024})
+        await gate.reached()
+        changed = await files.update(file.id, vector_store_id=store.id, attributes={"year": 2025})
+        assert (changed.status, changed.attributes) == ("in_progress", {"year": 2025})
+        gate.opened.set()
+        await files.poll(file.id, vector_store_id=store.id, poll_interval_ms=20)
+        with acting_for(caller):
+            client = platform.host.client(VectorStoreClient)
+            request = VectorSearchRequest(collection=store.id, text="copper", attributes=to_values({"year": 2025}))
+            assert [p.document for p in (await client.search(request)).passages] == [file.id]
+        counted = "select attributes_version, attributes_written from documents.vector_store_file"
+        assert query(rag, counted) == [(2, 2)]
+        assert query(rag, "select attributes_version from vector_store.document") == [(2,)]
+
+
+async def test_a_job_that_fails_after_other_attempts_leaves_no_document(idle, rag, report, caller):
+    async with idle as platform, queued(platform, rag, report) as (queue, database, file):
+        async with worker_lease.acquired(database) as worker:
+            (first,) = await queue.claim(worker.number)
+            await queue.release(first)
+            query(rag, "update documents.vector_store_file set not_before = now()")
+            (second,) = await queue.claim(worker.number)
+            await queue.fail(second, "server_error", "it does not work")
+        ordered = query(rag, "select collection, file, walls, fence > %s from documents.deletion", second.lease)
+        assert ordered == [(second.collection, file, [], True)]
