@@ -110,5 +110,5 @@ def toml_faults(folder: Path, text: str) -> list[str]:
     models = {name: {"engine": "openai", "base_url": "http://127.0.0.1/v1"} for name in OTHER_MODELS}
     discovery = {"models": models, "default_model": OTHER_MODELS[0]}
     others = {"services": {"discovery": discovery, "authentication": {"secret": secrets.token_urlsafe(48)}}}
-    layers = SettingLayers([folder / "drw.toml"], environ={}, made=("others", others))
+    layers = SettingLayers([folder / "drw.toml"], environ={}, base=("others", others))
     return [fault for fault in faults(layers) if not fault.endswith(" is missing")]

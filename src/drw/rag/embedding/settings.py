@@ -26,7 +26,7 @@ class OnnxSettings(Base):
 class Settings(Base):
     """Settings of the service; `encoder` names the adapter."""
 
-    encoder: Literal["onnx"]
+    encoder: Literal["onnx", "hashing"]
     """The adapter that encodes: `onnx`."""
     onnx: OnnxSettings | None = None
     max_waiting_texts: int = 4096
