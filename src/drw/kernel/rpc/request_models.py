@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.json_bodies import check_keys
@@ -28,9 +28,14 @@ MESSAGES: Mapping[str, str] = {
 
 
 class StrictModel(BaseModel):
-    """Exact types, no conversion, no unknown fields."""
+    """Exact types, no conversion, no unknown fields. A null field counts as absent, as SDKs send it."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        return {name: inner for name, inner in value.items() if inner is not None} if isinstance(value, dict) else value
 
 
 M = TypeVar("M", bound=StrictModel)
