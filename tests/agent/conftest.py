@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-import socket
-import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
 
-import httpx
-import psycopg
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from conftest import SECRET, with_secret
 from drw.agent.adapters.envoy_admin import EnvoyAdmin
@@ -399,15 +385,6 @@ def front_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatc
     # Envoy is not there yet when the agent first looks for it, and nobody should wait until it looks again.
     monkeypatch.setattr("drw.agent.agent.AGAIN_SECONDS", 0.05)
     return front_profile_of(profile, folder)
-
-
-@asynccontextmanager
-async def running(front: F) -> AsyncIterator[F]:
-    try:
-        await front.start()
-        yield front
-    finally:
-        await front.stop()
 
 
 @pytest.fixture

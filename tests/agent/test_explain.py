@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.conftest import Fed, until
+from agent.data_plane import Fed
 from agent.reporting.test_pass_through import usage
 from agent.upstream import DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
@@ -21,6 +21,7 @@ from drw.gateway.request_router.explain.explanation import ExplainedRequest, exp
 from drw.gateway.request_router.routes.validation import with_defaults
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Profile
+from support.parts import until
 
 CHAT = "/v1/chat/completions"
 ORIGIN = {"path": CHAT, "upstream": "vllm", "pass_through": True}

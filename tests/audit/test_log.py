@@ -12,7 +12,6 @@ import httpx
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.audit.v1.log_pb2 import (
     GetCheckpointRequest,
     GetProofRequest,
@@ -31,6 +30,7 @@ from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Database
+from support.hosting import hosted
 from support.measured import measured
 
 WAYS = ["together", "strict", "apart"]

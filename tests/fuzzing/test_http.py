@@ -13,7 +13,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
-from fuzzing.conftest import DOCUMENT, KEY, SECONDS, Served, check
+from fuzzing.services import DOCUMENT, KEY, SECONDS, Served, check
 
 MANY = int(os.environ.get("DRW_FUZZ_EXAMPLES", "0"))
 """Requests to each endpoint, other ones in each run; 0: a few, the same in every run."""

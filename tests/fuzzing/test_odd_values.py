@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fuzzing.conftest import DOCUMENT, KEY, SECONDS, Served, check
+from fuzzing.services import DOCUMENT, KEY, SECONDS, Served, check
 
 IN_PATH = ("%00", "%ff", "%ed%a0%80", "..", "%2e%2e", "%2f", "a" * 3000, "%0d%0a", "'", "%F0%9F%98%80", "%E2%80%AE")
 IN_QUERY = (*IN_PATH, "", "-1", "9223372036854775808", "9" * 30, "1e400", "NaN", "null")

@@ -12,7 +12,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import (
     CreatedKey,
     CreateKeyRequest,
@@ -36,6 +35,7 @@ from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ServiceAddress
+from support.hosting import hosted
 from support.measured import measured
 
 SERVICES = ["authentication", "rate_limiting"]

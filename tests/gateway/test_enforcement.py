@@ -8,7 +8,6 @@ from contextlib import aclosing
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, ListKeysRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import (
@@ -26,6 +25,7 @@ from drw.gateway.rate_limiting import enforcement
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
 from drw.local.first_key import OPERATOR
+from support.hosting import hosted
 from support.locks import waiting
 
 OF_DESK = {"subject": Block.DESK, "desk": "research"}

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
@@ -20,6 +19,7 @@ from drw.api.models.v1.discovery_pb2 import Alias, WeightedTarget
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.kernel.runtime.settings import ServiceAddress
+from support.hosting import hosted
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]

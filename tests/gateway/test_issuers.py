@@ -20,7 +20,6 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from agent.xds.test_identity import Authority
-from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import (
     CreateKeyRequest,
     DeleteCertificateRequest,
@@ -46,6 +45,7 @@ from drw.kernel.errors import Conflict, Forbidden, InternalError, InvalidRequest
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.rpc.http_server import HttpServer
 from drw.local.first_key import OPERATOR
+from support.hosting import hosted
 from support.locks import waiting
 
 SERVICES = ["authentication", "rate_limiting"]

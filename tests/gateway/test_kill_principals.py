@@ -8,7 +8,6 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import PutDeskRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
@@ -21,6 +20,7 @@ from drw.kernel.errors import Conflict, Forbidden, NotFound, RateLimited, Unavai
 from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.local.first_key import OPERATOR
 from gateway.test_kills import SERVICES, TWO, Switch, over, settings
+from support.hosting import hosted
 from support.keys import issued, rotated, vouch
 from support.locks import waiting
 

@@ -9,7 +9,6 @@ import orjson
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import (
     ApproveKillRequest,
@@ -25,6 +24,7 @@ from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.local.first_key import OPERATOR
+from support.hosting import hosted
 from support.keys import issued
 
 SERVICES = ["authentication", "rate_limiting", "load_balancer", "request_router"]

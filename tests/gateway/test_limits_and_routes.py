@@ -11,7 +11,6 @@ from importlib import resources
 
 import pytest
 
-from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.load_balancer_pb2 import ListUpstreamsRequest
@@ -30,8 +29,9 @@ from drw.kernel.rpc import rest
 from drw.kernel.rpc.context import MAX_ID, SCOPES, Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, ServiceAddress
+from support.hosting import hosted
+from support.keys import announce
 from support.measured import measured
-from support.owners import announce
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]

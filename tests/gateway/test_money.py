@@ -12,7 +12,6 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY, generate_latest
 
-from conftest import hosted
 from drw.api.gateway.v1.rate_limiting_pb2 import (
     Block,
     Budget,
@@ -36,8 +35,9 @@ from drw.gateway.rate_limiting.store import LimitStore
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.storage.database import Database
+from support.hosting import hosted
+from support.keys import announce
 from support.money import counted_budgets
-from support.owners import announce
 
 BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
 TRACE = "0af7651916cd43dd8448eb211c80319c"

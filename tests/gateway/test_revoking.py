@@ -9,7 +9,6 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import (
     ComparePrincipalsRequest,
     ComparePrincipalsResponse,
@@ -27,6 +26,7 @@ from drw.kernel.errors import Conflict, InvalidRequest
 from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.local.first_key import OPERATOR
 from gateway.test_issuers import ec_key, key_set
+from support.hosting import hosted
 from support.keys import issued, rotated, vouch
 from support.locks import waiting
 

@@ -9,7 +9,6 @@ import orjson
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.load_balancer_pb2 import DeleteUpstreamRequest, ListUpstreamsRequest, Upstream
@@ -31,6 +30,7 @@ from drw.kernel.rpc.context import acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError
 from drw.routing import resource_store
+from support.hosting import hosted
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]

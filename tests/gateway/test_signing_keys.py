@@ -11,7 +11,6 @@ import jwt
 import psycopg
 import pytest
 
-from conftest import SECRET, hosted
 from drw.api.gateway.v1.authentication_pb2 import (
     CreateKeyRequest,
     GetDeskRequest,
@@ -36,6 +35,7 @@ from drw.kernel.rpc.context import acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError
 from drw.local.first_key import OPERATOR
+from support.hosting import SECRET, hosted
 
 SERVICES = ["authentication", "rate_limiting"]
 OTHER = "Q9w-2Lk7_h4Zt8Vb3Nm6Xc1Rf5Gd0JpT"  # as good as the other, and another

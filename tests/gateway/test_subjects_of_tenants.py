@@ -10,7 +10,6 @@ from importlib import resources
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, PutCertificateRequest, PutDeskRequest, PutOrgRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import (
@@ -32,8 +31,9 @@ from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from gateway.test_money import usage
+from support.hosting import hosted
+from support.keys import announce
 from support.money import counted_budgets
-from support.owners import announce
 from support.parts import wait_until
 
 EVERY = frozenset(SCOPES)

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import (
     CreateKeyRequest,
     GetKeyRequest,
@@ -36,6 +35,7 @@ from drw.gateway.authentication.keys.store import KeyStore
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.local.first_key import OPERATOR
+from support.hosting import hosted
 from support.keys import vouch
 from support.locks import waiting
 from support.money import counted_budgets

@@ -9,7 +9,6 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import (
     CreateKeyRequest,
     DeleteDeskRequest,
@@ -28,6 +27,7 @@ from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.local.first_key import OPERATOR
+from support.hosting import hosted
 from support.locks import waiting
 
 SERVICES = ["authentication", "rate_limiting"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from conftest import hosted
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest, ServiceStatus
 from drw.api.kernel.v1.kernel_rpc import ProcessClient
@@ -16,6 +15,7 @@ from drw.kernel.rpc.context import acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError
+from support.hosting import hosted
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])

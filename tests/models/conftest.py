@@ -2,94 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
-import socket as stdlib_socket
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
-import orjson
-import psycopg
 import pytest
 
-from drw.api.rag.v1 import embedding_rpc
-from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
 from drw.kernel.rpc.transport import Server
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.engine.weights import prepare
-from drw.rag.embedding.lengths import TextTooLong
-from models.double_engine import DoubleEngine, double_engine
-from support.kills import DoubleKills, double_kills
-from support.parts import running, wait_until
-
-KEY = {
-    "x-drw-key": "key_test",
-    "x-drw-org": "acme",
-    "x-drw-desk": "research",
-    "x-drw-scopes": "models:invoke models:read",
-}
-SLOTS, CONTEXT = 4, 4096
+from models.cluster import CONTEXT, KEY, SLOTS, DoubleEmbedding, Web, running_engine
+from models.double_engine import double_engine
+from support.kills import double_kills
 
 _numbers = itertools.count()
-
-
-class DoubleEmbedding(embedding_rpc.Embedding):
-    """Turns a text into its length; takes 100 characters, or cuts there where that is asked for."""
-
-    async def embed(self, request: EmbedRequest, /) -> EmbedResponse:
-        for index, text in enumerate(request.texts):
-            if len(text) > 100 and not request.truncate_prompt_tokens:
-                raise TextTooLong(index, len(text), 100)
-        inputs = [*request.texts, *(one.ids for one in request.tokens)]
-        vectors = [Vector(values=[min(100.0, len(one)), 0.5]) for one in inputs]
-        return EmbedResponse(vectors=vectors, model=request.model, tokens=len(inputs))
-
-
-@dataclass
-class Web:
-    """A running models cluster as callers reach it."""
-
-    client: openai.AsyncOpenAI
-    http: httpx.AsyncClient
-    double: DoubleEngine
-    host: Host
-    database: str
-    kills: DoubleKills
-    seen: int = field(default=0)
-
-    def records(self) -> list[dict[str, Any]]:
-        """Return the audit records that are new since the last look."""
-        with psycopg.connect(self.database) as connection:
-            rows = connection.execute("select record from audit.inbox order by id").fetchall()
-        found = [orjson.loads(row[0]) if isinstance(row[0], str) else row[0] for row in rows]
-        new, self.seen = found[self.seen :], len(found)
-        return new
-
-    async def until(self, ready: Callable[[], bool], what: str) -> None:
-        """Wait for a condition while the event loop runs."""
-        async with asyncio.timeout(30):
-            while not ready():
-                await asyncio.sleep(0.01)
-        assert ready(), what
-
-
-@contextmanager
-def running_engine(weights: Path, socket: Path) -> Iterator[Any]:
-    """Run the engine until the block ends."""
-    command = [sys.executable, "-m", "drw.models.engine", "--model", str(weights), "--socket", str(socket)]
-    command += ["--slots", str(SLOTS), "--context", str(CONTEXT)]
-    with running(command, socket.with_suffix(".log")) as process:
-        wait_until(lambda: _healthy(socket) or process.poll() is not None, "the engine", 60)
-        assert process.poll() is None, socket.with_suffix(".log").read_text()
-        yield process
 
 
 @pytest.fixture(scope="session")
@@ -165,17 +97,6 @@ async def web(start: Callable[..., Any]) -> AsyncIterator[Web]:
     """The cluster with the engine that fails on purpose."""
     async with start() as found:
         yield found
-
-
-def _healthy(socket: Path) -> bool:
-    with stdlib_socket.socket(stdlib_socket.AF_UNIX) as plug:
-        plug.settimeout(10)
-        try:
-            plug.connect(str(socket))
-            plug.sendall(b"GET /health HTTP/1.1\r\nhost: engine\r\n\r\n")
-            return b" 200 " in plug.recv(64)
-        except OSError:
-            return False
 
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -9,7 +9,6 @@ import httpx
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.models.v1.discovery_pb2 import (
     GetModelRequest,
     ListAliasesRequest,
@@ -23,6 +22,7 @@ from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.errors import NotFound
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, SettingLayers
+from support.hosting import hosted
 
 SMALL = {"engine": "llama_cpp", "base_url": "unix:/tmp/e.sock", "context_length": 2048, "licence": "Apache-2.0"}
 LARGE = {"engine": "openai", "base_url": "https://upstream.example/v1/", "api_key_variable": "UPSTREAM_KEY"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from conftest import hosted
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.models.v1.health_pb2 import GetReportRequest
 from drw.api.models.v1.health_rpc import HealthClient
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ServiceAddress
+from support.hosting import hosted
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.models.serving.metering.estimates import prompt_bound
 from models.conftest import Web
 from models.double_engine import WORDS
+from support.keys import announce
 from support.money import counters_open
-from support.owners import announce
 
 TEXT = "".join(WORDS)
 BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))

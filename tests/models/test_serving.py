@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.errors import InvalidRequest, NotFound, Unavailable
@@ -17,6 +16,7 @@ from drw.kernel.rpc.transport import StrictTransport
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, ServiceAddress
 from models.double_engine import WORDS, double_engine
+from support.hosting import hosted
 
 _numbers = itertools.count()
 

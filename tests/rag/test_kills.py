@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from conftest import hosted
 from drw.api.rag.v1.documents_pb2 import IndexFileRequest, Indexing, PutFileRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest
@@ -19,6 +18,7 @@ from drw.kernel.runtime.settings import ServiceAddress
 from drw.killswitch.watch import Killed
 from drw.rag.embedding.encoder_queue import EncoderQueue
 from drw.rag.embedding.service import Embedding
+from support.hosting import hosted
 from support.kills import double_kills, kill
 
 SERVICES = ["embedding", "vector_store", "documents", "retrieval"]

@@ -15,15 +15,14 @@ import pytest_asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.conftest import DoubleModels, Front, free_port, front_profile_of, running
-from agent.delivery.test_changes import DoubleCollector
-from conftest import with_secret
+from agent.data_plane import Front, front_profile_of, running
+from agent.doubles import DoubleCollector, DoubleModels
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.settings import Profile
-from fuzzing.conftest import KEY, Served, served
+from drw.local.preflight import free_port
+from fuzzing.services import KEY, Served, serving_in_thread
+from support.hosting import with_secret
 from support.parts import new_database
-
-__all__ = ["served"]
 
 SECONDS = 10
 
@@ -95,7 +94,7 @@ async def gate(
     """The front door, running for as long as these tests do."""
     collector = DoubleCollector()
     traces = HttpServer(collector.app)
-    address = await traces.start(f"127.0.0.1:{free_port()}")
+    address = await traces.start(f"127.0.0.1:{free_port('127.0.0.1')}")
     data = tmp_path_factory.mktemp("gate")
     profile = Profile(
         name="test",
@@ -112,6 +111,20 @@ async def gate(
             secret = await front.key("models:read", "models:invoke", "documents:read")
             yield Gate(front, models, collector, secret)
     await traces.stop(0)
+
+
+@pytest.fixture(scope="session")
+def served(postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Every service, with a desk that has one of everything."""
+    with serving_in_thread(postgres, valkey, folder, tmp_path_factory.mktemp("fuzz")) as found:
+        yield found
+
+
+@pytest.fixture
+def front_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """The profile with four processes and a data plane; nothing runs yet."""
+    monkeypatch.setattr("drw.agent.agent.AGAIN_SECONDS", 0.05)
+    return front_profile_of(profile, folder)
 
 
 @pytest.fixture

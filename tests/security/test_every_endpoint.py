@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fuzzing.conftest import DOCUMENT, MODEL, NOT_WRITTEN, Served
+from fuzzing.services import DOCUMENT, MODEL, NOT_WRITTEN, Served
 from security.victim import DESK, OPERATOR, ORG_AMOUNT, THIEF, VICTIM, Victim, headers, make
 
 PATHS = {

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.conftest import until
 from drw.kernel.observability.telemetry import JsonFormatter
+from support.parts import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -9,11 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from agent.conftest import Fed, front_profile, running
+from agent.data_plane import Fed, running
 from drw.agent.xds import listener
 from drw.kernel.runtime.settings import Connections
-
-__all__ = ["front_profile"]
 
 CHAT = "/v1/chat/completions"
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from drw.kernel.rpc.context import SCOPES
-from fuzzing.conftest import DOCUMENT, KEY, Served
+from fuzzing.services import DOCUMENT, KEY, Served
 
 SHARED = {
     "/api/v1/models/{id}": "models are the platform's",
@@ -94,7 +94,7 @@ def test_objects_of_another_tenant_do_not_exist(served, desk, stranger, verb, pa
     operation = DOCUMENT["paths"][path][verb.lower()]
     admin = set(operation["security"][0]["key"]) <= set(ADMIN) or path.startswith("/api/v1/deadLetters")
     for name in (p["name"] for p in operation["parameters"] if p["in"] == "path"):
-        assert admin or served.id_of(name, path), f"make one in fuzzing/conftest.py, or say in SHARED why not: {path}"
+        assert admin or served.id_of(name, path), f"make one in fuzzing/services.py, or say in SHARED why not: {path}"
     if path.startswith(ORG_WIDE) and stranger.headers["x-drw-org"] == KEY["x-drw-org"] and not admin:
         return
     before = seen(desk, served)

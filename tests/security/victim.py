@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from drw.kernel.rpc.context import SCOPES
-from fuzzing.conftest import MODEL
+from fuzzing.services import MODEL
 from support.parts import wait_until
 
 VICTIM, DESK, THIEF = "victim", "trading", "thief"

@@ -16,6 +16,8 @@ from drw.api.gateway.v1.authentication_pb2 import (
     RotateKeyRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.api.gateway.v1.rate_limiting_pb2 import AnnounceKeysRequest, KeyOwner
+from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.local.first_key import OPERATOR
@@ -57,3 +59,9 @@ async def vouch(host: Host, caller: str) -> None:
 def as_caller(key: Key) -> Principal:
     """Return who calls with a key."""
     return Principal(key.org, key.desk, key.id, frozenset(key.scopes), frozenset(key.walls))
+
+
+async def announce(client: RateLimitingClient, *keys: str, org: str = "acme", desk: str = "research") -> None:
+    """Make keys known as those of a desk to rate limiting, as the authentication service does in a platform."""
+    owners = [KeyOwner(key=key, org=org, desk=desk) for key in keys]
+    await client.announce_keys(AnnounceKeysRequest(owners=owners))

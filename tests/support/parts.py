@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 import redis
 
 from drw.local import postgres, valkey
@@ -28,11 +30,21 @@ MEMORY_BYTES = 2 << 30
 
 
 def wait_until(ready: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    """Return when `ready` says so."""
+    """Return when `ready` says so; holds up the event loop."""
     end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end, f"{what} did not come within {seconds} s"
         time.sleep(0.02)
+
+
+async def until(ready: Callable[[], Awaitable[bool]], what: str, seconds: float = 30) -> None:
+    """Return when `ready` says so."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not await ready():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pytest.fail(f"{what} did not come within {seconds} s")
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import orjson
 import psycopg
 import redis
 
-from conftest import hosted
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.workflow.v1.orchestration_pb2 import (
     CANCELLED,
@@ -28,6 +27,7 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.json_messages import json_message
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
+from support.hosting import hosted
 from workflow.doubles import Calls, Doubles, doubled, until
 
 SERVICES = ["templates", "state", "orchestration"]

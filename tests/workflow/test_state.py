@@ -11,13 +11,13 @@ import httpx
 import pytest
 import redis
 
-from conftest import hosted
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.workflow.v1.state_pb2 import RunEvent, WatchRunRequest
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.kernel.errors import InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
+from support.hosting import hosted
 from support.parts import running_valkey
 
 QUICK = {"appear_seconds": 0.2, "wait_seconds": 0.1, "quiet_seconds": 0.3}

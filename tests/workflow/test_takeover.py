@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.workflow.v1.orchestration_pb2 import CANCELLED, SUCCEEDED, Run
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Profile
+from support.hosting import hosted
 from workflow.doubles import doubled, until
 from workflow.running import QUICK, SERVICES, Running, is_so, numbers
 

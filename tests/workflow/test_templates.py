@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from conftest import hosted
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Input, ListTemplatesRequest
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
@@ -18,6 +17,7 @@ from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.workflow.templates import parser
 from drw.workflow.templates.template_store import TemplateStore
+from support.hosting import hosted
 
 GOOD = """
 name: small

@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from agent.conftest import Fed, running, until, unwritable
+from agent.data_plane import Fed, running, unwritable
+from agent.doubles import DoubleCollector
 from drw.agent import agent
 from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.delivery import envoy
@@ -30,23 +27,12 @@ from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.settings import Profile
 from support.parts import running as running_process
+from support.parts import until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 SPARE = RouteSettings(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")
-
-
-class DoubleCollector:
-    """Takes traces, as a collector would."""
-
-    def __init__(self) -> None:
-        self.got = b""
-        self.app = Starlette(routes=[Route("/v1/traces", self._take, methods=["POST"])])
-
-    async def _take(self, request: Request) -> Response:
-        self.got += await request.body()
-        return Response(b"")
 
 
 def different(number: int, fed: Fed) -> dict[str, Any]:

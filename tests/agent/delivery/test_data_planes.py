@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from agent.conftest import OPERATOR, Front, front_profile_of, until
+from agent.data_plane import OPERATOR, Front, front_profile_of
 from drw.api.gateway.v1.authentication_pb2 import RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.kernel.rpc.context import acting_for
+from support.parts import until
 
 LIST = "/v1/models"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.conftest import Fed, Front, running
+from agent.data_plane import Fed, Front, running
 from agent.upstream import DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import HeaderMatch, Route, Share

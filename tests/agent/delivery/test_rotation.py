@@ -12,7 +12,7 @@ import psycopg
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from agent.conftest import Front
+from agent.data_plane import Front
 from drw.api.gateway.v1.authentication_pb2 import (
     PutDeskRequest,
     RetireSigningKeyRequest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from agent.conftest import Front
+from agent.data_plane import Front
 from agent.delivery.test_records import drw
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, Usage
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient

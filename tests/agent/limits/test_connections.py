@@ -11,7 +11,7 @@ import httpx
 import pytest
 from cryptography import x509
 
-from agent.conftest import Fed, free_port, running, until
+from agent.data_plane import Fed, running
 from agent.xds.test_identity import Authority
 from agent.xds.test_translation import desired, edge
 from drw.agent.reporting import connection_pressure
@@ -20,6 +20,8 @@ from drw.agent.xds import overload
 from drw.agent.xds.translation import EdgeOptions, translate
 from drw.kernel.errors import Unavailable
 from drw.kernel.runtime.settings import Connections, Profile, Tls
+from drw.local.preflight import free_port
+from support.parts import until
 
 MOST = 20
 PER_CLIENT = 6
@@ -50,7 +52,7 @@ async def door(
     certificate, key = firm.write(tmp_path, "gateway", x509.DNSName("localhost"))
     plane = front_profile.data_plane.model_copy(
         update={
-            "tls": Tls(listen=f"127.0.0.1:{free_port()}", certificate=certificate, private_key=key),
+            "tls": Tls(listen=f"127.0.0.1:{free_port('127.0.0.1')}", certificate=certificate, private_key=key),
             "operators": front_profile.data_plane.admin + "o",
             "connections": Connections(max=MOST, per_client=per_client, idle_seconds=3600, operators=3),
         }

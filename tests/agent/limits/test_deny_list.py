@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agent.conftest import Fed, running, until, unwritable
+from agent.data_plane import Fed, running, unwritable
 from drw.agent import agent
 from drw.agent.cutter import cutter
 from drw.agent.cutter.siphash import siphash
@@ -21,6 +21,7 @@ from drw.api.gateway.v1.request_router_pb2 import Configuration, Route
 from drw.gateway.request_router.routes.table import RouteSettings
 from drw.gateway.request_router.routes.validation import with_defaults
 from drw.kernel.runtime.settings import Profile
+from support.parts import until
 
 CHAT = "/v1/chat/completions"
 SPARE = RouteSettings(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.conftest import OPERATOR, Fed, Front, until
+from agent.data_plane import OPERATOR, Fed, Front
 from drw.agent.xds.http_filters.request_limits import head, lines
 from drw.api.gateway.v1.authentication_pb2 import CreatedKey, CreateKeyRequest, ListKeysRequest, RotateKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
@@ -22,6 +22,7 @@ from drw.gateway.rate_limiting import enforcement
 from drw.gateway.request_router.routes.table import RouteSettings
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
+from support.parts import until
 
 LIST = "/v1/models"
 SPARE = RouteSettings(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")

@@ -10,9 +10,10 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from agent.conftest import Front, until
+from agent.data_plane import Front
 from drw.agent.delivery import envoy
 from drw.agent.reporting.access_metrics import LogTail
+from support.parts import until
 
 CHAT = "/v1/chat/completions"
 

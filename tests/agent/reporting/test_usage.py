@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.conftest import Fed, until
+from agent.data_plane import Fed
 from agent.delivery.test_changes import as_toml
 from agent.reporting.test_pass_through import CHAT, MESSAGES, route, want
 from agent.upstream import DoubleVllm
@@ -24,6 +24,7 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimiting, RateLimitingClien
 from drw.kernel.errors import InvalidRequest, Unavailable
 from drw.kernel.rpc.transport import Channels, Server
 from drw.kernel.runtime.settings import DataPlane
+from support.parts import until
 
 
 class DoubleRateLimiting(RateLimiting):

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as Path
 
-from agent.conftest import Fed, until
+from agent.data_plane import Fed
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Route, Share
 from drw.gateway.load_balancer.upstreams import UpstreamSettings, from_profile

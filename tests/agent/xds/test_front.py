@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from agent.conftest import Front, until
+from agent.data_plane import Front
 from drw.gateway.authentication.keys.signing import Claims, Signer, new_private_key
 from drw.kernel.rpc.http_server import HttpServer
+from support.parts import until
 
 CHAT = "/v1/chat/completions"
 

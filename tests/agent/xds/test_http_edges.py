@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.conftest import Fed, running
+from agent.data_plane import Fed, running
 from agent.reporting.test_pass_through import CHAT, MESSAGES, route, vllm, want
 from agent.upstream import DoubleVllm
 from drw.kernel.runtime.settings import Cors, Profile

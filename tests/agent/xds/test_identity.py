@@ -19,10 +19,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from jwt.algorithms import RSAAlgorithm, get_default_algorithms
 from jwt.utils import base64url_encode
 
-from agent.conftest import Fed, free_port, running, until
+from agent.data_plane import Fed, running
 from drw.agent.xds.http_filters.identity import lua
 from drw.api.gateway.v1.authentication_pb2 import Certificate, ClaimNames, Desk, Issuer, Role
 from drw.kernel.runtime.settings import Profile, Tls
+from drw.local.preflight import free_port
+from support.parts import until
 
 CHAT, LIST = "/v1/chat/completions", "/v1/models"
 ISS, AUD = "https://login.example", "drw"
@@ -280,7 +282,7 @@ async def pki(front_profile: Profile, tmp_path: Path):
     certificate, key = firm.write(folder, "gateway", x509.DNSName("localhost"))
     ca = folder / "ca.pem"
     ca.write_bytes(firm.certificate.public_bytes(serialization.Encoding.PEM))
-    tls = Tls(listen=f"127.0.0.1:{free_port()}", certificate=certificate, private_key=key, client_ca=ca)
+    tls = Tls(listen=f"127.0.0.1:{free_port('127.0.0.1')}", certificate=certificate, private_key=key, client_ca=ca)
     plane = front_profile.data_plane.model_copy(update={"tls": tls})
     async with running(Fed(front_profile.model_copy(update={"data_plane": plane}))) as fed:
         yield fed, firm, folder

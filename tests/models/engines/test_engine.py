@@ -15,7 +15,7 @@ import pytest
 
 from drw.models.engine import weights as engine_weights
 from drw.models.engine.weights import WrongWeights, prepare
-from models.conftest import running_engine
+from models.cluster import running_engine
 from support.parts import wait_until
 
 STORY = {"model": "small", "messages": [{"role": "user", "content": "Tell a long story."}], "stream": True}

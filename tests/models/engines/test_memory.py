@@ -15,7 +15,7 @@ import pytest
 from drw.kernel.errors import RateLimited, Unavailable
 from drw.local.processes.child_process import ChildProcess, ProcessSpec, ProcessState
 from drw.models.serving.http.body_buffers import BodyBuffers
-from models.conftest import CONTEXT, SLOTS, running_engine
+from models.cluster import CONTEXT, SLOTS, running_engine
 
 MEMORY_MIB = 1024
 STORY = {"model": "small", "messages": [{"role": "user", "content": "Tell a long story."}], "stream": True}

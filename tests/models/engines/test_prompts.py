@@ -14,7 +14,7 @@ from drw.models.serving.adapters.llama_cpp import LlamaCppEngine
 from drw.models.serving.engines.openai_client import ClientSettings
 from drw.models.serving.errors import EngineUnavailable
 from drw.models.serving.ports import EngineTarget
-from models.conftest import SLOTS
+from models.cluster import SLOTS
 
 BUILT_IN = "<|im_start|>", "<|im_end|>"
 

@@ -9,7 +9,7 @@ import openai
 import orjson
 import pytest
 
-from models.conftest import CONTEXT, KEY, SLOTS
+from models.cluster import CONTEXT, KEY, SLOTS
 
 HELLO = [{"role": "user", "content": "Say hello."}]
 

@@ -7,7 +7,6 @@ import asyncio
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.rag.v1.documents_pb2 import IndexFileRequest, PutFileRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.rag.v1.vector_store_pb2 import (
@@ -20,8 +19,9 @@ from drw.kernel.attributes import from_values, to_values
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
 from drw.rag.documents.ingestion import attribute_updates
-from rag.documents.conftest import SERVICES, Desk, running
+from rag.documents.desks import SERVICES, Desk, running
 from rag.documents.test_embedded import mail
+from support.hosting import hosted
 from support.parts import wait_until
 
 

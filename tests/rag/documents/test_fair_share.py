@@ -12,7 +12,6 @@ import psutil
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.rag.v1.documents_pb2 import IndexFileRequest, Indexing, PutFileRequest, WatchIndexingRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.demo.pdf import pdf

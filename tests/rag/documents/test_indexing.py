@@ -10,7 +10,6 @@ import sys
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.rag.v1.documents_pb2 import (
     GetFileRequest,
     IndexFileRequest,

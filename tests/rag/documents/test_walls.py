@@ -10,12 +10,12 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from conftest import hosted
 from drw.api.rag.v1.documents_pb2 import IndexFileRequest, PutFileRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.kernel.errors import Forbidden
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.rag.documents.storage.files import Page
+from support.hosting import hosted
 
 MUTATIONS = {
     "overlap": "select cardinality(object_walls) = 0 or object_walls && caller_walls",

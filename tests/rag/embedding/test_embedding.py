@@ -7,7 +7,6 @@ import asyncio
 import numpy as np
 import pytest
 
-from conftest import hosted
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Tokens
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.errors import InvalidRequest, NotFound, RateLimited, TooLarge
@@ -16,6 +15,7 @@ from drw.rag.embedding.adapters.hashing import Hashing
 from drw.rag.embedding.encoder_queue import MAX_SHORT_TEXTS, EncoderQueue
 from drw.rag.embedding.lengths import LengthPolicy
 from drw.rag.embedding.ports import TextEncoder
+from support.hosting import hosted
 
 TEXTS = ["the desk hedges gamma", "the desk hedges its gamma daily", "coffee is served at nine"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from conftest import hosted
 from drw.api.models.v1 import serving_rpc
 from drw.api.models.v1.serving_pb2 import ChatChunk
 from drw.api.rag.v1 import embedding_rpc
@@ -13,6 +12,7 @@ from drw.api.rag.v1.vector_store_pb2 import CreateCollectionRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
+from support.hosting import hosted
 from support.passages import put, vector
 
 APPLE = "Apple Inc. · Form 10-Q · period ended July 1, 2023"

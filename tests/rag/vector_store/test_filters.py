@@ -8,13 +8,13 @@ from operator import eq, ge, gt, le, lt, ne
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.rag.v1.vector_store_pb2 import CreateCollectionRequest, VectorSearchRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attribute_filters import MAX_COMPARISONS, MAX_DEPTH, parse
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import acting_for
 from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot
+from support.hosting import hosted
 from support.passages import put, vector
 
 DOCUMENTS = {

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from conftest import hosted
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.rag.v1.vector_store_pb2 import (
     CreateCollectionRequest,
@@ -25,6 +24,7 @@ from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import from_values, to_values
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from drw.kernel.rpc.context import acting_for
+from support.hosting import hosted
 from support.passages import put, vector
 
 ADAPTERS = {

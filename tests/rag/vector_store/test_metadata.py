@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from conftest import hosted
 from drw.api.rag.v1.vector_store_pb2 import (
     Chunk,
     CreateCollectionRequest,
@@ -19,6 +18,7 @@ from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
 from drw.kernel.rpc.context import acting_for
 from drw.rag.vector_store import metadata
+from support.hosting import hosted
 from support.passages import put, vector
 
 COVER = "Common Stock, $0.00001 par value per share\nHLMT\nThe Nasdaq Stock Market LLC"

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import psycopg
 import pytest
 
-from conftest import hosted
 from drw.api.rag.v1.vector_store_pb2 import (
     CreateCollectionRequest,
     DeleteCollectionRequest,
@@ -28,6 +27,7 @@ from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
 from drw.kernel.errors import Conflict, Forbidden, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
+from support.hosting import hosted
 from support.passages import put, vector
 
 WALLS = ("m-and-a", "research", "credit", "prime")

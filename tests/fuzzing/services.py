@@ -1,0 +1,177 @@
+"""Every service in one process of real parts, served over HTTP, with a desk that has one of everything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import queue
+import re
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+from drw.catalog import BY_NAME
+from drw.kernel.rpc.context import SCOPES
+from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Profile, ServiceAddress
+from drw.models.serving.openai.requests import prompts_of
+from support.hosting import with_secret
+from support.parts import new_database, session_databases, wait_until
+
+KEY = {
+    "x-drw-key": "key_fuzz",
+    "x-drw-org": "acme",
+    "x-drw-desk": "research",
+    "x-drw-scopes": " ".join(SCOPES),
+    "x-drw-walls": "m-and-a",
+}
+MODEL = "double"
+SECONDS = 30
+"""Within which every request must be answered."""
+
+DOCUMENT = json.loads((Path(__file__).parents[2] / "docs/reference/openapi.json").read_text())
+NOT_WRITTEN = ("/api/v1/experiments", "/api/v1/deadLetters")
+"""Where a 501 says that this release does not have it."""
+
+
+@dataclass
+class Served:
+    """Where the services answer, and the ids of what the desk has, by the name of the parameter that takes them.
+
+    Where a name says too little, as `id` does, it is the path that the parameter stands in.
+    """
+
+    url: str
+    known: dict[str, str]
+
+    def id_of(self, name: str, path: str) -> str:
+        """Return the id of something that exists; empty where nothing is known that this could name."""
+        here = (id_ for start, id_ in self.known.items() if path.startswith(start) and name in start)
+        return self.known.get(name) or next(here, "")
+
+    def path(self, template: str, **others: str) -> str:
+        """Return a path that names what exists, but for these parameters."""
+        names = re.findall(r"{(\w+)}", template)
+        return template.format(**{name: others.get(name) or self.id_of(name, template) or "x" for name in names})
+
+
+def check(path: str, status: int, body: bytes, what: str) -> None:
+    """Fail where an answer says that a service broke, or where an error is not in the documented shape."""
+    if status == 501 and path.startswith(NOT_WRITTEN):
+        return
+    assert status < 500, f"{what}: {status} {body[:500]!r}"
+    if status >= 400:
+        jsonschema.validate(orjson.loads(body), DOCUMENT["components"]["schemas"]["Error"])
+
+
+async def double_engine(request: Request) -> StreamingResponse:
+    """Answer every chat, and every prompt of a completion, with one word."""
+    chat = request.url.path.endswith("/chat/completions")
+    asked = await request.json()
+
+    async def events() -> AsyncIterator[bytes]:
+        said = {"delta": {"content": "yes"}} if chat else {"text": "yes"}
+        several = (asked.get("n") or 1) * len(prompts_of(asked.get("prompt")))
+        choices = [{"index": i, **said, "finish_reason": "stop"} for i in range(several)]
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        for event in ({"choices": choices}, {"choices": [], "usage": usage}):
+            yield b"data: " + orjson.dumps({"id": "up", "object": "x", "created": 1, "model": MODEL} | event) + b"\n\n"
+        yield b"data: [DONE]\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+@asynccontextmanager
+async def serving(profile: Profile, folder: Path) -> AsyncIterator[str]:
+    """Run the services and the engine; gives the address."""
+    engine = HttpServer(Starlette(routes=[Route("/{path:path}", double_engine, methods=["POST"])]))
+    await engine.start(f"unix:{folder}/fz.d")
+    models = {MODEL: {"engine": "openai", "base_url": f"unix:{folder}/fz.d"}}
+    services = {
+        "discovery": {"models": models, "default_model": MODEL},
+        "embedding": {"encoder": "hashing"},
+        "state": {"appear_seconds": 0.05, "wait_seconds": 0.05},
+    }
+    place = ServiceAddress(services=tuple(BY_NAME), grpc=f"unix:{folder}/fz.g", http=f"unix:{folder}/fz.h")
+    host = Host(
+        profile.model_copy(update={"services": profile.services | services, "processes": {"all": place}}), "all"
+    )
+    try:
+        yield (await host.start(http_address="127.0.0.1:0"))[1]
+    finally:
+        await host.stop(grace=0)
+        await engine.stop(0)
+
+
+@contextmanager
+def serving_in_thread(postgres: Path, valkey: str, folder: Path, data: Path) -> Iterator[Served]:
+    """Run the services in a thread of their own: what sends the requests waits for each answer."""
+    own = f"{valkey}?db={next(session_databases)}"
+    profile = with_secret(Profile(name="test", data=data, postgres=new_database(postgres), valkey=own))
+    addresses: queue.Queue[str] = queue.Queue()
+    over = threading.Event()
+
+    async def run() -> None:
+        async with serving(profile, folder) as address:
+            addresses.put(address)
+            await asyncio.to_thread(over.wait)
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(asyncio.run, run())
+        try:
+            wait_until(lambda: running.done() or not addresses.empty(), "the services", 60)
+            if running.done():
+                running.result()  # which raises what went wrong
+            url = f"http://{addresses.get()}"
+            yield Served(url, _one_of_everything(url))
+        finally:
+            over.set()
+            running.result(60)
+
+
+def _one_of_everything(url: str) -> dict[str, str]:
+    with httpx.Client(base_url=url, headers=KEY, timeout=30) as http:
+
+        def made(path: str, verb: str = "POST", **more: Any) -> dict[str, str]:
+            answer = http.request(verb, path, **more)  # type: ignore[arg-type]
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        for path in ("/api/v1/orgs/acme", "/api/v1/desks/research", "/api/v1/desks/equities"):
+            made(path, "PUT", json={"scopes": list(SCOPES)})
+
+        file = made("/v1/files", files={"file": ("rates.txt", b"Rates rose.")}, data={"purpose": "assistants"})["id"]
+        store = made("/v1/vector_stores", json={"name": "filings"})["id"]
+        batch = made(f"/v1/vector_stores/{store}/file_batches", json={"file_ids": [file]})["id"]
+        key = made("/api/v1/keys", json={"name": "test", "scopes": ["models:read"]})["key"]["id"]
+        run = made("/api/v1/runs", json={"template": "digest", "inputs": {"files": [file]}})["id"]
+        kill = made("/api/v1/kills", json={"subject": "KEY", "name": key, "reason": "a drill"})["id"]
+        wait_until(lambda: http.get(f"/api/v1/runs/{run}").json()["state"] in {"SUCCEEDED", "FAILED"}, "the run")
+    return {
+        "model": MODEL,
+        "file_id": file,
+        "vector_store_id": store,
+        "collection": store,
+        "batch_id": batch,
+        "run": run,
+        "template": "digest",
+        "index": "0",
+        "/api/v1/templates/{name}": "digest",
+        "/api/v1/desks/{name}": "research",
+        "/api/v1/keys/{id}": key,
+        "/api/v1/kills/{id}": kill,
+        "/api/v1/models/{id}": MODEL,
+    }

@@ -1,0 +1,51 @@
+"""Documents together with what it calls, over HTTP as OpenAI's client does it, for any desk."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import httpx
+import openai
+
+from drw.kernel.rpc.context import Principal
+from support.hosting import hosted
+
+SERVICES = ["embedding", "vector_store", "documents"]
+
+
+class Desk:
+    """One desk's key in front of a host."""
+
+    def __init__(self, host, desk, scopes):
+        self.caller = Principal("acme", desk, f"key_{desk}", frozenset(scopes.split()))
+        headers = {"x-drw-key": f"key_{desk}", "x-drw-org": "acme", "x-drw-desk": desk, "x-drw-scopes": scopes}
+        transport = httpx.ASGITransport(app=host.app())
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://drw/v1", headers=headers, timeout=60)
+        self.openai = openai.AsyncOpenAI(api_key="-", base_url="http://drw/v1", http_client=self.http, max_retries=0)
+
+    async def upload(self, name, content, purpose="assistants"):
+        return await self.openai.files.create(file=(name, content), purpose=purpose)
+
+
+class Platform:
+    def __init__(self, host):
+        self.host = host
+        self._desks = []
+
+    def desk(self, name="research", scopes="documents:read documents:write"):
+        self._desks.append(Desk(self.host, name, scopes))
+        return self._desks[-1]
+
+    async def close(self):
+        for desk in self._desks:
+            await desk.http.aclose()
+
+
+@asynccontextmanager
+async def running(profile, services=SERVICES):
+    async with hosted(profile, services) as host:
+        platform = Platform(host)
+        try:
+            yield platform
+        finally:
+            await platform.close()

@@ -1,0 +1,80 @@
+"""Hosts of services for a test: in this process or apart, with the desks that tests act for."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from drw.api.gateway.v1.authentication_pb2 import PutDeskRequest, PutOrgRequest
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.catalog import BY_NAME
+from drw.kernel.rpc.context import SCOPES, acting_for
+from drw.kernel.rpc.transport import StrictTransport
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Profile, ServiceAddress
+from drw.local.first_key import OPERATOR, make_home
+
+_numbers = itertools.count()
+
+SECRET = "n3J-u8Zq_t5Xw1Rb7Kd2Fh9Lp4Vc6My0"
+"""Under which the authentication service of every test seals."""
+
+
+def with_secret(profile: Profile) -> Profile:
+    """Return the profile with a secret for the authentication service, unless it has one."""
+    own = {"secret": SECRET} | profile.services.get("authentication", {})
+    return profile.model_copy(update={"services": profile.services | {"authentication": own}})
+
+
+@asynccontextmanager
+async def hosted(profile: Profile, services: list[str], how: str = "together") -> AsyncIterator[Host]:
+    """Run services and give a host whose `client(...)` reaches them.
+
+    together: in this process. strict: the same, through bytes, and every safe call twice.
+    apart: each in a host of its own, over gRPC.
+
+    With the authentication service among them the desks of `caller` and of the operator are there.
+    """
+    hosts: list[Host] = []
+    if "authentication" in services:
+        profile = with_secret(profile)
+    try:
+        if how == "apart":
+            processes: dict[str, Any] = dict(profile.processes)
+            sockets = Path(profile.postgres.split("host=")[1].split()[0])
+            for name in services:
+                base = f"unix:{sockets}/{next(_numbers)}"
+                processes[name] = ServiceAddress(services=(name,), grpc=f"{base}.g", http=f"{base}.h")
+            spread = profile.model_copy(update={"processes": processes})
+            # Whoever is called first: gRPC waits before it tries again where nobody answered.
+            for name in sorted(services, key=lambda name: len(BY_NAME[name].calls)):
+                host = Host(spread, name)
+                hosts.append(host)
+                await host.start()
+            outside = Host(spread, "test", services=[])
+            hosts.append(outside)
+            await _make_desks(outside, services)
+            yield outside
+        else:
+            wrap = StrictTransport if how == "strict" else (lambda transport: transport)
+            host = Host(profile, "test", services, wrap)
+            hosts.append(host)
+            await host.start()
+            await _make_desks(host, services)
+            yield host
+    finally:
+        await asyncio.gather(*(host.stop(grace=0) for host in hosts))
+
+
+async def _make_desks(host: Host, services: list[str]) -> None:
+    if "authentication" not in services:
+        return
+    client, held = host.client(AuthenticationClient), {"scopes": sorted(SCOPES), "walls": ["m-and-a", "rates"]}
+    with acting_for(OPERATOR):
+        await make_home(client)
+        await client.put_org(PutOrgRequest(name="acme", **held))
+        await client.put_desk(PutDeskRequest(org="acme", name="research", **held))
