@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,7 +28,7 @@ def main() -> None:
         subprocess.run(
             [DRW, "up", "--detach", "--port", "0", "--data-dir", data], check=True, stdout=subprocess.DEVNULL
         )
-        stack.callback(subprocess.run, [DRW, "down", "--data-dir", data], stdout=subprocess.DEVNULL)
+        stack.callback(lambda: subprocess.run([DRW, "down", "--data-dir", data], stdout=subprocess.DEVNULL))
         kept = json.loads((data / "credentials.json").read_text())
         engine = PlatformPaths.of(data).engine
         asyncio.run(_compare(kept["url"], kept["api_key"], str(engine)))
@@ -75,4 +74,4 @@ async def _answer(session: aiohttp.ClientSession, base: str, salt: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,7 +23,7 @@ class Cases:
         """Note which case each test is of."""
         for item in items:
             if mark := item.get_closest_marker("case"):
-                self._marks[item.nodeid] = mark.args  # type: ignore[assignment]
+                self._marks[item.nodeid] = mark.args
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note how a test ended."""

@@ -16,6 +16,7 @@ import time
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from bench.retrieval import WHO, database, hosted
 from drw.api.rag.v1.documents_pb2 import WatchIndexingRequest

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -61,7 +62,8 @@ async def one_round(at: Stand, api: httpx.Client, key: tuple[str, str], subject:
     tasks = [asyncio.create_task(s.run(at.port, PATHS[i % 2], key[1])) for i, s in enumerate(streams)]
     async with asyncio.timeout(60):
         begun = asyncio.gather(*(s.first.wait() for s in streams))
-        await asyncio.wait({begun, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        waiting: set[asyncio.Future[Any]] = {begun, *tasks}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             if task.done():
                 task.result()  # raises where a stream was refused

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-import sys
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -30,15 +29,15 @@ from drw.kernel.rpc import http_server
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList
 from drw.models.serving.failover.loop import FailoverPolicy
-from drw.models.serving.failover.retries import RetryBudget, RetrySettings
+from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
 from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
 from drw.models.serving.request_runner import RequestRunner
 from drw.models.serving.routing.admission_queue import AdmissionQueue
-from drw.models.serving.routing.circuit_breaker import CircuitSettings
 from drw.models.serving.routing.model_directory import ModelDirectory
+from drw.models.serving.settings import CircuitSettings, MeteringSettings, RetrySettings
 
 TOKENS = 64
 REQUESTS = 400
@@ -113,8 +112,14 @@ def application() -> Any:
     engine, discovery, audit, ledger = DoubleEngine(), DoubleDiscovery(), DoubleAudit(), DoubleLedger()
     clock, circuits, kills = Clock(), CircuitSettings(), KillList(None, Path("no-such-file"))  # type: ignore[arg-type]
     models = ModelDirectory(
-        discovery, lambda _: engine, lambda m, n: AdmissionQueue(m, n, 64, 60), circuits, clock, 300, kills
-    )  # type: ignore[arg-type]
+        discovery,  # type: ignore[arg-type]
+        lambda _: engine,
+        lambda m, n: AdmissionQueue(m, n, 64, 60),
+        circuits,
+        clock,
+        300,
+        kills,
+    )
     rules = FailoverPolicy(clock, Random(), RetryBudget(RetrySettings(), clock, Random()), circuits, kills, 900)
     buffers = BodyBuffers(1 << 30, 1 << 30)
     reservations = ReservationClient(None, ledger, MeteringSettings())  # type: ignore[arg-type]
@@ -182,4 +187,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -20,6 +20,7 @@ class Endless(asyncio.Protocol):
     """One connection, with one answer."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._task: asyncio.Task[None] | None = None
         self._data = b""

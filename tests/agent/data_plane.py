@@ -34,7 +34,7 @@ from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.gateway.authentication.keys.encryption import EnvelopeEncryption
 from drw.gateway.authentication.keys.signing import Claims, Signer, jwks, new_private_key
-from drw.gateway.load_balancer.upstreams import UpstreamSettings as Upstream
+from drw.gateway.load_balancer.settings import UpstreamSettings as Upstream
 from drw.gateway.load_balancer.upstreams import from_profile, with_records
 from drw.gateway.request_router.desired_state import assemble
 from drw.gateway.request_router.route_table import RouteSettings
@@ -43,7 +43,7 @@ from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.rpc.transport import Channels, Server
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import DataPlane, Profile, ServiceAddress
+from drw.kernel.runtime.settings import DataPlane, Profile, ServiceAddress, Tls
 from drw.local.first_key import make_home
 from drw.local.preflight import free_port
 from support.hosting import SECRET, with_secret
@@ -66,8 +66,25 @@ class Front:
         self._agent: asyncio.Task[None] | None = None
         self._envoy: subprocess.Popen[bytes] | None = None
         self._upstream: HttpServer | None = None
-        self.host: Host | None = None
+        self._host: Host | None = None
         self._channels = Channels()
+
+    @property
+    def host(self) -> Host:
+        """The gateway services, which run."""
+        assert self._host is not None, "the gateway services do not run"
+        return self._host
+
+    @property
+    def plane(self) -> DataPlane:
+        """The settings of the data plane."""
+        return envoy.plane(self.profile)
+
+    @property
+    def tls(self) -> Tls:
+        """The settings of its TLS listener, which it has."""
+        assert self.plane.tls is not None, "the data plane has no TLS listener"
+        return self.plane.tls
 
     async def start(self) -> None:
         await self.start_gateway()
@@ -77,15 +94,15 @@ class Front:
         await self.settled()
 
     async def start_gateway(self) -> None:
-        self.host = Host(self.profile, "gateway")
+        self._host = Host(self.profile, "gateway")
         await self.host.start()
         with acting_for(OPERATOR):
             await make_home(self.host.client(AuthenticationClient))
 
     async def stop_gateway(self) -> None:
-        if self.host:
-            await self.host.stop(grace=0)
-        self.host = None
+        if self._host:
+            await self._host.stop(grace=0)
+        self._host = None
 
     async def start_models(self) -> None:
         self._upstream = HttpServer(self.models.app)
@@ -144,7 +161,6 @@ class Front:
             return False
 
     async def router(self) -> ServiceStatus:
-        assert self.host is not None
         return next(s for s in (await self.host.status()).services if s.name == "request_router")
 
     async def wanted(self) -> str:
@@ -162,7 +178,6 @@ class Front:
 
     async def key(self, *scopes: str, requests_per_minute: int = 0) -> str:
         """Issue a key, and return its secret."""
-        assert self.host is not None
         request = CreateKeyRequest(name="test", scopes=scopes, requests_per_minute=requests_per_minute)
         with acting_for(OPERATOR):
             created = await self.host.client(AuthenticationClient).create_key(request)
@@ -170,7 +185,6 @@ class Front:
 
     async def revoke(self, key: str) -> None:
         """Revoke a key, and return when the data plane knows."""
-        assert self.host is not None
         before = await self.wanted()
         with acting_for(OPERATOR):
             await self.host.client(AuthenticationClient).revoke_key(RevokeKeyRequest(id=key))
@@ -240,7 +254,7 @@ class Fed(Front):
         **others: Any,
     ) -> Configuration:
         """Return a desired state with these differences from the usual one; `others`: issuers, certificates, desks."""
-        ours = {"issuer": "drw", "audience": "drw-gateway", "jwks": jwks([self.signing])}
+        ours: dict[str, Any] = {"issuer": "drw", "audience": "drw-gateway", "jwks": jwks([self.signing])}
         return assemble(
             Credentials(**ours, revoked=revoked, **others),
             Limits(

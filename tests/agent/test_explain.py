@@ -28,7 +28,7 @@ ORIGIN = {"path": CHAT, "upstream": "vllm", "pass_through": True}
 
 
 def routes() -> Iterator[Route]:
-    for made in [
+    cases: list[dict[str, Any]] = [
         {"name": "m", "models": ["llama", "qwen"], **ORIGIN},
         {"name": "m.acme", "models": ["llama"], "tenants": ["acme"], **ORIGIN},
         {"name": "m.desk", "models": ["llama"], "tenants": ["acme/trading"], "scopes": ["experiments:read"], **ORIGIN},
@@ -45,7 +45,8 @@ def routes() -> Iterator[Route]:
         },
         {"name": "wide", "scopes": ["models:invoke"], "path": "/v1/responses/wide", "upstream": "models"},
         {"name": "wide.m", "models": ["qwen"], **ORIGIN, "path": "/v1/responses/wide/narrow"},
-    ]:
+    ]
+    for made in cases:
         yield with_defaults(Route(**made))
 
 
@@ -95,13 +96,13 @@ async def test_what_is_explained_is_what_envoy_does(fed: Fed, vllm: DoubleVllm) 
     made, records = (Upstream(name="vllm", addresses=[vllm.where]),), list(routes())
     assert (await fed.want(records=records, made=made)).error == ""
     configuration = fed.configuration(records=records, made=made)
-    log = fed.profile.data_plane.folder / "access.log"
+    log = fed.plane.folder / "access.log"
     expected = []
     async with fed.client() as client:
         for number, case in enumerate(CASES):
             body = {"model": case.model} if case.model else {}
             headers = case.headers | {"authorization": f"Bearer {token(fed, case)}", "user-agent": f"case-{number}"}
-            send = {"json": body} if case.method == "POST" else {}
+            send: dict[str, Any] = {"json": body} if case.method == "POST" else {}
             answer = await client.request(case.method, case.path, headers=headers, **send)
             expected.append((answer.headers["x-request-id"], answer.status_code))
 

@@ -130,7 +130,9 @@ async def test_a_crash_at_any_write_does_not_fork_the_log(database, store, tmp_p
         try:
             await Sequencer(store, DoubleCutFolder(tmp_path, steps), SIGNER).sign()
         except Cut:
-            note = plain.read("checkpoint").decode()
+            signed = plain.read("checkpoint")
+            assert signed is not None
+            note = signed.decode()
             LogWalk(plain.read, SIGNER.verifier)
             seen.append(note)
             await insert(database, f"after {steps}")

@@ -113,7 +113,8 @@ def test_pages_are_followed_up_to_the_limit() -> None:
         token = int(request.url.params.get("page_token") or 0)
         return httpx.Response(200, json={"keys": [token * 2, token * 2 + 1], "next_page_token": str(token + 1)})
 
-    assert api(page).pages("/x", "keys", limit=5) == [0, 1, 2, 3, 4]
+    found: list[Any] = api(page).pages("/x", "keys", limit=5)
+    assert found == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("12h", 43200), ("30d", 2592000)])

@@ -7,9 +7,9 @@ import json
 import os
 import pty
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.applications import Starlette
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from drw.cli.api import Api
 from drw.cli.models import conversation
 from drw.cli.models.conversation import Conversation
 from drw.kernel.errors import InvalidRequest, Unavailable
@@ -33,6 +34,7 @@ class DoubleGateway:
         self.bodies: list[dict] = []
         self.gone = asyncio.Event()
         self.models = MODELS
+        self.url = ""
 
     async def list(self, request: Request) -> Response:
         return JSONResponse(self.models)
@@ -89,6 +91,7 @@ async def chat(gateway, *args: str, typed: str = "") -> tuple[int, str, str]:
         env=environment(gateway),
     )
     out, err = await process.communicate(typed.encode())
+    assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
 
@@ -201,7 +204,7 @@ class DoubleApi:
         self.fails: Exception | None = None
         self.bodies: list[dict] = []
 
-    def events(self, method, path, body):
+    def events(self, method: str, path: str, body: Any) -> Iterator[dict[str, Any]]:
         self.bodies.append(body)
         yield {"choices": [{"delta": {"content": "word"}}]}
         if self.fails:
@@ -212,7 +215,7 @@ def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation, "MAX_MESSAGES", 5)
     monkeypatch.setattr(conversation, "MAX_CHARACTERS", 100)
     api = DoubleApi()
-    talk = Conversation(api, {"max_tokens": 1}, "S")
+    talk = Conversation(cast(Api, api), {"max_tokens": 1}, "S")
     for number in range(10):
         talk.ask(str(number))
     assert [m["content"] for m in api.bodies[-1]["messages"]] == ["S", "7", "word", "8", "word", "9"]
@@ -223,7 +226,7 @@ def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("fails", [Unavailable("gone"), InvalidRequest("no")])
 def test_a_message_without_an_answer_is_not_kept(fails: Any) -> None:
     api = DoubleApi()
-    talk = Conversation(api, {"max_tokens": 1})
+    talk = Conversation(cast(Api, api), {"max_tokens": 1})
     api.fails = fails
     with suppress(type(fails)):
         talk.ask("one")

@@ -30,6 +30,7 @@ async def complete(words: str, **env: str) -> tuple[int, list[str], str]:
         env={**known, **asked, **env},
     )
     out, err = await process.communicate()
+    assert process.returncode is not None
     return process.returncode, out.decode().split(), err.decode()
 
 

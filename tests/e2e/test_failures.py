@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import subprocess
+from typing import Any
 
 import openai
 import psutil
@@ -15,7 +16,7 @@ import pytest
 from support.parts import short_folder, wait_until
 from support.platform import DRW, Platform
 
-ASKED = {
+ASKED: dict[str, Any] = {
     "model": "smollm2-135m-instruct",
     "messages": [{"role": "user", "content": "Say hello."}],
     "max_tokens": 4,
@@ -29,7 +30,7 @@ def test_a_killed_engine_is_named_and_comes_back(platform: Platform, client: ope
         client.chat.completions.create(**ASKED)
     assert caught.value.status_code == 503
     assert int(caught.value.response.headers["retry-after"]) == max(1, math.ceil(took))
-    assert "smollm2-135m-instruct" in caught.value.body["message"]
+    assert "smollm2-135m-instruct" in _message(caught.value)
     wait_until(lambda: _answers(client), "the engine", 60)
 
 
@@ -38,7 +39,7 @@ def test_a_killed_rag_process_is_named_and_model_calls_go_on(platform: Platform,
     with pytest.raises(openai.InternalServerError) as caught:
         client.embeddings.create(model="all-minilm-l6-v2", input="x")
     assert caught.value.status_code == 503
-    assert "embedding" in caught.value.body["message"]
+    assert "embedding" in _message(caught.value)
     with pytest.raises(openai.InternalServerError, match="rag"):
         client.files.list()
     assert client.chat.completions.create(**ASKED).choices
@@ -69,7 +70,7 @@ def test_a_mistake_in_the_settings_hides_nothing_of_what_runs(platform: Platform
 def test_hostile_files_are_refused_with_a_reason(client: openai.OpenAI, name: str, content: bytes) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.files.create(file=(name, content), purpose="assistants")
-    assert caught.value.body["message"]
+    assert _message(caught.value)
     assert name not in {f.filename for f in client.files.list()}
 
 
@@ -78,6 +79,7 @@ def test_ctrl_c_stops_everything() -> None:
         platform = Platform(folder / "data")
         command = [DRW, "up", "--port", "0", "--data-dir", str(platform.data)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as up:
+            assert up.stdout is not None
             lines = iter(up.stdout.readline, "")
             assert any("Your first API key" in line for line in lines)
             children = psutil.Process(up.pid).children(recursive=True)
@@ -88,6 +90,11 @@ def test_ctrl_c_stops_everything() -> None:
             assert up.wait(60) == 0, rest
         assert "Traceback" not in rest
         assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+def _message(error: openai.APIStatusError) -> str:
+    assert isinstance(error.body, dict)
+    return str(error.body["message"])
 
 
 def _answers(client: openai.OpenAI) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import openai
 import pytest
 
 from support.parts import wait_until
 from support.platform import Platform
 
-ASKED = {
+ASKED: dict[str, Any] = {
     "model": "smollm2-135m-instruct",
     "messages": [{"role": "user", "content": "Count from one to a thousand."}],
     "max_tokens": 1500,
@@ -48,8 +51,12 @@ def test_a_desk_is_killed_in_the_middle_of_a_stream_and_comes_back(platform: Pla
         wait_until(answers, "the answer after the lift")
     assert platform.run("kill", "list").stdout.strip() == "nothing is killed"
     for action, resource in (("kill.kill", "desk/doomed"), ("kill.lift", "desk/doomed")):
-        wait_until(lambda a=action, r=resource: r in _audited(platform, a), f"{action} in the audit trail")
+        wait_until(partial(_is_audited, platform, action, resource), f"{action} in the audit trail")
 
 
 def _audited(platform, action):
     return {record["resource"] for record in platform.json("audit", "list", "--action", action)}
+
+
+def _is_audited(platform: Platform, action: str, resource: str) -> bool:
+    return resource in _audited(platform, action)

@@ -12,7 +12,7 @@ import pytest
 import drw
 from drw.local.paths import PlatformPaths
 from observability.queries import OF_SEVERAL_HOSTS, PROMETHEUS_OWN, queries, recorded, selectors
-from support.collector import DoubleCollector
+from support.collector import DoubleCollector, Span
 from support.parts import wait_until
 from support.platform import Platform
 
@@ -68,10 +68,11 @@ def test_one_trace_goes_through_every_process(platform: Platform, collector: Dou
 
     wait_until(there, f"the spans {wanted} with all between them and the caller's; there are {collector.spans(TRACE)}")
     spans = {span.id: span for span in collector.spans(TRACE)}
-    chat = next(span for span in spans.values() if span.name == "serving/Chat")
-    way = [chat.service]
-    while (chat := spans.get(chat.parent)) is not None:
-        way.append(chat.service)
+    span: Span | None = next(span for span in spans.values() if span.name == "serving/Chat")
+    way = []
+    while span is not None:
+        way.append(span.service)
+        span = spans.get(span.parent)
     assert list(dict.fromkeys(way)) == ["drw-models", "drw-rag", "drw-gateway"]
     assert any(span.name.startswith("step ") for span in spans.values())
 

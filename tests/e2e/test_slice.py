@@ -53,7 +53,7 @@ def test_a_taken_port_leaves_nothing_behind(platform: Platform, tmp_path: Path) 
 
 def test_models_chat_and_stream(client: openai.OpenAI) -> None:
     assert {m.id for m in client.models.list()} == {CHAT, "all-minilm-l6-v2"}
-    asked = {"model": CHAT, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 16}
+    asked: dict[str, Any] = {"model": CHAT, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 16}
     whole = client.chat.completions.create(**asked, temperature=0, seed=7)
     assert whole.choices[0].message.content
     assert whole.usage.completion_tokens <= 16
@@ -93,7 +93,7 @@ def test_a_revoked_key_takes_along_what_it_made(platform: Platform) -> None:
     with platform.client(made["secret"]) as client:
         wish = {"name": "child", "scopes": ["models:read"]}
         child = client.with_options(base_url=f"{platform.credentials['url']}/api/v1").post(
-            "/keys", body=wish, cast_to=object
+            "/keys", body=wish, cast_to=dict[str, Any]
         )
     with platform.client(child["secret"]) as client:
         assert client.models.list().data
@@ -165,7 +165,7 @@ def test_limits_are_kept(platform: Platform) -> None:
     ],
 )
 def test_bad_requests_are_refused_clearly(client: openai.OpenAI, change: Any, error: Any) -> None:
-    asked = {"model": CHAT, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
+    asked: dict[str, Any] = {"model": CHAT, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
     with pytest.raises(error) as caught:
         client.chat.completions.create(**(asked | change))
     assert caught.value.body["message"]
@@ -173,10 +173,10 @@ def test_bad_requests_are_refused_clearly(client: openai.OpenAI, change: Any, er
 
 def test_a_body_that_is_too_large_or_broken(client: openai.OpenAI) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
-        client.post("/chat/completions", body={"model": CHAT, "x": "y" * (34 << 20)}, cast_to=object)
+        client.post("/chat/completions", body={"model": CHAT, "x": "y" * (34 << 20)}, cast_to=dict[str, Any])
     assert caught.value.status_code == 413
     with pytest.raises(openai.BadRequestError):
-        client.post("/chat/completions", content=b"{broken", cast_to=object)
+        client.post("/chat/completions", content=b"{broken", cast_to=dict[str, Any])
 
 
 def test_ingest_ask_and_delete(platform: Platform, client: openai.OpenAI) -> None:
@@ -232,7 +232,7 @@ def test_model_calls_answer_while_rag_and_workflow_are_gone(platform: Platform, 
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)  # stays gone, where a killed one would be started again
     try:
-        asked = {"model": CHAT, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
+        asked: dict[str, Any] = {"model": CHAT, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
         assert client.chat.completions.create(**asked).choices
     finally:
         for pid in stopped:

@@ -6,6 +6,7 @@ A longer run, with other requests each time: `python -m bench.fuzz`.
 from __future__ import annotations
 
 import os
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -42,7 +43,8 @@ def test_no_request_breaks_a_service(served: Served, case: schemathesis.Case) ->
 
 def _name_what_there_is(case: schemathesis.Case, served: Served) -> None:
     """Put the id of something that exists in every second place that takes one: the others are answered with 404."""
-    for fields in (case.path_parameters, case.body):
+    places: tuple[Any, ...] = (case.path_parameters, case.body)
+    for fields in places:
         for name, value in list(fields.items()) if isinstance(fields, dict) else ():
             if isinstance(value, str) and crc32(value.encode(errors="replace")) % 2:
                 fields[name] = served.id_of(name, case.operation.path) or value

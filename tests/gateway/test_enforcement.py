@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from typing import Any
 
 import psycopg
 import pytest
@@ -28,7 +29,7 @@ from drw.local.first_key import OPERATOR
 from support.hosting import hosted
 from support.locks import waiting
 
-OF_DESK = {"subject": Block.DESK, "desk": "research"}
+OF_DESK: dict[str, Any] = {"subject": Block.DESK, "desk": "research"}
 
 
 @pytest.fixture(params=["together", "apart"])

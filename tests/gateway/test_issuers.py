@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import psycopg
 import pytest
@@ -73,6 +75,7 @@ class DoubleIssuer:
         self.answers.set()
         routes = [Route("/jwks", self._answer), Route("/odd", self._odd), Route("/away", self._redirect)]
         self.app = Starlette(routes=routes)
+        self.where = ""
 
     async def _answer(self, request: Request) -> Response:
         self.asked += 1
@@ -96,7 +99,7 @@ async def issuer():
 
 
 @pytest.fixture
-async def client(profile, issuer) -> AuthenticationClient:
+async def client(profile, issuer) -> AsyncIterator[AuthenticationClient]:
     own = profile.services["authentication"] | {"jwks_hosts": [issuer.where]}
     own = profile.model_copy(update={"services": {"authentication": own}})
     async with hosted(own, SERVICES) as host:
@@ -289,7 +292,8 @@ async def test_an_invalid_issuer_is_rejected_with_the_valid_form(client, issuer)
         ({"jwks": "{}"}, InvalidRequest, 'a list of "keys"'),
         ({"jwks_uri": f"http://{issuer.where}/away"}, Unavailable, "no keys came from jwks_uri"),
         ({"jwks_uri": "http://127.0.0.1:9/jwks"}, InvalidRequest, "fetched over https only"),
-    ]:
+    ]
+    for fields, error, said in cases:
         with pytest.raises(error) as caught:
             await put(client, **fields)
         assert said in caught.value.message, fields
@@ -350,7 +354,8 @@ async def test_a_caller_cannot_tell_hosts_and_ports_apart(tmp_path, caplog):
         with pytest.raises(Unavailable) as caught:
             await fetcher.fetch(uri)
         said.add((caught.value.message, caught.value.code))
-    plain.close(), secure.close()
+    plain.close()
+    secure.close()
     assert len(said) == 1
     assert "127.0.0.1" not in str(said)
     for why in ("Connect call failed", "CERTIFICATE_VERIFY_FAILED", "inside this network"):
@@ -405,7 +410,7 @@ def certificate(**fields) -> PutCertificateRequest:
 async def test_a_certificate_has_at_most_the_permissions_of_its_desk(client, profile):
     with acting_for(OPERATOR):
         made = await client.put_certificate(certificate())
-        for fields, error, said in [
+        cases: list[tuple[dict[str, Any], type[DrwError], str]] = [
             ({"name": "A"}, InvalidRequest, "name is 'A'"),
             ({"san": "*.firm.example"}, InvalidRequest, "san is '*.firm.example'"),
             ({"san": "localhost"}, InvalidRequest, "a DNS name"),
@@ -413,7 +418,8 @@ async def test_a_certificate_has_at_most_the_permissions_of_its_desk(client, pro
             ({"desk": "ghosts"}, NotFound, "has no desk 'ghosts'"),
             ({"walls": ["other"]}, Forbidden, "cannot have the wall 'other'"),
             ({"name": "second"}, Conflict, "is the certificate 'pricing' already"),
-        ]:
+        ]
+        for fields, error, said in cases:
             with pytest.raises(error) as caught:
                 await client.put_certificate(certificate(**fields))
             assert said in caught.value.message

@@ -267,7 +267,8 @@ async def test_proposals_that_are_over_take_no_room_and_end_in_pages(profile):
         assert await acme.shown() == []
         more = await acme.kill("KEY", "junk-0")
         assert more.id != junk[0].id and await acme.shown() == [more.id]
-        found, token = [], ""
+        found: list[tuple[str, Kill.State]] = []
+        token = ""
         while len(found) < 4:
             page = await acme.page(all=True, page_size=2, page_token=token)
             assert len(page.kills) == 2

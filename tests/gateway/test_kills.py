@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 import orjson
 import psycopg
@@ -232,7 +233,8 @@ async def test_invalid_kills_are_rejected_with_the_remedy(profile, caller):
             ({"reason": "x" * 501}, "it can have 1 to 500 characters"),
             ({"name": "key_test"}, "this would stop your own key"),
             ({"subject": "DESK", "name": "research"}, "this would stop your own desk"),
-        ]:
+        ]
+        for wrong, said in cases:
             with pytest.raises(InvalidRequest, match=said):
                 await switch.kill(**wrong)
         made = await switch.kill()

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import orjson
 import psycopg
@@ -52,7 +53,7 @@ METERED = [
     ("gen_ai_client_token_usage_sum", PASSED | {"gen_ai_token_type": "output"}),
     ("drw_cost_usd_total", {"org": "acme", "desk": "research", "gen_ai_response_model": "vllm"}),
 ]
-DESK = {"subject": Block.DESK, "name": "research"}
+DESK: dict[str, Any] = {"subject": Block.DESK, "name": "research"}
 
 
 def sample(name, labels) -> float:
@@ -124,12 +125,13 @@ async def test_permission_to_change(profile, caller):
         plain = replace(caller, scopes=frozenset({"limits:write"}))
         await budget(plain, **DESK)
         await budget(plain, subject=Block.KEY, name="key_1")
-        for fields, said in [
+        cases: list[tuple[dict[str, Any], str]] = [
             ({"subject": Block.DESK, "name": "trading"}, "org:admin"),
             ({"subject": Block.ORG}, "org:admin"),
             ({"subject": Block.MODEL, "name": "gpt"}, "platform:admin"),
             ({**DESK, "org": "other"}, "not to 'other'"),
-        ]:
+        ]
+        for fields, said in cases:
             with pytest.raises(Forbidden, match=said):
                 await budget(plain, **fields)
         with pytest.raises(NotFound, match="org:admin"):  # the key is of the desk research
@@ -367,7 +369,9 @@ async def test_tokens_of_the_minute_block_until_the_window_ends(profile):
                     break
             assert [(b.subject, b.name, b.reason) for b in limits.blocks] == [(Block.KEY, "key_1", Block.TOKENS)]
             with psycopg.connect(profile.postgres) as connection:
-                (until,) = connection.execute("select until from rate_limiting.block").fetchone()
+                row = connection.execute("select until from rate_limiting.block").fetchone()
+                assert row is not None
+                (until,) = row
                 assert timedelta(seconds=55) < until - datetime.now(UTC) < timedelta(seconds=66)
             with acting_for(BOSS):
                 await client.remove_limit(RemoveLimitRequest(subject=Block.KEY, name="key_1"))

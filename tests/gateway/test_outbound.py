@@ -159,7 +159,12 @@ def test_an_address_is_checked_by_its_embedded_addresses(address: str, forbidden
 async def listening():
     """A port on this machine, and the connections that came to it."""
     arrived: list[object] = []
-    server = await asyncio.start_server(lambda reader, writer: arrived.append(writer.close()), "127.0.0.1", 0)
+
+    def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append(writer)
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1], arrived
     server.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -46,7 +47,7 @@ async def host(profile):
 
 
 async def revoke(host, key, by=OPERATOR, **fields):
-    org = {} if by.org == "acme" else {"org": "acme"}
+    org: dict[str, Any] = {} if by.org == "acme" else {"org": "acme"}
     with acting_for(by):
         return await host.client(AuthenticationClient).revoke_key(RevokeKeyRequest(id=key.key, **org, **fields))
 

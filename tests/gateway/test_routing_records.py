@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 import orjson
 import psycopg
@@ -287,12 +288,13 @@ async def test_a_request_is_explained_for_a_visible_key_or_desk(open_profile, ca
             await host.client(LoadBalancerClient).set_upstream(upstream())
             found = await router.explain_route(ExplainRouteRequest(path="/v1/nothing?x=1", key=key))
             assert (found.route, found.key, list(found.scopes)) == ("", key, ["models:read"])
-            for wrong, error in [
+            cases: list[tuple[dict[str, Any], type[Exception]]] = [
                 ({"path": "x"}, InvalidRequest),
                 ({"path": "/x", "key": key, "desk": "d"}, InvalidRequest),
                 ({"path": "/x", "desk": "trading"}, Forbidden),
                 ({"path": "/x", "key": "key_none"}, NotFound),
-            ]:
+            ]
+            for wrong, error in cases:
                 with pytest.raises(error):
                     await router.explain_route(ExplainRouteRequest(**wrong))
         with acting_for(replace(caller, org="other")), pytest.raises(NotFound):

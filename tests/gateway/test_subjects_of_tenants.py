@@ -6,6 +6,7 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 from importlib import resources
+from typing import Any
 
 import psycopg
 import pytest
@@ -44,7 +45,7 @@ OTHER_DESK = Principal("acme", "rates", "key_rates", TENANT - {"org:admin"})
 THIEF = Principal("other", "research", "key_thief", TENANT)
 PLATFORM = Principal("home", "ops", "key_platform", EVERY)
 KEYS = ("key_1", "cert:desk", "oidc:idp:someone")
-DAY = {"period": Budget.DAY, "amount": "1"}
+DAY: dict[str, Any] = {"period": Budget.DAY, "amount": "1"}
 HOW = ["together", "strict", "apart"]
 
 
@@ -224,7 +225,8 @@ async def test_an_announcement_is_bounded_and_idempotent(profile):
 
 @pytest.mark.parametrize("how", HOW)
 async def test_keys_and_certificates_are_announced_and_keys_of_the_last_release_too(profile, how):
-    services, held = ["authentication", "rate_limiting"], {"scopes": sorted(SCOPES)}
+    services = ["authentication", "rate_limiting"]
+    held: dict[str, Any] = {"scopes": sorted(SCOPES)}
     async with hosted(profile, services, how) as host:
         authentication, client = host.client(AuthenticationClient), host.client(RateLimitingClient)
         with acting_for(PLATFORM):
@@ -232,7 +234,7 @@ async def test_keys_and_certificates_are_announced_and_keys_of_the_last_release_
             await authentication.put_desk(PutDeskRequest(org="other", name="research", **held))
             asked = CreateKeyRequest(org="acme", desk="research", name="n", scopes=["models:read"])
             made = (await authentication.create_key(asked)).key.id
-            where = {"org": "acme", "desk": "research", "scopes": ["models:read"]}
+            where: dict[str, Any] = {"org": "acme", "desk": "research", "scopes": ["models:read"]}
             await authentication.put_certificate(PutCertificateRequest(name="pricing", san="a.b", **where))
         with acting_for(OWN):
             await client.set_limit(Limit(key=made, requests_per_minute=5))

@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -81,8 +82,15 @@ async def budgets(host) -> dict[tuple[str, str], tuple[str, str]]:
 
 
 async def spend(host, key: str, tokens: int, at: datetime | None = None, id: str = "r") -> None:
-    fields = {"org": "acme", "desk": "research", "key": key, "model": "m", "status": 200, "counted": True}
-    used = Usage(request_id=f"{id}-{key}", completion_tokens=tokens, **fields)
+    fields: dict[str, Any] = {
+        "org": "acme",
+        "desk": "research",
+        "key": key,
+        "model": "m",
+        "status": 200,
+        "counted": True,
+    }
+    used = Usage(request_id=f"{id}-{key}", completion_tokens=tokens, counted=True, **fields)
     used.at.FromDatetime(at or datetime.now(UTC))
     await host.client(RateLimitingClient).report_usage(ReportUsageRequest(data_plane="d", usages=[used]))
 
@@ -102,7 +110,7 @@ async def test_a_successor_is_bound_as_its_predecessor(host):
     old = await make(host, requests_per_minute=600)
     limiting = host.client(RateLimitingClient)
     with acting_for(BOSS):
-        lowered = {"requests_per_minute": 60, "tokens_per_minute": 1000, "concurrent": 3}
+        lowered: dict[str, Any] = {"requests_per_minute": 60, "tokens_per_minute": 1000, "concurrent": 3}
         await limiting.set_limit(Limit(key=old.id, algorithm=Limit.SLIDING, when_lost=Limit.FAIL_CLOSED, **lowered))
         for period, amount in ((Budget.DAY, "500"), (Budget.TOTAL, "9000")):
             await limiting.set_budget(Budget(name=old.id, period=period, unit=Budget.TOKENS, amount=amount))

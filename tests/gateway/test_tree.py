@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -36,13 +38,13 @@ ALL = sorted(OPERATOR.scopes)
 
 
 @pytest.fixture(params=["together", "strict", "apart"])
-async def client(profile, request) -> AuthenticationClient:
+async def client(profile, request) -> AsyncIterator[AuthenticationClient]:
     async with hosted(profile, SERVICES, request.param) as host:
         yield host.client(AuthenticationClient)
 
 
 @pytest.fixture
-async def alone(profile) -> AuthenticationClient:
+async def alone(profile) -> AsyncIterator[AuthenticationClient]:
     async with hosted(profile, SERVICES) as host:
         yield host.client(AuthenticationClient)
 
@@ -146,7 +148,7 @@ async def test_a_narrower_desk_leaves_no_wider_key_good(client, profile):
 async def test_narrowing_an_org_narrows_its_desks_and_keys(client, profile):
     await desk(client, scopes=["models:read", "models:invoke"])
     kept, wide = [await key(client, desk="trading", scopes=s) for s in (["models:read"], ["models:invoke"])]
-    narrow = {"name": "acme", "scopes": ["models:read", "keys:read"]}
+    narrow: dict[str, Any] = {"name": "acme", "scopes": ["models:read", "keys:read"]}
     with acting_for(OPERATOR), pytest.raises(Conflict, match="less than its desks 'research', 'trading'"):
         await client.put_org(PutOrgRequest(**narrow))
     with acting_for(OPERATOR):

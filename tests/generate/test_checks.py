@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from drw.catalog import Service
@@ -64,7 +66,7 @@ def protos(*methods: Method) -> Protos:
     return Protos(contracts, {request.name: request}, {}, {}, {})
 
 
-def method(name: str, **more: str) -> Method:
+def method(name: str, **more: Any) -> Method:
     return Method(name, "", "drw.api.rag.v1.SearchRequest", "drw.api.rag.v1.SearchRequest", **more)
 
 

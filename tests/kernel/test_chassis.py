@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from drw.api.gateway.v1.authentication_pb2 import ListKeysRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest, ServiceStatus
 from drw.api.kernel.v1.kernel_rpc import ProcessClient
@@ -38,7 +39,7 @@ async def test_a_stopped_process_is_unavailable(profile, folder):
     channels = Channels()
     client = channels.client(AuthenticationClient, f"unix:{folder}/nobody.sock")
     with pytest.raises(Unavailable, match="the authentication service does not answer"):
-        await client.list_keys(client.contract.methods["ListKeys"].request())
+        await client.list_keys(ListKeysRequest())
     await channels.close()
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from typing import Any
 
 import psycopg
 import pytest
@@ -53,7 +54,7 @@ class Relay:
     """Between us and PostgreSQL, by TCP: forgets connections without a word when told to, as a firewall does."""
 
     def __init__(self, dsn: str) -> None:
-        self._dsn = conninfo_to_dict(dsn)
+        self._dsn: dict[str, Any] = conninfo_to_dict(dsn)
         self._forgotten = asyncio.Event()
         self._passed = asyncio.Condition()
         self._chunks = 0
@@ -155,11 +156,13 @@ async def test_a_database_that_has_stopped_answering_is_not_waited_for(database)
     ours = Database(database, "audit", pool_size=1)
     await ours.start("drw.kernel.storage")
     (alone,) = await ours.fetch("select pg_backend_pid() as pid")
+    assert ours._alone is not None
     ours._alone.seconds = 0.2
     with stopped(alone["pid"]), pytest.raises(Unavailable, match="the database does not answer"):
         await ours.run("select 1")
     async with ours.transaction() as connection:
         pooled = await (await connection.execute("select pg_backend_pid() as pid")).fetchone()
+    assert pooled is not None
     with stopped(pooled["pid"]), pytest.raises(Unavailable, match="the database does not answer"):
         async with ours.transaction(seconds=0.2) as connection:
             await connection.execute("select 1")
@@ -172,6 +175,7 @@ async def test_a_statement_that_takes_too_long_ends_and_its_successors_do_not_no
     ours = Database(database, "audit")
     await ours.start("drw.kernel.storage")
     assert await ours.fetch("show statement_timeout") == [{"statement_timeout": "10s"}]
+    assert ours._alone is not None
     ours._alone.seconds = 0.2
     with pytest.raises(Unavailable, match="the database does not answer"):
         await ours.run("select pg_sleep(60)")

@@ -1,6 +1,7 @@
 """What one turn of the event loop writes to a connection is one write."""
 
 import asyncio
+from typing import Any
 
 from drw.kernel.rpc.joined_writes import MAX_BUFFERED_BYTES, JoinedWrites
 
@@ -10,7 +11,7 @@ class Recorded(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.written = []
+        self.written: list[Any] = []
         self.closed = False
 
     def write(self, data):

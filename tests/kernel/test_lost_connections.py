@@ -46,7 +46,7 @@ class DoubleLog(log_rpc.Log):
         self._error = error
 
     async def get_checkpoint(self, request, /):
-        if self._error is None:
+        while self._error is None:
             await asyncio.Event().wait()
         raise self._error
 

@@ -39,7 +39,7 @@ async def test_a_request_does_not_count_the_waits_of_another():
         waited("upstream", seconds)
         return account.upstream
 
-    assert await asyncio.gather(one(1.0), one(2.0)) == [1.0, 2.0]
+    assert list(await asyncio.gather(one(1.0), one(2.0))) == [1.0, 2.0]
 
 
 async def test_a_wait_that_fails_counts_too_and_more_waits_than_time_are_not_negative():

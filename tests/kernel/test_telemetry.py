@@ -135,8 +135,10 @@ def test_a_span_that_lasts_leaves_the_one_before_it_in_place():
         assert trace.get_current_span() is outer
         with pytest.raises(NotFound), telemetry.span("fails"):
             raise NotFound("the zebra is not there")
-    assert spans.one("inner").parent.span_id == spans.one("outer").context.span_id
+    parent, context = spans.one("inner").parent, spans.one("outer").context
+    assert parent and context and parent.span_id == context.span_id
     failed = spans.one("fails")
+    assert failed.attributes is not None
     assert (failed.attributes["error.type"], failed.status.is_ok, failed.events) == ("NotFound", False, ())
     assert "zebra" not in failed.to_json()
 

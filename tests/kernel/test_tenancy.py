@@ -135,5 +135,5 @@ def _labels(tree: ast.Module) -> set[str]:
                 if isinstance(name, ast.Name) and name.id in named
                 for part in ast.walk(named[name.id])
             ]
-            found |= {part.value for part in parts if isinstance(part, ast.Constant)}
+            found |= {part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)}
     return found

@@ -144,6 +144,7 @@ async def test_a_stopped_child_is_replaced_with_all_that_it_began(here: Path, mo
     await thing.start()
     work = asyncio.gather(thing.keep(), thing.watch())
     first = thing.pid
+    assert first is not None
     await until(lambda: len(liveness.tree(first)) == 2)
     family = liveness.tree(first)
     for pid in family:

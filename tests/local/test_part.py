@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -32,12 +33,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def child(here: Path, command: list[str], **more) -> ChildProcess:
+class Told(ChildProcess):
+    """A child process with what it tells."""
+
+    said: list[str]
+
+
+def child(here: Path, command: list[str], **more: Any) -> Told:
     async def ready() -> bool:
         return (here / "up").exists()
 
     said: list[str] = []
-    made = ChildProcess(
+    made = Told(
         ProcessSpec(name="thing", title="a thing", command=lambda: command, ready=ready, **more),
         here / "log",
         said.append,
@@ -142,6 +149,7 @@ async def test_children_end_with_their_supervisor(here: Path) -> None:
     supervisor = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, str(Path(__file__).parent), stdout=asyncio.subprocess.PIPE
     )
+    assert supervisor.stdout is not None
     pid = int(await supervisor.stdout.readline())
     os.kill(supervisor.pid, signal.SIGKILL)
     await supervisor.wait()
@@ -183,6 +191,7 @@ def test_a_log_that_is_followed_is_followed_into_its_next_file(tmp_path: Path) -
     file.write_text("first\n")
     command = [sys.executable, "-m", "drw.cli.main", "logs", "models", "--follow", "--data-dir", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
         assert "first" in following.stdout.readline()
         file.replace(file.with_suffix(".1.log"))
         file.write_text("second\n")

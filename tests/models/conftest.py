@@ -82,8 +82,13 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
                 async with httpx.AsyncClient(
                     transport=transport, base_url="http://drw", headers=KEY, timeout=60
                 ) as http:
-                    options = {"base_url": "http://drw/v1", "api_key": "none", "max_retries": 0}
-                    client = openai.AsyncOpenAI(http_client=http, **options)
+                    options: dict[str, Any] = {
+                        "http_client": http,
+                        "base_url": "http://drw/v1",
+                        "api_key": "none",
+                        "max_retries": 0,
+                    }
+                    client = openai.AsyncOpenAI(**options)
                     yield Web(client, http, made, host, profile.postgres, kills)
             finally:
                 await host.stop(grace=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import openai
 import orjson
 import psycopg
@@ -119,8 +121,13 @@ async def test_a_caller_who_leaves_ends_the_engines_work(web, how, stream):
     await web.until(lambda: web.double.under_way == 1, "the request to reach the engine")
     asking.cancel()
     await web.until(lambda: web.double.under_way == 0, "the engine's work to end")
-    found = []
-    await web.until(lambda: bool(found.extend(web.records()) or found), "the record")
+    found: list[dict[str, Any]] = []
+
+    def arrived() -> bool:
+        found.extend(web.records())
+        return bool(found)
+
+    await web.until(arrived, "the record")
     assert [r["outcome"] for r in found] == ["client_gone"]
 
 

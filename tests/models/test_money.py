@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import openai
 import orjson
@@ -55,7 +56,7 @@ class Till:
         self.file = web.host.profile.data / "serving" / "policy.pb"
         self.seen = 0
 
-    async def set(self, budget: str = "", **price: str) -> None:
+    async def set(self, budget: str = "", **price: Any) -> None:
         """Give the model a price and the desk a budget, and return when serving knows."""
         with acting_for(BOSS):
             if price:
@@ -123,8 +124,8 @@ async def test_an_answer_is_charged_by_its_usage_before_it_is_given(till):
         with psycopg.connect(at.web.database) as connection:  # one commit has both
             query = """select (select xmin::text from audit.inbox order by id desc limit 1), xmin::text
                        from metering.ledger where id = %s"""
-            recorded, charged = connection.execute(query, (row["id"],)).fetchone()
-            assert recorded == charged
+            amounts = connection.execute(query, (row["id"],)).fetchone()
+            assert amounts is not None and amounts[0] == amounts[1]
         with acting_for(BOSS):
             spend = await at.client.get_spend(GetSpendRequest(by="model"))
         assert spend.lines[0].name == "double" and float(spend.usd) == pytest.approx(float(after.spent))
@@ -186,8 +187,13 @@ async def test_a_caller_who_leaves_pays_for_what_came(till):
             event = await anext(lines)
             assert orjson.loads(event.removeprefix("data: "))["choices"][0]["delta"]["content"] == WORDS[0]
             assert float((await at.budget()).reserved) > 0
-        found: list[dict] = []
-        await at.web.until(lambda: bool(found.extend(at.new()) or found), "the row in the ledger")
+        found: list[dict[str, Any]] = []
+
+        def arrived() -> bool:
+            found.extend(at.new())
+            return bool(found)
+
+        await at.web.until(arrived, "the row in the ledger")
         (row,) = found
         assert (row["outcome"], row["completion_tokens"], row["cost"]) == ("client_gone", 1, 10_000)
         bound = prompt_bound({"messages": body["messages"], "max_tokens": 9}, 0)

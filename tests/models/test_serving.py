@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -31,7 +32,7 @@ async def served(request, profile, folder, caller):
         for name in ("serving", "discovery", "embedding", "request_router")
     }
     spread = profile.model_copy(update={"processes": places, "services": {"discovery": {"models": models}}})
-    async with double_engine(f"{base}.d") as engine, _running(spread, request.param) as host:
+    async with double_engine(Path(f"{base}.d")) as engine, _running(spread, request.param) as host:
         with acting_for(caller):
             yield host.client(ServingClient), engine, profile.postgres
 

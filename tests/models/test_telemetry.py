@@ -14,9 +14,10 @@ from prometheus_client import REGISTRY, generate_latest
 from drw.billing.ledger.rows import Row
 from drw.billing.reservations.reservation import Settlement
 from drw.kernel.observability.telemetry import JsonFormatter
+from drw.kernel.storage.audit import AuditWriter
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
-from drw.models.serving.service import ServingSettings
+from drw.models.serving.settings import Settings as ServingSettings
 from support.spans import recorded
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

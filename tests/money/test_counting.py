@@ -15,8 +15,9 @@ from drw.models.serving.engines.token_counting import check_prompts
 from drw.models.serving.errors import ContextLengthExceeded, EngineMisconfigured, EngineUnavailable, NotSupported
 from drw.models.serving.metering.estimates import prompt_bound
 from drw.models.serving.ports import EngineTarget
-from drw.models.serving.routing.circuit_breaker import CircuitBreaker, CircuitSettings
+from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 from drw.models.serving.routing.load_balancing import Replica
+from drw.models.serving.settings import CircuitSettings
 from money.world import DoubleChat, asked, model, world
 
 WHO = Principal("acme", "rates", "key_1")

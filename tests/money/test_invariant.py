@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -34,7 +35,7 @@ KEY, DESK, ORG, DEAR = (
     Subject(Block.ORG, "acme", ""),
     Subject(Block.MODEL, "", "dear"),
 )
-CAPS = [
+CAPS: list[tuple[Subject, str, str | int]] = [
     (KEY, "Cdn", 400_000),
     (DESK, "Ctn", 900_000),
     (ORG, "Cmn", 1_200_000),
@@ -133,7 +134,7 @@ class Story:
         self, gateway: int, who: int, which: int, prompt: int, most: int, stream: bool, choices: int
     ) -> None:
         at, models = self.gateways[gateway], (MODELS[which], MODELS[1 - which])
-        more = {"prompt": prompt, "most": most, "stream": stream, "choices": choices}
+        more: dict[str, Any] = {"prompt": prompt, "most": most, "stream": stream, "choices": choices}
         call = await self.on.open(at, CALLERS[who], *models, **more)
         self.calls.append(call)
         self.seen(gateway)
@@ -191,7 +192,9 @@ class Story:
     def die(self, number: int) -> None:
         for call in self.gateways[number].calls:
             call.ended = call.ended or "crashed"
-        self.gateways[number].file.release()
+        file = self.gateways[number].file
+        assert file is not None
+        file.release()
 
     async def crash_while_settling(self, number: int) -> None:
         """The row is in the ledger; the counters have not heard of it."""
@@ -295,7 +298,12 @@ async def on(profile):
 
 # Threads that an earlier test has left draw random numbers too, which Hypothesis takes for a strategy's doing.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
-ALWAYS = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck), "phases": PHASES}
+ALWAYS: dict[str, Any] = {
+    "derandomize": True,
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "phases": PHASES,
+}
 
 
 async def play(on: World, schedule: list) -> None:

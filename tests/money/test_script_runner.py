@@ -39,7 +39,7 @@ async def test_what_valkey_refuses_fails_alone(runner):
         runner.run(ECHO, ["after"]),
         return_exceptions=True,
     )
-    assert found[::2] == [b"before", b"after"]
+    assert list(found[::2]) == [b"before", b"after"]
     assert isinstance(found[1], ResponseError)
 
 

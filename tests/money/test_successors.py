@@ -194,6 +194,7 @@ def test_the_lock_ends_with_the_process_and_not_before(tmp_path):
     )
     command = [sys.executable, "-c", code, str(tmp_path / "lease")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         process.stdout.readline()
         assert LeaseFile(tmp_path / "lease").dead == []
         process.kill()

@@ -30,8 +30,9 @@ from drw.models.serving.openai.usage import usage_update
 from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, EngineTarget
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.candidates import ChatModel, ModelRequest
-from drw.models.serving.routing.circuit_breaker import CircuitBreaker, CircuitSettings
+from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 from drw.models.serving.routing.load_balancing import Affinity, Replica
+from drw.models.serving.settings import CircuitSettings, MeteringSettings
 
 Cap = tuple[Subject, str, str | int]
 
@@ -42,7 +43,9 @@ START_MS = 1_790_726_370_000.0  # 2026-09-29 23:59:30 UTC: a day ends soon, and 
 class DoubleChat(ChatEngine):
     """Counts prompts as long as they say they are."""
 
-    def stream(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> AsyncGenerator[Chunk, None]:
+    def stream(
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
+    ) -> AsyncGenerator[Chunk, None]:
         raise NotImplementedError
 
     async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
@@ -193,7 +196,7 @@ class World:
         await self.redis.srem(f"drw:{{meter}}:p:{reservation.process}", reservation.id)
         for subject in reservation.subjects:
             for name, amount in (("n", nano), ("t", tokens), ("c", 1)):
-                await self.redis.hincrby(subject.counter, name, -int(amount))
+                await self.redis.hincrby(subject.counter, name, -int(amount or 0))
 
     async def tick(self) -> None:
         """Do once what rate limiting does all the time."""

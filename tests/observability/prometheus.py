@@ -11,7 +11,7 @@ import operator
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,7 +164,7 @@ def _filled(text: str, labels: dict[str, str], value: float) -> str:
         "$value": lambda: f"{value:g}",
         "$value | humanizePercentage": lambda: f"{value * 100:.4g}%",
         "$value | humanize": lambda: f"{value:.4g}",
-        **{f"$labels.{name}": (lambda name=name: labels[name]) for name in labels},
+        **{f"$labels.{name}": partial(labels.__getitem__, name) for name in labels},
     }
     return re.sub(r"{{ (.+?) }}", lambda found: known.get(found[1], lambda: "")(), text)
 
@@ -178,6 +178,7 @@ class Case:
         self._store = Store()
         for one in series:
             selector = promql.parse(one["series"])
+            assert isinstance(selector, promql.VectorSelector) and selector.name
             labels = frozenset((matcher.name, matcher.value) for matcher in selector.matchers.matchers)
             for number, value in enumerate(_values(str(one["values"]))):
                 if value is not None:

@@ -76,7 +76,12 @@ def parsed(query: Query) -> promql_parser.Expr:
 def nodes(query: Query) -> list[Any]:
     """Return every node of the tree."""
     found: list[Any] = []
-    promql_parser.walk(parsed(query), lambda node: found.append(node) or True)
+
+    def keep(node: Any) -> bool:
+        found.append(node)
+        return True
+
+    promql_parser.walk(parsed(query), keep)
     return found
 
 

@@ -111,10 +111,11 @@ def test_grafanas_own_types_take_all_of_a_dashboard(name: Any, board: Any) -> No
     plugins.register_default_plugins()
     read = Dashboard.from_json(board)
     assert list(_lost(board, json.loads(json.dumps(read, cls=JSONEncoder)))) == []
-    assert len(read.panels) > 3
-    assert all(isinstance(target, prometheus.Dataquery) for panel in read.panels for target in panel.targets)
+    panels: list[Any] = read.panels or []
+    assert len(panels) > 3
+    assert all(isinstance(target, prometheus.Dataquery) for panel in panels for target in panel.targets)
     assert read.uid == f"drw-{name}" and 8 <= len(read.uid) <= 40
-    places = [(panel.grid_pos.x, panel.grid_pos.y) for panel in read.panels]
+    places = [(panel.grid_pos.x, panel.grid_pos.y) for panel in panels]
     assert len(set(places)) == len(places)
 
 
@@ -124,7 +125,7 @@ def test_a_query_is_promql_over_metrics_and_labels_that_there_are(query: Any) ->
     ours = own() | recorded() | PROMETHEUS_OWN
     known = set(INVOLVED)
     for selector in selectors(query):
-        if selector.name.startswith("envoy_"):
+        if (selector.name or "").startswith("envoy_"):
             known |= {"le", "envoy_cluster_name", "envoy_http_conn_manager_prefix", "envoy_response_code_class"}
             continue  # that Envoy has it, the test of a whole platform shows
         assert selector.name in ours, f"{query.where}: nothing exposes {selector.name}"

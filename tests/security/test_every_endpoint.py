@@ -228,7 +228,7 @@ def scopes_of(endpoint: str) -> list[str]:
 
 def strangers(endpoint: str) -> dict[str, dict[str, str]]:
     """Return who comes, as the data plane says it: the last two hold all that a tenant can hold."""
-    found = {"without a key": {}} if endpoint not in INSIDE else {}
+    found: dict[str, dict[str, str]] = {"without a key": {}} if endpoint not in INSIDE else {}
     if needed := scopes_of(endpoint):
         found["without the scope"] = headers(VICTIM, "side", "key_side", "platform:admin", "org:admin", *needed)
     if endpoint not in SHARED_IN_ORG:

@@ -93,7 +93,7 @@ async def test_a_key_elsewhere_is_not_taken_and_is_in_no_log(gate, caplog):
     async with gate.front.client(secret) as client:
         last = await client.get(f"{path}/{secret}?access_token={secret}")
         assert last.status_code == 200
-    log = gate.front.profile.data_plane.folder / "access.log"
+    log = gate.front.plane.folder / "access.log"
 
     async def written() -> bool:
         return last.headers["x-request-id"] in log.read_text()

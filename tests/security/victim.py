@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -127,12 +128,12 @@ def make(own: httpx.Client, operator: httpx.Client) -> Iterator[Victim]:
         return own.post("/api/v1/limits", json=asked).status_code == 200
 
     for name in ("key", "certificate_key", "issuer_key"):
-        wait_until(lambda key=ids[name]: announced(key), f"the {name}")
+        wait_until(partial(announced, ids[name]), f"the {name}")
         made(own, "/api/v1/budgets", json={"name": ids[name], "period": "DAY", "amount": "4711.17"})
     made(own, "/api/v1/limits", json={"subject": "DESK", "desk": DESK, "tokens_per_minute": 471117})
     made(own, "/api/v1/budgets", json={"subject": "DESK", "name": DESK, "period": "MONTH", "amount": "4711.17"})
     made(own, "/api/v1/budgets", json={"subject": "ORG", "period": "MONTH", "amount": ORG_AMOUNT})
-    upload = {
+    upload: dict[str, Any] = {
         "files": {"file": ("kestrel-file.txt", b"kestrel-content: rates rose.")},
         "data": {"purpose": "user_data"},
     }

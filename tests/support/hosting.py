@@ -73,7 +73,8 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
 async def _make_desks(host: Host, services: list[str]) -> None:
     if "authentication" not in services:
         return
-    client, held = host.client(AuthenticationClient), {"scopes": sorted(SCOPES), "walls": ["m-and-a", "rates"]}
+    client = host.client(AuthenticationClient)
+    held: dict[str, Any] = {"scopes": sorted(SCOPES), "walls": ["m-and-a", "rates"]}
     with acting_for(OPERATOR):
         await make_home(client)
         await client.put_org(PutOrgRequest(name="acme", **held))

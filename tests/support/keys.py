@@ -27,7 +27,7 @@ async def issued(
     host: Host, *scopes: str, by: Principal = OPERATOR, org: str = "acme", desk: str = "research", **fields: Any
 ) -> Principal:
     """Let somebody make a key, by default the operator, and return who calls with it."""
-    own = {} if org == by.org else {"org": org}
+    own: dict[str, Any] = {} if org == by.org else {"org": org}
     wish = CreateKeyRequest(name="n", scopes=scopes, desk=desk, **own, **fields)
     with acting_for(by):
         return as_caller((await host.client(AuthenticationClient).create_key(wish)).key)
@@ -52,7 +52,7 @@ async def vouch(host: Host, caller: str) -> None:
         else:
             public = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
             keys = json.dumps({"keys": [public | {"kid": "k0"}]})
-            fields = {"issuer": f"https://{name}", "org": "acme", "audiences": ["a"], "jwks": keys}
+            fields: dict[str, Any] = {"issuer": f"https://{name}", "org": "acme", "audiences": ["a"], "jwks": keys}
             await client.put_issuer(PutIssuerRequest(name=name, **fields))
 
 

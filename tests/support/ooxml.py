@@ -73,7 +73,9 @@ def presentation(slides: Sequence[str], parts: Mapping[str, str] | None = None, 
         name: f"<p:sld NS><p:cSld><p:spTree>{tree}</p:spTree></p:cSld></p:sld>"
         for name, tree in zip(names, slides, strict=True)
     }
-    of_parts = {"ppt/presentation.xml": [f"s{n} slide slides/slide{n}.xml" for n in range(1, len(slides) + 1)]}
+    of_parts: dict[str, Sequence[str]] = {
+        "ppt/presentation.xml": [f"s{n} slide slides/slide{n}.xml" for n in range(1, len(slides) + 1)]
+    }
     of_parts |= dict.fromkeys(names, relations)
     return package("ppt/presentation.xml", found | dict(parts or {}), of_parts)
 

@@ -21,4 +21,5 @@ def _files(package: str) -> dict[str, bytes]:
     (archive,) = FOLDER.glob(f"{package}-*.tar.gz")
     with tarfile.open(archive) as packed:
         wanted = (m for m in packed if m.isfile() and m.name.endswith(ENDINGS))
-        return {m.name.partition("/")[2]: packed.extractfile(m).read() for m in wanted}
+        opened = ((m.name.partition("/")[2], packed.extractfile(m)) for m in wanted)
+        return {name: file.read() for name, file in opened if file}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_a_run_needs_the_scopes_of_all_its_activities() -> None:
 
 
 def test_the_plan_pairs_items_of_the_same_list_and_joins_all_others() -> None:
-    both = {"for_each": "${inputs.files}"}
+    both: dict[str, Any] = {"for_each": "${inputs.files}"}
     template = Template(nodes=[Node(id="a", **both), Node(id="b", needs=["a"], **both), Node(id="c", needs=["a", "b"])])
     steps = dependency_graph.steps(template, {"files": ["x", "y"]})
     assert [(s.id, s.item, s.after) for s in steps] == [
@@ -53,12 +54,13 @@ def test_references_take_values_as_they_are_and_texts_take_them_in() -> None:
 def test_pauses_double_up_to_a_bound_and_only_for_what_may_pass() -> None:
     pauses = [retries.pause(Unavailable("x"), n, 20, 0.5) for n in range(1, 12)]
     for pause, middle in zip(pauses, [0.5, 1, 2, 4, 8, 15, 15, 15, 15, 15, 15], strict=True):
-        assert 0.8 * middle <= pause <= 1.2 * middle
+        assert pause is not None and 0.8 * middle <= pause <= 1.2 * middle
     assert retries.pause(Unavailable("x"), 3, 3, 0.5) is None
     assert retries.pause(InvalidRequest("x"), 1, 9, 0.5) is None
     assert retries.pause(RateLimited("x", retry_after="30"), 1, 9, 0.5) == 30
     assert retries.pause(RateLimited("x", retry_after="9999"), 1, 9, 0.5) == 60
-    assert retries.pause(RateLimited("x", retry_after="soon"), 1, 9, 0.5) < 1
+    unclear = retries.pause(RateLimited("x", retry_after="soon"), 1, 9, 0.5)
+    assert unclear is not None and unclear < 1
 
 
 def test_a_long_digest_is_cut_between_characters() -> None:

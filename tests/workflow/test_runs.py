@@ -350,7 +350,7 @@ async def test_a_line_of_log_has_the_class_of_a_steps_error_and_no_word_of_anybo
     here.calls.faults["chat file-0"] = [InvalidRequest(f"{word} is no model", param="model")]
     run = await here.ended(await here.start(1))
     assert (run.state, word in run.error) == (FAILED, True)
-    lines = {line.message: line.fields for line in caplog.records if line.name.endswith("step_executor")}
+    lines = {line.message: vars(line)["fields"] for line in caplog.records if line.name.endswith("step_executor")}
     again, failed = lines["a step is tried again"], lines["a step has failed"]
     assert (again["error.type"], again["error"]) == ("Unavailable", "the upstream failed")
     assert (failed["error.type"], failed["error"]) == ("InvalidRequest", "invalid model")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, cast
 
@@ -61,7 +61,7 @@ class Transport(Protocol):
     async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
         """Call, and return the answer."""
 
-    def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncIterator[Message]:
+    def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncGenerator[Message, None]:
         """Call, and return the answers as they come."""
 
 
@@ -76,7 +76,7 @@ class Client:
     async def _unary(self, name: str, request: Message, timeout: float | None) -> Any:
         return await self._transport.unary(self.contract.methods[name], request, timeout)
 
-    def _stream(self, name: str, request: Message, timeout: float | None) -> AsyncIterator[Any]:
+    def _stream(self, name: str, request: Message, timeout: float | None) -> AsyncGenerator[Any, None]:
         return self._transport.stream(self.contract.methods[name], request, timeout)
 
 

@@ -33,7 +33,7 @@ def _rpc_module(file: str, protos: Protos) -> str:
         "",
         "from __future__ import annotations",
         "",
-        "from collections.abc import AsyncIterator",
+        "from collections.abc import AsyncGenerator, AsyncIterator",
         "",
         "from drw.api.contract import Client, Contract, Servicer, Unwritten",
         f"from {package} import {module}",
@@ -81,7 +81,7 @@ def _client_method(method: Method) -> list[str]:
         return [
             f"    def {name}(",
             f"        self, request: {request}, /, *, timeout: float | None = None",
-            f"    ) -> {_answer(method)}:",
+            f"    ) -> AsyncGenerator[{_short(method.response)}, None]:",
             doc,
             f'        return self._stream("{method.name}", request, timeout)',
         ]

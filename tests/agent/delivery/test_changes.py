@@ -39,12 +39,13 @@ def different(number: int, fed: Fed) -> dict[str, Any]:
     """Return the differences of the change of this number: routes, limits, revoked keys, upstreams, by turns."""
     extra = Upstream(addresses=(fed.profile.processes["models"].http,))
     to_extra = SPARE.model_copy(update={"upstream": "extra", "path": f"/v1/extra{number}"})
-    return [
+    turns: list[dict[str, Any]] = [
         {"more": (SPARE.model_copy(update={"path": f"/v1/spare{number}"}),)},
         {"own": {f"key_{number}": number + 1}},
         {"revoked": [f"key_{number}"]},
         {"upstreams": {"extra": extra}, "more": (to_extra,)},
-    ][number % 4]
+    ]
+    return turns[number % 4]
 
 
 async def test_changes_under_load_drop_no_request(fed: Fed) -> None:
@@ -78,7 +79,7 @@ async def test_a_change_of_routes_leaves_the_limits_as_they_are(fed: Fed) -> Non
 
 
 async def test_what_is_wrong_is_refused_and_the_old_state_stays(fed: Fed) -> None:
-    files = {f: f.read_bytes() for f in (fed.profile.data_plane.folder / "xds").rglob("*.json")}
+    files = {f: f.read_bytes() for f in (fed.plane.folder / "xds").rglob("*.json")}
     wrong = fed.configuration()
     wrong.routes.routes.add(name="lost", path="/v1/lost", upstream="nowhere")
     wrong.version = "wrong"
@@ -98,7 +99,7 @@ async def test_what_is_wrong_is_refused_and_the_old_state_stays(fed: Fed) -> Non
 async def test_what_is_good_beside_a_bad_route_is_tried_until_it_is_there(
     fed: Fed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given, validate = [], agent.envoy.validate
+    given, validate = [], envoy.validate
 
     async def gives_no_verdict_at_first(configuration: dict) -> None:
         given.append(configuration)
@@ -106,14 +107,14 @@ async def test_what_is_good_beside_a_bad_route_is_tried_until_it_is_there(
             raise Unavailable("Envoy did not check the configuration")
         await validate(configuration)
 
-    monkeypatch.setattr(agent.envoy, "validate", gives_no_verdict_at_first)
+    monkeypatch.setattr(envoy, "validate", gives_no_verdict_at_first)
     wrong, newer = fed.configuration(), Signer(new_private_key(), "drw", "drw-gateway")
     wrong.credentials.jwks, wrong.version = jwks([fed.signing, newer]), "wrong"
     wrong.routes.routes.add(name="lost", path="/v1/lost", upstream="nowhere")
     wanting = asyncio.create_task(fed.router_double.want(wrong))
 
     async def known() -> bool:
-        return newer.kid in (fed.profile.data_plane.folder / "xds" / "keys" / "keys.json").read_text()
+        return newer.kid in (fed.plane.folder / "xds" / "keys" / "keys.json").read_text()
 
     await until(known, "the signing key")
     await wanting
@@ -128,7 +129,7 @@ async def test_an_agent_that_cannot_write_credentials_goes_on(fed: Fed) -> None:
 
 
 async def test_the_last_good_state_is_kept_once_it_can_be(fed: Fed) -> None:
-    kept = fed.profile.data_plane.folder / "good" / "configuration.binpb"
+    kept = fed.plane.folder / "good" / "configuration.binpb"
     with unwritable(fed, "good/configuration.binpb"):
         assert "cannot be written" in (await fed.want(more=(SPARE,))).error
 
@@ -142,7 +143,7 @@ async def test_an_agent_that_cannot_put_its_log_aside_goes_on(
     front_profile: Profile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(agent, "LOOK_SECONDS", 0.02)
-    folder = front_profile.data_plane.folder
+    folder = envoy.plane(front_profile).folder
     (folder / f"access.{KEPT}.log").mkdir(parents=True)  # which no file can replace
     for number, size in ((f".{KEPT - 1}", 0), ("", MAX_BYTES)):
         (folder / f"access{number}.log").touch()
@@ -176,7 +177,7 @@ async def test_envoy_starts_without_the_control_plane(fed: Fed) -> None:
 
 async def test_what_only_a_running_envoy_can_refuse_is_told_too(front_profile: Profile) -> None:
     fed = Fed(front_profile)
-    host, _, port = front_profile.data_plane.listen.partition(":")
+    host, _, port = envoy.plane(front_profile).listen.partition(":")
     with socket.socket() as occupant:
         occupant.bind((host, int(port)))
         occupant.listen()
@@ -254,7 +255,7 @@ async def test_what_may_have_run_is_not_sent_again(fed: Fed) -> None:
 
 
 async def test_a_full_log_is_put_aside(fed: Fed) -> None:
-    file = fed.profile.data_plane.folder / "access.log"
+    file = fed.plane.folder / "access.log"
     async with fed.client(fed.sign("key_1", "models:read")) as client:
 
         async def logged(text: str) -> None:
@@ -280,7 +281,7 @@ async def test_a_full_log_is_put_aside(fed: Fed) -> None:
 
 async def test_whoever_has_no_key_writes_into_a_log_of_their_own(fed: Fed) -> None:
     """Otherwise requests without a key would push out the lines of calls that somebody is accountable for."""
-    folder = fed.profile.data_plane.folder
+    folder = fed.plane.folder
     await fed.want(revoked=["key_bad"])
     async with fed.client() as nobody, fed.client(fed.sign("key_1", "models:read")) as caller:
         known = await caller.get("/v1/models")
@@ -312,10 +313,10 @@ async def test_whoever_has_no_key_writes_into_a_log_of_their_own(fed: Fed) -> No
 
 
 async def test_nothing_that_a_caller_chooses_breaks_the_line_or_shows_a_key(fed: Fed) -> None:
-    file = fed.profile.data_plane.folder / "access.log"
+    file = fed.plane.folder / "access.log"
     secret = fed.sign("key_1", "models:read")
     chosen = '/v1/a","key":"key_2'
-    host, _, port = fed.profile.data_plane.listen.rpartition(":")
+    host, _, port = fed.plane.listen.rpartition(":")
     for path in (chosen, f"/v1/{secret}"):
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {secret}\r\n\r\n".encode())
@@ -334,7 +335,7 @@ async def test_nothing_that_a_caller_chooses_breaks_the_line_or_shows_a_key(fed:
 
 
 async def test_a_log_that_was_put_aside_while_envoy_did_not_answer_is_followed_by_another(fed: Fed) -> None:
-    file = fed.profile.data_plane.folder / "access.log"
+    file = fed.plane.folder / "access.log"
 
     async def ask() -> str:
         async with fed.client(fed.sign("key_1", "models:read")) as client:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agent.data_plane import OPERATOR, Front, front_profile_of
+from drw.agent.delivery import envoy
 from drw.api.gateway.v1.authentication_pb2 import RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.kernel.rpc.context import acting_for
@@ -19,7 +20,7 @@ LIST = "/v1/models"
 @pytest.fixture
 async def second(front: Front, folder: Path):
     """Another data plane beside that of `front`."""
-    plane = front_profile_of(front.profile, folder).data_plane
+    plane = envoy.plane(front_profile_of(front.profile, folder))
     own = plane.model_copy(update={"folder": front.profile.data / "second"})
     made = Front(front.profile.model_copy(update={"name": "second", "data_plane": own}))
     made.start_agent()

@@ -164,10 +164,10 @@ async def test_the_first_key_may_do_everything_and_is_made_once(front: Front, tm
             async with front.client(secret) as client:
                 assert len((await client.get("/api/v1/me")).json()["scopes"]) == scopes
         # Its org and desk become whole again where somebody narrowed them.
-        client, own = front.host.client(AuthenticationClient), {"name": "research", "scopes": ["keys:read"]}
+        own = PutDeskRequest(name="research", scopes=["keys:read"], revoke_wider=True)
         before = await front.wanted()
         with acting_for(OPERATOR):
-            await client.put_desk(PutDeskRequest(**own, revoke_wider=True))
+            await front.host.client(AuthenticationClient).put_desk(own)
         await front.settled(before)
         assert await kept() not in (first, again, narrow)
     finally:

@@ -14,6 +14,8 @@ from cryptography import x509
 from agent.data_plane import Fed, running
 from agent.xds.test_identity import Authority
 from agent.xds.test_translation import desired, edge
+from drw.agent.delivery import envoy
+from drw.agent.delivery.admin import EnvoyAdmin
 from drw.agent.reporting import connection_pressure
 from drw.agent.reporting.connection_pressure import ConnectionPressure
 from drw.agent.xds import overload
@@ -50,7 +52,7 @@ async def door(
     monkeypatch.setattr("drw.agent.xds.listener.HEADERS_TIMEOUT", "1s")
     firm = Authority()
     certificate, key = firm.write(tmp_path, "gateway", x509.DNSName("localhost"))
-    plane = front_profile.data_plane.model_copy(
+    plane = envoy.plane(front_profile).model_copy(
         update={
             "tls": Tls(listen=f"127.0.0.1:{free_port('127.0.0.1')}", certificate=certificate, private_key=key),
             "operators": front_profile.data_plane.admin + "o",
@@ -85,14 +87,14 @@ async def answers(fed: Fed) -> bool:
 
 
 def operator(fed: Fed, secret: str = "") -> httpx.AsyncClient:
-    socket = fed.profile.data_plane.operators.removeprefix("unix:")
+    socket = fed.plane.operators.removeprefix("unix:")
     headers = {"authorization": f"Bearer {secret}"} if secret else {}
     return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), base_url="http://drw", headers=headers)
 
 
 async def test_connections_that_do_nothing_shut_nobody_out_for_long(door: Fed) -> None:
-    plane = door.profile.data_plane
-    for where, sent in [*((plane.listen, sent) for sent in FIRST_BYTES.values()), (plane.tls.listen, b"\x16\x03\x01")]:
+    plane = door.plane
+    for where, sent in [*((plane.listen, sent) for sent in FIRST_BYTES.values()), (door.tls.listen, b"\x16\x03\x01")]:
         async with held(where, sent):
             # Operators get in at once, by the same keys and scopes.
             async with operator(door, door.sign("key_1", "models:read")) as client:
@@ -107,7 +109,7 @@ async def test_what_is_under_way_goes_on_while_idle_connections_are_closed(door:
     async with (
         door.client(door.sign("key_1", "models:invoke")) as client,
         client.stream("POST", "/v1/chat/completions", json={"stream": True}) as answer,
-        held(door.profile.data_plane.listen, b""),
+        held(door.plane.listen, b""),
     ):
         await until(lambda: answers(door), "an answer")
         for _ in range(5):
@@ -120,7 +122,7 @@ async def test_one_client_takes_no_connections_from_another(door: Fed) -> None:
     """All of a /8 is this machine, so each of its addresses is a client."""
 
     async def connections(client: str, number: int) -> list[Connection]:
-        host, port = door.profile.data_plane.listen.split(":")
+        host, port = door.plane.listen.split(":")
         return [await asyncio.open_connection(host, int(port), local_addr=(client, 0)) for _ in range(number)]
 
     async def refused(found: list[Connection]) -> bool:
@@ -145,7 +147,7 @@ async def test_one_client_takes_no_connections_from_another(door: Fed) -> None:
 
 
 async def test_operators_have_so_many_connections_and_no_more(door: Fed) -> None:
-    socket = door.profile.data_plane.operators.removeprefix("unix:")
+    socket = door.plane.operators.removeprefix("unix:")
     opened = [await asyncio.open_unix_connection(socket) for _ in range(4)]
     assert await opened[-1][0].read() == b""
     assert await answers(door)
@@ -167,7 +169,7 @@ def test_the_listener_of_operators_differs_in_nothing_but_its_connections() -> N
 
 
 async def test_the_pressure_of_connections_is_told_when_it_changes(tmp_path: Path) -> None:
-    class Counting:
+    class Counting(EnvoyAdmin):
         found = 0, 0
 
         async def connections(self) -> tuple[int, int]:

@@ -10,10 +10,9 @@ import httpx
 import pytest
 
 from agent.data_plane import Fed, running, unwritable
-from drw.agent import agent
 from drw.agent.cutter import cutter
 from drw.agent.cutter.siphash import siphash
-from drw.agent.delivery import deny_list_delivery
+from drw.agent.delivery import deny_list_delivery, envoy
 from drw.agent.xds import translation
 from drw.agent.xds.http_filters.deny_list import blocked, models
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
@@ -220,14 +219,14 @@ async def until_streams(fed: Fed, number: int) -> None:
 
 async def test_refusals_do_not_wait_for_a_slow_trial_run(fed: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
     """While Envoy still tries another change out, a revoked key is refused; what is older does not come back."""
-    begun, go_on, validate = asyncio.Event(), asyncio.Event(), agent.envoy.validate
+    begun, go_on, validate = asyncio.Event(), asyncio.Event(), envoy.validate
 
     async def slow(configuration: dict) -> None:
         begun.set()
         await go_on.wait()
         await validate(configuration)
 
-    monkeypatch.setattr(agent.envoy, "validate", slow)
+    monkeypatch.setattr(envoy, "validate", slow)
     routes = asyncio.create_task(fed.want(more=(SPARE,)))
     await begun.wait()
     assert await refused(fed, "key_bad") == (200, "")
@@ -251,7 +250,7 @@ async def test_a_long_list_is_in_force_before_envoys_own_filter_has_it(
 ) -> None:
     monkeypatch.setattr(deny_list_delivery, "LONG", 2)
     monkeypatch.setattr(deny_list_delivery, "QUIET_SECONDS", 3600.0)
-    folder = fed.profile.data_plane.folder / "xds"
+    folder = fed.plane.folder / "xds"
     assert (await fed.want(revoked=["key_a"])).error == ""
     assert "key_a" in (folder / "blocked" / "blocked.json").read_text()
     assert (await fed.want(revoked=["key_a", "key_b", "key_c"])).error == ""
@@ -294,7 +293,7 @@ async def test_a_route_that_is_refused_keeps_nobody_off_envoys_own_filter(
     fed: Fed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is the one that still refuses where the module has failed."""
-    own = fed.profile.data_plane.folder / "xds" / "blocked" / "blocked.json"
+    own = fed.plane.folder / "xds" / "blocked" / "blocked.json"
     monkeypatch.setattr(translation, "cutter", lambda configuration, seed: cutter(Configuration(), seed))
     report = await fed.router_double.want(wrong(fed, revoked=["key_a"]))
     assert "the route 'lost' names the upstream 'nowhere'" in report.error

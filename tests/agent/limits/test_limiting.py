@@ -26,7 +26,7 @@ from support.parts import until
 
 LIST = "/v1/models"
 SPARE = RouteSettings(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")
-READ = {"scopes": ["models:read"], "upstream": "models"}
+READ: dict[str, Any] = {"scopes": ["models:read"], "upstream": "models"}
 DESK = {"subject": Block.DESK, "desk": "research"}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 
+from drw.agent.delivery.admin import EnvoyAdmin
 from drw.agent.reporting.health import UpstreamHealth
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Health
@@ -19,10 +20,11 @@ def counted(upstream: str) -> dict[str, float]:
     return {state: value for state, value in values.items() if value is not None}
 
 
-class DoubleAdmin:
+class DoubleAdmin(EnvoyAdmin):
     """Says of one host what the test says, as Envoy's `/clusters?format=json` does."""
 
     def __init__(self) -> None:
+        super().__init__("unix:/nothing")
         self.gone = False
         self.ejected = False
         self.good = 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
 from agent.data_plane import Fed
 from agent.upstream import WORDS, DoubleVllm
@@ -17,7 +19,7 @@ from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.gateway.request_router.routes.validation import with_defaults
 
 CHAT = "/v1/chat/completions"
-MESSAGES = [{"role": "user", "content": "hi"}]
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 
 
 @pytest.fixture
@@ -28,8 +30,8 @@ async def vllm() -> AsyncIterator[DoubleVllm]:
     await double.stop()
 
 
-def route(**other) -> Route:
-    made = {
+def route(**other: Any) -> Route:
+    made: dict[str, Any] = {
         "name": "llama",
         "path": CHAT,
         "upstream": "vllm",
@@ -41,7 +43,7 @@ def route(**other) -> Route:
 
 
 def usage(fed: Fed) -> list[dict]:
-    log = fed.profile.data_plane.folder / "usage.log"
+    log = fed.plane.folder / "usage.log"
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
@@ -54,7 +56,7 @@ async def metered(fed: Fed, request_id: str) -> dict:
 
 
 async def want(fed: Fed, vllm: DoubleVllm, *routes: Route, **other) -> None:
-    secret = fed.profile.data_plane.folder / "credentials" / "openai"
+    secret = fed.plane.folder / "credentials" / "openai"
     secret.parent.mkdir(exist_ok=True)
     secret.write_text("sk-upstream-secret\n")
     made = Upstream(name="vllm", addresses=[vllm.where], credential="openai", **other)
@@ -214,7 +216,7 @@ async def test_without_its_credential_nothing_goes_out(fed: Fed, vllm: DoubleVll
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "service_unavailable")
         assert "credential" in answer.json()["error"]["message"]
         assert vllm.got == []
-        file = fed.profile.data_plane.folder / "credentials" / "forgotten"
+        file = fed.plane.folder / "credentials" / "forgotten"
         file.parent.mkdir(exist_ok=True)
         file.write_text("sk-late")
         await fed.want(records=(route(),), made=(made,), own={"key_9": 9})
@@ -224,7 +226,7 @@ async def test_without_its_credential_nothing_goes_out(fed: Fed, vllm: DoubleVll
 
         await until(served, "the credential")
     assert vllm.got[-1][0]["authorization"] == "Bearer sk-late"
-    everything = b"".join(f.read_bytes() for f in fed.profile.data_plane.folder.glob("*") if f.is_file())
+    everything = b"".join(f.read_bytes() for f in fed.plane.folder.glob("*") if f.is_file())
     dump = await fed.admin()._ask("GET", "/config_dump?include_eds")
     assert "sk-late" not in dump and b"sk-late" not in everything
 

@@ -98,7 +98,7 @@ def records(kinds: Iterable[str]) -> Iterator[Route]:
 async def test_a_third_party_sees_no_caller_and_speaks_for_itself_alone(
     fed: Fed, party: ThirdParty, credential: str
 ) -> None:
-    secret = fed.profile.data_plane.folder / "credentials" / "far"
+    secret = fed.plane.folder / "credentials" / "far"
     secret.parent.mkdir(exist_ok=True)
     secret.write_text("sk-far")
     kinds = ROUTES.keys() - ({"mixed"} if credential else set())  # all of a chain have the same credential
@@ -125,12 +125,12 @@ async def test_a_third_party_sees_no_caller_and_speaks_for_itself_alone(
     async with fed.client() as nobody:  # whose line comes after all that might be there before it
         last = (await nobody.get("/v1/models")).headers["x-request-id"]
     await logged(fed, last, ANONYMOUS)
-    anonymous = (fed.profile.data_plane.folder / ANONYMOUS).read_text()
+    anonymous = (fed.plane.folder / ANONYMOUS).read_text()
     assert [request_id for request_id in asked if request_id in anonymous] == []
 
 
 async def logged(fed: Fed, request_id: str, name: str = "access.log") -> dict:
-    log = fed.profile.data_plane.folder / name
+    log = fed.plane.folder / name
 
     async def written() -> bool:
         return log.exists() and request_id in log.read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import jwt
 import openai
@@ -22,9 +23,9 @@ from support.parts import until
 CHAT = "/v1/chat/completions"
 
 
-def claims(**other) -> Claims:
+def claims(**other: Any) -> Claims:
     now = datetime.now(UTC)
-    base = {
+    base: dict[str, Any] = {
         "key": "key_by_hand",
         "org": "local",
         "desk": "research",
@@ -63,7 +64,7 @@ async def test_a_key_that_is_not_good_is_told_why(front: Front) -> None:
         for changed in (f"{head}.{body}.", f"{head}.{body}.{'A' * len(signature)}", f"{body}.{body}.{signature}"):
             assert (await client.post(CHAT, headers={"authorization": f"Bearer {changed}"})).status_code == 401
         for algorithm in ("none", "HS256"):
-            forged = jwt.encode({"sub": "x"}, None if algorithm == "none" else "k" * 32, algorithm)
+            forged = jwt.encode({"sub": "x"}, "" if algorithm == "none" else "k" * 32, algorithm)
             assert (await client.post(CHAT, headers={"authorization": f"Bearer {forged}"})).status_code == 401
 
 
@@ -231,7 +232,7 @@ async def test_the_access_log_names_the_key_and_never_shows_it(front: Front) -> 
     async with front.client(secret) as client:
         answer = await client.get("/v1/models?access_token=hidden")
         key = answer.json()["headers"]["x-drw-key"]
-    log = front.profile.data_plane.folder / "access.log"
+    log = front.plane.folder / "access.log"
 
     async def written() -> bool:
         return log.exists() and answer.headers["x-request-id"] in log.read_text()

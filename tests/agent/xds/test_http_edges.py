@@ -13,6 +13,7 @@ import pytest
 from agent.data_plane import Fed, running
 from agent.reporting.test_pass_through import CHAT, MESSAGES, route, vllm, want
 from agent.upstream import DoubleVllm
+from drw.agent.delivery import envoy
 from drw.kernel.runtime.settings import Cors, Profile
 
 __all__ = ["vllm"]
@@ -21,7 +22,7 @@ PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-he
 
 
 def with_cors(profile: Profile, *origins: str) -> Profile:
-    plane = profile.data_plane.model_copy(update={"cors": Cors(origins=origins)})
+    plane = envoy.plane(profile).model_copy(update={"cors": Cors(origins=origins)})
     return profile.model_copy(update={"data_plane": plane})
 
 
@@ -32,7 +33,7 @@ async def open_to_a_page(front_profile: Profile) -> AsyncIterator[Fed]:
 
 
 async def raw(fed: Fed, request: str) -> str:
-    host, _, port = fed.profile.data_plane.listen.partition(":")
+    host, _, port = fed.plane.listen.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request.encode())
     answer = (await reader.read()).decode()

@@ -20,6 +20,7 @@ from jwt.algorithms import RSAAlgorithm, get_default_algorithms
 from jwt.utils import base64url_encode
 
 from agent.data_plane import Fed, running
+from drw.agent.delivery import envoy
 from drw.agent.xds.http_filters.identity import lua
 from drw.api.gateway.v1.authentication_pb2 import Certificate, ClaimNames, Desk, Issuer, Role
 from drw.kernel.runtime.settings import Profile, Tls
@@ -49,7 +50,7 @@ def issuer(**fields) -> Issuer:
     return Issuer(**{**base, "jwks": json.dumps({"keys": [PUBLIC]}), "roles": ROLES, **fields})
 
 
-def claims(**other) -> dict:
+def claims(**other: Any) -> dict[str, Any]:
     now = int(time.time())
     base = {"iss": ISS, "aud": AUD, "sub": "u1", "exp": now + 600, "firm": "acme", "desk": "rates"}
     found = base | {"realm_access": {"roles": ["trader"]}, "walls": ["rates", "elsewhere"]} | other
@@ -125,7 +126,7 @@ def crafted(key, head: dict | bytes, body: dict) -> str:
     return b".".join([said, base64url_encode(get_default_algorithms()[name].sign(said, key))]).decode()
 
 
-HEADERS_REFUSED = [
+HEADERS_REFUSED: list[dict[str, Any]] = [
     {"crit": ["zzz"], "zzz": 1},
     {"crit": []},
     {"crit": None},
@@ -155,7 +156,7 @@ async def test_a_good_signature_does_not_make_up_for_the_header_of_a_token(fed: 
     assert (await fed.want(issuers=[issuer()], desks=DESKS)).error == ""
     signing = fed.signing._key
     now = int(time.time())
-    ours = {"iss": "drw", "aud": "drw-gateway", "sub": "key_1", "org": "local", "desk": "research"}
+    ours: dict[str, Any] = {"iss": "drw", "aud": "drw-gateway", "sub": "key_1", "org": "local", "desk": "research"}
     ours |= {"scope": "models:read", "iat": now, "exp": now + 600}
     async with fed.client() as client:
 
@@ -176,16 +177,16 @@ async def test_a_good_signature_does_not_make_up_for_the_header_of_a_token(fed: 
             assert (await ask(crafted(key, base, body))).status_code == 200
 
 
-async def test_a_token_that_is_not_good_is_refused(fed: Fed) -> None:
+async def test_a_token_that_is_not_good_is_refused(fed: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
     small, other = Issuer(), rsa.generate_private_key(65537, 2048)
     small.CopyFrom(issuer(default_desk="quiet"))
     small.claims.org = ""
     assert (await fed.want(issuers=[small], desks=DESKS)).error == ""
     head, body, signature = token().split(".")
-    none = jwt.encode(claims(), None, "none", headers={"kid": "r1"})
+    none = jwt.encode(claims(), "", "none", headers={"kid": "r1"})
     # With the public key as a shared secret, as whoever confuses the two would check it.
     confused = jwt.api_jws.PyJWS()
-    confused._algorithms["HS256"].prepare_key = lambda key: key
+    monkeypatch.setattr(confused._algorithms["HS256"], "prepare_key", lambda key: key)
     hs256 = confused.encode(json.dumps(claims()).encode(), PEM, "HS256", headers={"kid": "r1"})
     hs256_n = jwt.encode(claims(), PUBLIC["n"], "HS256", headers={"kid": "r1"})
     async with fed.client() as client:
@@ -283,14 +284,14 @@ async def pki(front_profile: Profile, tmp_path: Path):
     ca = folder / "ca.pem"
     ca.write_bytes(firm.certificate.public_bytes(serialization.Encoding.PEM))
     tls = Tls(listen=f"127.0.0.1:{free_port('127.0.0.1')}", certificate=certificate, private_key=key, client_ca=ca)
-    plane = front_profile.data_plane.model_copy(update={"tls": tls})
+    plane = envoy.plane(front_profile).model_copy(update={"tls": tls})
     async with running(Fed(front_profile.model_copy(update={"data_plane": plane}))) as fed:
         yield fed, firm, folder
 
 
 async def test_a_client_certificate_is_an_identity(pki: Any) -> None:
     fed, firm, folder = pki
-    url = f"https://localhost:{fed.profile.data_plane.tls.listen.rpartition(':')[2]}"
+    url = f"https://localhost:{fed.tls.listen.rpartition(':')[2]}"
 
     def client(files: tuple[str, str] | None = None, secret: str = "") -> httpx.AsyncClient:
         context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
@@ -348,7 +349,7 @@ async def test_a_client_certificate_is_an_identity(pki: Any) -> None:
 
 async def test_a_renewed_server_certificate_counts_at_once(pki: Any) -> None:
     fed, firm, folder = pki
-    host, _, port = fed.profile.data_plane.tls.listen.partition(":")
+    host, _, port = fed.tls.listen.partition(":")
 
     async def serial() -> int:
         context = ssl.create_default_context(cafile=str(folder / "ca.pem"))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from agent.data_plane import Fed, running
 from agent.upstream import DoubleVllm
+from drw.agent.delivery import envoy
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Health, Route, Share
 from drw.gateway.authentication.keys.signing import Claims
@@ -40,8 +42,8 @@ async def doubles() -> AsyncIterator[tuple[DoubleVllm, DoubleVllm]]:
     await b.stop()
 
 
-def to(name: str, upstream: str = "", **other) -> Route:
-    made = {"name": name, "path": CHAT, "methods": ["POST"], "upstream": upstream, "pass_through": True}
+def to(name: str, upstream: str = "", **other: Any) -> Route:
+    made: dict[str, Any] = {"name": name, "path": CHAT, "methods": ["POST"], "upstream": upstream, "pass_through": True}
     return with_defaults(Route(**(made | other)))
 
 
@@ -123,7 +125,7 @@ async def test_a_body_binds_a_user_to_one_host(fed: Fed, doubles: tuple[DoubleVl
 
 async def test_the_fallback_answers_where_the_first_does_not(fed: Fed, doubles: tuple[DoubleVllm, DoubleVllm]) -> None:
     a, b = doubles
-    folder = fed.profile.data_plane.folder / "credentials"
+    folder = fed.plane.folder / "credentials"
     folder.mkdir()
     (folder / "shared").write_text("sk-shared")
     ups = made(*doubles, credential="shared")
@@ -257,7 +259,7 @@ async def test_more_requests_than_an_upstream_takes_at_once(fed: Fed, doubles: t
 
 async def test_an_upstream_by_tls_must_be_who_it_says(front_profile: Profile, tmp_path: Path) -> None:
     good, other = certificate(tmp_path, "localhost"), certificate(tmp_path, "other.example")
-    plane = front_profile.data_plane.model_copy(update={"authorities": tmp_path / "localhost.pem"})
+    plane = envoy.plane(front_profile).model_copy(update={"authorities": tmp_path / "localhost.pem"})
     async with (
         running(Fed(front_profile.model_copy(update={"data_plane": plane}))) as fed,
         await asyncio.start_server(answer_once, "127.0.0.1", 0, ssl=good) as server,

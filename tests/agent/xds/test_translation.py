@@ -176,7 +176,8 @@ def test_nobody_revoked_is_a_state_too(tmp_path: Path) -> None:
 def test_the_same_state_in_another_order_makes_the_same_files() -> None:
     other = desired()
     other.credentials.revoked.reverse()
-    for parts in (other.routes.routes, other.limits.limits, other.blocks):
+    reorder: tuple[Any, ...] = (other.routes.routes, other.limits.limits, other.blocks)
+    for parts in reorder:
         turned = list(parts)[::-1]
         del parts[:]
         parts.extend(turned)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import httpx
 import openai
@@ -22,7 +23,7 @@ STORY = {"model": "small", "messages": [{"role": "user", "content": "Tell a long
 
 
 def test_weights_that_are_there_are_not_made_again(weights):
-    said = []
+    said: list[str] = []
     before = weights.stat().st_mtime_ns
     assert prepare(weights.parent, said.append) == weights
     assert (said, weights.stat().st_mtime_ns) == ([], before)
@@ -76,6 +77,7 @@ def test_the_engine_ends_with_the_process_that_started_it(weights, folder):
     engine = [sys.executable, "-m", "drw.models.engine", "--model", str(weights), "--socket", str(socket)]
     parent = f"import subprocess, time; print(subprocess.Popen({engine!r}).pid, flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as started:
+        assert started.stdout is not None
         pid = int(started.stdout.readline())
         wait_until(socket.exists, "the engine")
         started.kill()
@@ -112,8 +114,13 @@ async def test_a_caller_who_leaves_frees_the_engine(weights, folder, start):
         async with start(small=socket) as web:
             async with web.http.stream("POST", "/v1/chat/completions", json=STORY) as answer:
                 await anext(answer.aiter_lines())
-            found = []
-            await web.until(lambda: bool(found.extend(web.records()) or found), "the record")
+            found: list[dict[str, Any]] = []
+
+            def arrived() -> bool:
+                found.extend(web.records())
+                return bool(found)
+
+            await web.until(arrived, "the record")
             assert [r["outcome"] for r in found] == ["client_gone"]
             await web.until(lambda: _idle(process.pid), "the engine to fall idle")
 

@@ -11,9 +11,9 @@ from gguf import GGUFReader, TokenType
 
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.models.serving.adapters.llama_cpp import LlamaCppEngine
-from drw.models.serving.engines.openai_client import ClientSettings
 from drw.models.serving.errors import EngineUnavailable
 from drw.models.serving.ports import EngineTarget
+from drw.models.serving.settings import ClientSettings
 from models.cluster import SLOTS
 
 BUILT_IN = "<|im_start|>", "<|im_end|>"
@@ -23,8 +23,8 @@ BUILT_IN = "<|im_start|>", "<|im_end|>"
 def special(weights) -> dict[str, int]:
     """Every token of the vocabulary that is not text, with its number."""
     reader = GGUFReader(weights)
-    texts = reader.get_field("tokenizer.ggml.tokens").contents()
-    kinds = reader.get_field("tokenizer.ggml.token_type").contents()
+    fields = reader.get_field("tokenizer.ggml.tokens"), reader.get_field("tokenizer.ggml.token_type")
+    texts, kinds = (field.contents() for field in fields if field)
     found = {text: number for number, (text, kind) in enumerate(zip(texts, kinds, strict=True))}
     return {text: number for text, number in found.items() if kinds[number] != TokenType.NORMAL}
 

@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 
 from drw.models.serving.adapters.llama_cpp import LlamaCppEngine
-from drw.models.serving.engines.openai_client import ClientSettings
 from drw.models.serving.errors import ResponseTruncated
 from drw.models.serving.ports import EngineTarget
+from drw.models.serving.settings import ClientSettings
 
 Serving = Callable[[Sequence[bytes]], AbstractAsyncContextManager[tuple[LlamaCppEngine, EngineTarget]]]
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from email.utils import formatdate
 from random import Random
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -28,14 +29,15 @@ from drw.models.serving.errors import (
 )
 from drw.models.serving.failover.continuation import ECHO_CHARACTERS, Continuation, continued, may_continue
 from drw.models.serving.failover.failure_policy import cause
-from drw.models.serving.failover.retries import RetryBudget, RetrySettings
+from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.openai.chunks import has_token, is_filtered, is_whole
 from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import EngineTarget
 from drw.models.serving.routing.admission_queue import AdmissionQueue
-from drw.models.serving.routing.circuit_breaker import CircuitBreaker, CircuitSettings, State
+from drw.models.serving.routing.circuit_breaker import CircuitBreaker, State
 from drw.models.serving.routing.load_balancing import LOAD_BOUND, Affinity, Replica, by_weight, pick
 from drw.models.serving.routing.model_directory import ModelDirectory
+from drw.models.serving.settings import CircuitSettings, RetrySettings
 
 TARGET = EngineTarget("m", "http://h/v1", "up", "")
 
@@ -99,7 +101,7 @@ def test_figures_at_a_seam_are_never_taken_for_an_echo():
     ],
 )
 def test_a_continuation_in_each_engines_words(how, last, more):
-    body = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 10}
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 10}
     sent = continued("chat/completions", body, "So \n", 4, how)
     assert sent == {"messages": [*body["messages"], last], "max_tokens": 6, **more}
     assert body["max_tokens"] == 10
@@ -111,6 +113,7 @@ def test_a_continuation_in_each_engines_words(how, last, more):
 def test_a_callers_own_beginning_is_gone_on_with():
     body = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "One, "}]}
     sent = continued("chat/completions", body, "two", 1, "assistant")
+    assert sent is not None
     assert sent["messages"][1:] == [{"role": "assistant", "content": "One, two"}]
 
 
@@ -211,8 +214,10 @@ def test_a_circuit_opens_probes_once_and_closes_on_trial():
     assert (circuit.state, circuit.ready_at) == (State.OPEN, clock.now + 2)
     clock.now += 2
     probe = circuit.enter()
-    assert circuit.state is State.HALF_OPEN
-    assert circuit.ready_at == float("inf")  # nobody else while the probe is under way
+    assert (circuit.state, circuit.ready_at) == (
+        State.HALF_OPEN,
+        float("inf"),
+    )  # nobody else while the probe is under way
     circuit.answering(probe)
     assert circuit.state is State.CLOSED
     circuit.failed(probe)  # on trial: once is enough
@@ -381,7 +386,13 @@ async def test_plans_are_remembered_and_outlive_discovery(tmp_path):
     clock, discovery = HandClock(), DoubleDiscovery()
     line = lambda model, most: AdmissionQueue(model, 1, 1, 1)  # noqa: E731
     models = ModelDirectory(
-        discovery, lambda name: None, line, CircuitSettings(), clock, 5, KillList(None, tmp_path / "kills")
+        cast(Any, discovery),
+        cast(Any, lambda name: None),
+        line,
+        CircuitSettings(),
+        clock,
+        5,
+        KillList(cast(Any, None), tmp_path / "kills"),
     )
     first = await models.plan("a")
     clock.now += 4

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import orjson
 import pytest
@@ -453,7 +454,8 @@ def test_a_thought_is_not_gone_on_with(in_world):
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_fails_an_answer_is_whole_or_an_error_and_in_time(in_world, seed):
     async def run(world: World) -> None:
-        chance, verdicts = Random(seed), Counter()
+        chance = Random(seed)
+        verdicts: Counter[str] = Counter()
         for _ in range(60):
             for name in ("primary", "fallback", "third"):
                 world[name].script = [chance.choice(BEHAVIOURS)]
@@ -513,8 +515,13 @@ def test_a_caller_who_leaves_is_nobodys_failure(in_world):
         await until(lambda: world["primary"].under_way == 1)
         asking.cancel()
         await until(lambda: world["primary"].under_way == 0)
-        found: list[dict] = []
-        await until(lambda: bool(found.extend(world.records()) or found))
+        found: list[dict[str, Any]] = []
+
+        def arrived() -> bool:
+            found.extend(world.records())
+            return bool(found)
+
+        await until(arrived)
         assert [a["outcome"] for a in found[0]["details"]["attempts"]] == ["client_gone"]
         assert world["fallback"].asked == 0
         assert world.circuit("primary") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import orjson
 import psycopg
@@ -19,8 +20,8 @@ from support.money import counters_open
 BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
 EACH = 6
 """Tokens of each choice."""
-CHAT = {"messages": [{"role": "user", "content": "Count."}]}
-PROMPT = {"prompt": "One, two,"}
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Count."}]}
+PROMPT: dict[str, Any] = {"prompt": "One, two,"}
 
 
 class CountsOneChoice:
@@ -35,7 +36,7 @@ class CountsOneChoice:
         response = server.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         chat = "messages" in body
-        usage = {"prompt_tokens": 5, "completion_tokens": EACH, "total_tokens": 5 + EACH}
+        usage: dict[str, Any] = {"prompt_tokens": 5, "completion_tokens": EACH, "total_tokens": 5 + EACH}
         usage["prompt_tokens_details"] = {"cached_tokens": 3}
         for word in range(EACH):
             end = "length" if word == EACH - 1 else None
@@ -76,7 +77,7 @@ def priced(start, engine, folder, monkeypatch):
 
     @asynccontextmanager
     async def begin(kind: str, tokens: int):
-        double = {} if kind == "openai" else {"engine": kind}
+        double: dict[str, Any] = {} if kind == "openai" else {"engine": kind}
         double |= {
             "base_url": f"unix:{engine if kind == 'llama_cpp' else f'{folder}/one.sock'}",
             "context_length": 1024,
@@ -85,7 +86,7 @@ def priced(start, engine, folder, monkeypatch):
             client = web.host.client(RateLimitingClient)
             await counters_open(web.host.profile)
             with acting_for(BOSS):
-                price = {"prompt_usd_per_million": "0", "completion_usd_per_million": "1"}
+                price: dict[str, Any] = {"prompt_usd_per_million": "0", "completion_usd_per_million": "1"}
                 await client.set_price(Price(model="double", **price))
                 await client.set_budget(
                     Budget(subject=Block.DESK, name="research", period=Budget.DAY, amount=f"{tokens / 1e6:f}")
@@ -113,8 +114,8 @@ async def usage_of(web, path, body):
     return next(event["usage"] for event in events if event.get("usage"))
 
 
-STREAM = {"stream": True, "stream_options": {"include_usage": True}}
-ENDLESS = {"logit_bias": {"0": -100, "2": -100}}
+STREAM: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+ENDLESS: dict[str, Any] = {"logit_bias": {"0": -100, "2": -100}}
 """Without the tokens that end an answer."""
 
 

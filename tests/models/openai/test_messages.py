@@ -28,7 +28,7 @@ from drw.kernel.errors import InvalidRequest
 from drw.models.serving.openai.messages import StrictObject, without_reasoning
 from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding, read
 
-CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALL: dict[str, Any] = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 PARTS: dict[Any, dict[str, Any]] = {
     ChatCompletionContentPartTextParam: {"type": "text", "text": "hi"},
     ChatCompletionContentPartImageParam: {"type": "image_url", "image_url": {"url": "https://h/x.png"}},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import pytest
 from openai.types import Completion
@@ -48,18 +50,21 @@ CALLS = [
 
 @pytest.mark.parametrize(("name", "deltas"), CALLS, ids=[name for name, _ in CALLS])
 def test_parallel_calls_stay_apart_whole_and_for_who_merges_a_stream(name, deltas):
-    answer, merged = Answer("chat/completions", "m", 1), {}
+    answer = Answer("chat/completions", "m", 1)
+    merged: dict[int, list[str]] = {}
     for calls in deltas:
         event = {"choices": [{"index": 0, "delta": {"tool_calls": calls}}]}
         answer.add(event)
-        for call in orjson.loads(answer.event(event, with_usage=False)[6:])["choices"][0]["delta"]["tool_calls"]:
+        sent = answer.event(event, with_usage=False)
+        assert sent is not None
+        for call in orjson.loads(sent[6:])["choices"][0]["delta"]["tool_calls"]:
             seen = merged.setdefault(call["index"], ["", ""])  # as the official client does
             seen[0] = seen[0] or call.get("function", {}).get("name", "")
             seen[1] += call.get("function", {}).get("arguments", "")
     answer.add(chunk({}, finish_reason="tool_calls"))
     (choice,) = ChatCompletion.model_validate_json(answer.body()).choices
-    calls = choice.message.tool_calls
-    assert [(c.id, c.function.name, c.function.arguments) for c in calls] == [("a", "f", PARIS), ("b", "g", ROME)]
+    whole: list[Any] = choice.message.tool_calls or []
+    assert [(c.id, c.function.name, c.function.arguments) for c in whole] == [("a", "f", PARIS), ("b", "g", ROME)]
     assert list(merged.values()) == [["f", PARIS], ["g", ROME]]
 
 
@@ -115,14 +120,14 @@ def test_logprobs_of_a_completion_and_of_a_refusal_are_in_the_whole_answer():
         }
         answer.add({"choices": [{"index": 0, "text": token, "logprobs": logprobs, "finish_reason": "stop"}]})
     (choice,) = Completion.model_validate_json(answer.body()).choices
+    assert choice.logprobs is not None
     assert (choice.logprobs.tokens, choice.logprobs.text_offset) == (["Al", "pha"], [0, 2])
     assert choice.logprobs.top_logprobs == [{"Al": -0.5}, {"pha": -0.5}]
-    chat, token = (
-        Answer("chat/completions", "m", 1),
-        {"token": "no", "logprob": -1.0, "bytes": None, "top_logprobs": []},
-    )
-    chat.add(chunk({"refusal": "no"}, logprobs={"content": None, "refusal": [token]}, finish_reason="stop"))
+    chat = Answer("chat/completions", "m", 1)
+    refusal: dict[str, Any] = {"token": "no", "logprob": -1.0, "bytes": None, "top_logprobs": []}
+    chat.add(chunk({"refusal": "no"}, logprobs={"content": None, "refusal": [refusal]}, finish_reason="stop"))
     (said,) = ChatCompletion.model_validate_json(chat.body()).choices
+    assert said.logprobs is not None and said.logprobs.refusal is not None
     assert said.logprobs.content is None and said.logprobs.refusal[0].token == "no"
 
 

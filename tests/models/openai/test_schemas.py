@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 import jsonschema
 import openai
@@ -24,7 +25,7 @@ TEXT = {"type": "string"}
 
 
 def nested(depth, key="items"):
-    schema = TEXT
+    schema: dict[str, Any] = TEXT
     for _ in range(depth):
         schema = {key: schema}
     return schema
@@ -144,7 +145,7 @@ DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
 async def test_a_pattern_that_looks_around_is_passed_by_where_a_schema_is_not_strict(start, engine):
     price = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": DECIMAL}]}
     schema = {"type": "object", "properties": {"price": price}, "required": ["price"]}
-    tool = {"type": "function", "function": {"name": "order", "parameters": schema}}
+    tool: dict[str, Any] = {"type": "function", "function": {"name": "order", "parameters": schema}}
     asked = {"model": "small", "messages": [{"role": "user", "content": "Sell at 3."}], "max_tokens": 100}
     async with start(small=engine) as web:
         create = web.client.chat.completions.create

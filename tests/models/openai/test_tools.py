@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jsonschema
 import openai
 import orjson
@@ -68,14 +70,14 @@ async def test_the_most_tokens_end_an_answer_with_tools_and_nothing_of_its_form_
         answer = await asked(web, **more)
         assert answer.usage.completion_tokens == most
         reason, message = answer.choices[0].finish_reason, answer.choices[0].message
-        said, calls = message.content or "", message.tool_calls or ()
+        said, calls = message.content or "", list(message.tool_calls or ())
     assert reason == "length"
     assert "arguments" not in said and "final_answer" not in said
     assert all(call.function.name == "write" for call in calls)
 
 
 UNHELD = {"type": "object", "properties": {"a": {"type": "string", "format": "no such one"}}}
-STRICT = {"type": "function", "function": {"name": "strict", "parameters": UNHELD, "strict": True}}
+STRICT: dict[str, Any] = {"type": "function", "function": {"name": "strict", "parameters": UNHELD, "strict": True}}
 
 
 @pytest.mark.parametrize("others", [[], [tool("other", a={"const": 1})]])
@@ -94,7 +96,10 @@ async def test_a_text_that_stops_an_answer_does_not_break_a_call(web, stop):
     assert orjson.loads(call.function.arguments) == {"a": "x"}
 
 
-TOOLS = {"final_answer": {"parameters": ANSWER_SCHEMA}, "f": {"parameters": {"type": "object"}}}
+TOOLS: dict[str, dict[str, Any]] = {
+    "final_answer": {"parameters": ANSWER_SCHEMA},
+    "f": {"parameters": {"type": "object"}},
+}
 
 
 def test_a_text_that_is_cut_anywhere_is_the_beginning_of_the_whole():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import httpx
 import openai
@@ -21,10 +22,18 @@ class Desk:
         headers = {"x-drw-key": f"key_{desk}", "x-drw-org": "acme", "x-drw-desk": desk, "x-drw-scopes": scopes}
         transport = httpx.ASGITransport(app=host.app())
         self.http = httpx.AsyncClient(transport=transport, base_url="http://drw/v1", headers=headers, timeout=60)
-        self.openai = openai.AsyncOpenAI(api_key="-", base_url="http://drw/v1", http_client=self.http, max_retries=0)
+        self.openai = openai.AsyncOpenAI(
+            api_key="-", base_url="http://drw/v1", http_client=cast(Any, self.http), max_retries=0
+        )
 
     async def upload(self, name, content, purpose="assistants"):
         return await self.openai.files.create(file=(name, content), purpose=purpose)
+
+
+def told(error: openai.APIStatusError) -> dict[str, Any]:
+    """Return what an error says, as OpenAI shapes it."""
+    assert isinstance(error.body, dict)
+    return error.body
 
 
 class Platform:

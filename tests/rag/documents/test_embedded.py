@@ -15,6 +15,7 @@ import pytest
 from drw.demo.pdf import pdf
 from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.ports import ParseFailed
+from rag.documents.desks import told
 from support.ooxml import rows, workbook
 from support.samples import sample
 
@@ -180,7 +181,7 @@ async def test_an_encrypted_pdf_opens_with_its_password_which_is_stored_nowhere(
             await desk.openai.files.create(
                 file=("a.pdf", content), purpose="assistants", extra_body={"password": password} if password else {}
             )
-        assert (refused.value.body["code"], refused.value.body["param"]) == (code, "password")
+        assert (told(refused.value)["code"], told(refused.value)["param"]) == (code, "password")
         assert "hunter2" not in str(refused.value)
     file = await desk.openai.files.create(
         file=("a.pdf", content), purpose="assistants", extra_body={"password": PASSWORD}

@@ -7,6 +7,7 @@ import itertools
 import subprocess
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, cast
 
 import psutil
 import psycopg
@@ -151,7 +152,7 @@ async def test_a_bad_file_among_small_ones_fails_alone(idle, rag, caller, monkey
         files.append(await desk.upload("empty.pdf", pdf([[]])))
         store = await desk.openai.vector_stores.create(name="c", file_ids=[file.id for file in files])
     async with hosted(rag, SERVICES) as host:
-        store_service = host._servicers["vector_store"]
+        store_service = cast(Any, host._servicers["vector_store"])
         put = store_service.put_document
 
         async def all_but_one(request):

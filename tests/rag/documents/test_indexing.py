@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -260,6 +261,7 @@ async def test_a_job_is_part_of_the_trace_of_the_request_that_created_it(rag, ca
                 file = await client.put_file(PutFileRequest(name="report.pdf", content=report))
                 await client.index_file(IndexFileRequest(file=file.id, collection="traced"))
     (span,) = (span for span in spans.all() if span.name.startswith("index "))
+    assert span.attributes is not None
     assert (f"{span.context.trace_id:032x}", span.attributes["drw.file"]) == (TRACE, file.id)
     for action in ("file.index", "document.put"):
         assert [record["trace_id"] for record in audited(rag, action)] == [TRACE]

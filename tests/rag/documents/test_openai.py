@@ -9,6 +9,7 @@ import pytest
 
 from drw.demo import DOCUMENTS
 from drw.demo.pdf import pdf
+from rag.documents.desks import told
 
 
 async def test_upload_and_poll_a_batch_and_delete(platform):
@@ -100,8 +101,8 @@ async def test_an_invalid_upload_is_a_clear_400_and_stores_nothing(platform, rag
     for name, content, reason in REFUSED:
         with pytest.raises(openai.BadRequestError) as refused:
             await desk.upload(name, content)
-        assert reason in refused.value.body["message"]
-        assert refused.value.body["type"] == "invalid_request_error"
+        assert reason in told(refused.value)["message"]
+        assert told(refused.value)["type"] == "invalid_request_error"
     assert (await desk.openai.files.list()).data == []
     assert [path for path in (rag.data / "documents").rglob("*") if path.is_file()] == []
 

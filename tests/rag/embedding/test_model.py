@@ -111,7 +111,7 @@ def test_no_part_of_a_text_in_windows_is_lost(encoder):
 
 
 def test_a_prepared_model_is_not_prepared_again(model):
-    said = []
+    said: list[str] = []
     before = (model / "model.onnx").stat().st_mtime_ns
     assert weights.prepare(model, said.append) == model
     assert (said, (model / "model.onnx").stat().st_mtime_ns) == ([], before)

@@ -7,6 +7,7 @@ import os
 import signal
 import zipfile
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -15,8 +16,9 @@ from drw.demo import DOCUMENTS
 from drw.demo.docx import docx
 from drw.demo.pdf import pdf
 from drw.rag.documents.parsing import file_types
-from drw.rag.documents.parsing.parser_pool import ParserPool, Settings
+from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.ports import ParseFailed
+from drw.rag.documents.settings import ParsingSettings as Settings
 from rag.documents.test_embedded import mail
 from support.ooxml import rows, workbook
 
@@ -200,7 +202,8 @@ async def test_a_parser_process_that_ends_before_its_first_request_is_restarted(
     file = tmp_path / "a.txt"
     file.write_text("text")
     reader = ParserPool(Settings())
-    start, ended = reader._start, []
+    ended: list[Any] = []
+    start = reader._start
 
     async def ends_first():
         worker = await start()

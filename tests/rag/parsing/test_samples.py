@@ -7,8 +7,9 @@ from pathlib import PurePath
 import pytest
 
 from drw.rag.documents.parsing import file_types
-from drw.rag.documents.parsing.parser_pool import ParserPool, Settings
+from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.ports import ParseFailed
+from drw.rag.documents.settings import ParsingSettings as Settings
 from support.samples import sample
 
 AGATE, PYEXCEL, MAIL = "agate_excel", "pyexcel_xlsx", "talon"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import httpx
 import openai
 import pytest
@@ -25,7 +27,7 @@ def client(host: Host):
         return openai.AsyncOpenAI(
             api_key="x",
             base_url="http://drw/v1",
-            http_client=web,
+            http_client=cast(Any, web),
             max_retries=0,
             default_headers={**HEADERS, **headers},
         )

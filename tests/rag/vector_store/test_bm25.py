@@ -24,7 +24,7 @@ def postings():
 def by_formula(terms):
     """Robertson and Zaragoza (2009), equation 3.15, with the idf that stays above zero."""
     average = sum(len(text.split()) for text in TEXTS.values()) / len(TEXTS)
-    scores = {}
+    scores: dict[tuple[int, int], float] = {}
     for place, text in TEXTS.items():
         words = text.split()
         for term in terms:

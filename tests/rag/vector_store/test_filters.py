@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from operator import eq, ge, gt, le, lt, ne
+from typing import Any
 
 import psycopg
 import pytest
@@ -17,7 +18,7 @@ from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot
 from support.hosting import hosted
 from support.passages import put, vector
 
-DOCUMENTS = {
+DOCUMENTS: dict[str, dict[str, Any]] = {
     "three": {"n": 3, "s": "b", "ok": True},
     "float": {"n": 3.5, "s": "c", "ok": False},
     "minus": {"n": -7, "s": "B"},

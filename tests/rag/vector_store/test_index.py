@@ -142,7 +142,9 @@ async def test_lists_come_in_pages(store):
     for n in range(5):
         await store.create_collection(CreateCollectionRequest(name=f"c{n}"))
         await store.put_document(put("c0", f"d{n}", ["x"]))
-    names, ids, token = [], [], ""
+    names: list[str] = []
+    ids: list[str] = []
+    token = ""
     while names == [] or token:
         page = await store.list_collections(ListCollectionsRequest(page_size=2, page_token=token))
         names += [c.name for c in page.collections]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import Any, TypeVar, cast
 
@@ -60,7 +60,7 @@ class LocalTransport:
                 answer: Message = await getattr(self._servicer(), method.python_name)(request)
                 return answer
 
-    async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncIterator[Message]:
+    async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncGenerator[Message, None]:
         end = asyncio.get_running_loop().time() + min(timeout or STREAM_SECONDS, context.time_left() or STREAM_SECONDS)
         with translated(self._service, method.name):
             validate(request)
@@ -93,7 +93,7 @@ class GrpcTransport:
             raise translated from None
         return answer
 
-    async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncIterator[Message]:
+    async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncGenerator[Message, None]:
         bounded = min(timeout or STREAM_SECONDS, context.time_left() or STREAM_SECONDS)
         answers = self._call(method)(request, timeout=bounded, metadata=self._metadata())
         try:
@@ -147,7 +147,7 @@ class StrictTransport:
             await self._inner.unary(method, _copy(request), timeout)
         return _copy(await self._inner.unary(method, _copy(request), timeout))
 
-    async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncIterator[Message]:
+    async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncGenerator[Message, None]:
         async for answer in self._inner.stream(method, _copy(request), timeout):
             yield _copy(answer)
 

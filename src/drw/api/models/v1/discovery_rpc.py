@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.models.v1 import discovery_pb2
@@ -74,7 +74,7 @@ class DiscoveryClient(Client):
 
     def watch_aliases(
         self, request: WatchAliasesRequest, /, *, timeout: float | None = None
-    ) -> AsyncIterator[AliasesChanged]:
+    ) -> AsyncGenerator[AliasesChanged, None]:
         """WatchAliases sends a message now and after each change of an alias, so that nobody goes on with old plans."""
         return self._stream("WatchAliases", request, timeout)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.models.v1 import serving_pb2
@@ -26,6 +26,6 @@ class ServingClient(Client):
 
     def chat(
         self, request: ChatRequest, /, *, timeout: float | None = None
-    ) -> AsyncIterator[ChatChunk]:
+    ) -> AsyncGenerator[ChatChunk, None]:
         """Chat streams the answer of a chat model, piece by piece."""
         return self._stream("Chat", request, timeout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.rag.v1 import documents_pb2
@@ -62,6 +62,6 @@ class DocumentsClient(Client):
 
     def watch_indexing(
         self, request: WatchIndexingRequest, /, *, timeout: float | None = None
-    ) -> AsyncIterator[IndexingProgress]:
+    ) -> AsyncGenerator[IndexingProgress, None]:
         """WatchIndexing streams the progress of a collection's indexing, until nothing is under way."""
         return self._stream("WatchIndexing", request, timeout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.rag.v1 import retrieval_pb2
@@ -35,6 +35,6 @@ class RetrievalClient(Client):
 
     def ask(
         self, request: AskRequest, /, *, timeout: float | None = None
-    ) -> AsyncIterator[AskEvent]:
+    ) -> AsyncGenerator[AskEvent, None]:
         """Ask streams the passages, then the answer, then what the checks of the answer found."""
         return self._stream("Ask", request, timeout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.workflow.v1 import state_pb2
@@ -30,7 +30,7 @@ class StateClient(Client):
 
     def watch_run(
         self, request: WatchRunRequest, /, *, timeout: float | None = None
-    ) -> AsyncIterator[RunEvent]:
+    ) -> AsyncGenerator[RunEvent, None]:
         """WatchRun sends what has happened in a run, then what happens, to its end."""
         return self._stream("WatchRun", request, timeout)
 

@@ -88,7 +88,7 @@ class ModelDirectory:
                 await self._follow_once()
 
     async def _follow_once(self) -> None:
-        async with aclosing(self._discovery.watch_aliases(WatchAliasesRequest())) as changes:  # type: ignore[type-var]
+        async with aclosing(self._discovery.watch_aliases(WatchAliasesRequest())) as changes:
             async for _ in changes:
                 for known in self._plans.values():
                     known.until = 0.0

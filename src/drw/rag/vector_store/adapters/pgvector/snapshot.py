@@ -75,9 +75,14 @@ ALL_COUNTED = "select reltuples::bigint as vectors from pg_class where oid = 'ch
 class Searching(Protocol):
     """The settings of a search by vector."""
 
-    exact_up_to: int
-    exact_below_share: float
-    ef_search: int
+    @property
+    def exact_up_to(self) -> int: ...
+
+    @property
+    def exact_below_share(self) -> float: ...
+
+    @property
+    def ef_search(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
