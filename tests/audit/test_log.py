@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ WAYS = ["together", "strict", "apart"]
 
 
 @pytest.fixture
-def profile(profile):
+def profile(profile) -> Profile:
     # Nothing is signed in the background, so that a test says when.
     return profile.model_copy(update={"services": {"log": {"gather_seconds": 60}}})
 
@@ -48,7 +49,7 @@ def tlog(profile) -> Path:
 
 
 @pytest.fixture
-async def write(profile):
+async def write(profile) -> AsyncIterator[Callable[..., Any]]:
     """Writes records for a caller, as services do, from outside the log's process."""
     database = Database(profile.postgres, "audit", pool_size=2)
     await database.start("drw.kernel.storage")
@@ -198,7 +199,7 @@ async def test_over_http(profile, caller, write):
 
 
 @pytest.fixture
-async def full(profile, caller, write):
+async def full(profile, caller, write) -> AsyncIterator[Host]:
     async with hosted(profile, ["log"]) as host:
         await asyncio.gather(*(write(caller, 30) for _ in range(10)))
         assert (await verified(host, caller)).records == 300

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import orjson
@@ -62,7 +63,7 @@ class DoubleCutStore(Store):
 
 
 @pytest.fixture
-async def database(database):
+async def database(database) -> AsyncIterator[Database]:
     audit, own = Database(database, "audit", pool_size=8), Database(database, "log", pool_size=8)
     await audit.start("drw.kernel.storage")
     await own.start("drw.audit.log")
@@ -72,7 +73,7 @@ async def database(database):
 
 
 @pytest.fixture
-async def store(database):
+async def store(database) -> Store:
     return Store(database)
 
 

@@ -68,7 +68,7 @@ def event(text: str, finish: str | None = None) -> str:
 
 
 @pytest.fixture
-async def gateway():
+async def gateway() -> AsyncIterator[DoubleGateway]:
     found = DoubleGateway()
     routes = [Route("/api/v1/models", found.list), Route("/v1/chat/completions", found.chat, methods=["POST"])]
     server = HttpServer(Starlette(routes=routes))

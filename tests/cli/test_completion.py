@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ async def complete(words: str, **env: str) -> tuple[int, list[str], str]:
 
 
 @pytest.fixture
-async def platform():
+async def platform() -> AsyncIterator[dict[str, str]]:
     async def models(request: Request) -> JSONResponse:
         return JSONResponse(MODELS)
 

@@ -41,7 +41,7 @@ reserve = 5000
 
 
 @pytest.fixture
-def layout(tmp_path: Path):
+def layout(tmp_path: Path) -> PlatformPaths:
     found = PlatformPaths.of(tmp_path)
     found.prepare()
     found.make_secrets()

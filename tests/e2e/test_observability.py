@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ PROCESSES = ("gateway", "models", "rag", "workflow", "agent")
 
 
 @pytest.fixture(scope="module")
-def http(platform: Platform):
+def http(platform: Platform) -> Iterator[httpx.Client]:
     """The gateway, with the first key, as part of one trace."""
     kept = platform.credentials
     headers = {"authorization": f"Bearer {kept['api_key']}", "traceparent": f"00-{TRACE}-{CALLER}-01"}
@@ -33,7 +34,7 @@ def http(platform: Platform):
 
 
 @pytest.fixture(scope="module")
-def asked(platform: Platform, http: Any):
+def asked(platform: Platform, http: Any) -> str:
     """A whole ask, an embedding and a run, in that trace; returns the run."""
     platform.json("ingest", str(DEMO), "--collection", "traced")
     answer = http.post("/api/v1/collections/traced:ask", json={"question": QUESTION})

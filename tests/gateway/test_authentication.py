@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ HOW = ["together", "strict", "apart"]
 
 
 @pytest.fixture(params=HOW)
-async def host(profile, request):
+async def host(profile, request) -> AsyncIterator[Host]:
     async with hosted(profile, SERVICES, request.param) as found:
         yield found
 

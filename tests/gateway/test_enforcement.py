@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -25,6 +26,7 @@ from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.gateway.rate_limiting import enforcement
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
+from drw.kernel.runtime.host import Host
 from drw.local.first_key import OPERATOR
 from support.hosting import hosted
 from support.locks import waiting
@@ -33,7 +35,7 @@ OF_DESK: dict[str, Any] = {"subject": Block.DESK, "desk": "research"}
 
 
 @pytest.fixture(params=["together", "apart"])
-async def host(profile, request, monkeypatch):
+async def host(profile, request, monkeypatch) -> AsyncIterator[Host]:
     monkeypatch.setattr(enforcement, "LIVE_SECONDS", 600.0)  # nobody says again and again who is there
     async with hosted(profile, ["authentication", "rate_limiting"], request.param) as found:
         yield found

@@ -17,8 +17,8 @@ from drw.api.gateway.v1.request_router_pb2 import ExplainRouteRequest, Explanati
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.discovery_pb2 import Alias, WeightedTarget
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.kernel.rpc.context import SCOPES, acting_for
-from drw.kernel.runtime.settings import ServiceAddress
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
+from drw.kernel.runtime.settings import Profile, ServiceAddress
 from support.hosting import hosted
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
@@ -28,7 +28,7 @@ KEY, DESK, ORG, MODEL = Block.KEY, Block.DESK, Block.ORG, Block.MODEL
 
 
 @pytest.fixture
-def web(profile):
+def web(profile) -> Profile:
     """A gateway in front of model serving, which need not run, with three models, of which two have an alias."""
     models = {name: {"engine": "openai", "base_url": "http://10.0.0.9:1/v1"} for name in ("large", "small", "spare")}
     services = {
@@ -40,7 +40,7 @@ def web(profile):
 
 
 @pytest.fixture
-def admin(caller):
+def admin(caller) -> Principal:
     return replace(caller, scopes=frozenset(SCOPES))
 
 

@@ -90,7 +90,7 @@ class DoubleIssuer:
 
 
 @pytest.fixture
-async def issuer():
+async def issuer() -> AsyncIterator[DoubleIssuer]:
     double = DoubleIssuer()
     server = HttpServer(double.app)
     double.where = await server.start("127.0.0.1:0")

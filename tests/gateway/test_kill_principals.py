@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import psycopg
@@ -18,6 +19,7 @@ from drw.gateway.request_router.kills.settings import KillLimits
 from drw.gateway.request_router.kills.switch import block
 from drw.kernel.errors import Conflict, Forbidden, NotFound, RateLimited, Unavailable
 from drw.kernel.rpc.context import SCOPES, acting_for
+from drw.kernel.runtime.host import Host
 from drw.local.first_key import OPERATOR
 from gateway.test_kills import SERVICES, TWO, Switch, over, settings
 from support.hosting import hosted
@@ -33,7 +35,7 @@ def limited(profile, **limits):
 
 
 @pytest.fixture
-async def two(profile):
+async def two(profile) -> AsyncIterator[Host]:
     """A platform on which everything takes two persons, with two more desks of the org."""
     async with hosted(settings(profile, request_router={"kill_approvals": TWO_OF_ALL}), SERVICES) as host:
         await desks(host)
@@ -41,7 +43,7 @@ async def two(profile):
 
 
 @pytest.fixture
-async def one(profile):
+async def one(profile) -> AsyncIterator[Host]:
     async with hosted(profile, SERVICES) as host:
         await desks(host)
         yield host

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.gateway.authentication.keys import lineage
 from drw.kernel.errors import Conflict, InvalidRequest
 from drw.kernel.rpc.context import SCOPES, acting_for
+from drw.kernel.runtime.host import Host
 from drw.local.first_key import OPERATOR
 from gateway.test_issuers import ec_key, key_set
 from support.hosting import hosted
@@ -37,7 +39,7 @@ Relation = ComparePrincipalsResponse.Relation
 
 
 @pytest.fixture
-async def host(profile):
+async def host(profile) -> AsyncIterator[Host]:
     async with hosted(profile, SERVICES) as found:
         with acting_for(OPERATOR):
             await found.client(AuthenticationClient).put_desk(

@@ -29,7 +29,7 @@ from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import ConfigError
+from drw.kernel.runtime.settings import ConfigError, Profile
 from drw.routing import resource_store
 from support.hosting import hosted
 
@@ -38,7 +38,7 @@ HOW = ["together", "strict", "apart"]
 
 
 @pytest.fixture
-def open_profile(profile):
+def open_profile(profile) -> Profile:
     """A profile that allows upstreams at 10.0.0.0/8, with one of the settings."""
     section = {"allowed_upstreams": ["10.0.0.0/8"], "upstreams": {"fixed": {"addresses": ["10.9.9.9:80"]}}}
     return profile.model_copy(update={"services": {"load_balancer": section}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from importlib import resources
@@ -48,7 +49,7 @@ def with_settings(profile, **settings):
 
 
 @pytest.fixture
-async def host(profile):
+async def host(profile) -> AsyncIterator[Host]:
     async with hosted(profile, SERVICES) as found:
         yield found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,6 +36,7 @@ from drw.billing.subjects import begins
 from drw.gateway.authentication.keys.store import KeyStore
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
+from drw.kernel.runtime.host import Host
 from drw.local.first_key import OPERATOR
 from support.hosting import hosted
 from support.keys import vouch
@@ -47,13 +49,13 @@ HOLDER = replace(BOSS, scopes=frozenset({"keys:write", "keys:read", "models:read
 
 
 @pytest.fixture(params=["together", "strict", "apart"])
-async def host(profile, request):
+async def host(profile, request) -> AsyncIterator[Host]:
     async with hosted(profile, SERVICES, request.param) as found:
         yield found
 
 
 @pytest.fixture
-async def alone(profile):
+async def alone(profile) -> AsyncIterator[Host]:
     async with hosted(profile, SERVICES) as found:
         yield found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -90,7 +91,7 @@ OPENAPI = {
 
 
 @pytest.fixture(scope="module")
-def document():
+def document() -> dict[str, Any]:
     return openapi.document(compiled())
 
 

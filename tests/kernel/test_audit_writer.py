@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import orjson
 import psycopg
@@ -16,7 +17,7 @@ from drw.kernel.storage.database import Database
 
 
 @pytest.fixture
-async def ours(database):
+async def ours(database) -> AsyncIterator[Database]:
     made = Database(database, "audit", pool_size=2)
     await made.start("drw.kernel.storage")
     yield made

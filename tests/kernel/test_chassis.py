@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import httpx
 import pytest
 
@@ -62,7 +64,7 @@ async def test_settings_that_do_not_exist_are_refused(profile):
 
 
 @pytest.fixture
-async def web(profile):
+async def web(profile) -> AsyncIterator[httpx.AsyncClient]:
     async with hosted(profile, ["experiments"]) as host:
         transport = httpx.ASGITransport(app=host.app())
         async with httpx.AsyncClient(transport=transport, base_url="http://drw") as client:

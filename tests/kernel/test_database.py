@@ -114,7 +114,7 @@ def notify(dsn: str) -> None:
 
 
 @pytest.fixture
-async def relay(database):
+async def relay(database) -> AsyncIterator[Relay]:
     async with Relay(database).running() as found:
         yield found
 

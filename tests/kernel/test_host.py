@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 
 import pytest
 
@@ -13,7 +14,7 @@ from support.measured import measured
 
 
 @pytest.fixture
-def hooks(monkeypatch):
+def hooks(monkeypatch) -> Callable[..., list[str]]:
     """Lets a test say what a service does when it starts and stops; gives the list of what ran."""
     ran: list[str] = []
 

@@ -40,12 +40,12 @@ class DoubleLog(log_rpc.Log):
 
 
 @pytest.fixture
-def log():
+def log() -> DoubleLog:
     return DoubleLog()
 
 
 @pytest.fixture
-async def web(log):
+async def web(log) -> AsyncIterator[httpx.AsyncClient]:
     app = http_server.app(rest.routes(log), "test")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=KEY) as client:
         yield client

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from drw.kernel.runtime.settings import ConfigError, SettingLayers
@@ -18,7 +20,7 @@ gather_seconds = 1
 
 
 @pytest.fixture
-def base(tmp_path):
+def base(tmp_path) -> Path:
     file = tmp_path / "base.toml"
     file.write_text(BASE)
     return file

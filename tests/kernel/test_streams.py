@@ -101,7 +101,7 @@ class Sides:
 
 
 @pytest.fixture(params=["together", "strict", "apart"])
-async def sides(request, folder):
+async def sides(request, folder) -> AsyncIterator[Sides]:
     made = Sides(request.param, f"{folder}/{next(_numbers)}.sides")
     yield made
     await made.close()
@@ -252,7 +252,7 @@ async def test_any_message_of_an_error_arrives(sides, message):
 
 
 @pytest.fixture
-async def apart(folder):
+async def apart(folder) -> AsyncIterator[Sides]:
     made = Sides("apart", f"{folder}/{next(_numbers)}.sides")
     yield made
     await made.close()

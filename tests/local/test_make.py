@@ -15,7 +15,7 @@ SOURCES = ("pyproject.toml", *(f"requirements/{name}.txt" for name in ("run", "d
 
 
 @pytest.fixture
-def checkout(tmp_path: Path):
+def checkout(tmp_path: Path) -> Path:
     """A checkout with everything installed, in the order of the times of its files."""
     shutil.copy(MAKEFILE, tmp_path)
     for number, name in enumerate((*SOURCES, ".venv/uv", ".venv/run", ".venv/dev")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
@@ -13,7 +15,7 @@ from support.hosting import hosted
 
 
 @pytest.fixture
-def places(folder, tmp_path_factory):
+def places(folder, tmp_path_factory) -> Callable[..., ServiceAddress]:
     def place(*services):
         name = f"{folder}/{tmp_path_factory.mktemp('p').name}-{services[0]}"
         return ServiceAddress(services=services, grpc=f"unix:{name}.g", http=f"unix:{name}.h")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -93,7 +93,7 @@ class Till:
 
 
 @pytest.fixture
-def till(start):
+def till(start) -> Callable[..., Any]:
     @asynccontextmanager
     async def begin(**more) -> AsyncIterator[Till]:
         async with start(more=("rate_limiting",), **more) as web:

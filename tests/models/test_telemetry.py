@@ -18,7 +18,7 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.settings import Settings as ServingSettings
-from support.spans import recorded
+from support.spans import Spans, recorded
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
@@ -33,13 +33,13 @@ LABELS = {
 
 
 @pytest.fixture
-def spans():
+def spans() -> Iterator[Spans]:
     with recorded() as found:
         yield found
 
 
 @pytest.fixture
-def lines():
+def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """The log as a process writes it."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,7 @@ from drw.models.serving.ports import EngineTarget
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 from drw.models.serving.routing.load_balancing import Replica
 from drw.models.serving.settings import CircuitSettings
-from money.world import DoubleChat, asked, model, world
+from money.world import DoubleChat, World, asked, model, world
 
 WHO = Principal("acme", "rates", "key_1")
 DESK = Subject(Block.DESK, "acme", "rates")
@@ -66,7 +67,7 @@ def opened(replica):
 
 
 @pytest.fixture
-async def on(profile):
+async def on(profile) -> AsyncIterator[World]:
     async with world(profile, Policy(prices=PRICES), [(DESK, "Cdn", 10**9)]) as made:
         yield made
 

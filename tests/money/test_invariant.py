@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -291,7 +292,7 @@ def _is_of(row: dict, subject: Subject) -> bool:
 
 
 @pytest.fixture
-async def on(profile):
+async def on(profile) -> AsyncIterator[World]:
     async with world(profile, POLICY, CAPS) as made:
         yield made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -46,7 +47,7 @@ TOKEN = 1000
 
 
 @pytest.fixture
-async def on(profile):
+async def on(profile) -> AsyncIterator[World]:
     """A desk that may spend what 100 tokens of the model `one` cost."""
     async with world(profile, POLICY, [(DESK, "Cdn", 100 * TOKEN)]) as made:
         yield made
@@ -251,7 +252,7 @@ async def test_an_answer_that_another_engine_gave_again_is_charged_once(on):
 
 
 @pytest.fixture
-async def two_at_once(on):
+async def two_at_once(on) -> World:
     """The model `two` takes one call at once."""
     on.caps = [(Subject(Block.MODEL, "", "two"), "Cc", 1)]
     await on.push_caps()

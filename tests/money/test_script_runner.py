@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio
@@ -13,7 +14,7 @@ ECHO = "return ARGV[1]"
 
 
 @pytest.fixture
-async def runner(valkey):
+async def runner(valkey) -> AsyncIterator[ScriptRunner]:
     made = ScriptRunner(valkey, 5)
     yield made
     await made.close()

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -26,7 +27,7 @@ TOKEN = 1000
 
 
 @pytest.fixture
-async def on(profile):
+async def on(profile) -> AsyncIterator[World]:
     async with world(profile, POLICY, [(DESK, "Cdn", 100 * TOKEN)]) as made:
         yield made
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,7 +199,7 @@ async def _world(profile, folder, caller):
 
 
 @pytest.fixture
-async def world(profile: Profile, folder: Path, caller: Principal):
+async def world(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[World]:
     async with _world(profile, folder, caller) as found:
         yield found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from drw.kernel.runtime.settings import Profile
 from drw.killswitch.watch import Killed
 from support.kills import kill
 from workflow.doubles import until
-from workflow.running import is_so, running, step_is
+from workflow.running import Running, is_so, running, step_is
 
 
 @pytest.fixture
-async def here(profile: Profile, folder: Path, caller: Principal):
+async def here(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[Running]:
     async with running(profile, folder, caller) as found:
         yield found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,11 @@ from drw.kernel.runtime.settings import Profile
 from support.measured import measured
 from support.parts import running_valkey
 from workflow.doubles import until
-from workflow.running import QUICK, is_so, numbers, running, step_is, view_is_behind
+from workflow.running import QUICK, Running, is_so, numbers, running, step_is, view_is_behind
 
 
 @pytest.fixture
-async def here(profile: Profile, folder: Path, caller: Principal):
+async def here(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[Running]:
     async with running(profile, folder, caller) as found:
         yield found
 

@@ -24,7 +24,7 @@ QUICK = {"appear_seconds": 0.2, "wait_seconds": 0.1, "quiet_seconds": 0.3}
 
 
 @pytest.fixture
-def quick(profile: Profile):
+def quick(profile: Profile) -> Profile:
     with redis.Redis.from_url(profile.valkey) as valkey:
         valkey.flushdb()  # the tests share a few databases, and their runs have the same names
     return profile.model_copy(update={"services": {"state": QUICK}})

@@ -114,7 +114,7 @@ async def test_the_shipped_template_is_on_offer(profile: Profile, how: str) -> N
 
 
 @pytest.fixture
-def own(profile: Profile, tmp_path: Path):
+def own(profile: Profile, tmp_path: Path) -> tuple[Profile, Path]:
     """A profile with a folder of the operator's own templates."""
     folder = tmp_path / "own"
     folder.mkdir()

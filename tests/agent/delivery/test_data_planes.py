@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ LIST = "/v1/models"
 
 
 @pytest.fixture
-async def second(front: Front, folder: Path):
+async def second(front: Front, folder: Path) -> AsyncIterator[Front]:
     """Another data plane beside that of `front`."""
     plane = envoy.plane(front_profile_of(front.profile, folder))
     own = plane.model_copy(update={"folder": front.profile.data / "second"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def line(route="chat", status=200, **more):
 
 
 @pytest.fixture
-def log(tmp_path: Path):
+def log(tmp_path: Path) -> Iterator[tuple[Path, LogTail]]:
     file = tmp_path / "access.log"
     file.write_text(line("old"))
     lines = LogTail(file)

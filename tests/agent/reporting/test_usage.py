@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class Written:
 
 
 @pytest.fixture
-async def written(tmp_path: Path, folder: Path):
+async def written(tmp_path: Path, folder: Path) -> AsyncIterator[Written]:
     double, channels = DoubleRateLimiting(), Channels()
     server = Server([double])
     where = await server.start("127.0.0.1:0")

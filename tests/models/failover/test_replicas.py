@@ -46,7 +46,7 @@ SESSION = {"x-session-id": "s1"}
 
 
 @pytest.fixture
-def in_places(in_world):
+def in_places(in_world) -> Callable[..., None]:
     """Run a case with the model `primary` in three places: `primary`, `b` and `c`."""
     return lambda case, **primary: in_world(case, places=("b", "c"), primary=primary)
 

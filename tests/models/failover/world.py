@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,7 +192,7 @@ async def world(
 
 
 @pytest.fixture
-def in_world(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch):
+def in_world(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run a case: `in_world(case, fallback={...}, **serving)`."""
     monkeypatch.setattr(service, "Clock", DoubleClock)
 

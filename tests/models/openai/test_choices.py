@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -54,7 +55,7 @@ class CountsOneChoice:
 
 
 @pytest.fixture
-async def upstream(folder):
+async def upstream(folder) -> AsyncIterator[CountsOneChoice]:
     made = CountsOneChoice()
     app = server.Application()
     for path in ("chat/completions", "completions"):
@@ -67,7 +68,7 @@ async def upstream(folder):
 
 
 @pytest.fixture
-def priced(start, engine, folder, monkeypatch):
+def priced(start, engine, folder, monkeypatch) -> Callable[..., Any]:
     """Start the cluster with a price of a dollar for a million tokens, and a budget of so many tokens."""
 
     async def token(self):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from drw.models.serving.adapters.llama_cpp import _greedy
 from drw.models.serving.engines.logprobs import Logprobs
+from models.cluster import Web
 
 EMOJI = [{"role": "user", "content": "Repeat: 🎉🎉🎉🎉🎉"}]
 FORCED = "🎉é日"
@@ -13,7 +16,7 @@ CONST = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "sc
 
 
 @pytest.fixture
-async def web(start, engine):
+async def web(start, engine) -> AsyncIterator[Web]:
     async with start(small=engine) as found:
         yield found
 

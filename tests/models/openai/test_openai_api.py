@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import jsonschema
 import openai
 import orjson
 import pytest
 
-from models.cluster import CONTEXT, KEY, SLOTS
+from models.cluster import CONTEXT, KEY, SLOTS, Web
 
 HELLO = [{"role": "user", "content": "Say hello."}]
 
 
 @pytest.fixture
-async def web(start, engine):
+async def web(start, engine) -> AsyncIterator[Web]:
     async with start(small=engine) as found:
         yield found
 

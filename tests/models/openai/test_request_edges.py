@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import AsyncIterator
 
 import httpx
 import openai
 import orjson
 import pytest
+
+from models.cluster import Web
 
 HELLO = [{"role": "user", "content": "hi"}]
 VLLM = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "chat_template_kwargs": {"enable_thinking": False}}
@@ -16,7 +19,7 @@ PROMPTS = ["The capital of France is", "1, 2, 3, 4,", "Once upon a time"]
 
 
 @pytest.fixture
-async def web(start, engine):
+async def web(start, engine) -> AsyncIterator[Web]:
     async with start(small=engine) as found:
         yield found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import jsonschema
@@ -163,7 +164,7 @@ def test_what_looks_around_has_the_same_bounds(pattern):
 
 
 @pytest.fixture
-async def compilers():
+async def compilers() -> AsyncIterator[SchemaCompilers]:
     made = SchemaCompilers()
     yield made
     await made.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import jsonschema
@@ -10,6 +11,7 @@ import orjson
 import pytest
 
 from drw.models.serving.openai.tools import ANSWER_SCHEMA, _ended
+from models.cluster import Web
 from models.openai.test_openai_api import tool
 
 ADDRESS = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
@@ -24,7 +26,7 @@ ASK = [{"role": "user", "content": "Where is Ann?"}]
 
 
 @pytest.fixture
-async def web(start, engine):
+async def web(start, engine) -> AsyncIterator[Web]:
     async with start(small=engine) as found:
         yield found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
@@ -19,7 +20,7 @@ from drw.kernel.attributes import from_values, to_values
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
 from drw.rag.documents.ingestion import attribute_updates
-from rag.documents.desks import SERVICES, Desk, running
+from rag.documents.desks import SERVICES, Desk, Platform, running
 from rag.documents.test_embedded import mail
 from support.hosting import hosted
 from support.parts import wait_until
@@ -38,7 +39,7 @@ async def year_is(store, collection, year):
 
 
 @pytest.fixture
-async def here(platform, caller):
+async def here(platform, caller) -> AsyncIterator[tuple[Desk, VectorStoreClient, Platform]]:
     desk = platform.desk()
     with acting_for(caller):
         yield desk, platform.host.client(VectorStoreClient), platform

@@ -15,6 +15,7 @@ from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.kernel.errors import Forbidden
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.rag.documents.storage.files import Page
+from rag.documents.desks import Desk
 from support.hosting import hosted
 
 MUTATIONS = {
@@ -24,7 +25,7 @@ MUTATIONS = {
 
 
 @pytest.fixture
-def keys(platform):
+def keys(platform) -> dict[str, Desk]:
     """A key outside of all walls, one inside of one, one inside of two, and one inside of another."""
     named = {"outside": "", "inside": "m-and-a", "both": "m-and-a credit", "elsewhere": "credit"}
     found = {}

@@ -29,12 +29,12 @@ GOLDEN = Path(__file__).with_name("golden.json")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory) -> Path:
     return weights.prepare(tmp_path_factory.mktemp("model"), lambda line: None)
 
 
 @pytest.fixture(scope="module")
-def encoder(model):
+def encoder(model) -> Onnx:
     return Onnx(Onnx.Settings(folder=model, threads=2))
 
 

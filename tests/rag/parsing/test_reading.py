@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import zipfile
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,7 +27,7 @@ PASSWORD = b"/Encrypt << /Filter /Standard /V 1 /R 2 /P -44 /O (%b) /U (%b) >> /
 
 
 @pytest.fixture
-async def reader():
+async def reader() -> AsyncIterator[ParserPool]:
     async with reading(Settings(workers=1)) as reader:
         yield reader
 

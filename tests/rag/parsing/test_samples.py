@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from pathlib import PurePath
+from typing import Any
 
 import pytest
 
@@ -80,14 +82,14 @@ SAMPLES = [
 
 
 @pytest.fixture
-async def reader():
+async def reader() -> AsyncIterator[ParserPool]:
     reader = ParserPool(Settings(workers=1))
     yield reader
     await reader.stop()
 
 
 @pytest.fixture
-def read(reader, tmp_path):
+def read(reader, tmp_path) -> Callable[..., Any]:
     async def read(package, name):
         file = tmp_path / PurePath(name).name
         file.write_bytes(sample(package, name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from drw.api.models.v1 import serving_rpc
@@ -12,6 +14,7 @@ from drw.api.rag.v1.vector_store_pb2 import CreateCollectionRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
+from drw.kernel.runtime.host import Host
 from support.hosting import hosted
 from support.passages import put, vector
 
@@ -45,12 +48,12 @@ class DoubleServing(serving_rpc.Serving):
 
 
 @pytest.fixture
-def serving():
+def serving() -> DoubleServing:
     return DoubleServing()
 
 
 @pytest.fixture
-def doubles(monkeypatch, serving):
+def doubles(monkeypatch, serving) -> None:
     """Builds the doubles where a host would build the models."""
 
     async def build_serving(scope):
@@ -64,12 +67,12 @@ def doubles(monkeypatch, serving):
 
 
 @pytest.fixture(params=["together", "strict", "apart"])
-def how(request):
+def how(request) -> str:
     return request.param
 
 
 @pytest.fixture
-async def host(profile, caller, doubles, how):
+async def host(profile, caller, doubles, how) -> AsyncIterator[Host]:
     """A host of retrieval and all that it calls, acting for a desk that has two filings."""
     async with hosted(profile, ["vector_store", "embedding", "serving", "retrieval"], how) as running:
         with acting_for(caller):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import httpx
@@ -14,12 +15,12 @@ HEADERS = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", 
 
 
 @pytest.fixture
-def how():
+def how() -> str:
     return "together"
 
 
 @pytest.fixture
-def client(host: Host):
+def client(host: Host) -> Callable[..., openai.AsyncOpenAI]:
     """OpenAI's client, through the application of the process."""
 
     def make(**headers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
@@ -30,7 +31,7 @@ NAN = float("nan")
 
 
 @pytest.fixture
-async def store(profile, caller):
+async def store(profile, caller) -> AsyncIterator[VectorStoreClient]:
     async with hosted(profile, ["vector_store"], "strict") as host:
         with acting_for(caller):
             store = host.client(VectorStoreClient)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -24,6 +25,7 @@ from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import from_values, to_values
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from drw.kernel.rpc.context import acting_for
+from drw.kernel.runtime.settings import Profile
 from support.hosting import hosted
 from support.passages import put, vector
 
@@ -34,13 +36,13 @@ ADAPTERS = {
 
 
 @pytest.fixture(params=ADAPTERS)
-def chosen(request, profile):
+def chosen(request, profile) -> Profile:
     """The profile with one adapter chosen."""
     return profile.model_copy(update={"services": {"vector_store": ADAPTERS[request.param]}})
 
 
 @pytest.fixture
-async def store(chosen, caller):
+async def store(chosen, caller) -> AsyncIterator[VectorStoreClient]:
     """A client of the vector store, acting for a desk."""
     async with hosted(chosen, ["vector_store"], "strict") as host:
         with acting_for(caller):

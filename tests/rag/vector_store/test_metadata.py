@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -115,7 +116,7 @@ ALL = {document for document, _, _ in FILINGS}
 
 
 @pytest.fixture
-async def store(profile, caller):
+async def store(profile, caller) -> AsyncIterator[VectorStoreClient]:
     async with hosted(profile, ["vector_store"], "strict") as host:
         with acting_for(caller):
             store = host.client(VectorStoreClient)

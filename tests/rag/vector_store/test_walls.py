@@ -7,6 +7,7 @@ filter was changed as somebody might: to an overlap, to the first wall alone, an
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -201,7 +202,7 @@ async def test_a_changed_filter_is_seen_by_the_same_checker(profile, mutation):
 
 
 @pytest.fixture
-async def store(profile):
+async def store(profile) -> AsyncIterator[VectorStoreClient]:
     async with hosted(profile, ["vector_store"], "strict") as host:
         yield host.client(VectorStoreClient)
 
