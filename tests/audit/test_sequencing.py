@@ -63,7 +63,7 @@ class DoubleCutStore(Store):
 
 
 @pytest.fixture
-async def database(database) -> AsyncIterator[Database]:
+async def database(database: str) -> AsyncIterator[Database]:
     audit, own = Database(database, "audit", pool_size=8), Database(database, "log", pool_size=8)
     await audit.start("drw.kernel.storage")
     await own.start("drw.audit.log")

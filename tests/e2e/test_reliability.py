@@ -76,7 +76,7 @@ async def test_no_rebuild_of_the_counters_waits_for_a_lease_that_nobody_has(
 
 
 def ask(client: openai.OpenAI) -> bool:
-    said = [{"role": "user", "content": "Say hello."}]
+    said: list[Any] = [{"role": "user", "content": "Say hello."}]
     return bool(client.chat.completions.create(model=MODEL, messages=said, max_tokens=2).choices)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -101,8 +101,8 @@ async def issuer() -> AsyncIterator[DoubleIssuer]:
 @pytest.fixture
 async def client(profile, issuer) -> AsyncIterator[AuthenticationClient]:
     own = profile.services["authentication"] | {"jwks_hosts": [issuer.where]}
-    own = profile.model_copy(update={"services": {"authentication": own}})
-    async with hosted(own, SERVICES) as host:
+    changed = profile.model_copy(update={"services": {"authentication": own}})
+    async with hosted(changed, SERVICES) as host:
         yield host.client(AuthenticationClient)
 
 
@@ -452,6 +452,8 @@ async def test_a_caller_cannot_configure_identities_with_more_than_its_own_scope
 
 @pytest.mark.parametrize("kind", ["certificate", "issuer"])
 async def test_a_record_that_is_put_and_one_that_is_deleted_do_not_wait_for_each_other(client, profile, kind):
+    put_it: Callable[[], Coroutine[Any, Any, Any]]
+    delete_it: Callable[[], Coroutine[Any, Any, Any]]
     if kind == "certificate":
         put_it = partial(client.put_certificate, certificate())
         delete_it = partial(client.delete_certificate, DeleteCertificateRequest(name="pricing"))
@@ -462,8 +464,8 @@ async def test_a_record_that_is_put_and_one_that_is_deleted_do_not_wait_for_each
         await put_it()
         with psycopg.connect(profile.postgres) as held:
             held.execute(sql.SQL("select 1 from {} for update").format(sql.Identifier("authentication", kind)))
-            deleting = asyncio.create_task(delete_it())
+            deleting: asyncio.Task[Any] = asyncio.create_task(delete_it())
             await waiting(profile, 1)
-            putting = asyncio.create_task(put_it())
+            putting: asyncio.Task[Any] = asyncio.create_task(put_it())
             await waiting(profile, 2)
         assert (await deleting).name == (await putting).name

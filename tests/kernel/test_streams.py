@@ -264,6 +264,7 @@ async def test_a_service_that_stops_is_unavailable(apart):
     asking = asyncio.create_task(client.get_template(GetTemplateRequest()))
     async with asyncio.timeout(SECONDS):
         await service.waiting.wait()
+        assert apart.server is not None
         await apart.server.stop(0)
         with pytest.raises(Unavailable, match="templates service"):
             await asking

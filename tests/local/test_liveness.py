@@ -152,6 +152,7 @@ async def test_a_stopped_child_is_replaced_with_all_that_it_began(here: Path, mo
     await until(lambda: thing.restarts == 1 and thing.state == ProcessState.READY)
     assert thing.said == ["thing was stopped by a signal; starting it again"]
     await until(lambda: not any(liveness.tree(pid) for pid in family))
+    assert thing.pid is not None
     for pid in liveness.tree(thing.pid):  # its own signal would leave the one that it began
         os.kill(pid, signal.SIGTERM)
     await thing.stop()

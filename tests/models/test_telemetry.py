@@ -18,7 +18,7 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.settings import Settings as ServingSettings
-from support.spans import Spans, recorded
+from support.spans import Spans, attributes_of, recorded
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
@@ -68,9 +68,10 @@ async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part
     assert (await ask(web, **asked)).status_code == 200
     span, server = spans.one("chat double"), spans.one("http/POST")
     assert span.kind is SpanKind.CLIENT
+    assert span.parent is not None
     assert span.parent.span_id == server.context.span_id
     assert f"{span.context.trace_id:032x}" == TRACE
-    told = dict(span.attributes)
+    told = attributes_of(span)
     assert told.pop("gen_ai.response.id").startswith("chatcmpl-")
     assert 0 < told.pop("gen_ai.response.time_to_first_chunk") < 60
     assert told.pop("server.address").endswith(".d")
@@ -88,11 +89,12 @@ async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part
         "gen_ai.usage.input_tokens": 5,
         "gen_ai.usage.output_tokens": 3,
     }
-    assert server.attributes["http.response.status_code"] == 200
+    assert attributes_of(server)["http.response.status_code"] == 200
     (headers,) = web.double.headers
     version, trace_id, caller, flags = headers["traceparent"].split("-")
     assert (version, trace_id, flags) == ("00", TRACE, "01")
     asking = next(s for s in spans.all() if f"{s.context.span_id:016x}" == caller)
+    assert asking.parent is not None
     assert span.context.span_id in (asking.context.span_id, asking.parent.span_id)  # an attempt is a child of the call
     assert [record["trace_id"] for record in web.records()] == [TRACE]
 
@@ -100,24 +102,24 @@ async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part
 async def test_a_key_that_somebody_puts_into_a_path_is_on_no_span(web, spans):
     key = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJrZXlfMSJ9.c2lnbmF0dXJl"
     await web.http.get(f"/v1/models/{key}")
-    assert spans.one("http/GET").attributes["url.path"] == "/v1/models/[redacted: token]"
+    assert attributes_of(spans.one("http/GET"))["url.path"] == "/v1/models/[redacted: token]"
     assert key not in spans_text(spans)
 
 
 async def test_a_failure_is_on_the_span_by_its_class_alone(web, spans):
     await ask(web, "quoting")
     span = spans.one("chat double")
-    assert span.attributes["error.type"] == "EngineUnavailable"
+    assert attributes_of(span)["error.type"] == "EngineUnavailable"
     assert (span.status.status_code, span.status.description, span.events) == (StatusCode.ERROR, None, ())
-    assert spans.one("http/POST").attributes["error.type"] == "EngineUnavailable"
+    assert attributes_of(spans.one("http/POST"))["error.type"] == "EngineUnavailable"
 
 
 async def test_completions_and_embeddings_have_their_own_operation(web, spans):
     await web.client.completions.create(model="double", prompt="plain", max_tokens=4)
     await web.client.embeddings.create(model="vectors", input=["one", "three"])
-    assert spans.one("text_completion double").attributes["gen_ai.request.max_tokens"] == 4
+    assert attributes_of(spans.one("text_completion double"))["gen_ai.request.max_tokens"] == 4
     found = spans.one("embeddings vectors")
-    assert (found.kind, found.attributes["gen_ai.usage.input_tokens"]) == (SpanKind.CLIENT, 2)
+    assert (found.kind, attributes_of(found)["gen_ai.usage.input_tokens"]) == (SpanKind.CLIENT, 2)
 
 
 async def test_metrics_have_the_conventions_names_and_a_callers_words_make_no_label(web):
@@ -178,7 +180,7 @@ async def test_content_is_on_the_span_where_the_operator_wants_it_without_secret
             {"role": "user", "content": "repeating"},
         ]
         await web.client.chat.completions.create(model="double", messages=messages)
-        told = spans.one("chat double").attributes
+        told = attributes_of(spans.one("chat double"))
         sent, got = (orjson.loads(told[f"gen_ai.{way}.messages"]) for way in ("input", "output"))
         clean = f"{WORDS}: [redacted: key], mail [redacted: email], card [redacted: number]"
         assert sent[0] == {"role": "system", "parts": [{"type": "text", "content": clean}]}
@@ -191,7 +193,7 @@ async def test_content_is_on_the_span_where_the_operator_wants_it_without_secret
         spans.exporter.clear()
         long = [{"role": "system", "content": f"{WORDS} " * 500}, {"role": "user", "content": "repeating"}]
         await web.client.chat.completions.create(model="double", messages=long)
-        told = spans.one("chat double").attributes
+        told = attributes_of(spans.one("chat double"))
         assert all(len(told[f"gen_ai.{way}.messages"]) < 700 for way in ("input", "output"))
         assert WORDS not in orjson.dumps(lines()).decode()
         assert WORDS not in generate_latest().decode()
@@ -227,7 +229,7 @@ async def test_cost_is_counted_at_the_model_of_each_attempt(spans):
     record.served_by("second", "vertex", "up")
     record.charge(Settlement([row("first", 500_000_000), row("second", 1_000_000_000)], details={"cached_tokens": 7}))
     await record.close()
-    told = spans.one("chat alias").attributes
+    told = attributes_of(spans.one("chat alias"))
     assert (told["gen_ai.request.model"], told["gen_ai.response.model"]) == ("alias", "second")
     assert (told["server.address"], told["server.port"], told["drw.cost.usd"]) == ("models.example.com", 443, 1.5)
     assert [sample("drw_cost_usd_total", **each) for each in labels] == [before[0] + 0.5, before[1] + 1.0]

@@ -193,9 +193,7 @@ class Story:
     def die(self, number: int) -> None:
         for call in self.gateways[number].calls:
             call.ended = call.ended or "crashed"
-        file = self.gateways[number].file
-        assert file is not None
-        file.release()
+        self.gateways[number].lease.release()
 
     async def crash_while_settling(self, number: int) -> None:
         """The row is in the ledger; the counters have not heard of it."""

@@ -47,19 +47,19 @@ async def stream(on: World, file, tokens: int = 1):
 
 async def test_what_the_dead_held_is_settled_as_soon_as_its_successor_runs(on, tmp_path):
     call = await stream(on, tmp_path / "lease")
-    call.gateway.file.release()  # as the kernel does where a process dies
+    call.gateway.lease.release()  # as the kernel does where a process dies
     successor = on.gateway(tmp_path / "lease")
     await successor.reservations.hand_back()
     await on.tick()
     assert await spent(on) == ((10 + BLOCK) * TOKEN, 0)
     await on.tick()
     assert await on.ledger.holders() == set()
-    assert successor.file.dead == []
+    assert successor.lease.dead == []
 
 
 async def test_counters_lost_with_the_process_are_open_as_soon_as_its_successor_runs(on, tmp_path):
     call = await stream(on, tmp_path / "lease")
-    call.gateway.file.release()
+    call.gateway.lease.release()
     await on.redis.flushdb()
     assert not await on.rebuild.tick()  # it may be alive, and bring back what it holds
     await on.gateway(tmp_path / "lease").reservations.hand_back()
@@ -113,6 +113,7 @@ async def test_one_that_was_taken_for_dead_and_lives_is_charged_once_for_what_it
         await on.tick()
     assert await spent(on) == ((10 + BLOCK) * TOKEN, 0)
     charged = await on.database.one("select sum(cost) as cost from metering.ledger")
+    assert charged is not None
     assert charged["cost"] == (10 + BLOCK) * TOKEN
 
 

@@ -104,6 +104,12 @@ class Call:
     """Whether a part of their data was lost in which it was."""
 
     @property
+    def reservation(self) -> Reservation:
+        """What is reserved for it, in a world with budgets."""
+        assert self.hold.reservation is not None
+        return self.hold.reservation
+
+    @property
     def of_this_attempt(self) -> int:
         return self.delivered - self.earlier
 
@@ -128,6 +134,12 @@ class Gateway:
     counters: Counters
     file: LeaseFile | None = None
     calls: list[Call] = field(default_factory=list)
+
+    @property
+    def lease(self) -> LeaseFile:
+        """The lease of a process that holds one."""
+        assert self.file is not None
+        return self.file
 
 
 class World:

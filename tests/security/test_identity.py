@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ async def test_a_key_elsewhere_is_not_taken_and_is_in_no_log(gate, caplog):
     caplog.set_level(logging.DEBUG)
     secret, path = gate.secret, "/v1/models"
     assert gate.arrived is not None
-    places = [
+    places: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", f"{path}?access_token={secret}", {}),
         ("GET", f"{path}?api_key={secret}&key={secret}", {}),
         ("GET", f"{path}/{secret}", {}),

@@ -154,7 +154,7 @@ def _body(verb: str, path: str, served: Served) -> dict[str, Any]:
 
 def test_a_name_of_a_file_makes_no_header(desk):
     for name in ("a\r\nset-cookie: x=1.txt", 'a"; filename="b.exe.txt', "a\nb.txt", "ü€.txt"):
-        form = {"file": (name, b"Rates rose."), "purpose": (None, "user_data")}
+        form: dict[str, Any] = {"file": (name, b"Rates rose."), "purpose": (None, "user_data")}
         made = desk.post("/v1/files", files=form)
         if made.status_code == 200:
             answer = desk.get(f"/v1/files/{made.json()['id']}/content")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -27,6 +28,11 @@ class Spans:
         """Return the one span of that name."""
         (found,) = (span for span in self.all() if span.name == name)
         return found
+
+
+def attributes_of(span: ReadableSpan) -> dict[str, Any]:
+    """Return the attributes of a span."""
+    return dict(span.attributes or {})
 
 
 @contextmanager

@@ -156,7 +156,7 @@ def many(count: int = 1000) -> Iterator[tuple[str, type[StrictObject], dict[str,
 def test_of_many_faults_one_is_found(name, kind, asked):
     with pytest.raises((InvalidRequest, ValidationError)) as no:
         kind.model_validate_json(orjson.dumps(asked))
-    assert isinstance(no.value, InvalidRequest) or no.value.error_count() == 1
+    assert not isinstance(no.value, ValidationError) or no.value.error_count() == 1
 
 
 @pytest.mark.parametrize(("kind", "field"), [(Completion, "prompt"), (Embedding, "input")])

@@ -135,7 +135,7 @@ async def test_a_tool_that_must_be_called_is_called(web, stream):
 async def test_completions(web):
     whole = await web.client.completions.create(model="small", prompt="The capital of France is", max_tokens=4, seed=1)
     assert whole.choices[0].text
-    assert whole.usage.completion_tokens == 4
+    assert whole.usage is not None and whole.usage.completion_tokens == 4
     stream = await web.client.completions.create(
         model="small", prompt="The capital of France is", max_tokens=4, seed=1, stream=True
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -61,7 +62,8 @@ async def test_the_new_value_is_found_at_once_and_nothing_is_embedded(here, rag)
     job = query(rag, "select job, attempts from documents.vector_store_file")
     platform.host._servicers["embedding"] = None
     files = desk.openai.vector_stores.files
-    for attributes in ({"year": 2025}, {"year": 2025, "note": "x"}, {}, {"year": 2025}):
+    changes: list[Any] = [{"year": 2025}, {"year": 2025, "note": "x"}, {}, {"year": 2025}]
+    for attributes in changes:
         changed = await files.update(file, vector_store_id=collection, attributes=attributes)
         assert (changed.status, changed.attributes) == ("completed", attributes)
         assert await year_is(store, collection, 2025) == ([file] if attributes else [])
@@ -98,7 +100,8 @@ async def test_a_copy_for_an_attached_file_is_named_with_the_file_that_it_is_att
     one, collection = await put_in(desk, "one.eml", content=mail("one", ("terms.txt", b"Copper terms")).as_bytes())
     await put_in(desk, "two.eml", collection, content=mail("two", ("terms.txt", b"Copper terms")).as_bytes())
     files = desk.openai.vector_stores.files
-    attached = {f.parent_id: f.id async for f in desk.openai.files.list() if f.parent_id}
+    parents = {f.id: (f.model_extra or {}).get("parent_id") async for f in desk.openai.files.list()}
+    attached = {parent: file for file, parent in parents.items() if parent}
     for file in attached.values():
         await files.poll(file, vector_store_id=collection, poll_interval_ms=20)
     for parent, file in attached.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import openai
 import psycopg
@@ -157,7 +158,7 @@ async def test_one_file_attached_from_inside_and_outside_is_there_once_for_each(
 
 async def test_walls_are_chosen_from_among_those_held(platform, keys):
     both = keys["both"]
-    form = {"file": ("a.txt", b"x"), "purpose": (None, "assistants")}
+    form: dict[str, Any] = {"file": ("a.txt", b"x"), "purpose": (None, "assistants")}
     for given in ({"walls": (None, "credit")}, {"walls[]": (None, "credit")}):
         made = (await both.http.post("/files", files=form | given)).json()
         assert made["walls"] == ["credit"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -231,14 +232,14 @@ async def test_one_page_does_not_fill_the_answer(store):
 )
 async def test_what_is_out_of_bounds_is_refused(store, wrong, message):
     await store.create_collection(CreateCollectionRequest(name="filings"))
-    method = {
+    methods: dict[type, Callable[..., Any]] = {
         VectorSearchRequest: store.search,
         CreateCollectionRequest: store.create_collection,
         ListCollectionsRequest: store.list_collections,
         PutDocumentRequest: store.put_document,
-    }[type(wrong)]
+    }
     with pytest.raises(InvalidRequest, match=message):
-        await method(wrong)
+        await methods[type(wrong)](wrong)
 
 
 async def test_writers_of_one_collection_leave_its_counts_exact(store):
